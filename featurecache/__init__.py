@@ -1,0 +1,5 @@
+"""Run a frozen vision-language encoder over chest X-rays once, and reuse its embeddings for ever."""
+
+from importlib.metadata import version
+
+__version__ = version("featurecache")

@@ -1,0 +1,1 @@
+"""Data sets: each file turns one folder layout into a Manifest."""

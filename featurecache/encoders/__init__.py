@@ -1,0 +1,1 @@
+"""Frozen encoders: images and texts to embeddings, behind one interface."""

@@ -1,0 +1,1 @@
+"""Scores: metrics, their intervals, thresholds, and zero-shot scores. Arrays in, numbers out."""
