@@ -1,4 +1,4 @@
-"""Run a frozen vision-language encoder over chest X-rays once, and reuse its embeddings for ever."""
+"""Run a frozen encoder over chest X-rays once, and reuse its embeddings for ever."""
 
 from importlib.metadata import version
 

@@ -1,0 +1,211 @@
+"""The Manifest: what every data set becomes, a table of images and a matrix of labels."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from featurecache.datasets.containment import links_outside
+from featurecache.datasets.splits import SPLITS
+from featurecache.errors import DatasetError, UnknownNameError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("id", "path", "patient", "split", "view")
+
+UNKNOWN_PATIENTS = (
+    "No patients are known: each image counts as its own patient, so images of one person may be "
+    "in more than one split, and intervals over patients are intervals over images."
+)
+
+IMAGE_LEVEL_SPLIT = (
+    "IMAGE-LEVEL SPLIT: images of one patient may be in both the training and the test images, so "
+    "its scores are optimistic and do not compare with those of a split by patient."
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Manifest:
+    """One data set: its images, their labels, and what was left out and why.
+
+    Construction checks everything and sorts the rows by id, so a manifest that exists is sound.
+    Where the given ``images`` have an index named "line" (line numbers of a CSV file), messages
+    name the line as well; the index is not kept.
+
+    Attributes:
+        name: Name of the data set, fit to be a folder's name.
+        root: Folder that the paths start from.
+        images: N rows of strings, in the columns ``id`` (unique), ``path`` (posix, relative to
+            the root), ``patient``, ``split`` ("train", "val" or "test") and ``view`` ("" where
+            unknown), sorted by id.
+        labels: (N, C) int8, read-only: 1, 0, or -1 where unknown.
+        label_names: C names.
+        notes: Sentences for the user: what was left out, which split was used.
+        image_level_split: Whether a patient may be in two splits; such a manifest says so in
+            its notes.
+
+    Raises:
+        DatasetError: there are no images; a column is missing or not text; an id is not unique;
+            a path leaves the root; a split is unknown; a patient is in two splits; a label has no
+            name of its own or a value other than 1, 0, -1; the name does not fit a folder.
+    """
+
+    name: str
+    root: Path
+    images: "pd.DataFrame"
+    labels: npt.NDArray[np.int8]
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    image_level_split: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name != safe_name(self.name):
+            raise DatasetError(
+                f"the data set name {self.name!r} does not fit a folder: "
+                f"use for example {safe_name(self.name)!r}"
+            )
+        _check_columns(self.images)
+        _check_ids(self.images)
+        _check_paths(self.images, self.root)
+        _check_splits(self.images)
+        if not self.image_level_split:
+            _check_patients(self.images)
+        elif IMAGE_LEVEL_SPLIT not in self.notes:
+            object.__setattr__(self, "notes", (*self.notes, IMAGE_LEVEL_SPLIT))
+        _check_labels(self.images, self.labels, self.label_names)
+
+        order = self.images["id"].to_numpy(dtype=object).argsort(kind="stable")
+        images = self.images.loc[:, list(COLUMNS)].iloc[order].astype(str).reset_index(drop=True)
+        labels = np.asarray(self.labels)[order].astype(np.int8)
+        labels.flags.writeable = False
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    def rows(self, split: str) -> npt.NDArray[np.intp]:
+        """The row numbers, ascending, of the images in one split.
+
+        Raises:
+            UnknownNameError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+        return np.flatnonzero(self.images["split"].to_numpy() == split)
+
+
+def safe_name(text: str) -> str:
+    """A name made fit for a folder: letters, digits, ``_``, ``-`` and ``.``, no dot in front.
+
+    Raises:
+        DatasetError: nothing of the text can be kept.
+    """
+    name = re.sub(r"[^\w.-]+", "-", text).strip("-.")
+    if not name:
+        raise DatasetError(f"no data set can be named after {text!r}: rename the file or folder")
+    return name
+
+
+def _row(images: "pd.DataFrame", where: npt.NDArray[np.bool_]) -> str:
+    """How messages call the first of the marked rows: its id, and its line where known."""
+    position = int(np.argmax(where))
+    name = repr(images["id"].iloc[position])
+    return f"{name} (line {images.index[position]})" if images.index.name == "line" else name
+
+
+def _check_columns(images: "pd.DataFrame") -> None:
+    from pandas.api.types import infer_dtype
+
+    missing = [column for column in COLUMNS if column not in images.columns]
+    if missing:
+        raise DatasetError(
+            f"the table of images lacks {', '.join(missing)}: it needs {', '.join(COLUMNS)}"
+        )
+    if images.empty:
+        raise DatasetError("the data set has no images: check the folder")
+    for column in COLUMNS:
+        # A nullable text column counts as text whatever it lacks, hence the second question.
+        if infer_dtype(images[column], skipna=False) != "string" or images[column].hasnans:
+            raise DatasetError(f"the column {column} of the table of images is not all text")
+    for column in ("id", "path", "patient"):
+        if (empty := (images[column] == "").to_numpy()).any():
+            raise DatasetError(f"the {column} of image {_row(images, empty)} is empty: fill it in")
+
+
+def _check_ids(images: "pd.DataFrame") -> None:
+    if (repeated := images["id"].duplicated().to_numpy()).any():
+        raise DatasetError(
+            f"the id {_row(images, repeated)} is there twice: keep one row for each image"
+        )
+
+
+def _check_paths(images: "pd.DataFrame", root: Path) -> None:
+    paths = images["path"]
+    # A drive letter makes a path absolute on Windows.
+    absolute = paths.str.match(r"/|[A-Za-z]:").to_numpy(dtype=bool)
+    if absolute.any():
+        raise DatasetError(
+            f"the path of image {_row(images, absolute)} is absolute: "
+            f"write it relative to the root, {root}"
+        )
+    upwards = paths.str.contains(r"(?:^|/)\.\.(?:/|$)").to_numpy(dtype=bool)
+    if upwards.any():
+        raise DatasetError(
+            f"the path of image {_row(images, upwards)} leaves the root with '..': "
+            f"give a root that holds every image, or mend the path"
+        )
+    linked = links_outside(root, paths.tolist())
+    if linked.any():
+        raise DatasetError(
+            f"the path of image {_row(images, linked)} leaves the root {root} through a symbolic "
+            "link: give the folder that the link leads to, or put the images inside the root"
+        )
+
+
+def _check_splits(images: "pd.DataFrame") -> None:
+    if (unknown := ~images["split"].isin(SPLITS).to_numpy()).any():
+        found = images["split"].iloc[int(np.argmax(unknown))]
+        raise DatasetError(
+            f"the split of image {_row(images, unknown)} is {found!r}: "
+            f"it has to be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+        )
+
+
+def _check_patients(images: "pd.DataFrame") -> None:
+    first = ~images.duplicated(["patient", "split"])
+    again = (first & images["patient"].where(first).duplicated()).to_numpy()
+    if again.any():
+        patient, split = images[["patient", "split"]].iloc[int(np.argmax(again))]
+        other = (images["patient"] == patient) & (images["split"] != split)
+        raise DatasetError(
+            f"patient {patient!r} is in two splits: image {_row(images, again)} is in {split}, "
+            f"image {_row(images, other.to_numpy())} is not: put all images of a patient into one"
+        )
+
+
+def _check_labels(
+    images: "pd.DataFrame", labels: npt.NDArray[np.int8], names: tuple[str, ...]
+) -> None:
+    if not names or not all(names):
+        raise DatasetError(f"the labels {names} need a name each, and at least one label")
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise DatasetError(f"the label {min(repeated)!r} is there twice: name each label once")
+    if np.shape(labels) != (len(images), len(names)):
+        raise DatasetError(
+            f"the labels have the shape {np.shape(labels)}, "
+            f"{len(images)} images and {len(names)} names need {(len(images), len(names))}"
+        )
+    wrong = np.logical_not(np.isin(labels, (1, 0, -1)))
+    if wrong.any():
+        where = np.asarray(wrong.any(axis=1))
+        column = int(np.argmax(wrong[np.argmax(where)]))
+        raise DatasetError(
+            f"the label {names[column]} of image {_row(images, where)} is "
+            f"{labels[np.argmax(where)][column]}: it has to be 1, 0 or -1 (unknown)"
+        )

@@ -1,0 +1,218 @@
+"""NIH ChestX-ray14: 112,120 frontal films of 30,805 patients, 14 findings.
+
+Wang et al., "ChestX-ray8" (CVPR 2017); the official files are ``Data_Entry_2017_v2020.csv``,
+``train_val_list.txt``, ``test_list.txt`` and the images, in twelve archives.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from featurecache.datasets.csvfile import read_columns
+from featurecache.datasets.findings import findings_matrix
+from featurecache.datasets.listing import list_folder
+from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.splits import carve_validation, patient_split
+from featurecache.errors import DatasetError, UnknownNameError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+
+SPLIT_CHOICES = ("auto", "official", "patient")
+
+TRAIN_LIST = "train_val_list.txt"
+TEST_LIST = "test_list.txt"
+
+
+def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Manifest:
+    """Load the images of NIH ChestX-ray14 that are on disk.
+
+    Args:
+        root: Folder of ``Data_Entry_2017*.csv`` (or ``.csv.gz``), with the images in ``images/``
+            or in ``images_001/images/`` to ``images_012/images/``.
+        split: "official" reads ``test_list.txt`` (and ``train_val_list.txt`` where it is there)
+            and carves validation out of the rest by patient; "patient" ignores the lists; "auto"
+            is the official split where ``test_list.txt`` is there, else the split by patient.
+        seed: Decides the parts of the split that no list decides.
+
+    Returns:
+        The manifest "nih", with the 14 labels in their official names and order; ``No Finding``
+        is the empty set.
+
+    Raises:
+        DatasetError: no CSV file or more than one that could be meant, no image, a row with an
+            unknown finding, an image that is there twice, or lists that contradict each other.
+        UnknownNameError: there is no such choice of split.
+    """
+    import pandas as pd
+
+    if split not in SPLIT_CHOICES:
+        raise UnknownNameError("NIH split", split, SPLIT_CHOICES)
+    csv = _find_csv(root)
+    columns = ["Image Index", "Finding Labels", "Patient ID", "View Position"]
+    table = read_columns(csv, columns)
+    # Every row is checked, those without an image too: a label that is wrong in one place makes
+    # the whole file doubtful.
+    _, all_labels = findings_matrix(table["Finding Labels"], LABELS, csv=csv)
+
+    paths = _index_images(root)
+    present = table["Image Index"].isin(list(paths)).to_numpy()
+    rows = table[present]
+    if rows.empty:
+        raise DatasetError(f"none of the {len(paths)} images under {root} has a row in {csv.name}")
+    notes = [f"The labels are those of {csv.name}."]
+    if missing := len(table) - len(rows):
+        notes.append(
+            f"{missing:,} of the {len(table):,} rows of {csv.name} have no image on disk and are "
+            "left out."
+        )
+    if extra := len(paths) - rows["Image Index"].nunique():
+        notes.append(
+            f"{extra:,} of the {len(paths):,} images on disk have no row in {csv.name} and are "
+            "left out."
+        )
+
+    labels = all_labels[present]
+    if split == "official" or (split == "auto" and (root / TEST_LIST).is_file()):
+        assigned = _official_split(root, rows["Image Index"], rows["Patient ID"], labels, seed)
+        notes.append(
+            f"The split is the official one: {TEST_LIST} names the test images, and a tenth of "
+            "the others is validation, by patient."
+        )
+        notes += _one_class_notes(assigned, labels)
+    else:
+        assigned = patient_split(rows["Patient ID"], labels, seed=seed)
+        notes.append(
+            "The split is by patient, 70 % train, 10 % validation, 20 % test; it is not the "
+            "official one, and scores on it do not compare with published ones."
+        )
+
+    images = pd.DataFrame(
+        {
+            "id": rows["Image Index"],
+            "path": rows["Image Index"].map(paths),
+            "patient": rows["Patient ID"],
+            "split": pd.Series(assigned, index=rows.index, dtype=str),
+            "view": rows["View Position"],
+        }
+    )
+    return Manifest(
+        name="nih",
+        root=root,
+        images=images,
+        labels=labels,
+        label_names=LABELS,
+        notes=tuple(notes),
+    )
+
+
+def _find_csv(root: Path) -> Path:
+    """The metadata file: the corrected release of 2020 first, then that of 2017, then others."""
+    found = [name for name in list_folder(root).others if re.match(r"Data_Entry_2017.*\.csv", name)]
+    found = [name for name in found if name.endswith((".csv", ".csv.gz"))]
+    # The whole metadata beside a subset's own (…_full) is the second choice.
+    plain = [name for name in found if "_full" not in name]
+    for choice in ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"):
+        for name in (choice, f"{choice}.gz"):
+            if name in plain:
+                return root / name
+    candidates = plain or found
+    if not candidates:
+        raise DatasetError(f"no Data_Entry_2017*.csv in {root}: give the folder that holds it")
+    if len(candidates) > 1:
+        raise DatasetError(
+            f"{root} holds {' and '.join(candidates)}: keep one, or name it "
+            "Data_Entry_2017_v2020.csv"
+        )
+    return root / candidates[0]
+
+
+def _index_images(root: Path) -> dict[str, str]:
+    """The path, relative to the root, of every image by its name."""
+    above = list_folder(root).folders
+    folders = [name for name in above if name == "images"]
+    folders += [
+        f"{name}/images"
+        for name in above
+        if re.fullmatch(r"images_\d{3}", name) and (root / name / "images").is_dir()
+    ]
+    paths: dict[str, str] = {}
+    for folder in folders:
+        for name in list_folder(root / folder).images:
+            if name in paths:
+                raise DatasetError(
+                    f"the image {name} is there twice, as {paths[name]} and {folder}/{name} in "
+                    f"{root}: remove one"
+                )
+            paths[name] = f"{folder}/{name}"
+    if not paths:
+        raise DatasetError(
+            f"no image in {root / 'images'} nor in {root / 'images_001' / 'images'} to "
+            f"{root / 'images_012' / 'images'}: unpack the images there"
+        )
+    return paths
+
+
+def _official_split(
+    root: Path,
+    ids: "pd.Series[str]",
+    patients: "pd.Series[str]",
+    labels: npt.NDArray[np.int8],
+    seed: int,
+) -> npt.NDArray[np.str_]:
+    test = ids.isin(_read_list(root / TEST_LIST)).to_numpy()
+    if (root / TRAIN_LIST).is_file():
+        train = ids.isin(_read_list(root / TRAIN_LIST)).to_numpy()
+        if (contradictory := train == test).any():
+            first = int(np.argmax(contradictory))
+            raise DatasetError(
+                f"the image {ids.iloc[first]} is in {'both' if test[first] else 'neither'} of "
+                f"{TRAIN_LIST} and {TEST_LIST} of {root}: download the official lists again"
+            )
+    return carve_validation(patients, labels, np.where(test, "test", "train"), seed=seed)
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"the official split needs {path}: download it, or choose the split by patient"
+        ) from error
+
+
+def _one_class_notes(split: npt.NDArray[np.str_], labels: npt.NDArray[np.int8]) -> list[str]:
+    notes = []
+    for name in ("val", "test"):
+        part = labels[split == name]
+        constant = [
+            label
+            for label, column in zip(LABELS, part.T, strict=True)
+            if len(np.unique(column)) < 2
+        ]
+        if constant:
+            notes.append(
+                f"In {name} ({len(part):,} images) these labels are all present or all absent, so "
+                f"AUROC and AUPRC are undefined for them: {', '.join(constant)}."
+            )
+    return notes

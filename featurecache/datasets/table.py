@@ -1,0 +1,145 @@
+"""Any CSV file of images and labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from featurecache.datasets.csvfile import read_columns
+from featurecache.datasets.findings import findings_matrix
+from featurecache.datasets.manifest import UNKNOWN_PATIENTS, Manifest, safe_name
+from featurecache.datasets.splits import SPLIT_ALIASES, patient_split
+from featurecache.errors import DatasetError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": -1}
+
+
+def load_table(
+    csv: Path,
+    *,
+    root: Path | None = None,
+    path_column: str = "path",
+    label_columns: Sequence[str] | None = None,
+    labels_column: str | None = None,
+    id_column: str | None = None,
+    patient_column: str | None = None,
+    split_column: str | None = None,
+    view_column: str | None = None,
+    seed: int = 0,
+) -> Manifest:
+    """Load a data set from a CSV file with one row per image.
+
+    Files that do not exist are not dropped here; extraction records them as failures.
+
+    Args:
+        csv: The file, in UTF-8, or a folder that holds one CSV file.
+        root: Folder that the paths start from; the file's own where it is not given.
+        path_column: Column of paths, with "/" between folders.
+        label_columns: Columns of one label each, with 1, 0, or blank or -1 for unknown. Give
+            either these or ``labels_column``.
+        labels_column: One column of labels joined by "|"; blank or "No Finding" is none.
+        id_column: Column of unique ids; the paths where it is not given.
+        patient_column: Column of patients; each image is its own where it is not given.
+        split_column: Column of train, val (or valid, validation, dev) and test; a split by
+            patient where it is not given.
+        view_column: Column of views such as PA; blank is unknown.
+        seed: Decides the split where there is no column for it.
+
+    Returns:
+        A manifest named after the file.
+
+    Raises:
+        DatasetError: the file cannot be read or lacks a column, the root is no folder, or a cell
+            has a value that it cannot have; the message names the line.
+        UsageError: both or neither of ``label_columns`` and ``labels_column`` are given.
+    """
+    import pandas as pd
+
+    if bool(label_columns) == bool(labels_column):
+        raise UsageError(
+            "a table needs either label columns (one per label) or a labels column (labels "
+            "joined by '|'): give exactly one of the two"
+        )
+    csv = _find_csv(csv)
+    if root is not None and not root.is_dir():
+        raise DatasetError(f"the root {root} is no folder: give the one that the paths start from")
+    optional = (labels_column, id_column, patient_column, split_column, view_column)
+    named = [path_column, *(label_columns or ()), *(column for column in optional if column)]
+    # One column may serve twice, the path as the id for example.
+    table = read_columns(csv, list(dict.fromkeys(named)))
+
+    paths = table[path_column]
+    _refuse_backslashes(paths, csv)
+    if labels_column:
+        names, labels = findings_matrix(table[labels_column], None, csv=csv)
+    else:
+        names = tuple(label_columns or ())
+        labels = np.column_stack([_label_values(table[name], csv) for name in names])
+    ids = table[id_column] if id_column else paths
+    patients = table[patient_column] if patient_column else ids
+    notes = [] if patient_column else [UNKNOWN_PATIENTS]
+    if split_column:
+        split = _canonical_split(table[split_column], csv)
+    else:
+        split = pd.Series(patient_split(patients, labels, seed=seed), table.index, dtype=str)
+        notes.append("The split is by patient, 70 % train, 10 % validation, 20 % test.")
+    views = table[view_column] if view_column else pd.Series("", table.index, dtype=str)
+    return Manifest(
+        name=safe_name(csv.name.removesuffix(".gz").removesuffix(".csv")),
+        root=csv.parent if root is None else root,
+        images=pd.DataFrame(
+            {"id": ids, "path": paths, "patient": patients, "split": split, "view": views}
+        ),
+        labels=labels,
+        label_names=names,
+        notes=tuple(notes),
+    )
+
+
+def _find_csv(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = sorted(file.name for file in path.iterdir() if file.name.endswith((".csv", ".csv.gz")))
+    if len(found) != 1:
+        raise DatasetError(
+            f"{path} holds {len(found)} CSV files{': ' if found else ''}{', '.join(found)}; "
+            "give the one CSV file that lists the images"
+        )
+    return path / found[0]
+
+
+def _refuse_backslashes(paths: "pd.Series[str]", csv: Path) -> None:
+    if (wrong := paths.str.contains("\\", regex=False).to_numpy(dtype=bool)).any():
+        first = int(np.argmax(wrong))
+        raise DatasetError(
+            f"line {paths.index[first]} of {csv} has a backslash in the path "
+            f"{paths.iloc[first]!r}: write the paths with '/'"
+        )
+
+
+def _label_values(cells: "pd.Series[str]", csv: Path) -> npt.NDArray[np.int8]:
+    values = cells.map(_VALUES)
+    _refuse_unknown(cells, values.isna().to_numpy(), csv, "1, 0, -1 or blank")
+    return values.to_numpy().astype(np.int8)
+
+
+def _canonical_split(cells: "pd.Series[str]", csv: Path) -> "pd.Series[str]":
+    split = cells.str.lower().map(SPLIT_ALIASES)
+    _refuse_unknown(cells, split.isna().to_numpy(), csv, ", ".join(SPLIT_ALIASES))
+    return split.astype(str)
+
+
+def _refuse_unknown(
+    cells: "pd.Series[str]", unknown: npt.NDArray[np.bool_], csv: Path, known: str
+) -> None:
+    if unknown.any():
+        first = int(np.argmax(unknown))
+        raise DatasetError(
+            f"line {cells.index[first]} of {csv} has {cells.iloc[first]!r} in the column "
+            f"{cells.name!r}: it has to be one of {known}"
+        )

@@ -1,0 +1,160 @@
+"""CLIP- and SigLIP-shaped encoders: an image and a text tower that meet in one space."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.encoders.checkpoint import Checkpoint, tokenizer_hashes
+from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
+from featurecache.encoders.frozen import FrozenNetwork, to_array
+from featurecache.encoders.pretrained import (
+    ImageProcessor,
+    load_config,
+    load_network,
+    load_tokenizer,
+)
+from featurecache.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+MODEL_TYPES = ("clip", "siglip")
+
+
+class DualEncoder(Encoder):
+    """An encoder whose checkpoint says ``clip`` or ``siglip``; nothing else is assumed of it.
+
+    Sizes, token lengths and pixels come from the checkpoint. Whether there is a logit bias is
+    asked of its weights: checkpoints named after SigLIP exist in CLIP's shape.
+    """
+
+    aligned = True
+    has_images = True
+    has_text = True
+
+    def __init__(self, checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> None:
+        """Read the configuration, the image processor and the tokenizer; no weights.
+
+        Raises:
+            CheckpointError: a file is missing or malformed, or the model is of another shape.
+        """
+        super().__init__(name=name, device=device, precision=precision)
+        config = load_config(checkpoint)
+        if config.model_type not in MODEL_TYPES:
+            raise CheckpointError(
+                f"{name} has model_type {config.model_type!r} in its config.json, "
+                f"where one of {', '.join(MODEL_TYPES)} is needed"
+            )
+        self._checkpoint = checkpoint
+        self._shape: str = config.model_type
+        self._max_tokens: int = config.text_config.max_position_embeddings
+        self._processor = ImageProcessor(checkpoint.folder)
+        self._tokenizer = load_tokenizer(checkpoint.folder)
+        self._network = FrozenNetwork(
+            lambda: load_network(checkpoint), device=device, precision=precision
+        )
+
+    @cached_property
+    def scale(self) -> float | None:
+        """``exp(logit_scale)``."""
+        logarithm = self._checkpoint.scalar("logit_scale")
+        if logarithm is None:
+            raise CheckpointError(f"the weights of {self.name} have no logit_scale")
+        return math.exp(logarithm)
+
+    @cached_property
+    def bias(self) -> float | None:
+        """``logit_bias``; None for CLIP's shape."""
+        return self._checkpoint.scalar("logit_bias")
+
+    @property
+    def image_description(self) -> Mapping[str, Any]:
+        """See ``Encoder.image_description``."""
+        config = self._checkpoint.config()
+        config.pop("text_config", None)
+        return {
+            "family": self._shape,
+            "model": self.name,
+            "weights": self._checkpoint.weight_hashes,
+            "config": config,
+            "processor": self._processor.description,
+            "pooling": "image features",
+            "precision": self.precision,
+            "libraries": library_versions("torch", "transformers", "pillow"),
+        }
+
+    @property
+    def text_description(self) -> Mapping[str, Any]:
+        """See ``Encoder.text_description``."""
+        config = self._checkpoint.config()
+        config.pop("vision_config", None)
+        return {
+            "family": self._shape,
+            "model": self.name,
+            "weights": self._checkpoint.weight_hashes,
+            "config": config,
+            "tokenizer": {
+                "class": type(self._tokenizer).__name__,
+                "files": tokenizer_hashes(self._checkpoint.folder),
+                "max_tokens": self._max_tokens,
+                "padding": "longest, masked" if self._shape == "clip" else "to max_tokens",
+                "padding_side": self._tokenizer.padding_side,
+                "lower_case": self._lower_case,
+            },
+            "pooling": "text features",
+            "precision": self.precision,
+            "libraries": library_versions("torch", "transformers", "tokenizers"),
+        }
+
+    def preprocess(self, image: "Image") -> Array:
+        """See ``Encoder.preprocess``."""
+        return self._processor(image)
+
+    def encode_images(self, pixels: Array) -> Array:
+        """See ``Encoder.encode_images``."""
+        with self._network.inference() as network:
+            features = network.get_image_features(pixel_values=self._network.to_device(pixels))
+            return to_array(_tensor(features))
+
+    def encode_texts(self, texts: Sequence[str]) -> Array:
+        """See ``Encoder.encode_texts``."""
+        rows = []
+        with self._network.inference() as network:
+            for batch in text_batches(texts):
+                tokens = self._tokenize(batch).to(self.device)
+                rows.append(to_array(_tensor(network.get_text_features(**tokens))))
+        return np.concatenate(rows)
+
+    @property
+    def _lower_case(self) -> bool:
+        # SigLIP was trained on lower-cased text. SigLIP 1's tokenizer does it itself, the Gemma
+        # tokenizer of SigLIP 2 does not; done twice it does no harm.
+        return self._shape == "siglip" and self._tokenizer.init_kwargs.get("do_lower_case", True)
+
+    def _tokenize(self, texts: list[str]) -> Any:
+        if self._lower_case:
+            texts = [text.lower() for text in texts]
+        tokens = self._tokenizer(
+            texts,
+            # SigLIP pools the last position, padding or not, and was trained with every text
+            # padded to the full length; CLIP pools the end-of-text token.
+            padding="longest" if self._shape == "clip" else "max_length",
+            truncation=True,
+            max_length=self._max_tokens,
+            return_tensors="pt",
+        )
+        # SigLIP attends to its padding: a mask, which its tokenizer offers, would be wrong.
+        wanted = ("input_ids", "attention_mask") if self._shape == "clip" else ("input_ids",)
+        for key in tokens.keys() - set(wanted):
+            del tokens[key]
+        return tokens
+
+
+def _tensor(features: Any) -> "torch.Tensor":
+    """The features themselves (transformers 4) or those in an output object (transformers 5)."""
+    projected: torch.Tensor = getattr(features, "pooler_output", features)
+    return projected

@@ -1,0 +1,133 @@
+"""The one interface of every frozen encoder."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array = npt.NDArray[np.float32]
+
+TEXT_BATCH = 32
+"""Prompts per forward pass; a cache's text embeddings do not depend on it."""
+
+
+class Encoder(ABC):
+    """A frozen encoder: images to embeddings, texts to embeddings, or both.
+
+    Constructing one finds its files and reads its configuration; the weights are loaded at the
+    first ``encode_images`` or ``encode_texts``. ``preprocess`` may be called from several threads
+    at once, the ``encode_*`` methods from one. Embeddings are not normalised.
+
+    Attributes:
+        name: registry name, ``hf:org/name`` or a folder's name; it names the cache file.
+        aligned: images and texts share one space, so that zero-shot scores mean something.
+        has_images: ``preprocess``, ``encode_images`` and ``image_description`` work.
+        has_text: ``encode_texts`` and ``text_description`` work.
+        device: where the network runs: ``cpu``, ``cuda``, ``mps``.
+        precision: ``fp32`` or ``bf16``.
+    """
+
+    aligned: bool
+    has_images: bool
+    has_text: bool
+
+    def __init__(self, *, name: str, device: str, precision: str) -> None:
+        self.name = name
+        self.device = device
+        self.precision = precision
+
+    @property
+    @abstractmethod
+    def scale(self) -> float | None:
+        """The factor on the cosine in the model's own score; None when it is not aligned."""
+
+    @property
+    @abstractmethod
+    def bias(self) -> float | None:
+        """SigLIP's additive logit bias; None where the checkpoint has none."""
+
+    @property
+    @abstractmethod
+    def image_description(self) -> Mapping[str, Any]:
+        """Everything that decides an image embedding, as a value with a canonical JSON.
+
+        Raises:
+            UsageError: the encoder takes no images.
+        """
+
+    @property
+    @abstractmethod
+    def text_description(self) -> Mapping[str, Any]:
+        """Everything that decides a text embedding, as a value with a canonical JSON.
+
+        Raises:
+            UsageError: the encoder takes no texts.
+        """
+
+    @abstractmethod
+    def preprocess(self, image: "Image") -> Array:
+        """One image, grey (L) or RGB, as the network wants it.
+
+        Returns:
+            float32, shape (3, H, W).
+
+        Raises:
+            UsageError: the encoder takes no images.
+        """
+
+    @abstractmethod
+    def encode_images(self, pixels: Array) -> Array:
+        """Embed a batch of preprocessed images.
+
+        Args:
+            pixels: float32, shape (B, 3, H, W), stacked results of ``preprocess``.
+
+        Returns:
+            float32, shape (B, D), not normalised.
+
+        Raises:
+            UsageError: the encoder takes no images.
+            CheckpointError: the weights cannot be read or do not fit.
+        """
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> Array:
+        """Embed texts; each one's embedding does not depend on the others.
+
+        Returns:
+            float32, shape (T, D), not normalised.
+
+        Raises:
+            UsageError: the encoder takes no texts.
+            CheckpointError: the weights cannot be read or do not fit.
+        """
+
+
+def text_batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Split texts into lists of at most ``TEXT_BATCH``.
+
+    Raises:
+        TypeError: one string was given where a sequence of strings is needed.
+        ValueError: there are no texts.
+    """
+    if isinstance(texts, str):
+        raise TypeError("texts is one string; give a list of strings")
+    if not texts:
+        raise ValueError("there are no texts to encode")
+    for start in range(0, len(texts), TEXT_BATCH):
+        yield list(texts[start : start + TEXT_BATCH])
+
+
+def library_versions(*names: str) -> dict[str, str]:
+    """The installed versions of libraries that take part in an embedding.
+
+    A build's local tag (``+cpu``, ``+cu130``) is left out: it names the machine, as ``device``
+    does, and one cache may be filled from several machines.
+    """
+    return {name: version(name).partition("+")[0] for name in names}

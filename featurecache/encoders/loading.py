@@ -1,0 +1,116 @@
+"""From a name to an encoder: registered ones, any fitting hub repository, or a folder."""
+
+from pathlib import Path
+
+from featurecache.encoders.checkpoint import OPEN_CLIP, TRANSFORMERS, Checkpoint
+from featurecache.encoders.dual import MODEL_TYPES, DualEncoder
+from featurecache.encoders.encoder import Encoder
+from featurecache.encoders.finding import MODELS_VARIABLE, find_checkpoint
+from featurecache.encoders.frozen import resolve_device, resolve_precision
+from featurecache.encoders.medclip import MedclipEncoder, find_medclip
+from featurecache.encoders.open_clip import OpenClipEncoder, require_open_clip
+from featurecache.encoders.pair import PairEncoder
+from featurecache.encoders.spec import SPECS, EncoderSpec
+from featurecache.encoders.unimodal import TEXT_TYPES, VISION_TYPES, TextEncoder, VisionEncoder
+from featurecache.errors import CheckpointError, UnknownNameError, UsageError
+
+HUB_PREFIX = "hf:"
+
+_Adapter = type[DualEncoder] | type[VisionEncoder] | type[TextEncoder] | type[OpenClipEncoder]
+_SHAPES: dict[str, _Adapter] = {
+    **dict.fromkeys(MODEL_TYPES, DualEncoder),
+    **dict.fromkeys(VISION_TYPES, VisionEncoder),
+    **dict.fromkeys(TEXT_TYPES, TextEncoder),
+}
+
+
+def load_encoder(
+    name: str,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Encoder:
+    """Make an encoder ready: its files found, its configuration read, its weights not yet loaded.
+
+    Args:
+        name: a registry name (see ``SPECS``), ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``, or the
+            path of a checkpoint folder.
+        weights: a local checkpoint folder to use for ``name``; for medclip also its file.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto`` (fp32), ``fp32`` or ``bf16``.
+
+    Raises:
+        UnknownNameError: no such name.
+        UsageError: the options contradict each other, or an extra is not installed.
+        CheckpointError: the weights are missing, incomplete, or of an unsupported shape.
+    """
+    device = resolve_device(device)
+    precision = resolve_precision(precision)
+    if name in SPECS:
+        return _load_registered(SPECS[name], weights=weights, device=device, precision=precision)
+    if name.startswith(HUB_PREFIX):
+        hub_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+        checkpoint = find_checkpoint(
+            hub_id.rpartition("/")[2],
+            hub_id=hub_id,
+            layout=TRANSFORMERS,
+            weights=weights,
+            revision=revision or None,
+        )
+        return _load_by_shape(checkpoint, name=name, device=device, precision=precision)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if weights is not None:
+            raise UsageError(f"the model {name} is a folder of weights: leave out --weights")
+        checkpoint = find_checkpoint(name, hub_id="", layout=TRANSFORMERS, weights=folder)
+        name = folder.resolve().name
+        return _load_by_shape(checkpoint, name=name, device=device, precision=precision)
+    error = UnknownNameError("model", name, SPECS)
+    error.args = (f"{error}; a model may also be hf:ORG/NAME or the path of a folder",)
+    raise error
+
+
+def _load_registered(
+    spec: EncoderSpec, *, weights: Path | None, device: str, precision: str
+) -> Encoder:
+    if spec.family == "pair":
+        if weights is not None:
+            raise UsageError(
+                f"{spec.name} has two checkpoints, so --weights cannot name them: put "
+                f"{' and '.join(spec.parts)} into ${MODELS_VARIABLE}"
+            )
+        vision, text = (
+            _load_registered(SPECS[part], weights=None, device=device, precision=precision)
+            for part in spec.parts
+        )
+        return PairEncoder(vision, text, name=spec.name)
+    if spec.family == "medclip":
+        checkpoint = find_medclip(weights)
+        return MedclipEncoder(checkpoint, name=spec.name, device=device, precision=precision)
+    if spec.family == "open_clip":
+        require_open_clip(spec.name)
+    checkpoint = find_checkpoint(
+        spec.name,
+        hub_id=spec.hub_ids[0],
+        layout=OPEN_CLIP if spec.family == "open_clip" else TRANSFORMERS,
+        weights=weights,
+        gated=spec.gated,
+    )
+    families: dict[str, _Adapter] = {
+        "dual": DualEncoder,
+        "vision": VisionEncoder,
+        "text": TextEncoder,
+        "open_clip": OpenClipEncoder,
+    }
+    return families[spec.family](checkpoint, name=spec.name, device=device, precision=precision)
+
+
+def _load_by_shape(checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> Encoder:
+    model_type = checkpoint.config().get("model_type")
+    if model_type not in _SHAPES:
+        raise CheckpointError(
+            f"{name} has model_type {model_type!r} in its config.json; supported are "
+            f"{', '.join(_SHAPES)}"
+        )
+    return _SHAPES[model_type](checkpoint, name=name, device=device, precision=precision)

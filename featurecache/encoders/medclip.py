@@ -1,0 +1,277 @@
+"""MedCLIP (Wang et al. 2022, arXiv 2210.10163) from its published state dict, without its package.
+
+Vision: Swin-T, its pooled output projected to 512. Text: BERT-base, the mean over three hidden
+states and over all tokens, projected to 512. Both towers are built from their configurations,
+since the checkpoint overwrites every weight.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurecache.encoders.checkpoint import (
+    MEDCLIP,
+    Checkpoint,
+    check_keys,
+    has_vocabulary,
+    open_checkpoint,
+    read_json,
+    read_pickled_tensors,
+    tokenizer_hashes,
+)
+from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
+from featurecache.encoders.finding import TOKENIZER_PATTERNS, hub_folder, local_folder
+from featurecache.encoders.frozen import FrozenNetwork, to_array
+from featurecache.encoders.medclip_download import download_medclip
+from featurecache.encoders.pretrained import load_tokenizer
+from featurecache.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+SIDE = 224
+# Mean and deviation of grey values in [0, 1], from MedCLIP's constants.
+MEAN = 0.5862785803043838
+DEVIATION = 0.27950088968644304
+MAX_TOKENS = 77
+# MedCLIP clamps its learned logarithm to at most ln(100) before the exponential.
+MAX_LOGIT_SCALE = 4.6052
+VOCABULARY_SIZE = 28_996
+EMBEDDING_SIZE = 512
+HIDDEN_SIZE = 768
+POOLED_STATES = (1, 2, -1)
+
+TOKENIZER_NAME = "Bio_ClinicalBERT"
+TOKENIZER_HUB_ID = "emilyalsentzer/Bio_ClinicalBERT"
+
+# How transformers renamed Swin's modules after 5.0, in the order in which the names must be
+# replaced: "output.dense" is also the end of "attention.output.dense".
+_SWIN_RENAMES = (
+    (
+        "attention.self.relative_position_bias_table",
+        "attention.relative_position_bias.relative_position_bias_table",
+    ),
+    ("attention.self.query", "attention.q_proj"),
+    ("attention.self.key", "attention.k_proj"),
+    ("attention.self.value", "attention.v_proj"),
+    ("attention.output.dense", "attention.o_proj"),
+    ("intermediate.dense", "mlp.fc1"),
+    ("output.dense", "mlp.fc2"),
+)
+# Constants that old releases of transformers saved and new ones compute.
+_COMPUTED = ("relative_position_index", "embeddings.position_ids")
+
+
+class MedclipEncoder(Encoder):
+    """MedCLIP-ViT.
+
+    Its text mean has no mask, so an embedding depends on the padding beside it. Here every text
+    is encoded alone, without any padding: the one way that does not depend on the other prompts.
+    """
+
+    aligned = True
+    has_images = True
+    has_text = True
+
+    def __init__(self, checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> None:
+        """Keep the place of the weights; read nothing."""
+        super().__init__(name=name, device=device, precision=precision)
+        self._checkpoint = checkpoint
+        self._network = FrozenNetwork(
+            lambda: _load(checkpoint.weights[0]), device=device, precision=precision
+        )
+
+    @cached_property
+    def scale(self) -> float | None:
+        """``exp(logit_scale)``, the logarithm clamped to [0, 4.6052] as in training."""
+        logarithm = self._checkpoint.scalar("logit_scale")
+        if logarithm is None:
+            raise CheckpointError(f"{self._checkpoint.weights[0]} has no logit_scale")
+        return math.exp(min(max(logarithm, 0.0), MAX_LOGIT_SCALE))
+
+    @property
+    def bias(self) -> float | None:
+        """None: MedCLIP has no logit bias."""
+        return None
+
+    @property
+    def image_description(self) -> Mapping[str, Any]:
+        """See ``Encoder.image_description``."""
+        return {
+            **self._description(),
+            "processor": {
+                "class": "medclip",
+                "config": {
+                    "pad": "centred on a black square",
+                    "side": SIDE,
+                    "resample": "bicubic",
+                    "mean": MEAN,
+                    "std": DEVIATION,
+                },
+            },
+            "pooling": "pooler output, projected",
+            "libraries": library_versions("torch", "transformers", "pillow"),
+        }
+
+    @property
+    def text_description(self) -> Mapping[str, Any]:
+        """See ``Encoder.text_description``."""
+        return {
+            **self._description(),
+            "tokenizer": {
+                "class": type(self._tokenizer).__name__,
+                "files": tokenizer_hashes(self._tokenizer_folder),
+                "max_tokens": MAX_TOKENS,
+                "padding": "none: each text alone",
+                "lower_case": self._lower_case,
+            },
+            "pooling": "unmasked mean of hidden states 1, 2 and last, projected",
+            "libraries": library_versions("torch", "transformers", "tokenizers"),
+        }
+
+    def preprocess(self, image: "Image") -> Array:
+        """See ``Encoder.preprocess``."""
+        from PIL import Image
+        from PIL.Image import Resampling
+
+        grey = image.convert("L")
+        side = max(SIDE, *grey.size)
+        square = Image.new("L", (side, side), 0)
+        square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
+        values = np.asarray(square.resize((SIDE, SIDE), Resampling.BICUBIC), dtype=np.float32)
+        plane = (values / np.float32(255) - np.float32(MEAN)) / np.float32(DEVIATION)
+        return np.repeat(plane[np.newaxis], 3, axis=0)
+
+    def encode_images(self, pixels: Array) -> Array:
+        """See ``Encoder.encode_images``."""
+        with self._network.inference() as network:
+            tower = network["vision_model"]
+            pooled = tower["model"](self._network.to_device(pixels)).pooler_output
+            return to_array(tower["projection_head"](pooled))
+
+    def encode_texts(self, texts: Sequence[str]) -> Array:
+        """See ``Encoder.encode_texts``."""
+        import torch
+
+        rows = []
+        with self._network.inference() as network:
+            tower = network["text_model"]
+            for text in (text for batch in text_batches(texts) for text in batch):
+                tokens = self._tokenizer(
+                    text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+                ).to(self.device)
+                states = tower["model"](**tokens, output_hidden_states=True).hidden_states
+                means = [states[layer].mean(dim=1) for layer in POOLED_STATES]
+                rows.append(to_array(tower["projection_head"](torch.stack(means).mean(dim=0))))
+        return np.concatenate(rows)
+
+    @cached_property
+    def _tokenizer_folder(self) -> Path:
+        folder = self._checkpoint.folder
+        if has_vocabulary(folder):
+            return folder
+        local = local_folder(TOKENIZER_NAME)
+        return local or hub_folder(
+            TOKENIZER_NAME, TOKENIZER_HUB_ID, patterns=list(TOKENIZER_PATTERNS)
+        )
+
+    @cached_property
+    def _lower_case(self) -> bool:
+        # Bio_ClinicalBERT's vocabulary is cased, but as published it has no tokenizer_config.json,
+        # so that transformers lower-cases: MedCLIP was trained on lower-cased text.
+        path = self._tokenizer_folder / "tokenizer_config.json"
+        return bool(read_json(path).get("do_lower_case", True)) if path.is_file() else True
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        # Named, since without a config.json beside it the vocabulary does not say whose it is.
+        return load_tokenizer(
+            self._tokenizer_folder, class_name="BertTokenizer", do_lower_case=self._lower_case
+        )
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "family": "medclip",
+            "model": self.name,
+            "weights": self._checkpoint.weight_hashes,
+            "config": {"vision": "swin-tiny-patch4-window7-224", "text": "bert-base"},
+            "precision": self.precision,
+        }
+
+
+def find_medclip(weights: Path | None) -> Checkpoint:
+    """Find MedCLIP's weights: ``weights``, else ``$FEATURECACHE_MODELS/medclip``, else its zip.
+
+    Args:
+        weights: ``pytorch_model.bin``, or a folder that holds it directly or one level below.
+
+    Raises:
+        CheckpointError: nothing was found and the download failed.
+    """
+    place = weights or local_folder("medclip")
+    if place is None:
+        return open_checkpoint(download_medclip(), MEDCLIP)
+    if place.is_file():
+        return Checkpoint(place.parent, (place,))
+    below = list(place.glob(f"*/{MEDCLIP.weights[0]}"))
+    if not (place / MEDCLIP.weights[0]).is_file() and len(below) == 1:
+        place = below[0].parent
+    return open_checkpoint(place, MEDCLIP)
+
+
+def build_network() -> "torch.nn.ModuleDict":
+    """Both towers with random weights; the keys are those of the published state dict."""
+    from torch.nn import Linear, ModuleDict
+    from transformers import BertConfig, BertModel, SwinConfig, SwinModel
+
+    swin = SwinConfig(
+        image_size=SIDE,
+        patch_size=4,
+        embed_dim=96,
+        depths=[2, 2, 6, 2],
+        num_heads=[3, 6, 12, 24],
+        window_size=7,
+    )
+    bert = BertConfig(vocab_size=VOCABULARY_SIZE)
+    towers = {"vision_model": SwinModel(swin), "text_model": BertModel(bert)}
+    return ModuleDict(
+        {
+            name: ModuleDict(
+                {
+                    "model": tower,
+                    "projection_head": Linear(HIDDEN_SIZE, EMBEDDING_SIZE, bias=False),
+                }
+            )
+            for name, tower in towers.items()
+        }
+    )
+
+
+def _load(path: Path) -> "torch.nn.Module":
+    network = build_network()
+    expected = set(network.state_dict())
+    state = {
+        _current_name(key, expected): tensor
+        for key, tensor in read_pickled_tensors(path).items()
+        if key != "logit_scale" and (key in expected or not key.endswith(_COMPUTED))
+    }
+    check_keys(path, missing=expected - state.keys(), unexpected=state.keys() - expected)
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:  # a tensor of another shape
+        raise CheckpointError(f"the weights in {path} are not MedCLIP-ViT's: {error}") from error
+    return network
+
+
+def _current_name(key: str, expected: set[str]) -> str:
+    # Which names are current is asked of the built network, not of a version number.
+    if key in expected or not key.startswith("vision_model."):
+        return key
+    for old, new in _SWIN_RENAMES:
+        key = key.replace(old, new)
+    return key

@@ -1,0 +1,210 @@
+"""The registered encoders: what each is, where it comes from, under which terms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Family = Literal["dual", "vision", "text", "pair", "medclip", "open_clip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """One registered encoder, described without loading anything.
+
+    Attributes:
+        name: the registry name, as given to ``--model``.
+        family: which adapter runs it. ``dual``: CLIP- and SigLIP-shaped; ``vision`` and ``text``:
+            one tower; ``pair``: the two towers of other registered encoders.
+        hub_ids: the Hugging Face repositories it comes from; empty when it is not on the hub.
+        parts: for a pair, the registry names of its vision and its text encoder; else empty.
+        dim: length of an embedding. For listings: the checkpoint's own config decides.
+        pixels: side of the square that the network sees; None without a vision tower. For
+            listings: the checkpoint's own image processor decides.
+        aligned: images and texts share one space, so that zero-shot scores mean something.
+        gated: the hub asks users to accept terms before the download.
+        extra: the pip extra that it needs, or None.
+        licence: of the weights.
+        note: what a user should know before trusting a number.
+    """
+
+    name: str
+    family: Family
+    hub_ids: tuple[str, ...]
+    parts: tuple[str, ...]
+    dim: int
+    pixels: int | None
+    aligned: bool
+    gated: bool
+    extra: str | None
+    licence: str
+    note: str
+
+
+def _dual(
+    name: str,
+    hub_id: str,
+    *,
+    dim: int,
+    pixels: int,
+    licence: str,
+    note: str,
+    gated: bool = False,
+) -> EncoderSpec:
+    return EncoderSpec(
+        name=name,
+        family="dual",
+        hub_ids=(hub_id,),
+        parts=(),
+        dim=dim,
+        pixels=pixels,
+        aligned=True,
+        gated=gated,
+        extra=None,
+        licence=licence,
+        note=note,
+    )
+
+
+_XRAY_NOTE = "possible NIH exposure: its training corpus includes ChestX-ray14"
+
+_ALL = (
+    _dual(
+        "clip",
+        "openai/clip-vit-base-patch32",
+        dim=512,
+        pixels=224,
+        licence="MIT",
+        note="general images; centre crop cuts non-square films",
+    ),
+    _dual(
+        "pubmedclip",
+        "flaviagiammarino/pubmed-clip-vit-base-patch32",
+        dim=512,
+        pixels=224,
+        licence="MIT",
+        note="CLIP fine-tuned on figures of open-access papers (ROCO)",
+    ),
+    _dual(
+        "xraysiglip",
+        "StanfordAIMI/XraySigLIP__vit-l-16-siglip-384__webli",
+        dim=1024,
+        pixels=512,
+        licence="CC-BY-NC-4.0",
+        note=_XRAY_NOTE,
+    ),
+    _dual(
+        "xraysiglip-b",
+        "StanfordAIMI/XraySigLIP__vit-b-16-siglip-512__webli",
+        dim=768,
+        pixels=512,
+        licence="CC-BY-NC-4.0",
+        note=_XRAY_NOTE,
+    ),
+    _dual(
+        "xrayclip",
+        "StanfordAIMI/XrayCLIP__vit-l-14__laion2b-s32b-b82k",
+        dim=768,
+        pixels=224,
+        licence="CC-BY-NC-4.0",
+        note=_XRAY_NOTE,
+    ),
+    _dual(
+        "siglip2",
+        "google/siglip2-base-patch16-224",
+        dim=768,
+        pixels=224,
+        licence="Apache-2.0",
+        note="general images",
+    ),
+    _dual(
+        "medsiglip",
+        "google/medsiglip-448",
+        dim=1152,
+        pixels=448,
+        licence="Health AI Developer Foundations terms",
+        note="gated: accept the terms on its hub page first",
+        gated=True,
+    ),
+    EncoderSpec(
+        name="medclip",
+        family="medclip",
+        hub_ids=(),
+        parts=(),
+        dim=512,
+        pixels=224,
+        aligned=True,
+        gated=False,
+        extra=None,
+        licence="MIT",
+        note="MedCLIP-ViT; published prompts were drawn unseeded, so its logits do not repeat",
+    ),
+    EncoderSpec(
+        name="rad-dino",
+        family="vision",
+        hub_ids=("microsoft/rad-dino",),
+        parts=(),
+        dim=768,
+        pixels=518,
+        aligned=False,
+        gated=False,
+        extra=None,
+        licence="MIT (MSRLA in older revisions)",
+        note="images only; possible NIH exposure: pre-trained on ChestX-ray14 among others",
+    ),
+    EncoderSpec(
+        name="dinov2-small",
+        family="vision",
+        hub_ids=("facebook/dinov2-small",),
+        parts=(),
+        dim=384,
+        pixels=224,
+        aligned=False,
+        gated=False,
+        extra=None,
+        licence="Apache-2.0",
+        note="images only; general images",
+    ),
+    EncoderSpec(
+        name="minilm",
+        family="text",
+        hub_ids=("sentence-transformers/all-MiniLM-L6-v2",),
+        parts=(),
+        dim=384,
+        pixels=None,
+        aligned=False,
+        gated=False,
+        extra=None,
+        licence="Apache-2.0",
+        note="texts only; general English",
+    ),
+    EncoderSpec(
+        name="dinov2-minilm",
+        family="pair",
+        hub_ids=("facebook/dinov2-small", "sentence-transformers/all-MiniLM-L6-v2"),
+        parts=("dinov2-small", "minilm"),
+        dim=384,
+        pixels=224,
+        aligned=False,
+        gated=False,
+        extra=None,
+        licence="Apache-2.0",
+        note="two unaligned encoders: heads work, zero-shot and retrieval by text do not",
+    ),
+    EncoderSpec(
+        name="biomedclip",
+        family="open_clip",
+        hub_ids=("microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",),
+        parts=(),
+        dim=512,
+        pixels=224,
+        aligned=True,
+        gated=False,
+        extra="open-clip",
+        licence="MIT",
+        note="figures of PubMed Central papers; runs through open_clip",
+    ),
+)
+
+SPECS: Mapping[str, EncoderSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
+"""Every registered encoder by name; further ones load as ``hf:ORG/NAME`` or from a folder."""

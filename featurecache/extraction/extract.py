@@ -1,0 +1,226 @@
+"""Stage 1: images and prompts through frozen encoders into caches."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.extraction.pipeline import Job, Progress, encode_images
+from featurecache.extraction.plan import FileStates, file_states, plan, refuse_outside
+from featurecache.extraction.texts import encode_prompts, text_fingerprint
+from featurecache.prompts import PromptSet
+from featurecache.store.builder import CacheBuilder
+from featurecache.store.contents import Header, ImageTable, Labels, Strings, TextSet
+from featurecache.store.schema import cache_path, lock_path
+
+if TYPE_CHECKING:
+    from featurecache.datasets.manifest import Manifest
+    from featurecache.encoders.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an extraction did for one cache.
+
+    The shares split the wall time spent waiting for pixels, encoding, and writing.
+    """
+
+    model: str
+    dataset: str
+    path: Path
+    images: int
+    done: int
+    reused: int
+    failed: Mapping[str, str]
+    seconds: float
+    images_per_second: float | None
+    read_share: float | None
+    encode_share: float | None
+    write_share: float | None
+    prompts: str
+    written: bool
+
+
+def extract(
+    manifest: "Manifest",
+    encoders: Sequence["Encoder"],
+    *,
+    cache: Path,
+    prompts: PromptSet | None = None,
+    limit: int | None = None,
+    batch_size: int = 32,
+    workers: int = 2,
+    prune: bool = False,
+    progress: Progress | None = None,
+) -> list[Summary]:
+    """Bring the caches of a data set up to date, decoding each image once for all encoders.
+
+    What a cache holds already is not encoded again. Killed at any moment, the same call goes on
+    where it was, and ends with the same cache.
+
+    Args:
+        manifest: the images and labels.
+        encoders: one per cache, with different names.
+        cache: the folder of caches.
+        prompts: a prompt set to encode for the labels; None leaves the cached texts as they are.
+        limit: encode the first images only, in order of id.
+        batch_size: images an encoder sees at once.
+        workers: decoding threads.
+        prune: drop cached images that the manifest does not have any more.
+        progress: told how far the images are.
+
+    Returns:
+        One summary per encoder.
+
+    Raises:
+        CacheError: a cache is damaged, was made with other settings, or holds images that the
+            manifest does not have.
+        UsageError: another extraction is at work on a cache, an encoder cannot embed images, or
+            two encoders have one name.
+        FeaturecacheError: no image at all could be used.
+    """
+    paths = [cache_path(cache, manifest.name, encoder.name) for encoder in encoders]
+    if len(set(paths)) < len(paths):
+        raise UsageError("two of the models have the same name: give each model once")
+    for encoder in encoders:
+        if not encoder.has_images:
+            raise UsageError(f"model {encoder.name!r} reads no images; pair it with one that does")
+    ids = manifest.images["id"].to_numpy(dtype=np.str_)
+    states = file_states(manifest)
+    with ExitStack() as stack:
+        for path in sorted(paths):
+            _lock(path, stack)
+        jobs = []
+        for encoder, path in zip(encoders, paths, strict=True):
+            builder = CacheBuilder(path, _header(manifest, encoder))
+            todo = plan(ids, states, builder.stored, limit=limit)
+            if not prune:
+                refuse_outside(todo.outside, path)
+            jobs.append(Job(encoder, builder, todo))
+        start = time.monotonic()
+        try:
+            encode_images(
+                manifest, jobs, ids, batch_size=batch_size, workers=workers, progress=progress
+            )
+        finally:
+            # An interrupt must not cost the batches that are encoded already.
+            for job in jobs:
+                job.builder.flush()
+        seconds = time.monotonic() - start
+        return [_finish(manifest, job, ids, states, prompts, seconds) for job in jobs]
+
+
+def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
+    return Header(
+        model=encoder.name,
+        dataset=manifest.name,
+        notes=tuple(manifest.notes),
+        image_level_split=manifest.image_level_split,
+        description=dict(encoder.image_description),
+    )
+
+
+def _lock(path: Path, stack: ExitStack) -> None:
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        stack.enter_context(FileLock(lock_path(path), timeout=0))
+    except Timeout:
+        raise UsageError(
+            f"another extraction is at work on {path}: wait for it, or use another --cache"
+        ) from None
+
+
+def _finish(
+    manifest: "Manifest",
+    job: Job,
+    ids: Strings,
+    states: FileStates,
+    prompts: PromptSet | None,
+    seconds: float,
+) -> Summary:
+    start = time.monotonic()
+    cache = job.builder.cache
+    old_failures = {} if cache is None else dict(cache.failures)
+    stored = job.builder.merged()
+    at = stored.find(ids)
+    for row in np.flatnonzero(at >= 0):
+        # A file that changed and cannot be used any more takes its old embedding with it.
+        if str(ids[row]) in job.failures:
+            at[row] = -1
+    rows = np.flatnonzero(at >= 0)
+    failures = {
+        **{k: v for k, v in old_failures.items() if k in set(ids.tolist())},
+        **job.failures,
+    }
+    for image_id in ids[rows].tolist():
+        failures.pop(image_id, None)
+    if len(rows) == 0:
+        first = next(iter(failures.items()), ("", "there is none"))
+        raise FeaturecacheError(
+            f"no image of {manifest.name} could be used by {job.encoder.name}; "
+            f"{first[0]}: {first[1]}"
+        )
+    found = stored.take(at[rows])
+    size, mtime_ns = found.size.copy(), found.mtime_ns.copy()
+    for image_id, state in job.touched.items():
+        position = int(np.searchsorted(found.id, image_id))
+        size[position], mtime_ns[position] = state
+    images = ImageTable(
+        id=found.id,
+        sha256=found.sha256,
+        size=size,
+        mtime_ns=mtime_ns,
+        **{
+            name: manifest.images[name].to_numpy(dtype=np.str_)[rows]
+            for name in ("patient", "split", "view")
+        },
+    )
+    texts, told = _texts(job, prompts, manifest.label_names)
+    written = job.builder.finish(
+        images=images,
+        labels=Labels(tuple(manifest.label_names), manifest.labels[rows]),
+        texts=texts,
+        failures=failures,
+    )
+    job.write_seconds += time.monotonic() - start
+    busy = job.read_seconds + job.encode_seconds + job.write_seconds if job.done else None
+    return Summary(
+        model=job.encoder.name,
+        dataset=manifest.name,
+        path=job.builder.path,
+        images=len(rows),
+        done=job.done,
+        reused=job.plan.reused + len(job.touched),
+        failed=failures,
+        seconds=seconds + time.monotonic() - start,
+        images_per_second=job.done / seconds if busy else None,
+        read_share=job.read_seconds / busy if busy else None,
+        encode_share=job.encode_seconds / busy if busy else None,
+        write_share=job.write_seconds / busy if busy else None,
+        prompts=told,
+        written=written,
+    )
+
+
+def _texts(
+    job: Job, prompts: PromptSet | None, labels: Sequence[str]
+) -> tuple[dict[str, TextSet], str]:
+    """The cache's prompt sets with this one among them, and what was done about it."""
+    cache = job.builder.cache
+    texts = {} if cache is None else dict(cache.texts)
+    if prompts is None:
+        return texts, "none asked for"
+    if not job.encoder.has_text:
+        return texts, "none: the model reads no text"
+    known = texts.get(prompts.name)
+    if known is not None and known.fingerprint == text_fingerprint(job.encoder, prompts, labels):
+        return texts, f"{prompts.name}, reused"
+    texts[prompts.name] = encode_prompts(job.encoder, prompts, labels)
+    return texts, f"{prompts.name}, encoded"

@@ -1,0 +1,133 @@
+"""The image loop: decoded pixels in, encoded batches out to the caches."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.extraction.decode import Decoded, Item, decode_ahead
+from featurecache.extraction.plan import Plan
+from featurecache.store.builder import CacheBuilder
+from featurecache.store.contents import Strings
+from featurecache.store.parts import EncodedRows
+
+if TYPE_CHECKING:
+    from featurecache.datasets.manifest import Manifest
+    from featurecache.encoders.encoder import Encoder
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images finished and the number there are to do."""
+
+FLUSH_SECONDS = 30.0
+"""The most work, in time, that a kill can cost."""
+
+
+@dataclass
+class Job:
+    """One encoder, the cache it fills, and what came of it.
+
+    Attributes:
+        failures: image id to the reason why it has no embedding.
+        touched: image id to the (size, mtime_ns) of a file that changed but holds the same bytes.
+    """
+
+    encoder: "Encoder"
+    builder: CacheBuilder
+    plan: Plan
+    batch: list[Decoded] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    touched: dict[str, tuple[int, int]] = field(default_factory=dict)
+    done: int = 0
+    read_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
+    flushed: float = field(default_factory=time.monotonic)
+
+
+def _items(manifest: "Manifest", jobs: Sequence[Job], ids: Strings) -> Iterator[Item]:
+    wanted: dict[int, dict[int, str]] = {}
+    for number, job in enumerate(jobs):
+        at = job.builder.stored.find(ids[job.plan.todo])
+        for row, position in zip(job.plan.todo.tolist(), at.tolist(), strict=True):
+            known = str(job.builder.stored.sha256[position]) if position >= 0 else ""
+            wanted.setdefault(row, {})[number] = known
+    paths = manifest.images["path"]
+    for row in sorted(wanted):
+        yield Item(row, manifest.root / paths.iloc[row], wanted.pop(row))
+
+
+def encode_images(
+    manifest: "Manifest",
+    jobs: Sequence[Job],
+    ids: Strings,
+    *,
+    batch_size: int,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Read, decode, encode and store what the jobs' plans ask for, each image read once."""
+    rows: NDArray[np.intp] = np.unique(np.concatenate([job.plan.todo for job in jobs]))
+    wants = [np.isin(rows, job.plan.todo) for job in jobs]
+    decoded = decode_ahead(
+        _items(manifest, jobs, ids),
+        {number: job.encoder.preprocess for number, job in enumerate(jobs)},
+        workers=workers,
+        window=batch_size + 2 * workers,
+    )
+    if progress is not None:
+        progress(0, len(rows))
+    waiting = time.monotonic()
+    for finished, image in enumerate(decoded, start=1):
+        waited = time.monotonic() - waiting
+        for number, job in enumerate(jobs):
+            job.read_seconds += waited
+            if not wants[number][finished - 1]:
+                continue
+            image_id = str(ids[image.row])
+            if image.reason is not None:
+                job.failures[image_id] = image.reason
+            elif number in image.pixels:
+                job.batch.append(image)
+                if len(job.batch) == batch_size:
+                    _encode_batch(job, number, ids)
+            else:
+                job.touched[image_id] = (image.size, image.mtime_ns)
+        if progress is not None:
+            progress(finished, len(rows))
+        waiting = time.monotonic()
+    for number, job in enumerate(jobs):
+        if job.batch:
+            _encode_batch(job, number, ids)
+
+
+def _encode_batch(job: Job, number: int, ids: Strings) -> None:
+    batch, job.batch = job.batch, []
+    start = time.monotonic()
+    embedding = job.encoder.encode_images(np.stack([image.pixels[number] for image in batch]))
+    encoded = time.monotonic()
+    # float16 ends at 65504: what lies beyond is recorded as a failure, not stored as infinite.
+    with np.errstate(over="ignore"):
+        half = embedding.astype(np.float16)
+    usable = np.isfinite(half).all(axis=1) & half.any(axis=1)
+    for image in (batch[row] for row in np.flatnonzero(~usable)):
+        job.failures[str(ids[image.row])] = "its embedding is not finite in float16, or is all zero"
+    kept = [batch[row] for row in np.flatnonzero(usable)]
+    if kept:
+        job.builder.add(
+            EncodedRows(
+                id=ids[[image.row for image in kept]],
+                sha256=np.array([image.sha256 for image in kept], dtype=np.str_),
+                size=np.array([image.size for image in kept], dtype=np.int64),
+                mtime_ns=np.array([image.mtime_ns for image in kept], dtype=np.int64),
+                embedding=half[usable],
+            )
+        )
+        if time.monotonic() - job.flushed > FLUSH_SECONDS:
+            job.builder.flush()
+            job.flushed = time.monotonic()
+    job.done += len(kept)
+    job.encode_seconds += encoded - start
+    job.write_seconds += time.monotonic() - encoded

@@ -1,0 +1,74 @@
+"""Everything that decides how a head is trained, in one frozen dataclass."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from featurecache.errors import UnknownNameError, UsageError
+
+TextControl = Literal["real", "permuted", "random", "zero"]
+Balance = Literal["none", "subset", "sampling"]
+LossWeight = Literal["none", "balanced"]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Settings of one training; the same settings on the same cache give the same head.
+
+    Attributes:
+        head: a name in ``HEADS``.
+        hidden: units of the hidden layers, decreasing.
+        dropout: probability of dropping a hidden unit.
+        noise: standard deviation of the Gaussian noise on standardised inputs, in training only.
+        learning_rate: Adam's, at its highest; it warms up over one epoch, then falls as a cosine.
+        weight_decay: decoupled (AdamW).
+        epochs: the most epochs to train.
+        batch_size: rows a step.
+        patience: epochs without a better validation loss before training stops.
+        loss_weight: "balanced" weighs a label's positives by its negatives over its positives.
+        balance: "subset" trains on as many rows of each label; "sampling" draws them that often.
+        train_size: train on this many rows; None for all.
+        text_control: real text, or text that can carry no meaning (see ``text.py``).
+        prompts: the prompt set in the cache; None for the only one.
+        seed: of initial weights, dropout, noise, order, and the choice of rows.
+    """
+
+    head: str
+    hidden: tuple[int, ...] = (512, 256)
+    dropout: float = 0.3
+    noise: float = 0.05
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    epochs: int = 60
+    batch_size: int = 128
+    patience: int = 10
+    loss_weight: LossWeight = "none"
+    balance: Balance = "none"
+    train_size: int | None = None
+    text_control: TextControl = "real"
+    prompts: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value, choices in (
+            ("text control", self.text_control, get_args(TextControl)),
+            ("balance", self.balance, get_args(Balance)),
+            ("loss weight", self.loss_weight, get_args(LossWeight)),
+        ):
+            if value not in choices:
+                raise UnknownNameError(option, value, choices)
+        if not self.hidden or min(self.hidden) < 1:
+            raise UsageError(f"hidden layers {self.hidden}: give one or more positive sizes")
+        if list(self.hidden) != sorted(self.hidden, reverse=True):
+            raise UsageError(f"hidden layers {self.hidden}: their sizes must not increase")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout {self.dropout}: must be at least 0 and below 1")
+        for name in ("noise", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} {getattr(self, name)}: must not be negative")
+        if self.learning_rate <= 0:
+            raise UsageError(f"learning rate {self.learning_rate}: must be positive")
+        for name, least in (("epochs", 1), ("batch_size", 2), ("patience", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} {getattr(self, name)}: must be at least {least}")
+        if self.train_size is not None and self.train_size < 2:
+            raise UsageError(f"--train-size {self.train_size}: a head needs at least 2 images")

@@ -1,0 +1,207 @@
+"""The one training loop of all heads."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featurecache.errors import UsageError
+from featurecache.heads.config import HeadConfig
+from featurecache.heads.inputs import InputScaling
+from featurecache.heads.losses import balanced_positive_weight, masked_bce
+from featurecache.heads.registry import head_spec
+from featurecache.heads.sampling import balanced_subset, balanced_weights, random_subset
+from featurecache.heads.text import controlled_text
+from featurecache.prompts import mega_vector
+
+
+@dataclass(frozen=True)
+class HeadData:
+    """What a head is trained on.
+
+    Attributes:
+        embedding: (N, D) image embeddings, of any length and float type.
+        labels: (N, C) int8 of 1, 0, -1 unknown.
+        train: rows to learn from.
+        val: rows to stop by.
+        text: (C, D_text) prompt ensembles, one a label; None where there is no text.
+    """
+
+    embedding: NDArray[np.floating]
+    labels: NDArray[np.int8]
+    train: NDArray[np.intp]
+    val: NDArray[np.intp]
+    text: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a training's history."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head at its best epoch by validation loss, in evaluation mode."""
+
+    module: nn.Module
+    config: HeadConfig
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    train_rows: NDArray[np.intp]
+
+
+def train_head(
+    data: HeadData,
+    config: HeadConfig,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> TrainedHead:
+    """Train one head: AdamW, warm-up and cosine, early stopping on validation loss.
+
+    The same data and settings give the same head on the same machine. The test rows are not among
+    the arguments.
+
+    Raises:
+        UsageError: too few rows, no validation rows, or a setting that the data cannot meet.
+        UnknownNameError: there is no such head.
+    """
+    spec = head_spec(config.head)
+    if len(data.val) == 0:
+        raise UsageError(
+            "there are no validation images to stop by: give some images the split 'val'"
+        )
+    rows = training_rows(data, config)
+    text = None
+    if spec.uses_text:
+        if data.text is None:
+            raise UsageError(f"head {config.head!r} needs text embeddings, and there are none")
+        chosen = controlled_text(data.text, config.text_control, seed=config.seed)
+        text = torch.from_numpy(mega_vector(chosen))
+    # Seeding inside a fork leaves the caller's own random numbers as they were.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        module = spec.build(data.embedding.shape[1], data.labels.shape[1], text, config)
+        return _fit(module, data, rows, config, on_epoch)
+
+
+def training_rows(data: HeadData, config: HeadConfig) -> NDArray[np.intp]:
+    """The rows a head learns from, by the settings ``train_size`` and ``balance``.
+
+    Raises:
+        UsageError: there are not that many, or fewer than two.
+    """
+    if config.balance == "subset":
+        rows = balanced_subset(data.labels, data.train, size=config.train_size, seed=config.seed)
+    elif config.train_size is not None:
+        rows = random_subset(data.train, config.train_size, seed=config.seed)
+    else:
+        rows = data.train
+    if len(rows) < 2:
+        raise UsageError(f"{len(rows)} training images: a head needs at least 2")
+    return rows
+
+
+def predict_probabilities(
+    module: nn.Module, embedding: NDArray[np.floating], *, batch_size: int = 8192
+) -> NDArray[np.float64]:
+    """A head's probabilities: (N, D) embeddings to (N, C), in [0, 1]."""
+    module.eval()
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(embedding), batch_size):
+            batch = np.asarray(embedding[start : start + batch_size], dtype=np.float32)
+            # The sigmoid in double precision keeps apart what float32 would round to 1.
+            batches.append(torch.sigmoid(module(torch.from_numpy(batch)).double()).numpy())
+    return np.concatenate(batches)
+
+
+def _fit(
+    module: nn.Module,
+    data: HeadData,
+    rows: NDArray[np.intp],
+    config: HeadConfig,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> TrainedHead:
+    x, y = _tensors(data, rows)
+    x_val, y_val = _tensors(data, data.val)
+    for part in module.modules():
+        if isinstance(part, InputScaling):
+            part.fit(x)
+    weight = balanced_positive_weight(y) if config.loss_weight == "balanced" else None
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    steps = max(1, math.ceil(len(rows) / config.batch_size))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _warmup_cosine(step, warmup=steps, total=steps * config.epochs)
+    )
+    best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(module.state_dict())
+    history: list[Epoch] = []
+    for epoch in range(1, config.epochs + 1):
+        module.train()
+        total = 0.0
+        rate = float(schedule.get_last_lr()[0])
+        for batch in _batches(data.labels[rows], config, epoch):
+            loss = masked_bce(module(x[batch]), y[batch], positive_weight=weight)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(batch)
+        val_loss = _loss(module, x_val, y_val, weight)
+        history.append(Epoch(epoch, rate, total / len(rows), val_loss))
+        if on_epoch is not None:
+            on_epoch(history[-1])
+        if val_loss < best_loss:
+            best_loss, best_epoch = val_loss, epoch
+            best_state = copy.deepcopy(module.state_dict())
+        elif epoch - best_epoch >= config.patience:
+            break
+    if best_epoch == 0:
+        raise UsageError(
+            f"validation loss was never finite at learning rate {config.learning_rate}: lower it"
+        )
+    module.load_state_dict(best_state)
+    return TrainedHead(module.eval(), config, tuple(history), best_epoch, rows)
+
+
+def _tensors(data: HeadData, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+    x = torch.from_numpy(np.asarray(data.embedding[rows], dtype=np.float32))
+    return x, torch.from_numpy(data.labels[rows].astype(np.float32))
+
+
+def _batches(
+    labels: NDArray[np.int8], config: HeadConfig, epoch: int
+) -> Iterator[NDArray[np.intp]]:
+    generator = np.random.default_rng([config.seed, epoch])
+    if config.balance == "sampling":
+        order = generator.choice(len(labels), size=len(labels), p=balanced_weights(labels))
+    else:
+        order = generator.permutation(len(labels))
+    for start in range(0, len(order), config.batch_size):
+        batch = order[start : start + config.batch_size]
+        if len(batch) > 1:  # batch norm has no variance to take from a single row
+            yield batch
+
+
+def _loss(module: nn.Module, x: Tensor, y: Tensor, weight: Tensor | None) -> float:
+    module.eval()
+    with torch.inference_mode():
+        return masked_bce(module(x), y, positive_weight=weight).item()
+
+
+def _warmup_cosine(step: int, *, warmup: int, total: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

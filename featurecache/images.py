@@ -1,0 +1,131 @@
+"""Open, check and decode one image: the only place that touches image files.
+
+Whatever the file holds, what comes out is 8-bit grey (mode ``L``) or colour (mode ``RGB``), upright
+by its EXIF orientation. Grey stays grey, because resizing one channel is a third of the work.
+
+    1, L, LA                 grey; an alpha channel is dropped
+    RGB, RGBA, P, CMYK ...   RGB; an alpha channel is dropped
+    16-bit grey              the container's full range, 0 to 65535, scaled to 0 to 255
+    32-bit integer           the same when no value leaves 0 to 65535, refused otherwise
+    floating point           refused: its range is not defined
+"""
+
+import io
+import stat
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featurecache.errors import ImageError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+MAX_BYTES = 512 * 2**20
+MAX_PIXELS = 80_000_000
+"""Five times the largest chest film in common use (4,280 x 3,520)."""
+MIN_SIDE = 16
+MAX_ASPECT = 20
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: the file is missing, empty, not a regular file, unreadable, or over
+            ``MAX_BYTES``.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a regular file")
+        if status.st_size == 0:
+            raise ImageError("the file is empty")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"the file has {status.st_size:,} bytes, over the limit {MAX_BYTES:,}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError("missing: no such file") from None
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+
+
+def decode_image(data: bytes) -> "PIL.Image.Image":
+    """Decode the bytes of one image to 8-bit grey (``L``) or ``RGB``, upright.
+
+    Raises:
+        ImageError: the bytes are no image of a known format, are cut short, hold several frames,
+            or the picture's size or pixel type is outside what a radiograph can be.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_size(image)
+        image.load()
+        return _to_8_bit(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
+    # What Pillow's decoders raise for damaged files, by its own documentation and its plug-ins.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError) as error:
+        raise ImageError(f"damaged: {error}") from error
+
+
+def read_image(path: Path) -> "PIL.Image.Image":
+    """Read and decode one image file; see ``decode_image``.
+
+    Raises:
+        ImageError: the file or what it holds cannot be used; the message names the file.
+    """
+    try:
+        return decode_image(read_bytes(path))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def _check_size(image: "PIL.Image.Image") -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{width} x {height} is too small: a side is under {MIN_SIDE} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{width} x {height} is longer than {MAX_ASPECT} times its width")
+    if getattr(image, "n_frames", 1) > 1:
+        raise ImageError("holds several frames: export the frame you mean as an image of its own")
+
+
+def _to_8_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":
+    mode = image.mode
+    if mode in ("L", "RGB"):
+        return image
+    if mode in ("1", "LA", "La"):
+        return image.convert("L")
+    if mode == "I" or mode.startswith("I;16"):
+        return _from_16_bit(image)
+    if mode == "F":
+        raise ImageError("floating-point pixels have no defined range: save it as 8 or 16 bits")
+    if mode in ("P", "PA"):
+        # By way of RGBA: Pillow warns when a palette's transparency is dropped directly.
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(image).astype(np.int64)
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > 65535:
+        raise ImageError(f"pixel values from {low} to {high} do not fit 16 bits")
+    if 0 < high < 4096:
+        # 12-bit data in a 16-bit file would come out nearly black; its range is the user's to say.
+        raise ImageError(
+            f"16-bit file whose brightest pixel is {high}: it seems to hold 12 bits or fewer; "
+            "rescale it to 0..65535, or save it as 8 bits"
+        )
+    return Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))

@@ -1,0 +1,119 @@
+"""Run folders: what a training or a scoring leaves behind, whole or not at all.
+
+config.json        everything needed to repeat it
+metrics.json       figures
+predictions.csv    id, patient, split, and per label truth and probability
+head.safetensors   of a head: its weights, with its input scaling and its text
+history.csv        of a head: one line an epoch
+"""
+
+import csv
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.atomic import new_folder
+from featurecache.errors import RunError, UsageError
+
+FORMAT = "featurecache-run"
+VERSION = 1
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """``parent/name``, or the first of ``name-2``, ``name-3`` ... that is not there yet."""
+    candidate, number = parent / name, 1
+    while candidate.exists():
+        number += 1
+        candidate = parent / f"{name}-{number}"
+    return candidate
+
+
+@contextmanager
+def new_run(target: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes ``target`` on a clean exit.
+
+    Raises:
+        UsageError: something is at ``target`` already.
+        OSError: the disk is full or not writable.
+    """
+    if target.exists():
+        raise UsageError(f"{target} is there already: give another --out, or move it away")
+    with new_folder(target) as folder:
+        yield folder
+
+
+def write_config(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
+    """Write ``config.json``: the kind of run, its settings, and the versions it was made with."""
+    versions = {name: version(name) for name in ("featurecache", "torch", "numpy", "scikit-learn")}
+    head = {"format": FORMAT, "version": VERSION, "kind": kind}
+    versions = {"python": platform.python_version(), **versions}
+    write_json(folder / "config.json", {**head, **settings, "versions": versions})
+
+
+def read_config(folder: Path, kind: str, *, files: Sequence[str] = ()) -> dict[str, Any]:
+    """Read ``config.json`` of a run of this kind, and check that its files are there.
+
+    Raises:
+        RunError: the folder or a file is missing, or the config is damaged, newer or of another
+            kind.
+    """
+    if not folder.is_dir():
+        raise RunError(f"no run folder at {folder}: make one with 'featurecache train-head'")
+    for name in ("config.json", *files):
+        if not (folder / name).is_file():
+            raise RunError(f"run folder {folder} lacks {name}: restore it, or make the run again")
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise RunError(f"{path} is not the config of a featurecache run")
+    if config.get("version") != VERSION:
+        raise RunError(
+            f"{path} has run version {config.get('version')!r}, this featurecache reads {VERSION}: "
+            "upgrade with 'pip install --upgrade featurecache'"
+        )
+    if config.get("kind") != kind:
+        raise RunError(f"{folder} is a run of kind {config.get('kind')!r}, expected {kind!r}")
+    return config
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write one JSON document; NaN is refused, undefined is null."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_predictions(
+    folder: Path,
+    *,
+    ids: NDArray[np.str_],
+    patients: NDArray[np.str_],
+    splits: NDArray[np.str_],
+    label_names: Sequence[str],
+    truth: NDArray[np.int8],
+    probability: NDArray[np.float64],
+) -> None:
+    """Write ``predictions.csv``; an unknown truth is left empty.
+
+    All arrays have one row per image, ``truth`` and ``probability`` one column per label.
+    """
+    header = ["id", "patient", "split"]
+    for name in label_names:
+        header += [f"{name} truth", f"{name} probability"]
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for row in range(len(ids)):
+            line: list[object] = [ids[row], patients[row], splits[row]]
+            for value, p in zip(truth[row], probability[row], strict=True):
+                line += [int(value) if value >= 0 else "", repr(float(p))]
+            writer.writerow(line)

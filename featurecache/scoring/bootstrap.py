@@ -1,0 +1,178 @@
+"""Bootstrap over patients: what the metrics would be on other patients of the same kind.
+
+Images of one patient resemble each other, so a draw resamples patients with replacement and takes
+all their images along (the cluster bootstrap; Field and Welsh 2007). A draw is a vector of counts,
+how often each patient is in it. Rows are never copied: along each ranking, a sparse matrix holds
+how many of each patient's images lie in each bin, and one product with the counts gives the
+histograms of many draws.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from featurecache.scoring.metrics import (
+    AnyFloats,
+    Floats,
+    Labels,
+    areas_of_bins,
+    known_entries,
+    rank_bins,
+    ratio,
+)
+from featurecache.scoring.multilabel import Metrics, assemble
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+# One block of a histogram is 512 x 3 x 128 float64, 1.5 MiB: it stays in the processor's cache.
+_DRAWS_AT_ONCE: Final = 512
+_BINS_AT_ONCE: Final = 3 * 128
+
+
+@dataclass(frozen=True)
+class PatientDraws:
+    """Bootstrap samples of patients; the same ones serve both sides of a paired comparison.
+
+    Attributes:
+        patient_of_row: (N,) the patient's number for each row, 0 to P - 1.
+        counts: (draws, P) int32, how often each patient is in each draw.
+    """
+
+    patient_of_row: npt.NDArray[np.intp]
+    counts: npt.NDArray[np.int32]
+
+    def row_counts(self) -> npt.NDArray[np.int32]:
+        """(draws, N), how often each row is in each draw: the weights for any other metric."""
+        return self.counts[:, self.patient_of_row]
+
+
+def draw_patients(
+    patients: Sequence[Any] | npt.NDArray[Any], *, draws: int, seed: int
+) -> PatientDraws:
+    """Resample patients with replacement, as many as there are.
+
+    The draws depend on the set of patients and the seed, not on the order of the rows.
+
+    Args:
+        patients: (N,) the patient of each row, as text or numbers.
+        draws: number of bootstrap samples; 0 gives none.
+        seed: of numpy's default generator.
+
+    Raises:
+        ValueError: a row has no patient (None, NaN or empty), or draws is negative.
+    """
+    if draws < 0:
+        raise ValueError(f"the number of bootstrap draws must be 0 or more, not {draws}")
+    nameless = [i for i, name in enumerate(patients) if name is None or name != name or name == ""]
+    if nameless:
+        raise ValueError(
+            f"{len(nameless)} rows have no patient, row {nameless[0]} the first: a bootstrap over"
+            " patients needs one for each row (the image's own id, if patients are unknown)"
+        )
+    # As text, whole numbers and their spellings are the same patient in every caller's frame.
+    names, patient_of_row = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    counts = np.empty((draws, len(names)), dtype=np.int32)
+    for draw in counts:
+        draw[:] = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+    return PatientDraws(patient_of_row=patient_of_row, counts=counts)
+
+
+def measure_draws(
+    truth: Labels, predicted: npt.NDArray[np.bool_], ranking: AnyFloats, draws: PatientDraws
+) -> Metrics:
+    """Every metric in every draw, with leading axis (draws,).
+
+    On both sides of a paired comparison, give the same draws and take the `interval` of the
+    difference of two metrics.
+
+    Args:
+        truth: (N, C) labels 1, 0 or -1.
+        predicted: (N, C) decisions.
+        ranking: (N, C) scores for AUROC and AUPRC.
+        draws: of the patients of the N rows.
+
+    Raises:
+        ValueError: shapes differ, a score is NaN, or a label is none of 1, 0 and -1.
+    """
+    if len(draws.patient_of_row) != len(truth):
+        raise ValueError(f"draws are of {len(draws.patient_of_row)} rows, labels of {len(truth)}")
+    n_labels = truth.shape[1]
+    label_bins = [_patients_by_bin(truth[:, [c]], ranking[:, [c]], draws) for c in range(n_labels)]
+    all_bins = [*label_bins, _patients_by_bin(truth, ranking, draws)]
+    tallies = _patients_by_cell(truth, predicted, draws)
+    areas = np.empty((2, n_labels + 1, len(draws.counts)))
+    totals = np.empty((len(tallies), len(draws.counts)))
+    for start in range(0, len(draws.counts), _DRAWS_AT_ONCE):
+        chunk = slice(start, start + _DRAWS_AT_ONCE)
+        counts = np.ascontiguousarray(draws.counts[chunk].T, dtype=np.float64)
+        totals[:, chunk] = tallies @ counts
+        for i, bins in enumerate(all_bins):
+            areas[:, i, chunk] = areas_of_bins(_histograms(bins, counts))
+    *confusions, right, complete = totals
+    auroc, auprc = areas
+    return assemble(
+        confusions=np.stack(confusions, axis=1).reshape(-1, n_labels, 2, 2),
+        auroc=auroc[:-1].T,
+        auprc=auprc[:-1].T,
+        micro_auroc=auroc[-1],
+        micro_auprc=auprc[-1],
+        exact_match=ratio(right, complete),
+    )
+
+
+def interval(values: Floats) -> tuple[float, float] | None:
+    """The 95 % percentile interval of a metric's bootstrap values.
+
+    Draws in which the metric is undefined are left out.
+
+    Args:
+        values: (draws,), NaN where undefined.
+
+    Returns:
+        The 2.5th and 97.5th percentiles; None if fewer than half of the draws are defined, or
+        there are no draws.
+    """
+    defined = values[~np.isnan(values)]
+    if len(defined) == 0 or 2 * len(defined) < len(values):
+        return None
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _patients_by_bin(truth: Labels, ranking: AnyFloats, draws: PatientDraws) -> "csr_array":
+    """(bins, P), how many entries each patient has in each bin of the ranking of all entries."""
+    from scipy.sparse import csr_array
+
+    bins, n_bins = rank_bins(truth, ranking)
+    known = bins >= 0
+    patients = np.broadcast_to(draws.patient_of_row[:, np.newaxis], bins.shape)[known]
+    shape = (n_bins, draws.counts.shape[1])
+    return csr_array((np.ones(len(patients)), (bins[known], patients)), shape=shape)
+
+
+def _histograms(bins: "csr_array", counts: Floats) -> Iterator[Floats]:
+    """The (bins, draws) histograms of draws, from counts (P, draws), a block at a time."""
+    for start in range(0, bins.shape[0], _BINS_AT_ONCE):
+        yield bins[start : start + _BINS_AT_ONCE] @ counts
+
+
+def _patients_by_cell(
+    truth: Labels, predicted: npt.NDArray[np.bool_], draws: PatientDraws
+) -> Floats:
+    """(4 C + 2, P) rows of each patient: tn, fp, fn, tp by label; all right; all known."""
+    known = known_entries(truth, predicted)
+    cells = [
+        known[:, c] & (truth[:, c] == t) & (predicted[:, c] == p)
+        for c in range(truth.shape[1])
+        for t in (0, 1)
+        for p in (0, 1)
+    ]
+    all_right = (truth == predicted).all(axis=1)  # an unknown -1 equals no prediction
+    masks = [*cells, all_right, known.all(axis=1)]
+    n_patients = draws.counts.shape[1]
+    return np.stack([np.bincount(draws.patient_of_row, mask, n_patients) for mask in masks])

@@ -1,0 +1,123 @@
+"""From probabilities to the metrics document: thresholds from validation, figures on test."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.scoring.controls import view_only_probabilities
+from featurecache.scoring.summary import summarise
+from featurecache.scoring.thresholds import best_f1_thresholds
+
+AT_HALF = ("macro", "micro", "exact_match", "hamming_loss", "per_label")
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Rows of a data set with what is needed to score predictions of them.
+
+    Attributes:
+        truth: (N, C) int8 of 1, 0, -1 unknown.
+        label_names: the C labels.
+        patient: (N,) whom each image is of.
+        view: (N,) "AP", "PA" or the like; empty where not known.
+        train: rows that a head learned from; empty for zero-shot.
+        val: rows that thresholds may be chosen on.
+        test: rows that the figures are of.
+    """
+
+    truth: NDArray[np.int8]
+    label_names: tuple[str, ...]
+    patient: NDArray[np.str_]
+    view: NDArray[np.str_]
+    train: NDArray[np.intp]
+    val: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+def evaluate(
+    rows: ScoredRows,
+    probability: NDArray[np.floating],
+    *,
+    ranking: NDArray[np.floating] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The metrics document of predictions.
+
+    Figures are those of the test rows. Thresholds are those of the best F1 on the validation rows,
+    0.5 for a label without validation positives; ``threshold_source`` says which. The same figures
+    at 0.5 for all labels stand under ``at_half``. Where there are no test rows the figures are
+    those of validation, at 0.5, and ``split`` says so.
+
+    Args:
+        rows: what is scored.
+        probability: (N, C) in [0, 1].
+        ranking: (N, C) scores to rank by, where probabilities saturate; None for probabilities.
+        draws: bootstrap draws over patients.
+        seed: of the draws.
+    """
+    count = len(rows.label_names)
+    split, scored = ("test", rows.test) if len(rows.test) else ("val", rows.val)
+    chosen = np.full(count, np.nan)
+    if split == "test" and len(rows.val):
+        chosen = best_f1_thresholds(rows.truth[rows.val], probability[rows.val])
+    half = np.full(count, 0.5)
+
+    def figures(thresholds: NDArray[np.floating], draws: int) -> dict[str, Any]:
+        return summarise(
+            rows.truth[scored],
+            probability[scored],
+            label_names=rows.label_names,
+            thresholds=thresholds,
+            patients=rows.patient[scored].tolist(),
+            split=split,
+            ranking=None if ranking is None else ranking[scored],
+            draws=draws,
+            seed=seed,
+        )
+
+    document = figures(np.where(np.isnan(chosen), 0.5, chosen), draws)
+    for name, threshold in zip(rows.label_names, chosen, strict=True):
+        source = "0.5" if np.isnan(threshold) else "validation"
+        document["per_label"][name]["threshold_source"] = source
+    at_half = figures(half, 0)
+    document["at_half"] = {key: at_half[key] for key in AT_HALF}
+    document["controls"] = {
+        "view_only": _view_only(rows, scored, split=split, draws=draws, seed=seed)
+    }
+    return document
+
+
+def _view_only(
+    rows: ScoredRows, scored: NDArray[np.intp], *, split: str, draws: int, seed: int
+) -> dict[str, Any] | None:
+    """What the view position alone would score; None where views or training rows are missing."""
+    if len(rows.train) == 0 or not rows.view[scored].any() or not rows.view[rows.train].any():
+        return None
+    probability = view_only_probabilities(
+        rows.view[rows.train], rows.truth[rows.train], rows.view[scored]
+    )
+    # A label of which nothing is known in training has no prediction, so it is not scored.
+    unknown = np.isnan(probability)
+    document = summarise(
+        np.where(unknown, -1, rows.truth[scored]).astype(np.int8),
+        np.where(unknown, 0.0, probability),
+        label_names=rows.label_names,
+        thresholds=np.full(len(rows.label_names), 0.5),
+        patients=rows.patient[scored].tolist(),
+        split=split,
+        draws=draws,
+        seed=seed,
+    )
+    return {
+        **{key: _ranking(document[key]) for key in ("macro", "micro")},
+        "per_label": {name: _ranking(d) for name, d in document["per_label"].items()},
+        "ci95": {key: _ranking(document["ci95"][key]) for key in ("macro", "micro")},
+    }
+
+
+def _ranking(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures that need no threshold."""
+    return {key: figures[key] for key in ("auroc", "auprc")}

@@ -1,0 +1,137 @@
+"""Parts: the rows of a cache that is still being made, in immutable files.
+
+A part is written whole and moved into place, so that a killed extraction leaves every part readable
+and loses at most the rows that were in no part yet.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.atomic import new_file
+from featurecache.errors import CacheError
+from featurecache.fingerprint import canonical_json, fingerprint, first_difference
+from featurecache.store.contents import Strings
+from featurecache.store.hdf5 import dataset, opened, read_numbers, read_strings, write_strings
+from featurecache.store.reader import read_description
+from featurecache.store.schema import CHUNK_ROWS, PART_FORMAT, VERSION
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Some images and their embeddings, (B,) each and (B, D) float16, not normalised."""
+
+    id: Strings
+    sha256: Strings
+    size: NDArray[np.int64]
+    mtime_ns: NDArray[np.int64]
+    embedding: NDArray[np.float16]
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+def concatenate(rows: list[EncodedRows]) -> EncodedRows:
+    """Rows behind one another."""
+    return EncodedRows(
+        id=np.concatenate([r.id for r in rows]),
+        sha256=np.concatenate([r.sha256 for r in rows]),
+        size=np.concatenate([r.size for r in rows]),
+        mtime_ns=np.concatenate([r.mtime_ns for r in rows]),
+        embedding=np.concatenate([r.embedding for r in rows]),
+    )
+
+
+@dataclass(frozen=True)
+class PartIndex:
+    """A part without its embeddings."""
+
+    path: Path
+    id: Strings
+    sha256: Strings
+    size: NDArray[np.int64]
+    mtime_ns: NDArray[np.int64]
+    dim: int
+
+
+class PartFolder:
+    """The parts of one unfinished cache, all made with the same description."""
+
+    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
+        self.folder = folder
+        self.description = description
+
+    def read(self) -> list[PartIndex]:
+        """What is there already, oldest first.
+
+        Raises:
+            CacheError: a part is damaged, or was made with another description; the message names
+                the field that differs.
+        """
+        return [self._read_index(path) for path in sorted(self.folder.glob("part-*.h5"))]
+
+    def add(self, rows: EncodedRows) -> PartIndex:
+        """Write rows as the next part; on return they are on the disk.
+
+        Raises:
+            OSError: the disk is full or not writable; the parts already there are untouched.
+        """
+        import h5py
+
+        last = max(self.folder.glob("part-*.h5"), default=None)
+        number = 0 if last is None else int(last.stem.removeprefix("part-")) + 1
+        path = self.folder / f"part-{number:08d}.h5"
+        with new_file(path) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs["format"] = PART_FORMAT
+            file.attrs["version"] = VERSION
+            file.attrs["fingerprint"] = fingerprint(self.description)
+            file.attrs["spec"] = canonical_json(self.description)
+            write_strings(file, "id", rows.id)
+            write_strings(file, "sha256", rows.sha256)
+            file.create_dataset("size", data=rows.size)
+            file.create_dataset("mtime_ns", data=rows.mtime_ns)
+            file.create_dataset(
+                "embedding",
+                data=rows.embedding,
+                chunks=(min(CHUNK_ROWS, len(rows)), rows.embedding.shape[1]),
+            )
+        return PartIndex(
+            path, rows.id, rows.sha256, rows.size, rows.mtime_ns, rows.embedding.shape[1]
+        )
+
+    def delete(self) -> None:
+        """Remove the folder, once its rows are in a finished cache."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _read_index(self, path: Path) -> PartIndex:
+        with opened(path, PART_FORMAT) as file:
+            found, _ = read_description(file)
+            if difference := first_difference(found, self.description):
+                raise CacheError(
+                    f"{self.folder} holds an unfinished extraction made with other settings "
+                    f"({difference}): finish it with those, or delete the folder, or use another "
+                    "--cache"
+                )
+            ids = read_strings(file, "id")
+            embedding = dataset(file, "embedding")
+            if embedding.ndim != 2 or len(embedding) != len(ids):
+                raise CacheError(f"{path} is damaged: delete it and run extract again")
+            return PartIndex(
+                path=path,
+                id=ids,
+                sha256=read_strings(file, "sha256"),
+                size=read_numbers(file, "size", dtype="int64", shape=(len(ids),)),
+                mtime_ns=read_numbers(file, "mtime_ns", dtype="int64", shape=(len(ids),)),
+                dim=int(embedding.shape[1]),
+            )
+
+
+def read_part_rows(path: Path, start: int, stop: int) -> NDArray[np.float16]:
+    """Embedding rows ``start`` to ``stop`` of one part."""
+    with opened(path, PART_FORMAT) as file:
+        rows: NDArray[np.float16] = dataset(file, "embedding")[start:stop]
+        return rows

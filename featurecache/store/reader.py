@@ -1,0 +1,231 @@
+"""Read a finished cache into memory."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.errors import CacheError, UnknownNameError
+from featurecache.fingerprint import fingerprint
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.hdf5 import dataset, opened, read_numbers, read_strings
+from featurecache.store.schema import FORMAT, UNKNOWN
+
+if TYPE_CHECKING:
+    import h5py
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A finished cache. Everything is in memory but the embedding, which is read when asked for."""
+
+    path: Path
+    header: Header
+    fingerprint: str
+    created: str
+    images: ImageTable
+    dim: int
+    labels: Labels
+    texts: Mapping[str, TextSet]
+    failures: Mapping[str, str]
+    """Image id to the reason why it has no embedding."""
+
+    @cached_property
+    def embedding(self) -> NDArray[np.float16]:
+        """(N, D) float16, not normalised; N * D * 2 bytes of memory."""
+        return self.read_rows(0, len(self.images))
+
+    def read_rows(self, start: int, stop: int) -> NDArray[np.float16]:
+        """Rows ``start`` to ``stop`` of the embedding, from the file."""
+        with opened(self.path, FORMAT) as file:
+            rows: NDArray[np.float16] = dataset(file["images"], "embedding")[start:stop]
+            return rows
+
+    def rows(self, split: str) -> NDArray[np.intp]:
+        """The rows of one split, in order of id."""
+        return np.flatnonzero(self.images.split == split)
+
+    def text(self, name: str | None = None) -> TextSet:
+        """A prompt set by name; without a name the only one there is.
+
+        The set is matched to the cache's labels, in their order.
+
+        Raises:
+            CacheError: the cache holds no text, holds several and none was named, or the set lacks
+                a label.
+            UnknownNameError: no prompt set of that name.
+        """
+        if not self.texts:
+            raise CacheError(
+                f"{self.path} holds no text embeddings: its encoder reads no text, or extract ran "
+                "without prompts; use --head baseline, or extract with a model that reads text"
+            )
+        if name is None:
+            if len(self.texts) > 1:
+                raise CacheError(
+                    f"{self.path} holds several prompt sets ({', '.join(sorted(self.texts))}): "
+                    "choose one with --prompts"
+                )
+            name = next(iter(self.texts))
+        if name not in self.texts:
+            raise UnknownNameError("prompt set in the cache", name, self.texts)
+        return self.texts[name].select(self.labels.names)
+
+
+def read_cache(path: Path) -> Cache:
+    """Read and check a finished cache.
+
+    Raises:
+        CacheError: the file is missing, damaged, of a newer version, or contradicts itself; the
+            message names the part that is wrong.
+    """
+    with opened(path, FORMAT) as file:
+        header, stored = _read_header(file)
+        images, dim = _read_images(file)
+        labels = _read_labels(file, len(images))
+        text_group = _group(file, "text")
+        texts = {name: _read_text(_group(text_group, name), name, path) for name in text_group}
+        failed = _group(file, "failures")
+        failures = dict(
+            zip(
+                read_strings(failed, "id").tolist(),
+                read_strings(failed, "reason").tolist(),
+                strict=True,
+            )
+        )
+        created = str(file.attrs.get("created", ""))
+    return Cache(
+        path=path,
+        header=header,
+        fingerprint=stored,
+        created=created,
+        images=images,
+        dim=dim,
+        labels=labels,
+        texts=texts,
+        failures=failures,
+    )
+
+
+def _group(parent: "h5py.Group", name: str) -> "h5py.Group":
+    import h5py
+
+    if isinstance(parent.get(name, getlink=True), h5py.HardLink):
+        found = parent[name]
+        if isinstance(found, h5py.Group):
+            return found
+    raise CacheError(f"{parent.file.filename} lacks the group {name!r}: it is damaged")
+
+
+def read_description(file: "h5py.File") -> tuple[dict[str, Any], str]:
+    """The description and fingerprint of a cache or a part.
+
+    Raises:
+        CacheError: they are missing, or the fingerprint is not the description's.
+    """
+    where = file.filename
+    try:
+        description = json.loads(file.attrs["spec"])
+        stored = str(file.attrs["fingerprint"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise CacheError(f"{where} has no readable 'spec' and 'fingerprint'") from error
+    if not isinstance(description, dict) or fingerprint(description) != stored:
+        raise CacheError(f"{where}: its fingerprint is not that of its spec; the file was altered")
+    return description, stored
+
+
+def _read_header(file: "h5py.File") -> tuple[Header, str]:
+    description, stored = read_description(file)
+    try:
+        header = Header(
+            model=str(file.attrs["model"]),
+            dataset=str(file.attrs["dataset"]),
+            notes=tuple(json.loads(file.attrs["notes"])),
+            image_level_split=bool(file.attrs["image_level_split"]),
+            description=description,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise CacheError(
+            f"{file.filename} lacks an attribute, or one is unreadable: {error}"
+        ) from error
+    return header, stored
+
+
+def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
+    group = _group(file, "images")
+    ids = read_strings(group, "id")
+    images = ImageTable(
+        id=ids,
+        sha256=read_strings(group, "sha256"),
+        patient=read_strings(group, "patient"),
+        split=read_strings(group, "split"),
+        view=read_strings(group, "view"),
+        size=read_numbers(group, "size", dtype="int64", shape=(len(ids),)),
+        mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(len(ids),)),
+    )
+    for name in ("sha256", "patient", "split", "view"):
+        if getattr(images, name).shape != ids.shape:
+            raise CacheError(f"{file.filename}: /images/{name} does not have {len(ids)} rows")
+    if not (ids[:-1] < ids[1:]).all():
+        raise CacheError(f"{file.filename}: /images/id is not sorted, or an id is there twice")
+    embedding = dataset(group, "embedding")
+    if embedding.dtype != np.float16 or embedding.ndim != 2 or len(embedding) != len(ids):
+        raise CacheError(
+            f"{file.filename}: /images/embedding is {embedding.dtype} {embedding.shape}, "
+            f"expected float16 ({len(ids)}, D)"
+        )
+    return images, int(embedding.shape[1])
+
+
+def _read_labels(file: "h5py.File", rows: int) -> Labels:
+    group = _group(file, "labels")
+    names = tuple(read_strings(group, "names").tolist())
+    values = read_numbers(group, "values", dtype="int8", shape=(rows, len(names)))
+    if len(set(names)) != len(names):
+        raise CacheError(f"{file.filename}: a label name is there twice")
+    if not np.isin(values, (1, 0, UNKNOWN)).all():
+        raise CacheError(f"{file.filename}: /labels/values holds others than 1, 0 and -1")
+    return Labels(names, values)
+
+
+def _read_text(group: "h5py.Group", name: str, path: Path) -> TextSet:
+    labels = tuple(read_strings(group, "labels").tolist())
+    try:
+        return TextSet(
+            name=name,
+            fingerprint=str(group.attrs["fingerprint"]),
+            templates=tuple(json.loads(group.attrs["templates"])),
+            labels=labels,
+            positive=_read_embeddings(group, len(labels)),
+            negative=(
+                _read_embeddings(_group(group, "negatives"), len(labels))
+                if "negatives" in group
+                else None
+            ),
+            aligned=bool(group.attrs["aligned"]),
+            scale=float(group.attrs["scale"]) if "scale" in group.attrs else None,
+            bias=float(group.attrs["bias"]) if "bias" in group.attrs else None,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise CacheError(f"{path}: prompt set {name!r} is damaged: {error}") from error
+
+
+def _read_embeddings(group: "h5py.Group", labels: int) -> TextEmbeddings:
+    prompts = read_strings(group, "prompts")
+    if prompts.ndim != 2 or len(prompts) != labels:
+        raise CacheError(f"{group.file.filename}: {group.name}/prompts does not fit its labels")
+    embedding = read_numbers(
+        group, "embedding", dtype="float32", shape=(labels, prompts.shape[1], None)
+    )
+    return TextEmbeddings(
+        prompts=tuple(tuple(row) for row in prompts.tolist()),
+        embedding=embedding,
+        ensemble=read_numbers(
+            group, "ensemble", dtype="float32", shape=(labels, embedding.shape[2])
+        ),
+    )

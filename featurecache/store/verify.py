@@ -1,0 +1,67 @@
+"""Check a finished cache more thoroughly than reading it does."""
+
+from pathlib import Path
+
+import numpy as np
+
+from featurecache.store.contents import TextSet
+from featurecache.store.reader import Cache, read_cache
+from featurecache.store.schema import parts_path
+from featurecache.store.writer import BLOCK_ROWS
+
+
+def verify_cache(path: Path) -> list[str]:
+    """Look for what is wrong in a cache.
+
+    Reads every embedding, so it takes as long as reading the file does.
+
+    Returns:
+        One sentence per problem; empty when the cache is sound.
+
+    Raises:
+        CacheError: the file cannot be read as a cache at all.
+    """
+    cache = read_cache(path)
+    problems = [*_embedding_problems(cache), *_split_problems(cache)]
+    for text in cache.texts.values():
+        problems += _text_problems(text)
+    if both := sorted(set(cache.failures) & set(cache.images.id.tolist())):
+        problems.append(f"{both[0]!r} is recorded as failed and has an embedding all the same")
+    if parts_path(path).is_dir():
+        problems.append(f"{parts_path(path)} holds rows not yet in the cache: run extract again")
+    return problems
+
+
+def _embedding_problems(cache: Cache) -> list[str]:
+    problems = []
+    for start in range(0, len(cache.images), BLOCK_ROWS):
+        block = cache.read_rows(start, min(start + BLOCK_ROWS, len(cache.images)))
+        broken = ~np.isfinite(block).all(axis=1)
+        empty = ~block.any(axis=1)
+        for what, rows in (("is not finite", broken), ("is all zero", empty)):
+            if rows.any():
+                first = cache.images.id[start + int(np.flatnonzero(rows)[0])]
+                problems.append(f"the embedding of {first!r} {what} ({int(rows.sum())} such rows)")
+    return problems
+
+
+def _split_problems(cache: Cache) -> list[str]:
+    if cache.header.image_level_split:
+        return []
+    pairs = np.unique(np.stack([cache.images.patient, cache.images.split]), axis=1)
+    patients, counts = np.unique(pairs[0], return_counts=True)
+    return [f"patient {name!r} is in more than one split" for name in patients[counts > 1][:5]]
+
+
+def _text_problems(text: TextSet) -> list[str]:
+    problems = []
+    for kind, texts in (("positive", text.positive), ("negative", text.negative)):
+        if texts is None:
+            continue
+        lengths = np.linalg.norm(texts.ensemble, axis=1)
+        if not np.isfinite(texts.embedding).all() or not np.allclose(lengths, 1, atol=1e-3):
+            problems.append(
+                f"prompt set {text.name!r}: a {kind} text embedding is not finite, or an ensemble "
+                "is not of unit length"
+            )
+    return problems

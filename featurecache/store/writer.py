@@ -1,0 +1,105 @@
+"""The one writer of finished caches."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.atomic import new_file
+from featurecache.fingerprint import canonical_json, fingerprint
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.hdf5 import write_strings
+from featurecache.store.schema import FORMAT, VERSION
+
+if TYPE_CHECKING:
+    import h5py
+
+BLOCK_ROWS = 4096
+"""Embedding rows held in memory at a time while a cache is written."""
+
+ReadRows = Callable[[int, int], NDArray[np.float16]]
+"""Rows ``start`` to ``stop`` of the embedding, (stop - start, D) float16."""
+
+
+def write_cache(
+    path: Path,
+    *,
+    header: Header,
+    images: ImageTable,
+    dim: int,
+    embedding: ReadRows,
+    labels: Labels,
+    texts: Mapping[str, TextSet],
+    failures: Mapping[str, str],
+) -> None:
+    """Write a cache file in one piece and move it into place.
+
+    The embedding lies contiguous in the file, so that it can be memory-mapped.
+
+    Raises:
+        OSError: the disk is full or not writable; what was at ``path`` is untouched.
+        ValueError: an embedding is not finite.
+    """
+    import h5py
+
+    with new_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["version"] = VERSION
+        file.attrs["fingerprint"] = fingerprint(header.description)
+        file.attrs["spec"] = canonical_json(header.description)
+        file.attrs["model"] = header.model
+        file.attrs["dataset"] = header.dataset
+        file.attrs["notes"] = json.dumps(header.notes, ensure_ascii=False)
+        file.attrs["image_level_split"] = header.image_level_split
+        file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+        _write_images(file.create_group("images"), images, dim, embedding)
+        group = file.create_group("labels")
+        write_strings(group, "names", labels.names)
+        group.create_dataset("values", data=labels.values, dtype=np.int8)
+        group = file.create_group("text")
+        for name, text in texts.items():
+            _write_text(group.create_group(name), text)
+        group = file.create_group("failures")
+        write_strings(group, "id", sorted(failures))
+        write_strings(group, "reason", [failures[key] for key in sorted(failures)])
+
+
+def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: ReadRows) -> None:
+    write_strings(group, "id", images.id)
+    write_strings(group, "sha256", images.sha256)
+    write_strings(group, "patient", images.patient)
+    write_strings(group, "split", images.split)
+    write_strings(group, "view", images.view)
+    group.create_dataset("size", data=images.size, dtype=np.int64)
+    group.create_dataset("mtime_ns", data=images.mtime_ns, dtype=np.int64)
+    target = group.create_dataset("embedding", shape=(len(images), dim), dtype=np.float16)
+    for start in range(0, len(images), BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, len(images))
+        block = embedding(start, stop)
+        if not np.isfinite(block).all():
+            raise ValueError("an embedding is not finite")
+        target[start:stop] = block
+
+
+def _write_text(group: "h5py.Group", text: TextSet) -> None:
+    group.attrs["fingerprint"] = text.fingerprint
+    group.attrs["templates"] = json.dumps(text.templates, ensure_ascii=False)
+    group.attrs["aligned"] = text.aligned
+    if text.scale is not None:
+        group.attrs["scale"] = text.scale
+    if text.bias is not None:
+        group.attrs["bias"] = text.bias
+    write_strings(group, "labels", text.labels)
+    _write_embeddings(group, text.positive)
+    if text.negative is not None:
+        _write_embeddings(group.create_group("negatives"), text.negative)
+
+
+def _write_embeddings(group: "h5py.Group", texts: TextEmbeddings) -> None:
+    write_strings(group, "prompts", np.asarray(texts.prompts, dtype=np.str_))
+    group.create_dataset("embedding", data=texts.embedding, dtype=np.float32)
+    group.create_dataset("ensemble", data=texts.ensemble, dtype=np.float32)

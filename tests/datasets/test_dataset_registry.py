@@ -1,0 +1,91 @@
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from featurecache.datasets.registry import DATASETS, DatasetSpec, find_root, load_dataset
+from featurecache.errors import DatasetError, UnknownNameError, UsageError
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "films.csv"
+    path.write_text("file,Mass\na.png,1\nb.png,0\n")
+    return path
+
+
+@pytest.mark.parametrize("spec", DATASETS.values(), ids=list(DATASETS))
+def test_the_options_of_a_data_set_are_those_of_its_loader(spec: DatasetSpec) -> None:
+    module, _, function = spec.loader.partition(":")
+    parameters = inspect.signature(getattr(import_module(module), function)).parameters
+    options = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+    assert list(spec.options) == options
+    assert len(parameters) == len(options) + 1
+
+
+def test_names_are_the_keys() -> None:
+    assert {name: spec.name for name, spec in DATASETS.items()} == {n: n for n in DATASETS}
+    assert set(DATASETS) == {"nih", "kermany", "table", "folder"}
+
+
+def test_listing_the_data_sets_loads_nothing_heavy() -> None:
+    heavy = "{'pandas', 'numpy', 'torch', 'sklearn', 'h5py', 'transformers'}"
+    code = f"import sys, featurecache.datasets.registry; print({heavy} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_options_reach_the_loader(table: Path) -> None:
+    manifest = load_dataset(
+        "table", table, root=table.parent, path_column="file", label_columns=["Mass"]
+    )
+    assert manifest.images["path"].tolist() == ["a.png", "b.png"]
+    assert manifest.labels.tolist() == [[1], [0]]
+
+
+def test_an_unknown_data_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown data set 'kermani': did you mean kermany"):
+        load_dataset("kermani", tmp_path)
+    with pytest.raises(UnknownNameError, match="unknown data set"):
+        find_root("kermani", tmp_path)
+
+
+def test_an_option_that_the_data_set_does_not_take_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nih takes no option 'splits': did you mean split"):
+        load_dataset("nih", tmp_path, splits="patient")
+    with pytest.raises(UsageError, match="folder takes no option 'subset': it takes seed"):
+        load_dataset("folder", tmp_path, subset="viral")
+
+
+def test_a_given_folder_is_the_data_set_or_holds_it(tmp_path: Path) -> None:
+    assert find_root("nih", tmp_path) == tmp_path
+    (tmp_path / "nih").mkdir()
+    assert find_root("nih", tmp_path) == tmp_path / "nih"
+    assert find_root("kermany", tmp_path) == tmp_path
+
+
+def test_a_file_will_do_for_a_table_only(table: Path) -> None:
+    assert find_root("table", table) == table
+    with pytest.raises(DatasetError, match=r"films\.csv is a file, a folder is needed"):
+        find_root("nih", table)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="none does not exist: check --data-root"):
+        find_root("nih", tmp_path / "none")
+
+
+def test_without_a_folder_the_environment_supplies_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FEATURECACHE_DATA", raising=False)
+    with pytest.raises(DatasetError, match="give --data-root, or set FEATURECACHE_DATA"):
+        find_root("nih", None)
+    monkeypatch.setenv("FEATURECACHE_DATA", str(tmp_path))
+    with pytest.raises(DatasetError, match=r"nih is no folder: give --data-root, or set"):
+        find_root("nih", None)
+    (tmp_path / "nih").mkdir()
+    assert find_root("nih", None) == tmp_path / "nih"

@@ -1,0 +1,295 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featurecache.datasets.csvfile import read_columns
+from featurecache.datasets.findings import findings_matrix
+from featurecache.datasets.nih import LABELS, load_nih
+from featurecache.errors import DatasetError, UnknownNameError
+
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+CSV = "Data_Entry_2017_v2020.csv"
+
+
+def row(image: str, findings: str = "No Finding", view: str = "PA") -> str:
+    patient = int(image.split("_")[0])
+    return f"{image},{findings},0,{patient},50,F,{view},3056,2544,0.139,0.139"
+
+
+def write_csv(root: Path, *rows: str, name: str = CSV, header: str = HEADER) -> None:
+    (root / name).write_text("\n".join([header, *rows]) + "\n")
+
+
+def touch_images(root: Path, *names: str, folder: str = "images") -> None:
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (root / folder / name).touch()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three images of two patients, whole and without lists."""
+    write_csv(
+        tmp_path,
+        row("00000002_000.png", "Pleural_Thickening|Mass", "AP"),
+        row("00000001_000.png"),
+        row("00000002_001.png", "Hernia"),
+    )
+    touch_images(tmp_path, "00000001_000.png", "00000002_000.png", "00000002_001.png")
+    return tmp_path
+
+
+def split_of(root: Path, **options) -> dict[str, str]:
+    images = load_nih(root, **options).images
+    return dict(zip(images["id"], images["split"], strict=True))
+
+
+def test_rows_become_images_with_labels_patients_and_views(root: Path) -> None:
+    manifest = load_nih(root)
+    assert manifest.name == "nih"
+    assert manifest.images.drop(columns="split").to_numpy().tolist() == [
+        ["00000001_000.png", "images/00000001_000.png", "1", "PA"],
+        ["00000002_000.png", "images/00000002_000.png", "2", "AP"],
+        ["00000002_001.png", "images/00000002_001.png", "2", "PA"],
+    ]
+    found = [{LABELS[c] for c in np.flatnonzero(values)} for values in manifest.labels]
+    assert found == [set(), {"Pleural_Thickening", "Mass"}, {"Hernia"}]
+
+
+def test_the_older_release_with_its_trailing_comma_reads_alike(root: Path) -> None:
+    lines = (root / CSV).read_text().splitlines()
+    new = load_nih(root)
+    (root / CSV).unlink()
+    (root / "Data_Entry_2017.csv").write_text("".join(f"{line},\n" for line in lines))
+    old = load_nih(root)
+    pd.testing.assert_frame_equal(old.images, new.images)
+    assert old.labels.tolist() == new.labels.tolist()
+
+
+def test_images_in_twelve_archives_are_found(root: Path) -> None:
+    (root / "images").rename(root / "images_012")
+    touch_images(root, folder="images_012/images")
+    for image in (root / "images_012").glob("*.png"):
+        image.rename(root / "images_012" / "images" / image.name)
+    (root / "images_012/images/00000001_000.png").unlink()
+    touch_images(root, "00000001_000.png", folder="images_001/images")
+    assert load_nih(root).images["path"].tolist() == [
+        "images_001/images/00000001_000.png",
+        "images_012/images/00000002_000.png",
+        "images_012/images/00000002_001.png",
+    ]
+
+
+def test_rows_without_image_and_images_without_row_are_counted_and_left_out(root: Path) -> None:
+    (root / "images/00000001_000.png").unlink()
+    touch_images(root, "00000009_000.png", "00000009_001.png")
+    manifest = load_nih(root)
+    assert manifest.images["id"].tolist() == ["00000002_000.png", "00000002_001.png"]
+    assert f"1 of the 3 rows of {CSV} have no image on disk and are left out." in manifest.notes
+    assert f"2 of the 4 images on disk have no row in {CSV} and are left out." in manifest.notes
+
+
+def test_auto_is_official_exactly_where_the_test_list_is(root: Path) -> None:
+    assert any("not the official one" in note for note in load_nih(root).notes)
+    (root / "test_list.txt").write_text("00000001_000.png\r\n\r\n")
+    assert any("is the official one" in note for note in load_nih(root).notes)
+    patient = load_nih(root, split="patient")
+    assert any("not the official one" in note for note in patient.notes)
+
+
+def test_the_official_split_takes_the_rest_as_training_and_carves_validation(root: Path) -> None:
+    names = [f"{patient:08d}_{i:03d}.png" for patient in range(10, 50) for i in range(2)]
+    write_csv(root, *[row(name) for name in names])
+    touch_images(root, *names)
+    (root / "test_list.txt").write_text("\n".join(names[:20]))
+    split = split_of(root, split="official")
+    assert {name for name, part in split.items() if part == "test"} == set(names[:20])
+    assert list(split.values()).count("val") == 6
+    assert split_of(root, seed=0) == split
+    assert split_of(root, seed=1) != split
+
+
+def test_both_lists_together_have_to_name_each_image_once(root: Path) -> None:
+    (root / "test_list.txt").write_text("00000001_000.png\n")
+    (root / "train_val_list.txt").write_text("00000002_000.png\n")
+    with pytest.raises(DatasetError, match=r"00000002_001.png is in neither of train_val_list"):
+        load_nih(root)
+    (root / "train_val_list.txt").write_text(
+        "00000001_000.png\n00000002_000.png\n00000002_001.png\n"
+    )
+    with pytest.raises(DatasetError, match=r"00000001_000.png is in both of train_val_list"):
+        load_nih(root)
+
+
+def test_lists_that_part_a_patient_are_refused(root: Path) -> None:
+    (root / "test_list.txt").write_text("00000002_000.png\n")
+    with pytest.raises(DatasetError, match=r"'2' is in two splits: .*\(line [24]\)"):
+        load_nih(root)
+
+
+def test_the_official_split_without_its_list_is_refused(root: Path) -> None:
+    with pytest.raises(DatasetError, match=r"needs .*test_list\.txt"):
+        load_nih(root, split="official")
+
+
+def test_an_unknown_split_is_refused(root: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean official"):
+        load_nih(root, split="offical")
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        ([CSV, "Data_Entry_2017.csv", f"{CSV}.gz"], CSV),
+        (["Data_Entry_2017_v2020_full.csv.gz", "Data_Entry_2017.csv"], "Data_Entry_2017.csv"),
+        (["Data_Entry_2017_full.csv", "Data_Entry_2017_mine.csv"], "Data_Entry_2017_mine.csv"),
+        (["Data_Entry_2017_full.csv", "Data_Entry_2017_list.txt"], "Data_Entry_2017_full.csv"),
+    ],
+)
+def test_which_csv_is_read(root: Path, files: list[str], chosen: str) -> None:
+    content = (root / CSV).read_text()
+    (root / CSV).unlink()
+    for file in files:
+        (root / file).write_text(content if file == chosen else "not this one")
+    assert load_nih(root).notes[0] == f"The labels are those of {chosen}."
+
+
+def test_two_csv_files_that_could_both_be_meant_are_refused(root: Path) -> None:
+    (root / CSV).unlink()
+    write_csv(root, name="Data_Entry_2017_a.csv")
+    write_csv(root, name="Data_Entry_2017_b.csv")
+    with pytest.raises(DatasetError, match=r"holds Data_Entry_2017_a\.csv and Data_Entry_2017_b"):
+        load_nih(root)
+
+
+def test_a_folder_without_csv_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no Data_Entry_2017\*\.csv in"):
+        load_nih(tmp_path)
+
+
+def test_an_unknown_finding_is_refused_with_its_line_even_without_image(root: Path) -> None:
+    write_csv(root, row("00000001_000.png"), row("00000077_000.png", "Pneumonya"))
+    with pytest.raises(DatasetError, match=r"line 3 of .*'Pneumonya': did you mean Pneumonia"):
+        load_nih(root)
+
+
+def test_no_finding_beside_a_finding_is_refused(root: Path) -> None:
+    write_csv(root, row("00000001_000.png", "No Finding|Mass"))
+    with pytest.raises(DatasetError, match=r"line 2 of .*'No Finding' together"):
+        load_nih(root)
+
+
+def test_a_missing_column_is_refused(root: Path) -> None:
+    header = HEADER.replace("Patient ID", "PatientID")
+    write_csv(root, row("00000001_000.png"), header=header)
+    with pytest.raises(DatasetError, match="no column 'Patient ID': did you mean 'PatientID'"):
+        load_nih(root)
+
+
+def test_an_image_with_two_rows_is_refused(root: Path) -> None:
+    write_csv(root, row("00000001_000.png"), row("00000001_000.png", "Mass"))
+    with pytest.raises(DatasetError, match=r"'00000001_000.png' \(line 3\) is there twice"):
+        load_nih(root)
+
+
+def test_an_image_that_lies_in_two_archives_is_refused(root: Path) -> None:
+    touch_images(root, "00000001_000.png", folder="images_003/images")
+    with pytest.raises(DatasetError, match=r"images/00000001_000.png and images_003/images/0"):
+        load_nih(root)
+
+
+def test_a_root_without_images_is_refused_and_says_where_it_looked(root: Path) -> None:
+    for image in (root / "images").iterdir():
+        image.unlink()
+    with pytest.raises(DatasetError, match=r"no image in .*images nor in .*images_001"):
+        load_nih(root)
+
+
+def test_images_of_which_none_has_a_row_are_refused(root: Path) -> None:
+    write_csv(root, row("00000099_000.png"))
+    with pytest.raises(DatasetError, match="none of the 3 images"):
+        load_nih(root)
+
+
+def test_the_real_subset_has_the_counts_of_its_description(shared_data: Path) -> None:
+    manifest = load_nih(shared_data / "nih")
+    assert len(manifest) == 712
+    assert manifest.images["patient"].nunique() == 478
+    assert manifest.images["view"].value_counts().to_dict() == {"AP": 421, "PA": 291}
+    counts = dict(zip(LABELS, manifest.labels.sum(axis=0).tolist(), strict=True))
+    assert counts == {
+        "Atelectasis": 76,
+        "Cardiomegaly": 11,
+        "Consolidation": 26,
+        "Edema": 60,
+        "Effusion": 52,
+        "Emphysema": 6,
+        "Fibrosis": 6,
+        "Hernia": 0,
+        "Infiltration": 120,
+        "Mass": 11,
+        "Nodule": 16,
+        "Pleural_Thickening": 19,
+        "Pneumonia": 339,
+        "Pneumothorax": 9,
+    }
+    test = manifest.rows("test")
+    assert len(test) == 87
+    assert manifest.labels[test, LABELS.index("Pneumonia")].all()
+    (note,) = [note for note in manifest.notes if note.startswith("In test")]
+    assert "Pneumonia" in note
+    assert "Hernia" in note
+    assert "Edema" not in note
+    # 625 images are not test; whole patients of up to a dozen images make 10 % approximate.
+    assert abs(len(manifest.rows("val")) - 62.5) < 6
+
+
+def test_labels_of_the_real_subset_agree_with_pandas(shared_data: Path) -> None:
+    manifest = load_nih(shared_data / "nih", split="patient")
+    table = pd.read_csv(shared_data / "nih" / CSV, index_col=False, usecols=range(7))
+    table = table.sort_values("Image Index")
+    assert manifest.images["id"].tolist() == table["Image Index"].tolist()
+    expected = (
+        table["Finding Labels"].str.get_dummies("|").reindex(columns=list(LABELS), fill_value=0)
+    )
+    assert manifest.labels.tolist() == expected.to_numpy().tolist()
+
+
+def test_the_whole_metadata_has_the_published_totals(shared_data: Path) -> None:
+    csv = shared_data / "nih" / "Data_Entry_2017_v2020_full.csv.gz"
+    table = read_columns(csv, ["Finding Labels", "Patient ID"])
+    _, labels = findings_matrix(table["Finding Labels"], LABELS, csv=csv)
+    assert len(table) == 112_120
+    assert table["Patient ID"].nunique() == 30_805
+    assert table.index[[0, -1]].tolist() == [2, 112_121]
+    assert (labels.sum(axis=1) == 0).sum() == 60_361
+    assert dict(zip(LABELS, labels.sum(axis=0).tolist(), strict=True)) == {
+        "Atelectasis": 11559,
+        "Cardiomegaly": 2776,
+        "Consolidation": 4667,
+        "Edema": 2303,
+        "Effusion": 13317,
+        "Emphysema": 2516,
+        "Fibrosis": 1686,
+        "Hernia": 227,
+        "Infiltration": 19894,
+        "Mass": 5782,
+        "Nodule": 6331,
+        "Pleural_Thickening": 3385,
+        "Pneumonia": 1431,
+        "Pneumothorax": 5302,
+    }
+
+
+def test_a_compressed_metadata_file_serves_a_few_images(shared_data: Path, tmp_path: Path) -> None:
+    name = "Data_Entry_2017_v2020_full.csv.gz"
+    (tmp_path / name).symlink_to(shared_data / "nih" / name)
+    touch_images(tmp_path, "00000001_001.png")
+    manifest = load_nih(tmp_path)
+    assert manifest.labels.sum() == 2
+    assert any(note.startswith("112,119 of the 112,120 rows") for note in manifest.notes)

@@ -1,0 +1,164 @@
+from collections import defaultdict
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurecache.datasets.splits import SPLITS, carve_validation, patient_split
+from featurecache.errors import DatasetError, UsageError
+
+Rows = tuple[list[str], np.ndarray]
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Rows:
+    """Patients and labels of 1 to 60 images."""
+    n_images = draw(st.integers(1, 60))
+    n_labels = draw(st.integers(1, 4))
+    patients = draw(
+        st.lists(st.sampled_from("abcdefghijklmnop"), min_size=n_images, max_size=n_images)
+    )
+    cells = st.sampled_from([1, 0, -1])
+    values = draw(st.lists(cells, min_size=n_images * n_labels, max_size=n_images * n_labels))
+    return patients, np.array(values, dtype=np.int8).reshape(n_images, n_labels)
+
+
+def splits_by_patient(patients: list[str], split: np.ndarray) -> dict[str, set[str]]:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for patient, name in zip(patients, split.tolist(), strict=True):
+        found[patient].add(name)
+    return found
+
+
+def simulated(n_patients: int, rates: list[float], seed: int) -> Rows:
+    """Patients with 1 to 30 images, few with many, as in chest X-ray collections."""
+    rng = np.random.default_rng(seed)
+    n_images = np.minimum(rng.geometric(0.35, n_patients), 30)
+    patients = np.repeat([f"{number:05d}" for number in range(n_patients)], n_images).tolist()
+    return patients, (rng.random((len(patients), len(rates))) < rates).astype(np.int8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows(), st.integers(0, 3))
+def test_no_patient_is_split_and_every_image_is_somewhere(given_rows: Rows, seed: int) -> None:
+    patients, labels = given_rows
+    split = patient_split(patients, labels, seed=seed)
+    assert split.shape == (len(patients),)
+    assert set(split.tolist()) <= set(SPLITS)
+    assert all(len(found) == 1 for found in splits_by_patient(patients, split).values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows(), st.randoms(use_true_random=False))
+def test_the_split_does_not_depend_on_the_order_of_rows(given_rows: Rows, random) -> None:
+    patients, labels = given_rows
+    order = list(range(len(patients)))
+    random.shuffle(order)
+    split = patient_split(patients, labels, seed=0)
+    shuffled = patient_split([patients[i] for i in order], labels[order], seed=0)
+    assert shuffled.tolist() == split[order].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows())
+def test_carving_moves_whole_patients_from_train_to_val_only(given_rows: Rows) -> None:
+    patients, labels = given_rows
+    before = patient_split(patients, labels, fractions=(0.6, 0.2, 0.2), seed=0)
+    after = carve_validation(patients, labels, before, fraction=0.3, seed=1)
+    moved = before != after
+    assert set(before[moved].tolist()) <= {"train"}
+    assert set(after[moved].tolist()) <= {"val"}
+    assert all(len(found) == 1 for found in splits_by_patient(patients, after).values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_and_images_keep_to_the_fractions(seed: int) -> None:
+    fractions = (0.7, 0.1, 0.2)
+    patients, labels = simulated(3000, [0.5, 0.2, 0.05, 0.01, 0.003], seed)
+    split = patient_split(patients, labels, fractions=fractions, seed=seed)
+    for name, fraction in zip(SPLITS, fractions, strict=True):
+        chosen = split == name
+        assert chosen.mean() == pytest.approx(fraction, abs=0.01)
+        # A patient brings several images of a label, so a share is met to a few images.
+        expected = fraction * labels.sum(axis=0)
+        assert np.abs(labels[chosen].sum(axis=0) - expected).max() <= max(3, 0.01 * expected.max())
+
+
+def test_a_random_split_by_patient_would_miss_those_shares() -> None:
+    """The tolerance of the test above means something: chance alone does not meet it."""
+    patients, labels = simulated(3000, [0.5, 0.2, 0.05, 0.01, 0.003], 0)
+    rng = np.random.default_rng(0)
+    misses = 0
+    for _ in range(20):
+        test_patients = set(rng.permutation(sorted(set(patients)))[:600].tolist())
+        chosen = np.array([patient in test_patients for patient in patients])
+        expected = 0.2 * labels.sum(axis=0)
+        misses += np.abs(labels[chosen].sum(axis=0) - expected).max() > max(
+            3, 0.01 * expected.max()
+        )
+    assert misses >= 15
+
+
+def test_a_rare_label_is_shared_out_by_hand_computed_counts() -> None:
+    """Ten single-image patients with the label and ten without, at 0.7/0.1/0.2: 7, 1 and 2 each."""
+    labels = np.array([[1]] * 10 + [[0]] * 10, dtype=np.int8)
+    split = patient_split([f"p{i}" for i in range(20)], labels, seed=5)
+    for half in (split[:10], split[10:]):
+        assert [half.tolist().count(name) for name in SPLITS] == [7, 1, 2]
+
+
+def test_large_and_small_patients_are_in_every_part() -> None:
+    patients, labels = simulated(2000, [0.3], 0)
+    split = patient_split(patients, labels, seed=0)
+    frame = pd.DataFrame({"patient": patients, "split": split})
+    per_patient = frame.groupby("split").size() / frame.groupby("split")["patient"].nunique()
+    assert per_patient.max() - per_patient.min() < 0.15 * per_patient.mean()
+
+
+def test_the_seed_decides() -> None:
+    patients, labels = simulated(300, [0.3, 0.1], 0)
+    first = patient_split(patients, labels, seed=0)
+    assert first.tolist() == patient_split(patients, labels, seed=0).tolist()
+    assert first.tolist() != patient_split(patients, labels, seed=1).tolist()
+
+
+def test_a_part_with_the_fraction_zero_stays_empty() -> None:
+    patients, labels = simulated(50, [0.3], 0)
+    split = patient_split(patients, labels, fractions=(0.8, 0.0, 0.2), seed=0)
+    assert set(split.tolist()) == {"train", "test"}
+
+
+def test_carving_takes_its_share_of_train_and_leaves_test() -> None:
+    patients, labels = simulated(2000, [0.3, 0.02], 0)
+    split = np.where(np.array(patients) < "01000", "train", "test")
+    carved = carve_validation(patients, labels, split, fraction=0.1, seed=0)
+    assert (carved == "test").tolist() == (split == "test").tolist()
+    train, val = labels[carved == "train"], labels[carved == "val"]
+    assert len(val) / (len(val) + len(train)) == pytest.approx(0.1, abs=0.005)
+    assert (val.sum(axis=0) / (val.sum(axis=0) + train.sum(axis=0))).tolist() == pytest.approx(
+        [0.1, 0.1], abs=0.03
+    )
+
+
+def test_carving_from_no_training_images_changes_nothing() -> None:
+    labels = np.ones((2, 1), dtype=np.int8)
+    assert carve_validation(["a", "b"], labels, ["test", "test"], seed=0).tolist() == ["test"] * 2
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.1), (1.2, -0.1, -0.1), (0.5, 0.5)])
+def test_fractions_that_are_no_shares_are_refused(fractions) -> None:
+    with pytest.raises(UsageError, match="sum to 1"):
+        patient_split(["a"], np.ones((1, 1), dtype=np.int8), fractions=fractions, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5])
+def test_a_validation_fraction_out_of_range_is_refused(fraction: float) -> None:
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        carve_validation(["a"], np.ones((1, 1), np.int8), ["train"], fraction=fraction, seed=0)
+
+
+def test_patients_and_labels_of_different_length_are_refused() -> None:
+    with pytest.raises(DatasetError, match="2 patients against 3 rows"):
+        patient_split(["a", "b"], np.ones((3, 1), dtype=np.int8), seed=0)

@@ -1,0 +1,363 @@
+"""Finding, reading and refusing checkpoints; what descriptions say; when weights are loaded."""
+
+import json
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import published
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from featurecache.encoders.loading import load_encoder
+from featurecache.encoders.spec import SPECS
+from featurecache.errors import CheckpointError, UnknownNameError, UsageError
+from featurecache.fingerprint import canonical_json, fingerprint, sha256_of_file
+
+PIXELS = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+
+
+@pytest.fixture
+def clip_copy(tiny_clip, tmp_path):
+    folder = tmp_path / "copied-clip"
+    shutil.copytree(tiny_clip, folder)
+    return folder
+
+
+def load(folder, **options):
+    return load_encoder("clip", weights=folder, device="cpu", **options)
+
+
+# --- what is registered --------------------------------------------------------------------
+
+
+def test_the_registry_is_read_without_any_heavy_import():
+    code = (
+        "import sys, featurecache.encoders.spec\n"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_registered_encoder_says_where_it_comes_from():
+    assert {name: spec.name for name, spec in SPECS.items()} == {name: name for name in SPECS}
+    for spec in SPECS.values():
+        assert spec.licence
+        assert spec.hub_ids or spec.family == "medclip"
+        assert all(part in SPECS for part in spec.parts)
+    assert "possible NIH exposure" in SPECS["xraysiglip"].note
+    assert [name for name, spec in SPECS.items() if spec.gated] == ["medsiglip"]
+
+
+def test_an_unknown_name_offers_the_nearest_and_the_other_ways():
+    with pytest.raises(UnknownNameError, match=r"did you mean .*medclip.*hf:ORG/NAME.*folder"):
+        load_encoder("medklip")
+
+
+@pytest.mark.parametrize("name", sorted(set(SPECS) - {"biomedclip"}))
+def test_every_registered_name_fails_quickly_and_helpfully_offline(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def no_network(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"(?s)--weights.*\$FEATURECACHE_MODELS/") as caught:
+        load_encoder(name, device="cpu")
+    assert time.monotonic() - start < 5
+    hub_ids = SPECS[name].hub_ids
+    assert not hub_ids or hub_ids[0] in str(caught.value)
+    assert ("access" in str(caught.value)) == SPECS[name].gated
+
+
+def test_biomedclip_without_open_clip_gives_the_pip_command(monkeypatch):
+    monkeypatch.setattr("featurecache.encoders.open_clip.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'featurecache\[open-clip\]'"):
+        load_encoder("biomedclip")
+
+
+# --- where weights are looked for ----------------------------------------------------------
+
+
+def test_local_models_are_found_by_registry_name_and_by_hub_name(tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path))
+    shutil.copytree(tiny_clip, tmp_path / "clip-vit-base-patch32")
+    by_hub_name = load_encoder("clip", device="cpu")
+    assert by_hub_name.name == "clip"
+    description = by_hub_name.image_description
+    shutil.move(tmp_path / "clip-vit-base-patch32", tmp_path / "clip")
+    assert load_encoder("clip", device="cpu").image_description == description
+
+
+def test_a_hub_id_is_looked_for_among_the_local_models(tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path))
+    shutil.copytree(tiny_clip, tmp_path / "my-clip")
+    assert load_encoder("hf:someone/my-clip", device="cpu").name == "hf:someone/my-clip"
+    # A folder does not know its revision.
+    with pytest.raises(CheckpointError, match="someone/my-clip"):
+        load_encoder("hf:someone/my-clip@v2", device="cpu")
+
+
+def test_a_snapshot_in_the_hubs_cache_is_used_offline(tiny_clip, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "no-hub" / "models--openai--clip-vit-base-patch32"
+    shutil.copytree(tiny_clip, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    local = load(tiny_clip)
+    assert load_encoder("clip", device="cpu").image_description == local.image_description
+
+
+def test_local_models_that_are_no_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path / "nowhere"))
+    with pytest.raises(CheckpointError, match="FEATURECACHE_MODELS"):
+        load_encoder("clip", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "lost",
+    ["config.json", "model.safetensors", "preprocessor_config.json", "vocab.json"],
+)
+def test_an_incomplete_folder_is_refused_by_the_missing_files_name(clip_copy, lost):
+    (clip_copy / lost).unlink()
+    with pytest.raises(CheckpointError, match=lost.replace(".", r"\.")):
+        load(clip_copy)
+
+
+def test_an_unsupported_shape_is_refused(clip_copy):
+    published.write_json(clip_copy / "config.json", {"model_type": "t5"})
+    with pytest.raises(CheckpointError, match=r"'t5'.*clip, siglip, dinov2"):
+        load_encoder(str(clip_copy), device="cpu")
+    with pytest.raises(CheckpointError, match="'t5'"):
+        load(clip_copy)
+
+
+def test_weights_beside_a_folder_are_refused(tiny_clip):
+    with pytest.raises(UsageError, match="--weights"):
+        load_encoder(str(tiny_clip), weights=tiny_clip)
+
+
+# --- strict loading ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "garbage"])
+def test_weights_that_do_not_fit_are_refused(clip_copy, change):
+    path = clip_copy / "model.safetensors"
+    state = load_file(path)
+    if change == "missing":
+        del state["visual_projection.weight"]
+    elif change == "extra":
+        state["surprise.weight"] = torch.zeros(2)
+    elif change == "shape":
+        state["visual_projection.weight"] = torch.zeros(2, 2)
+    save_file(state, path, metadata={"format": "pt"})
+    if change == "garbage":
+        path.write_bytes(b"not weights at all")
+    named = {"missing": r"visual_projection\.weight", "extra": r"surprise\.weight"}
+    with pytest.raises(CheckpointError, match=named.get(change, "cannot be loaded")):
+        load(clip_copy).encode_images(PIXELS)
+
+
+def test_the_constants_of_old_releases_are_no_surprise(clip_copy):
+    path = clip_copy / "model.safetensors"
+    before = load(clip_copy).encode_images(PIXELS)
+    state = load_file(path)
+    state["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(state, path, metadata={"format": "pt"})
+    assert np.array_equal(load(clip_copy).encode_images(PIXELS), before)
+
+
+def test_pickled_tensors_are_read(clip_copy):
+    before = load(clip_copy)
+    state = load_file(clip_copy / "model.safetensors")
+    want, scale = before.encode_images(PIXELS), before.scale
+    torch.save(state, clip_copy / "pytorch_model.bin")
+    (clip_copy / "model.safetensors").unlink()
+    after = load(clip_copy)
+    assert np.array_equal(after.encode_images(PIXELS), want)
+    assert after.scale == scale
+
+
+class Malicious:
+    """What a hostile pickle does: call something while it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("name", ["clip", "medclip"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_holds_more_than_tensors_is_refused_unrun(clip_copy, tmp_path, name, zipped):
+    state = {"logit_scale": torch.tensor(1.0), "evil": Malicious(tmp_path / "ran")}
+    (clip_copy / "model.safetensors").unlink()
+    if zipped:
+        torch.save(state, clip_copy / "pytorch_model.bin")
+    else:
+        (clip_copy / "pytorch_model.bin").write_bytes(pickle.dumps(state, protocol=2))
+    encoder = load_encoder(name, weights=clip_copy, device="cpu")
+    with pytest.raises(CheckpointError):
+        encoder.encode_images(PIXELS)
+    with pytest.raises(CheckpointError, match="more than tensors"):
+        _ = encoder.scale
+    assert not (tmp_path / "ran").exists()
+
+
+def test_shards_are_one_checkpoint(clip_copy):
+    from transformers import CLIPModel
+
+    want = load(clip_copy).encode_images(PIXELS)
+    model = CLIPModel.from_pretrained(clip_copy)
+    (clip_copy / "model.safetensors").unlink()
+    model.save_pretrained(clip_copy, max_shard_size="100KB")
+    encoder = load(clip_copy)
+    shards = sorted(clip_copy.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert encoder.image_description["weights"] == sorted(sha256_of_file(s) for s in shards)
+    assert np.array_equal(encoder.encode_images(PIXELS), want)
+    assert encoder.scale == pytest.approx(np.exp(4.2), rel=1e-6)
+    shards[1].unlink()
+    with pytest.raises(CheckpointError, match=shards[1].name):
+        load(clip_copy)
+
+
+def test_half_precision_weights_are_run_in_fp32(clip_copy):
+    from transformers import CLIPModel
+
+    CLIPModel.from_pretrained(clip_copy).half().save_pretrained(clip_copy)
+    assert json.loads((clip_copy / "config.json").read_text())["dtype"] == "float16"
+    model = CLIPModel.from_pretrained(clip_copy, dtype=torch.float32).eval()
+    with torch.no_grad():
+        pooled = model.vision_model(pixel_values=torch.tensor(PIXELS)).pooler_output
+        want = model.visual_projection(pooled).numpy()
+    assert np.abs(load(clip_copy).encode_images(PIXELS) - want).max() < 1e-4
+
+
+# --- laziness and threads ------------------------------------------------------------------
+
+
+def test_descriptions_and_preprocessing_never_read_the_tensors(clip_copy):
+    (clip_copy / "model.safetensors").write_bytes(b"these bytes are no weights")
+    encoder = load(clip_copy)
+    assert len(fingerprint(encoder.image_description)) == 64
+    assert len(fingerprint(encoder.text_description)) == 64
+    assert encoder.preprocess(Image.new("L", (50, 40))).shape == (3, 32, 32)
+    with pytest.raises(CheckpointError):
+        encoder.encode_images(PIXELS)
+
+
+def test_preprocess_gives_the_same_from_many_threads(tiny_clip, images):
+    encoder = load(tiny_clip)
+    jobs = list(images.values()) * 8
+    want = [encoder.preprocess(image) for image in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(encoder.preprocess, jobs))
+    assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_read_only_pixels_are_encoded(tiny_clip):
+    pixels = PIXELS.copy()
+    pixels.flags.writeable = False
+    assert load(tiny_clip).encode_images(pixels).shape == (3, 24)
+
+
+def test_texts_must_be_a_sequence_that_holds_something(tiny_clip):
+    encoder = load(tiny_clip)
+    with pytest.raises(TypeError):
+        encoder.encode_texts("one string")
+    with pytest.raises(ValueError, match="no texts"):
+        encoder.encode_texts([])
+
+
+# --- descriptions --------------------------------------------------------------------------
+
+
+def test_descriptions_repeat_and_hold_no_paths(tiny_clip, tiny_pair, tmp_path):
+    for name, folder in (("clip", tiny_clip), ("dinov2-small", tiny_pair / "dinov2-small")):
+        first = load_encoder(name, weights=folder, device="cpu")
+        elsewhere = tmp_path / "deep" / name
+        shutil.copytree(folder, elsewhere)
+        second = load_encoder(name, weights=elsewhere, device="cpu")
+        text = canonical_json(first.image_description)
+        assert text == canonical_json(second.image_description)
+        assert str(folder.parent) not in text
+        if first.has_text:
+            text = canonical_json(first.text_description)
+            assert text == canonical_json(second.text_description)
+            assert str(folder.parent) not in text
+
+
+def test_the_image_description_follows_weights_preprocessing_and_precision(clip_copy):
+    def now(**options):
+        return fingerprint(load(clip_copy, **options).image_description)
+
+    seen = {now(), now(precision="bf16")}
+    assert now(precision="auto") == now(precision="fp32")
+    processor = json.loads((clip_copy / "preprocessor_config.json").read_text())
+    published.write_json(clip_copy / "preprocessor_config.json", {**processor, "resample": 2})
+    seen.add(now())
+    state = load_file(clip_copy / "model.safetensors")
+    state["logit_scale"] += 1
+    save_file(state, clip_copy / "model.safetensors", metadata={"format": "pt"})
+    seen.add(now())
+    config = json.loads((clip_copy / "config.json").read_text())
+    config["vision_config"]["hidden_act"] = "gelu"
+    published.write_json(clip_copy / "config.json", config)
+    seen.add(now())
+    assert len(seen) == 5
+
+
+def test_image_and_text_descriptions_change_apart(clip_copy):
+    image, text = load(clip_copy).image_description, load(clip_copy).text_description
+    tokenizer = json.loads((clip_copy / "tokenizer_config.json").read_text())
+    published.write_json(clip_copy / "tokenizer_config.json", {**tokenizer, "extra": 1})
+    assert load(clip_copy).image_description == image
+    assert load(clip_copy).text_description != text
+
+
+def test_descriptions_ignore_what_a_config_says_about_its_making(clip_copy):
+    before = load(clip_copy).image_description
+    config = json.loads((clip_copy / "config.json").read_text())
+    config |= {"_name_or_path": "/home/someone/clip", "transformers_version": "4.0.0"}
+    published.write_json(clip_copy / "config.json", config)
+    assert load(clip_copy).image_description == before
+
+
+# --- device and precision ------------------------------------------------------------------
+
+
+def test_bf16_stays_close_in_cosine(tiny_clip):
+    full, half = load(tiny_clip), load(tiny_clip, precision="bf16")
+    assert half.precision == "bf16"
+    for a, b in (
+        (full.encode_images(PIXELS), half.encode_images(PIXELS)),
+        (full.encode_texts(published.SENTENCES), half.encode_texts(published.SENTENCES)),
+    ):
+        assert b.dtype == np.float32
+        assert not np.array_equal(a, b)
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert cosine.min() > 0.99
+
+
+def test_an_unknown_device_or_precision_is_refused(tiny_clip):
+    with pytest.raises(UsageError, match="'gpu'"):
+        load_encoder("clip", weights=tiny_clip, device="gpu")
+    with pytest.raises(UsageError, match="'fp8'"):
+        load(tiny_clip, precision="fp8")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_refused(tiny_clip):
+    with pytest.raises(UsageError, match="no cuda device"):
+        load_encoder("clip", weights=tiny_clip, device="cuda")

@@ -1,0 +1,223 @@
+"""MedCLIP from a state dict in its published layout, against the formulas."""
+
+import shutil
+import socket
+
+import numpy as np
+import published
+import pytest
+import torch
+from PIL import Image
+
+from featurecache.encoders.loading import load_encoder
+from featurecache.errors import CheckpointError
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def medclip_folder(tmp_path_factory):
+    """The zip's unpacked folder, with a tokenizer beside the weights; and the direct towers."""
+    folder = tmp_path_factory.mktemp("medclip") / "medclip-vit"
+    published.write_wordpiece(folder, size=28996)
+    towers = published.medclip_towers(seed=21)
+    torch.save(published.medclip_state(towers, logit_scale=5.0), folder / "pytorch_model.bin")
+    return folder, towers
+
+
+@pytest.fixture(scope="module")
+def encoder(medclip_folder):
+    return load_encoder("medclip", weights=medclip_folder[0], device="cpu")
+
+
+def reference_pixels(image: Image.Image) -> np.ndarray:
+    grey = np.asarray(image.convert("L"))
+    height, width = grey.shape
+    side = max(224, height, width)
+    square = np.zeros((side, side), np.uint8)
+    top, left = int((side - height) / 2), int((side - width) / 2)
+    square[top : top + height, left : left + width] = grey
+    small = Image.fromarray(square).resize((224, 224), Image.Resampling.BICUBIC)
+    plane = (np.asarray(small, np.float64) / 255 - 0.5862785803043838) / 0.27950088968644304
+    return np.stack([plane] * 3).astype(np.float32)
+
+
+def reference_ids(folder, text: str) -> list[int]:
+    """At most 77 tokens, the last one [SEP]."""
+    ids = published.wordpiece_ids(folder, text)
+    return ids if len(ids) <= 77 else [*ids[:76], ids[-1]]
+
+
+def reference_text(towers, ids: list[int], *, padding: int = 0) -> np.ndarray:
+    """Mean over all positions, padding included, then over the states 1, 2 and last."""
+    mask = torch.tensor([[1] * len(ids) + [0] * padding])
+    with torch.no_grad():
+        states = towers["text_model"]["model"](
+            input_ids=torch.tensor([ids + [0] * padding]),
+            attention_mask=mask,
+            output_hidden_states=True,
+        ).hidden_states
+        mean = (states[1].mean(1) + states[2].mean(1) + states[-1].mean(1)) / 3
+        return (mean @ towers["text_model"]["projection_head"].weight.T)[0].numpy()
+
+
+def test_the_state_dict_has_the_published_names(medclip_folder):
+    keys = set(torch.load(medclip_folder[0] / "pytorch_model.bin", weights_only=True, mmap=True))
+    block = "vision_model.model.encoder.layers.0.blocks.0."
+    assert {
+        "logit_scale",
+        "vision_model.projection_head.weight",
+        "text_model.projection_head.weight",
+        "text_model.model.embeddings.position_ids",
+        block + "attention.self.query.weight",
+        block + "attention.self.relative_position_bias_table",
+        block + "attention.self.relative_position_index",
+        block + "attention.output.dense.bias",
+        block + "intermediate.dense.weight",
+        block + "output.dense.weight",
+        "text_model.model.encoder.layer.0.attention.self.query.weight",
+        "text_model.model.encoder.layer.11.output.dense.weight",
+    } <= keys
+    assert not any("q_proj" in key or "mlp.fc1" in key for key in keys)
+
+
+def test_medclip_images_equal_the_direct_computation(encoder, medclip_folder, images):
+    pixels = np.stack([encoder.preprocess(image) for image in images.values()])
+    want = np.stack([reference_pixels(image) for image in images.values()])
+    assert pixels.dtype == np.float32
+    assert np.abs(pixels - want).max() < 1e-5
+    towers = medclip_folder[1]["vision_model"]
+    with torch.no_grad():
+        pooled = towers["model"](torch.tensor(want)).pooler_output
+        want = (pooled @ towers["projection_head"].weight.T).numpy()
+    got = encoder.encode_images(pixels)
+    assert got.shape == (len(images), 512)
+    assert got.dtype == np.float32
+    assert np.abs(got - want).max() < TOLERANCE
+    assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
+
+
+def test_medclip_texts_equal_the_direct_computation(encoder, medclip_folder):
+    folder, towers = medclip_folder
+    texts = [*published.SENTENCES, "effusion " * 100]
+    want = np.stack([reference_text(towers, reference_ids(folder, text)) for text in texts])
+    got = encoder.encode_texts(texts)
+    assert got.shape == (len(texts), 512)
+    assert np.abs(got - want).max() < TOLERANCE
+    assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
+
+
+def test_the_unmasked_mean_matters(encoder, medclip_folder):
+    folder, towers = medclip_folder
+    ids = reference_ids(folder, published.SENTENCES[1])
+    got = encoder.encode_texts([published.SENTENCES[1]])[0]
+    assert np.abs(got - reference_text(towers, ids)).max() < TOLERANCE
+    assert np.abs(got - reference_text(towers, ids, padding=70)).max() > 100 * TOLERANCE
+
+
+def test_a_medclip_text_does_not_depend_on_its_batch(encoder):
+    together = encoder.encode_texts(published.SENTENCES)
+    alone = np.concatenate([encoder.encode_texts([text]) for text in published.SENTENCES])
+    assert np.array_equal(together, alone)
+
+
+def test_medclip_texts_are_lower_cased(encoder):
+    upper, lower = encoder.encode_texts(["No PNEUMOTHORAX.", "no pneumothorax."])
+    assert np.array_equal(upper, lower)
+
+
+def test_medclip_vision_has_the_published_number_of_parameters(encoder):
+    with encoder._network.inference() as network:
+        vision = network["vision_model"]
+    assert sum(value.numel() for value in vision.parameters()) == 27_912_570
+
+
+def test_medclip_scale_is_clamped_before_the_exponential(encoder):
+    assert encoder.scale == pytest.approx(np.exp(4.6052))
+    assert encoder.bias is None
+
+
+def test_the_weights_may_be_the_file_or_a_folder_above_it(medclip_folder):
+    folder, _ = medclip_folder
+    direct = load_encoder("medclip", weights=folder, device="cpu").image_description
+    for place in (folder / "pytorch_model.bin", folder.parent):
+        encoder = load_encoder("medclip", weights=place, device="cpu")
+        assert encoder.image_description == direct
+
+
+def test_a_medclip_tokenizer_is_found_among_the_local_models(
+    medclip_folder, encoder, tmp_path, monkeypatch
+):
+    folder, _ = medclip_folder
+    (tmp_path / "models" / "medclip").mkdir(parents=True)
+    (tmp_path / "models" / "medclip" / "pytorch_model.bin").hardlink_to(
+        folder / "pytorch_model.bin"
+    )
+    monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path / "models"))
+    lone = load_encoder("medclip", device="cpu")
+    with pytest.raises(CheckpointError, match="emilyalsentzer/Bio_ClinicalBERT"):
+        _ = lone.text_description
+    (tmp_path / "models" / "Bio_ClinicalBERT").mkdir()
+    shutil.copy(folder / "vocab.txt", tmp_path / "models" / "Bio_ClinicalBERT")
+    lone = load_encoder("medclip", device="cpu")
+    assert lone.text_description == encoder.text_description
+
+
+@pytest.mark.parametrize("change", ["keys", "shape"])
+def test_a_medclip_state_that_does_not_fit_is_refused(medclip_folder, tmp_path, change):
+    state = dict(torch.load(medclip_folder[0] / "pytorch_model.bin", weights_only=True, mmap=True))
+    head = "vision_model.projection_head.weight"
+    state[head] = torch.zeros(3, 3)
+    if change == "keys":
+        del state[head]
+        state["vision_model.surprise"] = torch.zeros(1)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    encoder = load_encoder("medclip", weights=tmp_path, device="cpu")
+    named = r"vision_model\.projection_head\.weight"
+    if change == "keys":
+        named = rf"1 missing \({named}\) and 1 unexpected \(vision_model\.surprise\)"
+    with pytest.raises(CheckpointError, match=named):
+        encoder.encode_images(np.zeros((1, 3, 224, 224), np.float32))
+
+
+def test_without_weights_or_network_the_zip_is_named(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def no_network(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    with pytest.raises(CheckpointError, match=r"medclip-vit-pretrained\.zip.*--weights"):
+        load_encoder("medclip", device="cpu")
+
+
+def test_the_zip_is_downloaded_once_and_unpacked(tmp_path, monkeypatch):
+    from zipfile import ZipFile
+
+    from featurecache.encoders import medclip_download
+
+    archive = tmp_path / "published.zip"
+    with ZipFile(archive, "w") as content:
+        content.writestr("medclip-vit-pretrained/pytorch_model.bin", b"weights")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(medclip_download, "URL", archive.as_uri())
+    folder = medclip_download.download_medclip()
+    assert (folder / "pytorch_model.bin").read_bytes() == b"weights"
+    archive.unlink()
+    assert medclip_download.download_medclip() == folder
+
+
+def test_a_zip_without_weights_leaves_nothing_behind(tmp_path, monkeypatch):
+    from zipfile import ZipFile
+
+    from featurecache.encoders import medclip_download
+
+    archive = tmp_path / "published.zip"
+    with ZipFile(archive, "w") as content:
+        content.writestr("readme.txt", b"none")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(medclip_download, "URL", archive.as_uri())
+    with pytest.raises(CheckpointError, match="could not be downloaded"):
+        medclip_download.download_medclip()
+    assert not list((tmp_path / "no-home").rglob("*.bin"))
+    assert not (tmp_path / "no-home" / "featurecache" / "medclip-vit-pretrained").exists()
