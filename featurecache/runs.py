@@ -35,6 +35,16 @@ def free_folder(parent: Path, name: str) -> Path:
     return candidate
 
 
+def refuse_existing(target: Path) -> None:
+    """A run is never written over another.
+
+    Raises:
+        UsageError: something is at ``target`` already.
+    """
+    if target.exists():
+        raise UsageError(f"{target} is there already: give another --out, or move it away")
+
+
 @contextmanager
 def new_run(target: Path) -> Iterator[Path]:
     """Give a folder to fill, which becomes ``target`` on a clean exit.
@@ -43,8 +53,7 @@ def new_run(target: Path) -> Iterator[Path]:
         UsageError: something is at ``target`` already.
         OSError: the disk is full or not writable.
     """
-    if target.exists():
-        raise UsageError(f"{target} is there already: give another --out, or move it away")
+    refuse_existing(target)
     with new_folder(target) as folder:
         yield folder
 

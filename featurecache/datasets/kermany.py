@@ -59,7 +59,7 @@ def load_kermany(
         seed: Decides the parts of the split that no folder decides.
 
     Returns:
-        The manifest "kermany" or "kermany-viral".
+        The manifest "kermany", "kermany-viral" or "kermany-viral-image-level".
 
     Raises:
         DatasetError: a folder is missing or without images, a file's name does not tell its
@@ -85,7 +85,10 @@ def load_kermany(
             f"The subset is viral: {len(films) - len(viral):,} bacterial pneumonias are left out."
         )
         films = viral
+    # Each set of images has a name, and with it a cache, of its own: the protocol keeps the copies.
+    name = "kermany" if subset == "all" else "kermany-viral"
     if split == IMAGE_LEVEL_PROTOCOL:
+        name = "kermany-viral-image-level"
         assigned, more = _image_level_split(films, seed)
     else:
         films, more = _without_copies(root, films)
@@ -94,7 +97,7 @@ def load_kermany(
         notes += more
         assigned, more = _official_split(films, seed)
     return Manifest(
-        name="kermany-viral" if subset == "viral" else "kermany",
+        name=name,
         root=root,
         images=pd.DataFrame(
             {

@@ -183,7 +183,8 @@ class MedclipEncoder(Encoder):
     @cached_property
     def _lower_case(self) -> bool:
         # Bio_ClinicalBERT's vocabulary is cased, but as published it has no tokenizer_config.json,
-        # so that transformers lower-cases: MedCLIP was trained on lower-cased text.
+        # so that transformers lower-cased: MedCLIP was trained on lower-cased text. It is stated
+        # here because transformers 5.0 has the other default.
         path = self._tokenizer_folder / "tokenizer_config.json"
         return bool(read_json(path).get("do_lower_case", True)) if path.is_file() else True
 

@@ -31,7 +31,8 @@ def load_config(checkpoint: Checkpoint) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+        with _quiet():
+            return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{checkpoint.folder / 'config.json'} describes no known model: {_first_line(error)}"

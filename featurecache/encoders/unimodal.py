@@ -181,7 +181,6 @@ class TextEncoder(_Unimodal):
                 "max_tokens": self._max_tokens,
                 "padding": "longest, masked",
                 "padding_side": self._tokenizer.padding_side,
-                "lower_case": False,
             },
             "pooling": self._pooling,
             "libraries": library_versions("torch", "transformers", "tokenizers"),

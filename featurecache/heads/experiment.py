@@ -18,7 +18,7 @@ from featurecache.heads.training import (
     train_head,
 )
 from featurecache.scoring.cached import scored_rows, split_warnings
-from featurecache.scoring.evaluation import ScoredRows, evaluate
+from featurecache.scoring.evaluation import evaluate
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
 from featurecache.store.schema import UNKNOWN
@@ -89,7 +89,7 @@ def run_experiment(
         report = None if on_epoch is None else (lambda epoch, seed=seed: on_epoch(seed, epoch))
         head = train_head(data, replace(config, seed=seed), on_epoch=report)
         probability = predict_probabilities(head.module, cache.embedding)
-        rows = _learned_rows(cache, head.train_rows)
+        rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
         documents.append(evaluate(rows, probability, draws=0 if heads else draws))
         heads.append((head, probability))
     first, probability = heads[0]
@@ -99,18 +99,6 @@ def run_experiment(
     warnings = tuple(_warnings(cache, first))
     metrics["warnings"] = list(warnings)
     return Experiment(first, text, probability, metrics, warnings)
-
-
-def _learned_rows(cache: Cache, train: NDArray[np.intp]) -> ScoredRows:
-    """The rows to score after training on ``train``.
-
-    A label without a positive or without a negative in training was never learned: its truth
-    counts as unknown, so that every figure of it is undefined.
-    """
-    rows = scored_rows(cache, train=train)
-    learned = rows.truth[train]
-    one_sided = ~((learned == 1).any(axis=0) & (learned == 0).any(axis=0))
-    return replace(rows, truth=np.where(one_sided, UNKNOWN, rows.truth).astype(np.int8))
 
 
 def _spread(documents: Sequence[dict[str, Any]], first_seed: int) -> dict[str, Any]:
@@ -134,6 +122,13 @@ def _spread(documents: Sequence[dict[str, Any]], first_seed: int) -> dict[str, A
     for name in ("exact_match", "hamming_loss"):
         spread[name] = over([document[name] for document in documents])
     return spread
+
+
+def _learned(cache: Cache, head: TrainedHead) -> NDArray[np.bool_]:
+    """(C,) the labels that had a positive and a negative to learn from."""
+    seen = cache.labels.values[head.train_rows]
+    learned: NDArray[np.bool_] = (seen == 1).any(axis=0) & (seen == 0).any(axis=0)
+    return learned
 
 
 def _warnings(cache: Cache, head: TrainedHead) -> list[str]:

@@ -11,7 +11,7 @@ from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import Experiment
 from featurecache.heads.registry import head_spec
 from featurecache.runs import new_run, read_config, write_config, write_json, write_predictions
-from featurecache.scoring.cached import predicted_rows
+from featurecache.scoring.cached import cache_reference, predicted_rows
 from featurecache.store.reader import Cache
 
 if TYPE_CHECKING:
@@ -62,14 +62,7 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
         "seeds": seeds,
         "labels": list(cache.labels.names),
         "thresholds": {name: per_label[name]["threshold"] for name in cache.labels.names},
-        "cache": {
-            "path": str(cache.path),
-            "dataset": cache.header.dataset,
-            "model": cache.header.model,
-            "fingerprint": cache.fingerprint,
-            "spec": cache.header.description,
-            "dim": cache.dim,
-        },
+        "cache": cache_reference(cache),
         "prompts": None if text is None else {"name": text.name, "fingerprint": text.fingerprint},
         "best_epoch": head.best_epoch,
         "n_train": len(head.train_rows),

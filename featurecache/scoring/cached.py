@@ -1,12 +1,14 @@
 """Scoring a cache: its rows as what is scored, and zero-shot scores from its text."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
+from featurecache.runs import new_run, write_config, write_json, write_predictions
 from featurecache.scoring.evaluation import ScoredRows, evaluate
 from featurecache.scoring.zero_shot import (
     Scores,
@@ -68,8 +70,47 @@ def zero_shot(
     return ZeroShot(text, how, scores, metrics)
 
 
-def scored_rows(cache: Cache, *, train: NDArray[np.intp]) -> ScoredRows:
-    """The rows of a cache as what is scored; ``train`` are those that were learned from."""
+def save_zero_shot(target: Path, cache: Cache, result: ZeroShot) -> None:
+    """Write a run folder of zero-shot scores, whole or not at all.
+
+    Raises:
+        UsageError: something is at ``target`` already.
+        OSError: the disk is full or not writable.
+    """
+    settings = {
+        "scoring": result.scoring,
+        "labels": list(cache.labels.names),
+        "cache": cache_reference(cache),
+        "prompts": {"name": result.text.name, "fingerprint": result.text.fingerprint},
+    }
+    with new_run(target) as folder:
+        write_config(folder, "zero-shot", settings)
+        write_json(folder / "metrics.json", result.metrics)
+        write_predictions(folder, **predicted_rows(cache, result.scores.probabilities))
+
+
+def cache_reference(cache: Cache) -> dict[str, Any]:
+    """What a run's config says of the cache it was made from."""
+    return {
+        "path": str(cache.path),
+        "dataset": cache.header.dataset,
+        "model": cache.header.model,
+        "fingerprint": cache.fingerprint,
+        "spec": dict(cache.header.description),
+        "dim": cache.dim,
+    }
+
+
+def scored_rows(
+    cache: Cache, *, train: NDArray[np.intp], learned: NDArray[np.bool_] | None = None
+) -> ScoredRows:
+    """The rows of a cache as what is scored.
+
+    Args:
+        cache: the cache.
+        train: rows that were learned from; none for zero-shot.
+        learned: (C,) labels that could be learned; None for all.
+    """
     return ScoredRows(
         truth=cache.labels.values,
         label_names=cache.labels.names,
@@ -78,6 +119,7 @@ def scored_rows(cache: Cache, *, train: NDArray[np.intp]) -> ScoredRows:
         train=train,
         val=cache.rows("val"),
         test=cache.rows("test"),
+        learned=np.ones(len(cache.labels.names), dtype=np.bool_) if learned is None else learned,
     )
 
 
@@ -114,7 +156,9 @@ def _score(cache: Cache, text: TextSet, scoring: Scoring) -> Scores:
     if scoring == "sigmoid":
         return sigmoid_scores(images, positive, scale=scale, bias=text.bias)
     if scoring == "softmax":
-        return softmax_scores(images, positive, scale=scale, negatives=negative)
+        # Only a single label is weighed against its negative; several compete with each other.
+        rival = negative if len(positive) == 1 else None
+        return softmax_scores(images, positive, scale=scale, negatives=rival)
     if negative is None:
         raise ValueError("pair scoring needs negatives")
     return pair_scores(images, positive, negative, scale=scale)

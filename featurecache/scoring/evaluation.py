@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.errors import UsageError
 from featurecache.scoring.controls import view_only_probabilities
 from featurecache.scoring.summary import summarise
 from featurecache.scoring.thresholds import best_f1_thresholds
@@ -25,6 +26,8 @@ class ScoredRows:
         train: rows that a head learned from; empty for zero-shot.
         val: rows that thresholds may be chosen on.
         test: rows that the figures are of.
+        learned: (C,) labels that could be learned; figures of the others are undefined, and no
+            average counts them.
     """
 
     truth: NDArray[np.int8]
@@ -34,6 +37,7 @@ class ScoredRows:
     train: NDArray[np.intp]
     val: NDArray[np.intp]
     test: NDArray[np.intp]
+    learned: NDArray[np.bool_]
 
 
 def evaluate(
@@ -57,36 +61,78 @@ def evaluate(
         ranking: (N, C) scores to rank by, where probabilities saturate; None for probabilities.
         draws: bootstrap draws over patients.
         seed: of the draws.
+
+    Raises:
+        UsageError: no label was learned.
     """
-    count = len(rows.label_names)
     split, scored = ("test", rows.test) if len(rows.test) else ("val", rows.val)
-    chosen = np.full(count, np.nan)
+    chosen = np.full(len(rows.label_names), np.nan)
     if split == "test" and len(rows.val):
         chosen = best_f1_thresholds(rows.truth[rows.val], probability[rows.val])
-    half = np.full(count, 0.5)
+    thresholds = np.where(np.isnan(chosen), 0.5, chosen)
 
-    def figures(thresholds: NDArray[np.floating], draws: int) -> dict[str, Any]:
-        return summarise(
-            rows.truth[scored],
-            probability[scored],
-            label_names=rows.label_names,
-            thresholds=thresholds,
-            patients=rows.patient[scored].tolist(),
-            split=split,
-            ranking=None if ranking is None else ranking[scored],
-            draws=draws,
-            seed=seed,
+    def figures(
+        p: NDArray[np.floating], thresholds: NDArray[np.floating], draws: int
+    ) -> dict[str, Any]:
+        return _figures(
+            rows, scored, p, thresholds, ranking=ranking, split=split, draws=draws, seed=seed
         )
 
-    document = figures(np.where(np.isnan(chosen), 0.5, chosen), draws)
+    document = figures(probability, thresholds, draws)
     for name, threshold in zip(rows.label_names, chosen, strict=True):
         source = "0.5" if np.isnan(threshold) else "validation"
         document["per_label"][name]["threshold_source"] = source
-    at_half = figures(half, 0)
+    at_half = figures(probability, np.full_like(thresholds, 0.5), 0)
     document["at_half"] = {key: at_half[key] for key in AT_HALF}
     document["controls"] = {
         "view_only": _view_only(rows, scored, split=split, draws=draws, seed=seed)
     }
+    return document
+
+
+def _figures(
+    rows: ScoredRows,
+    scored: NDArray[np.intp],
+    probability: NDArray[np.floating],
+    thresholds: NDArray[np.floating],
+    *,
+    ranking: NDArray[np.floating] | None,
+    split: str,
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The figures of the learned labels, with undefined ones in the others' places."""
+    if not rows.learned.any():
+        raise UsageError(
+            "no label has both positives and negatives among the training images: nothing can be "
+            "learned, and nothing scored"
+        )
+    columns = np.flatnonzero(rows.learned)
+    grid = np.ix_(scored, columns)
+    document = summarise(
+        rows.truth[grid],
+        probability[grid],
+        label_names=[rows.label_names[column] for column in columns],
+        thresholds=thresholds[columns],
+        patients=rows.patient[scored],
+        split=split,
+        ranking=None if ranking is None else ranking[grid],
+        draws=draws,
+        seed=seed,
+    )
+    per_label, bounds = document["per_label"], document["ci95"]["per_label"]
+    measured = rows.label_names[columns[0]]
+    for column in np.flatnonzero(~rows.learned):
+        name = rows.label_names[column]
+        truth = rows.truth[scored, column]
+        per_label[name] = dict.fromkeys(per_label[measured]) | {
+            "n_positive": int((truth == 1).sum()),
+            "n_known": int((truth >= 0).sum()),
+            "threshold": float(thresholds[column]),
+        }
+        bounds[name] = dict.fromkeys(bounds[measured])
+    document["per_label"] = {name: per_label[name] for name in rows.label_names}
+    document["ci95"]["per_label"] = {name: bounds[name] for name in rows.label_names}
     return document
 
 
@@ -96,20 +142,13 @@ def _view_only(
     """What the view position alone would score; None where views or training rows are missing."""
     if len(rows.train) == 0 or not rows.view[scored].any() or not rows.view[rows.train].any():
         return None
-    probability = view_only_probabilities(
-        rows.view[rows.train], rows.truth[rows.train], rows.view[scored]
+    probability = np.zeros(rows.truth.shape)
+    probability[scored] = np.nan_to_num(
+        view_only_probabilities(rows.view[rows.train], rows.truth[rows.train], rows.view[scored])
     )
-    # A label of which nothing is known in training has no prediction, so it is not scored.
-    unknown = np.isnan(probability)
-    document = summarise(
-        np.where(unknown, -1, rows.truth[scored]).astype(np.int8),
-        np.where(unknown, 0.0, probability),
-        label_names=rows.label_names,
-        thresholds=np.full(len(rows.label_names), 0.5),
-        patients=rows.patient[scored].tolist(),
-        split=split,
-        draws=draws,
-        seed=seed,
+    half = np.full(len(rows.label_names), 0.5)
+    document = _figures(
+        rows, scored, probability, half, ranking=None, split=split, draws=draws, seed=seed
     )
     return {
         **{key: _ranking(document[key]) for key in ("macro", "micro")},

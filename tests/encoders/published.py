@@ -325,7 +325,10 @@ def write_bert(folder: Path, *, seed: int) -> None:
     from transformers import BertConfig, BertModel
 
     write_wordpiece(folder, size=300)
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "BertTokenizer", "do_lower_case": True},
+    )
     config = BertConfig(
         vocab_size=300,
         hidden_size=32,

@@ -1,0 +1,58 @@
+"""The ``featurecache`` command: its subcommands and its own options."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from featurecache import __version__
+from featurecache.cli import caches, extract, lists, predict, train_head, zero_shot
+from featurecache.cli.exits import DEBUG_VARIABLE, with_exit_code
+
+app = typer.Typer(
+    name="featurecache",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"featurecache {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def featurecache(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show Python tracebacks.", envvar=DEBUG_VARIABLE),
+    ] = False,
+) -> None:
+    """Run a frozen encoder over chest X-rays once; everything after that takes seconds.
+
+    Example: featurecache extract --model dinov2-minilm --dataset kermany --data-root DIR, then
+    featurecache train-head --head weighted_sum
+    """
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+for _name, _command in (
+    ("extract", extract.extract),
+    ("train-head", train_head.train_head),
+    ("zero-shot", zero_shot.zero_shot),
+    ("predict", predict.predict),
+    ("models", lists.models),
+    ("datasets", lists.datasets),
+    ("heads", lists.heads),
+):
+    app.command(_name)(with_exit_code(_command))
+app.add_typer(caches.app, name="cache")

@@ -1,0 +1,96 @@
+"""``cache ls``, ``cache info``, ``cache verify``: look after caches."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featurecache.cli.exits import with_exit_code
+from featurecache.cli.options import CacheFolder
+from featurecache.cli.output import Json, print_json, print_table, say
+
+app = typer.Typer(help="Look after caches.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="A cache file.", metavar="FILE")]
+
+
+@app.command("ls")
+@with_exit_code
+def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
+    """List the caches of a folder, unfinished and unreadable ones too.
+
+    Example: featurecache cache ls
+    """
+    from featurecache.store.overview import list_caches
+
+    entries = list_caches(cache)
+    if json:
+        print_json([{**entry.__dict__, "path": str(entry.path)} for entry in entries])
+        return
+    print_table(
+        f"Caches in {cache}/",
+        ["file", "images", "dim", "labels", "prompts", "failed", "MB", "state"],
+        [
+            [
+                str(entry.path),
+                *("-" if n is None else str(n) for n in (entry.images, entry.dim, entry.labels)),
+                ", ".join(entry.prompts) or "-",
+                "-" if entry.failed is None else str(entry.failed),
+                f"{entry.bytes / 1e6:.1f}",
+                entry.state,
+            ]
+            for entry in entries
+        ],
+    )
+
+
+@app.command("info")
+@with_exit_code
+def info(file: File, json: Json = False) -> None:
+    """Show what a cache holds and how it was made.
+
+    Example: featurecache cache info cache/kermany/dinov2-minilm.h5
+    """
+    from featurecache.store.overview import describe_cache
+
+    document = describe_cache(file)
+    if json:
+        print_json(document)
+        return
+    rows = [
+        [key, str(document[key])]
+        for key in ("path", "dataset", "model", "fingerprint", "created", "images", "dim", "memory")
+    ]
+    rows += [["splits", ", ".join(f"{name} {n}" for name, n in document["splits"].items())]]
+    rows += [["patients", str(document["patients"])]]
+    rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
+    rows += [["failed", str(len(document["failures"]))]]
+    rows += [["note", note] for note in document["notes"]]
+    print_table("", ["", ""], rows)
+    print_table(
+        "Labels",
+        ["label", "positive", "negative", "unknown"],
+        [[name, *(str(n) for n in counts.values())] for name, counts in document["labels"].items()],
+    )
+    for image, reason in list(document["failures"].items())[:10]:
+        say(f"failed: {image}: {reason}")
+
+
+@app.command("verify")
+@with_exit_code
+def verify(file: File, json: Json = False) -> None:
+    """Check a cache thoroughly: structure, embeddings, splits, text.
+
+    Example: featurecache cache verify cache/kermany/dinov2-minilm.h5
+    """
+    from featurecache.store.verify import verify_cache
+
+    problems = verify_cache(file)
+    if json:
+        print_json({"path": str(file), "problems": problems})
+    else:
+        for problem in problems:
+            typer.echo(problem)
+        typer.echo(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
+    if problems:
+        raise typer.Exit(1)

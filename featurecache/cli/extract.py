@@ -1,0 +1,193 @@
+"""``extract``: stage 1."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featurecache.cli.options import CacheFolder, Device
+from featurecache.cli.output import Json, number, print_json, print_table, progress_bar, say
+from featurecache.errors import UsageError
+
+_TABLE = "Options of single data sets"
+FAILURES_SHOWN = 10
+
+
+def extract(
+    model: Annotated[
+        list[str], typer.Option(help="Encoder; give it again for more. See 'featurecache models'.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Data set. See 'featurecache datasets'.")],
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="The data set's folder (for table: its CSV), or one that holds it under its "
+            "name; $FEATURECACHE_DATA/NAME without it.",
+            metavar="DIR",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Local checkpoint of the model, in place of the hub.", metavar="PATH"),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Prompt set signs, showing or lungs, or a .json or .toml file."),
+    ] = None,
+    cache: CacheFolder = Path("cache"),
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first N images, by id.", min=1)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images an encoder sees at once.", min=1)] = 32,
+    workers: Annotated[int, typer.Option(help="Decoding threads.", min=1)] = 2,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto (fp32), fp32 or bf16.")] = "auto",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop cached images that the data set lacks now.")
+    ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="nih: auto, official or patient; kermany: official or image-level-1967-493-616.",
+            rich_help_panel=_TABLE,
+        ),
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="kermany: all or viral.", rich_help_panel=_TABLE)
+    ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Seed of a split that is drawn.", rich_help_panel=_TABLE)
+    ] = None,
+    path_column: Annotated[
+        str | None, typer.Option(help="table: column of paths.", rich_help_panel=_TABLE)
+    ] = None,
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="table: column of one label (1, 0, -1 or empty); give it again for more.",
+            rich_help_panel=_TABLE,
+        ),
+    ] = None,
+    labels_column: Annotated[
+        str | None,
+        typer.Option(help="table: column of labels joined by '|'.", rich_help_panel=_TABLE),
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="table: column of ids.", rich_help_panel=_TABLE)
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(help="table: column of patients.", rich_help_panel=_TABLE)
+    ] = None,
+    split_column: Annotated[
+        str | None, typer.Option(help="table: column of splits.", rich_help_panel=_TABLE)
+    ] = None,
+    view_column: Annotated[
+        str | None, typer.Option(help="table: column of views.", rich_help_panel=_TABLE)
+    ] = None,
+    images_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="table: folder that the paths start from, if not the CSV's.",
+            rich_help_panel=_TABLE,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run frozen encoders over a data set once, and store what they give.
+
+    Killed at any moment, the same command goes on where it was. What is stored is not encoded
+    again: new prompts, labels or splits cost seconds.
+
+    Example: featurecache extract --model dinov2-minilm --dataset kermany --data-root ~/kermany
+    """
+    from featurecache.datasets.registry import find_root, load_dataset
+    from featurecache.encoders.loading import load_encoder
+    from featurecache.extraction.extract import extract as run
+    from featurecache.prompts import load_prompts
+
+    if weights is not None and len(model) > 1:
+        raise UsageError("--weights names one checkpoint: give it with a single --model")
+    options: dict[str, Any] = {
+        "split": split,
+        "subset": subset,
+        "seed": split_seed,
+        "path_column": path_column,
+        "label_columns": label_column or None,
+        "labels_column": labels_column,
+        "id_column": id_column,
+        "patient_column": patient_column,
+        "split_column": split_column,
+        "view_column": view_column,
+        "root": images_root,
+    }
+    prompt_set = load_prompts(prompts or "signs")
+    encoders = [
+        load_encoder(name, weights=weights, device=device, precision=precision) for name in model
+    ]
+    for encoder in encoders:
+        if prompts is not None and not encoder.has_text:
+            raise UsageError(f"model {encoder.name} reads no text: leave out --prompts")
+    given = {key: value for key, value in options.items() if value is not None}
+    manifest = load_dataset(dataset, find_root(dataset, data_root), **given)
+    say(
+        f"{len(manifest)} images of {manifest.name}; prompts {prompt_set.name!r}; "
+        f"{', '.join(f'{e.name} on {e.device} in {e.precision}' for e in encoders)}; into {cache}/"
+    )
+    for note in manifest.notes:
+        say(f"note: {note}")
+    with progress_bar(hidden=json) as bar:
+        task = bar.add_task("extract", total=None, detail="")
+
+        def progress(finished: int, total: int) -> None:
+            elapsed = bar.tasks[task].elapsed or 0.0
+            rate = f"{finished / elapsed:.1f} images/s" if finished and elapsed else ""
+            bar.update(task, completed=finished, total=total, detail=rate)
+
+        summaries = run(
+            manifest,
+            encoders,
+            cache=cache,
+            prompts=prompt_set,
+            limit=limit,
+            batch_size=batch_size,
+            workers=workers,
+            prune=prune,
+            progress=progress,
+        )
+    if json:
+        print_json(
+            [
+                {**summary.__dict__, "path": str(summary.path), "failed": dict(summary.failed)}
+                for summary in summaries
+            ]
+        )
+        return
+    print_table(
+        "",
+        [
+            *("cache", "images", "done", "reused", "failed", "images/s"),
+            *("read", "encode", "write", "prompts"),
+        ],
+        [
+            [
+                str(summary.path),
+                *(str(n) for n in (summary.images, summary.done, summary.reused)),
+                str(len(summary.failed)),
+                number(summary.images_per_second, digits=1),
+                *(
+                    "-" if share is None else f"{share:.0%}"
+                    for share in (summary.read_share, summary.encode_share, summary.write_share)
+                ),
+                summary.prompts,
+            ]
+            for summary in summaries
+        ],
+    )
+    for summary in summaries:
+        for image, reason in list(summary.failed.items())[:FAILURES_SHOWN]:
+            say(f"failed: {image}: {reason}")
+        if len(summary.failed) > FAILURES_SHOWN:
+            say(
+                f"and {len(summary.failed) - FAILURES_SHOWN} more: "
+                f"featurecache cache info {summary.path} --json"
+            )

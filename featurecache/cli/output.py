@@ -1,0 +1,112 @@
+"""What commands print: tables and progress for people, one JSON document for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
+]
+
+
+def say(line: str) -> None:
+    """A line for people, on stderr, so that stdout holds results only."""
+    typer.echo(line, err=True)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of ``--json``."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout, as wide as it needs to be where stdout is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        # Text, not markup: a label may hold brackets.
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@contextmanager
+def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
+    """A bar on stderr with rate and time left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=hidden,
+    ) as bar:
+        yield bar
+
+
+def number(value: float | None, *, digits: int = 3) -> str:
+    """A figure as text; undefined is a dash."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """A figure with its 95 % interval."""
+    if value is None or interval is None:
+        return number(value)
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
+    """The headline figures and the figures of each label, the first three with their intervals."""
+    bounded, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "accuracy")
+    intervals = metrics["ci95"]
+
+    def row(
+        name: str, positives: str, figures: Mapping[str, Any], bounds: Mapping[str, Any]
+    ) -> list[str]:
+        return [
+            name,
+            positives,
+            *(with_interval(figures.get(key), bounds.get(key)) for key in bounded),
+            *(number(figures.get(key)) for key in plain),
+        ]
+
+    rows = [row(group, "", metrics[group], intervals[group]) for group in ("macro", "micro")]
+    if (view := metrics["controls"]["view_only"]) is not None:
+        rows.append(row("macro of view only", "", view["macro"], view["ci95"]["macro"]))
+    for label, figures in metrics["per_label"].items():
+        bounds = intervals["per_label"][label]
+        rows.append(row(label, str(figures["n_positive"]), figures, bounds))
+    print_table(
+        f"{title}: {metrics['n']} {metrics['split']} images of {metrics['n_patients']} patients, "
+        "[95 % interval over patients]",
+        ["", "positive", "AUROC", "AUPRC", "F1", *plain],
+        rows,
+    )
+    exact = with_interval(metrics["exact_match"], intervals["exact_match"])
+    hamming = with_interval(metrics["hamming_loss"], intervals["hamming_loss"])
+    typer.echo(f"exact match {exact}   Hamming loss {hamming}")

@@ -1,0 +1,142 @@
+"""``train-head``: stage 2."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featurecache.cli.options import CacheFile, Draws, Prompts, choose_cache
+from featurecache.cli.output import Json, number, print_json, print_metrics, progress_bar, say
+from featurecache.heads.config import HeadConfig
+
+_TRAINING = "Training"
+_DEFAULTS = HeadConfig(head="baseline")
+
+
+def train_head(
+    head: Annotated[str, typer.Option(help="baseline, concat or weighted_sum.")],
+    cache: CacheFile = Path("cache"),
+    seeds: Annotated[int, typer.Option(help="Train this many, for mean and spread.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    train_size: Annotated[
+        int | None, typer.Option(help="Train on N images; all without it.", metavar="N")
+    ] = None,
+    balance: Annotated[
+        str,
+        typer.Option(
+            help="none; subset: as many images of each label; sampling: draw them as often."
+        ),
+    ] = "none",
+    loss_weight: Annotated[
+        str, typer.Option(help="none; balanced: weigh a label's positives by their rarity.")
+    ] = "none",
+    text_control: Annotated[
+        str, typer.Option(help="real, or what can carry no meaning: permuted, random, zero.")
+    ] = "real",
+    prompts: Prompts = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder to make; runs/DATASET-MODEL-HEAD without it.", metavar="DIR"),
+    ] = None,
+    draws: Draws = 1000,
+    hidden: Annotated[
+        str, typer.Option(help="Sizes of the hidden layers.", rich_help_panel=_TRAINING)
+    ] = ",".join(map(str, _DEFAULTS.hidden)),
+    dropout: Annotated[
+        float, typer.Option(help="Dropout probability.", rich_help_panel=_TRAINING)
+    ] = _DEFAULTS.dropout,
+    noise: Annotated[
+        float, typer.Option(help="Gaussian noise on the inputs.", rich_help_panel=_TRAINING)
+    ] = _DEFAULTS.noise,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest learning rate.", rich_help_panel=_TRAINING)
+    ] = _DEFAULTS.learning_rate,
+    weight_decay: Annotated[
+        float, typer.Option(help="Weight decay.", rich_help_panel=_TRAINING)
+    ] = _DEFAULTS.weight_decay,
+    epochs: Annotated[
+        int, typer.Option(help="The most epochs.", rich_help_panel=_TRAINING)
+    ] = _DEFAULTS.epochs,
+    batch_size: Annotated[
+        int, typer.Option(help="Images a step.", rich_help_panel=_TRAINING)
+    ] = _DEFAULTS.batch_size,
+    patience: Annotated[
+        int,
+        typer.Option(
+            help="Epochs without a better validation loss to stop after.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = _DEFAULTS.patience,
+    json: Json = False,
+) -> None:
+    """Train a head on cached embeddings and measure it on the test images.
+
+    The epoch is chosen by validation loss, thresholds by validation F1; test is only measured.
+
+    Example: featurecache train-head --head weighted_sum --seeds 5
+    """
+    from featurecache.heads.experiment import run_experiment
+    from featurecache.heads.registry import head_spec
+    from featurecache.heads.saving import save_head
+    from featurecache.runs import free_folder, refuse_existing
+    from featurecache.store.reader import read_cache
+
+    head_spec(head)
+    config = HeadConfig(
+        head=head,
+        hidden=_sizes(hidden),
+        dropout=dropout,
+        noise=noise,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        epochs=epochs,
+        batch_size=batch_size,
+        patience=patience,
+        loss_weight=loss_weight,  # type: ignore[arg-type]  # HeadConfig checks its value
+        balance=balance,  # type: ignore[arg-type]
+        train_size=train_size,
+        text_control=text_control,  # type: ignore[arg-type]
+        prompts=prompts,
+        seed=seed,
+    )
+    path, chosen = choose_cache(cache)
+    say(f"cache {path}{' (the newest)' if chosen else ''}, head {head}, seed {seed}")
+    if out is not None:
+        refuse_existing(out)
+    found = read_cache(path)
+    with progress_bar(hidden=json) as bar:
+        task = bar.add_task("train", total=epochs * seeds, detail="")
+        experiment = run_experiment(
+            found,
+            config,
+            seeds=seeds,
+            draws=draws,
+            on_epoch=lambda seed, epoch: bar.update(
+                task, advance=1, detail=f"seed {seed} validation loss {epoch.val_loss:.4f}"
+            ),
+        )
+    name = f"{path.parent.name}-{path.stem}-{head}"
+    target = free_folder(Path("runs"), name) if out is None else out
+    save_head(target, found, experiment, seeds=seeds)
+    if json:
+        print_json({"run": str(target), **experiment.metrics})
+        return
+    print_metrics(f"{head} on {found.header.dataset}", experiment.metrics)
+    if seeds > 1:
+        spread = experiment.metrics["seeds"]["macro"]["auroc"]
+        typer.echo(
+            f"macro AUROC over {seeds} seeds: {number(spread['mean'], digits=4)} "
+            f"± {number(spread['sd'], digits=4)} (standard deviation)"
+        )
+    for warning in experiment.warnings:
+        say(f"warning: {warning}")
+    typer.echo(f"run: {target} (best epoch {experiment.head.best_epoch})")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: give sizes joined by commas, such as 512,256", param_hint="--hidden"
+        ) from None
