@@ -24,3 +24,24 @@ def shared_models() -> Path:
     if not root or not (Path(root) / "dinov2-small").is_dir():
         pytest.skip("no real weights: set FEATURECACHE_MODELS to a folder with dinov2-small")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP-shaped checkpoint folder with few, random weights."""
+    import published
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-clip"
+    published.write_clip(folder, published.tiny_clip_config(), seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of local models with a vision and a text encoder under their hub names."""
+    import published
+
+    root = tmp_path_factory.mktemp("models")
+    published.write_dinov2(root / "dinov2-small", seed=2)
+    published.write_bert(root / "all-MiniLM-L6-v2", seed=3)
+    return root

@@ -1,9 +1,6 @@
-"""Images of odd shapes, tiny checkpoints, and no hub."""
-
-from pathlib import Path
+"""Images of odd shapes, and no hub."""
 
 import numpy as np
-import published
 import pytest
 import torch
 from PIL import Image
@@ -49,19 +46,3 @@ def images() -> dict[str, Image.Image]:
         "rgba": Image.fromarray(noise(333, 275, 4), mode=None).convert("RGB"),
         "palette": palette.convert("RGB"),
     }
-
-
-@pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "tiny-clip"
-    published.write_clip(folder, published.tiny_clip_config(), seed=1)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_pair(tmp_path_factory) -> Path:
-    """A folder of local models with a vision and a text encoder under their hub names."""
-    root = tmp_path_factory.mktemp("models")
-    published.write_dinov2(root / "dinov2-small", seed=2)
-    published.write_bert(root / "all-MiniLM-L6-v2", seed=3)
-    return root

@@ -1,0 +1,44 @@
+# One command per task. PYTHON chooses the interpreter, 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+OLDEST ?= .venv-oldest
+BIN = $(VENV)/bin
+
+.PHONY: install test check test-oldest format clean
+
+install: $(VENV)/installed
+
+# The environment, with the exact versions of constraints.txt.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# All tests. Real films and real weights are used where FEATURECACHE_DATA and
+# FEATURECACHE_MODELS name folders that hold them.
+test: install
+	$(BIN)/pytest
+
+# Lint, format, types, and the floors of the architecture.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The encoders with the oldest transformers that pyproject.toml allows.
+test-oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/pytest tests/encoders
+
+$(OLDEST)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OLDEST)
+	grep -vE '^(transformers|huggingface_hub|tokenizers|typer)==' constraints.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt 'transformers==5.0.0' --editable '.[dev]'
+	touch $@
+
+format:
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis

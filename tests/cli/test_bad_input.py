@@ -1,0 +1,175 @@
+"""Bad input: a clear message, exit code 2, and nothing damaged."""
+
+import json
+import shutil
+
+import h5py
+import pytest
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_clip, extract_options, tmp_path_factory):
+    """A cache and a run, made once; tests work on copies."""
+    from typer.testing import CliRunner
+
+    from featurecache.cli import main
+
+    root = tmp_path_factory.mktemp("finished")
+    extract = ["extract", "--model", tiny_clip, *extract_options, "--cache", root / "cache"]
+    train = ["train-head", "--head", "concat", "--draws", 0, "--cache", root / "cache"]
+    for command in (extract, [*train, "--out", root / "run"]):
+        result = CliRunner().invoke(main, [str(part) for part in command])
+        assert result.exit_code == 0, result.stderr
+    return root
+
+
+@pytest.fixture
+def made(finished, tmp_path, run):
+    shutil.copytree(finished / "cache", tmp_path / "cache")
+    shutil.copytree(finished / "run", tmp_path / "run")
+    return tmp_path
+
+
+def refused(outcome, *words):
+    assert outcome.code == 2, (outcome.stdout, outcome.stderr)
+    assert "Traceback" not in outcome.stderr
+    for word in words:
+        assert word in outcome.stderr
+    assert outcome.stdout == ""
+    if "error: " in outcome.stderr:  # ours; the parser of options has a box of its own
+        assert len(outcome.stderr.partition("error: ")[2].strip().splitlines()) <= 2
+
+
+def test_unknown_names(run, tiny_clip, extract_options, made):
+    refused(run("extract", "--model", "xraysiglp", *extract_options), "did you mean xraysiglip")
+    refused(run("extract", "--model", tiny_clip, "--dataset", "nhi"), "did you mean nih")
+    refused(run("train-head", "--head", "concatt"), "did you mean concat")
+    refused(
+        run("train-head", "--head", "concat", "--text-control", "shuffled"),
+        "unknown text control",
+    )
+    refused(run("zero-shot", "--scoring", "softmx"), "did you mean softmax")
+    refused(run("zero-shot", "--prompts", "sings"), "did you mean signs")
+    refused(
+        run("extract", "--model", tiny_clip, *extract_options, "--prompts", "sings"),
+        "did you mean signs",
+    )
+    refused(run("extrat"), "extrat")
+
+
+def test_missing_weights_offline_name_what_would_supply_them(run, extract_options):
+    refused(
+        run("extract", "--model", "xraysiglip", *extract_options),
+        "XraySigLIP__vit-l-16-siglip-384__webli",
+        "--weights",
+        "FEATURECACHE_MODELS/xraysiglip",
+    )
+
+
+def test_a_missing_data_root_names_the_option_and_the_variable(run, tiny_clip):
+    refused(
+        run("extract", "--model", tiny_clip, "--dataset", "nih"),
+        "--data-root",
+        "FEATURECACHE_DATA",
+    )
+
+
+def test_a_csv_without_the_column_lists_what_is_there(run, tiny_clip, films):
+    refused(
+        run(
+            *("extract", "--model", tiny_clip, "--dataset", "table"),
+            *("--data-root", films / "films.csv", "--label-column", "Opacty"),
+        ),
+        "Opacty",
+        "Opacity",
+    )
+
+
+def test_an_option_of_another_data_set(run, tiny_clip, extract_options):
+    refused(run("extract", "--model", tiny_clip, *extract_options, "--subset", "viral"), "subset")
+
+
+def test_an_empty_folder(run, tiny_clip, tmp_path):
+    (tmp_path / "empty").mkdir()
+    extract = ["extract", "--model", tiny_clip, "--data-root", "empty", "--dataset"]
+    for dataset in (["folder"], ["nih"], ["kermany"], ["table", "--label-column", "Opacity"]):
+        refused(run(*extract, *dataset), "empty")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_prompts_for_a_model_that_reads_no_text(run, tiny_pair, extract_options, monkeypatch):
+    monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
+    refused(
+        run("extract", "--model", "dinov2-small", *extract_options, "--prompts", "signs"),
+        "reads no text",
+    )
+    assert run("extract", "--model", "dinov2-small", *extract_options).code == 0
+    refused(run("train-head", "--head", "concat"), "no text embeddings")
+    refused(run("zero-shot"), "no text embeddings")
+    assert run("train-head", "--head", "baseline", "--draws", 0).code == 0
+
+
+def test_no_cache_at_all(run):
+    refused(
+        run("train-head", "--head", "baseline", "--cache", "nowhere.h5"), "featurecache extract"
+    )
+    refused(run("cache", "info", "nowhere.h5"), "nowhere.h5")
+
+
+def test_broken_caches_are_refused_and_left_as_they_are(run, made, tiny_clip, extract_options):
+    cache = made / "cache/films/tiny-clip.h5"
+    whole = cache.read_bytes()
+    with h5py.File(cache, "r+") as file:
+        file.attrs["version"] = 2
+    newer = cache.read_bytes()
+    for content, words in (
+        (newer, "version 2"),
+        (whole[: len(whole) // 2], "cannot be read as HDF5"),
+        (b"not hdf5 at all", "cannot be read as HDF5"),
+        (b"", "cannot be read as HDF5"),
+    ):
+        cache.write_bytes(content)
+        for command in (
+            ["train-head", "--head", "baseline"],
+            ["zero-shot"],
+            ["cache", "verify", cache],
+            ["extract", "--model", tiny_clip, *extract_options],
+        ):
+            refused(run(*command), words)
+        assert cache.read_bytes() == content
+
+
+def test_another_encoder_on_the_same_cache_names_the_field(
+    run, made, tiny_clip, extract_options, tmp_path
+):
+    other = tmp_path / "other" / "tiny-clip"
+    shutil.copytree(tiny_clip, other)
+    config = json.loads((other / "preprocessor_config.json").read_text())
+    config["image_mean"] = [0.5, 0.5, 0.5]
+    (other / "preprocessor_config.json").write_text(json.dumps(config))
+    cache = made / "cache/films/tiny-clip.h5"
+    before = cache.read_bytes()
+    refused(run("extract", "--model", other, *extract_options), "image_mean", "another --cache")
+    assert cache.read_bytes() == before
+
+
+def test_train_size_larger_than_the_data(run, made):
+    refused(run("train-head", "--head", "baseline", "--train-size", 1000), "36 training images")
+
+
+@pytest.mark.parametrize("name", ["config.json", "head.safetensors"])
+def test_a_run_folder_with_a_missing_file(run, made, films, tiny_clip, name):
+    (made / "run" / name).unlink()
+    refused(run("predict", "run", films / "film-000.png", "--model", tiny_clip), f"lacks {name}")
+
+
+def test_an_existing_out_folder_is_not_written_over(run, made):
+    before = sorted(p.name for p in (made / "run").iterdir())
+    refused(run("train-head", "--head", "baseline", "--out", "run"), "run is there already")
+    assert sorted(p.name for p in (made / "run").iterdir()) == before
+
+
+def test_debug_shows_the_traceback(run):
+    outcome = run("--debug", "cache", "info", "nowhere.h5")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.stderr
