@@ -1,8 +1,8 @@
 """Files and folders that are there and whole, or not there at all."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +24,9 @@ def new_file(target: Path) -> Iterator[Path]:
     The bytes reach the disk before the name does, so that a power cut leaves the old file or the
     new one. When the body raises, ``target`` is as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = _beside(target)
+    temporary.touch(exist_ok=False)
     try:
-        # mkstemp makes private files; a cache or a run is as readable as any new file would be.
-        temporary.chmod(0o666 & ~_umask())
         yield temporary
         sync(temporary)
         temporary.replace(target)
@@ -46,10 +42,9 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: ``target`` is there already; nothing is overwritten.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    temporary = _beside(target)
+    temporary.mkdir()
     try:
-        temporary.chmod(0o777 & ~_umask())
         yield temporary
         for path in sorted(temporary.rglob("*")):
             sync(path)
@@ -62,8 +57,9 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _umask() -> int:
-    # The process's umask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(target: Path) -> Path:
+    # Not tempfile: what it makes is private, whereas a cache or a run is as readable as any new
+    # file; and to mend that one must know the umask, which can be read only by changing it for
+    # every thread.
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")

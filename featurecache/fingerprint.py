@@ -21,7 +21,7 @@ def canonical_json(value: Any) -> str:
 
 def fingerprint(description: Mapping[str, Any]) -> str:
     """The sha256, in hex, of a description's canonical JSON."""
-    return hashlib.sha256(canonical_json(description).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(dict(description)).encode()).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:
@@ -31,11 +31,22 @@ def sha256_of_file(path: Path) -> str:
 
 
 def first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """Where two descriptions part, as ``field: old against new``; None when they are equal."""
+    """Where two descriptions part, as ``field: old against new``; None when they are equal.
+
+    Equal means the same canonical JSON, so that two descriptions differ exactly when their
+    fingerprints do: a tuple equals a list, and a field that is missing is not one that is None.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
             inner = f"{path}.{key}" if path else str(key)
-            if found := first_difference(old.get(key), new.get(key), inner):
+            if key not in new:
+                return f"{inner}: {old[key]!r} against nothing"
+            if key not in old:
+                return f"{inner}: nothing against {new[key]!r}"
+            if found := first_difference(old[key], new[key], inner):
                 return found
         return None
-    return None if old == new else f"{path}: {old!r} against {new!r}"
+    mappings = isinstance(old, Mapping) or isinstance(new, Mapping)
+    if not mappings and canonical_json(old) == canonical_json(new):
+        return None
+    return f"{path}: {old!r} against {new!r}"

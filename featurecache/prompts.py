@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PLACEHOLDER = "{pathology}"
+_BRACES = re.compile("[{}]")
 
 PHRASES: Mapping[str, str] = MappingProxyType(
     {
@@ -61,22 +62,33 @@ class PromptSet:
         for template in (*self.templates, *self.negatives):
             if not template.strip():
                 raise PromptError(f"prompt set {self.name!r} has an empty template")
+            if _BRACES.search(template.replace(PLACEHOLDER, "")):
+                raise PromptError(
+                    f"prompt set {self.name!r}: template {template!r} has braces around something "
+                    f"else than {PLACEHOLDER}, which would be encoded as they stand"
+                )
         for template in self.templates:
             if PLACEHOLDER not in template:
                 raise PromptError(
                     f"prompt set {self.name!r}: template {template!r} lacks {PLACEHOLDER}, "
                     "so that every label would get the same text"
                 )
-        self._check_lengths("prompts", self.prompts, len(self.templates))
-        self._check_lengths("negative_prompts", self.negative_prompts, len(self.negatives))
+        self._check_given("prompts", self.prompts, len(self.templates))
+        self._check_given("negative_prompts", self.negative_prompts, len(self.negatives))
 
-    def _check_lengths(self, what: str, given: Mapping[str, tuple[str, ...]], count: int) -> None:
+    def _check_given(self, what: str, given: Mapping[str, tuple[str, ...]], count: int) -> None:
         for label, prompts in given.items():
-            if len(prompts) != count or not all(prompt.strip() for prompt in prompts):
+            if len(prompts) != count:
                 raise PromptError(
                     f"prompt set {self.name!r}: {what} of {label!r} must hold {count} texts, "
                     f"as many as there are templates; found {len(prompts)}"
                 )
+            for prompt in prompts:
+                if not prompt.strip() or _BRACES.search(prompt):
+                    raise PromptError(
+                        f"prompt set {self.name!r}: {what} of {label!r} hold {prompt!r}; they are "
+                        "used as they stand, so write whole texts without braces"
+                    )
 
     def phrase(self, label: str) -> str:
         """A label as it is written in a sentence."""
@@ -161,13 +173,25 @@ def load_prompts(name_or_file: str) -> PromptSet:
     if path.suffix.lower() not in (".json", ".toml"):
         raise UnknownNameError("prompt set", name_or_file, [*PROMPT_SETS, "FILE.json", "FILE.toml"])
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin it with a mark
+        if path.suffix.lower() == ".json":
+            content = json.loads(text, object_pairs_hook=_each_key_once)
+        else:
+            content = tomllib.loads(text)
     except OSError as error:
         raise PromptError(f"prompt file {path}: {error.strerror}") from error
     except ValueError as error:  # JSON, TOML and UTF-8 errors are all ValueErrors
         raise PromptError(f"prompt file {path} cannot be parsed: {error}") from error
     return _from_content(content, path)
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # The json module keeps the last of two equal keys and says nothing; tomllib refuses them.
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} is there more than once")
+    return content
 
 
 def _from_content(content: Any, path: Path) -> PromptSet:
@@ -230,8 +254,11 @@ def ensemble(embeddings: "NDArray[np.floating[Any]]") -> "NDArray[np.float32]":
     """
     import numpy as np
 
-    unit = _unit(np.asarray(embeddings, dtype=np.float64))
-    result: NDArray[np.float32] = _unit(unit.mean(axis=1)).astype(np.float32)
+    mean = _unit(np.asarray(embeddings, dtype=np.float64)).mean(axis=1)
+    # Vectors that cancel leave a rounding error, seldom a zero.
+    if (np.linalg.norm(mean, axis=-1) < 1e-6).any():
+        raise ValueError("the prompts of a label cancel out: their mean has no direction")
+    result: NDArray[np.float32] = _unit(mean).astype(np.float32)
     return result
 
 

@@ -114,7 +114,19 @@ def write_predictions(
     """Write ``predictions.csv``; an unknown truth is left empty.
 
     All arrays have one row per image, ``truth`` and ``probability`` one column per label.
+
+    Raises:
+        ValueError: the shapes do not fit each other, or a probability is not a finite number.
     """
+    shape = (len(ids), len(label_names))
+    if not (truth.shape == probability.shape == shape and len(patients) == len(splits) == len(ids)):
+        raise ValueError(
+            f"{len(ids)} ids, {len(patients)} patients, {len(splits)} splits and "
+            f"{len(label_names)} labels against truth {truth.shape}, probability "
+            f"{probability.shape}"
+        )
+    if not np.isfinite(probability).all():
+        raise ValueError("a probability is NaN or infinite")
     header = ["id", "patient", "split"]
     for name in label_names:
         header += [f"{name} truth", f"{name} probability"]

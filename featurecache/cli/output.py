@@ -109,4 +109,10 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
     )
     exact = with_interval(metrics["exact_match"], intervals["exact_match"])
     hamming = with_interval(metrics["hamming_loss"], intervals["hamming_loss"])
+    half = metrics["at_half"]
     typer.echo(f"exact match {exact}   Hamming loss {hamming}")
+    typer.echo(
+        f"at a threshold of 0.5 for all labels: macro F1 {number(half['macro']['f1'])}, "
+        f"micro F1 {number(half['micro']['f1'])}, exact match {number(half['exact_match'])}, "
+        f"Hamming loss {number(half['hamming_loss'])}"
+    )

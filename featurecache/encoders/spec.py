@@ -25,6 +25,8 @@ class EncoderSpec:
         gated: the hub asks users to accept terms before the download.
         extra: the pip extra that it needs, or None.
         licence: of the weights.
+        exposed_to: data sets (names in the data set registry) that its training may have seen, so
+            that scores on them are not those of unseen films.
         note: what a user should know before trusting a number.
     """
 
@@ -38,6 +40,7 @@ class EncoderSpec:
     gated: bool
     extra: str | None
     licence: str
+    exposed_to: tuple[str, ...]
     note: str
 
 
@@ -50,6 +53,7 @@ def _dual(
     licence: str,
     note: str,
     gated: bool = False,
+    exposed_to: tuple[str, ...] = (),
 ) -> EncoderSpec:
     return EncoderSpec(
         name=name,
@@ -62,6 +66,7 @@ def _dual(
         gated=gated,
         extra=None,
         licence=licence,
+        exposed_to=exposed_to,
         note=note,
     )
 
@@ -91,6 +96,7 @@ _ALL = (
         dim=1024,
         pixels=512,
         licence="CC-BY-NC-4.0",
+        exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
     _dual(
@@ -99,6 +105,7 @@ _ALL = (
         dim=768,
         pixels=512,
         licence="CC-BY-NC-4.0",
+        exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
     _dual(
@@ -107,6 +114,7 @@ _ALL = (
         dim=768,
         pixels=224,
         licence="CC-BY-NC-4.0",
+        exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
     _dual(
@@ -137,6 +145,7 @@ _ALL = (
         gated=False,
         extra=None,
         licence="MIT",
+        exposed_to=(),
         note="MedCLIP-ViT; published prompts were drawn unseeded, so its logits do not repeat",
     ),
     EncoderSpec(
@@ -150,6 +159,7 @@ _ALL = (
         gated=False,
         extra=None,
         licence="MIT (MSRLA in older revisions)",
+        exposed_to=("nih",),
         note="images only; possible NIH exposure: pre-trained on ChestX-ray14 among others",
     ),
     EncoderSpec(
@@ -163,6 +173,7 @@ _ALL = (
         gated=False,
         extra=None,
         licence="Apache-2.0",
+        exposed_to=(),
         note="images only; general images",
     ),
     EncoderSpec(
@@ -176,6 +187,7 @@ _ALL = (
         gated=False,
         extra=None,
         licence="Apache-2.0",
+        exposed_to=(),
         note="texts only; general English",
     ),
     EncoderSpec(
@@ -189,6 +201,7 @@ _ALL = (
         gated=False,
         extra=None,
         licence="Apache-2.0",
+        exposed_to=(),
         note="two unaligned encoders: heads work, zero-shot and retrieval by text do not",
     ),
     EncoderSpec(
@@ -202,9 +215,25 @@ _ALL = (
         gated=False,
         extra="open-clip",
         licence="MIT",
+        exposed_to=(),
         note="figures of PubMed Central papers; runs through open_clip",
     ),
 )
 
 SPECS: Mapping[str, EncoderSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
 """Every registered encoder by name; further ones load as ``hf:ORG/NAME`` or from a folder."""
+
+
+def may_have_seen(model: str, dataset: str) -> bool:
+    """Whether a model's training may have seen a data set; False where nothing is known.
+
+    Args:
+        model: registry name, or ``hf:ID`` of a registered encoder.
+        dataset: name in the data set registry.
+    """
+    hub_id = model.removeprefix("hf:").partition("@")[0]
+    return any(
+        dataset in spec.exposed_to
+        for spec in SPECS.values()
+        if model == spec.name or hub_id in spec.hub_ids
+    )

@@ -14,7 +14,8 @@ class Concat(nn.Module):
     As in "squeezing every drop out of CLIP features", with one mend: t is the same for every
     image, so a batch norm on its branch would see a batch of equal rows, return its own bias
     whatever the text, and explode in evaluation, where its running variance is nearly zero. The
-    text branch is therefore evaluated once a step, on its single row, with a layer norm.
+    text branch is therefore evaluated once a step, on its single row, with a layer norm; and the
+    classifier's first layer has no batch norm, which would subtract the text again.
     """
 
     text: Tensor
@@ -25,7 +26,12 @@ class Concat(nn.Module):
         first, *rest = config.hidden
         self.register_buffer("text", text.reshape(1, -1).clone())
         self.scaling = InputScaling(dim, noise=config.noise)
-        self.image_branch = hidden_layers(dim, [first], dropout=config.dropout)
+        self.image_branch = nn.Sequential(
+            nn.Linear(dim, first, bias=False),
+            nn.BatchNorm1d(first),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+        )
         self.text_branch = nn.Sequential(
             nn.Linear(text.numel(), first),
             nn.LayerNorm(first),

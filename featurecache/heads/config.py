@@ -1,5 +1,6 @@
 """Everything that decides how a head is trained, in one frozen dataclass."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -29,7 +30,7 @@ class HeadConfig:
         train_size: train on this many rows; None for all.
         text_control: real text, or text that can carry no meaning (see ``text.py``).
         prompts: the prompt set in the cache; None for the only one.
-        seed: of initial weights, dropout, noise, order, and the choice of rows.
+        seed: 0 or more; of initial weights, dropout, noise, order, and the choice of rows.
     """
 
     head: str
@@ -62,12 +63,13 @@ class HeadConfig:
             raise UsageError(f"hidden layers {self.hidden}: their sizes must not increase")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout {self.dropout}: must be at least 0 and below 1")
+        # Written so that NaN, of which every comparison is false, is refused too.
         for name in ("noise", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} {getattr(self, name)}: must not be negative")
-        if self.learning_rate <= 0:
-            raise UsageError(f"learning rate {self.learning_rate}: must be positive")
-        for name, least in (("epochs", 1), ("batch_size", 2), ("patience", 1)):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} {getattr(self, name)}: must be finite and not negative")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"learning rate {self.learning_rate}: must be finite and positive")
+        for name, least in (("epochs", 1), ("batch_size", 2), ("patience", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} {getattr(self, name)}: must be at least {least}")
         if self.train_size is not None and self.train_size < 2:

@@ -17,7 +17,7 @@ from featurecache.heads.training import (
     predict_probabilities,
     train_head,
 )
-from featurecache.scoring.cached import scored_rows, split_warnings
+from featurecache.scoring.cached import reading_warnings, scored_rows
 from featurecache.scoring.evaluation import evaluate
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
@@ -96,7 +96,7 @@ def run_experiment(
     metrics = documents[0]
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
-    warnings = tuple(_warnings(cache, first))
+    warnings = tuple(_warnings(cache, [head for head, _ in heads]))
     metrics["warnings"] = list(warnings)
     return Experiment(first, text, probability, metrics, warnings)
 
@@ -131,16 +131,24 @@ def _learned(cache: Cache, head: TrainedHead) -> NDArray[np.bool_]:
     return learned
 
 
-def _warnings(cache: Cache, head: TrainedHead) -> list[str]:
-    warnings = split_warnings(cache)
-    learned = cache.labels.values[head.train_rows]
+def _warnings(cache: Cache, heads: Sequence[TrainedHead]) -> list[str]:
+    warnings = reading_warnings(cache)
+
+    def with_seeds(concerned: Sequence[TrainedHead]) -> str:
+        if len(concerned) == len(heads):
+            return ""
+        return f" with seed {', '.join(str(head.config.seed) for head in concerned)}"
+
     for column, name in enumerate(cache.labels.names):
+        truth = cache.labels.values[:, column]
         for value, what in ((1, "positives"), (0, "negatives")):
-            if not (learned[:, column] == value).any():
-                warnings.append(f"{name} has no {what} in training: its figures are null")
-    if head.best_epoch == head.config.epochs:
+            if lacking := [head for head in heads if not (truth[head.train_rows] == value).any()]:
+                warnings.append(
+                    f"{name} has no {what} in training{with_seeds(lacking)}: its figures are null"
+                )
+    if unfinished := [head for head in heads if head.best_epoch == head.config.epochs]:
         warnings.append(
-            f"validation loss was still falling at the last epoch ({head.config.epochs}): "
-            "give more with --epochs"
+            f"validation loss was still falling at the last epoch ({heads[0].config.epochs})"
+            f"{with_seeds(unfinished)}: give more with --epochs"
         )
     return warnings

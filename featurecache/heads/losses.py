@@ -16,11 +16,12 @@ def masked_bce(logits: Tensor, targets: Tensor, *, positive_weight: Tensor | Non
         A scalar; 0 where nothing is known.
     """
     known = targets >= 0
-    loss = nn.functional.binary_cross_entropy_with_logits(
-        logits, targets.clamp(min=0), pos_weight=positive_weight, reduction="none"
+    weight = None if positive_weight is None else positive_weight.expand_as(targets)[known]
+    # Selected, not multiplied by 0: an infinite logit at an unknown label would become NaN.
+    total = nn.functional.binary_cross_entropy_with_logits(
+        logits[known], targets[known], pos_weight=weight, reduction="sum"
     )
-    # torch.where, not a product: an infinite loss at an unknown label must not become NaN.
-    return torch.where(known, loss, 0.0).sum() / known.sum().clamp(min=1)
+    return total / known.sum().clamp(min=1)
 
 
 def balanced_positive_weight(targets: Tensor) -> Tensor:

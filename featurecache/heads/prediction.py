@@ -1,6 +1,6 @@
 """A trained head on new images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ def library_difference(head: SavedHead, encoder: "Encoder") -> str | None:
             field.
     """
     trained, present = dict(head.description), dict(encoder.image_description)
-    libraries = first_difference(trained.pop("libraries", None), present.pop("libraries", None))
+    libraries = first_difference(trained.pop("libraries", {}), present.pop("libraries", {}))
     if difference := first_difference(trained, present):
         raise RunError(
             f"the head in {head.path} was trained on embeddings of another encoder "
@@ -57,18 +57,34 @@ def predict_images(head: SavedHead, encoder: "Encoder", paths: Sequence[Path]) -
     """
     library_difference(head, encoder)
     predictions: dict[Path, Prediction] = {}
+    different = list(dict.fromkeys(paths))
+    for start in range(0, len(different), BATCH_SIZE):
+        for prediction in _predict_batch(head, encoder, different[start : start + BATCH_SIZE]):
+            predictions[prediction.path] = prediction
+    return [predictions[path] for path in paths]
+
+
+def _predict_batch(
+    head: SavedHead, encoder: "Encoder", paths: Sequence[Path]
+) -> Iterator[Prediction]:
     pixels: dict[Path, NDArray[np.float32]] = {}
     for path in paths:
         try:
             pixels[path] = encoder.preprocess(read_image(path))
         except ImageError as error:
-            predictions[path] = Prediction(path, None, str(error))
-    usable = list(pixels)
-    for start in range(0, len(usable), BATCH_SIZE):
-        batch = usable[start : start + BATCH_SIZE]
-        embedding = encoder.encode_images(np.stack([pixels[path] for path in batch]))
-        # Through float16 as a cache would store it, so that a cached image predicts the same.
-        probability = predict_probabilities(head.module, embedding.astype(np.float16))
-        for path, row in zip(batch, probability, strict=True):
-            predictions[path] = Prediction(path, row, None)
-    return [predictions[path] for path in paths]
+            yield Prediction(path, None, str(error))
+    if not pixels:
+        return
+    embedding = encoder.encode_images(np.stack(list(pixels.values())))
+    # Through float16 as a cache would store it, so that a cached image predicts the same; what a
+    # cache would refuse is refused here.
+    with np.errstate(over="ignore"):
+        half = embedding.astype(np.float16)
+    usable = np.logical_and(np.isfinite(half).all(axis=1), half.any(axis=1))
+    probability = predict_probabilities(head.module, half)
+    for path, row, is_usable in zip(pixels, probability, usable, strict=True):
+        if is_usable:
+            yield Prediction(path, row, None)
+        else:
+            reason = f"{path}: its embedding is not finite in float16, or is all zero"
+            yield Prediction(path, None, reason)

@@ -39,11 +39,16 @@ def balanced_subset(
         The chosen rows in ascending order.
 
     Raises:
-        UsageError: fewer than ``size`` rows are in any group.
+        UsageError: fewer than ``size`` rows are in any group, or none is.
     """
     groups = _groups(labels[rows])
     groups = groups[:, groups.any(axis=0)]
     usable = int(groups.any(axis=1).sum())
+    if usable == 0:
+        raise UsageError(
+            "--balance subset found no training image with a positive label or with all labels "
+            "negative: give labels, or train without --balance"
+        )
     wanted = size
     if wanted is None:
         wanted = min(usable, int(np.median(groups.sum(axis=0))) * groups.shape[1])

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurecache.errors import RunError
+from featurecache.errors import RunError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import Experiment
 from featurecache.heads.registry import head_spec
@@ -108,10 +108,11 @@ def read_head(folder: Path) -> SavedHead:
             labels=labels,
             thresholds=tuple(float(config["thresholds"][name]) for name in labels),
             model=str(config["cache"]["model"]),
-            description=config["cache"]["spec"],
+            description=dict(config["cache"]["spec"]),
             dim=dim,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    # UsageError: a head or a setting that this featurecache does not know.
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise RunError(
             f"run folder {folder} contradicts itself ({error}): restore it, or train the head again"
         ) from error

@@ -72,21 +72,30 @@ def train_head(
     the arguments.
 
     Raises:
-        UsageError: too few rows, no validation rows, or a setting that the data cannot meet.
+        UsageError: too few rows, no known label in training or validation rows, or a setting that
+            the head or the data cannot meet.
         UnknownNameError: there is no such head.
     """
     spec = head_spec(config.head)
-    if len(data.val) == 0:
-        raise UsageError(
-            "there are no validation images to stop by: give some images the split 'val'"
-        )
     rows = training_rows(data, config)
+    # Without known labels every loss is 0, and the first epoch would pass for the best one.
+    for split, within in (("train", rows), ("val", data.val)):
+        if not (data.labels[within] >= 0).any():
+            raise UsageError(
+                f"no image of split {split!r} has a known label: a head learns from 'train' and "
+                "stops by 'val', so give both some labelled images"
+            )
     text = None
     if spec.uses_text:
         if data.text is None:
             raise UsageError(f"head {config.head!r} needs text embeddings, and there are none")
         chosen = controlled_text(data.text, config.text_control, seed=config.seed)
         text = torch.from_numpy(mega_vector(chosen))
+    elif config.text_control != "real":
+        raise UsageError(
+            f"head {config.head!r} uses no text, so --text-control {config.text_control} would "
+            "change nothing: leave it out, or choose a head that uses text"
+        )
     # Seeding inside a fork leaves the caller's own random numbers as they were.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -149,7 +158,7 @@ def _fit(
     history: list[Epoch] = []
     for epoch in range(1, config.epochs + 1):
         module.train()
-        total = 0.0
+        total, seen = 0.0, 0
         rate = float(schedule.get_last_lr()[0])
         for batch in _batches(data.labels[rows], config, epoch):
             loss = masked_bce(module(x[batch]), y[batch], positive_weight=weight)
@@ -158,8 +167,9 @@ def _fit(
             optimizer.step()
             schedule.step()
             total += loss.item() * len(batch)
+            seen += len(batch)
         val_loss = _loss(module, x_val, y_val, weight)
-        history.append(Epoch(epoch, rate, total / len(rows), val_loss))
+        history.append(Epoch(epoch, rate, total / seen, val_loss))
         if on_epoch is not None:
             on_epoch(history[-1])
         if val_loss < best_loss:

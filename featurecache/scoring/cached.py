@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.encoders.spec import may_have_seen
 from featurecache.errors import CacheError
 from featurecache.runs import new_run, write_config, write_json, write_predictions
 from featurecache.scoring.evaluation import ScoredRows, evaluate
@@ -61,12 +62,12 @@ def zero_shot(
         bias=text.bias,
         has_negatives=text.negative is not None,
         n_labels=len(cache.labels.names),
-        exclusive=bool((cache.labels.values.sum(axis=1) == 1).all()),
+        exclusive=_exclusive(cache.labels.values),
     )
     scores = _score(cache, text, how)
     rows = scored_rows(cache, train=np.empty(0, dtype=np.intp))
     metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, draws=draws)
-    metrics["warnings"] = split_warnings(cache)
+    metrics["warnings"] = reading_warnings(cache)
     return ZeroShot(text, how, scores, metrics)
 
 
@@ -136,9 +137,15 @@ def predicted_rows(cache: Cache, probability: NDArray[np.float64]) -> dict[str, 
     }
 
 
-def split_warnings(cache: Cache) -> list[str]:
-    """What a reader of figures has to know of the cache's splits."""
+def reading_warnings(cache: Cache) -> list[str]:
+    """What a reader of figures has to know of the cache they come from."""
     warnings = []
+    if may_have_seen(cache.header.model, cache.header.dataset):
+        warnings.append(
+            f"possible {cache.header.dataset.upper()} exposure: the training of "
+            f"{cache.header.model} may have seen this data set, so the figures may not be those "
+            "of unseen films"
+        )
     if cache.header.image_level_split:
         warnings.append(
             "the split is by image: one patient may be in training and test, so the figures are "
@@ -147,6 +154,11 @@ def split_warnings(cache: Cache) -> list[str]:
     if len(cache.rows("test")) == 0:
         warnings.append("there are no test images: the figures are those of the validation images")
     return warnings
+
+
+def _exclusive(labels: NDArray[np.int8]) -> bool:
+    """Whether exactly one label holds for each image, with nothing unknown."""
+    return bool((labels != UNKNOWN).all() and ((labels == 1).sum(axis=1) == 1).all())
 
 
 def _score(cache: Cache, text: TextSet, scoring: Scoring) -> Scores:

@@ -63,9 +63,13 @@ def evaluate(
         seed: of the draws.
 
     Raises:
-        UsageError: no label was learned.
+        UsageError: no label was learned, or there are neither test nor validation rows.
     """
     split, scored = ("test", rows.test) if len(rows.test) else ("val", rows.val)
+    if len(scored) == 0:
+        raise UsageError(
+            "there are neither test nor validation images to score: give some the split 'test'"
+        )
     chosen = np.full(len(rows.label_names), np.nan)
     if split == "test" and len(rows.val):
         chosen = best_f1_thresholds(rows.truth[rows.val], probability[rows.val])
@@ -140,7 +144,8 @@ def _view_only(
     rows: ScoredRows, scored: NDArray[np.intp], *, split: str, draws: int, seed: int
 ) -> dict[str, Any] | None:
     """What the view position alone would score; None where views or training rows are missing."""
-    if len(rows.train) == 0 or not rows.view[scored].any() or not rows.view[rows.train].any():
+    known = rows.view != ""
+    if not known[scored].any() or not known[rows.train].any():
         return None
     probability = np.zeros(rows.truth.shape)
     probability[scored] = np.nan_to_num(

@@ -1,0 +1,129 @@
+"""Toy caches, written and read by the store itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from featurecache.heads.training import HeadData
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.reader import Cache, read_cache
+from featurecache.store.writer import write_cache
+
+SPLITS = ("train", "val", "test")
+DESCRIPTION = {
+    "checkpoint": "0123",
+    "preprocessing": {"size": 8},
+    "precision": "fp32",
+    "libraries": {"torch": "2.6"},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    # Two threads on a busy machine spend their time waiting for each other.
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def text_set(ensemble: np.ndarray, labels: tuple[str, ...], *, name: str = "toy") -> TextSet:
+    """A prompt set of one prompt a label, of unaligned texts."""
+    prompts = tuple((f"signs of {label}",) for label in labels)
+    texts = TextEmbeddings(prompts, ensemble[:, np.newaxis].astype(np.float32), ensemble)
+    return TextSet(
+        name, f"fingerprint of {name}", ("signs of {}",), labels, texts, None, False, None, None
+    )
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Cache]:
+    """A function that writes a cache of given arrays and reads it back.
+
+    Without a patient, each image is of a patient of its own.
+    """
+
+    def write(
+        embedding: np.ndarray,
+        labels: np.ndarray,
+        split: np.ndarray,
+        *,
+        names: tuple[str, ...],
+        patient: np.ndarray | None = None,
+        view: np.ndarray | None = None,
+        texts: tuple[TextSet, ...] = (),
+        image_level_split: bool = False,
+        file: str = "toy.h5",
+    ) -> Cache:
+        n, dim = embedding.shape
+        ids = np.array([f"image {row:05d}.png" for row in range(n)])
+        half = embedding.astype(np.float16)
+        write_cache(
+            tmp_path / file,
+            header=Header("toy-encoder", "toy", (), image_level_split, DESCRIPTION),
+            images=ImageTable(
+                id=ids,
+                sha256=np.full(n, "00"),
+                patient=ids if patient is None else patient,
+                split=split,
+                view=np.full(n, "") if view is None else view,
+                size=np.ones(n, dtype=np.int64),
+                mtime_ns=np.ones(n, dtype=np.int64),
+            ),
+            dim=dim,
+            embedding=lambda start, stop: half[start:stop],
+            labels=Labels(names, labels.astype(np.int8)),
+            texts={text.name: text for text in texts},
+            failures={},
+        )
+        return read_cache(tmp_path / file)
+
+    return write
+
+
+@pytest.fixture
+def problem() -> dict[str, np.ndarray]:
+    """300 images of 150 patients with three findings that the embedding tells in part.
+
+    Mass is told well, Effusion less, Nodule hardly. AP films are taken of the ill.
+    """
+    rng = np.random.default_rng(3)
+    embedding = rng.normal(size=(300, 12))
+    clarity = np.array([4.0, 1.5, 0.3])
+    logits = clarity * (embedding @ np.linalg.qr(rng.normal(size=(12, 12)))[0][:, :3])
+    labels = (rng.random((300, 3)) < 1 / (1 + np.exp(-logits))).astype(np.int8)
+    labels[rng.random(labels.shape) < 0.05] = -1
+    ill = (labels == 1).sum(axis=1) >= 2
+    return {
+        "embedding": embedding,
+        "labels": labels,
+        "split": np.repeat(SPLITS, [160, 60, 80]),
+        "patient": np.array([f"patient {row // 2}" for row in range(300)]),
+        "view": np.where(rng.random(300) < np.where(ill, 0.8, 0.2), "AP", "PA"),
+        "text": rng.normal(size=(3, 10)).astype(np.float32),
+    }
+
+
+NAMES = ("Mass", "Effusion", "Nodule")
+
+
+@pytest.fixture
+def cache(write: Callable[..., Cache], problem: dict[str, np.ndarray]) -> Cache:
+    """The problem as a cache with one prompt set."""
+    arrays = {name: problem[name] for name in ("embedding", "labels", "split", "patient", "view")}
+    return write(**arrays, names=NAMES, texts=(text_set(problem["text"], NAMES),))
+
+
+@pytest.fixture
+def data(problem: dict[str, np.ndarray]) -> HeadData:
+    """The problem as what a head is trained on."""
+    return HeadData(
+        embedding=problem["embedding"].astype(np.float16),
+        labels=problem["labels"],
+        train=np.flatnonzero(problem["split"] == "train"),
+        val=np.flatnonzero(problem["split"] == "val"),
+        text=problem["text"],
+    )

@@ -1,0 +1,192 @@
+"""Each head's logits against its formula in numpy, and what text can and cannot do to them."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from featurecache.errors import UnknownNameError
+from featurecache.heads.config import HeadConfig
+from featurecache.heads.losses import masked_bce
+from featurecache.heads.registry import HEADS, head_spec
+
+DIM, LABELS, TEXT = 7, 3, 12
+EPSILON = 1e-5  # torch's default in batch norm and layer norm
+
+
+def build(head, *, hidden=(6, 5), text=None, dropout=0.0, seed=0):
+    """A head in double precision whose every weight and statistic is drawn, none left at 0 or 1."""
+    config = HeadConfig(head=head, hidden=hidden, dropout=dropout, noise=0.0)
+    torch.manual_seed(seed)
+    mega = torch.randn(TEXT) if text is None else text
+    module = head_spec(head).build(DIM, LABELS, mega if HEADS[head].uses_text else None, config)
+    module.double()
+    for name, tensor in module.state_dict().items():
+        if name.endswith(("running_var", "deviation")):
+            tensor.uniform_(0.5, 2)
+        elif tensor.is_floating_point() and name != "text":
+            tensor.normal_()
+    return module
+
+
+def images(rows=16, seed=9):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(rows, DIM)))
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def scaled(state, x):
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return (unit - state["scaling.mean"]) / state["scaling.deviation"]
+
+
+def batch_norm(state, name, x):
+    normed = (x - state[f"{name}.running_mean"]) / np.sqrt(state[f"{name}.running_var"] + EPSILON)
+    return normed * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def layer_norm(state, name, x):
+    normed = (x - x.mean()) / np.sqrt(x.var() + EPSILON)
+    return normed * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def hidden(state, x, layers):
+    x = relu(x @ state["hidden.0.weight"].T + state["hidden.0.bias"])
+    for layer in range(1, layers):
+        # Four modules a layer, three in the first.
+        linear, norm = f"hidden.{4 * layer - 1}", f"hidden.{4 * layer}"
+        x = relu(batch_norm(state, norm, x @ state[f"{linear}.weight"].T))
+    return x
+
+
+def output(state, x):
+    return x @ state["output.weight"].T + state["output.bias"]
+
+
+def by_hand(head, state, x, layers):
+    x = scaled(state, x)
+    if head == "baseline":
+        return output(state, hidden(state, x, layers))
+    t = state["text"][0]
+    if head == "weighted_sum":
+        projected = relu(state["projection.0.weight"] @ t + state["projection.0.bias"])
+        mixed = state["image_weight"] * x + state["prompt_weight"] * projected
+        return output(state, hidden(state, mixed, layers))
+    image = relu(batch_norm(state, "image_branch.1", x @ state["image_branch.0.weight"].T))
+    text = state["text_branch.0.weight"] @ t + state["text_branch.0.bias"]
+    text = relu(layer_norm(state, "text_branch.1", text))
+    joined = np.concatenate([image, np.tile(text, (len(image), 1))], axis=1)
+    # The first size is that of the branches; a lone one serves the classifier too.
+    return output(state, hidden(state, joined, max(1, layers - 1)))
+
+
+@pytest.mark.parametrize("sizes", [(6,), (6, 5), (8, 6, 4)])
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_the_logits_are_those_of_the_formula(head, sizes):
+    module = build(head, hidden=sizes).eval()
+    state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    expected = by_hand(head, state, images().numpy(), len(sizes))
+    found = module(images()).detach().numpy()
+    assert found.shape == (16, LABELS)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_evaluated_logits_depend_on_the_image_alone(head):
+    module = build(head, dropout=0.5).eval()
+    together = module(images())
+    alone = torch.cat([module(row[np.newaxis]) for row in images()])
+    torch.testing.assert_close(alone, together)
+
+
+@pytest.mark.parametrize("head", ["concat", "weighted_sum"])
+def test_other_text_gives_other_logits_in_training(head):
+    module = build(head).train()
+    before = module(images())
+    module.text.copy_(torch.randn(1, TEXT, generator=torch.Generator().manual_seed(5)))
+    change = (module(images()) - before).abs().mean()
+    assert change > 0.1 * before.std()
+
+
+def test_batch_norm_on_the_text_branch_would_hide_the_text():
+    # The unmended head of the article, of the same weights: one text row for every image.
+    unmended = build("concat").train()
+    linear, _, *rest = unmended.text_branch
+    branch = nn.Sequential(linear, nn.BatchNorm1d(6, dtype=torch.float64), *rest).train()
+    texts = [torch.randn(1, TEXT, dtype=torch.float64) for _ in range(2)]
+    first, second = (branch(text.expand(16, -1)) for text in texts)
+    assert (first - second).abs().max() < 1e-10
+    first, second = (unmended.text_branch(text) for text in texts)
+    assert (first - second).abs().max() > 0.1
+
+
+def test_batch_norm_after_the_fusion_would_hide_the_text():
+    mended = build("concat").train()
+    linear, *rest = mended.hidden
+    unmended = copy.deepcopy(mended)
+    unmended.hidden = nn.Sequential(linear, nn.BatchNorm1d(5, dtype=torch.float64), *rest).train()
+    for module, least, most in ((mended, 0.1, np.inf), (unmended, 0, 1e-10)):
+        before = module(images())
+        module.text.neg_()
+        assert least <= (module(images()) - before).abs().mean() <= most
+
+
+@pytest.mark.parametrize("head", ["concat", "weighted_sum"])
+def test_every_weight_learns(head):
+    module = build(head).train()
+    targets = (torch.rand(16, LABELS, generator=torch.Generator().manual_seed(1)) < 0.5).double()
+    masked_bce(module(images()), targets).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad.abs().max() > 1e-6, name
+
+
+def test_the_text_branch_is_the_same_in_training_and_evaluation():
+    module = build("concat")
+    trained = module.train().text_branch(module.text)
+    assert torch.equal(module.eval().text_branch(module.text), trained)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_weighted_sum_is_a_baseline_with_another_first_layer(mode):
+    # W (w_img x + w_prompt relu(P t)) + b = (W w_img) x + (b + W w_prompt relu(P t))
+    head, baseline = build("weighted_sum"), build("baseline", seed=1)
+    state = head.state_dict()
+    w = state["hidden.0.weight"]
+    shift = state["prompt_weight"] * torch.relu(
+        state["projection.0.weight"] @ state["text"][0] + state["projection.0.bias"]
+    )
+    changed = {name: tensor for name, tensor in state.items() if name in baseline.state_dict()}
+    changed["hidden.0.weight"] = w * state["image_weight"]
+    changed["hidden.0.bias"] = state["hidden.0.bias"] + w @ shift
+    baseline.load_state_dict(changed)
+    head.train(mode == "train")
+    baseline.train(mode == "train")
+    torch.testing.assert_close(baseline(images()), head(images()))
+
+
+def test_weighted_sum_starts_with_image_and_prompt_weighing_the_same():
+    config = HeadConfig(head="weighted_sum", hidden=(4,))
+    module = head_spec("weighted_sum").build(DIM, LABELS, torch.randn(TEXT), config)
+    assert module.image_weight.tolist() == module.prompt_weight.tolist() == [1] * DIM
+
+
+@pytest.mark.parametrize("head", ["concat", "weighted_sum"])
+def test_the_text_is_saved_and_is_not_trained(head):
+    module = build(head)
+    assert "text" in module.state_dict()
+    assert "text" not in dict(module.named_parameters())
+
+
+@pytest.mark.parametrize("head", ["concat", "weighted_sum"])
+def test_a_head_that_uses_text_is_not_built_without(head):
+    with pytest.raises(ValueError, match=f"the {head} head needs text"):
+        head_spec(head).build(DIM, LABELS, None, HeadConfig(head=head))
+
+
+def test_an_unknown_head_is_answered_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="unknown head 'weighted-sum': did you mean weighte"):
+        head_spec("weighted-sum")

@@ -1,0 +1,69 @@
+"""What happens to an embedding before a head sees it."""
+
+import numpy as np
+import pytest
+import torch
+
+from featurecache.heads.inputs import InputScaling
+
+
+@pytest.fixture
+def embedding():
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(50, 6)) * rng.uniform(0.1, 30, size=(50, 1))).astype(np.float32)
+
+
+def fitted(embedding, *, noise=0.0):
+    scaling = InputScaling(embedding.shape[1], noise=noise)
+    scaling.fit(torch.from_numpy(embedding))
+    return scaling
+
+
+def test_embeddings_are_brought_to_unit_length_then_standardised(embedding):
+    new = np.float32([[3, 0, 4, 0, 0, 0], [1, -1, 1, -1, 1, -1]])
+    unit = embedding.astype(np.float64) / np.linalg.norm(embedding, axis=1, keepdims=True)
+    by_hand = (new / np.linalg.norm(new, axis=1, keepdims=True) - unit.mean(0)) / unit.std(0)
+    found = fitted(embedding)(torch.from_numpy(new)).numpy()
+    np.testing.assert_allclose(found, by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_the_rows_it_was_fitted_on_come_out_with_mean_0_and_deviation_1(embedding):
+    found = fitted(embedding)(torch.from_numpy(embedding)).numpy()
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=0), 1, atol=1e-5)
+
+
+def test_the_length_of_an_embedding_says_nothing(embedding):
+    scaling = fitted(embedding)
+    x = torch.from_numpy(embedding)
+    torch.testing.assert_close(scaling(7 * x), scaling(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_dimension_that_never_varies_is_not_blown_up():
+    # At unit length every row is (0.6, +-0.8): the first dimension is constant.
+    rows = np.float32([[0.6, 0.8], [0.6, -0.8], [1.2, 1.6], [0.3, 0.4]])
+    scaling = fitted(rows)
+    assert scaling.deviation[0] == 1
+    off = scaling(torch.tensor([[0.8, 0.6]]))
+    assert off[0, 0].item() == pytest.approx(0.2, abs=1e-6)
+    # A training set of one and the same image is as safe.
+    assert torch.isfinite(fitted(np.repeat(rows[:1], 3, axis=0))(torch.from_numpy(rows))).all()
+
+
+def test_noise_is_added_in_training_only(embedding):
+    scaling, x = fitted(embedding, noise=0.3), torch.from_numpy(embedding)
+    quiet = fitted(embedding)(x)
+    scaling.eval()
+    assert torch.equal(scaling(x), quiet)
+    scaling.train()
+    torch.manual_seed(0)
+    noise = torch.stack([scaling(x) - quiet for _ in range(200)])
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    assert noise.std().item() == pytest.approx(0.3, rel=0.02)
+
+
+def test_mean_and_deviation_travel_with_the_state(embedding):
+    other = InputScaling(6, noise=0.0)
+    other.load_state_dict(fitted(embedding).state_dict())
+    x = torch.from_numpy(embedding)
+    assert torch.equal(other(x), fitted(embedding)(x))

@@ -1,0 +1,68 @@
+"""The text controls."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurecache.errors import UsageError
+from featurecache.heads.text import controlled_text
+
+
+def ensembles(labels, dim=5):
+    return np.random.default_rng(labels).normal(size=(labels, dim)).astype(np.float32)
+
+
+def test_real_text_is_untouched():
+    text = ensembles(4)
+    before = text.copy()
+    assert np.array_equal(controlled_text(text, "real", seed=0), before)
+
+
+@settings(deadline=None)
+@given(labels=st.integers(2, 20), seed=st.integers(0, 2**32 - 1))
+def test_permuted_text_is_the_same_text_with_no_label_at_its_own_place(labels, seed):
+    text = ensembles(labels)
+    permuted = controlled_text(text, "permuted", seed=seed)
+    assert sorted(map(tuple, permuted)) == sorted(map(tuple, text))
+    assert not (permuted == text).all(axis=1).any()
+
+
+def test_every_label_may_go_to_every_other_place():
+    text = ensembles(4)
+    places = set()
+    for seed in range(100):
+        permuted = controlled_text(text, "permuted", seed=seed)
+        places |= {
+            (old, new) for old in range(4) for new in range(4) if (permuted[new] == text[old]).all()
+        }
+    assert places == {(old, new) for old in range(4) for new in range(4) if old != new}
+
+
+def test_a_single_label_cannot_be_permuted():
+    with pytest.raises(UsageError, match="two labels or more; use random or zero"):
+        controlled_text(ensembles(1), "permuted", seed=0)
+
+
+def test_random_text_has_unit_length_and_no_likeness_to_the_real():
+    text = ensembles(40, dim=500)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    drawn = controlled_text(text, "random", seed=3)
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, rtol=1e-6)
+    # Cosines of independent directions in D dimensions have a deviation of 1 / sqrt(D).
+    assert np.abs(drawn @ text.T).max() < 5 / np.sqrt(500)
+
+
+def test_zero_text_is_zero():
+    zero = controlled_text(ensembles(3), "zero", seed=0)
+    assert zero.shape == (3, 5)
+    assert not zero.any()
+
+
+@pytest.mark.parametrize("control", ["permuted", "random"])
+def test_a_control_is_decided_by_its_seed(control):
+    text = ensembles(10)
+    first, again, other = (controlled_text(text, control, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)

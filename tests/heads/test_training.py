@@ -1,0 +1,311 @@
+"""The training loop."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from featurecache.errors import UnknownNameError, UsageError
+from featurecache.heads.config import HeadConfig
+from featurecache.heads.registry import HEADS
+from featurecache.heads.training import (
+    HeadData,
+    predict_probabilities,
+    train_head,
+    training_rows,
+)
+
+SMALL = HeadConfig(head="baseline", hidden=(8, 4), epochs=3, batch_size=32)
+
+
+def settings(**changes):
+    return dataclasses.replace(SMALL, **changes)
+
+
+def changed(data, **arrays):
+    return dataclasses.replace(data, **arrays)
+
+
+def same_head(one, other):
+    states = one.module.state_dict(), other.module.state_dict()
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def linear_problem(n, *, noise, seed=0, dim=10):
+    """Directions, of which a plane through the origin decides one label, with noisy logits."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, dim))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    score = x @ rng.normal(size=dim) + noise * rng.logistic(size=n)
+    labels = (score > 0).astype(np.int8)[:, np.newaxis]
+    train, val, test = np.split(np.arange(n), [n // 3, n // 2])
+    return HeadData(x.astype(np.float32), labels, train, val, None), test
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("balance", ["none", "sampling", "subset"])
+def test_the_same_seed_gives_the_same_head_and_another_another(data, head, balance):
+    config = settings(head=head, balance=balance)
+    first = train_head(data, config)
+    torch.rand(3)  # what the caller draws between has no say
+    assert same_head(first, train_head(data, config))
+    assert not same_head(first, train_head(data, settings(head=head, balance=balance, seed=1)))
+
+
+def test_the_callers_random_numbers_are_left_alone(data):
+    torch.manual_seed(123)
+    np.random.seed(123)  # the global state is what is watched
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    train_head(data, SMALL)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_what_can_be_told_apart_is_told_apart(head):
+    data, test = linear_problem(900, noise=0)
+    data = changed(data, text=np.ones((1, 4), dtype=np.float32))
+    trained = train_head(data, settings(head=head, hidden=(32, 16), epochs=40, learning_rate=1e-2))
+    p = predict_probabilities(trained.module, data.embedding)
+    assert roc_auc_score(data.labels[test, 0], p[test, 0]) > 0.99
+
+
+def test_on_a_linear_problem_it_ranks_as_logistic_regression_does():
+    data, test = linear_problem(6000, noise=0.4)
+    config = settings(hidden=(16,), epochs=30, noise=0.0, learning_rate=3e-3)
+    p = predict_probabilities(train_head(data, config).module, data.embedding)[test, 0]
+    x, y = data.embedding, data.labels[:, 0]
+    reference = LogisticRegression(C=10).fit(x[data.train], y[data.train])
+    expected = roc_auc_score(y[test], reference.decision_function(x[test]))
+    assert 0.7 < expected < 0.95
+    assert roc_auc_score(y[test], p) == pytest.approx(expected, abs=0.01)
+
+
+def test_rows_outside_training_and_validation_have_no_say(data):
+    test = np.setdiff1d(np.arange(len(data.labels)), np.r_[data.train, data.val])
+    poisoned = changed(data, embedding=data.embedding.copy(), labels=data.labels.copy())
+    poisoned.embedding[test] = np.nan
+    poisoned.labels[test] = 1 - np.abs(poisoned.labels[test])
+    for config in (SMALL, settings(balance="subset", loss_weight="balanced")):
+        assert same_head(train_head(data, config), train_head(poisoned, config))
+
+
+def test_the_input_scaling_is_that_of_the_training_rows(data):
+    trained = train_head(data, SMALL)
+    x = data.embedding[data.train].astype(np.float64)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(trained.module.scaling.mean.numpy(), unit.mean(0), atol=1e-6)
+    np.testing.assert_allclose(trained.module.scaling.deviation.numpy(), unit.std(0), rtol=1e-5)
+
+
+def overfitting(data, **changes):
+    """Labels that follow nothing: validation loss soon rises."""
+    labels = np.random.default_rng(0).integers(0, 2, data.labels.shape).astype(np.int8)
+    config = settings(
+        hidden=(64,), epochs=30, learning_rate=3e-2, dropout=0.0, noise=0.0, **changes
+    )
+    return changed(data, labels=labels), config
+
+
+def test_the_epoch_of_the_lowest_validation_loss_is_kept(data):
+    data, config = overfitting(data, patience=30)
+    trained = train_head(data, config)
+    losses = [epoch.val_loss for epoch in trained.history]
+    assert len(losses) == 30
+    assert trained.best_epoch == 1 + int(np.argmin(losses)) < 30
+    # The kept head, measured anew, has that epoch's loss and not the last one's.
+    p = predict_probabilities(trained.module, data.embedding[data.val])
+    y = data.labels[data.val]
+    loss = -np.where(y == 1, np.log(p), np.log1p(-p)).mean()
+    assert loss == pytest.approx(min(losses), rel=1e-4)
+    assert losses[-1] > 1.05 * loss
+    assert not trained.module.training
+
+
+def test_training_stops_when_patience_is_over(data):
+    data, config = overfitting(data, patience=4)
+    trained = train_head(data, config)
+    assert len(trained.history) == trained.best_epoch + 4 < 30
+
+
+def test_every_epoch_is_reported_as_it_ends(data):
+    heard = []
+    trained = train_head(data, SMALL, on_epoch=heard.append)
+    assert tuple(heard) == trained.history
+    assert [epoch.epoch for epoch in heard] == [1, 2, 3]
+
+
+def test_the_learning_rate_warms_up_over_one_epoch_then_falls_as_a_cosine(data):
+    rates = [
+        epoch.learning_rate
+        for epoch in train_head(data, settings(epochs=9, patience=9, learning_rate=0.1)).history
+    ]
+    # 160 images in batches of 32 are 5 steps; each rate is that of an epoch's first step.
+    cosine = [0.05 * (1 + math.cos(math.pi * 5 * done / 40)) for done in range(8)]
+    assert rates == pytest.approx([0.02, *cosine])
+
+
+def test_the_training_loss_is_the_mean_over_the_rows_that_were_seen():
+    # At this learning rate the head does not move, so that its loss can be measured afterwards.
+    data = HeadData(
+        np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0]],
+        np.int8([[1], [1], [1], [0], [1]]),
+        np.arange(3),
+        np.arange(3, 5),
+        None,
+    )
+    config = settings(
+        hidden=(2,), batch_size=2, epochs=1, learning_rate=1e-12, dropout=0.0, noise=0.0
+    )
+    trained = train_head(data, config)
+    p = predict_probabilities(trained.module, data.embedding[:3])
+    # One of three rows is left over and left out; the mean is that of two.
+    pairs = [-np.log(p[list(pair), 0]).mean() for pair in ((0, 1), (0, 2), (1, 2))]
+    assert min(abs(trained.history[0].train_loss - loss) for loss in pairs) < 1e-5
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize(("rows", "batch_size"), [(2, 2), (2, 128), (3, 2), (5, 4)])
+def test_tiny_training_sets_and_a_leftover_row_are_no_trouble(data, head, rows, batch_size):
+    tiny = changed(data, train=data.train[:rows])
+    trained = train_head(tiny, settings(head=head, batch_size=batch_size))
+    assert np.isfinite(predict_probabilities(trained.module, data.embedding)).all()
+
+
+def test_a_single_training_row_is_refused(data):
+    with pytest.raises(UsageError, match="1 training images: a head needs at least 2"):
+        train_head(changed(data, train=data.train[:1]), SMALL)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_of_nothing_known_is_refused(data, split):
+    labels = data.labels.copy()
+    labels[getattr(data, split)] = -1
+    with pytest.raises(UsageError, match=f"no image of split '{split}' has a known label"):
+        train_head(changed(data, labels=labels), SMALL)
+
+
+def test_no_validation_rows_are_refused(data):
+    with pytest.raises(UsageError, match="no image of split 'val' has a known label"):
+        train_head(changed(data, val=data.val[:0]), SMALL)
+
+
+def test_a_learning_rate_beyond_all_measure_is_refused(data):
+    with pytest.raises(UsageError, match=r"never finite at learning rate 1e\+38: lower it"):
+        train_head(data, settings(learning_rate=1e38))
+
+
+def test_a_head_that_uses_text_is_refused_without(data):
+    with pytest.raises(UsageError, match="head 'concat' needs text embeddings"):
+        train_head(changed(data, text=None), settings(head="concat"))
+
+
+def test_a_text_control_is_refused_where_no_text_is_used(data):
+    with pytest.raises(UsageError, match="'baseline' uses no text, so --text-control permuted"):
+        train_head(data, settings(text_control="permuted"))
+
+
+def test_an_unknown_head_is_refused(data):
+    with pytest.raises(UnknownNameError, match="unknown head 'basline': did you mean baseline"):
+        train_head(data, settings(head="basline"))
+
+
+@pytest.mark.parametrize("head", ["concat", "weighted_sum"])
+def test_the_head_holds_the_text_that_the_control_makes(data, head):
+    held = {
+        control: train_head(data, settings(head=head, text_control=control)).module.text.numpy()
+        for control in ("real", "permuted", "random", "zero")
+    }
+    assert np.array_equal(held["real"], data.text.reshape(1, -1))
+    assert not held["zero"].any()
+    rows = held["permuted"].reshape(data.text.shape)
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, data.text))
+    assert not (rows == data.text).all(axis=1).any()
+    lengths = np.linalg.norm(held["random"].reshape(data.text.shape), axis=1)
+    np.testing.assert_allclose(lengths, 1, rtol=1e-6)
+
+
+def test_text_has_a_say_in_what_is_learned(data):
+    real = train_head(data, settings(head="weighted_sum"))
+    zero = train_head(data, settings(head="weighted_sum", text_control="zero"))
+    p = [predict_probabilities(trained.module, data.embedding) for trained in (real, zero)]
+    assert np.abs(p[0] - p[1]).max() > 1e-3
+
+
+def weighted_loss(y, p, weight):
+    known = y >= 0
+    losses = np.where(y == 1, -weight * np.log(p), -np.log1p(-p))
+    return losses[known].mean()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_balanced_loss_weighs_positives_by_their_rarity_in_training(data, balanced):
+    # One step of all rows, at a rate at which the head does not move; measured afterwards.
+    config = settings(
+        epochs=1, batch_size=160, learning_rate=1e-12, dropout=0.0, noise=0.0, hidden=(8,)
+    )
+    config = dataclasses.replace(config, loss_weight="balanced" if balanced else "none")
+    trained = train_head(data, config)
+    p = predict_probabilities(trained.module, data.embedding)
+    y = data.labels[data.train]
+    weight = (y == 0).sum(axis=0) / (y == 1).sum(axis=0) if balanced else np.ones(3)
+    (epoch,) = trained.history
+    assert epoch.train_loss == pytest.approx(weighted_loss(y, p[data.train], weight), rel=1e-5)
+    on_val = weighted_loss(data.labels[data.val], p[data.val], weight)
+    assert epoch.val_loss == pytest.approx(on_val, rel=1e-5)
+
+
+def test_balanced_draws_raise_the_probability_of_what_is_rare(data):
+    rng = np.random.default_rng(1)
+    rare = changed(data, labels=(rng.random((300, 1)) < 0.08).astype(np.int8))
+    # A single epoch, lest validation, where it is as rare, choose among several.
+    config = settings(hidden=(8,), epochs=1, batch_size=8, learning_rate=0.05, dropout=0.0)
+    means = {
+        balance: predict_probabilities(
+            train_head(rare, dataclasses.replace(config, balance=balance)).module, data.embedding
+        ).mean()
+        for balance in ("none", "sampling")
+    }
+    assert means["none"] < 0.15
+    assert means["sampling"] > 0.25
+
+
+def test_training_rows_are_all_a_random_subset_or_a_balanced_one(data):
+    assert np.array_equal(training_rows(data, SMALL), data.train)
+    some = training_rows(data, settings(train_size=50))
+    assert len(some) == 50
+    assert set(some) <= set(data.train)
+    few = training_rows(data, settings(train_size=40, balance="subset"))
+    assert len(few) == 40
+    assert set(few) <= set(data.train)
+    # The rarest group is not as rare as among all.
+    labels = data.labels
+
+    def rarest(rows):
+        groups = np.column_stack([labels[rows] == 1, (labels[rows] == 0).all(axis=1)])
+        return groups.mean(axis=0).min()
+
+    assert rarest(few) > rarest(data.train)
+    assert np.array_equal(train_head(data, settings(train_size=50)).train_rows, some)
+
+
+def test_probabilities_are_the_same_in_one_batch_or_in_many(data):
+    module = train_head(data, SMALL).module
+    whole = predict_probabilities(module, data.embedding)
+    parts = predict_probabilities(module, data.embedding, batch_size=7)
+    assert whole.dtype == np.float64
+    assert whole.shape == data.labels.shape
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+
+
+def test_probabilities_near_1_do_not_tie(data):
+    module = train_head(data, SMALL).module
+    with torch.no_grad():
+        module.output.bias += 20  # where float32 has only 1 left
+    p = predict_probabilities(module, data.embedding)
+    assert (p < 1).all()
+    assert len(np.unique(p[:, 0])) > 100
