@@ -57,6 +57,12 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_leftovers(target: Path) -> None:
+    """Remove what killed writers of the file ``target`` left behind; nobody may be writing it."""
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        leftover.unlink()
+
+
 def _beside(target: Path) -> Path:
     # Not tempfile: what it makes is private, whereas a cache or a run is as readable as any new
     # file; and to mend that one must know the umask, which can be read only by changing it for

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ def decode_ahead(
     *,
     workers: int,
     window: int,
-) -> Iterator[Decoded]:
+) -> Generator[Decoded, None, None]:
     """Decode in threads, at most ``window`` images ahead, and yield in the order of ``items``.
 
     Pillow releases the interpreter's lock while it decodes and resizes, so threads overlap with

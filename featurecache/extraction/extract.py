@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featurecache.atomic import remove_leftovers
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.pipeline import Job, Progress, encode_images
 from featurecache.extraction.plan import FileStates, file_states, plan, refuse_outside
@@ -80,10 +81,13 @@ def extract(
     Raises:
         CacheError: a cache is damaged, was made with other settings, or holds images that the
             manifest does not have.
-        UsageError: another extraction is at work on a cache, an encoder cannot embed images, or
-            two encoders have one name.
+        UsageError: another extraction is at work on a cache, an encoder cannot embed images, two
+            encoders have one name, or a number is below 1.
         FeaturecacheError: no image at all could be used.
     """
+    for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} is {value}: give 1 or more")
     paths = [cache_path(cache, manifest.name, encoder.name) for encoder in encoders]
     if len(set(paths)) < len(paths):
         raise UsageError("two of the models have the same name: give each model once")
@@ -95,6 +99,8 @@ def extract(
     with ExitStack() as stack:
         for path in sorted(paths):
             _lock(path, stack)
+            # Under the lock nobody else is writing them.
+            remove_leftovers(path)
         jobs = []
         for encoder, path in zip(encoders, paths, strict=True):
             builder = CacheBuilder(path, _header(manifest, encoder))

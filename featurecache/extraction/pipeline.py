@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -77,27 +78,29 @@ def encode_images(
         workers=workers,
         window=batch_size + 2 * workers,
     )
-    if progress is not None:
-        progress(0, len(rows))
-    waiting = time.monotonic()
-    for finished, image in enumerate(decoded, start=1):
-        waited = time.monotonic() - waiting
-        for number, job in enumerate(jobs):
-            job.read_seconds += waited
-            if not wants[number][finished - 1]:
-                continue
-            image_id = str(ids[image.row])
-            if image.reason is not None:
-                job.failures[image_id] = image.reason
-            elif number in image.pixels:
-                job.batch.append(image)
-                if len(job.batch) == batch_size:
-                    _encode_batch(job, number, ids)
-            else:
-                job.touched[image_id] = (image.size, image.mtime_ns)
+    # Closed at once when an interrupt ends the loop, so that no thread goes on reading.
+    with closing(decoded):
         if progress is not None:
-            progress(finished, len(rows))
+            progress(0, len(rows))
         waiting = time.monotonic()
+        for finished, image in enumerate(decoded, start=1):
+            waited = time.monotonic() - waiting
+            for number, job in enumerate(jobs):
+                job.read_seconds += waited
+                if not wants[number][finished - 1]:
+                    continue
+                image_id = str(ids[image.row])
+                if image.reason is not None:
+                    job.failures[image_id] = image.reason
+                elif number in image.pixels:
+                    job.batch.append(image)
+                    if len(job.batch) == batch_size:
+                        _encode_batch(job, number, ids)
+                else:
+                    job.touched[image_id] = (image.size, image.mtime_ns)
+            if progress is not None:
+                progress(finished, len(rows))
+            waiting = time.monotonic()
     for number, job in enumerate(jobs):
         if job.batch:
             _encode_batch(job, number, ids)

@@ -74,13 +74,13 @@ class CacheBuilder:
         self.header = header
         self.cache: Cache | None = read_cache(path) if path.exists() else None
         if self.cache is not None and (
-            difference := first_difference(self.cache.header.description, dict(header.description))
+            difference := first_difference(self.cache.header.description, header.description)
         ):
             raise CacheError(
                 f"{path} was made with other settings ({difference}): mixing them would make its "
                 "embeddings incomparable; use another --cache, or move the file away"
             )
-        self._folder = PartFolder(parts_path(path), dict(header.description))
+        self._folder = PartFolder(parts_path(path), header.description)
         self._parts = self._folder.read()
         self._pending: list[EncodedRows] = []
         self.stored = self._merge()
@@ -95,7 +95,8 @@ class CacheBuilder:
         """Write the batches taken so far as one part.
 
         Only whole batches reach the parts, so that a resumed extraction forms the same batches as
-        an undisturbed one and its embeddings are equal to the last bit.
+        an undisturbed one and its embeddings are equal to the last bit. (Unless the encoder gave
+        an image no usable embedding: that image is tried again, and the batches shift by one.)
         """
         if self._pending:
             self._parts.append(self._folder.add(concatenate(self._pending)))
@@ -124,7 +125,7 @@ class CacheBuilder:
         stored = self._merge()
         at = stored.find(images.id)
         if (at < 0).any():
-            raise ValueError(f"no embedding is stored for {images.id[at < 0][0]!r}")
+            raise ValueError(f"no embedding is stored for {str(images.id[at < 0][0])!r}")
         if self._is_current(images, labels, texts, failures):
             self._folder.delete()
             return False
@@ -209,6 +210,7 @@ class CacheBuilder:
             and {name: text.fingerprint for name, text in cache.texts.items()}
             == {name: text.fingerprint for name, text in texts.items()}
             and dict(cache.failures) == dict(failures)
+            # The description was compared at the start.
             and cache.header == replace(self.header, description=cache.header.description)
         )
 

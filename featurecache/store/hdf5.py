@@ -35,37 +35,52 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
             "restore it from a copy, or delete it and run extract again"
         ) from error
     with file:
-        found = file.attrs.get("format")
-        if found != format_name:
-            raise CacheError(f"{path} is HDF5 but not a {format_name} file (format: {found!r})")
-        version = file.attrs.get("version")
-        if not isinstance(version, (int, np.integer)) or version < 1:
-            raise CacheError(f"{path} has no valid format version (found {version!r})")
-        if version > VERSION:
-            raise CacheError(
-                f"{path} has format version {version}, this featurecache reads up to {VERSION}: "
-                "upgrade with 'pip install --upgrade featurecache'"
-            )
         try:
+            _check_format(file, format_name)
             yield file
-        except (OSError, KeyError, UnicodeDecodeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            # h5py turns an error of the HDF5 library into any of these five.
             raise CacheError(f"{path} is damaged: {error}") from error
 
 
-def dataset(file: "h5py.File | h5py.Group", name: str) -> "h5py.Dataset":
-    """A dataset by name.
+def _check_format(file: "h5py.File", format_name: str) -> None:
+    found = file.attrs.get("format")
+    if not isinstance(found, str) or found != format_name:
+        raise CacheError(
+            f"{file.filename} is HDF5 but not a {format_name} file (format: {found!r})"
+        )
+    version = file.attrs.get("version")
+    if not isinstance(version, np.integer) or version < 1:
+        raise CacheError(f"{file.filename} has no valid format version (found {version!r})")
+    if version > VERSION:
+        raise CacheError(
+            f"{file.filename} has format version {version}, this featurecache reads up to "
+            f"{VERSION}: upgrade with 'pip install --upgrade featurecache'"
+        )
+
+
+def dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
+    """A dataset by name, whose every byte lies in this file.
 
     Raises:
-        CacheError: it is missing, or something else is there in its place.
+        CacheError: it is missing, something else is there in its place, or its values are not
+            stored in full: HDF5 would read the missing ones as zeros, or from another file.
     """
     import h5py
 
     # get(getlink=True) looks without following: a link to another file is never opened.
-    if isinstance(file.get(name, getlink=True), h5py.HardLink):
-        found = file[name]
-        if isinstance(found, h5py.Dataset):
-            return found
-    raise CacheError(f"{file.file.filename} lacks {file.name.rstrip('/')}/{name}: it is damaged")
+    found = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset) or found.shape is None:
+        raise CacheError(
+            f"{group.file.filename} lacks {group.name.rstrip('/')}/{name}: it is damaged"
+        )
+    if found.external or found.id.get_storage_size() < found.nbytes:
+        raise CacheError(
+            f"{group.file.filename}: {found.name} is compressed, lies in another file, or was "
+            "never written in full: restore the file from a copy, or delete it and run extract "
+            "again"
+        )
+    return found
 
 
 def write_strings(group: "h5py.Group", name: str, values: Iterable[str]) -> None:
@@ -77,15 +92,16 @@ def write_strings(group: "h5py.Group", name: str, values: Iterable[str]) -> None
     group.create_dataset(name, data=encoded.astype(kind))
 
 
-def read_strings(group: "h5py.Group", name: str) -> NDArray[np.str_]:
-    """Read what ``write_strings`` wrote.
+def read_strings(
+    group: "h5py.Group", name: str, *, shape: tuple[int | None, ...] = (None,)
+) -> NDArray[np.str_]:
+    """Read what ``write_strings`` wrote, checking its shape (None: any length).
 
     Raises:
-        CacheError: the dataset is missing or holds no fixed-width text.
+        CacheError: the dataset is missing, holds no fixed-width text, or has another shape.
     """
     found = dataset(group, name)
-    if found.dtype.kind != "S":
-        raise CacheError(f"{group.file.filename}: {found.name} holds {found.dtype}, not text")
+    _check_shape(found, "text", shape, right_type=found.dtype.kind == "S")
     if 0 in found.shape:
         return np.empty(found.shape, dtype=np.str_)
     decoded: NDArray[np.str_] = np.char.decode(found[()], "utf-8")
@@ -100,15 +116,32 @@ def read_numbers(
     Raises:
         CacheError: it is missing, or of another type or shape.
     """
+    numbers: NDArray[Any] = numeric(group, name, dtype=dtype, shape=shape)[()]
+    return numbers
+
+
+def numeric(
+    group: "h5py.Group", name: str, *, dtype: str, shape: tuple[int | None, ...]
+) -> "h5py.Dataset":
+    """A numeric dataset of this type and shape (None: any length), not read yet.
+
+    Raises:
+        CacheError: it is missing, or of another type or shape.
+    """
     found = dataset(group, name)
+    _check_shape(found, dtype, shape, right_type=found.dtype == np.dtype(dtype))
+    return found
+
+
+def _check_shape(
+    found: "h5py.Dataset", kind: str, shape: tuple[int | None, ...], *, right_type: bool
+) -> None:
     fits = len(found.shape) == len(shape) and all(
         want is None or have == want for have, want in zip(found.shape, shape, strict=True)
     )
-    if found.dtype != np.dtype(dtype) or not fits:
-        wanted = tuple("any" if want is None else want for want in shape)
+    if not right_type or not fits:
+        wanted = ", ".join("any" if want is None else str(want) for want in shape)
         raise CacheError(
-            f"{group.file.filename}: {found.name} is {found.dtype} {found.shape}, "
-            f"expected {dtype} {wanted}: the file is damaged"
+            f"{found.file.filename}: {found.name} is {found.dtype} {found.shape}, "
+            f"expected {kind} ({wanted}): the file is damaged"
         )
-    numbers: NDArray[Any] = found[()]
-    return numbers

@@ -5,6 +5,7 @@ and loses at most the rows that were in no part yet.
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from featurecache.atomic import new_file
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint, first_difference
 from featurecache.store.contents import Strings
-from featurecache.store.hdf5 import dataset, opened, read_numbers, read_strings, write_strings
+from featurecache.store.hdf5 import (
+    dataset,
+    numeric,
+    opened,
+    read_numbers,
+    read_strings,
+    write_strings,
+)
 from featurecache.store.reader import read_description
 from featurecache.store.schema import CHUNK_ROWS, PART_FORMAT, VERSION
 
@@ -61,7 +69,7 @@ class PartIndex:
 class PartFolder:
     """The parts of one unfinished cache, all made with the same description."""
 
-    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         self.folder = folder
         self.description = description
 
@@ -117,15 +125,14 @@ class PartFolder:
                     "--cache"
                 )
             ids = read_strings(file, "id")
-            embedding = dataset(file, "embedding")
-            if embedding.ndim != 2 or len(embedding) != len(ids):
-                raise CacheError(f"{path} is damaged: delete it and run extract again")
+            rows = len(ids)
+            embedding = numeric(file, "embedding", dtype="float16", shape=(rows, None))
             return PartIndex(
                 path=path,
                 id=ids,
-                sha256=read_strings(file, "sha256"),
-                size=read_numbers(file, "size", dtype="int64", shape=(len(ids),)),
-                mtime_ns=read_numbers(file, "mtime_ns", dtype="int64", shape=(len(ids),)),
+                sha256=read_strings(file, "sha256", shape=(rows,)),
+                size=read_numbers(file, "size", dtype="int64", shape=(rows,)),
+                mtime_ns=read_numbers(file, "mtime_ns", dtype="int64", shape=(rows,)),
                 dim=int(embedding.shape[1]),
             )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError, UnknownNameError
 from featurecache.fingerprint import fingerprint
 from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
-from featurecache.store.hdf5 import dataset, opened, read_numbers, read_strings
+from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings
 from featurecache.store.schema import FORMAT, UNKNOWN
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Cache:
     texts: Mapping[str, TextSet]
     failures: Mapping[str, str]
     """Image id to the reason why it has no embedding."""
+    state: tuple[int, int]
+    """The file's size in bytes and its mtime_ns: later reads must find the same file."""
 
     @cached_property
     def embedding(self) -> NDArray[np.float16]:
@@ -41,8 +43,15 @@ class Cache:
         return self.read_rows(0, len(self.images))
 
     def read_rows(self, start: int, stop: int) -> NDArray[np.float16]:
-        """Rows ``start`` to ``stop`` of the embedding, from the file."""
+        """Rows ``start`` to ``stop`` of the embedding, from the file.
+
+        Raises:
+            CacheError: the file is gone, damaged, or not the one that was read.
+        """
         with opened(self.path, FORMAT) as file:
+            # An extraction may have put a new file there, whose rows are those of other images.
+            if _state(self.path) != self.state:
+                raise CacheError(f"{self.path} has changed since it was read: read it again")
             rows: NDArray[np.float16] = dataset(file["images"], "embedding")[start:stop]
             return rows
 
@@ -85,19 +94,13 @@ def read_cache(path: Path) -> Cache:
             message names the part that is wrong.
     """
     with opened(path, FORMAT) as file:
+        state = _state(path)
         header, stored = _read_header(file)
         images, dim = _read_images(file)
         labels = _read_labels(file, len(images))
         text_group = _group(file, "text")
-        texts = {name: _read_text(_group(text_group, name), name, path) for name in text_group}
-        failed = _group(file, "failures")
-        failures = dict(
-            zip(
-                read_strings(failed, "id").tolist(),
-                read_strings(failed, "reason").tolist(),
-                strict=True,
-            )
-        )
+        texts = {name: _read_text(_group(text_group, name), name) for name in text_group}
+        failures = _read_failures(_group(file, "failures"))
         created = str(file.attrs.get("created", ""))
     return Cache(
         path=path,
@@ -109,7 +112,13 @@ def read_cache(path: Path) -> Cache:
         labels=labels,
         texts=texts,
         failures=failures,
+        state=state,
     )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _group(parent: "h5py.Group", name: str) -> "h5py.Group":
@@ -132,9 +141,10 @@ def read_description(file: "h5py.File") -> tuple[dict[str, Any], str]:
     try:
         description = json.loads(file.attrs["spec"])
         stored = str(file.attrs["fingerprint"])
-    except (KeyError, ValueError, TypeError) as error:
+        altered = not isinstance(description, dict) or fingerprint(description) != stored
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CacheError(f"{where} has no readable 'spec' and 'fingerprint'") from error
-    if not isinstance(description, dict) or fingerprint(description) != stored:
+    if altered:
         raise CacheError(f"{where}: its fingerprint is not that of its spec; the file was altered")
     return description, stored
 
@@ -145,40 +155,40 @@ def _read_header(file: "h5py.File") -> tuple[Header, str]:
         header = Header(
             model=str(file.attrs["model"]),
             dataset=str(file.attrs["dataset"]),
-            notes=tuple(json.loads(file.attrs["notes"])),
+            notes=_texts(file.attrs["notes"]),
             image_level_split=bool(file.attrs["image_level_split"]),
             description=description,
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CacheError(
             f"{file.filename} lacks an attribute, or one is unreadable: {error}"
         ) from error
     return header, stored
 
 
+def _texts(attribute: Any) -> tuple[str, ...]:
+    texts = json.loads(attribute)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{texts!r} is not a list of texts")
+    return tuple(texts)
+
+
 def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
     group = _group(file, "images")
     ids = read_strings(group, "id")
-    images = ImageTable(
-        id=ids,
-        sha256=read_strings(group, "sha256"),
-        patient=read_strings(group, "patient"),
-        split=read_strings(group, "split"),
-        view=read_strings(group, "view"),
-        size=read_numbers(group, "size", dtype="int64", shape=(len(ids),)),
-        mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(len(ids),)),
-    )
-    for name in ("sha256", "patient", "split", "view"):
-        if getattr(images, name).shape != ids.shape:
-            raise CacheError(f"{file.filename}: /images/{name} does not have {len(ids)} rows")
+    rows = len(ids)
     if not (ids[:-1] < ids[1:]).all():
         raise CacheError(f"{file.filename}: /images/id is not sorted, or an id is there twice")
-    embedding = dataset(group, "embedding")
-    if embedding.dtype != np.float16 or embedding.ndim != 2 or len(embedding) != len(ids):
-        raise CacheError(
-            f"{file.filename}: /images/embedding is {embedding.dtype} {embedding.shape}, "
-            f"expected float16 ({len(ids)}, D)"
-        )
+    images = ImageTable(
+        id=ids,
+        sha256=read_strings(group, "sha256", shape=(rows,)),
+        patient=read_strings(group, "patient", shape=(rows,)),
+        split=read_strings(group, "split", shape=(rows,)),
+        view=read_strings(group, "view", shape=(rows,)),
+        size=read_numbers(group, "size", dtype="int64", shape=(rows,)),
+        mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(rows,)),
+    )
+    embedding = numeric(group, "embedding", dtype="float16", shape=(rows, None))
     return images, int(embedding.shape[1])
 
 
@@ -187,40 +197,50 @@ def _read_labels(file: "h5py.File", rows: int) -> Labels:
     names = tuple(read_strings(group, "names").tolist())
     values = read_numbers(group, "values", dtype="int8", shape=(rows, len(names)))
     if len(set(names)) != len(names):
-        raise CacheError(f"{file.filename}: a label name is there twice")
+        raise CacheError(f"{file.filename}: /labels/names holds a name twice")
     if not np.isin(values, (1, 0, UNKNOWN)).all():
         raise CacheError(f"{file.filename}: /labels/values holds others than 1, 0 and -1")
     return Labels(names, values)
 
 
-def _read_text(group: "h5py.Group", name: str, path: Path) -> TextSet:
+def _read_failures(group: "h5py.Group") -> dict[str, str]:
+    ids = read_strings(group, "id").tolist()
+    reasons = read_strings(group, "reason", shape=(len(ids),)).tolist()
+    if len(set(ids)) != len(ids):
+        raise CacheError(f"{group.file.filename}: /failures/id holds an id twice")
+    return dict(zip(ids, reasons, strict=True))
+
+
+def _read_text(group: "h5py.Group", name: str) -> TextSet:
+    where = f"{group.file.filename}: {group.name}"
     labels = tuple(read_strings(group, "labels").tolist())
+    if len(set(labels)) != len(labels):
+        raise CacheError(f"{where}/labels holds a label twice")
+    positive = _read_embeddings(group, len(labels), dim=None)
+    dim = positive.embedding.shape[2]
+    negative = None
+    if "negatives" in group:
+        negative = _read_embeddings(_group(group, "negatives"), len(labels), dim=dim)
     try:
         return TextSet(
             name=name,
             fingerprint=str(group.attrs["fingerprint"]),
-            templates=tuple(json.loads(group.attrs["templates"])),
+            templates=_texts(group.attrs["templates"]),
             labels=labels,
-            positive=_read_embeddings(group, len(labels)),
-            negative=(
-                _read_embeddings(_group(group, "negatives"), len(labels))
-                if "negatives" in group
-                else None
-            ),
+            positive=positive,
+            negative=negative,
             aligned=bool(group.attrs["aligned"]),
             scale=float(group.attrs["scale"]) if "scale" in group.attrs else None,
             bias=float(group.attrs["bias"]) if "bias" in group.attrs else None,
         )
-    except (KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{path}: prompt set {name!r} is damaged: {error}") from error
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise CacheError(f"{where} lacks an attribute, or one is unreadable: {error}") from error
 
 
-def _read_embeddings(group: "h5py.Group", labels: int) -> TextEmbeddings:
-    prompts = read_strings(group, "prompts")
-    if prompts.ndim != 2 or len(prompts) != labels:
-        raise CacheError(f"{group.file.filename}: {group.name}/prompts does not fit its labels")
+def _read_embeddings(group: "h5py.Group", labels: int, *, dim: int | None) -> TextEmbeddings:
+    prompts = read_strings(group, "prompts", shape=(labels, None))
     embedding = read_numbers(
-        group, "embedding", dtype="float32", shape=(labels, prompts.shape[1], None)
+        group, "embedding", dtype="float32", shape=(labels, prompts.shape[1], dim)
     )
     return TextEmbeddings(
         prompts=tuple(tuple(row) for row in prompts.tolist()),

@@ -15,8 +15,11 @@ CHUNK_ROWS = 512
 
 
 def safe_name(name: str) -> str:
-    """A data set's or model's name as a file name: ``hf:org/model`` becomes ``hf--org--model``."""
-    return re.sub(r"[^A-Za-z0-9._@-]+", "--", name).strip(".-") or "unnamed"
+    """A data set's or model's name as a file name: ``hf:org/model`` becomes ``hf--org--model``.
+
+    Letters of every script stay: two data sets must not fall together in one file.
+    """
+    return re.sub(r"[^\w.@-]+", "--", name).strip(".-") or "unnamed"
 
 
 def cache_path(cache: Path, dataset: str, model: str) -> Path:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache, read_cache
@@ -40,7 +41,7 @@ def _embedding_problems(cache: Cache) -> list[str]:
         empty = ~block.any(axis=1)
         for what, rows in (("is not finite", broken), ("is all zero", empty)):
             if rows.any():
-                first = cache.images.id[start + int(np.flatnonzero(rows)[0])]
+                first = str(cache.images.id[start + int(np.flatnonzero(rows)[0])])
                 problems.append(f"the embedding of {first!r} {what} ({int(rows.sum())} such rows)")
     return problems
 
@@ -50,7 +51,8 @@ def _split_problems(cache: Cache) -> list[str]:
         return []
     pairs = np.unique(np.stack([cache.images.patient, cache.images.split]), axis=1)
     patients, counts = np.unique(pairs[0], return_counts=True)
-    return [f"patient {name!r} is in more than one split" for name in patients[counts > 1][:5]]
+    several = patients[counts > 1].tolist()
+    return [f"patient {name!r} is in more than one split" for name in several[:5]]
 
 
 def _text_problems(text: TextSet) -> list[str]:
@@ -58,10 +60,20 @@ def _text_problems(text: TextSet) -> list[str]:
     for kind, texts in (("positive", text.positive), ("negative", text.negative)):
         if texts is None:
             continue
-        lengths = np.linalg.norm(texts.ensemble, axis=1)
-        if not np.isfinite(texts.embedding).all() or not np.allclose(lengths, 1, atol=1e-3):
-            problems.append(
-                f"prompt set {text.name!r}: a {kind} text embedding is not finite, or an ensemble "
-                "is not of unit length"
-            )
+        usable = np.isfinite(texts.embedding).all(axis=2) & texts.embedding.any(axis=2)
+        if not usable.all():
+            wrong = "embedding is not finite, or is all zero"
+        elif not np.allclose(texts.ensemble, _ensemble(texts.embedding), atol=1e-4):
+            wrong = "ensemble is not the mean of its prompts on the unit sphere"
+        else:
+            continue
+        problems.append(f"prompt set {text.name!r}: a {kind} {wrong}")
     return problems
+
+
+def _ensemble(embedding: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What (C, K, D) embeddings average to: ``t_c = norm(mean_k norm(e_ck))``, (C, D)."""
+    unit = embedding / np.linalg.norm(embedding.astype(np.float64), axis=2, keepdims=True)
+    mean = unit.mean(axis=1)
+    result: NDArray[np.float64] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    return result

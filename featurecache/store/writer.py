@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.atomic import new_file
+from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint
 from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
 from featurecache.store.hdf5 import write_strings
@@ -42,7 +43,7 @@ def write_cache(
 
     Raises:
         OSError: the disk is full or not writable; what was at ``path`` is untouched.
-        ValueError: an embedding is not finite.
+        CacheError: an embedding is not finite, so the rows it came from are damaged; likewise.
     """
     import h5py
 
@@ -80,8 +81,12 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
     for start in range(0, len(images), BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, len(images))
         block = embedding(start, stop)
-        if not np.isfinite(block).all():
-            raise ValueError("an embedding is not finite")
+        broken = ~np.isfinite(block).all(axis=1)
+        if broken.any():
+            raise CacheError(
+                f"the stored embedding of {str(images.id[start:stop][broken][0])!r} is not finite: "
+                "the cache or its parts are damaged; delete both and run extract again"
+            )
         target[start:stop] = block
 
 

@@ -1,0 +1,205 @@
+"""Extractions that are killed by SIGKILL, again and again, and what lies on the disk after each.
+
+Run as ``killed.py WORK SEED``: extracts the images in WORK/data into WORK/cache, first some of
+them, then all, and prints a JSON object about it. Each life of an extraction is a forked process.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stub_encoder import StubEncoder, expected_embedding, make_manifest
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.extraction.extract import extract
+from featurecache.prompts import PROMPT_SETS
+from featurecache.store import builder, parts, writer
+from featurecache.store.reader import read_cache
+from featurecache.store.schema import parts_path
+
+BATCH = 4
+BATCH_SECONDS = 0.02
+BLOCK_SECONDS = 0.01
+RANDOM_KILLS = 15
+"""While encoding, and as many again while the finished file is written."""
+
+DEATHS: dict[str, Callable[[], None]] = {}
+"""Moments at which an extraction kills itself, for those that a clock would seldom hit."""
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def moment(patch: Callable[[], None]) -> Callable[[], None]:
+    DEATHS[patch.__name__] = patch
+    return patch
+
+
+@moment
+def while_a_part_is_written() -> None:
+    parts.write_strings = lambda *_: die()
+
+
+@moment
+def before_the_first_row_of_the_finished_file() -> None:
+    builder.CacheBuilder._read = lambda *_: die()
+
+
+@moment
+def after_some_rows_of_the_finished_file() -> None:
+    read = builder.CacheBuilder._read
+
+    def dying(self: Any, rows: Any, start: int, stop: int) -> Any:
+        return die() if start > 20 else read(self, rows, start, stop)
+
+    builder.CacheBuilder._read = dying
+
+
+@moment
+def when_the_finished_file_lacks_its_texts_only() -> None:
+    writer._write_text = lambda *_: die()
+
+
+@moment
+def when_the_finished_file_is_in_place_and_no_part_is_removed() -> None:
+    parts.PartFolder.delete = lambda _: die()
+
+
+@moment
+def when_some_of_the_parts_are_removed() -> None:
+    def dying(self: parts.PartFolder) -> None:
+        for part in sorted(self.folder.glob("part-*.h5"))[::2]:
+            part.unlink()
+        die()
+
+    parts.PartFolder.delete = dying
+
+
+def make_slow() -> None:
+    """Write parts and blocks of a few rows, so that there is much to interrupt."""
+    builder.CHUNK_ROWS, writer.BLOCK_ROWS = BATCH, 2 * BATCH
+    read = builder.CacheBuilder._read
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(BLOCK_SECONDS)
+        return read(*arguments)
+
+    builder.CacheBuilder._read = slowly
+
+
+def start(manifest: Manifest, cache: Path, patch: Callable[[], None] | None = None) -> int:
+    """Begin a life of the extraction; gives its process id once it is at the images."""
+    at_work, tell = os.pipe()
+    process = os.fork()
+    if process:
+        os.close(tell)
+        os.read(at_work, 1)
+        os.close(at_work)
+        return process
+    make_slow()
+    if patch is not None:
+        patch()
+    extract(
+        manifest,
+        [StubEncoder(seconds=BATCH_SECONDS)],
+        cache=cache,
+        prompts=PROMPT_SETS["signs"],
+        batch_size=BATCH,
+        progress=lambda finished, total: finished or os.write(tell, b"x"),
+    )
+    os._exit(0)
+
+
+def readable(path: Path) -> dict[str, bytes]:
+    """Every embedding on the disk by id; raises where one cannot be read."""
+    found: dict[str, bytes] = {}
+    if path.exists():
+        cache = read_cache(path)
+        rows = zip(cache.images.id.tolist(), cache.embedding, strict=True)
+        found |= {image_id: row.tobytes() for image_id, row in rows}
+    description = dict(StubEncoder().image_description)
+    for part in parts.PartFolder(parts_path(path), description).read():
+        embedding = parts.read_part_rows(part.path, 0, len(part.id))
+        rows = zip(part.id.tolist(), embedding, strict=True)
+        found |= {image_id: row.tobytes() for image_id, row in rows}
+    return found
+
+
+class Witness:
+    """Looks at the disk after every death."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = readable(path)
+
+    def check(self) -> int:
+        """How many embeddings there are; exits where one is wrong or was lost."""
+        after = readable(self.path)
+        for image_id, row in after.items():
+            if row != expected_embedding(int(image_id[1:])).astype(np.float16).tobytes():
+                raise SystemExit(f"the embedding of {image_id} on the disk is wrong")
+        if lost := sorted(set(self.before) - set(after)):
+            raise SystemExit(f"the embedding of {lost[0]} was lost")
+        self.before = after
+        return len(after)
+
+
+def wait(process: int) -> bool:
+    """Whether a life ended by SIGKILL and not by reaching its end."""
+    _, status = os.waitpid(process, 0)
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status) == signal.SIGKILL
+    if os.WEXITSTATUS(status):
+        raise SystemExit("an extraction failed by itself")
+    return False
+
+
+def kill_until_finished(manifest: Manifest, cache: Path, rng: random.Random) -> dict[str, Any]:
+    """Kill at random moments and at chosen ones, then let one life reach the end."""
+    witness = Witness(cache / "set" / "stub.h5")
+    found: dict[str, Any] = {"encoding": [], "writing": [], "chosen": []}
+
+    # The moments add up to less than encoding and writing take, so that no life gets to the end.
+    def kill_at_random(stage: str, longest: float) -> None:
+        for _ in range(RANDOM_KILLS):
+            process = start(manifest, cache)
+            time.sleep(rng.uniform(0, longest))
+            os.kill(process, signal.SIGKILL)
+            if wait(process):
+                found[stage].append(witness.check())
+
+    kill_at_random("encoding", 0.06)
+    for name, death in DEATHS.items():
+        if wait(start(manifest, cache, death)):
+            found["chosen"].append(name)
+            witness.check()
+    kill_at_random("writing", 0.1)
+    if wait(start(manifest, cache)):
+        raise SystemExit("the last life was killed, by nobody here")
+    return found
+
+
+def main() -> None:
+    work, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+    ids = sorted(path.stem for path in (work / "data").glob("*.png"))
+    some = make_manifest(work / "data", ids[::2])
+    everything = make_manifest(work / "data", ids)
+    # What loads at its first use is loaded here, once for all lives.
+    extract(make_manifest(work / "data", ids[:2]), [StubEncoder()], cache=work / "cache-of-two")
+    first = kill_until_finished(some, work / "cache", rng)
+    shutil.copytree(work / "cache", work / "cache-of-some")
+    second = kill_until_finished(everything, work / "cache", rng)
+    print(json.dumps({"first": first, "second": second}))
+
+
+if __name__ == "__main__":
+    main()

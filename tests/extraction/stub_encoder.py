@@ -1,0 +1,191 @@
+"""A small encoder, its images and its manifests: what every test of extraction works on.
+
+An image is one colour, its number written into red, green and blue, and its embedding is a fixed
+linear map of that colour, so that a test can say what must come out without asking the code.
+"""
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.encoders.encoder import Array, Encoder
+from featurecache.store.reader import Cache
+
+DIM = 6
+NOT_FINITE, TOO_LARGE, ALL_ZERO = 0xFF0000, 0xFE0000, 0xFD0000
+"""Numbers whose embedding is NaN, beyond float16, or zero."""
+LABELS = ("Mass", "Edema")
+_TICKS = itertools.count()
+
+
+def expected_embedding(number: int) -> np.ndarray:
+    """The embedding of an image's number, (DIM,) float32; exact, whatever the order of sums."""
+    colour = np.array([number >> 16, number >> 8 & 255, number & 255], dtype=np.float32)
+    weights = np.arange(1, 3 * DIM + 1, dtype=np.float32).reshape(3, DIM)
+    return colour @ weights / 16 + 1
+
+
+def expected_text(text: str) -> np.ndarray:
+    """The embedding of a text, (DIM,) float32, from its sha256."""
+    return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)[:DIM] + np.float32(1)
+
+
+class StubEncoder(Encoder):
+    """Images and texts by formula; remembers what it was asked.
+
+    Attributes:
+        batches: the image numbers of each call of ``encode_images``.
+        texts: the texts of each call of ``encode_texts``.
+    """
+
+    aligned = True
+    has_images = True
+
+    def __init__(
+        self,
+        name: str = "stub",
+        *,
+        checkpoint: str = "one",
+        has_text: bool = True,
+        seconds: float = 0.0,
+    ) -> None:
+        super().__init__(name=name, device="cpu", precision="fp32")
+        self.checkpoint = checkpoint
+        self.has_text = has_text
+        self.seconds = seconds
+        self.batches: list[list[int]] = []
+        self.texts: list[list[str]] = []
+
+    @property
+    def encoded(self) -> list[int]:
+        return [number for batch in self.batches for number in batch]
+
+    @property
+    def scale(self) -> float | None:
+        return 10.0 if self.has_text else None
+
+    @property
+    def bias(self) -> float | None:
+        return -2.5 if self.has_text else None
+
+    @property
+    def image_description(self) -> Mapping[str, Any]:
+        # The tuple comes back from JSON as a list, and must not count as another setting.
+        return {"checkpoint": self.checkpoint, "preprocessing": {"size": (1, 1)}}
+
+    @property
+    def text_description(self) -> Mapping[str, Any]:
+        return {"checkpoint": self.checkpoint, "max_length": 8}
+
+    def preprocess(self, image: Image.Image) -> Array:
+        colour = np.asarray(image.convert("RGB"), dtype=np.float32)[0, 0]
+        return colour.reshape(3, 1, 1)
+
+    def encode_images(self, pixels: Array) -> Array:
+        time.sleep(self.seconds)
+        colours = pixels[:, :, 0, 0].astype(np.int64)
+        numbers = (colours @ [1 << 16, 1 << 8, 1]).tolist()
+        self.batches.append(numbers)
+        rows = np.stack([expected_embedding(number) for number in numbers])
+        special = {NOT_FINITE: np.nan, TOO_LARGE: 1e6, ALL_ZERO: 0.0}
+        for row, number in enumerate(numbers):
+            if number in special:
+                rows[row] = special[number]
+        return rows
+
+    def encode_texts(self, texts: Sequence[str]) -> Array:
+        self.texts.append(list(texts))
+        return np.stack([expected_text(text) for text in texts])
+
+
+def write_image(path: Path, number: int) -> None:
+    """Write an image of that number, 16 pixels square; its time of change is always a new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = (number >> 16, number >> 8 & 255, number & 255)
+    Image.new("RGB", (16, 16), colour).save(path)
+    touch(path)
+
+
+def touch(path: Path) -> None:
+    """Give a file a time of change that no file had before, however coarse the clock is."""
+    changed = 1_700_000_000_000_000_000 + 1_000_000 * next(_TICKS)
+    os.utime(path, ns=(changed, changed))
+
+
+def make_manifest(root: Path, ids: Sequence[str], **changes: Any) -> Manifest:
+    """A manifest of ``<id>.png`` files, two images a patient, whose labels follow from the id."""
+    position = [int("".join(filter(str.isdigit, image_id)) or 0) for image_id in ids]
+    arguments: dict[str, Any] = {
+        "name": "set",
+        "root": root,
+        "images": pd.DataFrame(
+            {
+                "id": list(ids),
+                "path": [f"{image_id}.png" for image_id in ids],
+                "patient": [f"p{number // 2}" for number in position],
+                "split": [("train", "val", "test")[number // 2 % 3] for number in position],
+                "view": ["PA" if number % 2 else "" for number in position],
+            },
+            dtype=str,
+        ),
+        "labels": np.array([[number % 2, (1, 0, -1)[number % 3]] for number in position], np.int8),
+        "label_names": LABELS,
+        "notes": ("a note",),
+    }
+    return Manifest(**(arguments | changes))
+
+
+def write_images(root: Path, count: int, *, start: int = 0) -> list[str]:
+    """Write images ``i000``, ``i001`` ... with these numbers; gives their ids."""
+    ids = [f"i{number:03d}" for number in range(start, start + count)]
+    for number, image_id in enumerate(ids, start):
+        write_image(root / f"{image_id}.png", number)
+    return ids
+
+
+def content(cache: Cache) -> dict[str, Any]:
+    """All that a cache holds but the time it was made, as values that compare with ``==``."""
+    images, header = cache.images, cache.header
+    table = zip(
+        images.id.tolist(),
+        images.sha256.tolist(),
+        images.patient.tolist(),
+        images.split.tolist(),
+        images.view.tolist(),
+        images.size.tolist(),
+        images.mtime_ns.tolist(),
+        strict=True,
+    )
+    return {
+        "header": (header.model, header.dataset, header.notes, header.image_level_split),
+        "description": dict(header.description),
+        "fingerprint": cache.fingerprint,
+        "images": list(table),
+        "embedding": cache.embedding.tobytes(),
+        "dim": cache.dim,
+        "labels": (cache.labels.names, cache.labels.values.tolist()),
+        "failures": dict(cache.failures),
+        "texts": {
+            name: (
+                text.fingerprint,
+                text.templates,
+                text.labels,
+                text.positive.prompts,
+                text.positive.embedding.tobytes(),
+                text.positive.ensemble.tobytes(),
+                None if text.negative is None else text.negative.prompts,
+                None if text.negative is None else text.negative.embedding.tobytes(),
+                (text.aligned, text.scale, text.bias),
+            )
+            for name, text in cache.texts.items()
+        },
+    }

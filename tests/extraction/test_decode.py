@@ -1,0 +1,74 @@
+"""Reading ahead: in order, once, and not further than the window."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from stub_encoder import StubEncoder, write_images
+
+from featurecache.extraction.decode import Item, decode, decode_ahead
+
+
+def items(root: Path, count: int) -> list[Item]:
+    ids = write_images(root, count)
+    return [Item(row, root / f"{image_id}.png", {0: ""}) for row, image_id in enumerate(ids)]
+
+
+def test_images_come_in_order_though_the_first_take_longest(root: Path) -> None:
+    stub = StubEncoder()
+
+    def preprocess(image: Image.Image) -> np.ndarray:
+        pixels = stub.preprocess(image)
+        time.sleep(0.03 if pixels[2, 0, 0] % 4 == 0 else 0)
+        return pixels
+
+    found = list(decode_ahead(items(root, 20), {0: preprocess}, workers=4, window=8))
+    assert [image.row for image in found] == list(range(20))
+    assert [int(image.pixels[0][2, 0, 0]) for image in found] == list(range(20))
+
+
+@pytest.mark.parametrize(("workers", "window"), [(1, 1), (2, 5), (4, 50)])
+def test_no_more_is_read_ahead_than_the_window(root: Path, workers: int, window: int) -> None:
+    taken: list[int] = []
+
+    def source() -> Iterator[Item]:
+        for item in items(root, 20):
+            taken.append(item.row)
+            yield item
+
+    stub = StubEncoder()
+    ahead = decode_ahead(source(), {0: stub.preprocess}, workers=workers, window=window)
+    for number, _ in enumerate(ahead, start=1):
+        assert len(taken) <= min(20, number - 1 + window)
+    assert len(taken) == 20
+
+
+def test_a_reader_that_is_closed_leaves_no_thread_and_reads_no_more(root: Path) -> None:
+    read: list[int] = []
+    stub = StubEncoder()
+
+    def preprocess(image: Image.Image) -> np.ndarray:
+        time.sleep(0.01)
+        read.append(1)
+        return stub.preprocess(image)
+
+    ahead = decode_ahead(items(root, 40), {0: preprocess}, workers=2, window=30)
+    next(ahead)
+    ahead.close()
+    assert len(read) < 15
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_pixels_are_made_only_for_encoders_whose_embedding_is_of_other_bytes(root: Path) -> None:
+    (item,) = items(root, 1)
+    stub = StubEncoder()
+    preprocess = {0: stub.preprocess, 1: stub.preprocess, 2: stub.preprocess}
+    sha256 = decode(item, preprocess).sha256
+    found = decode(Item(0, item.path, {0: sha256, 2: "another"}), preprocess)
+    assert set(found.pixels) == {2}
+    assert found.reason is None
+    assert decode(Item(0, item.path, {0: sha256, 1: sha256}), preprocess).pixels == {}

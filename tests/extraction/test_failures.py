@@ -1,0 +1,216 @@
+"""Images that cannot be used: recorded with a reason, never a row of zeros, never the end."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from stub_encoder import (
+    ALL_ZERO,
+    NOT_FINITE,
+    TOO_LARGE,
+    StubEncoder,
+    content,
+    expected_embedding,
+    make_manifest,
+    write_image,
+    write_images,
+)
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.extraction.extract import Summary, extract
+from featurecache.store.reader import read_cache
+from featurecache.store.verify import verify_cache
+
+
+def run(manifest: Manifest, cache: Path) -> tuple[Summary, StubEncoder]:
+    encoder = StubEncoder()
+    (summary,) = extract(manifest, [encoder], cache=cache, batch_size=4)
+    return summary, encoder
+
+
+def claims_to_be_huge(path: Path) -> None:
+    """A PNG of a few bytes whose header claims 100,000 x 100,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+def cut(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+SPOILERS = {
+    "not-an-image": (lambda path: path.write_bytes(b"no image"), "not an image of a known format"),
+    "cut-short": (cut, "damaged: "),
+    "empty": (lambda path: path.write_bytes(b""), "the file is empty"),
+    "missing": (lambda path: path.unlink(), "missing: no such file"),
+    "fifo": (lambda path: (path.unlink(), os.mkfifo(path)), "not a regular file"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
+    "loop": (lambda path: (path.unlink(), path.symlink_to(path.name)), "cannot be read: "),
+    "huge": (claims_to_be_huge, "more than 80,000,000 pixels"),
+    "nan": (lambda path: write_image(path, NOT_FINITE), "not finite in float16"),
+    "overflow": (lambda path: write_image(path, TOO_LARGE), "not finite in float16"),
+    "zero": (lambda path: write_image(path, ALL_ZERO), "all zero"),
+}
+
+
+def spoil(root: Path, manifest: Manifest, ids: list[str]) -> None:
+    paths = dict(zip(manifest.images["id"], manifest.images["path"], strict=True))
+    for image_id, (damage, _) in zip(ids, SPOILERS.values(), strict=True):
+        damage(root / paths[image_id])
+
+
+@pytest.mark.timeout(30)
+def test_every_kind_of_failure_is_recorded_and_the_run_goes_on(
+    root: Path, cache: Path, stub_path: Path
+) -> None:
+    manifest = make_manifest(root, write_images(root, 3 * len(SPOILERS)))
+    bad = manifest.images["id"].tolist()[1::3]
+    spoil(root, manifest, bad)
+    summary, _ = run(manifest, cache)
+    assert sorted(summary.failed) == bad
+    for image_id, (name, (_, reason)) in zip(bad, SPOILERS.items(), strict=True):
+        assert reason in summary.failed[image_id], name
+        # The id stands beside the reason; the machine's folders are nobody's business.
+        assert str(root) not in summary.failed[image_id]
+    good = [number for number in range(3 * len(SPOILERS)) if number % 3 != 1]
+    assert summary.images == summary.done == len(good)
+    made = read_cache(stub_path)
+    assert made.failures == summary.failed
+    assert made.images.id.tolist() == [f"i{number:03d}" for number in good]
+    np.testing.assert_array_equal(
+        made.embedding,
+        np.stack([expected_embedding(number) for number in good]).astype(np.float16),
+    )
+    assert made.labels.values.tolist() == [[n % 2, [1, 0, -1][n % 3]] for n in good]
+    assert verify_cache(stub_path) == []
+
+
+def test_failures_are_tried_again_and_change_nothing(
+    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+) -> None:
+    (root / "i003.png").write_bytes(b"no image")
+    write_image(root / "i004.png", NOT_FINITE)
+    first, _ = run(manifest, cache)
+    before = stub_path.stat()
+    second, encoder = run(manifest, cache)
+    assert encoder.batches == [[NOT_FINITE]]
+    assert second.failed == first.failed
+    assert (second.done, second.reused, second.written) == (0, 8, False)
+    after = stub_path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_repaired_image_leaves_the_failures(
+    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+) -> None:
+    (root / "i003.png").write_bytes(b"no image")
+    (root / "i007.png").unlink()
+    assert set(run(manifest, cache)[0].failed) == {"i003", "i007"}
+    write_image(root / "i003.png", 3)
+    summary, encoder = run(manifest, cache)
+    assert (encoder.encoded, set(summary.failed)) == ([3], {"i007"})
+    write_image(root / "i007.png", 7)
+    summary, encoder = run(manifest, cache)
+    assert (encoder.encoded, summary.failed) == ([7], {})
+    assert len(read_cache(stub_path).images) == 10
+
+
+def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
+    root: Path, cache: Path, stub_path: Path
+) -> None:
+    manifest = make_manifest(root, write_images(root, 2 * len(SPOILERS)))
+    run(manifest, cache)
+    before = read_cache(stub_path)
+    before_rows = dict(zip(before.images.id.tolist(), before.embedding.tolist(), strict=True))
+    spoiled = manifest.images["id"].tolist()[::2]
+    spoil(root, manifest, spoiled)
+    # A file that is gone, or only leads nowhere, says nothing against its old embedding.
+    unseen = {spoiled[[*SPOILERS].index(name)] for name in ("missing", "loop")}
+    summary, _ = run(manifest, cache)
+    assert set(summary.failed) == set(spoiled) - unseen
+    after = read_cache(stub_path)
+    assert after.failures == summary.failed
+    assert dict(zip(after.images.id.tolist(), after.embedding.tolist(), strict=True)) == {
+        image_id: row for image_id, row in before_rows.items() if image_id not in summary.failed
+    }
+    assert verify_cache(stub_path) == []
+
+
+def test_failures_outside_the_limit_and_outside_the_data_set(
+    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+) -> None:
+    for number in (2, 8):
+        (root / f"i{number:03d}.png").write_bytes(b"no image")
+    run(manifest, cache)
+    assert set(run_limited(manifest, cache, 5).failed) == {"i002", "i008"}
+    smaller = make_manifest(root, [i for i in manifest.images["id"] if i != "i002"])
+    assert set(run(smaller, cache)[0].failed) == {"i008"}
+    assert set(read_cache(stub_path).failures) == {"i008"}
+
+
+def run_limited(manifest: Manifest, cache: Path, limit: int) -> Summary:
+    (summary,) = extract(manifest, [StubEncoder()], cache=cache, limit=limit)
+    return summary
+
+
+@pytest.mark.parametrize("what", ["missing", "not-an-image", "nan"])
+def test_a_data_set_without_a_usable_image_is_an_error(
+    manifest: Manifest, root: Path, cache: Path, stub_path: Path, what: str
+) -> None:
+    for path in manifest.images["path"]:
+        SPOILERS[what][0](root / path)
+    with pytest.raises(FeaturecacheError, match="no image of set could be used by stub; i000: "):
+        run(manifest, cache)
+    assert [path.name for path in stub_path.parent.iterdir()] == ["stub.h5.lock"]
+    for number, path in enumerate(manifest.images["path"]):
+        write_image(root / path, number)
+    assert run(manifest, cache)[0].images == 10
+
+
+def test_that_nothing_works_is_no_mistake_of_usage(manifest: Manifest, cache: Path) -> None:
+    for path in manifest.images["path"]:
+        (manifest.root / path).unlink()
+    with pytest.raises(FeaturecacheError) as caught:
+        run(manifest, cache)
+    assert not isinstance(caught.value, UsageError)
+
+
+def test_a_cache_survives_that_all_its_images_break(
+    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+) -> None:
+    run(manifest, cache)
+    before = content(read_cache(stub_path))
+    for path in manifest.images["path"]:
+        (root / path).write_bytes(b"no image")
+    with pytest.raises(FeaturecacheError, match="no image of set could be used"):
+        run(manifest, cache)
+    assert content(read_cache(stub_path)) == before
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_recorded(
+    manifest: Manifest, root: Path, cache: Path
+) -> None:
+    encoder = StubEncoder()
+
+    def progress(finished: int, total: int) -> None:
+        if finished == 0:
+            (root / "i009.png").unlink()
+
+    (summary,) = extract(
+        manifest, [encoder], cache=cache, batch_size=1, workers=1, progress=progress
+    )
+    assert summary.failed == {"i009": "missing: no such file"}
+    assert encoder.encoded == list(range(9))

@@ -1,0 +1,48 @@
+"""SIGKILL at random moments: whatever was stored stays, and the end is always the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import killed
+import pytest
+from stub_encoder import StubEncoder, content, make_manifest, write_images
+
+from featurecache.extraction.extract import extract
+from featurecache.prompts import PROMPT_SETS
+from featurecache.store.reader import read_cache
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_extraction_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    ids = write_images(tmp_path / "data", 200)
+    script = Path(killed.__file__)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "11"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        # numpy's threads would not survive the forks.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    kills = json.loads(done.stdout)
+    for name, cache, asked in (("first", "cache-of-some", ids[::2]), ("second", "cache", ids)):
+        assert kills[name]["chosen"] == list(killed.DEATHS)
+        assert len(kills[name]["encoding"]) == len(kills[name]["writing"]) == killed.RANDOM_KILLS
+        # They were killed at work, not before it began nor after it was done.
+        assert len(set(kills[name]["encoding"])) > 3
+        assert kills[name]["writing"][0] == len(asked)
+        manifest = make_manifest(tmp_path / "data", asked)
+        undisturbed = tmp_path / f"undisturbed-{name}"
+        extract(manifest, [StubEncoder()], cache=undisturbed, prompts=PROMPT_SETS["signs"])
+        assert content(read_cache(tmp_path / cache / "set" / "stub.h5")) == content(
+            read_cache(undisturbed / "set" / "stub.h5")
+        )
+        # No half-written file is left, and no part.
+        assert {path.name for path in (tmp_path / cache / "set").iterdir()} == {
+            *("stub.h5", "stub.h5.lock"),
+        }

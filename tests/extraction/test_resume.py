@@ -1,0 +1,261 @@
+"""Interrupted in Python: what was encoded stays, and the end is that of an undisturbed run."""
+
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL.Image import Image
+from stub_encoder import NOT_FINITE, StubEncoder, content, make_manifest, write_image, write_images
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.errors import CacheError
+from featurecache.extraction.extract import extract
+from featurecache.extraction.pipeline import Progress
+from featurecache.prompts import PROMPT_SETS
+from featurecache.store.reader import read_cache
+from featurecache.store.schema import parts_path
+
+IMAGES, BATCH = 22, 4
+
+
+def interrupt_at(position: int, error: BaseException) -> Progress:
+    def progress(finished: int, total: int) -> None:
+        if finished == position:
+            raise error
+
+    return progress
+
+
+def run(manifest: Manifest, cache: Path, progress: Progress | None = None) -> StubEncoder:
+    encoder = StubEncoder()
+    extract(
+        manifest,
+        [encoder],
+        cache=cache,
+        prompts=PROMPT_SETS["signs"],
+        batch_size=BATCH,
+        progress=progress,
+    )
+    return encoder
+
+
+def ids_in_parts(path: Path) -> list[str]:
+    ids: list[str] = []
+    for part in sorted(parts_path(path).glob("part-*.h5")):
+        with h5py.File(part) as file:
+            ids += file["id"].asstr()[()].tolist()
+    return ids
+
+
+@pytest.fixture
+def manifest(root: Path) -> Manifest:
+    return make_manifest(root, write_images(root, IMAGES))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
+@pytest.mark.parametrize("position", [0, 1, 4, 7, 8, 13, 20, 21, 22])
+def test_an_interrupted_run_goes_on_where_it_was(
+    manifest: Manifest, tmp_path: Path, error: BaseException, position: int
+) -> None:
+    undisturbed = run(manifest, tmp_path / "undisturbed")
+    expected = content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
+    assert len(expected["images"]) == IMAGES
+
+    path = tmp_path / "cache/set/stub.h5"
+    first = StubEncoder()
+    with pytest.raises(type(error)):
+        extract(
+            manifest,
+            [first],
+            cache=tmp_path / "cache",
+            batch_size=BATCH,
+            progress=interrupt_at(position, error),
+        )
+    assert not path.exists()
+    whole = position // BATCH * BATCH
+    assert first.encoded == list(range(whole))
+    assert ids_in_parts(path) == [f"i{number:03d}" for number in range(whole)]
+
+    second = run(manifest, tmp_path / "cache")
+    assert first.batches + second.batches == undisturbed.batches
+    assert content(read_cache(path)) == expected
+    assert not parts_path(path).exists()
+
+
+def test_many_interrupts_cost_nothing(manifest: Manifest, tmp_path: Path) -> None:
+    undisturbed = run(manifest, tmp_path / "undisturbed")
+    batches: list[list[int]] = []
+    interrupts = 0
+    while not (tmp_path / "cache/set/stub.h5").exists():
+        encoder = StubEncoder()
+        try:
+            extract(
+                manifest,
+                [encoder],
+                cache=tmp_path / "cache",
+                prompts=PROMPT_SETS["signs"],
+                batch_size=BATCH,
+                progress=interrupt_at(5, KeyboardInterrupt()),
+            )
+        except KeyboardInterrupt:
+            interrupts += 1
+        batches += encoder.batches
+    assert interrupts == 5
+    assert batches == undisturbed.batches
+    assert content(read_cache(tmp_path / "cache/set/stub.h5")) == content(
+        read_cache(tmp_path / "undisturbed/set/stub.h5")
+    )
+
+
+def test_batches_are_the_same_around_images_that_cannot_be_read(
+    manifest: Manifest, root: Path, tmp_path: Path
+) -> None:
+    for number in (0, 5, 6, 13):
+        (root / f"i{number:03d}.png").write_bytes(b"no image")
+    undisturbed = run(manifest, tmp_path / "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, tmp_path / "cache", interrupt_at(14, KeyboardInterrupt()))
+    resumed = run(manifest, tmp_path / "cache")
+    assert undisturbed.batches == [
+        *([1, 2, 3, 4], [7, 8, 9, 10], [11, 12, 14, 15], [16, 17, 18, 19], [20, 21]),
+    ]
+    assert resumed.batches == undisturbed.batches[2:]
+    assert content(read_cache(tmp_path / "cache/set/stub.h5")) == content(
+        read_cache(tmp_path / "undisturbed/set/stub.h5")
+    )
+
+
+def test_an_encoder_that_fails_loses_its_own_batch_only(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = StubEncoder()
+    encode = encoder.encode_images
+
+    def fail_later(pixels: np.ndarray) -> np.ndarray:
+        if len(encoder.batches) == 3:
+            raise RuntimeError("out of memory")
+        return encode(pixels)
+
+    monkeypatch.setattr(encoder, "encode_images", fail_later)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        extract(manifest, [encoder], cache=tmp_path, batch_size=BATCH)
+    assert len(ids_in_parts(tmp_path / "set/stub.h5")) == 3 * BATCH
+    resumed = run(manifest, tmp_path)
+    assert resumed.encoded == list(range(3 * BATCH, IMAGES))
+
+
+def test_an_interrupt_stops_the_reading(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = StubEncoder()
+    preprocess, read = encoder.preprocess, []
+
+    def slowly(image: Image) -> np.ndarray:
+        read.append(image)
+        time.sleep(0.02)
+        return preprocess(image)
+
+    monkeypatch.setattr(encoder, "preprocess", slowly)
+    # The error, kept here, keeps the frames of the extraction alive, as a debugger would.
+    with pytest.raises(KeyboardInterrupt) as caught:
+        extract(
+            manifest,
+            [encoder],
+            cache=tmp_path,
+            batch_size=16,
+            progress=interrupt_at(1, KeyboardInterrupt()),
+        )
+    assert caught.tb is not None
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert len(read) < 12
+
+
+def test_an_interrupt_while_finishing_leaves_the_parts(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featurecache.store.writer._write_text", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(manifest, tmp_path / "cache")
+    path = tmp_path / "cache/set/stub.h5"
+    assert {file.name for file in path.parent.iterdir()} == {"stub.h5.parts", "stub.h5.lock"}
+    assert len(ids_in_parts(path)) == IMAGES
+    assert run(manifest, tmp_path / "cache").batches == []
+    run(manifest, tmp_path / "undisturbed")
+    assert content(read_cache(path)) == content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
+
+
+def test_an_interrupted_extension_leaves_the_old_cache_readable(
+    root: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    run(make_manifest(root, manifest.images["id"].tolist()[::2]), tmp_path / "cache")
+    path = tmp_path / "cache/set/stub.h5"
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, tmp_path / "cache", interrupt_at(9, KeyboardInterrupt()))
+    assert path.read_bytes() == before
+    assert ids_in_parts(path) == [f"i{number:03d}" for number in range(1, 16, 2)]
+    assert run(manifest, tmp_path / "cache").encoded == [17, 19, 21]
+    run(manifest, tmp_path / "undisturbed")
+    assert content(read_cache(path)) == content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
+
+
+def test_a_file_that_changes_between_interrupt_and_resume_is_encoded_again(
+    root: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, tmp_path / "cache", interrupt_at(8, KeyboardInterrupt()))
+    write_image(root / "i002.png", 99)
+    write_image(root / "i003.png", NOT_FINITE)
+    (root / "i004.png").write_bytes(b"no image")
+    (root / "i005.png").unlink()  # keeps the embedding it has
+    resumed = run(manifest, tmp_path / "cache")
+    assert resumed.encoded == [99, NOT_FINITE, *range(8, IMAGES)]
+    cache = read_cache(tmp_path / "cache/set/stub.h5")
+    assert set(cache.failures) == {"i003", "i004"}
+    assert cache.images.id.tolist() == [
+        f"i{number:03d}" for number in range(IMAGES) if number not in (3, 4)
+    ]
+
+
+def test_parts_of_images_that_left_the_data_set_are_dropped_on_demand_only(
+    root: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, tmp_path / "cache", interrupt_at(8, KeyboardInterrupt()))
+    smaller = make_manifest(root, manifest.images["id"].tolist()[3:])
+    with pytest.raises(CacheError, match=r"holds 3 images .*give --prune"):
+        run(smaller, tmp_path / "cache")
+    assert len(ids_in_parts(tmp_path / "cache/set/stub.h5")) == 8
+    encoder = StubEncoder()
+    (summary,) = extract(smaller, [encoder], cache=tmp_path / "cache", prune=True)
+    assert (summary.images, summary.done, summary.reused) == (IMAGES - 3, IMAGES - 8, 5)
+    assert encoder.encoded == list(range(8, IMAGES))
+
+
+def test_a_part_is_written_when_the_last_is_long_ago(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurecache.extraction.pipeline.FLUSH_SECONDS", 0.0)
+    path = tmp_path / "set/stub.h5"
+    seen: list[int] = []
+    run(manifest, tmp_path, lambda finished, total: seen.append(len(ids_in_parts(path))))
+    assert seen == [finished // BATCH * BATCH for finished in range(IMAGES + 1)]
+
+
+def test_half_written_files_of_a_killed_run_are_swept_away(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / ".stub.h5.x7k2.tmp").write_bytes(b"half a cache")
+    (folder / ".other.h5.x7k2.tmp").write_bytes(b"another model's")
+    run(manifest, tmp_path)
+    names = {file.name for file in folder.iterdir()}
+    assert names == {"stub.h5", "stub.h5.lock", ".other.h5.x7k2.tmp"}

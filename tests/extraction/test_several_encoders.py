@@ -1,0 +1,119 @@
+"""Several encoders in one run: one decoding for all, a cache for each."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from stub_encoder import StubEncoder, content, make_manifest, touch, write_image, write_images
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.errors import CacheError
+from featurecache.extraction.extract import extract
+from featurecache.images import decode_image
+from featurecache.store.reader import read_cache
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
+    """How often each file's bytes were decoded."""
+    count: Counter[bytes] = Counter()
+
+    def counting(data: bytes) -> object:
+        count[data] += 1
+        return decode_image(data)
+
+    monkeypatch.setattr("featurecache.extraction.decode.decode_image", counting)
+    return count
+
+
+def alone(manifest: Manifest, name: str, cache: Path) -> dict[str, object]:
+    extract(manifest, [StubEncoder(name)], cache=cache / "alone")
+    return content(read_cache(cache / "alone" / "set" / f"{name}.h5"))
+
+
+def test_each_image_is_decoded_once(
+    manifest: Manifest, cache: Path, tmp_path: Path, decoded: Counter[bytes]
+) -> None:
+    encoders = [StubEncoder("a"), StubEncoder("b"), StubEncoder("c")]
+    summaries = extract(manifest, encoders, cache=cache, batch_size=4)
+    assert len(decoded) == 10
+    assert set(decoded.values()) == {1}
+    assert [summary.model for summary in summaries] == ["a", "b", "c"]
+    for encoder, summary in zip(encoders, summaries, strict=True):
+        assert encoder.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert (summary.done, summary.reused) == (10, 0)
+        assert content(read_cache(summary.path)) == alone(manifest, encoder.name, tmp_path)
+
+
+def test_an_encoder_that_is_finished_is_not_asked_again(
+    manifest: Manifest, cache: Path, tmp_path: Path, decoded: Counter[bytes]
+) -> None:
+    extract(manifest, [StubEncoder("a")], cache=cache)
+    before = (cache / "set" / "a.h5").stat()
+    decoded.clear()
+    a, b = StubEncoder("a"), StubEncoder("b")
+    first, second = extract(manifest, [a, b], cache=cache, batch_size=4)
+    assert (a.batches, first.done, first.reused, first.written) == ([], 0, 10, False)
+    assert (b.encoded, second.done, second.reused) == (list(range(10)), 10, 0)
+    assert set(decoded.values()) == {1}
+    after = (cache / "set" / "a.h5").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert content(read_cache(second.path)) == alone(manifest, "b", tmp_path)
+
+
+def test_each_encoder_gets_only_what_it_lacks(
+    root: Path, cache: Path, tmp_path: Path, decoded: Counter[bytes]
+) -> None:
+    ids = write_images(root, 12)
+    extract(make_manifest(root, ids[0:6]), [StubEncoder("a")], cache=cache)
+    extract(make_manifest(root, ids[3:9]), [StubEncoder("b")], cache=cache)
+    write_image(root / "i004.png", 44)
+    touch(root / "i005.png")
+    touch(root / "i007.png")
+    decoded.clear()
+    manifest = make_manifest(root, ids)
+    a, b = StubEncoder("a"), StubEncoder("b")
+    first, second = extract(manifest, [a, b], cache=cache, batch_size=4)
+    assert a.batches == [[44, 6, 7, 8], [9, 10, 11]]
+    assert b.batches == [[0, 1, 2, 44], [9, 10, 11]]
+    # i003 is stored by both; i005 was touched but not changed, so that nobody wants its pixels.
+    assert sum(decoded.values()) == len(decoded) == 10
+    assert (first.done, first.reused) == (7, 5)
+    assert (second.done, second.reused) == (7, 5)
+    assert content(read_cache(first.path)) == alone(manifest, "a", tmp_path)
+    assert content(read_cache(second.path)) == alone(manifest, "b", tmp_path)
+
+
+def test_an_interrupt_keeps_the_work_of_every_encoder(manifest: Manifest, cache: Path) -> None:
+    def progress(finished: int, total: int) -> None:
+        if finished == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(
+            manifest,
+            [StubEncoder("a"), StubEncoder("b")],
+            cache=cache,
+            batch_size=4,
+            progress=progress,
+        )
+    a, b = StubEncoder("a"), StubEncoder("b")
+    extract(manifest, [a, b], cache=cache, batch_size=4)
+    assert a.encoded == b.encoded == [8, 9]
+
+
+def test_a_failure_counts_for_every_encoder(manifest: Manifest, root: Path, cache: Path) -> None:
+    (root / "i003.png").write_bytes(b"no image")
+    first, second = extract(manifest, [StubEncoder("a"), StubEncoder("b")], cache=cache)
+    assert set(first.failed) == set(second.failed) == {"i003"}
+
+
+def test_a_refused_encoder_keeps_the_others_from_starting(manifest: Manifest, cache: Path) -> None:
+    extract(manifest, [StubEncoder("b", checkpoint="two")], cache=cache)
+    a = StubEncoder("a")
+    with pytest.raises(CacheError, match="checkpoint: 'two' against 'one'"):
+        extract(manifest, [a, StubEncoder("b")], cache=cache)
+    assert a.batches == []
+    assert sorted(path.name for path in (cache / "set").glob("*.h5*")) == [
+        *("a.h5.lock", "b.h5", "b.h5.lock"),
+    ]

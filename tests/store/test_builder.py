@@ -1,0 +1,372 @@
+"""A cache in the making: parts, resuming from them, and the finished file read with plain h5py."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from featurecache.errors import CacheError
+from featurecache.store.builder import CacheBuilder
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.parts import EncodedRows
+from featurecache.store.reader import read_cache
+from featurecache.store.schema import cache_path, lock_path, parts_path, safe_name
+
+HEADER = Header(
+    model="hf:org/m",
+    dataset="nih",
+    notes=("größer",),
+    image_level_split=False,
+    description={"model": "m", "size": [2, 3], "precision": "fp32"},
+)
+TEXT = TextSet(
+    name="signs",
+    fingerprint="f" * 64,
+    templates=("signs of {pathology}",),
+    labels=("Mass",),
+    positive=TextEmbeddings(
+        (("signs of mass",),), np.float32([[[3, 4]]]), np.float32([[0.6, 0.8]])
+    ),
+    negative=TextEmbeddings((("no mass",),), np.float32([[[0, 2]]]), np.float32([[0, 1]])),
+    aligned=True,
+    scale=10.0,
+    bias=None,
+)
+
+
+def rows(ids: Sequence[str], *, version: int = 0, dim: int = 2) -> EncodedRows:
+    """Rows whose values say which id and version they are of."""
+    numbers = [int("".join(filter(str.isdigit, image_id))) for image_id in ids]
+    return EncodedRows(
+        id=np.array(ids, dtype=np.str_),
+        sha256=np.array([f"{version}-{image_id}" for image_id in ids], dtype=np.str_),
+        size=np.array(numbers, dtype=np.int64),
+        mtime_ns=np.full(len(ids), version, dtype=np.int64),
+        embedding=np.array(
+            [[number + 1, *[version] * (dim - 1)] for number in numbers], np.float16
+        ),
+    )
+
+
+def finish(builder: CacheBuilder, ids: Sequence[str], *, version: int = 0) -> bool:
+    of = rows(ids, version=version)
+    return builder.finish(
+        images=ImageTable(
+            id=of.id,
+            sha256=of.sha256,
+            patient=of.id,
+            split=np.full(len(ids), "train"),
+            view=np.full(len(ids), ""),
+            size=of.size,
+            mtime_ns=of.mtime_ns,
+        ),
+        labels=Labels(("Mass",), np.resize(np.array([1, 0, -1], np.int8), (len(ids), 1))),
+        texts={"signs": TEXT},
+        failures={"x9": "the file is empty", "x10": "missing"},
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return cache_path(tmp_path, "nih", "hf:org/m")
+
+
+def test_the_files_lie_where_the_format_says(tmp_path: Path) -> None:
+    path = cache_path(tmp_path, "nih", "hf:org/m")
+    assert path == tmp_path / "nih" / "hf--org--m.h5"
+    assert parts_path(path) == tmp_path / "nih" / "hf--org--m.h5.parts"
+    assert lock_path(path) == tmp_path / "nih" / "hf--org--m.h5.lock"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("dinov2-small", "dinov2-small"),
+        ("../../etc/passwd", "etc--passwd"),
+        ("a b:c\\d", "a--b--c--d"),
+        ("a/", "a"),
+        ("..", "unnamed"),
+        ("胸部", "胸部"),
+    ],
+)
+def test_no_name_leaves_its_folder(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i3", "i1"]))
+    builder.add(rows(["i2"]))
+    assert finish(builder, ["i1", "i2", "i3"])
+    with h5py.File(path) as file:
+        spec = '{"model":"m","precision":"fp32","size":[2,3]}'
+        assert dict(file.attrs) | {"created": ""} == {
+            "format": "featurecache",
+            "version": 1,
+            "fingerprint": hashlib.sha256(spec.encode()).hexdigest(),
+            "spec": spec,
+            "model": "hf:org/m",
+            "dataset": "nih",
+            "notes": '["größer"]',
+            "image_level_split": False,
+            "created": "",
+        }
+        assert set(file) == {"images", "labels", "text", "failures"}
+        assert set(file["images"]) == {
+            *("id", "embedding", "sha256", "patient", "split", "view", "size", "mtime_ns"),
+        }
+        assert file["images/id"].asstr()[()].tolist() == ["i1", "i2", "i3"]
+        assert file["images/sha256"].asstr()[()].tolist() == ["0-i1", "0-i2", "0-i3"]
+        embedding = file["images/embedding"]
+        assert (embedding.dtype, embedding.chunks) == (np.float16, None)
+        assert embedding[()].tolist() == [[2, 0], [3, 0], [4, 0]]
+        mapped = np.memmap(path, np.float16, "r", embedding.id.get_offset(), embedding.shape)
+        assert mapped.tolist() == embedding[()].tolist()
+        assert file["labels/names"].asstr()[()].tolist() == ["Mass"]
+        assert file["labels/values"].dtype == np.int8
+        assert file["labels/values"][()].tolist() == [[1], [0], [-1]]
+        text = file["text/signs"]
+        assert dict(text.attrs) == {
+            "fingerprint": "f" * 64,
+            "templates": '["signs of {pathology}"]',
+            "aligned": True,
+            "scale": 10.0,
+        }
+        assert set(text) == {"labels", "prompts", "embedding", "ensemble", "negatives"}
+        assert text["prompts"].asstr()[()].tolist() == [["signs of mass"]]
+        assert text["embedding"][()].tolist() == [[[3, 4]]]
+        assert text["ensemble"][()].tolist() == np.float32([[0.6, 0.8]]).tolist()
+        assert set(text["negatives"]) == {"prompts", "embedding", "ensemble"}
+        assert text["negatives/embedding"][()].tolist() == [[[0, 2]]]
+        assert file["failures/id"].asstr()[()].tolist() == ["x10", "x9"]
+        reasons = file["failures/reason"].asstr()[()].tolist()
+        assert reasons == ["missing", "the file is empty"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["hf--org--m.h5"]
+
+
+def test_a_file_of_ours_reads_as_what_was_written(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1", "i2"]))
+    finish(builder, ["i1", "i2"])
+    cache = read_cache(path)
+    assert cache.header == HEADER
+    assert cache.failures == {"x9": "the file is empty", "x10": "missing"}
+    text = cache.texts["signs"]
+    assert (text.scale, text.bias, text.aligned) == (10.0, None, True)
+    assert text.positive.embedding.tolist() == [[[3, 4]]]
+
+
+def test_parts_are_chunked_and_named_in_order(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    for ids in (["i1", "i2"], ["i3"]):
+        builder.add(rows(ids))
+        builder.flush()
+    parts = sorted(parts_path(path).iterdir())
+    assert [part.name for part in parts] == ["part-00000000.h5", "part-00000001.h5"]
+    with h5py.File(parts[0]) as file:
+        assert file["embedding"].chunks == (2, 2)
+        assert file["embedding"].dtype == np.float16
+        assert file["id"].asstr()[()].tolist() == ["i1", "i2"]
+    assert not path.exists()
+
+
+def test_a_part_is_written_once_enough_rows_are_there(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    for start in range(0, 520, 8):
+        builder.add(rows([f"i{number}" for number in range(start, start + 8)]))
+    (part,) = parts_path(path).iterdir()
+    with h5py.File(part) as file:
+        assert len(file["id"]) == 512
+        assert file["embedding"].chunks == (512, 2)
+
+
+def test_a_new_builder_finds_the_parts_of_the_last_one(path: Path) -> None:
+    first = CacheBuilder(path, HEADER)
+    first.add(rows(["i2", "i3"]))
+    first.flush()
+    first.add(rows(["i9"]))  # never flushed: lost, as by a kill
+    second = CacheBuilder(path, HEADER)
+    assert second.stored.id.tolist() == ["i2", "i3"]
+    assert second.stored.find(np.array(["i3", "i1", "i2", "i99"])).tolist() == [1, -1, 0, -1]
+    second.add(rows(["i1"]))
+    assert finish(second, ["i1", "i2", "i3"])
+    assert read_cache(path).embedding[:, 0].tolist() == [2, 3, 4]
+    assert not parts_path(path).exists()
+
+
+def test_nothing_is_stored_in_the_beginning(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    assert builder.cache is None
+    assert builder.stored.find(np.array(["i1"])).tolist() == [-1]
+    assert list(path.parent.parent.iterdir()) == []
+
+
+def test_the_newest_of_several_rows_of_an_image_counts(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1", "i2", "i3"], version=1))
+    finish(builder, ["i1", "i2", "i3"], version=1)
+    for version, ids in ((2, ["i1", "i2"]), (3, ["i2"])):
+        builder = CacheBuilder(path, HEADER)
+        builder.add(rows(ids, version=version))
+        builder.flush()
+    builder = CacheBuilder(path, HEADER)
+    assert builder.stored.sha256.tolist() == ["2-i1", "3-i2", "1-i3"]
+    assert finish(builder, ["i1", "i2", "i3"])
+    assert read_cache(path).embedding.tolist() == [[2, 2], [3, 3], [4, 1]]
+
+
+def test_rows_come_from_cache_and_parts_whatever_their_order(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurecache.store.writer.BLOCK_ROWS", 7)
+    ids = [f"i{number:03d}" for number in range(100)]
+    order = np.random.default_rng(1).permutation(ids).tolist()
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(sorted(order[:40])))
+    finish(builder, sorted(order[:40]))
+    builder = CacheBuilder(path, HEADER)
+    for start in range(40, 100, 13):
+        builder.add(rows(order[start : start + 13]))
+        builder.flush()
+    finish(builder, ids)
+    assert read_cache(path).embedding[:, 0].tolist() == list(range(1, 101))
+
+
+def test_a_finished_cache_loses_rows_only_when_told(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1", "i2", "i3"]))
+    finish(builder, ["i1", "i2", "i3"])
+    assert finish(CacheBuilder(path, HEADER), ["i2"])
+    cache = read_cache(path)
+    assert (cache.images.id.tolist(), cache.embedding.tolist()) == (["i2"], [[3, 0]])
+
+
+def test_an_unchanged_cache_is_not_written_again(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1"]))
+    assert finish(builder, ["i1"])
+    before = path.stat()
+    assert not finish(CacheBuilder(path, HEADER), ["i1"])
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert finish(CacheBuilder(path, replace(HEADER, notes=("other",))), ["i1"])
+
+
+def test_a_row_without_an_embedding_is_refused(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1"]))
+    with pytest.raises(ValueError, match="no embedding is stored for 'i2'"):
+        finish(builder, ["i1", "i2"])
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"precision": "bf16"}, "precision: 'fp32' against 'bf16'"),
+        ({"size": [2, 4]}, r"size: \[2, 3\] against \[2, 4\]"),
+        ({"pooling": "cls"}, "pooling: nothing against 'cls'"),
+    ],
+)
+def test_another_description_is_refused_by_the_field_that_differs(
+    path: Path, finished: bool, changed: dict[str, object], difference: str
+) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1"]))
+    if finished:
+        finish(builder, ["i1"])
+    else:
+        builder.flush()
+    before = sorted(file.read_bytes() for file in path.parent.rglob("*.h5"))
+    other = replace(HEADER, description=dict(HEADER.description) | changed)
+    with pytest.raises(CacheError, match=f"other settings.*{difference}"):
+        CacheBuilder(path, other)
+    assert sorted(file.read_bytes() for file in path.parent.rglob("*.h5")) == before
+
+
+def test_a_tuple_in_a_description_is_the_list_that_json_makes_of_it(path: Path) -> None:
+    header = replace(HEADER, description={"size": (2, (3, 4))})
+    builder = CacheBuilder(path, header)
+    builder.add(rows(["i1"]))
+    builder.flush()
+    finish(CacheBuilder(path, header), ["i1"])
+    assert not finish(CacheBuilder(path, header), ["i1"])
+
+
+def test_embeddings_of_different_lengths_are_refused(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1"], dim=2))
+    builder.flush()
+    builder.add(rows(["i2"], dim=3))
+    with pytest.raises(CacheError, match=r"different lengths: \[2, 3\]"):
+        finish(builder, ["i1", "i2"])
+    assert not path.exists()
+
+
+def damage(part: Path, name: str, value: object) -> None:
+    with h5py.File(part, "a") as file:
+        del file[name]
+        if value is not None:
+            file[name] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", None),
+        ("sha256", np.array([b"a"])),
+        ("size", np.ones(2)),
+        ("embedding", np.ones((2, 2), "f4")),
+        ("embedding", np.ones((3, 2), "f2")),
+        ("embedding", h5py.SoftLink("/size")),
+    ],
+)
+def test_a_damaged_part_is_refused_by_name(path: Path, name: str, value: object) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1", "i2"]))
+    builder.flush()
+    (part,) = parts_path(path).iterdir()
+    damage(part, name, value)
+    with pytest.raises(CacheError, match=f"{part.name}.*/{name}"):
+        CacheBuilder(path, HEADER)
+
+
+def test_a_cut_part_is_refused_by_name(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1", "i2"]))
+    builder.flush()
+    (part,) = parts_path(path).iterdir()
+    whole = part.read_bytes()
+    for length in (0, 100, len(whole) // 2, len(whole) - 1):
+        part.write_bytes(whole[:length])
+        with pytest.raises(CacheError, match=part.name):
+            CacheBuilder(path, HEADER)
+
+
+def test_a_stored_embedding_that_is_not_finite_is_never_copied_on(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1", "i2"]))
+    builder.flush()
+    (part,) = parts_path(path).iterdir()
+    damage(part, "embedding", np.array([[1, 2], [np.nan, 1]], "f2"))
+    with pytest.raises(CacheError, match=r"'i2' is not finite.*run extract again"):
+        finish(CacheBuilder(path, HEADER), ["i1", "i2"])
+    assert not path.exists()
+    assert list(parts_path(path).iterdir()) == [part]
+
+
+def test_the_spec_is_canonical_json_of_the_description(path: Path) -> None:
+    builder = CacheBuilder(path, HEADER)
+    builder.add(rows(["i1"]))
+    builder.flush()
+    (part,) = parts_path(path).iterdir()
+    with h5py.File(part) as file:
+        assert json.loads(file.attrs["spec"]) == HEADER.description
+        assert file.attrs["format"] == "featurecache-part"
+        assert file.attrs["version"] == 1
