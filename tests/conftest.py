@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Two threads on a busy machine spend their time waiting for each other. Set before torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
