@@ -45,19 +45,27 @@ TRANSFORMERS = Layout("config.json", ("model.safetensors", "pytorch_model.bin"))
 OPEN_CLIP = Layout(
     "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 )
-MEDCLIP = Layout(None, ("pytorch_model.bin",))
+MEDCLIP = Layout(None, ("model.safetensors", "pytorch_model.bin"))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The folder of a checkpoint and its weight files (several when sharded)."""
+    """The folder of a checkpoint and its weight files: several when sharded.
+
+    None when it was opened for its architecture alone; what needs weights then refuses it.
+    """
 
     folder: Path
     weights: tuple[Path, ...]
 
     @property
     def weight_hashes(self) -> list[str]:
-        """The sha256 of each weight file's bytes, sorted; each file is read once a process."""
+        """The sha256 of each weight file's bytes, sorted; each file is read once a process.
+
+        Raises:
+            CheckpointError: there are no weights.
+        """
+        self.require_weights()
         return sorted(_hash(path) for path in self.weights)
 
     def config(self, name: str = "config.json") -> dict[str, Any]:
@@ -72,8 +80,9 @@ class Checkpoint:
         """A one-element tensor of the weights, read alone; None when there is no such key.
 
         Raises:
-            CheckpointError: a weight file cannot be read.
+            CheckpointError: there are no weights, or a file of them cannot be read.
         """
+        self.require_weights()
         for path in self.weights:
             if path.suffix == ".safetensors":
                 tensor = _safetensors_entry(path, key)
@@ -83,6 +92,18 @@ class Checkpoint:
                 return float(tensor)
         return None
 
+    def require_weights(self) -> None:
+        """Refuse a checkpoint that was opened for its architecture alone.
+
+        Raises:
+            CheckpointError: there are no weights.
+        """
+        if not self.weights:
+            raise CheckpointError(
+                f"{self.folder} was opened for its architecture alone: train it from fresh "
+                "weights, or load a checkpoint that has weights"
+            )
+
 
 def open_checkpoint(folder: Path, layout: Layout) -> Checkpoint:
     """Take stock of a checkpoint folder without reading its weights.
@@ -90,10 +111,7 @@ def open_checkpoint(folder: Path, layout: Layout) -> Checkpoint:
     Raises:
         CheckpointError: the folder is missing, or lacks its configuration or its weights.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder: give the folder of a checkpoint")
-    if layout.config is not None and not (folder / layout.config).is_file():
-        raise CheckpointError(f"{folder} has no {layout.config}: give a whole checkpoint folder")
+    _require_config(folder, layout)
     for name in layout.weights:
         if (folder / name).is_file():
             return Checkpoint(folder, (folder / name,))
@@ -102,15 +120,33 @@ def open_checkpoint(folder: Path, layout: Layout) -> Checkpoint:
     raise CheckpointError(f"{folder} has no weights: expected {' or '.join(layout.weights)}")
 
 
+def open_architecture(folder: Path) -> Checkpoint:
+    """Take stock of a folder in transformers' layout for its architecture: no weights are used.
+
+    Raises:
+        CheckpointError: the folder is missing, or lacks its configuration.
+    """
+    _require_config(folder, TRANSFORMERS)
+    return Checkpoint(folder, ())
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """The tokenizer's files in a folder.
+
+    Raises:
+        CheckpointError: the folder has no vocabulary.
+    """
+    require_vocabulary(folder)
+    return tuple(folder / name for name in _TOKENIZER_FILES if (folder / name).is_file())
+
+
 def tokenizer_hashes(folder: Path) -> dict[str, str]:
     """The sha256 of each tokenizer file in a folder, by file name.
 
     Raises:
         CheckpointError: the folder has no vocabulary.
     """
-    require_vocabulary(folder)
-    present = (folder / name for name in _TOKENIZER_FILES)
-    return {path.name: _hash(path) for path in present if path.is_file()}
+    return {path.name: _hash(path) for path in tokenizer_files(folder)}
 
 
 def has_vocabulary(folder: Path) -> bool:
@@ -144,6 +180,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object: fetch the checkpoint again")
     return content
+
+
+def read_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
+    """The tensors of a weight file, safetensors or pickled.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds other objects than tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix != ".safetensors":
+        return read_pickled_tensors(path)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def read_pickled_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
@@ -188,6 +241,13 @@ def check_keys(path: Path, *, missing: set[str], unexpected: set[str]) -> None:
         f"the weights in {path} do not fit their network: {' and '.join(parts)} keys; "
         "check that config and weights belong together"
     )
+
+
+def _require_config(folder: Path, layout: Layout) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder: give the folder of a checkpoint")
+    if layout.config is not None and not (folder / layout.config).is_file():
+        raise CheckpointError(f"{folder} has no {layout.config}: give a whole checkpoint folder")
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

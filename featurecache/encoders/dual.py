@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from featurecache.encoders.checkpoint import Checkpoint, tokenizer_hashes
+from featurecache.encoders.checkpoint import Checkpoint, tokenizer_files, tokenizer_hashes
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
 from featurecache.encoders.frozen import FrozenNetwork, to_array
 from featurecache.encoders.pretrained import (
     ImageProcessor,
+    fresh_network,
     load_config,
     load_network,
     load_tokenizer,
+    processor_files,
+    write_network,
 )
+from featurecache.encoders.trainable import Parts, Trainable
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -117,17 +119,34 @@ class DualEncoder(Encoder):
     def encode_images(self, pixels: Array) -> Array:
         """See ``Encoder.encode_images``."""
         with self._network.inference() as network:
-            features = network.get_image_features(pixel_values=self._network.to_device(pixels))
-            return to_array(_tensor(features))
+            return to_array(_embed_images(network, self._network.to_device(pixels)))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """See ``Encoder.encode_texts``."""
-        rows = []
         with self._network.inference() as network:
-            for batch in text_batches(texts):
-                tokens = self._tokenize(batch).to(self.device)
-                rows.append(to_array(_tensor(network.get_text_features(**tokens))))
-        return np.concatenate(rows)
+            return to_array(self._embed_texts(network, texts))
+
+    def trainable(self, *, fresh_seed: int | None = None) -> Trainable:
+        """See ``Encoder.trainable``."""
+        if fresh_seed is None:
+            network = load_network(self._checkpoint)
+        else:
+            network = fresh_network(self._checkpoint, seed=fresh_seed)
+        folder = self._checkpoint.folder
+        return Trainable(
+            module=network.to(self.device),
+            parts=_clip_parts(network) if self._shape == "clip" else _siglip_parts(network),
+            embed_images=partial(_embed_images, network),
+            embed_texts=partial(self._embed_texts, network),
+            write_network=partial(write_network, network),
+            files=(*processor_files(folder), *tokenizer_files(folder)),
+        )
+
+    def _embed_texts(self, network: Any, texts: Sequence[str]) -> "torch.Tensor":
+        import torch
+
+        batches = (self._tokenize(batch).to(self.device) for batch in text_batches(texts))
+        return torch.cat([_tensor(network.get_text_features(**tokens)) for tokens in batches])
 
     @property
     def _lower_case(self) -> bool:
@@ -154,7 +173,31 @@ class DualEncoder(Encoder):
         return tokens
 
 
+def _embed_images(network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    return _tensor(network.get_image_features(pixel_values=pixels))
+
+
 def _tensor(features: Any) -> "torch.Tensor":
     """The features themselves (transformers 4) or those in an output object (transformers 5)."""
     projected: torch.Tensor = getattr(features, "pooler_output", features)
     return projected
+
+
+def _clip_parts(network: Any) -> Parts:
+    tower = network.vision_model
+    return Parts(
+        vision=(tower, network.visual_projection),
+        blocks=tuple(tower.encoder.layers),
+        tail=(tower.post_layernorm, network.visual_projection),
+        projections=(network.visual_projection, network.text_projection),
+    )
+
+
+def _siglip_parts(network: Any) -> Parts:
+    tower = network.vision_model
+    return Parts(
+        vision=(tower,),
+        blocks=tuple(tower.encoder.layers),
+        tail=(tower.post_layernorm, tower.head),
+        projections=(tower.head, network.text_model.head),
+    )

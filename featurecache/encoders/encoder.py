@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from featurecache.errors import UsageError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from featurecache.encoders.trainable import Trainable
 
 Array = npt.NDArray[np.float32]
 
@@ -107,6 +111,22 @@ class Encoder(ABC):
             UsageError: the encoder takes no texts.
             CheckpointError: the weights cannot be read or do not fit.
         """
+
+    def trainable(self, *, fresh_seed: int | None = None) -> "Trainable":
+        """The encoder for training: a network of its own in fp32, which the frozen one never sees.
+
+        Args:
+            fresh_seed: None for the checkpoint's weights; a seed for fresh ones in the same
+                architecture, by the initialisation of the library that defines it.
+
+        Raises:
+            UsageError: this encoder cannot be trained.
+            CheckpointError: the weights cannot be read or do not fit.
+        """
+        raise UsageError(
+            f"{self.name} cannot be trained here: take a CLIP- or SigLIP-shaped model such as clip "
+            "or xraysiglip, medclip, or an images-only one such as dinov2-small"
+        )
 
 
 def text_batches(texts: Sequence[str]) -> Iterator[list[str]]:

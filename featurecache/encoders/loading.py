@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
-from featurecache.encoders.checkpoint import OPEN_CLIP, TRANSFORMERS, Checkpoint
+from featurecache.encoders.checkpoint import (
+    OPEN_CLIP,
+    TRANSFORMERS,
+    Checkpoint,
+    open_architecture,
+    open_checkpoint,
+    read_json,
+)
 from featurecache.encoders.dual import MODEL_TYPES, DualEncoder
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.finding import MODELS_VARIABLE, find_checkpoint
 from featurecache.encoders.frozen import resolve_device, resolve_precision
 from featurecache.encoders.medclip import MedclipEncoder, find_medclip
+from featurecache.encoders.medclip_network import MODEL_TYPE as MEDCLIP_TYPE
 from featurecache.encoders.open_clip import OpenClipEncoder, require_open_clip
 from featurecache.encoders.pair import PairEncoder
 from featurecache.encoders.spec import SPECS, EncoderSpec
@@ -16,11 +24,21 @@ from featurecache.errors import CheckpointError, UnknownNameError, UsageError
 
 HUB_PREFIX = "hf:"
 
-_Adapter = type[DualEncoder] | type[VisionEncoder] | type[TextEncoder] | type[OpenClipEncoder]
+RUN_FORMAT = "featurecache-run"
+"""What a run folder's config.json has as its ``format``."""
+
+_Adapter = (
+    type[DualEncoder]
+    | type[VisionEncoder]
+    | type[TextEncoder]
+    | type[MedclipEncoder]
+    | type[OpenClipEncoder]
+)
 _SHAPES: dict[str, _Adapter] = {
     **dict.fromkeys(MODEL_TYPES, DualEncoder),
     **dict.fromkeys(VISION_TYPES, VisionEncoder),
     **dict.fromkeys(TEXT_TYPES, TextEncoder),
+    MEDCLIP_TYPE: MedclipEncoder,
 }
 
 
@@ -35,7 +53,7 @@ def load_encoder(
 
     Args:
         name: a registry name (see ``SPECS``), ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``, or the
-            path of a checkpoint folder.
+            path of a checkpoint folder or of a run that fine-tuned an encoder.
         weights: a local checkpoint folder to use for ``name``; for medclip also its file.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto`` (fp32), ``fp32`` or ``bf16``.
@@ -63,12 +81,46 @@ def load_encoder(
     if folder.is_dir():
         if weights is not None:
             raise UsageError(f"the model {name} is a folder of weights: leave out --weights")
-        checkpoint = find_checkpoint(name, hub_id="", layout=TRANSFORMERS, weights=folder)
+        checkpoint = open_checkpoint(_encoder_folder(folder), TRANSFORMERS)
         name = folder.resolve().name
         return _load_by_shape(checkpoint, name=name, device=device, precision=precision)
     error = UnknownNameError("model", name, SPECS)
     error.args = (f"{error}; a model may also be hf:ORG/NAME or the path of a folder",)
     raise error
+
+
+def load_architecture(folder: Path, *, device: str = "auto") -> Encoder:
+    """Make an encoder from a folder without weights, or whose weights are not wanted.
+
+    It can ``preprocess``, and be trained from fresh weights by ``trainable(fresh_seed=...)``;
+    what needs weights, descriptions and embeddings included, raises CheckpointError.
+
+    Args:
+        folder: config.json with the files of the image processor and the tokenizer.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        UsageError: this machine has no such device.
+        CheckpointError: a file is missing, or the model is of an unsupported shape.
+    """
+    return _load_by_shape(
+        open_architecture(folder),
+        name=folder.resolve().name,
+        device=resolve_device(device),
+        precision="fp32",
+    )
+
+
+def _encoder_folder(folder: Path) -> Path:
+    config = folder / "config.json"
+    if not config.is_file() or read_json(config).get("format") != RUN_FORMAT:
+        return folder
+    if not (folder / "encoder").is_dir():
+        raise CheckpointError(
+            f"{folder} is a run without an encoder of its own: give a fine-tuning run, or the "
+            "model that the run was made with"
+        )
+    return folder / "encoder"
 
 
 def _load_registered(

@@ -1,13 +1,12 @@
 """MedCLIP (Wang et al. 2022, arXiv 2210.10163) from its published state dict, without its package.
 
 Vision: Swin-T, its pooled output projected to 512. Text: BERT-base, the mean over three hidden
-states and over all tokens, projected to 512. Both towers are built from their configurations,
-since the checkpoint overwrites every weight.
+states and over all tokens, projected to 512.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,55 +15,41 @@ import numpy as np
 from featurecache.encoders.checkpoint import (
     MEDCLIP,
     Checkpoint,
-    check_keys,
     has_vocabulary,
     open_checkpoint,
     read_json,
-    read_pickled_tensors,
+    tokenizer_files,
     tokenizer_hashes,
 )
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
 from featurecache.encoders.finding import TOKENIZER_PATTERNS, hub_folder, local_folder
 from featurecache.encoders.frozen import FrozenNetwork, to_array
 from featurecache.encoders.medclip_download import download_medclip
+from featurecache.encoders.medclip_network import (
+    SIDE,
+    build_network,
+    network_parts,
+    read_network,
+    write_network,
+)
 from featurecache.encoders.pretrained import load_tokenizer
+from featurecache.encoders.trainable import Trainable, seeded
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-SIDE = 224
 # Mean and deviation of grey values in [0, 1], from MedCLIP's constants.
 MEAN = 0.5862785803043838
 DEVIATION = 0.27950088968644304
 MAX_TOKENS = 77
 # MedCLIP clamps its learned logarithm to at most ln(100) before the exponential.
-MAX_LOGIT_SCALE = 4.6052
-VOCABULARY_SIZE = 28_996
-EMBEDDING_SIZE = 512
-HIDDEN_SIZE = 768
+LOGIT_SCALE_RANGE = (0.0, 4.6052)
 POOLED_STATES = (1, 2, -1)
 
 TOKENIZER_NAME = "Bio_ClinicalBERT"
 TOKENIZER_HUB_ID = "emilyalsentzer/Bio_ClinicalBERT"
-
-# How transformers renamed Swin's modules after 5.0, in the order in which the names must be
-# replaced: "output.dense" is also the end of "attention.output.dense".
-_SWIN_RENAMES = (
-    (
-        "attention.self.relative_position_bias_table",
-        "attention.relative_position_bias.relative_position_bias_table",
-    ),
-    ("attention.self.query", "attention.q_proj"),
-    ("attention.self.key", "attention.k_proj"),
-    ("attention.self.value", "attention.v_proj"),
-    ("attention.output.dense", "attention.o_proj"),
-    ("intermediate.dense", "mlp.fc1"),
-    ("output.dense", "mlp.fc2"),
-)
-# Constants that old releases of transformers saved and new ones compute.
-_COMPUTED = ("relative_position_index", "embeddings.position_ids")
 
 
 class MedclipEncoder(Encoder):
@@ -83,7 +68,7 @@ class MedclipEncoder(Encoder):
         super().__init__(name=name, device=device, precision=precision)
         self._checkpoint = checkpoint
         self._network = FrozenNetwork(
-            lambda: _load(checkpoint.weights[0]), device=device, precision=precision
+            lambda: read_network(checkpoint), device=device, precision=precision
         )
 
     @cached_property
@@ -92,7 +77,8 @@ class MedclipEncoder(Encoder):
         logarithm = self._checkpoint.scalar("logit_scale")
         if logarithm is None:
             raise CheckpointError(f"{self._checkpoint.weights[0]} has no logit_scale")
-        return math.exp(min(max(logarithm, 0.0), MAX_LOGIT_SCALE))
+        lowest, highest = LOGIT_SCALE_RANGE
+        return math.exp(min(max(logarithm, lowest), highest))
 
     @property
     def bias(self) -> float | None:
@@ -150,25 +136,44 @@ class MedclipEncoder(Encoder):
     def encode_images(self, pixels: Array) -> Array:
         """See ``Encoder.encode_images``."""
         with self._network.inference() as network:
-            tower = network["vision_model"]
-            pooled = tower["model"](self._network.to_device(pixels)).pooler_output
-            return to_array(tower["projection_head"](pooled))
+            return to_array(_embed_images(network, self._network.to_device(pixels)))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """See ``Encoder.encode_texts``."""
+        with self._network.inference() as network:
+            return to_array(self._embed_texts(network, texts))
+
+    def trainable(self, *, fresh_seed: int | None = None) -> Trainable:
+        """See ``Encoder.trainable``; the tokenizer's files must be at hand, to be saved with it."""
+        files = tokenizer_files(self._tokenizer_folder)
+        if fresh_seed is None:
+            network = read_network(self._checkpoint)
+        else:
+            with seeded(fresh_seed):
+                network = build_network()
+        return Trainable(
+            module=network.to(self.device),
+            parts=network_parts(network),
+            embed_images=partial(_embed_images, network),
+            embed_texts=partial(self._embed_texts, network),
+            write_network=partial(write_network, network),
+            files=files,
+            log_scale_range=LOGIT_SCALE_RANGE,
+        )
+
+    def _embed_texts(self, network: Any, texts: Sequence[str]) -> "torch.Tensor":
         import torch
 
+        tower = network["text_model"]
         rows = []
-        with self._network.inference() as network:
-            tower = network["text_model"]
-            for text in (text for batch in text_batches(texts) for text in batch):
-                tokens = self._tokenizer(
-                    text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-                ).to(self.device)
-                states = tower["model"](**tokens, output_hidden_states=True).hidden_states
-                means = [states[layer].mean(dim=1) for layer in POOLED_STATES]
-                rows.append(to_array(tower["projection_head"](torch.stack(means).mean(dim=0))))
-        return np.concatenate(rows)
+        for text in (text for batch in text_batches(texts) for text in batch):
+            tokens = self._tokenizer(
+                text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+            ).to(self.device)
+            states = tower["model"](**tokens, output_hidden_states=True).hidden_states
+            means = [states[layer].mean(dim=1) for layer in POOLED_STATES]
+            rows.append(tower["projection_head"](torch.stack(means).mean(dim=0)))
+        return torch.cat(rows)
 
     @cached_property
     def _tokenizer_folder(self) -> Path:
@@ -205,11 +210,18 @@ class MedclipEncoder(Encoder):
         }
 
 
+def _embed_images(network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    tower = network["vision_model"]
+    embedding: torch.Tensor = tower["projection_head"](tower["model"](pixels).pooler_output)
+    return embedding
+
+
 def find_medclip(weights: Path | None) -> Checkpoint:
     """Find MedCLIP's weights: ``weights``, else ``$FEATURECACHE_MODELS/medclip``, else its zip.
 
     Args:
-        weights: ``pytorch_model.bin``, or a folder that holds it directly or one level below.
+        weights: a weight file, or a folder that holds ``model.safetensors`` or
+            ``pytorch_model.bin`` directly or one level below.
 
     Raises:
         CheckpointError: nothing was found and the download failed.
@@ -219,60 +231,7 @@ def find_medclip(weights: Path | None) -> Checkpoint:
         return open_checkpoint(download_medclip(), MEDCLIP)
     if place.is_file():
         return Checkpoint(place.parent, (place,))
-    below = list(place.glob(f"*/{MEDCLIP.weights[0]}"))
-    if not (place / MEDCLIP.weights[0]).is_file() and len(below) == 1:
-        place = below[0].parent
+    below = {path.parent for name in MEDCLIP.weights for path in place.glob(f"*/{name}")}
+    if len(below) == 1 and not any((place / name).is_file() for name in MEDCLIP.weights):
+        place = below.pop()
     return open_checkpoint(place, MEDCLIP)
-
-
-def build_network() -> "torch.nn.ModuleDict":
-    """Both towers with random weights; the keys are those of the published state dict."""
-    from torch.nn import Linear, ModuleDict
-    from transformers import BertConfig, BertModel, SwinConfig, SwinModel
-
-    swin = SwinConfig(
-        image_size=SIDE,
-        patch_size=4,
-        embed_dim=96,
-        depths=[2, 2, 6, 2],
-        num_heads=[3, 6, 12, 24],
-        window_size=7,
-    )
-    bert = BertConfig(vocab_size=VOCABULARY_SIZE)
-    towers = {"vision_model": SwinModel(swin), "text_model": BertModel(bert)}
-    return ModuleDict(
-        {
-            name: ModuleDict(
-                {
-                    "model": tower,
-                    "projection_head": Linear(HIDDEN_SIZE, EMBEDDING_SIZE, bias=False),
-                }
-            )
-            for name, tower in towers.items()
-        }
-    )
-
-
-def _load(path: Path) -> "torch.nn.Module":
-    network = build_network()
-    expected = set(network.state_dict())
-    state = {
-        _current_name(key, expected): tensor
-        for key, tensor in read_pickled_tensors(path).items()
-        if key != "logit_scale" and (key in expected or not key.endswith(_COMPUTED))
-    }
-    check_keys(path, missing=expected - state.keys(), unexpected=state.keys() - expected)
-    try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:  # a tensor of another shape
-        raise CheckpointError(f"the weights in {path} are not MedCLIP-ViT's: {error}") from error
-    return network
-
-
-def _current_name(key: str, expected: set[str]) -> str:
-    # Which names are current is asked of the built network, not of a version number.
-    if key in expected or not key.startswith("vision_model."):
-        return key
-    for old, new in _SWIN_RENAMES:
-        key = key.replace(old, new)
-    return key

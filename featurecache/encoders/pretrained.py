@@ -12,6 +12,7 @@ import numpy as np
 
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, require_vocabulary
 from featurecache.encoders.encoder import Array
+from featurecache.encoders.trainable import seeded
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ def load_network(
         options: further arguments of the network's class.
 
     Raises:
-        CheckpointError: the weights cannot be read, or a key is missing or unexpected.
+        CheckpointError: there are no weights, they cannot be read, or a key is missing or
+            unexpected.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModel
 
+    checkpoint.require_weights()
     try:
         with _quiet():
             # The dtype is stated because transformers 5 otherwise takes the checkpoint's.
@@ -88,6 +91,50 @@ def load_network(
     return module
 
 
+def fresh_network(checkpoint: Checkpoint, *, seed: int, **options: Any) -> "torch.nn.Module":
+    """A network of a checkpoint's architecture in fp32, with transformers' initial weights.
+
+    Args:
+        checkpoint: where its configuration is; its weights are not read.
+        seed: decides every weight.
+        options: further arguments of the network's class.
+
+    Raises:
+        CheckpointError: transformers knows no such configuration.
+    """
+    import torch
+    from transformers import AutoModel
+
+    config = load_config(checkpoint)
+    with seeded(seed), _quiet():
+        network = AutoModel.from_config(config, dtype=torch.float32, **options)
+    # Unlike a network that was read, a built one starts in training mode.
+    module: torch.nn.Module = network.eval()
+    return module
+
+
+def write_network(network: Any, folder: Path) -> None:
+    """Write a network of transformers: ``config.json`` and ``model.safetensors``.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    with _quiet():
+        network.save_pretrained(folder)
+
+
+def processor_files(folder: Path) -> tuple[Path, ...]:
+    """The image processor's files in a checkpoint folder.
+
+    Raises:
+        CheckpointError: the folder has none.
+    """
+    files = tuple(folder / name for name in _PROCESSOR_FILES if (folder / name).is_file())
+    if not files:
+        raise CheckpointError(f"{folder} has no {_PROCESSOR_FILES[0]}: fetch that file too")
+    return files
+
+
 class ImageProcessor:
     """A checkpoint's own image processor, on its Pillow back end.
 
@@ -102,8 +149,7 @@ class ImageProcessor:
         """
         from transformers import AutoImageProcessor
 
-        if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
-            raise CheckpointError(f"{folder} has no {_PROCESSOR_FILES[0]}: fetch that file too")
+        processor_files(folder)
         # Before back ends had names, in transformers 5.0, Pillow was "not fast".
         named = find_spec("transformers.image_processing_backends") is not None
         choice = {"backend": "pil"} if named else {"use_fast": False}

@@ -1,6 +1,7 @@
 """Encoders of one modality: a vision transformer, or a BERT with sentence pooling."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,13 +11,18 @@ from featurecache.encoders.encoder import Array, Encoder, library_versions, text
 from featurecache.encoders.frozen import FrozenNetwork, to_array
 from featurecache.encoders.pretrained import (
     ImageProcessor,
+    fresh_network,
     load_config,
     load_network,
     load_tokenizer,
+    processor_files,
+    write_network,
 )
+from featurecache.encoders.trainable import Parts, Trainable
 from featurecache.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 VISION_TYPES = ("dinov2", "dinov2_with_registers", "vit")
@@ -53,13 +59,9 @@ class _Unimodal(Encoder):
                 f"where one of {', '.join(model_types)} is needed"
             )
         self._checkpoint = checkpoint
-        unused = _UNUSED.get(self._shape, ())
-        options = {"add_pooling_layer": False} if unused else {}
-        self._network = FrozenNetwork(
-            lambda: load_network(checkpoint, unused=unused, **options),
-            device=device,
-            precision=precision,
-        )
+        self._unused = _UNUSED.get(self._shape, ())
+        self._options = {"add_pooling_layer": False} if self._unused else {}
+        self._network = FrozenNetwork(self._load, device=device, precision=precision)
 
     @property
     def scale(self) -> float | None:
@@ -70,6 +72,9 @@ class _Unimodal(Encoder):
     def bias(self) -> float | None:
         """None: one modality has nothing to be compared with."""
         return None
+
+    def _load(self) -> "torch.nn.Module":
+        return load_network(self._checkpoint, unused=self._unused, **self._options)
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -124,11 +129,28 @@ class VisionEncoder(_Unimodal):
     def encode_images(self, pixels: Array) -> Array:
         """See ``Encoder.encode_images``."""
         with self._network.inference() as network:
-            output = network(pixel_values=self._network.to_device(pixels))
-            return to_array(output.last_hidden_state[:, 0])
+            return to_array(_class_token(network, self._network.to_device(pixels)))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """Refused: there is no text tower."""
+        raise self._no_text()
+
+    def trainable(self, *, fresh_seed: int | None = None) -> Trainable:
+        """See ``Encoder.trainable``."""
+        if fresh_seed is None:
+            network = self._load()
+        else:
+            network = fresh_network(self._checkpoint, seed=fresh_seed, **self._options)
+        return Trainable(
+            module=network.to(self.device),
+            parts=_vision_parts(network),
+            embed_images=partial(_class_token, network),
+            embed_texts=self._refuse_texts,
+            write_network=partial(write_network, network),
+            files=processor_files(self._checkpoint.folder),
+        )
+
+    def _refuse_texts(self, texts: Sequence[str]) -> "torch.Tensor":
         raise self._no_text()
 
     def _no_text(self) -> UsageError:
@@ -219,6 +241,17 @@ class TextEncoder(_Unimodal):
             f"{self.name} encodes texts only: for images use an image-text model such as clip, "
             "or the pair dinov2-minilm"
         )
+
+
+def _class_token(network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    token: torch.Tensor = network(pixel_values=pixels).last_hidden_state[:, 0]
+    return token
+
+
+def _vision_parts(network: Any) -> Parts:
+    # ViT's blocks have moved between releases of transformers 5; DINOv2's have not.
+    blocks = network.layers if hasattr(network, "layers") else network.encoder.layer
+    return Parts(vision=(network,), blocks=tuple(blocks), tail=(network.layernorm,), projections=())
 
 
 def _published_pooling(checkpoint: Checkpoint) -> Literal["mean", "class token"]:

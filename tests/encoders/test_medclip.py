@@ -1,5 +1,6 @@
 """MedCLIP from a state dict in its published layout, against the formulas."""
 
+import json
 import shutil
 import socket
 
@@ -8,9 +9,10 @@ import published
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
-from featurecache.encoders.loading import load_encoder
-from featurecache.errors import CheckpointError
+from featurecache.encoders.loading import load_architecture, load_encoder
+from featurecache.errors import CheckpointError, UsageError
 
 TOLERANCE = 1e-4
 
@@ -221,3 +223,114 @@ def test_a_zip_without_weights_leaves_nothing_behind(tmp_path, monkeypatch):
         medclip_download.download_medclip()
     assert not list((tmp_path / "no-home").rglob("*.bin"))
     assert not (tmp_path / "no-home" / "featurecache" / "medclip-vit-pretrained").exists()
+
+
+# --- training ------------------------------------------------------------------------------
+
+PIXELS = np.random.default_rng(1).normal(size=(2, 3, 224, 224)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def saved(encoder, tmp_path_factory):
+    """MedCLIP with another scale and projection than was read; the folder; its embeddings."""
+    trainable = encoder.trainable()
+    with torch.no_grad():
+        trainable.log_scale.fill_(3.0)
+        trainable.parts.projections[0].weight.mul_(2)
+    folder = tmp_path_factory.mktemp("saved") / "tuned"
+    trainable.save(folder)
+    with torch.no_grad():
+        images = trainable.embed_images(torch.tensor(PIXELS))
+        texts = trainable.embed_texts(published.SENTENCES[:2])
+    return trainable, folder, images.numpy(), texts.numpy()
+
+
+def test_medclip_in_training_embeds_as_the_frozen_one(encoder, saved):
+    trainable, _, images, texts = saved
+    assert np.abs(images / 2 - encoder.encode_images(PIXELS)).max() < 1e-5
+    assert np.abs(texts - encoder.encode_texts(published.SENTENCES[:2])).max() < 1e-5
+    assert trainable.contrastive == "softmax"
+    assert trainable.bias is None
+
+
+def test_a_saved_medclip_has_the_published_names(medclip_folder, saved):
+    _, folder, _, _ = saved
+    source = medclip_folder[0]
+    want = torch.load(source / "pytorch_model.bin", weights_only=True, mmap=True)
+    changed = {"logit_scale", "vision_model.projection_head.weight"}
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert set(file.keys()) == set(want)
+        for key in want.keys() - changed:
+            # What the published file of these tests has there is wrong on purpose.
+            if not key.endswith("relative_position_index"):
+                assert torch.equal(file.get_tensor(key), want[key]), key
+    assert json.loads((folder / "config.json").read_text()) == {"model_type": "medclip"}
+    assert (folder / "vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "vocab.txt"}
+
+
+def test_a_saved_medclip_is_an_encoder_like_any_other(encoder, saved):
+    _, folder, images, texts = saved
+    tuned = load_encoder(str(folder), device="cpu")
+    assert tuned.name == "tuned"
+    assert tuned.scale == pytest.approx(np.exp(3.0), rel=1e-6)
+    assert tuned.image_description["weights"] != encoder.image_description["weights"]
+    assert tuned.text_description["tokenizer"] == encoder.text_description["tokenizer"]
+    assert np.abs(tuned.encode_images(PIXELS) - images).max() < 1e-6
+    assert np.abs(tuned.encode_texts(published.SENTENCES[:2]) - texts).max() < 1e-6
+    by_option = load_encoder("medclip", weights=folder, device="cpu")
+    assert by_option.image_description["weights"] == tuned.image_description["weights"]
+
+
+def test_medclip_counts_the_blocks_of_all_its_stages(saved):
+    trainable = saved[0]
+    swin = trainable.module["vision_model"]["model"]
+    layers = swin.encoder.layers
+    projection = 768 * 512
+
+    def size(*modules) -> int:
+        return sum(value.numel() for module in modules for value in module.parameters())
+
+    assert trainable.train_only("all") == size(trainable.module)
+    assert trainable.train_only("vision") == 27_912_570 + 1
+    assert trainable.train_only("head") == 2 * projection + 1
+    end = size(swin.layernorm) + projection + 1
+    assert trainable.train_only("last-2") == size(layers[3]) + end
+    # The merging of patches stands between the third stage and the fourth.
+    third = size(layers[2].blocks[5], layers[2].downsample)
+    assert trainable.train_only("last-3") == third + size(layers[3]) + end
+    assert trainable.train_only("last-12") == size(*layers) + end
+    with pytest.raises(UsageError, match="12 blocks"):
+        trainable.train_only("last-13")
+
+
+@pytest.mark.parametrize(("learned", "clamped"), [(5.0, 4.6052), (-0.5, 0.0), (2.0, 2.0)])
+def test_medclip_clamps_its_scale_in_training_and_keeps_its_gradient(saved, learned, clamped):
+    trainable = saved[0]
+    trainable.train_only("all")
+    with torch.no_grad():
+        trainable.log_scale.fill_(learned)
+    trainable.log_scale.grad = None
+    scale = trainable.scale()
+    scale.backward()
+    assert scale.item() == pytest.approx(np.exp(clamped))
+    assert trainable.log_scale.item() == pytest.approx(clamped)
+    # The derivative of the exponential is the exponential.
+    assert trainable.log_scale.grad.item() == pytest.approx(np.exp(clamped))
+
+
+def test_a_fresh_medclip_needs_a_config_and_a_tokenizer_alone(medclip_folder, tmp_path):
+    from transformers import SwinConfig, SwinModel
+
+    shutil.copy(medclip_folder[0] / "vocab.txt", tmp_path)
+    published.write_json(tmp_path / "config.json", {"model_type": "medclip"})
+    trainable = load_architecture(tmp_path, device="cpu").trainable(fresh_seed=3)
+    assert trainable.log_scale.item() == pytest.approx(np.log(1 / 0.07))
+    assert not trainable.module.training
+    assert trainable.embed_texts(["no effusion"]).isfinite().all()
+    torch.manual_seed(3)
+    want = SwinModel(SwinConfig()).state_dict()  # Swin-T is the default
+    got = trainable.module["vision_model"]["model"].state_dict()
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[name], value) for name, value in want.items())

@@ -1,0 +1,464 @@
+"""Encoders in training: their gradients, what is frozen, and the folders that they become."""
+
+import json
+import shutil
+
+import numpy as np
+import published
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from featurecache import runs
+from featurecache.encoders.loading import RUN_FORMAT, load_architecture, load_encoder
+from featurecache.encoders.open_clip import OpenClipEncoder
+from featurecache.errors import CheckpointError, UsageError
+
+PIXELS = np.random.default_rng(3).normal(size=(3, 3, 32, 32)).astype(np.float32)
+DUAL = ("clip", "siglip")
+VISION = ("dinov2", "vit")
+# torch takes another path through attention when gradients are wanted: the last digit differs.
+TOLERANCE = 1e-5
+
+
+def write_tiny_siglip(folder):
+    from transformers import SiglipConfig
+
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+    }
+    ids = {"vocab_size": 100, "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1}
+    config = SiglipConfig(
+        text_config={**tower, **ids, "max_position_embeddings": 64},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+    )
+    published.write_siglip(folder, config, seed=4)
+
+
+def write_tiny_vit(folder):
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
+    config = ViTConfig(**sizes, num_hidden_layers=2, num_attention_heads=4)
+    model = ViTModel(config, add_pooling_layer=False)
+    published.randomise(model, seed=5)
+    model.save_pretrained(folder)
+    published.write_json(
+        folder / "preprocessor_config.json",
+        {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}},
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_clip, tiny_pair, tmp_path_factory):
+    root = tmp_path_factory.mktemp("trainable")
+    write_tiny_siglip(root / "siglip")
+    write_tiny_vit(root / "vit")
+    return {
+        "clip": tiny_clip,
+        "siglip": root / "siglip",
+        "dinov2": tiny_pair / "dinov2-small",
+        "vit": root / "vit",
+    }
+
+
+@pytest.fixture
+def load(folders):
+    return lambda shape, **options: load_encoder(str(folders[shape]), device="cpu", **options)
+
+
+def pixels(shape: str) -> np.ndarray:
+    return PIXELS[..., :28, :28].copy() if shape == "dinov2" else PIXELS
+
+
+def step(trainable, shape: str) -> None:
+    """One step of SGD on all parameters at once; each that is not frozen has a gradient."""
+    embedding = trainable.embed_images(torch.tensor(pixels(shape)))
+    loss = embedding.square().mean() + sum(value.sum() for value in trainable.module.parameters())
+    loss.backward()
+    torch.optim.SGD(trainable.module.parameters(), lr=1e-3).step()
+    trainable.module.zero_grad()
+
+
+def state(trainable) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainable.module.named_parameters()}
+
+
+# --- embedding -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [*DUAL, *VISION])
+def test_what_is_trained_embeds_as_what_is_frozen(load, shape):
+    encoder = load(shape, precision="bf16")
+    trainable = encoder.trainable()
+    assert {value.dtype for value in trainable.module.parameters()} == {torch.float32}
+    assert all(value.requires_grad for value in trainable.module.parameters())
+    frozen = load(shape)
+    got = trainable.embed_images(torch.tensor(pixels(shape))).detach().numpy()
+    assert np.abs(got - frozen.encode_images(pixels(shape))).max() < TOLERANCE
+    if shape in DUAL:
+        texts = published.SENTENCES * 8  # more than one batch
+        got = trainable.embed_texts(texts).detach().numpy()
+        assert np.abs(got - frozen.encode_texts(texts)).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("shape", "contrastive", "scale", "bias"),
+    [
+        ("clip", "softmax", 4.2, None),
+        ("siglip", "sigmoid", 4.7, -12.9),
+        ("dinov2", None, None, None),
+    ],
+)
+def test_scale_and_bias_are_those_of_the_checkpoint(load, shape, contrastive, scale, bias):
+    encoder = load(shape)
+    trainable = encoder.trainable()
+    assert trainable.contrastive == contrastive
+    if scale is None:
+        assert trainable.log_scale is None
+        assert trainable.scale() is None
+    else:
+        assert trainable.log_scale.item() == pytest.approx(scale)
+        assert trainable.scale().item() == pytest.approx(encoder.scale)
+    if bias is None:
+        assert trainable.bias is None
+    else:
+        assert trainable.bias.item() == pytest.approx(bias)
+
+
+# As load_tokenizer says of transformers 5.0.
+@pytest.mark.filterwarnings("ignore:.*will not create from files:DeprecationWarning")
+@pytest.mark.parametrize("shape", DUAL)
+def test_gradients_equal_those_of_transformers_own_loss(load, folders, shape):
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = published.SENTENCES[: len(PIXELS)]
+    model = AutoModel.from_pretrained(folders[shape]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folders[shape])
+    if shape == "siglip":
+        ids = tokenizer(texts, padding="max_length", max_length=64, return_tensors="pt").input_ids
+        tokens = {"input_ids": ids}
+    else:
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    model(**tokens, pixel_values=torch.tensor(PIXELS), return_loss=True).loss.backward()
+
+    trainable = load(shape).trainable()
+    images = normalize(trainable.embed_images(torch.tensor(PIXELS)))
+    logits = images @ normalize(trainable.embed_texts(texts)).T * trainable.scale()
+    if trainable.contrastive == "sigmoid":
+        signs = 2 * torch.eye(len(texts)) - 1
+        loss = -torch.nn.functional.logsigmoid(signs * (logits + trainable.bias)).sum(1).mean()
+    else:
+        rows = torch.arange(len(texts))
+        cross_entropy = torch.nn.functional.cross_entropy
+        loss = (cross_entropy(logits, rows) + cross_entropy(logits.T, rows)) / 2
+    loss.backward()
+
+    want = {name: value.grad for name, value in model.named_parameters()}
+    got = {name: value.grad for name, value in trainable.module.named_parameters()}
+    assert got.keys() == want.keys()
+    for name, gradient in want.items():
+        assert torch.allclose(got[name], gradient, rtol=1e-4, atol=1e-5), name
+    moved = ["logit_scale"]
+    moved += (
+        ["visual_projection.weight", "text_projection.weight"]
+        if shape == "clip"
+        else ["logit_bias", "vision_model.head.mlp.fc2.weight", "text_model.head.weight"]
+    )
+    for name in moved:
+        assert got[name].abs().max() > 1e-4, name
+
+
+def test_training_leaves_the_frozen_network_alone(load):
+    encoder = load("clip")
+    before = encoder.encode_images(PIXELS)
+    trainable = encoder.trainable()
+    step(trainable, "clip")
+    assert np.array_equal(encoder.encode_images(PIXELS), before)
+    assert not np.allclose(trainable.embed_images(torch.tensor(PIXELS)).detach(), before)
+
+
+# --- what trains ---------------------------------------------------------------------------
+
+# Per shape and part, the prefixes of the parameters that train.
+TRAINS = {
+    ("clip", "all"): [""],
+    ("clip", "vision"): ["vision_model.", "visual_projection.", "logit_scale"],
+    ("clip", "last-1"): [
+        "vision_model.encoder.layers.1.",
+        "vision_model.post_layernorm.",
+        "visual_projection.",
+        "logit_scale",
+    ],
+    ("clip", "last-2"): [
+        "vision_model.encoder.layers.",
+        "vision_model.post_layernorm.",
+        "visual_projection.",
+        "logit_scale",
+    ],
+    ("clip", "head"): ["visual_projection.", "text_projection.", "logit_scale"],
+    ("siglip", "all"): [""],
+    ("siglip", "vision"): ["vision_model.", "logit_scale", "logit_bias"],
+    ("siglip", "last-1"): [
+        "vision_model.encoder.layers.1.",
+        "vision_model.post_layernorm.",
+        "vision_model.head.",
+        "logit_scale",
+        "logit_bias",
+    ],
+    ("siglip", "head"): ["vision_model.head.", "text_model.head.", "logit_scale", "logit_bias"],
+    ("dinov2", "all"): [""],
+    ("dinov2", "vision"): [""],
+    ("dinov2", "last-1"): ["encoder.layer.1.", "layernorm."],
+    ("dinov2", "head"): [],
+    # Where ViT keeps its blocks depends on the release of transformers.
+    ("vit", "last-1"): ["layers.1.", "encoder.layer.1.", "layernorm."],
+}
+
+
+@pytest.mark.parametrize(("shape", "part"), TRAINS)
+def test_a_step_moves_the_part_that_trains_and_nothing_else(load, shape, part):
+    trainable = load(shape).trainable()
+    before = state(trainable)
+    count = trainable.train_only(part)
+    expected = {name for name in before if name.startswith(tuple(TRAINS[shape, part]))}
+    assert count == sum(before[name].numel() for name in expected)
+    assert {n for n, v in trainable.module.named_parameters() if v.requires_grad} == expected
+    if expected:
+        step(trainable, shape)
+    after = state(trainable)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == expected
+
+
+def test_a_part_replaces_the_one_before(load):
+    trainable = load("clip").trainable()
+    few = trainable.train_only("head")
+    assert trainable.train_only("all") > few
+    assert trainable.train_only("head") == few
+
+
+@pytest.mark.parametrize("part", ["last-3", "last-0", "last-", "last--1", "last", "text", ""])
+def test_a_part_that_is_not_there_is_refused_by_the_number_of_blocks(load, part):
+    trainable = load("clip").trainable()
+    trainable.train_only("head")
+    frozen = [value.requires_grad for value in trainable.module.parameters()]
+    with pytest.raises(UsageError, match=f"'{part}'.* 2 blocks.*last-2.*all, vision, head"):
+        trainable.train_only(part)
+    assert [value.requires_grad for value in trainable.module.parameters()] == frozen
+
+
+# --- saving --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [*DUAL, *VISION])
+def test_a_saved_encoder_is_read_by_plain_transformers(load, tmp_path, shape):
+    from transformers import AutoModel
+
+    trainable = load(shape).trainable()
+    step(trainable, shape)
+    trainable.save(tmp_path / "saved")
+    # Only our own class leaves out the pooler of a ViT.
+    options = {"add_pooling_layer": False} if shape == "vit" else {}
+    model, report = AutoModel.from_pretrained(
+        tmp_path / "saved", output_loading_info=True, **options
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    values = torch.tensor(pixels(shape))
+    with torch.no_grad():
+        if shape in DUAL:
+            features = model.eval().get_image_features(pixel_values=values)
+            want = getattr(features, "pooler_output", features)
+        else:
+            want = model.eval()(pixel_values=values).last_hidden_state[:, 0]
+        assert (trainable.embed_images(values) - want).abs().max() < 1e-6
+    for name, value in trainable.module.named_parameters():
+        assert torch.equal(value, model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("shape", [*DUAL, *VISION])
+def test_a_saved_encoder_is_an_encoder_like_any_other(load, folders, tmp_path, images, shape):
+    source = load(shape)
+    trainable = source.trainable()
+    step(trainable, shape)
+    trainable.save(tmp_path / "tuned")
+    tuned = load_encoder(str(tmp_path / "tuned"), device="cpu")
+    assert tuned.name == "tuned"
+    assert tuned.image_description["weights"] != source.image_description["weights"]
+    assert tuned.image_description["processor"] == source.image_description["processor"]
+    want = trainable.embed_images(torch.tensor(pixels(shape))).detach().numpy()
+    assert np.abs(tuned.encode_images(pixels(shape)) - want).max() < TOLERANCE
+    image = images["tall"]
+    assert np.array_equal(tuned.preprocess(image), source.preprocess(image))
+    if shape in DUAL:
+        texts = published.SENTENCES
+        want = trainable.embed_texts(texts).detach().numpy()
+        assert np.abs(tuned.encode_texts(texts) - want).max() < TOLERANCE
+        assert tuned.text_description["tokenizer"] == source.text_description["tokenizer"]
+        assert tuned.scale == pytest.approx(trainable.scale().item(), rel=1e-6)
+        assert tuned.scale != source.scale
+    if shape == "siglip":
+        assert tuned.bias == trainable.bias.item()
+        assert tuned.bias != source.bias
+    written = {path.name for path in (tmp_path / "tuned").iterdir()}
+    assert written == {path.name for path in folders[shape].iterdir()}
+    for name in written - {"config.json", "model.safetensors"}:
+        assert (tmp_path / "tuned" / name).read_bytes() == (folders[shape] / name).read_bytes()
+
+
+def test_only_safetensors_are_written(load, folders, tmp_path):
+    from safetensors.torch import load_file
+
+    pickled = tmp_path / "pickled"
+    shutil.copytree(folders["clip"], pickled)
+    (pickled / "model.safetensors").unlink()
+    torch.save(load_file(folders["clip"] / "model.safetensors"), pickled / "pytorch_model.bin")
+    load_encoder(str(pickled), device="cpu").trainable().save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "model.safetensors").is_file()
+    assert not list((tmp_path / "saved").glob("*.bin"))
+
+
+def test_a_saved_config_does_not_say_where_it_came_from(load, folders, tmp_path):
+    load("clip").trainable().save(tmp_path / "saved")
+    config = (tmp_path / "saved" / "config.json").read_text()
+    assert json.loads(config)["model_type"] == "clip"
+    assert str(folders["clip"].parent) not in config
+
+
+def test_nothing_is_saved_over_what_is_there(load, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UsageError, match="there is there already"):
+        load("dinov2").trainable().save(tmp_path / "there")
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_a_save_that_fails_leaves_nothing(folders, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folders["dinov2"], copy)
+    trainable = load_encoder(str(copy), device="cpu").trainable()
+    (copy / "preprocessor_config.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        trainable.save(tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+# --- run folders ---------------------------------------------------------------------------
+
+
+def test_a_run_folder_stands_for_its_encoder(load, tmp_path):
+    trainable = load("clip").trainable()
+    step(trainable, "clip")
+    run = tmp_path / "my-run"
+    with runs.new_run(run) as folder:
+        runs.write_config(folder, "finetune", {})
+        trainable.save(folder / "encoder")
+    encoder = load_encoder(str(run), device="cpu")
+    assert encoder.name == "my-run"
+    want = trainable.embed_images(torch.tensor(PIXELS)).detach().numpy()
+    assert np.abs(encoder.encode_images(PIXELS) - want).max() < TOLERANCE
+
+
+def test_a_run_without_an_encoder_is_refused(tmp_path):
+    with runs.new_run(tmp_path / "head-run") as folder:
+        runs.write_config(folder, "head", {})
+    with pytest.raises(CheckpointError, match=r"head-run is a run without an encoder"):
+        load_encoder(str(tmp_path / "head-run"), device="cpu")
+
+
+def test_a_run_is_known_by_what_runs_write():
+    assert RUN_FORMAT == runs.FORMAT
+
+
+# --- fresh weights -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [*DUAL, *VISION])
+def test_fresh_weights_are_those_of_transformers_from_the_seed(load, folders, shape):
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(folders[shape])
+    options = {"add_pooling_layer": False} if shape == "vit" else {}
+    torch.manual_seed(7)
+    want = AutoModel.from_config(config, **options).eval()
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    trainable = load(shape).trainable(fresh_seed=7)
+    assert torch.equal(torch.get_rng_state(), before)
+    got = trainable.module.state_dict()
+    assert got.keys() == want.state_dict().keys()
+    assert all(torch.equal(got[name], value) for name, value in want.state_dict().items())
+    assert not trainable.module.training
+    other = load(shape).trainable(fresh_seed=8).module.state_dict()
+    assert any(not torch.equal(got[name], value) for name, value in other.items())
+
+
+@pytest.mark.parametrize("shape", [*DUAL, "dinov2"])
+def test_an_architecture_without_weights_is_trained_from_fresh_ones(
+    folders, tmp_path, images, shape
+):
+    bare = tmp_path / "bare"
+    shutil.copytree(folders[shape], bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(CheckpointError, match=r"no weights: expected model\.safetensors"):
+        load_encoder(str(bare), device="cpu")
+    encoder = load_architecture(bare, device="cpu")
+    assert encoder.name == "bare"
+    trainable = encoder.trainable(fresh_seed=1)
+    want = load_encoder(str(folders[shape]), device="cpu").trainable(fresh_seed=1)
+    batch = torch.tensor(encoder.preprocess(images["wide"]))[None]
+    assert torch.equal(trainable.embed_images(batch), want.embed_images(batch))
+    step(trainable, shape)
+    trainable.save(tmp_path / "trained")
+    trained = load_encoder(str(tmp_path / "trained"), device="cpu")
+    got = trained.encode_images(batch.numpy())
+    assert np.abs(got - trainable.embed_images(batch).detach().numpy()).max() < TOLERANCE
+
+
+def test_an_architecture_never_uses_weights_nor_pretends_to_have_them(folders):
+    encoder = load_architecture(folders["siglip"], device="cpu")
+    uses = {
+        "images": lambda: encoder.encode_images(PIXELS),
+        "texts": lambda: encoder.encode_texts(["x"]),
+        "image description": lambda: encoder.image_description,
+        "text description": lambda: encoder.text_description,
+        "scale": lambda: encoder.scale,
+        "bias": lambda: encoder.bias,
+        "training": encoder.trainable,
+    }
+    for use in uses.values():
+        with pytest.raises(CheckpointError, match="architecture alone: train it from fresh"):
+            use()
+
+
+def test_an_architecture_without_its_config_is_refused(folders, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        load_architecture(tmp_path, device="cpu")
+    with pytest.raises(CheckpointError, match="not a folder"):
+        load_architecture(tmp_path / "nowhere", device="cpu")
+    shutil.copy(folders["clip"] / "config.json", tmp_path)
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json"):
+        load_architecture(tmp_path, device="cpu")
+
+
+# --- what cannot be trained ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["minilm", "dinov2-minilm"])
+def test_texts_alone_and_pairs_are_not_trained(tiny_pair, monkeypatch, name):
+    monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
+    with pytest.raises(UsageError, match=rf"{name} cannot be trained.*medclip.*dinov2-small"):
+        load_encoder(name, device="cpu").trainable()
+
+
+def test_open_clip_is_not_trained():
+    encoder = object.__new__(OpenClipEncoder)
+    encoder.name = "biomedclip"
+    with pytest.raises(UsageError, match="biomedclip cannot be trained"):
+        encoder.trainable()
+
+
+def test_a_vision_only_encoder_has_no_texts_in_training_either(load):
+    with pytest.raises(UsageError, match="images only"):
+        load("dinov2").trainable().embed_texts(["x"])
