@@ -66,6 +66,15 @@ def write_config(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
     write_json(folder / "config.json", {**head, **settings, "versions": versions})
 
 
+def run_kind(folder: Path) -> str:
+    """What made a run: "head", "zero-shot" or "finetune".
+
+    Raises:
+        RunError: the folder or its config is missing, damaged or newer.
+    """
+    return str(_read_any(folder).get("kind"))
+
+
 def read_config(folder: Path, kind: str, *, files: Sequence[str] = ()) -> dict[str, Any]:
     """Read ``config.json`` of a run of this kind, and check that its files are there.
 
@@ -73,12 +82,21 @@ def read_config(folder: Path, kind: str, *, files: Sequence[str] = ()) -> dict[s
         RunError: the folder or a file is missing, or the config is damaged, newer or of another
             kind.
     """
-    if not folder.is_dir():
-        raise RunError(f"no run folder at {folder}: make one with 'featurecache train-head'")
-    for name in ("config.json", *files):
+    config = _read_any(folder)
+    if config.get("kind") != kind:
+        raise RunError(f"{folder} is a run of kind {config.get('kind')!r}, expected {kind!r}")
+    for name in files:
         if not (folder / name).is_file():
             raise RunError(f"run folder {folder} lacks {name}: restore it, or make the run again")
+    return config
+
+
+def _read_any(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise RunError(f"no run folder at {folder}: make one with 'featurecache train-head'")
     path = folder / "config.json"
+    if not path.is_file():
+        raise RunError(f"run folder {folder} lacks {path.name}: restore it, or make the run again")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -90,8 +108,6 @@ def read_config(folder: Path, kind: str, *, files: Sequence[str] = ()) -> dict[s
             f"{path} has run version {config.get('version')!r}, this featurecache reads {VERSION}: "
             "upgrade with 'pip install --upgrade featurecache'"
         )
-    if config.get("kind") != kind:
-        raise RunError(f"{folder} is a run of kind {config.get('kind')!r}, expected {kind!r}")
     return config
 
 

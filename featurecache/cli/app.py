@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from featurecache import __version__
-from featurecache.cli import caches, extract, lists, predict, train_head, zero_shot
+from featurecache.cli import caches, extract, finetune, lists, predict, train_head, zero_shot
 from featurecache.cli.exits import DEBUG_VARIABLE, with_exit_code
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ def featurecache(
 for _name, _command in (
     ("extract", extract.extract),
     ("train-head", train_head.train_head),
+    ("finetune", finetune.finetune),
     ("zero-shot", zero_shot.zero_shot),
     ("predict", predict.predict),
     ("models", lists.models),

@@ -1,15 +1,30 @@
 """``extract``: stage 1."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from featurecache.cli.dataset_options import (
+    DataRoot,
+    Dataset,
+    IdColumn,
+    ImagesRoot,
+    LabelColumn,
+    LabelsColumn,
+    PathColumn,
+    PatientColumn,
+    Split,
+    SplitColumn,
+    SplitSeed,
+    Subset,
+    ViewColumn,
+    read_manifest,
+)
 from featurecache.cli.options import CacheFolder, Device
 from featurecache.cli.output import Json, number, print_json, print_table, progress_bar, say
 from featurecache.errors import UsageError
 
-_TABLE = "Options of single data sets"
 FAILURES_SHOWN = 10
 
 
@@ -17,15 +32,8 @@ def extract(
     model: Annotated[
         list[str], typer.Option(help="Encoder; give it again for more. See 'featurecache models'.")
     ],
-    dataset: Annotated[str, typer.Option(help="Data set. See 'featurecache datasets'.")],
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            help="The data set's folder (for table: its CSV), or one that holds it under its "
-            "name; $FEATURECACHE_DATA/NAME without it.",
-            metavar="DIR",
-        ),
-    ] = None,
+    dataset: Dataset,
+    data_root: DataRoot = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="Local checkpoint of the model, in place of the hub.", metavar="PATH"),
@@ -45,52 +53,17 @@ def extract(
     prune: Annotated[
         bool, typer.Option("--prune", help="Drop cached images that the data set lacks now.")
     ] = False,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="nih: auto, official or patient; kermany: official or image-level-1967-493-616.",
-            rich_help_panel=_TABLE,
-        ),
-    ] = None,
-    subset: Annotated[
-        str | None, typer.Option(help="kermany: all or viral.", rich_help_panel=_TABLE)
-    ] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(help="Seed of a split that is drawn.", rich_help_panel=_TABLE)
-    ] = None,
-    path_column: Annotated[
-        str | None, typer.Option(help="table: column of paths.", rich_help_panel=_TABLE)
-    ] = None,
-    label_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="table: column of one label (1, 0, -1 or empty); give it again for more.",
-            rich_help_panel=_TABLE,
-        ),
-    ] = None,
-    labels_column: Annotated[
-        str | None,
-        typer.Option(help="table: column of labels joined by '|'.", rich_help_panel=_TABLE),
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option(help="table: column of ids.", rich_help_panel=_TABLE)
-    ] = None,
-    patient_column: Annotated[
-        str | None, typer.Option(help="table: column of patients.", rich_help_panel=_TABLE)
-    ] = None,
-    split_column: Annotated[
-        str | None, typer.Option(help="table: column of splits.", rich_help_panel=_TABLE)
-    ] = None,
-    view_column: Annotated[
-        str | None, typer.Option(help="table: column of views.", rich_help_panel=_TABLE)
-    ] = None,
-    images_root: Annotated[
-        Path | None,
-        typer.Option(
-            help="table: folder that the paths start from, if not the CSV's.",
-            rich_help_panel=_TABLE,
-        ),
-    ] = None,
+    split: Split = None,
+    subset: Subset = None,
+    split_seed: SplitSeed = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    labels_column: LabelsColumn = None,
+    id_column: IdColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
+    view_column: ViewColumn = None,
+    images_root: ImagesRoot = None,
     json: Json = False,
 ) -> None:
     """Run frozen encoders over a data set once, and store what they give.
@@ -100,26 +73,12 @@ def extract(
 
     Example: featurecache extract --model dinov2-minilm --dataset kermany --data-root ~/kermany
     """
-    from featurecache.datasets.registry import find_root, load_dataset
     from featurecache.encoders.loading import load_encoder
     from featurecache.extraction.extract import extract as run
     from featurecache.prompts import load_prompts
 
     if weights is not None and len(model) > 1:
         raise UsageError("--weights names one checkpoint: give it with a single --model")
-    options: dict[str, Any] = {
-        "split": split,
-        "subset": subset,
-        "seed": split_seed,
-        "path_column": path_column,
-        "label_columns": label_column or None,
-        "labels_column": labels_column,
-        "id_column": id_column,
-        "patient_column": patient_column,
-        "split_column": split_column,
-        "view_column": view_column,
-        "root": images_root,
-    }
     prompt_set = load_prompts(prompts or "signs")
     encoders = [
         load_encoder(name, weights=weights, device=device, precision=precision) for name in model
@@ -127,8 +86,21 @@ def extract(
     for encoder in encoders:
         if prompts is not None and not encoder.has_text:
             raise UsageError(f"model {encoder.name} reads no text: leave out --prompts")
-    given = {key: value for key, value in options.items() if value is not None}
-    manifest = load_dataset(dataset, find_root(dataset, data_root), **given)
+    manifest = read_manifest(
+        dataset,
+        data_root,
+        split=split,
+        subset=subset,
+        seed=split_seed,
+        path_column=path_column,
+        label_columns=label_column,
+        labels_column=labels_column,
+        id_column=id_column,
+        patient_column=patient_column,
+        split_column=split_column,
+        view_column=view_column,
+        root=images_root,
+    )
     say(
         f"{len(manifest)} images of {manifest.name}; prompts {prompt_set.name!r}; "
         f"{', '.join(f'{e.name} on {e.device} in {e.precision}' for e in encoders)}; into {cache}/"

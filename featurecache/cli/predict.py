@@ -1,16 +1,20 @@
-"""``predict``: a trained head on new images."""
+"""``predict``: a trained head, or a fine-tuned encoder, on new images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featurecache.cli.options import Device
 from featurecache.cli.output import Json, number, print_json, print_table, say
+from featurecache.errors import UsageError
+
+if TYPE_CHECKING:
+    from featurecache.prediction import Prediction
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder that train-head made.")],
+    run: Annotated[Path, typer.Argument(help="Run folder that train-head or finetune made.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     model: Annotated[
         str | None,
@@ -28,6 +32,48 @@ def predict(
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline film.png
     """
+    from featurecache.runs import run_kind
+
+    if run_kind(run) == "finetune":
+        if model is not None or weights is not None:
+            raise UsageError(f"{run} holds its own encoder: leave out --model and --weights")
+        labels, thresholds, predictions = _with_finetuned(run, images, device)
+    else:
+        labels, thresholds, predictions = _with_head(run, images, model, weights, device)
+    if json:
+        print_json(
+            [
+                {
+                    "image": str(prediction.path),
+                    "probabilities": None
+                    if prediction.probability is None
+                    else dict(zip(labels, prediction.probability.tolist(), strict=True)),
+                    "thresholds": dict(zip(labels, thresholds, strict=True)),
+                    "reason": prediction.reason,
+                }
+                for prediction in predictions
+            ]
+        )
+    else:
+        rows = []
+        for prediction in predictions:
+            if prediction.probability is not None:
+                cells = [
+                    number(p) + ("*" if p >= threshold else "")
+                    for p, threshold in zip(prediction.probability, thresholds, strict=True)
+                ]
+                rows.append([str(prediction.path), *cells])
+        print_table(f"probabilities of {run}", ["image", *labels], rows)
+    unusable = [prediction for prediction in predictions if prediction.reason is not None]
+    for prediction in unusable:
+        say(f"error: {prediction.reason}")
+    if unusable:
+        raise typer.Exit(2)
+
+
+def _with_head(
+    run: Path, images: list[Path], model: str | None, weights: Path | None, device: str
+) -> "tuple[tuple[str, ...], tuple[float, ...], list[Prediction]]":
     from featurecache.encoders.loading import load_encoder
     from featurecache.heads.prediction import library_difference, predict_images
     from featurecache.heads.saving import read_head
@@ -41,33 +87,15 @@ def predict(
     )
     if difference := library_difference(head, encoder):
         say(f"warning: the head was trained with other library versions ({difference})")
-    predictions = predict_images(head, encoder, images)
-    if json:
-        print_json(
-            [
-                {
-                    "image": str(prediction.path),
-                    "probabilities": None
-                    if prediction.probability is None
-                    else dict(zip(head.labels, prediction.probability.tolist(), strict=True)),
-                    "thresholds": dict(zip(head.labels, head.thresholds, strict=True)),
-                    "reason": prediction.reason,
-                }
-                for prediction in predictions
-            ]
-        )
-    else:
-        rows = []
-        for prediction in predictions:
-            if prediction.probability is not None:
-                cells = [
-                    number(p) + ("*" if p >= threshold else "")
-                    for p, threshold in zip(prediction.probability, head.thresholds, strict=True)
-                ]
-                rows.append([str(prediction.path), *cells])
-        print_table(f"{head.config.head} of {run}", ["image", *head.labels], rows)
-    unusable = [prediction for prediction in predictions if prediction.reason is not None]
-    for prediction in unusable:
-        say(f"error: {prediction.reason}")
-    if unusable:
-        raise typer.Exit(2)
+    return head.labels, head.thresholds, predict_images(head, encoder, images)
+
+
+def _with_finetuned(
+    run: Path, images: list[Path], device: str
+) -> "tuple[tuple[str, ...], tuple[float, ...], list[Prediction]]":
+    from featurecache.finetune.run import read_finetuned
+    from featurecache.prediction import classify_images
+
+    found = read_finetuned(run, device=device)
+    predictions = classify_images(found.encoder, found.probabilities, images)
+    return found.labels, found.thresholds, predictions

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.inputs import InputScaling
-from featurecache.heads.losses import balanced_positive_weight, masked_bce
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, balanced_weights, random_subset
 from featurecache.heads.text import controlled_text
+from featurecache.losses import balanced_positive_weight, masked_bce
 from featurecache.prompts import mega_vector
 
 

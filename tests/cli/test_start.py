@@ -10,6 +10,7 @@ COMMANDS = (
     [],
     ["extract"],
     ["train-head"],
+    ["finetune"],
     ["zero-shot"],
     ["predict"],
     ["models"],

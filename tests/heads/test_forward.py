@@ -9,8 +9,8 @@ from torch import nn
 
 from featurecache.errors import UnknownNameError
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.losses import masked_bce
 from featurecache.heads.registry import HEADS, head_spec
+from featurecache.losses import masked_bce
 
 DIM, LABELS, TEXT = 7, 3, 12
 EPSILON = 1e-5  # torch's default in batch norm and layer norm

@@ -11,9 +11,10 @@ from featurecache.encoders.encoder import Encoder
 from featurecache.errors import RunError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
-from featurecache.heads.prediction import BATCH_SIZE, library_difference, predict_images
+from featurecache.heads.prediction import library_difference, predict_images
 from featurecache.heads.saving import SavedHead, read_head, save_head
 from featurecache.images import read_image
+from featurecache.prediction import BATCH_SIZE
 
 DESCRIPTION = {
     "checkpoint": "0123",

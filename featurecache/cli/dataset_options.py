@@ -1,0 +1,53 @@
+"""The options that say which films are meant; ``extract`` and ``finetune`` share them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from featurecache.datasets.manifest import Manifest
+
+_PANEL = "Options of single data sets"
+
+
+def _option(help_text: str) -> Any:
+    return typer.Option(help=help_text, rich_help_panel=_PANEL)
+
+
+Dataset = Annotated[str, typer.Option(help="Data set. See 'featurecache datasets'.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="The data set's folder (for table: its CSV), or one that holds it under its name; "
+        "$FEATURECACHE_DATA/NAME without it.",
+        metavar="DIR",
+    ),
+]
+Split = Annotated[
+    str | None,
+    _option("nih: auto, official or patient; kermany: official or image-level-1967-493-616."),
+]
+Subset = Annotated[str | None, _option("kermany: all or viral.")]
+SplitSeed = Annotated[int | None, _option("Seed of a split that is drawn.")]
+PathColumn = Annotated[str | None, _option("table: column of paths.")]
+LabelColumn = Annotated[
+    list[str] | None,
+    _option("table: column of one label (1, 0, -1 or empty); give it again for more."),
+]
+LabelsColumn = Annotated[str | None, _option("table: column of labels joined by '|'.")]
+IdColumn = Annotated[str | None, _option("table: column of ids.")]
+PatientColumn = Annotated[str | None, _option("table: column of patients.")]
+SplitColumn = Annotated[str | None, _option("table: column of splits.")]
+ViewColumn = Annotated[str | None, _option("table: column of views.")]
+ImagesRoot = Annotated[
+    Path | None, _option("table: folder that the paths start from, if not the CSV's.")
+]
+
+
+def read_manifest(dataset: str, data_root: Path | None, **options: Any) -> "Manifest":
+    """Load the data set that the options name; an option that was not given is None or empty."""
+    from featurecache.datasets.registry import find_root, load_dataset
+
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    return load_dataset(dataset, find_root(dataset, data_root), **given)

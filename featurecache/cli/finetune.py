@@ -1,0 +1,184 @@
+"""``finetune``: train the encoder itself."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featurecache.cli.dataset_options import (
+    DataRoot,
+    Dataset,
+    IdColumn,
+    ImagesRoot,
+    LabelColumn,
+    LabelsColumn,
+    PathColumn,
+    PatientColumn,
+    Split,
+    SplitColumn,
+    SplitSeed,
+    Subset,
+    ViewColumn,
+    read_manifest,
+)
+from featurecache.cli.options import Device, Draws
+from featurecache.cli.output import Json, print_json, print_metrics, progress_bar, say
+
+_TRAINING = "Training (a recipe's or a default where not given)"
+
+
+def _setting(help_text: str) -> Any:
+    return typer.Option(help=help_text, rich_help_panel=_TRAINING)
+
+
+def finetune(
+    model: Annotated[str, typer.Option(help="Encoder to start from. See 'featurecache models'.")],
+    dataset: Dataset,
+    objective: Annotated[
+        str | None, typer.Option(help="bce (a head on the labels) or contrastive (captions).")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Published settings: nih-bce, pediatric-clip, pediatric-clip-ucsd, "
+            "pediatric-medclip, pediatric-medclip-ucsd."
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="What moves of the encoder: all, vision, last-N (blocks) or head (projections)."
+        ),
+    ] = None,
+    train_size: Annotated[
+        int | None, typer.Option(help="Train on N images; all without it.", metavar="N")
+    ] = None,
+    data_root: DataRoot = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local checkpoint of the model.", metavar="PATH")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder to make; runs/DATASET-MODEL-OBJECTIVE without it.", metavar="DIR"
+        ),
+    ] = None,
+    draws: Draws = 1000,
+    workers: Annotated[int, typer.Option(help="Decoding threads.", min=1)] = 2,
+    device: Device = "auto",
+    head: Annotated[str | None, _setting("Of bce: linear or mlp.")] = None,
+    prompts: Annotated[str | None, _setting("Of contrastive: showing, lungs or signs.")] = None,
+    optimizer: Annotated[str | None, _setting("adam or adamw.")] = None,
+    learning_rate: Annotated[float | None, _setting("Highest, of the encoder.")] = None,
+    head_learning_rate: Annotated[float | None, _setting("Highest, of the head.")] = None,
+    weight_decay: Annotated[float | None, _setting("Weight decay.")] = None,
+    epochs: Annotated[int | None, _setting("The most epochs.")] = None,
+    batch_size: Annotated[int | None, _setting("Images a step.")] = None,
+    chunk_size: Annotated[
+        int | None, _setting("Images in memory at once; changes no gradient.")
+    ] = None,
+    patience: Annotated[
+        int | None, _setting("Epochs without a better validation loss to stop after.")
+    ] = None,
+    warmup: Annotated[float | None, _setting("Share of the steps to warm up over.")] = None,
+    clip_norm: Annotated[float | None, _setting("The longest gradient of a step.")] = None,
+    loss_weight: Annotated[str | None, _setting("none or balanced.")] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", rich_help_panel=_TRAINING)
+    ] = None,
+    precision: Annotated[str | None, _setting("fp32 or bf16.")] = None,
+    seed: Annotated[int | None, _setting("Seed.")] = None,
+    split: Split = None,
+    subset: Subset = None,
+    split_seed: SplitSeed = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    labels_column: LabelsColumn = None,
+    id_column: IdColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
+    view_column: ViewColumn = None,
+    images_root: ImagesRoot = None,
+    json: Json = False,
+) -> None:
+    """Train the encoder itself on images; the result is an encoder like any other.
+
+    Killed at any moment, the same command goes on. The epoch is chosen by validation loss; test
+    images are only measured. Give the run folder to extract --model, or to predict.
+
+    Example: featurecache finetune --model dinov2-small --dataset kermany --objective bce
+    --train last-2
+    """
+    from featurecache.encoders.loading import load_encoder
+    from featurecache.finetune.config import configure
+    from featurecache.finetune.run import finetune as run
+    from featurecache.runs import refuse_existing
+    from featurecache.store.schema import safe_name
+
+    settings = {
+        "objective": objective,
+        "train": train,
+        "train_size": train_size,
+        "head": head,
+        "prompts": prompts,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "head_learning_rate": head_learning_rate,
+        "weight_decay": weight_decay,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "chunk_size": chunk_size,
+        "patience": patience,
+        "warmup": warmup,
+        "clip_norm": clip_norm,
+        "loss_weight": loss_weight,
+        "augment": augment,
+        "precision": precision,
+        "seed": seed,
+    }
+    config = configure(recipe, {k: v for k, v in settings.items() if v is not None})
+    encoder = load_encoder(model, weights=weights, device=device, precision=config.precision)
+    manifest = read_manifest(
+        dataset,
+        data_root,
+        split=split,
+        subset=subset,
+        seed=split_seed,
+        path_column=path_column,
+        label_columns=label_column,
+        labels_column=labels_column,
+        id_column=id_column,
+        patient_column=patient_column,
+        split_column=split_column,
+        view_column=view_column,
+        root=images_root,
+    )
+    name = safe_name(f"{manifest.name}-{encoder.name}-{config.objective}")
+    target = Path("runs") / name if out is None else out
+    refuse_existing(target)
+    say(
+        f"{len(manifest)} images of {manifest.name}; {encoder.name} on {encoder.device} in "
+        f"{config.precision}; {config.objective}, training {config.train}; into {target}/"
+    )
+    for note in manifest.notes:
+        say(f"note: {note}")
+    with progress_bar(hidden=json) as bar:
+        task = bar.add_task("finetune", total=None, detail="")
+        result = run(
+            manifest,
+            encoder,
+            config,
+            target=target,
+            workers=workers,
+            draws=draws,
+            progress=lambda done, total, detail: bar.update(
+                task, completed=done, total=total, detail=detail
+            ),
+        )
+    if json:
+        print_json({"run": str(target), "best_epoch": result.best_epoch, **result.metrics})
+        return
+    print_metrics(f"{config.objective} on {manifest.name}", result.metrics)
+    for warning in result.metrics["warnings"]:
+        say(f"warning: {warning}")
+    typer.echo(f"run: {target} (best epoch {result.best_epoch})")

@@ -1,0 +1,82 @@
+"""The state of an unfinished fine-tuning, so that a killed one goes on where it was.
+
+<run>.parts/settings.json      what the fine-tuning was started with
+<run>.parts/last.pt            everything needed to go on
+<run>.parts/best.safetensors   the weights at the best epoch so far
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featurecache.atomic import new_file
+from featurecache.errors import RunError
+from featurecache.fingerprint import canonical_json, first_difference
+
+
+class Checkpoint:
+    """A folder beside the run to be."""
+
+    def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
+        """Open or start it.
+
+        Raises:
+            RunError: it was started with other settings; the message names the first that differs.
+        """
+        self.folder = target.with_name(target.name + ".parts")
+        path = self.folder / "settings.json"
+        if path.is_file():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise RunError(f"{path} is damaged: delete {self.folder} to start anew") from error
+            if difference := first_difference(found, dict(settings)):
+                raise RunError(
+                    f"{self.folder} holds an unfinished fine-tuning with other settings "
+                    f"({difference}): finish it with those, delete it, or give another --out"
+                )
+        else:
+            with new_file(path) as temporary:
+                temporary.write_text(canonical_json(dict(settings)), encoding="utf-8")
+
+    def load(self) -> dict[str, Any] | None:
+        """What ``save`` saved last; None at the start.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.folder / "last.pt"
+        if not path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, ValueError) as error:
+            raise RunError(f"{path} is damaged: delete {self.folder} to start anew") from error
+        return state
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Save everything needed to go on; a kill leaves the last state or this one."""
+        with new_file(self.folder / "last.pt") as temporary:
+            torch.save(dict(state), temporary)
+
+    def save_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep the weights of the best epoch so far."""
+        from safetensors.torch import save_file
+
+        with new_file(self.folder / "best.safetensors") as temporary:
+            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
+
+    def best(self) -> dict[str, Tensor]:
+        """The weights that ``save_best`` kept."""
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / "best.safetensors")
+
+    def delete(self) -> None:
+        """Remove the folder, once the run is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)

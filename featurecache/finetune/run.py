@@ -1,0 +1,260 @@
+"""Fine-tune, measure and save: the whole path from images to a run folder.
+
+config.json        everything needed to repeat it
+encoder/           a normal Hugging Face folder: the fine-tuned encoder
+head.safetensors   of the BCE objective
+metrics.json, predictions.csv, history.csv
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featurecache.errors import RunError
+from featurecache.finetune.captions import caption
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.head import build_head
+from featurecache.finetune.images import ImageStream
+from featurecache.finetune.training import (
+    Finetuned,
+    Progress,
+    Trainer,
+    open_checkpoint,
+)
+from featurecache.prompts import load_prompts
+from featurecache.runs import new_run, read_config, write_config, write_json, write_predictions
+from featurecache.scoring.evaluation import ScoredRows, evaluate
+from featurecache.scoring.zero_shot import pair_scores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from featurecache.datasets.manifest import Manifest
+    from featurecache.encoders.encoder import Encoder
+    from featurecache.encoders.trainable import Trainable
+
+KIND = "finetune"
+WEIGHTS = "head.safetensors"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tuning gave.
+
+    Attributes:
+        metrics: the document of ``metrics.json``.
+        best_epoch: by validation loss.
+        failures: image id to the reason why it was left out.
+    """
+
+    metrics: dict[str, Any]
+    best_epoch: int
+    failures: Mapping[str, str]
+
+
+def finetune(
+    manifest: "Manifest",
+    encoder: "Encoder",
+    config: FinetuneConfig,
+    *,
+    target: Path,
+    workers: int = 2,
+    draws: int = 1000,
+    progress: Progress | None = None,
+) -> FinetuneResult:
+    """Train an encoder on the images of a manifest and write a run folder.
+
+    Killed at any moment, the same call goes on from the last saved step, and on a CPU ends with
+    the same weights as an undisturbed one. The epoch is chosen by validation loss; the test images
+    are read once, at the end.
+
+    Args:
+        manifest: images, labels and splits.
+        encoder: where to start from.
+        config: settings.
+        target: the run folder to make.
+        workers: decoding threads.
+        draws: bootstrap draws over patients for the intervals.
+        progress: told how far it is.
+
+    Raises:
+        UsageError: the settings do not fit the encoder or the data.
+        RunError: an unfinished fine-tuning for ``target`` has other settings.
+        FeaturecacheError: images cannot be read at all, or memory runs out.
+    """
+    images = ImageStream(manifest, encoder.preprocess, workers)
+    trainer = Trainer(manifest, encoder, config, images=images)
+    checkpoint = open_checkpoint(target, manifest, encoder, config)
+    result = trainer.run(checkpoint, progress)
+    rows, embedding = trainer.embed(np.concatenate([manifest.rows("val"), manifest.rows("test")]))
+    logits = _logits(result, config, manifest.label_names, embedding)
+    metrics, predictions = _measure(manifest, rows, logits, draws=draws)
+    if images.failures:
+        metrics["warnings"].append(f"{len(images.failures)} images could not be read")
+    with new_run(target) as folder:
+        settings = {
+            "settings": asdict(config),
+            "labels": list(manifest.label_names),
+            "dataset": manifest.name,
+            "model": encoder.name,
+            "spec": dict(encoder.image_description),
+            "dim": int(embedding.shape[1]),
+            "thresholds": {
+                name: metrics["per_label"][name]["threshold"] for name in manifest.label_names
+            },
+            "best_epoch": result.best_epoch,
+            "trainable_parameters": result.trainable,
+            "failures": dict(images.failures),
+        }
+        write_config(folder, KIND, settings)
+        write_json(folder / "metrics.json", metrics)
+        write_predictions(folder, **predictions)
+        _write_history(folder / "history.csv", result)
+        result.encoder.save(folder / "encoder")
+        if result.head is not None:
+            from safetensors.torch import save_file
+
+            state = {k: v.cpu().contiguous() for k, v in result.head.state_dict().items()}
+            save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    checkpoint.delete()
+    return FinetuneResult(metrics, result.best_epoch, dict(images.failures))
+
+
+@dataclass(frozen=True)
+class FinetunedClassifier:
+    """A fine-tuned encoder read from its run folder, as a classifier of its labels."""
+
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    config: FinetuneConfig
+    encoder: "Encoder"
+    head: "nn.Module | None"
+
+    def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(B, D) image embeddings of this encoder to (B, C) probabilities."""
+        if self.head is not None:
+            with torch.inference_mode():
+                logits = self.head(torch.from_numpy(embedding.astype(np.float32))).double().numpy()
+            probability: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
+            return probability
+        prompts = load_prompts(self.config.prompts)
+        texts = [caption([name], prompts) for name in self.labels] + [caption([], prompts)]
+        encoded = self.encoder.encode_texts(texts)
+        scale = self.encoder.scale
+        return pair_scores(
+            embedding,
+            encoded[:-1],
+            np.repeat(encoded[-1:], len(self.labels), axis=0),
+            scale=1.0 if scale is None else scale,
+        ).probabilities
+
+
+def read_finetuned(folder: Path, *, device: str = "auto") -> FinetunedClassifier:
+    """Read a run folder that ``finetune`` wrote.
+
+    Raises:
+        RunError: the folder or a file in it is missing, damaged, of another kind or newer.
+        CheckpointError: the encoder in it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from featurecache.encoders.loading import load_encoder
+
+    config = read_config(folder, KIND)
+    try:
+        settings = FinetuneConfig(**config["settings"])
+        labels = tuple(config["labels"])
+        head = None
+        if settings.objective == "bce":
+            if not (folder / WEIGHTS).is_file():
+                raise RunError(f"run folder {folder} lacks {WEIGHTS}: restore it, or run it again")
+            head = build_head(settings.head, int(config["dim"]), len(labels))
+            head.load_state_dict(load_file(folder / WEIGHTS))
+            head.eval()
+        thresholds = tuple(float(config["thresholds"][name]) for name in labels)
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise RunError(f"run folder {folder} contradicts itself: {error}") from error
+    encoder = load_encoder(str(folder), device=device, precision=settings.precision)
+    return FinetunedClassifier(labels, thresholds, settings, encoder, head)
+
+
+def _logits(
+    result: Finetuned, config: FinetuneConfig, names: Sequence[str], embedding: torch.Tensor
+) -> NDArray[np.float64]:
+    """(N, C): the head's, or those of each label's caption against the one without findings."""
+    with torch.inference_mode():
+        if result.head is not None:
+            logits: NDArray[np.float64] = result.head(embedding).double().cpu().numpy()
+            return logits
+        prompts = load_prompts(config.prompts)
+        texts = [caption([name], prompts) for name in names] + [caption([], prompts)]
+        encoded = _texts(result.encoder, texts)
+        scale = result.encoder.scale()
+        return pair_scores(
+            embedding.cpu().numpy(),
+            encoded[:-1],
+            np.repeat(encoded[-1:], len(names), axis=0),
+            scale=1.0 if scale is None else float(scale),
+        ).logits
+
+
+def _texts(encoder: "Trainable", texts: Sequence[str]) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = encoder.embed_texts(texts).float().cpu().numpy()
+    return array
+
+
+def _measure(
+    manifest: "Manifest", rows: NDArray[np.intp], logits: NDArray[np.float64], *, draws: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The metrics document, and what ``predictions.csv`` holds."""
+    images = manifest.images
+    ranking = np.zeros(manifest.labels.shape)
+    ranking[rows] = logits
+    probability = 1 / (1 + np.exp(-ranking))
+    split = images["split"].to_numpy(dtype=np.str_)
+    train = manifest.rows("train")
+    seen = manifest.labels[train]
+    metrics = evaluate(
+        ScoredRows(
+            truth=manifest.labels,
+            label_names=manifest.label_names,
+            patient=images["patient"].to_numpy(dtype=np.str_),
+            view=images["view"].to_numpy(dtype=np.str_),
+            train=train,
+            val=rows[split[rows] == "val"],
+            test=rows[split[rows] == "test"],
+            learned=(seen == 1).any(axis=0) & (seen == 0).any(axis=0),
+        ),
+        probability,
+        ranking=ranking,
+        draws=draws,
+    )
+    metrics["warnings"] = [
+        f"{name} has no positives in training: its figures are null"
+        for name, positive in zip(manifest.label_names, (seen == 1).any(axis=0), strict=True)
+        if not positive
+    ]
+    predictions = {
+        "ids": images["id"].to_numpy(dtype=np.str_)[rows],
+        "patients": images["patient"].to_numpy(dtype=np.str_)[rows],
+        "splits": split[rows],
+        "label_names": manifest.label_names,
+        "truth": manifest.labels[rows],
+        "probability": probability[rows],
+    }
+    return metrics, predictions
+
+
+def _write_history(path: Path, result: Finetuned) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        fields = ["epoch", "learning_rate", "train_loss", "val_loss"]
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in result.history)

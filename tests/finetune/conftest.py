@@ -1,0 +1,56 @@
+"""Small films that a small encoder can learn from, as a manifest on disk."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.encoders.loading import load_encoder
+
+SPLITS = ["train"] * 48 + ["val"] * 16 + ["test"] * 16
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory) -> Manifest:
+    """80 films; "Opacity" is a bright upper half, "Nodule" a bright lower one."""
+    root = tmp_path_factory.mktemp("finetune-films")
+    rng = np.random.default_rng(3)
+    labels = (rng.random((80, 2)) < 0.5).astype(np.int8)
+    for number, (opacity, nodule) in enumerate(labels):
+        pixels = rng.integers(20, 90, (40, 40)).astype(np.uint8)
+        pixels[:20] += np.uint8(120 * opacity)
+        pixels[20:] += np.uint8(120 * nodule)
+        Image.fromarray(pixels).save(root / f"{number:03d}.png")
+    names = [f"{number:03d}.png" for number in range(80)]
+    patients = [f"p{number // 2}" for number in range(80)]
+    images = pd.DataFrame(
+        {"id": names, "path": names, "patient": patients, "split": SPLITS, "view": "PA"}, dtype=str
+    )
+    return Manifest(
+        name="films", root=root, images=images, labels=labels, label_names=("Opacity", "Nodule")
+    )
+
+
+@pytest.fixture
+def part_of(films):
+    """The manifest with some of its rows, or with other labels."""
+
+    def choose(rows: np.ndarray, labels: np.ndarray | None = None) -> Manifest:
+        chosen = films.labels[rows] if labels is None else labels
+        return dataclasses.replace(films, images=films.images.iloc[rows], labels=chosen)
+
+    return choose
+
+
+@pytest.fixture
+def clip(tiny_clip):
+    return load_encoder(str(tiny_clip), device="cpu")
+
+
+@pytest.fixture
+def vision(tiny_pair: Path):
+    return load_encoder(str(tiny_pair / "dinov2-small"), device="cpu")

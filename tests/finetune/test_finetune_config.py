@@ -1,0 +1,65 @@
+"""Settings and recipes."""
+
+import pytest
+
+from featurecache.errors import UnknownNameError, UsageError
+from featurecache.finetune.config import RECIPES, FinetuneConfig, configure
+
+
+def test_the_recipe_of_clip_on_chestxray14():
+    config = configure("nih-bce", {})
+    assert (config.objective, config.optimizer, config.learning_rate, config.epochs) == (
+        *("bce", "adam", 1e-4, 15),
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "decay"),
+    [
+        ("pediatric-clip", 1e-5),
+        ("pediatric-clip-ucsd", 0.1),
+        ("pediatric-medclip", 1e-4),
+        ("pediatric-medclip-ucsd", 1e-2),
+    ],
+)
+def test_the_paediatric_recipes(recipe, decay):
+    config = configure(recipe, {})
+    assert (config.objective, config.learning_rate, config.batch_size) == ("contrastive", 1e-5, 256)
+    assert (config.epochs, config.patience, config.weight_decay) == (50, 20, decay)
+
+
+def test_what_is_given_goes_before_the_recipe():
+    assert configure("nih-bce", {"epochs": 3, "learning_rate": 1e-3}).epochs == 3
+
+
+def test_every_recipe_is_valid():
+    for recipe in RECIPES:
+        configure(recipe, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "--objective bce or contrastive"),
+        ({"objective": "bse"}, "did you mean bce"),
+        ({"objective": "bce", "learning_rate": float("nan")}, "learning_rate"),
+        ({"objective": "bce", "clip_norm": 0}, "clip_norm"),
+        ({"objective": "bce", "batch_size": 1}, "batch_size"),
+        ({"objective": "bce", "warmup": 1}, "warmup"),
+        ({"objective": "bce", "weight_decay": -1}, "weight_decay"),
+        ({"objective": "bce", "seed": -1}, "seed"),
+    ],
+)
+def test_bad_settings_are_refused(settings, words):
+    with pytest.raises(UsageError, match=words):
+        configure(None, settings)
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(UnknownNameError, match="did you mean pediatric-clip"):
+        configure("paediatric-clip", {})
+
+
+def test_settings_are_frozen():
+    with pytest.raises(AttributeError):
+        FinetuneConfig("bce").epochs = 3

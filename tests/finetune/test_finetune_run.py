@@ -1,0 +1,97 @@
+"""The whole path: images in, a run folder out that every other command takes."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from transformers import AutoModel
+
+from featurecache.encoders.loading import load_encoder
+from featurecache.errors import RunError
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.run import finetune, read_finetuned
+from featurecache.images import read_image
+from featurecache.prediction import classify_images
+
+BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=12, batch_size=16)
+CONTRASTIVE = FinetuneConfig("contrastive", learning_rate=2e-3, epochs=12, batch_size=16)
+
+
+@pytest.fixture(params=[BCE, CONTRASTIVE], ids=["bce", "contrastive"])
+def made(request, films, clip, tmp_path):
+    return finetune(films, clip, request.param, target=tmp_path / "run", draws=50)
+
+
+def test_it_learns_what_the_films_show(made):
+    assert made.metrics["macro"]["auroc"] > 0.8
+    assert made.metrics["split"] == "test"
+
+
+def test_the_figures_follow_from_the_predictions(made, tmp_path):
+    with (tmp_path / "run/predictions.csv").open() as file:
+        test = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    for name in ("Opacity", "Nodule"):
+        truth = [int(row[f"{name} truth"]) for row in test]
+        probability = [float(row[f"{name} probability"]) for row in test]
+        expected = roc_auc_score(truth, probability)
+        assert made.metrics["per_label"][name]["auroc"] == pytest.approx(expected)
+
+
+def test_the_encoder_is_a_normal_folder_and_an_encoder_like_any_other(made, films, tmp_path):
+    network = AutoModel.from_pretrained(tmp_path / "run/encoder").eval()
+    encoder = load_encoder(str(tmp_path / "run"), device="cpu")
+    assert encoder.name == "run"
+    pixels = np.stack([encoder.preprocess(read_image(films.root / "000.png"))])
+    with torch.inference_mode():
+        direct = network.get_image_features(pixel_values=torch.tensor(pixels)).pooler_output
+    assert np.allclose(encoder.encode_images(pixels), direct.numpy(), atol=1e-5)
+
+
+def test_the_run_predicts_what_it_predicted(made, films, tmp_path):
+    found = read_finetuned(tmp_path / "run", device="cpu")
+    with (tmp_path / "run/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))[:5]
+    paths = [films.root / row["id"] for row in rows]
+    for row, prediction in zip(
+        rows, classify_images(found.encoder, found.probabilities, paths), strict=True
+    ):
+        stored = [float(row[f"{name} probability"]) for name in found.labels]
+        assert prediction.probability == pytest.approx(stored, abs=2e-2)
+
+
+def test_nothing_unfinished_is_left(made, tmp_path):
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_vision_only_encoder_learns_by_bce(films, vision, tmp_path):
+    result = finetune(
+        films, vision, dataclasses.replace(BCE, train="last-1"), target=tmp_path / "run", draws=0
+    )
+    assert result.metrics["macro"]["auroc"] > 0.8
+    assert load_encoder(str(tmp_path / "run"), device="cpu").has_text is False
+
+
+@pytest.mark.parametrize("name", ["config.json", "head.safetensors"])
+def test_a_missing_file_is_named(films, clip, tmp_path, name):
+    config = dataclasses.replace(BCE, epochs=1)
+    finetune(films, clip, config, target=tmp_path / "run", draws=0)
+    (tmp_path / "run" / name).unlink()
+    with pytest.raises(RunError, match=name):
+        read_finetuned(tmp_path / "run")
+
+
+def test_a_label_without_positives_is_null(films, clip, part_of, tmp_path):
+    labels = films.labels.copy()
+    labels[films.rows("train"), 1] = 0
+    result = finetune(
+        part_of(np.arange(80), labels),
+        clip,
+        dataclasses.replace(BCE, epochs=1),
+        target=tmp_path / "run",
+        draws=0,
+    )
+    assert result.metrics["per_label"]["Nodule"]["auroc"] is None
+    assert any("Nodule has no positives" in text for text in result.metrics["warnings"])

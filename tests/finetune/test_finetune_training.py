@@ -1,0 +1,211 @@
+"""The loop: it learns, resumes to the same weights, freezes what it says, and refuses in time."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from featurecache.errors import FeaturecacheError, RunError, UsageError
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.images import ImageStream
+from featurecache.finetune.training import Trainer, open_checkpoint
+
+BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=4, batch_size=16)
+CONTRASTIVE = FinetuneConfig("contrastive", learning_rate=5e-4, epochs=4, batch_size=16)
+
+
+class KilledError(Exception):
+    """Stands for a kill: raised from the progress callback, caught by nobody in between."""
+
+
+def trainer(films, encoder, config):
+    return Trainer(films, encoder, config, images=ImageStream(films, encoder.preprocess, 2))
+
+
+def train(films, encoder, config, target, *, kill_at=None):
+    made = trainer(films, encoder, config)
+
+    def progress(done, total, detail):
+        if kill_at is not None and done >= kill_at and detail.startswith("epoch"):
+            raise KilledError
+
+    checkpoint = open_checkpoint(target, films, encoder, config)
+    return made.run(checkpoint, progress)
+
+
+def weights(result):
+    state = {f"encoder.{k}": v.clone() for k, v in result.encoder.module.state_dict().items()}
+    if result.head is not None:
+        state |= {f"head.{k}": v.clone() for k, v in result.head.state_dict().items()}
+    return state
+
+
+@pytest.mark.parametrize("config", [BCE, CONTRASTIVE], ids=["bce", "contrastive"])
+def test_training_lowers_the_validation_loss(films, clip, config, tmp_path):
+    longer = dataclasses.replace(config, epochs=8, patience=8, augment=False)
+    result = train(films, clip, longer, tmp_path / "run")
+    losses = [epoch.val_loss for epoch in result.history]
+    assert min(losses) < 0.9 * losses[0]
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+
+
+@pytest.mark.parametrize("config", [BCE, CONTRASTIVE], ids=["bce", "contrastive"])
+@pytest.mark.parametrize("kill_at", [1, 5, 9])
+def test_a_killed_training_goes_on_to_the_same_weights(
+    films, clip, config, kill_at, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("featurecache.finetune.training.SAVE_SECONDS", 0.0)
+    undisturbed = train(films, clip, config, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        train(films, clip, config, tmp_path / "killed", kill_at=kill_at)
+    resumed = train(films, clip, config, tmp_path / "killed")
+    assert resumed.history == undisturbed.history
+    expected, found = weights(undisturbed), weights(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_chunks_change_no_gradient(films, clip):
+    def gradients(chunk_size):
+        made = trainer(films, clip, CONTRASTIVE)
+        rows, pixels = next(made.images.batches(made.train, 16))
+        chunks = [partial(made.towers.embed_images, part) for part in pixels.split(chunk_size)]
+        made.objective.backward(chunks, rows, seed=(0,))
+        named = made.towers.module.named_parameters()
+        return {name: p.grad for name, p in named if p.grad is not None}
+
+    whole, parts = gradients(16), gradients(3)
+    assert whole.keys() == parts.keys()
+    assert "logit_scale" in whole
+    for name, expected in whole.items():
+        assert torch.allclose(parts[name], expected, rtol=1e-3, atol=1e-6), name
+
+
+@pytest.mark.parametrize("part", ["vision", "last-1", "head"])
+def test_what_is_frozen_stays_equal_to_the_last_bit(films, clip, part, tmp_path):
+    before = {k: v.clone() for k, v in clip.trainable().module.state_dict().items()}
+    config = dataclasses.replace(CONTRASTIVE, train=part, epochs=1)
+    result = train(films, clip, config, tmp_path / "run")
+    after = result.encoder.module.state_dict()
+    moving = {k for k, p in result.encoder.module.named_parameters() if p.requires_grad}
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved <= moving
+    assert "logit_scale" in moved
+    assert any("text_model" in name for name in before)
+    assert not any("text_model" in name for name in moved)
+
+
+def test_a_train_size_trains_on_that_many_images(films, clip):
+    small = trainer(films, clip, dataclasses.replace(BCE, train_size=20))
+    assert len(set(small.train)) == 20
+    assert set(small.train) <= set(films.rows("train"))
+    with pytest.raises(UsageError, match="train-size 49 is more than the 48"):
+        trainer(films, clip, dataclasses.replace(BCE, train_size=49))
+
+
+def test_another_seed_gives_other_weights(films, clip, tmp_path):
+    one = train(films, clip, dataclasses.replace(BCE, epochs=1), tmp_path / "a")
+    other = train(films, clip, dataclasses.replace(BCE, epochs=1, seed=1), tmp_path / "b")
+    assert not torch.equal(weights(one)["head.1.weight"], weights(other)["head.1.weight"])
+
+
+def test_training_stops_when_patience_is_out_and_keeps_the_best_epoch(films, clip, tmp_path):
+    wild = dataclasses.replace(
+        BCE, learning_rate=0.5, head_learning_rate=0.5, warmup=0.0, epochs=30, patience=2
+    )
+    result = train(films, clip, wild, tmp_path / "run")
+    assert len(result.history) == result.best_epoch + 2 < 30
+
+
+def test_the_test_images_are_never_read(films, clip, tmp_path):
+    stream = ImageStream(films, clip.preprocess, 1)
+    read = []
+    batches = stream.batches
+
+    def record(rows, size):
+        read.extend(rows.tolist())
+        return batches(rows, size)
+
+    stream.batches = record
+    config = dataclasses.replace(BCE, epochs=1)
+    made = Trainer(films, clip, config, images=stream)
+    made.run(open_checkpoint(tmp_path / "run", films, clip, config))
+    assert set(read) == {*films.rows("train"), *films.rows("val")}
+
+
+def test_other_settings_are_refused_and_named(films, clip, tmp_path):
+    with pytest.raises(KilledError):
+        train(films, clip, BCE, tmp_path / "run", kill_at=4)
+    with pytest.raises(RunError, match=r"learning_rate: 0\.001 against 0\.01"):
+        train(films, clip, dataclasses.replace(BCE, learning_rate=1e-2), tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_refused(films, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("featurecache.finetune.training.SAVE_SECONDS", 0.0)
+    with pytest.raises(KilledError):
+        train(films, clip, BCE, tmp_path / "run", kill_at=4)
+    last = tmp_path / "run.parts" / "last.pt"
+    last.write_bytes(last.read_bytes()[:100])
+    with pytest.raises(RunError, match="is damaged: delete"):
+        train(films, clip, BCE, tmp_path / "run")
+    (tmp_path / "run.parts/settings.json").write_text("{")
+    with pytest.raises(RunError, match=r"settings\.json is damaged"):
+        train(films, clip, BCE, tmp_path / "run")
+
+
+def test_what_cannot_be_trained_is_refused(films, clip, vision, part_of):
+    with pytest.raises(UsageError, match="needs a text tower"):
+        trainer(films, vision, CONTRASTIVE)
+    with pytest.raises(UsageError, match="no validation images"):
+        trainer(part_of(films.rows("train")), clip, BCE)
+    with pytest.raises(UsageError, match="batch-size 64 is more than the 48 training"):
+        trainer(films, clip, dataclasses.replace(BCE, batch_size=64))
+    nothing = np.zeros((80, 2), dtype=np.int8)
+    with pytest.raises(UsageError, match="no training image is positive"):
+        trainer(part_of(np.arange(80), nothing), clip, BCE)
+    with pytest.raises(UsageError, match="the same caption"):
+        trainer(part_of(np.arange(80), nothing), clip, CONTRASTIVE)
+    unknown = films.labels.copy()
+    unknown[0, 1] = -1
+    with pytest.raises(UsageError, match="Nodule is unknown"):
+        trainer(part_of(np.arange(80), unknown), clip, CONTRASTIVE)
+    with pytest.raises(UsageError, match="last-9"):
+        trainer(films, clip, dataclasses.replace(BCE, train="last-9"))
+
+
+def test_running_out_of_memory_says_which_knob_to_turn(films, clip, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("featurecache.finetune.training.Trainer._train_step", fail)
+    with pytest.raises(FeaturecacheError, match="--chunk-size"):
+        train(films, clip, BCE, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_images_are_left_out_and_named(films, clip, part_of, tmp_path):
+    broken = dataclasses.replace(
+        films, images=films.images.assign(path=["missing.png", *films.images["path"][1:]])
+    )
+    stream = ImageStream(broken, clip.preprocess, 1)
+    config = dataclasses.replace(BCE, epochs=1)
+    made = Trainer(broken, clip, config, images=stream)
+    made.run(open_checkpoint(tmp_path / "run", broken, clip, config))
+    assert stream.failures == {"000.png": "missing: no such file"}
+
+
+def test_a_batch_of_which_nothing_can_be_read_keeps_the_steps_in_their_places(films, clip):
+    gone = films.images["path"].where(films.images.index != 1, "missing.png")
+    broken = dataclasses.replace(films, images=films.images.assign(path=gone))
+    batches = list(ImageStream(broken, clip.preprocess, 1).batches(np.arange(3), 1))
+    assert [rows.tolist() for rows, _ in batches] == [[0], [], [2]]
+
+
+def test_the_callers_random_numbers_are_left_alone(films, clip, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(films, clip, dataclasses.replace(BCE, epochs=1), tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)

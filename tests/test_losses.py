@@ -1,0 +1,317 @@
+"""The losses against their formulas in double precision, in plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from featurecache.losses import (
+    balanced_positive_weight,
+    masked_bce,
+    multi_positive_info_nce,
+    pairwise_sigmoid,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def by_hand(logits, targets, weight):
+    """-mean over known of w y log p + (1 - y) log(1 - p), with log p = -log(1 + exp(-z))."""
+    known = targets >= 0
+    losses = np.where(targets == 1, weight * np.logaddexp(0, -logits), np.logaddexp(0, logits))
+    return losses[known].sum() / max(1, known.sum())
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 6), labels=st.integers(1, 4))
+def test_it_is_the_mean_over_known_labels(seed, rows, labels):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=20, size=(rows, labels))
+    targets = rng.choice([1.0, 0.0, -1.0], size=(rows, labels))
+    weight = rng.uniform(0.1, 50, labels)
+    arguments = torch.tensor(logits), torch.tensor(targets)
+    assert masked_bce(*arguments).item() == pytest.approx(by_hand(logits, targets, 1.0), rel=1e-12)
+    weighted = masked_bce(*arguments, positive_weight=torch.tensor(weight)).item()
+    assert weighted == pytest.approx(by_hand(logits, targets, weight), rel=1e-12)
+
+
+def test_its_gradient_is_the_probability_less_the_label():
+    logits = torch.tensor([[0.3, -2.0], [1.5, 4.0]], dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([[1.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
+    masked_bce(logits, targets, positive_weight=torch.tensor([1.0, 3.0]).double()).backward()
+    p = 1 / (1 + np.exp(-logits.detach().numpy()))
+    expected = [[(p[0, 0] - 1) / 3, p[0, 1] / 3], [0, 3 * (p[1, 1] - 1) / 3]]
+    np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("logit", [torch.inf, -torch.inf, torch.nan, 1e38])
+@pytest.mark.parametrize("weight", [None, torch.tensor([2.0, 5.0])])
+def test_an_unknown_label_takes_no_part_whatever_its_logit(logit, weight):
+    logits = torch.tensor([[logit, 0.7]], requires_grad=True)
+    loss = masked_bce(logits, torch.tensor([[-1.0, 0.0]]), positive_weight=weight)
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log1p(np.exp(0.7)))
+    assert logits.grad[0, 0].item() == 0
+    assert logits.grad[0, 1].item() == pytest.approx(1 / (1 + np.exp(-0.7)))
+
+
+def test_where_nothing_is_known_the_loss_and_its_gradient_are_zero():
+    logits = torch.tensor([[1.0, torch.inf]], requires_grad=True)
+    loss = masked_bce(logits, torch.full((1, 2), -1.0), positive_weight=torch.ones(2))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.tolist() == [[0, 0]]
+
+
+def test_the_balanced_weight_is_negatives_over_positives():
+    targets = torch.tensor(
+        [
+            [1.0, 1.0, 0.0, 1.0, -1.0],
+            [0.0, 1.0, 0.0, 1.0, -1.0],
+            [0.0, 0.0, 0.0, 1.0, -1.0],
+            [0.0, -1.0, -1.0, -1.0, -1.0],
+        ]
+    )
+    # Without positives, negatives or either there is nothing to balance.
+    assert balanced_positive_weight(targets).tolist() == [3, 0.5, 1, 1, 1]
+
+
+def cosines_by_hand(images, texts):
+    return [
+        [sum(x * t) / math.sqrt(sum(x * x)) / math.sqrt(sum(t * t)) for t in texts] for x in images
+    ]
+
+
+def info_nce_by_hand(images, texts, caption, scale):
+    z = [[scale * cos for cos in row] for row in cosines_by_hand(images, texts)]
+    of_images = [
+        -math.log(math.exp(z[i][u]) / sum(math.exp(other) for other in z[i]))
+        for i, u in enumerate(caption)
+    ]
+    of_captions = []
+    for u in sorted(set(caption)):
+        own = [i for i in range(len(z)) if caption[i] == u]
+        negatives = sum(math.exp(z[k][u]) for k in range(len(z)) if caption[k] != u)
+        terms = [-math.log(math.exp(z[i][u]) / (math.exp(z[i][u]) + negatives)) for i in own]
+        of_captions.append(sum(terms) / len(own))
+    image_to_text = sum(of_images) / len(of_images)
+    return 0.5 * image_to_text + 0.5 * sum(of_captions) / len(of_captions)
+
+
+def sigmoid_by_hand(images, texts, caption, scale, bias):
+    total = 0.0
+    for i, row in enumerate(cosines_by_hand(images, texts)):
+        for u, cos in enumerate(row):
+            y = 1 if caption[i] == u else -1
+            total += math.log(1 / (1 + math.exp(-y * (scale * cos + bias))))
+    return -total / len(images)
+
+
+def plain_info_nce(images, texts, caption, scale):
+    """CLIP's loss with each image's own copy of its text, every other copy a negative."""
+    logits = scale * functional.normalize(images) @ functional.normalize(texts)[caption].T
+    pairs = torch.arange(len(images))
+    there, back = (functional.cross_entropy(z, pairs) for z in (logits, logits.T))
+    return (there + back) / 2
+
+
+def sigmoid_at_bias(bias):
+    def loss(images, texts, caption, scale):
+        return pairwise_sigmoid(images, texts, caption, scale, torch.tensor(bias))
+
+    return loss
+
+
+def contrastive_batch(seed, *, images=5, texts=3, dim=4):
+    rng = np.random.default_rng(seed)
+    caption = rng.integers(0, texts, images)
+    return rng.normal(size=(images, dim)), rng.normal(size=(texts, dim)), caption
+
+
+def images_at(cosines):
+    """Unit images with the given cosines to the texts e_1 ... e_U, which come with them."""
+    rest = (1 - (cosines**2).sum(dim=1, keepdim=True)).sqrt()
+    texts = torch.eye(cosines.shape[1], cosines.shape[1] + 1, dtype=cosines.dtype)
+    return torch.cat([cosines, rest], dim=1), texts
+
+
+def force_on_cosines(loss, cosines, caption, scale):
+    """The loss's gradient with respect to each cosine of image and text, (B, U)."""
+    cosines = torch.tensor(cosines, dtype=torch.float64, requires_grad=True)
+    images, texts = images_at(cosines)
+    value = loss(images, texts, torch.tensor(caption), torch.tensor(scale))
+    return torch.autograd.grad(value, cosines)[0].numpy()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    images=st.integers(1, 7),
+    texts=st.integers(1, 5),
+    dim=st.integers(1, 6),
+    scale=st.floats(0.5, 30),
+    bias=st.floats(-15, 5),
+)
+def test_the_contrastive_losses_are_their_formulas(seed, images, texts, dim, scale, bias):
+    x, t, caption = contrastive_batch(seed, images=images, texts=texts, dim=dim)
+    arguments = torch.tensor(x), torch.tensor(t), torch.tensor(caption)
+    scale_, bias_ = (torch.tensor([value], dtype=torch.float64) for value in (scale, bias))
+    # The formulas in plain exponentials lose what is near 0; hence the absolute term.
+    info_nce = multi_positive_info_nce(*arguments, scale_).item()
+    expected = info_nce_by_hand(x, t, caption.tolist(), scale)
+    assert info_nce == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    sigmoid = pairwise_sigmoid(*arguments, scale_, bias_).item()
+    expected = sigmoid_by_hand(x, t, caption.tolist(), scale, bias)
+    assert sigmoid == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("caption", [[0, 1, 0, 2, 0], [3, 3, 3, 3, 3], [4, 3, 2, 1, 0]])
+def test_the_contrastive_gradients_are_those_of_finite_differences(caption):
+    x, t, _ = contrastive_batch(7, texts=5)
+    values = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (x, t, 6.0, -2.0)]
+    captions = torch.tensor(caption)
+
+    def info_nce(x, t, scale):
+        return multi_positive_info_nce(x, t, captions, scale)
+
+    def sigmoid(x, t, scale, bias):
+        return pairwise_sigmoid(x, t, captions, scale, bias)
+
+    for loss, by_hand, n in ((info_nce, info_nce_by_hand, 3), (sigmoid, sigmoid_by_hand, 4)):
+        assert torch.autograd.gradcheck(loss, values[:n])
+        gradients = torch.autograd.grad(loss(*values[:n]), values[:n])
+
+        def at(arguments, by_hand=by_hand):
+            return by_hand(*arguments[:2], caption, *(float(v) for v in arguments[2:]))
+
+        points = [value.detach().numpy() for value in values[:n]]
+        for argument, gradient in enumerate(gradients):
+            for place in np.ndindex(points[argument].shape):
+                step = np.zeros_like(points[argument])
+                step[place] = 1e-5
+                ahead, behind = list(points), list(points)
+                ahead[argument] = points[argument] + step
+                behind[argument] = points[argument] - step
+                slope = (at(ahead) - at(behind)) / 2e-5
+                assert gradient.numpy()[place] == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
+def test_with_a_caption_for_each_image_it_is_the_loss_of_clip():
+    x, t, _ = contrastive_batch(3, images=6, texts=6)
+    pairs = torch.tensor([2, 0, 1, 5, 4, 3])
+    arguments = torch.tensor(x), torch.tensor(t), pairs
+    scale = torch.tensor(9.0).double()
+    loss = multi_positive_info_nce(*arguments, scale).item()
+    assert loss == pytest.approx(plain_info_nce(*arguments, scale).item(), rel=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    images=st.integers(1, 8),
+    texts=st.integers(1, 4),
+    scale=st.floats(0.5, 100),
+)
+def test_every_image_is_drawn_to_its_caption_and_pushed_from_the_others(seed, images, texts, scale):
+    rng = np.random.default_rng(seed)
+    cosines = rng.uniform(-0.45, 0.45, (images, texts))
+    caption = rng.integers(0, texts, images)
+    own = np.eye(texts, dtype=bool)[caption]
+    for loss in (multi_positive_info_nce, sigmoid_at_bias(-3.0)):
+        force = force_on_cosines(loss, cosines, caption, scale=scale)
+        assert (force[own] <= 1e-12).all()
+        assert (force[~own] >= -1e-12).all()
+
+
+def test_the_plain_loss_pushes_an_image_from_its_caption_when_another_image_has_it():
+    # Three images of caption 0; the first is nearest to its text and well apart from the fourth.
+    cosines, caption = [[0.6, 0.0], [0.2, 0.0], [0.2, 0.0], [-0.6, 0.6]], [0, 0, 0, 1]
+    ours = force_on_cosines(multi_positive_info_nce, cosines, caption, scale=10.0)
+    plain = force_on_cosines(plain_info_nce, cosines, caption, scale=10.0)
+    assert ours[0, 0] < 0
+    assert plain[0, 0] > 1
+
+
+def test_an_image_does_not_feel_where_the_others_of_its_caption_are():
+    cosines, caption = np.array([[0.6, 0.0], [0.2, 0.1], [0.2, 0.3], [-0.6, 0.6]]), [0, 0, 0, 1]
+    elsewhere = cosines.copy()
+    elsewhere[1:3] = [[-0.7, 0.5], [0.9, -0.3]]
+    for loss in (multi_positive_info_nce, sigmoid_at_bias(-3.0)):
+        before, after = (
+            force_on_cosines(loss, c, caption, scale=5.0) for c in (cosines, elsewhere)
+        )
+        assert after[0, 0] == pytest.approx(before[0, 0], rel=1e-12)
+    before, after = (
+        force_on_cosines(plain_info_nce, c, caption, scale=5.0) for c in (cosines, elsewhere)
+    )
+    assert abs(after[0, 0] - before[0, 0]) > 0.1
+
+
+def test_images_at_their_captions_leave_nothing_to_lose():
+    texts = torch.eye(3)
+    caption = torch.tensor([0, 0, 0, 1, 2, 2])
+    arguments = texts[caption], texts, caption
+    scale = torch.tensor(50.0)
+    assert multi_positive_info_nce(*arguments, scale).item() == pytest.approx(0, abs=1e-6)
+    # Every shared caption costs the plain loss, however good the embeddings are.
+    floor = (3 * math.log(3) + 2 * math.log(2)) / 6
+    assert plain_info_nce(*arguments, scale).item() == pytest.approx(floor, abs=1e-6)
+
+
+def test_a_batch_of_one_caption_has_nothing_to_contrast():
+    images = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    texts = torch.ones(1, 3)
+    loss = multi_positive_info_nce(
+        images, texts, torch.zeros(4, dtype=torch.int64), torch.tensor(10.0)
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert images.grad.tolist() == [[0.0] * 3] * 4
+
+
+@pytest.mark.parametrize("loss", [multi_positive_info_nce, sigmoid_at_bias(-10.0)])
+def test_half_precision_embeddings_are_compared_in_single_precision(loss):
+    x, t, caption = contrastive_batch(5, images=8, texts=4, dim=64)
+    x, t, caption = torch.tensor(x).bfloat16(), torch.tensor(t).bfloat16(), torch.tensor(caption)
+    scale = torch.tensor(100.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(x, t, caption, scale)
+    assert value.dtype == torch.float32
+    expected = loss(x.double(), t.double(), caption, scale.double()).item()
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [multi_positive_info_nce, sigmoid_at_bias(0.0)])
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [
+        (torch.tensor([0, 1, 3]), "0 to 2: there are 3 texts"),
+        (torch.tensor([0, -100, 1]), "0 to 2: there are 3 texts"),
+        (torch.tensor([0, 1]), r"each of 3 images.*\(2,\)"),
+        (torch.tensor([0.0, 1.0, 2.0]), "int64.*float32"),
+        (torch.tensor([True, False, True]), "int64.*bool"),
+    ],
+)
+def test_captions_that_do_not_name_a_text_for_each_image_are_refused(loss, caption, message):
+    with pytest.raises(ValueError, match=message):
+        loss(torch.ones(3, 2), torch.ones(3, 2), caption, torch.tensor(1.0))
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        multi_positive_info_nce(
+            torch.ones(0, 2),
+            torch.ones(3, 2),
+            torch.zeros(0, dtype=torch.int64),
+            torch.tensor(1.0),
+        )
