@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import ImageError
 from featurecache.images import read_image
+from featurecache.store.contents import UNSTORABLE, to_storable
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
@@ -53,15 +54,12 @@ def _classify_batch(
     if not pixels:
         return
     embedding = encoder.encode_images(np.stack(list(pixels.values())))
-    # Through float16 as a cache would store it, so that a cached image predicts the same; what a
-    # cache would refuse is refused here.
-    with np.errstate(over="ignore"):
-        half = embedding.astype(np.float16)
-    usable = np.logical_and(np.isfinite(half).all(axis=1), half.any(axis=1))
+    # As a cache would store it, so that a cached image predicts the same; what a cache would refuse
+    # is refused here.
+    half, usable = to_storable(embedding)
     probability = classify(half)
     for path, row, is_usable in zip(pixels, probability, usable, strict=True):
         if is_usable:
             yield Prediction(path, row, None)
         else:
-            reason = f"{path}: its embedding is not finite in float16, or is all zero"
-            yield Prediction(path, None, reason)
+            yield Prediction(path, None, f"{path}: {UNSTORABLE}")

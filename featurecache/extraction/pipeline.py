@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurecache.extraction.decode import Decoded, Item, decode_ahead
 from featurecache.extraction.plan import Plan
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.contents import Strings
+from featurecache.store.contents import UNSTORABLE, Strings, to_storable
 from featurecache.store.parts import EncodedRows
 
 if TYPE_CHECKING:
@@ -111,12 +111,9 @@ def _encode_batch(job: Job, number: int, ids: Strings) -> None:
     start = time.monotonic()
     embedding = job.encoder.encode_images(np.stack([image.pixels[number] for image in batch]))
     encoded = time.monotonic()
-    # float16 ends at 65504: what lies beyond is recorded as a failure, not stored as infinite.
-    with np.errstate(over="ignore"):
-        half = embedding.astype(np.float16)
-    usable = np.isfinite(half).all(axis=1) & half.any(axis=1)
+    half, usable = to_storable(embedding)
     for image in (batch[row] for row in np.flatnonzero(~usable)):
-        job.failures[str(ids[image.row])] = "its embedding is not finite in float16, or is all zero"
+        job.failures[str(ids[image.row])] = UNSTORABLE
     kept = [batch[row] for row in np.flatnonzero(usable)]
     if kept:
         job.builder.add(

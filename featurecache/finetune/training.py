@@ -19,6 +19,7 @@ from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.images import ImageStream
 from featurecache.finetune.objectives import BceObjective, ContrastiveObjective, Objective
+from featurecache.schedule import warmup_cosine
 
 if TYPE_CHECKING:
     from featurecache.datasets.manifest import Manifest
@@ -101,7 +102,7 @@ class Trainer:
         self.optimizer = self._optimizer()
         total, warmup = self.steps * config.epochs, int(config.warmup * self.steps * config.epochs)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: _warmup_cosine(step, warmup=warmup, total=total)
+            self.optimizer, lambda step: warmup_cosine(step, warmup=warmup, total=total)
         )
         self.epoch, self.step, self.loss_sum, self.rate = 1, 0, 0.0, 0.0
         self.history: list[Epoch] = []
@@ -333,10 +334,3 @@ def _training_rows(manifest: "Manifest", config: FinetuneConfig) -> NDArray[np.i
         )
     generator = np.random.default_rng(config.seed)
     return np.sort(generator.choice(rows, size=config.train_size, replace=False))
-
-
-def _warmup_cosine(step: int, *, warmup: int, total: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, total - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -18,6 +18,7 @@ from featurecache.heads.sampling import balanced_subset, balanced_weights, rando
 from featurecache.heads.text import controlled_text
 from featurecache.losses import balanced_positive_weight, masked_bce
 from featurecache.prompts import mega_vector
+from featurecache.schedule import warmup_cosine
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _fit(
     )
     steps = max(1, math.ceil(len(rows) / config.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _warmup_cosine(step, warmup=steps, total=steps * config.epochs)
+        optimizer, lambda step: warmup_cosine(step, warmup=steps, total=steps * config.epochs)
     )
     best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(module.state_dict())
     history: list[Epoch] = []
@@ -208,10 +209,3 @@ def _loss(module: nn.Module, x: Tensor, y: Tensor, weight: Tensor | None) -> flo
     module.eval()
     with torch.inference_mode():
         return masked_bce(module(x), y, positive_weight=weight).item()
-
-
-def _warmup_cosine(step: int, *, warmup: int, total: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, total - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -11,6 +11,8 @@ from featurecache.errors import CacheError
 
 Strings = NDArray[np.str_]
 
+UNSTORABLE = "its embedding is not finite in float16, or is all zero"
+
 
 @dataclass(frozen=True)
 class ImageTable:
@@ -105,3 +107,17 @@ class Header:
     """True where images of one patient may lie in two splits, so that scores are optimistic."""
     description: Mapping[str, Any]
     """Everything that decides an image's embedding; its fingerprint is the cache's."""
+
+
+def to_storable(
+    embedding: NDArray[np.float32],
+) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """Embeddings (B, D) as a cache stores them, and which of them it would store.
+
+    float16 ends at 65504: what lies beyond is not stored as infinite, and a row of zeros, which
+    has no direction, is not stored either.
+    """
+    with np.errstate(over="ignore"):
+        half = embedding.astype(np.float16)
+    usable: NDArray[np.bool_] = np.logical_and(np.isfinite(half).all(axis=1), half.any(axis=1))
+    return half, usable
