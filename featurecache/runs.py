@@ -154,3 +154,11 @@ def write_predictions(
             for value, p in zip(truth[row], probability[row], strict=True):
                 line += [int(value) if value >= 0 else "", repr(float(p))]
             writer.writerow(line)
+
+
+def write_history(folder: Path, epochs: Sequence[Mapping[str, float]]) -> None:
+    """Write ``history.csv``: one line per epoch of a training, all with the same fields."""
+    with (folder / "history.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(epochs[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(epochs)

@@ -161,10 +161,8 @@ def _finish(
         if str(ids[row]) in job.failures:
             at[row] = -1
     rows = np.flatnonzero(at >= 0)
-    failures = {
-        **{k: v for k, v in old_failures.items() if k in set(ids.tolist())},
-        **job.failures,
-    }
+    wanted = set(ids.tolist())
+    failures = {**{k: v for k, v in old_failures.items() if k in wanted}, **job.failures}
     for image_id in ids[rows].tolist():
         failures.pop(image_id, None)
     if len(rows) == 0:

@@ -6,7 +6,6 @@ head.safetensors   of the BCE objective
 metrics.json, predictions.csv, history.csv
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,16 +27,22 @@ from featurecache.finetune.training import (
     open_checkpoint,
 )
 from featurecache.prompts import load_prompts
-from featurecache.runs import new_run, read_config, write_config, write_json, write_predictions
+from featurecache.runs import (
+    new_run,
+    read_config,
+    write_config,
+    write_history,
+    write_json,
+    write_predictions,
+)
 from featurecache.scoring.evaluation import ScoredRows, evaluate
-from featurecache.scoring.zero_shot import pair_scores
+from featurecache.scoring.zero_shot import Scores, pair_scores
 
 if TYPE_CHECKING:
     from torch import nn
 
     from featurecache.datasets.manifest import Manifest
     from featurecache.encoders.encoder import Encoder
-    from featurecache.encoders.trainable import Trainable
 
 KIND = "finetune"
 WEIGHTS = "head.safetensors"
@@ -115,7 +120,7 @@ def finetune(
         write_config(folder, KIND, settings)
         write_json(folder / "metrics.json", metrics)
         write_predictions(folder, **predictions)
-        _write_history(folder / "history.csv", result)
+        write_history(folder, [asdict(epoch) for epoch in result.history])
         result.encoder.save(folder / "encoder")
         if result.head is not None:
             from safetensors.torch import save_file
@@ -143,16 +148,8 @@ class FinetunedClassifier:
                 logits = self.head(torch.from_numpy(embedding.astype(np.float32))).double().numpy()
             probability: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
             return probability
-        prompts = load_prompts(self.config.prompts)
-        texts = [caption([name], prompts) for name in self.labels] + [caption([], prompts)]
-        encoded = self.encoder.encode_texts(texts)
-        scale = self.encoder.scale
-        return pair_scores(
-            embedding,
-            encoded[:-1],
-            np.repeat(encoded[-1:], len(self.labels), axis=0),
-            scale=1.0 if scale is None else scale,
-        ).probabilities
+        encoded = self.encoder.encode_texts(_captions(self.labels, self.config))
+        return _caption_scores(embedding, encoded, self.encoder.scale).probabilities
 
 
 def read_finetuned(folder: Path, *, device: str = "auto") -> FinetunedClassifier:
@@ -193,21 +190,25 @@ def _logits(
         if result.head is not None:
             logits: NDArray[np.float64] = result.head(embedding).double().cpu().numpy()
             return logits
-        prompts = load_prompts(config.prompts)
-        texts = [caption([name], prompts) for name in names] + [caption([], prompts)]
-        encoded = _texts(result.encoder, texts)
+        encoded = result.encoder.embed_texts(_captions(names, config)).float().cpu().numpy()
         scale = result.encoder.scale()
-        return pair_scores(
-            embedding.cpu().numpy(),
-            encoded[:-1],
-            np.repeat(encoded[-1:], len(names), axis=0),
-            scale=1.0 if scale is None else float(scale),
+        return _caption_scores(
+            embedding.cpu().numpy(), encoded, None if scale is None else float(scale)
         ).logits
 
 
-def _texts(encoder: "Trainable", texts: Sequence[str]) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = encoder.embed_texts(texts).float().cpu().numpy()
-    return array
+def _captions(names: Sequence[str], config: FinetuneConfig) -> list[str]:
+    """The caption of each label alone, and at the end the one without findings."""
+    prompts = load_prompts(config.prompts)
+    return [*(caption([name], prompts) for name in names), caption([], prompts)]
+
+
+def _caption_scores(
+    images: NDArray[np.floating], texts: NDArray[np.float32], scale: float | None
+) -> Scores:
+    """Each label's caption against the one without findings: (N, D) and (C + 1, D) to (N, C)."""
+    normal = np.repeat(texts[-1:], len(texts) - 1, axis=0)
+    return pair_scores(images, texts[:-1], normal, scale=1.0 if scale is None else scale)
 
 
 def _measure(
@@ -250,11 +251,3 @@ def _measure(
         "probability": probability[rows],
     }
     return metrics, predictions
-
-
-def _write_history(path: Path, result: Finetuned) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        fields = ["epoch", "learning_rate", "train_loss", "val_loss"]
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(epoch) for epoch in result.history)

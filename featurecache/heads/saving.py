@@ -1,6 +1,5 @@
 """Save a trained head as a run folder, and read it back."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,14 @@ from featurecache.errors import RunError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import Experiment
 from featurecache.heads.registry import head_spec
-from featurecache.runs import new_run, read_config, write_config, write_json, write_predictions
+from featurecache.runs import (
+    new_run,
+    read_config,
+    write_config,
+    write_history,
+    write_json,
+    write_predictions,
+)
 from featurecache.scoring.cached import cache_reference, predicted_rows
 from featurecache.store.reader import Cache
 
@@ -72,7 +78,7 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
         write_config(folder, KIND, settings)
         write_json(folder / "metrics.json", experiment.metrics)
         write_predictions(folder, **predicted_rows(cache, experiment.probability))
-        _write_history(folder / "history.csv", experiment)
+        write_history(folder, [asdict(epoch) for epoch in head.history])
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -116,11 +122,3 @@ def read_head(folder: Path) -> SavedHead:
         raise RunError(
             f"run folder {folder} contradicts itself ({error}): restore it, or train the head again"
         ) from error
-
-
-def _write_history(path: Path, experiment: Experiment) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        fields = ["epoch", "learning_rate", "train_loss", "val_loss"]
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(epoch) for epoch in experiment.head.history)
