@@ -119,7 +119,7 @@ def test_a_run_is_never_written_over_another(cache, tmp_path):
     assert (folder / "config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("step", ["write_config", "write_predictions", "_write_history"])
+@pytest.mark.parametrize("step", ["write_config", "write_predictions", "write_history"])
 def test_nothing_is_left_behind_when_saving_fails(cache, tmp_path, monkeypatch, step):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
