@@ -5,6 +5,7 @@ metrics.json       figures
 predictions.csv    id, patient, split, and per label truth and probability
 head.safetensors   of a head: its weights, with its input scaling and its text
 history.csv        of a head: one line an epoch
+provenance.json    of what was trained: the images that it has learned from
 """
 
 import csv

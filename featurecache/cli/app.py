@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from featurecache import __version__
-from featurecache.cli import caches, extract, finetune, lists, predict, train_head, zero_shot
+from featurecache.cli import (
+    caches,
+    evaluate,
+    extract,
+    finetune,
+    lists,
+    predict,
+    train_head,
+    zero_shot,
+)
 from featurecache.cli.exits import DEBUG_VARIABLE, with_exit_code
 
 app = typer.Typer(
@@ -51,6 +60,7 @@ for _name, _command in (
     ("finetune", finetune.finetune),
     ("zero-shot", zero_shot.zero_shot),
     ("predict", predict.predict),
+    ("evaluate", evaluate.evaluate),
     ("models", lists.models),
     ("datasets", lists.datasets),
     ("heads", lists.heads),

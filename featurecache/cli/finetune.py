@@ -47,7 +47,15 @@ def finetune(
     train: Annotated[
         str | None,
         typer.Option(
-            help="What moves of the encoder: all, vision, last-N (blocks) or head (projections)."
+            help="What moves of the encoder: all, vision, last-N (blocks), lora-R (adapters of "
+            "rank R) or head (projections)."
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="pretrained, or fresh: weights drawn by --seed; a folder then needs only its "
+            "config, image processor and tokenizer."
         ),
     ] = None,
     train_size: Annotated[
@@ -109,8 +117,10 @@ def finetune(
     Example: featurecache finetune --model dinov2-small --dataset kermany --objective bce
     --train last-2
     """
-    from featurecache.encoders.loading import load_encoder
+    from featurecache.encoders.loading import encoder_name, load_encoder
+    from featurecache.finetune.checkpoint import unfinished
     from featurecache.finetune.config import configure
+    from featurecache.finetune.fresh import fresh_encoder
     from featurecache.finetune.run import finetune as run
     from featurecache.runs import refuse_existing
     from featurecache.store.schema import safe_name
@@ -118,6 +128,7 @@ def finetune(
     settings = {
         "objective": objective,
         "train": train,
+        "init": init,
         "train_size": train_size,
         "head": head,
         "prompts": prompts,
@@ -137,7 +148,6 @@ def finetune(
         "seed": seed,
     }
     config = configure(recipe, {k: v for k, v in settings.items() if v is not None})
-    encoder = load_encoder(model, weights=weights, device=device, precision=config.precision)
     manifest = read_manifest(
         dataset,
         data_root,
@@ -153,12 +163,24 @@ def finetune(
         view_column=view_column,
         root=images_root,
     )
-    name = safe_name(f"{manifest.name}-{encoder.name}-{config.objective}")
+    name = safe_name(f"{manifest.name}-{encoder_name(model)}-{config.objective}")
     target = Path("runs") / name if out is None else out
     refuse_existing(target)
+    if config.init == "fresh":
+        encoder = fresh_encoder(
+            model,
+            folder=unfinished(target) / "start",
+            seed=config.seed,
+            weights=weights,
+            device=device,
+            precision=config.precision,
+        )
+    else:
+        encoder = load_encoder(model, weights=weights, device=device, precision=config.precision)
     say(
         f"{len(manifest)} images of {manifest.name}; {encoder.name} on {encoder.device} in "
-        f"{config.precision}; {config.objective}, training {config.train}; into {target}/"
+        f"{config.precision}; {config.objective}, training {config.train} from "
+        f"{config.init} weights; into {target}/"
     )
     for note in manifest.notes:
         say(f"note: {note}")

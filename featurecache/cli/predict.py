@@ -74,8 +74,9 @@ def predict(
 def _with_head(
     run: Path, images: list[Path], model: str | None, weights: Path | None, device: str
 ) -> "tuple[tuple[str, ...], tuple[float, ...], list[Prediction]]":
+    from featurecache.encoders.description import library_difference
     from featurecache.encoders.loading import load_encoder
-    from featurecache.heads.prediction import library_difference, predict_images
+    from featurecache.heads.prediction import predict_images
     from featurecache.heads.saving import read_head
 
     head = read_head(run)
@@ -85,7 +86,7 @@ def _with_head(
         device=device,
         precision=str(head.description.get("precision", "auto")),
     )
-    if difference := library_difference(head, encoder):
+    if difference := library_difference(head.description, encoder.image_description, run=run):
         say(f"warning: the head was trained with other library versions ({difference})")
     return head.labels, head.thresholds, predict_images(head, encoder, images)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from featurecache.encoders.provenance import Provenance
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Encoder(ABC):
         has_text: ``encode_texts`` and ``text_description`` work.
         device: where the network runs: ``cpu``, ``cuda``, ``mps``.
         precision: ``fp32`` or ``bf16``.
+        provenance: what its training may have seen; ``load_encoder`` states it.
     """
 
     aligned: bool
@@ -45,6 +47,7 @@ class Encoder(ABC):
         self.name = name
         self.device = device
         self.precision = precision
+        self.provenance = Provenance()
 
     @property
     @abstractmethod

@@ -18,7 +18,8 @@ from featurecache.encoders.medclip import MedclipEncoder, find_medclip
 from featurecache.encoders.medclip_network import MODEL_TYPE as MEDCLIP_TYPE
 from featurecache.encoders.open_clip import OpenClipEncoder, require_open_clip
 from featurecache.encoders.pair import PairEncoder
-from featurecache.encoders.spec import SPECS, EncoderSpec
+from featurecache.encoders.provenance import Provenance, read_provenance
+from featurecache.encoders.spec import SPECS, EncoderSpec, exposed_to
 from featurecache.encoders.unimodal import TEXT_TYPES, VISION_TYPES, TextEncoder, VisionEncoder
 from featurecache.errors import CheckpointError, UnknownNameError, UsageError
 
@@ -65,9 +66,12 @@ def load_encoder(
     """
     device = resolve_device(device)
     precision = resolve_precision(precision)
+    folder = Path(name).expanduser()
     if name in SPECS:
-        return _load_registered(SPECS[name], weights=weights, device=device, precision=precision)
-    if name.startswith(HUB_PREFIX):
+        spec = SPECS[name]
+        encoder = _load_registered(spec, weights=weights, device=device, precision=precision)
+        encoder.provenance = Provenance(exposed_to(name))
+    elif name.startswith(HUB_PREFIX):
         hub_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
         checkpoint = find_checkpoint(
             hub_id.rpartition("/")[2],
@@ -76,17 +80,30 @@ def load_encoder(
             weights=weights,
             revision=revision or None,
         )
-        return _load_by_shape(checkpoint, name=name, device=device, precision=precision)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+        encoder = _load_by_shape(checkpoint, name=name, device=device, precision=precision)
+        encoder.provenance = Provenance(exposed_to(name))
+    elif folder.is_dir():
         if weights is not None:
             raise UsageError(f"the model {name} is a folder of weights: leave out --weights")
-        checkpoint = open_checkpoint(_encoder_folder(folder), TRANSFORMERS)
-        name = folder.resolve().name
-        return _load_by_shape(checkpoint, name=name, device=device, precision=precision)
-    error = UnknownNameError("model", name, SPECS)
-    error.args = (f"{error}; a model may also be hf:ORG/NAME or the path of a folder",)
-    raise error
+        inner = _encoder_folder(folder)
+        checkpoint = open_checkpoint(inner, TRANSFORMERS)
+        encoder = _load_by_shape(
+            checkpoint, name=encoder_name(name), device=device, precision=precision
+        )
+        if inner != folder:
+            encoder.provenance = read_provenance(folder)
+    else:
+        error = UnknownNameError("model", name, SPECS)
+        error.args = (f"{error}; a model may also be hf:ORG/NAME or the path of a folder",)
+        raise error
+    return encoder
+
+
+def encoder_name(name: str) -> str:
+    """What ``load_encoder`` calls the encoder: a folder's own name, else the name as given."""
+    folder = Path(name).expanduser()
+    is_folder = name not in SPECS and not name.startswith(HUB_PREFIX) and folder.is_dir()
+    return folder.resolve().name if is_folder else name
 
 
 def load_architecture(folder: Path, *, device: str = "auto") -> Encoder:

@@ -33,7 +33,8 @@ from featurecache.encoders.medclip_network import (
     write_network,
 )
 from featurecache.encoders.pretrained import load_tokenizer
-from featurecache.encoders.trainable import Trainable, seeded
+from featurecache.encoders.seeding import seeded
+from featurecache.encoders.trainable import Trainable
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, require_vocabulary
 from featurecache.encoders.encoder import Array
-from featurecache.encoders.trainable import seeded
+from featurecache.encoders.seeding import seeded
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:

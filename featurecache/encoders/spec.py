@@ -224,16 +224,12 @@ SPECS: Mapping[str, EncoderSpec] = MappingProxyType({spec.name: spec for spec in
 """Every registered encoder by name; further ones load as ``hf:ORG/NAME`` or from a folder."""
 
 
-def may_have_seen(model: str, dataset: str) -> bool:
-    """Whether a model's training may have seen a data set; False where nothing is known.
+def exposed_to(model: str) -> tuple[str, ...]:
+    """The data sets that a model's published training may have seen; none where nothing is known.
 
     Args:
         model: registry name, or ``hf:ID`` of a registered encoder.
-        dataset: name in the data set registry.
     """
     hub_id = model.removeprefix("hf:").partition("@")[0]
-    return any(
-        dataset in spec.exposed_to
-        for spec in SPECS.values()
-        if model == spec.name or hub_id in spec.hub_ids
-    )
+    found = (s.exposed_to for s in SPECS.values() if model == s.name or hub_id in s.hub_ids)
+    return next(found, ())

@@ -2,13 +2,13 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from featurecache.atomic import new_folder
+from featurecache.encoders.adapters import add_adapters, merge_adapters
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,28 +97,37 @@ class Trainable:
                 self.log_scale.clamp_(*self.log_scale_range)
         return self.log_scale.exp()
 
-    def train_only(self, part: str) -> int:
+    def train_only(self, part: str, *, seed: int = 0) -> int:
         """Freeze everything but one part; a logit scale and bias train with any part.
 
         Args:
             part: ``all``; ``vision``, the vision tower with its projection; ``last-N``, the last
-                N blocks of the vision tower with what follows them; ``head``, none of the towers,
+                N blocks of the vision tower with what follows them; ``lora-R``, adapters of rank R
+                on the linear layers of the vision tower's blocks; ``head``, none of the towers,
                 only the projections into the joint space.
+            seed: of the adapters' first weights.
 
         Returns:
             The number of trainable parameters; 0 for the ``head`` of a vision-only encoder.
 
         Raises:
-            UsageError: there is no such part; everything is as it was.
+            UsageError: there is no such part, or an extra is missing; everything is as it was.
         """
-        chosen = self._modules_of(part)
-        self.module.requires_grad_(False)
-        for module in chosen:
-            module.requires_grad_(True)
+        if rank := _number(part, "lora"):
+            add_adapters(self.module, self.parts.blocks, rank=rank, seed=seed)
+        else:
+            chosen = self._modules_of(part)
+            self.module.requires_grad_(False)
+            for module in chosen:
+                module.requires_grad_(True)
         for parameter in (self.log_scale, self.bias):
             if parameter is not None:
                 parameter.requires_grad_(True)
         return sum(value.numel() for value in self.module.parameters() if value.requires_grad)
+
+    def merge_adapters(self) -> None:
+        """End training with ``lora-R``: the adapters' products become part of the weights."""
+        merge_adapters(self.module)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint folder that ``load_encoder`` reads, whole or not at all.
@@ -142,21 +151,17 @@ class Trainable:
         named = {"all": (self.module,), "vision": self.parts.vision, "head": self.parts.projections}
         if part in named:
             return named[part]
-        last = re.fullmatch(r"last-([1-9][0-9]*)", part)
-        if last is None or int(last[1]) > len(blocks):
+        last = _number(part, "last")
+        if last == 0 or last > len(blocks):
             raise UsageError(
                 f"there is no part {part!r} to train: the vision tower has {len(blocks)} blocks, "
-                f"so last-1 to last-{len(blocks)} are known, and {', '.join(named)}"
+                f"so last-1 to last-{len(blocks)} are known, lora-1 and more, and "
+                f"{', '.join(named)}"
             )
-        return (*blocks[-int(last[1]) :], *self.parts.tail)
+        return (*blocks[-last:], *self.parts.tail)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers on the CPU from this seed; outside, nothing has been drawn."""
-    import torch
-
-    # Not torch.manual_seed, which would seed every GPU as well and not be undone there.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
+def _number(part: str, kind: str) -> int:
+    """N of a part "kind-N"; 0 where it is none."""
+    found = re.fullmatch(f"{kind}-([1-9][0-9]*)", part)
+    return int(found[1]) if found else 0

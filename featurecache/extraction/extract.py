@@ -82,7 +82,7 @@ def extract(
         CacheError: a cache is damaged, was made with other settings, or holds images that the
             manifest does not have.
         UsageError: another extraction is at work on a cache, an encoder cannot embed images, two
-            encoders have one name, or a number is below 1.
+            encoders have one name, an encoder was trained on test images, or a number is below 1.
         FeaturecacheError: no image at all could be used.
     """
     for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
@@ -91,9 +91,11 @@ def extract(
     paths = [cache_path(cache, manifest.name, encoder.name) for encoder in encoders]
     if len(set(paths)) < len(paths):
         raise UsageError("two of the models have the same name: give each model once")
+    test = manifest.images["id"].to_numpy(dtype=np.str_)[manifest.rows("test")]
     for encoder in encoders:
         if not encoder.has_images:
             raise UsageError(f"model {encoder.name!r} reads no images; pair it with one that does")
+        encoder.provenance.refuse_trained(manifest.name, test.tolist())
     ids = manifest.images["id"].to_numpy(dtype=np.str_)
     states = file_states(manifest)
     with ExitStack() as stack:
@@ -127,6 +129,7 @@ def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
         dataset=manifest.name,
         notes=tuple(manifest.notes),
         image_level_split=manifest.image_level_split,
+        exposed=manifest.name in encoder.provenance.exposed_to,
         description=dict(encoder.image_description),
     )
 

@@ -1,6 +1,7 @@
 """The state of an unfinished fine-tuning, so that a killed one goes on where it was.
 
 <run>.parts/settings.json      what the fine-tuning was started with
+<run>.parts/start/             the fresh weights that it started from, if it did
 <run>.parts/last.pt            everything needed to go on
 <run>.parts/best.safetensors   the weights at the best epoch so far
 """
@@ -19,6 +20,11 @@ from featurecache.errors import RunError
 from featurecache.fingerprint import canonical_json, first_difference
 
 
+def unfinished(target: Path) -> Path:
+    """The folder beside a run to be in which its fine-tuning is kept until it is finished."""
+    return target.with_name(target.name + ".parts")
+
+
 class Checkpoint:
     """A folder beside the run to be."""
 
@@ -28,7 +34,7 @@ class Checkpoint:
         Raises:
             RunError: it was started with other settings; the message names the first that differs.
         """
-        self.folder = target.with_name(target.name + ".parts")
+        self.folder = unfinished(target)
         path = self.folder / "settings.json"
         if path.is_file():
             try:

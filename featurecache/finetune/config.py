@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from featurecache.errors import UnknownNameError, UsageError
 
+Init = Literal["pretrained", "fresh"]
 Objective = Literal["bce", "contrastive"]
 HeadKind = Literal["linear", "mlp"]
 Optimizer = Literal["adam", "adamw"]
@@ -23,7 +24,10 @@ class FinetuneConfig:
         objective: "bce", a head on the image embedding against the labels; or "contrastive",
             images against the captions of their labels.
         train: which weights of the encoder move: "all", "vision", "last-N" (blocks of the vision
-            tower and what follows them) or "head" (the projections into the joint space alone).
+            tower and what follows them), "lora-R" (adapters of rank R on the vision tower's
+            blocks) or "head" (the projections into the joint space alone).
+        init: "pretrained", from the model's weights, or "fresh", from weights that the seed draws
+            for the model's architecture.
         train_size: train on this many images, drawn by the seed; None for all.
         head: of "bce": one linear layer, or one hidden layer before it.
         prompts: of "contrastive": the built-in prompt set whose first template makes the captions.
@@ -40,11 +44,12 @@ class FinetuneConfig:
         loss_weight: "balanced" weighs a label's positives by its negatives over its positives.
         augment: whether to rotate, shift, scale and relight training images a little.
         precision: "bf16" runs the encoder under autocast.
-        seed: of the head's first weights, order, augmentation and dropout.
+        seed: of every weight that is drawn, the order of images, augmentation and dropout.
     """
 
     objective: Objective
     train: str = "all"
+    init: Init = "pretrained"
     train_size: int | None = None
     head: HeadKind = "linear"
     prompts: str = "showing"
@@ -68,6 +73,7 @@ class FinetuneConfig:
             raise UsageError(f"--train-size {self.train_size}: must be at least 2")
         for option, value, choices in (
             ("objective", self.objective, get_args(Objective)),
+            ("init", self.init, get_args(Init)),
             ("head", self.head, get_args(HeadKind)),
             ("optimizer", self.optimizer, get_args(Optimizer)),
             ("loss weight", self.loss_weight, get_args(LossWeight)),

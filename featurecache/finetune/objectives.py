@@ -60,15 +60,21 @@ class Objective(ABC):
 class BceObjective(Objective):
     """A head on the image embedding, binary cross-entropy over the labels that are known."""
 
-    def __init__(self, manifest: "Manifest", config: FinetuneConfig, *, dim: int) -> None:
-        """Build the head and weigh the labels.
+    def __init__(
+        self,
+        manifest: "Manifest",
+        config: FinetuneConfig,
+        *,
+        train: NDArray[np.intp],
+        dim: int,
+    ) -> None:
+        """Build the head and weigh the labels, for these training rows of the manifest.
 
         Raises:
-            UsageError: a label has no positives among the training images.
+            UsageError: no label has positives among the training images.
         """
-        train = manifest.labels[manifest.rows("train")]
-        lacking = ~(train == 1).any(axis=0)
-        if lacking.all():
+        learned = manifest.labels[train]
+        if not (learned == 1).any():
             raise UsageError(
                 f"no training image is positive for {', '.join(manifest.label_names)}: there is "
                 "nothing to learn; check the labels and the split"
@@ -76,7 +82,7 @@ class BceObjective(Objective):
         self.head = build_head(config.head, dim, len(manifest.label_names))
         self._targets = torch.from_numpy(manifest.labels.astype(np.float32))
         self._weight = (
-            balanced_positive_weight(torch.from_numpy(train.astype(np.float32)))
+            balanced_positive_weight(torch.from_numpy(learned.astype(np.float32)))
             if config.loss_weight == "balanced"
             else None
         )
@@ -101,9 +107,14 @@ class ContrastiveObjective(Objective):
     head = None
 
     def __init__(
-        self, manifest: "Manifest", config: FinetuneConfig, *, encoder: "Trainable"
+        self,
+        manifest: "Manifest",
+        config: FinetuneConfig,
+        *,
+        train: NDArray[np.intp],
+        encoder: "Trainable",
     ) -> None:
-        """Write the captions.
+        """Write the captions; ``train`` are the training rows of the manifest.
 
         Raises:
             UsageError: the encoder has no text tower, a label is unknown, or all training images
@@ -118,7 +129,7 @@ class ContrastiveObjective(Objective):
             raise UsageError("--loss-weight balanced goes with --objective bce")
         self._encoder = encoder
         captions = captions_of(manifest.labels, manifest.label_names, load_prompts(config.prompts))
-        if len(np.unique(captions[manifest.rows("train")])) < 2:
+        if len(np.unique(captions[train])) < 2:
             raise UsageError(
                 "all training images have the same caption: there is nothing to tell apart"
             )

@@ -3,6 +3,7 @@
 config.json        everything needed to repeat it
 encoder/           a normal Hugging Face folder: the fine-tuned encoder
 head.safetensors   of the BCE objective
+provenance.json    the images that the encoder has learned from
 metrics.json, predictions.csv, history.csv
 """
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
 from featurecache.finetune.captions import caption
 from featurecache.finetune.config import FinetuneConfig
@@ -35,7 +37,7 @@ from featurecache.runs import (
     write_json,
     write_predictions,
 )
-from featurecache.scoring.evaluation import ScoredRows, evaluate
+from featurecache.scoring.evaluation import ScoredRows, evaluate, reading_warnings
 from featurecache.scoring.zero_shot import Scores, pair_scores
 
 if TYPE_CHECKING:
@@ -93,13 +95,22 @@ def finetune(
         RunError: an unfinished fine-tuning for ``target`` has other settings.
         FeaturecacheError: images cannot be read at all, or memory runs out.
     """
+    ids = manifest.images["id"].to_numpy(dtype=np.str_)
+    encoder.provenance.refuse_trained(manifest.name, ids[manifest.rows("test")].tolist())
     images = ImageStream(manifest, encoder.preprocess, workers)
     trainer = Trainer(manifest, encoder, config, images=images)
     checkpoint = open_checkpoint(target, manifest, encoder, config)
     result = trainer.run(checkpoint, progress)
     rows, embedding = trainer.embed(np.concatenate([manifest.rows("val"), manifest.rows("test")]))
     logits = _logits(result, config, manifest.label_names, embedding)
-    metrics, predictions = _measure(manifest, rows, logits, draws=draws)
+    metrics, predictions = _measure(manifest, trainer.train, rows, logits, draws=draws)
+    metrics["warnings"] += reading_warnings(
+        model=encoder.name,
+        dataset=manifest.name,
+        exposed=manifest.name in encoder.provenance.exposed_to,
+        image_level_split=manifest.image_level_split,
+        has_test=len(manifest.rows("test")) > 0,
+    )
     if images.failures:
         metrics["warnings"].append(f"{len(images.failures)} images could not be read")
     with new_run(target) as folder:
@@ -118,6 +129,9 @@ def finetune(
             "failures": dict(images.failures),
         }
         write_config(folder, KIND, settings)
+        learned_from = ids[np.concatenate([trainer.train, trainer.val])].tolist()
+        provenance = encoder.provenance.with_training(manifest.name, learned_from)
+        write_json(folder / PROVENANCE_FILE, provenance.to_json())
         write_json(folder / "metrics.json", metrics)
         write_predictions(folder, **predictions)
         write_history(folder, [asdict(epoch) for epoch in result.history])
@@ -212,7 +226,12 @@ def _caption_scores(
 
 
 def _measure(
-    manifest: "Manifest", rows: NDArray[np.intp], logits: NDArray[np.float64], *, draws: int
+    manifest: "Manifest",
+    train: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    logits: NDArray[np.float64],
+    *,
+    draws: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The metrics document, and what ``predictions.csv`` holds."""
     images = manifest.images
@@ -220,7 +239,6 @@ def _measure(
     ranking[rows] = logits
     probability = 1 / (1 + np.exp(-ranking))
     split = images["split"].to_numpy(dtype=np.str_)
-    train = manifest.rows("train")
     seen = manifest.labels[train]
     metrics = evaluate(
         ScoredRows(

@@ -92,7 +92,7 @@ class Trainer:
             )
         self.device = encoder.device
         self.towers = encoder.trainable()
-        moving = self.towers.train_only(config.train)
+        moving = self.towers.train_only(config.train, seed=config.seed)
         self.objective = self._objective(manifest)
         head = self.objective.head
         self.trainable = moving + (sum(p.numel() for p in head.parameters()) if head else 0)
@@ -110,11 +110,13 @@ class Trainer:
 
     def _objective(self, manifest: "Manifest") -> Objective:
         if self.config.objective == "contrastive":
-            return ContrastiveObjective(manifest, self.config, encoder=self.towers)
+            return ContrastiveObjective(
+                manifest, self.config, train=self.train, encoder=self.towers
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             dim = self._dimension()
-            objective = BceObjective(manifest, self.config, dim=dim)
+            objective = BceObjective(manifest, self.config, train=self.train, dim=dim)
         assert objective.head is not None
         objective.head.to(self.device)
         return objective
@@ -165,6 +167,7 @@ class Trainer:
                 "lower it"
             )
         self._load_weights(checkpoint.best())
+        self.towers.merge_adapters()
         self.towers.module.eval()
         if self.objective.head is not None:
             self.objective.head.eval()

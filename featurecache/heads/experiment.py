@@ -17,7 +17,7 @@ from featurecache.heads.training import (
     predict_probabilities,
     train_head,
 )
-from featurecache.scoring.cached import reading_warnings, scored_rows
+from featurecache.scoring.cached import cache_warnings, scored_rows
 from featurecache.scoring.evaluation import evaluate
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
@@ -132,7 +132,7 @@ def _learned(cache: Cache, head: TrainedHead) -> NDArray[np.bool_]:
 
 
 def _warnings(cache: Cache, heads: Sequence[TrainedHead]) -> list[str]:
-    warnings = reading_warnings(cache)
+    warnings = cache_warnings(cache)
 
     def with_seeds(concerned: Sequence[TrainedHead]) -> str:
         if len(concerned) == len(heads):

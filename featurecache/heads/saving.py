@@ -5,6 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
 from featurecache.errors import RunError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import Experiment
@@ -78,8 +82,14 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
         write_config(folder, KIND, settings)
         write_json(folder / "metrics.json", experiment.metrics)
         write_predictions(folder, **predicted_rows(cache, experiment.probability))
+        write_json(folder / PROVENANCE_FILE, _learned_from(cache, head.train_rows).to_json())
         write_history(folder, [asdict(epoch) for epoch in head.history])
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _learned_from(cache: Cache, train: NDArray[np.intp]) -> Provenance:
+    rows = np.concatenate([train, cache.rows("val")])
+    return Provenance().with_training(cache.header.dataset, cache.images.id[rows].tolist())
 
 
 def read_head(folder: Path) -> SavedHead:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.encoders.spec import may_have_seen
 from featurecache.errors import CacheError
 from featurecache.runs import new_run, write_config, write_json, write_predictions
-from featurecache.scoring.evaluation import ScoredRows, evaluate
+from featurecache.scoring.evaluation import ScoredRows, evaluate, reading_warnings
 from featurecache.scoring.zero_shot import (
     Scores,
     Scoring,
@@ -67,7 +66,7 @@ def zero_shot(
     scores = _score(cache, text, how)
     rows = scored_rows(cache, train=np.empty(0, dtype=np.intp))
     metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, draws=draws)
-    metrics["warnings"] = reading_warnings(cache)
+    metrics["warnings"] = cache_warnings(cache)
     return ZeroShot(text, how, scores, metrics)
 
 
@@ -137,23 +136,15 @@ def predicted_rows(cache: Cache, probability: NDArray[np.float64]) -> dict[str, 
     }
 
 
-def reading_warnings(cache: Cache) -> list[str]:
+def cache_warnings(cache: Cache) -> list[str]:
     """What a reader of figures has to know of the cache they come from."""
-    warnings = []
-    if may_have_seen(cache.header.model, cache.header.dataset):
-        warnings.append(
-            f"possible {cache.header.dataset.upper()} exposure: the training of "
-            f"{cache.header.model} may have seen this data set, so the figures may not be those "
-            "of unseen films"
-        )
-    if cache.header.image_level_split:
-        warnings.append(
-            "the split is by image: one patient may be in training and test, so the figures are "
-            "optimistic"
-        )
-    if len(cache.rows("test")) == 0:
-        warnings.append("there are no test images: the figures are those of the validation images")
-    return warnings
+    return reading_warnings(
+        model=cache.header.model,
+        dataset=cache.header.dataset,
+        exposed=cache.header.exposed,
+        image_level_split=cache.header.image_level_split,
+        has_test=len(cache.rows("test")) > 0,
+    )
 
 
 def _exclusive(labels: NDArray[np.int8]) -> bool:

@@ -73,25 +73,88 @@ def evaluate(
     chosen = np.full(len(rows.label_names), np.nan)
     if split == "test" and len(rows.val):
         chosen = best_f1_thresholds(rows.truth[rows.val], probability[rows.val])
-    thresholds = np.where(np.isnan(chosen), 0.5, chosen)
-
-    def figures(
-        p: NDArray[np.floating], thresholds: NDArray[np.floating], draws: int
-    ) -> dict[str, Any]:
-        return _figures(
-            rows, scored, p, thresholds, ranking=ranking, split=split, draws=draws, seed=seed
-        )
-
-    document = figures(probability, thresholds, draws)
+    document = evaluate_at(
+        rows,
+        probability,
+        scored=scored,
+        split=split,
+        thresholds=np.where(np.isnan(chosen), 0.5, chosen),
+        ranking=ranking,
+        draws=draws,
+        seed=seed,
+    )
     for name, threshold in zip(rows.label_names, chosen, strict=True):
         source = "0.5" if np.isnan(threshold) else "validation"
         document["per_label"][name]["threshold_source"] = source
-    at_half = figures(probability, np.full_like(thresholds, 0.5), 0)
+    return document
+
+
+def evaluate_at(
+    rows: ScoredRows,
+    probability: NDArray[np.floating],
+    *,
+    scored: NDArray[np.intp],
+    split: str,
+    thresholds: NDArray[np.float64],
+    ranking: NDArray[np.floating] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The metrics document of predictions at thresholds that are given.
+
+    Args:
+        rows: the data set.
+        probability: (N, C) in [0, 1].
+        scored: the rows that the figures are of.
+        split: what they are called.
+        thresholds: (C,).
+        ranking: (N, C) scores to rank by; None for probabilities.
+        draws: bootstrap draws over patients.
+        seed: of the draws.
+
+    Raises:
+        UsageError: no label was learned.
+    """
+
+    def figures(thresholds: NDArray[np.floating], draws: int) -> dict[str, Any]:
+        return _figures(
+            rows,
+            scored,
+            probability,
+            thresholds,
+            ranking=ranking,
+            split=split,
+            draws=draws,
+            seed=seed,
+        )
+
+    document = figures(thresholds, draws)
+    at_half = figures(np.full_like(thresholds, 0.5), 0)
     document["at_half"] = {key: at_half[key] for key in AT_HALF}
     document["controls"] = {
         "view_only": _view_only(rows, scored, split=split, draws=draws, seed=seed)
     }
     return document
+
+
+def reading_warnings(
+    *, model: str, dataset: str, exposed: bool, image_level_split: bool, has_test: bool
+) -> list[str]:
+    """What a reader of figures has to know of the images and the encoder behind them."""
+    warnings = []
+    if exposed:
+        warnings.append(
+            f"possible {dataset.upper()} exposure: the training of {model} may have seen this "
+            "data set, so the figures may not be those of unseen films"
+        )
+    if image_level_split:
+        warnings.append(
+            "the split is by image: one patient may be in training and test, so the figures are "
+            "optimistic"
+        )
+    if not has_test:
+        warnings.append("there are no test images: the figures are those of the validation images")
+    return warnings
 
 
 def _figures(

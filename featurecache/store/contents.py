@@ -105,6 +105,8 @@ class Header:
     notes: tuple[str, ...]
     image_level_split: bool
     """True where images of one patient may lie in two splits, so that scores are optimistic."""
+    exposed: bool
+    """True where the encoder's published training may have seen these images."""
     description: Mapping[str, Any]
     """Everything that decides an image's embedding; its fingerprint is the cache's."""
 

@@ -65,6 +65,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "splits": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
         "patients": len(np.unique(cache.images.patient)),
         "image_level_split": cache.header.image_level_split,
+        "exposed": cache.header.exposed,
         "labels": {
             name: {
                 "positive": int((values[:, column] == 1).sum()),

@@ -157,6 +157,7 @@ def _read_header(file: "h5py.File") -> tuple[Header, str]:
             dataset=str(file.attrs["dataset"]),
             notes=_texts(file.attrs["notes"]),
             image_level_split=bool(file.attrs["image_level_split"]),
+            exposed=bool(file.attrs["exposed"]),
             description=description,
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:

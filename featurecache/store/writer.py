@@ -56,6 +56,7 @@ def write_cache(
         file.attrs["dataset"] = header.dataset
         file.attrs["notes"] = json.dumps(header.notes, ensure_ascii=False)
         file.attrs["image_level_split"] = header.image_level_split
+        file.attrs["exposed"] = header.exposed
         file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         _write_images(file.create_group("images"), images, dim, embedding)
         group = file.create_group("labels")

@@ -1,5 +1,8 @@
 """``finetune`` from the command line, and its result through every other command."""
 
+import json
+import shutil
+
 import pytest
 
 
@@ -28,6 +31,64 @@ def test_the_result_goes_through_every_command(run, films, finetuned):
     for command in (["zero-shot"], ["train-head", "--head", "weighted_sum"]):
         outcome = run(*command, "--draws", 0)
         assert outcome.code == 0, outcome.stderr
+
+
+def test_it_is_measured_on_another_cache_and_never_on_what_it_learned_from(
+    run, films, finetuned, tmp_path
+):
+    document, options = finetuned
+    folder = document["run"]
+    assert run("extract", "--model", folder, *options).code == 0
+    measured = run("evaluate", folder, "--draws", 0, "--json")
+    assert measured.code == 0, measured.stderr
+    expected = document["per_label"]["Opacity"]["auroc"]
+    # The cache is in float16.
+    assert measured.json["per_label"]["Opacity"]["auroc"] == pytest.approx(expected, abs=0.03)
+    refused = run("evaluate", folder, "--rows", "all")
+    assert refused.code == 2
+    assert "it was trained on 46 of the 60 test images of films" in refused.stderr
+    # Another split makes training images test images.
+    table = (films / "films.csv").read_text().replace("train", "swap").replace("test", "train")
+    (films / "swapped").mkdir(exist_ok=True)
+    (films / "swapped/films.csv").write_text(table.replace("swap", "test"))
+    swapped = [
+        *("--dataset", "table", "--data-root", films / "swapped/films.csv"),
+        *("--images-root", films, *options[4:]),
+    ]
+    outcome = run("extract", "--model", folder, *swapped, "--cache", tmp_path / "other")
+    assert outcome.code == 2
+    assert "trained on 36 of the 36 test images" in outcome.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_fresh_weights_need_no_checkpoint_and_end_as_one(run, tiny_clip, extract_options, tmp_path):
+    folder = tmp_path / "architecture"
+    shutil.copytree(tiny_clip, folder)
+    (folder / "model.safetensors").unlink()
+    arguments = [
+        *("finetune", "--model", folder, *extract_options, "--objective", "bce"),
+        *("--epochs", 1, "--batch-size", 12, "--draws", 0),
+    ]
+    lacking = run(*arguments)
+    assert lacking.code == 2
+    assert "has no weights" in lacking.stderr
+    outcome = run(*arguments, "--init", "fresh", "--json")
+    assert outcome.code == 0, outcome.stderr
+    config = json.loads((tmp_path / outcome.json["run"] / "config.json").read_text())
+    assert (config["model"], config["settings"]["init"]) == ("architecture", "fresh")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["films-architecture-bce"]
+    assert run("predict", outcome.json["run"], tmp_path / "no.png").code == 2
+
+
+def test_adapters_end_as_a_normal_encoder(run, tiny_clip, extract_options):
+    outcome = run(
+        *("finetune", "--model", tiny_clip, *extract_options, "--objective", "bce"),
+        *("--train", "lora-2", "--epochs", 1, "--batch-size", 12, "--draws", 0, "--json"),
+    )
+    assert outcome.code == 0, outcome.stderr
+    extracted = run("extract", "--model", outcome.json["run"], *extract_options, "--json")
+    assert extracted.code == 0, extracted.stderr
+    assert extracted.json[0]["done"] == 60
 
 
 def test_bad_input_is_refused_and_nothing_is_written(

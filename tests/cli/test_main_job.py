@@ -211,3 +211,39 @@ def test_the_main_job_on_real_films_with_real_weights(run, shared_data, shared_m
     predicted = run("predict", trained.json["run"], film, "--json")
     assert predicted.code == 0, predicted.stderr
     assert all(0 <= p <= 1 for p in predicted.json[0]["probabilities"].values())
+
+
+def test_a_head_is_measured_on_another_data_set_of_the_same_encoder(
+    run, tiny_clip, films, extract_options, extracted, tmp_path
+):
+    assert run("train-head", "--head", "baseline", "--draws", 0).code == 0
+    head = "runs/films-tiny-clip-baseline"
+    table = (films / "films.csv").read_text().replace("Opacity", "Shadow")
+    (films / "others.csv").write_text(table)
+    others = [str(o).replace("films.csv", "others.csv") for o in extract_options]
+    others = [o.replace("Opacity", "Shadow") for o in others]
+    assert run("extract", "--model", tiny_clip, *others).code == 0
+    # Rare alone has the same name, and no positives: nothing can be measured by default.
+    outcome = run("evaluate", head, "--map", "Opacity=Shadow", "--rows", "all", "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["n"] == 60
+    assert outcome.json["label_map"] == {"Opacity": "Shadow"}
+    for label_map, words in (
+        ("Opacity", "write TRAINED=PRESENT"),
+        ("Opacity=Mass", "trained: Opacity, Rare; in the data set: Shadow, Rare"),
+    ):
+        refused = run("evaluate", head, "--map", label_map)
+        assert refused.code == 2
+        assert words in " ".join(refused.stderr.split())
+    # On its own data set the images it learned from are not scored.
+    own = ("--cache", extracted["path"], "--draws", 0)
+    same = run("evaluate", head, *own, "--json")
+    assert same.json["per_label"]["Opacity"] == json.loads(
+        (tmp_path / head / "metrics.json").read_text()
+    )["per_label"]["Opacity"] | {"threshold_source": "training"}
+    leaked = run("evaluate", head, *own, "--rows", "all")
+    assert leaked.code == 2
+    assert "trained on 46 of the 60" in leaked.stderr
+    out = run("evaluate", head, *own, "--out", "runs/measured")
+    assert out.code == 0
+    assert (tmp_path / "runs/measured/predictions.csv").is_file()

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from featurecache import runs
 from featurecache.encoders.loading import RUN_FORMAT, load_architecture, load_encoder
 from featurecache.encoders.open_clip import OpenClipEncoder
+from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
 from featurecache.errors import CheckpointError, UsageError
 
 PIXELS = np.random.default_rng(3).normal(size=(3, 3, 32, 32)).astype(np.float32)
@@ -354,6 +355,7 @@ def test_a_run_folder_stands_for_its_encoder(load, tmp_path):
     run = tmp_path / "my-run"
     with runs.new_run(run) as folder:
         runs.write_config(folder, "finetune", {})
+        runs.write_json(folder / PROVENANCE_FILE, Provenance().to_json())
         trainable.save(folder / "encoder")
     encoder = load_encoder(str(run), device="cpu")
     assert encoder.name == "my-run"

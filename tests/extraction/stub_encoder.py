@@ -166,7 +166,13 @@ def content(cache: Cache) -> dict[str, Any]:
         strict=True,
     )
     return {
-        "header": (header.model, header.dataset, header.notes, header.image_level_split),
+        "header": (
+            header.model,
+            header.dataset,
+            header.notes,
+            header.image_level_split,
+            header.exposed,
+        ),
         "description": dict(header.description),
         "fingerprint": cache.fingerprint,
         "images": list(table),

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModel
 
 from featurecache.encoders.loading import load_encoder
-from featurecache.errors import RunError
+from featurecache.encoders.provenance import Provenance
+from featurecache.errors import RunError, UsageError
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.run import finetune, read_finetuned
 from featurecache.images import read_image
 from featurecache.prediction import classify_images
+from featurecache.scoring.controls import view_only_probabilities
 
 BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=12, batch_size=16)
 # A small learning rate without augmentation, because so small a model learns unsteadily otherwise.
@@ -75,6 +78,52 @@ def test_a_vision_only_encoder_learns_by_bce(films, vision, tmp_path):
     )
     assert result.metrics["macro"]["auroc"] > 0.8
     assert load_encoder(str(tmp_path / "run"), device="cpu").has_text is False
+
+
+def test_what_it_learned_from_follows_it(films, clip, tmp_path):
+    config = dataclasses.replace(BCE, epochs=1, train_size=20)
+    clip.provenance = Provenance(("films",))
+    made = finetune(films, clip, config, target=tmp_path / "run", draws=0)
+    assert any("possible FILMS exposure" in text for text in made.metrics["warnings"])
+    provenance = load_encoder(str(tmp_path / "run"), device="cpu").provenance
+    ids = films.images["id"].to_numpy()
+    trained = provenance.trained_on["films"]
+    assert provenance.exposed_to == ("films",)
+    assert set(ids[films.rows("val")]) < trained
+    assert len(trained) == 20 + 16
+    assert not trained & set(ids[films.rows("test")])
+
+
+def test_an_encoder_is_not_tuned_again_on_a_split_that_tests_what_it_learned_from(
+    films, clip, tmp_path
+):
+    finetune(films, clip, dataclasses.replace(BCE, epochs=1), target=tmp_path / "run", draws=0)
+    again = load_encoder(str(tmp_path / "run"), device="cpu")
+    swap = films.images["split"].map({"train": "test", "val": "val", "test": "train"})
+    swapped = dataclasses.replace(films, images=films.images.assign(split=swap))
+    with pytest.raises(UsageError, match="trained on 48 of the 48 test images of films"):
+        finetune(swapped, again, BCE, target=tmp_path / "second", draws=0)
+
+
+def test_an_image_level_split_is_warned_of(films, clip, tmp_path):
+    by_image = dataclasses.replace(films, image_level_split=True)
+    config = dataclasses.replace(BCE, epochs=1)
+    made = finetune(by_image, clip, config, target=tmp_path / "run", draws=0)
+    assert any("the split is by image" in text for text in made.metrics["warnings"])
+
+
+def test_the_view_control_learns_from_the_images_that_were_trained_on(films, clip, tmp_path):
+    views = np.where(np.arange(80) % 5 < 2, "AP", "PA")
+    seen = dataclasses.replace(films, images=films.images.assign(view=views))
+    few = dataclasses.replace(BCE, epochs=1, train_size=20, seed=1)
+    made = finetune(seen, clip, few, target=tmp_path / "run", draws=0)
+    config = json.loads((tmp_path / "run/provenance.json").read_text())["trained_on"]["films"]
+    rows = np.flatnonzero(seen.images["id"].isin(config) & (seen.images["split"] == "train"))
+    test = seen.rows("test")
+    expected = view_only_probabilities(views[rows], seen.labels[rows], views[test])
+    truth = seen.labels[test]
+    aurocs = [roc_auc_score(truth[:, c], expected[:, c]) for c in range(2)]
+    assert made.metrics["controls"]["view_only"]["macro"]["auroc"] == pytest.approx(np.mean(aurocs))
 
 
 @pytest.mark.parametrize("name", ["config.json", "head.safetensors"])

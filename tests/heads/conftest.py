@@ -63,7 +63,7 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
         half = embedding.astype(np.float16)
         write_cache(
             tmp_path / file,
-            header=Header("toy-encoder", "toy", (), image_level_split, DESCRIPTION),
+            header=Header("toy-encoder", "toy", (), image_level_split, False, DESCRIPTION),
             images=ImageTable(
                 id=ids,
                 sha256=np.full(n, "00"),

@@ -1,17 +1,17 @@
 """A trained head on image files, with an encoder simple enough to follow."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from featurecache.encoders.description import library_difference
 from featurecache.encoders.encoder import Encoder
 from featurecache.errors import RunError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
-from featurecache.heads.prediction import library_difference, predict_images
+from featurecache.heads.prediction import predict_images
 from featurecache.heads.saving import SavedHead, read_head, save_head
 from featurecache.images import read_image
 from featurecache.prediction import BATCH_SIZE
@@ -147,15 +147,19 @@ def test_another_encoder_is_refused_naming_what_differs(trained, films, change, 
 def test_other_library_versions_alone_are_told_and_not_refused(trained, films):
     head, _ = trained
     other = Blocks(libraries={"torch": "2.7"})
-    assert library_difference(head, other) == "torch: '2.6' against '2.7'"
-    assert library_difference(head, Blocks()) is None
+
+    def difference(encoder):
+        return library_difference(head.description, encoder.image_description, run=head.path)
+
+    assert difference(other) == "torch: '2.6' against '2.7'"
+    assert difference(Blocks()) is None
     assert predict_images(head, other, films[:1])[0].probability is not None
 
 
 def test_comparing_changes_neither_description(trained):
     head: SavedHead = trained[0]
-    before = dataclasses.replace(head, description=dict(head.description))
+    before = dict(head.description)
     encoder = Blocks()
-    library_difference(head, encoder)
-    assert head.description == before.description
+    library_difference(head.description, encoder.image_description, run=head.path)
+    assert head.description == before
     assert encoder.image_description == DESCRIPTION

@@ -61,8 +61,11 @@ def test_a_saved_head_knows_what_it_was_made_of(any_head, cache):
     assert head.thresholds == tuple(per_label[name]["threshold"] for name in head.labels)
 
 
-def test_a_run_folder_holds_the_five_files(run):
-    names = {"config.json", "head.safetensors", "history.csv", "metrics.json", "predictions.csv"}
+def test_a_run_folder_holds_its_files(run):
+    names = {
+        *("config.json", "head.safetensors", "history.csv", "metrics.json", "predictions.csv"),
+        "provenance.json",
+    }
     assert {path.name for path in run.iterdir()} == names
     assert [path.name for path in run.parent.iterdir()] == [run.name]
 

@@ -29,6 +29,7 @@ def write_version_1(path: Path) -> None:
         file.attrs["dataset"] = "nih"
         file.attrs["notes"] = '["one", "zwölf"]'
         file.attrs["image_level_split"] = False
+        file.attrs["exposed"] = False
         file.attrs["created"] = "2025-01-02T03:04:05+00:00"
         text(file, "images/id", IDS)
         text(file, "images/sha256", ["0" * 64, "1" * 64, "2" * 64])

@@ -22,6 +22,7 @@ HEADER = Header(
     dataset="nih",
     notes=("größer",),
     image_level_split=False,
+    exposed=False,
     description={"model": "m", "size": [2, 3], "precision": "fp32"},
 )
 TEXT = TextSet(
@@ -114,6 +115,7 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
             "dataset": "nih",
             "notes": '["größer"]',
             "image_level_split": False,
+            "exposed": False,
             "created": "",
         }
         assert set(file) == {"images", "labels", "text", "failures"}

@@ -94,6 +94,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "notes are a number": (attribute("/", "notes", "3"), "list of texts"),
     "notes are numbers": (attribute("/", "notes", "[3]"), "list of texts"),
     "no word on the split": (without_attribute("/", "image_level_split"), "image_level_split"),
+    "no word on exposure": (without_attribute("/", "exposed"), "exposed"),
     "id not sorted": (texts("images/id", ["b", "a", "c"]), "/images/id is not sorted"),
     "id twice": (texts("images/id", ["a", "a", "c"]), "/images/id .*twice"),
     "id of variable length": (

@@ -67,6 +67,7 @@ def test_a_cache_is_described_in_one_json_document(version_1: Path) -> None:
         "splits": {"test": 2, "train": 1},
         "patients": 2,
         "image_level_split": False,
+        "exposed": False,
         "labels": {
             "Mass": {"positive": 1, "negative": 1, "unknown": 1},
             "Edema": {"positive": 1, "negative": 1, "unknown": 1},

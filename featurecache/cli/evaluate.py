@@ -1,0 +1,137 @@
+"""``evaluate``: what was trained on one data set, measured on another's cache."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featurecache.cli.options import CacheFile, Draws, choose_cache
+from featurecache.cli.output import Json, print_json, print_metrics, say
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What both kinds of run offer."""
+
+    labels: Sequence[str]
+    thresholds: Sequence[float]
+    description: Mapping[str, Any]
+    probabilities: "Callable[[NDArray[np.floating]], NDArray[np.float64]]"
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder that train-head or finetune made.")],
+    cache: CacheFile = Path("cache"),
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="TRAINED=PRESENT: measure a trained label against this one of the cache; give it "
+            "again for more. Without it, labels of the same name.",
+        ),
+    ] = None,
+    rows: Annotated[str, typer.Option(help="test: the cache's test images; all: every one.")] = (
+        "test"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to make; none without it.", metavar="DIR")
+    ] = None,
+    draws: Draws = 1000,
+    json: Json = False,
+) -> None:
+    """Measure a trained head or a fine-tuned encoder on another data set.
+
+    Nothing is chosen on that data set: thresholds are those of the training. The cache has to be
+    made by the encoder that the run was trained with, or, for a fine-tuning, by the run's own.
+
+    Example: featurecache evaluate runs/kermany-dinov2-minilm-baseline
+    --cache cache/nih/dinov2-minilm.h5 --map Pneumonia=Pneumonia
+    """
+    from featurecache.encoders.description import library_difference
+    from featurecache.encoders.provenance import read_provenance
+    from featurecache.runs import refuse_existing
+    from featurecache.scoring.transfer import (
+        match_labels,
+        measure_transfer,
+        rows_to_score,
+        save_transfer,
+    )
+    from featurecache.store.reader import read_cache
+
+    if out is not None:
+        refuse_existing(out)
+    trained = _read(run)
+    path, chosen = choose_cache(cache)
+    found = read_cache(path)
+    say(f"{run} on {path}{' (the newest cache)' if chosen else ''}, {rows} images")
+    difference = library_difference(trained.description, found.header.description, run=run)
+    if difference:
+        say(f"warning: it was trained with other library versions ({difference})")
+    matched = match_labels(trained.labels, found.labels.names, _parse(label_map))
+    ids = found.images.id[rows_to_score(found, rows)].tolist()
+    read_provenance(run).refuse_trained(found.header.dataset, ids)
+    probability = trained.probabilities(found.embedding)
+    metrics = measure_transfer(
+        found,
+        probability,
+        labels=trained.labels,
+        thresholds=trained.thresholds,
+        label_map=matched,
+        rows=rows,
+        draws=draws,
+    )
+    say(f"labels: {', '.join(f'{source} as {target}' for source, target in matched.items())}")
+    if out is not None:
+        save_transfer(
+            out, found, metrics, probability, run=run, labels=trained.labels, label_map=matched
+        )
+    if json:
+        print_json(metrics)
+        return
+    print_metrics(f"{run} on {found.header.dataset}", metrics)
+    for warning in metrics["warnings"]:
+        say(f"warning: {warning}")
+    if out is not None:
+        typer.echo(f"run: {out}")
+
+
+def _read(run: Path) -> _Trained:
+    from featurecache.runs import run_kind
+
+    if run_kind(run) == "finetune":
+        from featurecache.finetune.run import read_finetuned
+
+        tuned = read_finetuned(run)
+        description = tuned.encoder.image_description
+        return _Trained(tuned.labels, tuned.thresholds, description, tuned.probabilities)
+    from featurecache.heads.saving import read_head
+    from featurecache.heads.training import predict_probabilities
+
+    head = read_head(run)
+    return _Trained(
+        head.labels,
+        head.thresholds,
+        head.description,
+        lambda embedding: predict_probabilities(head.module, embedding),
+    )
+
+
+def _parse(label_map: list[str] | None) -> dict[str, str] | None:
+    if not label_map:
+        return None
+    pairs = [entry.partition("=") for entry in label_map]
+    for entry, (source, equals, target) in zip(label_map, pairs, strict=True):
+        if not (source and equals and target):
+            raise typer.BadParameter(
+                f"{entry!r}: write TRAINED=PRESENT, such as Pneumonia=Effusion", param_hint="--map"
+            )
+    names = [source for source, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter("a trained label is given twice", param_hint="--map")
+    return {source: target for source, _, target in pairs}

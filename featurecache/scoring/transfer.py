@@ -1,0 +1,167 @@
+"""What was trained on one data set, measured on the cache of another."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.errors import UnknownNameError, UsageError
+from featurecache.runs import new_run, write_config, write_json, write_predictions
+from featurecache.scoring.cached import cache_reference, cache_warnings
+from featurecache.scoring.evaluation import ScoredRows, evaluate_at
+from featurecache.store.reader import Cache
+
+Rows = Literal["test", "all"]
+
+
+def match_labels(
+    trained: Sequence[str], present: Sequence[str], label_map: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Which label of a data set each trained label is measured against.
+
+    Args:
+        trained: labels that predictions are of.
+        present: labels of the data set.
+        label_map: trained label to present label; None for those that have the same name.
+
+    Raises:
+        UsageError: the map names a label that is not there or one twice, or, without a map, no
+            name is in both; the message lists the labels of both sides.
+    """
+    both = f"trained: {', '.join(trained)}; in the data set: {', '.join(present)}"
+    if label_map is None:
+        same = {name: name for name in trained if name in present}
+        if not same:
+            raise UsageError(f"no label has the same name on both sides, give --map ({both})")
+        return same
+    for source, target in label_map.items():
+        if source not in trained:
+            raise UsageError(f"--map {source}={target}: {source!r} was not trained ({both})")
+        if target not in present:
+            raise UsageError(f"--map {source}={target}: no label {target!r} is known ({both})")
+    if len(set(label_map.values())) < len(label_map):
+        raise UsageError(f"--map gives one label of the data set twice ({both})")
+    return dict(label_map)
+
+
+def rows_to_score(cache: Cache, rows: str) -> NDArray[np.intp]:
+    """The rows of a cache in its test split, or all.
+
+    Raises:
+        UnknownNameError: neither ``test`` nor ``all``.
+        UsageError: there are no test rows.
+    """
+    if rows not in get_args(Rows):
+        raise UnknownNameError("choice of rows", rows, get_args(Rows))
+    if rows == "all":
+        return np.arange(len(cache.images))
+    if len(cache.rows("test")) == 0:
+        raise UsageError(f"{cache.path} has no test images: give --rows all to score every image")
+    return cache.rows("test")
+
+
+def measure_transfer(
+    cache: Cache,
+    probability: NDArray[np.float64],
+    *,
+    labels: Sequence[str],
+    thresholds: Sequence[float],
+    label_map: Mapping[str, str],
+    rows: str = "test",
+    draws: int = 1000,
+) -> dict[str, Any]:
+    """The metrics document of predictions that were learned elsewhere.
+
+    Thresholds are those that were chosen where it was trained: nothing is chosen on this data set.
+    The view-only control learns from this data set's training images; with all rows scored there
+    are none to learn from, and it is null.
+
+    Args:
+        cache: the data set.
+        probability: (N, C) of every row.
+        labels: the C trained labels.
+        thresholds: (C,) as chosen in training.
+        label_map: as ``match_labels`` gives it; figures go by the data set's names.
+        rows: ``test`` or ``all``.
+        draws: bootstrap draws over patients.
+
+    Raises:
+        UsageError: there is nothing to score.
+    """
+    sources = [labels.index(source) for source in label_map]
+    targets = [cache.labels.names.index(target) for target in label_map.values()]
+    scored = rows_to_score(cache, rows)
+    nothing = np.empty(0, dtype=np.intp)
+    document = evaluate_at(
+        ScoredRows(
+            truth=cache.labels.values[:, targets],
+            label_names=tuple(label_map.values()),
+            patient=cache.images.patient,
+            view=cache.images.view,
+            train=cache.rows("train") if rows == "test" else nothing,
+            val=nothing,
+            test=scored,
+            learned=np.ones(len(targets), dtype=np.bool_),
+        ),
+        probability[:, sources],
+        scored=scored,
+        split=rows,
+        thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
+        draws=draws,
+    )
+    for figures in document["per_label"].values():
+        figures["threshold_source"] = "training"
+    document["label_map"] = dict(label_map)
+    document["warnings"] = cache_warnings(cache)
+    return document
+
+
+def save_transfer(
+    target: Path,
+    cache: Cache,
+    metrics: Mapping[str, Any],
+    probability: NDArray[np.float64],
+    *,
+    run: Path,
+    labels: Sequence[str],
+    label_map: Mapping[str, str],
+) -> None:
+    """Write a run folder of a transfer, whole or not at all.
+
+    Args:
+        target: the folder to make.
+        cache: the data set.
+        metrics: of ``measure_transfer``.
+        probability: (N, C) of every row.
+        run: what was measured.
+        labels: the C trained labels.
+        label_map: as ``match_labels`` gives it.
+
+    Raises:
+        UsageError: something is at ``target`` already.
+        OSError: the disk is full or not writable.
+    """
+    scored = rows_to_score(cache, str(metrics["split"]))
+    columns = np.array([cache.labels.names.index(name) for name in label_map.values()])
+    trained = np.array([labels.index(name) for name in label_map])
+    settings = {
+        "run": str(run),
+        "labels": list(label_map.values()),
+        "label_map": dict(label_map),
+        "rows": metrics["split"],
+        "cache": cache_reference(cache),
+    }
+    with new_run(target) as folder:
+        write_config(folder, "transfer", settings)
+        write_json(folder / "metrics.json", metrics)
+        write_predictions(
+            folder,
+            ids=cache.images.id[scored],
+            patients=cache.images.patient[scored],
+            splits=cache.images.split[scored],
+            label_names=list(label_map.values()),
+            truth=cache.labels.values[np.ix_(scored, columns)],
+            probability=probability[np.ix_(scored, trained)],
+        )

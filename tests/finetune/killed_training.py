@@ -1,0 +1,75 @@
+"""A fine-tuning that is killed by SIGKILL again and again, then let go to its end.
+
+Run as ``killed_training.py FILMS MODEL RUN SEED``, with films.csv beside RUN; prints after how many
+steps it was killed each time. Each life of the fine-tuning is a forked process.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from featurecache.datasets.table import load_table
+from featurecache.encoders.loading import load_encoder
+from featurecache.finetune import training
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.run import finetune
+
+KILLS = 6
+CONFIG = FinetuneConfig(
+    "contrastive", epochs=2, batch_size=12, chunk_size=6, learning_rate=1e-3, precision="fp32"
+)
+
+
+def tune(films: Path, model: Path, target: Path, told: int | None = None) -> None:
+    """One life; writes a byte into ``told`` at each step."""
+    # Every step is saved, so that most lives begin in the middle of an epoch.
+    training.SAVE_SECONDS = 0.0
+    finetune(
+        load_table(
+            target.with_name("films.csv"),
+            root=films,
+            label_columns=["Opacity", "Nodule"],
+            patient_column="patient",
+            split_column="split",
+        ),
+        load_encoder(str(model), device="cpu"),
+        CONFIG,
+        target=target,
+        workers=1,
+        draws=0,
+        progress=None if told is None else lambda *_: os.write(told, b"x") and None,
+    )
+
+
+def kill_at_random(films: Path, model: Path, target: Path, rng: random.Random) -> int | None:
+    """Kill one life within its first steps; gives how many, or None where it got to the end."""
+    steps, told = os.pipe()
+    process = os.fork()
+    if not process:
+        tune(films, model, target, told)
+        os._exit(0)
+    os.close(told)
+    os.read(steps, 1)
+    time.sleep(rng.uniform(0, 0.08))
+    os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    seen = 1 + len(os.read(steps, 4096))
+    os.close(steps)
+    return seen if os.WIFSIGNALED(status) else None
+
+
+def main() -> None:
+    films, model, target = (Path(argument) for argument in sys.argv[1:4])
+    rng = random.Random(int(sys.argv[4]))
+    killed = [kill_at_random(films, model, target, rng) for _ in range(KILLS)]
+    if not target.exists():
+        tune(films, model, target)
+    print(json.dumps([steps for steps in killed if steps is not None]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""SIGKILL at random moments: the fine-tuning goes on, and ends as an undisturbed one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import killed_training
+import pytest
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fine_tuning_killed_again_and_again_ends_as_an_undisturbed_one(
+    films, tiny_clip, tmp_path: Path
+) -> None:
+    table = films.images.assign(Opacity=films.labels[:, 0], Nodule=films.labels[:, 1])
+    table.to_csv(tmp_path / "films.csv", index=False)
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    killed_training.tune(films.root, tiny_clip, undisturbed)
+    done = subprocess.run(
+        [sys.executable, killed_training.__file__, films.root, tiny_clip, disturbed, "5"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    kills = json.loads(done.stdout)
+    assert len(kills) >= 4
+    files = sorted(p.relative_to(undisturbed) for p in undisturbed.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(disturbed) for p in disturbed.rglob("*") if p.is_file())
+    assert Path("encoder/model.safetensors") in files
+    for name in files:
+        assert (undisturbed / name).read_bytes() == (disturbed / name).read_bytes(), name
+    assert not disturbed.with_name("disturbed.parts").exists()
