@@ -1,4 +1,4 @@
-"""Losses: multi-label with unknown targets, and contrastive with captions that images share."""
+"""Losses: multi-label with unknown targets, and contrastive with texts true of several images."""
 
 import torch
 from torch import Tensor, nn
@@ -32,68 +32,75 @@ def balanced_positive_weight(targets: Tensor) -> Tensor:
     return torch.where((positives > 0) & (negatives > 0), weight, torch.ones_like(weight))
 
 
-def multi_positive_info_nce(
-    images: Tensor, texts: Tensor, caption: Tensor, scale: Tensor
-) -> Tensor:
-    """CLIP's symmetric loss for images that share captions: they are positives, never negatives.
+def multi_positive_info_nce(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric loss for texts that are true of several images, and images of several texts.
 
-    With the logits z_iu = scale * cos(image i, text u), c(i) the caption of image i, and N_u the
-    images of caption u::
+    With the logits z_iu = scale * cos(image i, text u), T_i the texts that are true of image i, F_i
+    those that are false, and N_u the images that text u is true of, M_u those that it is false of::
 
-        image to text   mean over i of  -log exp(z_ic(i)) / sum over v of exp(z_iv)
+        image to text   mean over i of the mean over u in T_i of
+                        -log exp(z_iu) / (exp(z_iu) + sum over v in F_i of exp(z_iv))
         text to image   mean over u of the mean over i in N_u of
-                        -log exp(z_iu) / (exp(z_iu) + sum over k not in N_u of exp(z_ku))
+                        -log exp(z_iu) / (exp(z_iu) + sum over k in M_u of exp(z_ku))
 
-    The loss is half of each, summed; its least value is 0. Where every image has its own caption
-    it is CLIP's loss (Radford et al. 2021, "Learning transferable visual models from natural
-    language supervision", figure 3). The mean over a caption's images stands outside the logarithm
-    (Khosla et al. 2020, "Supervised contrastive learning", equation 2, L_out). Unlike there, the
-    caption's other images stay out of the denominator (Feeney and Hughes 2023, "SINCERE",
+    Means are over the images with a true text and over the texts true of an image. The loss is half
+    of each, summed; its least value is 0. A pair of unknown truth takes no part. Where every image
+    has a caption of its own it is CLIP's loss (Radford et al. 2021, "Learning transferable visual
+    models from natural language supervision", figure 3). The mean over positives stands outside
+    the logarithm (Khosla et al. 2020, "Supervised contrastive learning", equation 2, L_out). Unlike
+    there, the other positives stay out of the denominator (Feeney and Hughes 2023, "SINCERE",
     arXiv 2309.14277): inside it, an image closer to its text than the others would be pushed away
     from it, and in a batch with equally frequent captions the gradients would be those of the plain
     loss, which takes shared captions for negatives.
 
     Args:
         images: (B, D) embeddings of any length and float type.
-        texts: (U, D) embeddings, one for each different caption. Those without an image in the
-            batch are negatives of every image.
-        caption: (B,) int64, the row of ``texts`` that describes each image.
+        texts: (U, D) embeddings, one for each different text.
+        truth: (B, U) of 1 where a text is true of an image, 0 where it is false, -1 where nobody
+            knows.
         scale: the factor exp(log_scale) on the cosine, a single number.
 
     Returns:
-        A scalar in float32, or in float64 where the embeddings are.
+        A scalar in float32, or in float64 where the embeddings are; 0 where nothing is true.
 
     Raises:
-        ValueError: ``caption`` does not name one text for each image.
+        ValueError: ``truth`` has another shape or other values.
     """
     with torch.autocast(images.device.type, enabled=False):
-        logits = scale * _cosine(images, texts, caption)
-        own = logits.gather(1, caption[:, None]).squeeze(1)
-        image_to_text = nn.functional.cross_entropy(logits, caption)
+        logits = scale * _cosine(images, texts, truth)
+        true = truth == 1
+        false = logits.masked_fill(truth != 0, -torch.inf)
+        return (
+            _mean_of_means(logits, false.logsumexp(dim=1, keepdim=True), true, dim=1)
+            + _mean_of_means(logits, false.logsumexp(dim=0, keepdim=True), true, dim=0)
+        ) / 2
 
-        is_own = nn.functional.one_hot(caption, len(texts)).bool()
-        negatives = logits.masked_fill(is_own, -torch.inf).logsumexp(dim=0)
-        # -log(e^a / (e^a + e^b)) = -log sigmoid(a - b); b is -inf for a text without negatives.
-        of_image = -nn.functional.logsigmoid(own - negatives[caption])
-        images_of = is_own.sum(dim=0)
-        text_to_image = (of_image / images_of[caption]).sum() / (images_of > 0).sum()
-        return (image_to_text + text_to_image) / 2
+
+def _mean_of_means(logits: Tensor, negatives: Tensor, true: Tensor, *, dim: int) -> Tensor:
+    """The mean over ``dim`` of the true pairs' losses, then that over the rows that have any."""
+    # -log(e^a / (e^a + e^b)) = -log sigmoid(a - b); b is -inf where nothing is false.
+    of_pair = -nn.functional.logsigmoid(logits - negatives)
+    count = true.sum(dim=dim)
+    means = torch.where(true, of_pair, 0).sum(dim=dim) / count.clamp(min=1)
+    return means.sum() / (count > 0).sum().clamp(min=1)
 
 
 def pairwise_sigmoid(
-    images: Tensor, texts: Tensor, caption: Tensor, scale: Tensor, bias: Tensor
+    images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor, bias: Tensor
 ) -> Tensor:
-    """SigLIP's loss, each image against each different caption of the batch.
+    """SigLIP's loss, each image against each different text of the batch.
 
     -1/B times the sum over images i and texts u of log sigmoid(y_iu (scale * cos(i, u) + bias)),
-    where y_iu is 1 if u is the caption of image i, else -1 (Zhai et al. 2023, "Sigmoid loss for
-    language image pre-training", equation 1). Pairs do not compete, so images that share a caption
-    are positives as they stand, and a caption's text counts once however many images have it.
+    where y_iu is 1 if text u is true of image i, else -1 (Zhai et al. 2023, "Sigmoid loss for
+    language image pre-training", equation 1). A pair of unknown truth takes no part. Pairs do not
+    compete, so images that share a text are positives as they stand, and a text counts once however
+    many images have it.
 
     Args:
         images: (B, D) embeddings of any length and float type.
-        texts: (U, D) embeddings, one for each different caption.
-        caption: (B,) int64, the row of ``texts`` that describes each image.
+        texts: (U, D) embeddings, one for each different text.
+        truth: (B, U) of 1 where a text is true of an image, 0 where it is false, -1 where nobody
+            knows.
         scale: the factor exp(log_scale) on the cosine, a single number.
         bias: added to every logit, a single number.
 
@@ -101,25 +108,23 @@ def pairwise_sigmoid(
         A scalar in float32, or in float64 where the embeddings are.
 
     Raises:
-        ValueError: ``caption`` does not name one text for each image.
+        ValueError: ``truth`` has another shape or other values.
     """
     with torch.autocast(images.device.type, enabled=False):
-        logits = scale * _cosine(images, texts, caption) + bias
-        is_own = nn.functional.one_hot(caption, len(texts)).bool()
-        matching = torch.where(is_own, logits, -logits)
-        return -nn.functional.logsigmoid(matching).sum() / len(images)
+        logits = scale * _cosine(images, texts, truth) + bias
+        matching = torch.where(truth == 1, logits, -logits)
+        of_pair = torch.where(truth >= 0, -nn.functional.logsigmoid(matching), 0)
+        return of_pair.sum() / len(images)
 
 
-def _cosine(images: Tensor, texts: Tensor, caption: Tensor) -> Tensor:
+def _cosine(images: Tensor, texts: Tensor, truth: Tensor) -> Tensor:
     """Cosines (B, U) in float32 or wider: a scale of 100 would turn bfloat16's steps into 0.4."""
-    count = len(texts)
-    if caption.dtype != torch.int64 or caption.shape != images.shape[:1] or not len(images):
+    shape = (len(images), len(texts))
+    if not all(shape) or truth.shape != shape or ((truth < -1) | (truth > 1)).any():
         raise ValueError(
-            f"caption must be one int64 for each of {len(images)} images, at least one; it is "
-            f"{caption.dtype} {tuple(caption.shape)}"
+            f"truth must be (images, texts) of 1, 0 and -1, and neither empty; there are {shape}, "
+            f"and it is {tuple(truth.shape)}"
         )
-    if caption.min() < 0 or caption.max() >= count:
-        raise ValueError(f"caption must lie in 0 to {count - 1}: there are {count} texts")
     wide = torch.promote_types(images.dtype, torch.float32)
     return (
         nn.functional.normalize(images.to(wide), dim=1)

@@ -92,33 +92,55 @@ def cosines_by_hand(images, texts):
     ]
 
 
-def info_nce_by_hand(images, texts, caption, scale):
-    z = [[scale * cos for cos in row] for row in cosines_by_hand(images, texts)]
-    of_images = [
-        -math.log(math.exp(z[i][u]) / sum(math.exp(other) for other in z[i]))
-        for i, u in enumerate(caption)
-    ]
-    of_captions = []
-    for u in sorted(set(caption)):
-        own = [i for i in range(len(z)) if caption[i] == u]
-        negatives = sum(math.exp(z[k][u]) for k in range(len(z)) if caption[k] != u)
-        terms = [-math.log(math.exp(z[i][u]) / (math.exp(z[i][u]) + negatives)) for i in own]
-        of_captions.append(sum(terms) / len(own))
-    image_to_text = sum(of_images) / len(of_images)
-    return 0.5 * image_to_text + 0.5 * sum(of_captions) / len(of_captions)
+def mean_of_means(losses):
+    """The mean of each list that is not empty, then the mean of those; 0 where there is none."""
+    means = [sum(row) / len(row) for row in losses if row]
+    return sum(means) / len(means) if means else 0.0
 
 
-def sigmoid_by_hand(images, texts, caption, scale, bias):
+def info_nce_by_hand(images, texts, truth, scale):
+    z = np.array([[scale * cos for cos in row] for row in cosines_by_hand(images, texts)])
+
+    def one_way(z, truth):
+        return mean_of_means(
+            [
+                [
+                    -math.log(
+                        math.exp(row[u])
+                        / (
+                            math.exp(row[u])
+                            + sum(math.exp(x) for x, y in zip(row, ys, strict=True) if y == 0)
+                        )
+                    )
+                    for u in range(len(row))
+                    if ys[u] == 1
+                ]
+                for row, ys in zip(z, truth, strict=True)
+            ]
+        )
+
+    truth = np.asarray(truth)
+    return 0.5 * one_way(z, truth) + 0.5 * one_way(z.T, truth.T)
+
+
+def sigmoid_by_hand(images, texts, truth, scale, bias):
     total = 0.0
     for i, row in enumerate(cosines_by_hand(images, texts)):
         for u, cos in enumerate(row):
-            y = 1 if caption[i] == u else -1
-            total += math.log(1 / (1 + math.exp(-y * (scale * cos + bias))))
+            if truth[i][u] >= 0:
+                y = 1 if truth[i][u] == 1 else -1
+                total += math.log(1 / (1 + math.exp(-y * (scale * cos + bias))))
     return -total / len(images)
 
 
-def plain_info_nce(images, texts, caption, scale):
+def one_caption_each(caption, texts):
+    """Truth (B, U) of images that have one caption each."""
+    return functional.one_hot(torch.as_tensor(caption), texts).to(torch.int8)
+
+
+def plain_info_nce(images, texts, truth, scale):
     """CLIP's loss with each image's own copy of its text, every other copy a negative."""
+    caption = truth.argmax(dim=1)
     logits = scale * functional.normalize(images) @ functional.normalize(texts)[caption].T
     pairs = torch.arange(len(images))
     there, back = (functional.cross_entropy(z, pairs) for z in (logits, logits.T))
@@ -126,16 +148,16 @@ def plain_info_nce(images, texts, caption, scale):
 
 
 def sigmoid_at_bias(bias):
-    def loss(images, texts, caption, scale):
-        return pairwise_sigmoid(images, texts, caption, scale, torch.tensor(bias))
+    def loss(images, texts, truth, scale):
+        return pairwise_sigmoid(images, texts, truth, scale, torch.tensor(bias))
 
     return loss
 
 
 def contrastive_batch(seed, *, images=5, texts=3, dim=4):
     rng = np.random.default_rng(seed)
-    caption = rng.integers(0, texts, images)
-    return rng.normal(size=(images, dim)), rng.normal(size=(texts, dim)), caption
+    truth = rng.choice([1, 0, -1], (images, texts), p=[0.4, 0.5, 0.1]).astype(np.int8)
+    return rng.normal(size=(images, dim)), rng.normal(size=(texts, dim)), truth
 
 
 def images_at(cosines):
@@ -145,11 +167,11 @@ def images_at(cosines):
     return torch.cat([cosines, rest], dim=1), texts
 
 
-def force_on_cosines(loss, cosines, caption, scale):
+def force_on_cosines(loss, cosines, truth, scale):
     """The loss's gradient with respect to each cosine of image and text, (B, U)."""
     cosines = torch.tensor(cosines, dtype=torch.float64, requires_grad=True)
     images, texts = images_at(cosines)
-    value = loss(images, texts, torch.tensor(caption), torch.tensor(scale))
+    value = loss(images, texts, torch.as_tensor(truth), torch.tensor(scale))
     return torch.autograd.grad(value, cosines)[0].numpy()
 
 
@@ -163,36 +185,36 @@ def force_on_cosines(loss, cosines, caption, scale):
     bias=st.floats(-15, 5),
 )
 def test_the_contrastive_losses_are_their_formulas(seed, images, texts, dim, scale, bias):
-    x, t, caption = contrastive_batch(seed, images=images, texts=texts, dim=dim)
-    arguments = torch.tensor(x), torch.tensor(t), torch.tensor(caption)
+    x, t, truth = contrastive_batch(seed, images=images, texts=texts, dim=dim)
+    arguments = torch.tensor(x), torch.tensor(t), torch.tensor(truth)
     scale_, bias_ = (torch.tensor([value], dtype=torch.float64) for value in (scale, bias))
     # The formulas in plain exponentials lose what is near 0; hence the absolute term.
     info_nce = multi_positive_info_nce(*arguments, scale_).item()
-    expected = info_nce_by_hand(x, t, caption.tolist(), scale)
+    expected = info_nce_by_hand(x, t, truth, scale)
     assert info_nce == pytest.approx(expected, rel=1e-9, abs=1e-12)
     sigmoid = pairwise_sigmoid(*arguments, scale_, bias_).item()
-    expected = sigmoid_by_hand(x, t, caption.tolist(), scale, bias)
+    expected = sigmoid_by_hand(x, t, truth, scale, bias)
     assert sigmoid == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("caption", [[0, 1, 0, 2, 0], [3, 3, 3, 3, 3], [4, 3, 2, 1, 0]])
+@pytest.mark.parametrize("caption", [[0, 1, 0, 2, 0], [3, 3, 3, 3, 3], [4, 3, 2, 1, 0], None])
 def test_the_contrastive_gradients_are_those_of_finite_differences(caption):
-    x, t, _ = contrastive_batch(7, texts=5)
+    x, t, several = contrastive_batch(7, texts=5)
+    truth = torch.tensor(several) if caption is None else one_caption_each(caption, 5)
     values = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (x, t, 6.0, -2.0)]
-    captions = torch.tensor(caption)
 
     def info_nce(x, t, scale):
-        return multi_positive_info_nce(x, t, captions, scale)
+        return multi_positive_info_nce(x, t, truth, scale)
 
     def sigmoid(x, t, scale, bias):
-        return pairwise_sigmoid(x, t, captions, scale, bias)
+        return pairwise_sigmoid(x, t, truth, scale, bias)
 
     for loss, by_hand, n in ((info_nce, info_nce_by_hand, 3), (sigmoid, sigmoid_by_hand, 4)):
         assert torch.autograd.gradcheck(loss, values[:n])
         gradients = torch.autograd.grad(loss(*values[:n]), values[:n])
 
         def at(arguments, by_hand=by_hand):
-            return by_hand(*arguments[:2], caption, *(float(v) for v in arguments[2:]))
+            return by_hand(*arguments[:2], truth.numpy(), *(float(v) for v in arguments[2:]))
 
         points = [value.detach().numpy() for value in values[:n]]
         for argument, gradient in enumerate(gradients):
@@ -208,7 +230,7 @@ def test_the_contrastive_gradients_are_those_of_finite_differences(caption):
 
 def test_with_a_caption_for_each_image_it_is_the_loss_of_clip():
     x, t, _ = contrastive_batch(3, images=6, texts=6)
-    pairs = torch.tensor([2, 0, 1, 5, 4, 3])
+    pairs = one_caption_each([2, 0, 1, 5, 4, 3], 6)
     arguments = torch.tensor(x), torch.tensor(t), pairs
     scale = torch.tensor(9.0).double()
     loss = multi_positive_info_nce(*arguments, scale).item()
@@ -222,37 +244,37 @@ def test_with_a_caption_for_each_image_it_is_the_loss_of_clip():
     texts=st.integers(1, 4),
     scale=st.floats(0.5, 100),
 )
-def test_every_image_is_drawn_to_its_caption_and_pushed_from_the_others(seed, images, texts, scale):
+def test_every_image_is_drawn_to_true_texts_and_pushed_from_false_ones(seed, images, texts, scale):
     rng = np.random.default_rng(seed)
     cosines = rng.uniform(-0.45, 0.45, (images, texts))
-    caption = rng.integers(0, texts, images)
-    own = np.eye(texts, dtype=bool)[caption]
+    truth = rng.choice([1, 0, -1], (images, texts)).astype(np.int8)
     for loss in (multi_positive_info_nce, sigmoid_at_bias(-3.0)):
-        force = force_on_cosines(loss, cosines, caption, scale=scale)
-        assert (force[own] <= 1e-12).all()
-        assert (force[~own] >= -1e-12).all()
+        force = force_on_cosines(loss, cosines, truth, scale=scale)
+        assert (force[truth == 1] <= 1e-12).all()
+        assert (force[truth == 0] >= -1e-12).all()
+        assert (abs(force[truth == -1]) <= 1e-12).all()
 
 
 def test_the_plain_loss_pushes_an_image_from_its_caption_when_another_image_has_it():
     # Three images of caption 0; the first is nearest to its text and well apart from the fourth.
-    cosines, caption = [[0.6, 0.0], [0.2, 0.0], [0.2, 0.0], [-0.6, 0.6]], [0, 0, 0, 1]
-    ours = force_on_cosines(multi_positive_info_nce, cosines, caption, scale=10.0)
-    plain = force_on_cosines(plain_info_nce, cosines, caption, scale=10.0)
+    cosines = [[0.6, 0.0], [0.2, 0.0], [0.2, 0.0], [-0.6, 0.6]]
+    truth = one_caption_each([0, 0, 0, 1], 2)
+    ours = force_on_cosines(multi_positive_info_nce, cosines, truth, scale=10.0)
+    plain = force_on_cosines(plain_info_nce, cosines, truth, scale=10.0)
     assert ours[0, 0] < 0
     assert plain[0, 0] > 1
 
 
 def test_an_image_does_not_feel_where_the_others_of_its_caption_are():
-    cosines, caption = np.array([[0.6, 0.0], [0.2, 0.1], [0.2, 0.3], [-0.6, 0.6]]), [0, 0, 0, 1]
+    cosines = np.array([[0.6, 0.0], [0.2, 0.1], [0.2, 0.3], [-0.6, 0.6]])
+    truth = one_caption_each([0, 0, 0, 1], 2)
     elsewhere = cosines.copy()
     elsewhere[1:3] = [[-0.7, 0.5], [0.9, -0.3]]
     for loss in (multi_positive_info_nce, sigmoid_at_bias(-3.0)):
-        before, after = (
-            force_on_cosines(loss, c, caption, scale=5.0) for c in (cosines, elsewhere)
-        )
+        before, after = (force_on_cosines(loss, c, truth, scale=5.0) for c in (cosines, elsewhere))
         assert after[0, 0] == pytest.approx(before[0, 0], rel=1e-12)
     before, after = (
-        force_on_cosines(plain_info_nce, c, caption, scale=5.0) for c in (cosines, elsewhere)
+        force_on_cosines(plain_info_nce, c, truth, scale=5.0) for c in (cosines, elsewhere)
     )
     assert abs(after[0, 0] - before[0, 0]) > 0.1
 
@@ -260,7 +282,7 @@ def test_an_image_does_not_feel_where_the_others_of_its_caption_are():
 def test_images_at_their_captions_leave_nothing_to_lose():
     texts = torch.eye(3)
     caption = torch.tensor([0, 0, 0, 1, 2, 2])
-    arguments = texts[caption], texts, caption
+    arguments = texts[caption], texts, one_caption_each(caption, 3)
     scale = torch.tensor(50.0)
     assert multi_positive_info_nce(*arguments, scale).item() == pytest.approx(0, abs=1e-6)
     # Every shared caption costs the plain loss, however good the embeddings are.
@@ -271,9 +293,7 @@ def test_images_at_their_captions_leave_nothing_to_lose():
 def test_a_batch_of_one_caption_has_nothing_to_contrast():
     images = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     texts = torch.ones(1, 3)
-    loss = multi_positive_info_nce(
-        images, texts, torch.zeros(4, dtype=torch.int64), torch.tensor(10.0)
-    )
+    loss = multi_positive_info_nce(images, texts, torch.ones(4, 1), torch.tensor(10.0))
     loss.backward()
     assert loss.item() == 0
     assert images.grad.tolist() == [[0.0] * 3] * 4
@@ -281,37 +301,47 @@ def test_a_batch_of_one_caption_has_nothing_to_contrast():
 
 @pytest.mark.parametrize("loss", [multi_positive_info_nce, sigmoid_at_bias(-10.0)])
 def test_half_precision_embeddings_are_compared_in_single_precision(loss):
-    x, t, caption = contrastive_batch(5, images=8, texts=4, dim=64)
-    x, t, caption = torch.tensor(x).bfloat16(), torch.tensor(t).bfloat16(), torch.tensor(caption)
+    x, t, truth = (torch.tensor(v) for v in contrastive_batch(5, images=8, texts=4, dim=64))
+    x, t = x.bfloat16(), t.bfloat16()
     scale = torch.tensor(100.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = loss(x, t, caption, scale)
+        value = loss(x, t, truth, scale)
     assert value.dtype == torch.float32
-    expected = loss(x.double(), t.double(), caption, scale.double()).item()
+    expected = loss(x.double(), t.double(), truth, scale.double()).item()
     assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_where_nothing_is_true_there_is_nothing_to_lose():
+    images = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    truth = torch.tensor([[0, -1]]).expand(4, 2)
+    loss = multi_positive_info_nce(images, torch.eye(2, 3), truth, torch.tensor(10.0))
+    loss.backward()
+    assert loss.item() == 0
+    assert images.grad.tolist() == [[0.0] * 3] * 4
 
 
 @pytest.mark.parametrize("loss", [multi_positive_info_nce, sigmoid_at_bias(0.0)])
 @pytest.mark.parametrize(
-    ("caption", "message"),
+    "truth",
     [
-        (torch.tensor([0, 1, 3]), "0 to 2: there are 3 texts"),
-        (torch.tensor([0, -100, 1]), "0 to 2: there are 3 texts"),
-        (torch.tensor([0, 1]), r"each of 3 images.*\(2,\)"),
-        (torch.tensor([0.0, 1.0, 2.0]), "int64.*float32"),
-        (torch.tensor([True, False, True]), "int64.*bool"),
+        torch.ones(3),
+        torch.ones(2, 3),
+        torch.ones(3, 4),
+        torch.full((3, 3), 2),
+        -2 * torch.ones(3, 3),
     ],
 )
-def test_captions_that_do_not_name_a_text_for_each_image_are_refused(loss, caption, message):
-    with pytest.raises(ValueError, match=message):
-        loss(torch.ones(3, 2), torch.ones(3, 2), caption, torch.tensor(1.0))
+def test_truth_of_another_shape_or_with_other_values_is_refused(loss, truth):
+    with pytest.raises(ValueError, match="1, 0 and -1"):
+        loss(torch.ones(3, 2), torch.ones(3, 2), truth, torch.tensor(1.0))
 
 
-def test_an_empty_batch_is_refused():
-    with pytest.raises(ValueError, match="at least one"):
+@pytest.mark.parametrize(("images", "texts"), [(0, 3), (3, 0)])
+def test_an_empty_batch_is_refused(images, texts):
+    with pytest.raises(ValueError, match="neither empty"):
         multi_positive_info_nce(
-            torch.ones(0, 2),
-            torch.ones(3, 2),
-            torch.zeros(0, dtype=torch.int64),
+            torch.ones(images, 2),
+            torch.ones(texts, 2),
+            torch.ones(images, texts),
             torch.tensor(1.0),
         )

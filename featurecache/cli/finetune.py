@@ -75,7 +75,9 @@ def finetune(
     workers: Annotated[int, typer.Option(help="Decoding threads.", min=1)] = 2,
     device: Device = "auto",
     head: Annotated[str | None, _setting("Of bce: linear or mlp.")] = None,
-    prompts: Annotated[str | None, _setting("Of contrastive: showing, lungs or signs.")] = None,
+    prompts: Annotated[
+        str | None, _setting("Of contrastive: showing, lungs, signs or a file.")
+    ] = None,
     optimizer: Annotated[str | None, _setting("adam or adamw.")] = None,
     learning_rate: Annotated[float | None, _setting("Highest, of the encoder.")] = None,
     head_learning_rate: Annotated[float | None, _setting("Highest, of the head.")] = None,

@@ -30,7 +30,7 @@ class FinetuneConfig:
             for the model's architecture.
         train_size: train on this many images, drawn by the seed; None for all.
         head: of "bce": one linear layer, or one hidden layer before it.
-        prompts: of "contrastive": the built-in prompt set whose first template makes the captions.
+        prompts: of "contrastive": the prompt set, by name or file, in whose words the captions are.
         optimizer: "adam" adds weight decay to the gradient, "adamw" decouples it.
         learning_rate: of the encoder, at its highest.
         head_learning_rate: of the head, at its highest.
@@ -42,7 +42,8 @@ class FinetuneConfig:
         warmup: share of all steps over which the learning rate rises, before it falls as a cosine.
         clip_norm: the longest a step's gradient may be.
         loss_weight: "balanced" weighs a label's positives by its negatives over its positives.
-        augment: whether to rotate, shift, scale and relight training images a little.
+        augment: whether to rotate, shift, scale and relight training images a little, and to draw
+            the template of each caption.
         precision: "bf16" runs the encoder under autocast.
         seed: of every weight that is drawn, the order of images, augmentation and dropout.
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurecache.errors import UsageError
-from featurecache.finetune.captions import captions_of
+from featurecache.finetune.captions import caption_films
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.gradient_cache import Chunk, backward_in_chunks
 from featurecache.finetune.head import build_head
@@ -102,7 +102,7 @@ class BceObjective(Objective):
 
 
 class ContrastiveObjective(Objective):
-    """Images against the captions of their labels; images that share one are all its positives."""
+    """Images against the captions that are true of images in the batch."""
 
     head = None
 
@@ -117,8 +117,7 @@ class ContrastiveObjective(Objective):
         """Write the captions; ``train`` are the training rows of the manifest.
 
         Raises:
-            UsageError: the encoder has no text tower, a label is unknown, or all training images
-                have the same caption.
+            UsageError: the encoder has no text tower, or no caption tells training images apart.
         """
         if encoder.contrastive is None:
             raise UsageError(
@@ -128,40 +127,52 @@ class ContrastiveObjective(Objective):
         if config.loss_weight != "none":
             raise UsageError("--loss-weight balanced goes with --objective bce")
         self._encoder = encoder
-        captions = captions_of(manifest.labels, manifest.label_names, load_prompts(config.prompts))
-        if len(np.unique(captions[train])) < 2:
+        self._draw_words = config.augment
+        self._captions = caption_films(
+            manifest.labels, manifest.label_names, load_prompts(config.prompts)
+        )
+        learned = self._captions.truth[train]
+        if not ((learned == 1).any(axis=0) & (learned == 0).any(axis=0)).any():
             raise UsageError(
-                "all training images have the same caption: there is nothing to tell apart"
+                "every caption is true of all training images or of none: there is nothing to "
+                "tell apart; check the labels and the split"
             )
-        self._texts, self._caption = np.unique(captions, return_inverse=True)
 
     def loss(self, embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
-        """See ``Objective.loss``; texts are the different captions of these rows."""
-        texts, caption = self._captions(rows)
-        return self._compare(embedding, self._encoder.embed_texts(texts), caption)
+        """See ``Objective.loss``; captions are in the words of the first template."""
+        present, truth = self._present(rows)
+        texts = [self._captions.texts[caption][0] for caption in present]
+        return self._compare(embedding, self._encoder.embed_texts(texts), truth)
 
     def backward(
         self, images: Sequence[Chunk], rows: NDArray[np.intp], *, seed: tuple[int, ...]
     ) -> Tensor:
-        """See ``Objective.backward``."""
-        texts, caption = self._captions(rows)
+        """See ``Objective.backward``; with augmentation each caption's template is drawn."""
+        present, truth = self._present(rows)
+        draws = np.random.default_rng(seed)
+        texts = []
+        for caption in present:
+            words = self._captions.texts[caption]
+            texts.append(words[draws.integers(len(words)) if self._draw_words else 0])
         return backward_in_chunks(
-            lambda embedding, encoded: self._compare(embedding, encoded, caption),
+            lambda embedding, encoded: self._compare(embedding, encoded, truth),
             images,
             [partial(self._encoder.embed_texts, texts)],
             seed=seed,
         )
 
-    def _captions(self, rows: NDArray[np.intp]) -> tuple[list[str], Tensor]:
-        """The different captions of these rows, and which of them each row has."""
-        present, caption = np.unique(self._caption[rows], return_inverse=True)
-        return [str(text) for text in self._texts[present]], torch.from_numpy(caption)
+    def _present(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], Tensor]:
+        """The captions that are true of one of these rows, and the truth of each for each row."""
+        truth = self._captions.truth[rows]
+        # Where nothing is known to be true there still has to be a text.
+        present = np.flatnonzero((truth == 1).any(axis=0)) if (truth == 1).any() else np.array([0])
+        return present, torch.from_numpy(truth[:, present])
 
-    def _compare(self, images: Tensor, texts: Tensor, caption: Tensor) -> Tensor:
+    def _compare(self, images: Tensor, texts: Tensor, truth: Tensor) -> Tensor:
         images, texts = images.float(), texts.float()
-        caption = caption.to(images.device)
+        truth = truth.to(images.device)
         scale = self._encoder.scale()
         assert scale is not None
         if self._encoder.bias is not None:
-            return pairwise_sigmoid(images, texts, caption, scale, self._encoder.bias)
-        return multi_positive_info_nce(images, texts, caption, scale)
+            return pairwise_sigmoid(images, texts, truth, scale, self._encoder.bias)
+        return multi_positive_info_nce(images, texts, truth, scale)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
-from featurecache.finetune.captions import caption
+from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.head import build_head
 from featurecache.finetune.images import ImageStream
@@ -199,7 +199,7 @@ def read_finetuned(folder: Path, *, device: str = "auto") -> FinetunedClassifier
 def _logits(
     result: Finetuned, config: FinetuneConfig, names: Sequence[str], embedding: torch.Tensor
 ) -> NDArray[np.float64]:
-    """(N, C): the head's, or those of each label's caption against the one without findings."""
+    """(N, C): the head's, or those of each label's caption against its absence."""
     with torch.inference_mode():
         if result.head is not None:
             logits: NDArray[np.float64] = result.head(embedding).double().cpu().numpy()
@@ -211,18 +211,18 @@ def _logits(
         ).logits
 
 
-def _captions(names: Sequence[str], config: FinetuneConfig) -> list[str]:
-    """The caption of each label alone, and at the end the one without findings."""
-    prompts = load_prompts(config.prompts)
-    return [*(caption([name], prompts) for name in names), caption([], prompts)]
-
-
 def _caption_scores(
     images: NDArray[np.floating], texts: NDArray[np.float32], scale: float | None
 ) -> Scores:
-    """Each label's caption against the one without findings: (N, D) and (C + 1, D) to (N, C)."""
-    normal = np.repeat(texts[-1:], len(texts) - 1, axis=0)
-    return pair_scores(images, texts[:-1], normal, scale=1.0 if scale is None else scale)
+    """Each label's caption against its absence: (N, D) and (2C, D), positives first, to (N, C)."""
+    positive, negative = np.split(texts, 2)
+    return pair_scores(images, positive, negative, scale=1.0 if scale is None else scale)
+
+
+def _captions(names: Sequence[str], config: FinetuneConfig) -> list[str]:
+    """The captions that say each label is there, then those that say it is not."""
+    positive, negative = scored_captions(names, load_prompts(config.prompts))
+    return positive + negative
 
 
 def _measure(

@@ -49,23 +49,23 @@ def batch(size=BATCH, *, dtype=torch.float32):
     pixels = torch.randn(size, 3, 32, 32, generator=generator, dtype=dtype)
     tokens = torch.randint(0, 998, (CAPTIONS, 7), generator=generator)
     tokens[:, -1] = 999
-    caption = torch.randint(0, CAPTIONS, (size,), generator=generator)
-    return pixels, tokens, caption
+    truth = torch.randint(-1, 2, (size, CAPTIONS), generator=generator)
+    return pixels, tokens, truth
 
 
-def loss_of(model, caption):
+def loss_of(model, truth):
     def loss(images, texts):
-        return multi_positive_info_nce(images, texts, caption, model.logit_scale.exp())
+        return multi_positive_info_nce(images, texts, truth, model.logit_scale.exp())
 
     return loss
 
 
 def in_chunks(model, data, *, images=32, texts=4, seed=0):
     """The loss and the gradients by name, with this many images and texts a chunk."""
-    pixels, tokens, caption = data
+    pixels, tokens, truth = data
     model.zero_grad()
     value = backward_in_chunks(
-        loss_of(model, caption),
+        loss_of(model, truth),
         [partial(embed_images, model, part) for part in pixels.split(images)],
         [partial(embed_texts, model, part) for part in tokens.split(texts)],
         seed=seed,
@@ -74,9 +74,9 @@ def in_chunks(model, data, *, images=32, texts=4, seed=0):
 
 
 def at_once(model, data):
-    pixels, tokens, caption = data
+    pixels, tokens, truth = data
     model.zero_grad()
-    value = loss_of(model, caption)(embed_images(model, pixels), embed_texts(model, tokens))
+    value = loss_of(model, truth)(embed_images(model, pixels), embed_texts(model, tokens))
     value.backward()
     return value.detach(), gradients(model)
 
@@ -117,17 +117,17 @@ def test_the_loss_of_each_chunk_alone_would_give_other_gradients():
     model, data = clip(), batch()
     _, expected = at_once(model, data)
     total = torch.zeros_like(flat(expected))
-    for pixels, caption in zip(data[0].split(32), data[2].split(32), strict=True):
-        total += flat(at_once(model, (pixels, data[1], caption))[1]) / (BATCH / 32)
+    for pixels, truth in zip(data[0].split(32), data[2].split(32), strict=True):
+        total += flat(at_once(model, (pixels, data[1], truth))[1]) / (BATCH / 32)
     assert (total - flat(expected)).norm() > 0.01 * flat(expected).norm()
 
 
 def test_gradients_are_added_to_those_that_are_there():
     model, data = clip(dtype=torch.float64), batch(64, dtype=torch.float64)
     _, once = in_chunks(model, data)
-    pixels, tokens, caption = data
+    pixels, tokens, truth = data
     backward_in_chunks(
-        loss_of(model, caption),
+        loss_of(model, truth),
         [partial(embed_images, model, part) for part in pixels.split(32)],
         [partial(embed_texts, model, tokens)],
         seed=0,
@@ -146,9 +146,9 @@ def test_with_one_chunk_it_is_the_plain_backward_pass():
         return embed(model, part)
 
     model.zero_grad()
-    pixels, tokens, caption = data
+    pixels, tokens, truth = data
     value = backward_in_chunks(
-        loss_of(model, caption),
+        loss_of(model, truth),
         [partial(counted, embed_images, pixels)],
         [partial(counted, embed_texts, tokens)],
         seed=0,
@@ -234,7 +234,7 @@ def test_under_autocast_every_parameter_gets_its_gradient(where):
     with autocast():
         _, expected = at_once(model, data)
     model.zero_grad()
-    pixels, tokens, caption = data
+    pixels, tokens, truth = data
 
     def embed(function, part):
         with autocast(enabled=where == "inside" or torch.is_autocast_enabled("cpu")):
@@ -242,7 +242,7 @@ def test_under_autocast_every_parameter_gets_its_gradient(where):
 
     with autocast(enabled=where == "around"):
         backward_in_chunks(
-            loss_of(model, caption),
+            loss_of(model, truth),
             [partial(embed, embed_images, part) for part in pixels.split(16)],
             [partial(embed, embed_texts, part) for part in tokens.split(4)],
             seed=0,
@@ -276,9 +276,9 @@ def peak_activations(size, *, images):
             return function(model, part)
 
     model = clip()
-    pixels, tokens, caption = batch(size)
+    pixels, tokens, truth = batch(size)
     backward_in_chunks(
-        loss_of(model, caption),
+        loss_of(model, truth),
         [partial(embed, embed_images, part) for part in pixels.split(images)],
         [partial(embed, embed_texts, tokens)],
         seed=0,
