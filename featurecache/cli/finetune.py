@@ -58,6 +58,9 @@ def finetune(
             "config, image processor and tokenizer."
         ),
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="An encoder whose image embeddings it learns from as well.")
+    ] = None,
     train_size: Annotated[
         int | None, typer.Option(help="Train on N images; all without it.", metavar="N")
     ] = None,
@@ -78,6 +81,7 @@ def finetune(
     prompts: Annotated[
         str | None, _setting("Of contrastive: showing, lungs, signs or a file.")
     ] = None,
+    teacher_weight: Annotated[float | None, _setting("Of the teacher's loss.")] = None,
     optimizer: Annotated[str | None, _setting("adam or adamw.")] = None,
     learning_rate: Annotated[float | None, _setting("Highest, of the encoder.")] = None,
     head_learning_rate: Annotated[float | None, _setting("Highest, of the head.")] = None,
@@ -134,6 +138,7 @@ def finetune(
         "train_size": train_size,
         "head": head,
         "prompts": prompts,
+        "teacher_weight": teacher_weight,
         "optimizer": optimizer,
         "learning_rate": learning_rate,
         "head_learning_rate": head_learning_rate,
@@ -195,6 +200,9 @@ def finetune(
             target=target,
             workers=workers,
             draws=draws,
+            teacher=None
+            if teacher is None
+            else load_encoder(teacher, device=device, precision=config.precision),
             progress=lambda done, total, detail: bar.update(
                 task, completed=done, total=total, detail=detail
             ),

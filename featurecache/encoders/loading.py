@@ -25,6 +25,8 @@ from featurecache.errors import CheckpointError, UnknownNameError, UsageError
 
 HUB_PREFIX = "hf:"
 
+_EMBEDDED = Path(__file__).parent
+
 RUN_FORMAT = "featurecache-run"
 """What a run folder's config.json has as its ``format``."""
 
@@ -70,7 +72,11 @@ def load_encoder(
     if name in SPECS:
         spec = SPECS[name]
         encoder = _load_registered(spec, weights=weights, device=device, precision=precision)
-        encoder.provenance = Provenance(exposed_to(name))
+        encoder.provenance = (
+            read_provenance(_EMBEDDED / name)
+            if spec.embedded and weights is None
+            else Provenance(exposed_to(name))
+        )
     elif name.startswith(HUB_PREFIX):
         hub_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
         checkpoint = find_checkpoint(
@@ -159,13 +165,16 @@ def _load_registered(
         return MedclipEncoder(checkpoint, name=spec.name, device=device, precision=precision)
     if spec.family == "open_clip":
         require_open_clip(spec.name)
-    checkpoint = find_checkpoint(
-        spec.name,
-        hub_id=spec.hub_ids[0],
-        layout=OPEN_CLIP if spec.family == "open_clip" else TRANSFORMERS,
-        weights=weights,
-        gated=spec.gated,
-    )
+    if spec.embedded:
+        checkpoint = open_checkpoint(weights or _EMBEDDED / spec.name, TRANSFORMERS)
+    else:
+        checkpoint = find_checkpoint(
+            spec.name,
+            hub_id=spec.hub_ids[0],
+            layout=OPEN_CLIP if spec.family == "open_clip" else TRANSFORMERS,
+            weights=weights,
+            gated=spec.gated,
+        )
     families: dict[str, _Adapter] = {
         "dual": DualEncoder,
         "vision": VisionEncoder,

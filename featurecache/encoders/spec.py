@@ -22,6 +22,7 @@ class EncoderSpec:
         pixels: side of the square that the network sees; None without a vision tower. For
             listings: the checkpoint's own image processor decides.
         aligned: images and texts share one space, so that zero-shot scores mean something.
+        embedded: it ships with the package, as ``encoders/<name>/``.
         gated: the hub asks users to accept terms before the download.
         extra: the pip extra that it needs, or None.
         licence: of the weights.
@@ -37,6 +38,7 @@ class EncoderSpec:
     dim: int
     pixels: int | None
     aligned: bool
+    embedded: bool
     gated: bool
     extra: str | None
     licence: str
@@ -63,6 +65,7 @@ def _dual(
         dim=dim,
         pixels=pixels,
         aligned=True,
+        embedded=False,
         gated=gated,
         extra=None,
         licence=licence,
@@ -74,6 +77,21 @@ def _dual(
 _XRAY_NOTE = "possible NIH exposure: its training corpus includes ChestX-ray14"
 
 _ALL = (
+    EncoderSpec(
+        name="tiny",
+        family="dual",
+        hub_ids=(),
+        parts=(),
+        dim=128,
+        pixels=128,
+        aligned=True,
+        embedded=True,
+        gated=False,
+        extra=None,
+        licence="Apache-2.0",
+        exposed_to=(),
+        note="ours, 2.9 million weights, for trying things out; see encoders/tiny/README.md",
+    ),
     _dual(
         "clip",
         "openai/clip-vit-base-patch32",
@@ -142,6 +160,7 @@ _ALL = (
         dim=512,
         pixels=224,
         aligned=True,
+        embedded=False,
         gated=False,
         extra=None,
         licence="MIT",
@@ -156,6 +175,7 @@ _ALL = (
         dim=768,
         pixels=518,
         aligned=False,
+        embedded=False,
         gated=False,
         extra=None,
         licence="MIT (MSRLA in older revisions)",
@@ -170,6 +190,7 @@ _ALL = (
         dim=384,
         pixels=224,
         aligned=False,
+        embedded=False,
         gated=False,
         extra=None,
         licence="Apache-2.0",
@@ -184,6 +205,7 @@ _ALL = (
         dim=384,
         pixels=None,
         aligned=False,
+        embedded=False,
         gated=False,
         extra=None,
         licence="Apache-2.0",
@@ -198,6 +220,7 @@ _ALL = (
         dim=384,
         pixels=224,
         aligned=False,
+        embedded=False,
         gated=False,
         extra=None,
         licence="Apache-2.0",
@@ -212,6 +235,7 @@ _ALL = (
         dim=512,
         pixels=224,
         aligned=True,
+        embedded=False,
         gated=False,
         extra="open-clip",
         licence="MIT",

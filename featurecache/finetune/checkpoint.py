@@ -2,6 +2,7 @@
 
 <run>.parts/settings.json      what the fine-tuning was started with
 <run>.parts/start/             the fresh weights that it started from, if it did
+<run>.parts/teacher.npy        the teacher's embeddings, if there is one
 <run>.parts/last.pt            everything needed to go on
 <run>.parts/best.safetensors   the weights at the best epoch so far
 """

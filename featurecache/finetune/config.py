@@ -31,6 +31,7 @@ class FinetuneConfig:
         train_size: train on this many images, drawn by the seed; None for all.
         head: of "bce": one linear layer, or one hidden layer before it.
         prompts: of "contrastive": the prompt set, by name or file, in whose words the captions are.
+        teacher_weight: of the loss against a teacher's embeddings, beside the objective's.
         optimizer: "adam" adds weight decay to the gradient, "adamw" decouples it.
         learning_rate: of the encoder, at its highest.
         head_learning_rate: of the head, at its highest.
@@ -54,6 +55,7 @@ class FinetuneConfig:
     train_size: int | None = None
     head: HeadKind = "linear"
     prompts: str = "showing"
+    teacher_weight: float = 1.0
     optimizer: Optimizer = "adamw"
     learning_rate: float = 1e-5
     head_learning_rate: float = 1e-3
@@ -83,7 +85,7 @@ class FinetuneConfig:
             if value not in choices:
                 raise UnknownNameError(option, value, choices)
         # Written so that NaN, of which every comparison is false, is refused too.
-        for name in ("learning_rate", "head_learning_rate", "clip_norm"):
+        for name in ("learning_rate", "head_learning_rate", "clip_norm", "teacher_weight"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} {getattr(self, name)}: must be finite and positive")
         if not 0 <= self.weight_decay < math.inf:

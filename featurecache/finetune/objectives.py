@@ -1,7 +1,7 @@
 """The two objectives: what a batch's loss is, and how its gradient reaches the encoder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from featurecache.encoders.trainable import Trainable
 
 
+FurtherLoss = Callable[[Tensor, NDArray[np.intp]], Tensor]
+"""Of image embeddings (B, D) and their manifest rows, a scalar."""
+
+
+def no_further_loss(embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
+    """Zero."""
+    return embedding.new_zeros(())
+
+
 class Objective(ABC):
     """What is learned of a manifest by an encoder.
 
@@ -43,7 +52,12 @@ class Objective(ABC):
 
     @abstractmethod
     def backward(
-        self, images: Sequence[Chunk], rows: NDArray[np.intp], *, seed: tuple[int, ...]
+        self,
+        images: Sequence[Chunk],
+        rows: NDArray[np.intp],
+        *,
+        seed: tuple[int, ...],
+        further: FurtherLoss = no_further_loss,
     ) -> Tensor:
         """Add the gradient of a batch's loss.
 
@@ -51,6 +65,7 @@ class Objective(ABC):
             images: embeds the batch in chunks, see ``backward_in_chunks``.
             rows: the manifest rows of the batch.
             seed: of dropout.
+            further: what else is lost on the embeddings of these rows.
 
         Returns:
             The loss, detached.
@@ -95,10 +110,19 @@ class BceObjective(Objective):
         return masked_bce(logits, self._targets[rows].to(logits), positive_weight=weight)
 
     def backward(
-        self, images: Sequence[Chunk], rows: NDArray[np.intp], *, seed: tuple[int, ...]
+        self,
+        images: Sequence[Chunk],
+        rows: NDArray[np.intp],
+        *,
+        seed: tuple[int, ...],
+        further: FurtherLoss = no_further_loss,
     ) -> Tensor:
         """See ``Objective.backward``."""
-        return backward_in_chunks(lambda embedding: self.loss(embedding, rows), images, seed=seed)
+        return backward_in_chunks(
+            lambda embedding: self.loss(embedding, rows) + further(embedding, rows),
+            images,
+            seed=seed,
+        )
 
 
 class ContrastiveObjective(Objective):
@@ -145,7 +169,12 @@ class ContrastiveObjective(Objective):
         return self._compare(embedding, self._encoder.embed_texts(texts), truth)
 
     def backward(
-        self, images: Sequence[Chunk], rows: NDArray[np.intp], *, seed: tuple[int, ...]
+        self,
+        images: Sequence[Chunk],
+        rows: NDArray[np.intp],
+        *,
+        seed: tuple[int, ...],
+        further: FurtherLoss = no_further_loss,
     ) -> Tensor:
         """See ``Objective.backward``; with augmentation each caption's template is drawn."""
         present, truth = self._present(rows)
@@ -155,7 +184,9 @@ class ContrastiveObjective(Objective):
             words = self._captions.texts[caption]
             texts.append(words[draws.integers(len(words)) if self._draw_words else 0])
         return backward_in_chunks(
-            lambda embedding, encoded: self._compare(embedding, encoded, truth),
+            lambda embedding, encoded: (
+                self._compare(embedding, encoded, truth) + further(embedding, rows)
+            ),
             images,
             [partial(self._encoder.embed_texts, texts)],
             seed=seed,

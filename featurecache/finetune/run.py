@@ -20,6 +20,7 @@ from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
 from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.distillation import teacher_embeddings
 from featurecache.finetune.head import build_head
 from featurecache.finetune.images import ImageStream
 from featurecache.finetune.training import (
@@ -73,6 +74,7 @@ def finetune(
     target: Path,
     workers: int = 2,
     draws: int = 1000,
+    teacher: "Encoder | None" = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
     """Train an encoder on the images of a manifest and write a run folder.
@@ -88,6 +90,7 @@ def finetune(
         target: the run folder to make.
         workers: decoding threads.
         draws: bootstrap draws over patients for the intervals.
+        teacher: an encoder whose image embeddings it learns from as well.
         progress: told how far it is.
 
     Raises:
@@ -99,7 +102,14 @@ def finetune(
     encoder.provenance.refuse_trained(manifest.name, ids[manifest.rows("test")].tolist())
     images = ImageStream(manifest, encoder.preprocess, workers)
     trainer = Trainer(manifest, encoder, config, images=images)
-    checkpoint = open_checkpoint(target, manifest, encoder, config)
+    checkpoint = open_checkpoint(target, manifest, encoder, config, teacher)
+    if teacher is not None:
+        file = checkpoint.folder / "teacher.npy"
+        trainer.learn_from(
+            teacher_embeddings(
+                teacher, manifest, trainer.train, file=file, workers=workers, progress=progress
+            )
+        )
     result = trainer.run(checkpoint, progress)
     rows, embedding = trainer.embed(np.concatenate([manifest.rows("val"), manifest.rows("test")]))
     logits = _logits(result, config, manifest.label_names, embedding)
@@ -119,6 +129,7 @@ def finetune(
             "labels": list(manifest.label_names),
             "dataset": manifest.name,
             "model": encoder.name,
+            "teacher": None if teacher is None else teacher.name,
             "spec": dict(encoder.image_description),
             "dim": int(embedding.shape[1]),
             "thresholds": {

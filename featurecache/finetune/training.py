@@ -17,8 +17,15 @@ from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.finetune.augmentation import augment
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.distillation import Distillation
 from featurecache.finetune.images import ImageStream
-from featurecache.finetune.objectives import BceObjective, ContrastiveObjective, Objective
+from featurecache.finetune.objectives import (
+    BceObjective,
+    ContrastiveObjective,
+    FurtherLoss,
+    Objective,
+    no_further_loss,
+)
 from featurecache.schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -93,30 +100,46 @@ class Trainer:
         self.device = encoder.device
         self.towers = encoder.trainable()
         moving = self.towers.train_only(config.train, seed=config.seed)
-        self.objective = self._objective(manifest)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.objective = self._objective(manifest)
         head = self.objective.head
         self.trainable = moving + (sum(p.numel() for p in head.parameters()) if head else 0)
         if self.trainable == 0:
             raise UsageError(f"--train {config.train} leaves nothing to train")
+        self.beside: dict[str, nn.Module] = {} if head is None else {"head": head}
+        self.further: FurtherLoss = no_further_loss
         self.steps = len(self.train) // config.batch_size
-        self.optimizer = self._optimizer()
-        total, warmup = self.steps * config.epochs, int(config.warmup * self.steps * config.epochs)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: warmup_cosine(step, warmup=warmup, total=total)
-        )
+        self._start()
         self.epoch, self.step, self.loss_sum, self.rate = 1, 0, 0.0, 0.0
         self.history: list[Epoch] = []
         self.best_loss, self.best_epoch = math.inf, 0
+
+    def learn_from(self, teacher: NDArray[np.float32]) -> None:
+        """Learn from a teacher's embeddings as well, (N, D) for each row of the manifest."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            distillation = Distillation(
+                teacher, dim=self._dimension(), weight=self.config.teacher_weight
+            )
+        self.beside["teacher"] = distillation.projection.to(self.device)
+        self.further = distillation.loss
+        self._start()
+
+    def _start(self) -> None:
+        self.optimizer = self._optimizer()
+        total = self.steps * self.config.epochs
+        warmup = int(self.config.warmup * total)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: warmup_cosine(step, warmup=warmup, total=total)
+        )
 
     def _objective(self, manifest: "Manifest") -> Objective:
         if self.config.objective == "contrastive":
             return ContrastiveObjective(
                 manifest, self.config, train=self.train, encoder=self.towers
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            dim = self._dimension()
-            objective = BceObjective(manifest, self.config, train=self.train, dim=dim)
+        objective = BceObjective(manifest, self.config, train=self.train, dim=self._dimension())
         assert objective.head is not None
         objective.head.to(self.device)
         return objective
@@ -134,10 +157,8 @@ class Trainer:
         groups: list[dict[str, Any]] = []
         if moving := [p for p in self.towers.module.parameters() if p.requires_grad]:
             groups.append({"params": moving, "lr": config.learning_rate})
-        if self.objective.head is not None:
-            groups.append(
-                {"params": list(self.objective.head.parameters()), "lr": config.head_learning_rate}
-            )
+        for module in self.beside.values():
+            groups.append({"params": list(module.parameters()), "lr": config.head_learning_rate})
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         return kind(groups, weight_decay=config.weight_decay)
 
@@ -240,6 +261,7 @@ class Trainer:
                 rows,
                 # Dropout depends on the step alone, so that a resumed run draws the same.
                 seed=(config.seed, self.epoch, self.step),
+                further=self.further,
             )
         moving = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(moving, config.clip_norm)
@@ -248,9 +270,8 @@ class Trainer:
         return loss.item()
 
     def _set_training(self, training: bool) -> None:
-        self.towers.module.train(training)
-        if self.objective.head is not None:
-            self.objective.head.train(training)
+        for module in (self.towers.module, *self.beside.values()):
+            module.train(training)
 
     def _autocast(self) -> torch.autocast:
         device = torch.device(self.device).type
@@ -260,18 +281,18 @@ class Trainer:
         return bool(self.history) and self.epoch - 1 - self.best_epoch >= self.config.patience
 
     def _weights(self) -> dict[str, Tensor]:
-        weights = {f"encoder.{k}": v for k, v in self.towers.module.state_dict().items()}
-        if self.objective.head is not None:
-            weights |= {f"head.{k}": v for k, v in self.objective.head.state_dict().items()}
-        return weights
+        parts = {"encoder": self.towers.module, **self.beside}
+        return {
+            f"{name}.{key}": value
+            for name, module in parts.items()
+            for key, value in module.state_dict().items()
+        }
 
     def _load_weights(self, weights: dict[str, Tensor]) -> None:
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-
-        self.towers.module.load_state_dict(part("encoder."))
-        if self.objective.head is not None:
-            self.objective.head.load_state_dict(part("head."))
+        for name, module in {"encoder": self.towers.module, **self.beside}.items():
+            prefix = f"{name}."
+            part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            module.load_state_dict(part)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -302,7 +323,11 @@ class Trainer:
 
 
 def open_checkpoint(
-    target: Path, manifest: "Manifest", encoder: "Encoder", config: FinetuneConfig
+    target: Path,
+    manifest: "Manifest",
+    encoder: "Encoder",
+    config: FinetuneConfig,
+    teacher: "Encoder | None" = None,
 ) -> Checkpoint:
     """The checkpoint beside a run to be, for these settings, images and encoder.
 
@@ -322,11 +347,17 @@ def open_checkpoint(
         "images": fingerprint(images),
         "model": encoder.name,
         "encoder": fingerprint(encoder.image_description),
+        "teacher_encoder": None if teacher is None else fingerprint(teacher.image_description),
     }
     return Checkpoint(target, settings)
 
 
 def _training_rows(manifest: "Manifest", config: FinetuneConfig) -> NDArray[np.intp]:
+    """The rows of a manifest that are trained on, ascending.
+
+    Raises:
+        UsageError: ``--train-size`` asks for more than there are.
+    """
     rows = manifest.rows("train")
     if config.train_size is None:
         return rows

@@ -1,0 +1,89 @@
+"""Distillation: beside its objective, an encoder learns to say what a larger one says.
+
+Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network" (arXiv 1503.02531), in
+the form for embeddings (Romero et al. 2015, "FitNets", arXiv 1412.6550): a linear layer on the
+student's embedding is fitted to the teacher's by least squares. The teacher sees each image once,
+as it is; the student sees it augmented.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featurecache.atomic import new_file
+from featurecache.finetune.images import ImageStream
+
+if TYPE_CHECKING:
+    from featurecache.datasets.manifest import Manifest
+    from featurecache.encoders.encoder import Encoder
+    from featurecache.finetune.training import Progress
+
+BATCH_SIZE = 32
+
+
+class Distillation:
+    """The teacher's embeddings of some rows of a manifest, and the layer that is fitted to them.
+
+    Attributes:
+        projection: (B, dim) embeddings of the student to (B, D) standardised ones of the teacher.
+    """
+
+    def __init__(self, targets: NDArray[np.float32], *, dim: int, weight: float) -> None:
+        """Standardise the targets.
+
+        Args:
+            targets: (N, D) for each row of the manifest; NaN for those that are not trained on.
+            dim: of the student's embedding.
+            weight: of the loss.
+        """
+        known = targets[np.isfinite(targets).all(axis=1)]
+        spread = known.std(axis=0)
+        standard = (targets - known.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        self._targets = torch.from_numpy(standard.astype(np.float32))
+        self._weight = weight
+        self.projection = nn.Linear(dim, targets.shape[1])
+
+    def loss(self, embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
+        """The mean square error, times the weight; 1 is what a constant would score."""
+        fitted = self.projection(nn.functional.normalize(embedding.float(), dim=1))
+        return self._weight * nn.functional.mse_loss(fitted, self._targets[rows].to(fitted))
+
+
+def teacher_embeddings(
+    teacher: "Encoder",
+    manifest: "Manifest",
+    rows: NDArray[np.intp],
+    *,
+    file: Path,
+    workers: int,
+    progress: "Progress | None" = None,
+) -> NDArray[np.float32]:
+    """The teacher's embeddings (N, D) of these rows of a manifest, NaN for the others.
+
+    They are kept in ``file``, and read from there if it is there.
+    """
+    if file.is_file():
+        stored: NDArray[np.float32] = np.load(file, allow_pickle=False)
+        return stored
+    embeddings: NDArray[np.float32] | None = None
+    done = 0
+    for usable, pixels in ImageStream(manifest, teacher.preprocess, workers).batches(
+        rows, BATCH_SIZE
+    ):
+        done += BATCH_SIZE
+        if len(usable) == 0:
+            continue
+        found = teacher.encode_images(pixels.numpy())
+        if embeddings is None:
+            embeddings = np.full((len(manifest), found.shape[1]), np.nan, dtype=np.float32)
+        embeddings[usable] = found
+        if progress is not None:
+            progress(min(done, len(rows)), len(rows), f"images through {teacher.name}")
+    assert embeddings is not None
+    with new_file(file) as temporary, temporary.open("wb") as stream:
+        np.save(stream, embeddings)
+    return embeddings

@@ -1,0 +1,98 @@
+"""Learning from a teacher's embeddings beside the objective."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from featurecache.encoders.loading import load_encoder
+from featurecache.errors import RunError
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.distillation import Distillation, teacher_embeddings
+from featurecache.finetune.run import finetune
+from featurecache.images import read_image
+
+CONTRASTIVE = FinetuneConfig(
+    "contrastive", learning_rate=5e-4, epochs=2, batch_size=16, head_learning_rate=1e-2
+)
+
+
+def test_the_loss_is_the_mean_square_error_on_standardised_targets():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(5.0, 3.0, (6, 4)).astype(np.float32)
+    targets[4] = np.nan
+    torch.manual_seed(0)
+    found = Distillation(targets, dim=3, weight=0.5)
+    embedding = torch.randn(2, 3)
+    known = np.delete(targets, 4, axis=0)
+    wanted = (targets[[1, 5]] - known.mean(axis=0)) / known.std(axis=0)
+    unit = embedding / embedding.norm(dim=1, keepdim=True)
+    fitted = unit @ found.projection.weight.T + found.projection.bias
+    expected = 0.5 * ((fitted.detach().numpy() - wanted) ** 2).mean()
+    assert found.loss(embedding, np.array([1, 5])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_value_that_never_changes_is_no_division_by_zero():
+    found = Distillation(np.ones((3, 2), dtype=np.float32), dim=2, weight=1.0)
+    assert torch.isfinite(found.loss(torch.ones(3, 2), np.arange(3)))
+
+
+def test_the_teacher_sees_each_image_once_and_what_it_said_is_kept(films, vision, tmp_path):
+    rows = films.rows("train")[:5]
+    file = tmp_path / "teacher.npy"
+    found = teacher_embeddings(vision, films, rows, file=file, workers=1)
+    pixels = [vision.preprocess(read_image(films.root / films.images["path"][r])) for r in rows]
+    assert np.allclose(found[rows], vision.encode_images(np.stack(pixels)), atol=1e-5)
+    assert np.isnan(np.delete(found, rows, axis=0)).all()
+    assert np.array_equal(
+        teacher_embeddings(None, films, rows, file=file, workers=1), found, equal_nan=True
+    )
+
+
+def test_an_encoder_comes_to_say_what_its_teacher_says(films, clip, vision, tmp_path):
+    def fit(weight, target):
+        """How well a linear layer on the student's embedding fits the teacher's, on test."""
+        config = dataclasses.replace(CONTRASTIVE, epochs=12, patience=12, teacher_weight=weight)
+        finetune(films, clip, config, target=target, teacher=vision, draws=0)
+        encoder = load_encoder(str(target), device="cpu")
+
+        def embed(model):
+            images = [
+                model.preprocess(read_image(films.root / path)) for path in films.images["path"]
+            ]
+            return model.encode_images(np.stack(images)).astype(np.float64)
+
+        student, teacher = embed(encoder), embed(vision)
+        student /= np.linalg.norm(student, axis=1, keepdims=True)
+        train, test = films.rows("train"), films.rows("test")
+        design = np.column_stack([student, np.ones(len(student))])
+        fitted = design @ np.linalg.lstsq(design[train], teacher[train], rcond=1e-2)[0]
+        error = ((fitted - teacher)[test] ** 2).sum()
+        return 1 - error / ((teacher[test] - teacher[train].mean(axis=0)) ** 2).sum()
+
+    assert fit(10.0, tmp_path / "much") > fit(1e-6, tmp_path / "little")
+
+
+def test_a_killed_one_goes_on_and_another_teacher_is_refused(
+    films, clip, vision, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("featurecache.finetune.training.SAVE_SECONDS", 0.0)
+    whole = tmp_path / "whole"
+    finetune(films, clip, CONTRASTIVE, target=whole, teacher=vision, draws=0)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(done, total, detail):
+        if detail == "epoch 2":
+            raise KilledError
+
+    killed = tmp_path / "killed"
+    with pytest.raises(KilledError):
+        finetune(films, clip, CONTRASTIVE, target=killed, teacher=vision, draws=0, progress=kill)
+    with pytest.raises(RunError, match="teacher_encoder"):
+        finetune(films, clip, CONTRASTIVE, target=killed, draws=0)
+    finetune(films, clip, CONTRASTIVE, target=killed, teacher=vision, draws=0)
+    for name in ("encoder/model.safetensors", "history.csv", "predictions.csv"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
