@@ -1,7 +1,7 @@
 """The data sets that can be asked for by name."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -13,6 +13,9 @@ from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from featurecache.datasets.manifest import Manifest
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,8 @@ class DatasetSpec:
         options: Names of the options that its loader takes.
         loader: The loader, as "module:function", so that listing data sets imports none.
         reads_file: Whether its root may be a file rather than a folder.
+        root_maker: What finds or makes its root, as "module:function", for a data set that needs
+            none to be given; "" for one that has to be there.
     """
 
     name: str
@@ -34,12 +39,34 @@ class DatasetSpec:
     options: tuple[str, ...]
     loader: str
     reads_file: bool = False
+    root_maker: str = ""
 
     def load(self, root: Path, options: Mapping[str, Any]) -> "Manifest":
         """Call the loader."""
-        module, _, function = self.loader.partition(":")
-        loader = cast("Callable[..., Manifest]", getattr(import_module(module), function))
-        return loader(root, **options)
+        return cast("Manifest", _function(self.loader)(root, **options))
+
+    def make_root(
+        self, root: Path | None, options: Mapping[str, Any], progress: Progress | None
+    ) -> Path:
+        """Call the root maker."""
+        return cast("Path", _function(self.root_maker)(root, options, progress))
+
+    def check(self, options: Iterable[str]) -> None:
+        """Refuse options that the loader does not take.
+
+        Raises:
+            UsageError: there is one.
+        """
+        for option in options:
+            if option not in self.options:
+                near = get_close_matches(option, self.options, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(self.options)}"
+                raise UsageError(f"the data set {self.name} takes no option {option!r}: {hint}")
+
+
+def _function(path: str) -> Callable[..., Any]:
+    module, _, function = path.partition(":")
+    return cast("Callable[..., Any]", getattr(import_module(module), function))
 
 
 _SPECS = (
@@ -82,6 +109,14 @@ _SPECS = (
         options=("seed",),
         loader="featurecache.datasets.folder:load_folder",
     ),
+    DatasetSpec(
+        name="phantom",
+        description="synthetic films with the 14 findings of nih, drawn on first use: no download",
+        terms="Apache-2.0, generated",
+        options=("images", "split", "seed"),
+        loader="featurecache.datasets.phantom.folder:load_phantom",
+        root_maker="featurecache.datasets.phantom.folder:phantom_root",
+    ),
 )
 
 DATASETS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
@@ -101,27 +136,32 @@ def load_dataset(name: str, root: Path, /, **options: Any) -> "Manifest":
         DatasetError: the data set is missing, malformed or contradicts itself.
     """
     spec = _spec(name)
-    for option in options:
-        if option not in spec.options:
-            near = get_close_matches(option, spec.options, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(spec.options)}"
-            raise UsageError(f"the data set {name} takes no option {option!r}: {hint}")
+    spec.check(options)
     return spec.load(root, options)
 
 
-def find_root(name: str, root: Path | None) -> Path:
-    """Where a data set lies.
+def find_root(
+    name: str, root: Path | None, /, *, progress: Progress | None = None, **options: Any
+) -> Path:
+    """Where a data set lies; one that is drawn rather than downloaded is drawn here.
 
     Args:
         name: A key of ``DATASETS``.
         root: The folder of the data set, or one that holds it under its name; for "table" perhaps
-            the CSV file. None looks in the folder that ``FEATURECACHE_DATA`` names.
+            the CSV file. None looks in the folder that ``FEATURECACHE_DATA`` names, or, for a data
+            set that is drawn, in the user's cache.
+        progress: Called with the number of films drawn, and of all, while a data set is drawn.
+        **options: Those that ``load_dataset`` will be given: they decide what is drawn.
 
     Raises:
         UnknownNameError: there is no such data set.
+        UsageError: the data set does not take an option, or not that value of it.
         DatasetError: nothing is there, or a file where a folder is needed.
     """
     spec = _spec(name)
+    if spec.root_maker:
+        spec.check(options)
+        return spec.make_root(root, options, progress)
     if root is None:
         data = os.environ.get("FEATURECACHE_DATA")
         if not data:

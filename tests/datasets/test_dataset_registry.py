@@ -28,7 +28,7 @@ def test_the_options_of_a_data_set_are_those_of_its_loader(spec: DatasetSpec) ->
 
 def test_names_are_the_keys() -> None:
     assert {name: spec.name for name, spec in DATASETS.items()} == {n: n for n in DATASETS}
-    assert set(DATASETS) == {"nih", "kermany", "table", "folder"}
+    assert set(DATASETS) == {"nih", "kermany", "table", "folder", "phantom"}
 
 
 def test_listing_the_data_sets_loads_nothing_heavy() -> None:

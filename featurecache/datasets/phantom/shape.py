@@ -1,0 +1,46 @@
+"""Findings that change the build, and the one that puts the stomach where it should not be."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from featurecache.datasets.phantom.anatomy import Anatomy
+from featurecache.datasets.phantom.chest import Chest
+from featurecache.datasets.phantom.shapes import ball, bump, radius, smooth
+
+
+def cardiomegaly(anatomy: Anatomy, severity: float) -> Anatomy:
+    """The heart takes more than half of the chest's width."""
+    return replace(
+        anatomy,
+        heart=anatomy.heart + 0.07 + 0.13 * severity,
+        heart_tilt=anatomy.heart_tilt - 0.15 * severity,
+    )
+
+
+def emphysema(anatomy: Anatomy, severity: float) -> Anatomy:
+    """Too much air: dark lungs, thin vessels, a low flat diaphragm, a narrow heart."""
+    return replace(
+        anatomy,
+        air=anatomy.air + 0.05 + 0.08 * severity,
+        markings=anatomy.markings * (0.85 - 0.35 * severity),
+        dome=anatomy.dome + 0.03 + 0.06 * severity,
+        dome_depth=anatomy.dome_depth * (0.7 - 0.5 * severity),
+        heart=anatomy.heart * (0.92 - 0.14 * severity),
+        half_width=anatomy.half_width * (1 + 0.06 * severity),
+        heart_tilt=anatomy.heart_tilt + 0.2 * severity,
+    )
+
+
+def hernia(chest: Chest, severity: float, rng: np.random.Generator) -> None:
+    """Part of the stomach behind the heart: a round shadow with gas above a level of fluid."""
+    anatomy, plane = chest.outline.anatomy, chest.plane
+    size = 0.060 + 0.045 * severity
+    centre = (rng.uniform(0.0, 0.06), anatomy.dome - 0.35 * size - rng.uniform(0.01, 0.04))
+    disc = radius(plane, centre, (1.15 * size, size))
+    chest.fill(0.9 * np.sqrt(ball(disc)))
+    chest.trunk = chest.trunk + 0.25 * ball(disc)
+    level = centre[1] + rng.uniform(-0.1, 0.25) * size
+    inside = radius(plane, centre, (0.98 * size, 0.84 * size))
+    chest.gas = chest.gas + (0.38 + 0.2 * severity) * ball(inside) * smooth(level - plane.y, 0.008)
+    chest.trunk = chest.trunk + 0.10 * bump(disc - 0.97, 0.05)

@@ -1,0 +1,60 @@
+"""Can the findings of the phantom be seen? A linear probe on a frozen encoder's embeddings.
+
+    featurecache extract --model dinov2-minilm --dataset phantom
+    python pipelines/phantom_probe.py cache/phantom/dinov2-minilm.h5
+
+Per label a LogisticRegression on unit-length standardised embeddings is scored by AUROC on
+patients that it has not seen, in five folds, so that every film counts; C is chosen inside each
+training fold, by patient as well.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+
+from featurecache.scoring.metrics import auroc
+from featurecache.store.reader import Cache, read_cache
+
+STRENGTHS = np.logspace(-4, 0, 5)
+FOLDS = 5
+
+
+def probe(cache: Cache) -> NDArray[np.float64]:
+    """(C,) AUROC of every label, averaged over the folds."""
+    x = cache.embedding.astype(np.float64)
+    folds = list(GroupKFold(FOLDS).split(x, groups=cache.images.patient))
+    scores = np.full((len(cache.labels.names), FOLDS), np.nan)
+    for column, truth in enumerate(cache.labels.values.T):
+        for fold, (train, test) in enumerate(folds):
+            inner = GroupKFold(3).split(x[train], groups=cache.images.patient[train])
+            model = make_pipeline(Normalizer(), StandardScaler(), LogisticRegression(max_iter=5000))
+            search = GridSearchCV(
+                model,
+                {"logisticregression__C": STRENGTHS},
+                scoring="roc_auc",
+                cv=list(inner),
+            ).fit(x[train], truth[train])
+            scores[column, fold] = auroc(truth[test], search.predict_proba(x[test])[:, 1])
+    mean: NDArray[np.float64] = np.nanmean(scores, axis=1)
+    return mean
+
+
+def main() -> None:
+    """Probe a cache, and print a line per label."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cache", type=Path)
+    cache = read_cache(parser.parse_args().cache)
+    scores = probe(cache)
+    for name, column, score in zip(cache.labels.names, cache.labels.values.T, scores, strict=True):
+        print(f"{name:20s} {np.sum(column == 1):5d} positive   AUROC {score:.3f}")
+    print(f"{'macro':20s} {len(cache.images.id):5d} films      AUROC {np.nanmean(scores):.3f}")
+
+
+if __name__ == "__main__":
+    main()
