@@ -4,7 +4,7 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 BIN = $(VENV)/bin
 
-.PHONY: install test check test-oldest format clean
+.PHONY: demo install test check test-oldest format clean
 
 install: $(VENV)/installed
 
@@ -13,6 +13,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# The whole job once, on synthetic films, with the model that ships with the package.
+demo: install
+	$(BIN)/featurecache demo
 
 # All tests. Real films and real weights are used where FEATURECACHE_DATA and
 # FEATURECACHE_MODELS name folders that hold them.

@@ -8,6 +8,7 @@ import typer
 from featurecache import __version__
 from featurecache.cli import (
     caches,
+    demo,
     evaluate,
     extract,
     finetune,
@@ -55,6 +56,7 @@ def featurecache(
 
 
 for _name, _command in (
+    ("demo", demo.demo),
     ("extract", extract.extract),
     ("train-head", train_head.train_head),
     ("finetune", finetune.finetune),

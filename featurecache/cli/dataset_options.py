@@ -21,6 +21,8 @@ def _option(help_text: str) -> Any:
     return typer.Option(help=help_text, rich_help_panel=_PANEL)
 
 
+DEFAULT_DATASET = "phantom"
+
 Dataset = Annotated[str, typer.Option(help="Data set. See 'featurecache datasets'.")]
 DataRoot = Annotated[
     Path | None,

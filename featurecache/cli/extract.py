@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.dataset_options import (
+    DEFAULT_DATASET,
     DataRoot,
     Dataset,
     IdColumn,
@@ -22,7 +23,7 @@ from featurecache.cli.dataset_options import (
     ViewColumn,
     read_manifest,
 )
-from featurecache.cli.options import CacheFolder, Device
+from featurecache.cli.options import DEFAULT_MODEL, CacheFolder, Device
 from featurecache.cli.output import Json, number, print_json, print_table, progress_bar, say
 from featurecache.errors import UsageError
 
@@ -31,9 +32,12 @@ FAILURES_SHOWN = 10
 
 def extract(
     model: Annotated[
-        list[str], typer.Option(help="Encoder; give it again for more. See 'featurecache models'.")
-    ],
-    dataset: Dataset,
+        list[str] | None,
+        typer.Option(
+            help="Encoder, tiny without it; give it again for more. See 'featurecache models'."
+        ),
+    ] = None,
+    dataset: Dataset = DEFAULT_DATASET,
     data_root: DataRoot = None,
     weights: Annotated[
         Path | None,
@@ -73,12 +77,13 @@ def extract(
     Killed at any moment, the same command goes on where it was. What is stored is not encoded
     again: new prompts, labels or splits cost seconds.
 
-    Example: featurecache extract --model dinov2-minilm --dataset kermany --data-root ~/kermany
+    Example: featurecache extract --model xraysiglip --dataset nih --data-root ~/data/nih
     """
     from featurecache.encoders.loading import load_encoder
     from featurecache.extraction.extract import extract as run
     from featurecache.prompts import load_prompts
 
+    model = model or [DEFAULT_MODEL]
     if weights is not None and len(model) > 1:
         raise UsageError("--weights names one checkpoint: give it with a single --model")
     prompt_set = load_prompts(prompts or "signs")

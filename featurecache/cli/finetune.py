@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from featurecache.cli.dataset_options import (
+    DEFAULT_DATASET,
     DataRoot,
     Dataset,
     IdColumn,
@@ -22,7 +23,7 @@ from featurecache.cli.dataset_options import (
     ViewColumn,
     read_manifest,
 )
-from featurecache.cli.options import Device, Draws
+from featurecache.cli.options import DEFAULT_MODEL, Device, Draws
 from featurecache.cli.output import Json, print_json, print_metrics, progress_bar, say
 
 _TRAINING = "Training (a recipe's or a default where not given)"
@@ -33,8 +34,10 @@ def _setting(help_text: str) -> Any:
 
 
 def finetune(
-    model: Annotated[str, typer.Option(help="Encoder to start from. See 'featurecache models'.")],
-    dataset: Dataset,
+    model: Annotated[
+        str, typer.Option(help="Encoder to start from. See 'featurecache models'.")
+    ] = DEFAULT_MODEL,
+    dataset: Dataset = DEFAULT_DATASET,
     objective: Annotated[
         str | None, typer.Option(help="bce (a head on the labels) or contrastive (captions).")
     ] = None,

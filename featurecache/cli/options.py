@@ -7,6 +7,8 @@ import typer
 
 from featurecache.errors import CacheError
 
+DEFAULT_MODEL = "tiny"
+
 CacheFolder = Annotated[
     Path,
     typer.Option("--cache", envvar="FEATURECACHE_CACHE", help="Folder of caches.", metavar="DIR"),

@@ -36,7 +36,7 @@ class Distillation:
         """Standardise the targets.
 
         Args:
-            targets: (N, D) for each row of the manifest; NaN for those that are not trained on.
+            targets: (N, D) for each row of the manifest; NaN for those without a target.
             dim: of the student's embedding.
             weight: of the loss.
         """
@@ -48,9 +48,15 @@ class Distillation:
         self.projection = nn.Linear(dim, targets.shape[1])
 
     def loss(self, embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
-        """The mean square error, times the weight; 1 is what a constant would score."""
-        fitted = self.projection(nn.functional.normalize(embedding.float(), dim=1))
-        return self._weight * nn.functional.mse_loss(fitted, self._targets[rows].to(fitted))
+        """The mean square error over the rows with a target, times the weight.
+
+        A constant would score 1; where no row has a target it is 0.
+        """
+        targets = self._targets[rows].to(embedding.device)
+        known = torch.isfinite(targets).all(dim=1)
+        fitted = self.projection(nn.functional.normalize(embedding[known].float(), dim=1))
+        error = nn.functional.mse_loss(fitted, targets[known], reduction="sum")
+        return self._weight * error / max(1, known.sum().item() * targets.shape[1])
 
 
 def teacher_embeddings(

@@ -75,6 +75,7 @@ def finetune(
     workers: int = 2,
     draws: int = 1000,
     teacher: "Encoder | None" = None,
+    teacher_rows: NDArray[np.intp] | None = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
     """Train an encoder on the images of a manifest and write a run folder.
@@ -91,6 +92,7 @@ def finetune(
         workers: decoding threads.
         draws: bootstrap draws over patients for the intervals.
         teacher: an encoder whose image embeddings it learns from as well.
+        teacher_rows: the training rows of the manifest that the teacher sees; None for all.
         progress: told how far it is.
 
     Raises:
@@ -107,7 +109,12 @@ def finetune(
         file = checkpoint.folder / "teacher.npy"
         trainer.learn_from(
             teacher_embeddings(
-                teacher, manifest, trainer.train, file=file, workers=workers, progress=progress
+                teacher,
+                manifest,
+                trainer.train if teacher_rows is None else teacher_rows,
+                file=file,
+                workers=workers,
+                progress=progress,
             )
         )
     result = trainer.run(checkpoint, progress)

@@ -13,6 +13,8 @@ COMMANDS = (
     ["finetune"],
     ["zero-shot"],
     ["predict"],
+    ["evaluate"],
+    ["demo"],
     ["models"],
     ["datasets"],
     ["heads"],

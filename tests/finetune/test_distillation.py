@@ -31,6 +31,10 @@ def test_the_loss_is_the_mean_square_error_on_standardised_targets():
     fitted = unit @ found.projection.weight.T + found.projection.bias
     expected = 0.5 * ((fitted.detach().numpy() - wanted) ** 2).mean()
     assert found.loss(embedding, np.array([1, 5])).item() == pytest.approx(expected, rel=1e-5)
+    # A row without a target takes no part.
+    wider = torch.cat([embedding, torch.randn(1, 3)])
+    assert found.loss(wider, np.array([1, 5, 4])).item() == pytest.approx(expected, rel=1e-5)
+    assert found.loss(wider[:1], np.array([4])).item() == 0
 
 
 def test_a_value_that_never_changes_is_no_division_by_zero():

@@ -1,0 +1,249 @@
+"""Train ``tiny``, the small encoder that ships with the package, from nothing but data.
+
+    python pipelines/train_tiny.py WORK --data DATA
+
+WORK is a folder to work in, DATA one that holds ``kermany/`` and ``nih/``; a killed training goes
+on with the same command. What it learns from: synthetic films of a seed of their own, the training
+films of Kermany, and the NIH films whose patients are neither in the official test list nor in the
+test part of the split by patient. Fresh weights, contrasted with the captions of their labels, and
+fitted, on real films, to the embeddings
+of DINOv2-small. The result replaces ``featurecache/encoders/tiny/``.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from featurecache.datasets.kermany import load_kermany
+from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.nih import LABELS, TEST_LIST, load_nih
+from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
+from featurecache.encoders.loading import load_encoder
+from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.fresh import fresh_encoder
+from featurecache.finetune.run import finetune
+from featurecache.prompts import PROMPT_SETS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PACKAGED = Path(__file__).parents[1] / "featurecache" / "encoders" / "tiny"
+
+PIXELS, PATCH = 128, 16
+TOKENS, VOCABULARY = 32, 640
+DIM = 128
+VISION = {
+    "hidden_size": 160,
+    "intermediate_size": 640,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 5,
+}
+TEXT = {
+    "hidden_size": 96,
+    "intermediate_size": 384,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+PHANTOM_SEED, PHANTOM_IMAGES = 1, 3000
+"""Not the seed that ``--dataset phantom`` has by default: tiny has seen none of those films."""
+
+SETTINGS = FinetuneConfig(
+    objective="contrastive",
+    init="fresh",
+    prompts="signs",
+    teacher_weight=1.0,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    epochs=30,
+    batch_size=64,
+    chunk_size=64,
+    patience=30,
+    precision="bf16",
+    seed=0,
+)
+
+
+def main() -> None:
+    """Train it, and put it into the package."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    arguments = parser.parse_args()
+    work, data = arguments.work.resolve(), arguments.data.resolve()
+    architecture = work / "tiny"
+    if not architecture.is_dir():
+        write_architecture(architecture)
+    phantom = work / "phantom"
+    if not phantom.is_dir():
+        generate_phantom(phantom, images=PHANTOM_IMAGES, seed=PHANTOM_SEED)
+    manifest, provenance = training_films(phantom, data)
+    run = work / "run"
+    if not run.is_dir():
+        encoder = fresh_encoder(
+            str(architecture),
+            folder=work / "run.parts" / "start",
+            seed=SETTINGS.seed,
+            device="auto",
+            precision=SETTINGS.precision,
+        )
+        finetune(
+            manifest,
+            encoder,
+            SETTINGS,
+            target=run,
+            teacher=load_encoder("dinov2-small"),
+            # Of the real films alone: a drawing has nothing in it that its labels do not say.
+            teacher_rows=np.flatnonzero(
+                ~manifest.images["id"].str.startswith("phantom/").to_numpy()
+                & (manifest.images["split"] == "train").to_numpy()
+            ),
+            progress=lambda done, total, detail: print(
+                f"\r{done}/{total} {detail:40s}", end="", flush=True
+            ),
+        )
+    package(run / "encoder", provenance)
+    print(f"\ntiny is in {PACKAGED}; measure it with pipelines/measure_tiny.py")
+
+
+def training_films(phantom: Path, data: Path) -> tuple[Manifest, Provenance]:
+    """The training and validation films of the three data sets as one, and which they are.
+
+    Of a film that Kermany calls normal every finding is known to be absent; of one with pneumonia
+    only that it is there.
+    """
+    kermany = load_kermany(data / "kermany")
+    nih = load_nih(data / "nih", split="patient")
+    official_test = set((data / "nih" / TEST_LIST).read_text(encoding="utf-8").split())
+    drawn = load_phantom(phantom)
+    pneumonia = LABELS.index("Pneumonia")
+    normal = kermany.labels == 0
+    widened = np.where(normal, 0, np.full((len(kermany), len(LABELS)), -1, dtype=np.int8))
+    widened[:, pneumonia] = kermany.labels[:, 0]
+    parts = [
+        _part(kermany, widened, np.ones(len(kermany), dtype=bool)),
+        _part(nih, nih.labels, ~nih.images["id"].isin(official_test).to_numpy()),
+        _part(drawn, drawn.labels, np.ones(len(drawn), dtype=bool)),
+    ]
+    images = pd.concat([table for table, _ in parts], ignore_index=True)
+    root = Path(os.path.commonpath([phantom, data]))
+    # Synthetic films may all be learned from: none of this seed is measured on.
+    images["path"] = [str(Path(path).relative_to(root)) for path in images["path"]]
+    provenance = Provenance()
+    for source, (table, _) in zip((kermany, nih), parts, strict=False):
+        ids = [identifier.partition("/")[2] for identifier in table["id"]]
+        provenance = provenance.with_training(source.name, ids)
+    labels = np.concatenate([values for _, values in parts])
+    return (
+        Manifest(name="tiny-training", root=root, images=images, labels=labels, label_names=LABELS),
+        provenance,
+    )
+
+
+def _part(
+    manifest: Manifest, labels: "np.typing.NDArray[np.int8]", allowed: "np.typing.NDArray[np.bool_]"
+) -> tuple[pd.DataFrame, "np.typing.NDArray[np.int8]"]:
+    """The rows of a data set that may be learned from, under ids and patients of their own."""
+    chosen = allowed & (manifest.images["split"] != "test").to_numpy()
+    table = manifest.images[chosen].copy()
+    for column in ("id", "patient"):
+        table[column] = f"{manifest.name}/" + table[column]
+    table["path"] = [str(manifest.root / path) for path in table["path"]]
+    return table, labels[chosen]
+
+
+def package(encoder: Path, provenance: Provenance) -> None:
+    """Write the encoder into the package, its weights in float16."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    PACKAGED.mkdir(exist_ok=True)
+    for path in encoder.iterdir():
+        if path.suffix == ".json":
+            shutil.copyfile(path, PACKAGED / path.name)
+    weights = load_file(encoder / "model.safetensors")
+    half = {name: value.to(torch.float16) for name, value in weights.items()}
+    save_file(half, PACKAGED / "model.safetensors", metadata={"format": "pt"})
+    document = json.dumps(provenance.to_json())
+    (PACKAGED / PROVENANCE_FILE).write_text(document + "\n", encoding="utf-8")
+
+
+def write_architecture(folder: Path) -> None:
+    """Write the configuration, image processor and tokenizer of a CLIP of 2.9 million weights."""
+    from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+
+    folder.mkdir(parents=True)
+    tokenizer = train_tokenizer()
+    tokenizer.save_pretrained(folder)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **TEXT,
+    )
+    vision = CLIPVisionConfig(image_size=PIXELS, patch_size=PATCH, **VISION)
+    CLIPConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=DIM
+    ).save_pretrained(folder)
+    processor: dict[str, Any] = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        # The whole film: a centre crop would cut the costophrenic angles of wide ones.
+        "size": {"height": PIXELS, "width": PIXELS},
+        "resample": 3,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.25] * 3,
+    }
+    text_of = json.dumps(processor, indent=2)
+    (folder / "preprocessor_config.json").write_text(text_of + "\n", encoding="utf-8")
+
+
+def train_tokenizer() -> "PreTrainedTokenizerFast":
+    """A byte-level BPE tokenizer learned from the prompts; it can spell any other word."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from tokenizers.trainers import BpeTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    corpus = [
+        text
+        for prompts in PROMPT_SETS.values()
+        for texts in (*prompts.positive_prompts(LABELS), *prompts.negative_prompts_of(LABELS))
+        for text in texts
+    ]
+    tokenizer.train_from_iterator(
+        [*corpus, "no abnormality", "normal lungs", "and"],
+        BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=["<start>", "<end>", "<pad>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>",
+        special_tokens=[(t, tokenizer.token_to_id(t)) for t in ("<start>", "<end>")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<start>", eos_token="<end>", pad_token="<pad>"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The model that ships with the package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+import featurecache.encoders.loading as loading
+from featurecache.datasets.kermany import load_kermany
+from featurecache.datasets.nih import TEST_LIST, load_nih
+from featurecache.encoders.loading import load_encoder
+from featurecache.encoders.spec import SPECS
+
+FOLDER = Path(loading.__file__).parent / "tiny"
+TEXTS = ["signs of pleural effusion", "no signs of pleural effusion", "Zebra!"]
+
+
+def test_it_loads_without_hub_models_or_data():
+    code = (
+        "from featurecache.encoders.loading import load_encoder\n"
+        "e = load_encoder('tiny')\n"
+        "print(e.encode_texts(['signs of mass']).shape, e.aligned, e.bias, 1 < e.scale < 101)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"HF_HUB_OFFLINE": "1", "PATH": "", "HOME": "/nonexistent"},
+    )
+    assert done.stdout.strip() == "(1, 128) True None True"
+
+
+def test_it_is_what_the_registry_says_and_no_larger_than_promised():
+    spec = SPECS["tiny"]
+    encoder = load_encoder("tiny", device="cpu")
+    pixels = np.zeros((2, 3, spec.pixels, spec.pixels), dtype=np.float32)
+    assert encoder.encode_images(pixels).shape == (2, spec.dim)
+    assert (FOLDER / "model.safetensors").stat().st_size <= 6_000_000
+
+
+def test_it_embeds_as_plain_transformers_does():
+    encoder = load_encoder("tiny", device="cpu")
+    network = AutoModel.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 128, 128)).astype(np.float32)
+    with torch.inference_mode():
+        images = network.get_image_features(pixel_values=torch.tensor(pixels))
+        texts = torch.cat(
+            [
+                _features(network.get_text_features(**tokenizer(text, return_tensors="pt")))
+                for text in TEXTS
+            ]
+        )
+    assert np.allclose(encoder.encode_images(pixels), _features(images).numpy(), atol=1e-5)
+    assert np.allclose(encoder.encode_texts(TEXTS), texts.numpy(), atol=1e-5)
+
+
+def _features(output):
+    return getattr(output, "pooler_output", output)
+
+
+def test_words_it_was_not_taught_can_be_told_apart():
+    embedding = load_encoder("tiny", device="cpu").encode_texts([*TEXTS, "Yak?"])
+    assert np.isfinite(embedding).all()
+    assert not np.allclose(embedding[2], embedding[3])
+
+
+def test_it_has_learned_from_no_test_film(shared_data):
+    trained = load_encoder("tiny", device="cpu").provenance.trained_on
+    assert set(trained) == {"kermany", "nih"}
+    kermany = load_kermany(shared_data / "kermany")
+    nih = load_nih(shared_data / "nih", split="patient")
+    for manifest in (kermany, nih):
+        patients = manifest.images.set_index("id")["patient"]
+        test = set(patients[(manifest.images["split"] == "test").to_numpy()])
+        assert trained[manifest.name] <= set(patients.index)
+        assert not set(patients[list(trained[manifest.name])]) & test
+    official = set((shared_data / "nih" / TEST_LIST).read_text().split())
+    assert not trained["nih"] & official
+    assert len(trained["kermany"]) > 2500
