@@ -15,7 +15,7 @@ from featurecache.atomic import new_folder
 from featurecache.datasets.findings import NO_FINDING
 from featurecache.datasets.manifest import Manifest
 from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, load_nih
-from featurecache.datasets.phantom.cohort import Film, cohort, test_patients
+from featurecache.datasets.phantom.cohort import Film, cohort, held_out
 from featurecache.datasets.phantom.film import draw_film
 from featurecache.datasets.phantom.shapes import CM
 from featurecache.datasets.registry import Progress
@@ -184,7 +184,7 @@ def _write(folder: Path, recipe: Recipe, progress: Progress | None) -> None:
     with (folder / "Data_Entry_2017_v2020.csv").open("w", newline="", encoding="utf-8") as file:
         file.write(f"{_HEADER}\n")
         csv.writer(file, lineterminator="\n").writerows(_row(film, recipe.size) for film in films)
-    test = test_patients(films, seed=recipe.seed)
+    test = held_out(films, seed=recipe.seed)
     for name, part in (
         (TEST_LIST, [film.name for film in films if film.number in test]),
         (TRAIN_LIST, [film.name for film in films if film.number not in test]),
