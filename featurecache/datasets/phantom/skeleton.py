@@ -55,9 +55,9 @@ def shoulders(outline: Outline) -> Field:
     waist = outline.waist
     # Collar bones: a flat S from the breastbone up to the shoulder.
     along = np.clip((x - 0.035) / (waist - 0.02), 0, 1)
-    rise = anatomy.apex + 0.055 - 0.09 * along + 0.05 * along * (1 - along) * (1 - 2 * along)
+    rise = anatomy.apex + 0.055 - 0.085 * along + 0.16 * along * (1 - along) * (0.5 - along)
     ends = smooth(x - 0.035, 0.015) * smooth(waist + 0.02 - x, 0.02)
-    collar = 0.22 * ends * np.sqrt(ball((y - rise) / 0.0125))
+    collar = 0.26 * ends * np.sqrt(ball((y - rise) / 0.0130))
     # Shoulder blades: only the inner border and the crest under the joint stand out.
     border = x - waist + 0.01 + 0.075 * anatomy.scapulae - 0.30 * (0.24 - y)
     reach = smooth(y - 0.15, 0.06) * smooth(0.38 - y, 0.08)
