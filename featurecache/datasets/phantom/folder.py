@@ -50,7 +50,7 @@ class Recipe:
     """What decides every pixel and label of a phantom.
 
     Raises:
-        UsageError: the number of films is out of bounds.
+        UsageError: the number of films is out of bounds, or the seed is below 0.
     """
 
     images: int = IMAGES
@@ -64,6 +64,8 @@ class Recipe:
                 f"--images {self.images} is not from {FEWEST} to {MOST}: the data set phantom "
                 "can be drawn with as many films as that"
             )
+        if self.seed < 0:
+            raise UsageError(f"--split-seed {self.seed} is below 0: give 0 or more")
 
     @property
     def folder_name(self) -> str:

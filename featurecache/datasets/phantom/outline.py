@@ -14,6 +14,11 @@ RIGHT, LEFT = -1, 1
 """The patient's sides, as the sign of ``x``: the patient's right is on the left of the film."""
 
 
+def bullet(down: Field | float) -> Field:
+    """Width of a rib cage, 0 to 1, by how far down it: 0 at its top, 1 where it is widest."""
+    return np.sqrt(down * (1.55 - 0.55 * down))
+
+
 @dataclass(frozen=True, eq=False)
 class Outline:
     """Where everything lies; each field (H, W).
@@ -34,8 +39,7 @@ class Outline:
     def of(cls, anatomy: Anatomy, plane: Plane) -> "Outline":
         """Lay an anatomy out on a film."""
         down = np.clip((plane.y - anatomy.apex) / 0.58, 1e-3, 1)
-        # A parabola's root is the sine's near twin here, and much cheaper.
-        cage = anatomy.half_width * np.sqrt(down * (1.55 - 0.55 * down))
+        cage = anatomy.half_width * bullet(down)
         return cls(anatomy=anatomy, plane=plane, beside=np.abs(plane.x), cage=cage)
 
     @property

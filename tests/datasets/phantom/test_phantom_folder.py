@@ -130,6 +130,11 @@ def test_a_number_of_films_that_makes_no_data_set_is_refused(tmp_path: Path, ima
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_seed_below_0_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--split-seed -1 is below 0"):
+        find_root("phantom", tmp_path / "new", seed=-1)
+
+
 def test_without_a_folder_films_are_drawn_once_into_the_users_cache(
     user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
