@@ -3,10 +3,9 @@
 import numpy as np
 
 from featurecache.datasets.phantom.chest import Chest
-from featurecache.datasets.phantom.outline import LEFT, RIGHT
+from featurecache.datasets.phantom.outline import LEFT, RIGHT, bullet
 from featurecache.datasets.phantom.shapes import (
     CM,
-    Field,
     ball,
     bump,
     clouds,
@@ -104,7 +103,9 @@ def fibrosis(chest: Chest, severity: float, rng: np.random.Generator) -> None:
     py = y[:, np.newaxis] + reach * np.sin(angle)[:, np.newaxis] * steps
     net = threads(plane, px.ravel(), py.ravel(), np.ones(px.size), 0.0022)
     chest.fill((0.22 + 0.24 * severity) * np.clip(net, 0, 1.6))
-    chest.fill((0.10 + 0.12 * severity) * smooth(y_share(chest), 0.5))
+    # What is too fine to see one by one is a haze over the lower third.
+    down = (plane.y - outline.anatomy.apex) / (outline.anatomy.dome - outline.anatomy.apex)
+    chest.fill((0.10 + 0.12 * severity) * smooth(down - 2 / 3, 1 / 3))
 
 
 def mass(chest: Chest, severity: float, rng: np.random.Generator) -> None:
@@ -127,19 +128,13 @@ def nodule(chest: Chest, severity: float, rng: np.random.Generator) -> None:
         chest.fill((0.65 + 0.3 * severity) * np.sqrt(ball(disc)) * chest.outline.lung(side))
 
 
-def y_share(chest: Chest) -> Field:
-    """How far down the lungs a pixel lies: -1 at the top, 0.5 at the bases."""
-    anatomy = chest.outline.anatomy
-    return 1.5 * (chest.plane.y - anatomy.apex) / (anatomy.dome - anatomy.apex) - 1
-
-
 def _in_lung(
     chest: Chest, side: int, rng: np.random.Generator, *, low: float, high: float
 ) -> tuple[float, float]:
     """A place well inside a lung, between two shares of its height."""
     anatomy = chest.outline.anatomy
     down = rng.uniform(low, high)
-    width = anatomy.half_width * np.sqrt(down * (1.55 - 0.55 * down))
+    width = anatomy.half_width * float(bullet(down))
     inner = anatomy.vessels_width + 0.04 + 0.07 * (side == LEFT) * (down > 0.6)
     x = inner + rng.uniform(0.15, 0.75) * (width - inner)
     return float(side * x), float(anatomy.apex + down * (anatomy.dome - anatomy.apex))

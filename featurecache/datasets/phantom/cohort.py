@@ -85,7 +85,7 @@ def cohort(images: int, *, seed: int) -> list[Film]:
     return films[:images]
 
 
-def test_patients(films: list[Film], *, seed: int) -> set[int]:
+def held_out(films: list[Film], *, seed: int) -> set[int]:
     """The numbers of the patients, a fifth of all, whose films are test images."""
     numbers = sorted({film.number for film in films})
     order = stream(seed, Part.COHORT).permutation(len(numbers))

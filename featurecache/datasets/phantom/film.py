@@ -105,7 +105,7 @@ def _develop(chest: Chest, technique: _Technique, seed: int) -> npt.NDArray[np.u
     """Let light through the layers, add what else is on a film, and measure it in 8 bits."""
     rng = stream(seed, Part.EXPOSURE)
     gain = technique.gain * np.exp(rng.normal(0, 0.07))
-    through = np.exp(-gain * (chest.attenuation() + _leads(chest.plane, technique, seed)))
+    through = np.exp(-gain * (chest.attenuation() + _metal(chest.plane, technique, seed)))
     white = (1 - through) * (1 - technique.haze) + technique.haze * smooth(chest.trunk, 0.3)
     grain = stream(seed, Part.GRAIN).standard_normal(white.shape)
     white = white + technique.grain * grain * np.sqrt(white)
@@ -114,10 +114,13 @@ def _develop(chest: Chest, technique: _Technique, seed: int) -> npt.NDArray[np.u
     return pixels
 
 
-def _leads(plane: Plane, technique: _Technique, seed: int) -> Field:
-    """Attenuation of thin leads that hang over the chest, each from an electrode."""
+def _metal(plane: Plane, technique: _Technique, seed: int) -> Field:
+    """Attenuation of the letter that marks the patient's left, and of a monitor's leads."""
     rng = stream(seed, Part.FURNITURE)
-    total = np.zeros_like(plane.x)
+    left, top = rng.uniform(0.36, 0.42), rng.uniform(0.03, 0.10)
+    stem = np.maximum(np.abs(plane.x - left) - 0.004, np.abs(plane.y - top) - 0.020)
+    foot = np.maximum(np.abs(plane.x - left - 0.008) - 0.012, np.abs(plane.y - top - 0.018) - 0.003)
+    total = 1.2 * smooth(-np.minimum(stem, foot), 0.005)
     for _ in range(rng.integers(0, technique.leads, endpoint=True)):
         t = np.linspace(0, 1, 400)
         start, sag = rng.uniform((-0.3, 0.2), (0.3, 0.5)), rng.uniform(-0.15, 0.15)

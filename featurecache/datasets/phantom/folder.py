@@ -15,7 +15,7 @@ from featurecache.atomic import new_folder
 from featurecache.datasets.findings import NO_FINDING
 from featurecache.datasets.manifest import Manifest
 from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, load_nih
-from featurecache.datasets.phantom.cohort import Film, cohort, test_patients
+from featurecache.datasets.phantom.cohort import Film, cohort, held_out
 from featurecache.datasets.phantom.film import draw_film
 from featurecache.datasets.phantom.shapes import CM
 from featurecache.datasets.registry import Progress
@@ -50,7 +50,7 @@ class Recipe:
     """What decides every pixel and label of a phantom.
 
     Raises:
-        UsageError: the number of films is out of bounds.
+        UsageError: the number of films is out of bounds, or the seed is below 0.
     """
 
     images: int = IMAGES
@@ -64,6 +64,8 @@ class Recipe:
                 f"--images {self.images} is not from {FEWEST} to {MOST}: the data set phantom "
                 "can be drawn with as many films as that"
             )
+        if self.seed < 0:
+            raise UsageError(f"--split-seed {self.seed} is below 0: give 0 or more")
 
     @property
     def folder_name(self) -> str:
@@ -184,7 +186,7 @@ def _write(folder: Path, recipe: Recipe, progress: Progress | None) -> None:
     with (folder / "Data_Entry_2017_v2020.csv").open("w", newline="", encoding="utf-8") as file:
         file.write(f"{_HEADER}\n")
         csv.writer(file, lineterminator="\n").writerows(_row(film, recipe.size) for film in films)
-    test = test_patients(films, seed=recipe.seed)
+    test = held_out(films, seed=recipe.seed)
     for name, part in (
         (TEST_LIST, [film.name for film in films if film.number in test]),
         (TRAIN_LIST, [film.name for film in films if film.number not in test]),

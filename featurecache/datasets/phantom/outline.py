@@ -1,4 +1,8 @@
-"""The outlines of a chest on a film: rib cage, diaphragm, lungs, heart and trunk."""
+"""The outlines of a chest on a film: rib cage, diaphragm, lungs, heart and trunk.
+
+Numbers without a name, here and in the skeleton and the findings, are places, sizes and depths as
+they look right on a film, in the units of ``Plane`` and ``Chest``.
+"""
 
 from dataclasses import dataclass
 
@@ -12,6 +16,15 @@ EDGE = 0.007
 
 RIGHT, LEFT = -1, 1
 """The patient's sides, as the sign of ``x``: the patient's right is on the left of the film."""
+
+
+CAGE_HEIGHT = 0.58
+"""From the tops of the lungs down to where the rib cage is widest."""
+
+
+def bullet(down: Field | float) -> Field:
+    """Width of a rib cage, 0 to 1, by how far down it: 0 at its top, 1 where it is widest."""
+    return np.sqrt(down * (1.55 - 0.55 * down))
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +46,8 @@ class Outline:
     @classmethod
     def of(cls, anatomy: Anatomy, plane: Plane) -> "Outline":
         """Lay an anatomy out on a film."""
-        down = np.clip((plane.y - anatomy.apex) / 0.58, 1e-3, 1)
-        # A parabola's root is the sine's near twin here, and much cheaper.
-        cage = anatomy.half_width * np.sqrt(down * (1.55 - 0.55 * down))
+        down = np.clip((plane.y - anatomy.apex) / CAGE_HEIGHT, 1e-3, 1)
+        cage = anatomy.half_width * bullet(down)
         return cls(anatomy=anatomy, plane=plane, beside=np.abs(plane.x), cage=cage)
 
     @property
@@ -100,8 +112,9 @@ class Outline:
         shoulder = smooth(y - 0.075, 0.17)
         outline = neck + (self.waist + 0.06 - neck) * shoulder - 0.06 * smooth(y - 0.32, 0.3)
         thick = 0.62 + 0.28 * smooth(y - 0.10, 0.3) + 0.18 * smooth(y - anatomy.dome, 0.15)
+        # An arm hangs from a round shoulder.
         arm_axis = self.waist + 0.085 + 0.05 * y
-        arm = 0.55 * ball((x - arm_axis) / 0.075) * smooth(y - 0.12, 0.12)
+        arm = 0.55 * ball(np.hypot(x - arm_axis, np.minimum(y - 0.19, 0)) / 0.08)
         trunk = anatomy.depth * (thick * ball(x / outline) + arm)
         if anatomy.breast:
             centre = (0.54 * anatomy.half_width, anatomy.dome - 0.06)

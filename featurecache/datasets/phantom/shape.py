@@ -6,7 +6,7 @@ import numpy as np
 
 from featurecache.datasets.phantom.anatomy import Anatomy
 from featurecache.datasets.phantom.chest import Chest
-from featurecache.datasets.phantom.shapes import ball, bump, radius, smooth
+from featurecache.datasets.phantom.shapes import ball, radius, smooth
 
 
 def cardiomegaly(anatomy: Anatomy, severity: float) -> Anatomy:
@@ -35,12 +35,13 @@ def emphysema(anatomy: Anatomy, severity: float) -> Anatomy:
 def hernia(chest: Chest, severity: float, rng: np.random.Generator) -> None:
     """Part of the stomach behind the heart: a round shadow with gas above a level of fluid."""
     anatomy, plane = chest.outline.anatomy, chest.plane
-    size = 0.060 + 0.045 * severity
-    centre = (rng.uniform(0.0, 0.06), anatomy.dome - 0.35 * size - rng.uniform(0.01, 0.04))
-    disc = radius(plane, centre, (1.15 * size, size))
+    size = 0.085 + 0.055 * severity
+    centre = (rng.uniform(-0.03, 0.07), anatomy.dome - 0.55 * size - rng.uniform(0.0, 0.03))
+    disc = radius(plane, centre, (1.2 * size, size))
     chest.fill(0.9 * np.sqrt(ball(disc)))
-    chest.trunk = chest.trunk + 0.25 * ball(disc)
-    level = centre[1] + rng.uniform(-0.1, 0.25) * size
-    inside = radius(plane, centre, (0.98 * size, 0.84 * size))
-    chest.gas = chest.gas + (0.38 + 0.2 * severity) * ball(inside) * smooth(level - plane.y, 0.008)
-    chest.trunk = chest.trunk + 0.10 * bump(disc - 0.97, 0.05)
+    chest.trunk = chest.trunk + 0.22 * ball(disc)
+    # The fluid fills the lower half or less; the wall around the gas stays.
+    level = centre[1] + rng.uniform(0.0, 0.4) * size
+    inside = radius(plane, centre, (1.05 * size, 0.85 * size))
+    gas = (0.60 + 0.15 * severity) * ball(inside) * smooth(level - plane.y, 0.008)
+    chest.gas = chest.gas + gas

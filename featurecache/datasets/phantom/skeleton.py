@@ -15,10 +15,9 @@ def spine(outline: Outline) -> Field:
     """Vertebrae, with gaps for the discs, their pedicles, and a thorn in the middle."""
     x, y = outline.beside, outline.plane.y
     column = 0.031 + 0.010 * y
-    # A whole number of radians would do as well: the phase only has to speed up going down, as
-    # vertebrae get shorter going up.
+    # Vertebrae get taller going down.
     beat = 0.5 + 0.5 * np.cos(2 * np.pi * y * (21 - 4 * y))
-    body = smooth(column - x, 0.016) * (0.27 - 0.09 * beat * beat)
+    body = smooth(column - x, 0.020) * (0.23 - 0.08 * beat * beat)
     pedicle = 0.07 * bump(x - 0.62 * column, 0.006) * (1 - beat)
     thorn = 0.06 * bump(x, 0.006) * beat
     return body + pedicle + thorn
@@ -56,17 +55,14 @@ def shoulders(outline: Outline) -> Field:
     waist = outline.waist
     # Collar bones: a flat S from the breastbone up to the shoulder.
     along = np.clip((x - 0.035) / (waist - 0.02), 0, 1)
-    rise = anatomy.apex + 0.055 - 0.09 * along + 0.05 * along * (1 - along) * (1 - 2 * along)
+    rise = anatomy.apex + 0.055 - 0.085 * along + 0.16 * along * (1 - along) * (0.5 - along)
     ends = smooth(x - 0.035, 0.015) * smooth(waist + 0.02 - x, 0.02)
-    collar = 0.22 * ends * np.sqrt(ball((y - rise) / 0.0125))
+    collar = 0.26 * ends * np.sqrt(ball((y - rise) / 0.0130))
     # Shoulder blades: only the inner border and the crest under the joint stand out.
     border = x - waist + 0.01 + 0.075 * anatomy.scapulae - 0.30 * (0.24 - y)
     reach = smooth(y - 0.15, 0.06) * smooth(0.38 - y, 0.08)
-    blade = reach * smooth(border, EDGE_OF_BLADE) * (0.05 + 0.10 * bump(border - 0.012, 0.009))
+    blade = reach * smooth(border, 0.012) * (0.05 + 0.10 * bump(border - 0.012, 0.009))
     blade = blade * smooth(waist + 0.05 - x, 0.05)
     head = 0.26 * np.sqrt(ball(np.hypot(x - waist - 0.065, y - 0.16) / 0.040))
     shaft = 0.22 * smooth(y - 0.17, 0.05) * np.sqrt(ball((x - waist - 0.08 - 0.05 * y) / 0.024))
     return collar + blade + np.maximum(head, shaft)
-
-
-EDGE_OF_BLADE = 0.012

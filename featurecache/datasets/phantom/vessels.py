@@ -22,7 +22,7 @@ def vessels(outline: Outline, *, seed: int) -> Field:
     x = np.repeat(hila[:, 0], STEMS)
     y = np.repeat(hila[:, 1], STEMS) + 0.05 * np.sin(angle)
     total = sum(
-        0.34 * ball(radius(outline.plane, (hx, hy), (0.030, 0.058), 0.25 * np.sign(hx)))
+        0.34 * ball(radius(outline.plane, (hx, hy), (0.034, 0.066), 0.25 * np.sign(hx))) ** 2
         for hx, hy in hila
     )
     for reach, width, depth in GENERATIONS:
