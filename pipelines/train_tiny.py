@@ -4,10 +4,9 @@
 
 WORK is a folder to work in, DATA one that holds ``kermany/`` and ``nih/``; a killed training goes
 on with the same command. What it learns from: synthetic films of a seed of their own, the training
-films of Kermany, and the NIH films whose patients are neither in the official test list nor in the
-test part of the split by patient. Fresh weights, contrasted with the captions of their labels, and
-fitted, on real films, to the embeddings
-of DINOv2-small. The result replaces ``featurecache/encoders/tiny/``.
+films of Kermany, and the NIH films that are neither in the official test list nor in the test part
+of the split by patient. Fresh weights, contrasted with the captions of their labels, and fitted, on
+real films, to the embeddings of DINOv2-small. The result replaces ``featurecache/encoders/tiny/``.
 """
 
 import argparse
@@ -27,6 +26,7 @@ from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
 from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.distillation import Teacher
 from featurecache.finetune.fresh import fresh_encoder
 from featurecache.finetune.run import finetune
 from featurecache.prompts import PROMPT_SETS
@@ -98,12 +98,7 @@ def main() -> None:
             encoder,
             SETTINGS,
             target=run,
-            teacher=load_encoder("dinov2-small"),
-            # Of the real films alone: a drawing has nothing in it that its labels do not say.
-            teacher_rows=np.flatnonzero(
-                ~manifest.images["id"].str.startswith("phantom/").to_numpy()
-                & (manifest.images["split"] == "train").to_numpy()
-            ),
+            teacher=Teacher(load_encoder("dinov2-small"), rows=real_training_rows(manifest)),
             progress=lambda done, total, detail: print(
                 f"\r{done}/{total} {detail:40s}", end="", flush=True
             ),
@@ -144,6 +139,13 @@ def training_films(phantom: Path, data: Path) -> tuple[Manifest, Provenance]:
         Manifest(name="tiny-training", root=root, images=images, labels=labels, label_names=LABELS),
         provenance,
     )
+
+
+def real_training_rows(manifest: Manifest) -> "np.typing.NDArray[np.intp]":
+    """The rows that the teacher sees: a drawing has nothing in it that its labels do not say."""
+    drawn = manifest.images["id"].str.startswith("phantom/").to_numpy()
+    train = manifest.rows("train")
+    return train[~drawn[train]]
 
 
 def _part(

@@ -131,6 +131,7 @@ def finetune(
     from featurecache.encoders.loading import encoder_name, load_encoder
     from featurecache.finetune.checkpoint import unfinished
     from featurecache.finetune.config import configure
+    from featurecache.finetune.distillation import Teacher
     from featurecache.finetune.fresh import fresh_encoder
     from featurecache.finetune.run import finetune as run
     from featurecache.runs import refuse_existing
@@ -209,7 +210,7 @@ def finetune(
             draws=draws,
             teacher=None
             if teacher is None
-            else load_encoder(teacher, device=device, precision=config.precision),
+            else Teacher(load_encoder(teacher, device=device, precision=config.precision)),
             progress=lambda done, total, detail: bar.update(
                 task, completed=done, total=total, detail=detail
             ),

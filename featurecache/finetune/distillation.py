@@ -6,6 +6,7 @@ student's embedding is fitted to the teacher's by least squares. The teacher see
 as it is; the student sees it augmented.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurecache.atomic import new_file
+from featurecache.errors import FeaturecacheError
 from featurecache.finetune.images import ImageStream
+from featurecache.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from featurecache.datasets.manifest import Manifest
@@ -23,6 +26,25 @@ if TYPE_CHECKING:
     from featurecache.finetune.training import Progress
 
 BATCH_SIZE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """An encoder to learn from.
+
+    Attributes:
+        encoder: reads images.
+        rows: the training rows of the manifest that it sees; None for all.
+    """
+
+    encoder: "Encoder"
+    rows: NDArray[np.intp] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides its embeddings."""
+        rows = None if self.rows is None else self.rows.tolist()
+        return fingerprint({"encoder": dict(self.encoder.image_description), "rows": rows})
 
 
 class Distillation:
@@ -60,36 +82,41 @@ class Distillation:
 
 
 def teacher_embeddings(
-    teacher: "Encoder",
+    teacher: Teacher,
     manifest: "Manifest",
-    rows: NDArray[np.intp],
+    train: NDArray[np.intp],
     *,
     file: Path,
     workers: int,
     progress: "Progress | None" = None,
 ) -> NDArray[np.float32]:
-    """The teacher's embeddings (N, D) of these rows of a manifest, NaN for the others.
+    """The teacher's embeddings (N, D) of the training rows that it sees, NaN for other rows.
 
     They are kept in ``file``, and read from there if it is there.
+
+    Raises:
+        FeaturecacheError: none of the images can be read.
     """
     if file.is_file():
         stored: NDArray[np.float32] = np.load(file, allow_pickle=False)
         return stored
+    rows = train if teacher.rows is None else teacher.rows
+    encoder = teacher.encoder
     embeddings: NDArray[np.float32] | None = None
     done = 0
-    for usable, pixels in ImageStream(manifest, teacher.preprocess, workers).batches(
-        rows, BATCH_SIZE
-    ):
+    batches = ImageStream(manifest, encoder.preprocess, workers).batches(rows, BATCH_SIZE)
+    for usable, pixels in batches:
         done += BATCH_SIZE
         if len(usable) == 0:
             continue
-        found = teacher.encode_images(pixels.numpy())
+        found = encoder.encode_images(pixels.numpy())
         if embeddings is None:
             embeddings = np.full((len(manifest), found.shape[1]), np.nan, dtype=np.float32)
         embeddings[usable] = found
         if progress is not None:
-            progress(min(done, len(rows)), len(rows), f"images through {teacher.name}")
-    assert embeddings is not None
+            progress(min(done, len(rows)), len(rows), f"images through {encoder.name}")
+    if embeddings is None:
+        raise FeaturecacheError(f"none of {len(rows)} images can be read: check the data set")
     with new_file(file) as temporary, temporary.open("wb") as stream:
         np.save(stream, embeddings)
     return embeddings

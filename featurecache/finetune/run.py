@@ -20,7 +20,7 @@ from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
 from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.distillation import teacher_embeddings
+from featurecache.finetune.distillation import Teacher, teacher_embeddings
 from featurecache.finetune.head import build_head
 from featurecache.finetune.images import ImageStream
 from featurecache.finetune.training import (
@@ -74,8 +74,7 @@ def finetune(
     target: Path,
     workers: int = 2,
     draws: int = 1000,
-    teacher: "Encoder | None" = None,
-    teacher_rows: NDArray[np.intp] | None = None,
+    teacher: Teacher | None = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
     """Train an encoder on the images of a manifest and write a run folder.
@@ -92,7 +91,6 @@ def finetune(
         workers: decoding threads.
         draws: bootstrap draws over patients for the intervals.
         teacher: an encoder whose image embeddings it learns from as well.
-        teacher_rows: the training rows of the manifest that the teacher sees; None for all.
         progress: told how far it is.
 
     Raises:
@@ -111,7 +109,7 @@ def finetune(
             teacher_embeddings(
                 teacher,
                 manifest,
-                trainer.train if teacher_rows is None else teacher_rows,
+                trainer.train,
                 file=file,
                 workers=workers,
                 progress=progress,
@@ -136,7 +134,7 @@ def finetune(
             "labels": list(manifest.label_names),
             "dataset": manifest.name,
             "model": encoder.name,
-            "teacher": None if teacher is None else teacher.name,
+            "teacher": None if teacher is None else teacher.encoder.name,
             "spec": dict(encoder.image_description),
             "dim": int(embedding.shape[1]),
             "thresholds": {

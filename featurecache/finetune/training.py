@@ -17,7 +17,7 @@ from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.finetune.augmentation import augment
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.distillation import Distillation
+from featurecache.finetune.distillation import Distillation, Teacher
 from featurecache.finetune.images import ImageStream
 from featurecache.finetune.objectives import (
     BceObjective,
@@ -327,7 +327,7 @@ def open_checkpoint(
     manifest: "Manifest",
     encoder: "Encoder",
     config: FinetuneConfig,
-    teacher: "Encoder | None" = None,
+    teacher: Teacher | None = None,
 ) -> Checkpoint:
     """The checkpoint beside a run to be, for these settings, images and encoder.
 
@@ -347,7 +347,7 @@ def open_checkpoint(
         "images": fingerprint(images),
         "model": encoder.name,
         "encoder": fingerprint(encoder.image_description),
-        "teacher_encoder": None if teacher is None else fingerprint(teacher.image_description),
+        "teacher": None if teacher is None else teacher.fingerprint,
     }
     return Checkpoint(target, settings)
 
