@@ -17,8 +17,8 @@ from featurecache.datasets.phantom.airspace import (
 )
 from featurecache.datasets.phantom.anatomy import Anatomy
 from featurecache.datasets.phantom.chest import Chest
+from featurecache.datasets.phantom.organs import cardiomegaly, emphysema, hernia
 from featurecache.datasets.phantom.pleura import effusion, pleural_thickening, pneumothorax
-from featurecache.datasets.phantom.shape import cardiomegaly, emphysema, hernia
 
 Reshape = Callable[[Anatomy, float], Anatomy]
 """Changes how the patient is built, given a severity in (0, 1]."""

@@ -1,4 +1,4 @@
-"""Findings that change the build, and the one that puts the stomach where it should not be."""
+"""Findings of whole organs: a large heart, lungs with too much air, a stomach out of place."""
 
 from dataclasses import replace
 
