@@ -13,6 +13,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,63 @@ def write_predictions(
             for value, p in zip(truth[row], probability[row], strict=True):
                 line += [int(value) if value >= 0 else "", repr(float(p))]
             writer.writerow(line)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """``predictions.csv``: N images, C labels; ``truth`` is -1 where it is unknown."""
+
+    ids: NDArray[np.str_]
+    patients: NDArray[np.str_]
+    splits: NDArray[np.str_]
+    label_names: tuple[str, ...]
+    truth: NDArray[np.int8]
+    probability: NDArray[np.float64]
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """Read what ``write_predictions`` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    path = folder / "predictions.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *lines = csv.reader(file)
+        names = tuple(name.removesuffix(" truth") for name in header[3::2])
+        expected = [column for name in names for column in (f"{name} truth", f"{name} probability")]
+        if header != ["id", "patient", "split", *expected] or not names or not lines:
+            raise ValueError("its columns are not those of predictions")
+        cells = np.array(lines, dtype=np.str_)
+        truth = np.where(cells[:, 3::2] == "", "-1", cells[:, 3::2]).astype(np.int8)
+        probability = cells[:, 4::2].astype(np.float64)
+        if not np.isin(truth, (-1, 0, 1)).all() or not np.isfinite(probability).all():
+            raise ValueError("a truth or a probability is none")
+    except FileNotFoundError as error:
+        raise RunError(f"run folder {folder} has no {path.name}: make the run again") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}): make the run again") from error
+    return Predictions(cells[:, 0], cells[:, 1], cells[:, 2], names, truth, probability)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read ``metrics.json`` of a run.
+
+    Raises:
+        RunError: the folder or the file is missing or damaged.
+    """
+    _read_any(folder)
+    path = folder / "metrics.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"run folder {folder} has no {path.name}: make the run again") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}): make the run again") from error
+    if not isinstance(document, dict):
+        raise RunError(f"{path} is damaged: make the run again")
+    return document
 
 
 def write_history(folder: Path, epochs: Sequence[Mapping[str, float]]) -> None:

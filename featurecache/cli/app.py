@@ -8,6 +8,7 @@ import typer
 from featurecache import __version__
 from featurecache.cli import (
     caches,
+    compare,
     demo,
     evaluate,
     extract,
@@ -63,6 +64,7 @@ for _name, _command in (
     ("zero-shot", zero_shot.zero_shot),
     ("predict", predict.predict),
     ("evaluate", evaluate.evaluate),
+    ("compare", compare.compare),
     ("models", lists.models),
     ("datasets", lists.datasets),
     ("heads", lists.heads),

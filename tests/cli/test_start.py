@@ -14,6 +14,7 @@ COMMANDS = (
     ["zero-shot"],
     ["predict"],
     ["evaluate"],
+    ["compare"],
     ["demo"],
     ["models"],
     ["datasets"],
