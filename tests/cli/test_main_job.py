@@ -247,3 +247,24 @@ def test_a_head_is_measured_on_another_data_set_of_the_same_encoder(
     out = run("evaluate", head, *own, "--out", "runs/measured")
     assert out.code == 0
     assert (tmp_path / "runs/measured/predictions.csv").is_file()
+
+
+def test_runs_are_compared_on_the_same_images_only(run, extracted, tmp_path):
+    for head in ("baseline", "concat"):
+        assert run("train-head", "--head", head, "--draws", 0).code == 0
+    one, two = "runs/films-tiny-clip-baseline", "runs/films-tiny-clip-concat"
+    shown = run("compare", one, two, "--draws", 50)
+    assert shown.code == 0, shown.stderr
+    assert f"{two} less {one}" in shown.stdout
+    found = run("compare", one, two, "--draws", 50, "--json").json
+    figures = [
+        json.loads((tmp_path / folder / "metrics.json").read_text())["macro"]["auroc"]
+        for folder in (one, two)
+    ]
+    macro = found["comparisons"][0]["macro"]["auroc"]
+    assert [macro["first"], macro["run"]] == pytest.approx(figures)
+    # Rare could not be learned: it is in no average.
+    assert found["labels"] == ["Opacity"]
+    alone = run("compare", one)
+    assert alone.code == 2
+    assert "at least two runs" in alone.stderr
