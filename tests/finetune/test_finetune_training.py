@@ -83,8 +83,12 @@ def test_unknown_labels_take_no_part_in_the_contrastive_objective(films, clip, p
 def test_chunks_change_no_gradient(films, clip):
     def gradients(chunk_size):
         made = trainer(films, clip, CONTRASTIVE)
+        # In double precision: attention does not feel its keys' bias, and in single precision
+        # that gradient is rounding alone, near the bound.
+        made.towers.module.double()
         rows, pixels = next(made.images.batches(made.train, 16))
-        chunks = [partial(made.towers.embed_images, part) for part in pixels.split(chunk_size)]
+        parts = pixels.double().split(chunk_size)
+        chunks = [partial(made.towers.embed_images, part) for part in parts]
         made.objective.backward(chunks, rows, seed=(0,))
         named = made.towers.module.named_parameters()
         return {name: p.grad for name, p in named if p.grad is not None}
@@ -93,7 +97,7 @@ def test_chunks_change_no_gradient(films, clip):
     assert whole.keys() == parts.keys()
     assert "logit_scale" in whole
     for name, expected in whole.items():
-        assert torch.allclose(parts[name], expected, rtol=1e-3, atol=1e-6), name
+        assert torch.allclose(parts[name], expected, rtol=1e-5, atol=1e-9), name
 
 
 @pytest.mark.parametrize("part", ["vision", "last-1", "head"])
