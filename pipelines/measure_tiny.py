@@ -10,11 +10,11 @@ epoch; test images, and the phantom of this seed, it has never seen.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from logistic_reference import logistic_probabilities
-from numpy.typing import NDArray
 
 from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.encoders.loading import load_encoder
@@ -22,7 +22,7 @@ from featurecache.extraction.extract import extract
 from featurecache.prompts import load_prompts
 from featurecache.scoring.bootstrap import draw_patients, interval, measure_draws
 from featurecache.scoring.cached import zero_shot
-from featurecache.scoring.metrics import auroc, macro
+from featurecache.scoring.multilabel import measure
 from featurecache.store.reader import Cache, read_cache
 
 MODELS = ("tiny", "dinov2-minilm")
@@ -75,8 +75,7 @@ def row(dataset: str, tiny: Cache, dinov2: Cache) -> str:
     figures, drawn = [], []
     for probability in probes:
         p = probability[:, scored]
-        columns = zip(truth[:, scored].T, p.T, strict=True)
-        figures.append(float(macro(np.array([auroc(t, column) for t, column in columns]))))
+        figures.append(float(measure(truth[:, scored], p >= 0.5, p).macro["auroc"]))
         drawn.append(measure_draws(truth[:, scored], p >= 0.5, p, draws).macro["auroc"])
     cells = [
         dataset,
@@ -88,7 +87,7 @@ def row(dataset: str, tiny: Cache, dinov2: Cache) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def cell(figure: float, bounds: "tuple[float, float] | NDArray[np.float64] | None") -> str:
+def cell(figure: float, bounds: Sequence[float] | None) -> str:
     """A figure with its interval."""
     if bounds is None:
         return f"{figure:.3f}"

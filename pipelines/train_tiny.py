@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ from featurecache.datasets.nih import LABELS, TEST_LIST, load_nih
 from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
+from featurecache.finetune.checkpoint import unfinished
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher
-from featurecache.finetune.fresh import fresh_encoder
+from featurecache.finetune.fresh import fresh_encoder, load_source
 from featurecache.finetune.run import finetune
 from featurecache.prompts import PROMPT_SETS
 
@@ -87,10 +89,9 @@ def main() -> None:
     run = work / "run"
     if not run.is_dir():
         encoder = fresh_encoder(
-            str(architecture),
-            folder=work / "run.parts" / "start",
+            load_source(str(architecture), device="auto", precision=SETTINGS.precision),
+            folder=unfinished(run) / "start",
             seed=SETTINGS.seed,
-            device="auto",
             precision=SETTINGS.precision,
         )
         finetune(
@@ -119,19 +120,18 @@ def training_films(phantom: Path, data: Path) -> tuple[Manifest, Provenance]:
     drawn = load_phantom(phantom)
     pneumonia = LABELS.index("Pneumonia")
     normal = kermany.labels == 0
-    widened = np.where(normal, 0, np.full((len(kermany), len(LABELS)), -1, dtype=np.int8))
+    widened = np.repeat(np.where(normal, 0, -1).astype(np.int8), len(LABELS), axis=1)
     widened[:, pneumonia] = kermany.labels[:, 0]
     parts = [
-        _part(kermany, widened, np.ones(len(kermany), dtype=bool)),
-        _part(nih, nih.labels, ~nih.images["id"].isin(official_test).to_numpy()),
-        _part(drawn, drawn.labels, np.ones(len(drawn), dtype=bool)),
+        _part(kermany, widened),
+        _part(nih, nih.labels, without=official_test),
+        _part(drawn, drawn.labels),
     ]
     images = pd.concat([table for table, _ in parts], ignore_index=True)
     root = Path(os.path.commonpath([phantom, data]))
-    # Synthetic films may all be learned from: none of this seed is measured on.
     images["path"] = [str(Path(path).relative_to(root)) for path in images["path"]]
     provenance = Provenance()
-    for source, (table, _) in zip((kermany, nih), parts, strict=False):
+    for source, (table, _) in zip((kermany, nih), parts[:2], strict=True):
         ids = [identifier.partition("/")[2] for identifier in table["id"]]
         provenance = provenance.with_training(source.name, ids)
     labels = np.concatenate([values for _, values in parts])
@@ -149,10 +149,14 @@ def real_training_rows(manifest: Manifest) -> "np.typing.NDArray[np.intp]":
 
 
 def _part(
-    manifest: Manifest, labels: "np.typing.NDArray[np.int8]", allowed: "np.typing.NDArray[np.bool_]"
+    manifest: Manifest,
+    labels: "np.typing.NDArray[np.int8]",
+    *,
+    without: Collection[str] = (),
 ) -> tuple[pd.DataFrame, "np.typing.NDArray[np.int8]"]:
     """The rows of a data set that may be learned from, under ids and patients of their own."""
-    chosen = allowed & (manifest.images["split"] != "test").to_numpy()
+    left_out = (manifest.images["split"] == "test") | manifest.images["id"].isin(without)
+    chosen = ~left_out.to_numpy()
     table = manifest.images[chosen].copy()
     for column in ("id", "patient"):
         table[column] = f"{manifest.name}/" + table[column]

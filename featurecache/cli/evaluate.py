@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurecache.cli.options import CacheFile, Draws, choose_cache
+from featurecache.cli.options import CacheFile, Draws, OptionalRun, choose_cache
 from featurecache.cli.output import Json, print_json, print_metrics, say
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def evaluate(
     rows: Annotated[str, typer.Option(help="test: the cache's test images; all: every one.")] = (
         "test"
     ),
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder to make; none without it.", metavar="DIR")
-    ] = None,
+    out: OptionalRun = None,
     draws: Draws = 1000,
     json: Json = False,
 ) -> None:

@@ -128,11 +128,11 @@ def finetune(
     Example: featurecache finetune --model dinov2-small --dataset kermany --objective bce
     --train last-2
     """
-    from featurecache.encoders.loading import encoder_name, load_encoder
+    from featurecache.encoders.loading import load_encoder
     from featurecache.finetune.checkpoint import unfinished
     from featurecache.finetune.config import configure
     from featurecache.finetune.distillation import Teacher
-    from featurecache.finetune.fresh import fresh_encoder
+    from featurecache.finetune.fresh import fresh_encoder, load_source
     from featurecache.finetune.run import finetune as run
     from featurecache.runs import refuse_existing
     from featurecache.store.schema import safe_name
@@ -161,6 +161,14 @@ def finetune(
         "seed": seed,
     }
     config = configure(recipe, {k: v for k, v in settings.items() if v is not None})
+    # A mistaken name is told before any film is read, drawn or written about.
+    load = load_source if config.init == "fresh" else load_encoder
+    encoder = load(model, weights=weights, device=device, precision=config.precision)
+    taught_by = (
+        None
+        if teacher is None
+        else Teacher(load_encoder(teacher, device=device, precision=config.precision))
+    )
     manifest = read_manifest(
         dataset,
         data_root,
@@ -178,20 +186,16 @@ def finetune(
         view_column=view_column,
         root=images_root,
     )
-    name = safe_name(f"{manifest.name}-{encoder_name(model)}-{config.objective}")
+    name = safe_name(f"{manifest.name}-{encoder.name}-{config.objective}")
     target = Path("runs") / name if out is None else out
     refuse_existing(target)
     if config.init == "fresh":
         encoder = fresh_encoder(
-            model,
+            encoder,
             folder=unfinished(target) / "start",
             seed=config.seed,
-            weights=weights,
-            device=device,
             precision=config.precision,
         )
-    else:
-        encoder = load_encoder(model, weights=weights, device=device, precision=config.precision)
     say(
         f"{len(manifest)} images of {manifest.name}; {encoder.name} on {encoder.device} in "
         f"{config.precision}; {config.objective}, training {config.train} from "
@@ -208,9 +212,7 @@ def finetune(
             target=target,
             workers=workers,
             draws=draws,
-            teacher=None
-            if teacher is None
-            else Teacher(load_encoder(teacher, device=device, precision=config.precision)),
+            teacher=taught_by,
             progress=lambda done, total, detail: bar.update(
                 task, completed=done, total=total, detail=detail
             ),

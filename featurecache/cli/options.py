@@ -28,6 +28,10 @@ Prompts = Annotated[
     typer.Option(help="Prompt set in the cache; needed only where it holds several."),
 ]
 Draws = Annotated[int, typer.Option(help="Bootstrap draws for the intervals; 0 for none.", min=0)]
+OptionalRun = Annotated[
+    Path | None,
+    typer.Option("--out", help="Run folder to make; none without it.", metavar="DIR"),
+]
 
 
 def choose_cache(given: Path) -> tuple[Path, bool]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from featurecache.cli.options import CacheFile, Draws, Prompts, choose_cache
+from featurecache.cli.options import CacheFile, Draws, OptionalRun, Prompts, choose_cache
 from featurecache.cli.output import Json, print_json, print_metrics, say
 
 
@@ -19,9 +19,7 @@ def zero_shot(
         ),
     ] = "auto",
     prompts: Prompts = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder to make; none without it.", metavar="DIR")
-    ] = None,
+    out: OptionalRun = None,
     draws: Draws = 1000,
     json: Json = False,
 ) -> None:

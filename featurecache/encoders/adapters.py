@@ -5,6 +5,7 @@ weight W becomes W + B A, where A and B have a small rank; B starts at zero, so 
 W. The adapters themselves are those of the peft library.
 """
 
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -47,8 +48,8 @@ def add_adapters(
 
 def merge_adapters(network: "nn.Module") -> None:
     """Add the adapters into the weights they sit on, and take them out of the network again."""
-    if find_spec("peft") is None:
-        return
+    if "peft" not in sys.modules:
+        return  # nobody can have put an adapter in; importing it takes seconds
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted = [

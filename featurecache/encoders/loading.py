@@ -94,7 +94,7 @@ def load_encoder(
         inner = _encoder_folder(folder)
         checkpoint = open_checkpoint(inner, TRANSFORMERS)
         encoder = _load_by_shape(
-            checkpoint, name=encoder_name(name), device=device, precision=precision
+            checkpoint, name=folder.resolve().name, device=device, precision=precision
         )
         if inner != folder:
             encoder.provenance = read_provenance(folder)
@@ -103,13 +103,6 @@ def load_encoder(
         error.args = (f"{error}; a model may also be hf:ORG/NAME or the path of a folder",)
         raise error
     return encoder
-
-
-def encoder_name(name: str) -> str:
-    """What ``load_encoder`` calls the encoder: a folder's own name, else the name as given."""
-    folder = Path(name).expanduser()
-    is_folder = name not in SPECS and not name.startswith(HUB_PREFIX) and folder.is_dir()
-    return folder.resolve().name if is_folder else name
 
 
 def load_architecture(folder: Path, *, device: str = "auto") -> Encoder:

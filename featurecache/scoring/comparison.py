@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from featurecache.errors import RunError, UsageError
 from featurecache.runs import read_metrics, read_predictions
-from featurecache.scoring.bootstrap import PatientDraws, draw_patients, interval, measure_draws
+from featurecache.scoring.bootstrap import PatientDraws, draw_patients, measure_draws
 from featurecache.scoring.metrics import Floats
 from featurecache.scoring.multilabel import Metrics, measure
+from featurecache.scoring.summary import bounds_or_none, number_or_none
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,21 +208,17 @@ def _column(figures: Mapping[str, Floats], column: int) -> dict[str, Floats]:
 def _difference(first: Floats, other: Floats, drawn: Floats, drawn_other: Floats) -> dict[str, Any]:
     """Two figures, their difference, its interval and its p value."""
     differences = drawn_other - drawn
-    bounds = interval(differences)
+    bounds = bounds_or_none(differences)
     defined = differences[~np.isnan(differences)]
     below, above = (int((defined <= 0).sum()), int((defined >= 0).sum()))
     p = min(1.0, 2 * (min(below, above) + 1) / (len(defined) + 1))
     return {
-        "first": _number(first),
-        "run": _number(other),
-        "difference": _number(other - first),
-        "ci95": None if bounds is None else list(bounds),
+        "first": number_or_none(first),
+        "run": number_or_none(other),
+        "difference": number_or_none(other - first),
+        "ci95": bounds,
         "p": None if bounds is None else p,
     }
-
-
-def _number(value: Floats) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _correct(comparisons: Sequence[dict[str, Any]]) -> None:

@@ -59,7 +59,7 @@ def summarise(
     if n_patients == 1:
         samples = draw_patients(patients, draws=0, seed=seed)
 
-    document = _document(measure(truth, predicted, ranking), label_names, _number)
+    document = _document(measure(truth, predicted, ranking), label_names, number_or_none)
     for c, name in enumerate(label_names):
         document["per_label"][name] = {
             "n_positive": int((truth[:, c] == 1).sum()),
@@ -71,7 +71,7 @@ def summarise(
     drawn = measure_draws(truth, predicted, ranking, samples)
     return {
         **document,
-        "ci95": _document(drawn, label_names, _bounds),
+        "ci95": _document(drawn, label_names, bounds_or_none),
         "n": len(truth),
         "n_patients": n_patients,
         "split": split,
@@ -99,11 +99,13 @@ def _document(
     }
 
 
-def _number(value: Floats) -> float | None:
+def number_or_none(value: Floats) -> float | None:
+    """A figure as JSON has it; undefined is None."""
     return None if np.isnan(value) else float(value)
 
 
-def _bounds(values: Floats) -> list[float] | None:
+def bounds_or_none(values: Floats) -> list[float] | None:
+    """The 95 % interval of a figure's draws, as JSON has it."""
     bounds = interval(values)
     return None if bounds is None else list(bounds)
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from featurecache.errors import CheckpointError
-from featurecache.finetune.fresh import fresh_encoder
+from featurecache.finetune.fresh import fresh_encoder, load_source
 
 
 @pytest.fixture
@@ -19,9 +19,8 @@ def architecture(tiny_clip, tmp_path):
 
 
 def fresh(model, folder, seed=0, **options):
-    return fresh_encoder(
-        str(model), folder=folder, seed=seed, device="cpu", precision="fp32", **options
-    )
+    source = load_source(str(model), device="cpu", precision="fp32", **options)
+    return fresh_encoder(source, folder=folder, seed=seed, precision="fp32")
 
 
 def test_a_folder_needs_no_weights(architecture, tmp_path):
