@@ -223,6 +223,66 @@ def write_wordpiece(folder: Path, *, size: int) -> None:
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
 
 
+def write_joined(folder: Path, *, seed: int, vision: str = "bit"):
+    """A VisionTextDualEncoder of a small vision network and a small BERT."""
+    from transformers import (
+        BertConfig,
+        BitConfig,
+        VisionTextDualEncoderConfig,
+        VisionTextDualEncoderModel,
+        ViTConfig,
+    )
+
+    write_wordpiece(folder, size=400)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+    towers = {
+        "bit": BitConfig(
+            embedding_size=16,
+            hidden_sizes=[32, 64],
+            depths=[1, 2],
+            num_groups=4,
+            layer_type="preactivation",
+            hidden_size=64,
+        ),
+        "vit": ViTConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            image_size=32,
+            patch_size=8,
+        ),
+    }
+    text = BertConfig(
+        vocab_size=1 + len((folder / "vocab.txt").read_text().splitlines()),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=40,
+    )
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        towers[vision], text, projection_dim=24
+    )
+    model = VisionTextDualEncoderModel(config).eval()
+    randomise(model, seed=seed)
+    with torch.no_grad():
+        model.logit_scale.fill_(3.1)
+    model.save_pretrained(folder)
+    write_json(
+        folder / "preprocessor_config.json",
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_center_crop": False,
+            "size": {"height": 32, "width": 32},
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.25, 0.25, 0.25],
+            "resample": 3,
+        },
+    )
+    return model
+
+
 def medclip_towers(*, seed: int) -> torch.nn.ModuleDict:
     from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 

@@ -29,7 +29,8 @@ def add_adapters(
         seed: of their first weights.
 
     Raises:
-        UsageError: the library that adapters need is not installed.
+        UsageError: the library that adapters need is not installed, or the blocks have no linear
+            layer.
     """
     if find_spec("peft") is None:
         raise UsageError("--train lora-R needs the library peft: pip install 'featurecache[lora]'")
@@ -42,6 +43,11 @@ def add_adapters(
         for name, part in network.named_modules()
         if isinstance(part, nn.Linear) and id(part) in inside
     ]
+    if not names:
+        raise UsageError(
+            "--train lora-R needs linear layers, and the vision blocks of this model, a "
+            "convolutional one, have none: take --train last-N"
+        )
     with seeded(seed):
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), network)
 

@@ -1,4 +1,4 @@
-"""CLIP- and SigLIP-shaped encoders: an image and a text tower that meet in one space."""
+"""Encoders of two towers, for images and for texts, that meet in one space."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-MODEL_TYPES = ("clip", "siglip")
+JOINED = "vision-text-dual-encoder"
+MODEL_TYPES = ("clip", "siglip", JOINED)
+JOINED_TOWERS = ("bit", "bert")
 
 
 class DualEncoder(Encoder):
-    """An encoder whose checkpoint says ``clip`` or ``siglip``; nothing else is assumed of it.
+    """An encoder whose checkpoint says ``clip``, ``siglip`` or ``vision-text-dual-encoder``.
 
-    Sizes, token lengths and pixels come from the checkpoint. Whether there is a logit bias is
-    asked of its weights: checkpoints named after SigLIP exist in CLIP's shape.
+    The last joins two networks as CLIP joins its own, here a BiT, which is a residual
+    convolutional network with group norm, and a BERT. Sizes, token lengths and pixels come from
+    the checkpoint. Whether there is a logit bias is asked of its weights: checkpoints named after
+    SigLIP exist in CLIP's shape.
     """
 
     aligned = True
@@ -51,6 +55,8 @@ class DualEncoder(Encoder):
                 f"{name} has model_type {config.model_type!r} in its config.json, "
                 f"where one of {', '.join(MODEL_TYPES)} is needed"
             )
+        if config.model_type == JOINED:
+            _check_joined(config, name)
         self._checkpoint = checkpoint
         self._shape: str = config.model_type
         self._max_tokens: int = config.text_config.max_position_embeddings
@@ -103,7 +109,7 @@ class DualEncoder(Encoder):
                 "class": type(self._tokenizer).__name__,
                 "files": tokenizer_hashes(self._checkpoint.folder),
                 "max_tokens": self._max_tokens,
-                "padding": "longest, masked" if self._shape == "clip" else "to max_tokens",
+                "padding": "to max_tokens" if self._shape == "siglip" else "longest, masked",
                 "padding_side": self._tokenizer.padding_side,
                 "lower_case": self._lower_case,
             },
@@ -135,7 +141,7 @@ class DualEncoder(Encoder):
         folder = self._checkpoint.folder
         return Trainable(
             module=network.to(self.device),
-            parts=_clip_parts(network) if self._shape == "clip" else _siglip_parts(network),
+            parts=_PARTS[self._shape](network),
             embed_images=partial(_embed_images, network),
             embed_texts=partial(self._embed_texts, network),
             write_network=partial(write_network, network),
@@ -160,20 +166,35 @@ class DualEncoder(Encoder):
         tokens = self._tokenizer(
             texts,
             # SigLIP pools the last position, padding or not, and was trained with every text
-            # padded to the full length; CLIP pools the end-of-text token.
-            padding="longest" if self._shape == "clip" else "max_length",
+            # padded to the full length; the others pool a token of the text itself.
+            padding="max_length" if self._shape == "siglip" else "longest",
             truncation=True,
             max_length=self._max_tokens,
             return_tensors="pt",
         )
         # SigLIP attends to its padding: a mask, which its tokenizer offers, would be wrong.
-        wanted = ("input_ids", "attention_mask") if self._shape == "clip" else ("input_ids",)
+        wanted = ("input_ids",) if self._shape == "siglip" else ("input_ids", "attention_mask")
         for key in tokens.keys() - set(wanted):
             del tokens[key]
         return tokens
 
 
+def _check_joined(config: Any, name: str) -> None:
+    towers = (config.vision_config.model_type, config.text_config.model_type)
+    if towers != JOINED_TOWERS:
+        raise CheckpointError(
+            f"{name} joins the towers {' and '.join(towers)}; of the {JOINED}s only those of "
+            f"{' and '.join(JOINED_TOWERS)} are supported"
+        )
+
+
 def _embed_images(network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    if network.config.model_type == JOINED:
+        # Pooled maps have one pixel left, (B, D, 1, 1), which transformers' own method passes on to
+        # a linear layer.
+        pooled = network.vision_model(pixel_values=pixels).pooler_output.flatten(1)
+        embedding: torch.Tensor = network.visual_projection(pooled)
+        return embedding
     return _tensor(network.get_image_features(pixel_values=pixels))
 
 
@@ -201,3 +222,16 @@ def _siglip_parts(network: Any) -> Parts:
         tail=(tower.post_layernorm, tower.head),
         projections=(tower.head, network.text_model.head),
     )
+
+
+def _joined_parts(network: Any) -> Parts:
+    tower = network.vision_model
+    return Parts(
+        vision=(tower, network.visual_projection),
+        blocks=tuple(tower.encoder.stages),
+        tail=(tower.norm, network.visual_projection),
+        projections=(network.visual_projection, network.text_projection),
+    )
+
+
+_PARTS = {"clip": _clip_parts, "siglip": _siglip_parts, JOINED: _joined_parts}

@@ -1,6 +1,7 @@
 """LoRA adapters: where they sit, what they leave alone, what is left of them."""
 
 import numpy as np
+import published
 import pytest
 import torch
 
@@ -78,3 +79,10 @@ def test_a_missing_library_is_named_with_the_command(trainable, monkeypatch):
     with pytest.raises(UsageError, match=r"pip install 'featurecache\[lora\]'"):
         trainable.train_only("lora-4")
     assert all(p.requires_grad for p in trainable.module.parameters())
+
+
+def test_a_convolutional_network_has_no_place_for_them(tmp_path):
+    published.write_joined(tmp_path / "joined", seed=6)
+    trainable = load_encoder(str(tmp_path / "joined"), device="cpu").trainable()
+    with pytest.raises(UsageError, match=r"lora-R needs linear layers.*last-N"):
+        trainable.train_only("lora-2")

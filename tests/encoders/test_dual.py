@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from featurecache.encoders.loading import load_encoder
+from featurecache.errors import CheckpointError
 
 TOLERANCE = 1e-4
 MANY = [f"finding number {i} " + "effusion " * (i % 9) for i in range(70)]
@@ -197,3 +198,63 @@ def test_a_clip_shaped_checkpoint_under_a_siglip_name_has_no_bias(tiny_clip):
     encoder = load_encoder("xraysiglip", weights=tiny_clip, device="cpu")
     assert encoder.bias is None
     assert encoder.text_description["tokenizer"]["padding"] == "longest, masked"
+
+
+# --- two networks joined -------------------------------------------------------------------
+
+
+def joined_image_reference(model, image: Image.Image) -> np.ndarray:
+    """Straight to a square, bicubic; the mean over the last map's places, projected."""
+    square = image.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC)
+    values = (np.asarray(square, dtype=np.float64) / 255 - 0.5) / 0.25
+    pixels = torch.tensor(values.transpose(2, 0, 1)[None], dtype=torch.float32)
+    with torch.no_grad():
+        maps = model.vision_model(pixel_values=pixels).last_hidden_state
+        return (maps.mean(dim=(2, 3)) @ model.visual_projection.weight.T)[0].numpy()
+
+
+def joined_text_reference(model, tokenizer, text: str) -> np.ndarray:
+    """One text alone, its first token through BERT's pooler."""
+    ids = tokenizer(text, truncation=True, max_length=40)["input_ids"]
+    with torch.no_grad():
+        states = model.text_model(input_ids=torch.tensor([ids])).last_hidden_state
+        pooled = torch.tanh(model.text_model.pooler.dense(states[0, 0]))
+        return model.text_projection(pooled).numpy()
+
+
+def test_a_joined_bit_and_bert_equals_the_direct_computation(tmp_path, images):
+    from transformers import AutoTokenizer
+
+    model = published.write_joined(tmp_path / "joined", seed=6)
+    encoder = load_encoder(str(tmp_path / "joined"), device="cpu")
+    pixels = np.stack([encoder.preprocess(image) for image in images.values()])
+    want = np.stack([joined_image_reference(model, image) for image in images.values()])
+    got = encoder.encode_images(pixels)
+    assert got.shape == (len(images), 24)
+    assert np.abs(got - want).max() < TOLERANCE
+    assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
+
+    texts = [*published.SENTENCES, "effusion " * 80]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "joined")
+    want = np.stack([joined_text_reference(model, tokenizer, text) for text in texts])
+    assert np.abs(encoder.encode_texts(texts) - want).max() < TOLERANCE
+    assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
+    assert encoder.scale == pytest.approx(np.exp(3.1), rel=1e-6)
+    assert encoder.bias is None
+
+
+def test_an_image_of_a_joined_encoder_does_not_depend_on_its_batch(tmp_path):
+    published.write_joined(tmp_path / "joined", seed=6)
+    module = load_encoder(str(tmp_path / "joined"), device="cpu").trainable()
+    module.module.vision_model.train()
+    pixels = torch.tensor(np.random.default_rng(1).normal(size=(5, 3, 32, 32)), dtype=torch.float32)
+    with torch.no_grad():
+        together = module.embed_images(pixels)
+        alone = torch.cat([module.embed_images(pixels[row : row + 1]) for row in range(5)])
+    assert (together - alone).abs().max() < 1e-4
+
+
+def test_other_towers_joined_are_refused_by_name(tmp_path):
+    published.write_joined(tmp_path / "joined", seed=6, vision="vit")
+    with pytest.raises(CheckpointError, match=r"joins the towers vit and bert.*bit and bert"):
+        load_encoder(str(tmp_path / "joined"), device="cpu")

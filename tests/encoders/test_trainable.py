@@ -16,7 +16,7 @@ from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
 from featurecache.errors import CheckpointError, UsageError
 
 PIXELS = np.random.default_rng(3).normal(size=(3, 3, 32, 32)).astype(np.float32)
-DUAL = ("clip", "siglip")
+DUAL = ("clip", "siglip", "joined")
 VISION = ("dinov2", "vit")
 # torch takes another path through attention when gradients are wanted: the last digit differs.
 TOLERANCE = 1e-5
@@ -58,7 +58,9 @@ def folders(tiny_clip, tiny_pair, tmp_path_factory):
     root = tmp_path_factory.mktemp("trainable")
     write_tiny_siglip(root / "siglip")
     write_tiny_vit(root / "vit")
+    published.write_joined(root / "joined", seed=6)
     return {
+        "joined": root / "joined",
         "clip": tiny_clip,
         "siglip": root / "siglip",
         "dinov2": tiny_pair / "dinov2-small",
@@ -111,6 +113,7 @@ def test_what_is_trained_embeds_as_what_is_frozen(load, shape):
     [
         ("clip", "softmax", 4.2, None),
         ("siglip", "sigmoid", 4.7, -12.9),
+        ("joined", "softmax", 3.1, None),
         ("dinov2", None, None, None),
     ],
 )
@@ -132,7 +135,7 @@ def test_scale_and_bias_are_those_of_the_checkpoint(load, shape, contrastive, sc
 
 # As load_tokenizer says of transformers 5.0.
 @pytest.mark.filterwarnings("ignore:.*will not create from files:DeprecationWarning")
-@pytest.mark.parametrize("shape", DUAL)
+@pytest.mark.parametrize("shape", ["clip", "siglip"])
 def test_gradients_equal_those_of_transformers_own_loss(load, folders, shape):
     from transformers import AutoModel, AutoTokenizer
 
@@ -211,6 +214,15 @@ TRAINS = {
         "logit_bias",
     ],
     ("siglip", "head"): ["vision_model.head.", "text_model.head.", "logit_scale", "logit_bias"],
+    ("joined", "all"): [""],
+    ("joined", "vision"): ["vision_model.", "visual_projection.", "logit_scale"],
+    ("joined", "last-1"): [
+        "vision_model.encoder.stages.1.",
+        "vision_model.norm.",
+        "visual_projection.",
+        "logit_scale",
+    ],
+    ("joined", "head"): ["visual_projection.", "text_projection.", "logit_scale"],
     ("dinov2", "all"): [""],
     ("dinov2", "vision"): [""],
     ("dinov2", "last-1"): ["encoder.layer.1.", "layernorm."],
@@ -270,7 +282,10 @@ def test_a_saved_encoder_is_read_by_plain_transformers(load, tmp_path, shape):
     assert not report["unexpected_keys"]
     values = torch.tensor(pixels(shape))
     with torch.no_grad():
-        if shape in DUAL:
+        if shape == "joined":
+            pooled = model.eval().vision_model(pixel_values=values).pooler_output
+            want = model.visual_projection(pooled.flatten(1))
+        elif shape in DUAL:
             features = model.eval().get_image_features(pixel_values=values)
             want = getattr(features, "pooler_output", features)
         else:
