@@ -38,22 +38,20 @@ if TYPE_CHECKING:
 
 PACKAGED = Path(__file__).parents[1] / "featurecache" / "encoders" / "tiny"
 
-PIXELS, PATCH = 128, 16
+PIXELS = 128
 TOKENS, VOCABULARY = 32, 640
 DIM = 128
-VISION = {
-    "hidden_size": 160,
-    "intermediate_size": 640,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 5,
-}
+WIDTHS = (64, 128, 256, 512)
+VISION = {"embedding_size": 32, "hidden_sizes": list(WIDTHS), "depths": [2, 2, 2, 2]}
 TEXT = {
     "hidden_size": 96,
     "intermediate_size": 384,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
 }
-PHANTOM_SEED, PHANTOM_IMAGES = 1, 3000
+PHANTOM_SEED, PHANTOM_IMAGES = 1, 6000
 """Not the seed that ``--dataset phantom`` has by default: tiny has seen none of those films."""
 
 SETTINGS = FinetuneConfig(
@@ -64,8 +62,8 @@ SETTINGS = FinetuneConfig(
     learning_rate=1e-3,
     weight_decay=0.05,
     epochs=30,
-    batch_size=64,
-    chunk_size=64,
+    batch_size=32,
+    chunk_size=32,
     patience=30,
     precision="bf16",
     seed=0,
@@ -181,23 +179,28 @@ def package(encoder: Path, provenance: Provenance) -> None:
 
 
 def write_architecture(folder: Path) -> None:
-    """Write the configuration, image processor and tokenizer of a CLIP of 2.9 million weights."""
-    from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+    """Write the configuration, image processor and tokenizer of a dual encoder.
+
+    The vision tower is convolutional: on so few films it learns in a tenth of the steps that a
+    vision transformer of the same cost needs. Its norms are group norms, so that an embedding does
+    not depend on the rest of the batch, in training either.
+    """
+    from transformers import BertConfig, BitConfig, VisionTextDualEncoderConfig
 
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer()
     tokenizer.save_pretrained(folder)
-    text = CLIPTextConfig(
+    text = BertConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         **TEXT,
     )
-    vision = CLIPVisionConfig(image_size=PIXELS, patch_size=PATCH, **VISION)
-    CLIPConfig(
-        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=DIM
+    # VisionTextDualEncoderModel asks a vision tower for its hidden_size, which BiT's
+    # configuration does not have by itself.
+    vision = BitConfig(num_groups=16, layer_type="preactivation", hidden_size=WIDTHS[-1], **VISION)
+    VisionTextDualEncoderConfig.from_vision_text_configs(
+        vision, text, projection_dim=DIM
     ).save_pretrained(folder)
     processor: dict[str, Any] = {
         "image_processor_type": "CLIPImageProcessor",

@@ -15,6 +15,7 @@ from featurecache.cli import (
     finetune,
     lists,
     predict,
+    retrieve,
     train_head,
     zero_shot,
 )
@@ -62,6 +63,7 @@ for _name, _command in (
     ("train-head", train_head.train_head),
     ("finetune", finetune.finetune),
     ("zero-shot", zero_shot.zero_shot),
+    ("retrieve", retrieve.retrieve),
     ("predict", predict.predict),
     ("evaluate", evaluate.evaluate),
     ("compare", compare.compare),

@@ -5,15 +5,13 @@ for the pair score a negative ensemble beside it. Images and texts are brought t
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from featurecache.errors import UnknownNameError, UsageError
+from featurecache.scoring.directions import Embeddings, Floats, unit_rows
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Embeddings: TypeAlias = npt.NDArray[np.floating[Any]]
 Scoring: TypeAlias = Literal["pair", "sigmoid", "softmax"]
 
 _ROWS_AT_ONCE: Final = 8192  # of float16 images made float64: 64 MiB at 1024 dimensions
@@ -166,25 +164,12 @@ def _cosines(images: Embeddings, texts: Embeddings) -> Floats:
         raise ValueError(
             f"images {images.shape} and texts {texts.shape} are not (N, D) and (C, D) of one D"
         )
-    directions = _unit(texts, "text").T
+    directions = unit_rows(texts, "text").T
     cosines = np.empty((len(images), len(texts)))
     for start in range(0, len(images), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        cosines[rows] = _unit(images[rows], "image", first=start) @ directions
+        cosines[rows] = unit_rows(images[rows], "image", first=start) @ directions
     return cosines
-
-
-def _unit(embeddings: Embeddings, kind: str, *, first: int = 0) -> Floats:
-    """The rows at unit length in float64; ``first`` is the number of the first row, for errors."""
-    rows = embeddings.astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
-    if len(bad):
-        raise ValueError(
-            f"{kind} embedding {first + bad[0]} has norm {norms[bad[0], 0]}, so no direction"
-        )
-    rows /= norms
-    return rows
 
 
 def _from_logits(logits: Floats) -> Scores:

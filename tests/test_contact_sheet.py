@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from featurecache.datasets.phantom.sheet import CAPTION_HEIGHT, GAP, contact_sheet
+from featurecache.contact_sheet import CAPTION_HEIGHT, GAP, contact_sheet
 
 
 def test_films_stand_under_their_captions() -> None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 CAPTION_HEIGHT = 14
 GAP = 4
 INK = 225
+THUMBNAIL = 192
 
 Captioned = tuple[str, npt.NDArray[np.uint8]]
 """A caption, and the (H, W) film that it stands over."""
@@ -32,3 +33,9 @@ def contact_sheet(rows: Sequence[Sequence[Captioned]]) -> Image.Image:
             draw.text((j * step_x + 2, i * step_y + 1), caption, fill=INK)
             sheet.paste(Image.fromarray(film), (j * step_x, i * step_y + CAPTION_HEIGHT))
     return sheet
+
+
+def thumbnail(film: Image.Image) -> npt.NDArray[np.uint8]:
+    """A film of any shape as a small grey square, whole, centred on black."""
+    square = ImageOps.pad(film.convert("L"), (THUMBNAIL, THUMBNAIL), color=0)
+    return np.asarray(square, dtype=np.uint8)

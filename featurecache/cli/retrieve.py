@@ -1,0 +1,268 @@
+"""``retrieve``: images for a text or an image, descriptions for an image; or how good that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featurecache.cli.dataset_options import (
+    DataRoot,
+    IdColumn,
+    Images,
+    ImagesRoot,
+    LabelColumn,
+    LabelsColumn,
+    PathColumn,
+    SplitSeed,
+    read_manifest,
+)
+from featurecache.cli.options import CacheFile, Device, Draws, Prompts, choose_cache
+from featurecache.cli.output import Json, number, print_json, print_table, say, with_interval
+from featurecache.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from featurecache.encoders.encoder import Encoder
+    from featurecache.scoring.neighbours import Answer
+    from featurecache.store.reader import Cache
+
+_DIRECTIONS = {
+    "text_to_image": "label descriptions to images",
+    "image_to_text": "images to label descriptions",
+    "image_to_image": "images to images of other patients",
+}
+
+
+def retrieve(
+    text: Annotated[
+        str | None, typer.Argument(help="Find the images that fit this text best.")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            help="An image file, or the id of a cached image: the images most like it, and how "
+            "well each label's description fits it."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Find the images that fit this label's prompts best.")
+    ] = None,
+    top: Annotated[
+        int, typer.Option(help="How many images; K of precision and recall at K.", min=1)
+    ] = 10,
+    cache: CacheFile = Path("cache"),
+    split: Annotated[
+        str | None, typer.Option(help="Only images of this split; test, where it is measured.")
+    ] = None,
+    prompts: Prompts = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write the images found to this contact sheet.", metavar="PNG"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The encoder, where its name in the cache does not find it (a folder)."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
+    ] = None,
+    device: Device = "auto",
+    draws: Draws = 1000,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="For --sheet: table or folder, if the cache is of one.", metavar="NAME"),
+    ] = None,
+    data_root: DataRoot = None,
+    images: Images = None,
+    split_seed: SplitSeed = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    labels_column: LabelsColumn = None,
+    id_column: IdColumn = None,
+    images_root: ImagesRoot = None,
+    json: Json = False,
+) -> None:
+    """Search a cache: exact, by cosine. Without a text, image or label, measure how good it is.
+
+    A text, or an image that is not in the cache, needs the encoder that made the cache; all else
+    needs the cache alone. A contact sheet needs the films: --data-root.
+
+    Example: featurecache retrieve "signs of cardiomegaly" --sheet found.png
+    """
+    from featurecache.store.reader import read_cache
+
+    if sum(query is not None for query in (text, image, label)) > 1:
+        raise UsageError("give one of a text, --image and --label")
+    path, chosen = choose_cache(cache)
+    found = read_cache(path)
+    say(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
+    if text is None and image is None and label is None:
+        if sheet is not None:
+            raise UsageError("--sheet shows what one query found: give a text, --image or --label")
+        _measure(found, prompts=prompts, split=split or "test", at=top, draws=draws, json=json)
+        return
+    if sheet is not None and sheet.exists():
+        raise UsageError(f"{sheet} is there already: give another --sheet")
+    encoder = _Loader(found, model, weights, device)
+    answer = _ask(
+        found, encoder, text=text, image=image, label=label, prompts=prompts, split=split, top=top
+    )
+    if sheet is not None:
+        manifest = read_manifest(
+            dataset or found.header.dataset,
+            data_root,
+            quiet=json,
+            images=images,
+            seed=split_seed,
+            path_column=path_column,
+            label_columns=label_column,
+            labels_column=labels_column,
+            id_column=id_column,
+            root=images_root,
+        )
+        paths = [manifest.root / path for path in manifest.images["path"]]
+        _write_sheet(sheet, answer, dict(zip(manifest.images["id"], paths, strict=True)))
+    if json:
+        print_json(answer.document())
+        return
+    if answer.descriptions:
+        print_table(
+            f"{answer.query}: label descriptions",
+            ["label", "cosine"],
+            [[name, number(cosine)] for name, cosine in answer.descriptions],
+        )
+    print_table(
+        f"{answer.query}: images",
+        ["", "cosine", "image", "patient", "split", "labels"],
+        [
+            [
+                str(place),
+                number(hit.cosine),
+                hit.id,
+                hit.patient,
+                hit.split,
+                ", ".join(hit.labels) or "-",
+            ]
+            for place, hit in enumerate(answer.hits, start=1)
+        ],
+    )
+    if sheet is not None:
+        typer.echo(f"contact sheet: {sheet}")
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """Loads the encoder of a cache when a query needs it."""
+
+    cache: "Cache"
+    model: str | None
+    weights: Path | None
+    device: str
+
+    def __call__(self) -> "Encoder":
+        from featurecache.encoders.description import library_difference
+        from featurecache.encoders.loading import load_encoder
+
+        description = self.cache.header.description
+        encoder = load_encoder(
+            self.model or self.cache.header.model,
+            weights=self.weights,
+            device=self.device,
+            precision=str(description.get("precision", "auto")),
+        )
+        difference = library_difference(description, encoder.image_description, run=self.cache.path)
+        if difference:
+            say(f"warning: the cache was made with other library versions ({difference})")
+        return encoder
+
+
+def _ask(
+    cache: "Cache",
+    encoder: _Loader,
+    *,
+    text: str | None,
+    image: str | None,
+    label: str | None,
+    prompts: str | None,
+    split: str | None,
+    top: int,
+) -> "Answer":
+    from featurecache.images import read_image
+    from featurecache.scoring.neighbours import (
+        images_for_label,
+        images_for_text,
+        neighbours_of_cached,
+        neighbours_of_image,
+    )
+
+    if label is not None:
+        return images_for_label(cache, label, prompts=prompts, split=split, top=top)
+    if text is not None:
+        return images_for_text(cache, encoder(), text, split=split, top=top)
+    assert image is not None
+    if Path(image).is_file():
+        picture = read_image(Path(image))
+        return neighbours_of_image(
+            cache, encoder(), picture, name=image, prompts=prompts, split=split, top=top
+        )
+    return neighbours_of_cached(cache, image, prompts=prompts, split=split, top=top)
+
+
+def _measure(
+    cache: "Cache", *, prompts: str | None, split: str, at: int, draws: int, json: bool
+) -> None:
+    from featurecache.scoring.retrieval import METRICS, measure_retrieval
+
+    document = measure_retrieval(cache, prompts=prompts, split=split, at=at, draws=draws)
+    if json:
+        print_json(document)
+        return
+
+    def row(name: str, figures: dict[str, Any], bounds: dict[str, Any]) -> list[str]:
+        cells = [with_interval(figures[metric], bounds.get(metric)) for metric in METRICS]
+        return [name, *cells, number(figures["chance"])]
+
+    rows = []
+    for key, name in _DIRECTIONS.items():
+        if (figures := document[key]) is None:
+            continue
+        rows.append(row(f"{name} ({figures['n_queries']} queries)", figures, figures["ci95"]))
+        rows += [row(f"  {label}", of, {}) for label, of in figures.get("per_label", {}).items()]
+    print_table(
+        f"retrieval on {document['n']} {split} images of {cache.header.dataset} "
+        "[95 % interval over patients]",
+        ["", f"precision@{at}", f"recall@{at}", "mean average precision", "chance"],
+        rows,
+    )
+    if document["text_to_image"] is None:
+        say("note: this cache's texts and images share no space: images to images only")
+    for warning in document["warnings"]:
+        say(f"warning: {warning}")
+
+
+def _write_sheet(target: Path, answer: "Answer", paths: dict[str, Path]) -> None:
+    from featurecache.atomic import new_file
+    from featurecache.contact_sheet import contact_sheet, thumbnail
+    from featurecache.images import read_image
+
+    films: list[tuple[str, Image]] = []
+    if answer.picture is not None:
+        films.append((answer.query, answer.picture))
+    for place, hit in enumerate(answer.hits, start=1):
+        if hit.id not in paths:
+            raise UsageError(
+                f"the data set has no image {hit.id!r} that the cache holds: give the --data-root "
+                "that it was extracted from"
+            )
+        caption = f"{place} {hit.cosine:.3f} {', '.join(hit.labels)}"
+        films.append((caption, read_image(paths[hit.id])))
+    thumbnails = [(caption, thumbnail(film)) for caption, film in films]
+    with new_file(target) as unfinished:
+        contact_sheet(_rows(thumbnails)).save(unfinished, format="PNG")
+
+
+def _rows(films: Sequence[Any], columns: int = 5) -> list[Sequence[Any]]:
+    return [films[start : start + columns] for start in range(0, len(films), columns)]

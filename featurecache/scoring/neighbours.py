@@ -1,0 +1,206 @@
+"""What a cache holds that is nearest to a text, a label's prompts or an image."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featurecache.errors import CacheError, ImageError, UnknownNameError, UsageError
+from featurecache.scoring.directions import Embeddings, unit_rows
+from featurecache.scoring.search import gallery_of, nearest
+from featurecache.store.contents import UNSTORABLE, to_storable
+from featurecache.store.reader import Cache
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from featurecache.encoders.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image found: what the cache knows of it, and its cosine with the query."""
+
+    id: str
+    cosine: float
+    patient: str
+    split: str
+    view: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query found.
+
+    Attributes:
+        query: in words, for a title.
+        hits: the nearest images, the nearest first.
+        descriptions: of a query by image, every label with the cosine of its prompt ensemble, the
+            best first; empty for other queries, and where texts and images share no space.
+        picture: of a query by image file, the image.
+    """
+
+    query: str
+    hits: tuple[Hit, ...]
+    descriptions: tuple[tuple[str, float], ...] = ()
+    picture: "Image | None" = None
+
+    def document(self) -> dict[str, Any]:
+        """The answer as JSON has it."""
+        return {
+            "query": self.query,
+            "images": [asdict(hit) for hit in self.hits],
+            "descriptions": dict(self.descriptions) or None,
+        }
+
+
+def images_for_text(
+    cache: Cache, encoder: "Encoder", text: str, *, split: str | None = None, top: int
+) -> Answer:
+    """The images that fit a text best.
+
+    Args:
+        cache: where to look.
+        encoder: the one that made the cache; the caller has seen to that.
+        text: what is looked for.
+        split: whose images; None for all.
+        top: how many.
+
+    Raises:
+        UsageError: the encoder's texts and images share no space, or the text is empty.
+        CacheError: there are no images of that split.
+    """
+    if not encoder.aligned:
+        raise _unaligned(encoder.name)
+    if not text.strip():
+        raise UsageError("the text to look for is empty")
+    query = unit_rows(encoder.encode_texts([text]), "text")[0]
+    return Answer(f"text {text!r}", _hits(cache, query, _rows(cache, split), top))
+
+
+def images_for_label(
+    cache: Cache, label: str, *, prompts: str | None = None, split: str | None = None, top: int
+) -> Answer:
+    """The images that fit a label's prompt ensemble best; needs no encoder.
+
+    Raises:
+        UnknownNameError: the cache has no such label, or no such prompt set.
+        UsageError: texts and images share no space.
+        CacheError: there are no images of that split, no texts, or several sets and none is named.
+    """
+    if label not in cache.labels.names:
+        raise UnknownNameError("label", label, cache.labels.names)
+    text = cache.text(prompts)
+    if not text.aligned:
+        raise _unaligned(cache.header.model)
+    row = cache.labels.names.index(label)
+    query = unit_rows(text.positive.ensemble, "text")[row]
+    return Answer(f"label {label}", _hits(cache, query, _rows(cache, split), top))
+
+
+def neighbours_of_image(
+    cache: Cache,
+    encoder: "Encoder",
+    picture: "Image",
+    *,
+    name: str,
+    prompts: str | None = None,
+    split: str | None = None,
+    top: int,
+) -> Answer:
+    """The images most like one that the cache need not hold, and how well each label fits it.
+
+    Args:
+        cache: where to look.
+        encoder: the one that made the cache; the caller has seen to that.
+        picture: as ``images.read_image`` gives it.
+        name: of the picture, for a title.
+        prompts: needed only where the cache holds several sets.
+        split: whose images; None for all.
+        top: how many.
+
+    Raises:
+        ImageError: its embedding is one that no cache would store.
+        CacheError: there are no images of that split, or several prompt sets and none is named.
+    """
+    embedding = encoder.encode_images(encoder.preprocess(picture)[np.newaxis])
+    half, usable = to_storable(embedding)
+    if not usable[0]:
+        raise ImageError(f"{name}: {UNSTORABLE}")
+    query = unit_rows(half, "image")[0]
+    hits = _hits(cache, query, _rows(cache, split), top)
+    return Answer(f"image {name}", hits, _describe(cache, query, prompts), picture)
+
+
+def neighbours_of_cached(
+    cache: Cache, image: str, *, prompts: str | None = None, split: str | None = None, top: int
+) -> Answer:
+    """The images most like a cached one, which is itself left out; needs no encoder.
+
+    Raises:
+        CacheError: it holds no image of that id, no other image of that split, or several prompt
+            sets and none is named.
+    """
+    found = np.flatnonzero(cache.images.id == image)
+    if len(found) == 0:
+        raise CacheError(
+            f"{image!r} is neither a file nor the id of an image in {cache.path}: give one of them"
+        )
+    rows = _rows(cache, split)
+    rows = rows[rows != found[0]]
+    if len(rows) == 0:
+        raise CacheError(f"{cache.path} has no other image to find")
+    query = unit_rows(cache.read_rows(int(found[0]), int(found[0]) + 1), "image")[0]
+    return Answer(
+        f"image {image}", _hits(cache, query, rows, top), _describe(cache, query, prompts)
+    )
+
+
+def _rows(cache: Cache, split: str | None) -> npt.NDArray[np.intp]:
+    rows = np.arange(len(cache.images)) if split is None else cache.rows(split)
+    if len(rows) == 0:
+        raise CacheError(f"{cache.path} has no images of the split {split!r}")
+    return rows
+
+
+def _hits(cache: Cache, query: Embeddings, rows: npt.NDArray[np.intp], top: int) -> tuple[Hit, ...]:
+    gallery = gallery_of(cache.embedding[rows])
+    places, cosines = nearest(query.astype(np.float32), gallery, top=top)
+    table, labels = cache.images, cache.labels
+    return tuple(
+        Hit(
+            id=str(table.id[row]),
+            cosine=float(cosine),
+            patient=str(table.patient[row]),
+            split=str(table.split[row]),
+            view=str(table.view[row]),
+            labels=tuple(
+                name
+                for name, value in zip(labels.names, labels.values[row], strict=True)
+                if value == 1
+            ),
+        )
+        for row, cosine in zip(rows[places], cosines, strict=True)
+    )
+
+
+def _describe(
+    cache: Cache, query: Embeddings, prompts: str | None
+) -> tuple[tuple[str, float], ...]:
+    if not cache.texts:
+        return ()
+    text = cache.text(prompts)
+    if not text.aligned:
+        return ()
+    cosines = unit_rows(text.positive.ensemble, "text") @ query
+    order = np.argsort(-cosines, kind="stable")
+    return tuple((text.labels[row], float(cosines[row])) for row in order)
+
+
+def _unaligned(model: str) -> UsageError:
+    return UsageError(
+        f"the texts and images of {model} share no space, so no text can find an image: give "
+        "--image, or use an aligned model such as xraysiglip"
+    )

@@ -1,0 +1,109 @@
+"""``retrieve`` as a user runs it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featurecache.encoders.loading import load_encoder
+from featurecache.store.reader import read_cache
+
+
+@pytest.fixture
+def cache(run, tiny_clip, extract_options):
+    outcome = run("extract", "--model", tiny_clip, *extract_options, "--json")
+    assert outcome.code == 0, outcome.stderr
+    return read_cache(Path(outcome.json[0]["path"]))
+
+
+def order_of(cache, query: np.ndarray) -> list[str]:
+    images = cache.embedding.astype(np.float64)
+    cosines = images @ query / np.linalg.norm(images, axis=1)
+    return cache.images.id[np.argsort(-cosines, kind="stable")].tolist()
+
+
+def ids(outcome) -> list[str]:
+    assert outcome.code == 0, outcome.stderr
+    return [hit["id"] for hit in outcome.json["images"]]
+
+
+def test_a_text_finds_the_images_with_the_highest_cosines(run, cache, tiny_clip):
+    outcome = run("retrieve", "bright lungs", "--model", tiny_clip, "--top", 5, "--json")
+    query = load_encoder(str(tiny_clip), device="cpu").encode_texts(["bright lungs"])[0]
+    assert ids(outcome) == order_of(cache, query)[:5]
+    first = outcome.json["images"][0]
+    assert first["split"] in ("train", "val", "test")
+    assert set(first["labels"]) <= {"Opacity", "Rare"}
+
+
+def test_a_label_finds_images_without_an_encoder(run, cache):
+    row = cache.labels.names.index("Opacity")
+    found = ids(run("retrieve", "--label", "Opacity", "--top", 3, "--json"))
+    assert found == order_of(cache, cache.text().positive.ensemble[row])[:3]
+
+
+def test_a_split_is_searched_alone(run, cache):
+    outcome = run("retrieve", "--label", "Opacity", "--split", "val", "--top", 60, "--json")
+    assert set(ids(outcome)) == set(cache.images.id[cache.rows("val")])
+
+
+def test_a_cached_image_finds_others_and_the_file_finds_itself(run, cache, tiny_clip, films):
+    image = str(cache.images.id[7])
+    want = order_of(cache, cache.embedding[7].astype(np.float64))
+    assert want[0] == image
+    outcome = run("retrieve", "--image", image, "--top", 4, "--json")
+    assert ids(outcome) == want[1:5]
+    scores = list(outcome.json["descriptions"].values())
+    assert len(scores) == 2
+    assert scores == sorted(scores, reverse=True)
+    by_file = run("retrieve", "--image", films / image, "--model", tiny_clip, "--top", 4, "--json")
+    assert ids(by_file) == want[:4]
+
+
+def test_a_contact_sheet_shows_what_was_found(run, cache, films, extract_options, tmp_path):
+    options = extract_options[: extract_options.index("--patient-column")]
+    outcome = run("retrieve", "--label", "Opacity", "--top", 7, "--sheet", "a.png", *options)
+    assert outcome.code == 0, outcome.stderr
+    assert "contact sheet: a.png" in outcome.stdout
+    with Image.open(tmp_path / "a.png") as sheet:
+        assert sheet.width > sheet.height > 2 * 192
+        assert np.asarray(sheet).std() > 10
+    again = run("retrieve", "--label", "Opacity", "--sheet", "a.png", *options)
+    assert again.code == 2
+    assert "a.png is there already" in again.stderr
+
+
+def test_without_a_query_it_says_how_good_retrieval_is(run, cache):
+    outcome = run("retrieve", "--top", 3, "--draws", 20, "--json")
+    assert outcome.code == 0, outcome.stderr
+    document = outcome.json
+    assert document["n"] == len(cache.rows("test"))
+    assert 0 < document["text_to_image"]["per_label"]["Opacity"]["average_precision"] <= 1
+    shown = run("retrieve", "--top", 3, "--draws", 20).stdout
+    assert "precision@3" in shown
+    assert "images to images of other patients" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a text", "--label", "Opacity"], "one of a text, --image and --label"),
+        (["--label", "Opacty"], "did you mean Opacity?"),
+        (["--image", "nowhere.png"], "neither a file nor the id of an image"),
+        (["--label", "Opacity", "--split", "tset"], "no images of the split 'tset'"),
+        (["--sheet", "x.png"], "--sheet shows what one query found"),
+        ([" "], "the text to look for is empty"),
+    ],
+)
+def test_mistakes_are_named(run, cache, tiny_clip, arguments, said):
+    outcome = run("retrieve", *arguments, "--model", tiny_clip)
+    assert outcome.code == 2
+    assert said in outcome.stderr
+    assert outcome.stdout == ""
+
+
+def test_another_encoder_than_the_caches_is_refused(run, cache):
+    outcome = run("retrieve", "a text", "--model", "tiny")
+    assert outcome.code == 2
+    assert "made with another encoder" in outcome.stderr
