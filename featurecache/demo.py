@@ -78,7 +78,7 @@ def run_demo(
     for head in HEADS:
         tell(f"training the head {head}")
         start = time.perf_counter()
-        experiment = run_experiment(cache, HeadConfig(head=head), draws=draws)
+        experiment = run_experiment(cache, HeadConfig(head=head), draws=draws, controls=False)
         save_head(folder / "runs" / head, cache, experiment, seeds=1)
         rows.append(_row(head, experiment.metrics, start))
     tell("scoring zero-shot, by the prompts alone")

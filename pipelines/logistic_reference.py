@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cache = read_cache(arguments.cache)
     start = time.perf_counter()
-    head = run_experiment(cache, HeadConfig(head="baseline"), draws=0).probability
+    head = run_experiment(cache, HeadConfig(head="baseline"), draws=0, controls=False).probability
     trained = time.perf_counter()
     logistic = logistic_probabilities(cache)
     fitted = time.perf_counter()

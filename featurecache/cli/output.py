@@ -96,8 +96,10 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
         ]
 
     rows = [row(group, "", metrics[group], intervals[group]) for group in ("macro", "micro")]
-    if (view := metrics["controls"]["view_only"]) is not None:
-        rows.append(row("macro of view only", "", view["macro"], view["ci95"]["macro"]))
+    for name, control in metrics["controls"].items():
+        if control is not None:
+            title = f"macro of {name.replace('_', ' ')}"
+            rows.append(row(title, "", control["macro"], control["ci95"]["macro"]))
     for label, figures in metrics["per_label"].items():
         bounds = intervals["per_label"][label]
         rows.append(row(label, str(figures["n_positive"]), figures, bounds))
@@ -109,6 +111,12 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
     )
     exact = with_interval(metrics["exact_match"], intervals["exact_match"])
     hamming = with_interval(metrics["hamming_loss"], intervals["hamming_loss"])
+    if (calibration := metrics.get("calibration")) is not None:
+        before, after = (
+            with_interval(calibration["macro"][side]["ece"], calibration["ci95"][side]["ece"])
+            for side in ("before", "after")
+        )
+        typer.echo(f"calibration error {before}, after Platt scaling on validation {after}")
     half = metrics["at_half"]
     typer.echo(f"exact match {exact}   Hamming loss {hamming}")
     typer.echo(

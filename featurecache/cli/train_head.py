@@ -39,6 +39,13 @@ def train_head(
         typer.Option(help="Run folder to make; runs/DATASET-MODEL-HEAD without it.", metavar="DIR"),
     ] = None,
     draws: Draws = 1000,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            help="Train twice more, on shuffled labels and on random features, to show what the "
+            "head scores where there is nothing to learn."
+        ),
+    ] = True,
     hidden: Annotated[
         str, typer.Option(help="Sizes of the hidden layers.", rich_help_panel=_TRAINING)
     ] = ",".join(map(str, _DEFAULTS.hidden)),
@@ -111,6 +118,7 @@ def train_head(
             config,
             seeds=seeds,
             draws=draws,
+            controls=controls,
             on_epoch=lambda seed, epoch: bar.update(
                 task, advance=1, detail=f"seed {seed} validation loss {epoch.val_loss:.4f}"
             ),

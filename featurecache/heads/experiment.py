@@ -18,7 +18,8 @@ from featurecache.heads.training import (
     train_head,
 )
 from featurecache.scoring.cached import cache_warnings, scored_rows
-from featurecache.scoring.evaluation import evaluate
+from featurecache.scoring.controls import random_features, shuffled_labels
+from featurecache.scoring.evaluation import control_figures, evaluate
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
 from featurecache.store.schema import UNKNOWN
@@ -49,6 +50,7 @@ def run_experiment(
     *,
     seeds: int = 1,
     draws: int = 1000,
+    controls: bool = True,
     on_epoch: Callable[[int, Epoch], None] | None = None,
 ) -> Experiment:
     """Train one head per seed and measure it.
@@ -61,7 +63,9 @@ def run_experiment(
         config: settings of the training.
         seeds: how many seeds to train.
         draws: bootstrap draws over patients for the intervals.
-        on_epoch: told of every epoch, with the seed.
+        controls: whether to train the first seed's head twice more, on other images' labels and
+            on random features, and say what these score.
+        on_epoch: told of every epoch of a seed, with the seed.
 
     Raises:
         CacheError: the cache has no labels, or no text and the head needs it.
@@ -94,11 +98,33 @@ def run_experiment(
         heads.append((head, probability))
     first, probability = heads[0]
     metrics = documents[0]
+    if controls:
+        metrics["controls"] |= _controls(cache, data, config, draws=draws)
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
     warnings = tuple(_warnings(cache, [head for head, _ in heads]))
     metrics["warnings"] = list(warnings)
     return Experiment(first, text, probability, metrics, warnings)
+
+
+def _controls(
+    cache: Cache, data: HeadData, config: HeadConfig, *, draws: int
+) -> dict[str, dict[str, Any]]:
+    """What the same training scores where there is nothing to learn."""
+    labels = shuffled_labels(data.labels, [data.train, data.val], seed=config.seed)
+    features = random_features(data.embedding.shape, seed=config.seed)
+    untaught = {
+        "shuffled_labels": replace(data, labels=labels),
+        "random_features": replace(data, embedding=features),
+    }
+    found = {}
+    for name, control in untaught.items():
+        head = train_head(control, config)
+        rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
+        split, scored = rows.scored
+        probability = predict_probabilities(head.module, control.embedding)
+        found[name] = control_figures(rows, scored, probability, split=split, draws=draws)
+    return found
 
 
 def _spread(documents: Sequence[dict[str, Any]], first_seed: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Controls: what a score would be for a reason that has nothing to do with the finding."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,3 +39,32 @@ def _shares(labels: NDArray[np.int8]) -> NDArray[np.float64]:
         positive, known, out=np.full(labels.shape[1], np.nan), where=known > 0
     )
     return shares
+
+
+def shuffled_labels(
+    labels: NDArray[np.int8], splits: Sequence[NDArray[np.intp]], *, seed: int
+) -> NDArray[np.int8]:
+    """Labels of other images: the rows are permuted within each split.
+
+    How often a finding is there, and with which others, stays as it was; what any image has to do
+    with it does not. Whatever still scores above chance learned something else.
+
+    Args:
+        labels: (N, C).
+        splits: the rows of each split; rows in none of them keep their labels.
+        seed: of the permutations.
+    """
+    shuffled = labels.copy()
+    generator = np.random.default_rng(seed)
+    for rows in splits:
+        shuffled[rows] = labels[generator.permutation(rows)]
+    return shuffled
+
+
+def random_features(shape: tuple[int, int], *, seed: int) -> NDArray[np.float16]:
+    """Embeddings (N, D) that say nothing: independent standard normal values."""
+    generator = np.random.default_rng(seed)
+    features = np.empty(shape, dtype=np.float16)
+    for row in features:  # not at once: the draws are four times as large as what is kept
+        row[:] = generator.standard_normal(shape[1], dtype=np.float32)
+    return features

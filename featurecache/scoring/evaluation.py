@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
+from featurecache.scoring.calibration import calibration_document, fit_platt, log_odds
 from featurecache.scoring.controls import view_only_probabilities
 from featurecache.scoring.summary import summarise
 from featurecache.scoring.thresholds import best_f1_thresholds
+from featurecache.store.schema import UNKNOWN
 
 AT_HALF = ("macro", "micro", "exact_match", "hamming_loss", "per_label")
 
@@ -39,6 +41,11 @@ class ScoredRows:
     test: NDArray[np.intp]
     learned: NDArray[np.bool_]
 
+    @property
+    def scored(self) -> tuple[str, NDArray[np.intp]]:
+        """The split that the figures are of, and its rows: test, or validation without test."""
+        return ("test", self.test) if len(self.test) else ("val", self.val)
+
 
 def evaluate(
     rows: ScoredRows,
@@ -52,8 +59,9 @@ def evaluate(
 
     Figures are those of the test rows. Thresholds are those of the best F1 on the validation rows,
     0.5 for a label without validation positives; ``threshold_source`` says which. The same figures
-    at 0.5 for all labels stand under ``at_half``. Where there are no test rows the figures are
-    those of validation, at 0.5, and ``split`` says so.
+    at 0.5 for all labels stand under ``at_half``, and under ``calibration`` how far probabilities
+    are from frequencies, before and after Platt's correction fitted on validation. Where there are
+    no test rows the figures are those of validation, at 0.5, and ``split`` says so.
 
     Args:
         rows: what is scored.
@@ -65,7 +73,7 @@ def evaluate(
     Raises:
         UsageError: no label was learned, or there are neither test nor validation rows.
     """
-    split, scored = ("test", rows.test) if len(rows.test) else ("val", rows.val)
+    split, scored = rows.scored
     if len(scored) == 0:
         raise UsageError(
             "there are neither test nor validation images to score: give some the split 'test'"
@@ -86,6 +94,11 @@ def evaluate(
     for name, threshold in zip(rows.label_names, chosen, strict=True):
         source = "0.5" if np.isnan(threshold) else "validation"
         document["per_label"][name]["threshold_source"] = source
+    document["calibration"] = None
+    if split == "test" and len(rows.val):
+        document["calibration"] = _calibration(
+            rows, probability, log_odds(probability) if ranking is None else ranking, draws, seed
+        )
     return document
 
 
@@ -203,6 +216,27 @@ def _figures(
     return document
 
 
+def _calibration(
+    rows: ScoredRows,
+    probability: NDArray[np.floating],
+    score: NDArray[np.floating],
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Calibration on test of the labels that were learned, corrected by validation."""
+    truth = np.where(rows.learned, rows.truth, UNKNOWN)
+    return calibration_document(
+        truth[rows.test],
+        score[rows.test],
+        probability[rows.test],
+        fit_platt(truth[rows.val], score[rows.val]),
+        label_names=rows.label_names,
+        patients=rows.patient[rows.test],
+        draws=draws,
+        seed=seed,
+    )
+
+
 def _view_only(
     rows: ScoredRows, scored: NDArray[np.intp], *, split: str, draws: int, seed: int
 ) -> dict[str, Any] | None:
@@ -214,9 +248,32 @@ def _view_only(
     probability[scored] = np.nan_to_num(
         view_only_probabilities(rows.view[rows.train], rows.truth[rows.train], rows.view[scored])
     )
+    return control_figures(rows, scored, probability, split=split, draws=draws, seed=seed)
+
+
+def control_figures(
+    rows: ScoredRows,
+    scored: NDArray[np.intp],
+    score: NDArray[np.floating],
+    *,
+    split: str,
+    draws: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The figures of a control, those that need no threshold: what stands under ``controls``.
+
+    Args:
+        rows: the data set, with the labels that the control is held against.
+        scored: the rows that the figures are of.
+        score: (N, C) what the control predicts.
+        split: what the rows are called.
+        draws: bootstrap draws over patients.
+        seed: of the draws.
+    """
     half = np.full(len(rows.label_names), 0.5)
+    nothing = np.zeros(rows.truth.shape)
     document = _figures(
-        rows, scored, probability, half, ranking=None, split=split, draws=draws, seed=seed
+        rows, scored, nothing, half, ranking=score, split=split, draws=draws, seed=seed
     )
     return {
         **{key: _ranking(document[key]) for key in ("macro", "micro")},

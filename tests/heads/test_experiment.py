@@ -19,7 +19,7 @@ DRAWS = 50
 
 def run(cache, *, seeds=1, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return run_experiment(cache, config, seeds=seeds, draws=DRAWS)
+    return run_experiment(cache, config, seeds=seeds, draws=DRAWS, controls=False)
 
 
 def relabelled(cache, values, names=None):
@@ -313,3 +313,16 @@ def test_the_view_control_learns_from_the_rows_that_the_head_learned_from(cache)
     areas = [auroc(truth[test, c], p[:, c]) for c in range(3)]
     assert control["macro"]["auroc"] == pytest.approx(np.mean(areas))
     assert control["micro"]["auroc"] == pytest.approx(auroc(truth[test].ravel(), p.ravel()))
+
+
+def test_nothing_is_learned_from_other_images_labels_or_from_random_features(cache):
+    found = run_experiment(cache, CONFIG, draws=100)
+    assert found.metrics["macro"]["auroc"] > 0.75
+    for control in ("shuffled_labels", "random_features"):
+        figures = found.metrics["controls"][control]
+        assert abs(figures["macro"]["auroc"] - 0.5) < 0.15
+        low, high = figures["ci95"]["macro"]["auroc"]
+        assert low < 0.55
+        assert high > 0.45
+    without = run_experiment(cache, CONFIG, draws=0, controls=False)
+    assert set(without.metrics["controls"]) == {"view_only"}

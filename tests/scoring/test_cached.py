@@ -87,7 +87,12 @@ def test_planted_findings_are_told_without_fault(cache):
     assert found.metrics["macro"]["auroc"] == found.metrics["micro"]["auroc"] == 1
     assert found.metrics["macro"]["f1"] > 0.95
     assert found.metrics["warnings"] == []
-    assert found.metrics["controls"] == {"view_only": None}
+    assert found.metrics["controls"]["view_only"] is None
+    for control in ("shuffled_labels", "random_features"):
+        low, high = found.metrics["controls"][control]["ci95"]["macro"]["auroc"]
+        assert low < 0.6
+        assert high > 0.4
+        assert found.metrics["controls"][control]["macro"]["auroc"] < 0.7
     json.dumps(found.metrics, allow_nan=False)
 
 

@@ -5,7 +5,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from featurecache.scoring.controls import view_only_probabilities
+from featurecache.scoring.controls import (
+    random_features,
+    shuffled_labels,
+    view_only_probabilities,
+)
 from featurecache.scoring.metrics import auroc
 
 
@@ -50,3 +54,23 @@ def test_where_views_confound_it_scores_what_a_regression_on_the_view_scores():
     area = roc_auc_score(truth[test], expected.round(2))
     assert area > 0.65
     assert auroc(truth[test], found) == pytest.approx(area)
+
+
+def test_shuffled_labels_are_those_of_other_rows_of_the_same_split():
+    labels = np.arange(60, dtype=np.int8).reshape(30, 2)
+    train, val = np.arange(0, 20), np.arange(20, 25)
+    found = shuffled_labels(labels, [train, val], seed=3)
+    for rows in (train, val):
+        assert sorted(map(tuple, found[rows])) == sorted(map(tuple, labels[rows]))
+        assert (found[rows] != labels[rows]).any()
+    assert (found[25:] == labels[25:]).all()
+    assert (found == shuffled_labels(labels, [train, val], seed=3)).all()
+    assert (found != shuffled_labels(labels, [train, val], seed=4)).any()
+
+
+def test_random_features_have_the_shape_and_no_pattern():
+    features = random_features((400, 50), seed=1)
+    assert features.shape == (400, 50)
+    assert abs(features.astype(float).mean()) < 0.03
+    assert features.astype(float).std() == pytest.approx(1, abs=0.03)
+    assert len(np.unique(features[:, 0])) > 300

@@ -1,0 +1,194 @@
+"""Whether probabilities are those of the world: Platt's correction and the calibration error."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from featurecache.scoring.bootstrap import PatientDraws, draw_patients
+from featurecache.scoring.metrics import AnyFloats, Floats, Labels, known_entries, macro, ratio
+from featurecache.scoring.summary import bounds_or_none, number_or_none
+
+BINS: Final = 15
+"""Of the calibration error, as in Guo et al. 2017."""
+_SMALLEST: Final = 1e-12
+
+
+@dataclass(frozen=True)
+class PlattScaling:
+    """Per label, ``p = sigmoid(slope * score + intercept)``; (C,) each, NaN where none was fitted.
+
+    It keeps the ranking of a label's images, unless its slope is negative: then the scores ranked
+    the validation images the wrong way round.
+    """
+
+    slope: Floats
+    intercept: Floats
+
+    def __call__(self, score: AnyFloats) -> Floats:
+        """Calibrated probabilities (N, C) of scores (N, C)."""
+        from scipy.special import expit
+
+        probability: Floats = expit(self.slope * score.astype(np.float64) + self.intercept)
+        return probability
+
+
+def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:
+    """Fit a slope and an intercept per label, by maximum likelihood on Platt's soft targets.
+
+    Platt 1999, "Probabilistic outputs for support vector machines": a positive counts as
+    (n+ + 1) / (n+ + 2) and a negative as 1 / (n- + 2), so that scores which separate the two
+    classes do not drive the slope to infinity.
+
+    Args:
+        truth: (N, C) labels 1, 0 or -1 of images that the scores were not learned from.
+        score: (N, C) log-odds.
+
+    Returns:
+        NaN for a label without both classes.
+
+    Raises:
+        ValueError: as ``known_entries``.
+    """
+    known = known_entries(truth, score)
+    fitted = [
+        _fit_label(truth[mask, c] == 1, score[mask, c].astype(np.float64))
+        for c, mask in enumerate(known.T)
+    ]
+    return PlattScaling(*np.array(fitted, dtype=np.float64).reshape(-1, 2).T)
+
+
+def _fit_label(positive: npt.NDArray[np.bool_], score: Floats) -> tuple[float, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if n_positive == 0 or n_negative == 0:
+        return np.nan, np.nan
+    target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    # A soft target is an image that counts as both, by so much each. Scores of deviation 1 let the
+    # solver's tolerance mean the same for all of them.
+    width = float(score.std()) or 1.0
+    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    model.fit(
+        np.concatenate([score, score])[:, np.newaxis] / width,
+        np.repeat([1, 0], len(score)),
+        sample_weight=np.concatenate([target, 1 - target]),
+    )
+    return float(model.coef_[0, 0]) / width, float(model.intercept_[0])
+
+
+def log_odds(probability: AnyFloats) -> Floats:
+    """``ln(p / (1 - p))``, with p kept 1e-12 away from 0 and 1."""
+    from scipy.special import logit
+
+    odds: Floats = logit(np.clip(probability.astype(np.float64), _SMALLEST, 1 - _SMALLEST))
+    return odds
+
+
+def calibration_errors(
+    truth: Labels, probability: Floats, draws: PatientDraws | None = None
+) -> Floats:
+    """The expected calibration error per label, (C,), or of draws of patients, (draws, C).
+
+    Over 15 equal bins of the probability, the mean distance between a bin's mean probability and
+    its share of positives, weighted by the bin's images (Guo et al. 2017, here of the probability
+    of a finding). With few images it is biased upwards: even perfect probabilities do not score 0.
+
+    Args:
+        truth: (N, C) labels 1, 0 or -1.
+        probability: (N, C) in 0 to 1; NaN in the column of a label without a calibration.
+        draws: of the patients of the N rows.
+
+    Returns:
+        NaN for a label of which nothing is known, or whose probabilities are NaN.
+    """
+    return np.stack(
+        [_error_of_label(truth[:, c], probability[:, c], draws) for c in range(truth.shape[1])],
+        axis=-1,
+    )
+
+
+def _error_of_label(truth: Labels, probability: Floats, draws: PatientDraws | None) -> Floats:
+    known = (truth >= 0) & ~np.isnan(probability)
+    weights = np.ones((1, len(truth))) if draws is None else draws.row_counts().astype(np.float64)
+    bins = np.minimum((probability[known] * BINS).astype(np.intp), BINS - 1)
+    gaps = probability[known] - truth[known]
+    total = np.zeros(len(weights))
+    for b in range(BINS):
+        total += np.abs(weights[:, known][:, bins == b] @ gaps[bins == b])
+    error = ratio(total, weights[:, known].sum(axis=1))
+    return error[0] if draws is None else error
+
+
+def brier_scores(truth: Labels, probability: Floats, draws: PatientDraws | None = None) -> Floats:
+    """The mean squared distance of probability and label, arguments and shapes as above."""
+    columns = []
+    for c in range(truth.shape[1]):
+        known = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
+        squares = np.square(probability[known, c] - truth[known, c])
+        weights = np.ones((1, len(squares))) if draws is None else draws.row_counts()[:, known]
+        score = ratio(weights @ squares, weights.sum(axis=1).astype(np.float64))
+        columns.append(score[0] if draws is None else score)
+    return np.stack(columns, axis=-1)
+
+
+def calibration_document(
+    truth: Labels,
+    score: AnyFloats,
+    probability: AnyFloats,
+    platt: PlattScaling,
+    *,
+    label_names: tuple[str, ...],
+    patients: npt.NDArray[np.str_],
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What ``metrics.json`` says of calibration: errors before and after Platt's correction.
+
+    Both sides of the macro averages are over the same labels, those with a correction.
+
+    Args:
+        truth: (N, C) of the images that are scored.
+        score: (N, C) log-odds that the correction applies to.
+        probability: (N, C) as predicted.
+        platt: fitted on validation images.
+        label_names: C names.
+        patients: (N,).
+        draws: bootstrap draws over patients.
+        seed: of the draws.
+    """
+    samples = draw_patients(patients, draws=draws, seed=seed)
+    fitted = ~np.isnan(platt.slope)
+    sides = {
+        "before": np.where(fitted, probability.astype(np.float64), np.nan),
+        "after": platt(score),
+    }
+    errors = {"ece": calibration_errors, "brier": brier_scores}
+    document: dict[str, Any] = {
+        "macro": {
+            side: {name: number_or_none(macro(error(truth, p))) for name, error in errors.items()}
+            for side, p in sides.items()
+        },
+        "ci95": {
+            side: {
+                name: bounds_or_none(macro(error(truth, p, samples)))
+                for name, error in errors.items()
+            }
+            for side, p in sides.items()
+        },
+        "per_label": {},
+    }
+    for c, label in enumerate(label_names):
+        document["per_label"][label] = {
+            "slope": number_or_none(platt.slope[c]),
+            "intercept": number_or_none(platt.intercept[c]),
+            **{
+                side: {
+                    name: number_or_none(error(truth[:, [c]], p[:, [c]])[0])
+                    for name, error in errors.items()
+                }
+                for side, p in sides.items()
+            },
+        }
+    return document
