@@ -90,7 +90,7 @@ _ALL = (
         extra=None,
         licence="Apache-2.0",
         exposed_to=(),
-        note="ours, 2.9 million weights, for trying things out; see encoders/tiny/README.md",
+        note="ours, 1.2 million weights, for trying things out; see encoders/tiny/README.md",
     ),
     _dual(
         "clip",

@@ -317,10 +317,10 @@ def test_the_view_control_learns_from_the_rows_that_the_head_learned_from(cache)
 
 def test_nothing_is_learned_from_other_images_labels_or_from_random_features(cache):
     found = run_experiment(cache, CONFIG, draws=100)
-    assert found.metrics["macro"]["auroc"] > 0.75
+    assert found.metrics["macro"]["auroc"] > 0.62
     for control in ("shuffled_labels", "random_features"):
         figures = found.metrics["controls"][control]
-        assert abs(figures["macro"]["auroc"] - 0.5) < 0.15
+        assert abs(figures["macro"]["auroc"] - 0.5) < 0.1
         low, high = figures["ci95"]["macro"]["auroc"]
         assert low < 0.55
         assert high > 0.45
