@@ -222,6 +222,8 @@ def joined_text_reference(model, tokenizer, text: str) -> np.ndarray:
         return model.text_projection(pooled).numpy()
 
 
+# As load_tokenizer says of transformers 5.0.
+@pytest.mark.filterwarnings("ignore:.*will not create from files:DeprecationWarning")
 def test_a_joined_bit_and_bert_equals_the_direct_computation(tmp_path, images):
     from transformers import AutoTokenizer
 
