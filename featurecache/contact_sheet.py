@@ -27,10 +27,12 @@ def contact_sheet(rows: Sequence[Sequence[Captioned]]) -> Image.Image:
     ((height, width),) = shapes
     step_x, step_y = width + GAP, height + CAPTION_HEIGHT + GAP
     sheet = Image.new("L", (max(map(len, rows)) * step_x - GAP, len(rows) * step_y - GAP))
-    draw = ImageDraw.Draw(sheet)
     for i, row in enumerate(rows):
         for j, (caption, film) in enumerate(row):
-            draw.text((j * step_x + 2, i * step_y + 1), caption, fill=INK)
+            # On a strip of its own: a long caption ends with its film, not on the next one.
+            strip = Image.new("L", (width, CAPTION_HEIGHT))
+            ImageDraw.Draw(strip).text((2, 1), caption, fill=INK)
+            sheet.paste(strip, (j * step_x, i * step_y))
             sheet.paste(Image.fromarray(film), (j * step_x, i * step_y + CAPTION_HEIGHT))
     return sheet
 

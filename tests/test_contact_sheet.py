@@ -18,3 +18,10 @@ def test_films_of_several_sizes_are_refused() -> None:
     films = [("", np.zeros((side, 8), dtype=np.uint8)) for side in (8, 9)]
     with pytest.raises(ValueError, match="films of one size, not of 2"):
         contact_sheet([films])
+
+
+def test_a_long_caption_ends_with_its_film():
+    film = np.full((20, 30), 7, dtype=np.uint8)
+    sheet = np.asarray(contact_sheet([[("much too long a caption", film), ("", film)]]))
+    assert sheet[:CAPTION_HEIGHT, :30].max() > 100
+    assert sheet[:CAPTION_HEIGHT, 30:].max() == 0
