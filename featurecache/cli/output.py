@@ -98,8 +98,8 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
     rows = [row(group, "", metrics[group], intervals[group]) for group in ("macro", "micro")]
     for name, control in metrics["controls"].items():
         if control is not None:
-            title = f"macro of {name.replace('_', ' ')}"
-            rows.append(row(title, "", control["macro"], control["ci95"]["macro"]))
+            control_name = f"macro of {name.replace('_', ' ')}"
+            rows.append(row(control_name, "", control["macro"], control["ci95"]["macro"]))
     for label, figures in metrics["per_label"].items():
         bounds = intervals["per_label"][label]
         rows.append(row(label, str(figures["n_positive"]), figures, bounds))

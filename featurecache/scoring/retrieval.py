@@ -16,6 +16,7 @@ from featurecache.scoring.cached import cache_warnings
 from featurecache.scoring.directions import unit_rows
 from featurecache.scoring.metrics import Floats, Labels, auprc, macro, ratio
 from featurecache.scoring.search import Directions, gallery_of
+from featurecache.scoring.summary import number_or_none
 from featurecache.store.reader import Cache
 
 METRICS: Final = ("precision", "recall", "average_precision")
@@ -148,18 +149,17 @@ def _texts_ask(
 ) -> dict[str, Any]:
     cosines = labels @ images.T
     ranked = rank_queries(truth.T, cosines, at=at)
-    drawn_at = [
-        _drawn_at(truth[:, c], cosines[c], patients.row_counts(), at) for c in range(len(labels))
-    ]
+    counts = patients.row_counts()
+    drawn_at = [_drawn_at(truth[:, c], cosines[c], counts, at) for c in range(len(labels))]
     nothing = np.zeros(truth.shape, dtype=np.bool_)
     drawn = {
         "precision": macro(np.stack([precision for precision, _ in drawn_at], axis=-1)),
         "recall": macro(np.stack([recall for _, recall in drawn_at], axis=-1)),
         "average_precision": measure_draws(truth, nothing, cosines.T, patients).macro["auprc"],
     }
-    figures = {name: _defined(float(macro(getattr(ranked, name)))) for name in (*METRICS, "chance")}
+    figures = {name: number_or_none(macro(getattr(ranked, name))) for name in (*METRICS, "chance")}
     per_label = {
-        label: {name: _defined(float(getattr(ranked, name)[c])) for name in (*METRICS, "chance")}
+        label: {name: number_or_none(getattr(ranked, name)[c]) for name in (*METRICS, "chance")}
         for c, label in enumerate(cache.labels.names)
     }
     return {
@@ -215,14 +215,10 @@ def _images_ask(ranked: Ranked, truth: Labels, patients: PatientDraws) -> dict[s
     bounds = {}
     for name in (*METRICS, "chance"):
         values = np.where(asked, getattr(ranked, name), np.nan)
-        figures[name] = _defined(float(macro(values)))
+        figures[name] = number_or_none(macro(values))
         defined = ~np.isnan(values)
         bounds[name] = interval(
             ratio(counts[:, defined] @ values[defined], counts[:, defined].sum(axis=1))
         )
     del bounds["chance"]
     return {**figures, "n_queries": int(asked.sum()), "ci95": bounds}
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else value

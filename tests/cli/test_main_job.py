@@ -268,3 +268,11 @@ def test_runs_are_compared_on_the_same_images_only(run, extracted, tmp_path):
     alone = run("compare", one)
     assert alone.code == 2
     assert "at least two runs" in alone.stderr
+
+
+def test_the_table_is_titled_by_what_was_measured_and_lists_its_controls(run, extracted):
+    outcome = run("train-head", "--head", "baseline", "--draws", 0, "--epochs", 2)
+    assert outcome.code == 0, outcome.stderr
+    assert "baseline on films: " in outcome.stdout
+    for control in ("view only", "shuffled labels", "random features"):
+        assert f"macro of {control}" in outcome.stdout

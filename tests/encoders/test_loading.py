@@ -139,7 +139,9 @@ def test_an_incomplete_folder_is_refused_by_the_missing_files_name(clip_copy, lo
 
 def test_an_unsupported_shape_is_refused(clip_copy):
     published.write_json(clip_copy / "config.json", {"model_type": "t5"})
-    with pytest.raises(CheckpointError, match=r"'t5'.*clip, siglip, vision-text-dual-encoder, dinov2"):
+    with pytest.raises(
+        CheckpointError, match=r"'t5'.*clip, siglip, vision-text-dual-encoder, dinov2"
+    ):
         load_encoder(str(clip_copy), device="cpu")
     with pytest.raises(CheckpointError, match="'t5'"):
         load(clip_copy)
