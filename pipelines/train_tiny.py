@@ -182,8 +182,8 @@ def write_architecture(folder: Path) -> None:
     """Write the configuration, image processor and tokenizer of a dual encoder.
 
     The vision tower is convolutional: on so few films it learns far more in the same time than a
-    vision transformer does (the model card has the figures). Its norms are group norms, so that an embedding does
-    not depend on the rest of the batch, in training either.
+    vision transformer does (the model card has the figures). Its norms are group norms, so that an
+    embedding does not depend on the rest of the batch, in training either.
     """
     from transformers import BertConfig, BitConfig, VisionTextDualEncoderConfig
 
