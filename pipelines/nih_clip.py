@@ -1,0 +1,183 @@
+"""CLIP on ChestX-ray14: prompts, zero-shot, retrieval, fine-tuning with BCE, class imbalance.
+
+    python pipelines/nih_clip.py --model tiny --data DATA [--work studies] [--quick]
+
+DATA holds the folder nih. What the study asks and found is on docs/studies/nih_clip.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from page import cell, table
+from study import Study, open_study, publish
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.splits import SPLITS
+from featurecache.heads.config import HeadConfig
+from featurecache.runs import read_metrics
+from featurecache.scoring.bootstrap import draw_patients, measure_draws
+from featurecache.scoring.comparison import Scored, read_scored
+from featurecache.scoring.multilabel import measure
+from featurecache.scoring.retrieval import measure_retrieval
+from featurecache.scoring.summary import bounds_or_none, number_or_none
+from featurecache.store.reader import Cache
+
+PROMPTS = ("showing", "signs")
+REMEDIES: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "positives weighted in the loss": {"loss_weight": "balanced"},
+    "rare findings drawn more often": {"balance": "sampling"},
+    "a balanced subset": {"balance": "subset"},
+}
+COMMON = 0.05
+"""Share of the training images from which on a finding counts as common."""
+AT = 10
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study."""
+    study = open_study("nih_clip", __doc__, arguments)
+    manifest = study.load("nih", split="patient")
+    cache = study.embed(manifest, prompts=PROMPTS)
+    results = [overview(manifest), *study.without_joint_space]
+    if study.encoder.aligned:
+        results.append(zero_shot(study, cache))
+    results += [*training(study, manifest, cache), retrieval(study, cache)]
+    results.append(imbalance(study, cache))
+    publish(study, results)
+
+
+def overview(manifest: Manifest) -> str:
+    """How many images, and how many of each finding."""
+    counts = {s: (manifest.labels[manifest.rows(s)] == 1).sum(axis=0) for s in SPLITS}
+    rows = [
+        [name, *(str(counts[split][column]) for split in SPLITS)]
+        for column, name in enumerate(manifest.label_names)
+    ]
+    sizes = ", ".join(f"{len(manifest.rows(split))} {split}" for split in SPLITS)
+    return table(f"Images with each finding, of {sizes}", ["", *SPLITS], rows)
+
+
+def zero_shot(study: Study, cache: Cache) -> str:
+    """Prompt sets and scorings, without training."""
+    rows = []
+    for prompts in PROMPTS:
+        for scoring in ("pair", "sigmoid"):
+            run = study.zero_shot(
+                f"zero-{prompts}-{scoring}", cache, prompts=prompts, scoring=scoring
+            )
+            metrics = read_metrics(run)
+            shuffled = metrics["controls"]["shuffled_labels"]
+            rows.append([f"`{prompts}`", scoring, *_macro(metrics), _macro(shuffled)[0]])
+    columns = ["prompts", "scoring", "AUROC", "AUPRC", "F1", "AUROC, labels shuffled"]
+    return table("Zero-shot, macro over the findings", columns, rows)
+
+
+def training(study: Study, manifest: Manifest, cache: Cache) -> list[str]:
+    """Zero-shot, a head on the frozen encoder, and fine-tuning on ten images and on all."""
+    runs = {}
+    if study.encoder.aligned:
+        runs["zero-shot, `signs`, pair"] = study.zero_shot(
+            "zero-signs-pair", cache, prompts="signs", scoring="pair"
+        )
+    head = HeadConfig(head="baseline")
+    runs["`baseline` head, encoder frozen"] = study.head("baseline", cache, head, controls=True)
+    runs["fine-tuned on 10 images"] = study.finetune(
+        "bce-10", manifest, "nih-bce", train_size=10, batch_size=10
+    )
+    runs["fine-tuned on all"] = study.finetune("bce", manifest, "nih-bce")
+    first = next(iter(runs))
+    rows = []
+    for name, run in runs.items():
+        against = "–"
+        if name != first:
+            compared = study.differences(runs[first], run)
+            figure = compared["macro"]["auroc"]
+            against = cell(figure["difference"], figure["ci95"], sign=True)
+            against += f", {len(compared['per_label'])} findings"
+        rows.append([name, *_macro(read_metrics(run)), against])
+    columns = ["", "AUROC", "AUPRC", "F1", f"AUROC less that of {first}"]
+    return [
+        table("Training, macro over the findings that could be learned", columns, rows),
+        per_finding("Fine-tuned on all, by finding", read_metrics(runs["fine-tuned on all"])),
+    ]
+
+
+def per_finding(title: str, metrics: dict[str, Any]) -> str:
+    """Precision, recall, F1, AUROC and the confusion matrix of each finding."""
+    rows = []
+    for name, figures in metrics["per_label"].items():
+        bounds = metrics["ci95"]["per_label"][name]
+        matrix = figures["confusion"]
+        cells = [cell(figures[key], bounds[key]) for key in ("precision", "recall", "f1", "auroc")]
+        counts = ["–"] * 4 if matrix is None else [str(n) for row in matrix for n in row]
+        rows.append([name, str(figures["n_positive"]), *cells, *counts])
+    columns = ["", "positive", "precision", "recall", "F1", "AUROC", "TN", "FP", "FN", "TP"]
+    return table(title, columns, rows)
+
+
+def retrieval(study: Study, cache: Cache) -> str:
+    """Texts to images, images to descriptions, images to images."""
+    rows = []
+    for prompts in PROMPTS if study.encoder.aligned else PROMPTS[:1]:
+        measured = measure_retrieval(cache, prompts=prompts, at=AT, draws=study.draws)
+        for direction, name in (
+            ("text_to_image", f"`{prompts}` to images"),
+            ("image_to_text", f"image to `{prompts}`"),
+            ("image_to_image", "image to images"),
+        ):
+            found = measured[direction]
+            if found is None or (direction == "image_to_image" and prompts != PROMPTS[0]):
+                continue
+            bounds = found["ci95"]
+            keys = ("precision", "recall", "average_precision")
+            cells = [cell(found[key], bounds[key]) for key in keys]
+            rows.append([name, str(found["n_queries"]), *cells, cell(found["chance"])])
+    columns = ["", "queries", f"precision@{AT}", f"recall@{AT}", "mean average precision", "chance"]
+    return table("Retrieval among the test images", columns, rows)
+
+
+def imbalance(study: Study, cache: Cache) -> str:
+    """What remedies against rare findings do to common and to rare ones."""
+    share = (cache.labels.values[cache.rows("train")] == 1).mean(axis=0)
+    groups = {"common": share >= COMMON, "rare": share < COMMON}
+    rows = []
+    for remedy, settings in REMEDIES.items():
+        config = HeadConfig(head="baseline", **settings)
+        scored = read_scored(study.head(f"baseline-{remedy}", cache, config))
+        for at in ("0.5", "validation"):
+            cells = [c for group in groups.values() for c in _found(study, scored, at, group)]
+            rows.append([remedy, at, *cells])
+    columns = [f"{figure}, {group}" for group in groups for figure in ("recall", "F1")]
+    title = (
+        f"Remedies in training the `baseline` head, and thresholds: {groups['common'].sum()} "
+        f"common findings, of at least {COMMON:.0%} of the training images, and "
+        f"{groups['rare'].sum()} rarer ones"
+    )
+    return table(title, ["remedy", "threshold", *columns], rows)
+
+
+def _found(study: Study, scored: Scored, at: str, group: NDArray[np.bool_]) -> list[str]:
+    """Recall and F1 of a head, averaged over a group of findings."""
+    columns = np.flatnonzero(group & scored.learned)
+    thresholds = scored.thresholds if at == "validation" else np.full(len(group), 0.5)
+    truth, probability = scored.truth[:, columns], scored.probability[:, columns]
+    decided = probability >= thresholds[columns]
+    figure = measure(truth, decided, probability).macro
+    samples = draw_patients(scored.patients, draws=study.draws, seed=0)
+    drawn = measure_draws(truth, decided, probability, samples).macro
+    return [
+        cell(number_or_none(figure[name]), bounds_or_none(drawn[name])) for name in ("recall", "f1")
+    ]
+
+
+def _macro(metrics: Mapping[str, Any]) -> list[str]:
+    """AUROC, AUPRC and F1, where there is one."""
+    figures, bounds = metrics["macro"], metrics["ci95"]["macro"]
+    return [cell(figures[key], bounds[key]) for key in ("auroc", "auprc", "f1") if key in figures]
+
+
+if __name__ == "__main__":
+    main()

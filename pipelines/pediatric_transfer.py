@@ -1,0 +1,160 @@
+"""CLIP against MedCLIP on children's films: zero-shot, fine-tuning and transfer, one model a run.
+
+    python pipelines/pediatric_transfer.py --model tiny --data DATA [--work studies] [--quick]
+
+DATA holds the folders kermany and nih. What the study asks and found is on
+docs/studies/pediatric_transfer.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from page import cell, table
+from study import Study, open_study, publish, take_rows
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.encoders.loading import load_encoder
+from featurecache.finetune.run import read_finetuned
+from featurecache.heads.config import HeadConfig
+from featurecache.heads.saving import read_head
+from featurecache.heads.training import predict_probabilities
+from featurecache.runs import read_metrics
+from featurecache.scoring.comparison import read_scored
+from featurecache.scoring.metrics import auroc
+from featurecache.scoring.summary import number_or_none
+from featurecache.scoring.transfer import measure_transfer, save_transfer
+from featurecache.store.reader import Cache
+
+LABEL = "Pneumonia"
+PROMPTS = ("lungs", "signs")
+RECIPES = {"kermany": "pediatric-clip-ucsd", "nih": "pediatric-clip"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study."""
+    study = open_study("pediatric_transfer", __doc__, arguments)
+    films = {
+        "kermany": study.load("kermany", subset="viral"),
+        "nih": only_label(study.load("nih", split="patient"), LABEL),
+    }
+    caches = {name: study.embed(manifest, prompts=PROMPTS) for name, manifest in films.items()}
+    runs: dict[str, dict[str, Path]] = {name: {} for name in films}
+    for name, cache in caches.items():
+        if study.encoder.aligned:
+            for prompts in PROMPTS:
+                run = study.zero_shot(f"{name}-zero-{prompts}", cache, prompts=prompts)
+                runs[name][f"zero-shot, `{prompts}`"] = run
+    for name, other in (("kermany", "nih"), ("nih", "kermany")):
+        config = HeadConfig(head="baseline")
+        head = study.head(f"{name}-head", caches[name], config, controls=True)
+        runs[name]["head on the frozen encoder, trained here"] = head
+        target = study.run(f"{name}-head-on-{other}")
+        if not target.exists():
+            transfer_head(head, caches[other], target, draws=study.draws)
+        runs[other]["head on the frozen encoder, trained on the other"] = target
+    for name, other in (("kermany", "nih"), ("nih", "kermany")):
+        objective = "contrastive" if study.encoder.aligned else "bce"
+        tuned = study.finetune(f"{name}-tuned", films[name], RECIPES[name], objective=objective)
+        runs[name][f"fine-tuned here, {objective}"] = tuned
+        target = study.run(f"{name}-tuned-on-{other}")
+        if not target.exists():
+            transfer_tuned(study, tuned, films[other], target)
+        runs[other][f"fine-tuned on the other, {objective}"] = target
+    results = study.without_joint_space
+    for name, manifest in films.items():
+        results.append(figures(study, name, manifest, runs[name]))
+        results.append(controls(name, runs[name]))
+    publish(study, results)
+
+
+def only_label(manifest: Manifest, label: str) -> Manifest:
+    """The same films with one of their labels."""
+    column = manifest.label_names.index(label)
+    return replace(manifest, labels=manifest.labels[:, [column]], label_names=(label,))
+
+
+def transfer_head(run: Path, cache: Cache, target: Path, *, draws: int) -> None:
+    """Measure a head on another data set's cache, by the same encoder."""
+    head = read_head(run)
+    probability = predict_probabilities(head.module, cache.embedding)
+    labels, same = head.labels, {LABEL: LABEL}
+    metrics = measure_transfer(
+        cache,
+        probability,
+        labels=labels,
+        thresholds=head.thresholds,
+        label_map=same,
+        draws=draws,
+    )
+    save_transfer(target, cache, metrics, probability, run=run, labels=labels, label_map=same)
+
+
+def transfer_tuned(study: Study, run: Path, films: Manifest, target: Path) -> None:
+    """Measure a fine-tuned encoder on another data set's test films."""
+    tuned = read_finetuned(run)
+    test = take_rows(films, films.rows("test"))
+    cache = study.embed(test, encoder=load_encoder(str(run)))
+    probability = tuned.probabilities(cache.embedding)
+    labels, same = tuned.labels, {LABEL: LABEL}
+    metrics = measure_transfer(
+        cache,
+        probability,
+        labels=labels,
+        thresholds=tuned.thresholds,
+        label_map=same,
+        draws=study.draws,
+    )
+    save_transfer(target, cache, metrics, probability, run=run, labels=labels, label_map=same)
+
+
+def figures(study: Study, name: str, films: Manifest, runs: Mapping[str, Path]) -> str:
+    """Every method on one data set's test films, and its difference from the first."""
+    first = next(iter(runs))
+    rows = []
+    for method, run in runs.items():
+        metrics = read_metrics(run)
+        macro, bounds = metrics["macro"], metrics["ci95"]["macro"]
+        keys = ("accuracy", "precision", "recall", "auroc")
+        cells = [cell(macro[key], bounds[key]) for key in keys]
+        against = "–"
+        if method != first:
+            figure = study.differences(runs[first], run)["macro"]["auroc"]
+            against = cell(figure["difference"], figure["ci95"], sign=True)
+        rows.append([method, *cells, cell(auroc_of_confidence(run)), against])
+    test = films.rows("test")
+    counts = ", ".join(f"{len(films.rows(s))} {s}" for s in ("train", "val", "test"))
+    title = f"{name}: {counts}; {(films.labels[test] == 1).sum()} of the test films with pneumonia"
+    columns = [
+        "",
+        "accuracy",
+        "precision",
+        "recall",
+        "AUROC",
+        "AUROC as the paper computed it",
+        f"AUROC less that of {first}",
+    ]
+    return table(title, columns, rows)
+
+
+def auroc_of_confidence(run: Path) -> float | None:
+    """What comes out where the confidence in whatever was predicted is taken for P(pneumonia)."""
+    scored = read_scored(run)
+    confidence = np.maximum(scored.probability[:, 0], 1 - scored.probability[:, 0])
+    return number_or_none(np.asarray(auroc(scored.truth[:, 0], confidence)))
+
+
+def controls(name: str, runs: Mapping[str, Path]) -> str:
+    """What scores without a film: AUROC on the test films."""
+    rows = []
+    for method, run in runs.items():
+        for control, found in read_metrics(run)["controls"].items():
+            if found is not None:
+                cells = cell(found["macro"]["auroc"], found["ci95"]["macro"]["auroc"])
+                rows.append([method, control.replace("_", " "), cells])
+    return table(f"{name}: controls", ["", "control", "AUROC"], rows)
+
+
+if __name__ == "__main__":
+    main()

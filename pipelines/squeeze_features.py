@@ -1,0 +1,123 @@
+"""Squeezing every drop out of CLIP features: three heads, sizes, balance, seeds, text controls.
+
+    python pipelines/squeeze_features.py --model tiny --data DATA [--work studies] [--quick]
+
+DATA holds the folder nih. What the study asks and found is on docs/studies/squeeze_features.md.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from page import cell, spread, table
+from study import Study, open_study, publish
+
+from featurecache.heads.config import HeadConfig, TextControl
+from featurecache.runs import read_metrics
+from featurecache.store.reader import Cache
+
+HEADS = ("baseline", "concat", "weighted_sum")
+WITH_TEXT = HEADS[1:]
+CONTROLS: tuple[TextControl, ...] = ("real", "permuted", "random", "zero")
+SIZES = (50, 100, 200, 400)
+QUICK_SIZES = (40, 80)
+MACRO = ("auroc", "auprc", "precision", "recall", "f1")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study."""
+    study = open_study("squeeze_features", __doc__, arguments)
+    cache = study.embed(study.load("nih", split="patient"), prompts=("signs",))
+    publish(
+        study,
+        [
+            *all_images(study, cache),
+            text_controls(study, cache),
+            sizes(study, cache),
+        ],
+    )
+
+
+def all_images(study: Study, cache: Cache) -> list[str]:
+    """The three heads on every training image, beside each other and beside controls."""
+    runs = {
+        head: study.head(
+            f"{head}-all", cache, HeadConfig(head=head), seeds=study.seeds, controls=True
+        )
+        for head in HEADS
+    }
+    documents = {head: read_metrics(run) for head, run in runs.items()}
+    first, second, third, fourth = [], [], [], []
+    for head, metrics in documents.items():
+        cells = [cell(metrics["macro"][key], metrics["ci95"]["macro"][key]) for key in MACRO]
+        first.append([f"`{head}`", *cells])
+        keys = ("precision", "recall", "f1")
+        cells = [cell(metrics["micro"][key], metrics["ci95"]["micro"][key]) for key in keys]
+        cells += [
+            cell(metrics[key], metrics["ci95"][key]) for key in ("exact_match", "hamming_loss")
+        ]
+        second.append([f"`{head}`", *cells])
+        if head != HEADS[0]:
+            compared = study.differences(runs[HEADS[0]], runs[head])
+            cells = [_difference(compared["macro"][key]) for key in MACRO]
+            third.append([f"`{head}`", *cells])
+        fourth.append([f"`{head}`", *_controls(metrics)])
+    named = ["AUROC", "AUPRC", "precision", "recall", "F1"]
+    micro = ["micro precision", "micro recall", "micro F1", "exact match", "Hamming loss"]
+    return [
+        table("All training images, seed 0, macro over the findings", ["", *named], first),
+        table("The same heads, all findings together", ["", *micro], second),
+        table(f"Less the figure of `{HEADS[0]}`, on the same draws", ["", *named], third),
+        table(
+            "Controls: AUROC without any finding in what is learned",
+            ["", "view position alone", "labels shuffled", "random features"],
+            fourth,
+        ),
+    ]
+
+
+def text_controls(study: Study, cache: Cache) -> str:
+    """Heads with real text, and with text that can carry no meaning, over seeds."""
+    rows = [[f"`{HEADS[0]}`, no text", *_seeds(read_metrics(study.run(f"{HEADS[0]}-all")))]]
+    for head in WITH_TEXT:
+        for control in CONTROLS:
+            name = f"{head}-all" if control == "real" else f"{head}-{control}"
+            config = HeadConfig(head=head, text_control=control)
+            run = study.head(name, cache, config, seeds=study.seeds)
+            rows.append([f"`{head}`, {control}", *_seeds(read_metrics(run))])
+    title = f"What the text does: mean and standard deviation over {study.seeds} seeds"
+    return table(title, ["", "AUROC", "precision", "recall", "F1"], rows)
+
+
+def sizes(study: Study, cache: Cache) -> str:
+    """Balanced subsets of growing size, over seeds: which images, and which weights."""
+    rows = []
+    for size in QUICK_SIZES if study.quick else SIZES:
+        for head in HEADS:
+            config = HeadConfig(head=head, balance="subset", train_size=size)
+            run = study.head(f"{head}-{size}", cache, config, seeds=study.seeds)
+            metrics = read_metrics(run)
+            rows.append([str(size), f"`{head}`", *_seeds(metrics)])
+    title = f"Balanced subsets: mean and standard deviation over {study.seeds} seeds"
+    return table(title, ["images", "", "AUROC", "precision", "recall", "F1"], rows)
+
+
+def _seeds(metrics: dict[str, Any]) -> list[str]:
+    keys = ("auroc", "precision", "recall", "f1")
+    return [spread(metrics["seeds"]["macro"][key]["values"]) for key in keys]
+
+
+def _difference(figure: dict[str, Any]) -> str:
+    return cell(figure["difference"], figure["ci95"], sign=True)
+
+
+def _controls(metrics: dict[str, Any]) -> list[str]:
+    names = ("view_only", "shuffled_labels", "random_features")
+    found = [metrics["controls"][name] for name in names]
+    return [
+        "–" if one is None else cell(one["macro"]["auroc"], one["ci95"]["macro"]["auroc"])
+        for one in found
+    ]
+
+
+if __name__ == "__main__":
+    main()

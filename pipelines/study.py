@@ -1,0 +1,234 @@
+"""What the three studies share: their options, their caches and runs, their pages.
+
+A study keeps its caches and runs in a folder of its own in WORK. Killed, it goes on with what is
+there; a folder that is removed is made anew, with the same figures.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from page import replace_part
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.registry import find_root, load_dataset
+from featurecache.encoders.encoder import Encoder
+from featurecache.encoders.loading import load_encoder
+from featurecache.encoders.spec import SPECS
+from featurecache.extraction.extract import extract
+from featurecache.finetune.config import configure
+from featurecache.finetune.run import finetune
+from featurecache.heads.config import HeadConfig
+from featurecache.heads.experiment import run_experiment
+from featurecache.heads.saving import save_head
+from featurecache.prompts import PromptSet, load_prompts
+from featurecache.scoring.cached import save_zero_shot, zero_shot
+from featurecache.scoring.comparison import compare
+from featurecache.store.reader import Cache, read_cache
+
+TUNING: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {
+        "learning_rate": 3e-4,
+        "epochs": 4,
+        "optimizer": "adamw",
+        "precision": "bf16",
+        "prompts": "signs",
+        "batch_size": 32,
+    },
+    "dinov2-minilm": {
+        "train": "last-2",
+        "learning_rate": 1e-4,
+        "epochs": 3,
+        "optimizer": "adamw",
+        "batch_size": 32,
+        "precision": "bf16",
+    },
+}
+"""Settings of fine-tuning that fit a model and two CPU cores, set beforehand and never chosen by a
+score. Any other model is trained with the seed's own settings, its recipe."""
+
+QUICK = {"train": 96, "val": 40, "test": 60}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study of one model.
+
+    Attributes:
+        model: a registered model, or a folder.
+        data: folder of the data sets' folders; None for the usual places.
+        work: folder of this study's caches and runs.
+        quick: whether to take few images, epochs, seeds and draws, to see that everything runs;
+            the figures mean nothing.
+        page: on which the results are put; None for none.
+        command: what repeats it.
+        started: by ``time.perf_counter``.
+    """
+
+    model: str
+    data: Path | None
+    work: Path
+    quick: bool
+    page: Path | None
+    command: str
+    started: float
+
+    @property
+    def draws(self) -> int:
+        """Bootstrap draws over patients."""
+        return 20 if self.quick else 1000
+
+    @property
+    def seeds(self) -> int:
+        """Trainings of a head."""
+        return 2 if self.quick else 5
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The frozen encoder, in fp32."""
+        return load_encoder(self.model)
+
+    @cached_property
+    def trainable(self) -> Encoder:
+        """The encoder that can be fine-tuned: of a pair without a joint space, that of images."""
+        spec = SPECS.get(self.model)
+        return load_encoder(spec.parts[0]) if spec and spec.parts else self.encoder
+
+    @property
+    def without_joint_space(self) -> list[str]:
+        """A word on what an encoder cannot do whose texts and images share no space."""
+        if self.encoder.aligned:
+            return []
+        return [f"`{self.model}` has no joint space: no zero-shot scores, no retrieval by text."]
+
+    def load(self, dataset: str, **options: str) -> Manifest:
+        """The films of a data set."""
+        root = find_root(dataset, None if self.data is None else self.data / dataset)
+        manifest = load_dataset(dataset, root, **options)
+        return draw_images(manifest, QUICK) if self.quick else manifest
+
+    def embed(
+        self, manifest: Manifest, *, prompts: Sequence[str] = (), encoder: Encoder | None = None
+    ) -> Cache:
+        """The cache of a data set, with these prompt sets."""
+        sets: list[PromptSet | None] = [load_prompts(name) for name in prompts]
+        for texts in sets or [None]:
+            (summary,) = extract(
+                manifest, [encoder or self.encoder], cache=self.work / "cache", prompts=texts
+            )
+        return read_cache(summary.path)
+
+    def zero_shot(
+        self, name: str, cache: Cache, *, prompts: str | None = None, scoring: str = "auto"
+    ) -> Path:
+        """The run folder of zero-shot scores."""
+        target = self.run(name)
+        if not target.exists():
+            found = zero_shot(cache, prompts=prompts, scoring=scoring, draws=self.draws)
+            save_zero_shot(target, cache, found)
+        return target
+
+    def head(
+        self,
+        name: str,
+        cache: Cache,
+        config: HeadConfig,
+        *,
+        seeds: int = 1,
+        controls: bool = False,
+    ) -> Path:
+        """The run folder of a head."""
+        target = self.run(name)
+        if not target.exists():
+            config = replace(config, epochs=3) if self.quick else config
+            experiment = run_experiment(
+                cache, config, seeds=seeds, draws=self.draws, controls=controls
+            )
+            save_head(target, cache, experiment, seeds=seeds)
+        return target
+
+    def finetune(self, name: str, manifest: Manifest, recipe: str, **settings: Any) -> Path:
+        """The run folder of a fine-tuning by a recipe, with what ``TUNING`` says of the model."""
+        target = self.run(name)
+        if not target.exists():
+            given = {**TUNING.get(self.model, {}), **settings}
+            if self.quick:
+                given = {**given, "epochs": 1}
+            config = configure(recipe, given)
+            finetune(manifest, self.trainable, config, target=target, draws=self.draws)
+        return target
+
+    def differences(self, first: Path, other: Path) -> dict[str, Any]:
+        """One run against another, on the same draws: the figures of ``compare``."""
+        (comparison,) = compare([first, other], draws=max(self.draws, 1))["comparisons"]
+        result: dict[str, Any] = comparison
+        return result
+
+    def run(self, name: str) -> Path:
+        """The run folder of this name, there or not."""
+        return self.work / "runs" / name
+
+
+def draw_images(manifest: Manifest, sizes: Mapping[str, int], *, seed: int = 0) -> Manifest:
+    """At most so many images of each split, drawn by a seed; all of a split that is not named."""
+    rows = []
+    for number, split in enumerate(("train", "val", "test")):
+        there = manifest.rows(split)
+        size = min(sizes.get(split, len(there)), len(there))
+        rows.append(np.random.default_rng([seed, number]).choice(there, size, replace=False))
+    return take_rows(manifest, np.concatenate(rows))
+
+
+def take_rows(manifest: Manifest, rows: NDArray[np.intp]) -> Manifest:
+    """Some of the images."""
+    return replace(manifest, images=manifest.images.iloc[rows], labels=manifest.labels[rows])
+
+
+def open_study(script: str, description: str | None, arguments: Sequence[str] | None) -> Study:
+    """Read the options of a study."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--model", default="tiny", help="a registered model, or a folder")
+    parser.add_argument(
+        "--data", type=Path, help="folder of the folders nih and kermany; else as for extract"
+    )
+    parser.add_argument("--work", type=Path, default=Path("studies"), help="for caches and runs")
+    parser.add_argument("--quick", action="store_true", help="few images: does it all run?")
+    parser.add_argument("--page", type=Path, help="page on which to put the results")
+    given = parser.parse_args(arguments)
+    if given.page and given.quick:
+        parser.error("the figures of --quick mean nothing: leave out --page")
+    name = Path(given.model).name
+    work = given.work / f"{script}-{name}{'-quick' if given.quick else ''}"
+    work.mkdir(parents=True, exist_ok=True)
+    if given.page and any(work.iterdir()):
+        parser.error(f"{work} holds work of before: remove it, so that the page tells the time")
+    return Study(
+        model=given.model,
+        data=given.data,
+        work=work,
+        quick=given.quick,
+        page=given.page,
+        command=f"python pipelines/{script}.py --model {given.model} --data DATA",
+        started=time.perf_counter(),
+    )
+
+
+def publish(study: Study, results: Sequence[str]) -> None:
+    """Print the results, keep them in the work folder, and put them on the study's page."""
+    text = "\n\n".join(results)
+    print(text)
+    (study.work / "results.md").write_text(text + "\n", encoding="utf-8")
+    minutes, seconds = divmod(round(time.perf_counter() - study.started), 60)
+    print(f"\n{study.work / 'results.md'}, {minutes} min {seconds} s")
+    if study.page is not None:
+        made = f"`{study.command}` on {date.today()}: {minutes} min {seconds} s"
+        cores = f"on {len(os.sched_getaffinity(0))} CPU cores"
+        replace_part(study.page, Path(study.model).name, f"{made} {cores}.\n\n{text}")
