@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from page import cell, table
-from study import Study, open_study, publish, take_rows
+from study import CONTROLS, Study, control_cells, open_study, publish, take_rows
 
 from featurecache.datasets.manifest import Manifest
 from featurecache.encoders.loading import load_encoder
@@ -40,33 +40,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "nih": only_label(study.load("nih", split="patient"), LABEL),
     }
     caches = {name: study.embed(manifest, prompts=PROMPTS) for name, manifest in films.items()}
-    runs: dict[str, dict[str, Path]] = {name: {} for name in films}
+    objective = "contrastive" if study.encoder.aligned else "bce"
+    config = HeadConfig(head="baseline")
+    heads, tuned = {}, {}
     for name, cache in caches.items():
-        if study.encoder.aligned:
-            for prompts in PROMPTS:
-                run = study.zero_shot(f"{name}-zero-{prompts}", cache, prompts=prompts)
-                runs[name][f"zero-shot, `{prompts}`"] = run
+        heads[name] = study.head(f"{name}-head", cache, config, controls=True)
+        recipe = RECIPES[name]
+        tuned[name] = study.finetune(f"{name}-tuned", films[name], recipe, objective=objective)
+    runs: dict[str, dict[str, Path]] = {}
     for name, other in (("kermany", "nih"), ("nih", "kermany")):
-        config = HeadConfig(head="baseline")
-        head = study.head(f"{name}-head", caches[name], config, controls=True)
-        runs[name]["head on the frozen encoder, trained here"] = head
-        target = study.run(f"{name}-head-on-{other}")
+        cache = caches[name]
+        runs[name] = zero_shot(study, name, cache)
+        runs[name]["head on the frozen encoder, trained here"] = heads[name]
+        target = study.run(f"{other}-head-on-{name}")
         if not target.exists():
-            transfer_head(head, caches[other], target, draws=study.draws)
-        runs[other]["head on the frozen encoder, trained on the other"] = target
-    for name, other in (("kermany", "nih"), ("nih", "kermany")):
-        objective = "contrastive" if study.encoder.aligned else "bce"
-        tuned = study.finetune(f"{name}-tuned", films[name], RECIPES[name], objective=objective)
-        runs[name][f"fine-tuned here, {objective}"] = tuned
-        target = study.run(f"{name}-tuned-on-{other}")
+            transfer_head(study, heads[other], cache, target)
+        runs[name]["head on the frozen encoder, trained on the other"] = target
+        runs[name][f"fine-tuned here, {objective}"] = tuned[name]
+        target = study.run(f"{other}-tuned-on-{name}")
         if not target.exists():
-            transfer_tuned(study, tuned, films[other], target)
-        runs[other][f"fine-tuned on the other, {objective}"] = target
+            transfer_tuned(study, tuned[other], films[name], target)
+        runs[name][f"fine-tuned on the other, {objective}"] = target
     results = study.without_joint_space
     for name, manifest in films.items():
         results.append(figures(study, name, manifest, runs[name]))
         results.append(controls(name, runs[name]))
     publish(study, results)
+
+
+def zero_shot(study: Study, name: str, cache: Cache) -> dict[str, Path]:
+    """A run for each prompt set; none without a joint space."""
+    if not study.encoder.aligned:
+        return {}
+    return {
+        f"zero-shot, `{prompts}`": study.zero_shot(f"{name}-zero-{prompts}", cache, prompts=prompts)
+        for prompts in PROMPTS
+    }
 
 
 def only_label(manifest: Manifest, label: str) -> Manifest:
@@ -75,20 +84,18 @@ def only_label(manifest: Manifest, label: str) -> Manifest:
     return replace(manifest, labels=manifest.labels[:, [column]], label_names=(label,))
 
 
-def transfer_head(run: Path, cache: Cache, target: Path, *, draws: int) -> None:
+def transfer_head(study: Study, run: Path, cache: Cache, target: Path) -> None:
     """Measure a head on another data set's cache, by the same encoder."""
     head = read_head(run)
-    probability = predict_probabilities(head.module, cache.embedding)
-    labels, same = head.labels, {LABEL: LABEL}
-    metrics = measure_transfer(
+    transfer = measure_transfer(
         cache,
-        probability,
-        labels=labels,
+        lambda embedding: predict_probabilities(head.module, embedding),
+        labels=head.labels,
         thresholds=head.thresholds,
-        label_map=same,
-        draws=draws,
+        label_map={LABEL: LABEL},
+        draws=study.draws,
     )
-    save_transfer(target, cache, metrics, probability, run=run, labels=labels, label_map=same)
+    save_transfer(target, cache, transfer, run=run)
 
 
 def transfer_tuned(study: Study, run: Path, films: Manifest, target: Path) -> None:
@@ -96,17 +103,15 @@ def transfer_tuned(study: Study, run: Path, films: Manifest, target: Path) -> No
     tuned = read_finetuned(run)
     test = take_rows(films, films.rows("test"))
     cache = study.embed(test, encoder=load_encoder(str(run)))
-    probability = tuned.probabilities(cache.embedding)
-    labels, same = tuned.labels, {LABEL: LABEL}
-    metrics = measure_transfer(
+    transfer = measure_transfer(
         cache,
-        probability,
-        labels=labels,
+        tuned.probabilities,
+        labels=tuned.labels,
         thresholds=tuned.thresholds,
-        label_map=same,
+        label_map={LABEL: LABEL},
         draws=study.draws,
     )
-    save_transfer(target, cache, metrics, probability, run=run, labels=labels, label_map=same)
+    save_transfer(target, cache, transfer, run=run)
 
 
 def figures(study: Study, name: str, films: Manifest, runs: Mapping[str, Path]) -> str:
@@ -146,14 +151,9 @@ def auroc_of_confidence(run: Path) -> float | None:
 
 
 def controls(name: str, runs: Mapping[str, Path]) -> str:
-    """What scores without a film: AUROC on the test films."""
-    rows = []
-    for method, run in runs.items():
-        for control, found in read_metrics(run)["controls"].items():
-            if found is not None:
-                cells = cell(found["macro"]["auroc"], found["ci95"]["macro"]["auroc"])
-                rows.append([method, control.replace("_", " "), cells])
-    return table(f"{name}: controls", ["", "control", "AUROC"], rows)
+    """What scores without a finding in it."""
+    rows = [[method, *control_cells(read_metrics(run))] for method, run in runs.items()]
+    return table(f"{name}: controls, AUROC", ["", *CONTROLS], rows)
 
 
 if __name__ == "__main__":

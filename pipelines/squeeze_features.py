@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from page import cell, spread, table
-from study import Study, open_study, publish
+from study import CONTROLS, Study, control_cells, open_study, publish
 
 from featurecache.heads.config import HeadConfig, TextControl
 from featurecache.runs import read_metrics
@@ -17,7 +17,7 @@ from featurecache.store.reader import Cache
 
 HEADS = ("baseline", "concat", "weighted_sum")
 WITH_TEXT = HEADS[1:]
-CONTROLS: tuple[TextControl, ...] = ("real", "permuted", "random", "zero")
+TEXTS: tuple[TextControl, ...] = ("real", "permuted", "random", "zero")
 SIZES = (50, 100, 200, 400)
 QUICK_SIZES = (40, 80)
 MACRO = ("auroc", "auprc", "precision", "recall", "f1")
@@ -60,18 +60,14 @@ def all_images(study: Study, cache: Cache) -> list[str]:
             compared = study.differences(runs[HEADS[0]], runs[head])
             cells = [_difference(compared["macro"][key]) for key in MACRO]
             third.append([f"`{head}`", *cells])
-        fourth.append([f"`{head}`", *_controls(metrics)])
+        fourth.append([f"`{head}`", *control_cells(metrics)])
     named = ["AUROC", "AUPRC", "precision", "recall", "F1"]
     micro = ["micro precision", "micro recall", "micro F1", "exact match", "Hamming loss"]
     return [
         table("All training images, seed 0, macro over the findings", ["", *named], first),
         table("The same heads, all findings together", ["", *micro], second),
         table(f"Less the figure of `{HEADS[0]}`, on the same draws", ["", *named], third),
-        table(
-            "Controls: AUROC without any finding in what is learned",
-            ["", "view position alone", "labels shuffled", "random features"],
-            fourth,
-        ),
+        table("Controls: AUROC without any finding in what is learned", ["", *CONTROLS], fourth),
     ]
 
 
@@ -79,7 +75,7 @@ def text_controls(study: Study, cache: Cache) -> str:
     """Heads with real text, and with text that can carry no meaning, over seeds."""
     rows = [[f"`{HEADS[0]}`, no text", *_seeds(read_metrics(study.run(f"{HEADS[0]}-all")))]]
     for head in WITH_TEXT:
-        for control in CONTROLS:
+        for control in TEXTS:
             name = f"{head}-all" if control == "real" else f"{head}-{control}"
             config = HeadConfig(head=head, text_control=control)
             run = study.head(name, cache, config, seeds=study.seeds)
@@ -108,15 +104,6 @@ def _seeds(metrics: dict[str, Any]) -> list[str]:
 
 def _difference(figure: dict[str, Any]) -> str:
     return cell(figure["difference"], figure["ci95"], sign=True)
-
-
-def _controls(metrics: dict[str, Any]) -> list[str]:
-    names = ("view_only", "shuffled_labels", "random_features")
-    found = [metrics["controls"][name] for name in names]
-    return [
-        "–" if one is None else cell(one["macro"]["auroc"], one["ci95"]["macro"]["auroc"])
-        for one in found
-    ]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from page import replace_part
+from page import cell, replace_part
 
 from featurecache.datasets.manifest import Manifest
 from featurecache.datasets.registry import find_root, load_dataset
@@ -54,6 +54,9 @@ TUNING: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of fine-tuning that fit a model and two CPU cores, set beforehand and never chosen by a
 score. Any other model is trained with the seed's own settings, its recipe."""
+
+CONTROLS = ("view position alone", "labels shuffled", "random features")
+"""What ``control_cells`` shows."""
 
 QUICK = {"train": 96, "val": 40, "test": 60}
 
@@ -175,6 +178,16 @@ class Study:
     def run(self, name: str) -> Path:
         """The run folder of this name, there or not."""
         return self.work / "runs" / name
+
+
+def control_cells(metrics: Mapping[str, Any]) -> list[str]:
+    """The macro AUROC of a run's controls."""
+    cells = []
+    for name in ("view_only", "shuffled_labels", "random_features"):
+        found = metrics["controls"][name]
+        macro = found and cell(found["macro"]["auroc"], found["ci95"]["macro"]["auroc"])
+        cells.append(macro or "–")
+    return cells
 
 
 def draw_images(manifest: Manifest, sizes: Mapping[str, int], *, seed: int = 0) -> Manifest:

@@ -74,21 +74,19 @@ def evaluate(
     matched = match_labels(trained.labels, found.labels.names, _parse(label_map))
     ids = found.images.id[rows_to_score(found, rows)].tolist()
     read_provenance(run).refuse_trained(found.header.dataset, ids)
-    probability = trained.probabilities(found.embedding)
-    metrics = measure_transfer(
+    transfer = measure_transfer(
         found,
-        probability,
+        trained.probabilities,
         labels=trained.labels,
         thresholds=trained.thresholds,
         label_map=matched,
         rows=rows,
         draws=draws,
     )
+    metrics = transfer.metrics
     say(f"labels: {', '.join(f'{source} as {target}' for source, target in matched.items())}")
     if out is not None:
-        save_transfer(
-            out, found, metrics, probability, run=run, labels=trained.labels, label_map=matched
-        )
+        save_transfer(out, found, transfer, run=run)
     if json:
         print_json(metrics)
         return

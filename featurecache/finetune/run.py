@@ -38,7 +38,9 @@ from featurecache.runs import (
     write_json,
     write_predictions,
 )
-from featurecache.scoring.evaluation import ScoredRows, evaluate, reading_warnings
+from featurecache.scoring.controls import random_features, untrained_controls
+from featurecache.scoring.evaluation import evaluate, reading_warnings
+from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.zero_shot import Scores, pair_scores
 
 if TYPE_CHECKING:
@@ -117,8 +119,13 @@ def finetune(
         )
     result = trainer.run(checkpoint, progress)
     rows, embedding = trainer.embed(np.concatenate([manifest.rows("val"), manifest.rows("test")]))
-    logits = _logits(result, config, manifest.label_names, embedding)
-    metrics, predictions = _measure(manifest, trainer.train, rows, logits, draws=draws)
+    random = torch.from_numpy(random_features((len(rows), embedding.shape[1]), seed=0)).to(
+        embedding
+    )
+    logits, of_random = (
+        _logits(result, config, manifest.label_names, shown) for shown in (embedding, random)
+    )
+    metrics, predictions = _measure(manifest, trainer.train, rows, logits, of_random, draws=draws)
     metrics["warnings"] += reading_warnings(
         model=encoder.name,
         dataset=manifest.name,
@@ -246,31 +253,29 @@ def _measure(
     train: NDArray[np.intp],
     rows: NDArray[np.intp],
     logits: NDArray[np.float64],
+    logits_of_random: NDArray[np.float64],
     *,
     draws: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The metrics document, and what ``predictions.csv`` holds."""
     images = manifest.images
-    ranking = np.zeros(manifest.labels.shape)
-    ranking[rows] = logits
+    ranking, random = np.zeros(manifest.labels.shape), np.zeros(manifest.labels.shape)
+    ranking[rows], random[rows] = logits, logits_of_random
     probability = 1 / (1 + np.exp(-ranking))
     split = images["split"].to_numpy(dtype=np.str_)
     seen = manifest.labels[train]
-    metrics = evaluate(
-        ScoredRows(
-            truth=manifest.labels,
-            label_names=manifest.label_names,
-            patient=images["patient"].to_numpy(dtype=np.str_),
-            view=images["view"].to_numpy(dtype=np.str_),
-            train=train,
-            val=rows[split[rows] == "val"],
-            test=rows[split[rows] == "test"],
-            learned=(seen == 1).any(axis=0) & (seen == 0).any(axis=0),
-        ),
-        probability,
-        ranking=ranking,
-        draws=draws,
+    known = ScoredRows(
+        truth=manifest.labels,
+        label_names=manifest.label_names,
+        patient=images["patient"].to_numpy(dtype=np.str_),
+        view=images["view"].to_numpy(dtype=np.str_),
+        train=train,
+        val=rows[split[rows] == "val"],
+        test=rows[split[rows] == "test"],
+        learned=(seen == 1).any(axis=0) & (seen == 0).any(axis=0),
     )
+    metrics = evaluate(known, probability, ranking=ranking, draws=draws)
+    metrics["controls"] |= untrained_controls(known, ranking, random, draws=draws)
     metrics["warnings"] = [
         f"{name} has no positives in training: its figures are null"
         for name, positive in zip(manifest.label_names, (seen == 1).any(axis=0), strict=True)

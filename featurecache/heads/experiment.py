@@ -18,8 +18,14 @@ from featurecache.heads.training import (
     train_head,
 )
 from featurecache.scoring.cached import cache_warnings, scored_rows
-from featurecache.scoring.controls import random_features, shuffled_labels
-from featurecache.scoring.evaluation import control_figures, evaluate
+from featurecache.scoring.controls import (
+    SHUFFLES,
+    Trial,
+    control_figures,
+    random_features,
+    shuffled_labels,
+)
+from featurecache.scoring.evaluation import evaluate
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
 from featurecache.store.schema import UNKNOWN
@@ -63,8 +69,8 @@ def run_experiment(
         config: settings of the training.
         seeds: how many seeds to train.
         draws: bootstrap draws over patients for the intervals.
-        controls: whether to train the first seed's head twice more, on other images' labels and
-            on random features, and say what these score.
+        controls: whether to train the first seed's head anew on other images' labels, five times,
+            and on random features, and say what these score.
         on_epoch: told of every epoch of a seed, with the seed.
 
     Raises:
@@ -111,20 +117,23 @@ def _controls(
     cache: Cache, data: HeadData, config: HeadConfig, *, draws: int
 ) -> dict[str, dict[str, Any]]:
     """What the same training scores where there is nothing to learn."""
-    labels = shuffled_labels(data.labels, [data.train, data.val], seed=config.seed)
-    features = random_features(data.embedding.shape, seed=config.seed)
-    untaught = {
-        "shuffled_labels": replace(data, labels=labels),
-        "random_features": replace(data, embedding=features),
-    }
-    found = {}
-    for name, control in untaught.items():
-        head = train_head(control, config)
+
+    def trial(untaught: HeadData) -> Trial:
+        head = train_head(untaught, config)
         rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
-        split, scored = rows.scored
-        probability = predict_probabilities(head.module, control.embedding)
-        found[name] = control_figures(rows, scored, probability, split=split, draws=draws)
-    return found
+        return Trial(rows, predict_probabilities(head.module, untaught.embedding))
+
+    splits = [data.train, data.val]
+    shuffled = [
+        trial(replace(data, labels=shuffled_labels(data.labels, splits, seed=config.seed + number)))
+        for number in range(SHUFFLES)
+    ]
+    random = trial(replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)))
+    _, scored = random.rows.scored
+    return {
+        "shuffled_labels": control_figures(shuffled, scored, draws=draws),
+        "random_features": control_figures([random], scored, draws=draws),
+    }
 
 
 def _spread(documents: Sequence[dict[str, Any]], first_seed: int) -> dict[str, Any]:

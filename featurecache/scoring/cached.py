@@ -1,6 +1,6 @@
 """Scoring a cache: its rows as what is scored, and zero-shot scores from its text."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,9 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.runs import new_run, write_config, write_json, write_predictions
-from featurecache.scoring.controls import random_features, shuffled_labels
-from featurecache.scoring.evaluation import (
-    ScoredRows,
-    control_figures,
-    evaluate,
-    reading_warnings,
-)
+from featurecache.scoring.controls import random_features, untrained_controls
+from featurecache.scoring.evaluation import evaluate, reading_warnings
+from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.zero_shot import (
     Scores,
     Scoring,
@@ -72,7 +68,8 @@ def zero_shot(
     scores = _score(cache.embedding, text, how)
     rows = scored_rows(cache, train=np.empty(0, dtype=np.intp))
     metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, draws=draws)
-    metrics["controls"] |= _controls(cache, text, how, rows, scores, draws=draws)
+    random = _score(random_features(cache.embedding.shape, seed=0), text, how)
+    metrics["controls"] |= untrained_controls(rows, scores.logits, random.logits, draws=draws)
     metrics["warnings"] = cache_warnings(cache)
     return ZeroShot(text, how, scores, metrics)
 
@@ -157,21 +154,6 @@ def cache_warnings(cache: Cache) -> list[str]:
 def _exclusive(labels: NDArray[np.int8]) -> bool:
     """Whether exactly one label holds for each image, with nothing unknown."""
     return bool((labels != UNKNOWN).all() and ((labels == 1).sum(axis=1) == 1).all())
-
-
-def _controls(
-    cache: Cache, text: TextSet, how: Scoring, rows: ScoredRows, scores: Scores, *, draws: int
-) -> dict[str, Any]:
-    """The same scores against other images' labels, and the scores of images that say nothing."""
-    split, scored = rows.scored
-    shuffled = replace(rows, truth=shuffled_labels(rows.truth, [scored], seed=0))
-    random = _score(random_features(cache.embedding.shape, seed=0), text, how)
-    return {
-        "shuffled_labels": control_figures(
-            shuffled, scored, scores.logits, split=split, draws=draws
-        ),
-        "random_features": control_figures(rows, scored, random.logits, split=split, draws=draws),
-    }
 
 
 def _score(images: NDArray[np.float16], text: TextSet, scoring: Scoring) -> Scores:

@@ -1,9 +1,129 @@
 """Controls: what a score would be for a reason that has nothing to do with the finding."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from featurecache.scoring.bootstrap import draw_patients, measure_draws
+from featurecache.scoring.multilabel import measure
+from featurecache.scoring.rows import ScoredRows
+from featurecache.scoring.summary import bounds_or_none, number_or_none
+
+SHUFFLES: Final = 5
+"""One shuffle says little: of two classes that differ much, what is learned from shuffled labels
+may happen to be the difference, or its opposite."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a control predicts, held against labels.
+
+    Attributes:
+        rows: the data set, with the labels that the control is held against.
+        score: (N, C) what ranks its images.
+    """
+
+    rows: ScoredRows
+    score: NDArray[np.floating]
+
+
+def control_figures(
+    trials: Sequence[Trial], scored: NDArray[np.intp], *, draws: int, seed: int = 0
+) -> dict[str, Any]:
+    """What stands under ``controls`` for one of them: the figures that need no threshold.
+
+    Figures are means over the trials, undefined where one trial's is; intervals are of the draws
+    of all trials together, so that they hold what differs between trials as well.
+
+    Args:
+        trials: one, or several of what is left to chance.
+        scored: the rows that the figures are of.
+        draws: bootstrap draws over patients, shared out among the trials.
+        seed: of the draws.
+    """
+    names = trials[0].rows.label_names
+    figures, drawn = [], []
+    per_label = {key: np.full((len(trials), len(names)), np.nan) for key in _RANKING}
+    for number, trial in enumerate(trials):
+        columns = np.flatnonzero(trial.rows.learned)
+        grid = np.ix_(scored, columns)
+        truth, score = trial.rows.truth[grid], trial.score[grid]
+        nothing = np.zeros(truth.shape, dtype=np.bool_)
+        measured = measure(truth, nothing, score)
+        patients = draw_patients(
+            trial.rows.patient[scored], draws=draws // len(trials), seed=seed + number
+        )
+        samples = measure_draws(truth, nothing, score, patients)
+        figures.append({"macro": measured.macro, "micro": measured.micro})
+        drawn.append({"macro": samples.macro, "micro": samples.micro})
+        for key in _RANKING:
+            per_label[key][number, columns] = measured.per_label[key]
+
+    def mean(group: str, key: str) -> float | None:
+        return number_or_none(np.mean([figure[group][key] for figure in figures]))
+
+    def bounds(group: str, key: str) -> list[float] | None:
+        return bounds_or_none(np.concatenate([sample[group][key] for sample in drawn]))
+
+    return {
+        **{group: {key: mean(group, key) for key in _RANKING} for group in ("macro", "micro")},
+        "per_label": {
+            name: {key: number_or_none(per_label[key][:, c].mean()) for key in _RANKING}
+            for c, name in enumerate(names)
+        },
+        "ci95": {
+            group: {key: bounds(group, key) for key in _RANKING} for group in ("macro", "micro")
+        },
+    }
+
+
+_RANKING: Final = ("auroc", "auprc")
+
+
+def untrained_controls(
+    rows: ScoredRows,
+    score: NDArray[np.floating],
+    score_of_random: NDArray[np.floating],
+    *,
+    draws: int,
+) -> dict[str, Any]:
+    """Controls of scores that are not trained anew for them.
+
+    Args:
+        rows: the data set.
+        score: (N, C) what ranks its images; held against other images' labels.
+        score_of_random: (N, C) what the same method makes of random embeddings.
+        draws: bootstrap draws over patients.
+
+    Returns:
+        ``shuffled_labels`` and ``random_features``, each as ``control_figures`` has it.
+    """
+    _, scored = rows.scored
+    shuffled = [
+        Trial(replace(rows, truth=shuffled_labels(rows.truth, [scored], seed=number)), score)
+        for number in range(SHUFFLES)
+    ]
+    return {
+        "shuffled_labels": control_figures(shuffled, scored, draws=draws),
+        "random_features": control_figures([Trial(rows, score_of_random)], scored, draws=draws),
+    }
+
+
+def view_only(
+    rows: ScoredRows, scored: NDArray[np.intp], *, draws: int, seed: int = 0
+) -> dict[str, Any] | None:
+    """What the view position alone would score; None where views or training rows are missing."""
+    known = rows.view != ""
+    if not known[scored].any() or not known[rows.train].any():
+        return None
+    probability = np.zeros(rows.truth.shape)
+    probability[scored] = np.nan_to_num(
+        view_only_probabilities(rows.view[rows.train], rows.truth[rows.train], rows.view[scored])
+    )
+    return control_figures([Trial(rows, probability)], scored, draws=draws, seed=seed)
 
 
 def view_only_probabilities(

@@ -1,6 +1,5 @@
 """From probabilities to the metrics document: thresholds from validation, figures on test."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,43 +7,13 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.scoring.calibration import calibration_document, fit_platt, log_odds
-from featurecache.scoring.controls import view_only_probabilities
+from featurecache.scoring.controls import view_only
+from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.summary import summarise
 from featurecache.scoring.thresholds import best_f1_thresholds
 from featurecache.store.schema import UNKNOWN
 
 AT_HALF = ("macro", "micro", "exact_match", "hamming_loss", "per_label")
-
-
-@dataclass(frozen=True)
-class ScoredRows:
-    """Rows of a data set with what is needed to score predictions of them.
-
-    Attributes:
-        truth: (N, C) int8 of 1, 0, -1 unknown.
-        label_names: the C labels.
-        patient: (N,) whom each image is of.
-        view: (N,) "AP", "PA" or the like; empty where not known.
-        train: rows that a head learned from; empty for zero-shot.
-        val: rows that thresholds may be chosen on.
-        test: rows that the figures are of.
-        learned: (C,) labels that could be learned; figures of the others are undefined, and no
-            average counts them.
-    """
-
-    truth: NDArray[np.int8]
-    label_names: tuple[str, ...]
-    patient: NDArray[np.str_]
-    view: NDArray[np.str_]
-    train: NDArray[np.intp]
-    val: NDArray[np.intp]
-    test: NDArray[np.intp]
-    learned: NDArray[np.bool_]
-
-    @property
-    def scored(self) -> tuple[str, NDArray[np.intp]]:
-        """The split that the figures are of, and its rows: test, or validation without test."""
-        return ("test", self.test) if len(self.test) else ("val", self.val)
 
 
 def evaluate(
@@ -144,9 +113,7 @@ def evaluate_at(
     document = figures(thresholds, draws)
     at_half = figures(np.full_like(thresholds, 0.5), 0)
     document["at_half"] = {key: at_half[key] for key in AT_HALF}
-    document["controls"] = {
-        "view_only": _view_only(rows, scored, split=split, draws=draws, seed=seed)
-    }
+    document["controls"] = {"view_only": view_only(rows, scored, draws=draws, seed=seed)}
     return document
 
 
@@ -235,53 +202,3 @@ def _calibration(
         draws=draws,
         seed=seed,
     )
-
-
-def _view_only(
-    rows: ScoredRows, scored: NDArray[np.intp], *, split: str, draws: int, seed: int
-) -> dict[str, Any] | None:
-    """What the view position alone would score; None where views or training rows are missing."""
-    known = rows.view != ""
-    if not known[scored].any() or not known[rows.train].any():
-        return None
-    probability = np.zeros(rows.truth.shape)
-    probability[scored] = np.nan_to_num(
-        view_only_probabilities(rows.view[rows.train], rows.truth[rows.train], rows.view[scored])
-    )
-    return control_figures(rows, scored, probability, split=split, draws=draws, seed=seed)
-
-
-def control_figures(
-    rows: ScoredRows,
-    scored: NDArray[np.intp],
-    score: NDArray[np.floating],
-    *,
-    split: str,
-    draws: int,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The figures of a control, those that need no threshold: what stands under ``controls``.
-
-    Args:
-        rows: the data set, with the labels that the control is held against.
-        scored: the rows that the figures are of.
-        score: (N, C) what the control predicts.
-        split: what the rows are called.
-        draws: bootstrap draws over patients.
-        seed: of the draws.
-    """
-    half = np.full(len(rows.label_names), 0.5)
-    nothing = np.zeros(rows.truth.shape)
-    document = _figures(
-        rows, scored, nothing, half, ranking=score, split=split, draws=draws, seed=seed
-    )
-    return {
-        **{key: _ranking(document[key]) for key in ("macro", "micro")},
-        "per_label": {name: _ranking(d) for name, d in document["per_label"].items()},
-        "ci95": {key: _ranking(document["ci95"][key]) for key in ("macro", "micro")},
-    }
-
-
-def _ranking(figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures that need no threshold."""
-    return {key: figures[key] for key in ("auroc", "auprc")}

@@ -1,6 +1,7 @@
 """What was trained on one data set, measured on the cache of another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.runs import new_run, write_config, write_json, write_predictions
 from featurecache.scoring.cached import cache_reference, cache_warnings
-from featurecache.scoring.evaluation import ScoredRows, evaluate_at
+from featurecache.scoring.controls import random_features, untrained_controls
+from featurecache.scoring.evaluation import evaluate_at
+from featurecache.scoring.rows import ScoredRows
 from featurecache.store.reader import Cache
 
 Rows = Literal["test", "all"]
@@ -62,17 +65,34 @@ def rows_to_score(cache: Cache, rows: str) -> NDArray[np.intp]:
     return cache.rows("test")
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Predictions of a data set that nothing was learned from, and what was measured of them.
+
+    Attributes:
+        label_map: trained label to the label that it is measured against, C of them.
+        rows: those that were scored.
+        probability: (N, C) of every row.
+        metrics: the document of ``metrics.json``.
+    """
+
+    label_map: Mapping[str, str]
+    rows: NDArray[np.intp]
+    probability: NDArray[np.float64]
+    metrics: dict[str, Any]
+
+
 def measure_transfer(
     cache: Cache,
-    probability: NDArray[np.float64],
+    classify: Callable[[NDArray[np.floating]], NDArray[np.float64]],
     *,
     labels: Sequence[str],
     thresholds: Sequence[float],
     label_map: Mapping[str, str],
     rows: str = "test",
     draws: int = 1000,
-) -> dict[str, Any]:
-    """The metrics document of predictions that were learned elsewhere.
+) -> Transfer:
+    """Measure what was learned elsewhere.
 
     Thresholds are those that were chosen where it was trained: nothing is chosen on this data set.
     The view-only control learns from this data set's training images; with all rows scored there
@@ -80,9 +100,9 @@ def measure_transfer(
 
     Args:
         cache: the data set.
-        probability: (N, C) of every row.
-        labels: the C trained labels.
-        thresholds: (C,) as chosen in training.
+        classify: embeddings (N, D) to probabilities (N, L) of the L trained labels.
+        labels: these labels.
+        thresholds: (L,) as chosen in training.
         label_map: as ``match_labels`` gives it; figures go by the data set's names.
         rows: ``test`` or ``all``.
         draws: bootstrap draws over patients.
@@ -94,74 +114,65 @@ def measure_transfer(
     targets = [cache.labels.names.index(target) for target in label_map.values()]
     scored = rows_to_score(cache, rows)
     nothing = np.empty(0, dtype=np.intp)
+    known = ScoredRows(
+        truth=cache.labels.values[:, targets],
+        label_names=tuple(label_map.values()),
+        patient=cache.images.patient,
+        view=cache.images.view,
+        train=cache.rows("train") if rows == "test" else nothing,
+        val=nothing,
+        test=scored,
+        learned=np.ones(len(targets), dtype=np.bool_),
+    )
+    probability = classify(cache.embedding)[:, sources]
+    random = classify(random_features(cache.embedding.shape, seed=0))[:, sources]
     document = evaluate_at(
-        ScoredRows(
-            truth=cache.labels.values[:, targets],
-            label_names=tuple(label_map.values()),
-            patient=cache.images.patient,
-            view=cache.images.view,
-            train=cache.rows("train") if rows == "test" else nothing,
-            val=nothing,
-            test=scored,
-            learned=np.ones(len(targets), dtype=np.bool_),
-        ),
-        probability[:, sources],
+        known,
+        probability,
         scored=scored,
         split=rows,
         thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
         draws=draws,
     )
+    document["controls"] |= untrained_controls(known, probability, random, draws=draws)
     for figures in document["per_label"].values():
         figures["threshold_source"] = "training"
     document["label_map"] = dict(label_map)
     document["warnings"] = cache_warnings(cache)
-    return document
+    return Transfer(dict(label_map), scored, probability, document)
 
 
-def save_transfer(
-    target: Path,
-    cache: Cache,
-    metrics: Mapping[str, Any],
-    probability: NDArray[np.float64],
-    *,
-    run: Path,
-    labels: Sequence[str],
-    label_map: Mapping[str, str],
-) -> None:
+def save_transfer(target: Path, cache: Cache, transfer: Transfer, *, run: Path) -> None:
     """Write a run folder of a transfer, whole or not at all.
 
     Args:
         target: the folder to make.
         cache: the data set.
-        metrics: of ``measure_transfer``.
-        probability: (N, C) of every row.
+        transfer: of ``measure_transfer``.
         run: what was measured.
-        labels: the C trained labels.
-        label_map: as ``match_labels`` gives it.
 
     Raises:
         UsageError: something is at ``target`` already.
         OSError: the disk is full or not writable.
     """
-    scored = rows_to_score(cache, str(metrics["split"]))
-    columns = np.array([cache.labels.names.index(name) for name in label_map.values()])
-    trained = np.array([labels.index(name) for name in label_map])
+    scored, names = transfer.rows, list(transfer.label_map.values())
+    columns = np.array([cache.labels.names.index(name) for name in names])
     settings = {
         "run": str(run),
-        "labels": list(label_map.values()),
-        "label_map": dict(label_map),
-        "rows": metrics["split"],
+        "labels": names,
+        "label_map": dict(transfer.label_map),
+        "rows": transfer.metrics["split"],
         "cache": cache_reference(cache),
     }
     with new_run(target) as folder:
         write_config(folder, "transfer", settings)
-        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "metrics.json", transfer.metrics)
         write_predictions(
             folder,
             ids=cache.images.id[scored],
             patients=cache.images.patient[scored],
             splits=cache.images.split[scored],
-            label_names=list(label_map.values()),
+            label_names=names,
             truth=cache.labels.values[np.ix_(scored, columns)],
-            probability=probability[np.ix_(scored, trained)],
+            probability=transfer.probability[scored],
         )

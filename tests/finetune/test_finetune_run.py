@@ -17,7 +17,7 @@ from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.run import finetune, read_finetuned
 from featurecache.images import read_image
 from featurecache.prediction import classify_images
-from featurecache.scoring.controls import view_only_probabilities
+from featurecache.scoring.controls import random_features, view_only_probabilities
 
 BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=12, batch_size=16)
 # A small learning rate without augmentation, because so small a model learns unsteadily otherwise.
@@ -124,6 +124,23 @@ def test_the_view_control_learns_from_the_images_that_were_trained_on(films, cli
     truth = seen.labels[test]
     aurocs = [roc_auc_score(truth[:, c], expected[:, c]) for c in range(2)]
     assert made.metrics["controls"]["view_only"]["macro"]["auroc"] == pytest.approx(np.mean(aurocs))
+
+
+@pytest.mark.parametrize("config", [BCE, CONTRASTIVE])
+def test_the_other_controls_are_of_the_tuned_encoder_itself(films, clip, tmp_path, config):
+    config = dataclasses.replace(config, epochs=1)
+    made = finetune(films, clip, config, target=tmp_path / "run", draws=50)
+    tuned = read_finetuned(tmp_path / "run", device="cpu")
+    held_out = np.concatenate([films.rows("val"), films.rows("test")])
+    dim = json.loads((tmp_path / "run/config.json").read_text())["dim"]
+    random = tuned.probabilities(random_features((len(held_out), dim), seed=0))
+    test = films.rows("test")
+    truth, random = films.labels[test], random[-len(test) :]
+    aurocs = [roc_auc_score(truth[:, c], random[:, c]) for c in range(2)]
+    controls = made.metrics["controls"]
+    assert controls["random_features"]["macro"]["auroc"] == pytest.approx(np.mean(aurocs))
+    low, high = controls["shuffled_labels"]["ci95"]["macro"]["auroc"]
+    assert low < 0.5 < high
 
 
 @pytest.mark.parametrize("name", ["config.json", "head.safetensors"])

@@ -1,4 +1,6 @@
-"""The view-only control: shares counted by hand, and what it scores where views confound."""
+"""Controls: shares of views counted by hand, what is left to chance, and several trials of it."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,11 +8,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from featurecache.scoring.controls import (
+    Trial,
+    control_figures,
     random_features,
     shuffled_labels,
+    untrained_controls,
     view_only_probabilities,
 )
 from featurecache.scoring.metrics import auroc
+from featurecache.scoring.rows import ScoredRows
 
 
 def test_the_probability_is_the_share_in_training_of_that_view():
@@ -74,3 +80,58 @@ def test_random_features_have_the_shape_and_no_pattern():
     assert abs(features.astype(float).mean()) < 0.03
     assert features.astype(float).std() == pytest.approx(1, abs=0.03)
     assert len(np.unique(features[:, 0])) > 300
+
+
+@pytest.fixture
+def scored_rows():
+    rng = np.random.default_rng(11)
+    truth = (rng.random((80, 2)) < 0.4).astype(np.int8)
+    return ScoredRows(
+        truth=truth,
+        label_names=("Mass", "Edema"),
+        patient=np.array([f"p{number // 2}" for number in range(80)]),
+        view=np.full(80, ""),
+        train=np.arange(20),
+        val=np.arange(20, 40),
+        test=np.arange(40, 80),
+        learned=np.array([True, True]),
+    )
+
+
+def test_a_controls_figures_are_means_over_its_trials(scored_rows):
+    rng = np.random.default_rng(12)
+    scores = [rng.random((80, 2)) for _ in range(3)]
+    test = scored_rows.test
+    found = control_figures([Trial(scored_rows, s) for s in scores], test, draws=60)
+    areas = [
+        [roc_auc_score(scored_rows.truth[test, c], s[test, c]) for c in range(2)] for s in scores
+    ]
+    assert found["macro"]["auroc"] == pytest.approx(np.mean(areas))
+    assert found["per_label"]["Edema"]["auroc"] == pytest.approx(np.mean(areas, axis=0)[1])
+
+
+def test_the_interval_of_several_trials_holds_what_differs_between_them(scored_rows):
+    truth = scored_rows.truth.astype(np.float64)
+    trials = [Trial(scored_rows, truth), Trial(scored_rows, -truth)]
+    found = control_figures(trials, scored_rows.test, draws=100)
+    assert found["macro"]["auroc"] == 0.5
+    assert found["ci95"]["macro"]["auroc"] == [0.0, 1.0]
+
+
+def test_a_label_that_one_trial_could_not_learn_is_undefined(scored_rows):
+    score = np.random.default_rng(13).random((80, 2))
+    lacking = replace(scored_rows, learned=np.array([True, False]))
+    trials = [Trial(scored_rows, score), Trial(lacking, score)]
+    found = control_figures(trials, scored_rows.test, draws=0)
+    assert found["per_label"]["Edema"]["auroc"] is None
+    assert found["per_label"]["Mass"]["auroc"] is not None
+    assert found["ci95"]["macro"]["auroc"] is None
+
+
+def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(scored_rows):
+    truth = scored_rows.truth.astype(np.float64)
+    found = untrained_controls(scored_rows, truth, np.zeros((80, 2)), draws=200)
+    assert found["random_features"]["macro"]["auroc"] == 0.5
+    low, high = found["shuffled_labels"]["ci95"]["macro"]["auroc"]
+    assert low < 0.5 < high
+    assert found["shuffled_labels"]["macro"]["auroc"] < 0.7

@@ -8,7 +8,8 @@ import pytest
 import sklearn.metrics as reference
 
 from featurecache.errors import UsageError
-from featurecache.scoring.evaluation import ScoredRows, evaluate
+from featurecache.scoring.evaluation import evaluate
+from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.summary import summarise
 
 NAMES = ("Mass", "Effusion", "Nodule")

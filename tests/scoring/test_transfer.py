@@ -9,6 +9,7 @@ from scoring_caches import write_toy_cache
 from sklearn.metrics import f1_score, roc_auc_score
 
 from featurecache.errors import UnknownNameError, UsageError
+from featurecache.scoring.controls import random_features
 from featurecache.scoring.transfer import (
     match_labels,
     measure_transfer,
@@ -62,13 +63,13 @@ def test_figures_are_those_of_the_matched_columns_at_the_trained_thresholds(
 ):
     metrics = measure_transfer(
         cache,
-        probability,
+        lambda embedding: probability,
         labels=TRAINED,
         thresholds=(0.3, 0.6),
         label_map={"Opacity": "Pneumonia", "Mass": "Mass"},
         rows=rows,
         draws=20,
-    )
+    ).metrics
     scored = rows_to_score(cache, rows)
     assert metrics["n"] == len(scored) == {"test": 30, "all": 120}[rows]
     assert metrics["split"] == rows
@@ -87,16 +88,36 @@ def test_the_view_control_never_learns_from_what_is_scored(cache, probability):
     def control(rows):
         return measure_transfer(
             cache,
-            probability,
+            lambda embedding: probability,
             labels=TRAINED,
             thresholds=(0.5, 0.5),
             label_map={"Mass": "Mass"},
             rows=rows,
             draws=0,
-        )["controls"]["view_only"]
+        ).metrics["controls"]["view_only"]
 
     assert control("test") is not None
     assert control("all") is None
+
+
+def test_controls_are_other_images_labels_and_what_is_made_of_random_embeddings(cache):
+    def classify(embedding):
+        return 1 / (1 + np.exp(-embedding[:, :2].astype(np.float64)))
+
+    found = measure_transfer(
+        cache,
+        classify,
+        labels=TRAINED,
+        thresholds=(0.5, 0.5),
+        label_map={"Mass": "Mass"},
+        draws=50,
+    ).metrics["controls"]
+    random = classify(random_features(cache.embedding.shape, seed=0))[cache.rows("test"), 1]
+    truth = cache.labels.values[cache.rows("test"), 0]
+    expected = roc_auc_score(truth, random)
+    assert found["random_features"]["per_label"]["Mass"]["auroc"] == pytest.approx(expected)
+    low, high = found["shuffled_labels"]["ci95"]["macro"]["auroc"]
+    assert low < 0.5 < high
 
 
 def test_rows_are_chosen_by_name(cache):
@@ -116,20 +137,17 @@ def test_a_cache_without_test_images_is_refused(tmp_path):
 
 def test_a_saved_transfer_holds_the_predictions_it_was_scored_on(cache, probability, tmp_path):
     label_map = {"Opacity": "Pneumonia"}
-    metrics = measure_transfer(
-        cache, probability, labels=TRAINED, thresholds=(0.3, 0.6), label_map=label_map, draws=0
+    transfer = measure_transfer(
+        cache,
+        lambda embedding: probability,
+        labels=TRAINED,
+        thresholds=(0.3, 0.6),
+        label_map=label_map,
+        draws=0,
     )
     target = tmp_path / "runs" / "transfer"
-    save_transfer(
-        target,
-        cache,
-        metrics,
-        probability,
-        run=tmp_path / "runs" / "trained",
-        labels=TRAINED,
-        label_map=label_map,
-    )
-    assert json.loads((target / "metrics.json").read_text()) == metrics
+    save_transfer(target, cache, transfer, run=tmp_path / "runs" / "trained")
+    assert json.loads((target / "metrics.json").read_text()) == transfer.metrics
     with (target / "predictions.csv").open() as file:
         lines = list(csv.DictReader(file))
     test = cache.rows("test")
