@@ -21,7 +21,7 @@ demo: install
 # All tests. Real films and real weights are used where FEATURECACHE_DATA and
 # FEATURECACHE_MODELS name folders that hold them.
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2
 
 # Lint, format, types, and the floors of the architecture.
 check: install
@@ -32,7 +32,7 @@ check: install
 
 # The encoders with the oldest transformers that pyproject.toml allows.
 test-oldest: $(OLDEST)/installed
-	$(OLDEST)/bin/pytest tests/encoders
+	$(OLDEST)/bin/pytest --numprocesses 2 tests/encoders
 
 $(OLDEST)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OLDEST)
