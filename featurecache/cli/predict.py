@@ -28,11 +28,14 @@ def predict(
 ) -> None:
     """Print a trained head's probabilities for new images.
 
-    A probability at or over the label's threshold, chosen on validation, is marked with *.
+    A probability at or over the label's threshold, chosen on validation, is marked with *. The
+    calibrated one, by Platt's correction fitted on validation, stands beside it in brackets.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline film.png
     """
     from featurecache.runs import run_kind
+    from featurecache.scoring.calibration import log_odds, read_platt
+    from featurecache.scoring.summary import number_or_none
 
     if run_kind(run) == "finetune":
         if model is not None or weights is not None:
@@ -40,6 +43,13 @@ def predict(
         labels, thresholds, predictions = _with_finetuned(run, images, device)
     else:
         labels, thresholds, predictions = _with_head(run, images, model, weights, device)
+    platt = read_platt(run)
+
+    def calibrated(prediction: "Prediction") -> "list[float | None]":
+        if platt is None or prediction.probability is None:
+            return [None] * len(labels)
+        return [number_or_none(p) for p in platt(log_odds(prediction.probability))]
+
     if json:
         print_json(
             [
@@ -48,6 +58,7 @@ def predict(
                     "probabilities": None
                     if prediction.probability is None
                     else dict(zip(labels, prediction.probability.tolist(), strict=True)),
+                    "calibrated": dict(zip(labels, calibrated(prediction), strict=True)),
                     "thresholds": dict(zip(labels, thresholds, strict=True)),
                     "reason": prediction.reason,
                 }
@@ -59,11 +70,15 @@ def predict(
         for prediction in predictions:
             if prediction.probability is not None:
                 cells = [
-                    number(p) + ("*" if p >= threshold else "")
-                    for p, threshold in zip(prediction.probability, thresholds, strict=True)
+                    number(p)
+                    + ("*" if p >= threshold else "")
+                    + ("" if corrected is None else f" ({number(corrected)})")
+                    for p, threshold, corrected in zip(
+                        prediction.probability, thresholds, calibrated(prediction), strict=True
+                    )
                 ]
                 rows.append([str(prediction.path), *cells])
-        print_table(f"probabilities of {run}", ["image", *labels], rows)
+        print_table(f"probabilities of {run} (calibrated)", ["image", *labels], rows)
     unusable = [prediction for prediction in predictions if prediction.reason is not None]
     for prediction in unusable:
         say(f"error: {prediction.reason}")

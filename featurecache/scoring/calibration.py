@@ -1,11 +1,14 @@
 """Whether probabilities are those of the world: Platt's correction and the calibration error."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from featurecache.errors import RunError
+from featurecache.runs import read_metrics
 from featurecache.scoring.bootstrap import PatientDraws, draw_patients
 from featurecache.scoring.metrics import AnyFloats, Floats, Labels, known_entries, macro, ratio
 from featurecache.scoring.summary import bounds_or_none, number_or_none
@@ -32,6 +35,26 @@ class PlattScaling:
 
         probability: Floats = expit(self.slope * score.astype(np.float64) + self.intercept)
         return probability
+
+
+def read_platt(run: Path) -> PlattScaling | None:
+    """The correction that a run's metrics hold, of its labels in their order.
+
+    Returns:
+        None where the run had no validation images beside its test images to fit one on.
+
+    Raises:
+        RunError: metrics.json is missing or damaged.
+    """
+    metrics = read_metrics(run)
+    try:
+        if metrics["calibration"] is None:
+            return None
+        fitted = [metrics["calibration"]["per_label"][name] for name in metrics["per_label"]]
+        parameters = ([label[name] for label in fitted] for name in ("slope", "intercept"))
+        return PlattScaling(*(np.array(values, dtype=np.float64) for values in parameters))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run / 'metrics.json'} lacks {error}: make the run again") from error
 
 
 def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:

@@ -91,8 +91,14 @@ def test_predict_gives_what_the_run_predicted_from_the_cache(run, tiny_clip, fil
         "predict", "run", *(films / name for name in names), "--model", tiny_clip, "--json"
     )
     assert outcome.code == 0, outcome.stderr
+    fitted = json.loads(Path("run/metrics.json").read_text())["calibration"]["per_label"]
+    slope, intercept = (fitted["Opacity"][name] for name in ("slope", "intercept"))
     for name, prediction in zip(names, outcome.json, strict=True):
-        assert prediction["probabilities"]["Opacity"] == pytest.approx(stored[name], abs=1e-4)
+        p = prediction["probabilities"]["Opacity"]
+        assert p == pytest.approx(stored[name], abs=1e-4)
+        odds = slope * np.log(p / (1 - p)) + intercept
+        assert prediction["calibrated"]["Opacity"] == pytest.approx(1 / (1 + np.exp(-odds)))
+        assert prediction["calibrated"]["Rare"] is None
     shown = run("predict", "run", films / names[0], "--model", tiny_clip)
     assert f"{stored[names[0]]:.3f}" in shown.stdout
 

@@ -5,6 +5,8 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.metrics import brier_score_loss
 
+from featurecache.errors import RunError
+from featurecache.runs import write_config, write_json
 from featurecache.scoring.bootstrap import draw_patients
 from featurecache.scoring.calibration import (
     brier_scores,
@@ -12,6 +14,7 @@ from featurecache.scoring.calibration import (
     calibration_errors,
     fit_platt,
     log_odds,
+    read_platt,
 )
 
 NAN = float("nan")
@@ -115,3 +118,37 @@ def test_the_document_shows_that_platt_mends_overconfidence():
     assert document["macro"]["before"]["ece"] == label["before"]["ece"]
     low, high = document["ci95"]["after"]["ece"]
     assert 0 < low < high < document["ci95"]["before"]["ece"][0]
+
+
+def test_a_runs_correction_is_read_in_the_order_of_its_labels(tmp_path):
+    rng = np.random.default_rng(5)
+    truth = (rng.random((60, 3)) < 0.5).astype(np.int8)
+    truth[:, 2] = 0
+    score = rng.normal(size=(60, 3))
+    fitted = fit_platt(truth, score)
+    document = calibration_document(
+        truth,
+        score,
+        sigmoid(score),
+        fitted,
+        label_names=("b", "a", "c"),
+        patients=np.arange(60).astype(str),
+        draws=0,
+        seed=0,
+    )
+    write_config(tmp_path, "head", {})
+    metrics = {"per_label": dict.fromkeys(("b", "a", "c")), "calibration": document}
+    write_json(tmp_path / "metrics.json", metrics)
+    read = read_platt(tmp_path)
+    assert read is not None
+    np.testing.assert_array_equal(read.slope, fitted.slope)
+    np.testing.assert_array_equal(read.intercept, fitted.intercept)
+
+
+def test_a_run_without_a_correction_has_none_and_a_damaged_one_is_refused(tmp_path):
+    write_config(tmp_path, "head", {})
+    write_json(tmp_path / "metrics.json", {"per_label": {}, "calibration": None})
+    assert read_platt(tmp_path) is None
+    write_json(tmp_path / "metrics.json", {"per_label": {"a": {}}, "calibration": {}})
+    with pytest.raises(RunError, match="make the run again"):
+        read_platt(tmp_path)
