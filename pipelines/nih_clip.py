@@ -33,7 +33,13 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
 }
 COMMON = 0.05
 """Share of the training images from which on a finding counts as common."""
-AT = 10
+DIRECTIONS = {
+    "text_to_image": "{} to images",
+    "image_to_text": "image to {}",
+    "image_to_image": "image to images",
+}
+AT = {"text_to_image": 10, "image_to_text": 3, "image_to_image": 10}
+"""How many of the nearest count: ten images, three of the fourteen findings."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -121,21 +127,26 @@ def per_finding(title: str, metrics: dict[str, Any]) -> str:
 def retrieval(study: Study, cache: Cache) -> str:
     """Texts to images, images to descriptions, images to images."""
     rows = []
-    for prompts in PROMPTS if study.encoder.aligned else PROMPTS[:1]:
-        measured = measure_retrieval(cache, prompts=prompts, at=AT, draws=study.draws)
-        for direction, name in (
-            ("text_to_image", f"`{prompts}` to images"),
-            ("image_to_text", f"image to `{prompts}`"),
-            ("image_to_image", "image to images"),
-        ):
+    for direction, title in DIRECTIONS.items():
+        at = AT[direction]
+        for prompts in PROMPTS if "{}" in title else PROMPTS[:1]:
+            measured = measure_retrieval(cache, prompts=prompts, at=at, draws=study.draws)
             found = measured[direction]
-            if found is None or (direction == "image_to_image" and prompts != PROMPTS[0]):
+            if found is None:
                 continue
-            bounds = found["ci95"]
             keys = ("precision", "recall", "average_precision")
-            cells = [cell(found[key], bounds[key]) for key in keys]
-            rows.append([name, str(found["n_queries"]), *cells, cell(found["chance"])])
-    columns = ["", "queries", f"precision@{AT}", f"recall@{AT}", "mean average precision", "chance"]
+            cells = [cell(found[key], found["ci95"][key]) for key in keys]
+            name = title.format(f"`{prompts}`")
+            rows.append([name, str(found["n_queries"]), str(at), *cells, cell(found["chance"])])
+    columns = [
+        "",
+        "queries",
+        "K",
+        "precision at K",
+        "recall at K",
+        "mean average precision",
+        "share of relevant ones, by chance",
+    ]
     return table("Retrieval among the test images", columns, rows)
 
 

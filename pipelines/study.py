@@ -248,8 +248,9 @@ def publish(study: Study, results: Sequence[str]) -> None:
     print(text)
     (study.work / "results.md").write_text(text + "\n", encoding="utf-8")
     minutes, seconds = divmod(round(time.perf_counter() - study.started), 60)
-    print(f"\n{study.work / 'results.md'}, {minutes} min {seconds} s")
+    took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    print(f"\n{study.work / 'results.md'}, {took}")
     if study.page is not None:
-        made = f"`{study.command}` on {date.today()}: {minutes} min {seconds} s"
+        made = f"`{study.command}` on {date.today()}: {took}"
         cores = f"on {len(os.sched_getaffinity(0))} CPU cores"
         replace_part(study.page, Path(study.model).name, f"{made} {cores}.\n\n{text}")
