@@ -109,6 +109,10 @@ class Header:
     """True where the encoder's published training may have seen these images."""
     description: Mapping[str, Any]
     """Everything that decides an image's embedding; its fingerprint is the cache's."""
+    collection: str
+    """The published films that the images are of: data sets of one collection share ids."""
+    trained_on: Mapping[str, frozenset[str]]
+    """Of each collection, the images that the encoder was fine-tuned on."""
 
 
 def to_storable(

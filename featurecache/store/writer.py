@@ -57,6 +57,10 @@ def write_cache(
         file.attrs["notes"] = json.dumps(header.notes, ensure_ascii=False)
         file.attrs["image_level_split"] = header.image_level_split
         file.attrs["exposed"] = header.exposed
+        file.attrs["collection"] = header.collection
+        group = file.create_group("trained_on")
+        for collection, ids in sorted(header.trained_on.items()):
+            write_strings(group, collection, sorted(ids))
         file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         _write_images(file.create_group("images"), images, dim, embedding)
         group = file.create_group("labels")
