@@ -26,8 +26,8 @@ class Encoder(ABC):
     """A frozen encoder: images to embeddings, texts to embeddings, or both.
 
     Constructing one finds its files and reads its configuration; the weights are loaded at the
-    first ``encode_images`` or ``encode_texts``. ``preprocess`` may be called from several threads
-    at once, the ``encode_*`` methods from one. Embeddings are not normalised.
+    first ``encode_images`` or ``encode_texts``. ``preprocess`` and ``encode_images`` may be called
+    from several threads at once. Embeddings are not normalised.
 
     Attributes:
         name: registry name, ``hf:org/name`` or a folder's name; it names the cache file.
