@@ -133,6 +133,7 @@ def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
         description=dict(encoder.image_description),
         collection=manifest.collection,
         trained_on=dict(encoder.provenance.trained_on),
+        bf16_cosine=encoder.bf16_cosine,
     )
 
 

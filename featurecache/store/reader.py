@@ -162,6 +162,7 @@ def _read_header(file: "h5py.File") -> tuple[Header, str]:
             # Files of before have neither: each data set had ids of its own.
             collection=str(file.attrs.get("collection", file.attrs["dataset"])),
             trained_on=_read_trained_on(file) if "trained_on" in file else {},
+            bf16_cosine=float(file.attrs["bf16_cosine"]) if "bf16_cosine" in file.attrs else None,
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CacheError(

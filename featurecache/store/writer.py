@@ -58,6 +58,8 @@ def write_cache(
         file.attrs["image_level_split"] = header.image_level_split
         file.attrs["exposed"] = header.exposed
         file.attrs["collection"] = header.collection
+        if header.bf16_cosine is not None:
+            file.attrs["bf16_cosine"] = header.bf16_cosine
         group = file.create_group("trained_on")
         for collection, ids in sorted(header.trained_on.items()):
             write_strings(group, collection, sorted(ids))

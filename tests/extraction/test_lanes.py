@@ -62,9 +62,10 @@ def test_an_error_of_a_call_is_raised(threads):
     def fail():
         raise ValueError("no such luck")
 
-    with pytest.raises(ValueError, match="no such luck"), open_lanes("cpu") as opened:
+    with open_lanes("cpu") as opened:
         opened.submit(fail)
-        list(opened.rest())
+        with pytest.raises(ValueError, match="no such luck"):
+            list(opened.rest())
 
 
 @pytest.mark.parametrize("threads", [3], indirect=True)
