@@ -103,8 +103,9 @@ def training(study: Study, manifest: Manifest, cache: Cache) -> list[str]:
             figure = compared["macro"]["auroc"]
             against = cell(figure["difference"], figure["ci95"], sign=True)
             against += f", {len(compared['per_label'])} findings"
-        rows.append([name, *_macro(read_metrics(run)), against])
-    columns = ["", "AUROC", "AUPRC", "F1", f"AUROC less that of {first}"]
+        common = _means(study, read_scored(run), _common(cache), ("auroc",))
+        rows.append([name, *_macro(read_metrics(run)), against, *common])
+    columns = ["", "AUROC", "AUPRC", "F1", f"AUROC less that of {first}", "AUROC, common findings"]
     return [
         table("Training, macro over the findings that could be learned", columns, rows),
         per_finding("Fine-tuned on all, by finding", read_metrics(runs["fine-tuned on all"])),
@@ -152,36 +153,54 @@ def retrieval(study: Study, cache: Cache) -> str:
 
 def imbalance(study: Study, cache: Cache) -> str:
     """What remedies against rare findings do to common and to rare ones."""
-    share = (cache.labels.values[cache.rows("train")] == 1).mean(axis=0)
-    groups = {"common": share >= COMMON, "rare": share < COMMON}
+    common = _common(cache)
     rows = []
     for remedy, settings in REMEDIES.items():
         config = HeadConfig(head="baseline", **settings)
         scored = read_scored(study.head(f"baseline-{remedy}", cache, config))
-        for at in ("0.5", "validation"):
-            cells = [c for group in groups.values() for c in _found(study, scored, at, group)]
+        for at, thresholds in (("0.5", np.full(len(common), 0.5)), ("validation", None)):
+            cells = [
+                text
+                for group in (common, ~common)
+                for text in _means(study, scored, group, ("recall", "f1"), thresholds=thresholds)
+            ]
             rows.append([remedy, at, *cells])
-    columns = [f"{figure}, {group}" for group in groups for figure in ("recall", "F1")]
+    columns = ["recall, common", "F1, common", "recall, rare", "F1, rare"]
     title = (
-        f"Remedies in training the `baseline` head, and thresholds: {groups['common'].sum()} "
-        f"common findings, of at least {COMMON:.0%} of the training images, and "
-        f"{groups['rare'].sum()} rarer ones"
+        f"Remedies in training the `baseline` head, and thresholds: {common.sum()} common "
+        f"findings, of at least {COMMON:.0%} of the training images, and {(~common).sum()} rarer "
+        "ones"
     )
     return table(title, ["remedy", "threshold", *columns], rows)
 
 
-def _found(study: Study, scored: Scored, at: str, group: NDArray[np.bool_]) -> list[str]:
-    """Recall and F1 of a head, averaged over a group of findings."""
+def _means(
+    study: Study,
+    scored: Scored,
+    group: NDArray[np.bool_],
+    names: Sequence[str],
+    *,
+    thresholds: NDArray[np.float64] | None = None,
+) -> list[str]:
+    """Figures averaged over those of a group of findings that could be learned."""
     columns = np.flatnonzero(group & scored.learned)
-    thresholds = scored.thresholds if at == "validation" else np.full(len(group), 0.5)
+    if len(columns) == 0:
+        return [cell(None) for _ in names]
+    chosen = scored.thresholds if thresholds is None else thresholds
     truth, probability = scored.truth[:, columns], scored.probability[:, columns]
-    decided = probability >= thresholds[columns]
+    decided = probability >= chosen[columns]
     figure = measure(truth, decided, probability).macro
     samples = draw_patients(scored.patients, draws=study.draws, seed=0)
     drawn = measure_draws(truth, decided, probability, samples).macro
-    return [
-        cell(number_or_none(figure[name]), bounds_or_none(drawn[name])) for name in ("recall", "f1")
-    ]
+    return [cell(number_or_none(figure[name]), bounds_or_none(drawn[name])) for name in names]
+
+
+def _common(cache: Cache) -> NDArray[np.bool_]:
+    """(C,) whether a finding is common among the training images."""
+    common: NDArray[np.bool_] = (cache.labels.values[cache.rows("train")] == 1).mean(
+        axis=0
+    ) >= COMMON
+    return common
 
 
 def _macro(metrics: Mapping[str, Any]) -> list[str]:

@@ -86,13 +86,15 @@ def text_controls(study: Study, cache: Cache) -> str:
 
 def sizes(study: Study, cache: Cache) -> str:
     """Balanced subsets of growing size, over seeds: which images, and which weights."""
+    heads: list[tuple[str, TextControl]] = [(head, "real") for head in HEADS]
+    heads += [(head, "permuted") for head in WITH_TEXT]
     rows = []
     for size in QUICK_SIZES if study.quick else SIZES:
-        for head in HEADS:
-            config = HeadConfig(head=head, balance="subset", train_size=size)
-            run = study.head(f"{head}-{size}", cache, config, seeds=study.seeds)
-            metrics = read_metrics(run)
-            rows.append([str(size), f"`{head}`", *_seeds(metrics)])
+        for head, text in heads:
+            config = HeadConfig(head=head, balance="subset", train_size=size, text_control=text)
+            run = study.head(f"{head}-{text}-{size}", cache, config, seeds=study.seeds)
+            name = f"`{head}`" if text == "real" else f"`{head}`, {text} text"
+            rows.append([str(size), name, *_seeds(read_metrics(run))])
     title = f"Balanced subsets: mean and standard deviation over {study.seeds} seeds"
     return table(title, ["images", "", "AUROC", "precision", "recall", "F1"], rows)
 

@@ -113,6 +113,7 @@ def load_kermany(
         label_names=("Pneumonia",),
         notes=(*notes, *more),
         image_level_split=split == IMAGE_LEVEL_PROTOCOL,
+        collection="kermany",
     )
 
 

@@ -47,6 +47,8 @@ class Manifest:
         notes: Sentences for the user: what was left out, which split was used.
         image_level_split: Whether a patient may be in two splits; such a manifest says so in
             its notes.
+        collection: Name of the published films that the images are of: data sets of one
+            collection share ids. The data set's name where none is given.
 
     Raises:
         DatasetError: there are no images; a column is missing or not text; an id is not unique;
@@ -61,6 +63,7 @@ class Manifest:
     label_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     image_level_split: bool = False
+    collection: str = ""
 
     def __post_init__(self) -> None:
         if self.name != safe_name(self.name):
@@ -68,6 +71,8 @@ class Manifest:
                 f"the data set name {self.name!r} does not fit a folder: "
                 f"use for example {safe_name(self.name)!r}"
             )
+        if not self.collection:
+            object.__setattr__(self, "collection", self.name)
         _check_columns(self.images)
         _check_ids(self.images)
         _check_paths(self.images, self.root)

@@ -99,8 +99,7 @@ def resolve_device(device: str) -> str:
 def resolve_precision(precision: str) -> str:
     """The precision for ``auto``, which is fp32 on every device, or the one named.
 
-    fp32 keeps a cache comparable between machines with and without bf16 units; bf16 is asked
-    for, never assumed.
+    Whether bf16 leaves embeddings as they are shows only on films: see ``settle_precision``.
 
     Raises:
         UsageError: the name is unknown.

@@ -16,32 +16,32 @@ class Provenance:
     """What is known of an encoder's training data.
 
     Attributes:
-        exposed_to: data sets that its published training may have seen; which of their images is
+        exposed_to: collections that its published training may have seen; which of their images is
             not known.
-        trained_on: data set to the ids of the images that fine-tuning learned from or chose its
+        trained_on: collection to the ids of the images that fine-tuning learned from or chose its
             epoch by, those of earlier fine-tunings included.
     """
 
     exposed_to: tuple[str, ...] = ()
     trained_on: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def with_training(self, dataset: str, ids: Iterable[str]) -> "Provenance":
-        """The provenance after a further training on these images of a data set."""
-        known = self.trained_on.get(dataset, frozenset())
-        return Provenance(self.exposed_to, {**self.trained_on, dataset: known.union(ids)})
+    def with_training(self, collection: str, ids: Iterable[str]) -> "Provenance":
+        """The provenance after a further training on these images of a collection."""
+        known = self.trained_on.get(collection, frozenset())
+        return Provenance(self.exposed_to, {**self.trained_on, collection: known.union(ids)})
 
-    def refuse_trained(self, dataset: str, ids: Collection[str]) -> None:
-        """Refuse test images of a data set that the encoder was trained on.
+    def refuse_trained(self, collection: str, ids: Collection[str]) -> None:
+        """Refuse test images of a collection that the encoder was trained on.
 
         Raises:
             UsageError: there are some among these ids.
         """
-        trained = self.trained_on.get(dataset, frozenset())
+        trained = self.trained_on.get(collection, frozenset())
         leaked = [image for image in ids if image in trained]
         if leaked:
             raise UsageError(
                 f"it was trained on {len(leaked)} of the {len(ids)} test images of "
-                f"{dataset}, {leaked[0]!r} the first: give the split options that it was "
+                f"{collection}, {leaked[0]!r} the first: give the split options that it was "
                 "trained with"
             )
 

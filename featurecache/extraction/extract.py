@@ -95,7 +95,7 @@ def extract(
     for encoder in encoders:
         if not encoder.has_images:
             raise UsageError(f"model {encoder.name!r} reads no images; pair it with one that does")
-        encoder.provenance.refuse_trained(manifest.name, test.tolist())
+        encoder.provenance.refuse_trained(manifest.collection, test.tolist())
     ids = manifest.images["id"].to_numpy(dtype=np.str_)
     states = file_states(manifest)
     with ExitStack() as stack:
@@ -129,8 +129,11 @@ def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
         dataset=manifest.name,
         notes=tuple(manifest.notes),
         image_level_split=manifest.image_level_split,
-        exposed=manifest.name in encoder.provenance.exposed_to,
+        exposed=manifest.collection in encoder.provenance.exposed_to,
         description=dict(encoder.image_description),
+        collection=manifest.collection,
+        trained_on=dict(encoder.provenance.trained_on),
+        bf16_cosine=encoder.bf16_cosine,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.extraction.decode import Decoded, Item, decode_ahead
+from featurecache.extraction.lanes import open_lanes
 from featurecache.extraction.plan import Plan
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.contents import UNSTORABLE, Strings, to_storable
@@ -78,40 +79,78 @@ def encode_images(
         workers=workers,
         window=batch_size + 2 * workers,
     )
+    device = "cpu" if any(job.encoder.device == "cpu" for job in jobs) else jobs[0].encoder.device
     # Closed at once when an interrupt ends the loop, so that no thread goes on reading.
-    with closing(decoded):
-        if progress is not None:
-            progress(0, len(rows))
-        waiting = time.monotonic()
-        for finished, image in enumerate(decoded, start=1):
-            waited = time.monotonic() - waiting
-            for number, job in enumerate(jobs):
-                job.read_seconds += waited
-                if not wants[number][finished - 1]:
-                    continue
-                image_id = str(ids[image.row])
-                if image.reason is not None:
-                    job.failures[image_id] = image.reason
-                elif number in image.pixels:
-                    job.batch.append(image)
-                    if len(job.batch) == batch_size:
-                        _encode_batch(job, number, ids)
-                else:
-                    job.touched[image_id] = (image.size, image.mtime_ns)
+    with closing(decoded), open_lanes(device) as lanes:
+        try:
             if progress is not None:
-                progress(finished, len(rows))
+                progress(0, len(rows))
             waiting = time.monotonic()
-    for number, job in enumerate(jobs):
-        if job.batch:
-            _encode_batch(job, number, ids)
+            for finished, image in enumerate(decoded, start=1):
+                waited = time.monotonic() - waiting
+                for number, job in enumerate(jobs):
+                    job.read_seconds += waited
+                    if wants[number][finished - 1]:
+                        _take(job, number, image, ids)
+                    if len(job.batch) == batch_size:
+                        lanes.submit(_encoding(job, number))
+                        _store(lanes.ready(), ids)
+                if progress is not None:
+                    progress(finished, len(rows))
+                waiting = time.monotonic()
+            for number, job in enumerate(jobs):
+                if job.batch:
+                    lanes.submit(_encoding(job, number))
+        finally:
+            # An interrupt must not cost the batches that are on their way.
+            _store(lanes.rest(), ids)
 
 
-def _encode_batch(job: Job, number: int, ids: Strings) -> None:
+def _take(job: Job, number: int, image: Decoded, ids: Strings) -> None:
+    """Put an image into its job's batch, or note why it needs no encoding."""
+    image_id = str(ids[image.row])
+    if image.reason is not None:
+        job.failures[image_id] = image.reason
+    elif number in image.pixels:
+        job.batch.append(image)
+    else:
+        job.touched[image_id] = (image.size, image.mtime_ns)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """One batch with its embeddings."""
+
+    job: Job
+    batch: list[Decoded]
+    embedding: NDArray[np.float32]
+
+
+def _encoding(job: Job, number: int) -> Callable[[], _Encoded]:
+    """The encoding of a job's batch, to be done; the job begins a new batch."""
     batch, job.batch = job.batch, []
+
+    def encode() -> _Encoded:
+        pixels = np.stack([image.pixels[number] for image in batch])
+        return _Encoded(job, batch, job.encoder.encode_images(pixels))
+
+    return encode
+
+
+def _store(encoded: Iterator[_Encoded], ids: Strings) -> None:
+    """Give batches to their builders as they come."""
     start = time.monotonic()
-    embedding = job.encoder.encode_images(np.stack([image.pixels[number] for image in batch]))
-    encoded = time.monotonic()
-    half, usable = to_storable(embedding)
+    for one in encoded:
+        came = time.monotonic()
+        one.job.encode_seconds += came - start
+        _store_batch(one, ids)
+        start = time.monotonic()
+        one.job.write_seconds += start - came
+
+
+def _store_batch(encoded: _Encoded, ids: Strings) -> None:
+    job, batch = encoded.job, encoded.batch
+    half, usable = to_storable(encoded.embedding)
     for image in (batch[row] for row in np.flatnonzero(~usable)):
         job.failures[str(ids[image.row])] = UNSTORABLE
     kept = [batch[row] for row in np.flatnonzero(usable)]
@@ -129,5 +168,3 @@ def _encode_batch(job: Job, number: int, ids: Strings) -> None:
             job.builder.flush()
             job.flushed = time.monotonic()
     job.done += len(kept)
-    job.encode_seconds += encoded - start
-    job.write_seconds += time.monotonic() - encoded

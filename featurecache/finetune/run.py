@@ -101,7 +101,7 @@ def finetune(
         FeaturecacheError: images cannot be read at all, or memory runs out.
     """
     ids = manifest.images["id"].to_numpy(dtype=np.str_)
-    encoder.provenance.refuse_trained(manifest.name, ids[manifest.rows("test")].tolist())
+    encoder.provenance.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
     images = ImageStream(manifest, encoder.preprocess, workers)
     trainer = Trainer(manifest, encoder, config, images=images)
     checkpoint = open_checkpoint(target, manifest, encoder, config, teacher)
@@ -129,7 +129,7 @@ def finetune(
     metrics["warnings"] += reading_warnings(
         model=encoder.name,
         dataset=manifest.name,
-        exposed=manifest.name in encoder.provenance.exposed_to,
+        exposed=manifest.collection in encoder.provenance.exposed_to,
         image_level_split=manifest.image_level_split,
         has_test=len(manifest.rows("test")) > 0,
     )
@@ -153,7 +153,7 @@ def finetune(
         }
         write_config(folder, KIND, settings)
         learned_from = ids[np.concatenate([trainer.train, trainer.val])].tolist()
-        provenance = encoder.provenance.with_training(manifest.name, learned_from)
+        provenance = encoder.provenance.with_training(manifest.collection, learned_from)
         write_json(folder / PROVENANCE_FILE, provenance.to_json())
         write_json(folder / "metrics.json", metrics)
         write_predictions(folder, **predictions)

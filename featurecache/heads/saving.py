@@ -89,7 +89,8 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
 
 def _learned_from(cache: Cache, train: NDArray[np.intp]) -> Provenance:
     rows = np.concatenate([train, cache.rows("val")])
-    return Provenance().with_training(cache.header.dataset, cache.images.id[rows].tolist())
+    encoder = Provenance(trained_on=cache.header.trained_on)
+    return encoder.with_training(cache.header.collection, cache.images.id[rows].tolist())
 
 
 def read_head(folder: Path) -> SavedHead:

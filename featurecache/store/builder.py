@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from featurecache.store.parts import (
     PartFolder,
     PartIndex,
     concatenate,
+    first_description,
     read_part_rows,
 )
 from featurecache.store.reader import Cache, read_cache
@@ -55,6 +57,17 @@ class StoredRows:
         )
 
 
+def begun_description(path: Path) -> Mapping[str, Any] | None:
+    """The description that a cache or its first part was made with; None where nothing is there.
+
+    Raises:
+        CacheError: the file is damaged.
+    """
+    if path.exists():
+        return read_cache(path).header.description
+    return first_description(parts_path(path))
+
+
 class CacheBuilder:
     """Adds rows to a cache file, through parts that survive a kill.
 
@@ -80,6 +93,9 @@ class CacheBuilder:
                 f"{path} was made with other settings ({difference}): mixing them would make its "
                 "embeddings incomparable; use another --cache, or move the file away"
             )
+        if self.cache is not None and header.bf16_cosine is None:
+            # What was measured when the cache was begun stays.
+            self.header = replace(header, bf16_cosine=self.cache.header.bf16_cosine)
         self._folder = PartFolder(parts_path(path), header.description)
         self._parts = self._folder.read()
         self._pending: list[EncodedRows] = []

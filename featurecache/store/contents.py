@@ -109,6 +109,12 @@ class Header:
     """True where the encoder's published training may have seen these images."""
     description: Mapping[str, Any]
     """Everything that decides an image's embedding; its fingerprint is the cache's."""
+    collection: str
+    """The published films that the images are of: data sets of one collection share ids."""
+    trained_on: Mapping[str, frozenset[str]]
+    """Of each collection, the images that the encoder was fine-tuned on."""
+    bf16_cosine: float | None = None
+    """The least cosine between embeddings in bf16 and in fp32, where it chose the precision."""
 
 
 def to_storable(

@@ -66,6 +66,8 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "patients": len(np.unique(cache.images.patient)),
         "image_level_split": cache.header.image_level_split,
         "exposed": cache.header.exposed,
+        "precision": cache.header.description.get("precision"),
+        "bf16_cosine": cache.header.bf16_cosine,
         "labels": {
             name: {
                 "positive": int((values[:, column] == 1).sum()),

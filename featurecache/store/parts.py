@@ -137,6 +137,19 @@ class PartFolder:
             )
 
 
+def first_description(folder: Path) -> Mapping[str, Any] | None:
+    """The description of the first part in a folder; None where there is none.
+
+    Raises:
+        CacheError: it is damaged.
+    """
+    first = min(folder.glob("part-*.h5"), default=None)
+    if first is None:
+        return None
+    with opened(first, PART_FORMAT) as file:
+        return read_description(file)[0]
+
+
 def read_part_rows(path: Path, start: int, stop: int) -> NDArray[np.float16]:
     """Embedding rows ``start`` to ``stop`` of one part."""
     with opened(path, PART_FORMAT) as file:

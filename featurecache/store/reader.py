@@ -159,12 +159,21 @@ def _read_header(file: "h5py.File") -> tuple[Header, str]:
             image_level_split=bool(file.attrs["image_level_split"]),
             exposed=bool(file.attrs["exposed"]),
             description=description,
+            # Files of before have neither: each data set had ids of its own.
+            collection=str(file.attrs.get("collection", file.attrs["dataset"])),
+            trained_on=_read_trained_on(file) if "trained_on" in file else {},
+            bf16_cosine=float(file.attrs["bf16_cosine"]) if "bf16_cosine" in file.attrs else None,
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CacheError(
             f"{file.filename} lacks an attribute, or one is unreadable: {error}"
         ) from error
     return header, stored
+
+
+def _read_trained_on(file: "h5py.File") -> dict[str, frozenset[str]]:
+    group = _group(file, "trained_on")
+    return {name: frozenset(read_strings(group, name).tolist()) for name in group}
 
 
 def _texts(attribute: Any) -> tuple[str, ...]:

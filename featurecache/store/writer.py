@@ -57,6 +57,12 @@ def write_cache(
         file.attrs["notes"] = json.dumps(header.notes, ensure_ascii=False)
         file.attrs["image_level_split"] = header.image_level_split
         file.attrs["exposed"] = header.exposed
+        file.attrs["collection"] = header.collection
+        if header.bf16_cosine is not None:
+            file.attrs["bf16_cosine"] = header.bf16_cosine
+        group = file.create_group("trained_on")
+        for collection, ids in sorted(header.trained_on.items()):
+            write_strings(group, collection, sorted(ids))
         file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         _write_images(file.create_group("images"), images, dim, embedding)
         group = file.create_group("labels")

@@ -222,6 +222,8 @@ def test_the_image_level_protocol_keeps_copies_and_pools_the_folders(root: Path)
     (root / "train/NORMAL/IM-0100-0001.jpeg").write_bytes(b"test/NORMAL/NORMAL2-IM-0003-0001.jpeg")
     manifest = load_kermany(root, subset="viral", split=IMAGE_LEVEL_PROTOCOL)
     assert len(manifest) == 66
+    # Its images have the same names as those of the other splits: what was trained on is known.
+    assert manifest.collection == load_kermany(root).collection == "kermany"
     assert any(name.startswith("train/") for name in ids(manifest, "test"))
     patients = manifest.images.groupby("patient")["split"].nunique()
     assert patients.max() > 1

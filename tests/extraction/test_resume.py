@@ -246,7 +246,9 @@ def test_a_part_is_written_when_the_last_is_long_ago(
     path = tmp_path / "set/stub.h5"
     seen: list[int] = []
     run(manifest, tmp_path, lambda finished, total: seen.append(len(ids_in_parts(path))))
-    assert seen == [finished // BATCH * BATCH for finished in range(IMAGES + 1)]
+    # One batch is still being encoded, in the one lane that one thread gives.
+    behind = [max(0, finished // BATCH - 1) * BATCH for finished in range(IMAGES + 1)]
+    assert seen == behind
 
 
 def test_half_written_files_of_a_killed_run_are_swept_away(

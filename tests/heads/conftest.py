@@ -63,7 +63,16 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
         half = embedding.astype(np.float16)
         write_cache(
             tmp_path / file,
-            header=Header("toy-encoder", "toy", (), image_level_split, False, DESCRIPTION),
+            header=Header(
+                model="toy-encoder",
+                dataset="toy",
+                notes=(),
+                image_level_split=image_level_split,
+                exposed=False,
+                description=DESCRIPTION,
+                collection="toys",
+                trained_on={"others": frozenset({"b.png", "a.png"})},
+            ),
             images=ImageTable(
                 id=ids,
                 sha256=np.full(n, "00"),

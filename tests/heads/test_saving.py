@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from featurecache.encoders.provenance import read_provenance
 from featurecache.errors import RunError, UsageError
 from featurecache.heads import saving
 from featurecache.heads.config import HeadConfig
@@ -78,6 +79,15 @@ def test_the_config_holds_what_is_needed_to_repeat_the_run(run, cache):
     assert config["prompts"] == {"name": "toy", "fingerprint": "fingerprint of toy"}
     assert (config["seeds"], config["n_train"]) == (1, 160)
     assert {"featurecache", "torch", "numpy", "python"} <= set(config["versions"])
+
+
+def test_a_head_has_seen_what_it_and_its_encoder_learned_from(run, cache):
+    held_out = set(cache.images.id[cache.rows("test")])
+    found = read_provenance(run).trained_on
+    assert found == {
+        "others": {"a.png", "b.png"},
+        "toys": set(cache.images.id) - held_out,
+    }
 
 
 def test_a_head_without_text_names_no_prompts(cache, tmp_path):

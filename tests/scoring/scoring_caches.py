@@ -24,7 +24,16 @@ def write_toy_cache(
     half = embedding.astype(np.float16)
     write_cache(
         path,
-        header=Header("toy-encoder", "toy", (), by_image, False, {"checkpoint": "0123"}),
+        header=Header(
+            model="toy-encoder",
+            dataset="toy",
+            notes=(),
+            image_level_split=by_image,
+            exposed=False,
+            description={"checkpoint": "0123"},
+            collection="toy",
+            trained_on={},
+        ),
         images=ImageTable(
             id=np.array([f"{row:04d}.png" for row in range(n)]),
             sha256=np.full(n, "00"),

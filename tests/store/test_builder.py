@@ -24,6 +24,8 @@ HEADER = Header(
     image_level_split=False,
     exposed=False,
     description={"model": "m", "size": [2, 3], "precision": "fp32"},
+    collection="chest-films",
+    trained_on={"kermany": frozenset({"train/b.jpeg", "train/größer.jpeg"}), "nih": frozenset()},
 )
 TEXT = TextSet(
     name="signs",
@@ -116,9 +118,13 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
             "notes": '["größer"]',
             "image_level_split": False,
             "exposed": False,
+            "collection": "chest-films",
             "created": "",
         }
-        assert set(file) == {"images", "labels", "text", "failures"}
+        assert set(file) == {"trained_on", "images", "labels", "text", "failures"}
+        trained_on = file["trained_on"]
+        assert trained_on["kermany"].asstr()[()].tolist() == ["train/b.jpeg", "train/größer.jpeg"]
+        assert trained_on["nih"].shape == (0,)
         assert set(file["images"]) == {
             *("id", "embedding", "sha256", "patient", "split", "view", "size", "mtime_ns"),
         }

@@ -68,6 +68,8 @@ def test_a_cache_is_described_in_one_json_document(version_1: Path) -> None:
         "patients": 2,
         "image_level_split": False,
         "exposed": False,
+        "precision": "fp32",
+        "bf16_cosine": None,
         "labels": {
             "Mass": {"positive": 1, "negative": 1, "unknown": 1},
             "Edema": {"positive": 1, "negative": 1, "unknown": 1},

@@ -21,6 +21,9 @@ def test_a_handwritten_file_of_version_1_reads(version_1: Path) -> None:
     assert cache.header.dataset == "nih"
     assert cache.header.notes == ("one", "zwölf")
     assert cache.header.image_level_split is False
+    # Files of before say neither.
+    assert cache.header.collection == "nih"
+    assert cache.header.trained_on == {}
     assert cache.header.description == json.loads(handwritten.SPEC)
     assert cache.fingerprint == hashlib.sha256(handwritten.SPEC.encode()).hexdigest()
     assert cache.created == "2025-01-02T03:04:05+00:00"

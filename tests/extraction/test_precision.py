@@ -1,0 +1,106 @@
+"""bf16 is taken where it is fast and changes little, and a cache goes on as it was begun."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from stub_encoder import StubEncoder, make_manifest, write_images
+
+from featurecache.extraction.extract import extract
+from featurecache.extraction.precision import LEAST_COSINE, least_cosine, settle_precision
+from featurecache.store.reader import read_cache
+
+
+class Rounded(StubEncoder):
+    """In bf16 its embeddings are turned by an angle."""
+
+    def __init__(self, *, precision: str, angle: float = 0.0, made: list | None = None) -> None:
+        super().__init__()
+        self.precision, self.angle = precision, angle
+        if made is not None:
+            made.append(self)
+
+    @property
+    def image_description(self):
+        return {**super().image_description, "precision": self.precision}
+
+    def encode_images(self, pixels):
+        rows = super().encode_images(pixels)
+        if self.precision == "fp32":
+            return rows
+        # Turned within the plane of the row and of another direction, orthogonal to it.
+        away = np.zeros_like(rows)
+        away[:, 0], away[:, 1] = rows[:, 1], -rows[:, 0]
+        away *= (np.linalg.norm(rows, axis=1) / np.linalg.norm(away, axis=1))[:, np.newaxis]
+        return np.cos(self.angle) * rows + np.sin(self.angle) * away
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: True)
+
+
+@pytest.mark.parametrize(("angle", "chosen"), [(0.04, "bf16"), (0.05, "fp32")])
+def test_bf16_is_taken_where_the_least_cosine_is_high_enough(fast, manifest, cache, angle, chosen):
+    assert np.cos(0.04) > LEAST_COSINE > np.cos(0.05)
+    encoder = settle_precision(partial(Rounded, angle=angle), manifest, cache)
+    assert encoder.precision == chosen
+    assert encoder.bf16_cosine == pytest.approx(np.cos(angle), abs=1e-6)
+
+
+def test_without_instructions_for_bf16_nothing_is_probed(monkeypatch, manifest, cache):
+    monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: False)
+    made = []
+    encoder = settle_precision(partial(Rounded, made=made), manifest, cache)
+    assert (encoder.precision, encoder.bf16_cosine) == ("fp32", None)
+    assert [one.batches for one in made] == [[]]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_cache_goes_on_in_the_precision_it_was_begun_in(
+    fast, manifest, cache, precision, finished
+):
+    class StopError(Exception):
+        pass
+
+    def progress(done, total):
+        if done == 8 and not finished:
+            raise StopError
+
+    begun = Rounded(precision=precision, angle=0.5 if precision == "fp32" else 0.0)
+    try:
+        extract(manifest, [begun], cache=cache, batch_size=2, progress=progress)
+    except StopError:
+        assert not (cache / "set/stub.h5").exists()
+    # The probe would choose the other one.
+    angle = 0.0 if precision == "fp32" else 0.5
+    assert settle_precision(partial(Rounded, angle=angle), manifest, cache).precision == precision
+
+
+def test_what_was_measured_stands_in_the_cache_and_stays(fast, manifest, cache):
+    encoder = settle_precision(partial(Rounded, angle=0.03), manifest, cache)
+    (summary,) = extract(manifest, [encoder], cache=cache)
+    measured = read_cache(summary.path).header.bf16_cosine
+    assert measured == encoder.bf16_cosine
+    again = settle_precision(partial(Rounded, angle=0.03), manifest, cache)
+    (summary,) = extract(manifest, [again], cache=cache)
+    assert not summary.written
+    assert read_cache(summary.path).header.bf16_cosine == measured
+
+
+def test_films_that_cannot_be_read_are_left_out_of_the_probe(fast, root, cache):
+    manifest = make_manifest(root, write_images(root, 4))
+    for name in manifest.images["path"].iloc[:3]:
+        (root / name).write_bytes(b"no image")
+    encoder = settle_precision(partial(Rounded, angle=0.0), manifest, cache)
+    assert encoder.precision == "bf16"
+    (root / manifest.images["path"].iloc[3]).write_bytes(b"no image")
+    assert settle_precision(Rounded, manifest, cache).precision == "fp32"
+
+
+def test_the_least_cosine_is_of_the_worst_row_and_zero_without_a_direction():
+    one = np.float32([[1, 0], [0, 2], [3, 4]])
+    other = np.float32([[2, 0], [0.1, 2], [4, 3]])
+    assert least_cosine(one, other) == pytest.approx(24 / 25)
+    assert least_cosine(one, np.zeros((3, 2), np.float32)) == 0
