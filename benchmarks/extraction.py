@@ -21,7 +21,6 @@ import shutil
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from featurecache.datasets.manifest import Manifest
-from featurecache.datasets.registry import load_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.extraction.extract import extract
@@ -68,18 +66,26 @@ def main() -> None:
         }
         for model in arguments.models:
             source = write_vit(work / model) if model == "vit-b-32" else model
-            for kind, folder in films.items():
-                print(row(model, source, kind, folder, arguments.rounds, work), flush=True)
+            for kind, manifest in films.items():
+                print(row(model, source, kind, manifest, arguments.rounds, work), flush=True)
 
 
-def copies(files: Sequence[Path], folder: Path, number: int) -> Path:
-    """A folder of one class with so many files, each of its own name; repeated where need be."""
-    target = folder / "films"
-    target.mkdir(parents=True)
-    for n in range(number):
-        source = files[n % len(files)]
-        shutil.copyfile(source, target / f"{n:05d}{source.suffix}")
-    return folder
+def copies(files: Sequence[Path], folder: Path, number: int) -> Manifest:
+    """So many films, each in a file of its own; repeated where need be."""
+    import pandas as pd
+
+    folder.mkdir()
+    names = [f"{n:05d}{files[n % len(files)].suffix}" for n in range(number)]
+    for n, name in enumerate(names):
+        shutil.copyfile(files[n % len(files)], folder / name)
+    images = pd.DataFrame({"id": names, "path": names, "patient": names})
+    return Manifest(
+        name=folder.name,
+        root=folder,
+        images=images.assign(split="train", view=""),
+        labels=np.zeros((number, 1), dtype=np.int8),
+        label_names=("none",),
+    )
 
 
 def write_vit(folder: Path) -> str:
@@ -93,11 +99,8 @@ def write_vit(folder: Path) -> str:
     return str(folder)
 
 
-def row(model: str, source: str, kind: str, folder: Path, rounds: int, work: Path) -> str:
+def row(model: str, source: str, kind: str, manifest: Manifest, rounds: int, work: Path) -> str:
     """One line of the table."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        manifest = load_dataset("folder", folder)
     ours = settle_precision(partial(load_encoder, source), manifest, work / "nothing")
     plain = load_encoder(source, precision="fp32")
     paths = [manifest.root / path for path in manifest.images["path"]]
