@@ -20,10 +20,13 @@ from featurecache.finetune.run import read_finetuned
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.saving import read_head
 from featurecache.heads.training import predict_probabilities
+from featurecache.images import read_image
 from featurecache.runs import read_metrics
+from featurecache.scoring.bootstrap import draw_patients, measure_draws
 from featurecache.scoring.comparison import read_scored
 from featurecache.scoring.metrics import auroc
-from featurecache.scoring.summary import number_or_none
+from featurecache.scoring.multilabel import measure
+from featurecache.scoring.summary import bounds_or_none, number_or_none
 from featurecache.scoring.transfer import measure_transfer, save_transfer
 from featurecache.store.reader import Cache
 
@@ -65,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, manifest in films.items():
         results.append(figures(study, name, manifest, runs[name]))
         results.append(controls(name, runs[name]))
+    results.append(sharpness(study, films))
     publish(study, results)
 
 
@@ -154,6 +158,29 @@ def controls(name: str, runs: Mapping[str, Path]) -> str:
     """What scores without a finding in it."""
     rows = [[method, *control_cells(read_metrics(run))] for method, run in runs.items()]
     return table(f"{name}: controls, AUROC", ["", *CONTROLS], rows)
+
+
+def sharpness(study: Study, films: Mapping[str, Manifest]) -> str:
+    """What one number a film says, the mean difference of neighbouring pixels at 64 x 64."""
+    rows = []
+    for name, manifest in films.items():
+        cells = []
+        for split in ("train", "test"):
+            chosen = manifest.images.iloc[manifest.rows(split)]
+            score = np.array([[_sharpness(manifest.root / path)] for path in chosen["path"]])
+            truth, decided = manifest.labels[manifest.rows(split)], score > np.inf
+            patients = draw_patients(chosen["patient"].to_numpy(), draws=study.draws, seed=0)
+            drawn = measure_draws(truth, decided, score, patients).macro["auroc"]
+            figure = measure(truth, decided, score).macro["auroc"]
+            cells.append(cell(number_or_none(figure), bounds_or_none(drawn)))
+        rows.append([name, *cells])
+    title = "How sharp a film is: AUROC of the mean difference of neighbouring pixels, at 64 x 64"
+    return table(title, ["", "train", "test"], rows)
+
+
+def _sharpness(path: Path) -> float:
+    grey = np.asarray(read_image(path).convert("L").resize((64, 64)), dtype=np.float64)
+    return float(np.abs(np.diff(grey, axis=1)).mean())
 
 
 if __name__ == "__main__":
