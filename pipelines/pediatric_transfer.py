@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from page import cell, table
-from study import CONTROLS, Study, control_cells, open_study, publish, take_rows
+from study import CONTROLS, Study, control_cells, open_study, publish
 
 from featurecache.datasets.manifest import Manifest
 from featurecache.encoders.loading import load_encoder
@@ -105,7 +105,7 @@ def transfer_head(study: Study, run: Path, cache: Cache, target: Path) -> None:
 def transfer_tuned(study: Study, run: Path, films: Manifest, target: Path) -> None:
     """Measure a fine-tuned encoder on another data set's test films."""
     tuned = read_finetuned(run)
-    test = take_rows(films, films.rows("test"))
+    test = films.take(films.rows("test"))
     cache = study.embed(test, encoder=load_encoder(str(run)))
     transfer = measure_transfer(
         cache,

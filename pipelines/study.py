@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from page import cell, replace_part
 
 from featurecache.datasets.manifest import Manifest
@@ -202,12 +201,7 @@ def draw_images(manifest: Manifest, sizes: Mapping[str, int], *, seed: int = 0) 
         there = manifest.rows(split)
         size = min(sizes.get(split, len(there)), len(there))
         rows.append(np.random.default_rng([seed, number]).choice(there, size, replace=False))
-    return take_rows(manifest, np.concatenate(rows))
-
-
-def take_rows(manifest: Manifest, rows: NDArray[np.intp]) -> Manifest:
-    """Some of the images."""
-    return replace(manifest, images=manifest.images.iloc[rows], labels=manifest.labels[rows])
+    return manifest.take(np.concatenate(rows))
 
 
 def open_study(script: str, description: str | None, arguments: Sequence[str] | None) -> Study:

@@ -1,4 +1,4 @@
-"""``cache ls``, ``cache info``, ``cache verify``: look after caches."""
+"""``cache ls``, ``info``, ``verify``, ``merge``: look after caches."""
 
 from pathlib import Path
 from typing import Annotated
@@ -94,3 +94,26 @@ def verify(file: File, json: Json = False) -> None:
         typer.echo(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
     if problems:
         raise typer.Exit(1)
+
+
+@app.command("merge")
+@with_exit_code
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="Caches of one data set.", metavar="FILE...")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The cache to write; of shards, the whole cache.", metavar="FILE"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Put caches together that hold different images of one data set, such as shards.
+
+    Example: featurecache cache merge cache/nih/xraysiglip.*-of-8.h5
+    """
+    from featurecache.store.merge import merge_caches
+
+    path, images = merge_caches(files, out)
+    if json:
+        print_json({"path": str(path), "images": images})
+        return
+    typer.echo(f"{path}: {images} images of {len(files)} caches, which are still there")

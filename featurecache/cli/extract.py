@@ -30,6 +30,7 @@ from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
+    from featurecache.store.merge import Shard
 
 FAILURES_SHOWN = 10
 
@@ -68,6 +69,14 @@ def extract(
     prune: Annotated[
         bool, typer.Option("--prune", help="Drop cached images that the data set lacks now.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="I/N: only every Nth image, from the Ith on, into a cache of its own; 'cache "
+            "merge' puts all N together.",
+            metavar="I/N",
+        ),
+    ] = None,
     split: Split = None,
     subset: Subset = None,
     images: Images = None,
@@ -97,6 +106,7 @@ def extract(
     model = model or [DEFAULT_MODEL]
     if weights is not None and len(model) > 1:
         raise UsageError("--weights names one checkpoint: give it with a single --model")
+    part = None if shard is None else _parse_shard(shard)
     prompt_set = load_prompts(prompts or "signs")
     loaders = [partial(load_encoder, name, weights=weights, device=device) for name in model]
     # A mistaken name is told before any film is read, drawn or written about.
@@ -122,7 +132,7 @@ def extract(
         root=images_root,
     )
     if precision == "auto":
-        encoders = [settle_precision(load, manifest, cache) for load in loaders]
+        encoders = [settle_precision(load, manifest, cache, shard=part) for load in loaders]
     say(
         f"{len(manifest)} images of {manifest.name}; prompts {prompt_set.name!r}; "
         f"{', '.join(map(_how, encoders))}; into {cache}/"
@@ -146,6 +156,7 @@ def extract(
             batch_size=batch_size,
             workers=workers,
             prune=prune,
+            shard=part,
             progress=progress,
         )
     if json:
@@ -185,6 +196,15 @@ def extract(
                 f"and {len(summary.failed) - FAILURES_SHOWN} more: "
                 f"featurecache cache info {summary.path} --json"
             )
+
+
+def _parse_shard(text: str) -> "Shard":
+    from featurecache.store.merge import Shard
+
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise typer.BadParameter(f"{text!r}: write I/N, such as 1/8", param_hint="--shard")
+    return Shard(int(number), int(count))
 
 
 def _how(encoder: "Encoder") -> str:

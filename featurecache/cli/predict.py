@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featurecache.cli.encoders import encoder_behind
 from featurecache.cli.options import Device
 from featurecache.cli.output import Json, number, print_json, print_table, say
 from featurecache.errors import UsageError
@@ -89,20 +90,13 @@ def predict(
 def _with_head(
     run: Path, images: list[Path], model: str | None, weights: Path | None, device: str
 ) -> "tuple[tuple[str, ...], tuple[float, ...], list[Prediction]]":
-    from featurecache.encoders.description import library_difference
-    from featurecache.encoders.loading import load_encoder
     from featurecache.heads.prediction import predict_images
     from featurecache.heads.saving import read_head
 
     head = read_head(run)
-    encoder = load_encoder(
-        model or head.model,
-        weights=weights,
-        device=device,
-        precision=str(head.description.get("precision", "auto")),
+    encoder = encoder_behind(
+        run, head.model, head.description, model=model, weights=weights, device=device
     )
-    if difference := library_difference(head.description, encoder.image_description, run=run):
-        say(f"warning: the head was trained with other library versions ({difference})")
     return head.labels, head.thresholds, predict_images(head, encoder, images)
 
 

@@ -1,7 +1,7 @@
 """``retrieve``: images for a text or an image, descriptions for an image; or how good that is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from featurecache.cli.dataset_options import (
     SplitSeed,
     read_manifest,
 )
+from featurecache.cli.encoders import encoder_behind
 from featurecache.cli.options import CacheFile, Device, Draws, Prompts, choose_cache
 from featurecache.cli.output import Json, number, print_json, print_table, say, with_interval
 from featurecache.errors import UsageError
@@ -106,7 +107,15 @@ def retrieve(
         return
     if sheet is not None and sheet.exists():
         raise UsageError(f"{sheet} is there already: give another --sheet")
-    encoder = _Loader(found, model, weights, device)
+    encoder = partial(
+        encoder_behind,
+        path,
+        found.header.model,
+        found.header.description,
+        model=model,
+        weights=weights,
+        device=device,
+    )
     answer = _ask(
         found, encoder, text=text, image=image, label=label, prompts=prompts, split=split, top=top
     )
@@ -153,35 +162,9 @@ def retrieve(
         typer.echo(f"contact sheet: {sheet}")
 
 
-@dataclass(frozen=True)
-class _Loader:
-    """Loads the encoder of a cache when a query needs it."""
-
-    cache: "Cache"
-    model: str | None
-    weights: Path | None
-    device: str
-
-    def __call__(self) -> "Encoder":
-        from featurecache.encoders.description import library_difference
-        from featurecache.encoders.loading import load_encoder
-
-        description = self.cache.header.description
-        encoder = load_encoder(
-            self.model or self.cache.header.model,
-            weights=self.weights,
-            device=self.device,
-            precision=str(description.get("precision", "auto")),
-        )
-        difference = library_difference(description, encoder.image_description, run=self.cache.path)
-        if difference:
-            say(f"warning: the cache was made with other library versions ({difference})")
-        return encoder
-
-
 def _ask(
     cache: "Cache",
-    encoder: _Loader,
+    encoder: "Callable[[], Encoder]",
     *,
     text: str | None,
     image: str | None,

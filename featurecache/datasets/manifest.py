@@ -1,7 +1,7 @@
 """The Manifest: what every data set becomes, a table of images and a matrix of labels."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,14 @@ class Manifest:
     def __len__(self) -> int:
         """The number of images."""
         return len(self.images)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Manifest":
+        """The data set with only these images.
+
+        Raises:
+            DatasetError: there are none.
+        """
+        return replace(self, images=self.images.iloc[rows], labels=self.labels[rows])
 
     def rows(self, split: str) -> npt.NDArray[np.intp]:
         """The row numbers, ascending, of the images in one split.

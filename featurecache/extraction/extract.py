@@ -17,6 +17,7 @@ from featurecache.extraction.texts import encode_prompts, text_fingerprint
 from featurecache.prompts import PromptSet
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.contents import Header, ImageTable, Labels, Strings, TextSet
+from featurecache.store.merge import Shard
 from featurecache.store.schema import cache_path, lock_path
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def extract(
     batch_size: int = 32,
     workers: int = 2,
     prune: bool = False,
+    shard: Shard | None = None,
     progress: Progress | None = None,
 ) -> list[Summary]:
     """Bring the caches of a data set up to date, decoding each image once for all encoders.
@@ -73,6 +75,7 @@ def extract(
         batch_size: images an encoder sees at once.
         workers: decoding threads.
         prune: drop cached images that the manifest does not have any more.
+        shard: encode only this part of the images, into caches of their own; see ``merge_caches``.
         progress: told how far the images are.
 
     Returns:
@@ -89,6 +92,9 @@ def extract(
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}: give 1 or more")
     paths = [cache_path(cache, manifest.name, encoder.name) for encoder in encoders]
+    if shard is not None:
+        paths = [shard.path(path) for path in paths]
+        manifest = manifest.take(np.arange(shard.number - 1, len(manifest), shard.count))
     if len(set(paths)) < len(paths):
         raise UsageError("two of the models have the same name: give each model once")
     test = manifest.images["id"].to_numpy(dtype=np.str_)[manifest.rows("test")]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from featurecache.errors import ImageError
 from featurecache.images import read_image
 from featurecache.store.builder import begun_description
+from featurecache.store.merge import Shard
 from featurecache.store.schema import cache_path
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ class Load(Protocol):
         """Load it."""
 
 
-def settle_precision(load: Load, manifest: "Manifest", cache: Path) -> "Encoder":
+def settle_precision(
+    load: Load, manifest: "Manifest", cache: Path, *, shard: Shard | None = None
+) -> "Encoder":
     """The encoder in the precision that suits the machine and the films.
 
     A cache, or what there is of one, goes on in the precision that it was begun in. Otherwise it is
@@ -39,9 +42,11 @@ def settle_precision(load: Load, manifest: "Manifest", cache: Path) -> "Encoder"
         load: gives the encoder in ``fp32`` or ``bf16``.
         manifest: the films.
         cache: the folder of caches.
+        shard: which part of the films is to be embedded; all are probed alike.
     """
     encoder = load(precision="fp32")
-    begun = begun_description(cache_path(cache, manifest.name, encoder.name))
+    path = cache_path(cache, manifest.name, encoder.name)
+    begun = begun_description(path if shard is None else shard.path(path))
     if begun is not None:
         return load(precision=str(begun.get("precision", "fp32")))
     if not has_fast_bf16(encoder.device):

@@ -1,0 +1,151 @@
+"""Several caches of the same kind become one: the shards of a data set, put together."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.errors import CacheError, UsageError
+from featurecache.fingerprint import first_difference
+from featurecache.store.contents import ImageTable, Labels, TextSet
+from featurecache.store.reader import Cache, read_cache
+from featurecache.store.writer import write_cache
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of a data set, counted from 1."""
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise UsageError(
+                f"shard {self.number}/{self.count}: give I/N with I from 1 to N, such as 1/8"
+            )
+
+    def path(self, cache_file: Path) -> Path:
+        """Where the shard of a cache lies: ``<model>.I-of-N.h5`` for ``<model>.h5``."""
+        return cache_file.with_name(f"{cache_file.stem}.{self.number}-of-{self.count}.h5")
+
+
+def shard_of(path: Path) -> tuple[Path, Shard] | None:
+    """The cache that a shard is part of, and which part; None where the name is no shard's."""
+    found = re.fullmatch(r"(.+)\.([1-9]\d*)-of-([1-9]\d*)\.h5", path.name)
+    if found is None or int(found[2]) > int(found[3]):
+        return None
+    return path.with_name(f"{found[1]}.h5"), Shard(int(found[2]), int(found[3]))
+
+
+def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Path, int]:
+    """Write one cache of the images of several, which stay as they are.
+
+    Args:
+        paths: two or more caches of one data set, made with the same settings, without an image in
+            common; of shards, all of them.
+        target: the cache to write; None, for shards, where the whole cache belongs.
+
+    Returns:
+        Where the cache is, and its number of images.
+
+    Raises:
+        CacheError: a file is damaged, or they do not belong together; the message says why.
+        UsageError: a shard is missing, or something is at ``target`` already.
+        OSError: the disk is full or not writable.
+    """
+    if len(paths) < 2:
+        raise UsageError("give two or more caches to merge")
+    whole = _whole_of(paths)
+    target = target or whole
+    if target is None:
+        raise UsageError("these are no shards of one cache, so say with --out where to write")
+    if target.exists():
+        raise UsageError(f"{target} is there already: give another --out, or move it away")
+    caches = [read_cache(path) for path in paths]
+    first = caches[0]
+    for other in caches[1:]:
+        _refuse_others(first, other)
+    ids = np.concatenate([cache.images.id for cache in caches])
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
+    if len(twice):
+        raise CacheError(f"{str(ids[order][twice[0]])!r} is in two of the caches: give each once")
+    source = np.repeat(np.arange(len(caches)), [len(cache.images) for cache in caches])[order]
+    row = np.concatenate([np.arange(len(cache.images)) for cache in caches])[order]
+
+    def column(name: str) -> Any:
+        return np.concatenate([getattr(cache.images, name) for cache in caches])[order]
+
+    embedded = set(ids.tolist())
+    failures = {
+        key: why for cache in caches for key, why in cache.failures.items() if key not in embedded
+    }
+    write_cache(
+        target,
+        header=first.header,
+        images=ImageTable(**{field.name: column(field.name) for field in fields(ImageTable)}),
+        dim=first.dim,
+        embedding=lambda start, stop: _rows(caches, source[start:stop], row[start:stop]),
+        labels=Labels(
+            first.labels.names, np.concatenate([cache.labels.values for cache in caches])[order]
+        ),
+        texts=first.texts,
+        failures=failures,
+    )
+    return target, len(ids)
+
+
+def _whole_of(paths: Sequence[Path]) -> Path | None:
+    """The cache that shards are of; None where they are not all shards of one."""
+    found = [shard_of(path) for path in paths]
+    shards = [shard for shard in found if shard is not None]
+    if len(shards) < len(paths) or len({(whole, s.count) for whole, s in shards}) > 1:
+        return None
+    whole, shard = shards[0]
+    missing = set(range(1, shard.count + 1)) - {s.number for _, s in shards}
+    if missing:
+        number = min(missing)
+        raise UsageError(
+            f"{len(missing)} of {shard.count} shards are missing, "
+            f"{Shard(number, shard.count).path(whole)} the first: extract it with "
+            f"--shard {number}/{shard.count}, or give it too"
+        )
+    return whole
+
+
+def _refuse_others(first: Cache, other: Cache) -> None:
+    which = f"{first.path} and {other.path} do not belong together"
+    if difference := first_difference(first.header.description, other.header.description):
+        raise CacheError(f"{which}: they were made with different settings ({difference})")
+    for what in ("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"):
+        one, two = getattr(first.header, what), getattr(other.header, what)
+        if one != two:
+            raise CacheError(f"{which}: their {what} differ ({one!r}, {two!r})")
+    if first.labels.names != other.labels.names:
+        raise CacheError(
+            f"{which}: their labels are {', '.join(first.labels.names)} and "
+            f"{', '.join(other.labels.names)}"
+        )
+    if _fingerprints(first.texts.values()) != _fingerprints(other.texts.values()):
+        raise CacheError(f"{which}: their prompts differ; extract both with the same --prompts")
+
+
+def _fingerprints(texts: Iterable[TextSet]) -> set[tuple[str, str]]:
+    return {(text.name, text.fingerprint) for text in texts}
+
+
+def _rows(
+    caches: Sequence[Cache], source: NDArray[np.intp], row: NDArray[np.intp]
+) -> NDArray[np.float16]:
+    """Some rows: of each cache one slice, since its rows ascend."""
+    block = np.empty((len(source), caches[0].dim), dtype=np.float16)
+    for number in np.unique(source):
+        mine = source == number
+        low, high = int(row[mine].min()), int(row[mine].max()) + 1
+        block[mine] = caches[number].read_rows(low, high)[row[mine] - low]
+    return block
