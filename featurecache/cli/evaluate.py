@@ -64,9 +64,9 @@ def evaluate(
 
     if out is not None:
         refuse_existing(out)
-    trained = _read(run)
     path, chosen = choose_cache(cache)
     found = read_cache(path)
+    trained = _read(run, found.header.description)
     say(f"{run} on {path}{' (the newest cache)' if chosen else ''}, {rows} images")
     difference = library_difference(trained.description, found.header.description, run=run)
     if difference:
@@ -97,13 +97,13 @@ def evaluate(
         typer.echo(f"run: {out}")
 
 
-def _read(run: Path) -> _Trained:
+def _read(run: Path, made_with: Mapping[str, Any]) -> _Trained:
     from featurecache.runs import run_kind
 
     if run_kind(run) == "finetune":
         from featurecache.finetune.run import read_finetuned
 
-        tuned = read_finetuned(run)
+        tuned = read_finetuned(run, precision=made_with.get("precision"))
         description = tuned.encoder.image_description
         return _Trained(tuned.labels, tuned.thresholds, description, tuned.probabilities)
     from featurecache.heads.saving import read_head

@@ -189,8 +189,16 @@ class FinetunedClassifier:
         return _caption_scores(embedding, encoded, self.encoder.scale).probabilities
 
 
-def read_finetuned(folder: Path, *, device: str = "auto") -> FinetunedClassifier:
+def read_finetuned(
+    folder: Path, *, device: str = "auto", precision: str | None = None
+) -> FinetunedClassifier:
     """Read a run folder that ``finetune`` wrote.
+
+    Args:
+        folder: the run.
+        device: where its encoder runs.
+        precision: of its encoder: that of the cache whose embeddings it is to classify; None for
+            the one that it was trained in.
 
     Raises:
         RunError: the folder or a file in it is missing, damaged, of another kind or newer.
@@ -215,7 +223,7 @@ def read_finetuned(folder: Path, *, device: str = "auto") -> FinetunedClassifier
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise RunError(f"run folder {folder} contradicts itself: {error}") from error
-    encoder = load_encoder(str(folder), device=device, precision=settings.precision)
+    encoder = load_encoder(str(folder), device=device, precision=precision or settings.precision)
     return FinetunedClassifier(labels, thresholds, settings, encoder, head)
 
 
