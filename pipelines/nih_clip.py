@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from page import cell, table
-from study import Study, open_study, publish
+from study import Study, open_study, publish, run_script
 
 from featurecache.datasets.manifest import Manifest
 from featurecache.datasets.splits import SPLITS
@@ -210,4 +210,4 @@ def _macro(metrics: Mapping[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

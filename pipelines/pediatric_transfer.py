@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from page import cell, table
-from study import CONTROLS, Study, control_cells, open_study, publish
+from study import CONTROLS, Study, control_cells, open_study, publish, run_script
 
 from featurecache.datasets.manifest import Manifest
 from featurecache.encoders.loading import load_encoder
@@ -184,4 +184,4 @@ def _sharpness(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from page import cell, spread, table
-from study import CONTROLS, Study, control_cells, open_study, publish
+from study import CONTROLS, Study, control_cells, open_study, publish, run_script
 
 from featurecache.heads.config import HeadConfig, TextControl
 from featurecache.runs import read_metrics
@@ -109,4 +109,4 @@ def _difference(figure: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

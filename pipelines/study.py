@@ -7,7 +7,7 @@ there; a folder that is removed is made anew, with the same figures.
 import argparse
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -22,6 +22,7 @@ from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.spec import SPECS
+from featurecache.errors import FeaturecacheError
 from featurecache.extraction.extract import extract
 from featurecache.finetune.config import configure
 from featurecache.finetune.run import finetune
@@ -163,13 +164,18 @@ class Study:
         return target
 
     def finetune(self, name: str, manifest: Manifest, recipe: str, **settings: Any) -> Path:
-        """The run folder of a fine-tuning by a recipe, with what ``TUNING`` says of the model."""
+        """The run folder of a fine-tuning by a recipe, with what ``TUNING`` says of the model.
+
+        A batch is never larger than the training images.
+        """
         target = self.run(name)
         if not target.exists():
             given = {**TUNING.get(self.model, {}), **settings}
             if self.quick:
                 given = {**given, "epochs": 1}
             config = configure(recipe, given)
+            most = config.train_size or len(manifest.rows("train"))
+            config = replace(config, batch_size=min(config.batch_size, most))
             finetune(manifest, self.trainable, config, target=target, draws=self.draws)
         return target
 
@@ -234,6 +240,14 @@ def open_study(script: str, description: str | None, arguments: Sequence[str] | 
         command=f"python pipelines/{script}.py --model {given.model} --data DATA{size}",
         started=time.perf_counter(),
     )
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a study as a command: mistakes and failures are told in a sentence."""
+    try:
+        main()
+    except FeaturecacheError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def publish(study: Study, results: Sequence[str]) -> None:

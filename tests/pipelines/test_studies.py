@@ -1,5 +1,6 @@
 """Each study runs on few synthetic films, repeats its figures, and says what a model cannot do."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import squeeze_features
 from page import cell
 from sklearn.metrics import roc_auc_score
+from study import run_script
 
 from featurecache.runs import read_metrics, read_predictions
 
@@ -102,6 +104,26 @@ def test_a_pair_without_a_joint_space_does_all_but_zero_shot_and_retrieval_by_te
     assert "image to images" in clip
     assert "to images |" in clip
     assert "fine-tuned here, bce" in transfer
+
+
+def test_a_model_that_has_no_settings_of_its_own_is_trained_by_the_recipe(
+    data: Path, tiny_clip: Path, tmp_path: Path
+):
+    arguments = ["--model", str(tiny_clip), "--data", str(data), "--work", str(tmp_path), "--quick"]
+    pediatric_transfer.main(arguments)
+    folder = tmp_path / "pediatric_transfer-tiny-clip-quick"
+    assert "fine-tuned on the other, contrastive" in results_of(folder)
+    settings = json.loads((folder / "runs/kermany-tuned/config.json").read_text())["settings"]
+    assert (settings["prompts"], settings["weight_decay"], settings["optimizer"]) == (
+        *("lungs", 0.1),
+        "adam",
+    )
+
+
+def test_a_mistake_is_told_in_a_sentence(data: Path, tmp_path: Path):
+    arguments = ["--model", "tinny", "--data", str(data), "--work", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"error: .*did you mean tiny"):
+        run_script(lambda: nih_clip.main(arguments))
 
 
 def test_the_figures_of_a_quick_run_are_not_put_on_a_page(data: Path, tmp_path: Path):
