@@ -63,7 +63,7 @@ def synthetic(rows: int, dim: int) -> HeadData:
         strength = 0.5 + generator.random(part.shape)
         signal = (part * strength) @ directions
         noise = generator.standard_normal((len(part), dim)) * spectrum
-        embedding[start : start + 8192] = noise + 2.2 * signal + 0.5 * np.abs(signal)
+        embedding[start : start + 8192] = noise + 0.3 * signal + 0.1 * np.abs(signal)
     order = generator.permutation(rows)
     text = generator.standard_normal((len(share), dim)).astype(np.float32)
     val, train = np.sort(order[: rows // 10]), np.sort(order[rows // 10 :])
