@@ -7,10 +7,11 @@ import typer
 
 from featurecache.cli.options import CacheFile, Draws, Prompts, choose_cache
 from featurecache.cli.output import Json, number, print_json, print_metrics, progress_bar, say
-from featurecache.heads.config import HeadConfig
+from featurecache.heads.config import HeadConfig, pace
 
 _TRAINING = "Training"
 _DEFAULTS = HeadConfig(head="baseline")
+_BY_SIZE = "Without it as suits the number of training images."
 
 
 def train_head(
@@ -42,8 +43,8 @@ def train_head(
     controls: Annotated[
         bool,
         typer.Option(
-            help="Train twice more, on shuffled labels and on random features, to show what the "
-            "head scores where there is nothing to learn."
+            help="Train anew on shuffled labels, five times, and on random features, to show what "
+            "the head scores where there is nothing to learn."
         ),
     ] = True,
     hidden: Annotated[
@@ -56,17 +57,18 @@ def train_head(
         float, typer.Option(help="Gaussian noise on the inputs.", rich_help_panel=_TRAINING)
     ] = _DEFAULTS.noise,
     learning_rate: Annotated[
-        float, typer.Option(help="Highest learning rate.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.learning_rate,
+        float | None,
+        typer.Option(help=f"Highest learning rate. {_BY_SIZE}", rich_help_panel=_TRAINING),
+    ] = None,
     weight_decay: Annotated[
         float, typer.Option(help="Weight decay.", rich_help_panel=_TRAINING)
     ] = _DEFAULTS.weight_decay,
     epochs: Annotated[
-        int, typer.Option(help="The most epochs.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.epochs,
+        int | None, typer.Option(help=f"The most epochs. {_BY_SIZE}", rich_help_panel=_TRAINING)
+    ] = None,
     batch_size: Annotated[
-        int, typer.Option(help="Images a step.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.batch_size,
+        int | None, typer.Option(help=f"Images a step. {_BY_SIZE}", rich_help_panel=_TRAINING)
+    ] = None,
     patience: Annotated[
         int,
         typer.Option(
@@ -112,7 +114,8 @@ def train_head(
         refuse_existing(out)
     found = read_cache(path)
     with progress_bar(hidden=json) as bar:
-        task = bar.add_task("train", total=epochs * seeds, detail="")
+        most = pace(config, train_size or len(found.rows("train"))).epochs
+        task = bar.add_task("train", total=most * seeds, detail="")
         experiment = run_experiment(
             found,
             config,

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.inputs import InputScaling
-from featurecache.heads.mlp import hidden_layers
+from featurecache.heads.mlp import Dropout, hidden_layers
 
 
 class Concat(nn.Module):
@@ -30,13 +30,13 @@ class Concat(nn.Module):
             nn.Linear(dim, first, bias=False),
             nn.BatchNorm1d(first),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
         self.text_branch = nn.Sequential(
             nn.Linear(text.numel(), first),
             nn.LayerNorm(first),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
         self.hidden = hidden_layers(2 * first, rest or [first], dropout=config.dropout)
         self.output = nn.Linear((rest or [first])[-1], labels)

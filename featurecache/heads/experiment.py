@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
-from featurecache.heads.config import HeadConfig
+from featurecache.heads.config import MANY_ROWS, HeadConfig
 from featurecache.heads.registry import head_spec
 from featurecache.heads.training import (
     Epoch,
@@ -108,7 +108,7 @@ def run_experiment(
         metrics["controls"] |= _controls(cache, data, config, draws=draws)
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
-    warnings = tuple(_warnings(cache, [head for head, _ in heads]))
+    warnings = tuple(_warnings(cache, [head for head, _ in heads], config))
     metrics["warnings"] = list(warnings)
     return Experiment(first, text, probability, metrics, warnings)
 
@@ -166,7 +166,12 @@ def _learned(cache: Cache, head: TrainedHead) -> NDArray[np.bool_]:
     return learned
 
 
-def _warnings(cache: Cache, heads: Sequence[TrainedHead]) -> list[str]:
+def _short(config: HeadConfig, head: TrainedHead) -> bool:
+    """Whether the number of epochs was left to the number of rows, and is small by design."""
+    return config.epochs is None and len(head.train_rows) >= MANY_ROWS
+
+
+def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) -> list[str]:
     warnings = cache_warnings(cache)
 
     def with_seeds(concerned: Sequence[TrainedHead]) -> str:
@@ -181,7 +186,9 @@ def _warnings(cache: Cache, heads: Sequence[TrainedHead]) -> list[str]:
                 warnings.append(
                     f"{name} has no {what} in training{with_seeds(lacking)}: its figures are null"
                 )
-    if unfinished := [head for head in heads if head.best_epoch == head.config.epochs]:
+    if unfinished := [
+        head for head in heads if head.best_epoch == head.config.epochs and not _short(config, head)
+    ]:
         warnings.append(
             f"validation loss was still falling at the last epoch ({heads[0].config.epochs})"
             f"{with_seeds(unfinished)}: give more with --epochs"

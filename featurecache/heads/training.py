@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurecache.errors import UsageError
-from featurecache.heads.config import HeadConfig
+from featurecache.heads.config import HeadConfig, pace
 from featurecache.heads.inputs import InputScaling
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, balanced_weights, random_subset
@@ -52,7 +52,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head at its best epoch by validation loss, in evaluation mode."""
+    """A head at its best epoch by validation loss, in evaluation mode.
+
+    ``config`` holds the settings that were used, with none left open.
+    """
 
     module: nn.Module
     config: HeadConfig
@@ -148,20 +151,24 @@ def _fit(
         if isinstance(part, InputScaling):
             part.fit(x)
     weight = balanced_positive_weight(y) if config.loss_weight == "balanced" else None
+    chosen = pace(config, len(rows))
     optimizer = torch.optim.AdamW(
-        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        module.parameters(),
+        lr=chosen.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
-    steps = max(1, math.ceil(len(rows) / config.batch_size))
+    steps = max(1, math.ceil(len(rows) / chosen.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, warmup=steps, total=steps * config.epochs)
+        optimizer, lambda step: warmup_cosine(step, warmup=steps, total=steps * chosen.epochs)
     )
     best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(module.state_dict())
     history: list[Epoch] = []
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, chosen.epochs + 1):
         module.train()
         total, seen = 0.0, 0
         rate = float(schedule.get_last_lr()[0])
-        for batch in _batches(data.labels[rows], config, epoch):
+        for batch in _batches(data.labels[rows], config, chosen.batch_size, epoch):
             loss = masked_bce(module(x[batch]), y[batch], positive_weight=weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -180,10 +187,11 @@ def _fit(
             break
     if best_epoch == 0:
         raise UsageError(
-            f"validation loss was never finite at learning rate {config.learning_rate}: lower it"
+            f"validation loss was never finite at learning rate {chosen.learning_rate}: lower it"
         )
     module.load_state_dict(best_state)
-    return TrainedHead(module.eval(), config, tuple(history), best_epoch, rows)
+    settled = replace(config, **asdict(chosen))
+    return TrainedHead(module.eval(), settled, tuple(history), best_epoch, rows)
 
 
 def _tensors(data: HeadData, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
@@ -192,15 +200,15 @@ def _tensors(data: HeadData, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
 
 
 def _batches(
-    labels: NDArray[np.int8], config: HeadConfig, epoch: int
+    labels: NDArray[np.int8], config: HeadConfig, batch_size: int, epoch: int
 ) -> Iterator[NDArray[np.intp]]:
     generator = np.random.default_rng([config.seed, epoch])
     if config.balance == "sampling":
         order = generator.choice(len(labels), size=len(labels), p=balanced_weights(labels))
     else:
         order = generator.permutation(len(labels))
-    for start in range(0, len(order), config.batch_size):
-        batch = order[start : start + config.batch_size]
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
         if len(batch) > 1:  # batch norm has no variance to take from a single row
             yield batch
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.heads.config import HeadConfig
+from featurecache.heads.config import MANY_ROWS, HeadConfig, pace
 from featurecache.heads.registry import HEADS
 from featurecache.heads.training import (
     HeadData,
@@ -309,3 +309,19 @@ def test_probabilities_near_1_do_not_tie(data):
     p = predict_probabilities(module, data.embedding)
     assert (p < 1).all()
     assert len(np.unique(p[:, 0])) > 100
+
+
+@pytest.mark.parametrize(("rows", "few"), [(100, True), (MANY_ROWS - 1, True), (MANY_ROWS, False)])
+def test_the_pace_suits_the_number_of_rows(rows, few):
+    found = pace(HeadConfig(head="baseline"), rows)
+    assert (found.epochs == 60, found.batch_size == 128) == (few, few)
+
+
+def test_what_is_given_is_kept_and_what_was_used_is_told(data):
+    given = pace(HeadConfig(head="baseline", epochs=7, batch_size=9, learning_rate=0.5), 10**6)
+    assert (given.epochs, given.batch_size, given.learning_rate) == (7, 9, 0.5)
+    trained = train_head(data, HeadConfig(head="baseline", hidden=(8, 4), epochs=2))
+    assert (trained.config.epochs, trained.config.batch_size) == (2, 128)
+    assert trained.config.learning_rate == 1e-3
+    again = train_head(data, trained.config)
+    assert same_head(trained, again)
