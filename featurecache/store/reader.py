@@ -52,16 +52,8 @@ class Cache:
             # An extraction may have put a new file there, whose rows are those of other images.
             if _state(self.path) != self.state:
                 raise CacheError(f"{self.path} has changed since it was read: read it again")
-            stored = dataset(file["images"], "embedding")
-            offset = stored.id.get_offset()
-            if offset is None or file.userblock_size:
-                rows: NDArray[np.float16] = stored[start:stop]
-                return rows
-        # It lies in one piece, and numpy reads that several times as fast as HDF5 does.
-        shape = (stop - start, self.dim)
-        return np.fromfile(
-            self.path, stored.dtype, shape[0] * shape[1], offset=offset + start * self.dim * 2
-        ).reshape(shape)
+            rows: NDArray[np.float16] = dataset(file["images"], "embedding")[start:stop]
+            return rows
 
     def rows(self, split: str) -> NDArray[np.intp]:
         """The rows of one split, in order of id."""

@@ -174,13 +174,3 @@ def test_an_embedding_in_chunks_reads_the_same(version_1: Path) -> None:
     cache = read_cache(version_1)
     assert cache.embedding.tolist() == handwritten.EMBEDDING
     assert cache.read_rows(1, 3).tolist() == handwritten.EMBEDDING[1:]
-
-
-def test_rows_of_a_file_with_a_user_block_are_its_own(version_1: Path, tmp_path: Path) -> None:
-    shifted = tmp_path / "shifted.h5"
-    with h5py.File(version_1) as source, h5py.File(shifted, "w", userblock_size=512) as target:
-        for name, value in source.attrs.items():
-            target.attrs[name] = value
-        for name in source:
-            source.copy(name, target)
-    assert read_cache(shifted).embedding.tolist() == handwritten.EMBEDDING
