@@ -10,11 +10,11 @@ epoch; test images, and the phantom of this seed, it has never seen.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from logistic_reference import logistic_probabilities
+from page import cell
 
 from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.encoders.loading import load_encoder
@@ -85,13 +85,6 @@ def row(dataset: str, tiny: Cache, dinov2: Cache) -> str:
         cell(figures[0] - figures[1], interval(drawn[0] - drawn[1])),
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def cell(figure: float, bounds: Sequence[float] | None) -> str:
-    """A figure with its interval."""
-    if bounds is None:
-        return f"{figure:.3f}"
-    return f"{figure:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
 if __name__ == "__main__":

@@ -17,11 +17,8 @@ from featurecache.datasets.manifest import Manifest
 from featurecache.datasets.splits import SPLITS
 from featurecache.heads.config import HeadConfig
 from featurecache.runs import read_metrics
-from featurecache.scoring.bootstrap import draw_patients, measure_draws
 from featurecache.scoring.comparison import Scored, read_scored
-from featurecache.scoring.multilabel import measure
 from featurecache.scoring.retrieval import measure_retrieval
-from featurecache.scoring.summary import bounds_or_none, number_or_none
 from featurecache.store.reader import Cache
 
 PROMPTS = ("showing", "signs")
@@ -189,10 +186,7 @@ def _means(
     chosen = scored.thresholds if thresholds is None else thresholds
     truth, probability = scored.truth[:, columns], scored.probability[:, columns]
     decided = probability >= chosen[columns]
-    figure = measure(truth, decided, probability).macro
-    samples = draw_patients(scored.patients, draws=study.draws, seed=0)
-    drawn = measure_draws(truth, decided, probability, samples).macro
-    return [cell(number_or_none(figure[name]), bounds_or_none(drawn[name])) for name in names]
+    return study.macro_cells(truth, decided, probability, scored.patients, names)
 
 
 def _common(cache: Cache) -> NDArray[np.bool_]:

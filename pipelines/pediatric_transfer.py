@@ -6,27 +6,27 @@ DATA holds the folders kermany and nih. What the study asks and found is on
 docs/studies/pediatric_transfer.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from page import cell, table
 from study import CONTROLS, Study, control_cells, open_study, publish, run_script
 
 from featurecache.datasets.manifest import Manifest
 from featurecache.encoders.loading import load_encoder
-from featurecache.finetune.run import read_finetuned
+from featurecache.finetune.run import FinetunedClassifier, read_finetuned
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.saving import read_head
+from featurecache.heads.saving import SavedHead, read_head
 from featurecache.heads.training import predict_probabilities
 from featurecache.images import read_image
 from featurecache.runs import read_metrics
-from featurecache.scoring.bootstrap import draw_patients, measure_draws
 from featurecache.scoring.comparison import read_scored
 from featurecache.scoring.metrics import auroc
-from featurecache.scoring.multilabel import measure
-from featurecache.scoring.summary import bounds_or_none, number_or_none
+from featurecache.scoring.summary import number_or_none
 from featurecache.scoring.transfer import measure_transfer, save_transfer
 from featurecache.store.reader import Cache
 
@@ -91,15 +91,7 @@ def only_label(manifest: Manifest, label: str) -> Manifest:
 def transfer_head(study: Study, run: Path, cache: Cache, target: Path) -> None:
     """Measure a head on another data set's cache, by the same encoder."""
     head = read_head(run)
-    transfer = measure_transfer(
-        cache,
-        lambda embedding: predict_probabilities(head.module, embedding),
-        labels=head.labels,
-        thresholds=head.thresholds,
-        label_map={LABEL: LABEL},
-        draws=study.draws,
-    )
-    save_transfer(target, cache, transfer, run=run)
+    transfer(study, run, head, partial(predict_probabilities, head.module), cache, target)
 
 
 def transfer_tuned(study: Study, run: Path, films: Manifest, target: Path) -> None:
@@ -107,15 +99,27 @@ def transfer_tuned(study: Study, run: Path, films: Manifest, target: Path) -> No
     tuned = read_finetuned(run)
     test = films.take(films.rows("test"))
     cache = study.embed(test, encoder=load_encoder(str(run)))
-    transfer = measure_transfer(
+    transfer(study, run, tuned, tuned.probabilities, cache, target)
+
+
+def transfer(
+    study: Study,
+    run: Path,
+    trained: SavedHead | FinetunedClassifier,
+    classify: Callable[[NDArray[np.floating]], NDArray[np.float64]],
+    cache: Cache,
+    target: Path,
+) -> None:
+    """Measure what a run predicts of a cache, and save it."""
+    measured = measure_transfer(
         cache,
-        tuned.probabilities,
-        labels=tuned.labels,
-        thresholds=tuned.thresholds,
+        classify,
+        labels=trained.labels,
+        thresholds=trained.thresholds,
         label_map={LABEL: LABEL},
         draws=study.draws,
     )
-    save_transfer(target, cache, transfer, run=run)
+    save_transfer(target, cache, measured, run=run)
 
 
 def figures(study: Study, name: str, films: Manifest, runs: Mapping[str, Path]) -> str:
@@ -169,10 +173,8 @@ def sharpness(study: Study, films: Mapping[str, Manifest]) -> str:
             chosen = manifest.images.iloc[manifest.rows(split)]
             score = np.array([[_sharpness(manifest.root / path)] for path in chosen["path"]])
             truth, decided = manifest.labels[manifest.rows(split)], score > np.inf
-            patients = draw_patients(chosen["patient"].to_numpy(), draws=study.draws, seed=0)
-            drawn = measure_draws(truth, decided, score, patients).macro["auroc"]
-            figure = measure(truth, decided, score).macro["auroc"]
-            cells.append(cell(number_or_none(figure), bounds_or_none(drawn)))
+            patients = chosen["patient"].to_numpy(dtype=np.str_)
+            cells += study.macro_cells(truth, decided, score, patients, ("auroc",))
         rows.append([name, *cells])
     title = "How sharp a film is: AUROC of the mean difference of neighbouring pixels, at 64 x 64"
     return table(title, ["", "train", "test"], rows)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from page import cell, replace_part
 
 from featurecache.datasets.manifest import Manifest
@@ -30,8 +31,11 @@ from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
 from featurecache.heads.saving import save_head
 from featurecache.prompts import PromptSet, load_prompts
+from featurecache.scoring.bootstrap import draw_patients, measure_draws
 from featurecache.scoring.cached import save_zero_shot, zero_shot
 from featurecache.scoring.comparison import compare
+from featurecache.scoring.multilabel import measure
+from featurecache.scoring.summary import bounds_or_none, number_or_none
 from featurecache.store.reader import Cache, read_cache
 
 TUNING: Mapping[str, Mapping[str, Any]] = {
@@ -181,9 +185,23 @@ class Study:
 
     def differences(self, first: Path, other: Path) -> dict[str, Any]:
         """One run against another, on the same draws: the figures of ``compare``."""
-        (comparison,) = compare([first, other], draws=max(self.draws, 1))["comparisons"]
+        (comparison,) = compare([first, other], draws=self.draws)["comparisons"]
         result: dict[str, Any] = comparison
         return result
+
+    def macro_cells(
+        self,
+        truth: NDArray[np.int8],
+        decided: NDArray[np.bool_],
+        score: NDArray[np.float64],
+        patients: NDArray[np.str_],
+        names: Sequence[str],
+    ) -> list[str]:
+        """Figures of (N, C) decisions and scores, averaged over labels, with their intervals."""
+        figure = measure(truth, decided, score).macro
+        samples = draw_patients(patients, draws=self.draws, seed=0)
+        drawn = measure_draws(truth, decided, score, samples).macro
+        return [cell(number_or_none(figure[name]), bounds_or_none(drawn[name])) for name in names]
 
     def run(self, name: str) -> Path:
         """The run folder of this name, there or not."""

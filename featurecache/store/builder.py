@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError
 from featurecache.fingerprint import first_difference
 from featurecache.store.contents import Header, ImageTable, Labels, Strings, TextSet
+from featurecache.store.gather import gather_rows
 from featurecache.store.parts import (
     EncodedRows,
     PartFolder,
@@ -191,19 +192,15 @@ class CacheBuilder:
         return dims.pop()
 
     def _read(self, rows: StoredRows, start: int, stop: int) -> NDArray[np.float16]:
-        sources, wanted = rows.source[start:stop], rows.row[start:stop]
-        block = np.empty((stop - start, self._dim()), dtype=np.float16)
-        for source in np.unique(sources):
-            mine = sources == source
-            # Rows of one source ascend nearly everywhere: one slice, then pick within it.
-            low, high = int(wanted[mine].min()), int(wanted[mine].max()) + 1
+        def read_source(source: int, low: int, high: int) -> NDArray[np.float16]:
             if source == _CACHE:
                 assert self.cache is not None
-                piece = self.cache.read_rows(low, high)
-            else:
-                piece = read_part_rows(self._parts[source].path, low, high)
-            block[mine] = piece[wanted[mine] - low]
-        return block
+                return self.cache.read_rows(low, high)
+            return read_part_rows(self._parts[source].path, low, high)
+
+        return gather_rows(
+            rows.source[start:stop], rows.row[start:stop], dim=self._dim(), read=read_source
+        )
 
     def _is_current(
         self,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.fingerprint import first_difference
 from featurecache.store.contents import ImageTable, Labels, TextSet
+from featurecache.store.gather import gather_rows
 from featurecache.store.reader import Cache, read_cache
 from featurecache.store.writer import write_cache
 
@@ -90,7 +90,12 @@ def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Pat
         header=first.header,
         images=ImageTable(**{field.name: column(field.name) for field in fields(ImageTable)}),
         dim=first.dim,
-        embedding=lambda start, stop: _rows(caches, source[start:stop], row[start:stop]),
+        embedding=lambda start, stop: gather_rows(
+            source[start:stop],
+            row[start:stop],
+            dim=first.dim,
+            read=lambda number, low, high: caches[number].read_rows(low, high),
+        ),
         labels=Labels(
             first.labels.names, np.concatenate([cache.labels.values for cache in caches])[order]
         ),
@@ -137,15 +142,3 @@ def _refuse_others(first: Cache, other: Cache) -> None:
 
 def _fingerprints(texts: Iterable[TextSet]) -> set[tuple[str, str]]:
     return {(text.name, text.fingerprint) for text in texts}
-
-
-def _rows(
-    caches: Sequence[Cache], source: NDArray[np.intp], row: NDArray[np.intp]
-) -> NDArray[np.float16]:
-    """Some rows: of each cache one slice, since its rows ascend."""
-    block = np.empty((len(source), caches[0].dim), dtype=np.float16)
-    for number in np.unique(source):
-        mine = source == number
-        low, high = int(row[mine].min()), int(row[mine].max()) + 1
-        block[mine] = caches[number].read_rows(low, high)[row[mine] - low]
-    return block
