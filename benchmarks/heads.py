@@ -66,6 +66,7 @@ def synthetic(rows: int, dim: int) -> HeadData:
         embedding[start : start + 8192] = noise + 0.3 * signal + 0.1 * np.abs(signal)
     order = generator.permutation(rows)
     text = generator.standard_normal((len(share), dim)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)  # as a prompt ensemble is
     val, train = np.sort(order[: rows // 10]), np.sort(order[rows // 10 :])
     return HeadData(embedding, labels, train, val, text)
 

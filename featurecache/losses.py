@@ -16,10 +16,13 @@ def masked_bce(logits: Tensor, targets: Tensor, *, positive_weight: Tensor | Non
         A scalar; 0 where nothing is known.
     """
     known = targets >= 0
-    weight = None if positive_weight is None else positive_weight.expand_as(targets)[known]
-    # Selected, not multiplied by 0: an infinite logit at an unknown label would become NaN.
     total = nn.functional.binary_cross_entropy_with_logits(
-        logits[known], targets[known], pos_weight=weight, reduction="sum"
+        # An infinite logit at an unknown label, times a weight of 0, would become NaN.
+        logits.masked_fill(~known, 0),
+        targets,
+        weight=known.to(logits.dtype),
+        pos_weight=positive_weight,
+        reduction="sum",
     )
     return total / known.sum().clamp(min=1)
 

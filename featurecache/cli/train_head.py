@@ -69,6 +69,14 @@ def train_head(
     batch_size: Annotated[
         int | None, typer.Option(help=f"Images a step. {_BY_SIZE}", rich_help_panel=_TRAINING)
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32 or bf16. Without it bf16 where training images are many and the processor "
+            "has instructions for it, else fp32.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
     patience: Annotated[
         int,
         typer.Option(
@@ -100,6 +108,7 @@ def train_head(
         weight_decay=weight_decay,
         epochs=epochs,
         batch_size=batch_size,
+        precision=precision,  # type: ignore[arg-type]
         patience=patience,
         loss_weight=loss_weight,  # type: ignore[arg-type]  # HeadConfig checks its value
         balance=balance,  # type: ignore[arg-type]

@@ -1,11 +1,12 @@
 """Which precision a cache is made in: bf16 where it is fast and leaves embeddings as they are."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.devices import has_fast_bf16
 from featurecache.errors import ImageError
 from featurecache.images import read_image
 from featurecache.store.builder import begun_description
@@ -69,19 +70,6 @@ def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.nan_to_num(products / lengths).min())
-
-
-def has_fast_bf16(device: str) -> bool:
-    """Whether a device multiplies bf16 matrices faster than fp32 ones, by its instructions."""
-    import torch
-
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device == "cpu":
-        # Older releases of torch do not tell.
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False
 
 
 def _probe(encoder: "Encoder", manifest: "Manifest") -> NDArray[np.float32] | None:

@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.inputs import InputScaling
-from featurecache.heads.mlp import hidden_layers
+from featurecache.heads.head import Head
+from featurecache.heads.mlp import after_first_layer
 
 
-class Baseline(nn.Module):
+class Baseline(Head):
     """Hidden layers of decreasing size, then one logit per label.
 
     The sanity check and floor of "squeezing every drop out of CLIP features": what the image
@@ -15,12 +15,12 @@ class Baseline(nn.Module):
     """
 
     def __init__(self, dim: int, labels: int, config: HeadConfig) -> None:
-        super().__init__()
-        self.scaling = InputScaling(dim, noise=config.noise)
-        self.hidden = hidden_layers(dim, config.hidden, dropout=config.dropout)
+        super().__init__(dim, config)
+        self.first = nn.Linear(dim, config.hidden[0])
+        self.hidden = after_first_layer(config.hidden, dropout=config.dropout)
         self.output = nn.Linear(config.hidden[-1], labels)
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """(B, D) image embeddings to (B, C) logits."""
-        logits: Tensor = self.output(self.hidden(self.scaling(embedding)))
+    def logits(self, scaled: Tensor) -> Tensor:
+        """(B, D) standardised embeddings to (B, C) logits."""
+        logits: Tensor = self.output(self.hidden(self.first(self.noise(scaled))))
         return logits

@@ -1,14 +1,15 @@
 """The two-branch head: image and text through branches of their own, concatenated."""
 
-import torch
 from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.inputs import InputScaling
-from featurecache.heads.mlp import Dropout, hidden_layers
+from featurecache.heads.fixed_input import FixedInputLinear
+from featurecache.heads.head import Head
+from featurecache.heads.mlp import after_first_layer
+from featurecache.heads.noise import Dropout
 
 
-class Concat(nn.Module):
+class Concat(Head):
     """``classifier([image_branch(x), text_branch(t)])`` with t the prompt mega-vector.
 
     As in "squeezing every drop out of CLIP features", with one mend: t is the same for every
@@ -18,32 +19,30 @@ class Concat(nn.Module):
     classifier's first layer has no batch norm, which would subtract the text again.
     """
 
-    text: Tensor
-
     def __init__(self, dim: int, labels: int, text: Tensor, config: HeadConfig) -> None:
         """Args: text is the mega-vector, (C * D_text,)."""
-        super().__init__()
+        super().__init__(dim, config)
         first, *rest = config.hidden
-        self.register_buffer("text", text.reshape(1, -1).clone())
-        self.scaling = InputScaling(dim, noise=config.noise)
         self.image_branch = nn.Sequential(
             nn.Linear(dim, first, bias=False),
             nn.BatchNorm1d(first),
             nn.ReLU(),
             Dropout(config.dropout),
         )
-        self.text_branch = nn.Sequential(
-            nn.Linear(text.numel(), first),
-            nn.LayerNorm(first),
-            nn.ReLU(),
-            Dropout(config.dropout),
-        )
-        self.hidden = hidden_layers(2 * first, rest or [first], dropout=config.dropout)
-        self.output = nn.Linear((rest or [first])[-1], labels)
+        self.text_projection = FixedInputLinear(text, first)
+        self.text_branch = nn.Sequential(nn.LayerNorm(first), nn.ReLU(), Dropout(config.dropout))
+        hidden = rest or [first]
+        self.first = nn.Linear(2 * first, hidden[0])
+        self.hidden = after_first_layer(hidden, dropout=config.dropout)
+        self.output = nn.Linear(hidden[-1], labels)
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """(B, D) image embeddings to (B, C) logits."""
-        image = self.image_branch(self.scaling(embedding))
-        text = self.text_branch(self.text).expand(len(image), -1)
-        logits: Tensor = self.output(self.hidden(torch.cat([image, text], dim=1)))
+    def logits(self, scaled: Tensor) -> Tensor:
+        """(B, D) standardised embeddings to (B, C) logits."""
+        image = self.image_branch(self.noise(scaled))
+        text = self.text_branch(self.text_projection())
+        # W [image, text] = W_image image + W_text text, and the text needs no more than one row.
+        of_image, of_text = self.first.weight.chunk(2, dim=1)
+        shift = nn.functional.linear(text, of_text, self.first.bias)
+        joined = nn.functional.linear(image, of_image) + shift
+        logits: Tensor = self.output(self.hidden(joined))
         return logits

@@ -4,11 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from featurecache.devices import has_fast_bf16
 from featurecache.errors import UnknownNameError, UsageError
 
 TextControl = Literal["real", "permuted", "random", "zero"]
 Balance = Literal["none", "subset", "sampling"]
 LossWeight = Literal["none", "balanced"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class HeadConfig:
         weight_decay: decoupled (AdamW).
         epochs: the most epochs to train.
         batch_size: rows a step.
+        precision: of the matrix products; None for bf16 where rows are many and the processor has
+            instructions for it, else fp32.
         patience: epochs without a better validation loss before training stops.
         loss_weight: "balanced" weighs a label's positives by its negatives over its positives.
         balance: "subset" trains on as many rows of each label; "sampling" draws them that often.
@@ -43,6 +47,7 @@ class HeadConfig:
     weight_decay: float = 1e-2
     epochs: int | None = None
     batch_size: int | None = None
+    precision: Precision | None = None
     patience: int = 10
     loss_weight: LossWeight = "none"
     balance: Balance = "none"
@@ -56,6 +61,7 @@ class HeadConfig:
             ("text control", self.text_control, get_args(TextControl)),
             ("balance", self.balance, get_args(Balance)),
             ("loss weight", self.loss_weight, get_args(LossWeight)),
+            ("precision", self.precision or "fp32", get_args(Precision)),
         ):
             if value not in choices:
                 raise UnknownNameError(option, value, choices)
@@ -87,26 +93,29 @@ class Pace:
         learning_rate: at its highest.
         epochs: at most.
         batch_size: rows a step.
+        precision: of the matrix products.
     """
 
     learning_rate: float
     epochs: int
     batch_size: int
+    precision: Precision
 
 
 MANY_ROWS = 16_384
-_FEW = Pace(learning_rate=1e-3, epochs=60, batch_size=128)
-_MANY = Pace(learning_rate=2e-3, epochs=4, batch_size=512)
+_FEW = Pace(learning_rate=1e-3, epochs=60, batch_size=128, precision="fp32")
+_MANY = Pace(learning_rate=6e-3, epochs=4, batch_size=1024, precision="bf16")
 """Of what was tried on 78,000 synthetic rows (benchmarks/heads.py), the fastest with which every
-head ranks as well as one trained in the usual way. At higher rates ``weighted_sum`` diverges: its
-text moves as far as the sum of the mega-vector's entries."""
+head ranks as well as one trained in the usual way."""
 
 
 def pace(config: HeadConfig, rows: int) -> Pace:
     """The settings of a training on so many rows: those given, and what suits for the others."""
     usual = _FEW if rows < MANY_ROWS else _MANY
+    precision = usual.precision if has_fast_bf16("cpu") else "fp32"
     return Pace(
         learning_rate=config.learning_rate or usual.learning_rate,
         epochs=config.epochs or usual.epochs,
         batch_size=config.batch_size or usual.batch_size,
+        precision=config.precision or precision,
     )

@@ -9,7 +9,9 @@ from featurecache.errors import UnknownNameError
 from featurecache.heads.config import HeadConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    from featurecache.heads.head import Head
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,16 @@ class HeadSpec:
     name: str
     summary: str
     uses_text: bool
-    build: "Callable[[int, int, Tensor | None, HeadConfig], nn.Module]"
+    build: "Callable[[int, int, Tensor | None, HeadConfig], Head]"
 
 
-def _baseline(dim: int, labels: int, text: "Tensor | None", config: HeadConfig) -> "nn.Module":
+def _baseline(dim: int, labels: int, text: "Tensor | None", config: HeadConfig) -> "Head":
     from featurecache.heads.baseline import Baseline
 
     return Baseline(dim, labels, config)
 
 
-def _concat(dim: int, labels: int, text: "Tensor | None", config: HeadConfig) -> "nn.Module":
+def _concat(dim: int, labels: int, text: "Tensor | None", config: HeadConfig) -> "Head":
     from featurecache.heads.concat import Concat
 
     if text is None:
@@ -44,7 +46,7 @@ def _concat(dim: int, labels: int, text: "Tensor | None", config: HeadConfig) ->
     return Concat(dim, labels, text, config)
 
 
-def _weighted_sum(dim: int, labels: int, text: "Tensor | None", config: HeadConfig) -> "nn.Module":
+def _weighted_sum(dim: int, labels: int, text: "Tensor | None", config: HeadConfig) -> "Head":
     from featurecache.heads.weighted_sum import WeightedSum
 
     if text is None:

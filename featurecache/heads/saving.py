@@ -25,7 +25,7 @@ from featurecache.scoring.cached import cache_reference, predicted_rows
 from featurecache.store.reader import Cache
 
 if TYPE_CHECKING:
-    from torch import nn
+    from featurecache.heads.head import Head
 
 KIND = "head"
 WEIGHTS = "head.safetensors"
@@ -47,7 +47,7 @@ class SavedHead:
     """
 
     path: Path
-    module: "nn.Module"
+    module: "Head"
     config: HeadConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
@@ -115,8 +115,10 @@ def read_head(folder: Path) -> SavedHead:
         settings = HeadConfig(**{**stored, "hidden": tuple(stored["hidden"])})
         labels = tuple(config["labels"])
         dim = int(config["cache"]["dim"])
-        text = torch.zeros(state["text"].numel()) if "text" in state else None
-        module = head_spec(settings.head).build(dim, len(labels), text, settings)
+        spec = head_spec(settings.head)
+        # What the text came to is in the state, so any text will do.
+        text = torch.zeros(1) if spec.uses_text else None
+        module = spec.build(dim, len(labels), text, settings)
         module.load_state_dict(state)
         return SavedHead(
             path=folder,

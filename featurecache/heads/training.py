@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig, pace
-from featurecache.heads.inputs import InputScaling
+from featurecache.heads.fixed_input import parameter_groups
+from featurecache.heads.head import Head
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, balanced_weights, random_subset
 from featurecache.heads.text import controlled_text
@@ -57,7 +58,7 @@ class TrainedHead:
     ``config`` holds the settings that were used, with none left open.
     """
 
-    module: nn.Module
+    module: Head
     config: HeadConfig
     history: tuple[Epoch, ...]
     best_epoch: int
@@ -125,7 +126,7 @@ def training_rows(data: HeadData, config: HeadConfig) -> NDArray[np.intp]:
 
 
 def predict_probabilities(
-    module: nn.Module, embedding: NDArray[np.floating], *, batch_size: int = 8192
+    module: Head, embedding: NDArray[np.floating], *, batch_size: int = 8192
 ) -> NDArray[np.float64]:
     """A head's probabilities: (N, D) embeddings to (N, C), in [0, 1]."""
     module.eval()
@@ -139,23 +140,23 @@ def predict_probabilities(
 
 
 def _fit(
-    module: nn.Module,
+    module: Head,
     data: HeadData,
     rows: NDArray[np.intp],
     config: HeadConfig,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> TrainedHead:
-    x, y = _tensors(data, rows)
-    x_val, y_val = _tensors(data, data.val)
-    for part in module.modules():
-        if isinstance(part, InputScaling):
-            part.fit(x)
-    weight = balanced_positive_weight(y) if config.loss_weight == "balanced" else None
     chosen = pace(config, len(rows))
+    low = chosen.precision == "bf16"
+    module.scaling.fit(data.embedding, rows)
+    x = module.scaling.scaled(data.embedding, rows, torch.bfloat16 if low else torch.float32)
+    x_val = module.scaling.scaled(data.embedding, data.val, torch.float32)
+    y, y_val = (torch.from_numpy(data.labels[of].astype(np.float32)) for of in (rows, data.val))
+    weight = balanced_positive_weight(y) if config.loss_weight == "balanced" else None
     optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=chosen.learning_rate,
-        weight_decay=config.weight_decay,
+        parameter_groups(
+            module, learning_rate=chosen.learning_rate, weight_decay=config.weight_decay
+        ),
         fused=True,
     )
     steps = max(1, math.ceil(len(rows) / chosen.batch_size))
@@ -169,7 +170,9 @@ def _fit(
         total, seen = 0.0, 0
         rate = float(schedule.get_last_lr()[0])
         for batch in _batches(data.labels[rows], config, chosen.batch_size, epoch):
-            loss = masked_bce(module(x[batch]), y[batch], positive_weight=weight)
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                logits = module.logits(x.index_select(0, batch))
+            loss = masked_bce(logits.float(), y[batch], positive_weight=weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -194,14 +197,9 @@ def _fit(
     return TrainedHead(module.eval(), settled, tuple(history), best_epoch, rows)
 
 
-def _tensors(data: HeadData, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-    x = torch.from_numpy(np.asarray(data.embedding[rows], dtype=np.float32))
-    return x, torch.from_numpy(data.labels[rows].astype(np.float32))
-
-
 def _batches(
     labels: NDArray[np.int8], config: HeadConfig, batch_size: int, epoch: int
-) -> Iterator[NDArray[np.intp]]:
+) -> Iterator[Tensor]:
     generator = np.random.default_rng([config.seed, epoch])
     if config.balance == "sampling":
         order = generator.choice(len(labels), size=len(labels), p=balanced_weights(labels))
@@ -210,10 +208,10 @@ def _batches(
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         if len(batch) > 1:  # batch norm has no variance to take from a single row
-            yield batch
+            yield torch.from_numpy(batch)
 
 
-def _loss(module: nn.Module, x: Tensor, y: Tensor, weight: Tensor | None) -> float:
+def _loss(module: Head, x: Tensor, y: Tensor, weight: Tensor | None) -> float:
     module.eval()
     with torch.inference_mode():
-        return masked_bce(module(x), y, positive_weight=weight).item()
+        return masked_bce(module.logits(x), y, positive_weight=weight).item()

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.inputs import InputScaling
-from featurecache.heads.mlp import hidden_layers
+from featurecache.heads.fixed_input import FixedInputLinear
+from featurecache.heads.head import Head
+from featurecache.heads.mlp import after_first_layer
 
 
-class WeightedSum(nn.Module):
+class WeightedSum(Head):
     """``MLP(w_img * x + w_prompt * relu(P t))`` with t the prompt mega-vector.
 
     As in "squeezing every drop out of CLIP features". Since t is the same for every image, the text
@@ -16,24 +17,21 @@ class WeightedSum(nn.Module):
     shifted first layer. That is why every score of it belongs beside its text controls.
     """
 
-    text: Tensor
-
     def __init__(self, dim: int, labels: int, text: Tensor, config: HeadConfig) -> None:
         """Args: text is the mega-vector, (C * D_text,)."""
-        super().__init__()
-        self.register_buffer("text", text.reshape(1, -1).clone())
-        self.scaling = InputScaling(dim, noise=config.noise)
-        self.projection = nn.Sequential(nn.Linear(text.numel(), dim), nn.ReLU())
+        super().__init__(dim, config)
+        self.projection = FixedInputLinear(text, dim)
         self.image_weight = nn.Parameter(torch.ones(dim))
         self.prompt_weight = nn.Parameter(torch.ones(dim))
-        self.hidden = hidden_layers(dim, config.hidden, dropout=config.dropout)
+        self.first = nn.Linear(dim, config.hidden[0])
+        self.hidden = after_first_layer(config.hidden, dropout=config.dropout)
         self.output = nn.Linear(config.hidden[-1], labels)
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """(B, D) image embeddings to (B, C) logits."""
-        image = self.scaling(embedding)
-        text = self.projection(self.text)
-        logits: Tensor = self.output(
-            self.hidden(self.image_weight * image + self.prompt_weight * text)
-        )
+    def logits(self, scaled: Tensor) -> Tensor:
+        """(B, D) standardised embeddings to (B, C) logits."""
+        # W (w x + c) + b = (W w) x + (W c + b), without a product for each image and dimension.
+        text = self.prompt_weight * torch.relu(self.projection())
+        weight = self.first.weight * self.image_weight
+        mixed = nn.functional.linear(self.noise(scaled), weight) + self.first(text)
+        logits: Tensor = self.output(self.hidden(mixed))
         return logits

@@ -13,9 +13,9 @@ def embedding():
     return (rng.normal(size=(50, 6)) * rng.uniform(0.1, 30, size=(50, 1))).astype(np.float32)
 
 
-def fitted(embedding, *, noise=0.0):
-    scaling = InputScaling(embedding.shape[1], noise=noise)
-    scaling.fit(torch.from_numpy(embedding))
+def fitted(embedding):
+    scaling = InputScaling(embedding.shape[1])
+    scaling.fit(embedding, np.arange(len(embedding)))
     return scaling
 
 
@@ -50,20 +50,30 @@ def test_a_dimension_that_never_varies_is_not_blown_up():
     assert torch.isfinite(fitted(np.repeat(rows[:1], 3, axis=0))(torch.from_numpy(rows))).all()
 
 
-def test_noise_is_added_in_training_only(embedding):
-    scaling, x = fitted(embedding, noise=0.3), torch.from_numpy(embedding)
-    quiet = fitted(embedding)(x)
-    scaling.eval()
-    assert torch.equal(scaling(x), quiet)
-    scaling.train()
-    torch.manual_seed(0)
-    noise = torch.stack([scaling(x) - quiet for _ in range(200)])
-    assert noise.mean().item() == pytest.approx(0, abs=0.01)
-    assert noise.std().item() == pytest.approx(0.3, rel=0.02)
+def test_it_is_fitted_on_the_rows_given_alone_however_many_they_are():
+    rng = np.random.default_rng(1)
+    # Means far from 0 beside small deviations, as in a CLIP model's embeddings.
+    embedding = (rng.normal(size=(9000, 5)) * 0.01 + [5, -3, 0, 1, 0.2]).astype(np.float16)
+    rows = rng.choice(9000, size=8500, replace=False)
+    scaling = InputScaling(5)
+    scaling.fit(embedding, rows)
+    exact = embedding[rows].astype(np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    np.testing.assert_allclose(scaling.mean.numpy(), exact.mean(axis=0), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(scaling.deviation.numpy(), exact.std(axis=0), rtol=1e-4)
+
+
+def test_scaled_gives_the_rows_asked_for_in_their_order(embedding):
+    scaling, rows = fitted(embedding), np.array([7, 3, 40])
+    found = scaling.scaled(embedding, rows, torch.float32)
+    torch.testing.assert_close(found, scaling(torch.from_numpy(embedding[rows])))
+    half = scaling.scaled(embedding, rows, torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), found, rtol=1 / 256, atol=1e-6)
 
 
 def test_mean_and_deviation_travel_with_the_state(embedding):
-    other = InputScaling(6, noise=0.0)
+    other = InputScaling(6)
     other.load_state_dict(fitted(embedding).state_dict())
     x = torch.from_numpy(embedding)
     assert torch.equal(other(x), fitted(embedding)(x))

@@ -232,7 +232,7 @@ def test_weights_that_do_not_fit_are_refused(run, change):
     elif change == "shape":
         state["output.bias"] = torch.zeros(4)
     else:
-        del state["text"]
+        del state["text_projection.output"]
     save_file(state, run / "head.safetensors")
     with pytest.raises(RunError, match=f"{run} contradicts itself"):
         read_head(run)

@@ -10,8 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from featurecache.errors import UnknownNameError, UsageError
+from featurecache.heads import training
 from featurecache.heads.config import MANY_ROWS, HeadConfig, pace
-from featurecache.heads.registry import HEADS
+from featurecache.heads.registry import HEADS, head_spec
 from featurecache.heads.training import (
     HeadData,
     predict_probabilities,
@@ -214,19 +215,45 @@ def test_an_unknown_head_is_refused(data):
         train_head(data, settings(head="basline"))
 
 
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_bf16_ranks_as_well_as_fp32(head):
+    data, test = linear_problem(6000, noise=0.1)
+    text = np.random.default_rng(5).normal(size=(1, 8)).astype(np.float32)
+    scores = {}
+    for precision in ("fp32", "bf16"):
+        config = HeadConfig(head=head, epochs=8, precision=precision)
+        trained = train_head(changed(data, text=text), config)
+        assert trained.config.precision == precision
+        assert {tensor.dtype for tensor in trained.module.parameters()} == {torch.float32}
+        p = predict_probabilities(trained.module, data.embedding[test])[:, 0]
+        scores[precision] = roc_auc_score(data.labels[test, 0], p)
+    assert scores["fp32"] > 0.85
+    assert scores["bf16"] == pytest.approx(scores["fp32"], abs=0.005)
+    assert scores["bf16"] != scores["fp32"]  # it was another computation
+
+
 @pytest.mark.parametrize("head", ["concat", "weighted_sum"])
-def test_the_head_holds_the_text_that_the_control_makes(data, head):
-    held = {
-        control: train_head(data, settings(head=head, text_control=control)).module.text.numpy()
-        for control in ("real", "permuted", "random", "zero")
-    }
-    assert np.array_equal(held["real"], data.text.reshape(1, -1))
-    assert not held["zero"].any()
-    rows = held["permuted"].reshape(data.text.shape)
-    assert sorted(map(tuple, rows)) == sorted(map(tuple, data.text))
-    assert not (rows == data.text).all(axis=1).any()
-    lengths = np.linalg.norm(held["random"].reshape(data.text.shape), axis=1)
-    np.testing.assert_allclose(lengths, 1, rtol=1e-6)
+@pytest.mark.parametrize("control", ["real", "permuted", "random", "zero"])
+def test_the_head_is_given_the_text_that_the_control_makes(data, head, control, monkeypatch):
+    given = []
+    spec = head_spec(head)
+
+    def build(dim, labels, text, config):
+        given.append(text.numpy().reshape(data.text.shape))
+        return spec.build(dim, labels, text, config)
+
+    monkeypatch.setattr(training, "head_spec", lambda name: dataclasses.replace(spec, build=build))
+    train_head(data, settings(head=head, text_control=control, epochs=1))
+    (rows,) = given
+    if control == "real":
+        assert np.array_equal(rows, data.text)
+    elif control == "zero":
+        assert not rows.any()
+    elif control == "permuted":
+        assert sorted(map(tuple, rows)) == sorted(map(tuple, data.text))
+        assert not (rows == data.text).all(axis=1).any()
+    else:
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
 
 
 def test_text_has_a_say_in_what_is_learned(data):

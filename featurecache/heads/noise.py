@@ -1,0 +1,70 @@
+"""Noise and dropout at the price of a sum and a product.
+
+Drawing a random number for every entry of every batch takes longer than the matrix products of a
+head. Here a supply is drawn once, several times as long as a batch, and each batch is given a
+stretch of it from a random place on.
+"""
+
+import torch
+from torch import Tensor, nn
+
+SUPPLY = 2**20
+"""The fewest numbers of a supply."""
+BATCHES = 4
+"""A supply holds those of at least so many batches."""
+
+
+class Supplied(nn.Module):
+    """In training, gives each batch random numbers of its own shape; see ``draw``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.supply = torch.empty(0)  # no buffer: it is not saved
+
+    def draw(self, number: int) -> Tensor:
+        """So many random numbers, float32."""
+        raise NotImplementedError
+
+    def stretch(self, values: Tensor) -> Tensor:
+        """Random numbers of the shape and type of ``values``."""
+        number = values.numel()
+        if len(self.supply) < BATCHES * number or self.supply.dtype != values.dtype:
+            self.supply = self.draw(max(SUPPLY, BATCHES * number)).to(values.dtype)
+        start = int(torch.randint(len(self.supply) - number, ()))
+        return self.supply[start : start + number].view_as(values)
+
+
+class GaussianNoise(Supplied):
+    """Adds Gaussian noise in training."""
+
+    def __init__(self, deviation: float) -> None:
+        super().__init__()
+        self.deviation = deviation
+
+    def draw(self, number: int) -> Tensor:
+        """Of mean 0 and the noise's deviation."""
+        return self.deviation * torch.randn(number)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The values, in training with noise."""
+        if not self.training or self.deviation == 0:
+            return values
+        return values + self.stretch(values)
+
+
+class Dropout(Supplied):
+    """Inverted dropout: in training, a share p of the values becomes 0, the others scale up."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def draw(self, number: int) -> Tensor:
+        """Of 0, with probability p, and ``1 / (1 - p)``."""
+        return (torch.rand(number) >= self.p) / (1 - self.p)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The values, in training thinned out."""
+        if not self.training or self.p == 0:
+            return values
+        return values * self.stretch(values)
