@@ -65,5 +65,5 @@ class InputScaling(nn.Module):
 def _parts(embedding: NDArray[np.floating], rows: NDArray[np.intp]) -> Iterator[Tensor]:
     """Rows of embeddings, some at a time, in float32."""
     stored = torch.from_numpy(embedding)
-    for some in torch.from_numpy(rows).split(_ROWS):
-        yield stored.index_select(0, some).float()
+    for start in range(0, len(rows), _ROWS):
+        yield stored.index_select(0, torch.from_numpy(rows[start : start + _ROWS])).float()

@@ -14,6 +14,7 @@ from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig, pace
 from featurecache.heads.fixed_input import parameter_groups
 from featurecache.heads.head import Head
+from featurecache.heads.inputs import InputScaling
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, balanced_weights, random_subset
 from featurecache.heads.text import controlled_text
@@ -149,8 +150,8 @@ def _fit(
     chosen = pace(config, len(rows))
     low = chosen.precision == "bf16"
     module.scaling.fit(data.embedding, rows)
-    x = module.scaling.scaled(data.embedding, rows, torch.bfloat16 if low else torch.float32)
-    x_val = module.scaling.scaled(data.embedding, data.val, torch.float32)
+    inputs = _inputs(module.scaling, data.embedding, rows, torch.bfloat16 if low else torch.float32)
+    val_inputs = _inputs(module.scaling, data.embedding, data.val, torch.float32)
     y, y_val = (torch.from_numpy(data.labels[of].astype(np.float32)) for of in (rows, data.val))
     weight = balanced_positive_weight(y) if config.loss_weight == "balanced" else None
     optimizer = torch.optim.AdamW(
@@ -171,7 +172,7 @@ def _fit(
         rate = float(schedule.get_last_lr()[0])
         for batch in _batches(data.labels[rows], config, chosen.batch_size, epoch):
             with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                logits = module.logits(x.index_select(0, batch))
+                logits = module.logits(inputs(batch))
             loss = masked_bce(logits.float(), y[batch], positive_weight=weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -179,7 +180,7 @@ def _fit(
             schedule.step()
             total += loss.item() * len(batch)
             seen += len(batch)
-        val_loss = _loss(module, x_val, y_val, weight)
+        val_loss = _loss(module, val_inputs, y_val, weight)
         history.append(Epoch(epoch, rate, total / seen, val_loss))
         if on_epoch is not None:
             on_epoch(history[-1])
@@ -211,7 +212,40 @@ def _batches(
             yield torch.from_numpy(batch)
 
 
-def _loss(module: Head, x: Tensor, y: Tensor, weight: Tensor | None) -> float:
+Inputs = Callable[[Tensor], Tensor]
+"""Positions among the rows of a training, (B,), to what the head is given of them, (B, D)."""
+
+MOST_HELD = 4 * 2**30
+"""Bytes of standardised embeddings that are held in memory."""
+
+
+_VALIDATED = 8192
+"""As many rows are validated at once."""
+
+
+def _inputs(
+    scaling: InputScaling,
+    embedding: NDArray[np.floating],
+    rows: NDArray[np.intp],
+    dtype: torch.dtype,
+) -> Inputs:
+    """The rows standardised: once and for all, or where they are too many, batch by batch."""
+    if len(rows) * embedding.shape[1] * dtype.itemsize <= MOST_HELD:
+        held = scaling.scaled(embedding, rows, dtype)
+        return lambda batch: held.index_select(0, batch)
+    return lambda batch: scaling.scaled(embedding, rows[batch.numpy()], dtype)
+
+
+def _loss(module: Head, inputs: Inputs, y: Tensor, weight: Tensor | None) -> float:
+    """Of all rows, some at a time."""
     module.eval()
+    total, known = 0.0, 0
     with torch.inference_mode():
-        return masked_bce(module.logits(x), y, positive_weight=weight).item()
+        for start in range(0, len(y), _VALIDATED):
+            batch = torch.arange(start, min(start + _VALIDATED, len(y)))
+            targets = y[batch]
+            number = int((targets >= 0).sum())
+            logits = module.logits(inputs(batch))
+            total += number * masked_bce(logits, targets, positive_weight=weight).item()
+            known += number
+    return total / known

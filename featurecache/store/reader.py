@@ -1,7 +1,8 @@
 """Read a finished cache into memory."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cache:
-    """A finished cache. Everything is in memory but the embedding, which is read when asked for."""
+    """A finished cache. Everything is in memory but the embedding, which stays in the file."""
 
     path: Path
     header: Header
@@ -39,8 +40,22 @@ class Cache:
 
     @cached_property
     def embedding(self) -> NDArray[np.float16]:
-        """(N, D) float16, not normalised; N * D * 2 bytes of memory."""
-        return self.read_rows(0, len(self.images))
+        """(N, D) float16, not normalised, mapped: a row takes memory when it is looked at.
+
+        A finished cache is only ever replaced, never written to, and the mapping keeps the file
+        that it was made of. What is written into the array stays in memory.
+
+        Raises:
+            CacheError: the file is gone, damaged, or not the one that was read.
+        """
+        with self._stored() as stored:
+            offset = stored.id.get_offset()
+            if offset is None:  # in chunks, as other programs may have written it
+                rows: NDArray[np.float16] = stored[:]
+                return rows
+            return np.memmap(
+                self.path, dtype=stored.dtype, mode="c", offset=offset, shape=stored.shape
+            )
 
     def read_rows(self, start: int, stop: int) -> NDArray[np.float16]:
         """Rows ``start`` to ``stop`` of the embedding, from the file.
@@ -48,12 +63,18 @@ class Cache:
         Raises:
             CacheError: the file is gone, damaged, or not the one that was read.
         """
+        with self._stored() as stored:
+            rows: NDArray[np.float16] = stored[start:stop]
+            return rows
+
+    @contextmanager
+    def _stored(self) -> "Iterator[h5py.Dataset]":
+        """The embedding in the file."""
         with opened(self.path, FORMAT) as file:
             # An extraction may have put a new file there, whose rows are those of other images.
             if _state(self.path) != self.state:
                 raise CacheError(f"{self.path} has changed since it was read: read it again")
-            rows: NDArray[np.float16] = dataset(file["images"], "embedding")[start:stop]
-            return rows
+            yield dataset(file["images"], "embedding")
 
     def rows(self, split: str) -> NDArray[np.intp]:
         """The rows of one split, in order of id."""

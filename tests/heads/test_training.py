@@ -215,6 +215,32 @@ def test_an_unknown_head_is_refused(data):
         train_head(data, settings(head="basline"))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_embeddings_beyond_memory_give_the_same_head(data, precision, monkeypatch):
+    held = train_head(data, settings(precision=precision))
+    monkeypatch.setattr(training, "MOST_HELD", 0)
+    standardised_at_once = []
+    monkeypatch.setattr(
+        training.InputScaling,
+        "scaled",
+        lambda self, embedding, rows, dtype, scaled=training.InputScaling.scaled: (
+            standardised_at_once.append(len(rows)) or scaled(self, embedding, rows, dtype)
+        ),
+    )
+    batch_by_batch = train_head(data, settings(precision=precision))
+    assert max(standardised_at_once) < len(data.train)
+    assert same_head(held, batch_by_batch)
+    assert held.history == batch_by_batch.history
+
+
+def test_validation_in_parts_is_the_loss_of_all(data, monkeypatch):
+    at_once = train_head(data, settings(epochs=1))
+    monkeypatch.setattr(training, "_VALIDATED", 7)
+    assert (data.labels[data.val] < 0).any()  # parts with unlike numbers of known labels
+    in_parts = train_head(data, settings(epochs=1))
+    assert in_parts.history[0].val_loss == pytest.approx(at_once.history[0].val_loss, rel=1e-6)
+
+
 @pytest.mark.parametrize("head", sorted(HEADS))
 def test_bf16_ranks_as_well_as_fp32(head):
     data, test = linear_problem(6000, noise=0.1)

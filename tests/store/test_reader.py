@@ -109,7 +109,8 @@ def test_a_cache_that_was_replaced_after_reading_is_not_mixed_with_the_new_one(
     replacement.replace(version_1)
     with pytest.raises(CacheError, match="has changed since it was read: read it again"):
         cache.read_rows(0, 1)
-    assert other.embedding.tolist() == handwritten.EMBEDDING  # it was in memory already
+    # The mapping keeps the file that it was made of.
+    assert other.embedding.tolist() == handwritten.EMBEDDING
     assert read_cache(version_1).embedding.tolist() == handwritten.EMBEDDING
 
 
@@ -164,6 +165,18 @@ def test_a_label_without_text_is_refused(version_1: Path) -> None:
 def test_a_copy_reads_the_same(version_1: Path, tmp_path: Path) -> None:
     copy = shutil.copy(version_1, tmp_path / "Lungenröntgen.h5")
     assert read_cache(Path(copy)).images.id.tolist() == handwritten.IDS
+
+
+def test_the_embedding_is_mapped_and_what_is_written_into_it_stays_in_memory(
+    version_1: Path,
+) -> None:
+    before = version_1.read_bytes()
+    version_1.chmod(0o444)
+    embedding = read_cache(version_1).embedding
+    assert isinstance(embedding, np.memmap)
+    embedding[:] = 7
+    assert version_1.read_bytes() == before
+    assert read_cache(version_1).embedding.tolist() == handwritten.EMBEDDING
 
 
 def test_an_embedding_in_chunks_reads_the_same(version_1: Path) -> None:
