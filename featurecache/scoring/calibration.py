@@ -89,10 +89,12 @@ def _fit_label(positive: npt.NDArray[np.bool_], score: Floats) -> tuple[float, f
     if n_positive == 0 or n_negative == 0:
         return np.nan, np.nan
     target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    if np.ptp(score) == 0:  # any slope will do
+        return 0.0, float(log_odds(target.mean()))
     # A soft target is an image that counts as both, by so much each. Scores of deviation 1 let the
     # solver's tolerance mean the same for all of them.
-    width = float(score.std()) or 1.0
-    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    width = float(score.std())
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=1000)
     model.fit(
         np.concatenate([score, score])[:, np.newaxis] / width,
         np.repeat([1, 0], len(score)),
@@ -134,14 +136,36 @@ def calibration_errors(
 
 def _error_of_label(truth: Labels, probability: Floats, draws: PatientDraws | None) -> Floats:
     known = (truth >= 0) & ~np.isnan(probability)
-    weights = np.ones((1, len(truth))) if draws is None else draws.row_counts().astype(np.float64)
     bins = np.minimum((probability[known] * BINS).astype(np.intp), BINS - 1)
-    gaps = probability[known] - truth[known]
-    total = np.zeros(len(weights))
-    for b in range(BINS):
-        total += np.abs(weights[:, known][:, bins == b] @ gaps[bins == b])
-    error = ratio(total, weights[:, known].sum(axis=1))
+    gaps = _drawn_sums(known, probability[known] - truth[known], draws, of=bins, number=BINS)
+    images = _drawn_sums(known, np.ones(known.sum()), draws)
+    error = ratio(np.abs(gaps).sum(axis=1), images[:, 0])
     return error[0] if draws is None else error
+
+
+def _drawn_sums(
+    known: npt.NDArray[np.bool_],
+    values: Floats,
+    draws: PatientDraws | None,
+    *,
+    of: npt.NDArray[np.intp] | int = 0,
+    number: int = 1,
+) -> Floats:
+    """The sums of the known rows' values in each group, in each draw: (draws, number).
+
+    Args:
+        known: (N,) with K rows known.
+        values: (K,).
+        draws: of the patients of the N rows; None for the rows as they are, as one draw.
+        of: (K,) the group of each known row.
+        number: of groups.
+    """
+    of_row = np.zeros(len(known), dtype=np.intp) if draws is None else draws.patient_of_row
+    counts = np.ones((1, 1)) if draws is None else draws.counts.astype(np.float64)
+    patients = counts.shape[1]
+    by_patient = np.bincount(of_row[known] * number + of, values, patients * number)
+    sums: Floats = counts @ by_patient.reshape(patients, number)
+    return sums
 
 
 def brier_scores(truth: Labels, probability: Floats, draws: PatientDraws | None = None) -> Floats:
@@ -149,9 +173,8 @@ def brier_scores(truth: Labels, probability: Floats, draws: PatientDraws | None 
     columns = []
     for c in range(truth.shape[1]):
         known = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
-        squares = np.square(probability[known, c] - truth[known, c])
-        weights = np.ones((1, len(squares))) if draws is None else draws.row_counts()[:, known]
-        score = ratio(weights @ squares, weights.sum(axis=1).astype(np.float64))
+        squares = _drawn_sums(known, np.square(probability[known, c] - truth[known, c]), draws)
+        score = ratio(squares[:, 0], _drawn_sums(known, np.ones(known.sum()), draws)[:, 0])
         columns.append(score[0] if draws is None else score)
     return np.stack(columns, axis=-1)
 
