@@ -20,7 +20,7 @@ import numpy as np
 from heads import POSITIVES
 
 from featurecache.scoring.cached import zero_shot
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.reader import Cache, read_cache
 from featurecache.store.writer import write_cache
 
@@ -137,11 +137,11 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
         path,
         header=Header("model", "films", (), False, False, {"checkpoint": "none"}, "films", {}),
         images=ImageTable(
-            id=np.array([f"{row:08d}_000.png" for row in range(rows)]),
-            sha256=np.full(rows, "0" * 64),
-            patient=np.array([f"{patient:08d}" for patient in patients]),
-            split=split,
-            view=np.full(rows, "PA"),
+            id=to_utf8([f"{row:08d}_000.png" for row in range(rows)]),
+            sha256=np.full(rows, b"0" * 64),
+            patient=to_utf8([f"{patient:08d}" for patient in patients]),
+            split=to_utf8(split),
+            view=np.full(rows, b"PA"),
             size=np.ones(rows, dtype=np.int64),
             mtime_ns=np.ones(rows, dtype=np.int64),
         ),

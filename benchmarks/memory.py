@@ -10,8 +10,8 @@ resumed    one that was interrupted when half of the films were encoded
 extended   one that finds a finished cache of half of the films
 merge      two shards put together, without any table
 
-The encoder is a stub of 64 dimensions, and all films are links to one file of 16 pixels square, so
-that nothing grows but what is kept about the images. The slopes, in bytes an image, are from the
+The encoder is a stub of 64 dimensions, and all films are the same one of 16 pixels square, so that
+nothing grows but what is kept about the images. The slopes, in bytes an image, are from the
 fewest images to the most: of the table by itself, as it lies in memory once loaded; of the most
 memory that the process ever had; and of that without the table.
 """
@@ -50,8 +50,8 @@ class Stub(Encoder):
     has_text = False
     scale = None
     bias = None
-    image_description: Mapping[str, Any] = {"checkpoint": "stub"}  # noqa: RUF012
-    text_description: Mapping[str, Any] = {}  # noqa: RUF012
+    image_description: Mapping[str, Any] = {"checkpoint": "stub"}
+    text_description: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         super().__init__(name="stub", device="cpu", precision="fp32")
@@ -100,17 +100,18 @@ def main() -> None:
 
 
 def write_films(folder: Path, number: int) -> None:
-    """So many films that are one file, and the table of them."""
+    """So many equal films, and the table of them."""
     folder.mkdir()
     films = folder / "images"
     films.mkdir()
     shades = np.random.default_rng(0).integers(256, size=(16, 16), dtype=np.uint8)
     Image.fromarray(shades).save(folder / "film.png")
+    film_bytes = (folder / "film.png").read_bytes()
     lines = ["id,path,patient,fold,view,findings"]
     for film in range(number):
         patient = film // 4  # as many films as a patient of ChestX-ray14 has
         name = f"{patient:08d}_{film % 4:03d}.png"
-        (films / name).hardlink_to(folder / "film.png")
+        (films / name).write_bytes(film_bytes)
         fold = ("train", "train", "val", "test")[patient % 4]
         view = ("PA", "AP")[film % 2]
         lines.append(f"{name},images/{name},{patient:08d},{fold},{view},{FINDINGS[film % 4]}")

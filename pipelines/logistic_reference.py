@@ -64,7 +64,7 @@ def main() -> None:
     scored = np.flatnonzero(~np.isnan(logistic).any(axis=0))
     grid = np.ix_(test, scored)
     truth = cache.labels.values[grid]
-    draws = draw_patients(cache.images.patient[test], draws=arguments.draws, seed=0)
+    draws = draw_patients(cache.patients[test], draws=arguments.draws, seed=0)
     figures, drawn = {}, {}
     for name, p in (("baseline head", head[grid]), ("logistic regression", logistic[grid])):
         columns = range(len(scored))

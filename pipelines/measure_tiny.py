@@ -64,10 +64,10 @@ def main() -> None:
 def row(dataset: str, tiny: Cache, dinov2: Cache) -> str:
     """One line of the table."""
     test = tiny.rows("test")
-    if not np.array_equal(tiny.images.id[test], dinov2.images.id[dinov2.rows("test")]):
+    if not np.array_equal(tiny.ids[test], dinov2.ids[dinov2.rows("test")]):
         raise SystemExit(f"the two caches of {dataset} do not have the same test images")
     zero = zero_shot(tiny, draws=DRAWS).metrics
-    patients = tiny.images.patient[test]
+    patients = tiny.patients[test]
     draws = draw_patients(patients, draws=DRAWS, seed=0)
     truth = tiny.labels.values[test]
     probes = [logistic_probabilities(cache)[cache.rows("test")] for cache in (tiny, dinov2)]

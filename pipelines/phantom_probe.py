@@ -28,11 +28,11 @@ FOLDS = 5
 def probe(cache: Cache) -> NDArray[np.float64]:
     """(C,) AUROC of every label, averaged over the folds."""
     x = cache.embedding.astype(np.float64)
-    folds = list(GroupKFold(FOLDS).split(x, groups=cache.images.patient))
+    folds = list(GroupKFold(FOLDS).split(x, groups=cache.patients))
     scores = np.full((len(cache.labels.names), FOLDS), np.nan)
     for column, truth in enumerate(cache.labels.values.T):
         for fold, (train, test) in enumerate(folds):
-            inner = GroupKFold(3).split(x[train], groups=cache.images.patient[train])
+            inner = GroupKFold(3).split(x[train], groups=cache.patients[train])
             model = make_pipeline(Normalizer(), StandardScaler(), LogisticRegression(max_iter=5000))
             search = GridSearchCV(
                 model,
@@ -53,7 +53,7 @@ def main() -> None:
     scores = probe(cache)
     for name, column, score in zip(cache.labels.names, cache.labels.values.T, scores, strict=True):
         print(f"{name:20s} {np.sum(column == 1):5d} positive   AUROC {score:.3f}")
-    print(f"{'macro':20s} {len(cache.images.id):5d} films      AUROC {np.nanmean(scores):.3f}")
+    print(f"{'macro':20s} {len(cache.ids):5d} films      AUROC {np.nanmean(scores):.3f}")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def evaluate(
     if difference:
         say(f"warning: it was trained with other library versions ({difference})")
     matched = match_labels(trained.labels, found.labels.names, _parse(label_map))
-    ids = found.images.id[rows_to_score(found, rows)].tolist()
+    ids = found.ids[rows_to_score(found, rows)].tolist()
     read_provenance(run).refuse_trained(found.header.collection, ids)
     transfer = measure_transfer(
         found,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,19 @@ import numpy as np
 from featurecache.atomic import remove_leftovers
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.pipeline import Job, Progress, encode_images
-from featurecache.extraction.plan import FileStates, file_states, plan, refuse_outside
+from featurecache.extraction.plan import file_states, plan, refuse_outside
 from featurecache.extraction.texts import encode_prompts, text_fingerprint
 from featurecache.prompts import PromptSet
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.contents import Header, ImageTable, Labels, Strings, TextSet
+from featurecache.store.contents import (
+    Header,
+    ImageTable,
+    Labels,
+    TextSet,
+    Utf8,
+    positions,
+    to_utf8,
+)
 from featurecache.store.merge import Shard
 from featurecache.store.schema import cache_path, lock_path
 
@@ -97,25 +106,24 @@ def extract(
         manifest = manifest.take(np.arange(shard.number - 1, len(manifest), shard.count))
     if len(set(paths)) < len(paths):
         raise UsageError("two of the models have the same name: give each model once")
-    test = manifest.images["id"].to_numpy(dtype=np.str_)[manifest.rows("test")]
+    test = manifest.images["id"].iloc[manifest.rows("test")].tolist()
     for encoder in encoders:
         if not encoder.has_images:
             raise UsageError(f"model {encoder.name!r} reads no images; pair it with one that does")
-        encoder.provenance.refuse_trained(manifest.collection, test.tolist())
-    ids = manifest.images["id"].to_numpy(dtype=np.str_)
-    states = file_states(manifest)
+        encoder.provenance.refuse_trained(manifest.collection, test)
+    ids = to_utf8(manifest.images["id"])
     with ExitStack() as stack:
         for path in sorted(paths):
             _lock(path, stack)
             # Under the lock nobody else is writing them.
             remove_leftovers(path)
-        jobs = []
+        builders = []
         for encoder, path in zip(encoders, paths, strict=True):
-            builder = CacheBuilder(path, _header(manifest, encoder))
-            todo = plan(ids, states, builder.stored, limit=limit)
+            builder = CacheBuilder(path, _header(manifest, encoder), ids)
             if not prune:
-                refuse_outside(todo.outside, path)
-            jobs.append(Job(encoder, builder, todo))
+                refuse_outside(builder.outside, path)
+            builders.append(builder)
+        jobs = _jobs(manifest, encoders, builders, limit)
         start = time.monotonic()
         try:
             encode_images(
@@ -126,7 +134,20 @@ def extract(
             for job in jobs:
                 job.builder.flush()
         seconds = time.monotonic() - start
-        return [_finish(manifest, job, ids, states, prompts, seconds) for job in jobs]
+        return [_finish(manifest, job, ids, prompts, seconds) for job in jobs]
+
+
+def _jobs(
+    manifest: "Manifest",
+    encoders: Sequence["Encoder"],
+    builders: Sequence[CacheBuilder],
+    limit: int | None,
+) -> list[Job]:
+    states = file_states(manifest)
+    return [
+        Job(encoder, builder, plan(states, builder.stored, limit=limit))
+        for encoder, builder in zip(encoders, builders, strict=True)
+    ]
 
 
 def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
@@ -158,45 +179,35 @@ def _lock(path: Path, stack: ExitStack) -> None:
 def _finish(
     manifest: "Manifest",
     job: Job,
-    ids: Strings,
-    states: FileStates,
+    ids: Utf8,
     prompts: PromptSet | None,
     seconds: float,
 ) -> Summary:
     start = time.monotonic()
     cache = job.builder.cache
     old_failures = {} if cache is None else dict(cache.failures)
-    stored = job.builder.merged()
-    at = stored.find(ids)
-    for row in np.flatnonzero(at >= 0):
-        # A file that changed and cannot be used any more takes its old embedding with it.
-        if str(ids[row]) in job.failures:
-            at[row] = -1
-    rows = np.flatnonzero(at >= 0)
-    wanted = set(ids.tolist())
-    failures = {**{k: v for k, v in old_failures.items() if k in wanted}, **job.failures}
-    for image_id in ids[rows].tolist():
-        failures.pop(image_id, None)
-    if len(rows) == 0:
+    job.builder.flush()
+    stored = job.builder.stored
+    kept = stored.present()
+    # A file that changed and cannot be used any more takes its old embedding with it.
+    kept[positions(ids, to_utf8(list(job.failures)))] = False
+    failures = {**old_failures, **job.failures}
+    at = positions(ids, to_utf8(list(failures)))
+    failures = dict(compress(failures.items(), (at >= 0) & ~kept[at]))
+    if not kept.any():
         first = next(iter(failures.items()), ("", "there is none"))
         raise FeaturecacheError(
             f"no image of {manifest.name} could be used by {job.encoder.name}; "
             f"{first[0]}: {first[1]}"
         )
-    found = stored.take(at[rows])
-    size, mtime_ns = found.size.copy(), found.mtime_ns.copy()
-    for image_id, state in job.touched.items():
-        position = int(np.searchsorted(found.id, image_id))
-        size[position], mtime_ns[position] = state
+    # A slice of everything copies nothing.
+    rows = slice(None) if kept.all() else np.flatnonzero(kept)
     images = ImageTable(
-        id=found.id,
-        sha256=found.sha256,
-        size=size,
-        mtime_ns=mtime_ns,
-        **{
-            name: manifest.images[name].to_numpy(dtype=np.str_)[rows]
-            for name in ("patient", "split", "view")
-        },
+        id=ids[rows],
+        sha256=stored.sha256[rows],
+        size=stored.size[rows],
+        mtime_ns=stored.mtime_ns[rows],
+        **{name: to_utf8(manifest.images[name])[rows] for name in ("patient", "split", "view")},
     )
     texts, told = _texts(job, prompts, manifest.label_names)
     written = job.builder.finish(
@@ -211,9 +222,9 @@ def _finish(
         model=job.encoder.name,
         dataset=manifest.name,
         path=job.builder.path,
-        images=len(rows),
+        images=len(images),
         done=job.done,
-        reused=job.plan.reused + len(job.touched),
+        reused=job.plan.reused + job.touched,
         failed=failures,
         seconds=seconds + time.monotonic() - start,
         images_per_second=job.done / seconds if busy else None,

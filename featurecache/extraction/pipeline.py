@@ -13,7 +13,7 @@ from featurecache.extraction.decode import Decoded, Item, decode_ahead
 from featurecache.extraction.lanes import open_lanes
 from featurecache.extraction.plan import Plan
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.contents import UNSTORABLE, Strings, to_storable
+from featurecache.store.contents import UNSTORABLE, Utf8, to_storable, to_utf8
 from featurecache.store.parts import EncodedRows
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Job:
 
     Attributes:
         failures: image id to the reason why it has no embedding.
-        touched: image id to the (size, mtime_ns) of a file that changed but holds the same bytes.
+        touched: how many files changed but hold the same bytes.
     """
 
     encoder: "Encoder"
@@ -41,7 +41,7 @@ class Job:
     plan: Plan
     batch: list[Decoded] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    touched: dict[str, tuple[int, int]] = field(default_factory=dict)
+    touched: int = 0
     done: int = 0
     read_seconds: float = 0.0
     encode_seconds: float = 0.0
@@ -49,22 +49,21 @@ class Job:
     flushed: float = field(default_factory=time.monotonic)
 
 
-def _items(manifest: "Manifest", jobs: Sequence[Job], ids: Strings) -> Iterator[Item]:
-    wanted: dict[int, dict[int, str]] = {}
-    for number, job in enumerate(jobs):
-        at = job.builder.stored.find(ids[job.plan.todo])
-        for row, position in zip(job.plan.todo.tolist(), at.tolist(), strict=True):
-            known = str(job.builder.stored.sha256[position]) if position >= 0 else ""
-            wanted.setdefault(row, {})[number] = known
+def _items(manifest: "Manifest", jobs: Sequence[Job], rows: NDArray[np.intp]) -> Iterator[Item]:
     paths = manifest.images["path"]
-    for row in sorted(wanted):
-        yield Item(row, manifest.root / paths.iloc[row], wanted.pop(row))
+    for row in rows:
+        known = {
+            number: job.builder.stored.sha256[row].decode()
+            for number, job in enumerate(jobs)
+            if job.plan.asks_for(row)
+        }
+        yield Item(int(row), manifest.root / paths.iloc[row], known)
 
 
 def encode_images(
     manifest: "Manifest",
     jobs: Sequence[Job],
-    ids: Strings,
+    ids: Utf8,
     *,
     batch_size: int,
     workers: int,
@@ -72,9 +71,8 @@ def encode_images(
 ) -> None:
     """Read, decode, encode and store what the jobs' plans ask for, each image read once."""
     rows: NDArray[np.intp] = np.unique(np.concatenate([job.plan.todo for job in jobs]))
-    wants = [np.isin(rows, job.plan.todo) for job in jobs]
     decoded = decode_ahead(
-        _items(manifest, jobs, ids),
+        _items(manifest, jobs, rows),
         {number: job.encoder.preprocess for number, job in enumerate(jobs)},
         workers=workers,
         window=batch_size + 2 * workers,
@@ -90,7 +88,7 @@ def encode_images(
                 waited = time.monotonic() - waiting
                 for number, job in enumerate(jobs):
                     job.read_seconds += waited
-                    if wants[number][finished - 1]:
+                    if job.plan.asks_for(image.row):
                         _take(job, number, image, ids)
                     if len(job.batch) == batch_size:
                         lanes.submit(_encoding(job, number))
@@ -106,15 +104,15 @@ def encode_images(
             _store(lanes.rest(), ids)
 
 
-def _take(job: Job, number: int, image: Decoded, ids: Strings) -> None:
+def _take(job: Job, number: int, image: Decoded, ids: Utf8) -> None:
     """Put an image into its job's batch, or note why it needs no encoding."""
-    image_id = str(ids[image.row])
     if image.reason is not None:
-        job.failures[image_id] = image.reason
+        job.failures[ids[image.row].decode()] = image.reason
     elif number in image.pixels:
         job.batch.append(image)
     else:
-        job.touched[image_id] = (image.size, image.mtime_ns)
+        job.builder.touch(image.row, image.size, image.mtime_ns)
+        job.touched += 1
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def _encoding(job: Job, number: int) -> Callable[[], _Encoded]:
     return encode
 
 
-def _store(encoded: Iterator[_Encoded], ids: Strings) -> None:
+def _store(encoded: Iterator[_Encoded], ids: Utf8) -> None:
     """Give batches to their builders as they come."""
     start = time.monotonic()
     for one in encoded:
@@ -148,17 +146,17 @@ def _store(encoded: Iterator[_Encoded], ids: Strings) -> None:
         one.job.write_seconds += start - came
 
 
-def _store_batch(encoded: _Encoded, ids: Strings) -> None:
+def _store_batch(encoded: _Encoded, ids: Utf8) -> None:
     job, batch = encoded.job, encoded.batch
     half, usable = to_storable(encoded.embedding)
     for image in (batch[row] for row in np.flatnonzero(~usable)):
-        job.failures[str(ids[image.row])] = UNSTORABLE
+        job.failures[ids[image.row].decode()] = UNSTORABLE
     kept = [batch[row] for row in np.flatnonzero(usable)]
     if kept:
         job.builder.add(
             EncodedRows(
                 id=ids[[image.row for image in kept]],
-                sha256=np.array([image.sha256 for image in kept], dtype=np.str_),
+                sha256=to_utf8([image.sha256 for image in kept]),
                 size=np.array([image.size for image in kept], dtype=np.int64),
                 mtime_ns=np.array([image.mtime_ns for image in kept], dtype=np.int64),
                 embedding=half[usable],

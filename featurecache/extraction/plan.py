@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.store.builder import StoredRows
-from featurecache.store.contents import Strings
+from featurecache.store.contents import Utf8
 
 if TYPE_CHECKING:
     from featurecache.datasets.manifest import Manifest
@@ -41,43 +41,35 @@ class Plan:
     Attributes:
         todo: manifest rows to read, in order of id.
         reused: how many of the rows asked for have an embedding already.
-        outside: stored ids that the manifest does not have.
     """
 
     todo: NDArray[np.intp]
     reused: int
-    outside: Strings
+
+    def asks_for(self, row: int) -> bool:
+        """Whether a manifest row is to be read."""
+        at = int(np.searchsorted(self.todo, row))
+        return at < len(self.todo) and int(self.todo[at]) == row
 
 
-def plan(ids: Strings, states: FileStates, stored: StoredRows, *, limit: int | None = None) -> Plan:
+def plan(states: FileStates, stored: StoredRows, *, limit: int | None = None) -> Plan:
     """Compare a manifest with what is stored.
 
     An image is read again when its file's size or modification time changed; it is encoded again
     only if its bytes did. A file that is gone keeps the embedding it has.
 
     Args:
-        ids: (N,) the manifest's image ids, sorted.
-        states: of the same rows.
-        stored: what has an embedding.
+        states: of the manifest's N rows.
+        stored: what has an embedding, of the same rows.
         limit: look at the first rows only.
     """
-    rows = np.arange(len(ids) if limit is None else min(limit, len(ids)))
-    at = stored.find(ids[rows])
-    there = at >= 0
-    same = there.copy()
-    same[there] = (states.size[rows][there] == stored.size[at[there]]) & (
-        states.mtime_ns[rows][there] == stored.mtime_ns[at[there]]
-    )
-    gone = there & (states.size[rows] < 0)
-    done = same | gone
-    return Plan(
-        todo=rows[~done],
-        reused=int(done.sum()),
-        outside=stored.id[~np.isin(stored.id, ids)],
-    )
+    same = (states.size == stored.size) & (states.mtime_ns == stored.mtime_ns)
+    gone = states.size < 0
+    done = (stored.present() & (same | gone))[:limit]
+    return Plan(todo=np.flatnonzero(~done), reused=int(done.sum()))
 
 
-def refuse_outside(outside: Strings, path: object) -> None:
+def refuse_outside(outside: Utf8, path: object) -> None:
     """Stored images that the data set no longer has are dropped on the user's word only.
 
     Raises:
@@ -86,5 +78,5 @@ def refuse_outside(outside: Strings, path: object) -> None:
     if len(outside):
         raise CacheError(
             f"{path} holds {len(outside)} images that the data set does not have any more, "
-            f"{str(outside[0])!r} the first: give --prune to drop them, or use another --cache"
+            f"{outside[0].decode()!r} the first: give --prune to drop them, or use another --cache"
         )

@@ -90,7 +90,7 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
 def _learned_from(cache: Cache, train: NDArray[np.intp]) -> Provenance:
     rows = np.concatenate([train, cache.rows("val")])
     encoder = Provenance(trained_on=cache.header.trained_on)
-    return encoder.with_training(cache.header.collection, cache.images.id[rows].tolist())
+    return encoder.with_training(cache.header.collection, cache.ids[rows].tolist())
 
 
 def read_head(folder: Path) -> SavedHead:

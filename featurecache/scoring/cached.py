@@ -118,8 +118,8 @@ def scored_rows(
     return ScoredRows(
         truth=cache.labels.values,
         label_names=cache.labels.names,
-        patient=cache.images.patient,
-        view=cache.images.view,
+        patient=cache.patients,
+        view=cache.views,
         train=train,
         val=cache.rows("val"),
         test=cache.rows("test"),
@@ -131,9 +131,9 @@ def predicted_rows(cache: Cache, probability: NDArray[np.float64]) -> dict[str, 
     """What ``predictions.csv`` holds: the validation rows, then the test rows."""
     rows = np.concatenate([cache.rows("val"), cache.rows("test")])
     return {
-        "ids": cache.images.id[rows],
-        "patients": cache.images.patient[rows],
-        "splits": cache.images.split[rows],
+        "ids": cache.ids[rows],
+        "patients": cache.patients[rows],
+        "splits": cache.splits[rows],
         "label_names": cache.labels.names,
         "truth": cache.labels.values[rows],
         "probability": probability[rows],

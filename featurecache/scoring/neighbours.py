@@ -143,7 +143,7 @@ def neighbours_of_cached(
         CacheError: it holds no image of that id, no other image of that split, or several prompt
             sets and none is named.
     """
-    found = np.flatnonzero(cache.images.id == image)
+    found = np.flatnonzero(cache.ids == image)
     if len(found) == 0:
         raise CacheError(
             f"{image!r} is neither a file nor the id of an image in {cache.path}: give one of them"
@@ -168,14 +168,14 @@ def _rows(cache: Cache, split: str | None) -> npt.NDArray[np.intp]:
 def _hits(cache: Cache, query: Embeddings, rows: npt.NDArray[np.intp], top: int) -> tuple[Hit, ...]:
     gallery = gallery_of(cache.embedding[rows])
     places, cosines = nearest(query.astype(np.float32), gallery, top=top)
-    table, labels = cache.images, cache.labels
+    labels = cache.labels
     return tuple(
         Hit(
-            id=str(table.id[row]),
+            id=str(cache.ids[row]),
             cosine=float(cosine),
-            patient=str(table.patient[row]),
-            split=str(table.split[row]),
-            view=str(table.view[row]),
+            patient=str(cache.patients[row]),
+            split=str(cache.splits[row]),
+            view=str(cache.views[row]),
             labels=tuple(
                 name
                 for name, value in zip(labels.names, labels.values[row], strict=True)

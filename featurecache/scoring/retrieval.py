@@ -120,7 +120,7 @@ def measure_retrieval(
     if not (truth >= 0).any():
         raise CacheError(f"{cache.path} has no labelled images of the split {split!r} to retrieve")
     images = gallery_of(cache.embedding[rows])
-    patients = draw_patients(cache.images.patient[rows], draws=draws, seed=seed)
+    patients = draw_patients(cache.patients[rows], draws=draws, seed=seed)
     text = cache.text(prompts) if cache.texts else None
     document: dict[str, Any] = {"at": at, "split": split, "n": len(rows)}
     document["prompts"] = None if text is None else text.name

@@ -117,8 +117,8 @@ def measure_transfer(
     known = ScoredRows(
         truth=cache.labels.values[:, targets],
         label_names=tuple(label_map.values()),
-        patient=cache.images.patient,
-        view=cache.images.view,
+        patient=cache.patients,
+        view=cache.views,
         train=cache.rows("train") if rows == "test" else nothing,
         val=nothing,
         test=scored,
@@ -169,9 +169,9 @@ def save_transfer(target: Path, cache: Cache, transfer: Transfer, *, run: Path) 
         write_json(folder / "metrics.json", transfer.metrics)
         write_predictions(
             folder,
-            ids=cache.images.id[scored],
-            patients=cache.images.patient[scored],
-            splits=cache.images.split[scored],
+            ids=cache.ids[scored],
+            patients=cache.patients[scored],
+            splits=cache.splits[scored],
             label_names=names,
             truth=cache.labels.values[np.ix_(scored, columns)],
             probability=transfer.probability[scored],

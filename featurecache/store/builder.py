@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.fingerprint import first_difference
-from featurecache.store.contents import Header, ImageTable, Labels, Strings, TextSet
+from featurecache.store.contents import Header, ImageTable, Labels, TextSet, Utf8, positions
 from featurecache.store.gather import gather_rows
 from featurecache.store.parts import (
     EncodedRows,
@@ -24,38 +24,55 @@ from featurecache.store.reader import Cache, read_cache
 from featurecache.store.schema import CHUNK_ROWS, parts_path
 from featurecache.store.writer import write_cache
 
-_CACHE = -1
+NOWHERE: Final = -2
+"""The source of an image without an embedding."""
+_CACHE: Final = -1
 """The source of a row that lies in the finished cache; parts count from 0."""
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Every row that has an embedding, sorted by id, and where that embedding lies."""
+    """Of N images, in order of id: what each embedding was made from, and where it lies.
 
-    id: Strings
-    sha256: Strings
+    Arrays that are filled in as embeddings come, and so take the same memory from the beginning.
+    """
+
+    id: Utf8
+    sha256: Utf8
+    """Empty where there is no embedding."""
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
-    source: NDArray[np.int64]
-    row: NDArray[np.int64]
+    source: NDArray[np.int32]
+    row: NDArray[np.int32]
 
-    def find(self, ids: Strings) -> NDArray[np.intp]:
-        """The position of each id, -1 where it is not stored."""
-        if len(self.id) == 0:
-            return np.full(len(ids), -1, dtype=np.intp)
-        at = np.minimum(np.searchsorted(self.id, ids), len(self.id) - 1)
-        return np.where(self.id[at] == ids, at, -1)
+    def present(self) -> NDArray[np.bool_]:
+        """Which of the N have an embedding."""
+        present: NDArray[np.bool_] = self.source != NOWHERE
+        return present
 
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "StoredRows":
-        """Some of the rows."""
-        return StoredRows(
-            self.id[rows],
-            self.sha256[rows],
-            self.size[rows],
-            self.mtime_ns[rows],
-            self.source[rows],
-            self.row[rows],
-        )
+    def place(self, rows: ImageTable | PartIndex, source: int) -> Utf8:
+        """Fill in the rows of a source, in place of older ones; gives the ids not among the N."""
+        at = positions(self.id, rows.id)
+        (known,) = np.nonzero(at >= 0)
+        at = at[known]
+        self.sha256[at] = rows.sha256[known]
+        self.size[at] = rows.size[known]
+        self.mtime_ns[at] = rows.mtime_ns[known]
+        self.source[at] = source
+        self.row[at] = known
+        return np.delete(rows.id, known)
+
+
+def nothing_stored(ids: Utf8) -> StoredRows:
+    """No embedding of any of these images, which are sorted."""
+    return StoredRows(
+        id=ids,
+        sha256=np.zeros(len(ids), dtype="S64"),
+        size=np.zeros(len(ids), dtype=np.int64),
+        mtime_ns=np.zeros(len(ids), dtype=np.int64),
+        source=np.full(len(ids), NOWHERE, dtype=np.int32),
+        row=np.zeros(len(ids), dtype=np.int32),
+    )
 
 
 def begun_description(path: Path) -> Mapping[str, Any] | None:
@@ -74,11 +91,17 @@ class CacheBuilder:
 
     Attributes:
         cache: the finished cache that was there at the start, or None.
-        stored: what had an embedding at the start, in the cache or in parts.
+        stored: what has an embedding, in the cache or in parts, among the images asked about.
+        outside: ids that had an embedding at the start and were not asked about, sorted.
     """
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(self, path: Path, header: Header, ids: Utf8) -> None:
         """Open what is there.
+
+        Args:
+            path: the cache file.
+            header: what it is about.
+            ids: the images that it may come to hold, sorted.
 
         Raises:
             CacheError: the cache or its parts are damaged, or were made with another description;
@@ -98,15 +121,29 @@ class CacheBuilder:
             # What was measured when the cache was begun stays.
             self.header = replace(header, bf16_cosine=self.cache.header.bf16_cosine)
         self._folder = PartFolder(parts_path(path), header.description)
-        self._parts = self._folder.read()
+        self._parts: list[Path] = []
+        self._dims: set[int] = set()
         self._pending: list[EncodedRows] = []
-        self.stored = self._merge()
+        self.stored = nothing_stored(ids)
+        outside = [] if self.cache is None else [self.stored.place(self.cache.images, _CACHE)]
+        outside += [self._take(part) for part in self._folder.read()]
+        self.outside: Utf8 = np.unique(np.concatenate(outside)) if outside else ids[:0]
 
     def add(self, rows: EncodedRows) -> None:
         """Take one encoded batch; it is on the disk once ``flush`` has run."""
         self._pending.append(rows)
         if sum(map(len, self._pending)) >= CHUNK_ROWS:
             self.flush()
+
+    def touch(self, row: int, size: int, mtime_ns: int) -> None:
+        """Take note of a file that changed but holds the bytes that its embedding was made from.
+
+        Args:
+            row: the place of its id among those asked about.
+            size: of the file now.
+            mtime_ns: its time of change now.
+        """
+        self.stored.size[row], self.stored.mtime_ns[row] = size, mtime_ns
 
     def flush(self) -> None:
         """Write the batches taken so far as one part.
@@ -116,7 +153,7 @@ class CacheBuilder:
         an image no usable embedding: that image is tried again, and the batches shift by one.)
         """
         if self._pending:
-            self._parts.append(self._folder.add(concatenate(self._pending)))
+            self._take(self._folder.add(concatenate(self._pending)))
             self._pending = []
 
     def finish(
@@ -139,14 +176,13 @@ class CacheBuilder:
             Whether anything had changed; when nothing had, the file is left alone.
         """
         self.flush()
-        stored = self._merge()
-        at = stored.find(images.id)
-        if (at < 0).any():
-            raise ValueError(f"no embedding is stored for {str(images.id[at < 0][0])!r}")
+        rows = positions(self.stored.id, images.id)
+        missing = (rows < 0) | ~self.stored.present()[rows]
+        if missing.any():
+            raise ValueError(f"no embedding is stored for {images.id[missing][0].decode()!r}")
         if self._is_current(images, labels, texts, failures):
             self._folder.delete()
             return False
-        rows = stored.take(at)
         write_cache(
             self.path,
             header=self.header,
@@ -160,46 +196,28 @@ class CacheBuilder:
         self._folder.delete()
         return True
 
-    def merged(self) -> StoredRows:
-        """What has an embedding by now, the batches taken so far included."""
-        self.flush()
-        return self._merge()
-
-    def _merge(self) -> StoredRows:
-        columns: list[StoredRows] = []
-        if self.cache is not None:
-            images = self.cache.images
-            columns.append(_stored(images, _CACHE))
-        columns.extend(_stored(part, number) for number, part in enumerate(self._parts))
-        if not columns:
-            empty = np.empty(0, dtype=np.int64)
-            text = np.empty(0, dtype=np.str_)
-            return StoredRows(text, text, empty, empty, empty, empty)
-        everything = StoredRows(
-            *(
-                np.concatenate([getattr(column, name) for column in columns])
-                for name in ("id", "sha256", "size", "mtime_ns", "source", "row")
-            )
-        )
-        # The newest of several rows of one id is the last, so look from the end.
-        _, first = np.unique(everything.id[::-1], return_index=True)
-        return everything.take(len(everything.id) - 1 - first)
+    def _take(self, part: PartIndex) -> Utf8:
+        """Count a part in; gives its ids that were not asked about."""
+        self._parts.append(part.path)
+        self._dims.add(part.dim)
+        return self.stored.place(part, len(self._parts) - 1)
 
     def _dim(self) -> int:
-        dims = {part.dim for part in self._parts} | ({self.cache.dim} if self.cache else set())
+        dims = self._dims | ({self.cache.dim} if self.cache else set())
         if len(dims) != 1:
             raise CacheError(f"{self.path}: its rows have different lengths: {sorted(dims)}")
         return dims.pop()
 
-    def _read(self, rows: StoredRows, start: int, stop: int) -> NDArray[np.float16]:
+    def _read(self, rows: NDArray[np.intp], start: int, stop: int) -> NDArray[np.float16]:
         def read_source(source: int, low: int, high: int) -> NDArray[np.float16]:
             if source == _CACHE:
                 assert self.cache is not None
                 return self.cache.read_rows(low, high)
-            return read_part_rows(self._parts[source].path, low, high)
+            return read_part_rows(self._parts[source], low, high)
 
+        block = rows[start:stop]
         return gather_rows(
-            rows.source[start:stop], rows.row[start:stop], dim=self._dim(), read=read_source
+            self.stored.source[block], self.stored.row[block], dim=self._dim(), read=read_source
         )
 
     def _is_current(
@@ -226,15 +244,3 @@ class CacheBuilder:
             # The description was compared at the start.
             and cache.header == replace(self.header, description=cache.header.description)
         )
-
-
-def _stored(rows: ImageTable | PartIndex, source: int) -> StoredRows:
-    ids: Strings = rows.id
-    return StoredRows(
-        id=ids,
-        sha256=rows.sha256,
-        size=rows.size,
-        mtime_ns=rows.mtime_ns,
-        source=np.full(len(ids), source, dtype=np.int64),
-        row=np.arange(len(ids), dtype=np.int64),
-    )

@@ -1,15 +1,23 @@
 """What a cache holds, as arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 
-Strings = NDArray[np.str_]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Utf8 = NDArray[np.bytes_]
+"""Strings as they lie in a cache file, UTF-8 of one width: numpy's own take four times as much.
+Their order is that of the strings."""
+
+BLOCK_STRINGS = 65_536
+"""Strings that lie in memory in another form at a time."""
 
 UNSTORABLE = "its embedding is not finite in float16, or is all zero"
 
@@ -18,11 +26,11 @@ UNSTORABLE = "its embedding is not finite in float16, or is all zero"
 class ImageTable:
     """One row per cached image, ordered by id. All arrays have N rows."""
 
-    id: Strings
-    sha256: Strings
-    patient: Strings
-    split: Strings
-    view: Strings
+    id: Utf8
+    sha256: Utf8
+    patient: Utf8
+    split: Utf8
+    view: Utf8
     """Empty where not known."""
     size: NDArray[np.int64]
     """Bytes of the file, and beside it ``mtime_ns``: they tell cheaply that a file has changed."""
@@ -115,6 +123,31 @@ class Header:
     """Of each collection, the images that the encoder was fine-tuned on."""
     bf16_cosine: float | None = None
     """The least cosine between embeddings in bf16 and in fp32, where it chose the precision."""
+
+
+def to_utf8(strings: "Sequence[Any] | NDArray[np.str_] | pd.Series[str]") -> Utf8:
+    """Strings, or rows of strings, as a cache file holds them."""
+    blocks = [
+        np.char.encode(np.asarray(strings[start : start + BLOCK_STRINGS], dtype=np.str_), "utf-8")
+        for start in range(0, len(strings), BLOCK_STRINGS)
+    ]
+    return np.concatenate(blocks) if blocks else np.empty(0, dtype="S1")
+
+
+def from_utf8(strings: Utf8) -> NDArray[np.str_]:
+    """The strings as numpy's own, of the same shape."""
+    decoded: NDArray[np.str_] = np.char.decode(strings, "utf-8")
+    return decoded
+
+
+def positions(ids: Utf8, wanted: Utf8) -> NDArray[np.intp]:
+    """Where each of the wanted ids is among the sorted ones, -1 where it is not."""
+    if len(ids) == 0:
+        return np.full(len(wanted), -1, dtype=np.intp)
+    at = np.searchsorted(ids, wanted)
+    at[at == len(ids)] = 0
+    at[ids[at] != wanted] = -1
+    return at
 
 
 def to_storable(

@@ -1,6 +1,6 @@
 """Strings, attributes and opening: the few HDF5 idioms that reader and writer share."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
+from featurecache.store.contents import BLOCK_STRINGS, Utf8, from_utf8
 from featurecache.store.schema import VERSION
 
 if TYPE_CHECKING:
@@ -83,29 +84,32 @@ def dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
     return found
 
 
-def write_strings(group: "h5py.Group", name: str, values: Iterable[str]) -> None:
-    """Write strings as one fixed-width UTF-8 dataset, of the shape of ``values``."""
+def write_strings(group: "h5py.Group", name: str, values: Utf8) -> None:
+    """Write strings as one dataset, no wider than the longest of them."""
     import h5py
 
-    encoded = np.char.encode(np.asarray(values, dtype=np.str_), "utf-8")
-    kind = h5py.string_dtype("utf-8", length=max(1, encoded.dtype.itemsize))
-    group.create_dataset(name, data=encoded.astype(kind))
+    width = max(1, int(np.char.str_len(values).max(initial=0)))
+    fitted = values.astype(f"S{width}", copy=False)
+    group.create_dataset(name, data=fitted.view(h5py.string_dtype("utf-8", length=width)))
 
 
 def read_strings(
     group: "h5py.Group", name: str, *, shape: tuple[int | None, ...] = (None,)
-) -> NDArray[np.str_]:
+) -> Utf8:
     """Read what ``write_strings`` wrote, checking its shape (None: any length).
 
     Raises:
         CacheError: the dataset is missing, holds no fixed-width text, or has another shape.
+        UnicodeDecodeError: what it holds is not UTF-8.
     """
     found = dataset(group, name)
     _check_shape(found, "text", shape, right_type=found.dtype.kind == "S")
     if 0 in found.shape:
-        return np.empty(found.shape, dtype=np.str_)
-    decoded: NDArray[np.str_] = np.char.decode(found[()], "utf-8")
-    return decoded
+        return np.empty(found.shape, dtype="S1")
+    strings: Utf8 = found[()]
+    for start in range(0, len(strings), BLOCK_STRINGS):
+        from_utf8(strings[start : start + BLOCK_STRINGS])
+    return strings
 
 
 def read_numbers(

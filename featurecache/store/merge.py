@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.fingerprint import first_difference
-from featurecache.store.contents import ImageTable, Labels, TextSet
+from featurecache.store.contents import ImageTable, Labels, TextSet, positions, to_utf8
 from featurecache.store.gather import gather_rows
 from featurecache.store.reader import Cache, read_cache
 from featurecache.store.writer import write_cache
@@ -70,25 +71,24 @@ def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Pat
     first = caches[0]
     for other in caches[1:]:
         _refuse_others(first, other)
-    ids = np.concatenate([cache.images.id for cache in caches])
-    order = np.argsort(ids, kind="stable")
-    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
-    if len(twice):
-        raise CacheError(f"{str(ids[order][twice[0]])!r} is in two of the caches: give each once")
-    source = np.repeat(np.arange(len(caches)), [len(cache.images) for cache in caches])[order]
-    row = np.concatenate([np.arange(len(cache.images)) for cache in caches])[order]
+    order = np.argsort(np.concatenate([cache.images.id for cache in caches]), kind="stable")
 
     def column(name: str) -> Any:
         return np.concatenate([getattr(cache.images, name) for cache in caches])[order]
 
-    embedded = set(ids.tolist())
-    failures = {
-        key: why for cache in caches for key, why in cache.failures.items() if key not in embedded
-    }
+    images = ImageTable(**{field.name: column(field.name) for field in fields(ImageTable)})
+    twice = images.id[1:][images.id[1:] == images.id[:-1]]
+    if len(twice):
+        raise CacheError(f"{twice[0].decode()!r} is in two of the caches: give each once")
+    rows = [len(cache.images) for cache in caches]
+    source = np.repeat(np.arange(len(caches), dtype=np.int32), rows)[order]
+    row = np.concatenate([np.arange(n, dtype=np.int32) for n in rows])[order]
+    failures = {key: why for cache in caches for key, why in cache.failures.items()}
+    failed = positions(images.id, to_utf8(list(failures))) < 0
     write_cache(
         target,
         header=first.header,
-        images=ImageTable(**{field.name: column(field.name) for field in fields(ImageTable)}),
+        images=images,
         dim=first.dim,
         embedding=lambda start, stop: gather_rows(
             source[start:stop],
@@ -100,9 +100,9 @@ def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Pat
             first.labels.names, np.concatenate([cache.labels.values for cache in caches])[order]
         ),
         texts=first.texts,
-        failures=failures,
+        failures=dict(compress(failures.items(), failed)),
     )
-    return target, len(ids)
+    return target, len(images)
 
 
 def _whole_of(paths: Sequence[Path]) -> Path | None:

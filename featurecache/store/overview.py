@@ -51,7 +51,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
     """
     cache = read_cache(path)
     values = cache.labels.values
-    splits, counts = np.unique(cache.images.split, return_counts=True)
+    splits, counts = np.unique(cache.splits, return_counts=True)
     memory = len(cache.images) * cache.dim * 2
     return {
         "path": str(path),
@@ -63,7 +63,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "dim": cache.dim,
         "memory": f"{memory / 2**20:.1f} MiB for the embeddings when read",
         "splits": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
-        "patients": len(np.unique(cache.images.patient)),
+        "patients": len(np.unique(cache.patients)),
         "image_level_split": cache.header.image_level_split,
         "exposed": cache.header.exposed,
         "precision": cache.header.description.get("precision"),

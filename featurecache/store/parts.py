@@ -5,7 +5,7 @@ and loses at most the rows that were in no part yet.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featurecache.atomic import new_file
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint, first_difference
-from featurecache.store.contents import Strings
+from featurecache.store.contents import Utf8
 from featurecache.store.hdf5 import (
     dataset,
     numeric,
@@ -33,8 +33,8 @@ from featurecache.store.schema import CHUNK_ROWS, PART_FORMAT, VERSION
 class EncodedRows:
     """Some images and their embeddings, (B,) each and (B, D) float16, not normalised."""
 
-    id: Strings
-    sha256: Strings
+    id: Utf8
+    sha256: Utf8
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     embedding: NDArray[np.float16]
@@ -59,8 +59,8 @@ class PartIndex:
     """A part without its embeddings."""
 
     path: Path
-    id: Strings
-    sha256: Strings
+    id: Utf8
+    sha256: Utf8
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     dim: int
@@ -73,14 +73,14 @@ class PartFolder:
         self.folder = folder
         self.description = description
 
-    def read(self) -> list[PartIndex]:
-        """What is there already, oldest first.
+    def read(self) -> Iterator[PartIndex]:
+        """What is there already, oldest first, one part at a time.
 
         Raises:
             CacheError: a part is damaged, or was made with another description; the message names
                 the field that differs.
         """
-        return [self._read_index(path) for path in sorted(self.folder.glob("part-*.h5"))]
+        return map(self._read_index, sorted(self.folder.glob("part-*.h5")))
 
     def add(self, rows: EncodedRows) -> PartIndex:
         """Write rows as the next part; on return they are on the disk.

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UnknownNameError
 from featurecache.fingerprint import fingerprint
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.contents import (
+    Header,
+    ImageTable,
+    Labels,
+    TextEmbeddings,
+    TextSet,
+    from_utf8,
+)
 from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings
 from featurecache.store.schema import FORMAT, UNKNOWN
 
@@ -37,6 +44,26 @@ class Cache:
     """Image id to the reason why it has no embedding."""
     state: tuple[int, int]
     """The file's size in bytes and its mtime_ns: later reads must find the same file."""
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """The images' ids, (N,), ascending."""
+        return from_utf8(self.images.id)
+
+    @cached_property
+    def patients(self) -> NDArray[np.str_]:
+        """The images' patients, (N,)."""
+        return from_utf8(self.images.patient)
+
+    @cached_property
+    def splits(self) -> NDArray[np.str_]:
+        """The images' splits, (N,)."""
+        return from_utf8(self.images.split)
+
+    @cached_property
+    def views(self) -> NDArray[np.str_]:
+        """The images' views, (N,); empty where not known."""
+        return from_utf8(self.images.view)
 
     @cached_property
     def embedding(self) -> NDArray[np.float16]:
@@ -78,7 +105,7 @@ class Cache:
 
     def rows(self, split: str) -> NDArray[np.intp]:
         """The rows of one split, in order of id."""
-        return np.flatnonzero(self.images.split == split)
+        return np.flatnonzero(self.splits == split)
 
     def text(self, name: str | None = None) -> TextSet:
         """A prompt set by name; without a name the only one there is.
@@ -194,7 +221,7 @@ def _read_header(file: "h5py.File") -> tuple[Header, str]:
 
 def _read_trained_on(file: "h5py.File") -> dict[str, frozenset[str]]:
     group = _group(file, "trained_on")
-    return {name: frozenset(read_strings(group, name).tolist()) for name in group}
+    return {name: frozenset(from_utf8(read_strings(group, name)).tolist()) for name in group}
 
 
 def _texts(attribute: Any) -> tuple[str, ...]:
@@ -225,7 +252,7 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
 
 def _read_labels(file: "h5py.File", rows: int) -> Labels:
     group = _group(file, "labels")
-    names = tuple(read_strings(group, "names").tolist())
+    names = tuple(from_utf8(read_strings(group, "names")).tolist())
     values = read_numbers(group, "values", dtype="int8", shape=(rows, len(names)))
     if len(set(names)) != len(names):
         raise CacheError(f"{file.filename}: /labels/names holds a name twice")
@@ -235,8 +262,8 @@ def _read_labels(file: "h5py.File", rows: int) -> Labels:
 
 
 def _read_failures(group: "h5py.Group") -> dict[str, str]:
-    ids = read_strings(group, "id").tolist()
-    reasons = read_strings(group, "reason", shape=(len(ids),)).tolist()
+    ids = from_utf8(read_strings(group, "id")).tolist()
+    reasons = from_utf8(read_strings(group, "reason", shape=(len(ids),))).tolist()
     if len(set(ids)) != len(ids):
         raise CacheError(f"{group.file.filename}: /failures/id holds an id twice")
     return dict(zip(ids, reasons, strict=True))
@@ -244,7 +271,7 @@ def _read_failures(group: "h5py.Group") -> dict[str, str]:
 
 def _read_text(group: "h5py.Group", name: str) -> TextSet:
     where = f"{group.file.filename}: {group.name}"
-    labels = tuple(read_strings(group, "labels").tolist())
+    labels = tuple(from_utf8(read_strings(group, "labels")).tolist())
     if len(set(labels)) != len(labels):
         raise CacheError(f"{where}/labels holds a label twice")
     positive = _read_embeddings(group, len(labels), dim=None)
@@ -269,7 +296,7 @@ def _read_text(group: "h5py.Group", name: str) -> TextSet:
 
 
 def _read_embeddings(group: "h5py.Group", labels: int, *, dim: int | None) -> TextEmbeddings:
-    prompts = read_strings(group, "prompts", shape=(labels, None))
+    prompts = from_utf8(read_strings(group, "prompts", shape=(labels, None)))
     embedding = read_numbers(
         group, "embedding", dtype="float32", shape=(labels, prompts.shape[1], dim)
     )

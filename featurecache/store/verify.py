@@ -26,7 +26,7 @@ def verify_cache(path: Path) -> list[str]:
     problems = [*_embedding_problems(cache), *_split_problems(cache)]
     for text in cache.texts.values():
         problems += _text_problems(text)
-    if both := sorted(set(cache.failures) & set(cache.images.id.tolist())):
+    if both := sorted(set(cache.failures) & set(cache.ids.tolist())):
         problems.append(f"{both[0]!r} is recorded as failed and has an embedding all the same")
     if parts_path(path).is_dir():
         problems.append(f"{parts_path(path)} holds rows not yet in the cache: run extract again")
@@ -41,7 +41,7 @@ def _embedding_problems(cache: Cache) -> list[str]:
         empty = ~block.any(axis=1)
         for what, rows in (("is not finite", broken), ("is all zero", empty)):
             if rows.any():
-                first = str(cache.images.id[start + int(np.flatnonzero(rows)[0])])
+                first = str(cache.ids[start + int(np.flatnonzero(rows)[0])])
                 problems.append(f"the embedding of {first!r} {what} ({int(rows.sum())} such rows)")
     return problems
 
@@ -49,7 +49,7 @@ def _embedding_problems(cache: Cache) -> list[str]:
 def _split_problems(cache: Cache) -> list[str]:
     if cache.header.image_level_split:
         return []
-    pairs = np.unique(np.stack([cache.images.patient, cache.images.split]), axis=1)
+    pairs = np.unique(np.stack([cache.patients, cache.splits]), axis=1)
     patients, counts = np.unique(pairs[0], return_counts=True)
     several = patients[counts > 1].tolist()
     return [f"patient {name!r} is in more than one split" for name in several[:5]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurecache.atomic import new_file
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.hdf5 import write_strings
 from featurecache.store.schema import FORMAT, VERSION
 
@@ -62,18 +62,18 @@ def write_cache(
             file.attrs["bf16_cosine"] = header.bf16_cosine
         group = file.create_group("trained_on")
         for collection, ids in sorted(header.trained_on.items()):
-            write_strings(group, collection, sorted(ids))
+            write_strings(group, collection, to_utf8(sorted(ids)))
         file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         _write_images(file.create_group("images"), images, dim, embedding)
         group = file.create_group("labels")
-        write_strings(group, "names", labels.names)
+        write_strings(group, "names", to_utf8(labels.names))
         group.create_dataset("values", data=labels.values, dtype=np.int8)
         group = file.create_group("text")
         for name, text in texts.items():
             _write_text(group.create_group(name), text)
         group = file.create_group("failures")
-        write_strings(group, "id", sorted(failures))
-        write_strings(group, "reason", [failures[key] for key in sorted(failures)])
+        write_strings(group, "id", to_utf8(sorted(failures)))
+        write_strings(group, "reason", to_utf8([failures[key] for key in sorted(failures)]))
 
 
 def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: ReadRows) -> None:
@@ -90,8 +90,9 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
         block = embedding(start, stop)
         broken = ~np.isfinite(block).all(axis=1)
         if broken.any():
+            first = images.id[start:stop][broken][0].decode()
             raise CacheError(
-                f"the stored embedding of {str(images.id[start:stop][broken][0])!r} is not finite: "
+                f"the stored embedding of {first!r} is not finite: "
                 "the cache or its parts are damaged; delete both and run extract again"
             )
         target[start:stop] = block
@@ -105,13 +106,13 @@ def _write_text(group: "h5py.Group", text: TextSet) -> None:
         group.attrs["scale"] = text.scale
     if text.bias is not None:
         group.attrs["bias"] = text.bias
-    write_strings(group, "labels", text.labels)
+    write_strings(group, "labels", to_utf8(text.labels))
     _write_embeddings(group, text.positive)
     if text.negative is not None:
         _write_embeddings(group.create_group("negatives"), text.negative)
 
 
 def _write_embeddings(group: "h5py.Group", texts: TextEmbeddings) -> None:
-    write_strings(group, "prompts", np.asarray(texts.prompts, dtype=np.str_))
+    write_strings(group, "prompts", to_utf8(texts.prompts))
     group.create_dataset("embedding", data=texts.embedding, dtype=np.float32)
     group.create_dataset("ensemble", data=texts.ensemble, dtype=np.float32)

@@ -21,7 +21,7 @@ def assert_best(found: list[str], cache, query: np.ndarray, *, without: str | No
     """The ids are those of the highest cosines, in order; single precision may swap equals."""
     images = cache.embedding.astype(np.float64)
     cosines = images @ query / np.linalg.norm(images, axis=1) / np.linalg.norm(query)
-    of = dict(zip(cache.images.id.tolist(), cosines.tolist(), strict=True))
+    of = dict(zip(cache.ids.tolist(), cosines.tolist(), strict=True))
     of.pop(without, None)
     assert len(set(found)) == len(found)
     best = sorted(of.values(), reverse=True)[: len(found)]
@@ -53,11 +53,11 @@ def test_a_label_finds_images_without_an_encoder(run, cache):
 
 def test_a_split_is_searched_alone(run, cache):
     outcome = run("retrieve", "--label", "Opacity", "--split", "val", "--top", 60, "--json")
-    assert set(ids(outcome)) == set(cache.images.id[cache.rows("val")])
+    assert set(ids(outcome)) == set(cache.ids[cache.rows("val")])
 
 
 def test_a_cached_image_finds_others_and_the_file_finds_itself(run, cache, tiny_clip, films):
-    image = str(cache.images.id[7])
+    image = str(cache.ids[7])
     query = cache.embedding[7].astype(np.float64)
     outcome = run("retrieve", "--image", image, "--top", 4, "--json")
     assert len(ids(outcome)) == 4

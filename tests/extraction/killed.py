@@ -22,6 +22,7 @@ from featurecache.datasets.manifest import Manifest
 from featurecache.extraction.extract import extract
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store import builder, parts, writer
+from featurecache.store.contents import from_utf8
 from featurecache.store.reader import read_cache
 from featurecache.store.schema import parts_path
 
@@ -124,12 +125,12 @@ def readable(path: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     if path.exists():
         cache = read_cache(path)
-        rows = zip(cache.images.id.tolist(), cache.embedding, strict=True)
+        rows = zip(cache.ids.tolist(), cache.embedding, strict=True)
         found |= {image_id: row.tobytes() for image_id, row in rows}
     description = dict(StubEncoder().image_description)
     for part in parts.PartFolder(parts_path(path), description).read():
         embedding = parts.read_part_rows(part.path, 0, len(part.id))
-        rows = zip(part.id.tolist(), embedding, strict=True)
+        rows = zip(from_utf8(part.id).tolist(), embedding, strict=True)
         found |= {image_id: row.tobytes() for image_id, row in rows}
     return found
 

@@ -156,11 +156,11 @@ def content(cache: Cache) -> dict[str, Any]:
     """All that a cache holds but the time it was made, as values that compare with ``==``."""
     images, header = cache.images, cache.header
     table = zip(
-        images.id.tolist(),
+        cache.ids.tolist(),
         images.sha256.tolist(),
-        images.patient.tolist(),
-        images.split.tolist(),
-        images.view.tolist(),
+        cache.patients.tolist(),
+        cache.splits.tolist(),
+        cache.views.tolist(),
         images.size.tolist(),
         images.mtime_ns.tolist(),
         strict=True,

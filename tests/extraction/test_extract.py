@@ -193,9 +193,9 @@ def test_other_words_about_the_images_run_no_image(
     assert after.texts["showing"].fingerprint == before.texts["showing"].fingerprint
     assert after.labels.names == changed.label_names
     assert after.labels.values.tolist() == changed.labels.tolist()
-    assert after.images.split.tolist() == changed.images["split"].tolist()
-    assert after.images.patient.tolist() == changed.images["patient"].tolist()
-    assert after.images.view.tolist() == changed.images["view"].tolist()
+    assert after.splits.tolist() == changed.images["split"].tolist()
+    assert after.patients.tolist() == changed.images["patient"].tolist()
+    assert after.views.tolist() == changed.images["view"].tolist()
     assert after.header.notes == changed.notes
 
 
@@ -265,7 +265,7 @@ def test_a_limit_takes_the_first_images_and_the_rest_come_later(
     summary, encoder = run(manifest, cache, limit=5)
     assert encoder.batches == [[0, 1, 2, 3], [4]]
     assert (summary.images, summary.done) == (5, 5)
-    assert read_cache(stub_path).images.id.tolist() == [f"i{number:03d}" for number in range(5)]
+    assert read_cache(stub_path).ids.tolist() == [f"i{number:03d}" for number in range(5)]
     assert read_cache(stub_path).labels.values.shape == (5, 2)
     summary, encoder = run(manifest, cache)
     assert encoder.encoded == [5, 6, 7, 8, 9]

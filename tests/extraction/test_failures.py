@@ -89,7 +89,7 @@ def test_every_kind_of_failure_is_recorded_and_the_run_goes_on(
     assert summary.images == summary.done == len(good)
     made = read_cache(stub_path)
     assert made.failures == summary.failed
-    assert made.images.id.tolist() == [f"i{number:03d}" for number in good]
+    assert made.ids.tolist() == [f"i{number:03d}" for number in good]
     np.testing.assert_array_equal(
         made.embedding,
         np.stack([expected_embedding(number) for number in good]).astype(np.float16),
@@ -134,7 +134,7 @@ def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
     manifest = make_manifest(root, write_images(root, 2 * len(SPOILERS)))
     run(manifest, cache)
     before = read_cache(stub_path)
-    before_rows = dict(zip(before.images.id.tolist(), before.embedding.tolist(), strict=True))
+    before_rows = dict(zip(before.ids.tolist(), before.embedding.tolist(), strict=True))
     spoiled = manifest.images["id"].tolist()[::2]
     spoil(root, manifest, spoiled)
     # A file that is gone, or only leads nowhere, says nothing against its old embedding.
@@ -143,7 +143,7 @@ def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
     assert set(summary.failed) == set(spoiled) - unseen
     after = read_cache(stub_path)
     assert after.failures == summary.failed
-    assert dict(zip(after.images.id.tolist(), after.embedding.tolist(), strict=True)) == {
+    assert dict(zip(after.ids.tolist(), after.embedding.tolist(), strict=True)) == {
         image_id: row for image_id, row in before_rows.items() if image_id not in summary.failed
     }
     assert verify_cache(stub_path) == []

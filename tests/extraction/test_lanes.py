@@ -77,5 +77,5 @@ def test_an_extraction_in_several_lanes_gives_the_cache_of_one(threads, manifest
     (several,) = extract(manifest, [slow], cache=tmp_path / "several", batch_size=3)
     assert sorted(slow.encoded) == list(range(10))
     first, second = read_cache(one.path), read_cache(several.path)
-    assert first.images.id.tolist() == second.images.id.tolist()
+    assert first.ids.tolist() == second.ids.tolist()
     np.testing.assert_array_equal(first.embedding, second.embedding)

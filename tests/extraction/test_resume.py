@@ -219,7 +219,7 @@ def test_a_file_that_changes_between_interrupt_and_resume_is_encoded_again(
     assert resumed.encoded == [99, NOT_FINITE, *range(8, IMAGES)]
     cache = read_cache(tmp_path / "cache/set/stub.h5")
     assert set(cache.failures) == {"i003", "i004"}
-    assert cache.images.id.tolist() == [
+    assert cache.ids.tolist() == [
         f"i{number:03d}" for number in range(IMAGES) if number not in (3, 4)
     ]
 

@@ -128,7 +128,7 @@ def test_any_sequence_ends_in_the_cache_of_a_fresh_extraction(
 def stored(cache: Path) -> set[int]:
     """The slots that have an embedding in the cache or its parts."""
     path = cache / "set" / "stub.h5"
-    ids = set(read_cache(path).images.id.tolist()) if path.exists() else set()
+    ids = set(read_cache(path).ids.tolist()) if path.exists() else set()
     folder = PartFolder(parts_path(path), StubEncoder().image_description)
     for part in folder.read():
         ids |= set(part.id.tolist())

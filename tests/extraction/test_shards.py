@@ -39,4 +39,4 @@ def test_a_shard_goes_on_where_it_was(manifest, cache):
     extract(manifest, [encoder], cache=cache, shard=Shard(2, 3))
     (again,) = extract(manifest, [encoder], cache=cache, shard=Shard(2, 3))
     assert (again.done, again.reused) == (0, 3)
-    np.testing.assert_array_equal(read_cache(again.path).images.id, ["i001", "i004", "i007"])
+    np.testing.assert_array_equal(read_cache(again.path).ids, ["i001", "i004", "i007"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from featurecache.heads.training import HeadData
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.reader import Cache, read_cache
 from featurecache.store.writer import write_cache
 
@@ -74,11 +74,11 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
                 trained_on={"others": frozenset({"b.png", "a.png"})},
             ),
             images=ImageTable(
-                id=ids,
-                sha256=np.full(n, "00"),
-                patient=ids if patient is None else patient,
-                split=split,
-                view=np.full(n, "") if view is None else view,
+                id=to_utf8(ids),
+                sha256=np.full(n, b"00"),
+                patient=to_utf8(ids if patient is None else patient),
+                split=to_utf8(split),
+                view=np.full(n, b"") if view is None else to_utf8(view),
                 size=np.ones(n, dtype=np.int64),
                 mtime_ns=np.ones(n, dtype=np.int64),
             ),

@@ -303,7 +303,7 @@ def test_the_prompt_set_is_the_one_that_was_named(cache):
 def test_the_view_control_learns_from_the_rows_that_the_head_learned_from(cache):
     found = run(cache, train_size=50)
     train, test = found.head.train_rows, cache.rows("test")
-    truth, view = cache.labels.values, cache.images.view
+    truth, view = cache.labels.values, cache.views
     p = np.empty((len(test), 3))
     for c in range(3):
         for name in ("AP", "PA"):

@@ -82,11 +82,11 @@ def test_the_config_holds_what_is_needed_to_repeat_the_run(run, cache):
 
 
 def test_a_head_has_seen_what_it_and_its_encoder_learned_from(run, cache):
-    held_out = set(cache.images.id[cache.rows("test")])
+    held_out = set(cache.ids[cache.rows("test")])
     found = read_provenance(run).trained_on
     assert found == {
         "others": {"a.png", "b.png"},
-        "toys": set(cache.images.id) - held_out,
+        "toys": set(cache.ids) - held_out,
     }
 
 
@@ -100,11 +100,11 @@ def test_predictions_are_those_of_validation_and_test(any_head, cache):
     with (folder / "predictions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     rows = [
-        *np.flatnonzero(cache.images.split == "val"),
-        *np.flatnonzero(cache.images.split == "test"),
+        *np.flatnonzero(cache.splits == "val"),
+        *np.flatnonzero(cache.splits == "test"),
     ]
-    assert [line["id"] for line in lines] == cache.images.id[rows].tolist()
-    assert [line["patient"] for line in lines] == cache.images.patient[rows].tolist()
+    assert [line["id"] for line in lines] == cache.ids[rows].tolist()
+    assert [line["patient"] for line in lines] == cache.patients[rows].tolist()
     assert [line["split"] for line in lines] == ["val"] * 60 + ["test"] * 80
     for column, name in enumerate(cache.labels.names):
         p = [float(line[f"{name} probability"]) for line in lines]

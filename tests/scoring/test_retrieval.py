@@ -116,7 +116,7 @@ def cache(tmp_path):
 def test_a_caches_figures_follow_from_its_embeddings(cache):
     document = measure_retrieval(cache, at=4, draws=40)
     rows = cache.rows("test")
-    truth, patient = cache.labels.values[rows], cache.images.patient[rows]
+    truth, patient = cache.labels.values[rows], cache.patients[rows]
     images = cache.embedding[rows].astype(np.float64)
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     text = cache.text().positive.ensemble.astype(np.float64)

@@ -151,7 +151,7 @@ def test_a_saved_transfer_holds_the_predictions_it_was_scored_on(cache, probabil
     with (target / "predictions.csv").open() as file:
         lines = list(csv.DictReader(file))
     test = cache.rows("test")
-    assert [line["id"] for line in lines] == cache.images.id[test].tolist()
+    assert [line["id"] for line in lines] == cache.ids[test].tolist()
     stored = [float(line["Pneumonia probability"]) for line in lines]
     assert stored == probability[test, 0].tolist()
     truth = [int(line["Pneumonia truth"]) for line in lines]

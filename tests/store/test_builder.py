@@ -12,7 +12,7 @@ import pytest
 
 from featurecache.errors import CacheError
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.parts import EncodedRows
 from featurecache.store.reader import read_cache
 from featurecache.store.schema import cache_path, lock_path, parts_path, safe_name
@@ -46,14 +46,20 @@ def rows(ids: Sequence[str], *, version: int = 0, dim: int = 2) -> EncodedRows:
     """Rows whose values say which id and version they are of."""
     numbers = [int("".join(filter(str.isdigit, image_id))) for image_id in ids]
     return EncodedRows(
-        id=np.array(ids, dtype=np.str_),
-        sha256=np.array([f"{version}-{image_id}" for image_id in ids], dtype=np.str_),
+        id=to_utf8(ids),
+        sha256=to_utf8([f"{version}-{image_id}" for image_id in ids]),
         size=np.array(numbers, dtype=np.int64),
         mtime_ns=np.full(len(ids), version, dtype=np.int64),
         embedding=np.array(
             [[number + 1, *[version] * (dim - 1)] for number in numbers], np.float16
         ),
     )
+
+
+def build(
+    path: Path, header: Header = HEADER, ids: Sequence[str] = ("i1", "i2", "i3")
+) -> CacheBuilder:
+    return CacheBuilder(path, header, to_utf8(ids))
 
 
 def finish(builder: CacheBuilder, ids: Sequence[str], *, version: int = 0) -> bool:
@@ -63,8 +69,8 @@ def finish(builder: CacheBuilder, ids: Sequence[str], *, version: int = 0) -> bo
             id=of.id,
             sha256=of.sha256,
             patient=of.id,
-            split=np.full(len(ids), "train"),
-            view=np.full(len(ids), ""),
+            split=np.full(len(ids), b"train"),
+            view=np.full(len(ids), b""),
             size=of.size,
             mtime_ns=of.mtime_ns,
         ),
@@ -102,7 +108,7 @@ def test_no_name_leaves_its_folder(name: str, safe: str) -> None:
 
 
 def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i3", "i1"]))
     builder.add(rows(["i2"]))
     assert finish(builder, ["i1", "i2", "i3"])
@@ -158,7 +164,7 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
 
 
 def test_a_file_of_ours_reads_as_what_was_written(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1", "i2"]))
     finish(builder, ["i1", "i2"])
     cache = read_cache(path)
@@ -170,7 +176,7 @@ def test_a_file_of_ours_reads_as_what_was_written(path: Path) -> None:
 
 
 def test_parts_are_chunked_and_named_in_order(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     for ids in (["i1", "i2"], ["i3"]):
         builder.add(rows(ids))
         builder.flush()
@@ -184,7 +190,7 @@ def test_parts_are_chunked_and_named_in_order(path: Path) -> None:
 
 
 def test_a_part_is_written_once_enough_rows_are_there(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     for start in range(0, 520, 8):
         builder.add(rows([f"i{number}" for number in range(start, start + 8)]))
     (part,) = parts_path(path).iterdir()
@@ -194,13 +200,14 @@ def test_a_part_is_written_once_enough_rows_are_there(path: Path) -> None:
 
 
 def test_a_new_builder_finds_the_parts_of_the_last_one(path: Path) -> None:
-    first = CacheBuilder(path, HEADER)
+    first = build(path)
     first.add(rows(["i2", "i3"]))
     first.flush()
     first.add(rows(["i9"]))  # never flushed: lost, as by a kill
-    second = CacheBuilder(path, HEADER)
-    assert second.stored.id.tolist() == ["i2", "i3"]
-    assert second.stored.find(np.array(["i3", "i1", "i2", "i99"])).tolist() == [1, -1, 0, -1]
+    second = build(path, ids=["i1", "i2", "i3", "i9"])
+    assert second.stored.present().tolist() == [False, True, True, False]
+    assert second.stored.sha256.tolist() == [b"", b"0-i2", b"0-i3", b""]
+    assert second.stored.size.tolist()[1:3] == [2, 3]
     second.add(rows(["i1"]))
     assert finish(second, ["i1", "i2", "i3"])
     assert read_cache(path).embedding[:, 0].tolist() == [2, 3, 4]
@@ -208,22 +215,35 @@ def test_a_new_builder_finds_the_parts_of_the_last_one(path: Path) -> None:
 
 
 def test_nothing_is_stored_in_the_beginning(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     assert builder.cache is None
-    assert builder.stored.find(np.array(["i1"])).tolist() == [-1]
+    assert not builder.stored.present().any()
+    assert builder.outside.tolist() == []
     assert list(path.parent.parent.iterdir()) == []
 
 
+def test_what_was_not_asked_about_is_told_once(path: Path) -> None:
+    builder = build(path, ids=["i2", "i4", "i6", "i9"])
+    builder.add(rows(["i2", "i4", "i6"]))
+    finish(builder, ["i2", "i4", "i6"])
+    builder = build(path, ids=["i2", "i9"])
+    builder.add(rows(["i9", "i4"]))
+    builder.flush()
+    builder = build(path, ids=["i1", "i4", "i5"])
+    assert builder.outside.tolist() == [b"i2", b"i6", b"i9"]
+    assert builder.stored.present().tolist() == [False, True, False]
+
+
 def test_the_newest_of_several_rows_of_an_image_counts(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1", "i2", "i3"], version=1))
     finish(builder, ["i1", "i2", "i3"], version=1)
     for version, ids in ((2, ["i1", "i2"]), (3, ["i2"])):
-        builder = CacheBuilder(path, HEADER)
+        builder = build(path)
         builder.add(rows(ids, version=version))
         builder.flush()
-    builder = CacheBuilder(path, HEADER)
-    assert builder.stored.sha256.tolist() == ["2-i1", "3-i2", "1-i3"]
+    builder = build(path)
+    assert builder.stored.sha256.tolist() == [b"2-i1", b"3-i2", b"1-i3"]
     assert finish(builder, ["i1", "i2", "i3"])
     assert read_cache(path).embedding.tolist() == [[2, 2], [3, 3], [4, 1]]
 
@@ -234,10 +254,10 @@ def test_rows_come_from_cache_and_parts_whatever_their_order(
     monkeypatch.setattr("featurecache.store.writer.BLOCK_ROWS", 7)
     ids = [f"i{number:03d}" for number in range(100)]
     order = np.random.default_rng(1).permutation(ids).tolist()
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path, ids=ids)
     builder.add(rows(sorted(order[:40])))
     finish(builder, sorted(order[:40]))
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path, ids=ids)
     for start in range(40, 100, 13):
         builder.add(rows(order[start : start + 13]))
         builder.flush()
@@ -246,27 +266,27 @@ def test_rows_come_from_cache_and_parts_whatever_their_order(
 
 
 def test_a_finished_cache_loses_rows_only_when_told(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1", "i2", "i3"]))
     finish(builder, ["i1", "i2", "i3"])
-    assert finish(CacheBuilder(path, HEADER), ["i2"])
+    assert finish(build(path), ["i2"])
     cache = read_cache(path)
-    assert (cache.images.id.tolist(), cache.embedding.tolist()) == (["i2"], [[3, 0]])
+    assert (cache.ids.tolist(), cache.embedding.tolist()) == (["i2"], [[3, 0]])
 
 
 def test_an_unchanged_cache_is_not_written_again(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1"]))
     assert finish(builder, ["i1"])
     before = path.stat()
-    assert not finish(CacheBuilder(path, HEADER), ["i1"])
+    assert not finish(build(path), ["i1"])
     after = path.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert finish(CacheBuilder(path, replace(HEADER, notes=("other",))), ["i1"])
+    assert finish(build(path, replace(HEADER, notes=("other",))), ["i1"])
 
 
 def test_a_row_without_an_embedding_is_refused(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1"]))
     with pytest.raises(ValueError, match="no embedding is stored for 'i2'"):
         finish(builder, ["i1", "i2"])
@@ -285,7 +305,7 @@ def test_a_row_without_an_embedding_is_refused(path: Path) -> None:
 def test_another_description_is_refused_by_the_field_that_differs(
     path: Path, finished: bool, changed: dict[str, object], difference: str
 ) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1"]))
     if finished:
         finish(builder, ["i1"])
@@ -294,21 +314,21 @@ def test_another_description_is_refused_by_the_field_that_differs(
     before = sorted(file.read_bytes() for file in path.parent.rglob("*.h5"))
     other = replace(HEADER, description=dict(HEADER.description) | changed)
     with pytest.raises(CacheError, match=f"other settings.*{difference}"):
-        CacheBuilder(path, other)
+        build(path, other)
     assert sorted(file.read_bytes() for file in path.parent.rglob("*.h5")) == before
 
 
 def test_a_tuple_in_a_description_is_the_list_that_json_makes_of_it(path: Path) -> None:
     header = replace(HEADER, description={"size": (2, (3, 4))})
-    builder = CacheBuilder(path, header)
+    builder = build(path, header)
     builder.add(rows(["i1"]))
     builder.flush()
-    finish(CacheBuilder(path, header), ["i1"])
-    assert not finish(CacheBuilder(path, header), ["i1"])
+    finish(build(path, header), ["i1"])
+    assert not finish(build(path, header), ["i1"])
 
 
 def test_embeddings_of_different_lengths_are_refused(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1"], dim=2))
     builder.flush()
     builder.add(rows(["i2"], dim=3))
@@ -336,17 +356,17 @@ def damage(part: Path, name: str, value: object) -> None:
     ],
 )
 def test_a_damaged_part_is_refused_by_name(path: Path, name: str, value: object) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
     (part,) = parts_path(path).iterdir()
     damage(part, name, value)
     with pytest.raises(CacheError, match=f"{part.name}.*/{name}"):
-        CacheBuilder(path, HEADER)
+        build(path)
 
 
 def test_a_cut_part_is_refused_by_name(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
     (part,) = parts_path(path).iterdir()
@@ -354,23 +374,23 @@ def test_a_cut_part_is_refused_by_name(path: Path) -> None:
     for length in (0, 100, len(whole) // 2, len(whole) - 1):
         part.write_bytes(whole[:length])
         with pytest.raises(CacheError, match=part.name):
-            CacheBuilder(path, HEADER)
+            build(path)
 
 
 def test_a_stored_embedding_that_is_not_finite_is_never_copied_on(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
     (part,) = parts_path(path).iterdir()
     damage(part, "embedding", np.array([[1, 2], [np.nan, 1]], "f2"))
     with pytest.raises(CacheError, match=r"'i2' is not finite.*run extract again"):
-        finish(CacheBuilder(path, HEADER), ["i1", "i2"])
+        finish(build(path), ["i1", "i2"])
     assert not path.exists()
     assert list(parts_path(path).iterdir()) == [part]
 
 
 def test_the_spec_is_canonical_json_of_the_description(path: Path) -> None:
-    builder = CacheBuilder(path, HEADER)
+    builder = build(path)
     builder.add(rows(["i1"]))
     builder.flush()
     (part,) = parts_path(path).iterdir()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featurecache.errors import CacheError, UsageError
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.merge import Shard, merge_caches, shard_of
 from featurecache.store.reader import read_cache
 from featurecache.store.writer import write_cache
@@ -54,11 +54,11 @@ def write(
         path,
         header=header,
         images=ImageTable(
-            id=np.array([f"i{row:04d}" for row in rows]),
-            sha256=np.array([f"sha of {row}" for row in rows]),
-            patient=np.array([f"p{row // 2}" for row in rows]),
-            split=np.array([("train", "val", "test")[row // 2 % 3] for row in rows]),
-            view=np.full(n, "PA"),
+            id=to_utf8([f"i{row:04d}" for row in rows]),
+            sha256=to_utf8([f"sha of {row}" for row in rows]),
+            patient=to_utf8([f"p{row // 2}" for row in rows]),
+            split=to_utf8([("train", "val", "test")[row // 2 % 3] for row in rows]),
+            view=np.full(n, b"PA"),
             size=rows.astype(np.int64) + 100,
             mtime_ns=rows.astype(np.int64) + 1000,
         ),

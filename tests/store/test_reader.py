@@ -27,11 +27,11 @@ def test_a_handwritten_file_of_version_1_reads(version_1: Path) -> None:
     assert cache.header.description == json.loads(handwritten.SPEC)
     assert cache.fingerprint == hashlib.sha256(handwritten.SPEC.encode()).hexdigest()
     assert cache.created == "2025-01-02T03:04:05+00:00"
-    assert cache.images.id.tolist() == ["a", "b/1", "ç"]
-    assert cache.images.sha256.tolist() == ["0" * 64, "1" * 64, "2" * 64]
-    assert cache.images.patient.tolist() == ["p1", "p2", "p2"]
-    assert cache.images.split.tolist() == ["train", "test", "test"]
-    assert cache.images.view.tolist() == ["PA", "", "AP"]
+    assert cache.ids.tolist() == ["a", "b/1", "ç"]
+    assert cache.images.sha256.tolist() == [b"0" * 64, b"1" * 64, b"2" * 64]
+    assert cache.patients.tolist() == ["p1", "p2", "p2"]
+    assert cache.splits.tolist() == ["train", "test", "test"]
+    assert cache.views.tolist() == ["PA", "", "AP"]
     assert cache.images.size.tolist() == [10, 20, 30]
     assert cache.images.mtime_ns.tolist() == [1, 2, 3]
     assert cache.dim == 4
@@ -164,7 +164,7 @@ def test_a_label_without_text_is_refused(version_1: Path) -> None:
 
 def test_a_copy_reads_the_same(version_1: Path, tmp_path: Path) -> None:
     copy = shutil.copy(version_1, tmp_path / "Lungenröntgen.h5")
-    assert read_cache(Path(copy)).images.id.tolist() == handwritten.IDS
+    assert read_cache(Path(copy)).ids.tolist() == handwritten.IDS
 
 
 def test_the_embedding_is_mapped_and_what_is_written_into_it_stays_in_memory(
