@@ -1,7 +1,7 @@
 """Whether paths stay inside their root once symbolic links are followed."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from featurecache.errors import DatasetError
 
 
-def links_outside(root: Path, paths: Sequence[str]) -> npt.NDArray[np.bool_]:
+def links_outside(root: Path, paths: Collection[str]) -> npt.NDArray[np.bool_]:
     """Which paths pass through a symbolic link that leads out of the root.
 
     Folders are listed once each, which tells links from files without touching any file: a
@@ -26,15 +26,12 @@ def links_outside(root: Path, paths: Sequence[str]) -> npt.NDArray[np.bool_]:
     Raises:
         DatasetError: a folder may not be listed.
     """
-    parents = [_parent(path) for path in paths]
-    folders = _with_ancestors(parents)
+    folders = _with_ancestors(map(_parent, paths))
     outside = set(_outside_entries(root, folders))
     if not outside:
         return np.zeros(len(paths), dtype=bool)
     tainted = {folder for folder in folders if not outside.isdisjoint(_with_ancestors([folder]))}
-    return np.array(
-        [path in outside or parent in tainted for path, parent in zip(paths, parents, strict=True)]
-    )
+    return np.array([path in outside or _parent(path) in tainted for path in paths])
 
 
 def _parent(path: str) -> str:

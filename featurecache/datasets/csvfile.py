@@ -5,13 +5,17 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from featurecache.errors import DatasetError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+BLOCK_ROWS: Final = 16_384
+"""Rows that lie in memory as Python's strings at a time; a table holds them in fewer bytes."""
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
@@ -37,26 +41,34 @@ def read_columns(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        rows = _rows(path)
-        _, header = next(rows, (0, []))
-        positions = _positions(path, header, columns)
-        lines: list[int] = []
-        cells: list[list[str]] = []
-        for line, row in rows:
-            if len(row) != len(header):
-                row = _without_tail(row, len(header))
-            if len(row) != len(header):
-                raise DatasetError(
-                    f"line {line} of {path} has {len(row)} cells, the header has {len(header)}: "
-                    "mend the line (a cell that holds a comma needs quotes)"
-                )
-            lines.append(line)
-            cells.append([row[position].strip() for position in positions])
+        cells = _cells(path, columns)
+        blocks = []
+        while block := dict(islice(cells, BLOCK_ROWS)):
+            lines = pd.Index(list(block), name="line")
+            blocks.append(
+                pd.DataFrame(list(block.values()), lines, columns=list(columns), dtype=str)
+            )
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
-    if not lines:
+    if not blocks:
         raise DatasetError(f"{path} has no rows below its header: check the file")
-    return pd.DataFrame(cells, columns=list(columns), index=pd.Index(lines, name="line"), dtype=str)
+    return pd.concat(blocks)
+
+
+def _cells(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The cells of these columns, of one row after another, each with the row's line."""
+    rows = _rows(path)
+    _, header = next(rows, (0, []))
+    positions = _positions(path, header, columns)
+    for line, row in rows:
+        if len(row) != len(header):
+            row = _without_tail(row, len(header))
+        if len(row) != len(header):
+            raise DatasetError(
+                f"line {line} of {path} has {len(row)} cells, the header has {len(header)}: "
+                "mend the line (a cell that holds a comma needs quotes)"
+            )
+        yield line, [row[position].strip() for position in positions]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -83,7 +83,7 @@ class Manifest:
             object.__setattr__(self, "notes", (*self.notes, IMAGE_LEVEL_SPLIT))
         _check_labels(self.images, self.labels, self.label_names)
 
-        order = self.images["id"].to_numpy(dtype=object).argsort(kind="stable")
+        order = self.images["id"].argsort().to_numpy()
         images = self.images.loc[:, list(COLUMNS)].iloc[order].astype(str).reset_index(drop=True)
         labels = np.asarray(self.labels)[order].astype(np.int8)
         labels.flags.writeable = False
@@ -152,7 +152,10 @@ def _check_columns(images: "pd.DataFrame") -> None:
 
 
 def _check_ids(images: "pd.DataFrame") -> None:
-    if (repeated := images["id"].duplicated().to_numpy()).any():
+    # Side by side in their order: a table of hashes takes more memory than the images do.
+    ordered = images["id"].sort_values().array
+    if (ordered[1:] == ordered[:-1]).any():
+        repeated = images["id"].duplicated().to_numpy()
         raise DatasetError(
             f"the id {_row(images, repeated)} is there twice: keep one row for each image"
         )
@@ -173,7 +176,7 @@ def _check_paths(images: "pd.DataFrame", root: Path) -> None:
             f"the path of image {_row(images, upwards)} leaves the root with '..': "
             f"give a root that holds every image, or mend the path"
         )
-    linked = links_outside(root, paths.tolist())
+    linked = links_outside(root, paths)
     if linked.any():
         raise DatasetError(
             f"the path of image {_row(images, linked)} leaves the root {root} through a symbolic "
