@@ -44,10 +44,11 @@ def read_columns(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
         cells = _cells(path, columns)
         blocks = []
         while block := dict(islice(cells, BLOCK_ROWS)):
+            # Where pandas keeps Python's strings, equal cells are one of them.
+            one: dict[str, str] = {}
+            rows = [[one.setdefault(cell, cell) for cell in row] for row in block.values()]
             lines = pd.Index(list(block), name="line")
-            blocks.append(
-                pd.DataFrame(list(block.values()), lines, columns=list(columns), dtype=str)
-            )
+            blocks.append(pd.DataFrame(rows, lines, columns=list(columns), dtype=str))
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
     if not blocks:
