@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.extraction.decode import Decoded, Item, decode_ahead
-from featurecache.extraction.lanes import open_lanes
 from featurecache.extraction.plan import Plan
+from featurecache.lanes import open_lanes
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.contents import UNSTORABLE, Strings, to_storable
 from featurecache.store.parts import EncodedRows
@@ -25,6 +25,8 @@ Progress = Callable[[int, int], None]
 
 FLUSH_SECONDS = 30.0
 """The most work, in time, that a kill can cost."""
+MOST_LANES: Final = 4
+"""Each lane holds a batch and its activations in memory."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ def encode_images(
     )
     device = "cpu" if any(job.encoder.device == "cpu" for job in jobs) else jobs[0].encoder.device
     # Closed at once when an interrupt ends the loop, so that no thread goes on reading.
-    with closing(decoded), open_lanes(device) as lanes:
+    with closing(decoded), open_lanes(device, most=MOST_LANES) as lanes:
         try:
             if progress is not None:
                 progress(0, len(rows))

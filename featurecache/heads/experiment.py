@@ -14,8 +14,9 @@ from featurecache.heads.training import (
     Epoch,
     HeadData,
     TrainedHead,
+    Training,
     predict_probabilities,
-    train_head,
+    train_heads,
 )
 from featurecache.scoring.cached import cache_warnings, scored_rows
 from featurecache.scoring.controls import (
@@ -26,6 +27,7 @@ from featurecache.scoring.controls import (
     shuffled_labels,
 )
 from featurecache.scoring.evaluation import evaluate
+from featurecache.scoring.rows import ScoredRows
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
 from featurecache.store.schema import UNKNOWN
@@ -93,46 +95,60 @@ def run_experiment(
         val=cache.rows("val"),
         text=None if text is None else text.positive.ensemble,
     )
-    heads: list[tuple[TrainedHead, NDArray[np.float64]]] = []
-    documents: list[dict[str, Any]] = []
-    for seed in range(config.seed, config.seed + seeds):
-        report = None if on_epoch is None else (lambda epoch, seed=seed: on_epoch(seed, epoch))
-        head = train_head(data, replace(config, seed=seed), on_epoch=report)
-        probability = predict_probabilities(head.module, cache.embedding)
-        rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
-        documents.append(evaluate(rows, probability, draws=0 if heads else draws))
-        heads.append((head, probability))
-    first, probability = heads[0]
+    chosen = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
+    untaught = _untaught(data, config) if controls else []
+    trained = train_heads(
+        [Training(data, one, _reporting(one.seed, on_epoch)) for one in chosen]
+        + [Training(one, config) for one in untaught]
+    )
+    heads = trained[:seeds]
+    probability = predict_probabilities(heads[0].module, cache.embedding)
+    documents = [evaluate(_rows(cache, heads[0]), probability, draws=draws)]
+    for head in heads[1:]:
+        scored = predict_probabilities(head.module, cache.embedding)
+        documents.append(evaluate(_rows(cache, head), scored, draws=0))
     metrics = documents[0]
     if controls:
-        metrics["controls"] |= _controls(cache, data, config, draws=draws)
+        trials = [
+            Trial(_rows(cache, head), predict_probabilities(head.module, one.embedding))
+            for head, one in zip(trained[seeds:], untaught, strict=True)
+        ]
+        metrics["controls"] |= _control_figures(trials, draws=draws)
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
-    warnings = tuple(_warnings(cache, [head for head, _ in heads], config))
+    warnings = tuple(_warnings(cache, heads, config))
     metrics["warnings"] = list(warnings)
-    return Experiment(first, text, probability, metrics, warnings)
+    return Experiment(heads[0], text, probability, metrics, warnings)
 
 
-def _controls(
-    cache: Cache, data: HeadData, config: HeadConfig, *, draws: int
-) -> dict[str, dict[str, Any]]:
-    """What the same training scores where there is nothing to learn."""
+def _reporting(
+    seed: int, on_epoch: Callable[[int, Epoch], None] | None
+) -> Callable[[Epoch], None] | None:
+    return None if on_epoch is None else (lambda epoch: on_epoch(seed, epoch))
 
-    def trial(untaught: HeadData) -> Trial:
-        head = train_head(untaught, config)
-        rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
-        return Trial(rows, predict_probabilities(head.module, untaught.embedding))
 
+def _rows(cache: Cache, head: TrainedHead) -> ScoredRows:
+    return scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
+
+
+def _untaught(data: HeadData, config: HeadConfig) -> list[HeadData]:
+    """The same data with nothing to learn from it: other images' labels, then random features."""
     splits = [data.train, data.val]
-    shuffled = [
-        trial(replace(data, labels=shuffled_labels(data.labels, splits, seed=config.seed + number)))
-        for number in range(SHUFFLES)
+    return [
+        *(
+            replace(data, labels=shuffled_labels(data.labels, splits, seed=config.seed + number))
+            for number in range(SHUFFLES)
+        ),
+        replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)),
     ]
-    random = trial(replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)))
-    _, scored = random.rows.scored
+
+
+def _control_figures(trials: Sequence[Trial], *, draws: int) -> dict[str, dict[str, Any]]:
+    """What the same training scores on untaught data."""
+    _, scored = trials[-1].rows.scored
     return {
-        "shuffled_labels": control_figures(shuffled, scored, draws=draws),
-        "random_features": control_figures([random], scored, draws=draws),
+        "shuffled_labels": control_figures(trials[:SHUFFLES], scored, draws=draws),
+        "random_features": control_figures(trials[SHUFFLES:], scored, draws=draws),
     }
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurecache.errors import UsageError
-from featurecache.heads.config import HeadConfig, pace
+from featurecache.heads.config import MANY_ROWS, HeadConfig, pace
 from featurecache.heads.fixed_input import parameter_groups
 from featurecache.heads.head import Head
 from featurecache.heads.inputs import InputScaling
+from featurecache.heads.noise import Supplied
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, balanced_weights, random_subset
 from featurecache.heads.text import controlled_text
+from featurecache.lanes import open_lanes
 from featurecache.losses import balanced_positive_weight, masked_bce
 from featurecache.prompts import mega_vector
 from featurecache.schedule import warmup_cosine
@@ -66,6 +68,19 @@ class TrainedHead:
     train_rows: NDArray[np.intp]
 
 
+@dataclass(frozen=True)
+class Training:
+    """One head to train.
+
+    Attributes:
+        on_epoch: told of every epoch, in the thread that trains.
+    """
+
+    data: HeadData
+    config: HeadConfig
+    on_epoch: Callable[[Epoch], None] | None = None
+
+
 def train_head(
     data: HeadData,
     config: HeadConfig,
@@ -82,31 +97,73 @@ def train_head(
             the head or the data cannot meet.
         UnknownNameError: there is no such head.
     """
-    spec = head_spec(config.head)
-    rows = training_rows(data, config)
-    # Without known labels every loss is 0, and the first epoch would pass for the best one.
-    for split, within in (("train", rows), ("val", data.val)):
-        if not (data.labels[within] >= 0).any():
+    return train_heads([Training(data, config, on_epoch)])[0]
+
+
+def train_heads(trainings: Sequence[Training]) -> list[TrainedHead]:
+    """Train several heads, each as ``train_head`` would alone.
+
+    Those of few rows run side by side, on one core each: their matrices are too small to be shared
+    out among cores. Those of many run one after another, on all cores.
+    """
+    begun = [_Begun(training) for training in trainings]
+    with open_lanes("cpu", most=torch.get_num_threads()) as lanes:
+        for one in begun:
+            if one.small:
+                lanes.submit(one.fit)
+        small = list(lanes.rest())
+    small.reverse()
+    return [small.pop() if one.small else one.fit() for one in begun]
+
+
+class _Begun:
+    """A training with its rows chosen and its head built."""
+
+    def __init__(self, training: Training) -> None:
+        data, config = training.data, training.config
+        spec = head_spec(config.head)
+        self.training = training
+        self.rows = training_rows(data, config)
+        # Without known labels every loss is 0, and the first epoch would pass for the best one.
+        for split, within in (("train", self.rows), ("val", data.val)):
+            if not (data.labels[within] >= 0).any():
+                raise UsageError(
+                    f"no image of split {split!r} has a known label: a head learns from 'train' "
+                    "and stops by 'val', so give both some labelled images"
+                )
+        text = None
+        if spec.uses_text:
+            if data.text is None:
+                raise UsageError(f"head {config.head!r} needs text embeddings, and there are none")
+            chosen = controlled_text(data.text, config.text_control, seed=config.seed)
+            text = torch.from_numpy(mega_vector(chosen))
+        elif config.text_control != "real":
             raise UsageError(
-                f"no image of split {split!r} has a known label: a head learns from 'train' and "
-                "stops by 'val', so give both some labelled images"
+                f"head {config.head!r} uses no text, so --text-control {config.text_control} would "
+                "change nothing: leave it out, or choose a head that uses text"
             )
-    text = None
-    if spec.uses_text:
-        if data.text is None:
-            raise UsageError(f"head {config.head!r} needs text embeddings, and there are none")
-        chosen = controlled_text(data.text, config.text_control, seed=config.seed)
-        text = torch.from_numpy(mega_vector(chosen))
-    elif config.text_control != "real":
-        raise UsageError(
-            f"head {config.head!r} uses no text, so --text-control {config.text_control} would "
-            "change nothing: leave it out, or choose a head that uses text"
-        )
-    # Seeding inside a fork leaves the caller's own random numbers as they were.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        module = spec.build(data.embedding.shape[1], data.labels.shape[1], text, config)
-        return _fit(module, data, rows, config, on_epoch)
+        # Seeding inside a fork leaves the caller's own random numbers as they were.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.module = spec.build(data.embedding.shape[1], data.labels.shape[1], text, config)
+
+    @property
+    def small(self) -> bool:
+        """Whether one core is enough."""
+        return len(self.rows) < MANY_ROWS
+
+    def fit(self) -> TrainedHead:
+        """Train the head."""
+        supplied = [part for part in self.module.modules() if isinstance(part, Supplied)]
+        # One of its own, for others may be trained at the same time.
+        generator = torch.Generator().manual_seed(self.training.config.seed)
+        for part in supplied:
+            part.draw_from(generator)
+        try:
+            return _fit(self.module, self.training, self.rows)
+        finally:
+            for part in supplied:
+                part.draw_from(None)
 
 
 def training_rows(data: HeadData, config: HeadConfig) -> NDArray[np.intp]:
@@ -140,13 +197,8 @@ def predict_probabilities(
     return np.concatenate(batches)
 
 
-def _fit(
-    module: Head,
-    data: HeadData,
-    rows: NDArray[np.intp],
-    config: HeadConfig,
-    on_epoch: Callable[[Epoch], None] | None,
-) -> TrainedHead:
+def _fit(module: Head, training: Training, rows: NDArray[np.intp]) -> TrainedHead:
+    data, config = training.data, training.config
     chosen = pace(config, len(rows))
     low = chosen.precision == "bf16"
     module.scaling.fit(data.embedding, rows)
@@ -182,8 +234,8 @@ def _fit(
             seen += len(batch)
         val_loss = _loss(module, val_inputs, y_val, weight)
         history.append(Epoch(epoch, rate, total / seen, val_loss))
-        if on_epoch is not None:
-            on_epoch(history[-1])
+        if training.on_epoch is not None:
+            training.on_epoch(history[-1])
         if val_loss < best_loss:
             best_loss, best_epoch = val_loss, epoch
             best_state = copy.deepcopy(module.state_dict())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from featurecache.heads.config import MANY_ROWS, HeadConfig, pace
 from featurecache.heads.registry import HEADS, head_spec
 from featurecache.heads.training import (
     HeadData,
+    Training,
     predict_probabilities,
     train_head,
+    train_heads,
     training_rows,
 )
 
@@ -55,6 +58,45 @@ def test_the_same_seed_gives_the_same_head_and_another_another(data, head, balan
     torch.rand(3)  # what the caller draws between has no say
     assert same_head(first, train_head(data, config))
     assert not same_head(first, train_head(data, settings(head=head, balance=balance, seed=1)))
+
+
+@pytest.fixture
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+def test_heads_trained_side_by_side_are_those_trained_alone(data, threads, monkeypatch):
+    configs = [settings(head=head, seed=seed) for head in sorted(HEADS) for seed in (0, 1)]
+    # One of them counts as large, and runs on its own after the others.
+    configs.insert(2, settings(train_size=150))
+    monkeypatch.setattr(training, "MANY_ROWS", 155)
+    configs[3] = settings(head="concat", train_size=160)
+    together = train_heads([Training(data, config) for config in configs])
+    for config, head in zip(configs, together, strict=True):
+        assert (head.config.head, head.config.seed) == (config.head, config.seed)
+        alone = train_head(data, config)
+        assert same_head(head, alone)
+        assert head.history == alone.history
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_small_heads_are_trained_at_the_same_time(data, threads):
+    meeting = threading.Barrier(2, timeout=30)
+    seen = []
+
+    def report(epoch):
+        if epoch.epoch == 1:
+            meeting.wait()  # neither passes alone
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+
+    train_heads([Training(data, settings(seed=seed), report) for seed in (0, 1)])
+    assert len({name for name, _ in seen}) == 2
+    assert {number for _, number in seen} == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_the_callers_random_numbers_are_left_alone(data):
