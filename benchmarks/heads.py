@@ -23,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.heads.config import HeadConfig, pace
-from featurecache.heads.training import HeadData, predict_probabilities, train_head
+from featurecache.heads.task import HeadData
+from featurecache.heads.text import LabelTexts
+from featurecache.heads.training import predict_probabilities, train_head
 from featurecache.scoring.metrics import auroc
 
 POSITIVES = (11559, 2776, 4667, 2303, 13317, 2516, 1686, 227, 19894, 5782, 6331, 3385, 1431, 5302)
@@ -71,7 +73,7 @@ def synthetic(rows: int, dim: int) -> HeadData:
     text = generator.standard_normal((len(share), dim)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)  # as a prompt ensemble is
     val, train = np.sort(order[: rows // 10]), np.sort(order[rows // 10 :])
-    return HeadData(embedding, labels, train, val, text)
+    return HeadData(embedding, labels, train, val, LabelTexts(text))
 
 
 def macro_auroc(data: HeadData, probability: NDArray[np.float64]) -> float:

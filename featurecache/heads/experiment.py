@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError, UsageError
 from featurecache.heads.config import MANY_ROWS, HeadConfig
 from featurecache.heads.registry import head_spec
+from featurecache.heads.task import Epoch, HeadData, TrainedHead, Training
+from featurecache.heads.text import LabelTexts
 from featurecache.heads.training import (
-    Epoch,
-    HeadData,
-    TrainedHead,
-    Training,
     predict_probabilities,
     train_heads,
 )
@@ -93,7 +91,7 @@ def run_experiment(
         labels=cache.labels.values,
         train=cache.rows("train"),
         val=cache.rows("val"),
-        text=None if text is None else text.positive.ensemble,
+        text=None if text is None else LabelTexts.of(text),
     )
     chosen = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     untaught = _untaught(data, config) if controls else []
@@ -203,7 +201,11 @@ def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) ->
                     f"{name} has no {what} in training{with_seeds(lacking)}: its figures are null"
                 )
     if unfinished := [
-        head for head in heads if head.best_epoch == head.config.epochs and not _short(config, head)
+        head
+        for head in heads
+        if head.best_epoch is not None
+        and head.best_epoch == head.config.epochs
+        and not _short(config, head)
     ]:
         warnings.append(
             f"validation loss was still falling at the last epoch ({heads[0].config.epochs})"
