@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ from featurecache.scoring.controls import (
     SHUFFLES,
     Trial,
     control_figures,
+    paired_gain,
     random_features,
     shuffled_labels,
 )
 from featurecache.scoring.evaluation import evaluate
-from featurecache.scoring.rows import ScoredRows
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
 from featurecache.store.schema import UNKNOWN
@@ -70,7 +71,8 @@ def run_experiment(
         seeds: how many seeds to train.
         draws: bootstrap draws over patients for the intervals.
         controls: whether to train the first seed's head anew on other images' labels, five times,
-            and on random features, and say what these score.
+            and on random features, and say what these score; and every seed's, where there is text,
+            on permuted texts, to say under ``text_gain`` what the real ones bring.
         on_epoch: told of every epoch of a seed, with the seed.
 
     Raises:
@@ -95,27 +97,42 @@ def run_experiment(
     )
     chosen = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     untaught = _untaught(data, config) if controls else []
-    trained = train_heads(
-        [Training(data, one, _reporting(one.seed, on_epoch)) for one in chosen]
-        + [Training(one, config) for one in untaught]
+    permuted = (
+        [replace(one, text_control="permuted") for one in chosen]
+        if controls and _text_can_be_permuted(data, config)
+        else []
     )
-    heads = trained[:seeds]
-    probability = predict_probabilities(heads[0].module, cache.embedding)
-    documents = [evaluate(_rows(cache, heads[0]), probability, draws=draws)]
-    for head in heads[1:]:
-        scored = predict_probabilities(head.module, cache.embedding)
-        documents.append(evaluate(_rows(cache, head), scored, draws=0))
+    trained = iter(
+        train_heads(
+            [Training(data, one, _reporting(one.seed, on_epoch)) for one in chosen]
+            + [Training(one, config) for one in untaught]
+            + [Training(data, one) for one in permuted]
+        )
+    )
+    heads = list(islice(trained, seeds))
+    trials = [_trial(cache, head, data) for head in heads]
+    documents = [
+        evaluate(trial.rows, trial.score, draws=0 if number else draws)
+        for number, trial in enumerate(trials)
+    ]
     metrics = documents[0]
-    if controls:
-        trials = [
-            Trial(_rows(cache, head), predict_probabilities(head.module, one.embedding))
-            for head, one in zip(trained[seeds:], untaught, strict=True)
-        ]
-        metrics["controls"] |= _control_figures(trials, draws=draws)
+    if untaught:
+        of_untaught = [_trial(cache, next(trained), one) for one in untaught]
+        metrics["controls"] |= _control_figures(of_untaught, draws=draws)
+    metrics["text_gain"] = None
+    if permuted:
+        _, scored = trials[0].rows.scored
+        pairs = [(trial, _trial(cache, next(trained), data)) for trial in trials]
+        metrics["text_gain"] = {
+            "against": "permuted",
+            "pairs": len(pairs),
+            **paired_gain(pairs, scored, draws=draws),
+        }
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
     warnings = tuple(_warnings(cache, heads, config))
     metrics["warnings"] = list(warnings)
+    probability = trials[0].score.astype(np.float64, copy=False)
     return Experiment(heads[0], text, probability, metrics, warnings)
 
 
@@ -125,8 +142,14 @@ def _reporting(
     return None if on_epoch is None else (lambda epoch: on_epoch(seed, epoch))
 
 
-def _rows(cache: Cache, head: TrainedHead) -> ScoredRows:
-    return scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
+def _trial(cache: Cache, head: TrainedHead, data: HeadData) -> Trial:
+    """What a head predicts of the embeddings it was trained on."""
+    rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
+    return Trial(rows, predict_probabilities(head.module, data.embedding))
+
+
+def _text_can_be_permuted(data: HeadData, config: HeadConfig) -> bool:
+    return data.text is not None and config.text_control == "real" and len(data.text.positive) > 1
 
 
 def _untaught(data: HeadData, config: HeadConfig) -> list[HeadData]:
