@@ -17,7 +17,7 @@ from featurecache.store.contents import Strings
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
-RUN_BATCHES: Final = 8
+RUN_BATCHES: Final = 4
 """A run is as many rows of the manifest as this many batches hold. No batch reaches over its end:
 whoever encodes one run alone forms the batches of an extraction of all. That matters, for an
 embedding may differ in its last bits with the number of images beside it."""
