@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -216,24 +217,32 @@ def _cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get(ADDRESS_VARIABLE) or "local"
+    address = os.environ.get(ADDRESS_VARIABLE)
+    if address:
+        _require_answer(address)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Ray tells of lost workers on stdout, where results belong.
     with redirect_stdout(sys.stderr):
-        try:
-            ray.init(
-                address,
-                include_dashboard=False if address == "local" else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except ConnectionError as error:
-            raise UsageError(
-                f"no Ray cluster answers at {address}, which ${ADDRESS_VARIABLE} names: start it "
-                "with 'ray start --head', or unset the variable"
-            ) from error
+        ray.init(
+            address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse early where nothing listens: Ray itself tries for more than ten minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError):
+        raise UsageError(
+            f"no Ray cluster answers at {address}, which ${ADDRESS_VARIABLE} names: give HOST:PORT "
+            "of one that 'ray start --head' has started, or unset the variable"
+        ) from None

@@ -48,3 +48,11 @@ def test_an_unknown_engine_is_told(run):
     outcome = run("extract", "--engine", "rya")
     assert outcome.code == 2
     assert "unknown engine 'rya': did you mean ray?" in outcome.stderr
+
+
+def test_a_cluster_that_does_not_answer_is_told(run, tiny_clip, extract_options, monkeypatch):
+    for address in ("127.0.0.1:1", "auto"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        outcome = run("extract", "--model", tiny_clip, *extract_options, "--engine", "ray")
+        assert outcome.code == 2
+        assert f"no Ray cluster answers at {address}, which $RAY_ADDRESS names" in outcome.stderr
