@@ -224,12 +224,18 @@ def _cluster() -> Iterator[None]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Ray tells of lost workers on stdout, where results belong.
     with redirect_stdout(sys.stderr):
-        ray.init(
-            address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            raise UsageError(
+                f"the Ray cluster at {address} does not let this process join: it needs the same "
+                "versions of Ray and Python, and RAY_AUTH_MODE=token where the cluster asks for one"
+            ) from error
         try:
             yield
         finally:
