@@ -48,6 +48,11 @@ class Plan:
     reused: int
     outside: Strings
 
+    def asks_for(self, row: int) -> bool:
+        """Whether a manifest row is to be read."""
+        at = int(np.searchsorted(self.todo, row))
+        return at < len(self.todo) and int(self.todo[at]) == row
+
 
 def plan(ids: Strings, states: FileStates, stored: StoredRows, *, limit: int | None = None) -> Plan:
     """Compare a manifest with what is stored.
