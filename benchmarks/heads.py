@@ -1,28 +1,35 @@
 """Stage 2 at the size of ChestX-ray14: heads, against what people train on embeddings today.
 
-    python benchmarks/heads.py [--rows 86524] [--dim 768] [--rounds 1]
+    python benchmarks/heads.py [--rows 86524] [--dim 768] [--rounds 1] [--methods baseline ...]
 
 The embeddings are synthetic, with NIH's label frequencies and a signal that a linear model finds in
 part; a tenth of them is validation. Each method runs to its best macro AUROC there.
 
-head       featurecache's heads, with their default settings
-notebook   the usual notebook: TensorDataset, DataLoader, batch 64, fp32, Adam, patience 3
-logistic   scikit-learn's LogisticRegression, one label after another
+baseline, concat, weighted_sum   featurecache's heads, with their default settings
+products       the matrix products of baseline's epochs alone, in the same precision and batches
+notebook       the usual notebook: TensorDataset, DataLoader, batch 64, fp32, Adam, patience 3
+mlp            scikit-learn's MLPClassifier of the same layers, with its early stopping
+logistic       scikit-learn's LogisticRegression, one label after another
 """
 
 import argparse
+import math
 import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.heads.config import HeadConfig
-from featurecache.heads.training import HeadData, predict_probabilities, train_head
+from featurecache.heads.config import HeadConfig, pace
+from featurecache.heads.task import HeadData
+from featurecache.heads.text import LabelTexts
+from featurecache.heads.training import predict_probabilities, train_head
 from featurecache.scoring.metrics import auroc
 
 POSITIVES = (11559, 2776, 4667, 2303, 13317, 2516, 1686, 227, 19894, 5782, 6331, 3385, 1431, 5302)
 """Of ChestX-ray14's findings, among 112,120 images."""
-HEADS = ("baseline", "concat", "weighted_sum")
 HIDDEN = (512, 256)
 
 
@@ -32,22 +39,20 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=86_524)
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--no-logistic", action="store_true", help="leave out the slowest")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     arguments = parser.parse_args()
     data = synthetic(arguments.rows, arguments.dim)
     print(f"| {arguments.rows:,} x {arguments.dim} | seconds | epochs | validation macro AUROC |")
     print("|---" * 4 + "|")
     for _ in range(arguments.rounds):
-        for head in HEADS:
-            report(head, *featurecache_head(data, head))
-        report("notebook", *notebook(data))
-        if not arguments.no_logistic:
-            report("logistic", *logistic(data))
+        for name in arguments.methods:
+            report(name, *METHODS[name](data))
 
 
-def report(name: str, seconds: float, epochs: int | None, score: float) -> None:
+def report(name: str, seconds: float, epochs: int | None, score: float | None) -> None:
     """One line of the table."""
-    print(f"| {name} | {seconds:.1f} | {epochs or '–'} | {score:.4f} |", flush=True)
+    shown = "–" if score is None else f"{score:.4f}"
+    print(f"| {name} | {seconds:.1f} | {epochs or '–'} | {shown} |", flush=True)
 
 
 def synthetic(rows: int, dim: int) -> HeadData:
@@ -68,7 +73,7 @@ def synthetic(rows: int, dim: int) -> HeadData:
     text = generator.standard_normal((len(share), dim)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)  # as a prompt ensemble is
     val, train = np.sort(order[: rows // 10]), np.sort(order[rows // 10 :])
-    return HeadData(embedding, labels, train, val, text)
+    return HeadData(embedding, labels, train, val, LabelTexts(text))
 
 
 def macro_auroc(data: HeadData, probability: NDArray[np.float64]) -> float:
@@ -77,7 +82,11 @@ def macro_auroc(data: HeadData, probability: NDArray[np.float64]) -> float:
     return float(np.mean([auroc(truth[:, c], probability[:, c]) for c in range(truth.shape[1])]))
 
 
-def featurecache_head(data: HeadData, head: str) -> tuple[float, int, float]:
+Result = tuple[float, int | None, float | None]
+"""Seconds, epochs, and validation macro AUROC, where there are any."""
+
+
+def featurecache_head(head: str, data: HeadData) -> Result:
     """With the default settings."""
     start = time.perf_counter()
     trained = train_head(data, HeadConfig(head=head))
@@ -86,7 +95,27 @@ def featurecache_head(data: HeadData, head: str) -> tuple[float, int, float]:
     return seconds, len(trained.history), macro_auroc(data, probability)
 
 
-def notebook(data: HeadData) -> tuple[float, int, float]:
+def products(data: HeadData) -> Result:
+    """Forward and backward, without anything around them."""
+    import torch
+
+    chosen = pace(HeadConfig(head="baseline"), len(data.train))
+    number = torch.bfloat16 if chosen.precision == "bf16" else torch.float32
+    sizes = (data.embedding.shape[1], *HIDDEN, data.labels.shape[1])
+    values = [torch.randn(chosen.batch_size, size).to(number) for size in sizes]
+    weights = [torch.randn(after, size).to(number) for size, after in pairwise(sizes)]
+    start = time.perf_counter()
+    for _ in range(chosen.epochs * math.ceil(len(data.train) / chosen.batch_size)):
+        for layer, weight in enumerate(weights):
+            before, after = values[layer], values[layer + 1]
+            before @ weight.T  # the layer's output, and then its weights' and its input's gradients
+            after.T @ before
+            if layer > 0:
+                after @ weight
+    return time.perf_counter() - start, chosen.epochs, None
+
+
+def notebook(data: HeadData) -> Result:
     """The usual notebook."""
     import torch
     from torch import nn
@@ -121,21 +150,48 @@ def notebook(data: HeadData) -> tuple[float, int, float]:
     return time.perf_counter() - start, epoch, best
 
 
-def logistic(data: HeadData) -> tuple[float, None, float]:
-    """scikit-learn, with its default strength."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
+def mlp(data: HeadData) -> Result:
+    """scikit-learn's own."""
+    from sklearn.neural_network import MLPClassifier
 
     start = time.perf_counter()
+    x, x_val = standardised(data)
+    model = MLPClassifier(HIDDEN, early_stopping=True, n_iter_no_change=3, random_state=0)
+    model.fit(x, data.labels[data.train])
+    return time.perf_counter() - start, model.n_iter_, macro_auroc(data, model.predict_proba(x_val))
+
+
+def standardised(data: HeadData) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Training and validation embeddings of mean 0 and deviation 1."""
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(data.embedding[data.train].astype(np.float32))
     x, x_val = (
         scaler.transform(data.embedding[rows].astype(np.float32)) for rows in (data.train, data.val)
     )
+    return x, x_val
+
+
+def logistic(data: HeadData) -> Result:
+    """scikit-learn, with its default strength."""
+    from sklearn.linear_model import LogisticRegression
+
+    start = time.perf_counter()
+    x, x_val = standardised(data)
     columns = [
         LogisticRegression(max_iter=200).fit(x, truth).predict_proba(x_val)[:, 1]
         for truth in data.labels[data.train].T
     ]
     return time.perf_counter() - start, None, macro_auroc(data, np.stack(columns, axis=1))
+
+
+METHODS: dict[str, Callable[[HeadData], Result]] = {
+    **{head: partial(featurecache_head, head) for head in ("baseline", "concat", "weighted_sum")},
+    "products": products,
+    "notebook": notebook,
+    "mlp": mlp,
+    "logistic": logistic,
+}
 
 
 if __name__ == "__main__":

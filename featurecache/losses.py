@@ -7,6 +7,9 @@ from torch import Tensor, nn
 def masked_bce(logits: Tensor, targets: Tensor, *, positive_weight: Tensor | None = None) -> Tensor:
     """Binary cross-entropy with logits, averaged over the labels that are known.
 
+    The loss whose probabilities are those of the training data; take another only where it is seen
+    to rank better on validation.
+
     Args:
         logits: (B, C).
         targets: (B, C) float of 1, 0, or -1 for unknown, which takes no part.
@@ -25,6 +28,66 @@ def masked_bce(logits: Tensor, targets: Tensor, *, positive_weight: Tensor | Non
         reduction="sum",
     )
     return total / known.sum().clamp(min=1)
+
+
+def asymmetric(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    positive_focus: float = 0.0,
+    negative_focus: float = 4.0,
+    margin: float = 0.05,
+) -> Tensor:
+    """The asymmetric loss, averaged over the labels that are known.
+
+    With p the probability, ``-y (1 - p)^f+ log p - (1 - y) q^f- log(1 - q)`` and
+    ``q = max(p - margin, 0)`` (Ridnik et al. 2021, "Asymmetric loss for multi-label
+    classification"). Negatives that are easy already count for little, and those below the margin
+    for nothing. It is meant for rare findings among many films without them, and ranks those; its
+    probabilities come out too high, so read the calibrated ones.
+
+    Args:
+        logits: (B, C).
+        targets: (B, C) float of 1, 0, or -1 for unknown, which takes no part.
+        positive_focus: f+.
+        negative_focus: f-.
+        margin: probability below which a negative is left alone.
+
+    Returns:
+        A scalar; 0 where nothing is known.
+    """
+    known = targets >= 0
+    # An infinite logit at an unknown label, times a weight of 0, would become NaN.
+    filled = logits.masked_fill(~known, 0)
+    p = torch.sigmoid(filled)
+    q = (p - margin).clamp(min=0)
+    of_positive = (1 - p).pow(positive_focus) * nn.functional.logsigmoid(filled)
+    # 1 - q is margin at the least, so that this logarithm never meets 0.
+    of_negative = q.pow(negative_focus) * torch.log(1 - q)
+    total = -torch.where(targets == 1, of_positive, of_negative)[known].sum()
+    return total / known.sum().clamp(min=1)
+
+
+def log_prior_odds(targets: Tensor) -> Tensor:
+    """``log(pi / (1 - pi))`` of each label's share pi of positives, (N, C) to (C,).
+
+    A logit-adjusted loss adds it to the logits while a head is trained, and not afterwards, so that
+    the head need not learn how rare a finding is (Menon et al. 2021, "Long-tail learning via logit
+    adjustment"). It helps the ranking across labels, as in micro averages and in "the most likely
+    finding", where findings differ much in frequency; within a label it hardly changes anything.
+    The probabilities are those of a world in which every finding is as frequent as its absence:
+    read the calibrated ones.
+
+    Args:
+        targets: 1, 0, or -1 for unknown.
+
+    Returns:
+        0 for a label without a positive or without a negative.
+    """
+    positives = (targets == 1).sum(dim=0)
+    negatives = (targets == 0).sum(dim=0)
+    odds = torch.log(positives.clamp(min=1)) - torch.log(negatives.clamp(min=1))
+    return torch.where((positives > 0) & (negatives > 0), odds, torch.zeros_like(odds))
 
 
 def balanced_positive_weight(targets: Tensor) -> Tensor:

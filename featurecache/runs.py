@@ -215,9 +215,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return document
 
 
-def write_history(folder: Path, epochs: Sequence[Mapping[str, float]]) -> None:
-    """Write ``history.csv``: one line per epoch of a training, all with the same fields."""
+def write_history(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``history.csv``: a line for each epoch or candidate, all with the same fields."""
     with (folder / "history.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(epochs[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(epochs)
+        writer.writerows(lines)

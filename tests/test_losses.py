@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from featurecache.losses import (
+    asymmetric,
     balanced_positive_weight,
+    log_prior_odds,
     masked_bce,
     multi_positive_info_nce,
     pairwise_sigmoid,
@@ -71,6 +73,66 @@ def test_where_nothing_is_known_the_loss_and_its_gradient_are_zero():
     loss.backward()
     assert loss.item() == 0
     assert logits.grad.tolist() == [[0, 0]]
+
+
+def asymmetric_by_hand(logits, targets, positive_focus, negative_focus, margin):
+    total, known = 0.0, 0
+    for z, y in zip(logits.ravel(), targets.ravel(), strict=True):
+        if y < 0:
+            continue
+        p = 1 / (1 + math.exp(-z))
+        q = max(p - margin, 0)
+        known += 1
+        if y == 1:
+            total -= (1 - p) ** positive_focus * math.log(p)
+        else:
+            total -= q**negative_focus * math.log(1 - q)
+    return total / max(1, known)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    positive_focus=st.sampled_from([0.0, 1.0, 2.0]),
+    negative_focus=st.sampled_from([0.0, 1.0, 4.0]),
+    margin=st.sampled_from([0.0, 0.05, 0.2]),
+)
+def test_the_asymmetric_loss_is_its_formula(seed, positive_focus, negative_focus, margin):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=4, size=(5, 3))
+    targets = rng.choice([1.0, 0.0, -1.0], size=(5, 3))
+    found = asymmetric(
+        torch.tensor(logits),
+        torch.tensor(targets),
+        positive_focus=positive_focus,
+        negative_focus=negative_focus,
+        margin=margin,
+    ).item()
+    by_loop = asymmetric_by_hand(logits, targets, positive_focus, negative_focus, margin)
+    assert found == pytest.approx(by_loop, rel=1e-9, abs=1e-12)
+
+
+def test_without_focus_and_margin_the_asymmetric_loss_is_cross_entropy():
+    logits, targets = torch.randn(6, 2).double(), torch.tensor([[1.0, 0], [0, -1]]).repeat(3, 1)
+    targets = targets.double()
+    plain = asymmetric(logits, targets, positive_focus=0, negative_focus=0, margin=0)
+    assert plain.item() == pytest.approx(masked_bce(logits, targets).item(), rel=1e-12)
+
+
+def test_the_asymmetric_loss_and_its_gradient_are_finite_whatever_the_logit():
+    logits = torch.tensor([[80.0, -80.0, math.inf], [-80.0, 80.0, math.nan]], requires_grad=True)
+    targets = torch.tensor([[1.0, 0, -1], [1.0, 0, -1]])
+    loss = asymmetric(logits, targets)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad[:, :2].isfinite().all()
+    assert (logits.grad[:, 2] == 0).all()
+
+
+def test_log_prior_odds_are_those_of_the_known_labels():
+    targets = torch.tensor([[1.0, 0, 1, -1], [0, 0, 1, -1], [0, -1, -1, -1], [0, 1, 1, -1]])
+    expected = [math.log(1 / 3), math.log(1 / 2), 0.0, 0.0]
+    assert log_prior_odds(targets).tolist() == pytest.approx(expected)
 
 
 def test_the_balanced_weight_is_negatives_over_positives():

@@ -1,5 +1,6 @@
 """``extract``: stage 1."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,12 +27,14 @@ from featurecache.cli.dataset_options import (
 )
 from featurecache.cli.options import DEFAULT_MODEL, CacheFolder, Device
 from featurecache.cli.output import Json, number, print_json, print_table, progress_bar, say
-from featurecache.errors import UsageError
+from featurecache.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
+    from featurecache.extraction.pipeline import Engine
     from featurecache.store.merge import Shard
 
+ENGINES = ("local", "ray")
 FAILURES_SHOWN = 10
 
 
@@ -57,7 +60,7 @@ def extract(
         int | None, typer.Option(help="Only the first N images, by id.", min=1)
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images an encoder sees at once.", min=1)] = 32,
-    workers: Annotated[int, typer.Option(help="Decoding threads.", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="Decoding threads of each process.", min=1)] = 2,
     device: Device = "auto",
     precision: Annotated[
         str,
@@ -66,6 +69,13 @@ def extract(
             "keep a cosine of 0.999 to fp32; a cache that is there goes on as it was begun."
         ),
     ] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local, or ray: a pool of workers on the cluster that $RAY_ADDRESS names, or on "
+            "this machine."
+        ),
+    ] = "local",
     prune: Annotated[
         bool, typer.Option("--prune", help="Drop cached images that the data set lacks now.")
     ] = False,
@@ -103,12 +113,21 @@ def extract(
     from featurecache.extraction.precision import settle_precision
     from featurecache.prompts import load_prompts
 
+    _check_engine(engine)
     model = model or [DEFAULT_MODEL]
     if weights is not None and len(model) > 1:
         raise UsageError("--weights names one checkpoint: give it with a single --model")
     part = None if shard is None else _parse_shard(shard)
     prompt_set = load_prompts(prompts or "signs")
-    loaders = [partial(load_encoder, name, weights=weights, device=device) for name in model]
+    loaders = [
+        partial(
+            load_encoder,
+            _absolute(name),
+            weights=None if weights is None else weights.absolute(),
+            device=device,
+        )
+        for name in model
+    ]
     # A mistaken name is told before any film is read, drawn or written about.
     encoders = [load(precision=precision) for load in loaders]
     for encoder in encoders:
@@ -151,6 +170,7 @@ def extract(
             manifest,
             encoders,
             cache=cache,
+            engine=_engine(engine, loaders, encoders),
             prompts=prompt_set,
             limit=limit,
             batch_size=batch_size,
@@ -196,6 +216,39 @@ def extract(
                 f"and {len(summary.failed) - FAILURES_SHOWN} more: "
                 f"featurecache cache info {summary.path} --json"
             )
+
+
+def _check_engine(name: str) -> None:
+    from featurecache.extraction.on_ray import require_ray
+
+    if name not in ENGINES:
+        raise UnknownNameError("engine", name, ENGINES)
+    if name == "ray":
+        require_ray()
+
+
+def _engine(
+    name: str, loaders: "Sequence[partial[Encoder]]", encoders: "Sequence[Encoder]"
+) -> "Engine":
+    from featurecache.extraction.local import encode_locally
+    from featurecache.extraction.on_ray import encode_on_ray
+
+    if name == "local":
+        return encode_locally
+    # What was settled here holds there.
+    loads = [
+        partial(load, device=encoder.device, precision=encoder.precision)
+        for load, encoder in zip(loaders, encoders, strict=True)
+    ]
+    return partial(encode_on_ray, loads=loads)
+
+
+def _absolute(model: str) -> str:
+    """A model's name as it is understood in any folder."""
+    from featurecache.encoders.spec import SPECS
+
+    folder = Path(model).expanduser()
+    return str(folder.absolute()) if model not in SPECS and folder.is_dir() else model
 
 
 def _parse_shard(text: str) -> "Shard":

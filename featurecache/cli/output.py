@@ -117,6 +117,13 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
             for side in ("before", "after")
         )
         typer.echo(f"calibration error {before}, after Platt scaling on validation {after}")
+    if (gain := metrics.get("text_gain")) is not None:
+        auroc = gain["macro"]["auroc"]
+        of = "" if gain["pairs"] == 1 else f", mean of {gain['pairs']} seeds"
+        typer.echo(
+            f"its own texts rather than permuted ones (paired{of}): macro AUROC "
+            f"{with_interval(auroc['difference'], auroc['ci95'])}"
+        )
     half = metrics["at_half"]
     typer.echo(f"exact match {exact}   Hamming loss {hamming}")
     typer.echo(

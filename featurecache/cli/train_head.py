@@ -15,7 +15,10 @@ _BY_SIZE = "Without it as suits the number of training images."
 
 
 def train_head(
-    head: Annotated[str, typer.Option(help="baseline, concat or weighted_sum.")],
+    head: Annotated[
+        str,
+        typer.Option(help="weighted_sum, linear ...: see featurecache heads."),
+    ],
     cache: CacheFile = Path("cache"),
     seeds: Annotated[int, typer.Option(help="Train this many, for mean and spread.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
@@ -48,8 +51,20 @@ def train_head(
         ),
     ] = True,
     hidden: Annotated[
-        str, typer.Option(help="Sizes of the hidden layers.", rich_help_panel=_TRAINING)
-    ] = ",".join(map(str, _DEFAULTS.hidden)),
+        str | None,
+        typer.Option(
+            help="Sizes of the hidden layers, such as 512,256. Without it as suits the head.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="bce; asymmetric, for rare findings; logit_adjusted, for findings of very "
+            "different frequency.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = _DEFAULTS.loss,
     dropout: Annotated[
         float, typer.Option(help="Dropout probability.", rich_help_panel=_TRAINING)
     ] = _DEFAULTS.dropout,
@@ -98,10 +113,10 @@ def train_head(
     from featurecache.runs import free_folder, refuse_existing
     from featurecache.store.reader import read_cache
 
-    head_spec(head)
+    spec = head_spec(head)
     config = HeadConfig(
         head=head,
-        hidden=_sizes(hidden),
+        hidden=None if hidden is None else _sizes(hidden),
         dropout=dropout,
         noise=noise,
         learning_rate=learning_rate,
@@ -110,6 +125,7 @@ def train_head(
         batch_size=batch_size,
         precision=precision,  # type: ignore[arg-type]
         patience=patience,
+        loss=loss,  # type: ignore[arg-type]
         loss_weight=loss_weight,  # type: ignore[arg-type]  # HeadConfig checks its value
         balance=balance,  # type: ignore[arg-type]
         train_size=train_size,
@@ -123,8 +139,10 @@ def train_head(
         refuse_existing(out)
     found = read_cache(path)
     with progress_bar(hidden=json) as bar:
-        most = pace(config, train_size or len(found.rows("train"))).epochs
-        task = bar.add_task("train", total=most * seeds, detail="")
+        epochs_in_all = None
+        if spec.has_epochs:
+            epochs_in_all = pace(config, train_size or len(found.rows("train"))).epochs * seeds
+        task = bar.add_task("train", total=epochs_in_all, detail="")
         experiment = run_experiment(
             found,
             config,
@@ -150,7 +168,7 @@ def train_head(
         )
     for warning in experiment.warnings:
         say(f"warning: {warning}")
-    typer.echo(f"run: {target} (best epoch {experiment.head.best_epoch})")
+    typer.echo(f"run: {target} ({experiment.head.chosen})")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

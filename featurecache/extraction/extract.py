@@ -12,7 +12,8 @@ import numpy as np
 
 from featurecache.atomic import remove_leftovers
 from featurecache.errors import FeaturecacheError, UsageError
-from featurecache.extraction.pipeline import Job, Progress, encode_images
+from featurecache.extraction.local import encode_locally
+from featurecache.extraction.pipeline import Engine, Job, Progress, encode_images
 from featurecache.extraction.plan import file_states, plan, refuse_outside
 from featurecache.extraction.texts import encode_prompts, text_fingerprint
 from featurecache.prompts import PromptSet
@@ -62,6 +63,7 @@ def extract(
     encoders: Sequence["Encoder"],
     *,
     cache: Path,
+    engine: Engine = encode_locally,
     prompts: PromptSet | None = None,
     limit: int | None = None,
     batch_size: int = 32,
@@ -79,10 +81,12 @@ def extract(
         manifest: the images and labels.
         encoders: one per cache, with different names.
         cache: the folder of caches.
+        engine: where images are decoded and encoded: ``encode_locally``, or ``encode_on_ray`` with
+            its loads.
         prompts: a prompt set to encode for the labels; None leaves the cached texts as they are.
         limit: encode the first images only, in order of id.
         batch_size: images an encoder sees at once.
-        workers: decoding threads.
+        workers: decoding threads, for each process that decodes.
         prune: drop cached images that the manifest does not have any more.
         shard: encode only this part of the images, into caches of their own; see ``merge_caches``.
         progress: told how far the images are.
@@ -127,7 +131,13 @@ def extract(
         start = time.monotonic()
         try:
             encode_images(
-                manifest, jobs, ids, batch_size=batch_size, workers=workers, progress=progress
+                manifest,
+                jobs,
+                ids,
+                engine=engine,
+                batch_size=batch_size,
+                workers=workers,
+                progress=progress,
             )
         finally:
             # An interrupt must not cost the batches that are encoded already.

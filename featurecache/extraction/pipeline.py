@@ -1,19 +1,18 @@
-"""The image loop: decoded pixels in, encoded batches out to the caches."""
+"""The image loop: what the caches lack goes to an engine, and what comes back to the caches."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.extraction.decode import Decoded, Item, decode_ahead
-from featurecache.extraction.lanes import open_lanes
+from featurecache.extraction.decode import Item
+from featurecache.extraction.encode import Encoded, Event, Seen, Take
 from featurecache.extraction.plan import Plan
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.contents import UNSTORABLE, Utf8, to_storable, to_utf8
+from featurecache.store.contents import UNSTORABLE, Utf8, to_storable
 from featurecache.store.parts import EncodedRows
 
 if TYPE_CHECKING:
@@ -25,6 +24,32 @@ Progress = Callable[[int, int], None]
 
 FLUSH_SECONDS = 30.0
 """The most work, in time, that a kill can cost."""
+
+
+class Engine(Protocol):
+    """Reads, decodes and encodes images, here or elsewhere."""
+
+    def __call__(
+        self,
+        items: Iterable[Item],
+        encoders: Sequence["Encoder"],
+        take: Take,
+        *,
+        batch_size: int,
+        workers: int,
+    ) -> None:
+        """Give ``take``, in this thread, what came of every item.
+
+        All engines form the same batches, so that embeddings are equal to the last bit; the order
+        of the runs that they come in may differ.
+
+        Args:
+            items: in order of their rows.
+            encoders: they have the numbers that the items call them by.
+            take: is given one ``Seen`` for each item, and ``Encoded`` for what it must encode.
+            batch_size: images an encoder sees at once.
+            workers: decoding threads, for each process that decodes.
+        """
 
 
 @dataclass
@@ -39,7 +64,6 @@ class Job:
     encoder: "Encoder"
     builder: CacheBuilder
     plan: Plan
-    batch: list[Decoded] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     touched: int = 0
     done: int = 0
@@ -65,104 +89,66 @@ def encode_images(
     jobs: Sequence[Job],
     ids: Utf8,
     *,
+    engine: Engine,
     batch_size: int,
     workers: int,
     progress: Progress | None,
 ) -> None:
     """Read, decode, encode and store what the jobs' plans ask for, each image read once."""
     rows: NDArray[np.intp] = np.unique(np.concatenate([job.plan.todo for job in jobs]))
-    decoded = decode_ahead(
+    finished = 0
+
+    def take(event: Event, seconds: float) -> None:
+        nonlocal finished
+        if isinstance(event, Encoded):
+            _store(jobs[event.encoder], event, seconds, ids)
+            return
+        for number, job in enumerate(jobs):
+            job.read_seconds += seconds
+            if job.plan.asks_for(event.row):
+                _note(job, number, event, ids)
+        finished += 1
+        if progress is not None:
+            progress(finished, len(rows))
+
+    if progress is not None:
+        progress(0, len(rows))
+    engine(
         _items(manifest, jobs, rows),
-        {number: job.encoder.preprocess for number, job in enumerate(jobs)},
+        [job.encoder for job in jobs],
+        take,
+        batch_size=batch_size,
         workers=workers,
-        window=batch_size + 2 * workers,
     )
-    device = "cpu" if any(job.encoder.device == "cpu" for job in jobs) else jobs[0].encoder.device
-    # Closed at once when an interrupt ends the loop, so that no thread goes on reading.
-    with closing(decoded), open_lanes(device) as lanes:
-        try:
-            if progress is not None:
-                progress(0, len(rows))
-            waiting = time.monotonic()
-            for finished, image in enumerate(decoded, start=1):
-                waited = time.monotonic() - waiting
-                for number, job in enumerate(jobs):
-                    job.read_seconds += waited
-                    if job.plan.asks_for(image.row):
-                        _take(job, number, image, ids)
-                    if len(job.batch) == batch_size:
-                        lanes.submit(_encoding(job, number))
-                        _store(lanes.ready(), ids)
-                if progress is not None:
-                    progress(finished, len(rows))
-                waiting = time.monotonic()
-            for number, job in enumerate(jobs):
-                if job.batch:
-                    lanes.submit(_encoding(job, number))
-        finally:
-            # An interrupt must not cost the batches that are on their way.
-            _store(lanes.rest(), ids)
 
 
-def _take(job: Job, number: int, image: Decoded, ids: Utf8) -> None:
-    """Put an image into its job's batch, or note why it needs no encoding."""
+def _note(job: Job, number: int, image: Seen, ids: Utf8) -> None:
+    """Keep why an image that the job asked for needs no encoding, if so."""
     if image.reason is not None:
         job.failures[ids[image.row].decode()] = image.reason
-    elif number in image.pixels:
-        job.batch.append(image)
-    else:
+    elif number not in image.encoders:
         job.builder.touch(image.row, image.size, image.mtime_ns)
         job.touched += 1
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """One batch with its embeddings."""
-
-    job: Job
-    batch: list[Decoded]
-    embedding: NDArray[np.float32]
-
-
-def _encoding(job: Job, number: int) -> Callable[[], _Encoded]:
-    """The encoding of a job's batch, to be done; the job begins a new batch."""
-    batch, job.batch = job.batch, []
-
-    def encode() -> _Encoded:
-        pixels = np.stack([image.pixels[number] for image in batch])
-        return _Encoded(job, batch, job.encoder.encode_images(pixels))
-
-    return encode
-
-
-def _store(encoded: Iterator[_Encoded], ids: Utf8) -> None:
-    """Give batches to their builders as they come."""
+def _store(job: Job, batch: Encoded, seconds: float, ids: Utf8) -> None:
     start = time.monotonic()
-    for one in encoded:
-        came = time.monotonic()
-        one.job.encode_seconds += came - start
-        _store_batch(one, ids)
-        start = time.monotonic()
-        one.job.write_seconds += start - came
-
-
-def _store_batch(encoded: _Encoded, ids: Utf8) -> None:
-    job, batch = encoded.job, encoded.batch
-    half, usable = to_storable(encoded.embedding)
-    for image in (batch[row] for row in np.flatnonzero(~usable)):
-        job.failures[ids[image.row].decode()] = UNSTORABLE
-    kept = [batch[row] for row in np.flatnonzero(usable)]
-    if kept:
+    half, usable = to_storable(batch.embedding)
+    for row in batch.row[~usable]:
+        job.failures[ids[row].decode()] = UNSTORABLE
+    if usable.any():
         job.builder.add(
             EncodedRows(
-                id=ids[[image.row for image in kept]],
-                sha256=to_utf8([image.sha256 for image in kept]),
-                size=np.array([image.size for image in kept], dtype=np.int64),
-                mtime_ns=np.array([image.mtime_ns for image in kept], dtype=np.int64),
+                id=ids[batch.row[usable]],
+                sha256=batch.sha256[usable],
+                size=batch.size[usable],
+                mtime_ns=batch.mtime_ns[usable],
                 embedding=half[usable],
             )
         )
         if time.monotonic() - job.flushed > FLUSH_SECONDS:
             job.builder.flush()
             job.flushed = time.monotonic()
-    job.done += len(kept)
+    job.done += int(usable.sum())
+    job.encode_seconds += seconds
+    job.write_seconds += time.monotonic() - start

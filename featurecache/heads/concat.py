@@ -1,15 +1,18 @@
 """The two-branch head: image and text through branches of their own, concatenated."""
 
+import torch
 from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fixed_input import FixedInputLinear
-from featurecache.heads.head import Head
+from featurecache.heads.head import GradientHead
 from featurecache.heads.mlp import after_first_layer
 from featurecache.heads.noise import Dropout
+from featurecache.heads.text import LabelTexts
+from featurecache.prompts import mega_vector
 
 
-class Concat(Head):
+class Concat(GradientHead):
     """``classifier([image_branch(x), text_branch(t)])`` with t the prompt mega-vector.
 
     As in "squeezing every drop out of CLIP features", with one mend: t is the same for every
@@ -19,9 +22,10 @@ class Concat(Head):
     classifier's first layer has no batch norm, which would subtract the text again.
     """
 
-    def __init__(self, dim: int, labels: int, text: Tensor, config: HeadConfig) -> None:
-        """Args: text is the mega-vector, (C * D_text,)."""
+    def __init__(self, dim: int, labels: int, texts: LabelTexts, config: HeadConfig) -> None:
         super().__init__(dim, config)
+        assert config.hidden is not None
+        text = torch.from_numpy(mega_vector(texts.positive))
         first, *rest = config.hidden
         self.image_branch = nn.Sequential(
             nn.Linear(dim, first, bias=False),

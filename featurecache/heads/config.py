@@ -11,6 +11,7 @@ TextControl = Literal["real", "permuted", "random", "zero"]
 Balance = Literal["none", "subset", "sampling"]
 LossWeight = Literal["none", "balanced"]
 Precision = Literal["fp32", "bf16"]
+Loss = Literal["bce", "asymmetric", "logit_adjusted"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class HeadConfig:
 
     Attributes:
         head: a name in ``HEADS``.
-        hidden: units of the hidden layers, decreasing.
+        hidden: units of the hidden layers, decreasing; None for what suits the head.
         dropout: probability of dropping a hidden unit.
         noise: standard deviation of the Gaussian noise on standardised inputs, in training only.
         learning_rate: Adam's, at its highest; it warms up over one epoch, then falls as a cosine.
@@ -31,6 +32,7 @@ class HeadConfig:
         precision: of the matrix products; None for bf16 where rows are many and the processor has
             instructions for it, else fp32.
         patience: epochs without a better validation loss before training stops.
+        loss: what is minimised; see ``featurecache.losses``.
         loss_weight: "balanced" weighs a label's positives by its negatives over its positives.
         balance: "subset" trains on as many rows of each label; "sampling" draws them that often.
         train_size: train on this many rows; None for all.
@@ -40,7 +42,7 @@ class HeadConfig:
     """
 
     head: str
-    hidden: tuple[int, ...] = (512, 256)
+    hidden: tuple[int, ...] | None = None
     dropout: float = 0.3
     noise: float = 0.05
     learning_rate: float | None = None
@@ -49,6 +51,7 @@ class HeadConfig:
     batch_size: int | None = None
     precision: Precision | None = None
     patience: int = 10
+    loss: Loss = "bce"
     loss_weight: LossWeight = "none"
     balance: Balance = "none"
     train_size: int | None = None
@@ -60,15 +63,21 @@ class HeadConfig:
         for option, value, choices in (
             ("text control", self.text_control, get_args(TextControl)),
             ("balance", self.balance, get_args(Balance)),
+            ("loss", self.loss, get_args(Loss)),
             ("loss weight", self.loss_weight, get_args(LossWeight)),
             ("precision", self.precision or "fp32", get_args(Precision)),
         ):
             if value not in choices:
                 raise UnknownNameError(option, value, choices)
-        if not self.hidden or min(self.hidden) < 1:
-            raise UsageError(f"hidden layers {self.hidden}: give one or more positive sizes")
-        if list(self.hidden) != sorted(self.hidden, reverse=True):
-            raise UsageError(f"hidden layers {self.hidden}: their sizes must not increase")
+        if self.hidden is not None:
+            if not self.hidden or min(self.hidden) < 1:
+                raise UsageError(f"hidden layers {self.hidden}: give one or more positive sizes")
+            if list(self.hidden) != sorted(self.hidden, reverse=True):
+                raise UsageError(f"hidden layers {self.hidden}: their sizes must not increase")
+        if self.loss != "bce" and self.loss_weight != "none":
+            raise UsageError(
+                f"--loss {self.loss} weighs positives and negatives itself: leave out --loss-weight"
+            )
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout {self.dropout}: must be at least 0 and below 1")
         # Written so that NaN, of which every comparison is false, is refused too.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,18 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError, UsageError
 from featurecache.heads.config import MANY_ROWS, HeadConfig
 from featurecache.heads.registry import head_spec
+from featurecache.heads.task import Epoch, HeadData, TrainedHead, Training
+from featurecache.heads.text import LabelTexts
 from featurecache.heads.training import (
-    Epoch,
-    HeadData,
-    TrainedHead,
     predict_probabilities,
-    train_head,
+    train_heads,
 )
 from featurecache.scoring.cached import cache_warnings, scored_rows
 from featurecache.scoring.controls import (
     SHUFFLES,
     Trial,
     control_figures,
+    paired_gain,
     random_features,
     shuffled_labels,
 )
@@ -70,7 +71,8 @@ def run_experiment(
         seeds: how many seeds to train.
         draws: bootstrap draws over patients for the intervals.
         controls: whether to train the first seed's head anew on other images' labels, five times,
-            and on random features, and say what these score.
+            and on random features, and say what these score; and every seed's, where there is text,
+            on permuted texts, to say under ``text_gain`` what the real ones bring.
         on_epoch: told of every epoch of a seed, with the seed.
 
     Raises:
@@ -91,48 +93,83 @@ def run_experiment(
         labels=cache.labels.values,
         train=cache.rows("train"),
         val=cache.rows("val"),
-        text=None if text is None else text.positive.ensemble,
+        text=None if text is None else LabelTexts.of(text),
     )
-    heads: list[tuple[TrainedHead, NDArray[np.float64]]] = []
-    documents: list[dict[str, Any]] = []
-    for seed in range(config.seed, config.seed + seeds):
-        report = None if on_epoch is None else (lambda epoch, seed=seed: on_epoch(seed, epoch))
-        head = train_head(data, replace(config, seed=seed), on_epoch=report)
-        probability = predict_probabilities(head.module, cache.embedding)
-        rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
-        documents.append(evaluate(rows, probability, draws=0 if heads else draws))
-        heads.append((head, probability))
-    first, probability = heads[0]
+    chosen = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
+    untaught = _untaught(data, config) if controls else []
+    permuted = (
+        [replace(one, text_control="permuted") for one in chosen]
+        if controls and _text_can_be_permuted(data, config)
+        else []
+    )
+    trained = iter(
+        train_heads(
+            [Training(data, one, _reporting(one.seed, on_epoch)) for one in chosen]
+            + [Training(one, config) for one in untaught]
+            + [Training(data, one) for one in permuted]
+        )
+    )
+    heads = list(islice(trained, seeds))
+    trials = [_trial(cache, head, data) for head in heads]
+    documents = [
+        evaluate(trial.rows, trial.score, draws=0 if number else draws)
+        for number, trial in enumerate(trials)
+    ]
     metrics = documents[0]
-    if controls:
-        metrics["controls"] |= _controls(cache, data, config, draws=draws)
+    if untaught:
+        of_untaught = [_trial(cache, next(trained), one) for one in untaught]
+        metrics["controls"] |= _control_figures(of_untaught, draws=draws)
+    metrics["text_gain"] = None
+    if permuted:
+        _, scored = trials[0].rows.scored
+        pairs = [(trial, _trial(cache, next(trained), data)) for trial in trials]
+        metrics["text_gain"] = {
+            "against": "permuted",
+            "pairs": len(pairs),
+            **paired_gain(pairs, scored, draws=draws),
+        }
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
-    warnings = tuple(_warnings(cache, [head for head, _ in heads], config))
+    warnings = tuple(_warnings(cache, heads, config))
     metrics["warnings"] = list(warnings)
-    return Experiment(first, text, probability, metrics, warnings)
+    probability = trials[0].score.astype(np.float64, copy=False)
+    return Experiment(heads[0], text, probability, metrics, warnings)
 
 
-def _controls(
-    cache: Cache, data: HeadData, config: HeadConfig, *, draws: int
-) -> dict[str, dict[str, Any]]:
-    """What the same training scores where there is nothing to learn."""
+def _reporting(
+    seed: int, on_epoch: Callable[[int, Epoch], None] | None
+) -> Callable[[Epoch], None] | None:
+    return None if on_epoch is None else (lambda epoch: on_epoch(seed, epoch))
 
-    def trial(untaught: HeadData) -> Trial:
-        head = train_head(untaught, config)
-        rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
-        return Trial(rows, predict_probabilities(head.module, untaught.embedding))
 
+def _trial(cache: Cache, head: TrainedHead, data: HeadData) -> Trial:
+    """What a head predicts of the embeddings it was trained on."""
+    rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
+    return Trial(rows, predict_probabilities(head.module, data.embedding))
+
+
+def _text_can_be_permuted(data: HeadData, config: HeadConfig) -> bool:
+    return data.text is not None and config.text_control == "real" and len(data.text.positive) > 1
+
+
+def _untaught(data: HeadData, config: HeadConfig) -> list[HeadData]:
+    """The same data with nothing to learn from it: other images' labels, then random features."""
     splits = [data.train, data.val]
-    shuffled = [
-        trial(replace(data, labels=shuffled_labels(data.labels, splits, seed=config.seed + number)))
-        for number in range(SHUFFLES)
+    return [
+        *(
+            replace(data, labels=shuffled_labels(data.labels, splits, seed=config.seed + number))
+            for number in range(SHUFFLES)
+        ),
+        replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)),
     ]
-    random = trial(replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)))
-    _, scored = random.rows.scored
+
+
+def _control_figures(trials: Sequence[Trial], *, draws: int) -> dict[str, dict[str, Any]]:
+    """What the same training scores on untaught data."""
+    _, scored = trials[-1].rows.scored
     return {
-        "shuffled_labels": control_figures(shuffled, scored, draws=draws),
-        "random_features": control_figures([random], scored, draws=draws),
+        "shuffled_labels": control_figures(trials[:SHUFFLES], scored, draws=draws),
+        "random_features": control_figures(trials[SHUFFLES:], scored, draws=draws),
     }
 
 
@@ -187,7 +224,11 @@ def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) ->
                     f"{name} has no {what} in training{with_seeds(lacking)}: its figures are null"
                 )
     if unfinished := [
-        head for head in heads if head.best_epoch == head.config.epochs and not _short(config, head)
+        head
+        for head in heads
+        if head.best_epoch is not None
+        and head.best_epoch == head.config.epochs
+        and not _short(config, head)
     ]:
         warnings.append(
             f"validation loss was still falling at the last epoch ({heads[0].config.epochs})"

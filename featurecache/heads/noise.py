@@ -19,7 +19,14 @@ class Supplied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.supply = torch.empty(0)  # no buffer: it is not saved
+        # No buffers: they are not saved.
+        self.supply = torch.empty(0)
+        self.generator: torch.Generator | None = None
+
+    def draw_from(self, generator: torch.Generator | None) -> None:
+        """Draw from this generator from now on, or, of None, from torch's own."""
+        self.supply = torch.empty(0)
+        self.generator = generator
 
     def draw(self, number: int) -> Tensor:
         """So many random numbers, float32."""
@@ -30,7 +37,7 @@ class Supplied(nn.Module):
         number = values.numel()
         if len(self.supply) < BATCHES * number or self.supply.dtype != values.dtype:
             self.supply = self.draw(max(SUPPLY, BATCHES * number)).to(values.dtype)
-        start = int(torch.randint(len(self.supply) - number, ()))
+        start = int(torch.randint(len(self.supply) - number, (), generator=self.generator))
         return self.supply[start : start + number].view_as(values)
 
 
@@ -43,7 +50,7 @@ class GaussianNoise(Supplied):
 
     def draw(self, number: int) -> Tensor:
         """Of mean 0 and the noise's deviation."""
-        return self.deviation * torch.randn(number)
+        return self.deviation * torch.randn(number, generator=self.generator)
 
     def forward(self, values: Tensor) -> Tensor:
         """The values, in training with noise."""
@@ -61,7 +68,7 @@ class Dropout(Supplied):
 
     def draw(self, number: int) -> Tensor:
         """Of 0, with probability p, and ``1 / (1 - p)``."""
-        return (torch.rand(number) >= self.p) / (1 - self.p)
+        return (torch.rand(number, generator=self.generator) >= self.p) / (1 - self.p)
 
     def forward(self, values: Tensor) -> Tensor:
         """The values, in training thinned out."""

@@ -13,6 +13,7 @@ from featurecache.errors import RunError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import Experiment
 from featurecache.heads.registry import head_spec
+from featurecache.heads.text import LabelTexts
 from featurecache.runs import (
     new_run,
     read_config,
@@ -75,6 +76,7 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
         "cache": cache_reference(cache),
         "prompts": None if text is None else {"name": text.name, "fingerprint": text.fingerprint},
         "best_epoch": head.best_epoch,
+        "chosen": head.chosen,
         "n_train": len(head.train_rows),
     }
     state = {name: tensor.contiguous() for name, tensor in head.module.state_dict().items()}
@@ -83,7 +85,8 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
         write_json(folder / "metrics.json", experiment.metrics)
         write_predictions(folder, **predicted_rows(cache, experiment.probability))
         write_json(folder / PROVENANCE_FILE, _learned_from(cache, head.train_rows).to_json())
-        write_history(folder, [asdict(epoch) for epoch in head.history])
+        if head.history:
+            write_history(folder, [asdict(line) for line in head.history])
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -99,7 +102,6 @@ def read_head(folder: Path) -> SavedHead:
     Raises:
         RunError: the folder or a file in it is missing, damaged, of another kind or newer.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -112,13 +114,15 @@ def read_head(folder: Path) -> SavedHead:
         ) from error
     try:
         stored = config["settings"]
-        settings = HeadConfig(**{**stored, "hidden": tuple(stored["hidden"])})
+        settings = HeadConfig(**{**stored, "hidden": stored["hidden"] and tuple(stored["hidden"])})
         labels = tuple(config["labels"])
         dim = int(config["cache"]["dim"])
         spec = head_spec(settings.head)
-        # What the text came to is in the state, so any text will do.
-        text = torch.zeros(1) if spec.uses_text else None
-        module = spec.build(dim, len(labels), text, settings)
+        # What the texts came to is in the state, so any will do.
+        blank = np.zeros((len(labels), dim), dtype=np.float32)
+        texts = LabelTexts(blank) if spec.uses_text else None
+        module = spec.build(dim, len(labels), texts, settings)
+        module.make_room(state)
         module.load_state_dict(state)
         return SavedHead(
             path=folder,

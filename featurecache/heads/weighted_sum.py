@@ -5,11 +5,13 @@ from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fixed_input import FixedInputLinear
-from featurecache.heads.head import Head
+from featurecache.heads.head import GradientHead
 from featurecache.heads.mlp import after_first_layer
+from featurecache.heads.text import LabelTexts
+from featurecache.prompts import mega_vector
 
 
-class WeightedSum(Head):
+class WeightedSum(GradientHead):
     """``MLP(w_img * x + w_prompt * relu(P t))`` with t the prompt mega-vector.
 
     As in "squeezing every drop out of CLIP features". Since t is the same for every image, the text
@@ -17,9 +19,10 @@ class WeightedSum(Head):
     shifted first layer. That is why every score of it belongs beside its text controls.
     """
 
-    def __init__(self, dim: int, labels: int, text: Tensor, config: HeadConfig) -> None:
-        """Args: text is the mega-vector, (C * D_text,)."""
+    def __init__(self, dim: int, labels: int, texts: LabelTexts, config: HeadConfig) -> None:
         super().__init__(dim, config)
+        assert config.hidden is not None
+        text = torch.from_numpy(mega_vector(texts.positive))
         self.projection = FixedInputLinear(text, dim)
         self.image_weight = nn.Parameter(torch.ones(dim))
         self.prompt_weight = nn.Parameter(torch.ones(dim))

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.scoring.bootstrap import draw_patients, measure_draws
+from featurecache.scoring.bootstrap import PatientDraws, draw_patients, measure_draws
 from featurecache.scoring.multilabel import measure
 from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.summary import bounds_or_none, number_or_none
@@ -48,19 +48,14 @@ def control_figures(
     figures, drawn = [], []
     per_label = {key: np.full((len(trials), len(names)), np.nan) for key in _RANKING}
     for number, trial in enumerate(trials):
-        columns = np.flatnonzero(trial.rows.learned)
-        grid = np.ix_(scored, columns)
-        truth, score = trial.rows.truth[grid], trial.score[grid]
-        nothing = np.zeros(truth.shape, dtype=np.bool_)
-        measured = measure(truth, nothing, score)
         patients = draw_patients(
             trial.rows.patient[scored], draws=draws // len(trials), seed=seed + number
         )
-        samples = measure_draws(truth, nothing, score, patients)
-        figures.append({"macro": measured.macro, "micro": measured.micro})
-        drawn.append({"macro": samples.macro, "micro": samples.micro})
+        measured, samples = _ranking(trial, scored, patients)
+        figures.append(measured)
+        drawn.append(samples)
         for key in _RANKING:
-            per_label[key][number, columns] = measured.per_label[key]
+            per_label[key][number, trial.rows.learned] = measured["per_label"][key]
 
     def mean(group: str, key: str) -> float | None:
         return number_or_none(np.mean([figure[group][key] for figure in figures]))
@@ -81,6 +76,54 @@ def control_figures(
 
 
 _RANKING: Final = ("auroc", "auprc")
+
+
+def paired_gain(
+    pairs: Sequence[tuple[Trial, Trial]], scored: NDArray[np.intp], *, draws: int, seed: int = 0
+) -> dict[str, Any]:
+    """How much better the first of each pair ranks than the second, on the same draws of patients.
+
+    Args:
+        pairs: two predictions of the same data set; of several pairs, the mean difference.
+        scored: the rows that the figures are of.
+        draws: bootstrap draws over patients.
+        seed: of the draws.
+
+    Returns:
+        Under ``macro`` and ``micro``, for AUROC and AUPRC, ``difference`` and ``ci95``; None where
+        undefined.
+    """
+    rows = pairs[0][0].rows
+    patients = draw_patients(rows.patient[scored], draws=draws, seed=seed)
+    measured = [tuple(_ranking(trial, scored, patients) for trial in pair) for pair in pairs]
+
+    def gain(group: str, key: str) -> dict[str, Any]:
+        figures = [first[0][group][key] - second[0][group][key] for first, second in measured]
+        drawn = [first[1][group][key] - second[1][group][key] for first, second in measured]
+        return {
+            "difference": number_or_none(np.mean(figures)),
+            "ci95": bounds_or_none(np.mean(drawn, axis=0)),
+        }
+
+    return {group: {key: gain(group, key) for key in _RANKING} for group in ("macro", "micro")}
+
+
+Figures = dict[str, Any]
+
+
+def _ranking(
+    trial: Trial, scored: NDArray[np.intp], patients: PatientDraws
+) -> tuple[Figures, Figures]:
+    """A trial's figures, and those of every draw."""
+    grid = np.ix_(scored, np.flatnonzero(trial.rows.learned))
+    truth, score = trial.rows.truth[grid], trial.score[grid]
+    nothing = np.zeros(truth.shape, dtype=np.bool_)
+    measured = measure(truth, nothing, score)
+    samples = measure_draws(truth, nothing, score, patients)
+    return (
+        {"macro": measured.macro, "micro": measured.micro, "per_label": measured.per_label},
+        {"macro": samples.macro, "micro": samples.micro},
+    )
 
 
 def untrained_controls(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "h5py", "sklearn", "scipy", "pandas", "numpy", "PIL")
+HEAVY = ("torch", "transformers", "h5py", "sklearn", "scipy", "pandas", "numpy", "PIL", "ray")
 COMMANDS = (
     [],
     ["extract"],
@@ -31,6 +31,7 @@ COMMANDS = (
     [
         "import featurecache",
         "from featurecache.cli import main; main(['--help'], standalone_mode=False)",
+        "from featurecache.cli import main; main(['extract', '--help'], standalone_mode=False)",
         "from featurecache.cli import main; main(['models'], standalone_mode=False)",
         "import featurecache.encoders.loading, featurecache.datasets.registry",
     ],

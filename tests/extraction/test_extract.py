@@ -107,6 +107,20 @@ def test_rows_are_in_the_order_of_their_ids_whatever_the_manifests_order(
     assert made == fresh(make_manifest(root, ids), tmp_path)
 
 
+def test_no_batch_reaches_over_the_end_of_a_run(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurecache.extraction.encode.RUN_BATCHES", 2)
+    manifest = make_manifest(root, write_images(root, 18))
+    (root / "i001.png").write_bytes(b"no image")
+    _, encoder = run(manifest, cache)
+    assert encoder.batches == [
+        *([0, 2, 3, 4], [5, 6, 7]),
+        *([8, 9, 10, 11], [12, 13, 14, 15]),
+        [16, 17],
+    ]
+
+
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_workers_change_nothing(
     root: Path, cache: Path, tmp_path: Path, stub_path: Path, workers: int

@@ -1,13 +1,15 @@
 """Toy caches, written and read by the store itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from featurecache.heads.training import HeadData
+from featurecache.heads.task import HeadData
+from featurecache.heads.text import LabelTexts
 from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.reader import Cache, read_cache
 from featurecache.store.writer import write_cache
@@ -102,7 +104,8 @@ def problem() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     embedding = rng.normal(size=(300, 12))
     clarity = np.array([4.0, 1.5, 0.3])
-    logits = clarity * (embedding @ np.linalg.qr(rng.normal(size=(12, 12)))[0][:, :3])
+    directions = np.linalg.qr(rng.normal(size=(12, 12)))[0][:, :3]
+    logits = clarity * (embedding @ directions)
     labels = (rng.random((300, 3)) < 1 / (1 + np.exp(-logits))).astype(np.int8)
     labels[rng.random(labels.shape) < 0.05] = -1
     ill = (labels == 1).sum(axis=1) >= 2
@@ -112,6 +115,7 @@ def problem() -> dict[str, np.ndarray]:
         "split": np.repeat(SPLITS, [160, 60, 80]),
         "patient": np.array([f"patient {row // 2}" for row in range(300)]),
         "view": np.where(rng.random(300) < np.where(ill, 0.8, 0.2), "AP", "PA"),
+        "directions": directions,
         "text": rng.normal(size=(3, 10)).astype(np.float32),
     }
 
@@ -127,6 +131,23 @@ def cache(write: Callable[..., Cache], problem: dict[str, np.ndarray]) -> Cache:
 
 
 @pytest.fixture
+def aligned_cache(write: Callable[..., Cache], problem: dict[str, np.ndarray]) -> Cache:
+    """The problem with texts in the images' space, which know the findings in part."""
+    arrays = {name: problem[name] for name in ("embedding", "labels", "split", "patient", "view")}
+    return write(**arrays, names=NAMES, texts=(aligned_texts(problem),), file="aligned.h5")
+
+
+def aligned_texts(problem: dict[str, np.ndarray]) -> TextSet:
+    """Directions to a finding and away from it, with some error."""
+    rng = np.random.default_rng(8)
+    true = problem["directions"].T + 0.2 * rng.normal(size=(3, 12))
+    positive = (true / np.linalg.norm(true, axis=1, keepdims=True)).astype(np.float32)
+    texts = text_set(positive, NAMES)
+    negative = text_set(-positive, NAMES).positive
+    return replace(texts, negative=negative, aligned=True, scale=10.0)
+
+
+@pytest.fixture
 def data(problem: dict[str, np.ndarray]) -> HeadData:
     """The problem as what a head is trained on."""
     return HeadData(
@@ -134,5 +155,5 @@ def data(problem: dict[str, np.ndarray]) -> HeadData:
         labels=problem["labels"],
         train=np.flatnonzero(problem["split"] == "train"),
         val=np.flatnonzero(problem["split"] == "val"),
-        text=problem["text"],
+        text=LabelTexts(problem["text"]),
     )

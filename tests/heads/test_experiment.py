@@ -326,3 +326,33 @@ def test_nothing_is_learned_from_other_images_labels_or_from_random_features(cac
         assert high > 0.45
     without = run_experiment(cache, CONFIG, draws=0, controls=False)
     assert set(without.metrics["controls"]) == {"view_only"}
+
+
+def test_what_the_texts_bring_is_measured_against_permuted_ones(aligned_cache):
+    config = HeadConfig(head="text_residual", epochs=4, hidden=(4,))
+    found = run_experiment(aligned_cache, config, seeds=2, draws=30)
+    gain = found.metrics["text_gain"]
+    assert (gain["against"], gain["pairs"]) == ("permuted", 2)
+    alone = [
+        run_experiment(
+            aligned_cache,
+            dataclasses.replace(config, seed=seed, text_control=control),
+            draws=0,
+            controls=False,
+        ).metrics["macro"]["auroc"]
+        for seed in (0, 1)
+        for control in ("real", "permuted")
+    ]
+    difference = (alone[0] - alone[1] + alone[2] - alone[3]) / 2
+    assert gain["macro"]["auroc"]["difference"] == pytest.approx(difference)
+    assert difference > 0.02
+    low, high = gain["macro"]["auroc"]["ci95"]
+    assert low < difference < high
+
+
+@pytest.mark.parametrize(
+    "settings", [{"head": "baseline"}, {"head": "concat", "text_control": "zero"}]
+)
+def test_without_real_texts_there_is_no_gain_to_measure(aligned_cache, settings):
+    config = HeadConfig(**settings, epochs=2, hidden=(4,))
+    assert run_experiment(aligned_cache, config, draws=10).metrics["text_gain"] is None

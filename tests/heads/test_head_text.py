@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurecache.errors import UsageError
-from featurecache.heads.text import controlled_text
+from featurecache.heads.text import LabelTexts, controlled_texts
+
+
+def controlled_text(text, control, *, seed):
+    return controlled_texts(LabelTexts(text), control, seed=seed).positive
 
 
 def ensembles(labels, dim=5):
@@ -66,3 +70,27 @@ def test_a_control_is_decided_by_its_seed(control):
     first, again, other = (controlled_text(text, control, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("control", ["permuted", "random", "zero"])
+def test_negative_texts_go_the_way_of_the_positive_ones(control):
+    text = ensembles(6)
+    texts = LabelTexts(text, negative=-2 * text, scale=3.0, bias=-1.0, aligned=True)
+    changed = controlled_texts(texts, control, seed=1)
+    assert (changed.scale, changed.bias, changed.aligned) == (3.0, -1.0, True)
+    assert not np.array_equal(changed.negative, texts.negative)
+    if control == "random":
+        assert np.abs((changed.positive * changed.negative).sum(axis=1)).max() < 1
+        assert not np.allclose(changed.positive, changed.negative)
+    else:
+        # A label that is given another's text is given its negative text too.
+        np.testing.assert_array_equal(changed.negative, -2 * changed.positive)
+    # Whether there are negative texts has no say in the positive ones.
+    alone = controlled_texts(LabelTexts(text), control, seed=1)
+    np.testing.assert_array_equal(changed.positive, alone.positive)
+
+
+def test_the_contrast_is_that_of_text_and_negative_text():
+    text = ensembles(3)
+    assert np.array_equal(LabelTexts(text).contrast(), text)
+    assert np.array_equal(LabelTexts(text, negative=text / 4).contrast(), text - text / 4)

@@ -2,23 +2,29 @@
 
 import dataclasses
 import math
+import threading
 
 import numpy as np
 import pytest
 import torch
+from head_names import SEED_HEADS
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.heads import training
+from featurecache.heads import gradient, training
 from featurecache.heads.config import MANY_ROWS, HeadConfig, pace
-from featurecache.heads.registry import HEADS, head_spec
+from featurecache.heads.inputs import InputScaling
+from featurecache.heads.registry import HeadSpec
+from featurecache.heads.task import HeadData, Training
+from featurecache.heads.text import LabelTexts
 from featurecache.heads.training import (
-    HeadData,
     predict_probabilities,
     train_head,
+    train_heads,
     training_rows,
 )
+from featurecache.losses import asymmetric, masked_bce
 
 SMALL = HeadConfig(head="baseline", hidden=(8, 4), epochs=3, batch_size=32)
 
@@ -47,7 +53,7 @@ def linear_problem(n, *, noise, seed=0, dim=10):
     return HeadData(x.astype(np.float32), labels, train, val, None), test
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", SEED_HEADS)
 @pytest.mark.parametrize("balance", ["none", "sampling", "subset"])
 def test_the_same_seed_gives_the_same_head_and_another_another(data, head, balance):
     config = settings(head=head, balance=balance)
@@ -55,6 +61,45 @@ def test_the_same_seed_gives_the_same_head_and_another_another(data, head, balan
     torch.rand(3)  # what the caller draws between has no say
     assert same_head(first, train_head(data, config))
     assert not same_head(first, train_head(data, settings(head=head, balance=balance, seed=1)))
+
+
+@pytest.fixture
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+def test_heads_trained_side_by_side_are_those_trained_alone(data, threads, monkeypatch):
+    configs = [settings(head=head, seed=seed) for head in SEED_HEADS for seed in (0, 1)]
+    # One of them counts as large, and runs on its own after the others.
+    configs.insert(2, settings(train_size=150))
+    monkeypatch.setattr(training, "MANY_ROWS", 155)
+    configs[3] = settings(head="concat", train_size=160)
+    together = train_heads([Training(data, config) for config in configs])
+    for config, head in zip(configs, together, strict=True):
+        assert (head.config.head, head.config.seed) == (config.head, config.seed)
+        alone = train_head(data, config)
+        assert same_head(head, alone)
+        assert head.history == alone.history
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_small_heads_are_trained_at_the_same_time(data, threads):
+    meeting = threading.Barrier(2, timeout=30)
+    seen = []
+
+    def report(epoch):
+        if epoch.epoch == 1:
+            meeting.wait()  # neither passes alone
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+
+    train_heads([Training(data, settings(seed=seed), report) for seed in (0, 1)])
+    assert len({name for name, _ in seen}) == 2
+    assert {number for _, number in seen} == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_the_callers_random_numbers_are_left_alone(data):
@@ -66,10 +111,10 @@ def test_the_callers_random_numbers_are_left_alone(data):
     assert np.random.get_state()[1].tolist() == before[1]
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", SEED_HEADS)
 def test_what_can_be_told_apart_is_told_apart(head):
     data, test = linear_problem(900, noise=0)
-    data = changed(data, text=np.ones((1, 4), dtype=np.float32))
+    data = changed(data, text=LabelTexts(np.ones((1, 4), dtype=np.float32)))
     trained = train_head(data, settings(head=head, hidden=(32, 16), epochs=40, learning_rate=1e-2))
     p = predict_probabilities(trained.module, data.embedding)
     assert roc_auc_score(data.labels[test, 0], p[test, 0]) > 0.99
@@ -169,7 +214,7 @@ def test_the_training_loss_is_the_mean_over_the_rows_that_were_seen():
     assert min(abs(trained.history[0].train_loss - loss) for loss in pairs) < 1e-5
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", SEED_HEADS)
 @pytest.mark.parametrize(("rows", "batch_size"), [(2, 2), (2, 128), (3, 2), (5, 4)])
 def test_tiny_training_sets_and_a_leftover_row_are_no_trouble(data, head, rows, batch_size):
     tiny = changed(data, train=data.train[:rows])
@@ -218,12 +263,12 @@ def test_an_unknown_head_is_refused(data):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_embeddings_beyond_memory_give_the_same_head(data, precision, monkeypatch):
     held = train_head(data, settings(precision=precision))
-    monkeypatch.setattr(training, "MOST_HELD", 0)
+    monkeypatch.setattr(gradient, "MOST_HELD", 0)
     standardised_at_once = []
     monkeypatch.setattr(
-        training.InputScaling,
+        InputScaling,
         "scaled",
-        lambda self, embedding, rows, dtype, scaled=training.InputScaling.scaled: (
+        lambda self, embedding, rows, dtype, scaled=InputScaling.scaled: (
             standardised_at_once.append(len(rows)) or scaled(self, embedding, rows, dtype)
         ),
     )
@@ -235,20 +280,20 @@ def test_embeddings_beyond_memory_give_the_same_head(data, precision, monkeypatc
 
 def test_validation_in_parts_is_the_loss_of_all(data, monkeypatch):
     at_once = train_head(data, settings(epochs=1))
-    monkeypatch.setattr(training, "_VALIDATED", 7)
+    monkeypatch.setattr(gradient, "_VALIDATED", 7)
     assert (data.labels[data.val] < 0).any()  # parts with unlike numbers of known labels
     in_parts = train_head(data, settings(epochs=1))
     assert in_parts.history[0].val_loss == pytest.approx(at_once.history[0].val_loss, rel=1e-6)
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", SEED_HEADS)
 def test_bf16_ranks_as_well_as_fp32(head):
     data, test = linear_problem(6000, noise=0.1)
     text = np.random.default_rng(5).normal(size=(1, 8)).astype(np.float32)
     scores = {}
     for precision in ("fp32", "bf16"):
         config = HeadConfig(head=head, epochs=8, precision=precision)
-        trained = train_head(changed(data, text=text), config)
+        trained = train_head(changed(data, text=LabelTexts(text)), config)
         assert trained.config.precision == precision
         assert {tensor.dtype for tensor in trained.module.parameters()} == {torch.float32}
         p = predict_probabilities(trained.module, data.embedding[test])[:, 0]
@@ -262,22 +307,22 @@ def test_bf16_ranks_as_well_as_fp32(head):
 @pytest.mark.parametrize("control", ["real", "permuted", "random", "zero"])
 def test_the_head_is_given_the_text_that_the_control_makes(data, head, control, monkeypatch):
     given = []
-    spec = head_spec(head)
+    build = HeadSpec.build
 
-    def build(dim, labels, text, config):
-        given.append(text.numpy().reshape(data.text.shape))
-        return spec.build(dim, labels, text, config)
+    def spied(self, dim, labels, texts, config):
+        given.append(texts.positive)
+        return build(self, dim, labels, texts, config)
 
-    monkeypatch.setattr(training, "head_spec", lambda name: dataclasses.replace(spec, build=build))
+    monkeypatch.setattr(HeadSpec, "build", spied)
     train_head(data, settings(head=head, text_control=control, epochs=1))
     (rows,) = given
     if control == "real":
-        assert np.array_equal(rows, data.text)
+        assert np.array_equal(rows, data.text.positive)
     elif control == "zero":
         assert not rows.any()
     elif control == "permuted":
-        assert sorted(map(tuple, rows)) == sorted(map(tuple, data.text))
-        assert not (rows == data.text).all(axis=1).any()
+        assert sorted(map(tuple, rows)) == sorted(map(tuple, data.text.positive))
+        assert not (rows == data.text.positive).all(axis=1).any()
     else:
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
 
@@ -287,6 +332,46 @@ def test_text_has_a_say_in_what_is_learned(data):
     zero = train_head(data, settings(head="weighted_sum", text_control="zero"))
     p = [predict_probabilities(trained.module, data.embedding) for trained in (real, zero)]
     assert np.abs(p[0] - p[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("loss", ["asymmetric", "logit_adjusted"])
+def test_another_loss_is_the_one_that_is_minimised(data, loss):
+    # One step of all rows, at a rate at which the head does not move; measured afterwards.
+    config = settings(
+        loss=loss, epochs=1, batch_size=160, learning_rate=1e-12, dropout=0.0, noise=0.0
+    )
+    trained = train_head(data, config)
+    p = torch.from_numpy(predict_probabilities(trained.module, data.embedding))
+    logits, y = torch.logit(p), torch.from_numpy(data.labels).double()
+    train, val = (torch.from_numpy(rows) for rows in (data.train, data.val))
+    if loss == "asymmetric":
+        of_train, of_val = (asymmetric(logits[rows], y[rows]).item() for rows in (train, val))
+    else:
+        positives, negatives = ((data.labels[data.train] == v).sum(axis=0) for v in (1, 0))
+        prior = torch.from_numpy(np.log(positives / negatives))
+        of_train, of_val = (
+            masked_bce(logits[rows] + prior, y[rows]).item() for rows in (train, val)
+        )
+    (epoch,) = trained.history
+    assert epoch.val_loss == pytest.approx(of_val, rel=1e-4)
+    # Batch norm takes the batch's own statistics in training.
+    assert epoch.train_loss == pytest.approx(of_train, rel=0.2)
+
+
+def test_logit_adjusted_heads_predict_as_if_findings_were_frequent():
+    data, test = linear_problem(3000, noise=0.1)
+    rows = np.array([row for row in data.train if not (data.labels[row, 0] == 1 and row % 12)])
+    few = changed(data, train=rows)
+    means = {}
+    for loss in ("bce", "logit_adjusted"):
+        head = train_head(few, HeadConfig(head="baseline", epochs=10, loss=loss))
+        means[loss] = predict_probabilities(head.module, data.embedding[test]).mean()
+    assert means["logit_adjusted"] > means["bce"] + 0.1
+
+
+def test_a_loss_that_weighs_by_itself_takes_no_weight():
+    with pytest.raises(UsageError, match="weighs positives and negatives itself"):
+        HeadConfig(head="baseline", loss="asymmetric", loss_weight="balanced")
 
 
 def weighted_loss(y, p, weight):

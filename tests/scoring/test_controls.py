@@ -7,9 +7,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from featurecache.scoring.bootstrap import draw_patients
 from featurecache.scoring.controls import (
     Trial,
     control_figures,
+    paired_gain,
     random_features,
     shuffled_labels,
     untrained_controls,
@@ -108,6 +110,30 @@ def test_a_controls_figures_are_means_over_its_trials(scored_rows):
     ]
     assert found["macro"]["auroc"] == pytest.approx(np.mean(areas))
     assert found["per_label"]["Edema"]["auroc"] == pytest.approx(np.mean(areas, axis=0)[1])
+
+
+def test_a_gain_is_the_mean_difference_on_the_same_patients(scored_rows):
+    rng = np.random.default_rng(13)
+    test, truth = scored_rows.test, scored_rows.truth
+    good, poor = truth + rng.normal(size=truth.shape), rng.random(truth.shape)
+    pairs = [(good, poor), (good, good)]
+    trials = [tuple(Trial(scored_rows, score) for score in pair) for pair in pairs]
+    found = paired_gain(trials, test, draws=200)
+
+    def area(score, rows):
+        return np.mean([roc_auc_score(truth[rows, c], score[rows, c]) for c in range(2)])
+
+    half = (area(good, test) - area(poor, test)) / 2
+    assert found["macro"]["auroc"]["difference"] == pytest.approx(half)
+    # By hand: patients drawn, and their rows repeated on both sides.
+    draws = draw_patients(scored_rows.patient[test], draws=200, seed=0)
+    drawn = [
+        (area(good, np.repeat(test, counts)) - area(poor, np.repeat(test, counts))) / 2
+        for counts in draws.row_counts()
+    ]
+    assert found["macro"]["auroc"]["ci95"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
+    nothing = paired_gain([trials[1]], test, draws=50)
+    assert nothing["macro"]["auroc"] == {"difference": 0.0, "ci95": [0.0, 0.0]}
 
 
 def test_the_interval_of_several_trials_holds_what_differs_between_them(scored_rows):

@@ -3,14 +3,10 @@
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
-from stub_encoder import StubEncoder
 
-from featurecache.extraction.extract import extract
-from featurecache.extraction.lanes import MOST_LANES, open_lanes
-from featurecache.store.reader import read_cache
+from featurecache.lanes import open_lanes
 
 
 @pytest.fixture
@@ -21,11 +17,9 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("threads", "lanes"), [(1, 1), (2, 2), (9, MOST_LANES)], indirect=["threads"]
-)
+@pytest.mark.parametrize(("threads", "lanes"), [(1, 1), (2, 2), (9, 4)], indirect=["threads"])
 def test_threads_are_shared_out_among_lanes_and_given_back(threads, lanes):
-    with open_lanes("cpu") as opened:
+    with open_lanes("cpu", most=4) as opened:
         assert opened.number == lanes
         opened.submit(torch.get_num_threads)
         assert list(opened.rest()) == [threads // lanes]
@@ -34,7 +28,7 @@ def test_threads_are_shared_out_among_lanes_and_given_back(threads, lanes):
 
 @pytest.mark.parametrize("threads", [4], indirect=True)
 def test_a_gpu_has_one_lane(threads):
-    with open_lanes("cuda") as opened:
+    with open_lanes("cuda", most=4) as opened:
         assert opened.number == 1
     assert torch.get_num_threads() == threads
 
@@ -49,7 +43,7 @@ def test_two_calls_run_at_once_and_their_results_come_in_order(threads):
         return number
 
     found = []
-    with open_lanes("cpu") as opened:
+    with open_lanes("cpu", most=4) as opened:
         for number in range(6):
             opened.submit(lambda number=number: call(number))
             found += opened.ready()
@@ -62,20 +56,30 @@ def test_an_error_of_a_call_is_raised(threads):
     def fail():
         raise ValueError("no such luck")
 
-    with open_lanes("cpu") as opened:
+    with open_lanes("cpu", most=4) as opened:
         opened.submit(fail)
         with pytest.raises(ValueError, match="no such luck"):
             list(opened.rest())
 
 
-@pytest.mark.parametrize("threads", [3], indirect=True)
-def test_an_extraction_in_several_lanes_gives_the_cache_of_one(threads, manifest, tmp_path):
-    torch.set_num_threads(1)
-    (one,) = extract(manifest, [StubEncoder()], cache=tmp_path / "one", batch_size=3)
-    torch.set_num_threads(threads)
-    slow = StubEncoder(seconds=0.01)
-    (several,) = extract(manifest, [slow], cache=tmp_path / "several", batch_size=3)
-    assert sorted(slow.encoded) == list(range(10))
-    first, second = read_cache(one.path), read_cache(several.path)
-    assert first.ids.tolist() == second.ids.tolist()
-    np.testing.assert_array_equal(first.embedding, second.embedding)
+@pytest.mark.parametrize("threads", [1], indirect=True)
+def test_after_an_error_waiting_calls_never_begin(threads):
+    began = []
+    release = threading.Event()
+
+    def call(number: int) -> None:
+        began.append(number)
+        release.wait(10)
+
+    def interrupted() -> None:
+        with open_lanes("cpu", most=1) as opened:
+            for number in range(5):
+                opened.submit(lambda number=number: call(number))
+            while not began:
+                time.sleep(0.001)
+            threading.Timer(0.05, release.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert began == [0]

@@ -1,14 +1,11 @@
-"""Encoding beside decoding: batches in lanes, each on its share of the processor's cores."""
+"""Work side by side: calls in lanes, each on its share of the processor's cores."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
-
-MOST_LANES: Final = 4
-"""Each lane holds a batch and its activations in memory."""
+from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
 
@@ -18,7 +15,7 @@ class Lanes(Generic[Result]):
     """Runs calls in as many threads as there are lanes and gives their results in order.
 
     A network that spreads each of its operations over all cores waits, at the end of every one, for
-    the core that a decoder has borrowed. Lanes wait for nobody: each computes a batch of its own.
+    the core that something else has borrowed. Lanes wait for nobody: each computes its own.
     """
 
     pool: ThreadPoolExecutor
@@ -41,21 +38,24 @@ class Lanes(Generic[Result]):
 
 
 @contextmanager
-def open_lanes(device: str) -> "Iterator[Lanes[Any]]":
-    """Lanes for a network on a device: one for a GPU, on a processor up to four.
+def open_lanes(device: str, *, most: int) -> "Iterator[Lanes[Any]]":
+    """Lanes for work on a device: one for a GPU, on a processor one for each of torch's threads.
 
-    On a processor, torch's threads are shared out among them until the lanes are closed.
+    There are no more than ``most``. On a processor, torch's threads are shared out among them until
+    the lanes are closed. Calls that have not begun when an error or an interrupt closes them never
+    will.
     """
     import torch
 
     threads = torch.get_num_threads()
-    number = min(threads, MOST_LANES) if device == "cpu" else 1
+    number = min(threads, most) if device == "cpu" else 1
     if number > 1:
         # A thread takes the number over when it first computes: the lanes' threads are new.
         torch.set_num_threads(threads // number)
+    pool = ThreadPoolExecutor(number, thread_name_prefix="lane")
     try:
-        with ThreadPoolExecutor(number, thread_name_prefix="encode") as pool:
-            yield Lanes(pool, number)
+        yield Lanes(pool, number)
     finally:
+        pool.shutdown(cancel_futures=True)
         if number > 1:
             torch.set_num_threads(threads)

@@ -1,0 +1,92 @@
+"""Heads whose scores are no log-odds until validation has given them a slope and an intercept."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featurecache.heads.head import Head
+from featurecache.heads.task import Candidate
+from featurecache.scoring.calibration import fit_platt
+from featurecache.scoring.metrics import Labels, auroc, macro
+
+_ROWS = 1024
+"""As many images are scored at once."""
+
+Setting = TypeVar("Setting")
+
+
+class CalibratedHead(Head):
+    """A head of scores (B, C) that rank, and of logits that are fitted to them on validation."""
+
+    slope: Tensor
+    intercept: Tensor
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.register_buffer("slope", torch.ones(labels))
+        self.register_buffer("intercept", torch.zeros(labels))
+
+    def scores(self, unit: Tensor) -> Tensor:
+        """(B, D) embeddings of length 1 to (B, C) scores, the higher the likelier."""
+        raise NotImplementedError
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(B, D) embeddings of any length to (B, C) logits."""
+        unit = normalised(embedding)
+        scores = torch.cat([self.scores(part) for part in parts(unit)])
+        return self.slope * scores + self.intercept
+
+    def calibrate(self, truth: Labels, scores: NDArray[np.floating]) -> None:
+        """Take slope and intercept from validation images; (N, C) each.
+
+        A label keeps its scores as they are where validation has not both classes, or where its
+        scores rank validation the wrong way round, which a negative slope would hide.
+        """
+        platt = fit_platt(truth, scores)
+        usable = platt.slope > 0  # not where it is NaN
+        self.slope.copy_(torch.from_numpy(np.where(usable, platt.slope, 1)))
+        self.intercept.copy_(torch.from_numpy(np.where(usable, platt.intercept, 0)))
+
+
+def unit_rows(embedding: NDArray[np.floating], rows: NDArray[np.intp]) -> Tensor:
+    """Rows of (N, D) embeddings, of length 1, float32."""
+    return normalised(torch.from_numpy(np.array(embedding[rows])))
+
+
+def normalised(embedding: Tensor) -> Tensor:
+    """(N, D) of any float type to length 1, float32."""
+    return torch.nn.functional.normalize(embedding.float(), dim=1)
+
+
+def choose(
+    truth: Labels, tried: Sequence[tuple[Setting, str, NDArray[np.floating]]]
+) -> tuple[Setting, NDArray[np.floating], tuple[Candidate, ...]]:
+    """The setting whose scores have the highest macro AUROC on validation; the first of equals.
+
+    Args:
+        truth: (N, C) labels of the validation images.
+        tried: settings, how to call them, and their scores (N, C).
+
+    Returns:
+        The setting, its scores, and the history. Where no label has both classes in validation,
+        nothing can be chosen, and it is the first.
+    """
+    areas = [
+        float(macro(np.array([auroc(truth[:, c], scores[:, c]) for c in range(truth.shape[1])])))
+        for _, _, scores in tried
+    ]
+    best = 0 if np.isnan(areas).all() else int(np.nanargmax(areas))
+    history = tuple(
+        Candidate("", name, area, "auroc", number == best)
+        for number, ((_, name, _), area) in enumerate(zip(tried, areas, strict=True))
+    )
+    return tried[best][0], tried[best][2], history
+
+
+def parts(rows: Tensor) -> tuple[Tensor, ...]:
+    """The rows in parts that are scored at once."""
+    return torch.tensor_split(rows, list(range(_ROWS, len(rows), _ROWS)))

@@ -1,0 +1,174 @@
+"""On Ray: the same cache as the local engine's, whoever is lost on the way."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from stub_encoder import content
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
+from featurecache.encoders.loading import load_encoder
+from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.extraction.extract import Summary, extract
+from featurecache.extraction.on_ray import Load, encode_on_ray
+from featurecache.extraction.pipeline import Engine, Progress
+from featurecache.store.reader import read_cache
+
+# Ray warns of settings of its own, when it sets them.
+pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.")
+
+IMAGES, BATCH = 90, 3
+"""Eight runs of 12 images, the last one shorter."""
+TINY = partial(load_encoder, "tiny", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two machines of one core each, as far as Ray can tell."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    machines.add_node(num_cpus=1)
+    ray.init(machines.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+    machines.shutdown()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Synthetic films, three of which cannot be used."""
+    root = tmp_path_factory.mktemp("films") / "phantom"
+    generate_phantom(root, images=IMAGES, size=64)
+    films = load_phantom(root)
+    missing, cut, damaged = (root / films.images["path"].iloc[row] for row in (1, 30, 80))
+    missing.unlink()
+    cut.write_bytes(cut.read_bytes()[:500])
+    damaged.write_bytes(b"no image")
+    return films
+
+
+def on_ray(*loads: Load) -> Engine:
+    return partial(encode_on_ray, loads=loads)
+
+
+def run(manifest: Manifest, cache: Path, *loads: Load, **options: object) -> list[Summary]:
+    return extract(manifest, [load() for load in loads], cache=cache, batch_size=BATCH, **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    """What the local engine does."""
+    (summary,) = run(manifest, tmp_path_factory.mktemp("local"), TINY)
+    return summary
+
+
+def same(one: Summary, other: Summary) -> bool:
+    return content(read_cache(one.path)) == content(read_cache(other.path))
+
+
+def interrupt_at(position: int) -> Progress:
+    def progress(finished: int, _: int) -> None:
+        if finished == position:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def actors() -> list[psutil.Process]:
+    """The processes of Ray's actors that this process has started."""
+    processes = psutil.Process().children(recursive=True)
+    return [process for process in processes if "MapWorker" in process.cmdline()[0]]
+
+
+def test_the_caches_are_those_of_the_local_engine(
+    manifest: Manifest, undisturbed: Summary, tiny_clip: Path, tmp_path: Path, cluster: None
+) -> None:
+    half = partial(load_encoder, str(tiny_clip), precision="bf16")
+    told: list[tuple[int, int]] = []
+    first, second = run(
+        manifest,
+        tmp_path / "ray",
+        *(TINY, half),
+        engine=on_ray(TINY, half),
+        progress=lambda *numbers: told.append(numbers),
+    )
+    assert same(first, undisturbed)
+    assert (first.done, first.failed) == (IMAGES - 3, undisturbed.failed)
+    assert len(first.failed) == 3
+    assert told == [(number, IMAGES) for number in range(IMAGES + 1)]
+    assert first.read_share + first.encode_share + first.write_share == pytest.approx(1)
+    assert same_in_bf16(second, *run(manifest, tmp_path / "local", half))
+
+
+def same_in_bf16(one: Summary, other: Summary) -> bool:
+    a, b = (read_cache(summary.path) for summary in (one, other))
+    left, right = (cache.embedding.astype(np.float64) for cache in (a, b))
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    cosine = (left * right).sum(axis=1) / lengths
+    return a.ids.tolist() == b.ids.tolist() and cosine.min() >= 0.9999
+
+
+def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
+    manifest: Manifest, undisturbed: Summary, tmp_path: Path, cluster: None
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, tmp_path, TINY, progress=interrupt_at(30))
+    killed: list[int] = []
+
+    def kill(finished: int, _: int) -> None:
+        """One of the two actors, when a first run has come back and others are on their way."""
+        if finished and not killed:
+            worker = actors()[-1]
+            worker.kill()
+            worker.wait(10)
+            killed.append(worker.pid)
+
+    (summary,) = run(manifest, tmp_path, TINY, engine=on_ray(TINY), progress=kill)
+    assert len(killed) == 1
+    assert 20 < summary.reused < 30
+    assert summary.done + summary.reused == IMAGES - 3
+    assert same(summary, undisturbed)
+
+
+def test_an_interrupt_keeps_what_came_back(
+    manifest: Manifest, undisturbed: Summary, tmp_path: Path, cluster: None
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            manifest,
+            tmp_path,
+            TINY,
+            engine=on_ray(TINY),
+            limit=12,
+            progress=interrupt_at(10),
+        )
+    (summary,) = run(manifest, tmp_path, TINY)
+    # Two batches; the third was not told of yet.
+    assert summary.reused == 2 * BATCH
+    assert same(summary, undisturbed)
+
+
+def test_an_actor_with_another_encoder_is_refused(
+    manifest: Manifest, tmp_path: Path, cluster: None
+) -> None:
+    other = partial(TINY, precision="bf16")
+    with pytest.raises(FeaturecacheError, match=r"tiny .*\(precision: 'fp32' against 'bf16'\)"):
+        run(manifest, tmp_path, TINY, engine=on_ray(other), limit=10)
+    assert not (tmp_path / "phantom" / "tiny.h5").exists()
+
+
+@pytest.mark.parametrize("missing", ["ray", "pyarrow"])
+def test_without_the_extra_the_command_to_type_is_told(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(
+        "featurecache.extraction.on_ray.find_spec", lambda name: None if name == missing else True
+    )
+    with pytest.raises(UsageError, match=r"pip install 'featurecache\[ray\]'"):
+        run(manifest, tmp_path, TINY, engine=on_ray(TINY))

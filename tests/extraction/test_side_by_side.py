@@ -1,0 +1,29 @@
+"""Batches in lanes: the cache is that of one lane."""
+
+import numpy as np
+import pytest
+import torch
+from stub_encoder import StubEncoder
+
+from featurecache.extraction.extract import extract
+from featurecache.store.reader import read_cache
+
+
+@pytest.fixture
+def _threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads_as_before")
+def test_an_extraction_in_several_lanes_gives_the_cache_of_one(manifest, tmp_path):
+    torch.set_num_threads(1)
+    (one,) = extract(manifest, [StubEncoder()], cache=tmp_path / "one", batch_size=3)
+    torch.set_num_threads(3)
+    slow = StubEncoder(seconds=0.01)
+    (several,) = extract(manifest, [slow], cache=tmp_path / "several", batch_size=3)
+    assert sorted(slow.encoded) == list(range(10))
+    first, second = read_cache(one.path), read_cache(several.path)
+    assert first.ids.tolist() == second.ids.tolist()
+    np.testing.assert_array_equal(first.embedding, second.embedding)
