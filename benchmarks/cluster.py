@@ -25,8 +25,8 @@ from featurecache.store.schema import CHUNK_ROWS
 FORWARD_SECONDS: Final = 0.060
 DECODE_SECONDS: Final = 0.0186
 FILM_BYTES: Final = 415_500
-MERGE_SECONDS: Final = 0.0
-"""An image of 768 dimensions, in one process."""
+MERGE_SECONDS: Final = 6.4e-6
+"""Of one core, for an image of 768 dimensions and 14 labels; storage that keeps up is assumed."""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,9 @@ def read_strings(
         return np.empty(found.shape, dtype="S1")
     strings: Utf8 = found[()]
     for start in range(0, len(strings), BLOCK_STRINGS):
-        from_utf8(strings[start : start + BLOCK_STRINGS])
+        block = strings[start : start + BLOCK_STRINGS]
+        if block.view(np.uint8).max() > 127:  # else it is ASCII, and takes no looking at
+            from_utf8(block)
     return strings
 
 
