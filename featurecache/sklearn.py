@@ -119,14 +119,14 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if not np.isin(y, (0, 1)).all():
                 raise ValueError("y with several columns must be of 1 and 0")
             self.classes_ = np.arange(y.shape[1])
-            columns: NDArray[np.int8] = y.astype(np.int8)
-            return columns
+            return np.asarray(y, dtype=np.int8)
         self.classes_, numbers = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError("HeadClassifier needs two classes or more, and there is 1 class")
         if len(self.classes_) == 2:
-            return numbers[:, np.newaxis].astype(np.int8)
-        return (numbers[:, np.newaxis] == np.arange(len(self.classes_))).astype(np.int8)
+            return np.asarray(numbers[:, np.newaxis], dtype=np.int8)
+        each = np.arange(len(self.classes_))
+        return np.asarray(numbers[:, np.newaxis] == each, dtype=np.int8)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """(N, D) embeddings to probabilities.

@@ -12,6 +12,7 @@ from page import cell, spread, table
 from study import CONTROLS, Study, control_cells, open_study, publish, run_script
 
 from featurecache.heads.config import HeadConfig, TextControl
+from featurecache.heads.registry import HEADS as REGISTERED
 from featurecache.runs import read_metrics
 from featurecache.store.reader import Cache
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [
             *all_images(study, cache),
             text_controls(study, cache),
+            every_head(study, cache),
             sizes(study, cache),
         ],
     )
@@ -82,6 +84,29 @@ def text_controls(study: Study, cache: Cache) -> str:
             rows.append([f"`{head}`, {control}", *_seeds(read_metrics(run))])
     title = f"What the text does: mean and standard deviation over {study.seeds} seeds"
     return table(title, ["", "AUROC", "precision", "recall", "F1"], rows)
+
+
+def every_head(study: Study, cache: Cache) -> str:
+    """All heads that the encoder allows, against the first, and what their texts bring."""
+    aligned = all(text.aligned for text in cache.texts.values())
+    rows = []
+    for name, spec in REGISTERED.items():
+        if spec.text == "aligned" and not aligned:
+            continue
+        run = study.head(f"{name}-all", cache, HeadConfig(head=name), seeds=1, controls=True)
+        metrics = read_metrics(run)
+        cells = [cell(metrics["macro"][key], metrics["ci95"]["macro"][key]) for key in MACRO[:2]]
+        compared = "–"
+        if name != HEADS[0]:
+            compared = _difference(
+                study.differences(study.run(f"{HEADS[0]}-all"), run)["macro"]["auroc"]
+            )
+        gain = metrics["text_gain"]
+        cells += [compared, "–" if gain is None else _difference(gain["macro"]["auroc"])]
+        rows.append([f"`{name}`", *cells])
+    title = "Every head on all training images, seed 0, macro over the findings"
+    columns = ["", "AUROC", "AUPRC", f"AUROC less `{HEADS[0]}`", "its texts less permuted ones"]
+    return table(title, columns, rows)
 
 
 def sizes(study: Study, cache: Cache) -> str:

@@ -29,6 +29,7 @@ from featurecache.finetune.config import configure
 from featurecache.finetune.run import finetune
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
+from featurecache.heads.registry import head_spec
 from featurecache.heads.saving import save_head
 from featurecache.prompts import PromptSet, load_prompts
 from featurecache.scoring.bootstrap import draw_patients, measure_draws
@@ -160,7 +161,8 @@ class Study:
         """The run folder of a head."""
         target = self.run(name)
         if not target.exists():
-            config = replace(config, epochs=3) if self.quick else config
+            if self.quick and head_spec(config.head).has_epochs:
+                config = replace(config, epochs=3)
             experiment = run_experiment(
                 cache, config, seeds=seeds, draws=self.draws, controls=controls
             )

@@ -9,6 +9,7 @@ from featurecache import __version__
 from featurecache.cli import (
     caches,
     compare,
+    curve,
     demo,
     evaluate,
     extract,
@@ -67,6 +68,7 @@ for _name, _command in (
     ("predict", predict.predict),
     ("evaluate", evaluate.evaluate),
     ("compare", compare.compare),
+    ("curve", curve.curve),
     ("models", lists.models),
     ("datasets", lists.datasets),
     ("heads", lists.heads),

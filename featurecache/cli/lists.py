@@ -57,13 +57,25 @@ def heads(json: Json = False) -> None:
     if json:
         print_json(
             [
-                {"name": spec.name, "summary": spec.summary, "uses_text": spec.uses_text}
+                {
+                    "name": spec.name,
+                    "summary": spec.summary,
+                    "uses_text": spec.uses_text,
+                    "text": spec.text,
+                }
                 for spec in HEADS.values()
             ]
         )
         return
     print_table(
         "Heads",
-        ["name", "takes text", "what it is"],
-        [[spec.name, "yes" if spec.uses_text else "no", spec.summary] for spec in HEADS.values()],
+        ["name", "text", "what it is"],
+        [[spec.name, _TEXT[spec.text], spec.summary] for spec in HEADS.values()],
     )
+
+
+_TEXT = {
+    "none": "none",
+    "constant": "a constant: the same for every image",
+    "aligned": "compared with each image; needs an aligned encoder",
+}

@@ -82,19 +82,8 @@ def run_experiment(
     """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: must be at least 1")
-    spec = head_spec(config.head)
-    if not cache.labels.names or (cache.labels.values == UNKNOWN).all():
-        raise CacheError(
-            f"{cache.path} holds no labels to train on: run extract again with a labelled data set"
-        )
-    text = cache.text(config.prompts) if spec.uses_text else None
-    data = HeadData(
-        embedding=cache.embedding,
-        labels=cache.labels.values,
-        train=cache.rows("train"),
-        val=cache.rows("val"),
-        text=None if text is None else LabelTexts.of(text),
-    )
+    data = head_data(cache, config)
+    text = cache.text(config.prompts) if data.text is not None else None
     chosen = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     untaught = _untaught(data, config) if controls else []
     permuted = (
@@ -110,19 +99,19 @@ def run_experiment(
         )
     )
     heads = list(islice(trained, seeds))
-    trials = [_trial(cache, head, data) for head in heads]
+    trials = [trial_of(cache, head, data) for head in heads]
     documents = [
-        evaluate(trial.rows, trial.score, draws=0 if number else draws)
-        for number, trial in enumerate(trials)
+        evaluate(one.rows, one.score, draws=0 if number else draws)
+        for number, one in enumerate(trials)
     ]
     metrics = documents[0]
     if untaught:
-        of_untaught = [_trial(cache, next(trained), one) for one in untaught]
+        of_untaught = [trial_of(cache, next(trained), one) for one in untaught]
         metrics["controls"] |= _control_figures(of_untaught, draws=draws)
     metrics["text_gain"] = None
     if permuted:
         _, scored = trials[0].rows.scored
-        pairs = [(trial, _trial(cache, next(trained), data)) for trial in trials]
+        pairs = [(one, trial_of(cache, next(trained), data)) for one in trials]
         metrics["text_gain"] = {
             "against": "permuted",
             "pairs": len(pairs),
@@ -136,14 +125,35 @@ def run_experiment(
     return Experiment(heads[0], text, probability, metrics, warnings)
 
 
+def head_data(cache: Cache, config: HeadConfig) -> HeadData:
+    """What a cache gives a head to learn from.
+
+    Raises:
+        CacheError: the cache has no labels, or no text and the head needs it.
+        UnknownNameError: there is no such head or prompt set.
+    """
+    if not cache.labels.names or (cache.labels.values == UNKNOWN).all():
+        raise CacheError(
+            f"{cache.path} holds no labels to train on: run extract again with a labelled data set"
+        )
+    text = cache.text(config.prompts) if head_spec(config.head).uses_text else None
+    return HeadData(
+        embedding=cache.embedding,
+        labels=cache.labels.values,
+        train=cache.rows("train"),
+        val=cache.rows("val"),
+        text=None if text is None else LabelTexts.of(text),
+    )
+
+
 def _reporting(
     seed: int, on_epoch: Callable[[int, Epoch], None] | None
 ) -> Callable[[Epoch], None] | None:
     return None if on_epoch is None else (lambda epoch: on_epoch(seed, epoch))
 
 
-def _trial(cache: Cache, head: TrainedHead, data: HeadData) -> Trial:
-    """What a head predicts of the embeddings it was trained on."""
+def trial_of(cache: Cache, head: TrainedHead, data: HeadData) -> Trial:
+    """What a head predicts of the images that it was trained on part of."""
     rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
     return Trial(rows, predict_probabilities(head.module, data.embedding))
 

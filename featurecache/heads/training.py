@@ -1,5 +1,6 @@
 """Train heads: one, or several side by side."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -36,20 +37,34 @@ def train_head(
     return train_heads([Training(data, config, on_epoch)])[0]
 
 
-def train_heads(trainings: Sequence[Training]) -> list[TrainedHead]:
+def train_heads(
+    trainings: Sequence[Training], *, on_head: Callable[[], None] | None = None
+) -> list[TrainedHead]:
     """Train several heads, each as ``train_head`` would alone.
 
     Those of few rows run side by side, on one core each: their matrices are too small to be shared
     out among cores. Those of many run one after another, on all cores.
+
+    Args:
+        trainings: what to train.
+        on_head: called for each head that is trained, in the caller's thread.
     """
     begun = [_Begun(training) for training in trainings]
     with open_lanes("cpu", most=torch.get_num_threads()) as lanes:
         for one in begun:
             if one.small:
                 lanes.submit(one.fit)
-        small = list(lanes.rest())
-    small.reverse()
-    return [small.pop() if one.small else one.fit() for one in begun]
+        small: deque[TrainedHead] = deque()
+        for head in lanes.rest():
+            small.append(head)
+            if on_head is not None:
+                on_head()
+    heads = []
+    for one in begun:
+        heads.append(small.popleft() if one.small else one.fit())
+        if on_head is not None and not one.small:
+            on_head()
+    return heads
 
 
 class _Begun:

@@ -1,0 +1,115 @@
+"""``curve``: what heads score, by the number of images they learned from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featurecache.cli.options import CacheFile, Draws, Prompts, choose_cache
+from featurecache.cli.output import Json, print_json, print_table, progress_bar, say, with_interval
+from featurecache.heads.config import HeadConfig
+
+
+def curve(
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A head; give --head again for others, which are compared with the first. Without "
+            "it baseline, concat and weighted_sum."
+        ),
+    ] = None,
+    cache: CacheFile = Path("cache"),
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of training images, joined by commas. Without it eight from 16 to all.",
+            metavar="N,N,...",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Subsets and trainings for each size.", min=1)] = 5,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    prompts: Prompts = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder to make; runs/DATASET-MODEL-curve without it.", metavar="DIR"
+        ),
+    ] = None,
+    draws: Draws = 1000,
+    json: Json = False,
+) -> None:
+    """Train heads on ever more images, several times each, and plot what they score on test.
+
+    Heads of one seed learn from the same images, so that their differences are paired.
+
+    Example: featurecache curve --head baseline --head concat --sizes 16,128,1024
+    """
+    from featurecache.heads.curve import learning_curve, save_curve
+    from featurecache.runs import free_folder, refuse_existing
+    from featurecache.store.reader import read_cache
+
+    names = head or ["baseline", "concat", "weighted_sum"]
+    configs = [HeadConfig(head=name, prompts=prompts, seed=seed) for name in names]
+    numbers = None if sizes is None else _numbers(sizes)
+    path, chosen = choose_cache(cache)
+    say(f"cache {path}{' (the newest)' if chosen else ''}, heads {', '.join(names)}")
+    if out is not None:
+        refuse_existing(out)
+    found = read_cache(path)
+    with progress_bar(hidden=json) as bar:
+        task = bar.add_task("train", total=None, detail="")
+        result = learning_curve(
+            found,
+            configs,
+            numbers,
+            seeds=seeds,
+            draws=draws,
+            on_head=lambda: bar.update(task, advance=1, detail=""),
+        )
+    target = (
+        free_folder(Path("runs"), f"{path.parent.name}-{path.stem}-curve") if out is None else out
+    )
+    save_curve(target, found, result)
+    if json:
+        print_json(
+            {
+                "run": str(target),
+                "sizes": list(result.sizes),
+                "cells": result.cells,
+                "warnings": list(result.warnings),
+            }
+        )
+        return
+    for name in result.heads:
+        others = name != result.heads[0]
+        rows = []
+        for size, cell in zip(result.sizes, result.cells[name], strict=True):
+            row = [str(size), str(cell["labels"])]
+            row.append(with_interval(cell["macro"]["auroc"], cell["ci95"]["auroc"]))
+            if others:
+                gain = (cell["gain"] or {}).get("auroc", {"difference": None, "ci95": None})
+                row.append(with_interval(gain["difference"], gain["ci95"]))
+            rows.append(row)
+        print_table(
+            f"{name}: macro AUROC on {result.n} test images of {result.n_patients} patients, mean "
+            f"of {len(result.seeds)} seeds [95 % interval over patients and seeds]",
+            [
+                "images",
+                "labels",
+                "AUROC",
+                *([f"gain over {result.heads[0]}, paired"] if others else []),
+            ],
+            rows,
+        )
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+    typer.echo(f"run: {target} (plot: {target / 'curve.png'})")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: give numbers joined by commas, such as 16,128,1024", param_hint="--sizes"
+        ) from None
