@@ -118,7 +118,7 @@ def learning_curve(
                     draws=draws,
                 )
             )
-    patients = cache.images.patient[scored]
+    patients = cache.patients[scored]
     return Curve(
         names,
         chosen,
