@@ -1,8 +1,8 @@
 """Open, check and decode one image: the only place that touches image files.
 
 Whatever the file holds, what comes out is 8-bit grey (mode ``L``) or colour (mode ``RGB``), upright
-by its EXIF orientation, with black at 0, and without metadata. Grey stays grey, because resizing
-one channel is a third of the work.
+by its EXIF orientation, with black at 0, and without metadata. Grey stays grey, and colour in which
+all three channels are equal becomes grey, because resizing one channel is a third of the work.
 
     1, L, LA                 grey; an alpha channel is dropped
     RGB, RGBA, P, CMYK ...   RGB; an alpha channel is dropped
@@ -10,6 +10,8 @@ one channel is a third of the work.
     16-bit colour or alpha   RGB, the high byte of each channel
     32-bit integer           the same when no value leaves 0 to 65535, refused otherwise
     floating point           refused: its range is not defined
+
+Where this says RGB, pixels that are grey throughout come as L.
 """
 
 import io
@@ -83,7 +85,7 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
             # unnoticed. Checking them takes a fiftieth of the time of decoding.
             Image.open(io.BytesIO(data), formats=("PNG",)).verify()
         image.load()
-        picture = _to_8_bit(_upright(image))
+        picture = _without_colour(_to_8_bit(_upright(image)))
     except UnidentifiedImageError:
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -150,6 +152,18 @@ def _to_8_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":
         # By way of RGBA: Pillow warns when a palette's transparency is dropped directly.
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
+
+
+def _without_colour(image: "PIL.Image.Image") -> "PIL.Image.Image":
+    """Grey for a colour image whose channels are equal, as many films are stored."""
+    from PIL import ImageChops
+
+    if image.mode != "RGB":
+        return image
+    red, green, blue = image.split()
+    if ImageChops.difference(red, green).getbbox() or ImageChops.difference(red, blue).getbbox():
+        return image
+    return red
 
 
 def _from_16_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":

@@ -103,6 +103,24 @@ def test_grey_of_few_bits_is_spread_over_the_whole_range(bits: int, step: int) -
     assert_pixels(png(16, 16, bits=bits, colour_type=0, rows=rows), "L", levels * step)
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "PPM"])
+def test_colour_whose_channels_are_equal_becomes_grey(format: str) -> None:
+    assert_pixels(encode(np.dstack([GREY] * 3), format), "L", GREY)
+
+
+def test_grey_in_a_palette_becomes_grey() -> None:
+    picture = Image.fromarray(GREY)
+    picture.putpalette(np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes())
+    assert_pixels(encode(picture, "PNG"), "L", GREY)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_one_coloured_pixel_keeps_the_colour(channel: int) -> None:
+    picture = np.dstack([GREY] * 3)
+    picture[-1, -1, channel] ^= 1
+    assert_pixels(encode(picture, "PNG"), "RGB", picture)
+
+
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_alpha_beside_grey_is_dropped(format: str) -> None:
     picture = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])

@@ -53,14 +53,15 @@ class FrozenNetwork:
             yield module
 
     def to_device(self, values: Array) -> "torch.Tensor":
-        """Copy an array to the network's device.
+        """An array on the network's device; on a processor the array itself, if it may be.
 
-        A copy also where none is needed: torch warns about arrays that it cannot write to, and
-        batches come from read-only buffers too.
+        Torch warns about arrays that it cannot write to, and batches come from read-only buffers
+        too: those are copied.
         """
         import torch
 
-        return torch.tensor(values, device=self._device)
+        writable = values if values.flags.writeable else values.copy()
+        return torch.from_numpy(writable).to(self._device)
 
     def _load(self) -> "torch.nn.Module":
         with self._lock:

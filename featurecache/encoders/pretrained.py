@@ -12,6 +12,7 @@ import numpy as np
 
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, require_vocabulary
 from featurecache.encoders.encoder import Array
+from featurecache.encoders.preprocessing import read_preprocessing
 from featurecache.encoders.seeding import seeded
 from featurecache.errors import CheckpointError
 
@@ -162,6 +163,7 @@ class ImageProcessor:
             raise CheckpointError(
                 f"the image processor in {folder} cannot be loaded: {_first_line(error)}"
             ) from error
+        self._preprocess = read_preprocessing(self._processor)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -170,6 +172,8 @@ class ImageProcessor:
 
     def __call__(self, image: "Image") -> Array:
         """One grey or RGB image as float32 of shape (3, H, W)."""
+        if self._preprocess is not None:
+            return self._preprocess(image)
         # Not every processor's configuration asks for the conversion that its network needs.
         batch = self._processor(images=image.convert("RGB"), return_tensors="np")
         return np.ascontiguousarray(batch["pixel_values"][0], dtype=np.float32)

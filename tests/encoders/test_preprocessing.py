@@ -1,0 +1,97 @@
+"""Preprocessing without detours gives the very bits of the processors that it stands in for."""
+
+import json
+
+import numpy as np
+import pytest
+import transformers
+from PIL import Image
+
+from featurecache.encoders.preprocessing import read_preprocessing
+from featurecache.encoders.pretrained import ImageProcessor
+
+HALF = [0.5, 0.5, 0.5]
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+RAD_DINO = {"image_mean": [0.5307] * 3, "image_std": [0.2583] * 3}
+
+# Those of the registered encoders, as published, and a few whose steps differ.
+SETTINGS = {
+    "clip": ("CLIP", {}),
+    "siglip2": ("Siglip", {"resample": 2}),
+    "medsiglip": ("Siglip", {"size": {"height": 448, "width": 448}}),
+    "xraysiglip": ("Siglip", {"size": {"height": 512, "width": 512}}),
+    "dinov2": ("Bit", {"size": {"shortest_edge": 256}, **IMAGENET}),
+    "rad-dino": ("Bit", {"size": {"shortest_edge": 518}, "crop_size": 518, **RAD_DINO}),
+    "vit": ("ViT", {}),
+    "tiny": (
+        "CLIP",
+        {
+            "size": {"height": 128, "width": 128},
+            "do_center_crop": False,
+            "image_mean": HALF,
+            "image_std": [0.25, 0.25, 0.25],
+        },
+    ),
+    "not square": ("Siglip", {"size": {"height": 90, "width": 131}}),
+    "odd crop": ("CLIP", {"size": {"shortest_edge": 61}, "crop_size": {"height": 33, "width": 40}}),
+    "no crop": ("CLIP", {"size": {"shortest_edge": 61}, "do_center_crop": False}),
+    "nearest": ("ViT", {"resample": 0}),
+    "not normalised": ("ViT", {"do_normalize": False}),
+    "not rescaled": ("ViT", {"do_rescale": False, "image_mean": [100.0, 110.0, 120.0]}),
+}
+
+
+def make(family, settings):
+    return getattr(transformers, f"{family}ImageProcessorPil")(**settings)
+
+
+def reference(processor, image):
+    batch = processor(images=image.convert("RGB"), return_tensors="np")
+    return batch["pixel_values"][0].astype(np.float32)
+
+
+@pytest.mark.parametrize(("family", "settings"), SETTINGS.values(), ids=SETTINGS)
+def test_the_pixels_are_the_processors_own_to_the_bit(family, settings, images):
+    processor = make(family, settings)
+    preprocessing = read_preprocessing(processor)
+    for image in images.values():
+        for mode in ("L", "RGB"):
+            got = preprocessing(image.convert(mode))
+            assert got.dtype == np.float32
+            assert got.flags.c_contiguous
+            np.testing.assert_array_equal(got, reference(processor, image.convert(mode)))
+
+
+def test_an_image_of_the_size_that_is_wanted_is_not_resized():
+    noise = np.random.default_rng(3).integers(0, 256, (224, 224), dtype=np.uint8)
+    processor = make("CLIP", {})
+    got = read_preprocessing(processor)(Image.fromarray(noise))
+    np.testing.assert_array_equal(got, reference(processor, Image.fromarray(noise)))
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("CLIP", {"size": {"shortest_edge": 61}}),  # the crop of 224 would be padded
+        ("CLIP", {"size": {"shortest_edge": 61, "longest_edge": 70}, "do_center_crop": False}),
+        ("ViT", {"do_resize": False}),
+        ("CLIP", {"do_pad": True, "pad_size": {"height": 300, "width": 300}}),
+        ("ConvNext", {}),
+    ],
+)
+def test_what_is_not_known_is_left_to_the_processor(family, settings, images, tmp_path):
+    processor = make(family, settings)
+    assert read_preprocessing(processor) is None
+    processor.save_pretrained(tmp_path)
+    loaded = ImageProcessor(tmp_path)
+    np.testing.assert_array_equal(loaded(images["tall"]), reference(processor, images["tall"]))
+
+
+def test_a_checkpoints_processor_takes_the_short_way(images, tmp_path):
+    make("CLIP", {}).save_pretrained(tmp_path)
+    loaded = ImageProcessor(tmp_path)
+    description = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert description["image_processor_type"] == "CLIPImageProcessor"
+    loaded._processor = None  # it must not be needed any more
+    want = reference(make("CLIP", {}), images["grey"])
+    np.testing.assert_array_equal(loaded(images["grey"]), want)
