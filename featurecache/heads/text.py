@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.heads.config import TextControl
+from featurecache.scoring.controls import other_labels
 
 
 def controlled_text(
@@ -27,17 +28,13 @@ def controlled_text(
         return ensemble
     if control == "zero":
         return np.zeros_like(ensemble)
-    generator = np.random.default_rng(seed)
     if control == "random":
-        drawn = generator.standard_normal(ensemble.shape)
+        drawn = np.random.default_rng(seed).standard_normal(ensemble.shape)
         drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
         return drawn.astype(np.float32)
     if len(ensemble) < 2:
         raise UsageError(
             "--text-control permuted needs two labels or more; use random or zero with one label"
         )
-    # One cycle through all labels in random order leaves none in its place.
-    order = generator.permutation(len(ensemble))
-    permuted = np.empty_like(ensemble)
-    permuted[order] = ensemble[np.roll(order, 1)]
+    permuted: NDArray[np.float32] = ensemble[other_labels(len(ensemble), seed=seed)]
     return permuted
