@@ -24,7 +24,7 @@ class ContrastiveSettings:
 
     learning_rate: float = 1e-4
     batch_size: int = 256
-    epochs: int = 60
+    epochs: int = 100
     patience: int = 10
     seed: int = 0
 

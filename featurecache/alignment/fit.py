@@ -11,7 +11,7 @@ from featurecache.alignment.contrastive import ContrastiveSettings, train_contra
 from featurecache.alignment.ridge import STRENGTHS, AffineMap, ridge_maps, squared_error
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.scoring.cached import learned_from
-from featurecache.scoring.calibration import fit_platt
+from featurecache.scoring.calibration import fit_common_slope
 from featurecache.scoring.directions import Floats, unit_rows
 from featurecache.scoring.metrics import macro
 from featurecache.scoring.multilabel import measure
@@ -113,11 +113,11 @@ def _scores(
     """The scale and bias of the greatest likelihood, and the macro AUROC, of validation images.
 
     One scale and one bias serve all labels. The scale is that of pair scores, where there are
-    negatives, so that it is no reward for telling frequent labels from rare ones; the bias is that
-    with which the mean of the sigmoid scores is the share of positives.
+    negatives, within labels; the bias is that with which the mean of the sigmoid scores is the
+    share of positives.
 
     Raises:
-        UsageError: the scores go down where they should go up.
+        UsageError: no label has both classes, or the scores go down where they should go up.
     """
     from scipy.optimize import brentq
     from scipy.special import expit
@@ -129,11 +129,11 @@ def _scores(
         score = positive - directions @ unit_rows(text.negative.ensemble, "text").T
     known = labels >= 0
     truth = labels[known]
-    scale = float(fit_platt(truth[:, np.newaxis], score[known][:, np.newaxis]).slope[0])
+    scale = fit_common_slope(labels, score)
     if not scale > 0:
         raise UsageError(
-            f"the alignment says nothing of the {len(labels)} validation images (the best factor "
-            f"on its scores is {scale:.3g}): take more or other training images"
+            f"what was learned from training says nothing of the {len(labels)} validation images "
+            f"(the best factor on its scores is {scale:.3g}): take more images, or other prompts"
         )
     # The share is that of Platt's soft targets, which is neither 0 nor 1.
     share = (truth.sum() + 1) / (len(truth) + 2)

@@ -60,9 +60,10 @@ def align(
         return
     validation = spec["validation"]
     print_table(
-        f"alignment by {method}: {validation['n']} validation images of {spec['dataset']}",
-        ["", ""],
+        f"{method} alignment on {spec['dataset']}",
+        ["setting or figure", ""],
         [
+            ["validation images", str(validation["n"])],
             *([name.replace("_", " "), f"{value:g}"] for name, value in spec["settings"].items()),
             ["scale and bias", f"{alignment.scale:.2f}, {alignment.bias:.2f}"],
             *(
