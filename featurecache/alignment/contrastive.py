@@ -54,7 +54,8 @@ def train_contrastive(
 ) -> Trained:
     """Train an affine map by ``losses.multi_positive_info_nce``; the texts stay as they are.
 
-    Each batch of images stands against all texts. The scale is trained along.
+    Each batch of images stands against all texts. The scale is trained along. It runs on one core:
+    a step is so small that several would mostly wait for each other.
 
     Args:
         start: the map to start from.
@@ -63,6 +64,23 @@ def train_contrastive(
         val: likewise; they choose the epoch.
         settings: of the training.
     """
+    import torch
+
+    from featurecache.lanes import open_lanes
+
+    with open_lanes("cpu", most=torch.get_num_threads()) as lanes:
+        lanes.submit(lambda: _train(start, scale, train, val, settings))
+        trained: Trained = next(lanes.rest())
+    return trained
+
+
+def _train(
+    start: AffineMap,
+    scale: float,
+    train: tuple[Directions, Captions],
+    val: tuple[Directions, Captions],
+    settings: ContrastiveSettings,
+) -> Trained:
     import torch
 
     from featurecache.losses import multi_positive_info_nce

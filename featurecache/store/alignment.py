@@ -59,7 +59,7 @@ class Alignment:
     def fingerprint(self) -> str:
         """The sha256, in hex, of all that it holds."""
         tensors = {
-            name: hashlib.sha256(np.ascontiguousarray(tensor, dtype="<f4").tobytes()).hexdigest()
+            name: hashlib.sha256(tensor.astype("<f4").tobytes()).hexdigest()
             for name, tensor in self.tensors().items()
         }
         return fingerprint({"spec": self.spec, "trained_on": self._ids(), "tensors": tensors})
@@ -68,8 +68,9 @@ class Alignment:
         """As the file holds them."""
         numbers = {"scale": self.scale, "bias": self.bias}
         return {
-            "weight": self.weight,
-            "offset": self.offset,
+            # safetensors writes the memory of an array as it lies, whatever its strides.
+            "weight": np.ascontiguousarray(self.weight),
+            "offset": np.ascontiguousarray(self.offset),
             **{name: np.array([number], dtype=np.float32) for name, number in numbers.items()},
         }
 
