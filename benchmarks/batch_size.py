@@ -17,7 +17,7 @@ from PIL import Image
 
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.encoders.loading import load_encoder
-from featurecache.extraction.pipeline import MOST_LANES
+from featurecache.extraction.encode import MOST_LANES
 from featurecache.lanes import open_lanes
 
 SIZES = (8, 16, 32, 64, 128)

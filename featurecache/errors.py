@@ -7,7 +7,8 @@
     │   ├── PromptError              a prompt set or file that cannot be used
     │   ├── CheckpointError          weights that are missing or do not fit their encoder
     │   ├── CacheError               a cache that is missing, broken or lacks what is needed
-    │   └── RunError                 a run folder that is missing, broken or does not fit
+    │   ├── RunError                 a run folder that is missing, broken or does not fit
+    │   └── AlignmentError           an alignment that is missing, broken or does not fit
     └── ImageError                   one image that cannot be used; recorded, not fatal
 
 Every message says what happened to which file or option, and what to do now.
@@ -57,6 +58,10 @@ class CacheError(UsageError):
 
 class RunError(UsageError):
     """A run folder that is missing, broken, or does not fit the data at hand."""
+
+
+class AlignmentError(UsageError):
+    """An alignment that is missing, broken, or does not fit the data at hand."""
 
 
 class ImageError(FeaturecacheError):

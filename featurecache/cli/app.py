@@ -7,6 +7,7 @@ import typer
 
 from featurecache import __version__
 from featurecache.cli import (
+    align,
     caches,
     compare,
     curve,
@@ -63,6 +64,7 @@ for _name, _command in (
     ("extract", extract.extract),
     ("train-head", train_head.train_head),
     ("finetune", finetune.finetune),
+    ("align", align.align),
     ("zero-shot", zero_shot.zero_shot),
     ("retrieve", retrieve.retrieve),
     ("predict", predict.predict),

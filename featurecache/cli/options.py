@@ -27,6 +27,14 @@ Prompts = Annotated[
     str | None,
     typer.Option(help="Prompt set in the cache; needed only where it holds several."),
 ]
+AlignmentFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--alignment",
+        help="What 'featurecache align' made, for a model whose images and texts share no space.",
+        metavar="FILE",
+    ),
+]
 Draws = Annotated[int, typer.Option(help="Bootstrap draws for the intervals; 0 for none.", min=0)]
 OptionalRun = Annotated[
     Path | None,

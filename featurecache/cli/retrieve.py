@@ -19,7 +19,14 @@ from featurecache.cli.dataset_options import (
     read_manifest,
 )
 from featurecache.cli.encoders import encoder_behind
-from featurecache.cli.options import CacheFile, Device, Draws, Prompts, choose_cache
+from featurecache.cli.options import (
+    AlignmentFile,
+    CacheFile,
+    Device,
+    Draws,
+    Prompts,
+    choose_cache,
+)
 from featurecache.cli.output import Json, number, print_json, print_table, say, with_interval
 from featurecache.errors import UsageError
 
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 
     from featurecache.encoders.encoder import Encoder
     from featurecache.scoring.neighbours import Answer
+    from featurecache.store.alignment import Alignment
     from featurecache.store.reader import Cache
 
 _DIRECTIONS = {
@@ -59,6 +67,7 @@ def retrieve(
         str | None, typer.Option(help="Only images of this split; test, where it is measured.")
     ] = None,
     prompts: Prompts = None,
+    alignment: AlignmentFile = None,
     sheet: Annotated[
         Path | None,
         typer.Option(help="Write the images found to this contact sheet.", metavar="PNG"),
@@ -93,17 +102,23 @@ def retrieve(
 
     Example: featurecache retrieve "signs of cardiomegaly" --sheet found.png
     """
+    from featurecache.scoring.retrieval import measure_retrieval
+    from featurecache.store.alignment import read_alignment
     from featurecache.store.reader import read_cache
 
     if sum(query is not None for query in (text, image, label)) > 1:
         raise UsageError("give one of a text, --image and --label")
     path, chosen = choose_cache(cache)
     found = read_cache(path)
+    aligned = None if alignment is None else read_alignment(alignment)
     say(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
     if text is None and image is None and label is None:
         if sheet is not None:
             raise UsageError("--sheet shows what one query found: give a text, --image or --label")
-        _measure(found, prompts=prompts, split=split or "test", at=top, draws=draws, json=json)
+        document = measure_retrieval(
+            found, prompts=prompts, split=split or "test", at=top, draws=draws, alignment=aligned
+        )
+        _show_measured(found, document, json=json)
         return
     if sheet is not None and sheet.exists():
         raise UsageError(f"{sheet} is there already: give another --sheet")
@@ -117,7 +132,15 @@ def retrieve(
         device=device,
     )
     answer = _ask(
-        found, encoder, text=text, image=image, label=label, prompts=prompts, split=split, top=top
+        found,
+        encoder,
+        text=text,
+        image=image,
+        label=label,
+        prompts=prompts,
+        split=split,
+        top=top,
+        alignment=aligned,
     )
     if sheet is not None:
         manifest = read_manifest(
@@ -172,6 +195,7 @@ def _ask(
     prompts: str | None,
     split: str | None,
     top: int,
+    alignment: "Alignment | None",
 ) -> "Answer":
     from featurecache.images import read_image
     from featurecache.scoring.neighbours import (
@@ -182,24 +206,32 @@ def _ask(
     )
 
     if label is not None:
-        return images_for_label(cache, label, prompts=prompts, split=split, top=top)
+        return images_for_label(
+            cache, label, prompts=prompts, split=split, top=top, alignment=alignment
+        )
     if text is not None:
-        return images_for_text(cache, encoder(), text, split=split, top=top)
+        return images_for_text(cache, encoder(), text, split=split, top=top, alignment=alignment)
     assert image is not None
     if Path(image).is_file():
         picture = read_image(Path(image))
         return neighbours_of_image(
-            cache, encoder(), picture, name=image, prompts=prompts, split=split, top=top
+            cache,
+            encoder(),
+            picture,
+            name=image,
+            prompts=prompts,
+            split=split,
+            top=top,
+            alignment=alignment,
         )
-    return neighbours_of_cached(cache, image, prompts=prompts, split=split, top=top)
+    return neighbours_of_cached(
+        cache, image, prompts=prompts, split=split, top=top, alignment=alignment
+    )
 
 
-def _measure(
-    cache: "Cache", *, prompts: str | None, split: str, at: int, draws: int, json: bool
-) -> None:
-    from featurecache.scoring.retrieval import METRICS, measure_retrieval
+def _show_measured(cache: "Cache", document: dict[str, Any], *, json: bool) -> None:
+    from featurecache.scoring.retrieval import METRICS
 
-    document = measure_retrieval(cache, prompts=prompts, split=split, at=at, draws=draws)
     if json:
         print_json(document)
         return
@@ -208,16 +240,22 @@ def _measure(
         cells = [with_interval(figures[metric], bounds.get(metric)) for metric in METRICS]
         return [name, *cells, number(figures["chance"])]
 
-    rows = []
+    at, rows = document["at"], []
     for key, name in _DIRECTIONS.items():
         if (figures := document[key]) is None:
             continue
         rows.append(row(f"{name} ({figures['n_queries']} queries)", figures, figures["ci95"]))
         rows += [row(f"  {label}", of, {}) for label, of in figures.get("per_label", {}).items()]
     print_table(
-        f"retrieval on {document['n']} {split} images of {cache.header.dataset} "
+        f"retrieval on {document['n']} {document['split']} images of {cache.header.dataset} "
         "[95 % interval over patients]",
-        ["", f"precision@{at}", f"recall@{at}", "mean average precision", "chance"],
+        [
+            "",
+            f"precision@{at}",
+            f"recall@{at}",
+            "mean average precision",
+            "chance",
+        ],
         rows,
     )
     if document["text_to_image"] is None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -258,6 +258,7 @@ def _texts(
         return texts, "none: the model reads no text"
     known = texts.get(prompts.name)
     if known is not None and known.fingerprint == text_fingerprint(job.encoder, prompts, labels):
+        texts[prompts.name] = replace(known, encoder=dict(job.encoder.text_description))
         return texts, f"{prompts.name}, reused"
     texts[prompts.name] = encode_prompts(job.encoder, prompts, labels)
     return texts, f"{prompts.name}, encoded"

@@ -42,6 +42,7 @@ def encode_prompts(encoder: "Encoder", prompts: PromptSet, labels: Sequence[str]
         aligned=encoder.aligned,
         scale=encoder.scale,
         bias=encoder.bias,
+        encoder=dict(encoder.text_description),
     )
 
 

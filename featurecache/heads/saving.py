@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
+from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import Experiment
@@ -22,7 +21,7 @@ from featurecache.runs import (
     write_json,
     write_predictions,
 )
-from featurecache.scoring.cached import cache_reference, predicted_rows
+from featurecache.scoring.cached import cache_reference, learned_from, predicted_rows
 from featurecache.store.reader import Cache
 
 if TYPE_CHECKING:
@@ -84,16 +83,10 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
         write_config(folder, KIND, settings)
         write_json(folder / "metrics.json", experiment.metrics)
         write_predictions(folder, **predicted_rows(cache, experiment.probability))
-        write_json(folder / PROVENANCE_FILE, _learned_from(cache, head.train_rows).to_json())
+        write_json(folder / PROVENANCE_FILE, learned_from(cache, head.train_rows).to_json())
         if head.history:
             write_history(folder, [asdict(line) for line in head.history])
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-
-
-def _learned_from(cache: Cache, train: NDArray[np.intp]) -> Provenance:
-    rows = np.concatenate([train, cache.rows("val")])
-    encoder = Provenance(trained_on=cache.header.trained_on)
-    return encoder.with_training(cache.header.collection, cache.ids[rows].tolist())
 
 
 def read_head(folder: Path) -> SavedHead:

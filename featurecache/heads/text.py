@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.heads.config import TextControl
+from featurecache.scoring.controls import other_labels
 from featurecache.store.contents import TextSet
 
 
@@ -67,8 +68,7 @@ def controlled_texts(texts: LabelTexts, control: TextControl, *, seed: int) -> L
                 "--text-control permuted needs two labels or more; use random or zero with one"
                 " label"
             )
-        # One cycle through all labels in random order leaves none in its place.
-        order = generator.permutation(len(texts.positive))
+        others = other_labels(len(texts.positive), seed=seed)
 
     def changed(ensemble: NDArray[np.float32]) -> NDArray[np.float32]:
         if control == "zero":
@@ -77,9 +77,7 @@ def controlled_texts(texts: LabelTexts, control: TextControl, *, seed: int) -> L
             drawn = generator.standard_normal(ensemble.shape)
             drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
             return drawn.astype(np.float32)
-        permuted = np.empty_like(ensemble)
-        permuted[order] = ensemble[np.roll(order, 1)]
-        return permuted
+        return ensemble[others]
 
     # Positive texts first, so that they do not depend on whether there are negative ones.
     positive = changed(texts.positive)

@@ -7,11 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.encoders.provenance import Provenance
 from featurecache.errors import CacheError
 from featurecache.runs import new_run, write_config, write_json, write_predictions
-from featurecache.scoring.controls import random_features, untrained_controls
+from featurecache.scoring.controls import permuted_texts, random_features, untrained_controls
 from featurecache.scoring.evaluation import evaluate, reading_warnings
 from featurecache.scoring.rows import ScoredRows
+from featurecache.scoring.shared_space import (
+    align_images,
+    aligned_text,
+    alignment_warnings,
+    refuse_learned,
+    text_encoder,
+)
 from featurecache.scoring.zero_shot import (
     Scores,
     Scoring,
@@ -20,6 +28,7 @@ from featurecache.scoring.zero_shot import (
     sigmoid_scores,
     softmax_scores,
 )
+from featurecache.store.alignment import Alignment
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
 from featurecache.store.schema import UNKNOWN
@@ -34,27 +43,54 @@ class ZeroShot:
         scoring: how its cosines became probabilities.
         scores: of every row of the cache, (N, C).
         metrics: the document of ``metrics.json``.
+        alignment: what brought images and texts into one space, where the encoder does not.
     """
 
     text: TextSet
     scoring: Scoring
     scores: Scores
     metrics: dict[str, Any]
+    alignment: Alignment | None
 
 
 def zero_shot(
-    cache: Cache, *, prompts: str | None = None, scoring: str = "auto", draws: int = 1000
+    cache: Cache,
+    *,
+    prompts: str | None = None,
+    scoring: str = "auto",
+    draws: int = 1000,
+    alignment: Alignment | None = None,
 ) -> ZeroShot:
-    """Score every image of a cache against its prompts, without any training.
+    """Score every image of a cache against its prompts, without any training of its own.
 
-    Thresholds come from the validation rows where there are any; no figure is chosen on test.
+    Thresholds come from the validation rows where there are any; no figure is chosen on test. With
+    an alignment the view-only control learns from the cache's training rows; without one nothing
+    was trained, and it is null.
+
+    Args:
+        cache: embeddings, labels and texts.
+        prompts: the prompt set; needed only where the cache holds several.
+        scoring: as ``choose_scoring`` takes it.
+        draws: bootstrap draws over patients.
+        alignment: for the cache of an unaligned encoder.
 
     Raises:
         CacheError: the cache has no text, no labels, or several prompt sets and none is named.
-        UsageError: the encoder is unaligned, or the scoring asked for cannot be done.
+        UsageError: the encoder is unaligned, the scoring asked for cannot be done, or the alignment
+            learned from images that would be scored.
+        RunError: the alignment is of other encoders or settings; the message names the field.
         UnknownNameError: there is no such prompt set or scoring.
     """
-    text = cache.text(prompts)
+    warnings = cache_warnings(cache)
+    train = np.empty(0, dtype=np.intp)
+    if alignment is None:
+        text = cache.text(prompts)
+    else:
+        text = aligned_text(alignment, cache, prompts)
+        warnings += alignment_warnings(
+            alignment, cache.header.description, text_encoder(cache, text)
+        )
+        train = cache.rows("train")
     if (cache.labels.values == UNKNOWN).all():
         raise CacheError(f"{cache.path} holds no labels to score against")
     how = choose_scoring(
@@ -65,13 +101,21 @@ def zero_shot(
         n_labels=len(cache.labels.names),
         exclusive=_exclusive(cache.labels.values),
     )
-    scores = _score(cache.embedding, text, how)
-    rows = scored_rows(cache, train=np.empty(0, dtype=np.intp))
+    rows = scored_rows(cache, train=train)
+    if alignment is not None:
+        refuse_learned(alignment, cache, rows.scored[1])
+
+    def score(embedding: NDArray[np.float16]) -> Scores:
+        images = embedding if alignment is None else align_images(alignment, embedding)
+        return _score(images, text, how)
+
+    scores = score(cache.embedding)
     metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, draws=draws)
-    random = _score(random_features(cache.embedding.shape, seed=0), text, how)
+    random = score(random_features(cache.embedding.shape, seed=0))
     metrics["controls"] |= untrained_controls(rows, scores.logits, random.logits, draws=draws)
-    metrics["warnings"] = cache_warnings(cache)
-    return ZeroShot(text, how, scores, metrics)
+    metrics["controls"]["permuted_texts"] = permuted_texts(rows, scores.logits, draws=draws)
+    metrics["warnings"] = warnings
+    return ZeroShot(text, how, scores, metrics, alignment)
 
 
 def save_zero_shot(target: Path, cache: Cache, result: ZeroShot) -> None:
@@ -86,6 +130,7 @@ def save_zero_shot(target: Path, cache: Cache, result: ZeroShot) -> None:
         "labels": list(cache.labels.names),
         "cache": cache_reference(cache),
         "prompts": {"name": result.text.name, "fingerprint": result.text.fingerprint},
+        "alignment": None if result.alignment is None else alignment_reference(result.alignment),
     }
     with new_run(target) as folder:
         write_config(folder, "zero-shot", settings)
@@ -103,6 +148,22 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
         "spec": dict(cache.header.description),
         "dim": cache.dim,
     }
+
+
+def alignment_reference(alignment: Alignment) -> dict[str, Any]:
+    """What a run's config says of the alignment that it was scored with."""
+    kept = ("model", "dataset", "method", "settings", "prompts")
+    return {
+        "fingerprint": alignment.fingerprint,
+        **{name: alignment.spec[name] for name in kept},
+    }
+
+
+def learned_from(cache: Cache, train: NDArray[np.intp]) -> Provenance:
+    """The images that something learned from these rows of a cache, or chose by its validation."""
+    rows = np.concatenate([train, cache.rows("val")])
+    encoder = Provenance(trained_on=cache.header.trained_on)
+    return encoder.with_training(cache.header.collection, cache.ids[rows].tolist())
 
 
 def scored_rows(
@@ -156,7 +217,7 @@ def _exclusive(labels: NDArray[np.int8]) -> bool:
     return bool((labels != UNKNOWN).all() and ((labels == 1).sum(axis=1) == 1).all())
 
 
-def _score(images: NDArray[np.float16], text: TextSet, scoring: Scoring) -> Scores:
+def _score(images: NDArray[np.floating], text: TextSet, scoring: Scoring) -> Scores:
     positive = text.positive.ensemble
     negative = None if text.negative is None else text.negative.ensemble
     scale = 1.0 if text.scale is None else text.scale

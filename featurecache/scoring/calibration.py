@@ -103,6 +103,51 @@ def _fit_label(positive: npt.NDArray[np.bool_], score: Floats) -> tuple[float, f
     return float(model.coef_[0, 0]) / width, float(model.intercept_[0])
 
 
+def fit_common_slope(truth: Labels, score: AnyFloats) -> float:
+    """Fit one slope for all labels, with an intercept for each, as ``fit_platt`` fits both.
+
+    The intercepts are let go: they keep the slope from speaking of which label is frequent, so that
+    it is how much a score says within a label.
+
+    Args:
+        truth: (N, C) labels 1, 0 or -1 of images that the scores were not learned from.
+        score: (N, C) on one scale.
+
+    Returns:
+        NaN where no label has both classes.
+
+    Raises:
+        ValueError: as ``known_entries``.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    known = known_entries(truth, score)
+    positive, negative = (((truth == value) & known).sum(axis=0) for value in (1, 0))
+    known &= (positive > 0) & (negative > 0)
+    entries = truth[known]
+    labels = np.nonzero(known)[1]
+    values = score[known].astype(np.float64)
+    if len(entries) == 0 or np.ptp(values) == 0:
+        return np.nan
+    target = np.where(
+        entries == 1,
+        (positive[labels] + 1) / (positive[labels] + 2),
+        1 / (negative[labels] + 2),
+    )
+    width = float(values.std())
+    _, label = np.unique(labels, return_inverse=True)
+    design = np.concatenate([values[:, np.newaxis] / width, np.eye(label.max() + 1)[label]], axis=1)
+    model = LogisticRegression(
+        C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=1000, fit_intercept=False
+    )
+    model.fit(
+        np.concatenate([design, design]),
+        np.repeat([1, 0], len(design)),
+        sample_weight=np.concatenate([target, 1 - target]),
+    )
+    return float(model.coef_[0, 0]) / width
+
+
 def log_odds(probability: AnyFloats) -> Floats:
     """``ln(p / (1 - p))``, with p kept 1e-12 away from 0 and 1."""
     from scipy.special import logit

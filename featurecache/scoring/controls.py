@@ -155,6 +155,39 @@ def untrained_controls(
     }
 
 
+def other_labels(number: int, *, seed: int) -> NDArray[np.intp]:
+    """For each of C labels another one, each given once: (C,), of two labels or more."""
+    # One cycle through all labels in random order leaves none in its place.
+    order = np.random.default_rng(seed).permutation(number)
+    others = np.empty(number, dtype=np.intp)
+    others[order] = np.roll(order, 1)
+    return others
+
+
+def permuted_texts(
+    rows: ScoredRows, score: NDArray[np.floating], *, draws: int
+) -> dict[str, Any] | None:
+    """What zero-shot scores when each label is given another label's texts.
+
+    To exchange the texts is to exchange the columns of their scores. What is left of a figure is
+    what any finding's text would score, such as that an image is of an ill patient. None for a
+    single label, which has nothing to be exchanged with.
+
+    Args:
+        rows: the data set.
+        score: (N, C) what ranks its images.
+        draws: bootstrap draws over patients.
+    """
+    if score.shape[1] < 2:
+        return None
+    _, scored = rows.scored
+    trials = [
+        Trial(rows, score[:, other_labels(score.shape[1], seed=number)])
+        for number in range(SHUFFLES)
+    ]
+    return control_figures(trials, scored, draws=draws)
+
+
 def view_only(
     rows: ScoredRows, scored: NDArray[np.intp], *, draws: int, seed: int = 0
 ) -> dict[str, Any] | None:

@@ -9,7 +9,14 @@ import numpy.typing as npt
 from featurecache.errors import CacheError, ImageError, UnknownNameError, UsageError
 from featurecache.scoring.directions import Embeddings, unit_rows
 from featurecache.scoring.search import gallery_of, nearest
-from featurecache.store.contents import UNSTORABLE, to_storable
+from featurecache.scoring.shared_space import (
+    align_images,
+    aligned_text,
+    alignment_warnings,
+    refuse_learned,
+)
+from featurecache.store.alignment import Alignment
+from featurecache.store.contents import UNSTORABLE, TextSet, to_storable
 from featurecache.store.reader import Cache
 
 if TYPE_CHECKING:
@@ -57,7 +64,13 @@ class Answer:
 
 
 def images_for_text(
-    cache: Cache, encoder: "Encoder", text: str, *, split: str | None = None, top: int
+    cache: Cache,
+    encoder: "Encoder",
+    text: str,
+    *,
+    split: str | None = None,
+    top: int,
+    alignment: Alignment | None = None,
 ) -> Answer:
     """The images that fit a text best.
 
@@ -67,37 +80,52 @@ def images_for_text(
         text: what is looked for.
         split: whose images; None for all.
         top: how many.
+        alignment: for an unaligned encoder.
 
     Raises:
-        UsageError: the encoder's texts and images share no space, or the text is empty.
+        UsageError: the encoder's texts and images share no space, the text is empty, or the
+            alignment learned from images of that split.
+        RunError: the alignment is of other encoders or settings; the message names the field.
         CacheError: there are no images of that split.
     """
-    if not encoder.aligned:
+    if alignment is not None:
+        alignment_warnings(alignment, cache.header.description, encoder.text_description)
+    elif not encoder.aligned:
         raise _unaligned(encoder.name)
     if not text.strip():
         raise UsageError("the text to look for is empty")
     query = unit_rows(encoder.encode_texts([text]), "text")[0]
-    return Answer(f"text {text!r}", _hits(cache, query, _rows(cache, split), top))
+    hits = _hits(cache, query, _rows(cache, split), top, alignment)
+    return Answer(f"text {text!r}", hits)
 
 
 def images_for_label(
-    cache: Cache, label: str, *, prompts: str | None = None, split: str | None = None, top: int
+    cache: Cache,
+    label: str,
+    *,
+    prompts: str | None = None,
+    split: str | None = None,
+    top: int,
+    alignment: Alignment | None = None,
 ) -> Answer:
     """The images that fit a label's prompt ensemble best; needs no encoder.
 
     Raises:
         UnknownNameError: the cache has no such label, or no such prompt set.
-        UsageError: texts and images share no space.
+        UsageError: texts and images share no space, or the alignment learned from images of that
+            split.
+        RunError: the alignment is of other encoders or settings; the message names the field.
         CacheError: there are no images of that split, no texts, or several sets and none is named.
     """
     if label not in cache.labels.names:
         raise UnknownNameError("label", label, cache.labels.names)
-    text = cache.text(prompts)
+    text = _text(cache, prompts, alignment)
     if not text.aligned:
         raise _unaligned(cache.header.model)
     row = cache.labels.names.index(label)
     query = unit_rows(text.positive.ensemble, "text")[row]
-    return Answer(f"label {label}", _hits(cache, query, _rows(cache, split), top))
+    hits = _hits(cache, query, _rows(cache, split), top, alignment)
+    return Answer(f"label {label}", hits)
 
 
 def neighbours_of_image(
@@ -109,8 +137,11 @@ def neighbours_of_image(
     prompts: str | None = None,
     split: str | None = None,
     top: int,
+    alignment: Alignment | None = None,
 ) -> Answer:
     """The images most like one that the cache need not hold, and how well each label fits it.
+
+    Images are compared with images as they are; an alignment serves the labels' texts alone.
 
     Args:
         cache: where to look.
@@ -120,8 +151,10 @@ def neighbours_of_image(
         prompts: needed only where the cache holds several sets.
         split: whose images; None for all.
         top: how many.
+        alignment: for an unaligned encoder.
 
     Raises:
+        RunError: the alignment is of other encoders or settings; the message names the field.
         ImageError: its embedding is one that no cache would store.
         CacheError: there are no images of that split, or several prompt sets and none is named.
     """
@@ -131,15 +164,25 @@ def neighbours_of_image(
         raise ImageError(f"{name}: {UNSTORABLE}")
     query = unit_rows(half, "image")[0]
     hits = _hits(cache, query, _rows(cache, split), top)
-    return Answer(f"image {name}", hits, _describe(cache, query, prompts), picture)
+    return Answer(f"image {name}", hits, _describe(cache, half, prompts, alignment), picture)
 
 
 def neighbours_of_cached(
-    cache: Cache, image: str, *, prompts: str | None = None, split: str | None = None, top: int
+    cache: Cache,
+    image: str,
+    *,
+    prompts: str | None = None,
+    split: str | None = None,
+    top: int,
+    alignment: Alignment | None = None,
 ) -> Answer:
     """The images most like a cached one, which is itself left out; needs no encoder.
 
+    Images are compared with images as they are; an alignment serves the labels' texts alone.
+
     Raises:
+        UsageError: the alignment learned from the image.
+        RunError: the alignment is of other encoders or settings; the message names the field.
         CacheError: it holds no image of that id, no other image of that split, or several prompt
             sets and none is named.
     """
@@ -152,10 +195,11 @@ def neighbours_of_cached(
     rows = rows[rows != found[0]]
     if len(rows) == 0:
         raise CacheError(f"{cache.path} has no other image to find")
-    query = unit_rows(cache.read_rows(int(found[0]), int(found[0]) + 1), "image")[0]
-    return Answer(
-        f"image {image}", _hits(cache, query, rows, top), _describe(cache, query, prompts)
-    )
+    if alignment is not None:
+        refuse_learned(alignment, cache, found)
+    embedding = cache.read_rows(int(found[0]), int(found[0]) + 1)
+    hits = _hits(cache, unit_rows(embedding, "image")[0], rows, top)
+    return Answer(f"image {image}", hits, _describe(cache, embedding, prompts, alignment))
 
 
 def _rows(cache: Cache, split: str | None) -> npt.NDArray[np.intp]:
@@ -165,8 +209,24 @@ def _rows(cache: Cache, split: str | None) -> npt.NDArray[np.intp]:
     return rows
 
 
-def _hits(cache: Cache, query: Embeddings, rows: npt.NDArray[np.intp], top: int) -> tuple[Hit, ...]:
-    gallery = gallery_of(cache.embedding[rows])
+def _text(cache: Cache, prompts: str | None, alignment: Alignment | None) -> TextSet:
+    if alignment is None:
+        return cache.text(prompts)
+    return aligned_text(alignment, cache, prompts)
+
+
+def _hits(
+    cache: Cache,
+    query: Embeddings,
+    rows: npt.NDArray[np.intp],
+    top: int,
+    alignment: Alignment | None = None,
+) -> tuple[Hit, ...]:
+    embedding: Embeddings = cache.embedding[rows]
+    if alignment is not None:
+        refuse_learned(alignment, cache, rows)
+        embedding = align_images(alignment, embedding)
+    gallery = gallery_of(embedding)
     places, cosines = nearest(query.astype(np.float32), gallery, top=top)
     labels = cache.labels
     return tuple(
@@ -187,20 +247,23 @@ def _hits(cache: Cache, query: Embeddings, rows: npt.NDArray[np.intp], top: int)
 
 
 def _describe(
-    cache: Cache, query: Embeddings, prompts: str | None
+    cache: Cache, embedding: Embeddings, prompts: str | None, alignment: Alignment | None
 ) -> tuple[tuple[str, float], ...]:
     if not cache.texts:
         return ()
-    text = cache.text(prompts)
+    text = _text(cache, prompts, alignment)
     if not text.aligned:
         return ()
-    cosines = unit_rows(text.positive.ensemble, "text") @ query
+    if alignment is not None:
+        embedding = align_images(alignment, embedding)
+    cosines = unit_rows(text.positive.ensemble, "text") @ unit_rows(embedding, "image")[0]
     order = np.argsort(-cosines, kind="stable")
     return tuple((text.labels[row], float(cosines[row])) for row in order)
 
 
 def _unaligned(model: str) -> UsageError:
     return UsageError(
-        f"the texts and images of {model} share no space, so no text can find an image: give "
-        "--image, or use an aligned model such as xraysiglip"
+        f"the texts and images of {model} share no space, so no text can find an image: make an "
+        "alignment with 'featurecache align' and give it with --alignment, give --image, or use an "
+        "aligned model such as xraysiglip"
     )

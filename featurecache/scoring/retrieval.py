@@ -16,7 +16,15 @@ from featurecache.scoring.cached import cache_warnings
 from featurecache.scoring.directions import unit_rows
 from featurecache.scoring.metrics import Floats, Labels, auprc, macro, ratio
 from featurecache.scoring.search import Directions, gallery_of
+from featurecache.scoring.shared_space import (
+    align_images,
+    aligned_text,
+    alignment_warnings,
+    refuse_learned,
+    text_encoder,
+)
 from featurecache.scoring.summary import number_or_none
+from featurecache.store.alignment import Alignment
 from featurecache.store.reader import Cache
 
 METRICS: Final = ("precision", "recall", "average_precision")
@@ -83,6 +91,7 @@ def measure_retrieval(
     at: int = 10,
     draws: int = 1000,
     seed: int = 0,
+    alignment: Alignment | None = None,
 ) -> dict[str, Any]:
     """Measure all three directions on the images of one split.
 
@@ -102,6 +111,8 @@ def measure_retrieval(
         at: K of precision and recall.
         draws: bootstrap draws over patients.
         seed: of the draws.
+        alignment: for the texts of an unaligned encoder; images are compared with images as they
+            are.
 
     Returns:
         ``text_to_image``, ``image_to_text`` (None where texts and images share no space, or
@@ -110,7 +121,8 @@ def measure_retrieval(
 
     Raises:
         CacheError: no image of the split has a known label.
-        UsageError: K is less than 1.
+        UsageError: K is less than 1, or the alignment learned from images of the split.
+        RunError: the alignment is of other encoders or settings; the message names the field.
         UnknownNameError: there is no such prompt set.
     """
     if at < 1:
@@ -119,23 +131,32 @@ def measure_retrieval(
     truth = cache.labels.values[rows]
     if not (truth >= 0).any():
         raise CacheError(f"{cache.path} has no labelled images of the split {split!r} to retrieve")
-    images = gallery_of(cache.embedding[rows])
+    embedding = cache.embedding[rows]
+    images = with_texts = gallery_of(embedding)
+    warnings = cache_warnings(cache)
     patients = draw_patients(cache.patients[rows], draws=draws, seed=seed)
     text = cache.text(prompts) if cache.texts else None
+    if alignment is not None:
+        text = aligned_text(alignment, cache, prompts)
+        refuse_learned(alignment, cache, rows)
+        with_texts = gallery_of(align_images(alignment, embedding))
+        warnings += alignment_warnings(
+            alignment, cache.header.description, text_encoder(cache, text)
+        )
     document: dict[str, Any] = {"at": at, "split": split, "n": len(rows)}
     document["prompts"] = None if text is None else text.name
     document["text_to_image"] = document["image_to_text"] = None
     if text is not None and text.aligned:
         labels = unit_rows(text.positive.ensemble, "text").astype(np.float32)
-        document["text_to_image"] = _texts_ask(truth, images, labels, cache, patients, at)
+        document["text_to_image"] = _texts_ask(truth, with_texts, labels, cache, patients, at)
         if len(labels) > 1:
             document["image_to_text"] = _images_ask(
-                rank_queries(truth, images @ labels.T, at=at), truth, patients
+                rank_queries(truth, with_texts @ labels.T, at=at), truth, patients
             )
     document["image_to_image"] = _images_ask(
         _rank_images(truth, images, patients.patient_of_row, at), truth, patients
     )
-    document["warnings"] = cache_warnings(cache)
+    document["warnings"] = warnings
     return document
 
 

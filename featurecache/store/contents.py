@@ -1,7 +1,7 @@
 """What a cache holds, as arrays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,6 +71,8 @@ class TextSet:
     """Whether the texts share the images' space, so that their cosines mean something."""
     scale: float | None
     bias: float | None
+    encoder: Mapping[str, Any] | None = None
+    """Everything that decides a text's embedding; None in files of before, until extract runs."""
 
     def select(self, labels: tuple[str, ...]) -> "TextSet":
         """The same set for these labels, in this order.
@@ -91,16 +93,11 @@ class TextSet:
             prompts = tuple(texts.prompts[row] for row in rows)
             return TextEmbeddings(prompts, texts.embedding[rows], texts.ensemble[rows])
 
-        return TextSet(
-            name=self.name,
-            fingerprint=self.fingerprint,
-            templates=self.templates,
+        return replace(
+            self,
             labels=labels,
             positive=pick(self.positive),
             negative=None if self.negative is None else pick(self.negative),
-            aligned=self.aligned,
-            scale=self.scale,
-            bias=self.bias,
         )
 
 

@@ -290,6 +290,7 @@ def _read_text(group: "h5py.Group", name: str) -> TextSet:
             aligned=bool(group.attrs["aligned"]),
             scale=float(group.attrs["scale"]) if "scale" in group.attrs else None,
             bias=float(group.attrs["bias"]) if "bias" in group.attrs else None,
+            encoder=dict(json.loads(group.attrs["encoder"])) if "encoder" in group.attrs else None,
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CacheError(f"{where} lacks an attribute, or one is unreadable: {error}") from error

@@ -32,6 +32,11 @@ def parts_path(cache_file: Path) -> Path:
     return cache_file.with_name(cache_file.name + ".parts")
 
 
+def alignment_path(cache_file: Path, prompts: str, method: str) -> Path:
+    """Beside a cache, its alignment: ``<model>.<prompts>-<method>.alignment.safetensors``."""
+    return cache_file.with_name(f"{cache_file.stem}.{prompts}-{method}.alignment.safetensors")
+
+
 def lock_path(cache_file: Path) -> Path:
     """The lock file beside a cache: ``<model>.h5.lock``."""
     return cache_file.with_name(cache_file.name + ".lock")

@@ -106,6 +106,8 @@ def _write_text(group: "h5py.Group", text: TextSet) -> None:
         group.attrs["scale"] = text.scale
     if text.bias is not None:
         group.attrs["bias"] = text.bias
+    if text.encoder is not None:
+        group.attrs["encoder"] = canonical_json(text.encoder)
     write_strings(group, "labels", to_utf8(text.labels))
     _write_embeddings(group, text.positive)
     if text.negative is not None:

@@ -1,0 +1,1 @@
+"""Two frozen encoders that were never trained together become one image-text space."""
