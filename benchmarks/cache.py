@@ -142,6 +142,8 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
             patient=np.array([f"{patient:08d}" for patient in patients]),
             split=split,
             view=np.full(rows, "PA"),
+            sex=np.full(rows, "F"),
+            age=np.full(rows, "50"),
             size=np.ones(rows, dtype=np.int64),
             mtime_ns=np.ones(rows, dtype=np.int64),
         ),

@@ -195,7 +195,7 @@ def _finish(
         mtime_ns=mtime_ns,
         **{
             name: manifest.images[name].to_numpy(dtype=np.str_)[rows]
-            for name in ("patient", "split", "view")
+            for name in ("patient", "split", "view", "sex", "age")
         },
     )
     texts, told = _texts(job, prompts, manifest.label_names)

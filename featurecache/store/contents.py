@@ -23,7 +23,10 @@ class ImageTable:
     patient: Strings
     split: Strings
     view: Strings
-    """Empty where not known."""
+    """Empty where not known; so are ``sex`` and ``age``."""
+    sex: Strings
+    age: Strings
+    """In years."""
     size: NDArray[np.int64]
     """Bytes of the file, and beside it ``mtime_ns``: they tell cheaply that a file has changed."""
     mtime_ns: NDArray[np.int64]

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UnknownNameError
 from featurecache.fingerprint import fingerprint
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.contents import (
+    Header,
+    ImageTable,
+    Labels,
+    Strings,
+    TextEmbeddings,
+    TextSet,
+)
 from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings
 from featurecache.store.schema import FORMAT, UNKNOWN
 
@@ -216,11 +223,20 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
         patient=read_strings(group, "patient", shape=(rows,)),
         split=read_strings(group, "split", shape=(rows,)),
         view=read_strings(group, "view", shape=(rows,)),
+        sex=_strings_or_blank(group, "sex", rows),
+        age=_strings_or_blank(group, "age", rows),
         size=read_numbers(group, "size", dtype="int64", shape=(rows,)),
         mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(rows,)),
     )
     embedding = numeric(group, "embedding", dtype="float16", shape=(rows, None))
     return images, int(embedding.shape[1])
+
+
+def _strings_or_blank(group: "h5py.Group", name: str, rows: int) -> Strings:
+    """A column that files of before do not have: nothing of it is known."""
+    if name not in group:
+        return np.full(rows, "")
+    return read_strings(group, name, shape=(rows,))
 
 
 def _read_labels(file: "h5py.File", rows: int) -> Labels:

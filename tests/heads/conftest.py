@@ -79,6 +79,8 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
                 patient=ids if patient is None else patient,
                 split=split,
                 view=np.full(n, "") if view is None else view,
+                sex=np.full(n, ""),
+                age=np.full(n, ""),
                 size=np.ones(n, dtype=np.int64),
                 mtime_ns=np.ones(n, dtype=np.int64),
             ),

@@ -42,6 +42,8 @@ def write_toy_cache(
             if split is None
             else split,
             view=np.full(n, "PA"),
+            sex=np.full(n, ""),
+            age=np.full(n, ""),
             size=np.ones(n, dtype=np.int64),
             mtime_ns=np.ones(n, dtype=np.int64),
         ),

@@ -59,6 +59,8 @@ def write(
             patient=np.array([f"p{row // 2}" for row in rows]),
             split=np.array([("train", "val", "test")[row // 2 % 3] for row in rows]),
             view=np.full(n, "PA"),
+            sex=np.array([("F", "M")[row % 2] for row in rows]),
+            age=np.array([str(row % 90) for row in rows]),
             size=rows.astype(np.int64) + 100,
             mtime_ns=rows.astype(np.int64) + 1000,
         ),

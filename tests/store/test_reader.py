@@ -32,6 +32,9 @@ def test_a_handwritten_file_of_version_1_reads(version_1: Path) -> None:
     assert cache.images.patient.tolist() == ["p1", "p2", "p2"]
     assert cache.images.split.tolist() == ["train", "test", "test"]
     assert cache.images.view.tolist() == ["PA", "", "AP"]
+    # Nor do they know of sex and age.
+    assert cache.images.sex.tolist() == ["", "", ""]
+    assert cache.images.age.tolist() == ["", "", ""]
     assert cache.images.size.tolist() == [10, 20, 30]
     assert cache.images.mtime_ns.tolist() == [1, 2, 3]
     assert cache.dim == 4
