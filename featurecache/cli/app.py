@@ -7,6 +7,7 @@ import typer
 
 from featurecache import __version__
 from featurecache.cli import (
+    audit,
     caches,
     compare,
     demo,
@@ -65,6 +66,7 @@ for _name, _command in (
     ("zero-shot", zero_shot.zero_shot),
     ("retrieve", retrieve.retrieve),
     ("predict", predict.predict),
+    ("audit", audit.audit),
     ("evaluate", evaluate.evaluate),
     ("compare", compare.compare),
     ("models", lists.models),
