@@ -142,6 +142,8 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
             patient=to_utf8([f"{patient:08d}" for patient in patients]),
             split=to_utf8(split),
             view=np.full(rows, b"PA"),
+            sex=np.full(rows, b"F"),
+            age=np.full(rows, b"50"),
             size=np.ones(rows, dtype=np.int64),
             mtime_ns=np.ones(rows, dtype=np.int64),
         ),

@@ -8,6 +8,7 @@ import typer
 from featurecache import __version__
 from featurecache.cli import (
     align,
+    audit,
     caches,
     compare,
     curve,
@@ -68,6 +69,7 @@ for _name, _command in (
     ("zero-shot", zero_shot.zero_shot),
     ("retrieve", retrieve.retrieve),
     ("predict", predict.predict),
+    ("audit", audit.audit),
     ("evaluate", evaluate.evaluate),
     ("compare", compare.compare),
     ("curve", curve.curve),

@@ -36,7 +36,8 @@ DataRoot = Annotated[
 Split = Annotated[
     str | None,
     _option(
-        "nih, phantom: auto, official or patient; kermany: official or image-level-1967-493-616."
+        "nih, phantom: auto, official or patient; kermany: official, published (nothing left out, "
+        "for an audit) or image-level-1967-493-616."
     ),
 ]
 Images = Annotated[int | None, _option("phantom: how many films to draw; 600 without it.")]
@@ -52,6 +53,8 @@ IdColumn = Annotated[str | None, _option("table: column of ids.")]
 PatientColumn = Annotated[str | None, _option("table: column of patients.")]
 SplitColumn = Annotated[str | None, _option("table: column of splits.")]
 ViewColumn = Annotated[str | None, _option("table: column of views.")]
+SexColumn = Annotated[str | None, _option("table: column of sexes.")]
+AgeColumn = Annotated[str | None, _option("table: column of ages in years.")]
 ImagesRoot = Annotated[
     Path | None, _option("table: folder that the paths start from, if not the CSV's.")
 ]

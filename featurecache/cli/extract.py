@@ -9,6 +9,7 @@ import typer
 
 from featurecache.cli.dataset_options import (
     DEFAULT_DATASET,
+    AgeColumn,
     DataRoot,
     Dataset,
     IdColumn,
@@ -18,6 +19,7 @@ from featurecache.cli.dataset_options import (
     LabelsColumn,
     PathColumn,
     PatientColumn,
+    SexColumn,
     Split,
     SplitColumn,
     SplitSeed,
@@ -98,6 +100,8 @@ def extract(
     patient_column: PatientColumn = None,
     split_column: SplitColumn = None,
     view_column: ViewColumn = None,
+    sex_column: SexColumn = None,
+    age_column: AgeColumn = None,
     images_root: ImagesRoot = None,
     json: Json = False,
 ) -> None:
@@ -148,6 +152,8 @@ def extract(
         patient_column=patient_column,
         split_column=split_column,
         view_column=view_column,
+        sex_column=sex_column,
+        age_column=age_column,
         root=images_root,
     )
     if precision == "auto":

@@ -20,7 +20,14 @@ SUBSETS = ("all", "viral")
 
 IMAGE_LEVEL_PROTOCOL = "image-level-1967-493-616"
 
-SPLIT_CHOICES = ("official", IMAGE_LEVEL_PROTOCOL)
+PUBLISHED = "published"
+
+SPLIT_CHOICES = ("official", PUBLISHED, IMAGE_LEVEL_PROTOCOL)
+
+AS_PUBLISHED = (
+    "The split is that of the folders as published: byte-identical copies stay, and so do training "
+    "images of patients whose number is in test."
+)
 
 _PNEUMONIA_NAME = re.compile(r"(?P<patient>person\d+)_(?P<germ>virus|bacteria)_\d+(_\d+)?")
 _NORMAL_NAME = re.compile(r"(?P<patient>(NORMAL2-)?IM-\d{4})-\d{4}(-\d{4})?")
@@ -53,17 +60,19 @@ def load_kermany(
         root: Folder of ``train``, ``test`` and perhaps ``val``, or one that holds it as
             ``chest_xray``; each with ``NORMAL`` and ``PNEUMONIA``.
         subset: "all", or "viral": all normals, and of the pneumonias only the viral ones.
-        split: "official", or "image-level-1967-493-616": the published protocol that pools the
-            folders of the viral subset and splits images, not patients, so that its scores are
-            optimistic. It counts duplicates, so they stay.
+        split: "official"; "published": the folders as they are, with copies and shared patients,
+            for an audit to look at; or "image-level-1967-493-616": the published protocol that
+            pools the folders of the viral subset and splits images, not patients. It counts
+            duplicates, so they stay. Scores on the last two are optimistic.
         seed: Decides the parts of the split that no folder decides.
 
     Returns:
-        The manifest "kermany", "kermany-viral" or "kermany-viral-image-level".
+        The manifest "kermany" or "kermany-viral", with "-published" or "-image-level" behind it
+        for the splits of these names.
 
     Raises:
         DatasetError: a folder is missing or without images, a file's name does not tell its
-            patient, or identical files have different labels.
+            patient, or, in the official split, identical files have different labels.
         UnknownNameError: there is no such subset or split.
         UsageError: the image-level protocol is asked for another subset than "viral".
     """
@@ -85,11 +94,14 @@ def load_kermany(
             f"The subset is viral: {len(films) - len(viral):,} bacterial pneumonias are left out."
         )
         films = viral
-    # Each set of images has a name, and with it a cache, of its own: the protocol keeps the copies.
+    # Each set of images has a name, and with it a cache, of its own: two splits keep the copies.
     name = "kermany" if subset == "all" else "kermany-viral"
     if split == IMAGE_LEVEL_PROTOCOL:
-        name = "kermany-viral-image-level"
+        name += "-image-level"
         assigned, more = _image_level_split(films, seed)
+    elif split == PUBLISHED:
+        name += "-published"
+        assigned, more = np.array([film.folder for film in films]), [AS_PUBLISHED]
     else:
         films, more = _without_copies(root, films)
         notes += more
@@ -112,7 +124,7 @@ def load_kermany(
         labels=_labels(films),
         label_names=("Pneumonia",),
         notes=(*notes, *more),
-        image_level_split=split == IMAGE_LEVEL_PROTOCOL,
+        image_level_split=split != "official",
         collection="kermany",
     )
 

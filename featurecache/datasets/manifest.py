@@ -15,7 +15,12 @@ from featurecache.errors import DatasetError, UnknownNameError
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("id", "path", "patient", "split", "view")
+COLUMNS = ("id", "path", "patient", "split", "view", "sex", "age")
+
+OPTIONAL_COLUMNS = ("sex", "age")
+
+OLDEST = 120
+"""Years; more is a slip of the pen. The first release of ChestX-ray14 has ages above 400."""
 
 UNKNOWN_PATIENTS = (
     "No patients are known: each image counts as its own patient, so images of one person may be "
@@ -40,8 +45,9 @@ class Manifest:
         name: Name of the data set, fit to be a folder's name.
         root: Folder that the paths start from.
         images: N rows of strings, in the columns ``id`` (unique), ``path`` (posix, relative to
-            the root), ``patient``, ``split`` ("train", "val" or "test") and ``view`` ("" where
-            unknown), sorted by id.
+            the root), ``patient``, ``split`` ("train", "val" or "test"), ``view``, ``sex`` and
+            ``age`` in years ("" where unknown), sorted by id. The last two may be left out of
+            what is given: then they are unknown.
         labels: (N, C) int8, read-only: 1, 0, or -1 where unknown.
         label_names: C names.
         notes: Sentences for the user: what was left out, which split was used.
@@ -53,7 +59,8 @@ class Manifest:
     Raises:
         DatasetError: there are no images; a column is missing or not text; an id is not unique;
             a path leaves the root; a split is unknown; a patient is in two splits; a label has no
-            name of its own or a value other than 1, 0, -1; the name does not fit a folder.
+            name of its own or a value other than 1, 0, -1; an age is no number of years; the name
+            does not fit a folder.
     """
 
     name: str
@@ -73,10 +80,13 @@ class Manifest:
             )
         if not self.collection:
             object.__setattr__(self, "collection", self.name)
+        absent = [column for column in OPTIONAL_COLUMNS if column not in self.images.columns]
+        object.__setattr__(self, "images", self.images.assign(**dict.fromkeys(absent, "")))
         _check_columns(self.images)
         _check_ids(self.images)
         _check_paths(self.images, self.root)
         _check_splits(self.images)
+        _check_ages(self.images)
         if not self.image_level_split:
             _check_patients(self.images)
         elif IMAGE_LEVEL_SPLIT not in self.notes:
@@ -138,7 +148,8 @@ def _check_columns(images: "pd.DataFrame") -> None:
     missing = [column for column in COLUMNS if column not in images.columns]
     if missing:
         raise DatasetError(
-            f"the table of images lacks {', '.join(missing)}: it needs {', '.join(COLUMNS)}"
+            f"the table of images lacks {', '.join(missing)}: it needs "
+            f"{', '.join(column for column in COLUMNS if column not in OPTIONAL_COLUMNS)}"
         )
     if images.empty:
         raise DatasetError("the data set has no images: check the folder")
@@ -190,6 +201,18 @@ def _check_splits(images: "pd.DataFrame") -> None:
         raise DatasetError(
             f"the split of image {_row(images, unknown)} is {found!r}: "
             f"it has to be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+        )
+
+
+def _check_ages(images: "pd.DataFrame") -> None:
+    import pandas as pd
+
+    years = pd.to_numeric(images["age"].where(images["age"] != "", "0"), errors="coerce")
+    if (wrong := ~years.between(0, OLDEST).to_numpy()).any():
+        found = images["age"].iloc[int(np.argmax(wrong))]
+        raise DatasetError(
+            f"the age of image {_row(images, wrong)} is {found!r}: it has to be a number of years "
+            f"from 0 to {OLDEST}, or blank where it is unknown"
         )
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from featurecache.datasets.csvfile import read_columns
 from featurecache.datasets.findings import findings_matrix
 from featurecache.datasets.listing import list_folder
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.manifest import OLDEST, Manifest
 from featurecache.datasets.splits import carve_validation, patient_split
 from featurecache.errors import DatasetError, UnknownNameError
 
@@ -70,7 +70,7 @@ def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Manifest:
         raise UnknownNameError("NIH split", split, SPLIT_CHOICES)
     csv = _find_csv(root)
     columns = ["Image Index", "Finding Labels", "Patient ID", "View Position"]
-    table = read_columns(csv, columns)
+    table = read_columns(csv, [*columns, "Patient Gender", "Patient Age"])
     # Every row is checked, those without an image too: a label that is wrong in one place makes
     # the whole file doubtful.
     _, all_labels = findings_matrix(table["Finding Labels"], LABELS, csv=csv)
@@ -91,6 +91,10 @@ def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Manifest:
             f"{extra:,} of the {len(paths):,} images on disk have no row in {csv.name} and are "
             "left out."
         )
+
+    ages = _years(rows["Patient Age"])
+    if impossible := int(((ages == "") & (rows["Patient Age"] != "")).sum()):
+        notes.append(f"The ages of {impossible:,} images are no years of a life: left unknown.")
 
     labels = all_labels[present]
     if split == "official" or (split == "auto" and (root / TEST_LIST).is_file()):
@@ -114,6 +118,8 @@ def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Manifest:
             "patient": rows["Patient ID"],
             "split": pd.Series(assigned, index=rows.index, dtype=str),
             "view": rows["View Position"],
+            "sex": rows["Patient Gender"],
+            "age": ages,
         }
     )
     return Manifest(
@@ -190,6 +196,12 @@ def _official_split(
                 f"{TRAIN_LIST} and {TEST_LIST} of {root}: download the official lists again"
             )
     return carve_validation(patients, labels, np.where(test, "test", "train"), seed=seed)
+
+
+def _years(cells: "pd.Series[str]") -> "pd.Series[str]":
+    """Ages in whole years: "58", or "058Y" as older releases have it; "" where they are none."""
+    digits = cells.str.extract(r"^0*(\d{1,3})Y?$", expand=False).fillna("")
+    return digits.where(digits.map(lambda years: years != "" and int(years) <= OLDEST), "")
 
 
 def _read_list(path: Path) -> list[str]:

@@ -97,6 +97,8 @@ _SPECS = (
             "patient_column",
             "split_column",
             "view_column",
+            "sex_column",
+            "age_column",
             "seed",
         ),
         loader="featurecache.datasets.table:load_table",

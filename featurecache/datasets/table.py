@@ -30,6 +30,8 @@ def load_table(
     patient_column: str | None = None,
     split_column: str | None = None,
     view_column: str | None = None,
+    sex_column: str | None = None,
+    age_column: str | None = None,
     seed: int = 0,
 ) -> Manifest:
     """Load a data set from a CSV file with one row per image.
@@ -48,6 +50,8 @@ def load_table(
         split_column: Column of train, val (or valid, validation, dev) and test; a split by
             patient where it is not given.
         view_column: Column of views such as PA; blank is unknown.
+        sex_column: Column of sexes such as F; blank is unknown.
+        age_column: Column of ages in years; blank is unknown.
         seed: Decides the split where there is no column for it.
 
     Returns:
@@ -68,7 +72,8 @@ def load_table(
     csv = _find_csv(csv)
     if root is not None and not root.is_dir():
         raise DatasetError(f"the root {root} is no folder: give the one that the paths start from")
-    optional = (labels_column, id_column, patient_column, split_column, view_column)
+    described = {"view": view_column, "sex": sex_column, "age": age_column}
+    optional = (labels_column, id_column, patient_column, split_column, *described.values())
     named = [path_column, *(label_columns or ()), *(column for column in optional if column)]
     # One column may serve twice, the path as the id for example.
     table = read_columns(csv, list(dict.fromkeys(named)))
@@ -88,12 +93,20 @@ def load_table(
     else:
         split = pd.Series(patient_split(patients, labels, seed=seed), table.index, dtype=str)
         notes.append("The split is by patient, 70 % train, 10 % validation, 20 % test.")
-    views = table[view_column] if view_column else pd.Series("", table.index, dtype=str)
     return Manifest(
         name=safe_name(csv.name.removesuffix(".gz").removesuffix(".csv")),
         root=csv.parent if root is None else root,
         images=pd.DataFrame(
-            {"id": ids, "path": paths, "patient": patients, "split": split, "view": views}
+            {
+                "id": ids,
+                "path": paths,
+                "patient": patients,
+                "split": split,
+                **{
+                    name: table[column] if column else pd.Series("", table.index, dtype=str)
+                    for name, column in described.items()
+                },
+            }
         ),
         labels=labels,
         label_names=names,

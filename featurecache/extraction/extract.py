@@ -217,7 +217,10 @@ def _finish(
         sha256=stored.sha256[rows],
         size=stored.size[rows],
         mtime_ns=stored.mtime_ns[rows],
-        **{name: to_utf8(manifest.images[name])[rows] for name in ("patient", "split", "view")},
+        **{
+            name: to_utf8(manifest.images[name])[rows]
+            for name in ("patient", "split", "view", "sex", "age")
+        },
     )
     texts, told = _texts(job, prompts, manifest.label_names)
     written = job.builder.finish(

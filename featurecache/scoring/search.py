@@ -10,6 +10,7 @@ from featurecache.scoring.directions import Embeddings, unit_rows
 Directions: TypeAlias = npt.NDArray[np.float32]
 
 _ROWS_AT_ONCE: Final = 8192
+_COSINES_AT_ONCE: Final = 2**24
 
 
 def gallery_of(embeddings: Embeddings) -> Directions:
@@ -57,3 +58,39 @@ def nearest(
     rows = np.concatenate([above, level])
     rows = rows[np.lexsort((rows, -cosines[rows]))]
     return rows, cosines[rows]
+
+
+def nearest_of_each(
+    queries: Directions, gallery: Directions, *, top: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """The rows of a gallery that are nearest to each of many queries, by cosine.
+
+    As exact as ``nearest``, but a block of queries shares each pass through the gallery, so that
+    the time is that of a product of matrices. Which of several rows that are equally near is the
+    last to be found is left open.
+
+    Args:
+        queries: (Q, D) at unit length.
+        gallery: (N, D) at unit length.
+        top: how many; all N where there are no more.
+
+    Returns:
+        Row numbers and cosines, (Q, min(top, N)) each, the nearest first.
+
+    Raises:
+        ValueError: ``top`` is less than 1, the gallery is empty, or the dimensions differ.
+    """
+    if top < 1 or not len(gallery):
+        raise ValueError(f"cannot find the {top} nearest of {len(gallery)} rows")
+    top = min(top, len(gallery))
+    rows = np.empty((len(queries), top), dtype=np.intp)
+    found = np.empty((len(queries), top), dtype=np.float32)
+    block = max(_COSINES_AT_ONCE // len(gallery), 1)
+    for start in range(0, len(queries), block):
+        some = slice(start, start + block)
+        cosines = queries[some] @ gallery.T
+        near = np.argpartition(-cosines, top - 1, axis=1)[:, :top]
+        order = np.lexsort((near, -np.take_along_axis(cosines, near, axis=1)))
+        rows[some] = np.take_along_axis(near, order, axis=1)
+        found[some] = np.take_along_axis(cosines, rows[some], axis=1)
+    return rows, found

@@ -1,7 +1,7 @@
 """A cache in the making: what is stored already, what is added, and the finished file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -231,8 +231,8 @@ class CacheBuilder:
         if cache is None or self._parts:
             return False
         same_images = all(
-            np.array_equal(getattr(cache.images, name), getattr(images, name))
-            for name in ("id", "sha256", "size", "mtime_ns", "patient", "split", "view")
+            np.array_equal(getattr(cache.images, column.name), getattr(images, column.name))
+            for column in fields(ImageTable)
         )
         return (
             same_images

@@ -31,7 +31,10 @@ class ImageTable:
     patient: Utf8
     split: Utf8
     view: Utf8
-    """Empty where not known."""
+    """Empty where not known; so are ``sex`` and ``age``."""
+    sex: Utf8
+    age: Utf8
+    """In years."""
     size: NDArray[np.int64]
     """Bytes of the file, and beside it ``mtime_ns``: they tell cheaply that a file has changed."""
     mtime_ns: NDArray[np.int64]

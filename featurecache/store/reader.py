@@ -19,6 +19,7 @@ from featurecache.store.contents import (
     Labels,
     TextEmbeddings,
     TextSet,
+    Utf8,
     from_utf8,
 )
 from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings
@@ -243,11 +244,20 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
         patient=read_strings(group, "patient", shape=(rows,)),
         split=read_strings(group, "split", shape=(rows,)),
         view=read_strings(group, "view", shape=(rows,)),
+        sex=_strings_or_blank(group, "sex", rows),
+        age=_strings_or_blank(group, "age", rows),
         size=read_numbers(group, "size", dtype="int64", shape=(rows,)),
         mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(rows,)),
     )
     embedding = numeric(group, "embedding", dtype="float16", shape=(rows, None))
     return images, int(embedding.shape[1])
+
+
+def _strings_or_blank(group: "h5py.Group", name: str, rows: int) -> Utf8:
+    """A column that files of before do not have: nothing of it is known."""
+    if name not in group:
+        return np.full(rows, b"")
+    return read_strings(group, name, shape=(rows,))
 
 
 def _read_labels(file: "h5py.File", rows: int) -> Labels:

@@ -82,6 +82,8 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
     write_strings(group, "patient", images.patient)
     write_strings(group, "split", images.split)
     write_strings(group, "view", images.view)
+    write_strings(group, "sex", images.sex)
+    write_strings(group, "age", images.age)
     group.create_dataset("size", data=images.size, dtype=np.int64)
     group.create_dataset("mtime_ns", data=images.mtime_ns, dtype=np.int64)
     target = group.create_dataset("embedding", shape=(len(images), dim), dtype=np.float16)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from featurecache.datasets.kermany import IMAGE_LEVEL_PROTOCOL, load_kermany
+from featurecache.datasets.kermany import IMAGE_LEVEL_PROTOCOL, PUBLISHED, load_kermany
 from featurecache.datasets.manifest import Manifest
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
@@ -198,6 +198,25 @@ def test_unknown_options_are_refused(root: Path) -> None:
         load_kermany(root, split="image-level")
     with pytest.raises(UsageError, match="published for the subset viral"):
         load_kermany(root, split=IMAGE_LEVEL_PROTOCOL)
+
+
+def test_the_published_split_leaves_nothing_out_and_moves_nothing(root: Path) -> None:
+    add(root, "val/NORMAL/IM-0001-0001.jpeg", "val/PNEUMONIA/person3_bacteria_4.jpeg")
+    add(root, "train/PNEUMONIA/person2_bacteria_9.jpeg")
+    copy = root / "train/NORMAL/IM-0200-0001.jpeg"
+    copy.write_bytes((root / "test/PNEUMONIA/person2_virus_6.jpeg").read_bytes())
+    manifest = load_kermany(root, split=PUBLISHED)
+    assert (manifest.name, manifest.collection) == ("kermany-published", "kermany")
+    assert manifest.image_level_split
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*.jpeg")}
+    assert set(manifest.images["id"]) == files
+    assert all(
+        id.startswith(f"{split}/")
+        for id, split in manifest.images[["id", "split"]].itertuples(index=False)
+    )
+    viral = load_kermany(root, split=PUBLISHED, subset="viral")
+    assert viral.name == "kermany-viral-published"
+    assert set(viral.images["id"]) == {name for name in files if "bacteria" not in name}
 
 
 def test_the_image_level_protocol_gives_the_published_counts(tmp_path: Path) -> None:

@@ -70,9 +70,24 @@ def test_neither_the_labels_nor_the_given_table_can_change_a_manifest(tmp_path: 
 
 
 def test_columns_beyond_the_known_ones_are_dropped_and_the_order_is_fixed(tmp_path: Path) -> None:
-    images = table(age=[1, 2, 3])[["age", "view", "split", "patient", "path", "id"]]
+    images = table(weight=[1, 2, 3])[["weight", "view", "split", "patient", "path", "id"]]
     made = manifest(tmp_path, images=images)
-    assert made.images.columns.tolist() == ["id", "path", "patient", "split", "view"]
+    columns = ["id", "path", "patient", "split", "view", "sex", "age"]
+    assert made.images.columns.tolist() == columns
+
+
+def test_sex_and_age_are_unknown_where_they_are_not_given(tmp_path: Path) -> None:
+    made = manifest(tmp_path)
+    assert (made.images[["sex", "age"]] == "").all(axis=None)
+    made = manifest(tmp_path, images=table(sex=["M", "F", ""], age=["40", "", "0.5"]))
+    assert made.images["sex"].tolist() == ["F", "", "M"]
+    assert made.images["age"].tolist() == ["", "0.5", "40"]
+
+
+@pytest.mark.parametrize("age", ["old", "-1", "121", "nan", "inf", "40 years"])
+def test_an_age_that_is_no_number_of_years_is_refused(tmp_path: Path, age: str) -> None:
+    with pytest.raises(DatasetError, match=f"age of image 'a' is '{age}': .* from 0 to 120"):
+        manifest(tmp_path, images=table(age=["40", age, ""]))
 
 
 def test_a_part_of_a_manifest_is_a_manifest(tmp_path: Path) -> None:
@@ -90,9 +105,9 @@ def test_a_missing_column_is_refused(tmp_path: Path, column: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), 150])
-@pytest.mark.parametrize("column", ["id", "path", "patient", "split", "view"])
+@pytest.mark.parametrize("column", ["id", "path", "patient", "split", "view", "sex", "age"])
 def test_a_cell_that_is_not_text_is_refused(tmp_path: Path, column: str, value: Any) -> None:
-    images = table().astype(object)
+    images = table(sex=["F", "M", ""], age=["40", "", "0"]).astype(object)
     images.loc[1, column] = value
     for given in (images, images.convert_dtypes() if value is None else images):
         with pytest.raises(DatasetError, match=f"column {column} .* not all text"):

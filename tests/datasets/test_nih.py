@@ -16,9 +16,9 @@ HEADER = (
 CSV = "Data_Entry_2017_v2020.csv"
 
 
-def row(image: str, findings: str = "No Finding", view: str = "PA") -> str:
+def row(image: str, findings: str = "No Finding", view: str = "PA", age: str = "50") -> str:
     patient = int(image.split("_")[0])
-    return f"{image},{findings},0,{patient},50,F,{view},3056,2544,0.139,0.139"
+    return f"{image},{findings},0,{patient},{age},F,{view},3056,2544,0.139,0.139"
 
 
 def write_csv(root: Path, *rows: str, name: str = CSV, header: str = HEADER) -> None:
@@ -53,12 +53,22 @@ def test_rows_become_images_with_labels_patients_and_views(root: Path) -> None:
     manifest = load_nih(root)
     assert manifest.name == "nih"
     assert manifest.images.drop(columns="split").to_numpy().tolist() == [
-        ["00000001_000.png", "images/00000001_000.png", "1", "PA"],
-        ["00000002_000.png", "images/00000002_000.png", "2", "AP"],
-        ["00000002_001.png", "images/00000002_001.png", "2", "PA"],
+        ["00000001_000.png", "images/00000001_000.png", "1", "PA", "F", "50"],
+        ["00000002_000.png", "images/00000002_000.png", "2", "AP", "F", "50"],
+        ["00000002_001.png", "images/00000002_001.png", "2", "PA", "F", "50"],
     ]
     found = [{LABELS[c] for c in np.flatnonzero(values)} for values in manifest.labels]
     assert found == [set(), {"Pleural_Thickening", "Mass"}, {"Hernia"}]
+
+
+def test_ages_are_whole_years_and_impossible_ones_are_unknown(tmp_path: Path) -> None:
+    ages = {"060Y": "60", "7": "7", "000": "0", "414": "", "": ""}
+    names = [f"{number:08d}_000.png" for number in range(len(ages))]
+    write_csv(tmp_path, *(row(name, age=age) for name, age in zip(names, ages, strict=True)))
+    touch_images(tmp_path, *names)
+    manifest = load_nih(tmp_path)
+    assert manifest.images["age"].tolist() == list(ages.values())
+    assert any(note.startswith("The ages of 1 images are") for note in manifest.notes)
 
 
 def test_the_older_release_with_its_trailing_comma_reads_alike(root: Path) -> None:
@@ -258,6 +268,8 @@ def test_labels_of_the_real_subset_agree_with_pandas(shared_data: Path) -> None:
         table["Finding Labels"].str.get_dummies("|").reindex(columns=list(LABELS), fill_value=0)
     )
     assert manifest.labels.tolist() == expected.to_numpy().tolist()
+    assert manifest.images["sex"].tolist() == table["Patient Gender"].tolist()
+    assert manifest.images["age"].tolist() == table["Patient Age"].astype(str).tolist()
 
 
 def test_the_whole_metadata_has_the_published_totals(shared_data: Path) -> None:

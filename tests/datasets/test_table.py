@@ -32,10 +32,11 @@ def test_columns_become_images_and_labels(csv: Path) -> None:
     manifest = load(
         csv, id_column="uid", patient_column="who", split_column="set", view_column="pose"
     )
+    assert (manifest.images[["sex", "age"]] == "").all(axis=None)
     assert manifest.name == "My-films"
     assert manifest.root == csv.parent
     assert manifest.notes == ()
-    assert manifest.images.to_numpy().tolist() == [
+    assert manifest.images.drop(columns=["sex", "age"]).to_numpy().tolist() == [
         ["u1", "b/1.png", "p1", "val", ""],
         ["u2", "b/2.png", "p1", "val", "AP"],
         ["u3", "a/3.png", "p2", "train", "PA"],
@@ -43,6 +44,14 @@ def test_columns_become_images_and_labels(csv: Path) -> None:
     ]
     assert manifest.label_names == ("Mass", "Edema")
     assert manifest.labels.tolist() == [[1, -1], [0, -1], [-1, 0], [1, 1]]
+
+
+def test_sex_and_age_have_columns_of_their_own(tmp_path: Path) -> None:
+    csv = tmp_path / "films.csv"
+    csv.write_text("path,Mass,gender,years\n1.png,0,F,40\n2.png,1,,\n3.png,1,M,0.5\n")
+    images = load(csv, label_columns=["Mass"], sex_column="gender", age_column="years").images
+    assert images["sex"].tolist() == ["F", "", "M"]
+    assert images["age"].tolist() == ["40", "", "0.5"]
 
 
 def test_one_column_of_joined_labels(csv: Path) -> None:

@@ -81,6 +81,8 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
                 patient=to_utf8(ids if patient is None else patient),
                 split=to_utf8(split),
                 view=np.full(n, b"") if view is None else to_utf8(view),
+                sex=np.full(n, b""),
+                age=np.full(n, b""),
                 size=np.ones(n, dtype=np.int64),
                 mtime_ns=np.ones(n, dtype=np.int64),
             ),

@@ -44,6 +44,8 @@ def write_toy_cache(
                 else split
             ),
             view=np.full(n, b"PA"),
+            sex=np.full(n, b""),
+            age=np.full(n, b""),
             size=np.ones(n, dtype=np.int64),
             mtime_ns=np.ones(n, dtype=np.int64),
         ),

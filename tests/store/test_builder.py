@@ -71,6 +71,8 @@ def finish(builder: CacheBuilder, ids: Sequence[str], *, version: int = 0) -> bo
             patient=of.id,
             split=np.full(len(ids), b"train"),
             view=np.full(len(ids), b""),
+            sex=np.full(len(ids), b"F"),
+            age=np.full(len(ids), b"40"),
             size=of.size,
             mtime_ns=of.mtime_ns,
         ),
@@ -132,7 +134,8 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
         assert trained_on["kermany"].asstr()[()].tolist() == ["train/b.jpeg", "train/größer.jpeg"]
         assert trained_on["nih"].shape == (0,)
         assert set(file["images"]) == {
-            *("id", "embedding", "sha256", "patient", "split", "view", "size", "mtime_ns"),
+            *("id", "embedding", "sha256", "patient", "split", "view", "sex", "age"),
+            *("size", "mtime_ns"),
         }
         assert file["images/id"].asstr()[()].tolist() == ["i1", "i2", "i3"]
         assert file["images/sha256"].asstr()[()].tolist() == ["0-i1", "0-i2", "0-i3"]

@@ -67,6 +67,10 @@ def altered_spec(file: h5py.File) -> None:
     file.attrs["spec"] = json.dumps(spec | {"precision": "bf16"})
 
 
+def short_age(file: h5py.File) -> None:
+    handwritten.text(file, "images/age", ["40", "50"])
+
+
 LABEL_2 = np.array([[2, 0], [0, -1], [-1, 1]], dtype="i1")
 
 MALFORMED: dict[str, tuple[Change, str]] = {
@@ -80,6 +84,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "newer version": (attribute("/", "version", 2), "version 2.*reads up to 1.*upgrade"),
     "altered spec": (altered_spec, "fingerprint is not that of its spec"),
     "altered fingerprint": (attribute("/", "fingerprint", "0" * 64), "fingerprint is not that"),
+    "an age too few": (short_age, r"/images/age is .* \(2,\), expected text \(3\)"),
     "no fingerprint": (without_attribute("/", "fingerprint"), "'fingerprint'"),
     "no spec": (without_attribute("/", "spec"), "'spec'"),
     "spec is not JSON": (attribute("/", "spec", "{"), "'spec'"),

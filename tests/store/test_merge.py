@@ -59,6 +59,8 @@ def write(
             patient=to_utf8([f"p{row // 2}" for row in rows]),
             split=to_utf8([("train", "val", "test")[row // 2 % 3] for row in rows]),
             view=np.full(n, b"PA"),
+            sex=to_utf8([("F", "M")[row % 2] for row in rows]),
+            age=to_utf8([str(row % 90) for row in rows]),
             size=rows.astype(np.int64) + 100,
             mtime_ns=rows.astype(np.int64) + 1000,
         ),

@@ -32,6 +32,9 @@ def test_a_handwritten_file_of_version_1_reads(version_1: Path) -> None:
     assert cache.patients.tolist() == ["p1", "p2", "p2"]
     assert cache.splits.tolist() == ["train", "test", "test"]
     assert cache.views.tolist() == ["PA", "", "AP"]
+    # Nor do they know of sex and age.
+    assert cache.images.sex.tolist() == [b"", b"", b""]
+    assert cache.images.age.tolist() == [b"", b"", b""]
     assert cache.images.size.tolist() == [10, 20, 30]
     assert cache.images.mtime_ns.tolist() == [1, 2, 3]
     assert cache.dim == 4

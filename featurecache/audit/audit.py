@@ -1,0 +1,61 @@
+"""The whole audit of a cache, as one document."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurecache.audit.leaks import (
+    identical_copies,
+    knows_patients,
+    learned_images,
+    shared_patients,
+)
+from featurecache.audit.near_copies import NEIGHBOURS, Progress, near_copies
+from featurecache.audit.readability import readability
+from featurecache.audit.scorable import scorable_labels
+from featurecache.store.reader import Cache
+
+
+def audit(
+    cache: Cache,
+    films: Mapping[str, Path] | None = None,
+    *,
+    neighbours: int = NEIGHBOURS,
+    draws: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Look for what would make scores on a data set untrue.
+
+    Args:
+        cache: of the data set, by any encoder.
+        films: file of each image by its id, to confirm near-identical films on pixels; None
+            leaves them unconfirmed.
+        neighbours: how many of each image's nearest in other splits are compared with it.
+        draws: bootstrap draws over patients; 0 gives no intervals.
+        seed: of folds and draws.
+        progress: called while films are read and compared.
+
+    Returns:
+        The document of ``featurecache audit --json``. Undefined is None.
+
+    Raises:
+        UsageError: ``films`` lacks an image of the cache.
+        ValueError: an embedding has no direction.
+    """
+    splits, counts = np.unique(cache.splits, return_counts=True)
+    return {
+        "dataset": cache.header.dataset,
+        "model": cache.header.model,
+        "n": len(cache.images),
+        "n_patients": len(np.unique(cache.patients)) if knows_patients(cache) else None,
+        "splits": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
+        "shared_patients": shared_patients(cache),
+        "learned_images": learned_images(cache),
+        "identical_copies": identical_copies(cache),
+        "near_copies": near_copies(cache, films, neighbours=neighbours, progress=progress),
+        "readability": readability(cache, draws=draws, seed=seed),
+        "labels": scorable_labels(cache),
+    }

@@ -1,0 +1,262 @@
+"""``audit``: what is wrong with a data set, before a score on it is believed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featurecache.cli.dataset_options import (
+    DataRoot,
+    IdColumn,
+    Images,
+    ImagesRoot,
+    LabelColumn,
+    LabelsColumn,
+    PathColumn,
+    PatientColumn,
+    Split,
+    SplitColumn,
+    SplitSeed,
+    Subset,
+    read_manifest,
+)
+from featurecache.cli.options import CacheFile, Draws, choose_cache
+from featurecache.cli.output import (
+    Json,
+    number,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    with_interval,
+)
+from featurecache.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+SHOWN = 20
+"""Rows of a list that a table shows; --json has them all."""
+
+
+def audit(
+    cache: CacheFile = Path("cache"),
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="The data set of the cache: its films are looked at too. --data-root alone is "
+            "enough where the cache is named after its data set.",
+            metavar="NAME",
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Show near-identical films on this contact sheet.", metavar="PNG"),
+    ] = None,
+    neighbours: Annotated[
+        int,
+        typer.Option(help="How many of each image's nearest are compared on pixels.", min=1),
+    ] = 5,
+    draws: Draws = 1000,
+    split: Split = None,
+    subset: Subset = None,
+    images: Images = None,
+    split_seed: SplitSeed = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    labels_column: LabelsColumn = None,
+    id_column: IdColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
+    images_root: ImagesRoot = None,
+    json: Json = False,
+) -> None:
+    """Look for leaks between splits, shortcuts in the embeddings and labels too rare to score.
+
+    What is found is no error: the exit code is 0. Without --dataset or --data-root no film is
+    looked at, and near-identical ones are only suspected. Give the options that the cache was
+    extracted with.
+
+    Example: featurecache audit --dataset kermany --data-root ~/data/kermany --sheet pairs.png
+    """
+    from featurecache.audit.audit import audit as run
+    from featurecache.store.reader import read_cache
+
+    path, chosen = choose_cache(cache)
+    looks = dataset is not None or data_root is not None
+    if sheet is not None:
+        if not looks:
+            raise UsageError("--sheet shows films: give --dataset or --data-root too")
+        if sheet.exists():
+            raise UsageError(f"{sheet} is there already: give another --sheet")
+    found = read_cache(path)
+    say(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
+    films = None
+    if looks:
+        manifest = read_manifest(
+            dataset or found.header.dataset,
+            data_root,
+            quiet=json,
+            split=split,
+            subset=subset,
+            images=images,
+            seed=split_seed,
+            path_column=path_column,
+            label_columns=label_column,
+            labels_column=labels_column,
+            id_column=id_column,
+            patient_column=patient_column,
+            split_column=split_column,
+            root=images_root,
+        )
+        paths = [manifest.root / path for path in manifest.images["path"]]
+        films = dict(zip(manifest.images["id"], paths, strict=True))
+    with progress_bar(hidden=json) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total, detail="")
+            bar.update(tasks[what], completed=done)
+
+        document = run(found, films, neighbours=neighbours, draws=draws, progress=progress)
+    pairs = document["near_copies"]["pairs"]
+    if sheet is not None and films is not None and pairs:
+        _write_sheet(sheet, pairs, films)
+    if json:
+        print_json(document)
+        return
+    _print(document)
+    if sheet is not None:
+        typer.echo(f"contact sheet: {sheet}" if pairs else "no near-identical films: no sheet")
+
+
+def _print(document: Mapping[str, Any]) -> None:
+    splits = ", ".join(f"{count} {split}" for split, count in document["splits"].items())
+    print_table(
+        f"{document['n']} images of {document['dataset']}: {splits}",
+        ["leaks", "found", ""],
+        _leaks(document),
+    )
+    near = document["near_copies"]
+    listed = near["outstanding"]["pairs"] if near["pairs"] is None else near["pairs"]
+    if listed:
+        title = "suspected, nearest first" if near["pairs"] is None else "most alike first"
+        print_table(
+            f"near-identical films in two splits, {title}"
+            + (f" ({SHOWN} of {len(listed)}; --json has all)" if len(listed) > SHOWN else ""),
+            ["", "likeness", "cosine", "image", "image", "patient", "labels"],
+            [_pair(place, pair) for place, pair in enumerate(listed[:SHOWN], start=1)],
+        )
+    for image, reason in list(near["unreadable"].items())[:SHOWN]:
+        say(f"not compared: {image}: {reason}")
+    print_table(
+        "read from the embeddings of patients not seen [95 % interval over patients]",
+        ["", "images", "patients", "AUROC", "R2", "mean error"],
+        _readable(document["readability"]),
+    )
+    print_table(
+        "labels: positive images of known (of how many patients), the width that the 95 % "
+        "interval of an AUROC would have",
+        ["", "split", "positive", "known", "prevalence", "width", "", "prevalence by view"],
+        _labels(document["labels"]),
+    )
+
+
+def _leaks(document: Mapping[str, Any]) -> list[list[str]]:
+    shared, learned = document["shared_patients"], document["learned_images"]
+    identical, near = document["identical_copies"], document["near_copies"]
+    across, within = identical["across_splits"], identical["within_split"]
+    outstanding = near["outstanding"]
+
+    def other_labels(groups: Mapping[str, int]) -> str:
+        return f"{groups['groups']} groups, {groups['other_labels']} with other labels"
+
+    return [
+        [
+            "patients in two splits",
+            "-" if shared is None else str(shared["patients"]),
+            "no patients are known" if shared is None else f"with {shared['images']} images",
+        ],
+        ["byte-identical images across splits", str(across["images"]), other_labels(across)],
+        ["byte-identical copies within a split", str(within["copies"]), other_labels(within)],
+        [
+            "near-identical pairs across splits",
+            number(None) if near["pairs"] is None else str(len(near["pairs"])),
+            "no films were looked at: give --data-root"
+            if near["pairs"] is None
+            else f"likeness {near['least_likeness']} or more, of {near['compared']} pairs "
+            f"compared; {len(near['unreadable'])} films could not be read",
+        ],
+        [
+            "pairs across splits out of the ordinary",
+            number(None) if outstanding["cosine"] is None else str(len(outstanding["pairs"])),
+            "too few images to say"
+            if outstanding["cosine"] is None
+            else f"by embedding alone, from a cosine of {outstanding['cosine']:.4f} on",
+        ],
+        [
+            "images that the encoder learned from",
+            str(sum(learned.values())),
+            ", ".join(f"{count} {split}" for split, count in learned.items()),
+        ],
+    ]
+
+
+def _pair(place: int, pair: Mapping[str, Any]) -> list[str]:
+    one, two = pair["patients"]
+    return [
+        str(place),
+        number(pair["likeness"]),
+        number(pair["cosine"], digits=4),
+        *(f"{split}: {image}" for split, image in zip(pair["splits"], pair["images"], strict=True)),
+        "the same" if one == two else f"{one}, {two}",
+        "the same" if pair["same_labels"] else "others",
+    ]
+
+
+def _readable(document: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for name in ("view", "sex"):
+        if (of := document[name]) is None:
+            rows.append([name, *[number(None)] * 5])
+            continue
+        sizes = [str(of["n"]), str(of["n_patients"])]
+        rows += [
+            [f"{name} {value}", *sizes, with_interval(figures["auroc"], figures["ci95"]), "", ""]
+            for value, figures in of["values"].items()
+        ]
+    if (age := document["age"]) is None:
+        return [*rows, ["age", *[number(None)] * 5]]
+    r2, mae = (with_interval(age[key], age["ci95"][key]) for key in ("r2", "mae"))
+    guess = f"{mae} years; {age['mae_of_median']:.3f} by guessing the median"
+    return [*rows, ["age", str(age["n"]), str(age["n_patients"]), "", r2, guess]]
+
+
+def _labels(document: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [
+            label,
+            split,
+            f"{of['positive']} ({of['patients']['positive']})",
+            f"{of['positive'] + of['negative']}",
+            number(of["prevalence"]),
+            number(of["expected_width"]),
+            of["state"],
+            ", ".join(f"{view} {number(at['prevalence'])}" for view, at in figures["views"].items())
+            if first == 0
+            else "",
+        ]
+        for label, figures in document.items()
+        for first, (split, of) in enumerate(figures["splits"].items())
+    ]
+
+
+def _write_sheet(target: Path, pairs: list[Mapping[str, Any]], films: Mapping[str, Path]) -> None:
+    from featurecache.atomic import new_file
+    from featurecache.audit.sheet import pair_sheet
+
+    with new_file(target) as unfinished:
+        pair_sheet(pairs, films).save(unfinished, format="PNG")
