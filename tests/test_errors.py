@@ -2,6 +2,7 @@ import pytest
 
 from featurecache import errors
 from featurecache.errors import (
+    AlignmentError,
     CacheError,
     CheckpointError,
     DatasetError,
@@ -28,6 +29,7 @@ MODELS = ["clip", "medclip", "xraysiglip", "rad-dino"]
         (CheckpointError, 2),
         (CacheError, 2),
         (RunError, 2),
+        (AlignmentError, 2),
     ],
 )
 def test_a_users_mistake_exits_with_2_and_a_failure_with_1(

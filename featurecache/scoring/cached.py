@@ -13,13 +13,7 @@ from featurecache.runs import new_run, write_config, write_json, write_predictio
 from featurecache.scoring.controls import permuted_texts, random_features, untrained_controls
 from featurecache.scoring.evaluation import evaluate, reading_warnings
 from featurecache.scoring.rows import ScoredRows
-from featurecache.scoring.shared_space import (
-    align_images,
-    aligned_text,
-    alignment_warnings,
-    refuse_learned,
-    text_encoder,
-)
+from featurecache.scoring.shared_space import align_images, aligned_text, refuse_learned
 from featurecache.scoring.zero_shot import (
     Scores,
     Scoring,
@@ -86,10 +80,8 @@ def zero_shot(
     if alignment is None:
         text = cache.text(prompts)
     else:
-        text = aligned_text(alignment, cache, prompts)
-        warnings += alignment_warnings(
-            alignment, cache.header.description, text_encoder(cache, text)
-        )
+        text, differences = aligned_text(alignment, cache, prompts)
+        warnings += differences
         train = cache.rows("train")
     if (cache.labels.values == UNKNOWN).all():
         raise CacheError(f"{cache.path} holds no labels to score against")

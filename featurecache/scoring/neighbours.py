@@ -212,7 +212,7 @@ def _rows(cache: Cache, split: str | None) -> npt.NDArray[np.intp]:
 def _text(cache: Cache, prompts: str | None, alignment: Alignment | None) -> TextSet:
     if alignment is None:
         return cache.text(prompts)
-    return aligned_text(alignment, cache, prompts)
+    return aligned_text(alignment, cache, prompts)[0]
 
 
 def _hits(

@@ -16,13 +16,7 @@ from featurecache.scoring.cached import cache_warnings
 from featurecache.scoring.directions import unit_rows
 from featurecache.scoring.metrics import Floats, Labels, auprc, macro, ratio
 from featurecache.scoring.search import Directions, gallery_of
-from featurecache.scoring.shared_space import (
-    align_images,
-    aligned_text,
-    alignment_warnings,
-    refuse_learned,
-    text_encoder,
-)
+from featurecache.scoring.shared_space import align_images, aligned_text, refuse_learned
 from featurecache.scoring.summary import number_or_none
 from featurecache.store.alignment import Alignment
 from featurecache.store.reader import Cache
@@ -137,12 +131,10 @@ def measure_retrieval(
     patients = draw_patients(cache.patients[rows], draws=draws, seed=seed)
     text = cache.text(prompts) if cache.texts else None
     if alignment is not None:
-        text = aligned_text(alignment, cache, prompts)
+        text, differences = aligned_text(alignment, cache, prompts)
+        warnings += differences
         refuse_learned(alignment, cache, rows)
         with_texts = gallery_of(align_images(alignment, embedding))
-        warnings += alignment_warnings(
-            alignment, cache.header.description, text_encoder(cache, text)
-        )
     document: dict[str, Any] = {"at": at, "split": split, "n": len(rows)}
     document["prompts"] = None if text is None else text.name
     document["text_to_image"] = document["image_to_text"] = None

@@ -17,13 +17,18 @@ from featurecache.store.reader import Cache
 _ROWS_AT_ONCE: Final = 8192
 
 
-def aligned_text(alignment: Alignment, cache: Cache, prompts: str | None = None) -> TextSet:
+def aligned_text(
+    alignment: Alignment, cache: Cache, prompts: str | None = None
+) -> tuple[TextSet, list[str]]:
     """A prompt set of a cache as one of an aligned encoder, with the alignment's scale and bias.
 
     Args:
         alignment: fitted on this cache or another one.
         cache: made by the encoders that the alignment was fitted to, with the same settings.
         prompts: the set; needed only where the cache holds several.
+
+    Returns:
+        The set, and what ``alignment_warnings`` has to say.
 
     Raises:
         CacheError: there is no text, or the cache does not say which encoder read it.
@@ -36,8 +41,8 @@ def aligned_text(alignment: Alignment, cache: Cache, prompts: str | None = None)
         raise UsageError(
             f"images and texts of {cache.header.model} share a space already: leave out --alignment"
         )
-    alignment_warnings(alignment, cache.header.description, text_encoder(cache, text))
-    return replace(text, aligned=True, scale=alignment.scale, bias=alignment.bias)
+    warnings = alignment_warnings(alignment, cache.header.description, text_encoder(cache, text))
+    return replace(text, aligned=True, scale=alignment.scale, bias=alignment.bias), warnings
 
 
 def text_encoder(cache: Cache, text: TextSet) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ COMMANDS = (
     ["extract"],
     ["train-head"],
     ["finetune"],
+    ["align"],
     ["zero-shot"],
     ["predict"],
     ["evaluate"],

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from stub_encoder import DIM, StubEncoder, expected_text
@@ -64,6 +65,20 @@ def test_prompts_are_encoded_and_read_back(
             texts.ensemble, [mean_direction(row) for row in prompts], rtol=1e-6
         )
     assert verify_cache(stub_path) == []
+
+
+def test_a_set_says_which_encoder_read_it_and_one_of_before_learns_it_without_encoding(
+    manifest: Manifest, cache: Path, stub_path: Path
+) -> None:
+    _, encoder = run(manifest, cache, PROMPTS)
+    said = dict(encoder.text_description)
+    assert read_cache(stub_path).text().encoder == said
+    with h5py.File(stub_path, "r+") as file:
+        del file["text/mine"].attrs["encoder"]
+    assert read_cache(stub_path).text().encoder is None
+    summary, encoder = run(manifest, cache, PROMPTS)
+    assert (encoder.texts, encoder.batches, summary.written) == ([], [], True)
+    assert read_cache(stub_path).text().encoder == said
 
 
 def test_a_set_without_negatives_has_none(manifest: Manifest, cache: Path, stub_path: Path) -> None:

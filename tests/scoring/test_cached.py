@@ -88,7 +88,7 @@ def test_planted_findings_are_told_without_fault(cache):
     assert found.metrics["macro"]["f1"] > 0.95
     assert found.metrics["warnings"] == []
     assert found.metrics["controls"]["view_only"] is None
-    for control in ("shuffled_labels", "random_features"):
+    for control in ("shuffled_labels", "random_features", "permuted_texts"):
         low, high = found.metrics["controls"][control]["ci95"]["macro"]["auroc"]
         assert low < 0.6
         assert high > 0.4
@@ -176,7 +176,9 @@ def test_thresholds_come_from_validation(cache):
 
 def test_unaligned_encoders_are_refused_with_the_reason(cache, toy):
     unaligned = prompt_set(toy, aligned=False)
-    with pytest.raises(UsageError, match="were never trained together: make an alignment"):
+    with pytest.raises(
+        UsageError, match="two encoders were never trained together: make an alignment"
+    ):
         zero_shot(with_text(cache, unaligned))
 
 

@@ -12,6 +12,7 @@ from featurecache.scoring.calibration import (
     brier_scores,
     calibration_document,
     calibration_errors,
+    fit_common_slope,
     fit_platt,
     log_odds,
     read_platt,
@@ -49,6 +50,30 @@ def test_classes_that_a_score_separates_leave_the_slope_finite():
     found = fit_platt(truth, np.array([[-2.0], [-1.0], [1.0], [2.0]]))
     assert 0 < found.slope[0] < 10
     assert (np.diff(found(np.array([[-2.0], [-1.0], [1.0], [2.0]]))[:, 0]) > 0).all()
+
+
+def test_a_common_slope_maximises_the_likelihood_with_an_intercept_for_each_label():
+    rng = np.random.default_rng(1)
+    score = rng.normal(size=(200, 4)) * 30 + [0, 40, -60, 0]
+    truth = (rng.random((200, 4)) < sigmoid(score / 20 + [0, -3, 2, 0])).astype(np.int8)
+    truth[rng.random((200, 4)) < 0.2] = -1
+    truth[:, 3] = 0  # says nothing
+    found = fit_common_slope(truth, score)
+
+    def loss(parameters):
+        total = 0.0
+        for c in range(3):
+            known = truth[:, c] >= 0
+            t, n1, n0 = truth[known, c], (truth[:, c] == 1).sum(), (truth[:, c] == 0).sum()
+            target = np.where(t == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
+            z = parameters[0] * score[known, c] / 20 + parameters[1 + c]
+            total += (np.logaddexp(0, z) - target * z).sum()
+        return total
+
+    want = minimize(loss, np.zeros(4), tol=1e-10).x[0] / 20
+    assert found == pytest.approx(want, rel=1e-4)
+    assert fit_common_slope(truth, -score) == pytest.approx(-want, rel=1e-4)
+    assert np.isnan(fit_common_slope(truth[:, 3:], score[:, 3:]))
 
 
 @pytest.mark.parametrize("column", [[0, 0, 0], [1, 1, -1], [-1, -1, -1]])

@@ -11,7 +11,9 @@ from featurecache.scoring.bootstrap import draw_patients
 from featurecache.scoring.controls import (
     Trial,
     control_figures,
+    other_labels,
     paired_gain,
+    permuted_texts,
     random_features,
     shuffled_labels,
     untrained_controls,
@@ -161,3 +163,32 @@ def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(scored_
     low, high = found["shuffled_labels"]["ci95"]["macro"]["auroc"]
     assert low < 0.5 < high
     assert found["shuffled_labels"]["macro"]["auroc"] < 0.7
+
+
+@pytest.mark.parametrize("number", [2, 3, 14])
+def test_no_label_keeps_its_own_texts(number):
+    for seed in range(20):
+        others = other_labels(number, seed=seed)
+        assert sorted(others) == list(range(number))
+        assert (others != np.arange(number)).all()
+
+
+def test_permuted_texts_score_each_label_by_anothers(scored_rows):
+    score = np.random.default_rng(4).normal(size=scored_rows.truth.shape)
+    found = permuted_texts(scored_rows, score, draws=20)
+    truth = scored_rows.truth[scored_rows.test]
+    known = truth >= 0
+    for c, name in enumerate(scored_rows.label_names):
+        rows = known[:, c]
+        expected = roc_auc_score(truth[rows, c], score[scored_rows.test][rows, 1 - c])
+        assert found["per_label"][name]["auroc"] == pytest.approx(expected)
+
+
+def test_a_single_label_has_no_other_texts(scored_rows):
+    alone = replace(
+        scored_rows,
+        truth=scored_rows.truth[:, :1],
+        label_names=("Mass",),
+        learned=np.array([True]),
+    )
+    assert permuted_texts(alone, np.zeros((80, 1)), draws=10) is None

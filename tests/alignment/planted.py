@@ -1,0 +1,89 @@
+"""A world where the truth is known: an image is a rotation of the mean of what is true of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.reader import Cache, read_cache
+from featurecache.store.writer import write_cache
+
+DIM = 16
+LABELS = 64
+_world = np.random.default_rng(7)
+ROTATION = np.linalg.qr(_world.normal(size=(DIM, DIM)))[0]
+_texts = _world.normal(size=(2, LABELS, DIM))
+POSITIVE, NEGATIVE = (_texts / np.linalg.norm(_texts, axis=2, keepdims=True)).astype(np.float32)
+ENCODER = {"checkpoint": "of the texts", "libraries": {"torch": "1"}}
+
+
+def world(n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, DIM) and all their labels (N, LABELS)."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, LABELS)) < 0.04).astype(np.int8)
+    true = labels @ POSITIVE + (1 - labels) @ NEGATIVE
+    images = (true + 0.1 * rng.normal(size=true.shape)) @ ROTATION
+    return images * rng.uniform(0.5, 5, size=(n, 1)), labels
+
+
+def prompt_set(columns: range, *, negative: bool = True, **changes) -> TextSet:
+    names = tuple(f"finding {c}" for c in columns)
+
+    def texts(vectors: np.ndarray) -> TextEmbeddings:
+        prompts = tuple((f"text of {name}",) for name in names)
+        return TextEmbeddings(prompts, vectors[columns][:, np.newaxis], vectors[columns])
+
+    usual = {
+        "name": "signs",
+        "fingerprint": "of the prompts",
+        "templates": ("signs of {}",),
+        "labels": names,
+        "positive": texts(POSITIVE),
+        "negative": texts(NEGATIVE) if negative else None,
+        "aligned": False,
+        "scale": None,
+        "bias": None,
+        "encoder": ENCODER,
+    }
+    return TextSet(**{**usual, **changes})
+
+
+def write_planted(
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    text: TextSet,
+    *,
+    collection: str = "planted",
+) -> Cache:
+    """A cache of these rows: half train, a quarter validation, a quarter test, two a patient."""
+    n = len(images)
+    half = images.astype(np.float16)
+    write_cache(
+        path,
+        header=Header(
+            model="planted",
+            dataset=collection,
+            notes=(),
+            image_level_split=False,
+            exposed=False,
+            description={"checkpoint": "of the images"},
+            collection=collection,
+            trained_on={"earlier": frozenset({"film"})},
+        ),
+        images=ImageTable(
+            id=np.array([f"{row:05d}.png" for row in range(n)]),
+            sha256=np.full(n, "00"),
+            patient=np.array([f"patient {row // 2}" for row in range(n)]),
+            split=np.repeat(["train", "val", "test"], [n // 2, n // 4, n - n // 2 - n // 4]),
+            view=np.full(n, "PA"),
+            size=np.ones(n, dtype=np.int64),
+            mtime_ns=np.ones(n, dtype=np.int64),
+        ),
+        dim=images.shape[1],
+        embedding=lambda start, stop: half[start:stop],
+        labels=Labels(text.labels, labels.astype(np.int8)),
+        texts={text.name: text},
+        failures={},
+    )
+    return read_cache(path)
