@@ -15,6 +15,7 @@ from featurecache.audit.leaks import (
 from featurecache.audit.near_copies import NEIGHBOURS, Progress, near_copies
 from featurecache.audit.readability import readability
 from featurecache.audit.scorable import scorable_labels
+from featurecache.datasets.splits import SPLITS
 from featurecache.store.reader import Cache
 
 
@@ -46,13 +47,13 @@ def audit(
         ValueError: an embedding has no direction.
     """
     images = cache.images
-    splits, counts = np.unique(images.split, return_counts=True)
+    counts = {split: int((images.split == split).sum()) for split in SPLITS}
     return {
         "dataset": cache.header.dataset,
         "model": cache.header.model,
         "n": len(images),
         "n_patients": len(np.unique(images.patient)) if knows_patients(images) else None,
-        "splits": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
+        "splits": {split: count for split, count in counts.items() if count},
         "shared_patients": shared_patients(images),
         "learned_images": learned_images(cache),
         "identical_copies": identical_copies(cache),

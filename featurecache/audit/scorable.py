@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from featurecache.datasets.splits import SPLITS
 from featurecache.store.reader import Cache
 
 TYPICAL_AUROC: Final = 0.8
@@ -49,7 +50,7 @@ def scorable_labels(cache: Cache) -> dict[str, Any]:
         ``views``: by view, ``known`` images and their ``prevalence``; empty where no view is.
     """
     images = cache.images
-    splits = {split: images.split == split for split in np.unique(images.split).tolist()}
+    splits = {split: rows for split in SPLITS if (rows := images.split == split).any()}
     views = {view: images.view == view for view in np.unique(images.view).tolist() if view}
     return {
         name: {
