@@ -15,6 +15,7 @@ from featurecache.audit.leaks import (
 from featurecache.audit.near_copies import NEIGHBOURS, Progress, near_copies
 from featurecache.audit.readability import readability
 from featurecache.audit.scorable import scorable_labels
+from featurecache.datasets.splits import SPLITS
 from featurecache.store.reader import Cache
 
 
@@ -45,13 +46,13 @@ def audit(
         UsageError: ``films`` lacks an image of the cache.
         ValueError: an embedding has no direction.
     """
-    splits, counts = np.unique(cache.splits, return_counts=True)
+    counts = {split: int((cache.splits == split).sum()) for split in SPLITS}
     return {
         "dataset": cache.header.dataset,
         "model": cache.header.model,
         "n": len(cache.images),
         "n_patients": len(np.unique(cache.patients)) if knows_patients(cache) else None,
-        "splits": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
+        "splits": {split: count for split, count in counts.items() if count},
         "shared_patients": shared_patients(cache),
         "learned_images": learned_images(cache),
         "identical_copies": identical_copies(cache),

@@ -89,4 +89,4 @@ def learned_images(cache: Cache) -> dict[str, int]:
 
 def same_labels(values: NDArray[np.int8]) -> bool:
     """Whether rows (N, C) of labels agree wherever they are known."""
-    return not ((values == 1).any(axis=0) & (values == 0).any(axis=0)).any()
+    return not bool(((values == 1).any(axis=0) & (values == 0).any(axis=0)).any())

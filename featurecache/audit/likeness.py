@@ -7,7 +7,7 @@ correlation of the one's middle with any place of the other, over small zooms of
     max over zooms z and shifts s of  corr(middle of one under z, window of the other at s)
 
 Correlation knows no brightness and no contrast; a miniature of fixed size knows little of
-encoding, and nothing of a change of size. Shifts reach an eighth of a side, zooms 10 %, so crops
+encoding, and nothing of a change of size. Shifts reach an eighth of a side, zooms 9 %, so crops
 of a few per cent are met. Turned, mirrored or inverted films are not; nor is one whose middle is
 painted over. The measure of two films depends a little on which comes first.
 
@@ -16,8 +16,7 @@ film, without their phases, stay the same when it is shifted and nearly so when 
 copies are neighbours by ``spectrum``, and only neighbours need be compared.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import product
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -44,10 +43,11 @@ _WINDOW: Final = 48
 _BLUR: Final = 2.0
 _FLAT: Final = 1e-3
 """A norm of detail, in grey levels, that only rounding leaves."""
-_COARSE: Final = (0.94, 1.0, 1.06)
-_FINE: Final = (0.9, 0.95, 1.0, 1.05, 1.1)
-_WORTH_A_CLOSER_LOOK: Final = 0.5
-"""A coarse likeness below it never became a fine one of ``IDENTICAL``."""
+_COARSE: Final = [(down, across) for down in (0.94, 1.0, 1.06) for across in (0.94, 1.0, 1.06)]
+_FINE: Final = [(down, across) for down in (-0.03, 0.0, 0.03) for across in (-0.03, 0.0, 0.03)]
+"""Zooms of height and width: tried on all films, and around the best of them on likely copies."""
+_WORTH_A_CLOSER_LOOK: Final = 0.6
+"""Of 1,500 changed copies of real films, none had a coarse likeness below 0.73."""
 
 
 def miniature(film: "Image") -> Miniature:
@@ -83,13 +83,13 @@ def likeness(one: Miniature, others: Iterable[Miniature]) -> Iterator[float]:
     """
     detail = _detail(one)
     coarse = _middles(detail, _COARSE)
-    fine = None
     for other in others:
         there = _detail(other)
-        found = _greatest_correlation(coarse, there, between=1)
+        found, best = _greatest_correlation(coarse, there, between=1)
         if found >= _WORTH_A_CLOSER_LOOK:
-            fine = _middles(detail, _FINE) if fine is None else fine
-            found = max(found, _greatest_correlation(fine, there, between=2))
+            down, across = _COARSE[best]
+            fine = _middles(detail, [(down + more, across + wider) for more, wider in _FINE])
+            found = max(found, _greatest_correlation(fine, there, between=2)[0])
         yield found
 
 
@@ -101,14 +101,14 @@ def _detail(film: Miniature) -> Detail:
     return detail
 
 
-def _middles(detail: Detail, zooms: tuple[float, ...]) -> npt.NDArray[np.complex64]:
+def _middles(detail: Detail, zooms: Sequence[tuple[float, float]]) -> npt.NDArray[np.complex64]:
     """The middle under every zoom, at mean 0 and length 1, as conjugate spectra."""
     from PIL import Image
     from scipy.fft import rfft2
 
     image = Image.fromarray(detail)
     middles = []
-    for down, across in product(zooms, zooms):
+    for down, across in zooms:
         x, y = _WINDOW / across / 2, _WINDOW / down / 2
         box = (SIDE / 2 - x, SIDE / 2 - y, SIDE / 2 + x, SIDE / 2 + y)
         middle = np.asarray(image.resize((_WINDOW, _WINDOW), Image.Resampling.BICUBIC, box=box))
@@ -120,8 +120,8 @@ def _middles(detail: Detail, zooms: tuple[float, ...]) -> npt.NDArray[np.complex
 
 def _greatest_correlation(
     middles: npt.NDArray[np.complex64], detail: Detail, *, between: int
-) -> float:
-    """The greatest over all middles and shifts, of which ``between`` lie on each pixel."""
+) -> tuple[float, int]:
+    """The greatest over all middles and shifts, ``between`` of them a pixel, and its middle."""
     from scipy.fft import irfft2, rfft2
 
     spectra = rfft2(detail)[np.newaxis] * middles
@@ -136,7 +136,9 @@ def _greatest_correlation(
     shifts = between * (SIDE - _WINDOW) + 1
     products = irfft2(spectra, s=(side, side))[:, :shifts, :shifts]
     # Norms between the pixels are interpolated, so that a perfect copy may come out above 1.
-    return min(float((products / _norms(detail, between)).max()), 1.0)
+    greatest = (products / _norms(detail, between)).max(axis=(1, 2))
+    best = int(np.argmax(greatest))
+    return min(float(greatest[best]), 1.0), best
 
 
 def _norms(detail: Detail, between: int) -> npt.NDArray[np.float64]:

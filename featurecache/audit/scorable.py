@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from featurecache.datasets.splits import SPLITS
 from featurecache.store.reader import Cache
 
 TYPICAL_AUROC: Final = 0.8
@@ -48,7 +49,7 @@ def scorable_labels(cache: Cache) -> dict[str, Any]:
         few", "constant" where the known are all alike, or "unknown" where none is known.
         ``views``: by view, ``known`` images and their ``prevalence``; empty where no view is.
     """
-    splits = {split: cache.splits == split for split in np.unique(cache.splits).tolist()}
+    splits = {split: rows for split in SPLITS if (rows := cache.splits == split).any()}
     views = {view: cache.views == view for view in np.unique(cache.views).tolist() if view}
     return {
         name: {

@@ -27,8 +27,8 @@ from featurecache.store.reader import read_cache
 from featurecache.store.schema import parts_path
 
 BATCH = 4
-BATCH_SECONDS = 0.02
-BLOCK_SECONDS = 0.01
+BATCH_SECONDS = 0.04
+BLOCK_SECONDS = 0.03
 RANDOM_KILLS = 15
 """While encoding, and as many again while the finished file is written."""
 
@@ -178,7 +178,7 @@ def kill_until_finished(manifest: Manifest, cache: Path, rng: random.Random) -> 
             if wait(process):
                 found[stage].append(witness.check())
 
-    kill_at_random("encoding", 0.06)
+    kill_at_random("encoding", 0.12)
     for name, death in DEATHS.items():
         if wait(start(manifest, cache, death)):
             found["chosen"].append(name)

@@ -9,10 +9,29 @@ from sklearn.metrics import average_precision_score
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.scoring.retrieval import measure_retrieval, rank_queries
-from featurecache.scoring.search import gallery_of, nearest
+from featurecache.scoring.search import gallery_of, nearest, nearest_of_each
 from featurecache.store.contents import TextEmbeddings, TextSet
 
 NAN = float("nan")
+
+
+@pytest.mark.parametrize("at_once", [1, 999, 2**24])
+def test_the_nearest_of_each_are_what_nearest_finds_for_one(monkeypatch, at_once):
+    monkeypatch.setattr("featurecache.scoring.search._COSINES_AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    gallery = gallery_of(rng.normal(size=(300, 6)))
+    queries = gallery_of(rng.normal(size=(50, 6)))
+    for top in (1, 7, 300, 400):
+        rows, cosines = nearest_of_each(queries, gallery, top=top)
+        for query, found, values in zip(queries, rows, cosines, strict=True):
+            expected, level = nearest(query, gallery, top=top)
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_allclose(values, level, atol=1e-6)
+
+
+def test_the_nearest_of_nothing_cannot_be_found():
+    with pytest.raises(ValueError, match="the 3 nearest of 0 rows"):
+        nearest_of_each(np.eye(2, dtype=np.float32), np.empty((0, 2), np.float32), top=3)
 
 
 def test_nearest_is_what_a_plain_sort_finds():

@@ -1,0 +1,58 @@
+"""Caches with whatever an audit is to find."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurecache.store.contents import Header, ImageTable, Labels, to_utf8
+from featurecache.store.reader import Cache, read_cache
+from featurecache.store.writer import write_cache
+
+
+def make(folder: Path, split: list[str], **columns: Any) -> Cache:
+    """A cache of images "0000", "0001" ... each of a patient and with bytes of its own.
+
+    Columns are those of ``ImageTable``, ``embedding``, ``labels``, ``label_names`` and
+    ``trained_on``.
+    """
+    n = len(split)
+    ids = np.array(columns.pop("id", [f"{row:04d}" for row in range(n)]))
+    rng = np.random.default_rng(0)
+    embedding = np.asarray(columns.pop("embedding", rng.normal(size=(n, 8))), dtype=np.float16)
+    labels = np.asarray(columns.pop("labels", np.arange(n)[:, None] % 2), dtype=np.int8)
+    names = columns.pop("label_names", ("Mass", "Edema")[: labels.shape[1]])
+    header = Header(
+        model="m",
+        dataset="set",
+        notes=(),
+        image_level_split=True,
+        exposed=False,
+        description={"model": "m"},
+        collection="set",
+        trained_on=columns.pop("trained_on", {}),
+    )
+    text = {
+        "sha256": [f"{row:064d}" for row in range(n)],
+        "patient": [f"p{row}" for row in range(n)],
+        **{name: [""] * n for name in ("view", "sex", "age")},
+        **columns,
+    }
+    path = folder / "set.h5"
+    write_cache(
+        path,
+        header=header,
+        images=ImageTable(
+            id=to_utf8(ids),
+            split=to_utf8(split),
+            size=np.ones(n, dtype=np.int64),
+            mtime_ns=np.ones(n, dtype=np.int64),
+            **{name: to_utf8(values) for name, values in text.items()},
+        ),
+        dim=embedding.shape[1],
+        embedding=lambda start, stop: embedding[start:stop],
+        labels=Labels(names, labels),
+        texts={},
+        failures={},
+    )
+    return read_cache(path)
