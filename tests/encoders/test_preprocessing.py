@@ -42,7 +42,10 @@ SETTINGS = {
 
 
 def make(family, settings):
-    return getattr(transformers, f"{family}ImageProcessorPil")(**settings)
+    # Pillow's was the plain name before there were two.
+    name = f"{family}ImageProcessor"
+    kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
+    return kind(**settings)
 
 
 def reference(processor, image):
