@@ -47,7 +47,7 @@ _COARSE: Final = [(down, across) for down in (0.94, 1.0, 1.06) for across in (0.
 _FINE: Final = [(down, across) for down in (-0.03, 0.0, 0.03) for across in (-0.03, 0.0, 0.03)]
 """Zooms of height and width: tried on all films, and around the best of them on likely copies."""
 _WORTH_A_CLOSER_LOOK: Final = 0.6
-"""Of 1,500 changed copies of real films, none had a coarse likeness below 0.73."""
+"""A copy cropped by 5 % on each side, the least alike under coarse zooms, still has some 0.7."""
 
 
 def miniature(film: "Image") -> Miniature:

@@ -1,10 +1,9 @@
 """Near-identical films in different splits: looked for by embedding, confirmed on pixels.
 
-What an encoder sees of a copy may differ more than what it sees of another film: of copies of real
-films that were cropped by a few per cent, DINOv2-small has the original among the ten nearest for
-some two thirds only. So where the films can be looked at, candidates are also sought by the films'
-own spectra, and the decision is that of the pixels. Without films, embeddings that are out of the
-ordinary are all that can be told.
+What an encoder sees of a copy may differ more than what it sees of another film: of 300 shifted
+copies of real films, ``tiny`` has the original among the five nearest for 116. So where the films
+can be looked at, candidates are also sought by the films' own spectra, and the decision is that of
+the pixels. Without films, embeddings that are out of the ordinary are all that can be told.
 """
 
 from collections.abc import Callable, Mapping

@@ -10,6 +10,8 @@ from featurecache.audit.leaks import (
     same_labels,
     shared_patients,
 )
+from featurecache.datasets.kermany import PUBLISHED, load_kermany
+from featurecache.fingerprint import sha256_of_file
 
 
 def test_patients_in_two_splits_are_counted_and_named(tmp_path: Path) -> None:
@@ -78,3 +80,34 @@ def test_images_that_the_encoder_learned_from_are_those_of_the_same_collection(
 )
 def test_unknown_labels_contradict_nothing(rows: list[list[int]], same: bool) -> None:
     assert same_labels(np.array(rows, dtype=np.int8)) is same
+
+
+def test_the_real_kermany_folders_hold_shared_patients_and_copies(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    manifest = load_kermany(shared_data / "kermany", split=PUBLISHED)
+    images = manifest.images
+    cache = make(
+        tmp_path,
+        images["split"].tolist(),
+        id=images["id"].tolist(),
+        patient=images["patient"].tolist(),
+        sha256=[sha256_of_file(manifest.root / path) for path in images["path"]],
+        labels=manifest.labels,
+        label_names=manifest.label_names,
+    )
+    shared = shared_patients(cache)
+    assert shared is not None
+    assert shared["patients"] == 61
+    # The same number, but always with another germ.
+    for entry in shared["list"]:
+        ids = images["id"][images["patient"] == entry["patient"]]
+        germs = [
+            {name.split("_")[1] for name in ids if name.startswith(f"{split}/")}
+            for split in ("train", "test")
+        ]
+        assert not germs[0] & germs[1]
+    found = identical_copies(cache)
+    assert found["copies"] == 12
+    assert found["across_splits"]["groups"] == 0
+    assert found["within_split"] == {"groups": 12, "copies": 12, "other_labels": 0}
