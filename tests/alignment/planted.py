@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet
+from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.reader import Cache, read_cache
 from featurecache.store.writer import write_cache
 
@@ -72,11 +72,15 @@ def write_planted(
             trained_on={"earlier": frozenset({"film"})},
         ),
         images=ImageTable(
-            id=np.array([f"{row:05d}.png" for row in range(n)]),
-            sha256=np.full(n, "00"),
-            patient=np.array([f"patient {row // 2}" for row in range(n)]),
-            split=np.repeat(["train", "val", "test"], [n // 2, n // 4, n - n // 2 - n // 4]),
-            view=np.full(n, "PA"),
+            id=to_utf8([f"{row:05d}.png" for row in range(n)]),
+            sha256=np.full(n, b"00"),
+            patient=to_utf8([f"patient {row // 2}" for row in range(n)]),
+            split=to_utf8(
+                np.repeat(["train", "val", "test"], [n // 2, n // 4, n - n // 2 - n // 4])
+            ),
+            view=np.full(n, b"PA"),
+            sex=np.full(n, b""),
+            age=np.full(n, b""),
             size=np.ones(n, dtype=np.int64),
             mtime_ns=np.ones(n, dtype=np.int64),
         ),

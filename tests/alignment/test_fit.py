@@ -13,6 +13,7 @@ from featurecache.alignment.ridge import STRENGTHS
 from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.scoring.cached import zero_shot
 from featurecache.scoring.shared_space import align_images
+from featurecache.store.contents import to_utf8
 from featurecache.store.reader import Cache
 
 KNOWN = range(60)
@@ -85,7 +86,7 @@ def test_test_rows_take_no_part(planted, tmp_path):
 
 def test_it_knows_what_it_learned_from(planted):
     alignment = fit_alignment(planted)
-    ids = planted.images.id[np.isin(planted.images.split, ["train", "val"])]
+    ids = planted.ids[np.isin(planted.splits, ["train", "val"])]
     assert alignment.trained_on == {
         "planted": frozenset(ids.tolist()),
         "earlier": frozenset({"film"}),
@@ -145,12 +146,12 @@ def test_unknown_labels_take_no_part(planted):
     hidden = planted.rows("train")[:100]
     values[hidden] = -1
     half = replace(planted, labels=replace(planted.labels, values=values))
-    ids = planted.images.id[hidden].tolist()
+    ids = planted.ids[hidden].tolist()
     alignment = fit_alignment(half)
     assert alignment.trained_on["planted"].isdisjoint(ids)
-    split = planted.images.split.copy()
+    split = planted.splits.astype("U8")
     split[hidden] = "left out"
-    fewer = replace(planted, images=replace(planted.images, split=split))
+    fewer = replace(planted, images=replace(planted.images, split=to_utf8(split)))
     np.testing.assert_array_equal(fit_alignment(fewer).weight, alignment.weight)
 
 
@@ -161,8 +162,8 @@ def test_what_cannot_be_aligned_is_refused(planted):
         fit_alignment(with_text(planted, aligned=True))
     with pytest.raises(CacheError, match="run extract again with --prompts signs"):
         fit_alignment(with_text(planted, encoder=None))
-    split = np.where(planted.images.split == "val", "train", planted.images.split)
-    images = replace(planted.images, split=split)
+    split = np.where(planted.splits == "val", "train", planted.splits)
+    images = replace(planted.images, split=to_utf8(split))
     with pytest.raises(UsageError, match="no images of the split 'val'"):
         fit_alignment(replace(planted, images=images))
 

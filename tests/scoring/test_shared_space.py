@@ -19,7 +19,7 @@ from featurecache.scoring.neighbours import (
 from featurecache.scoring.retrieval import measure_retrieval
 from featurecache.scoring.shared_space import align_images, aligned_text
 from featurecache.store.alignment import Alignment
-from featurecache.store.contents import TextEmbeddings, TextSet
+from featurecache.store.contents import TextEmbeddings, TextSet, to_utf8
 
 NAMES = ("Mass", "Edema", "Hernia")
 READER = {"checkpoint": "of texts", "libraries": {"torch": "1"}}
@@ -90,7 +90,7 @@ def mapped(cache, alignment):
 
 
 def learned(alignment, cache, split):
-    ids = cache.images.id[cache.rows(split)].tolist()
+    ids = cache.ids[cache.rows(split)].tolist()
     return replace(alignment, trained_on={cache.header.collection: frozenset(ids)})
 
 
@@ -133,7 +133,7 @@ def test_images_that_it_learned_from_are_never_scored(cache, alignment):
     assert zero_shot(cache, alignment=safe, draws=0).metrics["n"] == 20
     assert len(images_for_label(cache, "Mass", split="test", top=3, alignment=safe).hits) == 3
     leaky, encoder = learned(alignment, cache, "test"), Pair(None, np.ones(6))
-    image = str(cache.images.id[cache.rows("test")[0]])
+    image = str(cache.ids[cache.rows("test")[0]])
     for refused in (
         lambda: zero_shot(cache, alignment=leaky),
         lambda: measure_retrieval(cache, alignment=leaky),
@@ -148,8 +148,8 @@ def test_images_that_it_learned_from_are_never_scored(cache, alignment):
 
 
 def test_where_validation_is_all_there_is_what_it_learned_from_is_refused(cache, alignment):
-    split = np.where(cache.images.split == "test", "spare", cache.images.split)
-    without = replace(cache, images=replace(cache.images, split=split))
+    split = np.where(cache.splits == "test", "spare", cache.splits)
+    without = replace(cache, images=replace(cache.images, split=to_utf8(split)))
     with pytest.raises(UsageError, match="learned from 20 of these 20 images"):
         zero_shot(without, alignment=learned(alignment, cache, "val"))
 
@@ -221,11 +221,11 @@ def test_searches_find_what_is_nearest_in_the_shared_space(cache, alignment):
     encoder = Pair(cache.embedding[5].astype(np.float32), query)
     by_text = images_for_text(cache, encoder, "a text", top=4, alignment=alignment)
     order = np.argsort(-images @ unit(query))[:4]
-    assert [hit.id for hit in by_text.hits] == cache.images.id[order].tolist()
+    assert [hit.id for hit in by_text.hits] == cache.ids[order].tolist()
     ensemble = unit(cache.text().positive.ensemble)
     by_label = images_for_label(cache, "Edema", top=4, alignment=alignment)
     order = np.argsort(-images @ ensemble[1])[:4]
-    assert [hit.id for hit in by_label.hits] == cache.images.id[order].tolist()
+    assert [hit.id for hit in by_label.hits] == cache.ids[order].tolist()
     expected = dict(zip(NAMES, images[5] @ ensemble.T, strict=True))
     cached = neighbours_of_cached(cache, "0005.png", top=4, alignment=alignment)
     new = neighbours_of_image(cache, encoder, np.ones(1), name="x", top=4, alignment=alignment)
