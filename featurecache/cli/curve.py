@@ -44,8 +44,9 @@ def curve(
 
     Example: featurecache curve --head baseline --head concat --sizes 16,128,1024
     """
-    from featurecache.heads.curve import learning_curve, save_curve
-    from featurecache.runs import free_folder, refuse_existing
+    from featurecache.atomic import refuse_existing
+    from featurecache.heads.curve import auroc_gain, learning_curve, save_curve
+    from featurecache.runs import free_folder
     from featurecache.store.reader import read_cache
 
     names = head or ["baseline", "concat", "weighted_sum"]
@@ -87,7 +88,7 @@ def curve(
             row = [str(size), str(cell["labels"])]
             row.append(with_interval(cell["macro"]["auroc"], cell["ci95"]["auroc"]))
             if others:
-                gain = (cell["gain"] or {}).get("auroc", {"difference": None, "ci95": None})
+                gain = auroc_gain(cell)
                 row.append(with_interval(gain["difference"], gain["ci95"]))
             rows.append(row)
         print_table(

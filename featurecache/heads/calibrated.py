@@ -1,6 +1,6 @@
 """Heads whose scores are no log-odds until validation has given them a slope and an intercept."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurecache.heads.head import Head
+from featurecache.heads.inputs import normalised
 from featurecache.heads.task import Candidate
 from featurecache.scoring.calibration import fit_platt
 from featurecache.scoring.metrics import Labels, auroc, macro
@@ -36,9 +37,7 @@ class CalibratedHead(Head):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, D) embeddings of any length to (B, C) logits."""
-        unit = normalised(embedding)
-        scores = torch.cat([self.scores(part) for part in parts(unit)])
-        return self.slope * scores + self.intercept
+        return self.slope * in_parts(self.scores, normalised(embedding)) + self.intercept
 
     def calibrate(self, truth: Labels, scores: NDArray[np.floating]) -> None:
         """Take slope and intercept from validation images; (N, C) each.
@@ -50,16 +49,6 @@ class CalibratedHead(Head):
         usable = platt.slope > 0  # not where it is NaN
         self.slope.copy_(torch.from_numpy(np.where(usable, platt.slope, 1)))
         self.intercept.copy_(torch.from_numpy(np.where(usable, platt.intercept, 0)))
-
-
-def unit_rows(embedding: NDArray[np.floating], rows: NDArray[np.intp]) -> Tensor:
-    """Rows of (N, D) embeddings, of length 1, float32."""
-    return normalised(torch.from_numpy(np.array(embedding[rows])))
-
-
-def normalised(embedding: Tensor) -> Tensor:
-    """(N, D) of any float type to length 1, float32."""
-    return torch.nn.functional.normalize(embedding.float(), dim=1)
 
 
 def choose(
@@ -87,6 +76,7 @@ def choose(
     return tried[best][0], tried[best][2], history
 
 
-def parts(rows: Tensor) -> tuple[Tensor, ...]:
-    """The rows in parts that are scored at once."""
-    return torch.tensor_split(rows, list(range(_ROWS, len(rows), _ROWS)))
+def in_parts(function: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:
+    """A function of rows, (B, D) to (B, K), of all of them, some at a time."""
+    parts = torch.tensor_split(unit, list(range(_ROWS, len(unit), _ROWS)))
+    return torch.cat([function(part) for part in parts])

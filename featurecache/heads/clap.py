@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featurecache.heads.calibrated import unit_rows
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.head import Head
+from featurecache.heads.inputs import normalised, targets, unit_rows
 from featurecache.heads.logistic import Weights, fit_logistic
 from featurecache.heads.task import TrainedHead, Training
 from featurecache.heads.text import LabelTexts
@@ -29,7 +29,7 @@ class Clap(Head):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, D) embeddings of any length to (B, C) logits."""
-        logits: Tensor = self.output(nn.functional.normalize(embedding, dim=1))
+        logits: Tensor = self.output(normalised(embedding))
         return logits
 
     @torch.no_grad()
@@ -37,7 +37,7 @@ class Clap(Head):
         """Learn from the training rows."""
         data, scale = training.data, self.texts.factor
         x = unit_rows(data.embedding, rows)
-        y = torch.from_numpy(data.labels[rows].astype(np.float32))
+        y = targets(data.labels, rows)
         positive = (y == 1).double()
         probability = zero_shot_probabilities(x, self.texts)
         held = (positive * probability).sum(dim=0) / positive.sum(dim=0).clamp(min=1)

@@ -160,6 +160,13 @@ def _cell(
     }
 
 
+def auroc_gain(cell: dict[str, Any]) -> dict[str, Any]:
+    """``difference`` and ``ci95`` of a cell's gain in AUROC; None where there is none."""
+    nothing = {"difference": None, "ci95": None}
+    gain: dict[str, Any] = nothing if cell["gain"] is None else cell["gain"]["auroc"]
+    return gain
+
+
 def save_curve(target: Path, cache: Cache, curve: Curve) -> None:
     """Write a run folder with the figures (``curve.json``) and the plot (``curve.png``).
 
@@ -213,10 +220,7 @@ def draw_curve(curve: Curve, *, title: str) -> "Figure":
             [cell["ci95"]["auroc"] for cell in cells],
         )
         if number > 0:
-            gains = [
-                (cell["gain"] or {}).get("auroc", {"difference": None, "ci95": None})
-                for cell in cells
-            ]
+            gains = [auroc_gain(cell) for cell in cells]
             _band(
                 axes[1],
                 curve.sizes,

@@ -15,7 +15,7 @@ from torch import Tensor
 from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig, pace
 from featurecache.heads.fixed_input import parameter_groups
-from featurecache.heads.inputs import InputScaling
+from featurecache.heads.inputs import InputScaling, targets
 from featurecache.heads.noise import Supplied
 from featurecache.heads.sampling import balanced_weights
 from featurecache.heads.task import Epoch, TrainedHead, Training
@@ -53,7 +53,7 @@ def _fit(module: "GradientHead", training: Training, rows: NDArray[np.intp]) -> 
     module.scaling.fit(data.embedding, rows)
     inputs = _inputs(module.scaling, data.embedding, rows, torch.bfloat16 if low else torch.float32)
     val_inputs = _inputs(module.scaling, data.embedding, data.val, torch.float32)
-    y, y_val = (torch.from_numpy(data.labels[of].astype(np.float32)) for of in (rows, data.val))
+    y, y_val = (targets(data.labels, of) for of in (rows, data.val))
     loss_of = _loss_function(config, y)
     optimizer = torch.optim.AdamW(
         parameter_groups(

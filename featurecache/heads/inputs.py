@@ -62,6 +62,21 @@ class InputScaling(nn.Module):
         return (nn.functional.normalize(embedding, dim=1) - self.mean) / self.deviation
 
 
+def normalised(embedding: Tensor) -> Tensor:
+    """(N, D) of any float type to length 1, float32."""
+    return nn.functional.normalize(embedding.float(), dim=1)
+
+
+def unit_rows(embedding: NDArray[np.floating], rows: NDArray[np.intp]) -> Tensor:
+    """Rows of (N, D) embeddings, of length 1, float32."""
+    return normalised(torch.from_numpy(np.array(embedding[rows])))
+
+
+def targets(labels: NDArray[np.int8], rows: NDArray[np.intp]) -> Tensor:
+    """Rows of (N, C) labels as losses take them: float32 of 1, 0, or -1 for unknown."""
+    return torch.from_numpy(labels[rows].astype(np.float32))
+
+
 def _parts(embedding: NDArray[np.floating], rows: NDArray[np.intp]) -> Iterator[Tensor]:
     """Rows of embeddings, some at a time, in float32."""
     stored = torch.from_numpy(embedding)

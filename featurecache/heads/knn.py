@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurecache.heads.calibrated import CalibratedHead, choose, normalised, parts, unit_rows
+from featurecache.heads.calibrated import CalibratedHead, choose, in_parts
 from featurecache.heads.config import HeadConfig
+from featurecache.heads.inputs import normalised, unit_rows
 from featurecache.heads.task import TrainedHead, Training
 
 NEIGHBOURS = (1, 3, 10, 30, 100, 300)
@@ -62,7 +63,7 @@ class Knn(CalibratedHead):
         self.labels = torch.from_numpy(data.labels[rows])
         possible = [number for number in NEIGHBOURS if number <= len(rows)]
         val = unit_rows(data.embedding, data.val)
-        nearest = torch.cat([self._nearest(part, possible[-1]) for part in parts(val)])
+        nearest = in_parts(lambda part: self._nearest(part, possible[-1]), val)
         truth = data.labels[data.val]
         best, scores, history = choose(
             truth,

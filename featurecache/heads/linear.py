@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.head import Head
-from featurecache.heads.inputs import InputScaling
+from featurecache.heads.inputs import InputScaling, targets
 from featurecache.heads.logistic import Weights, fit_logistic
 from featurecache.heads.task import Candidate, TrainedHead, Training
 from featurecache.losses import masked_bce
@@ -41,7 +41,7 @@ class Linear(Head):
         x, x_val = (
             self.scaling.scaled(data.embedding, of, torch.float32) for of in (rows, data.val)
         )
-        y, y_val = (torch.from_numpy(data.labels[of].astype(np.float32)) for of in (rows, data.val))
+        y, y_val = (targets(data.labels, of) for of in (rows, data.val))
         labels, dim = self.output.weight.shape
         known = (y >= 0).sum(dim=0).clamp(min=1).numpy()
         center = Weights(np.zeros((labels, dim)), np.zeros(labels))

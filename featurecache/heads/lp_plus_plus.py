@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featurecache.heads.calibrated import unit_rows
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.head import Head
+from featurecache.heads.inputs import normalised, targets, unit_rows
 from featurecache.heads.task import Candidate, TrainedHead, Training
 from featurecache.heads.text import LabelTexts
 from featurecache.losses import masked_bce
@@ -38,7 +38,7 @@ class LpPlusPlus(Head):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, D) embeddings of any length to (B, C) logits."""
-        return self._logits(nn.functional.normalize(embedding, dim=1))
+        return self._logits(normalised(embedding))
 
     def _logits(self, unit: Tensor) -> Tensor:
         logits: Tensor = self.output(unit) + self.blend * (unit @ self.contrast.T)
@@ -48,7 +48,7 @@ class LpPlusPlus(Head):
         """Learn from the training rows; the number of steps by the validation rows."""
         data = training.data
         x, x_val = (unit_rows(data.embedding, of) for of in (rows, data.val))
-        y, y_val = (torch.from_numpy(data.labels[of].astype(np.float32)) for of in (rows, data.val))
+        y, y_val = (targets(data.labels, of) for of in (rows, data.val))
         steps = self._begin(x, y)
         best, best_loss, best_state = 0, np.inf, self.state_dict()
         losses: dict[int, float] = {}

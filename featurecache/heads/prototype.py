@@ -5,8 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurecache.heads.calibrated import CalibratedHead, unit_rows
+from featurecache.heads.calibrated import CalibratedHead
 from featurecache.heads.config import HeadConfig
+from featurecache.heads.inputs import unit_rows
 from featurecache.heads.task import TrainedHead, Training
 
 

@@ -1,6 +1,7 @@
 """Tip-Adapter: the zero-shot score, and the labels of similar training images beside it."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurecache.heads.calibrated import CalibratedHead, choose, normalised, parts, unit_rows
+from featurecache.heads.calibrated import CalibratedHead, choose, in_parts
 from featurecache.heads.config import HeadConfig
+from featurecache.heads.inputs import normalised, unit_rows
 from featurecache.heads.task import TrainedHead, Training
 from featurecache.heads.text import LabelTexts
 
@@ -68,10 +70,7 @@ class TipAdapter(CalibratedHead):
         self.values = positive / positive.sum(dim=0).clamp(min=1)
         val, truth = unit_rows(data.embedding, data.val), data.labels[data.val]
         text = self._text(val)
-        affinity = {
-            beta: torch.cat([self._affinity(part, beta) for part in parts(val)])
-            for beta in SHARPNESS
-        }
+        affinity = {beta: in_parts(partial(self._affinity, beta=beta), val) for beta in SHARPNESS}
         (alpha, beta), scores, history = choose(
             truth,
             [
