@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from featurecache.errors import UsageError
+
 
 def sync(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to the disk."""
@@ -55,6 +57,16 @@ def new_folder(target: Path) -> Iterator[Path]:
         sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(target: Path) -> None:
+    """What a command made is never written over.
+
+    Raises:
+        UsageError: something is at ``target`` already.
+    """
+    if target.exists():
+        raise UsageError(f"{target} is there already: give another --out, or move it away")
 
 
 def remove_leftovers(target: Path) -> None:

@@ -51,6 +51,7 @@ def run_demo(
         UsageError: something is at ``folder`` already.
         OSError: the disk is full or not writable.
     """
+    from featurecache.atomic import refuse_existing
     from featurecache.datasets.registry import find_root, load_dataset
     from featurecache.encoders.loading import load_encoder
     from featurecache.extraction.extract import extract
@@ -58,7 +59,6 @@ def run_demo(
     from featurecache.heads.experiment import run_experiment
     from featurecache.heads.saving import save_head
     from featurecache.prompts import load_prompts
-    from featurecache.runs import refuse_existing
     from featurecache.scoring.cached import save_zero_shot, zero_shot
     from featurecache.store.reader import read_cache
 

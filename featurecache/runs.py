@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.atomic import new_folder
-from featurecache.errors import RunError, UsageError
+from featurecache.atomic import new_folder, refuse_existing
+from featurecache.errors import RunError
 
 FORMAT = "featurecache-run"
 VERSION = 1
@@ -35,16 +35,6 @@ def free_folder(parent: Path, name: str) -> Path:
         number += 1
         candidate = parent / f"{name}-{number}"
     return candidate
-
-
-def refuse_existing(target: Path) -> None:
-    """A run is never written over another.
-
-    Raises:
-        UsageError: something is at ``target`` already.
-    """
-    if target.exists():
-        raise UsageError(f"{target} is there already: give another --out, or move it away")
 
 
 @contextmanager

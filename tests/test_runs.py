@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from featurecache.atomic import refuse_existing
 from featurecache.errors import RunError, UsageError
 from featurecache.runs import (
     free_folder,
     new_run,
     read_config,
-    refuse_existing,
     write_config,
     write_json,
     write_predictions,

@@ -34,7 +34,8 @@ def align(
     Example: featurecache align --cache cache/nih/dinov2-minilm.h5
     """
     from featurecache.alignment.fit import fit_alignment
-    from featurecache.store.alignment import refuse_existing, write_alignment
+    from featurecache.atomic import refuse_existing
+    from featurecache.store.alignment import write_alignment
     from featurecache.store.reader import read_cache
     from featurecache.store.schema import alignment_path
 

@@ -95,7 +95,7 @@ def audit(
     say(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
     films = None
     if looks:
-        manifest = read_manifest(
+        films = read_manifest(
             dataset or found.header.dataset,
             data_root,
             quiet=json,
@@ -110,9 +110,7 @@ def audit(
             patient_column=patient_column,
             split_column=split_column,
             root=images_root,
-        )
-        paths = [manifest.root / path for path in manifest.images["path"]]
-        films = dict(zip(manifest.images["id"], paths, strict=True))
+        ).files()
     with progress_bar(hidden=json) as bar:
         tasks: dict[str, TaskID] = {}
 

@@ -51,9 +51,9 @@ def evaluate(
     Example: featurecache evaluate runs/kermany-dinov2-minilm-baseline
     --cache cache/nih/dinov2-minilm.h5 --map Pneumonia=Pneumonia
     """
+    from featurecache.atomic import refuse_existing
     from featurecache.encoders.description import library_difference
     from featurecache.encoders.provenance import read_provenance
-    from featurecache.runs import refuse_existing
     from featurecache.scoring.transfer import (
         match_labels,
         measure_transfer,

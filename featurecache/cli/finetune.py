@@ -128,13 +128,13 @@ def finetune(
     Example: featurecache finetune --model dinov2-small --dataset kermany --objective bce
     --train last-2
     """
+    from featurecache.atomic import refuse_existing
     from featurecache.encoders.loading import load_encoder
     from featurecache.finetune.checkpoint import unfinished
     from featurecache.finetune.config import configure
     from featurecache.finetune.distillation import Teacher
     from featurecache.finetune.fresh import fresh_encoder, load_source
     from featurecache.finetune.run import finetune as run
-    from featurecache.runs import refuse_existing
     from featurecache.store.schema import safe_name
 
     settings = {

@@ -155,8 +155,7 @@ def retrieve(
             id_column=id_column,
             root=images_root,
         )
-        paths = [manifest.root / path for path in manifest.images["path"]]
-        _write_sheet(sheet, answer, dict(zip(manifest.images["id"], paths, strict=True)))
+        _write_sheet(sheet, answer, manifest.files())
     if json:
         print_json(answer.document())
         return

@@ -107,10 +107,11 @@ def train_head(
 
     Example: featurecache train-head --head weighted_sum --seeds 5
     """
+    from featurecache.atomic import refuse_existing
     from featurecache.heads.experiment import run_experiment
     from featurecache.heads.registry import head_spec
     from featurecache.heads.saving import save_head
-    from featurecache.runs import free_folder, refuse_existing
+    from featurecache.runs import free_folder
     from featurecache.store.reader import read_cache
 
     spec = head_spec(head)

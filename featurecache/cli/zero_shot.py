@@ -38,7 +38,7 @@ def zero_shot(
 
     Example: featurecache zero-shot --scoring pair
     """
-    from featurecache.runs import refuse_existing
+    from featurecache.atomic import refuse_existing
     from featurecache.scoring.cached import save_zero_shot
     from featurecache.scoring.cached import zero_shot as run
     from featurecache.store.alignment import read_alignment

@@ -104,6 +104,11 @@ class Manifest:
         """The number of images."""
         return len(self.images)
 
+    def files(self) -> dict[str, Path]:
+        """Where each image lies, by its id."""
+        paths = (self.root / path for path in self.images["path"])
+        return dict(zip(self.images["id"], paths, strict=True))
+
     def take(self, rows: npt.NDArray[np.intp]) -> "Manifest":
         """The data set with only these images.
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.atomic import new_file
-from featurecache.errors import AlignmentError, UsageError
+from featurecache.atomic import new_file, refuse_existing
+from featurecache.errors import AlignmentError
 from featurecache.fingerprint import canonical_json, fingerprint
 
 FORMAT = "featurecache-alignment"
@@ -100,16 +100,6 @@ def write_alignment(target: Path, alignment: Alignment) -> None:
     refuse_existing(target)
     with new_file(target) as unfinished:
         save_file(alignment.tensors(), unfinished, metadata=alignment.metadata())
-
-
-def refuse_existing(target: Path) -> None:
-    """An alignment is never written over another.
-
-    Raises:
-        UsageError: something is at ``target`` already.
-    """
-    if target.exists():
-        raise UsageError(f"{target} is there already: give another --out, or move it away")
 
 
 def read_alignment(path: Path) -> Alignment:

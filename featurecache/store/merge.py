@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from featurecache.atomic import refuse_existing
 from featurecache.errors import CacheError, UsageError
 from featurecache.fingerprint import first_difference
 from featurecache.store.contents import ImageTable, Labels, TextSet, positions, to_utf8
@@ -65,8 +66,7 @@ def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Pat
     target = target or whole
     if target is None:
         raise UsageError("these are no shards of one cache, so say with --out where to write")
-    if target.exists():
-        raise UsageError(f"{target} is there already: give another --out, or move it away")
+    refuse_existing(target)
     caches = [read_cache(path) for path in paths]
     first = caches[0]
     for other in caches[1:]:
