@@ -49,7 +49,7 @@ from featurecache.store.reader import read_cache
 BATCH = 32
 CORES = len(os.sched_getaffinity(0))
 CLIP = "vit-b-32"
-SECONDS = 6
+SECONDS = 12
 """How long the fastest method is to be busy in each round, about."""
 PEERS = ("clip-retrieval", "CLIP_benchmark")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from featurecache.errors import ImageError
 from featurecache.images import read_image
 from featurecache.store.contents import UNSTORABLE, to_storable
+from featurecache.store.joined import join_embeddings
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
@@ -31,35 +32,51 @@ class Prediction:
 
 
 def classify_images(
-    encoder: "Encoder", classify: Classify, paths: Sequence[Path]
+    encoders: "Sequence[Encoder]", classify: Classify, paths: Sequence[Path]
 ) -> list[Prediction]:
-    """Probabilities of each label for each image, in the order given; each image is read once."""
+    """Probabilities of each label for each image, in the order given; each image is read once.
+
+    Args:
+        encoders: one, or several whose embeddings are classified side by side, as those of a
+            ``JoinedCache``.
+        classify: what turns embeddings into probabilities.
+        paths: image files.
+    """
     predictions: dict[Path, Prediction] = {}
     different = list(dict.fromkeys(paths))
     for start in range(0, len(different), BATCH_SIZE):
-        for prediction in _classify_batch(encoder, classify, different[start : start + BATCH_SIZE]):
+        for prediction in _classify_batch(
+            encoders, classify, different[start : start + BATCH_SIZE]
+        ):
             predictions[prediction.path] = prediction
     return [predictions[path] for path in paths]
 
 
 def _classify_batch(
-    encoder: "Encoder", classify: Classify, paths: Sequence[Path]
+    encoders: "Sequence[Encoder]", classify: Classify, paths: Sequence[Path]
 ) -> Iterator[Prediction]:
-    pixels: dict[Path, NDArray[np.float32]] = {}
+    pixels: dict[Path, list[NDArray[np.float32]]] = {}
     for path in paths:
         try:
-            pixels[path] = encoder.preprocess(read_image(path))
+            image = read_image(path)
+            pixels[path] = [encoder.preprocess(image) for encoder in encoders]
         except ImageError as error:
             yield Prediction(path, None, str(error))
     if not pixels:
         return
-    embedding = encoder.encode_images(np.stack(list(pixels.values())))
+    batches = [np.stack(of_encoder) for of_encoder in zip(*pixels.values(), strict=True)]
     # As a cache would store it, so that a cached image predicts the same; what a cache would refuse
     # is refused here.
-    half, usable = to_storable(embedding)
-    probability = classify(half)
-    for path, row, is_usable in zip(pixels, probability, usable, strict=True):
+    stored = [
+        to_storable(encoder.encode_images(batch))
+        for encoder, batch in zip(encoders, batches, strict=True)
+    ]
+    usable = np.logical_and.reduce([of_encoder for _, of_encoder in stored])
+    shares = [half[usable] for half, _ in stored]
+    joined = shares[0] if len(shares) == 1 else join_embeddings(shares)
+    found = iter(classify(joined) if usable.any() else ())
+    for path, is_usable in zip(pixels, usable, strict=True):
         if is_usable:
-            yield Prediction(path, row, None)
+            yield Prediction(path, next(found), None)
         else:
             yield Prediction(path, None, f"{path}: {UNSTORABLE}")

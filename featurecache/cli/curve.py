@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from featurecache.cli.options import CacheFile, Draws, Prompts, choose_cache
+from featurecache.cli.options import CacheFiles, Combine, Draws, Prompts, open_caches
 from featurecache.cli.output import Json, print_json, print_table, progress_bar, say, with_interval
 from featurecache.heads.config import HeadConfig
 
@@ -18,7 +18,8 @@ def curve(
             "it baseline, concat and weighted_sum."
         ),
     ] = None,
-    cache: CacheFile = Path("cache"),
+    cache: CacheFiles = None,
+    combine: Combine = "features",
     sizes: Annotated[
         str | None,
         typer.Option(
@@ -47,16 +48,17 @@ def curve(
     from featurecache.atomic import refuse_existing
     from featurecache.heads.curve import auroc_gain, learning_curve, save_curve
     from featurecache.runs import free_folder
-    from featurecache.store.reader import read_cache
 
     names = head or ["baseline", "concat", "weighted_sum"]
-    configs = [HeadConfig(head=name, prompts=prompts, seed=seed) for name in names]
+    configs = [
+        HeadConfig(head=name, prompts=prompts, combine=combine, seed=seed)  # type: ignore[arg-type]
+        for name in names
+    ]
     numbers = None if sizes is None else _numbers(sizes)
-    path, chosen = choose_cache(cache)
-    say(f"cache {path}{' (the newest)' if chosen else ''}, heads {', '.join(names)}")
     if out is not None:
         refuse_existing(out)
-    found = read_cache(path)
+    found, called = open_caches(cache)
+    say(f"cache {called}, heads {', '.join(names)}")
     with progress_bar(hidden=json) as bar:
         task = bar.add_task("train", total=None, detail="")
         result = learning_curve(
@@ -67,9 +69,8 @@ def curve(
             draws=draws,
             on_head=lambda: bar.update(task, advance=1, detail=""),
         )
-    target = (
-        free_folder(Path("runs"), f"{path.parent.name}-{path.stem}-curve") if out is None else out
-    )
+    name = f"{found.path.parent.name}-{found.path.stem}-curve"
+    target = free_folder(Path("runs"), name) if out is None else out
     save_curve(target, found, result)
     if json:
         print_json(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurecache.cli.options import CacheFile, Draws, OptionalRun, choose_cache
+from featurecache.cli.options import CacheFiles, Draws, OptionalRun, open_caches
 from featurecache.cli.output import Json, print_json, print_metrics, say
+from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +22,13 @@ class _Trained:
 
     labels: Sequence[str]
     thresholds: Sequence[float]
-    description: Mapping[str, Any]
+    descriptions: Sequence[Mapping[str, Any]]
     probabilities: "Callable[[NDArray[np.floating]], NDArray[np.float64]]"
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder that train-head or finetune made.")],
-    cache: CacheFile = Path("cache"),
+    cache: CacheFiles = None,
     label_map: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,17 +61,21 @@ def evaluate(
         rows_to_score,
         save_transfer,
     )
-    from featurecache.store.reader import read_cache
 
     if out is not None:
         refuse_existing(out)
-    path, chosen = choose_cache(cache)
-    found = read_cache(path)
-    trained = _read(run, found.header.description)
-    say(f"{run} on {path}{' (the newest cache)' if chosen else ''}, {rows} images")
-    difference = library_difference(trained.description, found.header.description, run=run)
-    if difference:
-        say(f"warning: it was trained with other library versions ({difference})")
+    found, called = open_caches(cache)
+    present = [one.header.description for one in found.singles]
+    trained = _read(run, present[0])
+    say(f"{run} on cache {called}, {rows} images")
+    if len(present) != len(trained.descriptions):
+        raise UsageError(
+            f"{run} takes the embeddings of {len(trained.descriptions)} encoders, and --cache "
+            f"gives {len(present)}: give the caches of its encoders, in their order"
+        )
+    for of_run, of_cache in zip(trained.descriptions, present, strict=True):
+        if difference := library_difference(of_run, of_cache, run=run):
+            say(f"warning: it was trained with other library versions ({difference})")
     matched = match_labels(trained.labels, found.labels.names, _parse(label_map))
     ids = found.ids[rows_to_score(found, rows)].tolist()
     read_provenance(run).refuse_trained(found.header.collection, ids)
@@ -104,8 +109,8 @@ def _read(run: Path, made_with: Mapping[str, Any]) -> _Trained:
         from featurecache.finetune.run import read_finetuned
 
         tuned = read_finetuned(run, precision=made_with.get("precision"))
-        description = tuned.encoder.image_description
-        return _Trained(tuned.labels, tuned.thresholds, description, tuned.probabilities)
+        descriptions = [tuned.encoder.image_description]
+        return _Trained(tuned.labels, tuned.thresholds, descriptions, tuned.probabilities)
     from featurecache.heads.saving import read_head
     from featurecache.heads.training import predict_probabilities
 
@@ -113,7 +118,7 @@ def _read(run: Path, made_with: Mapping[str, Any]) -> _Trained:
     return _Trained(
         head.labels,
         head.thresholds,
-        head.description,
+        [encoder.description for encoder in head.encoders],
         lambda embedding: predict_probabilities(head.module, embedding),
     )
 

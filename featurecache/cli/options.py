@@ -1,11 +1,14 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featurecache.errors import CacheError
+
+if TYPE_CHECKING:
+    from featurecache.store.reader import Cache
 
 DEFAULT_MODEL = "tiny"
 
@@ -20,6 +23,24 @@ CacheFile = Annotated[
         envvar="FEATURECACHE_CACHE",
         help="A cache file, or a folder of caches: then the newest one in it.",
         metavar="FILE",
+    ),
+]
+CacheFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--cache",
+        envvar="FEATURECACHE_CACHE",
+        help="A cache file, or a folder of caches: then the newest one in it. Give it again to "
+        "join caches of the same films.",
+        metavar="FILE",
+        show_default="cache",
+    ),
+]
+Combine = Annotated[
+    str,
+    typer.Option(
+        help="Of several caches: features trains one head on their embeddings side by side, logits "
+        "one on each and takes the mean of their logits."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -40,6 +61,20 @@ OptionalRun = Annotated[
     Path | None,
     typer.Option("--out", help="Run folder to make; none without it.", metavar="DIR"),
 ]
+
+
+def open_caches(given: list[Path] | None) -> "tuple[Cache, str]":
+    """A cache, or several joined, and how to call it in the first line of the output.
+
+    Raises:
+        CacheError: there is none, or they do not go together.
+    """
+    from featurecache.store.joined import join_caches
+    from featurecache.store.reader import read_cache
+
+    chosen = [choose_cache(path) for path in given or [Path("cache")]]
+    called = [f"{path}{' (the newest)' if newest else ''}" for path, newest in chosen]
+    return join_caches([read_cache(path) for path, _ in chosen]), " and ".join(called)
 
 
 def choose_cache(given: Path) -> tuple[Path, bool]:

@@ -1,5 +1,6 @@
 """``predict``: a trained head, or a fine-tuned encoder, on new images."""
 
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +19,18 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Run folder that train-head or finetune made.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     model: Annotated[
-        str | None,
-        typer.Option(help="The encoder, where its name in the run does not find it (a folder)."),
+        list[str] | None,
+        typer.Option(
+            help="The encoder, where its name in the run does not find it (a folder); of several "
+            "encoders give it for each, in the run's order."
+        ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
+        list[Path] | None,
+        typer.Option(
+            help="Local checkpoint of the encoder; of several, for each, in the run's order.",
+            metavar="PATH",
+        ),
     ] = None,
     device: Device = "auto",
     json: Json = False,
@@ -39,7 +47,7 @@ def predict(
     from featurecache.scoring.summary import number_or_none
 
     if run_kind(run) == "finetune":
-        if model is not None or weights is not None:
+        if model or weights:
             raise UsageError(f"{run} holds its own encoder: leave out --model and --weights")
         labels, thresholds, predictions = _with_finetuned(run, images, device)
     else:
@@ -88,16 +96,30 @@ def predict(
 
 
 def _with_head(
-    run: Path, images: list[Path], model: str | None, weights: Path | None, device: str
+    run: Path,
+    images: list[Path],
+    models: list[str] | None,
+    weights: list[Path] | None,
+    device: str,
 ) -> "tuple[tuple[str, ...], tuple[float, ...], list[Prediction]]":
     from featurecache.heads.prediction import predict_images
     from featurecache.heads.saving import read_head
 
     head = read_head(run)
-    encoder = encoder_behind(
-        run, head.model, head.description, model=model, weights=weights, device=device
-    )
-    return head.labels, head.thresholds, predict_images(head, encoder, images)
+    number = len(head.encoders)
+    for option, given in (("--model", models), ("--weights", weights)):
+        if given and len(given) != number:
+            raise UsageError(
+                f"{run} takes {number} encoder{'s' if number > 1 else ''}, and {option} names "
+                f"{len(given)}: give it once for each, in their order"
+            )
+    encoders = [
+        encoder_behind(run, made.model, made.description, model=model, weights=path, device=device)
+        for made, model, path in zip(
+            head.encoders, models or repeat(None), weights or repeat(None), strict=False
+        )
+    ]
+    return head.labels, head.thresholds, predict_images(head, encoders, images)
 
 
 def _with_finetuned(
@@ -107,5 +129,5 @@ def _with_finetuned(
     from featurecache.prediction import classify_images
 
     found = read_finetuned(run, device=device)
-    predictions = classify_images(found.encoder, found.probabilities, images)
+    predictions = classify_images([found.encoder], found.probabilities, images)
     return found.labels, found.thresholds, predictions

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from featurecache.cli.options import CacheFile, Draws, Prompts, choose_cache
+from featurecache.cli.options import CacheFiles, Combine, Draws, Prompts, open_caches
 from featurecache.cli.output import Json, number, print_json, print_metrics, progress_bar, say
 from featurecache.heads.config import HeadConfig, pace
 
@@ -19,7 +19,8 @@ def train_head(
         str,
         typer.Option(help="weighted_sum, linear ...: see featurecache heads."),
     ],
-    cache: CacheFile = Path("cache"),
+    cache: CacheFiles = None,
+    combine: Combine = _DEFAULTS.combine,
     seeds: Annotated[int, typer.Option(help="Train this many, for mean and spread.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     train_size: Annotated[
@@ -112,7 +113,6 @@ def train_head(
     from featurecache.heads.registry import head_spec
     from featurecache.heads.saving import save_head
     from featurecache.runs import free_folder
-    from featurecache.store.reader import read_cache
 
     spec = head_spec(head)
     config = HeadConfig(
@@ -132,17 +132,18 @@ def train_head(
         train_size=train_size,
         text_control=text_control,  # type: ignore[arg-type]
         prompts=prompts,
+        combine=combine,  # type: ignore[arg-type]
         seed=seed,
     )
-    path, chosen = choose_cache(cache)
-    say(f"cache {path}{' (the newest)' if chosen else ''}, head {head}, seed {seed}")
     if out is not None:
         refuse_existing(out)
-    found = read_cache(path)
+    found, called = open_caches(cache)
+    say(f"cache {called}, head {head}, seed {seed}")
     with progress_bar(hidden=json) as bar:
         epochs_in_all = None
         if spec.has_epochs:
             epochs_in_all = pace(config, train_size or len(found.rows("train"))).epochs * seeds
+            epochs_in_all *= len(found.singles) if combine == "logits" else 1
         task = bar.add_task("train", total=epochs_in_all, detail="")
         experiment = run_experiment(
             found,
@@ -154,7 +155,7 @@ def train_head(
                 task, advance=1, detail=f"seed {seed} validation loss {epoch.val_loss:.4f}"
             ),
         )
-    name = f"{path.parent.name}-{path.stem}-{head}"
+    name = f"{found.path.parent.name}-{found.path.stem}-{head}"
     target = free_folder(Path("runs"), name) if out is None else out
     save_head(target, found, experiment, seeds=seeds)
     if json:

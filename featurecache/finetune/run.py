@@ -267,8 +267,8 @@ def _measure(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The metrics document, and what ``predictions.csv`` holds."""
     images = manifest.images
-    ranking, random = np.zeros(manifest.labels.shape), np.zeros(manifest.labels.shape)
-    ranking[rows], random[rows] = logits, logits_of_random
+    ranking = np.zeros(manifest.labels.shape)
+    ranking[rows] = logits
     probability = 1 / (1 + np.exp(-ranking))
     split = images["split"].to_numpy(dtype=np.str_)
     seen = manifest.labels[train]
@@ -283,7 +283,10 @@ def _measure(
         learned=(seen == 1).any(axis=0) & (seen == 0).any(axis=0),
     )
     metrics = evaluate(known, probability, ranking=ranking, draws=draws)
-    metrics["controls"] |= untrained_controls(known, ranking, random, draws=draws)
+    _, scored = known.scored
+    metrics["controls"] |= untrained_controls(
+        known, ranking, logits_of_random[np.isin(rows, scored)], draws=draws
+    )
     metrics["warnings"] = [
         f"{name} has no positives in training: its figures are null"
         for name, positive in zip(manifest.label_names, (seen == 1).any(axis=0), strict=True)

@@ -12,6 +12,7 @@ Balance = Literal["none", "subset", "sampling"]
 LossWeight = Literal["none", "balanced"]
 Precision = Literal["fp32", "bf16"]
 Loss = Literal["bce", "asymmetric", "logit_adjusted"]
+Combine = Literal["features", "logits"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class HeadConfig:
         train_size: train on this many rows; None for all.
         text_control: real text, or text that can carry no meaning (see ``text.py``).
         prompts: the prompt set in the cache; None for the only one.
+        combine: of several caches, "features" trains one head on their embeddings side by side,
+            "logits" one on each and takes the mean of their logits; the same for a single cache.
         seed: 0 or more; of initial weights, dropout, noise, order, and the choice of rows.
     """
 
@@ -57,6 +60,7 @@ class HeadConfig:
     train_size: int | None = None
     text_control: TextControl = "real"
     prompts: str | None = None
+    combine: Combine = "features"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,6 +70,7 @@ class HeadConfig:
             ("loss", self.loss, get_args(Loss)),
             ("loss weight", self.loss_weight, get_args(LossWeight)),
             ("precision", self.precision or "fp32", get_args(Precision)),
+            ("way to combine", self.combine, get_args(Combine)),
         ):
             if value not in choices:
                 raise UnknownNameError(option, value, choices)

@@ -136,13 +136,16 @@ def head_data(cache: Cache, config: HeadConfig) -> HeadData:
         raise CacheError(
             f"{cache.path} holds no labels to train on: run extract again with a labelled data set"
         )
-    text = cache.text(config.prompts) if head_spec(config.head).uses_text else None
+    uses_text = head_spec(config.head).uses_text
+    several = cache.singles if len(cache.singles) > 1 else ()
     return HeadData(
         embedding=cache.embedding,
         labels=cache.labels.values,
         train=cache.rows("train"),
         val=cache.rows("val"),
-        text=None if text is None else LabelTexts.of(text),
+        text=LabelTexts.of(cache.text(config.prompts)) if uses_text else None,
+        dims=tuple(one.dim for one in several),
+        part_texts=tuple(LabelTexts.of(one.text(config.prompts)) for one in several if uses_text),
     )
 
 
@@ -213,9 +216,14 @@ def _learned(cache: Cache, head: TrainedHead) -> NDArray[np.bool_]:
     return learned
 
 
-def _short(config: HeadConfig, head: TrainedHead) -> bool:
-    """Whether the number of epochs was left to the number of rows, and is small by design."""
-    return config.epochs is None and len(head.train_rows) >= MANY_ROWS
+def _unfinished(config: HeadConfig, head: TrainedHead) -> bool:
+    """Whether more epochs might have done better, and it was not meant to have few."""
+    if config.epochs is None and len(head.train_rows) >= MANY_ROWS:
+        return False
+    members = head.members or (head,)
+    return any(
+        one.best_epoch is not None and one.best_epoch == one.config.epochs for one in members
+    )
 
 
 def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) -> list[str]:
@@ -233,13 +241,7 @@ def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) ->
                 warnings.append(
                     f"{name} has no {what} in training{with_seeds(lacking)}: its figures are null"
                 )
-    if unfinished := [
-        head
-        for head in heads
-        if head.best_epoch is not None
-        and head.best_epoch == head.config.epochs
-        and not _short(config, head)
-    ]:
+    if unfinished := [head for head in heads if _unfinished(config, head)]:
         warnings.append(
             f"validation loss was still falling at the last epoch ({heads[0].config.epochs})"
             f"{with_seeds(unfinished)}: give more with --epochs"

@@ -13,13 +13,21 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
 
-def predict_images(head: SavedHead, encoder: "Encoder", paths: Sequence[Path]) -> list[Prediction]:
+def predict_images(
+    head: SavedHead, encoders: "Sequence[Encoder]", paths: Sequence[Path]
+) -> list[Prediction]:
     """Probabilities of each label for each image, in the order given.
 
+    Args:
+        head: the head.
+        encoders: those it was trained on, in their order.
+        paths: image files.
+
     Raises:
-        RunError: the encoder is not the one that the head was trained on.
+        RunError: they are not the encoders that the head was trained on.
     """
-    library_difference(head.description, encoder.image_description, run=head.path)
+    for trained, encoder in zip(head.encoders, encoders, strict=True):
+        library_difference(trained.description, encoder.image_description, run=head.path)
     return classify_images(
-        encoder, lambda embedding: predict_probabilities(head.module, embedding), paths
+        encoders, lambda embedding: predict_probabilities(head.module, embedding), paths
     )

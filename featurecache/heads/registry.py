@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 UseOfText = Literal["none", "constant", "aligned"]
 
-_COMMON = frozenset({"head", "train_size", "balance", "text_control", "prompts", "seed"})
+_COMMON = frozenset({"head", "train_size", "balance", "text_control", "prompts", "combine", "seed"})
 _GRADIENT = frozenset(
     {
         *("hidden", "dropout", "noise", "learning_rate", "weight_decay", "epochs", "batch_size"),

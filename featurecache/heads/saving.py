@@ -1,6 +1,6 @@
 """Save a trained head as a run folder, and read it back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from featurecache.errors import RunError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import Experiment
 from featurecache.heads.registry import head_spec
+from featurecache.heads.task import TrainedHead
 from featurecache.heads.text import LabelTexts
 from featurecache.runs import (
     new_run,
@@ -32,6 +33,21 @@ WEIGHTS = "head.safetensors"
 
 
 @dataclass(frozen=True)
+class HeadEncoder:
+    """An encoder whose embeddings a head takes.
+
+    Attributes:
+        model: its name.
+        description: of its image side.
+        dim: length of its embeddings.
+    """
+
+    model: str
+    description: Mapping[str, Any]
+    dim: int
+
+
+@dataclass(frozen=True)
 class SavedHead:
     """A head read from its run folder.
 
@@ -41,9 +57,7 @@ class SavedHead:
         config: its settings.
         labels: the C labels.
         thresholds: (C,) as chosen on validation, 0.5 where they could not be.
-        model: name of the encoder it belongs to.
-        description: of that encoder's image side.
-        dim: length of the embeddings it takes.
+        encoders: those it belongs to: one, or several whose embeddings it takes side by side.
     """
 
     path: Path
@@ -51,9 +65,7 @@ class SavedHead:
     config: HeadConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
-    model: str
-    description: Mapping[str, Any]
-    dim: int
+    encoders: tuple[HeadEncoder, ...]
 
 
 def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int) -> None:
@@ -84,9 +96,20 @@ def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int)
         write_json(folder / "metrics.json", experiment.metrics)
         write_predictions(folder, **predicted_rows(cache, experiment.probability))
         write_json(folder / PROVENANCE_FILE, learned_from(cache, head.train_rows).to_json())
-        if head.history:
-            write_history(folder, [asdict(line) for line in head.history])
+        if lines := _history(cache, head):
+            write_history(folder, lines)
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _history(cache: Cache, head: TrainedHead) -> list[dict[str, Any]]:
+    """The lines of ``history.csv``; those of several members begin with the member's model."""
+    if not head.members:
+        return [asdict(line) for line in head.history]
+    return [
+        {"model": one.header.model, **asdict(line)}
+        for one, member in zip(cache.singles, head.members, strict=True)
+        for line in member.history
+    ]
 
 
 def read_head(folder: Path) -> SavedHead:
@@ -109,12 +132,11 @@ def read_head(folder: Path) -> SavedHead:
         stored = config["settings"]
         settings = HeadConfig(**{**stored, "hidden": stored["hidden"] and tuple(stored["hidden"])})
         labels = tuple(config["labels"])
-        dim = int(config["cache"]["dim"])
-        spec = head_spec(settings.head)
-        # What the texts came to is in the state, so any will do.
-        blank = np.zeros((len(labels), dim), dtype=np.float32)
-        texts = LabelTexts(blank) if spec.uses_text else None
-        module = spec.build(dim, len(labels), texts, settings)
+        encoders = tuple(
+            HeadEncoder(str(one["model"]), dict(one["spec"]), int(one["dim"]))
+            for one in config["cache"].get("joined", [config["cache"]])
+        )
+        module = _blank_head(settings, [one.dim for one in encoders], len(labels))
         module.make_room(state)
         module.load_state_dict(state)
         return SavedHead(
@@ -123,12 +145,22 @@ def read_head(folder: Path) -> SavedHead:
             config=settings,
             labels=labels,
             thresholds=tuple(float(config["thresholds"][name]) for name in labels),
-            model=str(config["cache"]["model"]),
-            description=dict(config["cache"]["spec"]),
-            dim=dim,
+            encoders=encoders,
         )
     # UsageError: a head or a setting that this featurecache does not know.
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise RunError(
             f"run folder {folder} contradicts itself ({error}): restore it, or train the head again"
         ) from error
+
+
+def _blank_head(settings: HeadConfig, dims: Sequence[int], labels: int) -> "Head":
+    """A head for a state to be loaded into."""
+    from featurecache.heads.ensemble import MeanOfLogits
+
+    if settings.combine == "logits" and len(dims) > 1:
+        return MeanOfLogits([_blank_head(settings, [dim], labels) for dim in dims], dims)
+    spec, dim = head_spec(settings.head), sum(dims)
+    # What the texts came to is in the state, so any will do.
+    blank = np.zeros((labels, dim), dtype=np.float32)
+    return spec.build(dim, labels, LabelTexts(blank) if spec.uses_text else None, settings)

@@ -24,6 +24,8 @@ class HeadData:
         train: rows to learn from.
         val: rows to stop by, and to choose settings by.
         text: prompt ensembles of the C labels; None where there is no text.
+        dims: where the embeddings of several encoders stand side by side, the length of each.
+        part_texts: prompt ensembles as each of these encoders reads them, where there is text.
     """
 
     embedding: NDArray[np.floating]
@@ -31,6 +33,18 @@ class HeadData:
     train: NDArray[np.intp]
     val: NDArray[np.intp]
     text: LabelTexts | None
+    dims: tuple[int, ...] = ()
+    part_texts: tuple[LabelTexts, ...] = ()
+
+    @property
+    def parts(self) -> tuple["HeadData", ...]:
+        """What each of several encoders alone gives to learn from; none for a single one."""
+        ends = np.cumsum(self.dims, dtype=np.intp)
+        texts = self.part_texts or (None,) * len(self.dims)
+        return tuple(
+            HeadData(self.embedding[:, end - dim : end], self.labels, self.train, self.val, text)
+            for dim, end, text in zip(self.dims, ends, texts, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,8 @@ class TrainedHead:
         history: what was tried: epochs, or candidates; empty where nothing was to be chosen.
         best_epoch: the epoch whose weights these are; None for a head that has no epochs.
         train_rows: the rows it learned from.
+        members: the heads whose logits it averages, where it is such a mean; it has no history of
+            its own.
     """
 
     module: "Head"
@@ -91,10 +107,13 @@ class TrainedHead:
     history: tuple[Epoch, ...] | tuple[Candidate, ...]
     best_epoch: int | None
     train_rows: NDArray[np.intp]
+    members: tuple["TrainedHead", ...] = ()
 
     @property
     def chosen(self) -> str:
         """What validation chose, for people."""
+        if self.members:
+            return "; ".join(member.chosen for member in self.members)
         if self.best_epoch is not None:
             return f"best epoch {self.best_epoch}"
         settings = {one.setting for one in self.history if isinstance(one, Candidate) if one.chosen}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.heads.config import MANY_ROWS, HeadConfig
+from featurecache.heads.ensemble import MeanOfLogits
 from featurecache.heads.head import Head
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, random_subset
@@ -84,18 +85,29 @@ class _Begun:
                     f"no image of split {split!r} has a known label: a head learns from 'train' "
                     "and stops by 'val', so give both some labelled images"
                 )
-        dim, labels = data.embedding.shape[1], data.labels.shape[1]
         # Seeding inside a fork leaves the caller's own random numbers as they were.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.module = self.spec.build(dim, labels, self._texts(dim), config)
+            self.module = self._head(data)
 
-    def _texts(self, dim: int) -> LabelTexts | None:
-        texts, config = self.training.data.text, self.training.config
+    def _head(self, data: HeadData) -> Head:
+        config, dim = self.training.config, data.embedding.shape[1]
+        if config.combine == "logits" and data.dims:
+            return MeanOfLogits([self._head(part) for part in data.parts], data.dims)
+        return self.spec.build(dim, data.labels.shape[1], self._texts(data, dim), config)
+
+    def _texts(self, data: HeadData, dim: int) -> LabelTexts | None:
+        texts, config = data.text, self.training.config
         if self.spec.text == "none":
             return None
         if texts is None:
             raise UsageError(f"head {config.head!r} needs text embeddings, and there are none")
+        if self.spec.text == "aligned" and data.dims:
+            raise UsageError(
+                f"head {config.head!r} compares images with texts, and the embeddings of several "
+                "encoders side by side share no space with any: give --combine logits, or another "
+                "head"
+            )
         if self.spec.text == "aligned" and not (texts.aligned and texts.positive.shape[1] == dim):
             raise UsageError(
                 f"head {config.head!r} compares images with texts, and this encoder's texts do not "

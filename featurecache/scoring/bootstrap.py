@@ -7,8 +7,11 @@ how many of each patient's images lie in each bin, and one product with the coun
 histograms of many draws.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -102,25 +105,30 @@ def measure_draws(
     if len(draws.patient_of_row) != len(truth):
         raise ValueError(f"draws are of {len(draws.patient_of_row)} rows, labels of {len(truth)}")
     n_labels = truth.shape[1]
-    label_bins = [_patients_by_bin(truth[:, [c]], ranking[:, [c]], draws) for c in range(n_labels)]
-    all_bins = [*label_bins, _patients_by_bin(truth, ranking, draws)]
+    # The longest, that of all labels together, begins.
+    columns = [list(range(n_labels)), *([c] for c in range(n_labels))]
     tallies = _patients_by_cell(truth, predicted, draws)
     areas = np.empty((2, n_labels + 1, len(draws.counts)))
     totals = np.empty((len(tallies), len(draws.counts)))
-    for start in range(0, len(draws.counts), _DRAWS_AT_ONCE):
-        chunk = slice(start, start + _DRAWS_AT_ONCE)
-        counts = np.ascontiguousarray(draws.counts[chunk].T, dtype=np.float64)
-        totals[:, chunk] = tallies @ counts
-        for i, bins in enumerate(all_bins):
-            areas[:, i, chunk] = areas_of_bins(_histograms(bins, counts))
+    # numpy and scipy let go of the interpreter's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bins = list(
+            pool.map(lambda of: _patients_by_bin(truth[:, of], ranking[:, of], draws), columns)
+        )
+        for start in range(0, len(draws.counts), _DRAWS_AT_ONCE):
+            chunk = slice(start, start + _DRAWS_AT_ONCE)
+            counts = np.ascontiguousarray(draws.counts[chunk].T, dtype=np.float64)
+            totals[:, chunk] = tallies @ counts
+            drawn = partial(_areas_of_draws, counts=counts)
+            areas[:, :, chunk] = np.stack(list(pool.map(drawn, bins)), axis=1)
     *confusions, right, complete = totals
     auroc, auprc = areas
     return assemble(
         confusions=np.stack(confusions, axis=1).reshape(-1, n_labels, 2, 2),
-        auroc=auroc[:-1].T,
-        auprc=auprc[:-1].T,
-        micro_auroc=auroc[-1],
-        micro_auprc=auprc[-1],
+        auroc=auroc[1:].T,
+        auprc=auprc[1:].T,
+        micro_auroc=auroc[0],
+        micro_auprc=auprc[0],
         exact_match=ratio(right, complete),
     )
 
@@ -153,6 +161,11 @@ def _patients_by_bin(truth: Labels, ranking: AnyFloats, draws: PatientDraws) -> 
     patients = np.broadcast_to(draws.patient_of_row[:, np.newaxis], bins.shape)[known]
     shape = (n_bins, draws.counts.shape[1])
     return csr_array((np.ones(len(patients)), (bins[known], patients)), shape=shape)
+
+
+def _areas_of_draws(bins: "csr_array", counts: Floats) -> Floats:
+    """(2, draws), AUROC and AUPRC of draws, from counts (P, draws)."""
+    return np.stack(areas_of_bins(_histograms(bins, counts)))
 
 
 def _histograms(bins: "csr_array", counts: Floats) -> Iterator[Floats]:

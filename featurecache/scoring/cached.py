@@ -103,7 +103,7 @@ def zero_shot(
 
     scores = score(cache.embedding)
     metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, draws=draws)
-    random = score(random_features(cache.embedding.shape, seed=0))
+    random = score(random_features((len(rows.scored[1]), cache.dim), seed=0))
     metrics["controls"] |= untrained_controls(rows, scores.logits, random.logits, draws=draws)
     metrics["controls"]["permuted_texts"] = permuted_texts(rows, scores.logits, draws=draws)
     metrics["warnings"] = warnings
@@ -131,8 +131,8 @@ def save_zero_shot(target: Path, cache: Cache, result: ZeroShot) -> None:
 
 
 def cache_reference(cache: Cache) -> dict[str, Any]:
-    """What a run's config says of the cache it was made from."""
-    return {
+    """What a run's config says of the cache it was made from, and of each of several."""
+    reference: dict[str, Any] = {
         "path": str(cache.path),
         "dataset": cache.header.dataset,
         "model": cache.header.model,
@@ -140,6 +140,9 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
         "spec": dict(cache.header.description),
         "dim": cache.dim,
     }
+    if len(cache.singles) > 1:
+        reference["joined"] = [cache_reference(one) for one in cache.singles]
+    return reference
 
 
 def alignment_reference(alignment: Alignment) -> dict[str, Any]:

@@ -83,24 +83,50 @@ def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:
 
 
 def _fit_label(positive: npt.NDArray[np.bool_], score: Floats) -> tuple[float, float]:
-    from sklearn.linear_model import LogisticRegression
-
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if n_positive == 0 or n_negative == 0:
         return np.nan, np.nan
     target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     if np.ptp(score) == 0:  # any slope will do
         return 0.0, float(log_odds(target.mean()))
-    # A soft target is an image that counts as both, by so much each. Scores of deviation 1 let the
-    # solver's tolerance mean the same for all of them.
     width = float(score.std())
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=1000)
-    model.fit(
-        np.concatenate([score, score])[:, np.newaxis] / width,
-        np.repeat([1, 0], len(score)),
-        sample_weight=np.concatenate([target, 1 - target]),
-    )
-    return float(model.coef_[0, 0]) / width, float(model.intercept_[0])
+    design = np.stack([score / width, np.ones(len(score))], axis=1)
+    slope, intercept = _likeliest(design, target)
+    return slope / width, intercept
+
+
+def _likeliest(design: Floats, target: Floats) -> Floats:
+    """The weights (K,) of a logistic regression on soft targets, by Newton's method (scipy's).
+
+    Args:
+        design: (N, K), in units in which the weights are about 1.
+        target: (N,) in 0 to 1.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    def loss(weights: Floats) -> float:
+        odds = design @ weights
+        return float((np.logaddexp(0, odds) - target * odds).mean())
+
+    def gradient(weights: Floats) -> Floats:
+        slope: Floats = (expit(design @ weights) - target) @ design / len(design)
+        return slope
+
+    def hessian(weights: Floats) -> Floats:
+        p = expit(design @ weights)
+        curvature: Floats = (design.T * (p * (1 - p))) @ design / len(design)
+        return curvature
+
+    found: Floats = minimize(
+        loss,
+        np.zeros(design.shape[1]),
+        jac=gradient,
+        hess=hessian,
+        method="trust-exact",
+        options={"gtol": 1e-9},
+    ).x
+    return found
 
 
 def fit_common_slope(truth: Labels, score: AnyFloats) -> float:
@@ -119,8 +145,6 @@ def fit_common_slope(truth: Labels, score: AnyFloats) -> float:
     Raises:
         ValueError: as ``known_entries``.
     """
-    from sklearn.linear_model import LogisticRegression
-
     known = known_entries(truth, score)
     positive, negative = (((truth == value) & known).sum(axis=0) for value in (1, 0))
     known &= (positive > 0) & (negative > 0)
@@ -137,15 +161,7 @@ def fit_common_slope(truth: Labels, score: AnyFloats) -> float:
     width = float(values.std())
     _, label = np.unique(labels, return_inverse=True)
     design = np.concatenate([values[:, np.newaxis] / width, np.eye(label.max() + 1)[label]], axis=1)
-    model = LogisticRegression(
-        C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=1000, fit_intercept=False
-    )
-    model.fit(
-        np.concatenate([design, design]),
-        np.repeat([1, 0], len(design)),
-        sample_weight=np.concatenate([target, 1 - target]),
-    )
-    return float(model.coef_[0, 0]) / width
+    return float(_likeliest(design, target)[0]) / width
 
 
 def log_odds(probability: AnyFloats) -> Floats:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.scoring.bootstrap import PatientDraws, draw_patients, measure_draws
-from featurecache.scoring.multilabel import measure
 from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.summary import bounds_or_none, number_or_none
 
@@ -118,12 +117,23 @@ def _ranking(
     grid = np.ix_(scored, np.flatnonzero(trial.rows.learned))
     truth, score = trial.rows.truth[grid], trial.score[grid]
     nothing = np.zeros(truth.shape, dtype=np.bool_)
-    measured = measure(truth, nothing, score)
-    samples = measure_draws(truth, nothing, score, patients)
-    return (
-        {"macro": measured.macro, "micro": measured.micro, "per_label": measured.per_label},
-        {"macro": samples.macro, "micro": samples.micro},
-    )
+    # The data themselves are the draw that has each patient once: so they are ranked only once.
+    itself = np.ones((1, patients.counts.shape[1]), dtype=patients.counts.dtype)
+    samples = replace(patients, counts=np.concatenate([itself, patients.counts]))
+    measured = measure_draws(truth, nothing, score, samples)
+
+    def part(rows: int | slice) -> Figures:
+        groups = {
+            "macro": measured.macro,
+            "micro": measured.micro,
+            "per_label": measured.per_label,
+        }
+        return {
+            group: {key: figures[key][rows] for key in _RANKING}
+            for group, figures in groups.items()
+        }
+
+    return part(0), part(slice(1, None))
 
 
 def untrained_controls(
@@ -138,7 +148,8 @@ def untrained_controls(
     Args:
         rows: the data set.
         score: (N, C) what ranks its images; held against other images' labels.
-        score_of_random: (N, C) what the same method makes of random embeddings.
+        score_of_random: (M, C) what the same method makes of random embeddings, of the M rows that
+            are scored.
         draws: bootstrap draws over patients.
 
     Returns:
@@ -149,9 +160,11 @@ def untrained_controls(
         Trial(replace(rows, truth=shuffled_labels(rows.truth, [scored], seed=number)), score)
         for number in range(SHUFFLES)
     ]
+    random = np.zeros_like(score)
+    random[scored] = score_of_random
     return {
         "shuffled_labels": control_figures(shuffled, scored, draws=draws),
-        "random_features": control_figures([Trial(rows, score_of_random)], scored, draws=draws),
+        "random_features": control_figures([Trial(rows, random)], scored, draws=draws),
     }
 
 

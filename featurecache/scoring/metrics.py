@@ -117,8 +117,10 @@ def areas_of_bins(blocks: Iterable[Floats]) -> tuple[Floats, Floats]:
 
 def _accumulate(rows: Floats, *, start: Floats) -> Floats:
     """Cumulative sum down the rows, in place."""
-    # np.cumsum goes down one column after another; adding whole rows is three times as fast.
     rows[0] += start
+    if rows.shape[1] == 1:
+        return np.cumsum(rows, axis=0, out=rows)
+    # np.cumsum goes down one column after another; adding whole rows is three times as fast.
     for before, row in pairwise(rows):
         row += before
     return rows
@@ -137,7 +139,7 @@ def auroc(truth: Labels, score: AnyFloats) -> float:
     Raises:
         ValueError: as `known_entries`.
     """
-    return _areas(truth, score)[0]
+    return areas(truth, score)[0]
 
 
 def auprc(truth: Labels, score: AnyFloats) -> float:
@@ -153,10 +155,11 @@ def auprc(truth: Labels, score: AnyFloats) -> float:
     Raises:
         ValueError: as `known_entries`.
     """
-    return _areas(truth, score)[1]
+    return areas(truth, score)[1]
 
 
-def _areas(truth: Labels, score: AnyFloats) -> tuple[float, float]:
+def areas(truth: Labels, score: AnyFloats) -> tuple[float, float]:
+    """``auroc`` and ``auprc`` by one sorting."""
     bins, n_bins = rank_bins(truth, score)
     counts = np.bincount(bins[bins >= 0], minlength=n_bins).astype(np.float64)
     auroc, auprc = areas_of_bins([counts[:, np.newaxis]])

@@ -46,12 +46,14 @@ def measure(truth: Labels, predicted: npt.NDArray[np.bool_], ranking: AnyFloats)
         ValueError: shapes differ, a score is NaN, or a label is none of 1, 0 and -1.
     """
     columns = range(truth.shape[1])
+    auroc, auprc = np.array([metrics.areas(truth[:, c], ranking[:, c]) for c in columns]).T
+    micro_auroc, micro_auprc = np.array(metrics.areas(truth, ranking))
     return assemble(
         confusions=np.array([metrics.confusion(truth[:, c], predicted[:, c]) for c in columns]),
-        auroc=np.array([metrics.auroc(truth[:, c], ranking[:, c]) for c in columns]),
-        auprc=np.array([metrics.auprc(truth[:, c], ranking[:, c]) for c in columns]),
-        micro_auroc=np.array(metrics.auroc(truth, ranking)),
-        micro_auprc=np.array(metrics.auprc(truth, ranking)),
+        auroc=auroc,
+        auprc=auprc,
+        micro_auroc=micro_auroc,
+        micro_auprc=micro_auprc,
         exact_match=np.array(metrics.exact_match(truth, predicted)),
     )
 

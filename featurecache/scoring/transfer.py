@@ -125,7 +125,7 @@ def measure_transfer(
         learned=np.ones(len(targets), dtype=np.bool_),
     )
     probability = classify(cache.embedding)[:, sources]
-    random = classify(random_features(cache.embedding.shape, seed=0))[:, sources]
+    random = classify(random_features((len(scored), cache.dim), seed=0))[:, sources]
     document = evaluate_at(
         known,
         probability,

@@ -85,6 +85,11 @@ class Cache:
                 self.path, dtype=stored.dtype, mode="c", offset=offset, shape=stored.shape
             )
 
+    @property
+    def singles(self) -> "tuple[Cache, ...]":
+        """The caches of one encoder each that this is made of: itself, unless it joins several."""
+        return (self,)
+
     def read_rows(self, start: int, stop: int) -> NDArray[np.float16]:
         """Rows ``start`` to ``stop`` of the embedding, from the file.
 

@@ -62,7 +62,7 @@ def test_the_run_predicts_what_it_predicted(made, films, tmp_path):
         rows = list(csv.DictReader(file))[:5]
     paths = [films.root / row["id"] for row in rows]
     for row, prediction in zip(
-        rows, classify_images(found.encoder, found.probabilities, paths), strict=True
+        rows, classify_images([found.encoder], found.probabilities, paths), strict=True
     ):
         stored = [float(row[f"{name} probability"]) for name in found.labels]
         assert prediction.probability == pytest.approx(stored, abs=2e-2)

@@ -139,6 +139,12 @@ def aligned_cache(write: Callable[..., Cache], problem: dict[str, np.ndarray]) -
     return write(**arrays, names=NAMES, texts=(aligned_texts(problem),), file="aligned.h5")
 
 
+@pytest.fixture
+def aligned_set(problem: dict[str, np.ndarray]) -> TextSet:
+    """The texts of the aligned cache."""
+    return aligned_texts(problem)
+
+
 def aligned_texts(problem: dict[str, np.ndarray]) -> TextSet:
     """Directions to a finding and away from it, with some error."""
     rng = np.random.default_rng(8)

@@ -75,7 +75,7 @@ def test_an_image_predicts_what_its_cached_embedding_predicts(trained, films):
     head, probability = trained
     rows = np.random.default_rng(0).permutation(300)[: 2 * BATCH_SIZE + 5]
     paths = [films[row] for row in rows]
-    predictions = predict_images(head, Blocks(), paths)
+    predictions = predict_images(head, [Blocks()], paths)
     assert [prediction.path for prediction in predictions] == paths
     assert all(prediction.reason is None for prediction in predictions)
     found = np.stack([prediction.probability for prediction in predictions])
@@ -85,7 +85,7 @@ def test_an_image_predicts_what_its_cached_embedding_predicts(trained, films):
 
 def test_no_more_images_than_a_batch_are_held_at_once(trained, films):
     encoder = Blocks()
-    predict_images(trained[0], encoder, films[: 2 * BATCH_SIZE + 1])
+    predict_images(trained[0], [encoder], films[: 2 * BATCH_SIZE + 1])
     assert encoder.batches == [BATCH_SIZE, BATCH_SIZE, 1]
 
 
@@ -94,7 +94,7 @@ def test_an_unreadable_image_is_reported_and_the_others_are_predicted(trained, f
     text = tmp_path / "notes.png"
     text.write_text("not an image")
     missing = tmp_path / "missing.png"
-    found = predict_images(head, Blocks(), [text, films[0], missing, films[1]])
+    found = predict_images(head, [Blocks()], [text, films[0], missing, films[1]])
     assert [prediction.probability is None for prediction in found] == [True, False, True, False]
     assert str(text) in found[0].reason
     assert str(missing) in found[2].reason
@@ -104,12 +104,12 @@ def test_an_unreadable_image_is_reported_and_the_others_are_predicted(trained, f
 
 def test_images_of_which_none_is_readable_are_all_reported(trained, tmp_path):
     paths = [tmp_path / f"missing-{number}.png" for number in range(3)]
-    found = predict_images(trained[0], Blocks(), paths)
+    found = predict_images(trained[0], [Blocks()], paths)
     assert [prediction.probability for prediction in found] == [None] * 3
 
 
 def test_an_image_given_twice_is_answered_twice(trained, films):
-    first, second = predict_images(trained[0], Blocks(), [films[3], films[3]])
+    first, second = predict_images(trained[0], [Blocks()], [films[3], films[3]])
     assert np.array_equal(first.probability, second.probability)
 
 
@@ -121,7 +121,7 @@ def test_an_embedding_that_no_cache_would_hold_is_reported(trained, films, facto
             embedding[1] *= factor
             return embedding
 
-    first, broken, last = predict_images(trained[0], Broken(), films[:3])
+    first, broken, last = predict_images(trained[0], [Broken()], films[:3])
     assert broken.probability is None
     assert str(films[1]) in broken.reason
     assert "not finite in float16, or is all zero" in broken.reason
@@ -140,7 +140,7 @@ def test_an_embedding_that_no_cache_would_hold_is_reported(trained, films, facto
 def test_another_encoder_is_refused_naming_what_differs(trained, films, change, field):
     head, _ = trained
     with pytest.raises(RunError, match=field) as caught:
-        predict_images(head, Blocks(**change), films[:1])
+        predict_images(head, [Blocks(**change)], films[:1])
     assert str(head.path) in str(caught.value)
 
 
@@ -149,17 +149,19 @@ def test_other_library_versions_alone_are_told_and_not_refused(trained, films):
     other = Blocks(libraries={"torch": "2.7"})
 
     def difference(encoder):
-        return library_difference(head.description, encoder.image_description, run=head.path)
+        return library_difference(
+            head.encoders[0].description, encoder.image_description, run=head.path
+        )
 
     assert difference(other) == "torch: '2.6' against '2.7'"
     assert difference(Blocks()) is None
-    assert predict_images(head, other, films[:1])[0].probability is not None
+    assert predict_images(head, [other], films[:1])[0].probability is not None
 
 
 def test_comparing_changes_neither_description(trained):
     head: SavedHead = trained[0]
-    before = dict(head.description)
+    before = dict(head.encoders[0].description)
     encoder = Blocks()
-    library_difference(head.description, encoder.image_description, run=head.path)
-    assert head.description == before
+    library_difference(head.encoders[0].description, encoder.image_description, run=head.path)
+    assert head.encoders[0].description == before
     assert encoder.image_description == DESCRIPTION

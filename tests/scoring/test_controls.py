@@ -158,7 +158,7 @@ def test_a_label_that_one_trial_could_not_learn_is_undefined(scored_rows):
 
 def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(scored_rows):
     truth = scored_rows.truth.astype(np.float64)
-    found = untrained_controls(scored_rows, truth, np.zeros((80, 2)), draws=200)
+    found = untrained_controls(scored_rows, truth, np.zeros((len(scored_rows.test), 2)), draws=200)
     assert found["random_features"]["macro"]["auroc"] == 0.5
     low, high = found["shuffled_labels"]["ci95"]["macro"]["auroc"]
     assert low < 0.5 < high

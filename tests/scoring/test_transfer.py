@@ -63,7 +63,7 @@ def test_figures_are_those_of_the_matched_columns_at_the_trained_thresholds(
 ):
     metrics = measure_transfer(
         cache,
-        lambda embedding: probability,
+        lambda embedding: probability[: len(embedding)],
         labels=TRAINED,
         thresholds=(0.3, 0.6),
         label_map={"Opacity": "Pneumonia", "Mass": "Mass"},
@@ -88,7 +88,7 @@ def test_the_view_control_never_learns_from_what_is_scored(cache, probability):
     def control(rows):
         return measure_transfer(
             cache,
-            lambda embedding: probability,
+            lambda embedding: probability[: len(embedding)],
             labels=TRAINED,
             thresholds=(0.5, 0.5),
             label_map={"Mass": "Mass"},
@@ -112,7 +112,7 @@ def test_controls_are_other_images_labels_and_what_is_made_of_random_embeddings(
         label_map={"Mass": "Mass"},
         draws=50,
     ).metrics["controls"]
-    random = classify(random_features(cache.embedding.shape, seed=0))[cache.rows("test"), 1]
+    random = classify(random_features((len(cache.rows("test")), cache.dim), seed=0))[:, 1]
     truth = cache.labels.values[cache.rows("test"), 0]
     expected = roc_auc_score(truth, random)
     assert found["random_features"]["per_label"]["Mass"]["auroc"] == pytest.approx(expected)
@@ -139,7 +139,7 @@ def test_a_saved_transfer_holds_the_predictions_it_was_scored_on(cache, probabil
     label_map = {"Opacity": "Pneumonia"}
     transfer = measure_transfer(
         cache,
-        lambda embedding: probability,
+        lambda embedding: probability[: len(embedding)],
         labels=TRAINED,
         thresholds=(0.3, 0.6),
         label_map=label_map,
