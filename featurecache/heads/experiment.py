@@ -22,9 +22,9 @@ from featurecache.scoring.controls import (
     SHUFFLES,
     Trial,
     control_figures,
-    paired_gain,
     random_features,
     shuffled_labels,
+    text_gain,
 )
 from featurecache.scoring.evaluation import evaluate
 from featurecache.store.contents import TextSet
@@ -108,15 +108,9 @@ def run_experiment(
     if untaught:
         of_untaught = [trial_of(cache, next(trained), one) for one in untaught]
         metrics["controls"] |= _control_figures(of_untaught, draws=draws)
-    metrics["text_gain"] = None
-    if permuted:
-        _, scored = trials[0].rows.scored
-        pairs = [(one, trial_of(cache, next(trained), data)) for one in trials]
-        metrics["text_gain"] = {
-            "against": "permuted",
-            "pairs": len(pairs),
-            **paired_gain(pairs, scored, draws=draws),
-        }
+    _, scored = trials[0].rows.scored
+    pairs = [(one, trial_of(cache, next(trained), data)) for one in trials] if permuted else []
+    metrics["text_gain"] = text_gain(pairs, scored, draws=draws)
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
     warnings = tuple(_warnings(cache, heads, config))

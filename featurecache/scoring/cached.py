@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from featurecache.encoders.provenance import Provenance
 from featurecache.errors import CacheError
 from featurecache.runs import new_run, write_config, write_json, write_predictions
-from featurecache.scoring.controls import permuted_texts, random_features, untrained_controls
+from featurecache.scoring.controls import (
+    Trial,
+    control_figures,
+    permuted_texts,
+    random_features,
+    text_gain,
+    untrained_controls,
+)
 from featurecache.scoring.evaluation import evaluate, reading_warnings
 from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.shared_space import align_images, aligned_text, refuse_learned
@@ -105,7 +112,14 @@ def zero_shot(
     metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, draws=draws)
     random = score(random_features((len(rows.scored[1]), cache.dim), seed=0))
     metrics["controls"] |= untrained_controls(rows, scores.logits, random.logits, draws=draws)
-    metrics["controls"]["permuted_texts"] = permuted_texts(rows, scores.logits, draws=draws)
+    permuted = permuted_texts(rows, scores.logits)
+    _, scored = rows.scored
+    metrics["controls"]["permuted_texts"] = (
+        control_figures(permuted, scored, draws=draws) if permuted else None
+    )
+    if alignment is not None:
+        real = Trial(rows, scores.logits)
+        metrics["text_gain"] = text_gain([(real, one) for one in permuted], scored, draws=draws)
     metrics["warnings"] = warnings
     return ZeroShot(text, how, scores, metrics, alignment)
 

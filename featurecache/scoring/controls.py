@@ -107,6 +107,19 @@ def paired_gain(
     return {group: {key: gain(group, key) for key in _RANKING} for group in ("macro", "micro")}
 
 
+def text_gain(
+    pairs: Sequence[tuple[Trial, Trial]], scored: NDArray[np.intp], *, draws: int
+) -> dict[str, Any] | None:
+    """What real texts bring over permuted ones, as ``metrics.json`` has it; None without pairs."""
+    if not pairs:
+        return None
+    return {
+        "against": "permuted",
+        "pairs": len(pairs),
+        **paired_gain(pairs, scored, draws=draws),
+    }
+
+
 Figures = dict[str, Any]
 
 
@@ -177,10 +190,8 @@ def other_labels(number: int, *, seed: int) -> NDArray[np.intp]:
     return others
 
 
-def permuted_texts(
-    rows: ScoredRows, score: NDArray[np.floating], *, draws: int
-) -> dict[str, Any] | None:
-    """What zero-shot scores when each label is given another label's texts.
+def permuted_texts(rows: ScoredRows, score: NDArray[np.floating]) -> list[Trial]:
+    """Zero-shot scores where each label is given another label's texts, in several ways.
 
     To exchange the texts is to exchange the columns of their scores. What is left of a figure is
     what any finding's text would score, such as that an image is of an ill patient. None for a
@@ -189,16 +200,13 @@ def permuted_texts(
     Args:
         rows: the data set.
         score: (N, C) what ranks its images.
-        draws: bootstrap draws over patients.
     """
     if score.shape[1] < 2:
-        return None
-    _, scored = rows.scored
-    trials = [
+        return []
+    return [
         Trial(rows, score[:, other_labels(score.shape[1], seed=number)])
         for number in range(SHUFFLES)
     ]
-    return control_figures(trials, scored, draws=draws)
 
 
 def view_only(
