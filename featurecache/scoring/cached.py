@@ -11,7 +11,6 @@ from featurecache.encoders.provenance import Provenance
 from featurecache.errors import CacheError
 from featurecache.runs import new_run, write_config, write_json, write_predictions
 from featurecache.scoring.controls import (
-    Trial,
     control_figures,
     permuted_texts,
     random_features,
@@ -21,6 +20,7 @@ from featurecache.scoring.controls import (
 from featurecache.scoring.evaluation import evaluate, reading_warnings
 from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.shared_space import align_images, aligned_text, refuse_learned
+from featurecache.scoring.trials import Trial
 from featurecache.scoring.zero_shot import (
     Scores,
     Scoring,
@@ -118,8 +118,8 @@ def zero_shot(
         control_figures(permuted, scored, draws=draws) if permuted else None
     )
     if alignment is not None:
-        real = Trial(rows, scores.logits)
-        metrics["text_gain"] = text_gain([(real, one) for one in permuted], scored, draws=draws)
+        real = [Trial(rows, scores.logits)]
+        metrics["text_gain"] = text_gain(real, permuted, scored, draws=draws)
     metrics["warnings"] = warnings
     return ZeroShot(text, how, scores, metrics, alignment)
 
