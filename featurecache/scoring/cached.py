@@ -212,13 +212,23 @@ def predicted_rows(cache: Cache, probability: NDArray[np.float64]) -> dict[str, 
 
 def cache_warnings(cache: Cache) -> list[str]:
     """What a reader of figures has to know of the cache they come from."""
-    return reading_warnings(
+    warnings = reading_warnings(
         model=cache.header.model,
         dataset=cache.header.dataset,
         exposed=cache.header.exposed,
         image_level_split=cache.header.image_level_split,
         has_test=len(cache.rows("test")) > 0,
     )
+    chosen_on = cache.ids[np.concatenate([cache.rows("train"), cache.rows("val")])].tolist()
+    for one in cache.singles:
+        known = one.header.trained_on.get(one.header.collection, frozenset())
+        if seen := len(known.intersection(chosen_on)):
+            warnings.append(
+                f"{one.header.model} itself was trained on {seen} of the {len(chosen_on)} training "
+                "and validation images: it tells them better than new ones, so that a head leans "
+                "on it too much, and thresholds and calibration chosen there are too sure"
+            )
+    return warnings
 
 
 def _exclusive(labels: NDArray[np.int8]) -> bool:
