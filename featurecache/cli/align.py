@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import CacheFile, Prompts, choose_cache
-from featurecache.cli.output import Json, number, print_json, print_table, say
+from featurecache.cli.output import Json, number, print_json, print_table, say, tell
 
 
 def align(
@@ -74,4 +74,4 @@ def align(
             ),
         ],
     )
-    typer.echo(f"alignment: {target}")
+    tell(f"alignment: {target}")

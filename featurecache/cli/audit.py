@@ -29,6 +29,7 @@ from featurecache.cli.output import (
     print_table,
     progress_bar,
     say,
+    tell,
     with_interval,
 )
 from featurecache.errors import UsageError
@@ -128,7 +129,7 @@ def audit(
         return
     _print(document)
     if sheet is not None:
-        typer.echo(f"contact sheet: {sheet}" if pairs else "no near-identical films: no sheet")
+        tell(f"contact sheet: {sheet}" if pairs else "no near-identical films: no sheet")
 
 
 def _print(document: Mapping[str, Any]) -> None:

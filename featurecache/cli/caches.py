@@ -7,7 +7,7 @@ import typer
 
 from featurecache.cli.exits import with_exit_code
 from featurecache.cli.options import CacheFolder
-from featurecache.cli.output import Json, print_json, print_table, say
+from featurecache.cli.output import Json, print_json, print_table, say, tell
 
 app = typer.Typer(help="Look after caches.", no_args_is_help=True)
 
@@ -90,8 +90,8 @@ def verify(file: File, json: Json = False) -> None:
         print_json({"path": str(file), "problems": problems})
     else:
         for problem in problems:
-            typer.echo(problem)
-        typer.echo(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
+            tell(problem)
+        tell(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
     if problems:
         raise typer.Exit(1)
 
@@ -116,4 +116,4 @@ def merge(
     if json:
         print_json({"path": str(path), "images": images})
         return
-    typer.echo(f"{path}: {images} images of {len(files)} caches, which are still there")
+    tell(f"{path}: {images} images of {len(files)} caches, which are still there")

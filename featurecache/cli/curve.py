@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import CacheFiles, Combine, Draws, Prompts, open_caches
-from featurecache.cli.output import Json, print_json, print_table, progress_bar, say, with_interval
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    tell,
+    with_interval,
+)
 from featurecache.heads.config import HeadConfig
 
 
@@ -106,7 +114,7 @@ def curve(
         )
     for warning in result.warnings:
         say(f"warning: {warning}")
-    typer.echo(f"run: {target} (plot: {target / 'curve.png'})")
+    tell(f"run: {target} (plot: {target / 'curve.png'})")
 
 
 def _numbers(text: str) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import Draws
-from featurecache.cli.output import Json, number, print_json, print_table, say, with_interval
+from featurecache.cli.output import Json, number, print_json, print_table, say, tell, with_interval
 
 
 def demo(
@@ -51,4 +51,4 @@ def demo(
             for row in rows
         ],
     )
-    typer.echo(f"folder: {folder}/ (results.csv; runs/ and cache/ for every other command)")
+    tell(f"folder: {folder}/ (results.csv; runs/ and cache/ for every other command)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurecache.cli.options import CacheFiles, Draws, OptionalRun, open_caches
-from featurecache.cli.output import Json, print_json, print_metrics, say
+from featurecache.cli.output import Json, print_json, print_metrics, say, tell
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def evaluate(
     for warning in metrics["warnings"]:
         say(f"warning: {warning}")
     if out is not None:
-        typer.echo(f"run: {out}")
+        tell(f"run: {out}")
 
 
 def _read(run: Path, made_with: Mapping[str, Any]) -> _Trained:

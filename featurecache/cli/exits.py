@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from featurecache.cli.output import say
 from featurecache.errors import FeaturecacheError
 
 DEBUG_VARIABLE = "FEATURECACHE_DEBUG"
@@ -43,5 +44,5 @@ def _end(message: str, code: int) -> None:
         import traceback
 
         traceback.print_exc()
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}")
     raise typer.Exit(code)

@@ -24,7 +24,7 @@ from featurecache.cli.dataset_options import (
     read_manifest,
 )
 from featurecache.cli.options import DEFAULT_MODEL, Device, Draws
-from featurecache.cli.output import Json, print_json, print_metrics, progress_bar, say
+from featurecache.cli.output import Json, print_json, print_metrics, progress_bar, say, tell
 
 _TRAINING = "Training (a recipe's or a default where not given)"
 
@@ -223,4 +223,4 @@ def finetune(
     print_metrics(f"{config.objective} on {manifest.name}", result.metrics)
     for warning in result.metrics["warnings"]:
         say(f"warning: {warning}")
-    typer.echo(f"run: {target} (best epoch {result.best_epoch})")
+    tell(f"run: {target} (best epoch {result.best_epoch})")

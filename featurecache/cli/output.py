@@ -16,9 +16,24 @@ Json = Annotated[
 ]
 
 
+def shown(text: str) -> str:
+    """Text fit for a terminal: what would move its cursor or hide a word is spelled out.
+
+    Labels, ids and file names may come from anybody.
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def say(line: str) -> None:
     """A line for people, on stderr, so that stdout holds results only."""
-    typer.echo(line, err=True)
+    typer.echo(shown(line), err=True)
+
+
+def tell(line: str) -> None:
+    """A line of the result, on stdout."""
+    typer.echo(shown(line))
 
 
 def print_json(document: Any) -> None:
@@ -33,12 +48,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=Text(shown(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD
+    )
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(shown(column)), overflow="fold")
     for row in rows:
         # Text, not markup: a label may hold brackets.
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -116,17 +133,17 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
             with_interval(calibration["macro"][side]["ece"], calibration["ci95"][side]["ece"])
             for side in ("before", "after")
         )
-        typer.echo(f"calibration error {before}, after Platt scaling on validation {after}")
+        tell(f"calibration error {before}, after Platt scaling on validation {after}")
     if (gain := metrics.get("text_gain")) is not None:
         auroc = gain["macro"]["auroc"]
         of = "" if gain["pairs"] == 1 else f", mean of {gain['pairs']} pairs"
-        typer.echo(
+        tell(
             f"its own texts rather than permuted ones (paired{of}): macro AUROC "
             f"{with_interval(auroc['difference'], auroc['ci95'])}"
         )
     half = metrics["at_half"]
-    typer.echo(f"exact match {exact}   Hamming loss {hamming}")
-    typer.echo(
+    tell(f"exact match {exact}   Hamming loss {hamming}")
+    tell(
         f"at a threshold of 0.5 for all labels: macro F1 {number(half['macro']['f1'])}, "
         f"micro F1 {number(half['micro']['f1'])}, exact match {number(half['exact_match'])}, "
         f"Hamming loss {number(half['hamming_loss'])}"

@@ -27,7 +27,7 @@ from featurecache.cli.options import (
     Prompts,
     choose_cache,
 )
-from featurecache.cli.output import Json, number, print_json, print_table, say, with_interval
+from featurecache.cli.output import Json, number, print_json, print_table, say, tell, with_interval
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def retrieve(
         ],
     )
     if sheet is not None:
-        typer.echo(f"contact sheet: {sheet}")
+        tell(f"contact sheet: {sheet}")
 
 
 def _ask(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import CacheFiles, Combine, Draws, Prompts, open_caches
-from featurecache.cli.output import Json, number, print_json, print_metrics, progress_bar, say
+from featurecache.cli.output import Json, number, print_json, print_metrics, progress_bar, say, tell
 from featurecache.heads.config import HeadConfig, pace
 
 _TRAINING = "Training"
@@ -164,13 +164,13 @@ def train_head(
     print_metrics(f"{head} on {found.header.dataset}", experiment.metrics)
     if seeds > 1:
         spread = experiment.metrics["seeds"]["macro"]["auroc"]
-        typer.echo(
+        tell(
             f"macro AUROC over {seeds} seeds: {number(spread['mean'], digits=4)} "
             f"± {number(spread['sd'], digits=4)} (standard deviation)"
         )
     for warning in experiment.warnings:
         say(f"warning: {warning}")
-    typer.echo(f"run: {target} ({experiment.head.chosen})")
+    tell(f"run: {target} ({experiment.head.chosen})")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

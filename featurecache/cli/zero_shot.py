@@ -13,7 +13,7 @@ from featurecache.cli.options import (
     Prompts,
     choose_cache,
 )
-from featurecache.cli.output import Json, print_json, print_metrics, say
+from featurecache.cli.output import Json, print_json, print_metrics, say, tell
 
 
 def zero_shot(
@@ -63,4 +63,4 @@ def zero_shot(
     for warning in result.metrics["warnings"]:
         say(f"warning: {warning}")
     if out is not None:
-        typer.echo(f"run: {out}")
+        tell(f"run: {out}")

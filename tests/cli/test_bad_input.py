@@ -173,3 +173,20 @@ def test_debug_shows_the_traceback(run):
     outcome = run("--debug", "cache", "info", "nowhere.h5")
     assert outcome.code == 2
     assert "Traceback" in outcome.stderr
+
+
+def test_names_from_anybody_cannot_speak_to_the_terminal(run, tmp_path):
+    hostile = "a\x1b[2Jb\u202ec\x9b"
+    refused(run("cache", "info", f"{hostile}.h5"), r"a\x1b[2Jb\u202ec\x9b.h5")
+    outcome = run("cache", "info", f"{hostile}.h5")
+    assert not {"\x1b", "\u202e", "\x9b"} & set(outcome.stdout + outcome.stderr)
+
+
+def test_a_table_spells_out_what_would_move_the_cursor(capsys):
+    from featurecache.cli.output import print_table
+
+    print_table("t\x1b[1m", ["c\r"], [["x\x1b]0;title\x07y"], ["plain é 胸"]])
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\r", "\x07"} & set(out)
+    assert r"x\x1b]0;title\x07y" in out
+    assert "plain é 胸" in out
