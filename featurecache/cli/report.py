@@ -77,8 +77,8 @@ def report(
 ) -> None:
     """Write runs as one HTML page that opens anywhere, without a network.
 
-    Runs of train-head, zero-shot, finetune, evaluate and curve. No film is put into the page without
-    --dataset or --data-root; give the options that the cache was extracted with.
+    Runs of train-head, zero-shot, finetune, evaluate and curve. No film is put into the page
+    without --dataset or --data-root; give the options that the cache was extracted with.
 
     Example: featurecache report runs/nih-dinov2-minilm-concat --dataset nih --out concat.html
     """

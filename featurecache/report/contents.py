@@ -111,8 +111,8 @@ def _read_run(folder: Path, name: str) -> ScoredRun | CurveRun:
         return CurveRun(folder, name, kind, config, figures)
     if kind not in SCORED_KINDS:
         raise RunError(
-            f"{folder} is a run of kind {kind!r}: a report is made of {', '.join(SCORED_KINDS)} and "
-            f"{CURVE} runs"
+            f"{folder} is a run of kind {kind!r}: a report is made of {', '.join(SCORED_KINDS)} "
+            f"and {CURVE} runs"
         )
     return ScoredRun(
         folder, name, kind, config, read_metrics(folder), read_scored(folder), read_history(folder)

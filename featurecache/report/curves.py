@@ -90,9 +90,9 @@ def _counts(truth: Labels, score: Floats) -> tuple[Floats, Floats]:
     positive, kept = truth[known] == 1, score[known]
     order = np.argsort(-kept, kind="stable")
     descending = kept[order]
-    last = np.flatnonzero(np.append(descending[1:] != descending[:-1], True)) if len(kept) else []
+    last = np.flatnonzero(np.append(descending[1:] != descending[:-1], [True] * (len(kept) > 0)))
     found = np.cumsum(positive[order])[last].astype(np.float64)
-    return found, np.asarray(last, dtype=np.float64) + 1
+    return found, last.astype(np.float64) + 1
 
 
 def reliability(truth: Labels, probability: Floats) -> Reliability:
@@ -112,6 +112,23 @@ def reliability(truth: Labels, probability: Floats) -> Reliability:
     filled = images > 0
     sums = [np.bincount(bins, values, BINS)[filled] for values in (kept, positive)]
     return Reliability(sums[0] / images[filled], sums[1] / images[filled], images[filled])
+
+
+def wilson(share: Floats, images: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """The 95 % interval of a share of independent images, by Wilson 1927.
+
+    Args:
+        share: (B,) in 0 to 1.
+        images: (B,) 1 or more.
+
+    Returns:
+        Lower and upper bounds, (B,) each.
+    """
+    z = 1.959964
+    middle = share + z**2 / (2 * images)
+    reach = z * np.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    scale = 1 + z**2 / images
+    return (middle - reach) / scale, (middle + reach) / scale
 
 
 def simplified(points: Points, most: int = MOST_POINTS) -> Points:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from featurecache.report.embedding_map import MOST_POINTS, map_or_reason, tellin
 from featurecache.report.examples import Films, most_certain
 from featurecache.report.palette import DARK, LIGHT
 from featurecache.report.plots import Estimate
-from featurecache.report.repeat import commands
+from featurecache.report.repeat import command_line, commands
 from featurecache.report.svg import inline_svg
 from featurecache.scoring.comparison import compare_scored, refuse_others
 
@@ -37,10 +36,11 @@ _TIES = 1e-3
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot in the page, and its file's name beside it."""
+    """A plot in the page: what it shows, and a shorter caption where its place says the rest."""
 
     title: str
     svg: "Markup"
+    caption: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +64,14 @@ class _Plots:
 
     figures: "dict[str, Figure]" = field(default_factory=dict)
 
-    def add(self, name: str, title: str, figure: "Figure") -> Plot:
+    def add(self, name: str, title: str, figure: "Figure", *, caption: str = "") -> Plot:
         from markupsafe import Markup
 
         name = _unused(re.sub(r"[^\w.-]+", "-", name).strip("-."), self.figures)
         self.figures[name] = figure
         # The SVG is matplotlib's, which escapes what it is given; ElementTree wrote it anew.
         svg = Markup(inline_svg(figure, title=title, prefix=f"p{len(self.figures)}-"))
-        return Plot(title, svg)
+        return Plot(title, svg, caption or title)
 
 
 def build_report(
@@ -105,6 +105,7 @@ def build_report(
     drawn = _Plots()
     page: dict[str, Any] = {
         "title": _title(runs),
+        "subject": _subject(runs),
         "runs": runs,
         "scored": scored,
         "warnings": _warnings(runs),
@@ -118,7 +119,7 @@ def build_report(
         "curves": _curves(curves, drawn),
         "maps": _maps(scored, drawn, caches, finding),
         "making": [_making(run) for run in runs],
-        "again": shlex.join(["featurecache", "report", *map(str, folders)]),
+        "again": command_line(["report", *map(str, folders)]),
         "light": LIGHT,
         "dark": DARK,
     }
@@ -146,6 +147,12 @@ def _title(runs: Sequence[Run]) -> str:
     return f"{names[0]} and {len(names) - 1} other runs"
 
 
+def _subject(runs: Sequence[Run]) -> str:
+    """What all runs are of, where it is the same; else what each is of stands in the tables."""
+    subjects = {f"{run.model} on {run.dataset}" for run in runs}
+    return subjects.pop() if len(subjects) == 1 else ""
+
+
 def _warnings(runs: Sequence[ScoredRun | CurveRun]) -> list[tuple[str, list[str]]]:
     """Each warning once, with the runs that it is of."""
     found: dict[str, list[str]] = {}
@@ -166,7 +173,7 @@ def _results(scored: Sequence[ScoredRun], drawn: _Plots, draws: int) -> dict[str
         "plot": None,
         "differences": None,
         "apart": [],
-        "at_half": tables.at_half(scored),
+        "decisions": tables.decisions(scored),
     }
     if len(scored) == 1:
         return result
@@ -252,23 +259,18 @@ def _label(
     bins = {name: reliability(*pair) for name, pair in able.items()}
     shown = []
     if any(len(points) for points in rocs.values()):
-        shown.append(drawn.add(f"roc-{label}", f"ROC of {label}", plots.roc_figure(rocs, places)))
+        plot = plots.roc_figure(rocs, places)
+        shown.append(drawn.add(f"roc-{label}", f"ROC of {label}", plot, caption="ROC"))
     if any(len(points) for points in recalls.values()):
+        plot = plots.precision_recall_figure(recalls, places, positive / known)
+        title = f"Precision and recall of {label}"
         shown.append(
-            drawn.add(
-                f"precision-recall-{label}",
-                f"Precision and recall of {label}",
-                plots.precision_recall_figure(recalls, places, positive / known),
-            )
+            drawn.add(f"precision-recall-{label}", title, plot, caption="Precision and recall")
         )
     if any(len(one.images) for one in bins.values()):
-        shown.append(
-            drawn.add(
-                f"calibration-{label}",
-                f"Calibration of {label}",
-                plots.reliability_figure(bins, places),
-            )
-        )
+        plot = plots.reliability_figure(bins, places)
+        title = f"Calibration of {label}"
+        shown.append(drawn.add(f"calibration-{label}", title, plot, caption="Calibration"))
     return {
         "name": label,
         "anchor": anchor,
@@ -295,7 +297,6 @@ def _examples(
             ],
         )
         for group, found in groups.items()
-        if found
     ]
 
 
@@ -422,7 +423,7 @@ def _maps(
             "most": MOST_POINTS,
             "split": run.scored.split,
             "label": names[label],
-            "explained": f"{laid.explained.sum():.0%}",
+            "explained": f"{100 * laid.explained.sum():.0f} %",
             "plot": drawn.add(
                 f"map-{run.name}",
                 f"Map of the embeddings behind {run.name}, by {names[label]}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.report.curves import Points, Reliability
+from featurecache.report.curves import Points, Reliability, wilson
 from featurecache.report.palette import LIGHT, series
 from featurecache.scoring.metrics import Floats
 
@@ -119,7 +119,10 @@ def precision_recall_figure(
 
 @_in_style
 def reliability_figure(lines: Mapping[str, Reliability], places: Mapping[str, int]) -> "Figure":
-    """Predicted probability against share of positives; points are as large as they are many."""
+    """Predicted probability against share of positives, points as large as their bins are full.
+
+    Of one run the bars are 95 % intervals of each share, by Wilson.
+    """
     figure, axes = _square("predicted probability", "share of positives")
     axes.plot([0, 1], [0, 1], color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
     for name, bins in lines.items():
@@ -127,23 +130,25 @@ def reliability_figure(lines: Mapping[str, Reliability], places: Mapping[str, in
             continue
         number = places[name]
         colour = series(number)
-        axes.plot(
-            bins.predicted,
-            bins.observed,
-            color=colour,
-            linestyle=_DASHES[number % 4],
-            linewidth=1,
-            label=_short(name),
-        )
+        # Bars of several runs would hide each other; one run's say how far its points can be
+        # trusted, which a line between them would not.
+        if len(lines) == 1:
+            below, above = wilson(bins.observed, bins.images)
+            axes.vlines(bins.predicted, below, above, color=colour, linewidth=1, alpha=0.5)
+        else:
+            dashes = _DASHES[number % 4]
+            axes.plot(bins.predicted, bins.observed, colour, linestyle=dashes, lw=0.8, alpha=0.5)
         axes.scatter(
             bins.predicted,
             bins.observed,
-            s=6 + 50 * bins.images / bins.images.sum(),
+            s=8 + 50 * bins.images / bins.images.sum(),
             color=colour,
             marker=_MARKERS[number % 8],
             linewidths=0,
+            label=_short(name),
+            zorder=3,
         )
-    _legend(axes, len(lines), "upper left")
+    _legend(axes, len(lines), "lower right")
     return figure
 
 
@@ -189,6 +194,8 @@ def losses_figure(losses: Mapping[str, tuple[Floats, Floats]], *, best: int | No
         losses: epochs and values (E,) by name.
         best: the epoch that was kept.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _wide(height=2.6)
     if best is not None:
         axes.axvline(best, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
@@ -202,7 +209,7 @@ def losses_figure(losses: Mapping[str, tuple[Floats, Floats]], *, best: int | No
             marker="o" if len(epochs) == 1 else None,
         )
     axes.set(xlabel="epoch", ylabel="loss")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 
@@ -276,8 +283,8 @@ def map_figure(
                 label=f"{_short(name)} ({rows.sum()})",
             )
     axes.set(
-        xlabel=f"first component ({explained[0]:.0%} of the variance)",
-        ylabel=f"second component ({explained[1]:.0%})",
+        xlabel=f"first component ({100 * explained[0]:.0f} % of the variance)",
+        ylabel=f"second component ({100 * explained[1]:.0f} %)",
     )
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     return figure

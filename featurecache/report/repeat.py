@@ -1,10 +1,12 @@
 """The commands that make a run again, from what its config holds."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from featurecache.report.contents import Run
+
+_WIDTH = 88
 
 
 def commands(run: Run) -> list[str]:
@@ -20,13 +22,23 @@ def commands(run: Run) -> list[str]:
             lines.append(_extract(one))
             caches += ["--cache", str(one.get("path", "?"))]
     if made := _MAKERS.get(run.kind):
-        lines.append(shlex.join(["featurecache", *made(run.config), *caches]))
+        lines.append(command_line([*made(run.config), *caches]))
     return lines
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A command for a shell, on as many lines as it needs."""
+    lines = ["featurecache"]
+    for argument in map(shlex.quote, arguments):
+        if len(lines[-1]) + len(argument) >= _WIDTH:
+            lines.append("   ")
+        lines[-1] += " " + argument
+    return " \\\n".join(lines)
 
 
 def _extract(reference: Mapping[str, Any]) -> str:
     model, dataset = (str(reference.get(name, "?")) for name in ("model", "dataset"))
-    return shlex.join(["featurecache", "extract", "--model", model, "--dataset", dataset])
+    return command_line(["extract", "--model", model, "--dataset", dataset])
 
 
 def _options(settings: Mapping[str, Any]) -> Iterator[str]:

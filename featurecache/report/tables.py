@@ -72,7 +72,9 @@ def _signed(value: float) -> str:
 
 
 def headline(runs: Sequence[ScoredRun]) -> Table:
-    """One row a run."""
+    """One row a run; what it is of only where that differs."""
+    differ = len({(run.model, run.dataset) for run in runs}) > 1
+    columns = ["run", *(["encoder and data"] if differ else []), "images", "patients"]
     rows = []
     for run in runs:
         metrics = run.metrics
@@ -80,36 +82,41 @@ def headline(runs: Sequence[ScoredRun]) -> Table:
         rows.append(
             [
                 run.name,
-                run.kind,
-                f"{run.model} on {run.dataset}",
-                f"{metrics['n']:,} {metrics['split']} of {metrics['n_patients']:,}",
+                *([f"{run.model} on {run.dataset}"] if differ else []),
+                f"{metrics['n']:,} {metrics['split']}",
+                f"{metrics['n_patients']:,}",
                 *(interval(macro[key], bounds[key]) for key in ("auroc", "auprc", "f1")),
                 interval(metrics["micro"]["auroc"], metrics["ci95"]["micro"]["auroc"]),
                 interval(metrics["exact_match"], metrics["ci95"]["exact_match"]),
-                *(calibration_error(metrics, side) for side in ("before", "after")),
             ]
         )
     return Table(
         "Averages over labels, with 95 % intervals from a bootstrap over patients",
-        [
-            *("run", "kind", "encoder and data", "images of patients"),
-            *("macro AUROC", "macro AUPRC", "macro F1", "micro AUROC", "exact match"),
-            *("calibration error", "after Platt"),
-        ],
+        [*columns, "macro AUROC", "macro AUPRC", "macro F1", "micro AUROC", "exact match"],
         rows,
     )
 
 
-def at_half(runs: Sequence[ScoredRun]) -> Table:
-    """What decisions at 0.5 score, beside those at the thresholds of the runs."""
+def decisions(runs: Sequence[ScoredRun]) -> Table:
+    """What the other figures are: calibration, Hamming loss, and decisions at 0.5."""
     rows = []
     for run in runs:
-        one = run.metrics["at_half"]
-        figures = (one["macro"]["f1"], one["micro"]["f1"], one["exact_match"], one["hamming_loss"])
-        rows.append([run.name, *(figure(value) for value in figures)])
+        metrics, half = run.metrics, run.metrics["at_half"]
+        at_half = (half["macro"]["f1"], half["micro"]["f1"], half["exact_match"])
+        rows.append(
+            [
+                run.name,
+                *(calibration_error(metrics, side) for side in ("before", "after")),
+                interval(metrics["hamming_loss"], metrics["ci95"]["hamming_loss"]),
+                *(figure(value) for value in (*at_half, half["hamming_loss"])),
+            ]
+        )
     return Table(
-        "At a threshold of 0.5 for all labels",
-        ["run", "macro F1", "micro F1", "exact match", "Hamming loss"],
+        "Calibration, and decisions at a threshold of 0.5 in place of those chosen on validation",
+        [
+            *("run", "calibration error", "after Platt", "Hamming loss"),
+            *("macro F1 at 0.5", "micro F1 at 0.5", "exact match at 0.5", "Hamming loss at 0.5"),
+        ],
         rows,
     )
 
@@ -267,7 +274,7 @@ def seeds(run: ScoredRun) -> str | None:
 def curve(run: CurveRun) -> Table:
     """A learning curve, one row a head and size."""
     rows = []
-    sizes = run.figures["sizes"]
+    sizes, of_seeds = run.figures["sizes"], f"means of {len(run.config.get('seeds', []))} seeds"
     for head, cells in run.figures["cells"].items():
         for size, cell in zip(sizes, cells, strict=True):
             of = (cell["gain"] or {}).get("auroc", {"difference": None, "ci95": None})
@@ -283,7 +290,7 @@ def curve(run: CurveRun) -> Table:
             )
     return Table(
         f"{run.name}: {run.figures['n']:,} test images of {run.figures['n_patients']:,} patients, "
-        f"means of {len(run.config.get('seeds', []))} seeds, 95 % intervals over patients and seeds",
+        f"{of_seeds}, 95 % intervals over patients and seeds",
         [
             *("head", "training images", "labels", "macro AUROC", "macro AUPRC"),
             "gain in AUROC over the first head, paired",
