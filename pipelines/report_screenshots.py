@@ -4,8 +4,9 @@
     python pipelines/report_screenshots.py WORK --picture docs/report.png
 
 Makes three runs and a learning curve on the synthetic films of phantom with tiny, their report, and
-WORK/light.png, dark.png, phone.png, single.png and print.pdf. Needs chromium ($CHROMIUM, or on the
-path) and playwright. With --picture it also makes the README's picture, the top of the page.
+light.png, dark.png, phone.png, single.png, print.png and print.pdf in WORK. Needs chromium
+($CHROMIUM, or on the path) and playwright. With --picture it also makes the README's picture, the
+top of the page.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from featurecache.store.reader import read_cache
 
 # Not whole pages: they are longer than what chromium can picture.
 DESK, PHONE = {"width": 1280, "height": 3600}, {"width": 390, "height": 2600}
-PICTURE = {"width": 1100, "height": 1150}
+PAPER = {"width": 690, "height": 3000}
+PICTURE = {"width": 1240, "height": 1850}
 
 
 def make_runs(work: Path) -> tuple[list[Path], dict[str, Path]]:
@@ -54,10 +56,13 @@ def make_runs(work: Path) -> tuple[list[Path], dict[str, Path]]:
     return runs, manifest.files()
 
 
-def take(browser: Any, page: Path, picture: Path, **settings: Any) -> None:
+def take(
+    browser: Any, page: Path, picture: Path, *, media: str = "screen", **settings: Any
+) -> None:
     """One picture of a page, as a context of these settings shows it."""
     context = browser.new_context(**settings)
     tab = context.new_page()
+    tab.emulate_media(media=media)
     tab.goto(page.resolve().as_uri())
     tab.screenshot(path=picture)
     context.close()
@@ -86,11 +91,12 @@ def main() -> None:
         take(browser, several, work / "dark.png", viewport=DESK, color_scheme="dark")
         take(browser, several, work / "phone.png", viewport=PHONE, device_scale_factor=2)
         take(browser, single, work / "single.png", viewport=DESK)
+        take(browser, several, work / "print.png", viewport=PAPER, media="print")
         if arguments.picture:
             take(browser, single, arguments.picture, viewport=PICTURE)
         tab = browser.new_page()
         tab.goto(several.resolve().as_uri())
-        tab.pdf(path=work / "print.pdf", format="A4", print_background=False)
+        tab.pdf(path=work / "print.pdf", format="A4")
         browser.close()
 
 
