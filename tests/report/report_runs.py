@@ -56,6 +56,7 @@ def write_run(
     *,
     labels: Sequence[str] = ("Mass", "Edema"),
     n: int = 120,
+    n_val: int = 60,
     per_patient: int = 2,
     seed: int = 0,
     draws: int = 20,
@@ -65,9 +66,9 @@ def write_run(
     spoil: Callable[[np.ndarray], None] = lambda truth: None,
     **settings: Any,
 ) -> Path:
-    """A run of random figures: n test images, and half as many for validation."""
+    """A run of random figures: n test images, and others for validation."""
     rng = np.random.default_rng(11)
-    total = n + n // 2
+    total = n + n_val
     truth = (rng.random((total, len(labels))) < 0.3).astype(np.int8)
     spoil(truth)
     noise = np.random.default_rng(seed).normal(size=truth.shape)

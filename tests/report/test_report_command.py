@@ -4,24 +4,25 @@ import json
 
 import pytest
 from PIL import Image
-from report_runs import HOSTILE, Page
+from report_runs import HOSTILE, Page, write_run
 
 from featurecache.report.repeat import command_line
 
 
 def test_one_file_and_its_plots_beside_it(made, tmp_path):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
+    run = write_run(tmp_path / "runs" / "one")
     outcome = made.run(
-        *("report", "head", "zero", "--out", out, "--plots", plots, "--draws", 20, "--json")
+        *("report", run, "curve", "--out", out, "--plots", plots, "--draws", 20, "--json")
     )
     assert outcome.exit_code == 0, outcome.output
     document = json.loads(outcome.stdout)
     assert document["report"] == str(out)
     assert document["bytes"] == out.stat().st_size
     assert sorted(document["plots"]) == sorted(str(path) for path in plots.iterdir())
-    with Image.open(plots / "roc-Effusion.png") as picture:
+    with Image.open(plots / "roc-Mass.png") as picture:
         assert picture.width > 800
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "plots"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "plots", "runs"]
 
 
 def test_films_are_shown_where_they_are_given(made, tmp_path):
@@ -54,7 +55,7 @@ def test_films_of_another_data_set_are_refused(made, tmp_path):
 def test_nothing_is_replaced_unasked(made, tmp_path, there):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
     (tmp_path / there).mkdir() if there == "plots" else out.write_text("mine")
-    command = ("report", "linear", "--out", out, "--plots", plots, "--draws", 0)
+    command = ("report", "curve", "--out", out, "--plots", plots, "--draws", 0)
     outcome = made.run(*command)
     assert outcome.exit_code == 2
     assert "--overwrite" in outcome.output
