@@ -11,6 +11,11 @@ from featurecache.scoring.comparison import Scored, read_scored
 
 SCORED_KINDS = ("head", "zero-shot", "finetune", "transfer")
 CURVE = "curve"
+_METRICS = (
+    *("macro", "micro", "exact_match", "hamming_loss", "per_label", "ci95"),
+    *("n", "n_patients", "split", "at_half", "controls"),
+)
+_NUMBERS = ("epoch", "train_loss", "val_loss", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +119,15 @@ def _read_run(folder: Path, name: str) -> ScoredRun | CurveRun:
             f"{folder} is a run of kind {kind!r}: a report is made of {', '.join(SCORED_KINDS)} "
             f"and {CURVE} runs"
         )
-    return ScoredRun(
-        folder, name, kind, config, read_metrics(folder), read_scored(folder), read_history(folder)
-    )
+    metrics, history = read_metrics(folder), read_history(folder)
+    if lacking := [key for key in _METRICS if key not in metrics]:
+        raise RunError(f"{folder / 'metrics.json'} lacks {', '.join(lacking)}: make the run again")
+    try:
+        for line in history:
+            for column in set(line) & set(_NUMBERS):
+                float(line[column])
+    except ValueError as error:
+        raise RunError(
+            f"{folder / 'history.csv'} is damaged ({error}): make the run again"
+        ) from error
+    return ScoredRun(folder, name, kind, config, metrics, read_scored(folder), history)

@@ -355,7 +355,7 @@ def _losses(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
             return {}
         member = f"{line['model']}: " if "model" in line else ""
         for column, name in (("train_loss", "training"), ("val_loss", "validation")):
-            if line.get(column):
+            if column in line:
                 epochs, values = losses.setdefault(member + name, ([], []))
                 epochs.append(float(line["epoch"]))
                 values.append(float(line[column]))

@@ -113,7 +113,10 @@ def precision_recall_figure(
     """Precision-recall curves by run; the level line is the share of positives, which is chance."""
     figure, axes = _square("recall", "precision")
     axes.axhline(prevalence, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
-    _curves(axes, lines, places, "lower left")
+    # The curves of a rare finding run along the bottom, those of a good run along the top.
+    drawn = [points for points in lines.values() if len(points)]
+    highest = max((points.y[points.x > 0.5].max() for points in drawn), default=1)
+    _curves(axes, lines, places, "lower left" if highest > 0.6 else "upper right")
     return figure
 
 

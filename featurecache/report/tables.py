@@ -14,6 +14,7 @@ CONTROLS = {
     "random_features": "random features",
     "permuted_texts": "permuted texts",
 }
+_OF_CONTROLS = (("macro", "auroc"), ("macro", "auprc"), ("micro", "auroc"))
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,12 @@ def decisions(runs: Sequence[ScoredRun]) -> Table:
         "Calibration, and decisions at a threshold of 0.5 in place of those chosen on validation",
         [
             *("run", "calibration error", "after Platt", "Hamming loss"),
-            *("macro F1 at 0.5", "micro F1 at 0.5", "exact match at 0.5", "Hamming loss at 0.5"),
+            *(
+                "macro F1 at\u00a00.5",
+                "micro F1 at\u00a00.5",
+                "exact match at\u00a00.5",
+                "Hamming loss at\u00a00.5",
+            ),
         ],
         rows,
     )
@@ -226,21 +232,17 @@ def controls(run: ScoredRun) -> tuple[Table, list[Estimate]]:
     }
     for name, one in documents.items():
         if one is None:
-            rows.append([name, *[UNDEFINED] * 4])
+            rows.append([name, *[UNDEFINED] * len(_OF_CONTROLS)])
             continue
         rows.append(
             [
                 name,
-                *(
-                    interval(one[group][key], one["ci95"][group][key])
-                    for group in ("macro", "micro")
-                    for key in ("auroc", "auprc")
-                ),
+                *(interval(one[g][key], one["ci95"][g][key]) for g, key in _OF_CONTROLS),
             ]
         )
         macro, bounds = one["macro"]["auroc"], one["ci95"]["macro"]["auroc"]
         drawn.append(Estimate(name, macro, bounds, aside=one is not metrics))
-    columns = ["", "macro AUROC", "macro AUPRC", "micro AUROC", "micro AUPRC"]
+    columns = ["scored", "macro AUROC", "macro AUPRC", "micro AUROC"]
     return Table(f"{run.name} and its controls", columns, rows), drawn
 
 
@@ -299,9 +301,15 @@ def curve(run: CurveRun) -> Table:
     )
 
 
+def _label_of(run: ScoredRun, number: str) -> str:
+    """A history names labels by their place among the run's."""
+    names = run.scored.label_names
+    return names[int(number)] if number.isdecimal() and int(number) < len(names) else "all"
+
+
 def chosen(run: ScoredRun) -> Table | None:
     """The settings that a head chose on validation; None where its history is of epochs."""
-    if not run.history or "setting" not in run.history[0]:
+    if not run.history or not {"setting", "validation"} <= set(run.history[0]):
         return None
     lines = [line for line in run.history if line.get("chosen") == "True"]
     return Table(
@@ -309,9 +317,9 @@ def chosen(run: ScoredRun) -> Table | None:
         ["label", "setting", "validation", "measure"],
         [
             [
-                line.get("label") or "all",
+                _label_of(run, line.get("label", "")),
                 line["setting"],
-                line.get("validation", UNDEFINED),
+                f"{float(line['validation']):.4f}",
                 line.get("measure", ""),
             ]
             for line in lines

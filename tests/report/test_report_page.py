@@ -211,11 +211,26 @@ def test_what_is_no_run_is_refused(tmp_path):
         build_report([run])
 
 
-def test_a_damaged_history_is_refused(tmp_path):
+@pytest.mark.parametrize("text", ["epoch,val_loss\n1,2,3\n", "epoch,val_loss\n1,low\n"])
+def test_a_damaged_history_is_refused(tmp_path, text):
     run = write_run(tmp_path / "run")
-    (run / "history.csv").write_text("epoch,val_loss\n1,2,3\n")
+    (run / "history.csv").write_text(text)
     with pytest.raises(RunError, match=r"history\.csv"):
         build_report([run])
+
+
+def test_metrics_that_lack_a_part_are_refused(tmp_path):
+    run = write_run(tmp_path / "run")
+    metrics = metrics_of(run)
+    del metrics["controls"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(RunError, match="lacks controls"):
+        build_report([run])
+
+
+def test_settings_chosen_on_validation_stand_by_the_name_of_their_label(made):
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th><td>C=', page(made.work / "linear").html)
+    assert "Effusion" in rows
 
 
 def test_a_report_is_the_same_twice(tmp_path):
