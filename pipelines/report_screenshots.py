@@ -33,7 +33,7 @@ from featurecache.store.reader import read_cache
 # Not whole pages: they are longer than what chromium can picture.
 DESK, PHONE = {"width": 1280, "height": 3600}, {"width": 390, "height": 2600}
 PAPER = {"width": 690, "height": 3000}
-PICTURE = {"width": 1240, "height": 2000}
+PICTURE = {"width": 1240, "height": 2050}
 
 
 def make_runs(work: Path) -> tuple[list[Path], dict[str, Path]]:

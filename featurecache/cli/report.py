@@ -111,7 +111,14 @@ def report(
     written = write_report(made, out, plots)
     size = out.stat().st_size
     if json:
-        print_json({"report": str(out), "bytes": size, "plots": [str(path) for path in written]})
+        print_json(
+            {
+                "report": str(out),
+                "bytes": size,
+                "plots": [str(path) for path in written],
+                "notes": list(made.notes),
+            }
+        )
         return
     for note in made.notes:
         say(f"note: {note}")

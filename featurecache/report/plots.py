@@ -28,6 +28,7 @@ _MARKERS = "osD^v<>P"
 _SMALL = (3.0, 2.9)
 _WIDE = (4.9, 3.0)
 _LONGEST_NAME = 34
+_IMAGES_FOR_LINE = 20
 
 _STYLE: Mapping[str, Any] = {
     "font.size": 8,
@@ -139,8 +140,10 @@ def reliability_figure(lines: Mapping[str, Reliability], places: Mapping[str, in
             below, above = wilson(bins.observed, bins.images)
             axes.vlines(bins.predicted, below, above, color=colour, linewidth=1, alpha=0.5)
         else:
-            dashes = _DASHES[number % 4]
-            axes.plot(bins.predicted, bins.observed, colour, linestyle=dashes, lw=0.8, alpha=0.5)
+            # Through small bins a line would draw what is noise.
+            many = bins.images >= _IMAGES_FOR_LINE
+            line = (bins.predicted[many], bins.observed[many])
+            axes.plot(*line, color=colour, linestyle=_DASHES[number % 4], linewidth=0.8)
         axes.scatter(
             bins.predicted,
             bins.observed,

@@ -96,6 +96,27 @@ def test_runs_with_other_labels_share_a_page(tmp_path):
     assert found.html.count('class="label"') == 3
 
 
+def test_a_label_that_only_the_second_run_knows_is_drawn_for_it(tmp_path):
+    def spoil(truth):
+        truth[:, 0] = -1
+
+    runs = [write_run(tmp_path / "one", spoil=spoil), write_run(tmp_path / "two")]
+    report = build_report(runs, draws=20)
+    assert_whole(Page(report.html))
+    assert {"roc-Mass", "precision-recall-Mass", "calibration-Mass"} <= set(report.figures)
+
+
+def test_films_are_those_of_the_first_runs_data_set(tmp_path):
+    one = write_run(tmp_path / "one", cache={"dataset": "here"})
+    two = write_run(tmp_path / "two", labels=("Hernia",), cache={"dataset": "there"})
+    films = {f"{number:06d}.png": tmp_path / "gone.png" for number in range(120)}
+    found = page(one, two, films=films)
+    assert_whole(found)
+    assert found.html.count("Most certain, by one") == 2
+    assert "Most certain, by two" not in found.html
+    assert "cannot be read" in found.text
+
+
 def test_two_runs_of_one_name_are_told_apart(tmp_path):
     runs = [write_run(tmp_path / place / "run", seed=n) for n, place in enumerate("ab")]
     found = page(*runs)
