@@ -16,6 +16,7 @@ from featurecache.report.curves import (
     simplified,
 )
 from featurecache.report.examples import Films, most_certain
+from featurecache.report.palette import SERIES
 from featurecache.report.shown import Plots
 
 _TIES: Final = 1e-3
@@ -58,7 +59,7 @@ def _label(
     able = {
         run.name: (run.scored.truth[:, c], run.scored.probability[:, c])
         for run in having
-        if run.scored.learned[c := columns[run.name]]
+        if run in scored[:SERIES] and run.scored.learned[c := columns[run.name]]
     }
     # Films are those of the first run's data set.
     of_films = having[0].dataset == scored[0].dataset

@@ -12,7 +12,7 @@ from featurecache.report.contents import CurveRun, Run, ScoredRun, read_runs
 from featurecache.report.embedding_map import map_or_reason, telling_label
 from featurecache.report.label_sections import has_ties, labels_of
 from featurecache.report.learning import histories, learning_curves
-from featurecache.report.palette import DARK, LIGHT
+from featurecache.report.palette import DARK, LIGHT, SERIES
 from featurecache.report.repeat import command_line, commands
 from featurecache.report.results import results
 from featurecache.report.shown import Plots
@@ -82,6 +82,7 @@ def build_report(
         "maps": _maps(scored, drawn, caches, finding),
         "making": [_making(run) for run in runs],
         "again": command_line(["report", *map(str, folders)]),
+        "most_curves": SERIES,
         "light": LIGHT,
         "dark": DARK,
     }

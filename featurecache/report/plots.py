@@ -336,11 +336,13 @@ def _curves(
 
 
 def _legend(axes: "Axes", lines: int, corner: str) -> None:
-    if 1 < lines <= 8 and axes.get_legend_handles_labels()[0]:
+    if lines > 1 and axes.get_legend_handles_labels()[0]:
         axes.legend(loc=corner, fontsize=7)
 
 
 def _short(name: str) -> str:
+    # SVG is XML, which has no control characters.
+    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     # matplotlib leaves names that begin with an underscore out of legends.
     name = name.lstrip("_") or "–"
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

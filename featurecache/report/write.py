@@ -41,5 +41,6 @@ def write_report(report: Report, page: Path, plots: Path | None = None) -> list[
                 save_png(figure, unfinished)
             written.append(path)
     with new_file(page) as unfinished:
-        unfinished.write_text(report.html, encoding="utf-8")
+        # A path may hold bytes that are no text: they become question marks.
+        unfinished.write_bytes(report.html.encode("utf-8", errors="replace"))
     return written

@@ -18,6 +18,7 @@ HOSTILE = (
     '"><img src=x onerror=alert(2)>',
     "$\\frac{1}{",
     "{{ 7 * 7 }} & _Öl/../x",
+    "_bell \x07 and\nline",
 )
 
 

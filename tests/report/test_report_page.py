@@ -9,8 +9,9 @@ import pytest
 from report_runs import HOSTILE, Page, metrics_of, write_run
 
 from featurecache.errors import RunError, UnknownNameError, UsageError
-from featurecache.report.page import build_report
+from featurecache.report.page import Report, build_report
 from featurecache.report.svg import inline_svg
+from featurecache.report.write import write_report
 from featurecache.scoring.comparison import compare
 
 FETCHING = ("src", "srcset", "poster", "data", "action", "formaction", "background", "ping")
@@ -117,11 +118,24 @@ def test_films_are_those_of_the_first_runs_data_set(tmp_path):
     assert "cannot be read" in found.text
 
 
+def test_of_many_runs_curves_are_of_the_first_eight(tmp_path):
+    runs = [write_run(tmp_path / f"run-{n}", labels=("Mass",), seed=n) for n in range(10)]
+    report = build_report(runs, draws=20)
+    assert_whole(Page(report.html))
+    assert "the first 8 runs" in report.html
+    assert len(report.figures["roc-Mass"].axes[0].get_legend().texts) == 8
+
+
 def test_two_runs_of_one_name_are_told_apart(tmp_path):
     runs = [write_run(tmp_path / place / "run", seed=n) for n, place in enumerate("ab")]
     found = page(*runs)
     assert_whole(found)
     assert str(runs[1]) in found.text
+
+
+def test_a_path_that_is_no_text_is_written(tmp_path):
+    write_report(Report("<p>runs/\udcff</p>", {}, ()), tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == b"<p>runs/?</p>"
 
 
 def test_undefined_is_a_dash(tmp_path):
