@@ -87,6 +87,8 @@ def report(
 
     if not overwrite:
         refuse_written(out, *([] if plots is None else [plots]))
+    if len(runs) > 1 and draws:
+        say(f"{len(runs)} runs, compared with {runs[0]} where they scored the same images")
     films = None
     if dataset is not None or data_root is not None:
         from featurecache.report.contents import dataset_of

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = "osD^v<>P"
 _SMALL = (3.0, 2.9)
-_WIDE = (4.9, 3.0)
+_WIDE = 4.3
 _LONGEST_NAME = 34
 _IMAGES_FOR_LINE = 20
 
@@ -313,7 +313,7 @@ def _square(x: str, y: str) -> "tuple[Figure, Axes]":
 def _wide(*, height: float) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDE[0], height), layout="constrained")
+    figure = Figure(figsize=(_WIDE, height), layout="constrained")
     return figure, figure.subplots()
 
 
