@@ -68,7 +68,7 @@ def test_nothing_is_replaced_unasked(made, tmp_path, there):
 def test_mistakes_are_told_in_a_line(made, tmp_path, arguments):
     outcome = made.run("report", *arguments, "--out", tmp_path / "page.html")
     assert outcome.exit_code == 2
-    assert outcome.output.startswith("error: ")
+    assert outcome.output.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "page.html").exists()
 
 
