@@ -79,9 +79,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(folder, labels=HOSTILE, warnings=["<script>alert(4)</script>"], n=40)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """A browser; without one, what needs it is skipped."""
+    """A browser; without one, what needs it is skipped.
+
+    Of one module: while it is open its event loop runs, and another could not be started.
+    """
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if path is None:
         pytest.skip("no chromium: install it, or set CHROMIUM to a browser of its kind")
