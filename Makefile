@@ -19,9 +19,10 @@ demo: install
 	$(BIN)/featurecache demo
 
 # All tests. Real films and real weights are used where FEATURECACHE_DATA and
-# FEATURECACHE_MODELS name folders that hold them.
+# FEATURECACHE_MODELS name folders that hold them. By file, for what the tests of one share is made
+# once in each process.
 test: install
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # Lint, format, types, and the floors of the architecture.
 check: install

@@ -10,6 +10,7 @@ all three channels are equal becomes grey, because resizing one channel is a thi
     16-bit colour or alpha   RGB, the high byte of each channel
     32-bit integer           the same when no value leaves 0 to 65535, refused otherwise
     floating point           refused: its range is not defined
+    DICOM                    as featurecache.dicom has it
 
 Where this says RGB, pixels that are grey throughout come as L.
 """
@@ -20,6 +21,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurecache.dicom import decode_dicom, is_dicom
 from featurecache.errors import ImageError
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
     """
     from PIL import Image, UnidentifiedImageError
 
+    if is_dicom(data):
+        return _without_colour(decode_dicom(data, _check_sides))
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_size(image)
@@ -87,7 +91,7 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
         image.load()
         picture = _without_colour(_to_8_bit(_upright(image)))
     except UnidentifiedImageError:
-        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from None
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, DICOM)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except _DAMAGE as error:
@@ -110,15 +114,18 @@ def read_image(path: Path) -> "PIL.Image.Image":
 
 
 def _check_size(image: "PIL.Image.Image") -> None:
-    width, height = image.size
+    _check_sides(*image.size)
+    if getattr(image, "n_frames", 1) > 1:
+        raise ImageError("holds several frames: export the frame you mean as an image of its own")
+
+
+def _check_sides(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{width} x {height} is too small: a side is under {MIN_SIDE} pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{width} x {height}: one side is over {MAX_ASPECT} times the other")
-    if getattr(image, "n_frames", 1) > 1:
-        raise ImageError("holds several frames: export the frame you mean as an image of its own")
 
 
 def _upright(image: "PIL.Image.Image") -> "PIL.Image.Image":

@@ -349,7 +349,9 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("format", ["GIF", "ICO", "JPEG2000"])
 def test_other_formats_are_refused(format: str) -> None:
-    with pytest.raises(ImageError, match=r"known format \(PNG, JPEG, TIFF, BMP, WEBP, PPM\)"):
+    with pytest.raises(
+        ImageError, match=r"known format \(PNG, JPEG, TIFF, BMP, WEBP, PPM, DICOM\)"
+    ):
         decode_image(encode(GREY, format))
 
 

@@ -15,6 +15,9 @@ from featurecache.scoring.search import Directions
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+LEARNING_RATES = (1e-5, 1e-4, 1e-3)
+"""Those that are tried."""
+
 _MOST = math.log(100)  # of the log scale, as CLIP bounds it
 
 

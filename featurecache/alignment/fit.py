@@ -7,7 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.alignment.captions import Captions, caption_images
-from featurecache.alignment.contrastive import ContrastiveSettings, train_contrastive
+from featurecache.alignment.contrastive import (
+    LEARNING_RATES,
+    ContrastiveSettings,
+    train_contrastive,
+)
 from featurecache.alignment.ridge import STRENGTHS, AffineMap, ridge_maps, squared_error
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.scoring.cached import learned_from
@@ -30,9 +34,9 @@ def fit_alignment(cache: Cache, *, method: str = "ridge", prompts: str | None = 
 
     The map is fitted to the captions of the training images, as ``captions.Captions`` defines them.
     ``ridge`` regresses images on their captions in closed form; its strength is that with the least
-    squared error on validation. ``contrastive`` goes on from there by a contrastive loss; its epoch
-    is that with the least validation loss. Scale and bias of the scores are those of the greatest
-    likelihood on validation. Test rows are never looked at.
+    squared error on validation. ``contrastive`` goes on from there by a contrastive loss; its
+    learning rate and epoch are those with the least validation loss. Scale and bias of the scores
+    are those of the greatest likelihood on validation. Test rows are never looked at.
 
     Args:
         cache: embeddings of an unaligned encoder, labels, splits and texts.
@@ -69,8 +73,14 @@ def fit_alignment(cache: Cache, *, method: str = "ridge", prompts: str | None = 
     labels = cache.labels.values[rows["val"][0]]
     scale, bias, separation = _scores(fitted, val[0], labels, text)
     if method == "contrastive":
-        chosen = ContrastiveSettings()
-        trained = train_contrastive(fitted, scale, train=train, val=val, settings=chosen)
+        tried = [ContrastiveSettings(learning_rate=rate) for rate in LEARNING_RATES]
+        chosen, trained = min(
+            (
+                (one, train_contrastive(fitted, scale, train=train, val=val, settings=one))
+                for one in tried
+            ),
+            key=lambda pair: pair[1].loss,
+        )
         fitted = trained.map
         settings |= {**asdict(chosen), "epoch": trained.epoch}
         figures = {"loss": trained.loss}

@@ -13,6 +13,7 @@ from featurecache.cli import (
     compare,
     curve,
     demo,
+    doctor,
     evaluate,
     extract,
     finetune,
@@ -78,6 +79,7 @@ for _name, _command in (
     ("models", lists.models),
     ("datasets", lists.datasets),
     ("heads", lists.heads),
+    ("doctor", doctor.doctor),
 ):
     app.command(_name)(with_exit_code(_command))
 app.add_typer(caches.app, name="cache")

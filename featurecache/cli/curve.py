@@ -46,7 +46,7 @@ def curve(
     Example: featurecache curve --head baseline --head concat --sizes 16,128,1024
     """
     from featurecache.atomic import refuse_existing
-    from featurecache.heads.curve import auroc_gain, learning_curve, save_curve
+    from featurecache.heads.curve import auroc_gain, default_sizes, learning_curve, save_curve
     from featurecache.runs import free_folder
 
     names = head or ["baseline", "concat", "weighted_sum"]
@@ -60,11 +60,12 @@ def curve(
     found, called = open_caches(cache)
     say(f"cache {called}, heads {', '.join(names)}")
     with progress_bar(hidden=json) as bar:
-        task = bar.add_task("train", total=None, detail="")
+        chosen = numbers or default_sizes(len(found.rows("train")))
+        task = bar.add_task("train", total=len(names) * len(chosen) * seeds, detail="")
         result = learning_curve(
             found,
             configs,
-            numbers,
+            chosen,
             seeds=seeds,
             draws=draws,
             on_head=lambda: bar.update(task, advance=1, detail=""),

@@ -119,7 +119,7 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
         typer.echo(f"calibration error {before}, after Platt scaling on validation {after}")
     if (gain := metrics.get("text_gain")) is not None:
         auroc = gain["macro"]["auroc"]
-        of = "" if gain["pairs"] == 1 else f", mean of {gain['pairs']} seeds"
+        of = "" if gain["pairs"] == 1 else f", mean of {gain['pairs']} pairs"
         typer.echo(
             f"its own texts rather than permuted ones (paired{of}): macro AUROC "
             f"{with_interval(auroc['difference'], auroc['ci95'])}"

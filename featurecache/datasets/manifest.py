@@ -222,13 +222,20 @@ def _check_ages(images: "pd.DataFrame") -> None:
 
 
 def _check_patients(images: "pd.DataFrame") -> None:
-    first = ~images.duplicated(["patient", "split"])
-    again = (first & images["patient"].where(first).duplicated()).to_numpy()
-    if again.any():
-        patient, split = images[["patient", "split"]].iloc[int(np.argmax(again))]
+    # Side by side in their order, as the ids are.
+    order = images["patient"].argsort(kind="stable").to_numpy()
+    patients, splits = (images[name].array.take(order) for name in ("patient", "split"))
+    same = np.asarray(patients[1:] == patients[:-1], dtype=np.bool_)
+    differ = np.asarray(splits[1:] != splits[:-1], dtype=np.bool_)
+    places = np.flatnonzero(same & differ)
+    if len(places):
+        # The first in the table, whatever the order of the names.
+        row = int(order[places + 1].min())
+        patient, split = images[["patient", "split"]].iloc[row]
         other = (images["patient"] == patient) & (images["split"] != split)
+        at = np.arange(len(images)) == row
         raise DatasetError(
-            f"patient {patient!r} is in two splits: image {_row(images, again)} is in {split}, "
+            f"patient {patient!r} is in two splits: image {_row(images, at)} is in {split}, "
             f"image {_row(images, other.to_numpy())} is not: put all images of a patient into one"
         )
 

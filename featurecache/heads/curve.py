@@ -15,7 +15,8 @@ from featurecache.heads.task import Training
 from featurecache.heads.training import train_heads
 from featurecache.runs import new_run, write_config, write_json
 from featurecache.scoring.cached import cache_reference, cache_warnings
-from featurecache.scoring.controls import Trial, control_figures, paired_gain
+from featurecache.scoring.summary import number_or_none
+from featurecache.scoring.trials import Ranking, Trial, mean_ranking, rank_all, ranking_gain
 from featurecache.store.reader import Cache
 
 if TYPE_CHECKING:
@@ -107,17 +108,16 @@ def learning_curve(
         learned = np.logical_and.reduce(
             [one.rows.learned for name in names for one in found[name][place]]
         )
-        same = {name: [_only(one, learned) for one in found[name][place]] for name in names}
+        if not learned.any():
+            for name in names:
+                cells[name].append(_NOTHING)
+            continue
+        same = [_only(one, learned) for name in names for one in found[name][place]]
+        ranked = iter(rank_all(same, scored, draws=draws))
+        of_head = {name: [next(ranked) for _ in numbers] for name in names}
         for name in names:
-            cells[name].append(
-                _cell(
-                    same[name],
-                    None if name == names[0] else same[names[0]],
-                    scored,
-                    learned=int(learned.sum()),
-                    draws=draws,
-                )
-            )
+            first = None if name == names[0] else of_head[names[0]]
+            cells[name].append({**_cell(of_head[name], first), "labels": int(learned.sum())})
     patients = cache.patients[scored]
     return Curve(
         names,
@@ -134,30 +134,28 @@ def _only(one: Trial, learned: NDArray[np.bool_]) -> Trial:
     return Trial(replace(one.rows, learned=learned), one.score)
 
 
-def _cell(
-    trials: Sequence[Trial],
-    first: Sequence[Trial] | None,
-    scored: NDArray[np.intp],
-    *,
-    learned: int,
-    draws: int,
-) -> dict[str, Any]:
-    if learned == 0:
-        nothing = {"auroc": None, "auprc": None}
-        return {"macro": nothing, "ci95": nothing, "seeds": [], "labels": 0, "gain": None}
-    figures = control_figures(trials, scored, draws=draws)
-    alone = [control_figures([one], scored, draws=0)["macro"]["auroc"] for one in trials]
+def _cell(rankings: Sequence[Ranking], first: Sequence[Ranking] | None) -> dict[str, Any]:
+    figures = mean_ranking(rankings)
     gain = None
     if first is not None:
-        pairs = list(zip(trials, first, strict=True))
-        gain = paired_gain(pairs, scored, draws=draws)["macro"]
+        gain = ranking_gain(list(zip(rankings, first, strict=True)))["macro"]
     return {
         "macro": figures["macro"],
         "ci95": figures["ci95"]["macro"],
-        "seeds": alone,
-        "labels": learned,
+        "seeds": [number_or_none(one.figures["macro"]["auroc"]) for one in rankings],
         "gain": gain,
     }
+
+
+_UNDEFINED = {"auroc": None, "auprc": None}
+_NOTHING: dict[str, Any] = {
+    "macro": _UNDEFINED,
+    "ci95": _UNDEFINED,
+    "seeds": [],
+    "gain": None,
+    "labels": 0,
+}
+"""Of a size at which no label can be learned."""
 
 
 def auroc_gain(cell: dict[str, Any]) -> dict[str, Any]:

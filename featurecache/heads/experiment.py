@@ -20,13 +20,13 @@ from featurecache.heads.training import (
 from featurecache.scoring.cached import cache_warnings, scored_rows
 from featurecache.scoring.controls import (
     SHUFFLES,
-    Trial,
     control_figures,
-    paired_gain,
     random_features,
     shuffled_labels,
+    text_gain,
 )
 from featurecache.scoring.evaluation import evaluate
+from featurecache.scoring.trials import Trial
 from featurecache.store.contents import TextSet
 from featurecache.store.reader import Cache
 from featurecache.store.schema import UNKNOWN
@@ -108,15 +108,9 @@ def run_experiment(
     if untaught:
         of_untaught = [trial_of(cache, next(trained), one) for one in untaught]
         metrics["controls"] |= _control_figures(of_untaught, draws=draws)
-    metrics["text_gain"] = None
-    if permuted:
-        _, scored = trials[0].rows.scored
-        pairs = [(one, trial_of(cache, next(trained), data)) for one in trials]
-        metrics["text_gain"] = {
-            "against": "permuted",
-            "pairs": len(pairs),
-            **paired_gain(pairs, scored, draws=draws),
-        }
+    _, scored = trials[0].rows.scored
+    with_others = [trial_of(cache, next(trained), data) for _ in permuted]
+    metrics["text_gain"] = text_gain(trials, with_others, scored, draws=draws)
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
     warnings = tuple(_warnings(cache, heads, config))

@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 from featurecache.encoders.provenance import Provenance
 from featurecache.errors import CacheError
 from featurecache.runs import new_run, write_config, write_json, write_predictions
-from featurecache.scoring.controls import permuted_texts, random_features, untrained_controls
+from featurecache.scoring.controls import (
+    control_figures,
+    permuted_texts,
+    random_features,
+    text_gain,
+    untrained_controls,
+)
 from featurecache.scoring.evaluation import evaluate, reading_warnings
 from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.shared_space import align_images, aligned_text, refuse_learned
+from featurecache.scoring.trials import Trial
 from featurecache.scoring.zero_shot import (
     Scores,
     Scoring,
@@ -105,7 +112,14 @@ def zero_shot(
     metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, draws=draws)
     random = score(random_features((len(rows.scored[1]), cache.dim), seed=0))
     metrics["controls"] |= untrained_controls(rows, scores.logits, random.logits, draws=draws)
-    metrics["controls"]["permuted_texts"] = permuted_texts(rows, scores.logits, draws=draws)
+    permuted = permuted_texts(rows, scores.logits)
+    _, scored = rows.scored
+    metrics["controls"]["permuted_texts"] = (
+        control_figures(permuted, scored, draws=draws) if permuted else None
+    )
+    if alignment is not None:
+        real = [Trial(rows, scores.logits)]
+        metrics["text_gain"] = text_gain(real, permuted, scored, draws=draws)
     metrics["warnings"] = warnings
     return ZeroShot(text, how, scores, metrics, alignment)
 
@@ -198,13 +212,23 @@ def predicted_rows(cache: Cache, probability: NDArray[np.float64]) -> dict[str, 
 
 def cache_warnings(cache: Cache) -> list[str]:
     """What a reader of figures has to know of the cache they come from."""
-    return reading_warnings(
+    warnings = reading_warnings(
         model=cache.header.model,
         dataset=cache.header.dataset,
         exposed=cache.header.exposed,
         image_level_split=cache.header.image_level_split,
         has_test=len(cache.rows("test")) > 0,
     )
+    chosen_on = cache.ids[np.concatenate([cache.rows("train"), cache.rows("val")])].tolist()
+    for one in cache.singles:
+        known = one.header.trained_on.get(one.header.collection, frozenset())
+        if seen := len(known.intersection(chosen_on)):
+            warnings.append(
+                f"{one.header.model} itself was trained on {seen} of the {len(chosen_on)} training "
+                "and validation images: it tells them better than new ones, so that a head leans "
+                "on it too much, and thresholds and calibration chosen there are too sure"
+            )
+    return warnings
 
 
 def _exclusive(labels: NDArray[np.int8]) -> bool:

@@ -1,32 +1,28 @@
 """Controls: what a score would be for a reason that has nothing to do with the finding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import cycle
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.scoring.bootstrap import PatientDraws, draw_patients, measure_draws
+from featurecache.scoring.bootstrap import draw_patients
 from featurecache.scoring.rows import ScoredRows
-from featurecache.scoring.summary import bounds_or_none, number_or_none
+from featurecache.scoring.summary import number_or_none
+from featurecache.scoring.trials import (
+    FIGURES,
+    Trial,
+    mean_ranking,
+    rank,
+    rank_all,
+    ranking_gain,
+)
 
 SHUFFLES: Final = 5
 """One shuffle says little: of two classes that differ much, what is learned from shuffled labels
 may happen to be the difference, or its opposite."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a control predicts, held against labels.
-
-    Attributes:
-        rows: the data set, with the labels that the control is held against.
-        score: (N, C) what ranks its images.
-    """
-
-    rows: ScoredRows
-    score: NDArray[np.floating]
 
 
 def control_figures(
@@ -34,8 +30,7 @@ def control_figures(
 ) -> dict[str, Any]:
     """What stands under ``controls`` for one of them: the figures that need no threshold.
 
-    Figures are means over the trials, undefined where one trial's is; intervals are of the draws
-    of all trials together, so that they hold what differs between trials as well.
+    Figures are means over the trials, undefined where one trial's is.
 
     Args:
         trials: one, or several of what is left to chance.
@@ -43,97 +38,40 @@ def control_figures(
         draws: bootstrap draws over patients, shared out among the trials.
         seed: of the draws.
     """
-    names = trials[0].rows.label_names
-    figures, drawn = [], []
-    per_label = {key: np.full((len(trials), len(names)), np.nan) for key in _RANKING}
+    rankings = []
     for number, trial in enumerate(trials):
         patients = draw_patients(
             trial.rows.patient[scored], draws=draws // len(trials), seed=seed + number
         )
-        measured, samples = _ranking(trial, scored, patients)
-        figures.append(measured)
-        drawn.append(samples)
-        for key in _RANKING:
-            per_label[key][number, trial.rows.learned] = measured["per_label"][key]
-
-    def mean(group: str, key: str) -> float | None:
-        return number_or_none(np.mean([figure[group][key] for figure in figures]))
-
-    def bounds(group: str, key: str) -> list[float] | None:
-        return bounds_or_none(np.concatenate([sample[group][key] for sample in drawn]))
-
+        rankings.append(rank(trial, scored, patients))
     return {
-        **{group: {key: mean(group, key) for key in _RANKING} for group in ("macro", "micro")},
+        **mean_ranking(rankings),
         "per_label": {
-            name: {key: number_or_none(per_label[key][:, c].mean()) for key in _RANKING}
-            for c, name in enumerate(names)
-        },
-        "ci95": {
-            group: {key: bounds(group, key) for key in _RANKING} for group in ("macro", "micro")
+            label: {
+                name: number_or_none(np.mean([one.per_label[name][c] for one in rankings]))
+                for name in FIGURES
+            }
+            for c, label in enumerate(trials[0].rows.label_names)
         },
     }
 
 
-_RANKING: Final = ("auroc", "auprc")
-
-
-def paired_gain(
-    pairs: Sequence[tuple[Trial, Trial]], scored: NDArray[np.intp], *, draws: int, seed: int = 0
-) -> dict[str, Any]:
-    """How much better the first of each pair ranks than the second, on the same draws of patients.
+def text_gain(
+    real: Sequence[Trial], permuted: Sequence[Trial], scored: NDArray[np.intp], *, draws: int
+) -> dict[str, Any] | None:
+    """What real texts bring over permuted ones, as ``metrics.json`` has it.
 
     Args:
-        pairs: two predictions of the same data set; of several pairs, the mean difference.
+        real: one for each of those permuted, or one for all of them.
+        permuted: none gives None.
         scored: the rows that the figures are of.
         draws: bootstrap draws over patients.
-        seed: of the draws.
-
-    Returns:
-        Under ``macro`` and ``micro``, for AUROC and AUPRC, ``difference`` and ``ci95``; None where
-        undefined.
     """
-    rows = pairs[0][0].rows
-    patients = draw_patients(rows.patient[scored], draws=draws, seed=seed)
-    measured = [tuple(_ranking(trial, scored, patients) for trial in pair) for pair in pairs]
-
-    def gain(group: str, key: str) -> dict[str, Any]:
-        figures = [first[0][group][key] - second[0][group][key] for first, second in measured]
-        drawn = [first[1][group][key] - second[1][group][key] for first, second in measured]
-        return {
-            "difference": number_or_none(np.mean(figures)),
-            "ci95": bounds_or_none(np.mean(drawn, axis=0)),
-        }
-
-    return {group: {key: gain(group, key) for key in _RANKING} for group in ("macro", "micro")}
-
-
-Figures = dict[str, Any]
-
-
-def _ranking(
-    trial: Trial, scored: NDArray[np.intp], patients: PatientDraws
-) -> tuple[Figures, Figures]:
-    """A trial's figures, and those of every draw."""
-    grid = np.ix_(scored, np.flatnonzero(trial.rows.learned))
-    truth, score = trial.rows.truth[grid], trial.score[grid]
-    nothing = np.zeros(truth.shape, dtype=np.bool_)
-    # The data themselves are the draw that has each patient once: so they are ranked only once.
-    itself = np.ones((1, patients.counts.shape[1]), dtype=patients.counts.dtype)
-    samples = replace(patients, counts=np.concatenate([itself, patients.counts]))
-    measured = measure_draws(truth, nothing, score, samples)
-
-    def part(rows: int | slice) -> Figures:
-        groups = {
-            "macro": measured.macro,
-            "micro": measured.micro,
-            "per_label": measured.per_label,
-        }
-        return {
-            group: {key: figures[key][rows] for key in _RANKING}
-            for group, figures in groups.items()
-        }
-
-    return part(0), part(slice(1, None))
+    if not permuted:
+        return None
+    rankings = rank_all([*real, *permuted], scored, draws=draws)
+    pairs = list(zip(cycle(rankings[: len(real)]), rankings[len(real) :], strict=False))
+    return {"against": "permuted", "pairs": len(pairs), **ranking_gain(pairs)}
 
 
 def untrained_controls(
@@ -177,10 +115,8 @@ def other_labels(number: int, *, seed: int) -> NDArray[np.intp]:
     return others
 
 
-def permuted_texts(
-    rows: ScoredRows, score: NDArray[np.floating], *, draws: int
-) -> dict[str, Any] | None:
-    """What zero-shot scores when each label is given another label's texts.
+def permuted_texts(rows: ScoredRows, score: NDArray[np.floating]) -> list[Trial]:
+    """Zero-shot scores where each label is given another label's texts, in several ways.
 
     To exchange the texts is to exchange the columns of their scores. What is left of a figure is
     what any finding's text would score, such as that an image is of an ill patient. None for a
@@ -189,16 +125,13 @@ def permuted_texts(
     Args:
         rows: the data set.
         score: (N, C) what ranks its images.
-        draws: bootstrap draws over patients.
     """
     if score.shape[1] < 2:
-        return None
-    _, scored = rows.scored
-    trials = [
+        return []
+    return [
         Trial(rows, score[:, other_labels(score.shape[1], seed=number)])
         for number in range(SHUFFLES)
     ]
-    return control_figures(trials, scored, draws=draws)
 
 
 def view_only(

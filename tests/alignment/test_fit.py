@@ -62,7 +62,7 @@ def test_findings_that_it_has_not_learned_are_scored_by_their_texts(
 ):
     alignment = fit_alignment(planted, method=method)
     metrics = zero_shot(elsewhere, alignment=alignment, scoring=scoring, draws=0).metrics
-    assert metrics["macro"]["auroc"] > 0.75
+    assert metrics["macro"]["auroc"] > 0.7
     assert metrics["controls"]["permuted_texts"]["macro"]["auroc"] < 0.6
     # It is no worse than a rotation that is known, but for what there was to learn it from.
     known = replace(alignment, weight=ROTATION.T.astype(np.float32), offset=0 * alignment.offset)

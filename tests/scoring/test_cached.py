@@ -306,3 +306,19 @@ def test_a_saved_run_is_never_written_over(cache, tmp_path):
     save_zero_shot(tmp_path / "one", cache, found)
     with pytest.raises(UsageError, match="is there already"):
         save_zero_shot(tmp_path / "one", cache, found)
+
+
+def test_an_encoder_that_was_trained_on_the_training_images_is_told(cache):
+    known = frozenset([*cache.ids[cache.rows("train")][:7].tolist(), "another.png"])
+    header = dataclasses.replace(cache.header, trained_on={cache.header.collection: known})
+    (warning,) = [
+        text
+        for text in cache_warnings(dataclasses.replace(cache, header=header))
+        if "itself" in text
+    ]
+    learned = len(cache.rows("train")) + len(cache.rows("val"))
+    assert f"was trained on 7 of the {learned} training and validation images" in warning
+    elsewhere = dataclasses.replace(cache.header, trained_on={"others": known})
+    assert not [
+        w for w in cache_warnings(dataclasses.replace(cache, header=elsewhere)) if "itself" in w
+    ]

@@ -9,10 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from featurecache.scoring.bootstrap import draw_patients
 from featurecache.scoring.controls import (
-    Trial,
     control_figures,
     other_labels,
-    paired_gain,
     permuted_texts,
     random_features,
     shuffled_labels,
@@ -21,6 +19,7 @@ from featurecache.scoring.controls import (
 )
 from featurecache.scoring.metrics import auroc
 from featurecache.scoring.rows import ScoredRows
+from featurecache.scoring.trials import Trial, rank_all, ranking_gain
 
 
 def test_the_probability_is_the_share_in_training_of_that_view():
@@ -118,9 +117,9 @@ def test_a_gain_is_the_mean_difference_on_the_same_patients(scored_rows):
     rng = np.random.default_rng(13)
     test, truth = scored_rows.test, scored_rows.truth
     good, poor = truth + rng.normal(size=truth.shape), rng.random(truth.shape)
-    pairs = [(good, poor), (good, good)]
-    trials = [tuple(Trial(scored_rows, score) for score in pair) for pair in pairs]
-    found = paired_gain(trials, test, draws=200)
+    trials = [Trial(scored_rows, score) for score in (good, poor)]
+    better, worse = rank_all(trials, test, draws=200)
+    found = ranking_gain([(better, worse), (better, better)])
 
     def area(score, rows):
         return np.mean([roc_auc_score(truth[rows, c], score[rows, c]) for c in range(2)])
@@ -134,7 +133,7 @@ def test_a_gain_is_the_mean_difference_on_the_same_patients(scored_rows):
         for counts in draws.row_counts()
     ]
     assert found["macro"]["auroc"]["ci95"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
-    nothing = paired_gain([trials[1]], test, draws=50)
+    nothing = ranking_gain([(better, better)])
     assert nothing["macro"]["auroc"] == {"difference": 0.0, "ci95": [0.0, 0.0]}
 
 
@@ -175,7 +174,7 @@ def test_no_label_keeps_its_own_texts(number):
 
 def test_permuted_texts_score_each_label_by_anothers(scored_rows):
     score = np.random.default_rng(4).normal(size=scored_rows.truth.shape)
-    found = permuted_texts(scored_rows, score, draws=20)
+    found = control_figures(permuted_texts(scored_rows, score), scored_rows.test, draws=20)
     truth = scored_rows.truth[scored_rows.test]
     known = truth >= 0
     for c, name in enumerate(scored_rows.label_names):
@@ -191,4 +190,4 @@ def test_a_single_label_has_no_other_texts(scored_rows):
         label_names=("Mass",),
         learned=np.array([True]),
     )
-    assert permuted_texts(alone, np.zeros((80, 1)), draws=10) is None
+    assert permuted_texts(alone, np.zeros((80, 1))) == []

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scoring_caches import write_toy_cache
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from featurecache.errors import AlignmentError, CacheError, RunError, UsageError
 from featurecache.scoring.cached import save_zero_shot, zero_shot
+from featurecache.scoring.controls import SHUFFLES, other_labels
 from featurecache.scoring.neighbours import (
     images_for_label,
     images_for_text,
@@ -109,6 +110,28 @@ def test_scores_are_those_of_the_mapped_images(cache, alignment):
     powers = np.exp(9 * positive)
     expected = powers / powers.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(softmax.scores.probabilities, expected, atol=1e-5)
+
+
+def test_what_the_texts_bring_is_told_over_permuted_ones(cache, alignment):
+    found = zero_shot(cache, alignment=alignment, draws=50)
+    test = cache.rows("test")
+    truth, logits = cache.labels.values[test], found.scores.logits[test]
+
+    def auroc(columns):
+        areas = []
+        for label, column in enumerate(columns):
+            known = truth[:, label] >= 0
+            areas.append(roc_auc_score(truth[known, label], logits[known, column]))
+        return np.mean(areas)
+
+    labels = truth.shape[1]
+    permuted = [auroc(other_labels(labels, seed=number)) for number in range(SHUFFLES)]
+    gain = found.metrics["text_gain"]
+    assert gain["pairs"] == SHUFFLES
+    expected = auroc(range(labels)) - np.mean(permuted)
+    assert gain["macro"]["auroc"]["difference"] == pytest.approx(expected)
+    low, high = gain["macro"]["auroc"]["ci95"]
+    assert low < expected < high
 
 
 def test_without_an_alignment_the_way_to_one_is_named(cache, alignment):
