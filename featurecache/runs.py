@@ -5,6 +5,7 @@ metrics.json       figures
 predictions.csv    id, patient, split, and per label truth and probability
 head.safetensors   of a head: its weights, with its input scaling and its text
 history.csv        of a head: one line an epoch
+curve.json         of a learning curve, in place of metrics and predictions
 provenance.json    of what was trained: the images that it has learned from
 """
 
@@ -59,7 +60,7 @@ def write_config(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
 
 
 def run_kind(folder: Path) -> str:
-    """What made a run: "head", "zero-shot" or "finetune".
+    """What made a run: "head", "zero-shot", "finetune", "transfer" or "curve".
 
     Raises:
         RunError: the folder or its config is missing, damaged or newer.
@@ -192,8 +193,21 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: the folder or the file is missing or damaged.
     """
+    return _read_document(folder, "metrics.json")
+
+
+def read_curve(folder: Path) -> dict[str, Any]:
+    """Read ``curve.json``, the figures of a run of kind "curve".
+
+    Raises:
+        RunError: the folder or the file is missing or damaged.
+    """
+    return _read_document(folder, "curve.json")
+
+
+def _read_document(folder: Path, name: str) -> dict[str, Any]:
     _read_any(folder)
-    path = folder / "metrics.json"
+    path = folder / name
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -203,6 +217,25 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RunError(f"{path} is damaged: make the run again")
     return document
+
+
+def read_history(folder: Path) -> list[dict[str, str]]:
+    """Read ``history.csv``, a line for each epoch or candidate; none where a run has no history.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / "history.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file, restkey="", strict=True))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({error}): make the run again") from error
+    if any("" in line or None in line.values() for line in lines):
+        raise RunError(f"{path} is damaged: a line has other columns: make the run again")
+    return lines
 
 
 def write_history(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:

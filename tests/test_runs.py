@@ -15,7 +15,10 @@ from featurecache.runs import (
     free_folder,
     new_run,
     read_config,
+    read_curve,
+    read_history,
     write_config,
+    write_history,
     write_json,
     write_predictions,
 )
@@ -252,3 +255,17 @@ def test_a_probability_that_is_no_number_is_refused(tmp_path: Path, value: float
     with pytest.raises(ValueError, match="NaN or infinite"):
         write_predictions(tmp_path, **predictions(probability=probability))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_history_and_a_curve_come_back(tmp_path):
+    with new_run(tmp_path / "run") as folder:
+        write_config(folder, "curve", {})
+        write_json(folder / "curve.json", {"sizes": [16]})
+        write_history(folder, [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.25}])
+    assert read_curve(tmp_path / "run") == {"sizes": [16]}
+    assert read_history(tmp_path / "run") == [
+        {"epoch": "1", "val_loss": "0.5"},
+        {"epoch": "2", "val_loss": "0.25"},
+    ]
+    (tmp_path / "run" / "history.csv").unlink()
+    assert read_history(tmp_path / "run") == []

@@ -102,9 +102,18 @@ def compare(runs: Sequence[Path], *, draws: int = 1000, seed: int = 0) -> dict[s
         raise UsageError("give at least two runs: the others are compared with the first")
     if draws < 1:
         raise UsageError(f"--draws {draws}: a comparison needs at least 1")
-    scored = [read_scored(run) for run in runs]
+    return compare_scored([read_scored(run) for run in runs], draws=draws, seed=seed)
+
+
+def compare_scored(scored: Sequence[Scored], *, draws: int, seed: int = 0) -> dict[str, Any]:
+    """``compare`` of runs that are read already, two or more.
+
+    Raises:
+        UsageError: they did not score the same images or labels, or no label could be learned by
+            all of them.
+    """
     for other in scored[1:]:
-        _refuse_others(scored[0], other)
+        refuse_others(scored[0], other)
     learned = np.logical_and.reduce([one.learned for one in scored])
     if not learned.any():
         raise UsageError("no label could be learned by all of these runs: nothing can be compared")
@@ -137,8 +146,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _refuse_others(first: Scored, other: Scored) -> None:
-    """Runs are comparable where images, patients, labels and truth are the same."""
+def refuse_others(first: Scored, other: Scored) -> None:
+    """Runs are comparable where images, patients, labels and truth are the same.
+
+    Raises:
+        UsageError: something differs; the message says what.
+    """
     which = f"{other.run} and {first.run} cannot be compared"
     if other.label_names != first.label_names:
         raise UsageError(

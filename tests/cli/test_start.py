@@ -16,6 +16,7 @@ COMMANDS = (
     ["predict"],
     ["evaluate"],
     ["compare"],
+    ["report"],
     ["demo"],
     ["models"],
     ["datasets"],

@@ -1,0 +1,1 @@
+"""Runs as one HTML page that opens anywhere, and their plots as PNG files."""

@@ -1,0 +1,116 @@
+"""Runs of given size and labels, and pages as a parser finds them."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurecache.runs import new_run, write_config, write_history, write_json, write_predictions
+from featurecache.scoring.evaluation import evaluate
+from featurecache.scoring.rows import ScoredRows
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "$\\frac{1}{",
+    "{{ 7 * 7 }} & _Öl/../x",
+    "_bell \x07 and\nline",
+)
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a page holds, as a browser without scripts would find it."""
+
+    html: str
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._hidden: list[str] = []
+        self.feed(self.html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("style", "script"):
+            self._hidden.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._hidden and self._hidden[-1] == tag:
+            self._hidden.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def write_run(
+    target: Path,
+    *,
+    labels: Sequence[str] = ("Mass", "Edema"),
+    n: int = 120,
+    n_val: int = 60,
+    per_patient: int = 2,
+    seed: int = 0,
+    draws: int = 20,
+    kind: str = "head",
+    warnings: Sequence[str] = (),
+    unlearned: Sequence[int] = (),
+    spoil: Callable[[np.ndarray], None] = lambda truth: None,
+    **settings: Any,
+) -> Path:
+    """A run of random figures: n test images, and others for validation."""
+    rng = np.random.default_rng(11)
+    total = n + n_val
+    truth = (rng.random((total, len(labels))) < 0.3).astype(np.int8)
+    spoil(truth)
+    noise = np.random.default_rng(seed).normal(size=truth.shape)
+    probability = 1 / (1 + np.exp(1.5 - 2 * truth - noise))
+    learned = np.ones(len(labels), dtype=bool)
+    learned[list(unlearned)] = False
+    patients = np.array([f"p{row // per_patient}" for row in range(total)])
+    test, val = np.arange(n), np.arange(n, total)
+    rows = ScoredRows(
+        truth=truth,
+        label_names=tuple(labels),
+        patient=patients,
+        view=np.full(total, ""),
+        train=np.empty(0, dtype=np.intp),
+        val=val,
+        test=test,
+        learned=learned,
+    )
+    metrics = evaluate(rows, probability, draws=draws)
+    metrics["warnings"] = list(warnings)
+    with new_run(target) as folder:
+        write_config(folder, kind, {"labels": list(labels), **settings})
+        write_json(folder / "metrics.json", metrics)
+        write_predictions(
+            folder,
+            ids=np.array([f"{row:06d}.png" for row in range(total)]),
+            patients=patients,
+            splits=np.where(np.arange(total) < n, "test", "val"),
+            label_names=labels,
+            truth=truth,
+            probability=probability,
+        )
+        write_history(
+            folder,
+            [
+                {"epoch": e, "learning_rate": 1e-3, "train_loss": 1 / e, "val_loss": 1.1 / e}
+                for e in range(1, 6)
+            ],
+        )
+    return target
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.json").read_text())
