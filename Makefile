@@ -4,7 +4,7 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 BIN = $(VENV)/bin
 
-.PHONY: demo install test check test-oldest format clean
+.PHONY: demo install test check docs test-oldest format clean
 
 install: $(VENV)/installed
 
@@ -24,12 +24,16 @@ demo: install
 test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
-# Lint, format, types, and the floors of the architecture.
-check: install
+# Lint, format, types, the floors of the architecture, and the site.
+check: install docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, from docs/ into docs/_build; a broken link, reference or example path fails.
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build
 
 # The encoders with the oldest transformers that pyproject.toml allows.
 test-oldest: $(OLDEST)/installed
@@ -46,4 +50,4 @@ format:
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build
