@@ -26,8 +26,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         texts: prompt ensembles of the C labels, for a head that uses text.
         validation_share: of the rows given to ``fit``.
         random_state: a seed, of that share and of the training.
-        hidden, dropout, noise, learning_rate, weight_decay, epochs, batch_size, patience, loss,
-            loss_weight, balance, text_control: as ``HeadConfig`` has them.
+        hidden: this and all that follow as ``HeadConfig`` has them.
     """
 
     def __init__(

@@ -108,7 +108,7 @@ def merge(
 ) -> None:
     """Put caches together that hold different images of one data set, such as shards.
 
-    Example: featurecache cache merge cache/nih/xraysiglip.*-of-8.h5
+    Example: featurecache cache merge cache/nih/xraysiglip.*-of-2.h5
     """
     from featurecache.store.merge import merge_caches
 

@@ -1,0 +1,33 @@
+"""A head of one's own: the likeness to the most typical positive, its medoid."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featurecache.heads.calibrated import CalibratedHead
+from featurecache.heads.inputs import unit_rows
+from featurecache.heads.task import TrainedHead, Training
+
+
+class Medoid(CalibratedHead):
+    medoid: Tensor
+
+    def __init__(self, dim: int, labels: int) -> None:
+        super().__init__(labels)
+        self.register_buffer("medoid", torch.zeros(labels, dim))
+
+    def scores(self, unit: Tensor) -> Tensor:
+        return unit @ self.medoid.T
+
+    @torch.no_grad()
+    def fit(self, training: Training, rows: NDArray[np.intp]) -> TrainedHead:
+        data = training.data
+        unit = unit_rows(data.embedding, rows)
+        for label in range(data.labels.shape[1]):
+            positives = unit[torch.from_numpy(data.labels[rows, label] == 1)]
+            if len(positives):
+                self.medoid[label] = positives[(positives @ positives.T).sum(dim=1).argmax()]
+        scores = self.scores(unit_rows(data.embedding, data.val))
+        self.calibrate(data.labels[data.val], scores.numpy())
+        return TrainedHead(self.eval(), training.config, (), None, rows)
