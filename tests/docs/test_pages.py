@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from featurecache.cli import main
+from featurecache.cli.app import app
 from featurecache.store.reader import read_cache
 
 NOT_RUN = "# not run:"
@@ -94,3 +96,36 @@ def test_the_environment_page_names_every_variable(docs):
 
 def test_the_cache_of_a_page_is_a_real_one(at_work):
     assert len(read_cache(Path("cache/phantom/tiny.h5")).images) == 200
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_line_of_a_page_names_commands_and_options_that_there_are(page):
+    shell = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        while words and "=" in words[0]:  # a variable of the environment
+            words = words[1:]
+        if not words or words[0] != "featurecache" or "..." in words:
+            continue
+        parse(words[1:])
+
+
+def parse(arguments: list[str]) -> None:
+    """With all checks of names and values, and not run."""
+    command = get_command(app)
+    while hasattr(command, "commands"):
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    command.make_context(command.name, arguments)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["train-head", "--hed", "x"], ["cache", "lss"], ["extract", "--shard"], ["predict"]]
+)
+def test_a_line_that_could_not_be_typed_is_found(wrong):
+    with pytest.raises(Exception, match=r"No such option|lss|requires an argument|Missing"):
+        parse(wrong)
