@@ -22,7 +22,7 @@ demo: install
 # FEATURECACHE_MODELS name folders that hold them. By file, for what the tests of one share is made
 # once in each process.
 test: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Lint, format, types, the floors of the architecture, and the site.
 check: install docs
