@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.scoring.calibration import BINS
+from featurecache.scoring.calibration import BINS, bin_of
 from featurecache.scoring.metrics import Floats, Labels, known_entries
 
 MOST_POINTS = 300
@@ -107,7 +107,7 @@ def reliability(truth: Labels, probability: Floats) -> Reliability:
     """
     known = known_entries(truth, probability)
     positive, kept = truth[known] == 1, probability[known]
-    bins = np.minimum((kept * BINS).astype(np.intp), BINS - 1)
+    bins = bin_of(kept)
     images = np.bincount(bins, minlength=BINS)
     filled = images > 0
     sums = [np.bincount(bins, values, BINS)[filled] for values in (kept, positive)]

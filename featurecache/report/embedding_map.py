@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, FeaturecacheError
 from featurecache.scoring.comparison import Scored
+from featurecache.scoring.directions import unit_rows
 from featurecache.scoring.metrics import Floats
+from featurecache.store.contents import positions, to_utf8
 from featurecache.store.joined import join_caches
 from featurecache.store.reader import Cache, read_cache
 
@@ -82,8 +84,8 @@ def embedding_map(cache: Cache, scored: Scored, *, seed: int = 0) -> EmbeddingMa
     Raises:
         CacheError: the cache holds fewer than three of them.
     """
-    places = np.minimum(np.searchsorted(cache.ids, scored.ids), len(cache.ids) - 1)
-    held = np.flatnonzero(cache.ids[places] == scored.ids)
+    places = positions(cache.images.id, to_utf8(scored.ids))
+    held = np.flatnonzero(places >= 0)
     if len(held) < _FEWEST:
         raise CacheError(
             f"{cache.path} holds {len(held)} of the {len(scored.ids)} images that were scored: a "
@@ -92,8 +94,7 @@ def embedding_map(cache: Cache, scored: Scored, *, seed: int = 0) -> EmbeddingMa
     rows = held
     if len(held) > MOST_POINTS:
         rows = np.sort(np.random.default_rng(seed).choice(held, MOST_POINTS, replace=False))
-    embedding = cache.embedding[places[rows]].astype(np.float64)
-    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    embedding = unit_rows(cache.embedding[places[rows]], "image")
     embedding -= embedding.mean(axis=0)
     components, strengths, directions = np.linalg.svd(embedding, full_matrices=False)
     # Which way a component points is chance: here its longest entry is positive, so that a map

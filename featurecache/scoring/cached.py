@@ -101,8 +101,9 @@ def zero_shot(
         exclusive=_exclusive(cache.labels.values),
     )
     rows = scored_rows(cache, train=train)
+    _, scored = rows.scored
     if alignment is not None:
-        refuse_learned(alignment, cache, rows.scored[1])
+        refuse_learned(alignment, cache, scored)
 
     def score(embedding: NDArray[np.float16]) -> Scores:
         images = embedding if alignment is None else align_images(alignment, embedding)
@@ -110,10 +111,9 @@ def zero_shot(
 
     scores = score(cache.embedding)
     metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, draws=draws)
-    random = score(random_features((len(rows.scored[1]), cache.dim), seed=0))
+    random = score(random_features((len(scored), cache.dim), seed=0))
     metrics["controls"] |= untrained_controls(rows, scores.logits, random.logits, draws=draws)
     permuted = permuted_texts(rows, scores.logits)
-    _, scored = rows.scored
     metrics["controls"]["permuted_texts"] = (
         control_figures(permuted, scored, draws=draws) if permuted else None
     )
@@ -219,9 +219,11 @@ def cache_warnings(cache: Cache) -> list[str]:
         image_level_split=cache.header.image_level_split,
         has_test=len(cache.rows("test")) > 0,
     )
-    chosen_on = cache.ids[np.concatenate([cache.rows("train"), cache.rows("val")])].tolist()
     for one in cache.singles:
-        known = one.header.trained_on.get(one.header.collection, frozenset())
+        known = one.header.trained_on.get(one.header.collection)
+        if not known:
+            continue
+        chosen_on = cache.ids[np.concatenate([cache.rows("train"), cache.rows("val")])].tolist()
         if seen := len(known.intersection(chosen_on)):
             warnings.append(
                 f"{one.header.model} itself was trained on {seen} of the {len(chosen_on)} training "

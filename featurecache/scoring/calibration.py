@@ -195,9 +195,14 @@ def calibration_errors(
     )
 
 
+def bin_of(probability: Floats) -> npt.NDArray[np.intp]:
+    """Which of the bins of the calibration error each probability is in; 1 is in the last."""
+    return np.minimum((probability * BINS).astype(np.intp), BINS - 1)
+
+
 def _error_of_label(truth: Labels, probability: Floats, draws: PatientDraws | None) -> Floats:
     known = (truth >= 0) & ~np.isnan(probability)
-    bins = np.minimum((probability[known] * BINS).astype(np.intp), BINS - 1)
+    bins = bin_of(probability[known])
     gaps = _drawn_sums(known, probability[known] - truth[known], draws, of=bins, number=BINS)
     images = _drawn_sums(known, np.ones(known.sum()), draws)
     error = ratio(np.abs(gaps).sum(axis=1), images[:, 0])
