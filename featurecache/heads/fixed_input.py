@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from featurecache.heads.adamw import ParameterGroup
+
 
 class FixedInputLinear(nn.Module):
     """``W t + b`` of one fixed t, with W and b drawn as torch draws a ``Linear``'s.
@@ -38,21 +40,21 @@ class FixedInputLinear(nn.Module):
 
 def parameter_groups(
     module: nn.Module, *, learning_rate: float, weight_decay: float, epsilon: float = 1e-8
-) -> list[dict[str, object]]:
+) -> list[ParameterGroup]:
     """A module's parameters for AdamW, those of fixed inputs as if W and b were trained."""
     layers = [part for part in module.modules() if isinstance(part, FixedInputLinear)]
     outputs = {layer.output for layer in layers}
     rest = [parameter for parameter in module.parameters() if parameter not in outputs]
     return [
-        {"params": rest, "lr": learning_rate, "weight_decay": weight_decay, "eps": epsilon},
+        ParameterGroup(rest, learning_rate, weight_decay, epsilon),
         *(
-            {
-                "params": [layer.output],
-                "lr": learning_rate * layer.reach,
+            ParameterGroup(
+                [layer.output],
+                learning_rate * layer.reach,
                 # AdamW shrinks by rate times decay, which is to stay as it was.
-                "weight_decay": weight_decay / layer.reach,
-                "eps": epsilon * layer.entries / layer.reach,
-            }
+                weight_decay / layer.reach,
+                epsilon * layer.entries / layer.reach,
+            )
             for layer in layers
         ),
     ]

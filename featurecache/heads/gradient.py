@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurecache.errors import UsageError
+from featurecache.heads.adamw import AdamW
 from featurecache.heads.config import HeadConfig, pace
 from featurecache.heads.fixed_input import parameter_groups
 from featurecache.heads.inputs import InputScaling, targets
@@ -55,30 +56,27 @@ def _fit(module: "GradientHead", training: Training, rows: NDArray[np.intp]) -> 
     val_inputs = _inputs(module.scaling, data.embedding, data.val, torch.float32)
     y, y_val = (targets(data.labels, of) for of in (rows, data.val))
     loss_of = _loss_function(config, y)
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         parameter_groups(
             module, learning_rate=chosen.learning_rate, weight_decay=config.weight_decay
-        ),
-        fused=True,
+        )
     )
     steps = max(1, math.ceil(len(rows) / chosen.batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, warmup=steps, total=steps * chosen.epochs)
-    )
+    factor = partial(warmup_cosine, warmup=steps, total=steps * chosen.epochs)
+    step = 0
     best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(module.state_dict())
     history: list[Epoch] = []
     for epoch in range(1, chosen.epochs + 1):
         module.train()
         total, seen = 0.0, 0
-        rate = float(schedule.get_last_lr()[0])
+        rate = chosen.learning_rate * factor(step)
         for batch in _batches(data.labels[rows], config, chosen.batch_size, epoch):
             with torch.autocast("cpu", torch.bfloat16, enabled=low):
                 logits = module.logits(inputs(batch))
             loss = loss_of(logits.float(), y[batch])
-            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+            optimizer.step(factor(step))
+            step += 1
             total += loss.item() * len(batch)
             seen += len(batch)
         val_loss = _mean_loss(module, val_inputs, y_val, loss_of)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from featurecache.heads.adamw import AdamW
 from featurecache.heads.fixed_input import FixedInputLinear, parameter_groups
 
 INPUTS, OUTPUTS = 200, 6
@@ -29,34 +30,34 @@ class Network(nn.Module):
         return self.rest(torch.tanh(x + self.projected()))
 
 
-def trained(network, groups, *, steps=150):
+def trained(network, step, *, steps=150):
     """The layer's output before training and after each step."""
     network.double()
-    optimizer = torch.optim.AdamW(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda n: min(1, (n + 1) / 20) * 0.99**n
-    )
     generator = torch.Generator().manual_seed(1)
     outputs = [network.projected().detach().clone()]
-    for _ in range(steps):
+    for number in range(steps):
         x = torch.randn(32, OUTPUTS, dtype=torch.float64, generator=generator)
         target = (x[:, :2] + 0.5 > 0).double()
         loss = nn.functional.binary_cross_entropy_with_logits(network(x), target)
-        optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        schedule.step()
+        step(min(1, (number + 1) / 20) * 0.99**number)
         outputs.append(network.projected().detach().clone())
     return torch.stack(outputs)
 
 
 def both(text):
     one = Network(text, element_wise=True)
-    groups = [{"params": one.parameters(), "lr": RATE, "weight_decay": DECAY}]
-    slow = trained(one, groups)
+    optimizer = torch.optim.AdamW(one.parameters(), weight_decay=DECAY)
+
+    def torch_step(factor):
+        optimizer.param_groups[0]["lr"] = factor * RATE
+        optimizer.step()
+        optimizer.zero_grad()
+
     other = Network(text, element_wise=False)
-    fast = trained(other, parameter_groups(other, learning_rate=RATE, weight_decay=DECAY))
-    return slow, fast
+    other.double()
+    ours = AdamW(parameter_groups(other, learning_rate=RATE, weight_decay=DECAY))
+    return trained(one, torch_step), trained(other, ours.step)
 
 
 @pytest.mark.parametrize("length", [0.2, 3.0])
