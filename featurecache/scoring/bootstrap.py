@@ -8,7 +8,7 @@ histograms of many draws.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,9 +31,9 @@ from featurecache.scoring.multilabel import Metrics, assemble
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-# One block of a histogram is 512 x 3 x 128 float64, 1.5 MiB: it stays in the processor's cache.
 _DRAWS_AT_ONCE: Final = 512
-_BINS_AT_ONCE: Final = 3 * 128
+_BLOCK: Final = 3 * 2**16
+"""Entries of a block of histograms, float32: 0.75 MiB stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def measure_draws(
             chunk = slice(start, start + _DRAWS_AT_ONCE)
             counts = np.ascontiguousarray(draws.counts[chunk].T, dtype=np.float64)
             totals[:, chunk] = tallies @ counts
-            drawn = partial(_areas_of_draws, counts=counts)
+            drawn = partial(_areas_of_draws, counts=counts.astype(np.float32))
             areas[:, :, chunk] = np.stack(list(pool.map(drawn, bins)), axis=1)
     *confusions, right, complete = totals
     auroc, auprc = areas
@@ -152,26 +152,28 @@ def interval(values: Floats) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _patients_by_bin(truth: Labels, ranking: AnyFloats, draws: PatientDraws) -> "csr_array":
-    """(bins, P), how many entries each patient has in each bin of the ranking of all entries."""
+def _patients_by_bin(truth: Labels, ranking: AnyFloats, draws: PatientDraws) -> "list[csr_array]":
+    """(bins, P), how many entries each patient has in each bin of the ranking of all entries.
+
+    In blocks of bins, from the ranking's top.
+    """
     from scipy.sparse import csr_array
 
     bins, n_bins = rank_bins(truth, ranking)
     known = bins >= 0
     patients = np.broadcast_to(draws.patient_of_row[:, np.newaxis], bins.shape)[known]
     shape = (n_bins, draws.counts.shape[1])
-    return csr_array((np.ones(len(patients)), (bins[known], patients)), shape=shape)
+    # float32 counts to 2^24, and no draw has sixteen times the entries that there are.
+    ones = np.ones(len(patients), dtype=np.float32 if len(patients) < 2**20 else np.float64)
+    matrix = csr_array((ones, (bins[known], patients)), shape=shape)
+    at_once = 3 * (_BLOCK // 3 // max(1, min(len(draws.counts), _DRAWS_AT_ONCE)))
+    return [matrix[start : start + at_once] for start in range(0, n_bins, at_once)]
 
 
-def _areas_of_draws(bins: "csr_array", counts: Floats) -> Floats:
+def _areas_of_draws(blocks: "Sequence[csr_array]", counts: npt.NDArray[np.float32]) -> Floats:
     """(2, draws), AUROC and AUPRC of draws, from counts (P, draws)."""
-    return np.stack(areas_of_bins(_histograms(bins, counts)))
-
-
-def _histograms(bins: "csr_array", counts: Floats) -> Iterator[Floats]:
-    """The (bins, draws) histograms of draws, from counts (P, draws), a block at a time."""
-    for start in range(0, bins.shape[0], _BINS_AT_ONCE):
-        yield bins[start : start + _BINS_AT_ONCE] @ counts
+    # The histograms of a block at a time: all of them at once would be large.
+    return np.stack(areas_of_bins(bins @ counts for bins in blocks))
 
 
 def _patients_by_cell(

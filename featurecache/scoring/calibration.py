@@ -189,10 +189,15 @@ def calibration_errors(
     Returns:
         NaN for a label of which nothing is known, or whose probabilities are NaN.
     """
-    return np.stack(
-        [_error_of_label(truth[:, c], probability[:, c], draws) for c in range(truth.shape[1])],
-        axis=-1,
-    )
+    columns = []
+    for c in range(truth.shape[1]):
+        known = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
+        p = probability[known, c]
+        gaps = _sums_by_patient(known, p - truth[known, c], draws, of=bin_of(p), number=BINS)
+        columns += [gaps, _sums_by_patient(known, np.ones(len(p)), draws)]
+    sums = _drawn(columns, draws).reshape(-1, truth.shape[1], BINS + 1)
+    error = ratio(np.abs(sums[..., :BINS]).sum(axis=-1), sums[..., BINS])
+    return error[0] if draws is None else error
 
 
 def bin_of(probability: Floats) -> npt.NDArray[np.intp]:
@@ -200,16 +205,21 @@ def bin_of(probability: Floats) -> npt.NDArray[np.intp]:
     return np.minimum((probability * BINS).astype(np.intp), BINS - 1)
 
 
-def _error_of_label(truth: Labels, probability: Floats, draws: PatientDraws | None) -> Floats:
-    known = (truth >= 0) & ~np.isnan(probability)
-    bins = bin_of(probability[known])
-    gaps = _drawn_sums(known, probability[known] - truth[known], draws, of=bins, number=BINS)
-    images = _drawn_sums(known, np.ones(known.sum()), draws)
-    error = ratio(np.abs(gaps).sum(axis=1), images[:, 0])
-    return error[0] if draws is None else error
+def brier_scores(truth: Labels, probability: Floats, draws: PatientDraws | None = None) -> Floats:
+    """The mean squared distance of probability and label, arguments and shapes as above."""
+    columns = []
+    for c in range(truth.shape[1]):
+        known = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
+        squares = np.square(probability[known, c] - truth[known, c])
+        columns += [
+            _sums_by_patient(known, values, draws) for values in (squares, np.ones(len(squares)))
+        ]
+    sums = _drawn(columns, draws).reshape(-1, truth.shape[1], 2)
+    score = ratio(sums[..., 0], sums[..., 1])
+    return score[0] if draws is None else score
 
 
-def _drawn_sums(
+def _sums_by_patient(
     known: npt.NDArray[np.bool_],
     values: Floats,
     draws: PatientDraws | None,
@@ -217,32 +227,27 @@ def _drawn_sums(
     of: npt.NDArray[np.intp] | int = 0,
     number: int = 1,
 ) -> Floats:
-    """The sums of the known rows' values in each group, in each draw: (draws, number).
+    """The sums of the known rows' values in each group and of each patient: (P, number).
 
     Args:
         known: (N,) with K rows known.
         values: (K,).
-        draws: of the patients of the N rows; None for the rows as they are, as one draw.
+        draws: of the patients of the N rows; None counts all rows as those of one patient.
         of: (K,) the group of each known row.
         number: of groups.
     """
-    of_row = np.zeros(len(known), dtype=np.intp) if draws is None else draws.patient_of_row
-    counts = np.ones((1, 1)) if draws is None else draws.counts.astype(np.float64)
-    patients = counts.shape[1]
-    by_patient = np.bincount(of_row[known] * number + of, values, patients * number)
-    sums: Floats = counts @ by_patient.reshape(patients, number)
-    return sums
+    if draws is None:
+        patients, of_row = 1, np.zeros(len(known), dtype=np.intp)
+    else:
+        patients, of_row = draws.counts.shape[1], draws.patient_of_row
+    sums = np.bincount(of_row[known] * number + of, values, patients * number)
+    return sums.astype(np.float64, copy=False).reshape(patients, number)
 
 
-def brier_scores(truth: Labels, probability: Floats, draws: PatientDraws | None = None) -> Floats:
-    """The mean squared distance of probability and label, arguments and shapes as above."""
-    columns = []
-    for c in range(truth.shape[1]):
-        known = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
-        squares = _drawn_sums(known, np.square(probability[known, c] - truth[known, c]), draws)
-        score = ratio(squares[:, 0], _drawn_sums(known, np.ones(known.sum()), draws)[:, 0])
-        columns.append(score[0] if draws is None else score)
-    return np.stack(columns, axis=-1)
+def _drawn(columns: list[Floats], draws: PatientDraws | None) -> Floats:
+    """Sums of patients, (P, K) in all, to those of draws, (draws, K); None for one of each."""
+    by_patient = np.concatenate(columns, axis=1)
+    return by_patient if draws is None else draws.counts.astype(np.float64) @ by_patient
 
 
 def calibration_document(

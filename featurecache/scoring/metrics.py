@@ -10,7 +10,7 @@ many bootstrap draws, so that each formula is written once.
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +84,7 @@ def rank_bins(truth: Labels, score: AnyFloats) -> tuple[npt.NDArray[np.intp], in
     return bins, 3 * int(has_positive.sum() + 1)
 
 
-def areas_of_bins(blocks: Iterable[Floats]) -> tuple[Floats, Floats]:
+def areas_of_bins(blocks: Iterable[AnyFloats]) -> tuple[Floats, Floats]:
     """AUROC and AUPRC from the histogram over `rank_bins`.
 
     AUROC is the share of (positive, negative) pairs in which the positive scores higher, a tie
@@ -102,27 +102,45 @@ def areas_of_bins(blocks: Iterable[Floats]) -> tuple[Floats, Floats]:
     n_negative = n_positive = lost_pairs = precisions = np.zeros(1)
     for block in blocks:
         above, tied, positives = block[0::3], block[1::3], block[2::3]
-        false_positives = _accumulate(above + tied, start=n_negative)
-        true_positives = _accumulate(positives.copy(), start=n_positive)
-        lost_pairs = lost_pairs + (positives * (false_positives - tied / 2)).sum(axis=0)
+        false_positives = _accumulate(np.add(above, tied, dtype=np.float64), start=n_negative)
+        true_positives = _accumulate(positives.astype(np.float64), start=n_positive)
+        n_negative, n_positive = false_positives[-1].copy(), true_positives[-1].copy()
         # Where a draw left out the top of the ranking, nothing is predicted yet. Counts are whole,
         # so 1 stands in for that 0 and for nothing else; no positive is weighed by it.
         predicted = np.maximum(true_positives + false_positives, 1)
-        precisions = precisions + (positives * (true_positives / predicted)).sum(axis=0)
-        n_negative, n_positive = false_positives[-1], true_positives[-1]
+        precisions = precisions + _column_sums(positives, true_positives / predicted)
+        if tied.any():
+            false_positives -= tied / 2
+        lost_pairs = lost_pairs + _column_sums(positives, false_positives)
     n_pairs = n_positive * n_negative
     average_precision = ratio(precisions, n_positive)
     return ratio(n_pairs - lost_pairs, n_pairs), np.where(n_pairs > 0, average_precision, np.nan)
 
 
+def _column_sums(one: AnyFloats, other: Floats) -> Floats:
+    """Of the products of the entries of two matrices, without the matrix of the products."""
+    sums: Floats = np.einsum("ij,ij->j", one, other)
+    return sums
+
+
+_GROUP: Final = 8
+
+
 def _accumulate(rows: Floats, *, start: Floats) -> Floats:
-    """Cumulative sum down the rows, in place."""
+    """Cumulative sum down the rows, in place; they are contiguous."""
     rows[0] += start
     if rows.shape[1] == 1:
         return np.cumsum(rows, axis=0, out=rows)
-    # np.cumsum goes down one column after another; adding whole rows is three times as fast.
-    for before, row in pairwise(rows):
-        row += before
+    # np.cumsum goes down one column after another. Adding whole rows is several times as fast, and
+    # in groups side by side it takes a few long additions, beside which other threads compute.
+    whole = len(rows) // _GROUP * _GROUP
+    groups = rows[:whole].reshape(-1, _GROUP, rows.shape[1])
+    for place in range(1, _GROUP):
+        groups[:, place] += groups[:, place - 1]
+    for before, group in pairwise(groups):
+        group += before[-1]
+    for place in range(max(whole, 1), len(rows)):
+        rows[place] += rows[place - 1]
     return rows
 
 

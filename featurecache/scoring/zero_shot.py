@@ -104,7 +104,9 @@ def pair_scores(
     """
     if texts.shape != negatives.shape:
         raise ValueError(f"texts have shape {texts.shape}, but negatives {negatives.shape}")
-    return _from_logits(scale * (_cosines(images, texts) - _cosines(images, negatives)))
+    # <x, t+> - <x, t-> is <x, t+ - t->.
+    towards = unit_rows(texts, "text") - unit_rows(negatives, "negative text")
+    return _from_logits(scale * _along(images, towards))
 
 
 def choose_scoring(
@@ -163,21 +165,25 @@ def choose_scoring(
 
 def _cosines(images: Embeddings, texts: Embeddings) -> Floats:
     """(N, C) cosines of N images and C texts."""
-    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
+    return _along(images, unit_rows(texts, "text"))
+
+
+def _along(images: Embeddings, vectors: Floats) -> Floats:
+    """(N, C) products of N images at unit length and C vectors."""
+    if images.ndim != 2 or vectors.ndim != 2 or images.shape[1] != vectors.shape[1]:
         raise ValueError(
-            f"images {images.shape} and texts {texts.shape} are not (N, D) and (C, D) of one D"
+            f"images {images.shape} and texts {vectors.shape} are not (N, D) and (C, D) of one D"
         )
-    directions = unit_rows(texts, "text").T
-    cosines = np.empty((len(images), len(texts)))
+    products = np.empty((len(images), len(vectors)))
 
     def fill(start: int) -> None:
         rows = slice(start, start + _ROWS_AT_ONCE)
-        cosines[rows] = unit_rows(images[rows], "image", first=start) @ directions
+        products[rows] = unit_rows(images[rows], "image", first=start) @ vectors.T
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # Asked for, so that an error comes out.
         list(pool.map(fill, range(0, len(images), _ROWS_AT_ONCE)))
-    return cosines
+    return products
 
 
 def _from_logits(logits: Floats) -> Scores:

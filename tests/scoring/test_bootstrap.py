@@ -38,12 +38,10 @@ def label_by_scikit_learn(t, p, s):
 
 
 @pytest.mark.parametrize(
-    ("bins_at_once", "draws_at_once"), [(3 * 128, 512), (3, 7)], ids=["one block", "many blocks"]
+    ("block", "draws_at_once"), [(2**16, 512), (3 * 9 * 7, 7)], ids=["one block", "many blocks"]
 )
-def test_draws_are_measured_as_if_rows_were_copied(
-    problem, monkeypatch, bins_at_once, draws_at_once
-):
-    monkeypatch.setattr(bootstrap, "_BINS_AT_ONCE", bins_at_once)
+def test_draws_are_measured_as_if_rows_were_copied(problem, monkeypatch, block, draws_at_once):
+    monkeypatch.setattr(bootstrap, "_BLOCK", block)
     monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", draws_at_once)
     truth, score, patients = problem
     predicted = score >= 0.5
