@@ -52,9 +52,12 @@ def _fit(module: "GradientHead", training: Training, rows: NDArray[np.intp]) -> 
     chosen = pace(config, len(rows))
     low = chosen.precision == "bf16"
     module.scaling.fit(data.embedding, rows)
-    inputs = _inputs(module.scaling, data.embedding, rows, torch.bfloat16 if low else torch.float32)
-    val_inputs = _inputs(module.scaling, data.embedding, data.val, torch.float32)
+    dtype = torch.bfloat16 if low else torch.float32
+    inputs, val_inputs = (
+        _inputs(module.scaling, data.embedding, of, dtype) for of in (rows, data.val)
+    )
     y, y_val = (targets(data.labels, of) for of in (rows, data.val))
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=low)
     loss_of = _loss_function(config, y)
     optimizer = AdamW(
         parameter_groups(
@@ -71,7 +74,7 @@ def _fit(module: "GradientHead", training: Training, rows: NDArray[np.intp]) -> 
         total, seen = 0.0, 0
         rate = chosen.learning_rate * factor(step)
         for batch in _batches(data.labels[rows], config, chosen.batch_size, epoch):
-            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            with autocast():
                 logits = module.logits(inputs(batch))
             loss = loss_of(logits.float(), y[batch])
             loss.backward()  # type: ignore[no-untyped-call]
@@ -79,7 +82,8 @@ def _fit(module: "GradientHead", training: Training, rows: NDArray[np.intp]) -> 
             step += 1
             total += loss.item() * len(batch)
             seen += len(batch)
-        val_loss = _mean_loss(module, val_inputs, y_val, loss_of)
+        with autocast():
+            val_loss = _mean_loss(module, val_inputs, y_val, loss_of)
         history.append(Epoch(epoch, rate, total / seen, val_loss))
         if training.on_epoch is not None:
             training.on_epoch(history[-1])
@@ -160,6 +164,6 @@ def _mean_loss(module: "GradientHead", inputs: Inputs, y: Tensor, loss_of: LossF
             targets = y[batch]
             number = int((targets >= 0).sum())
             logits = module.logits(inputs(batch))
-            total += number * loss_of(logits, targets).item()
+            total += number * loss_of(logits.float(), targets).item()
             known += number
     return total / known
