@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -85,32 +84,29 @@ def run_experiment(
     data = head_data(cache, config)
     text = cache.text(config.prompts) if data.text is not None else None
     chosen = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
-    untaught = _untaught(data, config) if controls else []
     permuted = (
         [replace(one, text_control="permuted") for one in chosen]
         if controls and _text_can_be_permuted(data, config)
         else []
     )
-    trained = iter(
-        train_heads(
-            [Training(data, one, _reporting(one.seed, on_epoch)) for one in chosen]
-            + [Training(one, config) for one in untaught]
-            + [Training(data, one) for one in permuted]
-        )
+    trained = train_heads(
+        [Training(data, one, _reporting(one.seed, on_epoch)) for one in chosen]
+        + [Training(data, one) for one in permuted]
     )
-    heads = list(islice(trained, seeds))
+    heads, with_others = trained[:seeds], trained[seeds:]
     trials = [trial_of(cache, head, data) for head in heads]
     documents = [
         evaluate(one.rows, one.score, draws=0 if number else draws)
         for number, one in enumerate(trials)
     ]
     metrics = documents[0]
-    if untaught:
-        of_untaught = [trial_of(cache, next(trained), one) for one in untaught]
-        metrics["controls"] |= _control_figures(of_untaught, draws=draws)
+    if controls:
+        # Only now, for to draw features for a large data set takes longer than a first epoch.
+        metrics["controls"] |= _control_figures(_untaught(cache, data, config), draws=draws)
     _, scored = trials[0].rows.scored
-    with_others = [trial_of(cache, next(trained), data) for _ in permuted]
-    metrics["text_gain"] = text_gain(trials, with_others, scored, draws=draws)
+    metrics["text_gain"] = text_gain(
+        trials, [trial_of(cache, head, data) for head in with_others], scored, draws=draws
+    )
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
     warnings = tuple(_warnings(cache, heads, config))
@@ -159,16 +155,18 @@ def _text_can_be_permuted(data: HeadData, config: HeadConfig) -> bool:
     return data.text is not None and config.text_control == "real" and len(data.text.positive) > 1
 
 
-def _untaught(data: HeadData, config: HeadConfig) -> list[HeadData]:
-    """The same data with nothing to learn from it: other images' labels, then random features."""
+def _untaught(cache: Cache, data: HeadData, config: HeadConfig) -> list[Trial]:
+    """The same training with nothing to learn: of other images' labels, then random features."""
     splits = [data.train, data.val]
-    return [
+    untaught = [
         *(
             replace(data, labels=shuffled_labels(data.labels, splits, seed=config.seed + number))
             for number in range(SHUFFLES)
         ),
         replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)),
     ]
+    heads = train_heads([Training(one, config) for one in untaught])
+    return [trial_of(cache, head, one) for head, one in zip(heads, untaught, strict=True)]
 
 
 def _control_figures(trials: Sequence[Trial], *, draws: int) -> dict[str, dict[str, Any]]:
