@@ -12,8 +12,6 @@ from report_runs import HOSTILE, write_run
 from typer.testing import CliRunner
 
 from featurecache.cli import main
-from featurecache.report.page import build_report
-from featurecache.report.write import write_report
 
 
 @dataclass(frozen=True)
@@ -56,20 +54,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         outcome = run(*command, *draws)
         assert outcome.exit_code == 0, outcome.output
     return Made(work, films, run)
-
-
-@pytest.fixture(scope="session")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100,000 test images of 14 labels."""
-    names = [f"Finding {number}" for number in range(1, 15)]
-    return write_run(tmp_path_factory.mktemp("large") / "run", labels=names, n=100_000, draws=0)
-
-
-@pytest.fixture(scope="session")
-def large_page(large: Path) -> Path:
-    """The report of that run."""
-    write_report(build_report([large], draws=0), large.with_suffix(".html"))
-    return large.with_suffix(".html")
 
 
 @pytest.fixture(scope="session")

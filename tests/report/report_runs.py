@@ -1,9 +1,12 @@
 """Runs of given size and labels, and pages as a parser finds them."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ HOSTILE = (
     "{{ 7 * 7 }} & _Öl/../x",
     "_bell \x07 and\nline",
 )
+
+FETCHING = ("src", "srcset", "poster", "data", "action", "formaction", "background", "ping")
 
 
 @dataclass
@@ -114,3 +119,49 @@ def write_run(
 
 def metrics_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "metrics.json").read_text())
+
+
+@contextmanager
+def opened(browser, path, **settings):
+    """A tab with the page, what it said and whom it asked."""
+    context = browser.new_context(**settings)
+    tab = context.new_page()
+    said, asked = [], []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(path.resolve().as_uri())
+    yield tab, said, asked
+    context.close()
+
+
+def assert_whole(found: Page) -> None:
+    """One title, headings that nest, ids that are there once, tables and pictures with names."""
+    assert len(found.all("h1")) == len(found.all("title")) == 1
+    levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for link in found.all("a"):
+        assert link["href"].removeprefix("#") in ids
+    assert len(found.all("table")) == len(found.all("caption"))
+    assert all(heading.get("scope") in ("col", "row") for heading in found.all("th"))
+    assert all(picture["aria-label"] for picture in found.all("svg"))
+    assert all(picture["alt"] for picture in found.all("img"))
+    assert_offline(found)
+
+
+def assert_offline(found: Page) -> None:
+    assert not found.all("script")
+    for tag, attributes in found.tags:
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        for name in FETCHING:
+            assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+        if tag != "a":
+            for name in ("href", "xlink:href"):
+                assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
+    for called in re.findall(r"url\(([^)]*)\)", found.html):
+        assert called.startswith("#")
+    assert "@import" not in found.html

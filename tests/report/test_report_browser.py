@@ -1,12 +1,10 @@
 """The page in a browser: nothing is asked of anyone, and everyone can read it."""
 
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from report_runs import write_run
+from report_runs import opened, write_run
 
 from featurecache.report.page import build_report
 from featurecache.report.write import write_report
@@ -28,21 +26,6 @@ def pages(made, hostile, tmp_path_factory) -> dict[str, Path]:
     for name, report in reports.items():
         write_report(report, folder / f"{name}.html")
     return {name: folder / f"{name}.html" for name in reports}
-
-
-@contextmanager
-def opened(browser, path, **settings):
-    """A tab with the page, what it said and whom it asked."""
-    context = browser.new_context(**settings)
-    tab = context.new_page()
-    said, asked = [], []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.goto(path.resolve().as_uri())
-    yield tab, said, asked
-    context.close()
 
 
 @pytest.mark.parametrize("name", ["several", "one", "hostile"])
@@ -93,14 +76,3 @@ def test_print_is_black_on_white_though_the_screen_is_dark(chromium, pages):
             ("backgroundColor", "rgb(255, 255, 255)"),
         ):
             assert tab.evaluate(f"getComputedStyle(document.body).{name}") == colour
-
-
-def test_a_hundred_thousand_images_open_at_once(chromium, large_page):
-    start = time.perf_counter()
-    with opened(chromium, large_page) as (tab, said, _):
-        tab.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
-        seconds = time.perf_counter() - start
-        assert said == []
-    print(f"opened in {seconds:.2f} s")
-    # Half a second alone; others may be at work on the machine.
-    assert seconds < 10

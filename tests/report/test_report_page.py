@@ -2,11 +2,10 @@
 
 import json
 import re
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from report_runs import HOSTILE, Page, metrics_of, write_run
+from report_runs import HOSTILE, Page, assert_whole, metrics_of, write_run
 
 from featurecache.errors import RunError, UnknownNameError, UsageError
 from featurecache.report.page import Report, build_report
@@ -14,42 +13,9 @@ from featurecache.report.svg import inline_svg
 from featurecache.report.write import write_report
 from featurecache.scoring.comparison import compare
 
-FETCHING = ("src", "srcset", "poster", "data", "action", "formaction", "background", "ping")
-
 
 def page(*runs, **options) -> Page:
     return Page(build_report(runs, **{"draws": 20, **options}).html)
-
-
-def assert_whole(found: Page) -> None:
-    """One title, headings that nest, ids that are there once, tables and pictures with names."""
-    assert len(found.all("h1")) == len(found.all("title")) == 1
-    levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch(r"h[1-6]", tag)]
-    assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    for link in found.all("a"):
-        assert link["href"].removeprefix("#") in ids
-    assert len(found.all("table")) == len(found.all("caption"))
-    assert all(heading.get("scope") in ("col", "row") for heading in found.all("th"))
-    assert all(picture["aria-label"] for picture in found.all("svg"))
-    assert all(picture["alt"] for picture in found.all("img"))
-    assert_offline(found)
-
-
-def assert_offline(found: Page) -> None:
-    assert not found.all("script")
-    for tag, attributes in found.tags:
-        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
-        for name in FETCHING:
-            assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
-        if tag != "a":
-            for name in ("href", "xlink:href"):
-                assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
-    for called in re.findall(r"url\(([^)]*)\)", found.html):
-        assert called.startswith("#")
-    assert "@import" not in found.html
 
 
 def test_figures_are_those_of_metrics_json_rounded(tmp_path):
@@ -296,8 +262,3 @@ def test_svg_ids_are_the_figures_own(tmp_path):
     assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', svg)) == set(names)
     assert "metadata" not in svg
     assert 'aria-label="ROC of &quot;&lt;Mass&gt;&quot;"' in svg
-
-
-def test_a_hundred_thousand_images_stay_under_ten_megabytes(large_page):
-    assert large_page.stat().st_size < 10e6
-    assert_whole(Page(large_page.read_text(encoding="utf-8")))
