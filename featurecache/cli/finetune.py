@@ -161,7 +161,9 @@ def finetune(
         "seed": seed,
     }
     config = configure(recipe, {k: v for k, v in settings.items() if v is not None})
-    # A mistaken name is told before any film is read, drawn or written about.
+    # What stands in the way is told before any film is read, drawn or written about.
+    if out is not None:
+        refuse_existing(out)
     load = load_source if config.init == "fresh" else load_encoder
     encoder = load(model, weights=weights, device=device, precision=config.precision)
     taught_by = (

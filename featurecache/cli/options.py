@@ -78,17 +78,20 @@ def open_caches(given: list[Path] | None) -> "tuple[Cache, str]":
 
 
 def choose_cache(given: Path) -> tuple[Path, bool]:
-    """A cache file, and whether it was chosen as the newest of a folder.
+    """A cache file, and whether it was chosen as the newest of a folder, where shards do not count.
 
     Raises:
         CacheError: there is none.
     """
+    from featurecache.store.merge import shard_of
+
     if not given.is_dir():
         return given, False
     found = sorted(given.rglob("*.h5"), key=lambda path: path.stat().st_mtime_ns)
     finished = [path for path in found if not path.parent.name.endswith(".parts")]
-    if not finished:
-        raise CacheError(
-            f"no cache in {given}: make one with 'featurecache extract', or give --cache FILE"
-        )
-    return finished[-1], True
+    whole = [path for path in finished if shard_of(path) is None]
+    if not whole:
+        how = "put its shards together with 'featurecache cache merge'"
+        how = how if finished else "make one with 'featurecache extract'"
+        raise CacheError(f"no whole cache in {given}: {how}, or give --cache FILE")
+    return whole[-1], True

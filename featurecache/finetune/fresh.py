@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurecache.errors import UsageError
+
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
@@ -27,6 +29,11 @@ def load_source(
 
     architecture = Path(model).expanduser()
     if architecture.is_dir():
+        if weights is not None:
+            raise UsageError(
+                f"--weights {weights} would not be used, for {model} gives the architecture and fresh "
+                "weights are drawn: leave one of them out"
+            )
         return load_architecture(architecture, device=device)
     return load_encoder(model, weights=weights, device=device, precision=precision)
 

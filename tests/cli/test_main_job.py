@@ -75,6 +75,17 @@ def test_the_newest_cache_is_chosen_and_said(run, extracted):
     assert "cache cache/films/tiny-clip.h5 (the newest), head baseline" in outcome.stderr
 
 
+def test_a_shard_is_not_the_newest_cache(run, extracted):
+    newest = Path("cache/films/tiny-clip.1-of-2.h5")
+    shutil.copy(Path("cache/films/tiny-clip.h5"), newest)
+    outcome = run("train-head", "--head", "baseline", "--epochs", 1, "--draws", 0)
+    assert "cache cache/films/tiny-clip.h5 (the newest)" in outcome.stderr
+    Path("cache/films/tiny-clip.h5").unlink()
+    outcome = run("zero-shot")
+    assert outcome.code == 2
+    assert "put its shards together with 'featurecache cache merge'" in outcome.stderr
+
+
 def test_a_second_run_folder_gets_a_name_of_its_own(run, extracted):
     names = [
         run("train-head", "--head", "baseline", "--draws", 0, "--json").json["run"] for _ in "ab"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from featurecache.errors import CheckpointError
+from featurecache.errors import CheckpointError, UsageError
 from featurecache.finetune.fresh import fresh_encoder, load_source
 
 
@@ -58,3 +58,8 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json"):
         fresh(tmp_path, tmp_path / "start")
     assert not (tmp_path / "start").exists()
+
+
+def test_weights_that_would_not_be_used_are_refused(architecture, tiny_clip, tmp_path):
+    with pytest.raises(UsageError, match=r"would not be used.*leave one of them out"):
+        fresh(architecture, tmp_path / "start", weights=tiny_clip)
