@@ -31,8 +31,8 @@ def load_source(
     if architecture.is_dir():
         if weights is not None:
             raise UsageError(
-                f"--weights {weights} would not be used, for {model} gives the architecture and fresh "
-                "weights are drawn: leave one of them out"
+                f"--weights {weights} would not be used, for {model} gives the architecture and "
+                "fresh weights are drawn: leave one of them out"
             )
         return load_architecture(architecture, device=device)
     return load_encoder(model, weights=weights, device=device, precision=precision)
