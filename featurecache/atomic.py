@@ -1,10 +1,13 @@
 """Files and folders that are there and whole, or not there at all."""
 
+import errno
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
+from hashlib import sha256
 from pathlib import Path
 
 from featurecache.errors import UsageError
@@ -25,14 +28,18 @@ def new_file(target: Path) -> Iterator[Path]:
 
     The bytes reach the disk before the name does, so that a power cut leaves the old file or the
     new one. When the body raises, ``target`` is as it was.
+
+    Raises:
+        OSError: the disk is full or not writable; it names a file.
     """
     temporary = _beside(target)
-    temporary.touch(exist_ok=False)
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(target)
-        sync(target.parent)
+        with _naming(target):
+            temporary.touch(exist_ok=False)
+            yield temporary
+            sync(temporary)
+            temporary.replace(target)
+            sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -43,20 +50,33 @@ def new_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: ``target`` is there already; nothing is overwritten.
+        OSError: the disk is full or not writable; it names a file.
     """
     temporary = _beside(target)
-    temporary.mkdir()
     try:
-        yield temporary
-        for path in sorted(temporary.rglob("*")):
-            sync(path)
-        sync(temporary)
-        if target.exists():
-            raise FileExistsError(target)
-        temporary.rename(target)
-        sync(target.parent)
+        with _naming(target):
+            temporary.mkdir()
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                sync(path)
+            sync(temporary)
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+            temporary.rename(target)
+            sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """An error of the disk says what was being written, which libraries in C leave out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(target)
+        raise
 
 
 def refuse_existing(target: Path) -> None:
@@ -70,9 +90,9 @@ def refuse_existing(target: Path) -> None:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what killed writers of the file ``target`` left behind; nobody may be writing it."""
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        leftover.unlink()
+    """Remove what killed writers of ``target`` left behind; nobody may be writing it."""
+    for leftover in _unfinished(target):
+        _remove(leftover)
 
 
 def _beside(target: Path) -> Path:
@@ -80,4 +100,42 @@ def _beside(target: Path) -> Path:
     # file; and to mend that one must know the umask, which can be read only by changing it for
     # every thread.
     target.parent.mkdir(parents=True, exist_ok=True)
-    return target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    for leftover in _unfinished(target):
+        if _is_orphan(leftover):
+            _remove(leftover)
+    name = f".{target.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    return target.with_name(name)
+
+
+def _unfinished(target: Path) -> list[Path]:
+    return list(target.parent.glob(f".{escape(target.name)}.*.tmp"))
+
+
+def _is_orphan(temporary: Path) -> bool:
+    """Whether the process that was writing it ran here and is gone; its name says which it was."""
+    machine, _, rest = temporary.suffixes[-2].removeprefix(".").partition("-")
+    process = rest.partition("-")[0]
+    # Of others' processes nothing is known.
+    if os.name != "posix" or machine != _machine() or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is somebody else's, and alive
+        return False
+    return False
+
+
+def _machine() -> str:
+    """Eight digits that say where a process has its number: which machine, which container."""
+    space = Path("/proc/self/ns/pid")
+    where = f"{os.uname().nodename} {space.stat().st_ino if space.exists() else 0}"
+    return sha256(where.encode()).hexdigest()[:8]
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)

@@ -47,8 +47,12 @@ def new_run(target: Path) -> Iterator[Path]:
         OSError: the disk is full or not writable.
     """
     refuse_existing(target)
-    with new_folder(target) as folder:
-        yield folder
+    try:
+        with new_folder(target) as folder:
+            yield folder
+    except FileExistsError:
+        refuse_existing(target)  # another process was faster
+        raise
 
 
 def write_config(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:

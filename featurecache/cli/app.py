@@ -24,7 +24,7 @@ from featurecache.cli import (
     train_head,
     zero_shot,
 )
-from featurecache.cli.exits import DEBUG_VARIABLE, with_exit_code
+from featurecache.cli.exits import BEGINS_ANEW, DEBUG_VARIABLE, GOES_ON, with_exit_code
 
 app = typer.Typer(
     name="featurecache",
@@ -62,6 +62,11 @@ def featurecache(
         os.environ[DEBUG_VARIABLE] = "1"
 
 
+_INTERRUPTED = {
+    "demo": "what there is of its folder can be deleted, and the same command begins anew",
+    "extract": GOES_ON,
+    "finetune": GOES_ON,
+}
 for _name, _command in (
     ("demo", demo.demo),
     ("extract", extract.extract),
@@ -81,5 +86,5 @@ for _name, _command in (
     ("heads", lists.heads),
     ("doctor", doctor.doctor),
 ):
-    app.command(_name)(with_exit_code(_command))
+    app.command(_name)(with_exit_code(_command, interrupted=_INTERRUPTED.get(_name, BEGINS_ANEW)))
 app.add_typer(caches.app, name="cache")

@@ -1,15 +1,21 @@
-"""What becomes of errors: one or two lines on stderr, and an exit code.
+"""What becomes of errors and signals: one or two lines on stderr, and an exit code.
 
 0    done
 1    a failure
 2    a user's mistake: an option, a file, a name
-130  interrupted
+129  the terminal went away
+130  interrupted (Ctrl-C)
+143  terminated
 """
 
+import errno
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from threading import current_thread, main_thread
+from typing import Any, Final, NoReturn
 
 import typer
 
@@ -18,25 +24,92 @@ from featurecache.errors import FeaturecacheError
 
 DEBUG_VARIABLE = "FEATURECACHE_DEBUG"
 
+ENDINGS: Final = {
+    name: word
+    for name, word in (
+        ("SIGHUP", "the terminal went away"),  # not on Windows
+        ("SIGINT", "interrupted"),
+        ("SIGTERM", "terminated"),
+    )
+    if hasattr(signal, name)
+}
+"""The signals that end a command, and how it says so."""
 
-def with_exit_code(command: Callable[..., None]) -> Callable[..., None]:
-    """Make a command end with a message and an exit code where it would raise."""
+ADVICE: Final = {
+    errno.ENOSPC: "the disk is full: make room, and give the same command again",
+    errno.EDQUOT: "your share of the disk is used up: make room, and give the same command again",
+    errno.EFBIG: "the file grew beyond what is allowed: see ulimit -f",
+    errno.EROFS: "it is read-only: write to another folder",
+    errno.EACCES: "not allowed: change its permissions, or give another file or folder",
+    errno.EPERM: "not allowed: change its permissions, or give another file or folder",
+    errno.ENOTDIR: "a part of this path is no folder: give another",
+}
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that asks the process to end; what unwinds for Ctrl-C unwinds for it too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+GOES_ON: Final = "what was finished is kept, and the same command goes on"
+BEGINS_ANEW: Final = "nothing unfinished is left, and the same command begins anew"
+
+
+def with_exit_code(
+    command: Callable[..., None], *, interrupted: str = BEGINS_ANEW
+) -> Callable[..., None]:
+    """Make a command end with a message and an exit code where it would raise.
+
+    Args:
+        command: the command.
+        interrupted: what becomes of its work when a signal ends it.
+    """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with _signals_raise():
+                command(*args, **kwargs)
         except FeaturecacheError as error:
             _end(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _end("interrupted: what was finished is kept, and the same command goes on", 130)
+        except KeyboardInterrupt as error:
+            ending = error.signal if isinstance(error, Ended) else signal.SIGINT
+            _end(f"{ENDINGS[ending.name]}: {interrupted}", 128 + ending)
         except BrokenPipeError:
             raise  # typer ends quietly when the reader of its output went away
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            _end(f"{where}{error.strerror or error}", 1)
+            _end(where + ADVICE.get(error.errno or 0, error.strerror or str(error)), 1)
 
     return run
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """While the body runs, every signal of ``ENDINGS`` unwinds it as Ctrl-C does.
+
+    One that whoever began the process had it ignore, as nohup does, stays ignored.
+    """
+
+    def unwind(number: int, _: object) -> NoReturn:
+        raise Ended(number)
+
+    if current_thread() is not main_thread():  # signals are the main thread's
+        yield
+        return
+    before = {
+        name: signal.signal(signal.Signals[name], unwind)
+        for name in ENDINGS
+        if signal.getsignal(signal.Signals[name]) != signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(signal.Signals[name], handler)
 
 
 def _end(message: str, code: int) -> None:
