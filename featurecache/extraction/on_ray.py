@@ -1,5 +1,6 @@
 """The engine that runs on Ray: runs of images go to a pool of actors, embeddings come back."""
 
+import atexit
 import logging
 import os
 import platform
@@ -188,7 +189,10 @@ class _Actor:
                     f"{encoder.name} is another encoder here ({difference}): every machine of the "
                     "cluster needs the same weights and the same versions of the libraries"
                 )
-        self._bookmarks = self._life.enter_context(closing(Bookmarks([_bookmarks_file()])))
+        file = _bookmarks_file()
+        self._bookmarks = self._life.enter_context(closing(Bookmarks([file])))
+        # A crash passes it by; this is the end of the actor.
+        atexit.register(file.unlink, missing_ok=True)
         self._lanes = self._life.enter_context(
             open_lanes(device_of(self._encoders), most=MOST_LANES)
         )
