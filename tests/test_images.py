@@ -615,6 +615,19 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
         read_bytes(path)
 
 
+@pytest.mark.parametrize("decoder", ["PIL.Image.open", "featurecache.images.decode_dicom"])
+def test_an_image_for_which_memory_does_not_suffice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, decoder: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decoder, fail)
+    data = bytes(128) + b"DICM" if "dicom" in decoder else encode(GREY, "PNG")
+    with pytest.raises(ImageError, match="needs more memory than there is"):
+        decode_image(data)
+
+
 def test_the_message_names_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "film.jpg"
     path.write_bytes(WHOLE["jpeg"]()[:600])
