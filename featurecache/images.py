@@ -16,8 +16,10 @@ Where this says RGB, pixels that are grey throughout come as L.
 """
 
 import io
+import os
 import stat
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,26 +46,70 @@ the second is what their Python trips over in fields that contradict each other;
 it says of damaged metadata to a caller who has made warnings errors."""
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of an image file.
+@dataclass(frozen=True)
+class FileState:
+    """What tells that a file has changed: its size in bytes, and its time of change."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "FileState":
+        """The state that a file's status tells."""
+        # File systems know times after 2262, which 64 bits of nanoseconds do not hold.
+        return cls(status.st_size, max(-(2**63), min(status.st_mtime_ns, 2**63 - 1)))
+
+
+def read_file(path: Path) -> tuple[bytes, FileState]:
+    """The bytes of an image file, and the state of the file that had them.
+
+    Never waits for a FIFO, and never reads more than the file had when it was opened.
 
     Raises:
-        ImageError: the file is missing, empty, not a regular file, unreadable, or over
-            ``MAX_BYTES``.
+        ImageError: the file is missing, empty, not a regular file, unreadable, over ``MAX_BYTES``,
+            or changed while it was read.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file")
-        if status.st_size == 0:
-            raise ImageError("the file is empty")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"the file has {status.st_size:,} bytes, over the limit {MAX_BYTES:,}")
-        return path.read_bytes()
+        # By name first, for a device may do something when it is opened; then what was opened,
+        # which may be something else by then.
+        _check_file(path.stat())
+        with open(path, "rb", opener=_open_at_once) as file:
+            before = os.fstat(file.fileno())
+            _check_file(before)
+            data = file.read(before.st_size + 1)
+            after = os.fstat(file.fileno())
     except FileNotFoundError:
         raise ImageError("missing: no such file") from None
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise ImageError("cannot be read: no file can have this name") from None
+    state = FileState.of(before)
+    if len(data) != before.st_size or state != FileState.of(after):
+        raise ImageError("changed while it was read")
+    return data, state
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image file; see ``read_file``.
+
+    Raises:
+        ImageError: see ``read_file``.
+    """
+    return read_file(path)[0]
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _check_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not a regular file")
+    if status.st_size == 0:
+        raise ImageError("the file is empty")
+    if status.st_size > MAX_BYTES:
+        raise ImageError(f"the file has {status.st_size:,} bytes, over the limit {MAX_BYTES:,}")
 
 
 def decode_image(data: bytes) -> "PIL.Image.Image":
@@ -74,14 +120,14 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
 
     Raises:
         ImageError: the bytes are no image of a known format, are cut short, fail a checksum or
-            hold several frames, or the picture's size or pixel type is outside what a radiograph
-            can be.
+            hold several frames, the picture's size or pixel type is outside what a radiograph can
+            be, or memory does not suffice for it.
     """
     from PIL import Image, UnidentifiedImageError
 
-    if is_dicom(data):
-        return _without_colour(decode_dicom(data, _check_sides))
     try:
+        if is_dicom(data):
+            return _without_colour(decode_dicom(data, _check_sides))
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_size(image)
         if image.format == "PNG":
@@ -94,6 +140,8 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, DICOM)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
+    except MemoryError:
+        raise ImageError("needs more memory than there is") from None
     except _DAMAGE as error:
         raise ImageError(f"damaged: {error}") from error
     # Left in place, the orientation would turn the picture a second time further on.

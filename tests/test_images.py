@@ -1,5 +1,7 @@
+import fcntl
 import io
 import os
+import signal
 import struct
 import warnings
 import zlib
@@ -548,6 +550,62 @@ def test_what_cannot_be_read_is_refused(
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("become", [fifo, folder_in_place_of_a_file, missing])
+def test_what_takes_the_place_of_a_file_just_before_it_is_opened_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, become: Callable[[Path], Path]
+) -> None:
+    path = tmp_path / "film.png"
+    path.write_bytes(encode(GREY, "PNG"))
+
+    def swap_and_open(name: str, flags: int) -> int:
+        path.unlink()
+        become(tmp_path)
+        return open_at_once(name, flags)
+
+    open_at_once = images._open_at_once
+    monkeypatch.setattr(images, "_open_at_once", swap_and_open)
+    with pytest.raises(ImageError, match=r"not a regular file|Is a directory|no such file"):
+        read_bytes(path)
+
+
+@pytest.mark.parametrize("size", [0, 10, 10_000])
+def test_a_file_that_changes_while_it_is_read_is_refused_and_not_read_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = tmp_path / "film.png"
+    path.write_bytes(encode(GREY, "PNG"))
+    check = images._check_file
+    checked: list[int] = []
+
+    def change_after_it_was_opened(status: os.stat_result) -> None:
+        check(status)
+        checked.append(status.st_size)
+        if len(checked) == 2:
+            os.truncate(path, size)
+
+    monkeypatch.setattr(images, "_check_file", change_after_it_was_opened)
+    with pytest.raises(ImageError, match="changed while it was read"):
+        read_bytes(path)
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="Linux has leases")
+@pytest.mark.timeout(10)
+def test_a_file_that_another_process_has_locked_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "film.png"
+    path.write_bytes(encode(GREY, "PNG"))
+    with path.open("r+b") as holder:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        handler = signal.signal(signal.SIGIO, signal.SIG_IGN)
+        try:
+            with pytest.raises(ImageError, match=r"cannot be read: .*unavailable"):
+                read_bytes(path)
+        finally:
+            fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            signal.signal(signal.SIGIO, handler)
+    assert read_bytes(path)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "film.png"
@@ -555,6 +613,19 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(ImageError, match="cannot be read: Permission denied"):
         read_bytes(path)
+
+
+@pytest.mark.parametrize("decoder", ["PIL.Image.open", "featurecache.images.decode_dicom"])
+def test_an_image_for_which_memory_does_not_suffice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, decoder: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decoder, fail)
+    data = bytes(128) + b"DICM" if "dicom" in decoder else encode(GREY, "PNG")
+    with pytest.raises(ImageError, match="needs more memory than there is"):
+        decode_image(data)
 
 
 def test_the_message_names_a_damaged_file(tmp_path: Path) -> None:

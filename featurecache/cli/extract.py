@@ -63,6 +63,13 @@ def extract(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images an encoder sees at once.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Decoding threads of each process.", min=1)] = 2,
+    image_seconds: Annotated[
+        float,
+        typer.Option(
+            help="That reading an image may take; one that takes longer is recorded as failed.",
+            min=0.1,
+        ),
+    ] = 60.0,
     device: Device = "auto",
     precision: Annotated[
         str,
@@ -181,6 +188,7 @@ def extract(
             limit=limit,
             batch_size=batch_size,
             workers=workers,
+            image_seconds=image_seconds,
             prune=prune,
             shard=part,
             progress=progress,

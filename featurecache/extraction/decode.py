@@ -3,21 +3,32 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import ImageError
-from featurecache.images import decode_image, read_bytes
+from featurecache.errors import FeaturecacheError, ImageError
+from featurecache.extraction.apart import decode_apart, took_longer
+from featurecache.extraction.timed_pool import Call, TimedPool, TimeIsUp
+from featurecache.images import decode_image, read_file
 
 if TYPE_CHECKING:
     import PIL.Image
 
+IMAGE_SECONDS: Final = 60.0
+"""That reading, decoding and preprocessing one image may take."""
+
+MOST_STUCK: Final = 100
+"""So many threads may hang at once before it is the file system that is at fault."""
+
 Preprocess = Callable[["PIL.Image.Image"], NDArray[np.float32]]
+Mark = Callable[[Path], AbstractContextManager[object]]
+"""Keeps in mind that a file is being decoded, as ``Bookmarks.at`` does."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +40,13 @@ class Item:
         path: where it lies.
         known: per encoder that wants it, the sha256 its stored embedding was made from ("" for
             none); an encoder whose sha256 still fits needs no pixels.
+        apart: whether it is decoded in a child process, for it may have killed one before.
     """
 
     row: int
     path: Path
     known: Mapping[int, str]
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,23 +62,40 @@ class Decoded:
     reason: str | None = None
 
 
-def decode(item: Item, preprocess: Mapping[int, Preprocess]) -> Decoded:
-    """Read one image once and preprocess it for every encoder that wants it."""
+def decode(
+    item: Item,
+    preprocess: Mapping[int, Preprocess],
+    *,
+    seconds: float = IMAGE_SECONDS,
+    mark: Mark = nullcontext,
+) -> Decoded:
+    """Read one image once and preprocess it for every encoder that wants it.
+
+    Args:
+        item: the image.
+        preprocess: by the number of the encoder.
+        seconds: that a child process may take for it.
+        mark: entered while the image is decoded in this process.
+    """
     try:
-        # The state is taken before the bytes: a file that changes in between is read again later.
-        status = item.path.stat()
-        data = read_bytes(item.path)
+        data, state = read_file(item.path)
         sha256 = hashlib.sha256(data).hexdigest()
+        pixels = {}
         wanted = [encoder for encoder, known in item.known.items() if known != sha256]
-        image = decode_image(data) if wanted else None
-        pixels = {encoder: preprocess[encoder](image) for encoder in wanted if image is not None}
-        return Decoded(item.row, sha256, status.st_size, status.st_mtime_ns, pixels)
-    except FileNotFoundError:
-        return Decoded(item.row, "", -1, -1, {}, "missing: no such file")
-    except OSError as error:
-        return Decoded(item.row, "", -1, -1, {}, f"cannot be read: {error.strerror}")
+        if wanted and item.apart:
+            image = decode_apart(data, seconds)
+            pixels = {encoder: preprocess[encoder](image) for encoder in wanted}
+        elif wanted:
+            with mark(item.path):
+                image = decode_image(data)
+                pixels = {encoder: preprocess[encoder](image) for encoder in wanted}
+        return Decoded(item.row, sha256, state.size, state.mtime_ns, pixels)
     except ImageError as error:
-        return Decoded(item.row, "", -1, -1, {}, str(error))
+        return _failed(item, str(error))
+
+
+def _failed(item: Item, reason: str) -> Decoded:
+    return Decoded(item.row, "", -1, -1, {}, reason)
 
 
 def decode_ahead(
@@ -74,21 +104,37 @@ def decode_ahead(
     *,
     workers: int,
     window: int,
+    seconds: float = IMAGE_SECONDS,
+    mark: Mark = nullcontext,
 ) -> Generator[Decoded, None, None]:
     """Decode in threads, at most ``window`` images ahead, and yield in the order of ``items``.
 
     Pillow releases the interpreter's lock while it decodes and resizes, so threads overlap with
-    the encoder without copying pixels between processes.
+    the encoder without copying pixels between processes. An image that takes more than ``seconds``
+    has failed.
+
+    Raises:
+        FeaturecacheError: ``MOST_STUCK`` images hang at once.
     """
-    waiting: deque[Future[Decoded]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(decode, item, preprocess))
-                if len(waiting) >= window:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    waiting: deque[tuple[Item, Call[Decoded]]] = deque()
+    with closing(TimedPool(workers, seconds=seconds, name="decode")) as pool:
+
+        def oldest() -> Decoded:
+            item, call = waiting.popleft()
+            try:
+                return pool.result(call)
+            except TimeIsUp:
+                if pool.stuck >= MOST_STUCK:
+                    raise FeaturecacheError(
+                        f"{MOST_STUCK} images hang, {item.path} the last: see whether their file "
+                        "system answers; what was finished is kept, and the same command goes on"
+                    ) from None
+                return _failed(item, took_longer(seconds))
+
+        for item in items:
+            call = pool.submit(partial(decode, item, preprocess, seconds=seconds, mark=mark))
+            waiting.append((item, call))
+            if len(waiting) >= window:
+                yield oldest()
+        while waiting:
+            yield oldest()

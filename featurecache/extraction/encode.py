@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.extraction.decode import Decoded, Item, decode_ahead
+from featurecache.extraction.decode import Decoded, Item, Mark, decode_ahead
 from featurecache.lanes import Lanes
 from featurecache.store.contents import Utf8, to_utf8
 
@@ -84,6 +84,8 @@ def encode_ahead(
     *,
     batch_size: int,
     workers: int,
+    image_seconds: float,
+    mark: Mark,
 ) -> Generator[Event, None, None]:
     """Read each image once and encode it in the lanes, one batch behind another.
 
@@ -93,6 +95,8 @@ def encode_ahead(
         lanes: where batches are encoded; what is left in them when this is closed is still to come.
         batch_size: images an encoder sees at once.
         workers: decoding threads.
+        image_seconds: that reading an image may take.
+        mark: entered while an image is decoded.
     """
     batches: list[list[Decoded]] = [[] for _ in encoders]
 
@@ -105,6 +109,8 @@ def encode_ahead(
         {number: encoder.preprocess for number, encoder in enumerate(encoders)},
         workers=workers,
         window=batch_size + 2 * workers,
+        seconds=image_seconds,
+        mark=mark,
     )
     run = -1
     # Closed at once when an interrupt ends the loop, so that no thread goes on reading.

@@ -12,6 +12,7 @@ import numpy as np
 
 from featurecache.atomic import remove_leftovers
 from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.extraction.decode import IMAGE_SECONDS
 from featurecache.extraction.local import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, Progress, encode_images
 from featurecache.extraction.plan import file_states, plan, refuse_outside
@@ -68,6 +69,7 @@ def extract(
     limit: int | None = None,
     batch_size: int = 32,
     workers: int = 2,
+    image_seconds: float = IMAGE_SECONDS,
     prune: bool = False,
     shard: Shard | None = None,
     progress: Progress | None = None,
@@ -87,6 +89,7 @@ def extract(
         limit: encode the first images only, in order of id.
         batch_size: images an encoder sees at once.
         workers: decoding threads, for each process that decodes.
+        image_seconds: that reading an image may take; one that takes longer is recorded as failed.
         prune: drop cached images that the manifest does not have any more.
         shard: encode only this part of the images, into caches of their own; see ``merge_caches``.
         progress: told how far the images are.
@@ -104,6 +107,8 @@ def extract(
     for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}: give 1 or more")
+    if not image_seconds > 0:
+        raise UsageError(f"image_seconds is {image_seconds}: give more than 0")
     paths = [cache_path(cache, manifest.name, encoder.name) for encoder in encoders]
     if shard is not None:
         paths = [shard.path(path) for path in paths]
@@ -137,6 +142,7 @@ def extract(
                 engine=engine,
                 batch_size=batch_size,
                 workers=workers,
+                image_seconds=image_seconds,
                 progress=progress,
             )
         finally:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from featurecache.extraction.decode import Item
+from featurecache.extraction.decode import Item, Mark
 from featurecache.extraction.encode import MOST_LANES, Take, device_of, encode_ahead, timed
 from featurecache.lanes import open_lanes
 
@@ -19,10 +19,20 @@ def encode_locally(
     *,
     batch_size: int,
     workers: int,
+    image_seconds: float,
+    mark: Mark,
 ) -> None:
     """Encode on all cores of this machine, or on its GPU; see ``Engine``."""
     with open_lanes(device_of(encoders), most=MOST_LANES) as lanes:
-        events = encode_ahead(items, encoders, lanes, batch_size=batch_size, workers=workers)
+        events = encode_ahead(
+            items,
+            encoders,
+            lanes,
+            batch_size=batch_size,
+            workers=workers,
+            image_seconds=image_seconds,
+            mark=mark,
+        )
         with closing(events):
             try:
                 for event, seconds in timed(events):

@@ -1,15 +1,18 @@
 """The engine that runs on Ray: runs of images go to a pool of actors, embeddings come back."""
 
+import atexit
 import logging
 import os
 import platform
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import groupby
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import FeaturecacheError, UsageError
-from featurecache.extraction.decode import Item
+from featurecache.extraction.bookmarks import Bookmarks
+from featurecache.extraction.decode import Item, Mark
 from featurecache.extraction.encode import (
     MOST_LANES,
     Event,
@@ -59,6 +63,8 @@ def encode_on_ray(
     *,
     batch_size: int,
     workers: int,
+    image_seconds: float,
+    mark: Mark,
     loads: Sequence[Load],
 ) -> None:
     """Encode in a pool of Ray's actors that fills the cluster; see ``Engine``.
@@ -73,6 +79,8 @@ def encode_on_ray(
         take: see ``Engine``.
         batch_size: see ``Engine``.
         workers: see ``Engine``.
+        image_seconds: see ``Engine``.
+        mark: not entered here, where nothing is decoded.
         loads: for each encoder what gives it in an actor: an encoder cannot be sent there itself.
 
     Raises:
@@ -101,6 +109,7 @@ def encode_on_ray(
                 [dict(encoder.image_description) for encoder in encoders],
                 batch_size,
                 workers,
+                image_seconds,
             ),
             batch_size=1,
             num_cpus=pool.cpus,
@@ -132,11 +141,13 @@ class _Actor:
         descriptions: Sequence[Mapping[str, Any]],
         batch_size: int,
         workers: int,
+        image_seconds: float,
     ) -> None:
         self._loads = loads
         self._descriptions = descriptions
         self._batch_size = batch_size
         self._workers = workers
+        self._image_seconds = image_seconds
         self._encoders: list[Encoder] = []
         self._lanes: Lanes[Any] | None = None
         self._life = ExitStack()
@@ -159,12 +170,15 @@ class _Actor:
     def _encode(self, run: Sequence[Item]) -> Iterator[Event]:
         with self._opening:
             lanes = self._lanes or self._open()
+        bookmarks = self._bookmarks
         return encode_ahead(
-            run,
+            [replace(item, apart=item.apart or bookmarks.suspects(item.path)) for item in run],
             self._encoders,
             Lanes(lanes.pool, lanes.number),
             batch_size=self._batch_size,
             workers=self._workers,
+            image_seconds=self._image_seconds,
+            mark=bookmarks.at,
         )
 
     def _open(self) -> Lanes[Any]:
@@ -175,10 +189,23 @@ class _Actor:
                     f"{encoder.name} is another encoder here ({difference}): every machine of the "
                     "cluster needs the same weights and the same versions of the libraries"
                 )
+        file = _bookmarks_file()
+        self._bookmarks = self._life.enter_context(closing(Bookmarks([file])))
+        # A crash passes it by; this is the end of the actor.
+        atexit.register(file.unlink, missing_ok=True)
         self._lanes = self._life.enter_context(
             open_lanes(device_of(self._encoders), most=MOST_LANES)
         )
         return self._lanes
+
+
+def _bookmarks_file() -> Path:
+    """Where an actor finds what it was at when its process died, on the same machine."""
+    import ray
+
+    # Ray begins an actor again by the same id.
+    actor = ray.get_runtime_context().get_actor_id()
+    return Path(tempfile.gettempdir()) / f"featurecache-{actor}.bookmarks"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.extraction.decode import Item
+from featurecache.extraction.apart import CRASHED
+from featurecache.extraction.bookmarks import Bookmarks
+from featurecache.extraction.decode import Item, Mark
 from featurecache.extraction.encode import Encoded, Event, Seen, Take
 from featurecache.extraction.plan import Plan
 from featurecache.store.builder import CacheBuilder
@@ -37,6 +40,8 @@ class Engine(Protocol):
         *,
         batch_size: int,
         workers: int,
+        image_seconds: float,
+        mark: Mark,
     ) -> None:
         """Give ``take``, in this thread, what came of every item.
 
@@ -49,6 +54,9 @@ class Engine(Protocol):
             take: is given one ``Seen`` for each item, and ``Encoded`` for what it must encode.
             batch_size: images an encoder sees at once.
             workers: decoding threads, for each process that decodes.
+            image_seconds: that reading an image may take; one that takes longer has failed.
+            mark: entered while an image is decoded in this process; an engine whose processes are
+                others has marks of its own.
         """
 
 
@@ -73,15 +81,23 @@ class Job:
     flushed: float = field(default_factory=time.monotonic)
 
 
-def _items(manifest: "Manifest", jobs: Sequence[Job], rows: NDArray[np.intp]) -> Iterator[Item]:
+def _items(
+    manifest: "Manifest",
+    jobs: Sequence[Job],
+    ids: Utf8,
+    rows: NDArray[np.intp],
+    bookmarks: Bookmarks,
+) -> Iterator[Item]:
     paths = manifest.images["path"]
+    crashed = set[bytes]().union(*(job.builder.failed(CRASHED) for job in jobs))
     for row in rows:
         known = {
             number: job.builder.stored.sha256[row].decode()
             for number, job in enumerate(jobs)
             if job.plan.asks_for(row)
         }
-        yield Item(int(row), manifest.root / paths.iloc[row], known)
+        path = manifest.root / paths.iloc[row]
+        yield Item(int(row), path, known, bookmarks.suspects(path) or ids[row] in crashed)
 
 
 def encode_images(
@@ -92,6 +108,7 @@ def encode_images(
     engine: Engine,
     batch_size: int,
     workers: int,
+    image_seconds: float,
     progress: Progress | None,
 ) -> None:
     """Read, decode, encode and store what the jobs' plans ask for, each image read once."""
@@ -113,13 +130,17 @@ def encode_images(
 
     if progress is not None:
         progress(0, len(rows))
-    engine(
-        _items(manifest, jobs, rows),
-        [job.encoder for job in jobs],
-        take,
-        batch_size=batch_size,
-        workers=workers,
-    )
+    files = [job.builder.bookmarks for job in jobs if len(job.plan.todo)]
+    with closing(Bookmarks(files)) as bookmarks:
+        engine(
+            _items(manifest, jobs, ids, rows, bookmarks),
+            [job.encoder for job in jobs],
+            take,
+            batch_size=batch_size,
+            workers=workers,
+            image_seconds=image_seconds,
+            mark=bookmarks.at,
+        )
 
 
 def _note(job: Job, number: int, image: Seen, ids: Utf8) -> None:

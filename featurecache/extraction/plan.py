@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
+from featurecache.images import FileState
 from featurecache.store.builder import StoredRows
 from featurecache.store.contents import Utf8
 
@@ -27,10 +28,10 @@ def file_states(manifest: "Manifest") -> FileStates:
     states = np.full((len(manifest.images), 2), -1, dtype=np.int64)
     for row, path in enumerate(manifest.images["path"]):
         try:
-            status = (manifest.root / path).stat()
-        except OSError:
+            state = FileState.of((manifest.root / path).stat())
+        except (OSError, ValueError):
             continue  # reading it will record the reason
-        states[row] = status.st_size, status.st_mtime_ns
+        states[row] = state.size, state.mtime_ns
     return FileStates(states[:, 0], states[:, 1])
 
 

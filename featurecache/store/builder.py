@@ -129,6 +129,16 @@ class CacheBuilder:
         outside += [self._take(part) for part in self._folder.read()]
         self.outside: Utf8 = np.unique(np.concatenate(outside)) if outside else ids[:0]
 
+    @property
+    def bookmarks(self) -> Path:
+        """Where an extraction keeps which images it is at; it goes with the parts."""
+        return self._folder.folder / "bookmarks"
+
+    def failed(self, reason: str) -> set[bytes]:
+        """The ids of images whose recorded reason begins so."""
+        failures = {} if self.cache is None else self.cache.failures
+        return {name.encode() for name, told in failures.items() if told.startswith(reason)}
+
     def add(self, rows: EncodedRows) -> None:
         """Take one encoded batch; it is on the disk once ``flush`` has run."""
         self._pending.append(rows)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from PIL import Image
 from stub_encoder import StubEncoder, write_images
 
+from featurecache.errors import FeaturecacheError
+from featurecache.extraction import decode as decode_module
+from featurecache.extraction import timed_pool
 from featurecache.extraction.decode import Item, decode, decode_ahead
 
 
@@ -72,3 +76,36 @@ def test_pixels_are_made_only_for_encoders_whose_embedding_is_of_other_bytes(roo
     assert set(found.pixels) == {2}
     assert found.reason is None
     assert decode(Item(0, item.path, {0: sha256, 1: sha256}), preprocess).pixels == {}
+
+
+def test_where_everything_hangs_the_end_comes_all_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_module, "MOST_STUCK", 5)
+    monkeypatch.setattr(timed_pool, "GRACE", 0.02)
+    release = threading.Event()
+
+    def preprocess(image: Image.Image) -> np.ndarray:
+        release.wait(30)
+        return np.zeros((3, 1, 1), np.float32)
+
+    found: list[str | None] = []
+    ahead = decode_ahead(items(root, 20), {0: preprocess}, workers=2, window=8, seconds=0.05)
+    with pytest.raises(FeaturecacheError, match=r"5 images hang, .*i004\.png the last"):
+        found.extend(image.reason for image in ahead)
+    assert found == ["took longer than 0.05 s"] * 4
+    release.set()
+
+
+def test_an_image_that_is_decoded_apart_gives_the_same_pixels_and_reasons(root: Path) -> None:
+    (item, spoilt) = items(root, 2)
+    spoilt.path.write_bytes(b"no image")
+    stub = StubEncoder()
+    for one in (item, spoilt):
+        here, apart = (
+            decode(replace(one, apart=apart), {0: stub.preprocess}) for apart in (False, True)
+        )
+        assert (here.sha256, here.reason) == (apart.sha256, apart.reason)
+        assert [pixels.tobytes() for pixels in here.pixels.values()] == [
+            pixels.tobytes() for pixels in apart.pixels.values()
+        ]

@@ -1,7 +1,11 @@
 """Images that cannot be used: recorded with a reason, never a row of zeros, never the end."""
 
+import itertools
 import os
+import shutil
+import socket
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -214,3 +218,76 @@ def test_a_file_that_vanishes_while_it_is_read_is_recorded(
     )
     assert summary.failed == {"i009": "missing: no such file"}
     assert encoder.encoded == list(range(9))
+
+
+def listen(path: Path) -> None:
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as one:
+        # The name of a socket may have a hundred characters.
+        folder = os.open(path.parent, os.O_RDONLY)
+        one.bind(f"/proc/self/fd/{folder}/{path.name}")
+        os.close(folder)
+
+
+MIDWAY = {
+    **{
+        name: SPOILERS[name] for name in ("missing", "fifo", "folder", "loop", "empty", "cut-short")
+    },
+    "socket": (listen, "not a regular file"),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("what", MIDWAY)
+def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_back(
+    manifest: Manifest, root: Path, cache: Path, tmp_path: Path, what: str
+) -> None:
+    (undisturbed,) = extract(manifest, [StubEncoder()], cache=tmp_path / "undisturbed")
+    path = root / "i007.png"
+    aside = path.rename(root / "aside")
+    shutil.copy2(aside, path)
+    spoiler, reason = MIDWAY[what]
+
+    def progress(finished: int, total: int) -> None:
+        if finished == 1:
+            spoiler(path)
+
+    encoder = StubEncoder()
+    (summary,) = extract(
+        manifest, [encoder], cache=cache, batch_size=1, workers=1, progress=progress
+    )
+    assert reason in summary.failed["i007"]
+    assert encoder.encoded == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    aside.rename(path)
+    summary, encoder = run(manifest, cache)
+    assert (encoder.encoded, summary.failed) == ([7], {})
+    assert content(read_cache(summary.path)) == content(read_cache(undisturbed.path))
+
+
+def test_clocks_that_jump_and_times_that_no_clock_shows_lose_nothing(
+    manifest: Manifest, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, seconds in enumerate((0, -(10**9), 4 * 10**9, 10**10)):  # 1938, 2096, 2286
+        os.utime(root / f"i{number:03d}.png", (seconds, seconds))
+    real, steps = time.time, itertools.count()
+    # Before every look at it the clock is put back by a day.
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400 * next(steps))
+    first, encoder = run(manifest, cache)
+    assert (encoder.encoded, first.failed) == (list(range(10)), {})
+    second, encoder = run(manifest, cache)
+    assert (encoder.encoded, second.reused, second.written) == ([], 10, False)
+    # A copy of before, put back with its old time, is seen as well.
+    write_image(root / "i004.png", 40)
+    os.utime(root / "i004.png", (1, 1))
+    third, encoder = run(manifest, cache)
+    assert (encoder.encoded, third.failed) == ([40], {})
+    assert third.images == 10
+
+
+def test_a_name_that_no_file_can_have_is_recorded(root: Path, cache: Path) -> None:
+    manifest = make_manifest(root, write_images(root, 3))
+    manifest.images.loc[1, "path"] = "a\0b.png"
+    summary, encoder = run(manifest, cache)
+    assert encoder.encoded == [0, 2]
+    assert summary.failed == {"i001": "cannot be read: no file can have this name"}

@@ -1,0 +1,86 @@
+"""Decoders that crash the process or never return."""
+
+import signal
+from pathlib import Path
+
+from lives import BATCH, crashing, hanging, live
+from stub_encoder import StubEncoder, content, make_manifest, write_image, write_images
+
+from featurecache.datasets.manifest import Manifest
+from featurecache.extraction.extract import Summary, extract
+from featurecache.store.reader import read_cache
+
+IMAGES = 14
+CRASHED = "the decoder crashed (SIGSEGV)"
+
+
+def films(root: Path) -> Manifest:
+    return make_manifest(root, write_images(root, IMAGES))
+
+
+def run(manifest: Manifest, cache: Path) -> Summary:
+    (summary,) = extract(manifest, [StubEncoder()], cache=cache, batch_size=BATCH)
+    return summary
+
+
+def without(manifest: Manifest, tmp_path: Path, bad: list[str]) -> dict[str, object]:
+    """What an undisturbed extraction gives when these images are nothing worse than damaged."""
+    whole = {image_id: (manifest.root / f"{image_id}.png").read_bytes() for image_id in bad}
+    for image_id in bad:
+        (manifest.root / f"{image_id}.png").write_bytes(b"no image")
+    expected = content(read_cache(run(manifest, tmp_path / "undisturbed").path))
+    for image_id in bad:
+        (manifest.root / f"{image_id}.png").write_bytes(whole[image_id])
+    return {name: value for name, value in expected.items() if name != "failures"}
+
+
+def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
+    tmp_path: Path,
+) -> None:
+    manifest = films(tmp_path / "data")
+    bad = ["i005", "i012"]
+    expected = without(manifest, tmp_path, bad)
+    for image_id in bad:
+        crashing(manifest.root / f"{image_id}.png")
+    first, *others, last, again = live(tmp_path, 4)
+    assert [first, *others] == [signal.SIGSEGV, signal.SIGSEGV]
+    assert last["failed"] == dict.fromkeys(bad, CRASHED)
+    # Recorded as it was, it is known for good.
+    assert again == {"done": 0, "failed": last["failed"], "written": False}
+    made = content(read_cache(tmp_path / "cache/set/stub.h5"))
+    assert made | expected == made
+    assert made["failures"] == last["failed"]
+
+    write_image(manifest.root / "i005.png", 5)
+    write_image(manifest.root / "i012.png", 12)
+    summary = run(manifest, tmp_path / "cache")
+    assert (summary.done, summary.failed, summary.images) == (2, {}, IMAGES)
+    assert {path.name for path in summary.path.parent.iterdir()} == {"stub.h5", "stub.h5.lock"}
+
+
+def test_an_image_that_hangs_is_recorded_and_the_process_ends(tmp_path: Path) -> None:
+    manifest = films(tmp_path / "data")
+    bad = ["i002", "i003", "i009"]
+    expected = without(manifest, tmp_path, bad)
+    for image_id in bad:
+        hanging(manifest.root / f"{image_id}.png")
+    (told,) = live(tmp_path, 1, seconds=0.3)
+    assert told["failed"] == dict.fromkeys(bad, "took longer than 0.3 s")
+    made = content(read_cache(tmp_path / "cache/set/stub.h5"))
+    assert made | expected == made
+    summary = run(manifest, tmp_path / "cache")
+    assert (summary.done, summary.failed, summary.images) == (3, {}, IMAGES)
+
+
+def test_what_an_innocent_death_left_is_decoded_apart_to_the_same_pixels(tmp_path: Path) -> None:
+    manifest = films(tmp_path / "data")
+    expected = content(read_cache(run(manifest, tmp_path / "undisturbed").path))
+    crashing(manifest.root / "i000.png")
+    crashing(manifest.root / "i001.png")
+    assert live(tmp_path, 1) == [signal.SIGSEGV]
+    assert (tmp_path / "cache/set/stub.h5.parts/bookmarks").stat().st_size
+    write_image(manifest.root / "i000.png", 0)
+    write_image(manifest.root / "i001.png", 1)
+    made = content(read_cache(run(manifest, tmp_path / "cache").path))
+    for name in ("embedding", "labels", "failures"):
+        assert made[name] == expected[name]
