@@ -70,6 +70,12 @@ def extract(
             min=0.1,
         ),
     ] = 60.0,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Wait for another process that is at work on the cache; else refuse."
+        ),
+    ] = False,
     device: Device = "auto",
     precision: Annotated[
         str,
@@ -191,6 +197,7 @@ def extract(
             image_seconds=image_seconds,
             prune=prune,
             shard=part,
+            on_wait=_tell_waiting if wait else None,
             progress=progress,
         )
     if json:
@@ -230,6 +237,10 @@ def extract(
                 f"and {len(summary.failed) - FAILURES_SHOWN} more: "
                 f"featurecache cache info {summary.path} --json"
             )
+
+
+def _tell_waiting(cache: Path) -> None:
+    say(f"another process is at work on {cache}: waiting until it is done")
 
 
 def _check_engine(name: str) -> None:

@@ -28,6 +28,7 @@ from featurecache.store.contents import (
     positions,
     to_utf8,
 )
+from featurecache.store.lock import OnWait, only_writer
 from featurecache.store.merge import Shard
 from featurecache.store.schema import cache_path, lock_path
 
@@ -72,6 +73,7 @@ def extract(
     image_seconds: float = IMAGE_SECONDS,
     prune: bool = False,
     shard: Shard | None = None,
+    on_wait: OnWait | None = None,
     progress: Progress | None = None,
 ) -> list[Summary]:
     """Bring the caches of a data set up to date, decoding each image once for all encoders.
@@ -92,6 +94,8 @@ def extract(
         image_seconds: that reading an image may take; one that takes longer is recorded as failed.
         prune: drop cached images that the manifest does not have any more.
         shard: encode only this part of the images, into caches of their own; see ``merge_caches``.
+        on_wait: told of a cache that another process is at work on, before that is waited for; None
+            refuses.
         progress: told how far the images are.
 
     Returns:
@@ -100,7 +104,7 @@ def extract(
     Raises:
         CacheError: a cache is damaged, was made with other settings, or holds images that the
             manifest does not have.
-        UsageError: another extraction is at work on a cache, an encoder cannot embed images, two
+        UsageError: another process is at work on a cache, an encoder cannot embed images, two
             encoders have one name, an encoder was trained on test images, or a number is below 1.
         FeaturecacheError: no image at all could be used.
     """
@@ -123,7 +127,7 @@ def extract(
     ids = to_utf8(manifest.images["id"])
     with ExitStack() as stack:
         for path in sorted(paths):
-            _lock(path, stack)
+            stack.enter_context(only_writer(path, lock_path(path), on_wait=on_wait))
             # Under the lock nobody else is writing them.
             remove_leftovers(path)
         builders = []
@@ -178,18 +182,6 @@ def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
         trained_on=dict(encoder.provenance.trained_on),
         bf16_cosine=encoder.bf16_cosine,
     )
-
-
-def _lock(path: Path, stack: ExitStack) -> None:
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        stack.enter_context(FileLock(lock_path(path), timeout=0))
-    except Timeout:
-        raise UsageError(
-            f"another extraction is at work on {path}: wait for it, or use another --cache"
-        ) from None
 
 
 def _finish(

@@ -5,11 +5,13 @@
 <run>.parts/teacher.npy        the teacher's embeddings, if there is one
 <run>.parts/last.pt            everything needed to go on
 <run>.parts/best.safetensors   the weights at the best epoch so far
+<run>.parts/lock               held by the process that is at work
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,33 @@ from torch import Tensor
 from featurecache.atomic import new_file
 from featurecache.errors import RunError
 from featurecache.fingerprint import canonical_json, first_difference
+from featurecache.store.lock import only_writer
 
 
 def unfinished(target: Path) -> Path:
     """The folder beside a run to be in which its fine-tuning is kept until it is finished."""
     return target.with_name(target.name + ".parts")
+
+
+@contextmanager
+def only_tuner(target: Path) -> Iterator[None]:
+    """Be the only process that fine-tunes into a run folder while the body runs.
+
+    Raises:
+        UsageError: another process is at work on it.
+    """
+    folder = unfinished(target)
+    lock = folder / "lock"
+    new_parent = not target.parent.exists()
+    with only_writer(target, lock):
+        try:
+            yield
+        finally:
+            if folder.is_dir() and list(folder.iterdir()) == [lock]:  # it never got to work
+                shutil.rmtree(folder, ignore_errors=True)
+                if new_parent:
+                    with suppress(OSError):
+                        target.parent.rmdir()
 
 
 class Checkpoint:

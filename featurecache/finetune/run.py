@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featurecache.atomic import refuse_existing
 from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
 from featurecache.finetune.captions import scored_captions
+from featurecache.finetune.checkpoint import only_tuner
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
 from featurecache.finetune.head import build_head
@@ -97,75 +99,82 @@ def finetune(
 
     Raises:
         UsageError: the settings do not fit the encoder or the data.
+        UsageError: something is at ``target``, or another process is at work on it.
         RunError: an unfinished fine-tuning for ``target`` has other settings.
         FeaturecacheError: images cannot be read at all, or memory runs out.
     """
-    ids = manifest.images["id"].to_numpy(dtype=np.str_)
-    encoder.provenance.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
-    images = ImageStream(manifest, encoder.preprocess, workers)
-    trainer = Trainer(manifest, encoder, config, images=images)
-    checkpoint = open_checkpoint(target, manifest, encoder, config, teacher)
-    if teacher is not None:
-        file = checkpoint.folder / "teacher.npy"
-        trainer.learn_from(
-            teacher_embeddings(
-                teacher,
-                manifest,
-                trainer.train,
-                file=file,
-                workers=workers,
-                progress=progress,
+    with only_tuner(target):
+        refuse_existing(target)
+        ids = manifest.images["id"].to_numpy(dtype=np.str_)
+        encoder.provenance.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
+        images = ImageStream(manifest, encoder.preprocess, workers)
+        trainer = Trainer(manifest, encoder, config, images=images)
+        checkpoint = open_checkpoint(target, manifest, encoder, config, teacher)
+        if teacher is not None:
+            file = checkpoint.folder / "teacher.npy"
+            trainer.learn_from(
+                teacher_embeddings(
+                    teacher,
+                    manifest,
+                    trainer.train,
+                    file=file,
+                    workers=workers,
+                    progress=progress,
+                )
             )
+        result = trainer.run(checkpoint, progress)
+        rows, embedding = trainer.embed(
+            np.concatenate([manifest.rows("val"), manifest.rows("test")])
         )
-    result = trainer.run(checkpoint, progress)
-    rows, embedding = trainer.embed(np.concatenate([manifest.rows("val"), manifest.rows("test")]))
-    random = torch.from_numpy(random_features((len(rows), embedding.shape[1]), seed=0)).to(
-        embedding
-    )
-    logits, of_random = (
-        _logits(result, config, manifest.label_names, shown) for shown in (embedding, random)
-    )
-    metrics, predictions = _measure(manifest, trainer.train, rows, logits, of_random, draws=draws)
-    metrics["warnings"] += reading_warnings(
-        model=encoder.name,
-        dataset=manifest.name,
-        exposed=manifest.collection in encoder.provenance.exposed_to,
-        image_level_split=manifest.image_level_split,
-        has_test=len(manifest.rows("test")) > 0,
-    )
-    if images.failures:
-        metrics["warnings"].append(f"{len(images.failures)} images could not be read")
-    with new_run(target) as folder:
-        settings = {
-            "settings": asdict(config),
-            "labels": list(manifest.label_names),
-            "dataset": manifest.name,
-            "model": encoder.name,
-            "teacher": None if teacher is None else teacher.encoder.name,
-            "spec": dict(encoder.image_description),
-            "dim": int(embedding.shape[1]),
-            "thresholds": {
-                name: metrics["per_label"][name]["threshold"] for name in manifest.label_names
-            },
-            "best_epoch": result.best_epoch,
-            "trainable_parameters": result.trainable,
-            "failures": dict(images.failures),
-        }
-        write_config(folder, KIND, settings)
-        learned_from = ids[np.concatenate([trainer.train, trainer.val])].tolist()
-        provenance = encoder.provenance.with_training(manifest.collection, learned_from)
-        write_json(folder / PROVENANCE_FILE, provenance.to_json())
-        write_json(folder / "metrics.json", metrics)
-        write_predictions(folder, **predictions)
-        write_history(folder, [asdict(epoch) for epoch in result.history])
-        result.encoder.save(folder / "encoder")
-        if result.head is not None:
-            from safetensors.torch import save_file
+        random = torch.from_numpy(random_features((len(rows), embedding.shape[1]), seed=0)).to(
+            embedding
+        )
+        logits, of_random = (
+            _logits(result, config, manifest.label_names, shown) for shown in (embedding, random)
+        )
+        metrics, predictions = _measure(
+            manifest, trainer.train, rows, logits, of_random, draws=draws
+        )
+        metrics["warnings"] += reading_warnings(
+            model=encoder.name,
+            dataset=manifest.name,
+            exposed=manifest.collection in encoder.provenance.exposed_to,
+            image_level_split=manifest.image_level_split,
+            has_test=len(manifest.rows("test")) > 0,
+        )
+        if images.failures:
+            metrics["warnings"].append(f"{len(images.failures)} images could not be read")
+        with new_run(target) as folder:
+            settings = {
+                "settings": asdict(config),
+                "labels": list(manifest.label_names),
+                "dataset": manifest.name,
+                "model": encoder.name,
+                "teacher": None if teacher is None else teacher.encoder.name,
+                "spec": dict(encoder.image_description),
+                "dim": int(embedding.shape[1]),
+                "thresholds": {
+                    name: metrics["per_label"][name]["threshold"] for name in manifest.label_names
+                },
+                "best_epoch": result.best_epoch,
+                "trainable_parameters": result.trainable,
+                "failures": dict(images.failures),
+            }
+            write_config(folder, KIND, settings)
+            learned_from = ids[np.concatenate([trainer.train, trainer.val])].tolist()
+            provenance = encoder.provenance.with_training(manifest.collection, learned_from)
+            write_json(folder / PROVENANCE_FILE, provenance.to_json())
+            write_json(folder / "metrics.json", metrics)
+            write_predictions(folder, **predictions)
+            write_history(folder, [asdict(epoch) for epoch in result.history])
+            result.encoder.save(folder / "encoder")
+            if result.head is not None:
+                from safetensors.torch import save_file
 
-            state = {k: v.cpu().contiguous() for k, v in result.head.state_dict().items()}
-            save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    checkpoint.delete()
-    return FinetuneResult(metrics, result.best_epoch, dict(images.failures))
+                state = {k: v.cpu().contiguous() for k, v in result.head.state_dict().items()}
+                save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+        checkpoint.delete()
+        return FinetuneResult(metrics, result.best_epoch, dict(images.failures))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from featurecache.errors import CacheError, UsageError
 from featurecache.fingerprint import first_difference
 from featurecache.store.contents import ImageTable, Labels, TextSet, positions, to_utf8
 from featurecache.store.gather import gather_rows
+from featurecache.store.lock import only_writer
 from featurecache.store.reader import Cache, read_cache
+from featurecache.store.schema import lock_path
 from featurecache.store.writer import write_cache
 
 
@@ -57,7 +59,8 @@ def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Pat
 
     Raises:
         CacheError: a file is damaged, or they do not belong together; the message says why.
-        UsageError: a shard is missing, or something is at ``target`` already.
+        UsageError: a shard is missing, something is at ``target`` already, or another process is
+            writing it.
         OSError: the disk is full or not writable.
     """
     if len(paths) < 2:
@@ -66,7 +69,13 @@ def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Pat
     target = target or whole
     if target is None:
         raise UsageError("these are no shards of one cache, so say with --out where to write")
-    refuse_existing(target)
+    with only_writer(target, lock_path(target)):
+        refuse_existing(target)
+        return target, _merge(paths, target)
+
+
+def _merge(paths: Sequence[Path], target: Path) -> int:
+    """Write the cache; gives its number of images."""
     caches = [read_cache(path) for path in paths]
     first = caches[0]
     for other in caches[1:]:
@@ -102,7 +111,7 @@ def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Pat
         texts=first.texts,
         failures=dict(compress(failures.items(), failed)),
     )
-    return target, len(images)
+    return len(images)
 
 
 def _whole_of(paths: Sequence[Path]) -> Path | None:

@@ -369,7 +369,7 @@ def test_an_extraction_at_work_keeps_others_out(
     refusals: list[str] = []
 
     def progress(finished: int, total: int) -> None:
-        with pytest.raises(UsageError, match="another extraction is at work on") as caught:
+        with pytest.raises(UsageError, match="another process is at work on") as caught:
             run(manifest, cache, second)
         refusals.append(str(caught.value))
 
