@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def new_folder(target: Path) -> Iterator[Path]:
                 sync(path)
             sync(temporary)
             if target.exists():
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+                raise _system_error(errno.EEXIST, target)
             temporary.rename(target)
             sync(target.parent)
     finally:
@@ -70,13 +71,27 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _naming(target: Path) -> Iterator[None]:
-    """An error of the disk says what was being written, which libraries in C leave out."""
+    """What a library raises where the disk fails becomes an error of the system that names a file.
+
+    HDF5 leaves out the file, numpy the number of the error, and safetensors, which is written in
+    Rust, raises an exception of its own.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno is None and shutil.disk_usage(target.parent).free == 0:
+            raise _system_error(errno.ENOSPC, target) from error
         if error.filename is None:
             error.filename = str(target)
         raise
+    except Exception as error:
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise _system_error(int(number[1]), target) from error
+
+
+def _system_error(number: int, target: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(target))
 
 
 def refuse_existing(target: Path) -> None:

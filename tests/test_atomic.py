@@ -1,4 +1,5 @@
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -246,3 +247,51 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(
 def test_syncing_what_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        OSError("100000 requested and 25584 written"),
+        OSError(28, "Can't write data"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["numpy", "h5py", "safetensors"],
+)
+def test_what_libraries_raise_where_the_disk_is_full_names_the_file(tmp_path, monkeypatch, raised):
+    usage = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    for new in (new_file, new_folder):
+        with pytest.raises(OSError, match="target") as caught, new(tmp_path / "target"):
+            raise raised
+        assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "target"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_that_is_not_the_disks_is_left_alone(tmp_path):
+    with pytest.raises(RuntimeError, match="no such layer"), new_file(tmp_path / "target"):
+        raise RuntimeError("no such layer")
+
+
+def test_what_a_dead_process_left_is_removed_and_a_living_ones_is_not(tmp_path):
+    script = (
+        "import os, sys; from pathlib import Path; from featurecache.atomic import *\n"
+        "open_ones = [new(Path(sys.argv[1]) / 'target') for new in (new_file, new_folder)]\n"
+        "for one in open_ones: one.__enter__()\n"
+        "print(flush=True); os.kill(os.getpid(), 9) if len(sys.argv) > 2 else sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living:
+        living.stdout.readline()
+        of_the_living = set(tmp_path.iterdir())
+        assert len(of_the_living) == 2
+        assert subprocess.run([*command, "die"], check=False).returncode == -9
+        assert len(list(tmp_path.iterdir())) == 4
+        with new_file(tmp_path / "target") as temporary:
+            temporary.write_text("whole")
+        assert set(tmp_path.iterdir()) == of_the_living | {tmp_path / "target"}
+        living.kill()
+    (tmp_path / "target").unlink()
+    with new_folder(tmp_path / "target"):
+        pass
+    assert set(tmp_path.iterdir()) == {tmp_path / "target"}

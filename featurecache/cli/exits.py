@@ -11,10 +11,12 @@
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from threading import current_thread, main_thread
+from types import TracebackType
 from typing import Any, Final, NoReturn
 
 import typer
@@ -71,7 +73,7 @@ def with_exit_code(
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            with _signals_raise():
+            with _signals_raise(), _without_echoes():
                 command(*args, **kwargs)
         except FeaturecacheError as error:
             _end(str(error), error.exit_code)
@@ -110,6 +112,31 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(signal.Signals[name], handler)
+
+
+@contextmanager
+def _without_echoes() -> Iterator[None]:
+    """Where HDF5 cannot write, h5py raises, and prints it again for each object that is open."""
+    excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
+
+    def is_echo(error: BaseException | None) -> bool:
+        return str(error).startswith("Can't decrement id ref count")
+
+    def except_echoes(
+        kind: type[BaseException], error: BaseException, where: TracebackType | None
+    ) -> None:
+        if not is_echo(error):
+            excepthook(kind, error, where)
+
+    def unraisable_except_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not is_echo(unraisable.exc_value):
+            unraisablehook(unraisable)
+
+    sys.excepthook, sys.unraisablehook = except_echoes, unraisable_except_echoes
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
 
 
 def _end(message: str, code: int) -> None:

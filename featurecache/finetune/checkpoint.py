@@ -92,8 +92,9 @@ class Checkpoint:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Save everything needed to go on; a kill leaves the last state or this one."""
-        with new_file(self.folder / "last.pt") as temporary:
-            torch.save(dict(state), temporary)
+        # By a file of Python's: where the disk is full, that says so, and torch's own does not.
+        with new_file(self.folder / "last.pt") as temporary, temporary.open("wb") as file:
+            torch.save(dict(state), file)
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
         """Keep the weights of the best epoch so far."""

@@ -1,0 +1,89 @@
+"""Signals at any moment: the end is clean, and the same command then ends as an undisturbed one."""
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+from commands import IMAGES, Life, difference, dying, events_of, moment, run, tree
+
+FILMS = ("--dataset", "phantom", "--data-root", "films", "--images", IMAGES)
+EXTRACT = ("extract", *FILMS, "--batch-size", 4, "--precision", "fp32")
+CACHE = "cache/phantom/tiny.h5"
+SHARDS = tuple(f"cache/phantom/tiny.{number}-of-2.h5" for number in (1, 2))
+QUICK = ("--out", "run", "--draws", 5, "--epochs", 2)
+BCE = ("--objective", "bce", "--train", "head", "--batch-size", 8, "--precision", "fp32")
+COMMANDS: Mapping[str, tuple[Sequence[Sequence[object]], Sequence[object]]] = {
+    "extract": ((), EXTRACT),
+    "train-head": (
+        (EXTRACT,),
+        ("train-head", "--head", "weighted_sum", "--cache", CACHE, *QUICK),
+    ),
+    "finetune": (
+        (),
+        ("finetune", "--model", "tiny", *BCE, *FILMS, *QUICK),
+    ),
+    "cache merge": (
+        tuple((*EXTRACT, "--shard", f"{number}/2") for number in (1, 2)),
+        ("cache", "merge", *SHARDS),
+    ),
+    "report": (
+        (EXTRACT, ("zero-shot", "--cache", CACHE, "--out", "zero", "--draws", 5)),
+        ("report", "zero", "--out", "page.html", "--draws", 5),
+    ),
+}
+"""By name: what has to be there before, and the command."""
+
+ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@cache
+def prepared(name: str) -> tuple[Path, dict[str, object], int]:
+    """The work before the command, what is there after it, and how much it does to files."""
+    place = Path(tempfile.mkdtemp(prefix="prepared-"))
+    work, done = place / "work", place / "done"
+    work.mkdir()
+    before, command = COMMANDS[name]
+    # The films are drawn before the first life of a command, which is not about them.
+    run((*EXTRACT, "--limit", 1, "--cache", "drawn"), work).clean(0)
+    shutil.rmtree(work / "drawn")
+    for one in before:
+        run(one, work).clean(0)
+    shutil.copytree(work, done)
+    number = events_of(command, done)
+    return work, tree(done), number
+
+
+def trial(name: str, by: signal.Signals, seed: int, folder: Path) -> str:
+    """The command is ended once or twice at a random thing that it does, then let be."""
+    before, expected, number = prepared(name)
+    work = folder / "work"
+    shutil.copytree(before, work)
+    _, command = COMMANDS[name]
+    ended = 0
+    for life in range(1 + seed % 2):
+        ending = Life(command, work, dying(moment(2 * seed + life, number), by)).end()
+        if ending.code == 0:
+            break
+        refused = ending.code == 2 and "is there already" in ending.said and ended
+        if refused:
+            break
+        ending.clean(ENDS[by])
+        if by != signal.SIGKILL:
+            word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[by]
+            assert f"error: {word}: " in ending.said, ending.said
+        ended += 1
+    last = run(command, work)
+    # What was in place before the signal came is whole, and is not made a second time.
+    if last.code == 2:
+        assert "is there already" in last.said, last.said
+    else:
+        last.clean(0)
+    found = difference(tree(work), expected)
+    assert found is None, found
+    return "ended as undisturbed" if ended else "was faster"
+
+
+FAULTS = {f"{by.name} during {name}": partial(trial, name, by) for name in COMMANDS for by in ENDS}

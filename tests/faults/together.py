@@ -1,0 +1,75 @@
+"""Two processes that want to write the same: one works, the other refuses or waits."""
+
+import shutil
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+from commands import Life, difference, moment, run, tree
+from interrupts import COMMANDS, prepared
+
+
+def two(name: str, seed: int, folder: Path) -> str:
+    """The same command twice, the second a little later."""
+    before, expected, _ = prepared(name)
+    _, command = COMMANDS[name]
+    work = folder / "work"
+    shutil.copytree(before, work)
+    first = Life(command, work)
+    time.sleep(moment(seed, 100) / 300)
+    # Each writes what it says into a file of its own.
+    other = folder / "other"
+    other.symlink_to(work)
+    second = Life(command, other)
+    endings = [first.end().clean(0, 2), second.end().clean(0, 2)]
+    refused = [ending for ending in endings if ending.code == 2]
+    assert len(refused) < 2, [ending.said for ending in endings]
+    for ending in refused:
+        assert "at work on" in ending.said or "is there already" in ending.said, ending.said
+    found = difference(tree(work), expected)
+    assert found is None, found
+    return "one refused" if refused else "one after the other"
+
+
+def waiting(seed: int, folder: Path) -> str:
+    """The second extraction was asked to wait; every other time the first is killed."""
+    before, expected, _ = prepared("extract")
+    _, command = COMMANDS["extract"]
+    work = folder / "work"
+    shutil.copytree(before, work)
+    first = Life(command, work)
+    time.sleep(moment(seed, 100) / 300)
+    other = folder / "other"
+    other.symlink_to(work)
+    second = Life((*command, "--wait"), other)
+    if seed % 2:
+        time.sleep(moment(seed + 1, 100) / 300)
+        first.send(signal.SIGKILL)
+    first.end()
+    ending = second.end().clean(0)
+    found = difference(tree(work), expected)
+    assert found is None, found
+    return "waited" if "waiting until it is done" in ending.said else "met nobody"
+
+
+def stale_lock(seed: int, folder: Path) -> str:
+    """The lock file of a process that was killed is there."""
+    before, expected, _ = prepared("extract")
+    _, command = COMMANDS["extract"]
+    work = folder / "work"
+    shutil.copytree(before, work)
+    lock = work / "cache" / "phantom" / "tiny.h5.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("12345" * (seed % 2))
+    run(command, work).clean(0)
+    found = difference(tree(work), expected)
+    assert found is None, found
+    return "no hindrance"
+
+
+FAULTS = {
+    **{f"two processes at {name}": partial(two, name) for name in COMMANDS if name != "report"},
+    "a second extraction that waits": waiting,
+    "a lock file that was left behind": stale_lock,
+}
