@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.atomic import new_file
+from featurecache.collection import ids_are, key_of
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint, first_difference
 from featurecache.store.contents import Utf8
@@ -67,18 +68,19 @@ class PartIndex:
 
 
 class PartFolder:
-    """The parts of one unfinished cache, all made with the same description."""
+    """The parts of one unfinished cache, all made with the same description, of one collection."""
 
-    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, description: Mapping[str, Any], collection: str) -> None:
         self.folder = folder
         self.description = description
+        self.collection = collection
 
     def read(self) -> Iterator[PartIndex]:
         """What is there already, oldest first, one part at a time.
 
         Raises:
             CacheError: a part is damaged, or was made with another description; the message names
-                the field that differs.
+                the field that differs; or its ids are hashed otherwise.
         """
         return map(self._read_index, sorted(self.folder.glob("part-*.h5")))
 
@@ -98,6 +100,7 @@ class PartFolder:
             file.attrs["version"] = VERSION
             file.attrs["fingerprint"] = fingerprint(self.description)
             file.attrs["spec"] = canonical_json(self.description)
+            file.attrs["collection"] = self.collection
             write_strings(file, "id", rows.id)
             write_strings(file, "sha256", rows.sha256)
             file.create_dataset("size", data=rows.size)
@@ -124,6 +127,8 @@ class PartFolder:
                     f"({difference}): finish it with those, or delete the folder, or use another "
                     "--cache"
                 )
+            # Parts of before do not say, and have no hashed ids.
+            refuse_mixed_ids(self.folder, str(file.attrs.get("collection", "")), self.collection)
             ids = read_strings(file, "id")
             rows = len(ids)
             embedding = numeric(file, "embedding", dtype="float16", shape=(rows, None))
@@ -135,6 +140,26 @@ class PartFolder:
                 mtime_ns=read_numbers(file, "mtime_ns", dtype="int64", shape=(rows,)),
                 dim=int(embedding.shape[1]),
             )
+
+
+def refuse_mixed_ids(path: Path, there: str, here: str) -> None:
+    """Refuse to put images into a cache whose ids are hashed otherwise: each would be in it twice.
+
+    Args:
+        path: of the cache or its parts.
+        there: the collection that it holds images of.
+        here: the collection that they are of.
+
+    Raises:
+        CacheError: the ids of one are hashed, those of the other not or with another key.
+    """
+    if key_of(there) != key_of(here):
+        what = "the --hash-ids that it was begun with" if key_of(there) else "no --hash-ids"
+        raise CacheError(
+            f"the ids in {path} are {ids_are(there)}, and those of the data set are now "
+            f"{ids_are(here)}, so that every image would be there twice: give {what}, or use "
+            "another --cache"
+        )
 
 
 def first_description(folder: Path) -> Mapping[str, Any] | None:
