@@ -7,7 +7,9 @@ provenance.json    the images that the encoder has learned from
 metrics.json, predictions.csv, history.csv
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ from featurecache.atomic import refuse_existing
 from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
 from featurecache.finetune.captions import scored_captions
-from featurecache.finetune.checkpoint import only_tuner
+from featurecache.finetune.checkpoint import only_tuner, unfinished
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
 from featurecache.finetune.head import build_head
@@ -35,6 +37,7 @@ from featurecache.prompts import load_prompts
 from featurecache.runs import (
     new_run,
     read_config,
+    run_kind,
     write_config,
     write_history,
     write_json,
@@ -104,7 +107,7 @@ def finetune(
         FeaturecacheError: images cannot be read at all, or memory runs out.
     """
     with only_tuner(target):
-        refuse_existing(target)
+        refuse_finished(target)
         ids = manifest.images["id"].to_numpy(dtype=np.str_)
         encoder.provenance.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
         images = ImageStream(manifest, encoder.preprocess, workers)
@@ -175,6 +178,19 @@ def finetune(
                 save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         checkpoint.delete()
         return FinetuneResult(metrics, result.best_epoch, dict(images.failures))
+
+
+def refuse_finished(target: Path) -> None:
+    """A run that is there is not made again; what is left of its own fine-tuning goes.
+
+    Raises:
+        UsageError: something is at ``target`` already.
+    """
+    with suppress(RunError):  # it is no run at all
+        if unfinished(target).is_dir() and run_kind(target) == KIND:
+            # Whoever wrote the run was killed before it could do this.
+            shutil.rmtree(unfinished(target), ignore_errors=True)
+    refuse_existing(target)
 
 
 @dataclass(frozen=True)
