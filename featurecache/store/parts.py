@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 from featurecache.atomic import new_file
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint, first_difference
+from featurecache.store.checksums import (
+    block_sums,
+    read_checked,
+    read_checksums,
+    refuse_damage,
+    write_checksums,
+)
 from featurecache.store.contents import Utf8
 from featurecache.store.hdf5 import (
     dataset,
@@ -23,6 +30,7 @@ from featurecache.store.hdf5 import (
     opened,
     read_numbers,
     read_strings,
+    sealed_file,
     write_strings,
 )
 from featurecache.store.reader import read_description
@@ -88,12 +96,10 @@ class PartFolder:
         Raises:
             OSError: the disk is full or not writable; the parts already there are untouched.
         """
-        import h5py
-
         last = max(self.folder.glob("part-*.h5"), default=None)
         number = 0 if last is None else int(last.stem.removeprefix("part-")) + 1
         path = self.folder / f"part-{number:08d}.h5"
-        with new_file(path) as temporary, h5py.File(temporary, "w") as file:
+        with new_file(path) as temporary, sealed_file(temporary) as file:
             file.attrs["format"] = PART_FORMAT
             file.attrs["version"] = VERSION
             file.attrs["fingerprint"] = fingerprint(self.description)
@@ -107,6 +113,7 @@ class PartFolder:
                 data=rows.embedding,
                 chunks=(min(CHUNK_ROWS, len(rows)), rows.embedding.shape[1]),
             )
+            write_checksums(file, {"/embedding": block_sums(rows.embedding)})
         return PartIndex(
             path, rows.id, rows.sha256, rows.size, rows.mtime_ns, rows.embedding.shape[1]
         )
@@ -117,6 +124,7 @@ class PartFolder:
 
     def _read_index(self, path: Path) -> PartIndex:
         with opened(path, PART_FORMAT) as file:
+            refuse_damage(file, skip=frozenset({"/embedding"}))
             found, _ = read_description(file)
             if difference := first_difference(found, self.description):
                 raise CacheError(
@@ -147,11 +155,17 @@ def first_description(folder: Path) -> Mapping[str, Any] | None:
     if first is None:
         return None
     with opened(first, PART_FORMAT) as file:
+        refuse_damage(file, skip=frozenset({"/embedding"}))
         return read_description(file)[0]
 
 
 def read_part_rows(path: Path, start: int, stop: int) -> NDArray[np.float16]:
-    """Embedding rows ``start`` to ``stop`` of one part."""
+    """Embedding rows ``start`` to ``stop`` of one part.
+
+    Raises:
+        CacheError: it is damaged.
+    """
     with opened(path, PART_FORMAT) as file:
-        rows: NDArray[np.float16] = dataset(file, "embedding")[start:stop]
-        return rows
+        checksums = read_checksums(file)
+        sums = None if checksums is None else checksums.rows["/embedding"]
+        return read_checked(dataset(file, "embedding"), sums, start, stop)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UnknownNameError
 from featurecache.fingerprint import fingerprint
+from featurecache.store.checksums import Sums, read_checked, refuse_damage
 from featurecache.store.contents import (
     Header,
     ImageTable,
@@ -23,7 +24,7 @@ from featurecache.store.contents import (
     from_utf8,
 )
 from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings
-from featurecache.store.schema import FORMAT, UNKNOWN
+from featurecache.store.schema import EMBEDDING, FORMAT, UNKNOWN
 
 if TYPE_CHECKING:
     import h5py
@@ -45,6 +46,8 @@ class Cache:
     """Image id to the reason why it has no embedding."""
     state: tuple[int, int]
     """The file's size in bytes and its mtime_ns: later reads must find the same file."""
+    sums: Sums | None
+    """The checksums of the embedding's blocks of rows; None in files of before."""
 
     @cached_property
     def ids(self) -> NDArray[np.str_]:
@@ -69,6 +72,8 @@ class Cache:
     @cached_property
     def embedding(self) -> NDArray[np.float16]:
         """(N, D) float16, not normalised, mapped: a row takes memory when it is looked at.
+
+        What is mapped is not held against its checksums, as what ``read_rows`` reads is.
 
         A finished cache is only ever replaced, never written to, and the mapping keeps the file
         that it was made of. What is written into the array stays in memory.
@@ -97,8 +102,7 @@ class Cache:
             CacheError: the file is gone, damaged, or not the one that was read.
         """
         with self._stored() as stored:
-            rows: NDArray[np.float16] = stored[start:stop]
-            return rows
+            return read_checked(stored, self.sums, start, stop)
 
     @contextmanager
     def _stored(self) -> "Iterator[h5py.Dataset]":
@@ -149,6 +153,8 @@ def read_cache(path: Path) -> Cache:
     """
     with opened(path, FORMAT) as file:
         state = _state(path)
+        # The embedding is not read here, and so not looked at.
+        checksums = refuse_damage(file, skip=frozenset({EMBEDDING}))
         header, stored = _read_header(file)
         images, dim = _read_images(file)
         labels = _read_labels(file, len(images))
@@ -167,6 +173,7 @@ def read_cache(path: Path) -> Cache:
         texts=texts,
         failures=failures,
         state=state,
+        sums=None if checksums is None else checksums.rows[EMBEDDING],
     )
 
 

@@ -11,7 +11,11 @@ UNKNOWN = -1
 """The value of a label that nobody has stated."""
 
 CHUNK_ROWS = 512
-"""Rows a chunk of a part, and rows a part: a read of one part is a read of one chunk."""
+"""Rows a chunk of a part, and rows a part: a read of one part is a read of one chunk. Rows to a
+checksum, too."""
+
+EMBEDDING = "/images/embedding"
+"""Where the embeddings lie in a cache."""
 
 
 def safe_name(name: str) -> str:

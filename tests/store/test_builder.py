@@ -129,7 +129,7 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
             "collection": "chest-films",
             "created": "",
         }
-        assert set(file) == {"trained_on", "images", "labels", "text", "failures"}
+        assert set(file) == {"trained_on", "images", "labels", "text", "failures", "checksums"}
         trained_on = file["trained_on"]
         assert trained_on["kermany"].asstr()[()].tolist() == ["train/b.jpeg", "train/größer.jpeg"]
         assert trained_on["nih"].shape == (0,)
@@ -386,6 +386,10 @@ def test_a_stored_embedding_that_is_not_finite_is_never_copied_on(path: Path) ->
     builder.flush()
     (part,) = parts_path(path).iterdir()
     damage(part, "embedding", np.array([[1, 2], [np.nan, 1]], "f2"))
+    with pytest.raises(CacheError, match=r"/embedding are not what was written"):
+        finish(build(path), ["i1", "i2"])
+    with h5py.File(part, "a") as file:
+        del file["checksums"]  # as in parts of before
     with pytest.raises(CacheError, match=r"'i2' is not finite.*run extract again"):
         finish(build(path), ["i1", "i2"])
     assert not path.exists()

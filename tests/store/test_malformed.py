@@ -77,7 +77,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "another format": (attribute("/", "format", "AnnData"), "not a featurecache file.*AnnData"),
     "a part in place of a cache": (attribute("/", "format", "featurecache-part"), "not a featurec"),
     "no format": (without_attribute("/", "format"), "not a featurecache file"),
-    "format is a list": (attribute("/", "format", ["featurecache", "x"]), "not a featurecache"),
+    "format is a list": (attribute("/", "format", ["featurecache", "x"]), "'format' .*no single"),
     "no version": (without_attribute("/", "version"), "no valid format version"),
     "version is text": (attribute("/", "version", "1"), "no valid format version"),
     "version 0": (attribute("/", "version", 0), "no valid format version"),
