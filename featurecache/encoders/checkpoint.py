@@ -1,6 +1,5 @@
 """A checkpoint on disk: which files it has, their hashes, its configuration."""
 
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurecache import strict_json
 from featurecache.errors import CheckpointError
 from featurecache.fingerprint import sha256_of_file
 
@@ -174,7 +174,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file cannot be read as a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.read(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):

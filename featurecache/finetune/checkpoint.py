@@ -7,7 +7,6 @@
 <run>.parts/best.safetensors   the weights at the best epoch so far
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featurecache import strict_json
 from featurecache.atomic import new_file
 from featurecache.errors import RunError
 from featurecache.fingerprint import canonical_json, first_difference
@@ -39,8 +39,8 @@ class Checkpoint:
         path = self.folder / "settings.json"
         if path.is_file():
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
+                found = strict_json.read(path)
+            except (OSError, ValueError) as error:
                 raise RunError(f"{path} is damaged: delete {self.folder} to start anew") from error
             if difference := first_difference(found, dict(settings)):
                 raise RunError(

@@ -1,6 +1,5 @@
 """Read a finished cache into memory."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache import strict_json
 from featurecache.errors import CacheError, UnknownNameError
 from featurecache.fingerprint import fingerprint
 from featurecache.store.checksums import Sums, read_checked, refuse_damage
@@ -200,10 +200,10 @@ def read_description(file: "h5py.File") -> tuple[dict[str, Any], str]:
     """
     where = file.filename
     try:
-        description = json.loads(file.attrs["spec"])
+        description = strict_json.parse(file.attrs["spec"])
         stored = str(file.attrs["fingerprint"])
         altered = not isinstance(description, dict) or fingerprint(description) != stored
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"{where} has no readable 'spec' and 'fingerprint'") from error
     if altered:
         raise CacheError(f"{where}: its fingerprint is not that of its spec; the file was altered")
@@ -225,7 +225,7 @@ def _read_header(file: "h5py.File") -> tuple[Header, str]:
             trained_on=_read_trained_on(file) if "trained_on" in file else {},
             bf16_cosine=float(file.attrs["bf16_cosine"]) if "bf16_cosine" in file.attrs else None,
         )
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise CacheError(
             f"{file.filename} lacks an attribute, or one is unreadable: {error}"
         ) from error
@@ -238,7 +238,7 @@ def _read_trained_on(file: "h5py.File") -> dict[str, frozenset[str]]:
 
 
 def _texts(attribute: Any) -> tuple[str, ...]:
-    texts = json.loads(attribute)
+    texts = strict_json.parse(attribute)
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{texts!r} is not a list of texts")
     return tuple(texts)
@@ -312,9 +312,11 @@ def _read_text(group: "h5py.Group", name: str) -> TextSet:
             aligned=bool(group.attrs["aligned"]),
             scale=float(group.attrs["scale"]) if "scale" in group.attrs else None,
             bias=float(group.attrs["bias"]) if "bias" in group.attrs else None,
-            encoder=dict(json.loads(group.attrs["encoder"])) if "encoder" in group.attrs else None,
+            encoder=dict(strict_json.parse(group.attrs["encoder"]))
+            if "encoder" in group.attrs
+            else None,
         )
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"{where} lacks an attribute, or one is unreadable: {error}") from error
 
 

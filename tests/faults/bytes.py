@@ -1,4 +1,4 @@
-"""Flipped bytes and cut ends of a finished cache: what was damaged is found, or is of no account."""
+"""Flipped bytes and cut ends of a finished cache: damage is found, or of no account."""
 
 import random
 from collections.abc import Callable, Mapping
