@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json
 from featurecache.store.contents import from_utf8, to_utf8
-from featurecache.store.hdf5 import read_numbers, read_strings, write_strings
+from featurecache.store.hdf5 import read_numbers, read_strings, subgroup, write_strings
 from featurecache.store.schema import CHUNK_ROWS
-from featurecache.store.survey import Surveyed, survey
+from featurecache.store.survey import Surveyed, attribute, survey
 
 if TYPE_CHECKING:
     import h5py
@@ -109,16 +109,14 @@ def write_checksums(file: "h5py.File", known: Mapping[str, Sums]) -> None:
 
 
 def read_checksums(file: "h5py.File") -> Checksums | None:
-    """The checksums in a file; None in a file of before, which has none.
+    """The checksums in a file; None in one of version 1, which has none.
 
     Raises:
-        CacheError: they contradict each other.
+        CacheError: they are missing, or contradict each other.
     """
-    import h5py
-
-    if not isinstance(file.get(GROUP, getlink=True), h5py.HardLink):
+    if attribute(file, "version", variable=False) == 1:
         return None
-    group = file[GROUP]
+    group = subgroup(file, GROUP)
     paths = from_utf8(read_strings(group, "object")).tolist()
     headers = read_numbers(group, "header", dtype="uint32", shape=(len(paths),))
     blocks = read_numbers(group, "blocks", dtype="int64", shape=(len(paths),))
@@ -136,14 +134,14 @@ def read_checksums(file: "h5py.File") -> Checksums | None:
 
 
 def damage(
-    objects: Mapping[str, Surveyed], checksums: Checksums, *, skip: frozenset[str] = frozenset()
+    objects: Mapping[str, Surveyed], checksums: Checksums, *, skip: str | None = None
 ) -> Iterator[str]:
     """What in a file is not what was written, one sentence each.
 
     Args:
         objects: all that the file holds.
         checksums: its own.
-        skip: datasets of which only the header is looked at.
+        skip: a dataset of which only the header is looked at.
     """
     content = {path: one for path, one in objects.items() if not _is_checksum(path)}
     for path in sorted({*content} ^ {*checksums.headers}):
@@ -152,15 +150,19 @@ def damage(
         if header_sum(content[path]) != checksums.headers[path]:
             yield f"an attribute, the type or the shape of {path} is not what was written"
     for path, found in _datasets(content):
-        if path in checksums.headers and path not in skip:
+        if path in checksums.headers and path != skip:
             yield from _damaged_rows(found, checksums.rows[path])
 
 
-def refuse_damage(file: "h5py.File", *, skip: frozenset[str] = frozenset()) -> Checksums | None:
+def refuse_damage(file: "h5py.File", *, skip: str) -> tuple[dict[str, Surveyed], Checksums | None]:
     """Look at all that a file holds, and hold it against its checksums.
 
+    Args:
+        file: a cache or a part.
+        skip: the dataset of which only the header is looked at, as its rows are read later.
+
     Returns:
-        The checksums; None in a file of before, which has none.
+        What it holds, by path, and the checksums; None in a file of version 1, which has none.
 
     Raises:
         CacheError: the file is damaged; the message says where.
@@ -171,7 +173,7 @@ def refuse_damage(file: "h5py.File", *, skip: frozenset[str] = frozenset()) -> C
             f"{file.filename} is damaged: {first}; restore it from a copy, or delete it and run "
             "extract again"
         )
-    return checksums
+    return objects, checksums
 
 
 def read_checked(found: "h5py.Dataset", sums: Sums | None, start: int, stop: int) -> NDArray[Any]:

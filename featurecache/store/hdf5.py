@@ -1,6 +1,6 @@
 """Strings, attributes and opening: the few HDF5 idioms that reader and writer share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError
 from featurecache.store.contents import BLOCK_STRINGS, Utf8, from_utf8
 from featurecache.store.schema import VERSION
-from featurecache.store.survey import attribute
+from featurecache.store.survey import Value, attribute
 
 if TYPE_CHECKING:
     import h5py
@@ -48,18 +48,21 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
 
 
 def _check_format(file: "h5py.File", format_name: str) -> None:
-    found = attribute(file, "format")
-    if found != format_name:
-        raise CacheError(
-            f"{file.filename} is HDF5 but not a {format_name} file (format: {found!r})"
-        )
-    version = attribute(file, "version")
+    version = attribute(file, "version", variable=False)
     if not isinstance(version, int) or version < 1:
-        raise CacheError(f"{file.filename} has no valid format version (found {version!r})")
+        raise CacheError(
+            f"{file.filename} is no {format_name} file: it has no valid format version (found "
+            f"{version!r})"
+        )
     if version > VERSION:
         raise CacheError(
             f"{file.filename} has format version {version}, this featurecache reads up to "
             f"{VERSION}: upgrade with 'pip install --upgrade featurecache'"
+        )
+    found = attribute(file, "format", variable=version == 1)
+    if found != format_name:
+        raise CacheError(
+            f"{file.filename} is HDF5 but not a {format_name} file (format: {found!r})"
         )
 
 
@@ -80,6 +83,21 @@ def dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
     return found
 
 
+def subgroup(parent: "h5py.Group", name: str) -> "h5py.Group":
+    """A group by name.
+
+    Raises:
+        CacheError: it is missing, or something else is there in its place.
+    """
+    import h5py
+
+    if isinstance(parent.get(name, getlink=True), h5py.HardLink):
+        found = parent[name]
+        if isinstance(found, h5py.Group):
+            return found
+    raise CacheError(f"{parent.file.filename} lacks the group {name!r}: it is damaged")
+
+
 def sealed_file(path: Path) -> "h5py.File":
     """A new file, open for writing, of whose table of contents HDF5 keeps checksums itself.
 
@@ -88,6 +106,19 @@ def sealed_file(path: Path) -> "h5py.File":
     import h5py
 
     return h5py.File(path, "w", libver=("v108", "v108"))
+
+
+def write_attributes(found: "h5py.Group", values: Mapping[str, Value | None]) -> None:
+    """Write texts, numbers and booleans as attributes; None is left out."""
+    import h5py
+
+    for name, value in values.items():
+        if isinstance(value, str):
+            text = value.encode()
+            dtype = h5py.string_dtype("utf-8", max(1, len(text)))
+            found.attrs.create(name, np.bytes_(text), dtype=dtype)
+        elif value is not None:
+            found.attrs[name] = value
 
 
 def write_strings(group: "h5py.Group", name: str, values: Utf8) -> None:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,14 @@ from featurecache.store.hdf5 import (
     read_numbers,
     read_strings,
     sealed_file,
+    write_attributes,
     write_strings,
 )
 from featurecache.store.reader import read_description
 from featurecache.store.schema import CHUNK_ROWS, PART_FORMAT, VERSION
+
+if TYPE_CHECKING:
+    import h5py
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,15 @@ class PartFolder:
         number = 0 if last is None else int(last.stem.removeprefix("part-")) + 1
         path = self.folder / f"part-{number:08d}.h5"
         with new_file(path) as temporary, sealed_file(temporary) as file:
-            file.attrs["format"] = PART_FORMAT
-            file.attrs["version"] = VERSION
-            file.attrs["fingerprint"] = fingerprint(self.description)
-            file.attrs["spec"] = canonical_json(self.description)
+            write_attributes(
+                file,
+                {
+                    "format": PART_FORMAT,
+                    "version": VERSION,
+                    "fingerprint": fingerprint(self.description),
+                    "spec": canonical_json(self.description),
+                },
+            )
             write_strings(file, "id", rows.id)
             write_strings(file, "sha256", rows.sha256)
             file.create_dataset("size", data=rows.size)
@@ -124,8 +133,7 @@ class PartFolder:
 
     def _read_index(self, path: Path) -> PartIndex:
         with opened(path, PART_FORMAT) as file:
-            refuse_damage(file, skip=frozenset({"/embedding"}))
-            found, _ = read_description(file)
+            found = _description(file)
             if difference := first_difference(found, self.description):
                 raise CacheError(
                     f"{self.folder} holds an unfinished extraction made with other settings "
@@ -155,8 +163,13 @@ def first_description(folder: Path) -> Mapping[str, Any] | None:
     if first is None:
         return None
     with opened(first, PART_FORMAT) as file:
-        refuse_damage(file, skip=frozenset({"/embedding"}))
-        return read_description(file)[0]
+        return _description(file)
+
+
+def _description(file: "h5py.File") -> dict[str, Any]:
+    """The description of a part, of which all but the embedding is held against its checksums."""
+    objects, _ = refuse_damage(file, skip="/embedding")
+    return read_description(file.filename, objects["/"].attributes)[0]
 
 
 def read_part_rows(path: Path, start: int, stop: int) -> NDArray[np.float16]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 FORMAT = "featurecache"
 PART_FORMAT = "featurecache-part"
-VERSION = 1
+VERSION = 2
+"""Version 1 had no checksums, and text of variable length in its attributes."""
 
 UNKNOWN = -1
 """The value of a label that nobody has stated."""

@@ -40,12 +40,13 @@ def survey(file: "h5py.File") -> dict[str, Surveyed]:
     """All groups and datasets of a file by path, the root as ``/``; links are left out.
 
     Raises:
-        CacheError: something is of a kind that no cache holds, is there under two names, or is more
-            than the file has bytes for.
+        CacheError: something is of a kind that no cache of its version holds, is there under two
+            names, or is more than the file has bytes for.
     """
     surveyed: dict[str, Surveyed] = {}
     seen: set[int] = set()
     claimed, size = 0, Path(file.filename).stat().st_size
+    first_version = attribute(file, "version", variable=False) == 1
     for found in _objects(file):
         if (place := _place(found)) in seen:
             raise CacheError(
@@ -59,7 +60,7 @@ def survey(file: "h5py.File") -> dict[str, Surveyed]:
             )
         attributes = {}
         for name in found.attrs:
-            attributes[name] = _value(found, name)
+            attributes[name] = _value(found, name, variable=first_version)
             claimed += len(str(attributes[name]))
         claimed += _stored_bytes(found, size)
         if claimed > size:
@@ -71,30 +72,37 @@ def survey(file: "h5py.File") -> dict[str, Surveyed]:
     return surveyed
 
 
-def attribute(found: "h5py.Group | h5py.Dataset", name: str) -> Value | None:
+def attribute(found: "h5py.Group | h5py.Dataset", name: str, *, variable: bool) -> Value | None:
     """The value of an attribute; None where there is none of that name.
+
+    Args:
+        found: what has it.
+        name: its name.
+        variable: whether its text may be of variable length. HDF5 keeps such text in heaps that it
+            has no checksums of, and runs in circles over one that is damaged.
 
     Raises:
         CacheError: it is no single text, number or boolean, or its text is too long.
     """
-    return _value(found, name) if name in found.attrs else None
+    return _value(found, name, variable=variable) if name in found.attrs else None
 
 
-def _value(found: "h5py.Group | h5py.Dataset", name: str) -> Value:
+def _value(found: "h5py.Group | h5py.Dataset", name: str, *, variable: bool) -> Value:
     import h5py
 
     stored = found.attrs.get_id(name)
-    kinds = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM)
+    kind = stored.get_type()
+    plain = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)
+    text = kind.get_class() == h5py.h5t.STRING and (variable or not kind.is_variable_str())
     # A list may name one long text many times, and so be far larger in memory than in the file.
-    single = stored.shape == () and stored.get_type().get_class() in kinds
-    if single and stored.get_type().get_size() <= MAX_ATTRIBUTE:
+    if (plain or text) and stored.shape == () and kind.get_size() <= MAX_ATTRIBUTE:
         value = found.attrs[name]
         if isinstance(value, np.generic):
             value = value.item()
-        if isinstance(value, (str, int, float, bool)) and (
-            not isinstance(value, str) or len(value) <= MAX_ATTRIBUTE
-        ):
-            return value
+        if isinstance(value, bytes):
+            value = value.decode()
+        if isinstance(value, (int, float)) or len(value) <= MAX_ATTRIBUTE:
+            return value  # type: ignore[no-any-return]
     raise CacheError(
         f"{found.file.filename}: the attribute {name!r} of {found.name} is no single text, number "
         "or boolean, or too long: the file is damaged"

@@ -23,17 +23,17 @@ ROWS, DIM = 1100, 6
 LABELS = ("Mass", "Edema")
 
 
-def write_example(path: Path) -> None:
+def write_example(path: Path, *, prefix: str = "film") -> None:
     """A cache with something of everything, in three blocks of rows."""
     generator = np.random.default_rng(5)
-    ids = to_utf8([f"film-{row:05d}ä.png" for row in range(ROWS)])
+    ids = to_utf8([f"{prefix}-{row:05d}ä.png" for row in range(ROWS)])
     embedding = generator.standard_normal((ROWS, DIM)).astype(np.float16)
     write_cache(
         path,
         header=Header(
             model="hf:org/m",
             dataset="nih",
-            notes=("größer", "n" * 300),
+            notes=("größer", "n" * 6000),
             image_level_split=False,
             exposed=True,
             description={"model": "m", "precision": "bf16", "size": [224, 224]},
