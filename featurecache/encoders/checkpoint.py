@@ -251,7 +251,12 @@ def _require_config(folder: Path, layout: Layout) -> None:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    listed = read_json(index).get("weight_map", {})
+    if not isinstance(listed, dict) or not all(_is_name(name) for name in listed.values()):
+        raise CheckpointError(
+            f"{index} names a file that is not beside it: take the weights from their publisher"
+        )
+    names = sorted(set(listed.values()))
     shards = tuple(index.parent / name for name in names)
     lacking = [path.name for path in shards if not path.is_file()]
     if lacking or not shards:
@@ -260,6 +265,10 @@ def _shards(index: Path) -> tuple[Path, ...]:
             "should list: fetch the checkpoint again"
         )
     return shards
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and Path(name).name == name
 
 
 def _hash(path: Path) -> str:

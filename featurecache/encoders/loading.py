@@ -136,6 +136,12 @@ def _encoder_folder(folder: Path) -> Path:
             f"{folder} is a run without an encoder of its own: give a fine-tuning run, or the "
             "model that the run was made with"
         )
+    for path in (folder, *folder.rglob("*")):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(
+                f"{path} is a link out of the run folder: put the file itself there, or make the "
+                "run again"
+            )
     return folder / "encoder"
 
 
