@@ -19,6 +19,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of which is on the disk before anything is in it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync(folder.parent)
+
+
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
     """Give a path beside ``target`` to write to; on a clean exit it replaces ``target``.
@@ -75,18 +84,9 @@ def remove_leftovers(target: Path) -> None:
         leftover.unlink()
 
 
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each of which is on the disk before anything is in it."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync(folder.parent)
-
-
 def _beside(target: Path) -> Path:
     # Not tempfile: what it makes is private, whereas a cache or a run is as readable as any new
     # file; and to mend that one must know the umask, which can be read only by changing it for
     # every thread.
-    _make_folder(target.parent)
+    make_folder(target.parent)
     return target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")

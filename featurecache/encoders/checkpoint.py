@@ -59,6 +59,11 @@ class Checkpoint:
     weights: tuple[Path, ...]
 
     @property
+    def revision(self) -> str | None:
+        """The commit of the hub's repository that the folder is of; None for any other folder."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
+
+    @property
     def weight_hashes(self) -> list[str]:
         """The sha256 of each weight file's bytes, sorted; each file is read once a process.
 

@@ -88,6 +88,7 @@ def load_encoder(
         )
         encoder = _load_by_shape(checkpoint, name=name, device=device, precision=precision)
         encoder.provenance = Provenance(exposed_to(name))
+        encoder.revision = checkpoint.revision
     elif folder.is_dir():
         if weights is not None:
             raise UsageError(f"the model {name} is a folder of weights: leave out --weights")
@@ -180,7 +181,10 @@ def _load_registered(
         "text": TextEncoder,
         "open_clip": OpenClipEncoder,
     }
-    return families[spec.family](checkpoint, name=spec.name, device=device, precision=precision)
+    family = families[spec.family]
+    encoder = family(checkpoint, name=spec.name, device=device, precision=precision)
+    encoder.revision = checkpoint.revision
+    return encoder
 
 
 def _load_by_shape(checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> Encoder:

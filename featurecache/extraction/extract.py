@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.atomic import remove_leftovers
+from featurecache.atomic import make_folder, remove_leftovers
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.local import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, Progress, encode_images
@@ -171,13 +171,14 @@ def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
         collection=manifest.collection,
         trained_on=dict(encoder.provenance.trained_on),
         bf16_cosine=encoder.bf16_cosine,
+        revision=encoder.revision,
     )
 
 
 def _lock(path: Path, stack: ExitStack) -> None:
     from filelock import FileLock, Timeout
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         stack.enter_context(FileLock(lock_path(path), timeout=0))
     except Timeout:

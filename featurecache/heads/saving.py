@@ -143,6 +143,8 @@ def read_head(folder: Path) -> SavedHead:
             thresholds=tuple(float(config["thresholds"][name]) for name in labels),
             encoders=encoders,
         )
+    except RunError:
+        raise
     # UsageError: a head or a setting that this featurecache does not know.
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise RunError(

@@ -221,6 +221,7 @@ def _read_header(file: "h5py.File", attributes: Mapping[str, Value]) -> tuple[He
             collection=str(attributes.get("collection", attributes["dataset"])),
             trained_on=_read_trained_on(file) if "trained_on" in file else {},
             bf16_cosine=float(attributes["bf16_cosine"]) if "bf16_cosine" in attributes else None,
+            revision=str(attributes["revision"]) if "revision" in attributes else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(

@@ -78,6 +78,7 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "exposed": header.exposed,
         "collection": header.collection,
         "bf16_cosine": header.bf16_cosine,
+        "revision": header.revision,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
