@@ -47,6 +47,7 @@ from featurecache.scoring.controls import random_features, untrained_controls
 from featurecache.scoring.evaluation import evaluate, reading_warnings
 from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.zero_shot import Scores, pair_scores
+from featurecache.weights import read_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -229,9 +230,6 @@ def read_finetuned(
         RunError: the folder or a file in it is missing, damaged, of another kind or newer.
         CheckpointError: the encoder in it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from featurecache.encoders.loading import load_encoder
 
     config = read_config(folder, KIND)
@@ -240,13 +238,13 @@ def read_finetuned(
         labels = tuple(config["labels"])
         head = None
         if settings.objective == "bce":
-            if not (folder / WEIGHTS).is_file():
-                raise RunError(f"run folder {folder} lacks {WEIGHTS}: restore it, or run it again")
-            head = build_head(settings.head, int(config["dim"]), len(labels))
-            head.load_state_dict(load_file(folder / WEIGHTS))
+            dim = int(config["dim"])
+            state = read_weights(folder, WEIGHTS, sizes=[dim, len(labels)])
+            head = build_head(settings.head, dim, len(labels))
+            head.load_state_dict(state)
             head.eval()
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise RunError(f"run folder {folder} contradicts itself: {error}") from error
     encoder = load_encoder(str(folder), device=device, precision=precision or settings.precision)
     return FinetunedClassifier(labels, thresholds, settings, encoder, head)

@@ -58,6 +58,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "dataset": cache.header.dataset,
         "model": cache.header.model,
         "fingerprint": cache.fingerprint,
+        "revision": cache.header.revision,
         "created": cache.created,
         "images": len(cache.images),
         "dim": cache.dim,
