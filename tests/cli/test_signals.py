@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+if sys.platform == "win32":
+    pytest.skip("signals of POSIX", allow_module_level=True)
 
 COMMAND = """
 import sys, time
