@@ -99,10 +99,20 @@ class Checkpoint:
         return RunError(f"{self.folder / name} is damaged: delete {self.folder} to start anew")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Save everything needed to go on; a kill leaves the last state or this one."""
+        """Save everything needed to go on; a kill leaves the last state or this one.
+
+        Raises:
+            OSError: the disk is full or not writable; the last state is untouched.
+        """
         # By a file of Python's: where the disk is full, that says so, and torch's own does not.
         with new_file(self.folder / "last.pt") as temporary, temporary.open("wb") as file:
-            torch.save(dict(state), file)
+            try:
+                torch.save(dict(state), file)
+            except RuntimeError as error:
+                # torch ends its archive in any case, and then complains of what is missing in it.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
         """Keep the weights of the best epoch so far."""
