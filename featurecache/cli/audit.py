@@ -8,18 +8,9 @@ import typer
 
 from featurecache.cli.dataset_options import (
     DataRoot,
-    IdColumn,
-    Images,
-    ImagesRoot,
-    LabelColumn,
-    LabelsColumn,
-    PathColumn,
-    PatientColumn,
-    Split,
-    SplitColumn,
-    SplitSeed,
-    Subset,
+    DatasetOptions,
     read_manifest,
+    takes_dataset_options,
 )
 from featurecache.cli.options import CacheFile, Draws, choose_cache
 from featurecache.cli.output import (
@@ -41,7 +32,9 @@ SHOWN = 20
 """Rows of a list that a table shows; --json has them all."""
 
 
+@takes_dataset_options(without=("view_column", "sex_column", "age_column"))
 def audit(
+    *,
     cache: CacheFile = Path("cache"),
     dataset: Annotated[
         str | None,
@@ -61,17 +54,7 @@ def audit(
         typer.Option(help="How many of each image's nearest are compared on pixels.", min=1),
     ] = 5,
     draws: Draws = 1000,
-    split: Split = None,
-    subset: Subset = None,
-    images: Images = None,
-    split_seed: SplitSeed = None,
-    path_column: PathColumn = None,
-    label_column: LabelColumn = None,
-    labels_column: LabelsColumn = None,
-    id_column: IdColumn = None,
-    patient_column: PatientColumn = None,
-    split_column: SplitColumn = None,
-    images_root: ImagesRoot = None,
+    options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Look for leaks between splits, shortcuts in the embeddings and labels too rare to score.
@@ -97,20 +80,7 @@ def audit(
     films = None
     if looks:
         films = read_manifest(
-            dataset or found.header.dataset,
-            data_root,
-            quiet=json,
-            split=split,
-            subset=subset,
-            images=images,
-            seed=split_seed,
-            path_column=path_column,
-            label_columns=label_column,
-            labels_column=labels_column,
-            id_column=id_column,
-            patient_column=patient_column,
-            split_column=split_column,
-            root=images_root,
+            dataset or found.header.dataset, data_root, options, quiet=json
         ).files()
     with progress_bar(hidden=json) as bar:
         tasks: dict[str, TaskID] = {}

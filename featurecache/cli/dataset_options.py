@@ -1,9 +1,12 @@
-"""The options that say which films are meant; ``extract`` and ``finetune`` share them."""
+"""The options that say which films are meant; every command that reads films takes them."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 
@@ -33,40 +36,105 @@ DataRoot = Annotated[
         metavar="DIR",
     ),
 ]
-Split = Annotated[
-    str | None,
-    _option(
-        "nih, phantom: auto, official or patient; kermany: official, published (nothing left out, "
-        "for an audit) or image-level-1967-493-616."
-    ),
-]
-Images = Annotated[int | None, _option("phantom: how many films to draw; 600 without it.")]
-Subset = Annotated[str | None, _option("kermany: all or viral.")]
-SplitSeed = Annotated[int | None, _option("Seed of a split that is drawn; phantom: of everything.")]
-PathColumn = Annotated[str | None, _option("table: column of paths.")]
-LabelColumn = Annotated[
-    list[str] | None,
-    _option("table: column of one label (1, 0, -1 or empty); give it again for more."),
-]
-LabelsColumn = Annotated[str | None, _option("table: column of labels joined by '|'.")]
-IdColumn = Annotated[str | None, _option("table: column of ids.")]
-PatientColumn = Annotated[str | None, _option("table: column of patients.")]
-SplitColumn = Annotated[str | None, _option("table: column of splits.")]
-ViewColumn = Annotated[str | None, _option("table: column of views.")]
-SexColumn = Annotated[str | None, _option("table: column of sexes.")]
-AgeColumn = Annotated[str | None, _option("table: column of ages in years.")]
-ImagesRoot = Annotated[
-    Path | None, _option("table: folder that the paths start from, if not the CSV's.")
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """How a data set is read; each data set refuses what it does not take.
+
+    A command has them as its parameter ``options`` and is decorated with
+    ``takes_dataset_options``.
+    """
+
+    split: Annotated[
+        str | None,
+        _option(
+            "nih, phantom: auto, official or patient; kermany: official, published (nothing left "
+            "out, for an audit) or image-level-1967-493-616."
+        ),
+    ] = None
+    subset: Annotated[str | None, _option("kermany: all or viral.")] = None
+    images: Annotated[int | None, _option("phantom: how many films to draw; 600 without it.")] = (
+        None
+    )
+    split_seed: Annotated[
+        int | None, _option("Seed of a split that is drawn; phantom: of everything.")
+    ] = None
+    path_column: Annotated[str | None, _option("table: column of paths.")] = None
+    label_column: Annotated[
+        list[str] | None,
+        _option("table: column of one label (1, 0, -1 or empty); give it again for more."),
+    ] = None
+    labels_column: Annotated[str | None, _option("table: column of labels joined by '|'.")] = None
+    id_column: Annotated[str | None, _option("table: column of ids.")] = None
+    patient_column: Annotated[str | None, _option("table: column of patients.")] = None
+    split_column: Annotated[str | None, _option("table: column of splits.")] = None
+    view_column: Annotated[str | None, _option("table: column of views.")] = None
+    sex_column: Annotated[str | None, _option("table: column of sexes.")] = None
+    age_column: Annotated[str | None, _option("table: column of ages in years.")] = None
+    images_root: Annotated[
+        Path | None, _option("table: folder that the paths start from, if not the CSV's.")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, under the names that loaders have for them."""
+        options = {
+            _LOADERS_NAME.get(field.name, field.name): getattr(self, field.name)
+            for field in fields(self)
+        }
+        return {name: value for name, value in options.items() if value not in (None, [])}
+
+
+_LOADERS_NAME: Final = {
+    "split_seed": "seed",
+    "label_column": "label_columns",
+    "images_root": "root",
+}
+"""Options that a loader takes too, where it has another name for them."""
+
+
+def takes_dataset_options(
+    *, without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Show typer the fields of a command's ``DatasetOptions`` as options, one for each field.
+
+    Args:
+        without: fields that this command does not offer.
+    """
+    kinds = get_type_hints(DatasetOptions, include_extras=True)
+    offered = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=kinds[field.name],
+        )
+        for field in fields(DatasetOptions)
+        if field.name not in without
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            options = DatasetOptions(**{option.name: given.pop(option.name) for option in offered})
+            command(**given, options=options)
+
+        flat: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command).parameters.values():
+            flat += offered if parameter.name == "options" else [parameter]
+        run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 def read_manifest(
-    dataset: str, data_root: Path | None, *, quiet: bool, **options: Any
+    dataset: str, data_root: Path | None, options: DatasetOptions, *, quiet: bool
 ) -> "Manifest":
-    """Load the data set that the options name; an option that was not given is None or empty."""
+    """Load the data set that the options name."""
     from featurecache.datasets.registry import find_root, load_dataset
 
-    given = {name: value for name, value in options.items() if value not in (None, [])}
+    given = options.given()
     with _drawing(hidden=quiet) as progress:
         root = find_root(dataset, data_root, progress=progress, **given)
     return load_dataset(dataset, root, **given)

@@ -9,23 +9,11 @@ import typer
 
 from featurecache.cli.dataset_options import (
     DEFAULT_DATASET,
-    AgeColumn,
     DataRoot,
     Dataset,
-    IdColumn,
-    Images,
-    ImagesRoot,
-    LabelColumn,
-    LabelsColumn,
-    PathColumn,
-    PatientColumn,
-    SexColumn,
-    Split,
-    SplitColumn,
-    SplitSeed,
-    Subset,
-    ViewColumn,
+    DatasetOptions,
     read_manifest,
+    takes_dataset_options,
 )
 from featurecache.cli.options import DEFAULT_MODEL, CacheFolder, Device
 from featurecache.cli.output import Json, number, print_json, print_table, progress_bar, say
@@ -40,7 +28,9 @@ ENGINES = ("local", "ray")
 FAILURES_SHOWN = 10
 
 
+@takes_dataset_options()
 def extract(
+    *,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,20 +92,7 @@ def extract(
             metavar="I/N",
         ),
     ] = None,
-    split: Split = None,
-    subset: Subset = None,
-    images: Images = None,
-    split_seed: SplitSeed = None,
-    path_column: PathColumn = None,
-    label_column: LabelColumn = None,
-    labels_column: LabelsColumn = None,
-    id_column: IdColumn = None,
-    patient_column: PatientColumn = None,
-    split_column: SplitColumn = None,
-    view_column: ViewColumn = None,
-    sex_column: SexColumn = None,
-    age_column: AgeColumn = None,
-    images_root: ImagesRoot = None,
+    options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Run frozen encoders over a data set once, and store what they give.
@@ -150,25 +127,7 @@ def extract(
     for encoder in encoders:
         if prompts is not None and not encoder.has_text:
             raise UsageError(f"model {encoder.name} reads no text: leave out --prompts")
-    manifest = read_manifest(
-        dataset,
-        data_root,
-        quiet=json,
-        split=split,
-        subset=subset,
-        images=images,
-        seed=split_seed,
-        path_column=path_column,
-        label_columns=label_column,
-        labels_column=labels_column,
-        id_column=id_column,
-        patient_column=patient_column,
-        split_column=split_column,
-        view_column=view_column,
-        sex_column=sex_column,
-        age_column=age_column,
-        root=images_root,
-    )
+    manifest = read_manifest(dataset, data_root, options, quiet=json)
     if precision == "auto":
         encoders = [settle_precision(load, manifest, cache, shard=part) for load in loaders]
     say(

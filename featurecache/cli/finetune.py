@@ -9,19 +9,9 @@ from featurecache.cli.dataset_options import (
     DEFAULT_DATASET,
     DataRoot,
     Dataset,
-    IdColumn,
-    Images,
-    ImagesRoot,
-    LabelColumn,
-    LabelsColumn,
-    PathColumn,
-    PatientColumn,
-    Split,
-    SplitColumn,
-    SplitSeed,
-    Subset,
-    ViewColumn,
+    DatasetOptions,
     read_manifest,
+    takes_dataset_options,
 )
 from featurecache.cli.options import DEFAULT_MODEL, Device, Draws
 from featurecache.cli.output import Json, print_json, print_metrics, progress_bar, say, tell
@@ -33,7 +23,9 @@ def _setting(help_text: str) -> Any:
     return typer.Option(help=help_text, rich_help_panel=_TRAINING)
 
 
+@takes_dataset_options(without=("sex_column", "age_column"))
 def finetune(
+    *,
     model: Annotated[
         str, typer.Option(help="Encoder to start from. See 'featurecache models'.")
     ] = DEFAULT_MODEL,
@@ -106,18 +98,7 @@ def finetune(
     ] = None,
     precision: Annotated[str | None, _setting("fp32 or bf16.")] = None,
     seed: Annotated[int | None, _setting("Seed.")] = None,
-    split: Split = None,
-    subset: Subset = None,
-    images: Images = None,
-    split_seed: SplitSeed = None,
-    path_column: PathColumn = None,
-    label_column: LabelColumn = None,
-    labels_column: LabelsColumn = None,
-    id_column: IdColumn = None,
-    patient_column: PatientColumn = None,
-    split_column: SplitColumn = None,
-    view_column: ViewColumn = None,
-    images_root: ImagesRoot = None,
+    options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Train the encoder itself on images; the result is an encoder like any other.
@@ -171,23 +152,7 @@ def finetune(
         if teacher is None
         else Teacher(load_encoder(teacher, device=device, precision=config.precision))
     )
-    manifest = read_manifest(
-        dataset,
-        data_root,
-        quiet=json,
-        split=split,
-        subset=subset,
-        images=images,
-        seed=split_seed,
-        path_column=path_column,
-        label_columns=label_column,
-        labels_column=labels_column,
-        id_column=id_column,
-        patient_column=patient_column,
-        split_column=split_column,
-        view_column=view_column,
-        root=images_root,
-    )
+    manifest = read_manifest(dataset, data_root, options, quiet=json)
     name = safe_name(f"{manifest.name}-{encoder.name}-{config.objective}")
     target = Path("runs") / name if out is None else out
     refuse_finished(target)

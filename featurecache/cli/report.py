@@ -7,24 +7,17 @@ import typer
 
 from featurecache.cli.dataset_options import (
     DataRoot,
-    IdColumn,
-    Images,
-    ImagesRoot,
-    LabelColumn,
-    LabelsColumn,
-    PathColumn,
-    PatientColumn,
-    Split,
-    SplitColumn,
-    SplitSeed,
-    Subset,
+    DatasetOptions,
     read_manifest,
+    takes_dataset_options,
 )
 from featurecache.cli.options import Draws
 from featurecache.cli.output import Json, print_json, say
 
 
+@takes_dataset_options(without=("view_column", "sex_column", "age_column"))
 def report(
+    *,
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders; further ones are compared with the first.")
     ],
@@ -62,17 +55,7 @@ def report(
     ] = None,
     data_root: DataRoot = None,
     draws: Draws = 1000,
-    split: Split = None,
-    subset: Subset = None,
-    images: Images = None,
-    split_seed: SplitSeed = None,
-    path_column: PathColumn = None,
-    label_column: LabelColumn = None,
-    labels_column: LabelsColumn = None,
-    id_column: IdColumn = None,
-    patient_column: PatientColumn = None,
-    split_column: SplitColumn = None,
-    images_root: ImagesRoot = None,
+    options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Write runs as one HTML page that opens anywhere, without a network.
@@ -94,20 +77,7 @@ def report(
         from featurecache.report.contents import dataset_of
 
         films = read_manifest(
-            dataset or dataset_of(runs[0]),
-            data_root,
-            quiet=json,
-            split=split,
-            subset=subset,
-            images=images,
-            seed=split_seed,
-            path_column=path_column,
-            label_columns=label_column,
-            labels_column=labels_column,
-            id_column=id_column,
-            patient_column=patient_column,
-            split_column=split_column,
-            root=images_root,
+            dataset or dataset_of(runs[0]), data_root, options, quiet=json
         ).files()
     made = build_report(runs, films=films, caches=cache or [], finding=finding, draws=draws)
     written = write_report(made, out, plots)

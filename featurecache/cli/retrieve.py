@@ -9,14 +9,9 @@ import typer
 
 from featurecache.cli.dataset_options import (
     DataRoot,
-    IdColumn,
-    Images,
-    ImagesRoot,
-    LabelColumn,
-    LabelsColumn,
-    PathColumn,
-    SplitSeed,
+    DatasetOptions,
     read_manifest,
+    takes_dataset_options,
 )
 from featurecache.cli.encoders import encoder_behind
 from featurecache.cli.options import (
@@ -45,7 +40,19 @@ _DIRECTIONS = {
 }
 
 
+@takes_dataset_options(
+    without=(
+        "split",
+        "subset",
+        "patient_column",
+        "split_column",
+        "view_column",
+        "sex_column",
+        "age_column",
+    )
+)
 def retrieve(
+    *,
     text: Annotated[
         str | None, typer.Argument(help="Find the images that fit this text best.")
     ] = None,
@@ -86,13 +93,7 @@ def retrieve(
         typer.Option(help="For --sheet: table or folder, if the cache is of one.", metavar="NAME"),
     ] = None,
     data_root: DataRoot = None,
-    images: Images = None,
-    split_seed: SplitSeed = None,
-    path_column: PathColumn = None,
-    label_column: LabelColumn = None,
-    labels_column: LabelsColumn = None,
-    id_column: IdColumn = None,
-    images_root: ImagesRoot = None,
+    options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Search a cache: exact, by cosine. Without a text, image or label, measure how good it is.
@@ -143,18 +144,7 @@ def retrieve(
         alignment=aligned,
     )
     if sheet is not None:
-        manifest = read_manifest(
-            dataset or found.header.dataset,
-            data_root,
-            quiet=json,
-            images=images,
-            seed=split_seed,
-            path_column=path_column,
-            label_columns=label_column,
-            labels_column=labels_column,
-            id_column=id_column,
-            root=images_root,
-        )
+        manifest = read_manifest(dataset or found.header.dataset, data_root, options, quiet=json)
         _write_sheet(sheet, answer, manifest.files())
     if json:
         print_json(answer.document())
