@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -21,6 +22,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of which is on the disk before anything is in it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync(folder.parent)
 
 
 @contextmanager
@@ -114,7 +124,7 @@ def _beside(target: Path) -> Path:
     # Not tempfile: what it makes is private, whereas a cache or a run is as readable as any new
     # file; and to mend that one must know the umask, which can be read only by changing it for
     # every thread.
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     for leftover in _unfinished(target):
         if _is_orphan(leftover):
             _remove(leftover)
@@ -145,7 +155,7 @@ def _is_orphan(temporary: Path) -> bool:
 def _machine() -> str:
     """Eight digits that say where a process has its number: which machine, which container."""
     space = Path("/proc/self/ns/pid")
-    where = f"{os.uname().nodename} {space.stat().st_ino if space.exists() else 0}"
+    where = f"{platform.node()} {space.stat().st_ino if space.exists() else 0}"
     return sha256(where.encode()).hexdigest()[:8]
 
 

@@ -12,6 +12,7 @@ provenance.json    of what was trained: the images that it has learned from
 import csv
 import json
 import platform
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache import strict_json
 from featurecache.atomic import new_folder, refuse_existing
 from featurecache.errors import RunError
 
 FORMAT = "featurecache-run"
 VERSION = 1
+
+MAX_NAMES_BYTES = 2**31
+"""Of all ids of predictions in memory, where each takes as much as the longest."""
 
 
 def free_folder(parent: Path, name: str) -> Path:
@@ -83,19 +88,34 @@ def read_config(folder: Path, kind: str, *, files: Sequence[str] = ()) -> dict[s
     if config.get("kind") != kind:
         raise RunError(f"{folder} is a run of kind {config.get('kind')!r}, expected {kind!r}")
     for name in files:
-        if not (folder / name).is_file():
-            raise RunError(f"run folder {folder} lacks {name}: restore it, or make the run again")
+        run_file(folder, name)
     return config
+
+
+def run_file(folder: Path, name: str) -> Path:
+    """A file of a run folder, which may come from a stranger.
+
+    Raises:
+        RunError: it is missing, or lies outside the folder, behind a symbolic link.
+    """
+    path = folder / name
+    # A pipe or a device, which would give bytes without end or never any, is no file either.
+    if not path.is_file():
+        raise RunError(f"run folder {folder} lacks {name}: restore it, or make the run again")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise RunError(
+            f"{path} is a link out of the run folder: put the file itself there, or make the run "
+            "again"
+        )
+    return path
 
 
 def _read_any(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise RunError(f"no run folder at {folder}: make one with 'featurecache train-head'")
-    path = folder / "config.json"
-    if not path.is_file():
-        raise RunError(f"run folder {folder} lacks {path.name}: restore it, or make the run again")
+    path = run_file(folder, "config.json")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = strict_json.read(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -171,24 +191,44 @@ def read_predictions(folder: Path) -> Predictions:
     Raises:
         RunError: the file is missing or damaged.
     """
-    path = folder / "predictions.csv"
+    path = run_file(folder, "predictions.csv")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *lines = csv.reader(file)
-        names = tuple(name.removesuffix(" truth") for name in header[3::2])
-        expected = [column for name in names for column in (f"{name} truth", f"{name} probability")]
-        if header != ["id", "patient", "split", *expected] or not names or not lines:
-            raise ValueError("its columns are not those of predictions")
-        cells = np.array(lines, dtype=np.str_)
-        truth = np.where(cells[:, 3::2] == "", "-1", cells[:, 3::2]).astype(np.int8)
-        probability = cells[:, 4::2].astype(np.float64)
-        if not np.isin(truth, (-1, 0, 1)).all() or not np.isfinite(probability).all():
-            raise ValueError("a truth or a probability is none")
-    except FileNotFoundError as error:
-        raise RunError(f"run folder {folder} has no {path.name}: make the run again") from error
-    except (OSError, ValueError) as error:
+            return _parse_predictions(csv.reader(file, strict=True))
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
         raise RunError(f"{path} is damaged ({error}): make the run again") from error
-    return Predictions(cells[:, 0], cells[:, 1], cells[:, 2], names, truth, probability)
+
+
+def _parse_predictions(lines: Iterator[list[str]]) -> Predictions:
+    header = next(lines, [])
+    names = tuple(name.removesuffix(" truth") for name in header[3::2])
+    expected = [column for name in names for column in (f"{name} truth", f"{name} probability")]
+    if header != ["id", "patient", "split", *expected] or len({*names}) < max(1, len(names)):
+        raise ValueError("its columns are not those of predictions")
+    texts: tuple[list[str], ...] = ([], [], [])
+    truth, probability = array("b"), array("d")
+    for line in lines:
+        if len(line) != len(header):
+            raise ValueError(f"line {len(texts[0]) + 2} has {len(line)} columns, not {len(header)}")
+        for column, text in zip(texts, line, strict=False):
+            column.append(text)
+        truth.extend(int(value or -1) for value in line[3::2])
+        probability.extend(map(float, line[4::2]))
+    ids, patients, splits = map(_as_array, texts)
+    shape = (len(ids), len(names))
+    stated = np.array(truth, dtype=np.int8).reshape(shape)
+    probabilities = np.array(probability, dtype=np.float64).reshape(shape)
+    if not np.isin(stated, (-1, 0, 1)).all() or not np.isfinite(probabilities).all():
+        raise ValueError("a truth or a probability is none")
+    return Predictions(ids, patients, splits, names, stated, probabilities)
+
+
+def _as_array(texts: list[str]) -> NDArray[np.str_]:
+    if not texts:
+        raise ValueError("it holds no predictions")
+    if max(map(len, texts)) * len(texts) * 4 > MAX_NAMES_BYTES:
+        raise ValueError(f"{max(texts, key=len)[:40]!r}... is too long a name")
+    return np.array(texts, dtype=np.str_)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -211,11 +251,9 @@ def read_curve(folder: Path) -> dict[str, Any]:
 
 def _read_document(folder: Path, name: str) -> dict[str, Any]:
     _read_any(folder)
-    path = folder / name
+    path = run_file(folder, name)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"run folder {folder} has no {path.name}: make the run again") from error
+        document = strict_json.read(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): make the run again") from error
     if not isinstance(document, dict):
@@ -229,12 +267,12 @@ def read_history(folder: Path) -> list[dict[str, str]]:
     Raises:
         RunError: the file is damaged.
     """
-    path = folder / "history.csv"
+    if not (folder / "history.csv").exists():
+        return []
+    path = run_file(folder, "history.csv")
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file, restkey="", strict=True))
-    except FileNotFoundError:
-        return []
     except (OSError, ValueError, csv.Error) as error:
         raise RunError(f"{path} is damaged ({error}): make the run again") from error
     if any("" in line or None in line.values() for line in lines):

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,8 @@ from featurecache.runs import (
     read_config,
     read_curve,
     read_history,
+    read_metrics,
+    read_predictions,
     write_config,
     write_history,
     write_json,
@@ -269,3 +272,75 @@ def test_a_history_and_a_curve_come_back(tmp_path):
     ]
     (tmp_path / "run" / "history.csv").unlink()
     assert read_history(tmp_path / "run") == []
+
+
+# --- runs of strangers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100 + "1" + "}" * 100,
+        '{"macro": NaN}',
+        '{"macro": 1e999}',
+        '{"n": 1' + "0" * 400 + "}",
+        '{"n": 1' + "0" * 5000 + "}",
+        '{"n": 1, "n": 2}',
+    ],
+)
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_json_that_no_run_holds_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / name).write_text(text)
+    with pytest.raises(RunError, match=name.replace(".", r"\.")):
+        read_metrics(folder)
+
+
+READERS = {
+    "config.json": read_metrics,
+    "metrics.json": read_metrics,
+    "predictions.csv": read_predictions,
+    "history.csv": read_history,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_no_file_of_a_run_leads_out_of_it_or_is_waited_for(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    folder = write_run(tmp_path / "run")
+    (tmp_path / "secret").write_text("{}")
+    (folder / name).unlink(missing_ok=True)
+    if kind == "link":
+        (folder / name).symlink_to("../secret")
+    else:
+        os.mkfifo(folder / name)
+    with pytest.raises(RunError, match=r"a link out of the run folder|lacks"):
+        READERS[name](folder)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["id,patient,split,a truth,a probability", "x,p,test,1"], "has 4 columns"),
+        (["id,patient,split,a truth,a probability", "x,p,test,1,nan"], "is none"),
+        (["id,patient,split,a truth,a probability", "x,p,test,300,0.5"], "damaged"),
+        (["id,patient,split,a truth,a probability", "x" * 131_073 + ",p,test,1,1"], "damaged"),
+        (["id,patient,split,a truth,a probability"], "holds no predictions"),
+        (["id,patient,split,a truth,a probability,a truth,a probability"], "columns"),
+        ([""], "columns"),
+        (
+            ["id,patient,split,a truth,a probability", "x" * 130_000 + ",p,test,1,1"]
+            + ["x,p,test,1,1"] * 20_000,
+            "too long a name",
+        ),
+    ],
+)
+def test_predictions_that_no_run_holds_are_refused(
+    tmp_path: Path, lines: list[str], said: str
+) -> None:
+    (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunError, match=said):
+        read_predictions(tmp_path)

@@ -83,14 +83,16 @@ def verify(file: File, json: Json = False) -> None:
 
     Example: featurecache cache verify cache/kermany/dinov2-minilm.h5
     """
-    from featurecache.store.verify import verify_cache
+    from featurecache.store.verify import has_checksums, verify_cache
 
-    problems = verify_cache(file)
+    problems, summed = verify_cache(file), has_checksums(file)
     if json:
-        print_json({"path": str(file), "problems": problems})
+        print_json({"path": str(file), "problems": problems, "checksums": summed})
     else:
         for problem in problems:
             tell(problem)
+        if not summed:
+            tell("it is of before there were checksums: a flipped bit in it is not seen")
         tell(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
     if problems:
         raise typer.Exit(1)

@@ -91,27 +91,39 @@ def with_exit_code(
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """While the body runs, every signal of ``ENDINGS`` unwinds it as Ctrl-C does.
+    """While the body runs, the first signal of ``ENDINGS`` unwinds it as Ctrl-C does.
 
-    One that whoever began the process had it ignore, as nohup does, stays ignored.
+    The second would unwind what writes down the work that is done, so it is only answered; the
+    third is the system's again and ends the process at once. A signal that whoever began the
+    process had it ignore, as nohup does, stays ignored.
     """
 
     def unwind(number: int, _: object) -> NoReturn:
+        handle(ask_for_patience)
         raise Ended(number)
+
+    def ask_for_patience(*_: object) -> None:
+        handle(signal.SIG_DFL)
+        os.write(2, b"\nwriting down what is finished: once more ends at once\n")
+
+    def handle(handler: Callable[..., Any] | signal.Handlers) -> None:
+        for name in before:
+            signal.signal(signal.Signals[name], handler)
 
     if current_thread() is not main_thread():  # signals are the main thread's
         yield
         return
     before = {
-        name: signal.signal(signal.Signals[name], unwind)
+        name: usual
         for name in ENDINGS
-        if signal.getsignal(signal.Signals[name]) != signal.SIG_IGN
+        if (usual := signal.getsignal(signal.Signals[name])) != signal.SIG_IGN
     }
+    handle(unwind)
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(signal.Signals[name], handler)
+        for name, usual in before.items():
+            signal.signal(signal.Signals[name], usual)
 
 
 @contextmanager

@@ -109,13 +109,13 @@ def finetune(
     Example: featurecache finetune --model dinov2-small --dataset kermany --objective bce
     --train last-2
     """
-    from featurecache.atomic import refuse_existing
     from featurecache.encoders.loading import load_encoder
     from featurecache.finetune.checkpoint import unfinished
     from featurecache.finetune.config import configure
     from featurecache.finetune.distillation import Teacher
     from featurecache.finetune.fresh import fresh_encoder, load_source
     from featurecache.finetune.run import finetune as run
+    from featurecache.finetune.run import refuse_finished
     from featurecache.store.schema import safe_name
 
     settings = {
@@ -144,7 +144,7 @@ def finetune(
     config = configure(recipe, {k: v for k, v in settings.items() if v is not None})
     # What stands in the way is told before any film is read, drawn or written about.
     if out is not None:
-        refuse_existing(out)
+        refuse_finished(out)
     load = load_source if config.init == "fresh" else load_encoder
     encoder = load(model, weights=weights, device=device, precision=config.precision)
     taught_by = (
@@ -155,7 +155,7 @@ def finetune(
     manifest = read_manifest(dataset, data_root, options, quiet=json)
     name = safe_name(f"{manifest.name}-{encoder.name}-{config.objective}")
     target = Path("runs") / name if out is None else out
-    refuse_existing(target)
+    refuse_finished(target)
     if config.init == "fresh":
         encoder = fresh_encoder(
             encoder,

@@ -1,6 +1,5 @@
 """A checkpoint on disk: which files it has, their hashes, its configuration."""
 
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurecache import strict_json
 from featurecache.errors import CheckpointError
 from featurecache.fingerprint import sha256_of_file
 
@@ -57,6 +57,11 @@ class Checkpoint:
 
     folder: Path
     weights: tuple[Path, ...]
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the hub's repository that the folder is of; None for any other folder."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
 
     @property
     def weight_hashes(self) -> list[str]:
@@ -174,7 +179,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file cannot be read as a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.read(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
@@ -251,7 +256,12 @@ def _require_config(folder: Path, layout: Layout) -> None:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    listed = read_json(index).get("weight_map", {})
+    if not isinstance(listed, dict) or not all(_is_name(name) for name in listed.values()):
+        raise CheckpointError(
+            f"{index} names a file that is not beside it: take the weights from their publisher"
+        )
+    names = sorted(set(listed.values()))
     shards = tuple(index.parent / name for name in names)
     lacking = [path.name for path in shards if not path.is_file()]
     if lacking or not shards:
@@ -260,6 +270,10 @@ def _shards(index: Path) -> tuple[Path, ...]:
             "should list: fetch the checkpoint again"
         )
     return shards
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and Path(name).name == name
 
 
 def _hash(path: Path) -> str:

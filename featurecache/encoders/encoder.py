@@ -39,6 +39,7 @@ class Encoder(ABC):
         provenance: what its training may have seen; ``load_encoder`` states it.
         bf16_cosine: the least cosine between its embeddings in bf16 and in fp32 on a few films;
             None where nobody measured it.
+        revision: the commit of the hub's repository that its weights are of; None for others.
     """
 
     aligned: bool
@@ -51,6 +52,7 @@ class Encoder(ABC):
         self.precision = precision
         self.provenance = Provenance()
         self.bf16_cosine: float | None = None
+        self.revision: str | None = None
 
     @property
     @abstractmethod

@@ -88,6 +88,7 @@ def load_encoder(
         )
         encoder = _load_by_shape(checkpoint, name=name, device=device, precision=precision)
         encoder.provenance = Provenance(exposed_to(name))
+        encoder.revision = checkpoint.revision
     elif folder.is_dir():
         if weights is not None:
             raise UsageError(f"the model {name} is a folder of weights: leave out --weights")
@@ -136,6 +137,12 @@ def _encoder_folder(folder: Path) -> Path:
             f"{folder} is a run without an encoder of its own: give a fine-tuning run, or the "
             "model that the run was made with"
         )
+    for path in (folder, *folder.rglob("*")):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(
+                f"{path} is a link out of the run folder: put the file itself there, or make the "
+                "run again"
+            )
     return folder / "encoder"
 
 
@@ -174,7 +181,10 @@ def _load_registered(
         "text": TextEncoder,
         "open_clip": OpenClipEncoder,
     }
-    return families[spec.family](checkpoint, name=spec.name, device=device, precision=precision)
+    family = families[spec.family]
+    encoder = family(checkpoint, name=spec.name, device=device, precision=precision)
+    encoder.revision = checkpoint.revision
+    return encoder
 
 
 def _load_by_shape(checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> Encoder:

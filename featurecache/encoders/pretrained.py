@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _POSITION_IDS = "position_ids"
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and no code that a checkpoint brings is run. Left out, transformers would ask
+the user in the middle of a command whether to run it."""
 
 
 def load_config(checkpoint: Checkpoint) -> Any:
@@ -32,10 +35,11 @@ def load_config(checkpoint: Checkpoint) -> Any:
     """
     from transformers import AutoConfig
 
+    _refuse_kernels(checkpoint)
     try:
         with _quiet():
-            return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+            return AutoConfig.from_pretrained(checkpoint.folder, **_LOCAL)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{checkpoint.folder / 'config.json'} describes no known model: {_first_line(error)}"
         ) from error
@@ -60,12 +64,13 @@ def load_network(
     from transformers import AutoModel
 
     checkpoint.require_weights()
+    _refuse_kernels(checkpoint)
     try:
         with _quiet():
             # The dtype is stated because transformers 5 otherwise takes the checkpoint's.
             network, report = AutoModel.from_pretrained(
                 checkpoint.folder,
-                local_files_only=True,
+                **_LOCAL,
                 dtype=torch.float32,
                 output_loading_info=True,
                 **options,
@@ -75,7 +80,8 @@ def load_network(
             f"the weights in {checkpoint.folder} hold more than tensors, or are damaged, and were "
             "not loaded: take them from their publisher"
         ) from error
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    # ImportError: the configuration asks for a package that is not installed.
+    except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
         raise CheckpointError(
             f"the weights in {checkpoint.folder} cannot be loaded: {_first_line(error)}"
         ) from error
@@ -156,9 +162,7 @@ class ImageProcessor:
         choice = {"backend": "pil"} if named else {"use_fast": False}
         try:
             with _quiet():
-                self._processor = AutoImageProcessor.from_pretrained(
-                    folder, local_files_only=True, **choice
-                )
+                self._processor = AutoImageProcessor.from_pretrained(folder, **_LOCAL, **choice)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"the image processor in {folder} cannot be loaded: {_first_line(error)}"
@@ -199,11 +203,31 @@ def load_tokenizer(folder: Path, *, class_name: str = "AutoTokenizer", **options
         with _quiet(), warnings.catch_warnings():
             # transformers 5.0 opens vocabularies in a way that tokenizers is about to drop.
             warnings.filterwarnings("ignore", ".*will not create from files", DeprecationWarning)
-            return tokenizer_class.from_pretrained(folder, local_files_only=True, **options)
+            return tokenizer_class.from_pretrained(folder, **_LOCAL, **options)
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}"
         ) from error
+
+
+def _refuse_kernels(checkpoint: Checkpoint) -> None:
+    """Refuse a configuration that names compiled code on the hub, which transformers would run.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    parts: list[Any] = [checkpoint.config()]
+    while parts:
+        part = parts.pop()
+        for key, value in part.items():
+            named = value.values() if isinstance(value, dict) else (value,)
+            if key.endswith("_implementation") and any("/" in str(name) for name in named):
+                raise CheckpointError(
+                    f"{checkpoint.folder / 'config.json'} asks for code from elsewhere ({key}: "
+                    f"{value!r}), which is never run: take that line out of it"
+                )
+            if isinstance(value, dict):
+                parts.append(value)
 
 
 def _plain(processor: Any) -> dict[str, Any]:

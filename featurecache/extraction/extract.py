@@ -184,6 +184,7 @@ def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
         collection=manifest.collection,
         trained_on=dict(provenance.trained_on),
         bf16_cosine=encoder.bf16_cosine,
+        revision=encoder.revision,
     )
 
 

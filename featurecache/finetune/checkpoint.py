@@ -8,16 +8,17 @@
 <run>.parts/lock               held by the process that is at work
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from featurecache import strict_json
 from featurecache.atomic import new_file
 from featurecache.errors import RunError
 from featurecache.fingerprint import canonical_json, first_difference
@@ -63,9 +64,11 @@ class Checkpoint:
         path = self.folder / "settings.json"
         if path.is_file():
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise RunError(f"{path} is damaged: delete {self.folder} to start anew") from error
+                found = strict_json.read(path)
+            except (OSError, ValueError) as error:
+                raise self.damaged(path.name) from error
+            if not isinstance(found, dict):
+                raise self.damaged(path.name)
             if difference := first_difference(found, dict(settings)):
                 raise RunError(
                     f"{self.folder} holds an unfinished fine-tuning with other settings "
@@ -86,15 +89,30 @@ class Checkpoint:
             return None
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, ValueError) as error:
-            raise RunError(f"{path} is damaged: delete {self.folder} to start anew") from error
+        # UnpicklingError: it holds more than tensors and numbers, and was not loaded.
+        except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+            raise self.damaged(path.name) from error
         return state
 
+    def damaged(self, name: str) -> RunError:
+        """What to raise over one of its files."""
+        return RunError(f"{self.folder / name} is damaged: delete {self.folder} to start anew")
+
     def save(self, state: Mapping[str, Any]) -> None:
-        """Save everything needed to go on; a kill leaves the last state or this one."""
+        """Save everything needed to go on; a kill leaves the last state or this one.
+
+        Raises:
+            OSError: the disk is full or not writable; the last state is untouched.
+        """
         # By a file of Python's: where the disk is full, that says so, and torch's own does not.
         with new_file(self.folder / "last.pt") as temporary, temporary.open("wb") as file:
-            torch.save(dict(state), file)
+            try:
+                torch.save(dict(state), file)
+            except RuntimeError as error:
+                # torch ends its archive in any case, and then complains of what is missing in it.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
         """Keep the weights of the best epoch so far."""
@@ -104,10 +122,18 @@ class Checkpoint:
             save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
 
     def best(self) -> dict[str, Tensor]:
-        """The weights that ``save_best`` kept."""
+        """The weights that ``save_best`` kept.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(self.folder / "best.safetensors")
+        try:
+            return load_file(self.folder / "best.safetensors")
+        except (SafetensorError, OSError) as error:
+            raise self.damaged("best.safetensors") from error
 
     def delete(self) -> None:
         """Remove the folder, once the run is written."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurecache.atomic import new_file
-from featurecache.errors import FeaturecacheError
+from featurecache.errors import FeaturecacheError, RunError
 from featurecache.finetune.images import ImageStream
 from featurecache.fingerprint import fingerprint
 
@@ -95,11 +95,11 @@ def teacher_embeddings(
     They are kept in ``file``, and read from there if it is there.
 
     Raises:
+        RunError: the file is damaged.
         FeaturecacheError: none of the images can be read.
     """
     if file.is_file():
-        stored: NDArray[np.float32] = np.load(file, allow_pickle=False)
-        return stored
+        return read_embeddings(file, len(manifest))
     rows = train if teacher.rows is None else teacher.rows
     encoder = teacher.encoder
     embeddings: NDArray[np.float32] | None = None
@@ -120,3 +120,19 @@ def teacher_embeddings(
     with new_file(file) as temporary, temporary.open("wb") as stream:
         np.save(stream, embeddings)
     return embeddings
+
+
+def read_embeddings(file: Path, rows: int) -> NDArray[np.float32]:
+    """A teacher's kept embeddings, (rows, D).
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        # Mapped first: what the file claims to hold is held against its size.
+        stored = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{file} is damaged: delete {file.parent} to start anew") from error
+    if stored.dtype != np.float32 or stored.ndim != 2 or len(stored) != rows:
+        raise RunError(f"{file} is damaged: delete {file.parent} to start anew")
+    return np.array(stored)

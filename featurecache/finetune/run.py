@@ -7,7 +7,9 @@ provenance.json    the images that the encoder has learned from
 metrics.json, predictions.csv, history.csv
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
 from featurecache.extraction.learned import provenance_for
 from featurecache.finetune.captions import scored_captions
-from featurecache.finetune.checkpoint import only_tuner
+from featurecache.finetune.checkpoint import only_tuner, unfinished
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
 from featurecache.finetune.head import build_head
@@ -37,6 +39,7 @@ from featurecache.prompts import load_prompts
 from featurecache.runs import (
     new_run,
     read_config,
+    run_kind,
     write_config,
     write_history,
     write_json,
@@ -46,6 +49,7 @@ from featurecache.scoring.controls import random_features, untrained_controls
 from featurecache.scoring.evaluation import evaluate, reading_warnings
 from featurecache.scoring.rows import ScoredRows
 from featurecache.scoring.zero_shot import Scores, pair_scores
+from featurecache.weights import read_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,7 +110,7 @@ def finetune(
         FeaturecacheError: images cannot be read at all, or memory runs out.
     """
     with only_tuner(target):
-        refuse_existing(target)
+        refuse_finished(target)
         ids = manifest.images["id"].to_numpy(dtype=np.str_)
         known = provenance_for(manifest, encoder)
         known.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
@@ -180,6 +184,19 @@ def finetune(
         return FinetuneResult(metrics, result.best_epoch, dict(images.failures))
 
 
+def refuse_finished(target: Path) -> None:
+    """A run that is there is not made again; what is left of its own fine-tuning goes.
+
+    Raises:
+        UsageError: something is at ``target`` already.
+    """
+    with suppress(RunError):  # it is no run at all
+        if unfinished(target).is_dir() and run_kind(target) == KIND:
+            # Whoever wrote the run was killed before it could do this.
+            shutil.rmtree(unfinished(target), ignore_errors=True)
+    refuse_existing(target)
+
+
 @dataclass(frozen=True)
 class FinetunedClassifier:
     """A fine-tuned encoder read from its run folder, as a classifier of its labels."""
@@ -216,9 +233,6 @@ def read_finetuned(
         RunError: the folder or a file in it is missing, damaged, of another kind or newer.
         CheckpointError: the encoder in it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from featurecache.encoders.loading import load_encoder
 
     config = read_config(folder, KIND)
@@ -227,13 +241,13 @@ def read_finetuned(
         labels = tuple(config["labels"])
         head = None
         if settings.objective == "bce":
-            if not (folder / WEIGHTS).is_file():
-                raise RunError(f"run folder {folder} lacks {WEIGHTS}: restore it, or run it again")
-            head = build_head(settings.head, int(config["dim"]), len(labels))
-            head.load_state_dict(load_file(folder / WEIGHTS))
+            dim = int(config["dim"])
+            state = read_weights(folder, WEIGHTS, sizes=[dim, len(labels)])
+            head = build_head(settings.head, dim, len(labels))
+            head.load_state_dict(state)
             head.eval()
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise RunError(f"run folder {folder} contradicts itself: {error}") from error
     encoder = load_encoder(str(folder), device=device, precision=precision or settings.precision)
     return FinetunedClassifier(labels, thresholds, settings, encoder, head)

@@ -166,12 +166,16 @@ class Trainer:
         """Train to the end, or from where a killed run left off.
 
         Raises:
+            RunError: the checkpoint is damaged.
             FeaturecacheError: no training or validation image can be read, memory runs out, or the
                 validation loss was never finite.
         """
         saved = checkpoint.load()
         if saved is not None:
-            self._restore(saved)
+            try:
+                self._restore(saved)
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise checkpoint.damaged("last.pt") from error
         with torch.random.fork_rng(devices=[]):
             try:
                 while self.epoch <= self.config.epochs and not self._patience_is_out():

@@ -24,6 +24,7 @@ from featurecache.runs import (
 )
 from featurecache.scoring.cached import cache_reference, learned_from, predicted_rows
 from featurecache.store.reader import Cache
+from featurecache.weights import read_weights
 
 if TYPE_CHECKING:
     from featurecache.heads.head import Head
@@ -118,16 +119,7 @@ def read_head(folder: Path) -> SavedHead:
     Raises:
         RunError: the folder or a file in it is missing, damaged, of another kind or newer.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     config = read_config(folder, KIND, files=[WEIGHTS])
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"{folder / WEIGHTS} is damaged ({error}): restore it, or train the head again"
-        ) from error
     try:
         stored = config["settings"]
         settings = HeadConfig(**{**stored, "hidden": stored["hidden"] and tuple(stored["hidden"])})
@@ -136,6 +128,10 @@ def read_head(folder: Path) -> SavedHead:
             HeadEncoder(str(one["model"]), dict(one["spec"]), int(one["dim"]))
             for one in config["cache"].get("joined", [config["cache"]])
         )
+        dims = [one.dim for one in encoders]
+        if settings.combine != "logits":
+            dims = [sum(dims)]
+        state = read_weights(folder, WEIGHTS, sizes=[*dims, len(labels), *(settings.hidden or ())])
         module = _blank_head(settings, [one.dim for one in encoders], len(labels))
         module.make_room(state)
         module.load_state_dict(state)
@@ -147,6 +143,8 @@ def read_head(folder: Path) -> SavedHead:
             thresholds=tuple(float(config["thresholds"][name]) for name in labels),
             encoders=encoders,
         )
+    except RunError:
+        raise
     # UsageError: a head or a setting that this featurecache does not know.
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise RunError(

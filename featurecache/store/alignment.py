@@ -11,7 +11,6 @@ and the tensors' bytes, so that a file that was altered is noticed.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache import strict_json
 from featurecache.atomic import new_file, refuse_existing
 from featurecache.errors import AlignmentError
 from featurecache.fingerprint import canonical_json, fingerprint
@@ -124,7 +124,7 @@ def read_alignment(path: Path) -> Alignment:
         ) from error
     try:
         alignment = _parse(metadata, tensors)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise AlignmentError(
             f"{path} is damaged ({error}): restore it from a copy, or make it again with "
             "'featurecache align'"
@@ -168,10 +168,10 @@ def _parse(metadata: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> 
         offset=offset,
         scale=float(scale[0]),
         bias=float(bias[0]),
-        spec=dict(json.loads(metadata["spec"])),
+        spec=dict(strict_json.parse(metadata["spec"])),
         trained_on={
             collection: frozenset(ids)
-            for collection, ids in json.loads(metadata["trained_on"]).items()
+            for collection, ids in strict_json.parse(metadata["trained_on"]).items()
         },
     )
     if alignment.fingerprint != metadata["fingerprint"]:

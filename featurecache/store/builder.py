@@ -120,9 +120,12 @@ class CacheBuilder:
                 f"{path} was made with other settings ({difference}): mixing them would make its "
                 "embeddings incomparable; use another --cache, or move the file away"
             )
-        if self.cache is not None and header.bf16_cosine is None:
-            # What was measured when the cache was begun stays.
-            self.header = replace(header, bf16_cosine=self.cache.header.bf16_cosine)
+        if self.cache is not None:
+            # What was known when the cache was begun stays.
+            begun = self.cache.header
+            for name in ("bf16_cosine", "revision"):
+                if getattr(header, name) is None:
+                    self.header = replace(self.header, **{name: getattr(begun, name)})
         self._folder = PartFolder(parts_path(path), header.description, header.collection)
         self._parts: list[Path] = []
         self._dims: set[int] = set()

@@ -123,6 +123,8 @@ class Header:
     """Of each collection, the images that the encoder was fine-tuned on."""
     bf16_cosine: float | None = None
     """The least cosine between embeddings in bf16 and in fp32, where it chose the precision."""
+    revision: str | None = None
+    """The commit of the hub's repository that the weights came from, where they did."""
 
 
 def to_utf8(strings: "Sequence[Any] | NDArray[np.str_] | pd.Series[str]") -> Utf8:

@@ -1,6 +1,6 @@
 """Strings, attributes and opening: the few HDF5 idioms that reader and writer share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError
 from featurecache.store.contents import BLOCK_STRINGS, Utf8, from_utf8
 from featurecache.store.schema import VERSION
+from featurecache.store.survey import Value, attribute
 
 if TYPE_CHECKING:
     import h5py
+
+_HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError)
+"""What h5py turns an error of the HDF5 library into."""
 
 
 @contextmanager
@@ -30,7 +34,7 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
         raise CacheError(f"no cache at {path}: make it with 'featurecache extract'")
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+    except _HDF5_ERRORS as error:
         raise CacheError(
             f"{path} cannot be read as HDF5 (cut short, damaged or another kind of file): "
             "restore it from a copy, or delete it and run extract again"
@@ -39,49 +43,82 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
         try:
             _check_format(file, format_name)
             yield file
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            # h5py turns an error of the HDF5 library into any of these five.
+        except _HDF5_ERRORS as error:
             raise CacheError(f"{path} is damaged: {error}") from error
 
 
 def _check_format(file: "h5py.File", format_name: str) -> None:
-    found = file.attrs.get("format")
-    if not isinstance(found, str) or found != format_name:
+    version = attribute(file, "version", variable=False)
+    if not isinstance(version, int) or version < 1:
         raise CacheError(
-            f"{file.filename} is HDF5 but not a {format_name} file (format: {found!r})"
+            f"{file.filename} is no {format_name} file: it has no valid format version (found "
+            f"{version!r})"
         )
-    version = file.attrs.get("version")
-    if not isinstance(version, np.integer) or version < 1:
-        raise CacheError(f"{file.filename} has no valid format version (found {version!r})")
     if version > VERSION:
         raise CacheError(
             f"{file.filename} has format version {version}, this featurecache reads up to "
             f"{VERSION}: upgrade with 'pip install --upgrade featurecache'"
         )
+    found = attribute(file, "format", variable=version == 1)
+    if found != format_name:
+        raise CacheError(
+            f"{file.filename} is HDF5 but not a {format_name} file (format: {found!r})"
+        )
 
 
 def dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
-    """A dataset by name, whose every byte lies in this file.
+    """A dataset by name, in a file that ``survey`` has looked at.
 
     Raises:
-        CacheError: it is missing, something else is there in its place, or its values are not
-            stored in full: HDF5 would read the missing ones as zeros, or from another file.
+        CacheError: it is missing, or something else is there in its place.
     """
     import h5py
 
     # get(getlink=True) looks without following: a link to another file is never opened.
     found = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(found, h5py.Dataset) or found.shape is None:
+    if not isinstance(found, h5py.Dataset):
         raise CacheError(
             f"{group.file.filename} lacks {group.name.rstrip('/')}/{name}: it is damaged"
         )
-    if found.external or found.id.get_storage_size() < found.nbytes:
-        raise CacheError(
-            f"{group.file.filename}: {found.name} is compressed, lies in another file, or was "
-            "never written in full: restore the file from a copy, or delete it and run extract "
-            "again"
-        )
     return found
+
+
+def subgroup(parent: "h5py.Group", name: str) -> "h5py.Group":
+    """A group by name.
+
+    Raises:
+        CacheError: it is missing, or something else is there in its place.
+    """
+    import h5py
+
+    if isinstance(parent.get(name, getlink=True), h5py.HardLink):
+        found = parent[name]
+        if isinstance(found, h5py.Group):
+            return found
+    raise CacheError(f"{parent.file.filename} lacks the group {name!r}: it is damaged")
+
+
+def sealed_file(path: Path) -> "h5py.File":
+    """A new file, open for writing, of whose table of contents HDF5 keeps checksums itself.
+
+    It does so from the format of HDF5 1.8 on, which everything of today reads.
+    """
+    import h5py
+
+    return h5py.File(path, "w", libver=("v108", "v108"))
+
+
+def write_attributes(found: "h5py.Group", values: Mapping[str, Value | None]) -> None:
+    """Write texts, numbers and booleans as attributes; None is left out."""
+    import h5py
+
+    for name, value in values.items():
+        if isinstance(value, str):
+            text = value.encode()
+            dtype = h5py.string_dtype("utf-8", max(1, len(text)))
+            found.attrs.create(name, np.bytes_(text), dtype=dtype)
+        elif value is not None:
+            found.attrs[name] = value
 
 
 def write_strings(group: "h5py.Group", name: str, values: Utf8) -> None:

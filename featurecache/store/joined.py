@@ -147,6 +147,7 @@ def join_caches(caches: Sequence[Cache]) -> Cache:
         texts={},
         failures={},
         state=first.state,
+        sums=None,
         parts=tuple(caches),
         part_rows=rows,
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from featurecache.atomic import make_folder
 from featurecache.errors import UsageError
 
 OnWait = Callable[[Path], None]
@@ -27,7 +28,7 @@ def only_writer(target: Path, lock: Path, *, on_wait: OnWait | None = None) -> I
     """
     from filelock import FileLock, Timeout
 
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(lock.parent)
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)

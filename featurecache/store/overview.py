@@ -59,6 +59,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "dataset": cache.header.dataset,
         "model": cache.header.model,
         "fingerprint": cache.fingerprint,
+        "revision": cache.header.revision,
         "created": cache.created,
         "collection": name_of(cache.header.collection),
         "ids": ids_are(cache.header.collection),

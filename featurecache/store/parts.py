@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from featurecache.atomic import new_file
 from featurecache.collection import ids_are, key_of
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint, first_difference
+from featurecache.store.checksums import (
+    block_sums,
+    read_checked,
+    read_checksums,
+    refuse_damage,
+    write_checksums,
+)
 from featurecache.store.contents import Utf8
 from featurecache.store.hdf5 import (
     dataset,
@@ -24,10 +31,15 @@ from featurecache.store.hdf5 import (
     opened,
     read_numbers,
     read_strings,
+    sealed_file,
+    write_attributes,
     write_strings,
 )
 from featurecache.store.reader import read_description
 from featurecache.store.schema import CHUNK_ROWS, PART_FORMAT, VERSION
+
+if TYPE_CHECKING:
+    import h5py
 
 
 @dataclass(frozen=True)
@@ -90,17 +102,20 @@ class PartFolder:
         Raises:
             OSError: the disk is full or not writable; the parts already there are untouched.
         """
-        import h5py
-
         last = max(self.folder.glob("part-*.h5"), default=None)
         number = 0 if last is None else int(last.stem.removeprefix("part-")) + 1
         path = self.folder / f"part-{number:08d}.h5"
-        with new_file(path) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs["format"] = PART_FORMAT
-            file.attrs["version"] = VERSION
-            file.attrs["fingerprint"] = fingerprint(self.description)
-            file.attrs["spec"] = canonical_json(self.description)
-            file.attrs["collection"] = self.collection
+        with new_file(path) as temporary, sealed_file(temporary) as file:
+            write_attributes(
+                file,
+                {
+                    "format": PART_FORMAT,
+                    "version": VERSION,
+                    "fingerprint": fingerprint(self.description),
+                    "spec": canonical_json(self.description),
+                    "collection": self.collection,
+                },
+            )
             write_strings(file, "id", rows.id)
             write_strings(file, "sha256", rows.sha256)
             file.create_dataset("size", data=rows.size)
@@ -110,6 +125,7 @@ class PartFolder:
                 data=rows.embedding,
                 chunks=(min(CHUNK_ROWS, len(rows)), rows.embedding.shape[1]),
             )
+            write_checksums(file, {"/embedding": block_sums(rows.embedding)})
         return PartIndex(
             path, rows.id, rows.sha256, rows.size, rows.mtime_ns, rows.embedding.shape[1]
         )
@@ -120,7 +136,8 @@ class PartFolder:
 
     def _read_index(self, path: Path) -> PartIndex:
         with opened(path, PART_FORMAT) as file:
-            found, _ = read_description(file)
+            attributes = _attributes(file)
+            found, _ = read_description(file.filename, attributes)
             if difference := first_difference(found, self.description):
                 raise CacheError(
                     f"{self.folder} holds an unfinished extraction made with other settings "
@@ -128,7 +145,7 @@ class PartFolder:
                     "--cache"
                 )
             # Parts of before do not say, and have no hashed ids.
-            refuse_mixed_ids(self.folder, str(file.attrs.get("collection", "")), self.collection)
+            refuse_mixed_ids(self.folder, str(attributes.get("collection", "")), self.collection)
             ids = read_strings(file, "id")
             rows = len(ids)
             embedding = numeric(file, "embedding", dtype="float16", shape=(rows, None))
@@ -172,11 +189,22 @@ def first_description(folder: Path) -> Mapping[str, Any] | None:
     if first is None:
         return None
     with opened(first, PART_FORMAT) as file:
-        return read_description(file)[0]
+        return read_description(file.filename, _attributes(file))[0]
+
+
+def _attributes(file: "h5py.File") -> Mapping[str, Any]:
+    """Those of a part, of which all but the embedding is held against its checksums."""
+    objects, _ = refuse_damage(file, skip="/embedding")
+    return objects["/"].attributes
 
 
 def read_part_rows(path: Path, start: int, stop: int) -> NDArray[np.float16]:
-    """Embedding rows ``start`` to ``stop`` of one part."""
+    """Embedding rows ``start`` to ``stop`` of one part.
+
+    Raises:
+        CacheError: it is damaged.
+    """
     with opened(path, PART_FORMAT) as file:
-        rows: NDArray[np.float16] = dataset(file, "embedding")[start:stop]
-        return rows
+        checksums = read_checksums(file)
+        sums = None if checksums is None else checksums.rows["/embedding"]
+        return read_checked(dataset(file, "embedding"), sums, start, stop)

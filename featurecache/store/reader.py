@@ -1,6 +1,5 @@
 """Read a finished cache into memory."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache import strict_json
 from featurecache.errors import CacheError, UnknownNameError
 from featurecache.fingerprint import fingerprint
+from featurecache.store.checksums import Sums, read_checked, refuse_damage
 from featurecache.store.contents import (
     Header,
     ImageTable,
@@ -22,8 +23,9 @@ from featurecache.store.contents import (
     Utf8,
     from_utf8,
 )
-from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings
-from featurecache.store.schema import FORMAT, UNKNOWN
+from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings, subgroup
+from featurecache.store.schema import EMBEDDING, FORMAT, UNKNOWN
+from featurecache.store.survey import Value
 
 if TYPE_CHECKING:
     import h5py
@@ -45,6 +47,8 @@ class Cache:
     """Image id to the reason why it has no embedding."""
     state: tuple[int, int]
     """The file's size in bytes and its mtime_ns: later reads must find the same file."""
+    sums: Sums | None
+    """The checksums of the embedding's blocks of rows; None in files of before."""
 
     @cached_property
     def ids(self) -> NDArray[np.str_]:
@@ -69,6 +73,8 @@ class Cache:
     @cached_property
     def embedding(self) -> NDArray[np.float16]:
         """(N, D) float16, not normalised, mapped: a row takes memory when it is looked at.
+
+        What is mapped is not held against its checksums, as what ``read_rows`` reads is.
 
         A finished cache is only ever replaced, never written to, and the mapping keeps the file
         that it was made of. What is written into the array stays in memory.
@@ -97,8 +103,7 @@ class Cache:
             CacheError: the file is gone, damaged, or not the one that was read.
         """
         with self._stored() as stored:
-            rows: NDArray[np.float16] = stored[start:stop]
-            return rows
+            return read_checked(stored, self.sums, start, stop)
 
     @contextmanager
     def _stored(self) -> "Iterator[h5py.Dataset]":
@@ -149,13 +154,18 @@ def read_cache(path: Path) -> Cache:
     """
     with opened(path, FORMAT) as file:
         state = _state(path)
-        header, stored = _read_header(file)
+        # The embedding is not read here, and so not looked at.
+        objects, checksums = refuse_damage(file, skip=EMBEDDING)
+        header, stored = _read_header(file, objects["/"].attributes)
         images, dim = _read_images(file)
         labels = _read_labels(file, len(images))
-        text_group = _group(file, "text")
-        texts = {name: _read_text(_group(text_group, name), name) for name in text_group}
-        failures = _read_failures(_group(file, "failures"))
-        created = str(file.attrs.get("created", ""))
+        text_group = subgroup(file, "text")
+        texts = {
+            name: _read_text(subgroup(text_group, name), name, objects[f"/text/{name}"].attributes)
+            for name in text_group
+        }
+        failures = _read_failures(subgroup(file, "failures"))
+        created = str(objects["/"].attributes.get("created", ""))
     return Cache(
         path=path,
         header=header,
@@ -167,6 +177,7 @@ def read_cache(path: Path) -> Cache:
         texts=texts,
         failures=failures,
         state=state,
+        sums=None if checksums is None else checksums.rows[EMBEDDING],
     )
 
 
@@ -175,50 +186,44 @@ def _state(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _group(parent: "h5py.Group", name: str) -> "h5py.Group":
-    import h5py
-
-    if isinstance(parent.get(name, getlink=True), h5py.HardLink):
-        found = parent[name]
-        if isinstance(found, h5py.Group):
-            return found
-    raise CacheError(f"{parent.file.filename} lacks the group {name!r}: it is damaged")
-
-
-def read_description(file: "h5py.File") -> tuple[dict[str, Any], str]:
+def read_description(where: str, attributes: Mapping[str, Value]) -> tuple[dict[str, Any], str]:
     """The description and fingerprint of a cache or a part.
+
+    Args:
+        where: the file.
+        attributes: those of its root.
 
     Raises:
         CacheError: they are missing, or the fingerprint is not the description's.
     """
-    where = file.filename
     try:
-        description = json.loads(file.attrs["spec"])
-        stored = str(file.attrs["fingerprint"])
+        description = strict_json.parse(_text_of(attributes["spec"]))
+        stored = str(attributes["fingerprint"])
         altered = not isinstance(description, dict) or fingerprint(description) != stored
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"{where} has no readable 'spec' and 'fingerprint'") from error
     if altered:
         raise CacheError(f"{where}: its fingerprint is not that of its spec; the file was altered")
     return description, stored
 
 
-def _read_header(file: "h5py.File") -> tuple[Header, str]:
-    description, stored = read_description(file)
+def _read_header(file: "h5py.File", attributes: Mapping[str, Value]) -> tuple[Header, str]:
+    description, stored = read_description(file.filename, attributes)
     try:
         header = Header(
-            model=str(file.attrs["model"]),
-            dataset=str(file.attrs["dataset"]),
-            notes=_texts(file.attrs["notes"]),
-            image_level_split=bool(file.attrs["image_level_split"]),
-            exposed=bool(file.attrs["exposed"]),
+            model=str(attributes["model"]),
+            dataset=str(attributes["dataset"]),
+            notes=_texts(attributes["notes"]),
+            image_level_split=bool(attributes["image_level_split"]),
+            exposed=bool(attributes["exposed"]),
             description=description,
             # Files of before have neither: each data set had ids of its own.
-            collection=str(file.attrs.get("collection", file.attrs["dataset"])),
+            collection=str(attributes.get("collection", attributes["dataset"])),
             trained_on=_read_trained_on(file) if "trained_on" in file else {},
-            bf16_cosine=float(file.attrs["bf16_cosine"]) if "bf16_cosine" in file.attrs else None,
+            bf16_cosine=float(attributes["bf16_cosine"]) if "bf16_cosine" in attributes else None,
+            revision=str(attributes["revision"]) if "revision" in attributes else None,
         )
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise CacheError(
             f"{file.filename} lacks an attribute, or one is unreadable: {error}"
         ) from error
@@ -226,19 +231,25 @@ def _read_header(file: "h5py.File") -> tuple[Header, str]:
 
 
 def _read_trained_on(file: "h5py.File") -> dict[str, frozenset[str]]:
-    group = _group(file, "trained_on")
+    group = subgroup(file, "trained_on")
     return {name: frozenset(from_utf8(read_strings(group, name)).tolist()) for name in group}
 
 
-def _texts(attribute: Any) -> tuple[str, ...]:
-    texts = json.loads(attribute)
+def _texts(attribute: Value) -> tuple[str, ...]:
+    texts = strict_json.parse(_text_of(attribute))
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{texts!r} is not a list of texts")
     return tuple(texts)
 
 
+def _text_of(attribute: Value) -> str:
+    if not isinstance(attribute, str):
+        raise ValueError(f"{attribute!r} is no text")
+    return attribute
+
+
 def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
-    group = _group(file, "images")
+    group = subgroup(file, "images")
     ids = read_strings(group, "id")
     rows = len(ids)
     if not (ids[:-1] < ids[1:]).all():
@@ -266,7 +277,7 @@ def _strings_or_blank(group: "h5py.Group", name: str, rows: int) -> Utf8:
 
 
 def _read_labels(file: "h5py.File", rows: int) -> Labels:
-    group = _group(file, "labels")
+    group = subgroup(file, "labels")
     names = tuple(from_utf8(read_strings(group, "names")).tolist())
     values = read_numbers(group, "values", dtype="int8", shape=(rows, len(names)))
     if len(set(names)) != len(names):
@@ -284,7 +295,7 @@ def _read_failures(group: "h5py.Group") -> dict[str, str]:
     return dict(zip(ids, reasons, strict=True))
 
 
-def _read_text(group: "h5py.Group", name: str) -> TextSet:
+def _read_text(group: "h5py.Group", name: str, attributes: Mapping[str, Value]) -> TextSet:
     where = f"{group.file.filename}: {group.name}"
     labels = tuple(from_utf8(read_strings(group, "labels")).tolist())
     if len(set(labels)) != len(labels):
@@ -293,21 +304,24 @@ def _read_text(group: "h5py.Group", name: str) -> TextSet:
     dim = positive.embedding.shape[2]
     negative = None
     if "negatives" in group:
-        negative = _read_embeddings(_group(group, "negatives"), len(labels), dim=dim)
+        negative = _read_embeddings(subgroup(group, "negatives"), len(labels), dim=dim)
     try:
+        encoder = None
+        if "encoder" in attributes:
+            encoder = dict(strict_json.parse(_text_of(attributes["encoder"])))
         return TextSet(
             name=name,
-            fingerprint=str(group.attrs["fingerprint"]),
-            templates=_texts(group.attrs["templates"]),
+            fingerprint=str(attributes["fingerprint"]),
+            templates=_texts(attributes["templates"]),
             labels=labels,
             positive=positive,
             negative=negative,
-            aligned=bool(group.attrs["aligned"]),
-            scale=float(group.attrs["scale"]) if "scale" in group.attrs else None,
-            bias=float(group.attrs["bias"]) if "bias" in group.attrs else None,
-            encoder=dict(json.loads(group.attrs["encoder"])) if "encoder" in group.attrs else None,
+            aligned=bool(attributes["aligned"]),
+            scale=float(attributes["scale"]) if "scale" in attributes else None,
+            bias=float(attributes["bias"]) if "bias" in attributes else None,
+            encoder=encoder,
         )
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"{where} lacks an attribute, or one is unreadable: {error}") from error
 
 

@@ -5,13 +5,18 @@ from pathlib import Path
 
 FORMAT = "featurecache"
 PART_FORMAT = "featurecache-part"
-VERSION = 1
+VERSION = 2
+"""Version 1 had no checksums, and text of variable length in its attributes."""
 
 UNKNOWN = -1
 """The value of a label that nobody has stated."""
 
 CHUNK_ROWS = 512
-"""Rows a chunk of a part, and rows a part: a read of one part is a read of one chunk."""
+"""Rows a chunk of a part, and rows a part: a read of one part is a read of one chunk. Rows to a
+checksum, too."""
+
+EMBEDDING = "/images/embedding"
+"""Where the embeddings lie in a cache."""
 
 
 def safe_name(name: str) -> str:

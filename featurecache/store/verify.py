@@ -5,16 +5,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.store.checksums import damage, read_checksums
 from featurecache.store.contents import TextSet
+from featurecache.store.hdf5 import opened
 from featurecache.store.reader import Cache, read_cache
-from featurecache.store.schema import parts_path
+from featurecache.store.schema import FORMAT, parts_path
+from featurecache.store.survey import survey
 from featurecache.store.writer import BLOCK_ROWS
 
 
 def verify_cache(path: Path) -> list[str]:
     """Look for what is wrong in a cache.
 
-    Reads every embedding, so it takes as long as reading the file does.
+    Reads every embedding, so it takes as long as reading the file does. What was changed since it
+    was written, a flipped bit in any row, shows only where the file has checksums: see
+    ``has_checksums``.
 
     Returns:
         One sentence per problem; empty when the cache is sound.
@@ -22,6 +27,10 @@ def verify_cache(path: Path) -> list[str]:
     Raises:
         CacheError: the file cannot be read as a cache at all.
     """
+    with opened(path, FORMAT) as file:
+        objects, checksums = survey(file), read_checksums(file)
+        if checksums is not None and (damaged := list(damage(objects, checksums))):
+            return damaged  # what else it holds is not to be believed
     cache = read_cache(path)
     problems = [*_embedding_problems(cache), *_split_problems(cache)]
     for text in cache.texts.values():
@@ -31,6 +40,17 @@ def verify_cache(path: Path) -> list[str]:
     if parts_path(path).is_dir():
         problems.append(f"{parts_path(path)} holds rows not yet in the cache: run extract again")
     return problems
+
+
+def has_checksums(path: Path) -> bool:
+    """Whether a cache has checksums: files of before have none, until extract writes them anew.
+
+    Raises:
+        CacheError: the file cannot be read as a cache at all.
+    """
+    with opened(path, FORMAT) as file:
+        survey(file)
+        return read_checksums(file) is not None
 
 
 def _embedding_problems(cache: Cache) -> list[str]:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from featurecache.atomic import new_file
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint
+from featurecache.store.checksums import RunningSums, Sums, write_checksums
 from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
-from featurecache.store.hdf5 import write_strings
-from featurecache.store.schema import FORMAT, VERSION
+from featurecache.store.hdf5 import sealed_file, write_attributes, write_strings
+from featurecache.store.schema import EMBEDDING, FORMAT, VERSION
+from featurecache.store.survey import Value
 
 if TYPE_CHECKING:
     import h5py
@@ -45,26 +47,12 @@ def write_cache(
         OSError: the disk is full or not writable; what was at ``path`` is untouched.
         CacheError: an embedding is not finite, so the rows it came from are damaged; likewise.
     """
-    import h5py
-
-    with new_file(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["version"] = VERSION
-        file.attrs["fingerprint"] = fingerprint(header.description)
-        file.attrs["spec"] = canonical_json(header.description)
-        file.attrs["model"] = header.model
-        file.attrs["dataset"] = header.dataset
-        file.attrs["notes"] = json.dumps(header.notes, ensure_ascii=False)
-        file.attrs["image_level_split"] = header.image_level_split
-        file.attrs["exposed"] = header.exposed
-        file.attrs["collection"] = header.collection
-        if header.bf16_cosine is not None:
-            file.attrs["bf16_cosine"] = header.bf16_cosine
+    with new_file(path) as temporary, sealed_file(temporary) as file:
+        write_attributes(file, _root_attributes(header))
         group = file.create_group("trained_on")
         for collection, ids in sorted(header.trained_on.items()):
             write_strings(group, collection, to_utf8(sorted(ids)))
-        file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        _write_images(file.create_group("images"), images, dim, embedding)
+        sums = _write_images(file.create_group("images"), images, dim, embedding)
         group = file.create_group("labels")
         write_strings(group, "names", to_utf8(labels.names))
         group.create_dataset("values", data=labels.values, dtype=np.int8)
@@ -74,9 +62,29 @@ def write_cache(
         group = file.create_group("failures")
         write_strings(group, "id", to_utf8(sorted(failures)))
         write_strings(group, "reason", to_utf8([failures[key] for key in sorted(failures)]))
+        write_checksums(file, {EMBEDDING: sums})
 
 
-def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: ReadRows) -> None:
+def _root_attributes(header: Header) -> dict[str, Value | None]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": fingerprint(header.description),
+        "spec": canonical_json(header.description),
+        "model": header.model,
+        "dataset": header.dataset,
+        "notes": json.dumps(header.notes, ensure_ascii=False),
+        "image_level_split": header.image_level_split,
+        "exposed": header.exposed,
+        "collection": header.collection,
+        "bf16_cosine": header.bf16_cosine,
+        "revision": header.revision,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: ReadRows) -> Sums:
+    """Write the images; gives the checksums of their embedding, as it was before it was written."""
     write_strings(group, "id", images.id)
     write_strings(group, "sha256", images.sha256)
     write_strings(group, "patient", images.patient)
@@ -87,6 +95,7 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
     group.create_dataset("size", data=images.size, dtype=np.int64)
     group.create_dataset("mtime_ns", data=images.mtime_ns, dtype=np.int64)
     target = group.create_dataset("embedding", shape=(len(images), dim), dtype=np.float16)
+    running = RunningSums()
     for start in range(0, len(images), BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, len(images))
         block = embedding(start, stop)
@@ -98,18 +107,22 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
                 "the cache or its parts are damaged; delete both and run extract again"
             )
         target[start:stop] = block
+        running.add(block)
+    return running.sums()
 
 
 def _write_text(group: "h5py.Group", text: TextSet) -> None:
-    group.attrs["fingerprint"] = text.fingerprint
-    group.attrs["templates"] = json.dumps(text.templates, ensure_ascii=False)
-    group.attrs["aligned"] = text.aligned
-    if text.scale is not None:
-        group.attrs["scale"] = text.scale
-    if text.bias is not None:
-        group.attrs["bias"] = text.bias
-    if text.encoder is not None:
-        group.attrs["encoder"] = canonical_json(text.encoder)
+    write_attributes(
+        group,
+        {
+            "fingerprint": text.fingerprint,
+            "templates": json.dumps(text.templates, ensure_ascii=False),
+            "aligned": text.aligned,
+            "scale": text.scale,
+            "bias": text.bias,
+            "encoder": None if text.encoder is None else canonical_json(text.encoder),
+        },
+    )
     write_strings(group, "labels", to_utf8(text.labels))
     _write_embeddings(group, text.positive)
     if text.negative is not None:

@@ -120,10 +120,10 @@ def test_broken_caches_are_refused_and_left_as_they_are(run, made, tiny_clip, ex
     cache = made / "cache/films/tiny-clip.h5"
     whole = cache.read_bytes()
     with h5py.File(cache, "r+") as file:
-        file.attrs["version"] = 2
+        file.attrs["version"] = 3
     newer = cache.read_bytes()
     for content, words in (
-        (newer, "version 2"),
+        (newer, "version 3"),
         (whole[: len(whole) // 2], "cannot be read as HDF5"),
         (b"not hdf5 at all", "cannot be read as HDF5"),
         (b"", "cannot be read as HDF5"),

@@ -118,7 +118,12 @@ def test_a_snapshot_in_the_hubs_cache_is_used_offline(tiny_clip, tmp_path):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     local = load(tiny_clip)
-    assert load_encoder("clip", device="cpu").image_description == local.image_description
+    hub = load_encoder("clip", device="cpu")
+    assert hub.image_description == local.image_description
+    assert (hub.revision, local.revision) == (commit, None)
+    assert load_encoder("hf:openai/clip-vit-base-patch32", device="cpu").revision == commit
+    pinned = load_encoder(f"hf:openai/clip-vit-base-patch32@{commit}", device="cpu")
+    assert pinned.revision == commit
 
 
 def test_local_models_that_are_no_folder_are_refused(tmp_path, monkeypatch):
@@ -218,6 +223,50 @@ def test_a_pickle_that_holds_more_than_tensors_is_refused_unrun(clip_copy, tmp_p
     with pytest.raises(CheckpointError, match="more than tensors"):
         _ = encoder.scale
     assert not (tmp_path / "ran").exists()
+
+
+def test_code_that_a_checkpoint_brings_is_never_run(clip_copy, tmp_path):
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n"
+    (clip_copy / "evil.py").write_text(code)
+    for name, classes in (
+        ("config.json", ["AutoConfig", "AutoModel"]),
+        ("preprocessor_config.json", ["AutoImageProcessor"]),
+        ("tokenizer_config.json", ["AutoTokenizer"]),
+    ):
+        path = clip_copy / name
+        document = json.loads(path.read_text()) if path.is_file() else {}
+        code_of = {one: ["evil.Evil", None] if "Tok" in one else "evil.Evil" for one in classes}
+        path.write_text(json.dumps(document | {"auto_map": code_of}))
+    encoder = load_encoder(str(clip_copy), device="cpu")
+    encoder.preprocess(Image.new("L", (40, 40)))
+    encoder.encode_images(PIXELS)
+    encoder.encode_texts(["a chest film"])
+    document = json.loads((clip_copy / "preprocessor_config.json").read_text())
+    document["image_processor_type"] = "Evil"
+    (clip_copy / "preprocessor_config.json").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="image processor"):
+        load_encoder(str(clip_copy), device="cpu").preprocess(Image.new("L", (40, 40)))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("value", ["stranger/kernel", {"vision_config": "stranger/kernel@v1:f"}])
+def test_a_kernel_of_the_hub_is_refused(clip_copy, key, value):
+    path = clip_copy / "config.json"
+    document = json.loads(path.read_text())
+    document["vision_config"][key] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="asks for code from elsewhere"):
+        load_encoder(str(clip_copy), device="cpu").encode_images(PIXELS)
+
+
+@pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/hostname", 3])
+def test_shards_elsewhere_are_refused(clip_copy, name):
+    (clip_copy / "model.safetensors").unlink()
+    index = json.dumps({"weight_map": {"logit_scale": name}})
+    (clip_copy / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match="a file that is not beside it"):
+        load_encoder(str(clip_copy), device="cpu")
 
 
 def test_shards_are_one_checkpoint(clip_copy):

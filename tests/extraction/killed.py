@@ -29,7 +29,7 @@ from featurecache.store.schema import parts_path
 BATCH = 4
 BATCH_SECONDS = 0.04
 BLOCK_SECONDS = 0.03
-RANDOM_KILLS = 15
+RANDOM_KILLS = 8
 """While encoding, and as many again while the finished file is written."""
 
 DEATHS: dict[str, Callable[[], None]] = {}

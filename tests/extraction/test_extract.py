@@ -61,11 +61,11 @@ def test_every_image_is_encoded_and_stored(
     assert encoder.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     files = [root / f"i{number:03d}.png" for number in range(10)]
     with h5py.File(stub_path) as file:
-        assert file.attrs["format"] == "featurecache"
-        assert file.attrs["version"] == 1
-        assert file.attrs["spec"] == '{"checkpoint":"one","preprocessing":{"size":[1,1]}}'
-        assert file.attrs["model"] == "stub"
-        assert file.attrs["dataset"] == "set"
+        assert file.attrs["format"] == b"featurecache"
+        assert file.attrs["version"] == 2
+        assert file.attrs["spec"] == b'{"checkpoint":"one","preprocessing":{"size":[1,1]}}'
+        assert file.attrs["model"] == b"stub"
+        assert file.attrs["dataset"] == b"set"
         images = file["images"]
         assert images["embedding"].dtype == np.float16
         assert images["embedding"].chunks is None

@@ -18,7 +18,7 @@ from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.run import finetune
 
-KILLS = 6
+KILLS = 4
 CONFIG = FinetuneConfig(
     "contrastive", epochs=2, batch_size=12, chunk_size=6, learning_rate=1e-3, precision="fp32"
 )

@@ -28,7 +28,7 @@ def test_a_fine_tuning_killed_again_and_again_ends_as_an_undisturbed_one(
     )
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout)
-    assert len(kills) >= 4
+    assert len(kills) >= 3
     files = sorted(p.relative_to(undisturbed) for p in undisturbed.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(disturbed) for p in disturbed.rglob("*") if p.is_file())
     assert Path("encoder/model.safetensors") in files

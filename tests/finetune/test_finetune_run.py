@@ -14,9 +14,10 @@ from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.provenance import Provenance
 from featurecache.errors import RunError, UsageError
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.run import finetune, read_finetuned
+from featurecache.finetune.run import finetune, read_finetuned, refuse_finished
 from featurecache.images import read_image
 from featurecache.prediction import classify_images
+from featurecache.runs import new_run, write_config
 from featurecache.scoring.controls import random_features, view_only_probabilities
 
 BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=12, batch_size=16)
@@ -164,3 +165,21 @@ def test_a_label_without_positives_is_null(films, clip, part_of, tmp_path):
     )
     assert result.metrics["per_label"]["Nodule"]["auroc"] is None
     assert any("Nodule has no positives" in text for text in result.metrics["warnings"])
+
+
+def test_what_is_left_of_a_finished_fine_tuning_goes_when_it_is_refused(tmp_path):
+    run, parts = tmp_path / "run", tmp_path / "run.parts"
+    with new_run(run) as folder:
+        write_config(folder, "finetune", {})
+    parts.mkdir()
+    with pytest.raises(UsageError, match="is there already"):
+        refuse_finished(run)
+    assert not parts.exists()
+    # That of another run of the name is somebody's unfinished work.
+    other = tmp_path / "other"
+    with new_run(other) as folder:
+        write_config(folder, "head", {})
+    (tmp_path / "other.parts").mkdir()
+    with pytest.raises(UsageError, match="is there already"):
+        refuse_finished(other)
+    assert (tmp_path / "other.parts").exists()

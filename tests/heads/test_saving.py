@@ -243,3 +243,33 @@ def test_weights_that_do_not_fit_are_refused(run, change):
     save_file(state, run / "head.safetensors")
     with pytest.raises(RunError, match=f"{run} contradicts itself"):
         read_head(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["settings"].update(hidden=[10**9, 10**9]),
+        lambda config: config["cache"].update(dim=10**9),
+        lambda config: config.update(labels=[str(n) for n in range(100_000)]),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_take_no_memory(run, change):
+    rewrite(run / "config.json", change)
+    with pytest.raises(RunError, match=r"contradicts itself.*asks for the sizes"):
+        read_head(run)
+
+
+def test_weights_that_are_not_finite_are_refused(run):
+    state = load_file(run / "head.safetensors")
+    state["output.bias"][0] = torch.nan
+    save_file(state, run / "head.safetensors")
+    with pytest.raises(RunError, match=r"output\.bias is not finite"):
+        read_head(run)
+
+
+def test_a_side_of_an_empty_tensor_is_no_size(run):
+    state = load_file(run / "head.safetensors")
+    save_file({**state, "wide": torch.zeros(10**9, 0)}, run / "head.safetensors")
+    rewrite(run / "config.json", lambda config: config["cache"].update(dim=10**9))
+    with pytest.raises(RunError, match="asks for the sizes"):
+        read_head(run)

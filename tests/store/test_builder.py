@@ -116,9 +116,13 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
     assert finish(builder, ["i1", "i2", "i3"])
     with h5py.File(path) as file:
         spec = '{"model":"m","precision":"fp32","size":[2,3]}'
-        assert dict(file.attrs) | {"created": ""} == {
+        attributes = {name: file.attrs[name] for name in file.attrs}
+        texts = {
+            name: value.decode() for name, value in attributes.items() if isinstance(value, bytes)
+        }
+        assert attributes | texts | {"created": ""} == {
             "format": "featurecache",
-            "version": 1,
+            "version": 2,
             "fingerprint": hashlib.sha256(spec.encode()).hexdigest(),
             "spec": spec,
             "model": "hf:org/m",
@@ -129,7 +133,7 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
             "collection": "chest-films",
             "created": "",
         }
-        assert set(file) == {"trained_on", "images", "labels", "text", "failures"}
+        assert set(file) == {"trained_on", "images", "labels", "text", "failures", "checksums"}
         trained_on = file["trained_on"]
         assert trained_on["kermany"].asstr()[()].tolist() == ["train/b.jpeg", "train/größer.jpeg"]
         assert trained_on["nih"].shape == (0,)
@@ -149,8 +153,8 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
         assert file["labels/values"][()].tolist() == [[1], [0], [-1]]
         text = file["text/signs"]
         assert dict(text.attrs) == {
-            "fingerprint": "f" * 64,
-            "templates": '["signs of {pathology}"]',
+            "fingerprint": b"f" * 64,
+            "templates": b'["signs of {pathology}"]',
             "aligned": True,
             "scale": 10.0,
         }
@@ -386,6 +390,11 @@ def test_a_stored_embedding_that_is_not_finite_is_never_copied_on(path: Path) ->
     builder.flush()
     (part,) = parts_path(path).iterdir()
     damage(part, "embedding", np.array([[1, 2], [np.nan, 1]], "f2"))
+    with pytest.raises(CacheError, match=r"/embedding are not what was written"):
+        finish(build(path), ["i1", "i2"])
+    with h5py.File(part, "a") as file:
+        del file["checksums"]
+        file.attrs["version"] = 1  # a part of before
     with pytest.raises(CacheError, match=r"'i2' is not finite.*run extract again"):
         finish(build(path), ["i1", "i2"])
     assert not path.exists()
@@ -399,5 +408,5 @@ def test_the_spec_is_canonical_json_of_the_description(path: Path) -> None:
     (part,) = parts_path(path).iterdir()
     with h5py.File(part) as file:
         assert json.loads(file.attrs["spec"]) == HEADER.description
-        assert file.attrs["format"] == "featurecache-part"
-        assert file.attrs["version"] == 1
+        assert file.attrs["format"] == b"featurecache-part"
+        assert file.attrs["version"] == 2

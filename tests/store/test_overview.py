@@ -60,6 +60,7 @@ def test_a_cache_is_described_in_one_json_document(version_1: Path) -> None:
         "dataset": "nih",
         "model": "hf:org/m",
         "fingerprint": hashlib.sha256(handwritten.SPEC.encode()).hexdigest(),
+        "revision": None,
         "created": "2025-01-02T03:04:05+00:00",
         "collection": "nih",
         "ids": "not hashed",

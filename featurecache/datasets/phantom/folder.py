@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from featurecache import strict_json
 from featurecache.atomic import new_folder
 from featurecache.datasets.findings import NO_FINDING
 from featurecache.datasets.manifest import Manifest
@@ -235,7 +236,7 @@ def _readme(recipe: Recipe) -> str:
 
 def _recipe(root: Path) -> Recipe:
     try:
-        return Recipe(**json.loads((root / RECIPE).read_text(encoding="utf-8")))
+        return Recipe(**strict_json.read(root / RECIPE))
     except FileNotFoundError as error:
         raise DatasetError(
             f"{root} holds no phantom, {RECIPE} is missing: leave out --data-root, or give it a "

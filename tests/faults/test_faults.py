@@ -1,0 +1,63 @@
+"""A small part of the suite of faults; ``python -m tests.faults`` runs as many as are asked."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def suite(*options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.faults", *map(str, options)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_commands_end_cleanly_and_go_on_whatever_happens() -> None:
+    faults = (
+        "SIGKILL during cache merge",
+        "SIGTERM during extract",
+        "SIGINT during cache merge",
+        "full disk during cache merge",
+        "read-only disk under extract",
+        "two processes at extract",
+        "extraction that waits",
+    )
+    done = suite("--trials", 7, "--seed", 5, "--fault", *faults)
+    assert done.returncode == 0, done.stderr
+    assert "7 trials, 0 promises broken" in done.stdout
+
+
+def test_damage_of_a_cache_is_found() -> None:
+    done = suite("--trials", 60, "--fault", "bytes")
+    assert done.returncode == 0, done.stderr
+    assert "60 trials, 0 promises broken" in done.stdout
+    assert re.search(r"\d found", done.stdout)
+    assert re.search(r"\d refused", done.stdout)
+
+
+def test_a_broken_promise_is_told_with_what_repeats_it(tmp_path: Path) -> None:
+    script = tmp_path / "tests" / "faults" / "__main__.py"
+    script.parent.mkdir(parents=True)
+    script.write_text((Path(__file__).parent / "__main__.py").read_text())
+    (script.parent / "one.py").write_text(
+        "def trial(seed, folder):\n    assert seed != 4, 'lost'\n    return 'kept'\n"
+        "FAULTS = {'a fault': trial}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script, "--trials", "6"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "broken: --fault 'a fault' --seed 4 --trials 1" in done.stderr
+    assert "| a fault | 6 | 5 kept, 1 BROKEN |" in done.stdout
