@@ -1,6 +1,7 @@
 """The ``featurecache`` command: its subcommands and its own options."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,13 +26,17 @@ from featurecache.cli import (
     zero_shot,
 )
 from featurecache.cli.exits import BEGINS_ANEW, DEBUG_VARIABLE, GOES_ON, with_exit_code
+from featurecache.cli.log_file import LoggedGroup
 
 app = typer.Typer(
     name="featurecache",
+    cls=LoggedGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    epilog="Exit codes: 0 done, 1 a failure, 2 a mistake that you can mend, 129 the terminal went "
+    "away, 130 interrupted (Ctrl-C), 143 terminated.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -52,6 +57,14 @@ def featurecache(
         bool,
         typer.Option("--debug", help="Show Python tracebacks.", envvar=DEBUG_VARIABLE),
     ] = False,
+    log_file: Annotated[  # LoggedGroup reads it, for it has to hear how a command ends
+        Path | None,
+        typer.Option(
+            help="Append what happens to this file, with times.",
+            envvar="FEATURECACHE_LOG_FILE",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Run a frozen encoder over chest X-rays once; everything after that takes seconds.
 

@@ -13,6 +13,7 @@ from featurecache.cli.output import (
     progress_bar,
     say,
     tell,
+    warn,
     with_interval,
 )
 from featurecache.heads.config import HeadConfig
@@ -113,7 +114,7 @@ def curve(
             rows,
         )
     for warning in result.warnings:
-        say(f"warning: {warning}")
+        warn(warning)
     tell(f"run: {target} (plot: {target / 'curve.png'})")
 
 

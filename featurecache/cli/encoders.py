@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurecache.cli.output import say
+from featurecache.cli.output import warn
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
@@ -38,5 +38,5 @@ def encoder_behind(
     precision = str(description.get("precision", "auto"))
     encoder = load_encoder(model or name, weights=weights, device=device, precision=precision)
     if difference := library_difference(description, encoder.image_description, run=made):
-        say(f"warning: {made} was made with other library versions ({difference})")
+        warn(f"{made} was made with other library versions ({difference})")
     return encoder

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurecache.cli.options import CacheFiles, Draws, OptionalRun, open_caches
-from featurecache.cli.output import Json, print_json, print_metrics, say, tell
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_metrics,
+    say,
+    tell,
+    warn,
+)
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ def evaluate(
         )
     for of_run, of_cache in zip(trained.descriptions, present, strict=True):
         if difference := library_difference(of_run, of_cache, run=run):
-            say(f"warning: it was trained with other library versions ({difference})")
+            warn(f"it was trained with other library versions ({difference})")
     matched = match_labels(trained.labels, found.labels.names, _parse(label_map))
     ids = found.ids[rows_to_score(found, rows)].tolist()
     read_provenance(run).refuse_trained(found.header.collection, ids)
@@ -97,7 +104,7 @@ def evaluate(
         return
     print_metrics(f"{run} on {found.header.dataset}", metrics)
     for warning in metrics["warnings"]:
-        say(f"warning: {warning}")
+        warn(warning)
     if out is not None:
         tell(f"run: {out}")
 

@@ -9,6 +9,7 @@
 """
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from typing import Any, Final, NoReturn
 
 import typer
 
+from featurecache.cli.log_file import log_command
 from featurecache.cli.output import say
 from featurecache.errors import FeaturecacheError
 
@@ -72,6 +74,7 @@ def with_exit_code(
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        log_command(command.__name__, kwargs)
         try:
             with _signals_raise(), _without_echoes():
                 command(*args, **kwargs)
@@ -156,5 +159,5 @@ def _end(message: str, code: int) -> None:
         import traceback
 
         traceback.print_exc()
-    say(f"error: {message}")
+    say(f"error: {message}", logging.ERROR)
     raise typer.Exit(code)

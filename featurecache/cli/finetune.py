@@ -14,7 +14,15 @@ from featurecache.cli.dataset_options import (
     takes_dataset_options,
 )
 from featurecache.cli.options import DEFAULT_MODEL, Device, Draws
-from featurecache.cli.output import Json, print_json, print_metrics, progress_bar, say, tell
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_metrics,
+    progress_bar,
+    say,
+    tell,
+    warn,
+)
 
 _TRAINING = "Training (a recipe's or a default where not given)"
 
@@ -189,5 +197,5 @@ def finetune(
         return
     print_metrics(f"{config.objective} on {manifest.name}", result.metrics)
     for warning in result.metrics["warnings"]:
-        say(f"warning: {warning}")
+        warn(warning)
     tell(f"run: {target} (best epoch {result.best_epoch})")

@@ -1,15 +1,22 @@
 """What commands print: tables and progress for people, one JSON document for programs."""
 
 import json
+import logging
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+_log = logging.getLogger(__name__)
+
+QUIET_SECONDS: Final = 600.0
+"""The log hears of work that goes on at each tenth of it, and after this time."""
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
@@ -26,18 +33,28 @@ def shown(text: str) -> str:
     )
 
 
-def say(line: str) -> None:
+def say(line: str, level: int = logging.INFO) -> None:
     """A line for people, on stderr, so that stdout holds results only."""
+    _log.log(level, line)
     typer.echo(shown(line), err=True)
+
+
+def warn(text: str) -> None:
+    """A warning, on stderr."""
+    say(f"warning: {text}", logging.WARNING)
 
 
 def tell(line: str) -> None:
     """A line of the result, on stdout."""
+    _log.info(line)
     typer.echo(shown(line))
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document of ``--json``."""
+    """The one JSON document of ``--json``; the log hears its warnings."""
+    if isinstance(document, dict):
+        for warning in document.get("warnings", ()):
+            _log.warning(f"warning: {warning}")
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
@@ -61,18 +78,29 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 @contextmanager
 def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
-    """A bar on stderr with rate and time left."""
+    """A bar on stderr with rate and time left; the log hears of it now and then."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
-    with Progress(
+    milestones = _Milestones()
+
+    class LoggedProgress(Progress):
+        def update(self, task_id: TaskID, *args: Any, **kwargs: Any) -> None:
+            super().update(task_id, *args, **kwargs)
+            task = self.tasks[task_id]
+            milestones.pass_by(
+                task.description, task.completed, task.total, str(task.fields["detail"])
+            )
+
+    with LoggedProgress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -83,6 +111,23 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
         disable=hidden,
     ) as bar:
         yield bar
+
+
+class _Milestones:
+    """What the log has heard of each task."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[int, float]] = {}
+
+    def pass_by(self, task: str, completed: float, total: float | None, detail: str) -> None:
+        """Log how far a task is, if it is a tenth further or was not heard of for long."""
+        now = time.monotonic()
+        tenth, at = self._told.setdefault(task, (0, now))
+        here = int(10 * completed / total) if total else 0
+        if here != tenth or now - at > QUIET_SECONDS:
+            self._told[task] = here, now
+            more = f", {detail}" if detail else ""
+            _log.info(f"{task}: {completed:.0f} of {total or 0:.0f}{more}")
 
 
 def number(value: float | None, *, digits: int = 3) -> str:

@@ -22,7 +22,16 @@ from featurecache.cli.options import (
     Prompts,
     choose_cache,
 )
-from featurecache.cli.output import Json, number, print_json, print_table, say, tell, with_interval
+from featurecache.cli.output import (
+    Json,
+    number,
+    print_json,
+    print_table,
+    say,
+    tell,
+    warn,
+    with_interval,
+)
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -254,7 +263,7 @@ def _show_measured(cache: "Cache", document: dict[str, Any], *, json: bool) -> N
     if document["text_to_image"] is None:
         say("note: this cache's texts and images share no space: images to images only")
     for warning in document["warnings"]:
-        say(f"warning: {warning}")
+        warn(warning)
 
 
 def _write_sheet(target: Path, answer: "Answer", paths: dict[str, Path]) -> None:

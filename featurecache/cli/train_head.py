@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import CacheFiles, Combine, Draws, Prompts, open_caches
-from featurecache.cli.output import Json, number, print_json, print_metrics, progress_bar, say, tell
+from featurecache.cli.output import (
+    Json,
+    number,
+    print_json,
+    print_metrics,
+    progress_bar,
+    say,
+    tell,
+    warn,
+)
 from featurecache.heads.config import HeadConfig, pace
 
 _TRAINING = "Training"
@@ -169,7 +178,7 @@ def train_head(
             f"± {number(spread['sd'], digits=4)} (standard deviation)"
         )
     for warning in experiment.warnings:
-        say(f"warning: {warning}")
+        warn(warning)
     tell(f"run: {target} ({experiment.head.chosen})")
 
 

@@ -13,7 +13,14 @@ from featurecache.cli.options import (
     Prompts,
     choose_cache,
 )
-from featurecache.cli.output import Json, print_json, print_metrics, say, tell
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_metrics,
+    say,
+    tell,
+    warn,
+)
 
 
 def zero_shot(
@@ -61,6 +68,6 @@ def zero_shot(
         return
     print_metrics(f"zero-shot on {found.header.dataset}", result.metrics)
     for warning in result.metrics["warnings"]:
-        say(f"warning: {warning}")
+        warn(warning)
     if out is not None:
         tell(f"run: {out}")

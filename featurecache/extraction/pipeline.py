@@ -1,5 +1,6 @@
 """The image loop: what the caches lack goes to an engine, and what comes back to the caches."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -21,6 +22,8 @@ from featurecache.store.parts import EncodedRows
 if TYPE_CHECKING:
     from featurecache.datasets.manifest import Manifest
     from featurecache.encoders.encoder import Encoder
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with the number of images finished and the number there are to do."""
@@ -121,6 +124,8 @@ def encode_images(
         if isinstance(event, Encoded):
             _store(jobs[event.encoder], event, seconds, ids)
             return
+        if event.reason is not None:
+            _log.warning(f"failed: {ids[event.row].decode()}: {event.reason}")
         for number, job in enumerate(jobs):
             job.read_seconds += seconds
             if job.plan.asks_for(event.row):
@@ -158,6 +163,7 @@ def _store(job: Job, batch: Encoded, seconds: float, ids: Utf8) -> None:
     half, usable = to_storable(batch.embedding)
     for row in batch.row[~usable]:
         job.failures[ids[row].decode()] = UNSTORABLE
+        _log.warning(f"failed: {ids[row].decode()}: {job.encoder.name}: {UNSTORABLE}")
     if usable.any():
         job.builder.add(
             EncodedRows(

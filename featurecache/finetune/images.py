@@ -1,5 +1,6 @@
 """Training images, decoded and preprocessed ahead of the encoder, in the order asked for."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from featurecache.datasets.manifest import Manifest
 
 
+_log = logging.getLogger(__name__)
+
+
 @dataclass
 class ImageStream:
     """Reads the films of a manifest.
@@ -34,6 +38,11 @@ class ImageStream:
     preprocess: "Callable[[PIL.Image.Image], NDArray[np.float32]]"
     workers: int
     failures: dict[str, str] = field(default_factory=dict)
+
+    def _fail(self, image: str, reason: str) -> None:
+        if image not in self.failures:
+            _log.warning(f"failed: {image}: {reason}")
+        self.failures[image] = reason
 
     def batches(
         self, rows: NDArray[np.intp], size: int
@@ -57,7 +66,7 @@ class ImageStream:
                 batch = [next(decoded) for _ in rows[start : start + size]]
                 for image in batch:
                     if image.reason is not None:
-                        self.failures[str(ids.iloc[image.row])] = image.reason
+                        self._fail(str(ids.iloc[image.row]), image.reason)
                 usable = [image for image in batch if image.reason is None]
                 pixels = [torch.from_numpy(image.pixels[0]) for image in usable]
                 yield (

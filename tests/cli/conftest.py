@@ -35,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no-hub"))
-    for name in ("MODELS", "DATA", "CACHE", "DEBUG"):
+    for name in ("MODELS", "DATA", "CACHE", "DEBUG", "LOG_FILE"):
         monkeypatch.delenv(f"FEATURECACHE_{name}", raising=False)
 
     def invoke(*arguments: object) -> Outcome:

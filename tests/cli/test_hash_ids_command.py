@@ -99,8 +99,9 @@ def assert_nameless(said: str, folder: Path) -> None:
 
 
 def test_nothing_that_leaves_holds_a_name_and_with_the_key_all_is_found_again(
-    run, tiny_clip, named, tmp_path
+    run, tiny_clip, named, tmp_path, monkeypatch
 ):
+    monkeypatch.setenv("FEATURECACHE_LOG_FILE", str(tmp_path / "log"))
     say = Said(run)
     films = whole(named)
     first = say("extract", "--model", tiny_clip, *films, "--json").json[0]
@@ -139,6 +140,9 @@ def test_nothing_that_leaves_holds_a_name_and_with_the_key_all_is_found_again(
     assert len(json.loads(Path("runs/tuned/config.json").read_text())["failures"]) == 3
     say("extract", "--model", "runs/tuned", *films)
     say("evaluate", "runs/tuned", "--draws", 0, "--cache", cache.with_name("tuned.h5"))
+    log = Path("log").read_text()
+    assert log.count(" WARNING failed: ") >= 6
+    assert log.count(" end: exit code 0 ") == log.count(" command: ")
     assert_nameless(say.everything, tmp_path)
 
 

@@ -88,7 +88,7 @@ def test_the_page_of_the_format_names_all_that_a_cache_holds(docs, at_work):
 
 def test_the_environment_page_names_every_variable(docs):
     code = (docs.parent / "featurecache").rglob("*.py")
-    used = {name for file in code for name in re.findall(r"FEATURECACHE_[A-Z]+", file.read_text())}
+    used = {name for file in code for name in re.findall(r"FEATURECACHE_[A-Z_]+", file.read_text())}
     page = (docs / "environment.md").read_text()
     assert used
     assert sorted(name for name in used if f"`{name}`" not in page) == []
@@ -119,7 +119,9 @@ def parse(arguments: list[str]) -> None:
     """With all checks of names and values, and not run."""
     command = get_command(app)
     while hasattr(command, "commands"):
-        command, arguments = command.commands[arguments[0]], arguments[1:]
+        context = command.make_context(command.name, arguments)  # takes the group's own options
+        name, *arguments = [*context._protected_args, *context.args]
+        command = command.commands[name]
     command.make_context(command.name, arguments)
 
 
