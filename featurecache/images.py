@@ -149,16 +149,20 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
     return picture
 
 
-def read_image(path: Path) -> "PIL.Image.Image":
+def read_image(path: Path, called: str | None = None) -> "PIL.Image.Image":
     """Read and decode one image file; see ``decode_image``.
 
+    Args:
+        path: the file.
+        called: what messages call the image, such as its id; the path without it.
+
     Raises:
-        ImageError: the file or what it holds cannot be used; the message names the file.
+        ImageError: the file or what it holds cannot be used; the message names the image.
     """
     try:
         return decode_image(read_bytes(path))
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{path if called is None else called}: {error}") from error
 
 
 def _check_size(image: "PIL.Image.Image") -> None:

@@ -219,7 +219,7 @@ def test_no_name_comes_out(stored, tmp_path, caplog, capfd):
                 damaged[at] = rng.integers(256)
             path = tmp_path / f"{number}.dcm"
             path.write_bytes(bytes(damaged))
-            found = decode(Item(0, path, {0: ""}), {0: lambda image: np.asarray(image)})
+            found = decode(Item(0, "a", path, {0: ""}), {0: lambda image: np.asarray(image)})
             said.append(str(found.reason))
     out = capfd.readouterr()
     everything = " ".join([*said, *map(str, warned), caplog.text, out.out, out.err])

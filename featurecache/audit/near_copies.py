@@ -156,7 +156,7 @@ def _miniatures(
     cache: Cache, films: Mapping[str, Path], progress: Progress | None
 ) -> tuple[dict[int, Miniature], dict[str, str]]:
     """The miniature of each row whose film can be read; and why others cannot, by id."""
-    from featurecache.images import read_image
+    from featurecache.images import decode_image, read_bytes
 
     ids = cache.ids.tolist()
     if lacking := [image for image in ids if image not in films]:
@@ -167,7 +167,7 @@ def _miniatures(
 
     def read(image: str) -> Miniature | ImageError:
         try:
-            return miniature(read_image(films[image]))
+            return miniature(decode_image(read_bytes(films[image])))
         except ImageError as error:
             return error
 

@@ -44,6 +44,6 @@ def _captioned(number: int, pair: Mapping[str, Any], films: Mapping[str, Path]) 
     alike = "" if pair["likeness"] is None else f" {pair['likeness']:.3f}"
     captions = (f"{number}:{alike} {' and '.join(pair['splits'])}", two[-30:])
     return [
-        (caption, thumbnail(read_image(films[image])))
+        (caption, thumbnail(read_image(films[image], image)))
         for caption, image in zip(captions, (one, two), strict=True)
     ]

@@ -75,12 +75,21 @@ class DatasetOptions:
     images_root: Annotated[
         Path | None, _option("table: folder that the paths start from, if not the CSV's.")
     ] = None
+    hash_ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="Put hashes in place of ids and patients, keyed with this file's bytes, in all "
+            "that is written; give the same file wherever the data set is read again.",
+            metavar="KEYFILE",
+        ),
+    ] = None
 
     def given(self) -> dict[str, Any]:
-        """The options that were given, under the names that loaders have for them."""
+        """The loader's options that were given, under the names that it has for them."""
         options = {
             _LOADERS_NAME.get(field.name, field.name): getattr(self, field.name)
             for field in fields(self)
+            if field.name != "hash_ids"
         }
         return {name: value for name, value in options.items() if value not in (None, [])}
 
@@ -132,12 +141,17 @@ def read_manifest(
     dataset: str, data_root: Path | None, options: DatasetOptions, *, quiet: bool
 ) -> "Manifest":
     """Load the data set that the options name."""
+    from featurecache.datasets.hashed_ids import hash_ids, names_kept_back, read_key
     from featurecache.datasets.registry import find_root, load_dataset
 
     given = options.given()
+    key = None if options.hash_ids is None else read_key(options.hash_ids)
     with _drawing(hidden=quiet) as progress:
         root = find_root(dataset, data_root, progress=progress, **given)
-    return load_dataset(dataset, root, **given)
+    if key is None:
+        return load_dataset(dataset, root, **given)
+    with names_kept_back(dataset):
+        return hash_ids(load_dataset(dataset, root, **given), key)
 
 
 @contextmanager

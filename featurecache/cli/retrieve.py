@@ -137,6 +137,8 @@ def retrieve(
         encoder,
         text=text,
         image=image,
+        # A file's name may be a patient's.
+        called=image if options.hash_ids is None else "of the file given",
         label=label,
         prompts=prompts,
         split=split,
@@ -180,6 +182,7 @@ def _ask(
     *,
     text: str | None,
     image: str | None,
+    called: str | None,
     label: str | None,
     prompts: str | None,
     split: str | None,
@@ -201,13 +204,14 @@ def _ask(
     if text is not None:
         return images_for_text(cache, encoder(), text, split=split, top=top, alignment=alignment)
     assert image is not None
+    assert called is not None
     if Path(image).is_file():
-        picture = read_image(Path(image))
+        picture = read_image(Path(image), called)
         return neighbours_of_image(
             cache,
             encoder(),
             picture,
-            name=image,
+            name=called,
             prompts=prompts,
             split=split,
             top=top,
@@ -265,10 +269,10 @@ def _write_sheet(target: Path, answer: "Answer", paths: dict[str, Path]) -> None
         if hit.id not in paths:
             raise UsageError(
                 f"the data set has no image {hit.id!r} that the cache holds: give the --data-root "
-                "that it was extracted from"
+                "and the options that it was extracted with"
             )
         caption = f"{place} {hit.cosine:.3f} {', '.join(hit.labels)}"
-        films.append((caption, read_image(paths[hit.id])))
+        films.append((caption, read_image(paths[hit.id], hit.id)))
     thumbnails = [(caption, thumbnail(film)) for caption, film in films]
     with new_file(target) as unfinished:
         contact_sheet(_rows(thumbnails)).save(unfinished, format="PNG")

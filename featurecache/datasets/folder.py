@@ -49,7 +49,7 @@ def load_folder(root: Path, *, seed: int = 0) -> Manifest:
             if listing.others:
                 notes.append(
                     f"Files left out of {place} because they are no images: "
-                    f"{len(listing.others):,}, such as {listing.others[0]}."
+                    f"{len(listing.others):,}."
                 )
             ids += [f"{place}/{image}" for image in listing.images]
             classes += [name] * len(listing.images)

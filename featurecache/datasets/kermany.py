@@ -193,10 +193,10 @@ def _without_copies(root: Path, films: list[_Film]) -> tuple[list[_Film], list[s
             dropped[copy] = kept
     if not dropped:
         return films, []
-    copy, kept = min(dropped.items(), key=lambda pair: pair[0].id)
+    # Notes travel into caches and reports, so they name no file.
     note = (
-        f"{len(dropped):,} byte-identical copies are left out, such as {copy.id}, a copy of "
-        f"{kept.id}."
+        f"{len(dropped):,} byte-identical copies are left out; extracted with --split published "
+        "they stay, and audit lists them."
     )
     return [film for film in films if film not in dropped], [note]
 

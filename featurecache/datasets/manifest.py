@@ -15,6 +15,8 @@ from featurecache.errors import DatasetError, UnknownNameError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from featurecache.datasets.hashed_ids import IdKey
+
 COLUMNS = ("id", "path", "patient", "split", "view", "sex", "age")
 
 OPTIONAL_COLUMNS = ("sex", "age")
@@ -55,6 +57,7 @@ class Manifest:
             its notes.
         collection: Name of the published films that the images are of: data sets of one
             collection share ids. The data set's name where none is given.
+        key: What the ids and patients are hashed with; None where they are as they were.
 
     Raises:
         DatasetError: there are no images; a column is missing or not text; an id is not unique;
@@ -71,6 +74,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     image_level_split: bool = False
     collection: str = ""
+    key: "IdKey | None" = None
 
     def __post_init__(self) -> None:
         if self.name != safe_name(self.name):

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from featurecache.collection import refuse_other_key
 from featurecache.encoders.checkpoint import read_json
 from featurecache.errors import CheckpointError, UsageError
 
@@ -34,8 +35,10 @@ class Provenance:
         """Refuse test images of a collection that the encoder was trained on.
 
         Raises:
-            UsageError: there are some among these ids.
+            UsageError: there are some among these ids; or it was trained on films of the
+                collection under ids that cannot be compared with these.
         """
+        refuse_other_key(collection, self.trained_on)
         trained = self.trained_on.get(collection, frozenset())
         leaked = [image for image in ids if image in trained]
         if leaked:

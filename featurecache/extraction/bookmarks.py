@@ -3,9 +3,9 @@
 A decoder that crashes, or is killed for the memory it takes, takes the process with it. What it was
 at is still written here: the next process finds it, and decodes it in a child process of its own.
 
-The file is a row of sha256 digests of paths. A thread writes the path that it is at into a place,
-and zeros when it is done. It is written by system calls, not mapped into memory: the kernel keeps
-either when the process dies, but a mapping answers a full disk by a signal that kills.
+The file is a row of sha256 digests of ids. A thread writes that of the image that it is at into a
+place, and zeros when it is done. It is written by system calls, not mapped into memory: the kernel
+keeps either when the process dies, but a mapping answers a full disk by a signal that kills.
 """
 
 import hashlib
@@ -44,13 +44,13 @@ class Bookmarks:
         self._busy = 0
         self._lock = Lock()
 
-    def suspects(self, path: Path) -> bool:
-        """Whether a process died while it decoded this file, be it by chance."""
-        return bool(self._suspects) and _digest(path) in self._suspects
+    def suspects(self, image: str) -> bool:
+        """Whether a process died while it decoded the image of this id, be it by chance."""
+        return bool(self._suspects) and _digest(image) in self._suspects
 
     @contextmanager
-    def at(self, path: Path) -> Iterator[None]:
-        """Keep that a file is being decoded while the body runs, in as many threads as there are.
+    def at(self, image: str) -> Iterator[None]:
+        """Keep that the image of this id is being decoded while the body runs, in any thread.
 
         Raises:
             OSError: the file of bookmarks cannot be written.
@@ -58,7 +58,7 @@ class Bookmarks:
         with self._lock:
             place = self._free.popleft() if self._free else next(self._new_place)
             self._busy += 1
-            self._write(place, _digest(path))
+            self._write(place, _digest(image))
         try:
             yield
         finally:
@@ -86,8 +86,8 @@ class Bookmarks:
             os.pwrite(descriptor, digest, place * _BYTES)
 
 
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(os.fsencode(path)).digest()
+def _digest(image: str) -> bytes:
+    return hashlib.sha256(image.encode()).digest()
 
 
 def _digests(file: Path) -> set[bytes]:

@@ -27,8 +27,8 @@ MOST_STUCK: Final = 100
 """So many threads may hang at once before it is the file system that is at fault."""
 
 Preprocess = Callable[["PIL.Image.Image"], NDArray[np.float32]]
-Mark = Callable[[Path], AbstractContextManager[object]]
-"""Keeps in mind that a file is being decoded, as ``Bookmarks.at`` does."""
+Mark = Callable[[str], AbstractContextManager[object]]
+"""Keeps in mind that an image, by its id, is being decoded, as ``Bookmarks.at`` does."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Item:
 
     Attributes:
         row: its row in the manifest.
+        id: what it is called wherever something is kept of it.
         path: where it lies.
         known: per encoder that wants it, the sha256 its stored embedding was made from ("" for
             none); an encoder whose sha256 still fits needs no pixels.
@@ -44,6 +45,7 @@ class Item:
     """
 
     row: int
+    id: str
     path: Path
     known: Mapping[int, str]
     apart: bool = False
@@ -86,7 +88,7 @@ def decode(
             image = decode_apart(data, seconds)
             pixels = {encoder: preprocess[encoder](image) for encoder in wanted}
         elif wanted:
-            with mark(item.path):
+            with mark(item.id):
                 image = decode_image(data)
                 pixels = {encoder: preprocess[encoder](image) for encoder in wanted}
         return Decoded(item.row, sha256, state.size, state.mtime_ns, pixels)
@@ -126,7 +128,7 @@ def decode_ahead(
             except TimeIsUp:
                 if pool.stuck >= MOST_STUCK:
                     raise FeaturecacheError(
-                        f"{MOST_STUCK} images hang, {item.path} the last: see whether their file "
+                        f"{MOST_STUCK} images hang, {item.id!r} the last: see whether their file "
                         "system answers; what was finished is kept, and the same command goes on"
                     ) from None
                 return _failed(item, took_longer(seconds))

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featurecache.atomic import remove_leftovers
+from featurecache.collection import name_of
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.decode import IMAGE_SECONDS
+from featurecache.extraction.learned import provenance_for
 from featurecache.extraction.local import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, Progress, encode_images
 from featurecache.extraction.plan import file_states, plan, refuse_outside
@@ -123,7 +125,7 @@ def extract(
     for encoder in encoders:
         if not encoder.has_images:
             raise UsageError(f"model {encoder.name!r} reads no images; pair it with one that does")
-        encoder.provenance.refuse_trained(manifest.collection, test)
+        provenance_for(manifest, encoder).refuse_trained(manifest.collection, test)
     ids = to_utf8(manifest.images["id"])
     with ExitStack() as stack:
         for path in sorted(paths):
@@ -171,15 +173,16 @@ def _jobs(
 
 
 def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
+    provenance = provenance_for(manifest, encoder)
     return Header(
         model=encoder.name,
         dataset=manifest.name,
         notes=tuple(manifest.notes),
         image_level_split=manifest.image_level_split,
-        exposed=manifest.collection in encoder.provenance.exposed_to,
+        exposed=name_of(manifest.collection) in provenance.exposed_to,
         description=dict(encoder.image_description),
         collection=manifest.collection,
-        trained_on=dict(encoder.provenance.trained_on),
+        trained_on=dict(provenance.trained_on),
         bf16_cosine=encoder.bf16_cosine,
         revision=encoder.revision,
     )

@@ -172,7 +172,7 @@ class _Actor:
             lanes = self._lanes or self._open()
         bookmarks = self._bookmarks
         return encode_ahead(
-            [replace(item, apart=item.apart or bookmarks.suspects(item.path)) for item in run],
+            [replace(item, apart=item.apart or bookmarks.suspects(item.id)) for item in run],
             self._encoders,
             Lanes(lanes.pool, lanes.number),
             batch_size=self._batch_size,

@@ -96,8 +96,9 @@ def _items(
             for number, job in enumerate(jobs)
             if job.plan.asks_for(row)
         }
-        path = manifest.root / paths.iloc[row]
-        yield Item(int(row), path, known, bookmarks.suspects(path) or ids[row] in crashed)
+        image = ids[row].decode()
+        apart = bookmarks.suspects(image) or ids[row] in crashed
+        yield Item(int(row), image, manifest.root / paths.iloc[row], known, apart)
 
 
 def encode_images(

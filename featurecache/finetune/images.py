@@ -45,7 +45,10 @@ class ImageStream:
         """
         paths = self.manifest.images["path"]
         ids = self.manifest.images["id"]
-        items = (Item(int(row), self.manifest.root / paths.iloc[row], {0: ""}) for row in rows)
+        items = (
+            Item(int(row), str(ids.iloc[row]), self.manifest.root / paths.iloc[row], {0: ""})
+            for row in rows
+        )
         decoded = decode_ahead(
             items, {0: self.preprocess}, workers=self.workers, window=size + 2 * self.workers
         )

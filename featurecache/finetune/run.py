@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from featurecache.atomic import refuse_existing
+from featurecache.collection import name_of
 from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
+from featurecache.extraction.learned import provenance_for
 from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.checkpoint import only_tuner, unfinished
 from featurecache.finetune.config import FinetuneConfig
@@ -110,7 +112,8 @@ def finetune(
     with only_tuner(target):
         refuse_finished(target)
         ids = manifest.images["id"].to_numpy(dtype=np.str_)
-        encoder.provenance.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
+        known = provenance_for(manifest, encoder)
+        known.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
         images = ImageStream(manifest, encoder.preprocess, workers)
         trainer = Trainer(manifest, encoder, config, images=images)
         checkpoint = open_checkpoint(target, manifest, encoder, config, teacher)
@@ -142,7 +145,7 @@ def finetune(
         metrics["warnings"] += reading_warnings(
             model=encoder.name,
             dataset=manifest.name,
-            exposed=manifest.collection in encoder.provenance.exposed_to,
+            exposed=name_of(manifest.collection) in known.exposed_to,
             image_level_split=manifest.image_level_split,
             has_test=len(manifest.rows("test")) > 0,
         )
@@ -166,7 +169,7 @@ def finetune(
             }
             write_config(folder, KIND, settings)
             learned_from = ids[np.concatenate([trainer.train, trainer.val])].tolist()
-            provenance = encoder.provenance.with_training(manifest.collection, learned_from)
+            provenance = known.with_training(manifest.collection, learned_from)
             write_json(folder / PROVENANCE_FILE, provenance.to_json())
             write_json(folder / "metrics.json", metrics)
             write_predictions(folder, **predictions)

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.collection import refuse_other_key
 from featurecache.encoders.description import library_difference
 from featurecache.errors import AlignmentError, CacheError, UsageError
 from featurecache.scoring.directions import Embeddings, unit_rows
@@ -105,8 +106,10 @@ def refuse_learned(alignment: Alignment, cache: Cache, rows: NDArray[np.intp]) -
     """Refuse images that an alignment learned from.
 
     Raises:
-        UsageError: there are some among these rows of the cache.
+        UsageError: there are some among these rows of the cache; or it learned from the same films
+            under ids that cannot be compared with the cache's.
     """
+    refuse_other_key(cache.header.collection, alignment.trained_on)
     learned = alignment.trained_on.get(cache.header.collection, frozenset())
     ids = cache.ids[rows].tolist()
     leaked = [image for image in ids if image in learned]

@@ -19,6 +19,7 @@ from featurecache.store.parts import (
     concatenate,
     first_description,
     read_part_rows,
+    refuse_mixed_ids,
 )
 from featurecache.store.reader import Cache, read_cache
 from featurecache.store.schema import CHUNK_ROWS, parts_path
@@ -105,11 +106,13 @@ class CacheBuilder:
 
         Raises:
             CacheError: the cache or its parts are damaged, or were made with another description;
-                the message names the field that differs.
+                the message names the field that differs; or the ids there are hashed otherwise.
         """
         self.path = path
         self.header = header
         self.cache: Cache | None = read_cache(path) if path.exists() else None
+        if self.cache is not None:
+            refuse_mixed_ids(path, self.cache.header.collection, header.collection)
         if self.cache is not None and (
             difference := first_difference(self.cache.header.description, header.description)
         ):
@@ -123,7 +126,7 @@ class CacheBuilder:
             for name in ("bf16_cosine", "revision"):
                 if getattr(header, name) is None:
                     self.header = replace(self.header, **{name: getattr(begun, name)})
-        self._folder = PartFolder(parts_path(path), header.description)
+        self._folder = PartFolder(parts_path(path), header.description, header.collection)
         self._parts: list[Path] = []
         self._dims: set[int] = set()
         self._pending: list[EncodedRows] = []

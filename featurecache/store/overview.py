@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from featurecache.collection import ids_are, name_of
 from featurecache.errors import CacheError
 from featurecache.store.reader import read_cache
 from featurecache.store.schema import parts_path
@@ -60,6 +61,8 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "fingerprint": cache.fingerprint,
         "revision": cache.header.revision,
         "created": cache.created,
+        "collection": name_of(cache.header.collection),
+        "ids": ids_are(cache.header.collection),
         "images": len(cache.images),
         "dim": cache.dim,
         "memory": f"{memory / 2**20:.1f} MiB for the embeddings when read",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.atomic import new_file
+from featurecache.collection import ids_are, key_of
 from featurecache.errors import CacheError
 from featurecache.fingerprint import canonical_json, fingerprint, first_difference
 from featurecache.store.checksums import (
@@ -79,18 +80,19 @@ class PartIndex:
 
 
 class PartFolder:
-    """The parts of one unfinished cache, all made with the same description."""
+    """The parts of one unfinished cache, all made with the same description, of one collection."""
 
-    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, description: Mapping[str, Any], collection: str) -> None:
         self.folder = folder
         self.description = description
+        self.collection = collection
 
     def read(self) -> Iterator[PartIndex]:
         """What is there already, oldest first, one part at a time.
 
         Raises:
             CacheError: a part is damaged, or was made with another description; the message names
-                the field that differs.
+                the field that differs; or its ids are hashed otherwise.
         """
         return map(self._read_index, sorted(self.folder.glob("part-*.h5")))
 
@@ -111,6 +113,7 @@ class PartFolder:
                     "version": VERSION,
                     "fingerprint": fingerprint(self.description),
                     "spec": canonical_json(self.description),
+                    "collection": self.collection,
                 },
             )
             write_strings(file, "id", rows.id)
@@ -133,13 +136,16 @@ class PartFolder:
 
     def _read_index(self, path: Path) -> PartIndex:
         with opened(path, PART_FORMAT) as file:
-            found = _description(file)
+            attributes = _attributes(file)
+            found, _ = read_description(file.filename, attributes)
             if difference := first_difference(found, self.description):
                 raise CacheError(
                     f"{self.folder} holds an unfinished extraction made with other settings "
                     f"({difference}): finish it with those, or delete the folder, or use another "
                     "--cache"
                 )
+            # Parts of before do not say, and have no hashed ids.
+            refuse_mixed_ids(self.folder, str(attributes.get("collection", "")), self.collection)
             ids = read_strings(file, "id")
             rows = len(ids)
             embedding = numeric(file, "embedding", dtype="float16", shape=(rows, None))
@@ -153,6 +159,26 @@ class PartFolder:
             )
 
 
+def refuse_mixed_ids(path: Path, there: str, here: str) -> None:
+    """Refuse to put images into a cache whose ids are hashed otherwise: each would be in it twice.
+
+    Args:
+        path: of the cache or its parts.
+        there: the collection that it holds images of.
+        here: the collection that they are of.
+
+    Raises:
+        CacheError: the ids of one are hashed, those of the other not or with another key.
+    """
+    if key_of(there) != key_of(here):
+        what = "the --hash-ids that it was begun with" if key_of(there) else "no --hash-ids"
+        raise CacheError(
+            f"the ids in {path} are {ids_are(there)}, and those of the data set are now "
+            f"{ids_are(here)}, so that every image would be there twice: give {what}, or use "
+            "another --cache"
+        )
+
+
 def first_description(folder: Path) -> Mapping[str, Any] | None:
     """The description of the first part in a folder; None where there is none.
 
@@ -163,13 +189,13 @@ def first_description(folder: Path) -> Mapping[str, Any] | None:
     if first is None:
         return None
     with opened(first, PART_FORMAT) as file:
-        return _description(file)
+        return read_description(file.filename, _attributes(file))[0]
 
 
-def _description(file: "h5py.File") -> dict[str, Any]:
-    """The description of a part, of which all but the embedding is held against its checksums."""
+def _attributes(file: "h5py.File") -> Mapping[str, Any]:
+    """Those of a part, of which all but the embedding is held against its checksums."""
     objects, _ = refuse_damage(file, skip="/embedding")
-    return read_description(file.filename, objects["/"].attributes)[0]
+    return objects["/"].attributes
 
 
 def read_part_rows(path: Path, start: int, stop: int) -> NDArray[np.float16]:

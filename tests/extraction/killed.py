@@ -128,7 +128,7 @@ def readable(path: Path) -> dict[str, bytes]:
         rows = zip(cache.ids.tolist(), cache.embedding, strict=True)
         found |= {image_id: row.tobytes() for image_id, row in rows}
     description = dict(StubEncoder().image_description)
-    for part in parts.PartFolder(parts_path(path), description).read():
+    for part in parts.PartFolder(parts_path(path), description, "set").read():
         embedding = parts.read_part_rows(part.path, 0, len(part.id))
         rows = zip(from_utf8(part.id).tolist(), embedding, strict=True)
         found |= {image_id: row.tobytes() for image_id, row in rows}

@@ -2,11 +2,10 @@
 
 import os
 from contextlib import closing
-from pathlib import Path
 
 from featurecache.extraction.bookmarks import Bookmarks
 
-A, B, C = Path("a.png"), Path("b.png"), Path("c.png")
+A, B, C = "a", "b", "c"
 
 
 def test_what_is_being_decoded_is_known_to_the_next_process_and_to_the_one_after(tmp_path):
@@ -20,9 +19,9 @@ def test_what_is_being_decoded_is_known_to_the_next_process_and_to_the_one_after
         place.__enter__()
     for found in (files, files[:1], files[1:]):
         again = Bookmarks(found)
-        assert [again.suspects(path) for path in (A, B, C)] == [True, True, False]
+        assert [again.suspects(image) for image in (A, B, C)] == [True, True, False]
     with Bookmarks(files[:1]).at(C):
-        assert [Bookmarks(files[:1]).suspects(path) for path in (A, B, C)] == [True, True, True]
+        assert [Bookmarks(files[:1]).suspects(image) for image in (A, B, C)] == [True, True, True]
 
 
 def test_the_file_grows_with_threads_and_not_with_images(tmp_path):

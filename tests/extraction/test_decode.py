@@ -19,7 +19,9 @@ from featurecache.extraction.decode import Item, decode, decode_ahead
 
 def items(root: Path, count: int) -> list[Item]:
     ids = write_images(root, count)
-    return [Item(row, root / f"{image_id}.png", {0: ""}) for row, image_id in enumerate(ids)]
+    return [
+        Item(row, image_id, root / f"{image_id}.png", {0: ""}) for row, image_id in enumerate(ids)
+    ]
 
 
 def test_images_come_in_order_though_the_first_take_longest(root: Path) -> None:
@@ -72,10 +74,10 @@ def test_pixels_are_made_only_for_encoders_whose_embedding_is_of_other_bytes(roo
     stub = StubEncoder()
     preprocess = {0: stub.preprocess, 1: stub.preprocess, 2: stub.preprocess}
     sha256 = decode(item, preprocess).sha256
-    found = decode(Item(0, item.path, {0: sha256, 2: "another"}), preprocess)
+    found = decode(Item(0, item.id, item.path, {0: sha256, 2: "another"}), preprocess)
     assert set(found.pixels) == {2}
     assert found.reason is None
-    assert decode(Item(0, item.path, {0: sha256, 1: sha256}), preprocess).pixels == {}
+    assert decode(Item(0, item.id, item.path, {0: sha256, 1: sha256}), preprocess).pixels == {}
 
 
 def test_where_everything_hangs_the_end_comes_all_the_same(
@@ -91,7 +93,7 @@ def test_where_everything_hangs_the_end_comes_all_the_same(
 
     found: list[str | None] = []
     ahead = decode_ahead(items(root, 20), {0: preprocess}, workers=2, window=8, seconds=0.05)
-    with pytest.raises(FeaturecacheError, match=r"5 images hang, .*i004\.png the last"):
+    with pytest.raises(FeaturecacheError, match=r"5 images hang, .i004. the last"):
         found.extend(image.reason for image in ahead)
     assert found == ["took longer than 0.05 s"] * 4
     release.set()

@@ -129,7 +129,7 @@ def stored(cache: Path) -> set[int]:
     """The slots that have an embedding in the cache or its parts."""
     path = cache / "set" / "stub.h5"
     ids = set(read_cache(path).ids.tolist()) if path.exists() else set()
-    folder = PartFolder(parts_path(path), StubEncoder().image_description)
+    folder = PartFolder(parts_path(path), StubEncoder().image_description, "set")
     for part in folder.read():
         ids |= set(part.id.tolist())
     return {int(image_id[1:]) for image_id in ids}

@@ -62,6 +62,8 @@ def test_a_cache_is_described_in_one_json_document(version_1: Path) -> None:
         "fingerprint": hashlib.sha256(handwritten.SPEC.encode()).hexdigest(),
         "revision": None,
         "created": "2025-01-02T03:04:05+00:00",
+        "collection": "nih",
+        "ids": "not hashed",
         "images": 3,
         "dim": 4,
         "memory": "0.0 MiB for the embeddings when read",
