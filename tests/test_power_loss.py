@@ -100,7 +100,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names files by 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     root = tmp_path_factory.mktemp("films") / "phantom"
-    generate_phantom(root, images=60, seed=1, size=64)
+    generate_phantom(root, images=40, seed=1, size=64)
     return load_dataset("phantom", root)
 
 

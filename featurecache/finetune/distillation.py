@@ -99,7 +99,7 @@ def teacher_embeddings(
         FeaturecacheError: none of the images can be read.
     """
     if file.is_file():
-        return _read_embeddings(file, len(manifest))
+        return read_embeddings(file, len(manifest))
     rows = train if teacher.rows is None else teacher.rows
     encoder = teacher.encoder
     embeddings: NDArray[np.float32] | None = None
@@ -122,7 +122,12 @@ def teacher_embeddings(
     return embeddings
 
 
-def _read_embeddings(file: Path, rows: int) -> NDArray[np.float32]:
+def read_embeddings(file: Path, rows: int) -> NDArray[np.float32]:
+    """A teacher's kept embeddings, (rows, D).
+
+    Raises:
+        RunError: the file is damaged.
+    """
     try:
         # Mapped first: what the file claims to hold is held against its size.
         stored = np.load(file, mmap_mode="r", allow_pickle=False)

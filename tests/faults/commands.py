@@ -79,6 +79,8 @@ class Life:
     def _live(self, arguments: list[str], folder: Path, at_event: Callable[[int], None]) -> None:
         code = 70
         try:
+            # As from a terminal: a process in the background has it ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.chdir(folder)
             out = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1)

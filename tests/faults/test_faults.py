@@ -1,4 +1,4 @@
-"""A small part of the suite of faults; ``python -m tests.faults`` runs as many trials as are asked."""
+"""A small part of the suite of faults; ``python -m tests.faults`` runs as many as are asked."""
 
 import os
 import re
@@ -42,9 +42,9 @@ def test_commands_end_cleanly_and_go_on_whatever_happens() -> None:
 def test_damage_of_a_cache_is_found() -> None:
     done = suite("--trials", 60, "--fault", "bytes")
     assert done.returncode == 0, done.stderr
-    outcomes = {word for word in ("found", "refused", "of no account") if word in done.stdout}
-    assert outcomes == {"found", "refused", "of no account"}
-    assert re.search(r"60 trials, 0 promises broken", done.stdout)
+    assert "60 trials, 0 promises broken" in done.stdout
+    assert re.search(r"\d found", done.stdout)
+    assert re.search(r"\d refused", done.stdout)
 
 
 def test_a_broken_promise_is_told_with_what_repeats_it(tmp_path: Path) -> None:

