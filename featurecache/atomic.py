@@ -83,8 +83,8 @@ def new_folder(target: Path) -> Iterator[Path]:
 def _naming(target: Path) -> Iterator[None]:
     """What a library raises where the disk fails becomes an error of the system that names a file.
 
-    HDF5 leaves out the file, numpy the number of the error, and safetensors, which is written in
-    Rust, raises an exception of its own.
+    HDF5 leaves out the file, numpy the number of the error. Of safetensors, which is written in
+    Rust, and sometimes of HDF5, the number stands in the text of another exception.
     """
     try:
         yield
@@ -95,7 +95,7 @@ def _naming(target: Path) -> Iterator[None]:
             error.filename = str(target)
         raise
     except Exception as error:
-        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+        if (number := re.search(r"(?:os error|errno =) (\d+)", str(error))) is None:
             raise
         raise _system_error(int(number[1]), target) from error
 

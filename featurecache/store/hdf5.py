@@ -1,5 +1,6 @@
 """Strings, attributes and opening: the few HDF5 idioms that reader and writer share."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.store.contents import BLOCK_STRINGS, Utf8, from_utf8
+from featurecache.store.room import reserve, size_of
 from featurecache.store.schema import VERSION
 from featurecache.store.survey import Value, attribute
 
@@ -98,14 +100,35 @@ def subgroup(parent: "h5py.Group", name: str) -> "h5py.Group":
     raise CacheError(f"{parent.file.filename} lacks the group {name!r}: it is damaged")
 
 
-def sealed_file(path: Path) -> "h5py.File":
-    """A new file, open for writing, of whose table of contents HDF5 keeps checksums itself.
+@contextmanager
+def sealed_file(path: Path, *content: object) -> "Iterator[h5py.File]":
+    """Write a new file, of whose table of contents HDF5 keeps checksums itself.
 
     It does so from the format of HDF5 1.8 on, which everything of today reads.
+
+    HDF5 takes the process with it where it cannot write. So the disk gives all the room before, and
+    what is left over is returned at the end.
+
+    Args:
+        path: of the file.
+        content: all that is going to be written.
+
+    Raises:
+        OSError: the disk is full or not writable.
     """
     import h5py
 
-    return h5py.File(path, "w", libver=("v108", "v108"))
+    size = size_of(content)
+    reserve(path, size)
+    file = h5py.File(path, "w", libver=("v108", "v108"))
+    try:
+        reserve(path, size)  # HDF5 began with an empty file
+        yield file
+        file.flush()
+        end = file.id.get_filesize()
+    finally:
+        file.close()
+    os.truncate(path, end)
 
 
 def write_attributes(found: "h5py.Group", values: Mapping[str, Value | None]) -> None:

@@ -105,7 +105,8 @@ class PartFolder:
         last = max(self.folder.glob("part-*.h5"), default=None)
         number = 0 if last is None else int(last.stem.removeprefix("part-")) + 1
         path = self.folder / f"part-{number:08d}.h5"
-        with new_file(path) as temporary, sealed_file(temporary) as file:
+        content = (rows, self.description)
+        with new_file(path) as temporary, sealed_file(temporary, *content) as file:
             write_attributes(
                 file,
                 {

@@ -47,7 +47,9 @@ def write_cache(
         OSError: the disk is full or not writable; what was at ``path`` is untouched.
         CacheError: an embedding is not finite, so the rows it came from are damaged; likewise.
     """
-    with new_file(path) as temporary, sealed_file(temporary) as file:
+    rows = np.broadcast_to(np.float16(0), (len(images), dim))
+    content = (header, images, rows, labels, texts, failures)
+    with new_file(path) as temporary, sealed_file(temporary, *content) as file:
         write_attributes(file, _root_attributes(header))
         group = file.create_group("trained_on")
         for collection, ids in sorted(header.trained_on.items()):
