@@ -1,6 +1,7 @@
 """Where an encoder's weights are: an option, the folder of local models, or the hub."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from featurecache.encoders.checkpoint import Checkpoint, Layout, open_checkpoint
@@ -88,12 +89,14 @@ def hub_folder(
         RevisionNotFoundError,
     )
 
+    snapshot = partial(snapshot_download, hub_id, revision=revision, allow_patterns=patterns)
     try:
-        return Path(
-            snapshot_download(
-                hub_id, revision=revision, allow_patterns=patterns, etag_timeout=_HUB_TIMEOUT
-            )
-        )
+        try:
+            return Path(snapshot(etag_timeout=_HUB_TIMEOUT))
+        except (
+            ConnectionError
+        ):  # offline, huggingface_hub 1 looks for no pinned commit in its cache
+            return Path(snapshot(local_files_only=True))
     except GatedRepoError as error:
         raise CheckpointError(
             f"the hub refuses {hub_id}: request access at https://huggingface.co/{hub_id}, "

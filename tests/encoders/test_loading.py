@@ -1,5 +1,6 @@
 """Finding, reading and refusing checkpoints; what descriptions say; when weights are loaded."""
 
+import contextlib
 import json
 import pickle
 import shutil
@@ -237,10 +238,13 @@ def test_code_that_a_checkpoint_brings_is_never_run(clip_copy, tmp_path):
         document = json.loads(path.read_text()) if path.is_file() else {}
         code_of = {one: ["evil.Evil", None] if "Tok" in one else "evil.Evil" for one in classes}
         path.write_text(json.dumps(document | {"auto_map": code_of}))
-    encoder = load_encoder(str(clip_copy), device="cpu")
-    encoder.preprocess(Image.new("L", (40, 40)))
-    encoder.encode_images(PIXELS)
-    encoder.encode_texts(["a chest film"])
+    # transformers 5.0 refuses it, later ones load what they know themselves.
+    with contextlib.suppress(CheckpointError):
+        encoder = load_encoder(str(clip_copy), device="cpu")
+        encoder.preprocess(Image.new("L", (40, 40)))
+        encoder.encode_images(PIXELS)
+        encoder.encode_texts(["a chest film"])
+    assert not (tmp_path / "ran").exists()
     document = json.loads((clip_copy / "preprocessor_config.json").read_text())
     document["image_processor_type"] = "Evil"
     (clip_copy / "preprocessor_config.json").write_text(json.dumps(document))

@@ -10,18 +10,22 @@ from commands import Life, difference, moment, run, tree
 from interrupts import COMMANDS, prepared
 
 
-def two(name: str, seed: int, folder: Path) -> str:
-    """The same command twice, the second a little later."""
+def begin_two(
+    name: str, seed: int, folder: Path, *more: str
+) -> tuple[Path, Life, Life, dict[str, object]]:
+    """A command twice in one folder, the second a little later and with more options."""
     before, expected, _ = prepared(name)
     _, command = COMMANDS[name]
     work = folder / "work"
     shutil.copytree(before, work)
     first = Life(command, work)
     time.sleep(moment(seed, 100) / 300)
-    # Each writes what it says into a file of its own.
-    other = folder / "other"
-    other.symlink_to(work)
-    second = Life(command, other)
+    return work, first, Life((*command, *more), work), expected
+
+
+def two(name: str, seed: int, folder: Path) -> str:
+    """The same command twice."""
+    work, first, second, expected = begin_two(name, seed, folder)
     endings = [first.end().clean(0, 2), second.end().clean(0, 2)]
     refused = [ending for ending in endings if ending.code == 2]
     assert len(refused) < 2, [ending.said for ending in endings]
@@ -34,15 +38,7 @@ def two(name: str, seed: int, folder: Path) -> str:
 
 def waiting(seed: int, folder: Path) -> str:
     """The second extraction was asked to wait; every other time the first is killed."""
-    before, expected, _ = prepared("extract")
-    _, command = COMMANDS["extract"]
-    work = folder / "work"
-    shutil.copytree(before, work)
-    first = Life(command, work)
-    time.sleep(moment(seed, 100) / 300)
-    other = folder / "other"
-    other.symlink_to(work)
-    second = Life((*command, "--wait"), other)
+    work, first, second, expected = begin_two("extract", seed, folder, "--wait")
     if seed % 2:
         time.sleep(moment(seed + 1, 100) / 300)
         first.send(signal.SIGKILL)
