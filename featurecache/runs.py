@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from featurecache import strict_json
 from featurecache.atomic import new_folder, refuse_existing
+from featurecache.csv_cells import read_rows, write_rows
 from featurecache.errors import RunError
 
 FORMAT = "featurecache-run"
@@ -163,14 +164,16 @@ def write_predictions(
     header = ["id", "patient", "split"]
     for name in label_names:
         header += [f"{name} truth", f"{name} probability"]
+
+    def line(row: int) -> list[object]:
+        cells: list[object] = [ids[row], patients[row], splits[row]]
+        for value, p in zip(truth[row], probability[row], strict=True):
+            cells += [int(value) if value >= 0 else "", float(p)]
+        return cells
+
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for row in range(len(ids)):
-            line: list[object] = [ids[row], patients[row], splits[row]]
-            for value, p in zip(truth[row], probability[row], strict=True):
-                line += [int(value) if value >= 0 else "", repr(float(p))]
-            writer.writerow(line)
+        write_rows(file, [header])
+        write_rows(file, map(line, range(len(ids))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +197,7 @@ def read_predictions(folder: Path) -> Predictions:
     path = run_file(folder, "predictions.csv")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return _parse_predictions(csv.reader(file, strict=True))
+            return _parse_predictions(read_rows(file))
     except (OSError, ValueError, OverflowError, csv.Error) as error:
         raise RunError(f"{path} is damaged ({error}): make the run again") from error
 
@@ -272,17 +275,16 @@ def read_history(folder: Path) -> list[dict[str, str]]:
     path = run_file(folder, "history.csv")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file, restkey="", strict=True))
+            header, *lines = list(read_rows(file)) or [[]]
+        if any(len(line) != len(header) for line in lines):
+            raise ValueError("a line has other columns")
     except (OSError, ValueError, csv.Error) as error:
         raise RunError(f"{path} is damaged ({error}): make the run again") from error
-    if any("" in line or None in line.values() for line in lines):
-        raise RunError(f"{path} is damaged: a line has other columns: make the run again")
-    return lines
+    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def write_history(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Write ``history.csv``: a line for each epoch or candidate, all with the same fields."""
     with (folder / "history.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+        columns = list(lines[0])
+        write_rows(file, [columns, *([line[column] for column in columns] for line in lines)])
