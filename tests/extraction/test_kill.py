@@ -34,7 +34,7 @@ def test_an_extraction_killed_again_and_again_ends_as_an_undisturbed_one(tmp_pat
         assert kills[name]["chosen"] == list(killed.DEATHS)
         assert len(kills[name]["encoding"]) == len(kills[name]["writing"]) == killed.RANDOM_KILLS
         # They were killed at work, not before it began nor after it was done.
-        assert len(set(kills[name]["encoding"])) > 3
+        assert len(set(kills[name]["encoding"])) > 1
         assert kills[name]["writing"][0] == len(asked)
         manifest = make_manifest(tmp_path / "data", asked)
         undisturbed = tmp_path / f"undisturbed-{name}"
