@@ -11,7 +11,7 @@ if sys.platform == "win32":
     pytest.skip("signals of POSIX", allow_module_level=True)
 
 COMMAND = """
-import sys, time
+import signal, sys, time
 import typer
 from featurecache.cli.exits import GOES_ON, with_exit_code
 
@@ -27,6 +27,8 @@ def work():
         time.sleep(float(sys.argv[1]))
         tell("written")
 
+# As in a terminal: a process in the background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 app = typer.Typer()
 app.command()(with_exit_code(work, interrupted=GOES_ON))
 app([])
@@ -50,7 +52,12 @@ class Command:
         assert self.process.stdout.readline() == f"{word}\n"
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=30)
+        try:
+            out, err = self.process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
         return self.process.returncode, out, err
 
 

@@ -24,6 +24,7 @@ _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 def warm() -> None:
     """Import what the commands need, without a thread, so that a fork of this process is sound."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    os.environ.pop("FEATURECACHE_DEBUG", None)  # which shows tracebacks
     import torch
 
     torch.set_num_threads(1)
