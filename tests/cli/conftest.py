@@ -36,7 +36,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no-hub"))
     for name in ("MODELS", "DATA", "CACHE", "DEBUG", "LOG_FILE"):
-        monkeypatch.delenv(f"FEATURECACHE_{name}", raising=False)
+        # Set first, so that what a command sets, as --debug does, is undone too.
+        monkeypatch.setenv(f"FEATURECACHE_{name}", "")
+        monkeypatch.delenv(f"FEATURECACHE_{name}")
 
     def invoke(*arguments: object) -> Outcome:
         result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
