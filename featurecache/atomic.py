@@ -147,8 +147,8 @@ def _is_orphan(temporary: Path) -> bool:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # it is somebody else's, and alive
-        return False
+    except PermissionError:
+        pass  # it is somebody else's, and alive
     return False
 
 

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurecache.cli.options import CacheFiles, Draws, OptionalRun, open_caches
-from featurecache.cli.output import (
-    Json,
-    print_json,
-    print_metrics,
-    say,
-    tell,
-    warn,
-)
+from featurecache.cli.output import Json, print_json, print_metrics, say, tell, warn
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:

@@ -14,15 +14,7 @@ from featurecache.cli.dataset_options import (
     takes_dataset_options,
 )
 from featurecache.cli.options import DEFAULT_MODEL, Device, Draws
-from featurecache.cli.output import (
-    Json,
-    print_json,
-    print_metrics,
-    progress_bar,
-    say,
-    tell,
-    warn,
-)
+from featurecache.cli.output import Json, print_json, print_metrics, progress_bar, say, tell, warn
 
 _TRAINING = "Training (a recipe's or a default where not given)"
 

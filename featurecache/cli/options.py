@@ -91,7 +91,10 @@ def choose_cache(given: Path) -> tuple[Path, bool]:
     finished = [path for path in found if not path.parent.name.endswith(".parts")]
     whole = [path for path in finished if shard_of(path) is None]
     if not whole:
-        how = "put its shards together with 'featurecache cache merge'"
-        how = how if finished else "make one with 'featurecache extract'"
+        how = (
+            "put its shards together with 'featurecache cache merge'"
+            if finished
+            else "make one with 'featurecache extract'"
+        )
         raise CacheError(f"no whole cache in {given}: {how}, or give --cache FILE")
     return whole[-1], True

@@ -13,14 +13,7 @@ from featurecache.cli.options import (
     Prompts,
     choose_cache,
 )
-from featurecache.cli.output import (
-    Json,
-    print_json,
-    print_metrics,
-    say,
-    tell,
-    warn,
-)
+from featurecache.cli.output import Json, print_json, print_metrics, say, tell, warn
 
 
 def zero_shot(

@@ -93,9 +93,8 @@ def hub_folder(
     try:
         try:
             return Path(snapshot(etag_timeout=_HUB_TIMEOUT))
-        except (
-            ConnectionError
-        ):  # offline, huggingface_hub 1 looks for no pinned commit in its cache
+        except ConnectionError:
+            # Offline, huggingface_hub 1 looks for no pinned commit in its cache.
             return Path(snapshot(local_files_only=True))
     except GatedRepoError as error:
         raise CheckpointError(

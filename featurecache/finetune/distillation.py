@@ -131,8 +131,8 @@ def read_embeddings(file: Path, rows: int) -> NDArray[np.float32]:
     try:
         # Mapped first: what the file claims to hold is held against its size.
         stored = np.load(file, mmap_mode="r", allow_pickle=False)
+        if stored.dtype != np.float32 or stored.ndim != 2 or len(stored) != rows:
+            raise ValueError(f"it holds {stored.dtype} {stored.shape}")
     except (OSError, ValueError, EOFError) as error:
         raise RunError(f"{file} is damaged: delete {file.parent} to start anew") from error
-    if stored.dtype != np.float32 or stored.ndim != 2 or len(stored) != rows:
-        raise RunError(f"{file} is damaged: delete {file.parent} to start anew")
     return np.array(stored)

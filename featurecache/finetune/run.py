@@ -104,8 +104,8 @@ def finetune(
         progress: told how far it is.
 
     Raises:
-        UsageError: the settings do not fit the encoder or the data.
-        UsageError: something is at ``target``, or another process is at work on it.
+        UsageError: the settings do not fit the encoder or the data, something is at ``target``, or
+            another process is at work on it.
         RunError: an unfinished fine-tuning for ``target`` has other settings.
         FeaturecacheError: images cannot be read at all, or memory runs out.
     """

@@ -189,34 +189,43 @@ def calibration_errors(
     Returns:
         NaN for a label of which nothing is known, or whose probabilities are NaN.
     """
-    columns = []
-    for c in range(truth.shape[1]):
-        known = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
-        p = probability[known, c]
-        gaps = _sums_by_patient(known, p - truth[known, c], draws, of=bin_of(p), number=BINS)
-        columns += [gaps, _sums_by_patient(known, np.ones(len(p)), draws)]
-    sums = _drawn(columns, draws).reshape(-1, truth.shape[1], BINS + 1)
-    error = ratio(np.abs(sums[..., :BINS]).sum(axis=-1), sums[..., BINS])
-    return error[0] if draws is None else error
+    return _means_of_gaps(truth, probability, draws, power=1, bins=BINS)
 
 
-def bin_of(probability: Floats) -> npt.NDArray[np.intp]:
-    """Which of the bins of the calibration error each probability is in; 1 is in the last."""
-    return np.minimum((probability * BINS).astype(np.intp), BINS - 1)
+def bin_of(probability: Floats, bins: int = BINS) -> npt.NDArray[np.intp]:
+    """Which of so many equal bins each probability is in; 1 is in the last."""
+    return np.minimum((probability * bins).astype(np.intp), bins - 1)
 
 
 def brier_scores(truth: Labels, probability: Floats, draws: PatientDraws | None = None) -> Floats:
     """The mean squared distance of probability and label, arguments and shapes as above."""
+    return _means_of_gaps(truth, probability, draws, power=2, bins=1)
+
+
+def _means_of_gaps(
+    truth: Labels,
+    probability: Floats,
+    draws: PatientDraws | None,
+    *,
+    power: int,
+    bins: int,
+) -> Floats:
+    """Per label, what the gaps between probability and label add up to, over its known images.
+
+    Gaps are taken to a power and added up in bins, and then the bins' distances from 0.
+    """
     columns = []
     for c in range(truth.shape[1]):
         known = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
-        squares = np.square(probability[known, c] - truth[known, c])
+        p = probability[known, c]
+        gaps = (p - truth[known, c]) ** power
         columns += [
-            _sums_by_patient(known, values, draws) for values in (squares, np.ones(len(squares)))
+            _sums_by_patient(known, gaps, draws, of=bin_of(p, bins), number=bins),
+            _sums_by_patient(known, np.ones(len(p)), draws),
         ]
-    sums = _drawn(columns, draws).reshape(-1, truth.shape[1], 2)
-    score = ratio(sums[..., 0], sums[..., 1])
-    return score[0] if draws is None else score
+    sums = _drawn(columns, draws).reshape(-1, truth.shape[1], bins + 1)
+    means = ratio(np.abs(sums[..., :bins]).sum(axis=-1), sums[..., bins])
+    return means[0] if draws is None else means
 
 
 def _sums_by_patient(

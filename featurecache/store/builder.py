@@ -112,17 +112,14 @@ class CacheBuilder:
         self.header = header
         self.cache: Cache | None = read_cache(path) if path.exists() else None
         if self.cache is not None:
-            refuse_mixed_ids(path, self.cache.header.collection, header.collection)
-        if self.cache is not None and (
-            difference := first_difference(self.cache.header.description, header.description)
-        ):
-            raise CacheError(
-                f"{path} was made with other settings ({difference}): mixing them would make its "
-                "embeddings incomparable; use another --cache, or move the file away"
-            )
-        if self.cache is not None:
-            # What was known when the cache was begun stays.
             begun = self.cache.header
+            refuse_mixed_ids(path, begun.collection, header.collection)
+            if difference := first_difference(begun.description, header.description):
+                raise CacheError(
+                    f"{path} was made with other settings ({difference}): mixing them would make "
+                    "its embeddings incomparable; use another --cache, or move the file away"
+                )
+            # What was known when the cache was begun stays.
             for name in ("bf16_cosine", "revision"):
                 if getattr(header, name) is None:
                     self.header = replace(self.header, **{name: getattr(begun, name)})

@@ -7,6 +7,7 @@ broken is told with what repeats it, and the exit code is then 1.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -65,7 +66,7 @@ def main() -> int:
             traceback.print_exc()
             print(f"broken: --fault {name!r} --seed {seed} --trials 1; see {kept}", file=sys.stderr)
         else:
-            remove(kept)
+            shutil.rmtree(kept, ignore_errors=True)
         outcomes[name][outcome] += 1
         print(
             f"\r{number + 1} trials, {broken} broken, {time.monotonic() - start:.0f} s",
@@ -79,13 +80,6 @@ def main() -> int:
         print(f"| {name} | {counts.total()} | {said} |")
     print(f"\n{sum(c.total() for c in outcomes.values())} trials, {broken} promises broken")
     return 1 if broken else 0
-
-
-def remove(folder: Path) -> None:
-    """The folder of a trial that went well."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

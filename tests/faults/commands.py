@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -209,26 +210,22 @@ def dying(at: int, by: signal.Signals) -> Callable[[int], None]:
 
 
 @contextmanager
-def small_disk(place: Path, megabytes: float) -> Iterator[Callable[[float], None]]:
-    """A file system of its own, of so many MB; yields what gives it another size.
+def small_disk(place: Path, option: str) -> Iterator[Callable[[str], None]]:
+    """A file system of its own, with an option of mount's; yields what gives it another.
 
     Raises:
         PermissionError: this process may not mount one.
     """
-    import subprocess
 
-    def mount(*options: str) -> None:
-        done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    def mount(*arguments: str) -> None:
+        done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
             raise PermissionError(done.stderr.strip())
 
-    def size(of: float) -> str:
-        return f"size={int(of * 1024)}k"
-
     place.mkdir(exist_ok=True)
-    mount("-t", "tmpfs", "-o", size(megabytes), "tmpfs", str(place))
+    mount("-t", "tmpfs", "-o", option, "tmpfs", str(place))
     try:
-        yield lambda of: mount("-o", f"remount,{size(of)}", str(place))
+        yield lambda other: mount("-o", f"remount,{other}", str(place))
     finally:
         subprocess.run(["umount", "-l", str(place)], check=False)
 

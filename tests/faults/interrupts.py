@@ -1,5 +1,6 @@
 """Signals at any moment: the end is clean, and the same command then ends as an undisturbed one."""
 
+import atexit
 import shutil
 import signal
 import tempfile
@@ -43,6 +44,7 @@ ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 def prepared(name: str) -> tuple[Path, dict[str, object], int]:
     """The work before the command, what is there after it, and how much it does to files."""
     place = Path(tempfile.mkdtemp(prefix="prepared-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)  # lives end without this
     work, done = place / "work", place / "done"
     work.mkdir()
     before, command = COMMANDS[name]

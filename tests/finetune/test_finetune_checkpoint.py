@@ -1,5 +1,6 @@
-"""The state of an unfinished fine-tuning: refused where it is damaged, and never run."""
+"""The state of an unfinished fine-tuning: refused where damaged, never run, kept whole."""
 
+import errno
 import pickle
 import struct
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from longest_file import longest_file
 
 from featurecache.errors import RunError
 from featurecache.finetune.checkpoint import Checkpoint
@@ -57,3 +59,19 @@ def test_embeddings_of_a_teacher_take_no_more_than_the_file_has(tmp_path: Path) 
     assert not (tmp_path / "sprung").exists()
     np.save(file, np.ones((3, 4), dtype=np.float32))
     np.testing.assert_array_equal(read_embeddings(file, 3), np.ones((3, 4)))
+
+
+# At the head of the archive, within a tensor, and among its last bytes.
+@pytest.mark.parametrize("size", [0, 100, 1000, 10_000, 81_000])
+def test_a_full_disk_is_told_as_such_and_leaves_the_last_state(tmp_path: Path, size: int) -> None:
+    checkpoint = Checkpoint(tmp_path / "run", {})
+    checkpoint.save({"step": 1})
+    state = {"weight": torch.zeros(20_000), "step": 2}
+    with longest_file(size), pytest.raises(OSError, match="too large") as told:
+        checkpoint.save(state)
+    assert told.value.errno == errno.EFBIG
+    assert told.value.filename == str(tmp_path / "run.parts/last.pt")
+    assert checkpoint.load() == {"step": 1}
+    assert sorted(path.name for path in checkpoint.folder.iterdir()) == ["last.pt", "settings.json"]
+    checkpoint.save(state)
+    assert checkpoint.load()["step"] == 2

@@ -1,14 +1,13 @@
 """A disk that is full: HDF5, which would take the process with it, never meets one."""
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from longest_file import longest_file
 from test_builder import HEADER, TEXT, build, rows
 
 from featurecache.store.contents import ImageTable, Labels, TextEmbeddings, to_utf8
@@ -17,19 +16,6 @@ from featurecache.store.reader import read_cache
 from featurecache.store.room import size_of
 from featurecache.store.verify import verify_cache
 from featurecache.store.writer import write_cache
-
-resource = pytest.importorskip("resource")
-
-
-@contextmanager
-def longest_file(size: int) -> Iterator[None]:
-    """Files that this process writes may have so many bytes, which stands for a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def write(path: Path, images: int, *, width: int = 8, dim: int = 32) -> None:
