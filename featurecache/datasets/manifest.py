@@ -256,7 +256,7 @@ def _check_labels(
             f"the labels have the shape {np.shape(labels)}, "
             f"{len(images)} images and {len(names)} names need {(len(images), len(names))}"
         )
-    wrong = np.logical_not(np.isin(labels, (1, 0, -1)))
+    wrong = (labels != 1) & (labels != 0) & (labels != -1)
     if wrong.any():
         where = np.asarray(wrong.any(axis=1))
         column = int(np.argmax(wrong[np.argmax(where)]))

@@ -1,6 +1,6 @@
 """Any CSV file of images and labels."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,23 +136,30 @@ def _refuse_backslashes(paths: "pd.Series[str]", csv: Path) -> None:
 
 
 def _label_values(cells: "pd.Series[str]", csv: Path) -> npt.NDArray[np.int8]:
-    values = cells.map(_VALUES)
-    _refuse_unknown(cells, values.isna().to_numpy(), csv, "1, 0, -1 or blank")
-    return values.to_numpy().astype(np.int8)
+    codes, texts = _known_texts(cells, _VALUES, csv, "1, 0, -1 or blank")
+    return np.array([_VALUES[text] for text in texts], dtype=np.int8)[codes]
 
 
 def _canonical_split(cells: "pd.Series[str]", csv: Path) -> "pd.Series[str]":
-    split = cells.str.lower().map(SPLIT_ALIASES)
-    _refuse_unknown(cells, split.isna().to_numpy(), csv, ", ".join(SPLIT_ALIASES))
-    return split.astype(str)
+    import pandas as pd
+
+    codes, texts = _known_texts(cells, SPLIT_ALIASES, csv, ", ".join(SPLIT_ALIASES))
+    splits = pd.array([SPLIT_ALIASES[text] for text in texts], dtype="str")
+    return pd.Series(splits.take(codes), cells.index)
 
 
-def _refuse_unknown(
-    cells: "pd.Series[str]", unknown: npt.NDArray[np.bool_], csv: Path, known: str
-) -> None:
-    if unknown.any():
-        first = int(np.argmax(unknown))
-        raise DatasetError(
-            f"line {cells.index[first]} of {csv} has {cells.iloc[first]!r} in the column "
-            f"{cells.name!r}: it has to be one of {known}"
-        )
+def _known_texts(
+    cells: "pd.Series[str]", known: Collection[str], csv: Path, told: str
+) -> tuple[npt.NDArray[np.intp], list[str]]:
+    """Which of the texts that occur each cell is, and these texts, in lower case and all known."""
+    import pandas as pd
+
+    codes, texts = pd.factorize(cells)
+    for code, text in enumerate(texts):
+        if text.lower() not in known:
+            line = cells.index[int(np.argmax(codes == code))]
+            raise DatasetError(
+                f"line {line} of {csv} has {text!r} in the column {cells.name!r}: "
+                f"it has to be one of {told}"
+            )
+    return codes, [text.lower() for text in texts]
