@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST ?= .venv-oldest
+AUDIT ?= .venv-audit
 BIN = $(VENV)/bin
 
-.PHONY: demo install test check docs test-oldest format clean
+.PHONY: demo install test check docs test-oldest audit format clean
 
 install: $(VENV)/installed
 
@@ -49,9 +50,20 @@ $(OLDEST)/installed: $(VENV)/installed
 	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt 'transformers==5.0.0'
 	touch $@
 
+# Published vulnerabilities of the exact versions of constraints.txt. Where PyPI cannot be asked, it
+# says NOT AUDITED, and the script's exit code is 3.
+audit: $(AUDIT)/installed
+	$(AUDIT)/bin/python tests/dependencies/vulnerabilities.py constraints.txt
+
+# Of its own, for it brings much that the environment has no use for.
+$(AUDIT)/installed: Makefile constraints.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --constraint constraints.txt 'pip-audit==2.10.1'
+	touch $@
+
 format:
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build
+	rm -rf $(VENV) $(OLDEST) $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build
