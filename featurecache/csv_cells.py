@@ -10,6 +10,8 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Final, TextIO
 
+from featurecache.text_files import bounded_lines
+
 FORMULAS_BEGIN_WITH: Final = "=+-@\t\r\n＝＋－＠"
 """The signs of https://owasp.org/www-community/attacks/CSV_Injection, in both widths."""
 
@@ -42,6 +44,7 @@ def read_rows(file: TextIO) -> Iterator[list[str]]:
 
     Raises:
         csv.Error: it is no CSV file.
+        ValueError: a line is longer than any.
     """
-    for row in csv.reader(file, strict=True):
+    for row in csv.reader(bounded_lines(file), strict=True):
         yield [unguarded(cell) for cell in row]

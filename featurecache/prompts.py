@@ -5,7 +5,6 @@ A template holds ``{pathology}``, which becomes the label as a radiologist would
 averaged into one ensemble embedding; the ensembles of all labels, flattened, are the mega-vector.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from featurecache import strict_json
 from featurecache.errors import PromptError, UnknownNameError
+from featurecache.text_files import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,25 +174,15 @@ def load_prompts(name_or_file: str) -> PromptSet:
     if path.suffix.lower() not in (".json", ".toml"):
         raise UnknownNameError("prompt set", name_or_file, [*PROMPT_SETS, "FILE.json", "FILE.toml"])
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin it with a mark
-        if path.suffix.lower() == ".json":
-            content = json.loads(text, object_pairs_hook=_each_key_once)
-        else:
-            content = tomllib.loads(text)
+        text = read_text(path, encoding="utf-8-sig")  # Windows editors begin it with a mark
+        parse = strict_json.parse if path.suffix.lower() == ".json" else tomllib.loads
+        content = parse(text)
     except OSError as error:
         raise PromptError(f"prompt file {path}: {error.strerror}") from error
-    except ValueError as error:  # JSON, TOML and UTF-8 errors are all ValueErrors
+    # JSON, TOML and UTF-8 errors are ValueErrors; TOML of many brackets is a RecursionError.
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"prompt file {path} cannot be parsed: {error}") from error
     return _from_content(content, path)
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # The json module keeps the last of two equal keys and says nothing; tomllib refuses them.
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {max(keys, key=keys.count)!r} is there more than once")
-    return content
 
 
 def _from_content(content: Any, path: Path) -> PromptSet:

@@ -27,6 +27,12 @@ from featurecache import strict_json
 from featurecache.atomic import new_folder, refuse_existing
 from featurecache.csv_cells import read_rows, write_rows
 from featurecache.errors import RunError
+from featurecache.run_documents import (
+    ConfigDocument,
+    CurveConfigDocument,
+    CurveDocument,
+    MetricsDocument,
+)
 
 FORMAT = "featurecache-run"
 VERSION = 1
@@ -117,16 +123,17 @@ def _read_any(folder: Path) -> dict[str, Any]:
     path = run_file(folder, "config.json")
     try:
         config = strict_json.read(path)
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise RunError(f"{path} is not the config of a featurecache run")
+        if config.get("version") != VERSION:
+            raise RunError(
+                f"{path} has run version {config.get('version')!r}, this featurecache reads "
+                f"{VERSION}: upgrade with 'pip install --upgrade featurecache'"
+            )
+        shape = CurveConfigDocument if config.get("kind") == "curve" else ConfigDocument
+        return dict(strict_json.conforming(config, shape))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise RunError(f"{path} is not the config of a featurecache run")
-    if config.get("version") != VERSION:
-        raise RunError(
-            f"{path} has run version {config.get('version')!r}, this featurecache reads {VERSION}: "
-            "upgrade with 'pip install --upgrade featurecache'"
-        )
-    return config
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -240,7 +247,19 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: the folder or the file is missing or damaged.
     """
-    return _read_document(folder, "metrics.json")
+    document = _read_document(folder, "metrics.json", MetricsDocument)
+    labels = set(document["per_label"])
+    calibration = document.get("calibration")
+    for key, of_labels in (
+        ("ci95", document["ci95"]["per_label"]),
+        ("calibration", labels if calibration is None else calibration["per_label"]),
+    ):
+        if labels != set(of_labels):
+            raise RunError(
+                f"{folder / 'metrics.json'} is damaged ({key} is of other labels than the "
+                "figures): make the run again"
+            )
+    return document
 
 
 def read_curve(folder: Path) -> dict[str, Any]:
@@ -249,18 +268,23 @@ def read_curve(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: the folder or the file is missing or damaged.
     """
-    return _read_document(folder, "curve.json")
+    document = _read_document(folder, "curve.json", CurveDocument)
+    for head, cells in document["cells"].items():
+        if len(cells) != len(document["sizes"]):
+            raise RunError(
+                f"{folder / 'curve.json'} is damaged ({head} has {len(cells)} sizes): make the run "
+                "again"
+            )
+    return document
 
 
-def _read_document(folder: Path, name: str) -> dict[str, Any]:
+def _read_document(folder: Path, name: str, shape: type) -> dict[str, Any]:
     _read_any(folder)
     path = run_file(folder, name)
     try:
-        document = strict_json.read(path)
+        document: dict[str, Any] = strict_json.conforming(strict_json.read(path), shape)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): make the run again") from error
-    if not isinstance(document, dict):
-        raise RunError(f"{path} is damaged: make the run again")
     return document
 
 

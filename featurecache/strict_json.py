@@ -2,22 +2,26 @@
 
 import json
 import math
+import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-MAX_BYTES = 2**28
-"""Of a document: the ids of some million images."""
+from featurecache.text_files import read_text
+
 _DIGITS = 20
 """Of a whole number at most: those of 64 bits, with a sign."""
 MAX_DEPTH = 64
 """Lists and objects in one another; ours are at most seven."""
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, holds NaN or infinity, names a key twice, or is nested too deep.
+        ValueError: it is no JSON, holds NaN, infinity or half a character, names a key twice, or is
+            nested too deep.
     """
     try:
         value = json.loads(
@@ -31,6 +35,29 @@ def parse(text: str | bytes) -> Any:
         raise ValueError("it is nested too deep") from error
     if _depth(value) > MAX_DEPTH:
         raise ValueError("it is nested too deep")
+    if _SURROGATE.search(text if isinstance(text, str) else text.decode("utf-8", "replace")):
+        _refuse_halves(value)
+    return value
+
+
+def conforming(value: Any, shape: Any) -> Any:
+    """The same value, which has this shape.
+
+    Args:
+        value: of a JSON text.
+        shape: a type: a ``TypedDict``, for example.
+
+    Raises:
+        ValueError: it has another; the message says where.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(shape).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where[:200]}: {first['msg']}") from error
     return value
 
 
@@ -38,15 +65,10 @@ def read(path: Path) -> Any:
     """The value of a JSON file.
 
     Raises:
-        ValueError: as for ``parse``; or the file is too large, or no UTF-8.
-        OSError: it is not there, no regular file, or cannot be read.
+        ValueError: as for ``parse``; or as for ``read_text``.
+        OSError: as for ``read_text``.
     """
-    # A pipe or a device would give bytes without end, or never any.
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is no regular file")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise ValueError(f"{size} bytes are more than any document of featurecache has")
-    return parse(path.read_text(encoding="utf-8"))
+    return parse(read_text(path))
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -70,15 +92,32 @@ def _whole(text: str) -> int:
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("an object names a key twice")
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} is there more than once")
     return found
+
+
+def _refuse_halves(value: Any) -> None:
+    """A surrogate without its other half is no character, and no file and no page could hold it."""
+    level = [value]
+    while level:
+        texts = [one for one in level if isinstance(one, str)]
+        texts += [key for one in level if isinstance(one, dict) for key in one]
+        if any(_HALF.search(text) for text in texts):
+            raise ValueError("a text has half a character")
+        level = _inside(level)
+
+
+def _inside(level: list[Any]) -> list[Any]:
+    """What the lists and objects among these values hold."""
+    inner = [one for one in level if isinstance(one, (list, dict))]
+    return [item for one in inner for item in (one.values() if isinstance(one, dict) else one)]
 
 
 def _depth(value: Any) -> int:
     """Levels of lists and objects, counted no further than one too many."""
     depth, level = 0, [value]
     while level and depth <= MAX_DEPTH:
-        inner = [one for one in level if isinstance(one, (list, dict))]
-        depth += bool(inner)
-        level = [item for one in inner for item in (one.values() if isinstance(one, dict) else one)]
+        depth += any(isinstance(one, (list, dict)) for one in level)
+        level = _inside(level)
     return depth

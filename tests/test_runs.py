@@ -261,11 +261,15 @@ def test_a_probability_that_is_no_number_is_refused(tmp_path: Path, value: float
 
 
 def test_a_history_and_a_curve_come_back(tmp_path):
+    figures = {"auroc": 0.5, "auprc": None}
+    cell = {"macro": figures, "ci95": {"auroc": [0.25, 0.75], "auprc": None}}
+    cell |= {"gain": None, "labels": 2}
+    curve = {"n": 9, "n_patients": 4, "sizes": [16], "cells": {"baseline": [cell]}}
     with new_run(tmp_path / "run") as folder:
         write_config(folder, "curve", {})
-        write_json(folder / "curve.json", {"sizes": [16]})
+        write_json(folder / "curve.json", curve)
         write_history(folder, [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.25}])
-    assert read_curve(tmp_path / "run") == {"sizes": [16]}
+    assert read_curve(tmp_path / "run") == curve
     assert read_history(tmp_path / "run") == [
         {"epoch": "1", "val_loss": "0.5"},
         {"epoch": "2", "val_loss": "0.25"},

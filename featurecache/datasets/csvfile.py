@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from featurecache.errors import DatasetError
+from featurecache.text_files import bounded_lines, refuse_special
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 BLOCK_ROWS: Final = 1024
 """Rows that lie in memory as Python's strings at a time; a table holds them in fewer bytes. What so
 few take fits the processor's cache: 16,384 took half as long again."""
+
+MAX_UNPACKED: Final = 2**28
+"""Characters that a compressed table may always unpack to: some million rows."""
+MAX_EXPANSION: Final = 200
+"""Characters that each of its bytes may unpack to beyond that: most tables make 5 to 30."""
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
@@ -50,7 +56,8 @@ def read_columns(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
             rows = [[one.setdefault(cell, cell) for cell in row] for row in block.values()]
             lines = pd.Index(list(block), name="line")
             blocks.append(pd.DataFrame(rows, lines, columns=list(columns), dtype=str))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+    # UnicodeDecodeError is a ValueError, as is what text_files raises.
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
     if not blocks:
         raise DatasetError(f"{path} has no rows below its header: check the file")
@@ -75,10 +82,12 @@ def _cells(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, each with the line that it starts on; the header first."""
-    open_file = gzip.open if path.suffix == ".gz" else Path.open
+    refuse_special(path)
+    zipped = path.suffix == ".gz"
+    most = max(MAX_UNPACKED, MAX_EXPANSION * path.stat().st_size) if zipped else None
     # utf-8-sig: spreadsheets put a byte order mark in front of the first name.
-    with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
+    with (gzip.open if zipped else Path.open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(bounded_lines(file, most=most))
         header = True
         line = 1
         for row in reader:

@@ -17,6 +17,7 @@ from featurecache.datasets.listing import list_folder
 from featurecache.datasets.manifest import OLDEST, Manifest
 from featurecache.datasets.splits import carve_validation, patient_split
 from featurecache.errors import DatasetError, UnknownNameError
+from featurecache.text_files import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,11 +207,13 @@ def _years(cells: "pd.Series[str]") -> "pd.Series[str]":
 
 def _read_list(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split()
+        return read_text(path).split()
     except FileNotFoundError as error:
         raise DatasetError(
             f"the official split needs {path}: download it, or choose the split by patient"
         ) from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as text in UTF-8: {error}") from error
 
 
 def _one_class_notes(split: npt.NDArray[np.str_], labels: npt.NDArray[np.int8]) -> list[str]:

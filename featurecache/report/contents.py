@@ -11,10 +11,6 @@ from featurecache.scoring.comparison import Scored, read_scored
 
 SCORED_KINDS = ("head", "zero-shot", "finetune", "transfer")
 CURVE = "curve"
-_METRICS = (
-    *("macro", "micro", "exact_match", "hamming_loss", "per_label", "ci95"),
-    *("n", "n_patients", "split", "at_half", "controls"),
-)
 _NUMBERS = ("epoch", "train_loss", "val_loss", "validation")
 
 
@@ -104,24 +100,13 @@ def _read_run(folder: Path, name: str) -> ScoredRun | CurveRun:
     kind = run_kind(folder)
     config = read_config(folder, kind)
     if kind == CURVE:
-        figures = read_curve(folder)
-        try:
-            for head, cells in figures["cells"].items():
-                if len(cells) != len(figures["sizes"]):
-                    raise ValueError(f"{head} has {len(cells)} sizes")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(
-                f"{folder / 'curve.json'} is damaged ({error}): make it again"
-            ) from error
-        return CurveRun(folder, name, kind, config, figures)
+        return CurveRun(folder, name, kind, config, read_curve(folder))
     if kind not in SCORED_KINDS:
         raise RunError(
             f"{folder} is a run of kind {kind!r}: a report is made of {', '.join(SCORED_KINDS)} "
             f"and {CURVE} runs"
         )
     metrics, history = read_metrics(folder), read_history(folder)
-    if lacking := [key for key in _METRICS if key not in metrics]:
-        raise RunError(f"{folder / 'metrics.json'} lacks {', '.join(lacking)}: make the run again")
     try:
         for line in history:
             for column in set(line) & set(_NUMBERS):

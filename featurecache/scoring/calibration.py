@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from featurecache.errors import RunError
 from featurecache.runs import read_metrics
 from featurecache.scoring.bootstrap import PatientDraws, draw_patients
 from featurecache.scoring.metrics import AnyFloats, Floats, Labels, known_entries, macro, ratio
@@ -47,14 +46,11 @@ def read_platt(run: Path) -> PlattScaling | None:
         RunError: metrics.json is missing or damaged.
     """
     metrics = read_metrics(run)
-    try:
-        if metrics["calibration"] is None:
-            return None
-        fitted = [metrics["calibration"]["per_label"][name] for name in metrics["per_label"]]
-        parameters = ([label[name] for label in fitted] for name in ("slope", "intercept"))
-        return PlattScaling(*(np.array(values, dtype=np.float64) for values in parameters))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run / 'metrics.json'} lacks {error}: make the run again") from error
+    if (calibration := metrics.get("calibration")) is None:
+        return None
+    fitted = [calibration["per_label"][name] for name in metrics["per_label"]]
+    parameters = ([label[name] for label in fitted] for name in ("slope", "intercept"))
+    return PlattScaling(*(np.array(values, dtype=np.float64) for values in parameters))
 
 
 def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:

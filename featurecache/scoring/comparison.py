@@ -50,13 +50,12 @@ def read_scored(run: Path) -> Scored:
         RunError: a file is missing or damaged, or the files contradict each other.
     """
     metrics, predictions = read_metrics(run), read_predictions(run)
-    try:
-        split = str(metrics["split"])
-        figures = [metrics["per_label"][name] for name in predictions.label_names]
-        thresholds = np.array([figure["threshold"] for figure in figures], dtype=np.float64)
-        learned = np.array([figure.get("confusion") is not None for figure in figures])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run / 'metrics.json'} lacks {error}: make the run again") from error
+    if set(metrics["per_label"]) != set(predictions.label_names):
+        raise RunError(f"{run}: its metrics and its predictions are of other labels: make it again")
+    split = metrics["split"]
+    figures = [metrics["per_label"][name] for name in predictions.label_names]
+    thresholds = np.array([figure["threshold"] for figure in figures], dtype=np.float64)
+    learned = np.array([figure["confusion"] is not None for figure in figures])
     rows = np.arange(len(predictions.ids))
     if split != "all":
         rows = np.flatnonzero(predictions.splits == split)

@@ -168,10 +168,12 @@ def _parse(metadata: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> 
         offset=offset,
         scale=float(scale[0]),
         bias=float(bias[0]),
-        spec=dict(strict_json.parse(metadata["spec"])),
+        spec=strict_json.conforming(strict_json.parse(metadata["spec"]), dict[str, Any]),
         trained_on={
             collection: frozenset(ids)
-            for collection, ids in strict_json.parse(metadata["trained_on"]).items()
+            for collection, ids in strict_json.conforming(
+                strict_json.parse(metadata["trained_on"]), dict[str, list[str]]
+            ).items()
         },
     )
     if alignment.fingerprint != metadata["fingerprint"]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.store.contents import BLOCK_STRINGS, Utf8, from_utf8
+from featurecache.store.heaps import refuse_damaged_heaps
 from featurecache.store.room import reserve, size_of
 from featurecache.store.schema import VERSION
 from featurecache.store.survey import Value, attribute
@@ -61,6 +62,8 @@ def _check_format(file: "h5py.File", format_name: str) -> None:
             f"{file.filename} has format version {version}, this featurecache reads up to "
             f"{VERSION}: upgrade with 'pip install --upgrade featurecache'"
         )
+    if version == 1:
+        refuse_damaged_heaps(Path(file.filename))
     found = attribute(file, "format", variable=version == 1)
     if found != format_name:
         raise CacheError(

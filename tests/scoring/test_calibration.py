@@ -17,6 +17,7 @@ from featurecache.scoring.calibration import (
     log_odds,
     read_platt,
 )
+from featurecache.scoring.summary import summarise
 
 NAN = float("nan")
 
@@ -145,6 +146,20 @@ def test_the_document_shows_that_platt_mends_overconfidence():
     assert 0 < low < high < document["ci95"]["before"]["ece"][0]
 
 
+def metrics_of(truth, probability, label_names):
+    """All that metrics.json holds, but for the calibration."""
+    metrics = summarise(
+        truth,
+        probability,
+        label_names=label_names,
+        thresholds=np.full(len(label_names), 0.5),
+        patients=np.arange(len(truth)),
+        split="test",
+        draws=0,
+    )
+    return {**metrics, "at_half": metrics, "controls": {}}
+
+
 def test_a_runs_correction_is_read_in_the_order_of_its_labels(tmp_path):
     rng = np.random.default_rng(5)
     truth = (rng.random((60, 3)) < 0.5).astype(np.int8)
@@ -162,8 +177,8 @@ def test_a_runs_correction_is_read_in_the_order_of_its_labels(tmp_path):
         seed=0,
     )
     write_config(tmp_path, "head", {})
-    metrics = {"per_label": dict.fromkeys(("b", "a", "c")), "calibration": document}
-    write_json(tmp_path / "metrics.json", metrics)
+    metrics = metrics_of(truth, sigmoid(score), ("b", "a", "c"))
+    write_json(tmp_path / "metrics.json", {**metrics, "calibration": document})
     read = read_platt(tmp_path)
     assert read is not None
     np.testing.assert_array_equal(read.slope, fitted.slope)
@@ -172,8 +187,9 @@ def test_a_runs_correction_is_read_in_the_order_of_its_labels(tmp_path):
 
 def test_a_run_without_a_correction_has_none_and_a_damaged_one_is_refused(tmp_path):
     write_config(tmp_path, "head", {})
-    write_json(tmp_path / "metrics.json", {"per_label": {}, "calibration": None})
+    metrics = metrics_of(np.array([[0], [1]]), np.array([[0.5], [0.5]]), ("a",))
+    write_json(tmp_path / "metrics.json", {**metrics, "calibration": None})
     assert read_platt(tmp_path) is None
-    write_json(tmp_path / "metrics.json", {"per_label": {"a": {}}, "calibration": {}})
+    write_json(tmp_path / "metrics.json", {**metrics, "calibration": {}})
     with pytest.raises(RunError, match="make the run again"):
         read_platt(tmp_path)

@@ -35,7 +35,7 @@ def write(tmp_path):
         )
         with new_run(tmp_path / name) as folder:
             write_config(folder, "head", {})
-            write_json(folder / "metrics.json", metrics)
+            write_json(folder / "metrics.json", {**metrics, "at_half": metrics, "controls": {}})
             write_predictions(
                 folder,
                 ids=ids,

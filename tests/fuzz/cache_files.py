@@ -1,0 +1,71 @@
+"""Caches, in this format and the one before, and the parts of an unfinished extraction."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurecache.errors import CacheError
+from featurecache.store.checksums import GROUP, write_checksums
+from featurecache.store.contents import to_utf8
+from featurecache.store.parts import EncodedRows, PartFolder, read_part_rows
+from featurecache.store.reader import read_cache
+from featurecache.store.verify import verify_cache
+from tests.faults.bytes import write_example
+from tests.fuzz.changes import Changed, changed_hdf5
+from tests.fuzz.readers import Reader
+from tests.store.handwritten import write_version_1
+
+_DESCRIPTION = {"model": "m", "precision": "bf16", "size": [224, 224]}
+
+
+def _cache(folder: Path) -> Path:
+    write_example(folder / "m.h5")
+    return folder / "m.h5"
+
+
+def _version_1(folder: Path) -> Path:
+    write_version_1(folder / "m.h5")
+    return folder / "m.h5"
+
+
+def _read_cache(file: Path) -> object:
+    with suppress(CacheError):  # reading it is tried in any case
+        verify_cache(file)
+    cache = read_cache(file)
+    texts = [cache.text(name) for name in cache.texts]
+    return texts, cache.read_rows(0, len(cache.images)), np.asarray(cache.embedding)
+
+
+def _part(folder: Path) -> Path:
+    rows = EncodedRows(
+        id=to_utf8([f"{row:03d}ä.png" for row in range(40)]),
+        sha256=to_utf8([f"{row:064x}" for row in range(40)]),
+        size=np.arange(1, 41),
+        mtime_ns=np.arange(1, 41),
+        embedding=np.random.default_rng(0).standard_normal((40, 6)).astype(np.float16),
+    )
+    return PartFolder(folder, _DESCRIPTION, "films").add(rows).path
+
+
+def _read_part(file: Path) -> object:
+    parts = PartFolder(file.parent, _DESCRIPTION, "films")
+    return [read_part_rows(index.path, 0, len(index.id)) for index in parts.read()]
+
+
+def _seal(file: Any) -> None:
+    if GROUP in file:
+        del file[GROUP]
+        write_checksums(file, {})
+
+
+def _changed(whole: bytes) -> Changed:
+    return changed_hdf5(whole, _seal)
+
+
+READERS = {
+    "cache": Reader(_cache, _read_cache, (CacheError,), _changed),
+    "cache-version-1": Reader(_version_1, _read_cache, (CacheError,), _changed),
+    "part": Reader(_part, _read_part, (CacheError,), _changed),
+}

@@ -1,0 +1,88 @@
+"""Run folders: what heads, scorings and learning curves leave, as other commands read it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from featurecache.cli import main
+from featurecache.encoders.provenance import read_provenance
+from featurecache.errors import CheckpointError, RunError, UsageError
+from featurecache.heads.saving import read_head
+from featurecache.report.page import build_report
+from featurecache.scoring.calibration import read_platt
+from featurecache.scoring.comparison import read_scored
+from tests.faults.bytes import write_example
+from tests.fuzz.changes import changed_csv, changed_json, changed_safetensors
+from tests.fuzz.readers import Reader
+
+_REPORT_COST = 40
+
+
+def _made(*arguments: object) -> Callable[[Path], Path]:
+    """A way to make a run from a cache by a command."""
+
+    def make(folder: Path) -> Path:
+        write_example(folder / "m.h5")
+        given = [*arguments, "--cache", folder / "m.h5", "--out", folder / "run"]
+        ended = CliRunner().invoke(main, [str(one) for one in given], catch_exceptions=False)
+        assert ended.exit_code == 0, ended.output
+        return folder / "run"
+
+    return make
+
+
+_few = ("--draws", 20)
+_head = _made("train-head", "--head", "weighted_sum", "--epochs", 2, *_few)
+_curve = _made(
+    *("curve", "--head", "baseline", "--head", "linear", "--sizes", "16,32", "--seeds", 1), *_few
+)
+
+
+def _file(make: Callable[[Path], Path], name: str) -> Callable[[Path], Path]:
+    return lambda folder: make(folder) / name
+
+
+def _read_head(file: Path) -> object:
+    return read_head(file.parent)
+
+
+def _read_figures(file: Path) -> object:
+    return read_scored(file.parent), read_platt(file.parent)
+
+
+def _report(file: Path) -> object:
+    return build_report([file.parent], draws=0).html.encode()
+
+
+def _read_provenance(file: Path) -> object:
+    return read_provenance(file.parent).to_json()
+
+
+_CONFIG, _METRICS = _file(_head, "config.json"), _file(_head, "metrics.json")
+_REPORTED = (RunError, UsageError)
+
+READERS = {
+    "run-config": Reader(_CONFIG, _read_head, (RunError,), changed_json),
+    "run-weights": Reader(
+        _file(_head, "head.safetensors"), _read_head, (RunError,), changed_safetensors
+    ),
+    "run-metrics": Reader(_METRICS, _read_figures, (RunError,), changed_json),
+    "run-predictions": Reader(
+        _file(_head, "predictions.csv"), _read_figures, (RunError,), changed_csv, cost=10
+    ),
+    "run-provenance": Reader(
+        _file(_head, "provenance.json"), _read_provenance, (CheckpointError,), changed_json
+    ),
+    "report-config": Reader(_CONFIG, _report, _REPORTED, changed_json, _REPORT_COST),
+    "report-metrics": Reader(_METRICS, _report, _REPORTED, changed_json, _REPORT_COST),
+    "report-history": Reader(
+        _file(_head, "history.csv"), _report, _REPORTED, changed_csv, _REPORT_COST
+    ),
+    "report-curve": Reader(
+        _file(_curve, "curve.json"), _report, _REPORTED, changed_json, _REPORT_COST
+    ),
+    "report-curve-config": Reader(
+        _file(_curve, "config.json"), _report, _REPORTED, changed_json, _REPORT_COST
+    ),
+}
