@@ -18,6 +18,7 @@ memory that the process ever had; and of that without the table.
 
 import argparse
 import multiprocessing
+import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 30_000, 100_000])
     sizes = sorted(parser.parse_args().images)
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # as the commands do
     head = [*(f"{size:,} images, MiB" for size in sizes), "table", "in all", "without the table"]
     print(f"| | {' | '.join(head)} |")
     print("|---" * (1 + len(head)) + "|")

@@ -42,12 +42,16 @@ def bounded_lines(file: TextIO, *, most: int | None = None) -> Iterator[str]:
         most: characters of all lines; None for any number.
 
     Raises:
-        ValueError: a line is longer than ``MAX_LINE``, or there are more characters.
+        ValueError: a line is longer than ``MAX_LINE`` or has a character of value 0, or there are
+            more characters.
     """
     read = 0
     while line := file.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise ValueError(f"a line has over {MAX_LINE} characters")
+        # No name of a file can hold one, and a cache would cut it off the end of an id.
+        if "\0" in line:
+            raise ValueError("there is a character of value 0 in it")
         read += len(line)
         if most is not None and read > most:
             raise ValueError(f"it unpacks to over {most} characters")

@@ -73,6 +73,9 @@ def featurecache(
     """
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
+    # Read when pandas is imported. pyarrow's own allocator keeps what a table has freed, which is
+    # some 200 bytes an image (benchmarks/memory.py).
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 _INTERRUPTED = {

@@ -166,6 +166,11 @@ def _check_columns(images: "pd.DataFrame") -> None:
         # A nullable text column counts as text whatever it lacks, hence the second question.
         if infer_dtype(images[column], skipna=False) != "string" or images[column].hasnans:
             raise DatasetError(f"the column {column} of the table of images is not all text")
+        if (cut := images[column].str.contains("\0", regex=False).to_numpy(dtype=bool)).any():
+            raise DatasetError(
+                f"the {column} of image {_row(images, cut)} has a character of value 0, which no "
+                "cache can hold: take it out"
+            )
     for column in ("id", "path", "patient"):
         if (empty := (images[column] == "").to_numpy()).any():
             raise DatasetError(f"the {column} of image {_row(images, empty)} is empty: fill it in")

@@ -15,7 +15,9 @@ from featurecache.datasets.hashed_ids import IdKey, hash_ids, names_kept_back, r
 from featurecache.datasets.manifest import Manifest
 from featurecache.errors import DatasetError, UsageError
 
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+names = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
+)
 secrets = st.binary(min_size=16, max_size=80)
 
 

@@ -4,7 +4,8 @@
 
 ``drawn`` examples are hypothesis's. ``guided`` ones are, too, but what they are drawn from is
 chosen by atheris for the lines of featurecache that it makes run. ``FOLDER/file`` is the last
-example, ``FOLDER/outcomes.json`` the count of what came of them.
+example, ``FOLDER/outcomes.json`` the count of what came of them. An example that takes too long, or
+too much memory, ends the process.
 """
 
 import faulthandler
@@ -13,16 +14,15 @@ import random
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.fuzz.readers import Reader, readers
 
-SECONDS = 20
-"""That an example may take. What hangs ends the process."""
 MEMORY = 2 * 2**30
-"""Bytes that the process may take beside what it has when the hunt begins."""
+"""Bytes that an example may take beside what the process has already."""
 
 
 class Hunt:
@@ -41,8 +41,10 @@ class Hunt:
         """Put it in the place of the file, and read that."""
         (self.folder / "file").write_bytes(data)
         self.file.write_bytes(data)
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
-        self.outcomes[self.reader.outcome(self.file)] += 1
+        faulthandler.dump_traceback_later(self.reader.seconds, exit=True)
+        with little_memory():
+            outcome = self.reader.outcome(self.file)
+        self.outcomes[outcome] += 1
         faulthandler.cancel_dump_traceback_later()
 
     def tell(self) -> None:
@@ -50,13 +52,18 @@ class Hunt:
         (self.folder / "outcomes.json").write_text(json.dumps(self.outcomes))
 
 
-def limit_memory() -> None:
-    """From here on, so much more than there is now."""
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """While the body runs, so much more than there is now."""
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def property_of(hunt: Hunt, examples: int, seed: int) -> Callable[[], None]:
@@ -83,7 +90,6 @@ def property_of(hunt: Hunt, examples: int, seed: int) -> Callable[[], None]:
 def drawn(name: str, examples: int, seed: int, folder: Path) -> None:
     """Examples as hypothesis draws them."""
     hunt = Hunt(readers()[name], folder)
-    limit_memory()
     try:
         property_of(hunt, examples, seed)()
     except Exception as error:
@@ -116,7 +122,6 @@ def guided(name: str, examples: int, seed: int, folder: Path) -> None:
     options = [f"-runs={examples}", f"-seed={seed + 1}", "-max_len=8192", "-verbosity=0"]
     options += [f"-artifact_prefix={folder}/", str(seeds)]
     atheris.Setup([sys.argv[0], *options], one)
-    limit_memory()
     atheris.Fuzz()
 
 

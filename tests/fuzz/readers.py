@@ -23,6 +23,7 @@ class Reader:
         refusals: what it may raise.
         changed: from the bytes of the whole file to a strategy of others.
         cost: an example of it counts for so many.
+        seconds: that it may take.
     """
 
     prepare: Callable[[Path], Path]
@@ -30,6 +31,7 @@ class Reader:
     refusals: tuple[type[Exception], ...]
     changed: Callable[[bytes], Changed]
     cost: int = 1
+    seconds: float = 20
 
     def outcome(self, file: Path) -> str:
         """Read the file, and say what came of it.

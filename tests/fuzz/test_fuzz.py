@@ -1,0 +1,101 @@
+"""A small part of the fuzzing, and all that it ever found."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.readers import CORPUS, HERE, readers
+
+ROOT = Path(__file__).parents[2]
+FOUND = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
+
+BAD_READERS = """
+import os, time
+from pathlib import Path
+from tests.fuzz.changes import changed_bytes
+from tests.fuzz.readers import Reader
+
+def prepare(folder):
+    (folder / "file").write_bytes(b"whole")
+    return folder / "file"
+
+def bad(act):
+    def read(path):
+        if path.read_bytes() != b"whole":
+            act()
+    return Reader(prepare, read, (ValueError,), changed_bytes, seconds=2)
+
+def refuse():
+    raise ValueError
+
+def raise_another():
+    raise KeyError("unheard of")
+
+def take_memory():
+    bytes(2**33)
+
+READERS = {
+    "refusing": bad(refuse),
+    "raising": bad(raise_another),
+    "crashing": bad(os.abort),
+    "hanging": bad(lambda: time.sleep(60)),
+    "greedy": bad(take_memory),
+}
+"""
+
+
+def fuzz(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", *map(str, options)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("path", FOUND, ids=[f"{p.parent.name}/{p.name}" for p in FOUND])
+def test_what_was_found_once_stays_mended(path: Path, tmp_path: Path) -> None:
+    reader = readers()[path.parent.name]
+    file = reader.prepare(tmp_path)
+    file.write_bytes(path.read_bytes())
+    assert reader.outcome(file) in ("read", "refused")
+
+
+def test_readers_read_or_refuse_what_is_drawn(tmp_path: Path) -> None:
+    some = ("prompts", "table-gz", "part", "run-config", "alignment", "image-png-16", "image-dicom")
+    done = fuzz(
+        ROOT, "--examples", 60, "--seed", 5, "--kept", tmp_path / "found", "--reader", *some
+    )
+    assert done.returncode == 0, done.stderr
+    assert ", 0 hunts tripped" in done.stdout
+    assert "NOT TRIED" not in done.stderr or sys.platform != "linux"
+    assert not (tmp_path / "found").exists()
+
+
+def test_whatever_no_reader_may_do_is_told_and_kept(tmp_path: Path) -> None:
+    package = tmp_path / "tests" / "fuzz"
+    package.mkdir(parents=True)
+    for name in ("__main__.py", "hunt.py", "readers.py", "changes.py"):
+        shutil.copy(HERE / name, package)
+    (package / "bad_files.py").write_text(BAD_READERS)
+    options = ("--examples", 20, "--method", "drawn", "--kept", tmp_path / "found")
+    done = fuzz(tmp_path, *options)
+    assert done.returncode == 1
+    assert "4 hunts tripped" in done.stdout
+    assert "| refusing | 20 | 0 | 20 | 0 |" in done.stdout
+    for name, told in (
+        ("raising", "KeyError: 'unheard of'"),
+        ("crashing", "exit code -6"),
+        ("hanging", "Timeout (0:00:02)!"),
+        ("greedy", "MemoryError"),
+    ):
+        assert f"tripped: --reader {name} --method drawn --seed 0 --examples 20" in done.stderr
+        assert told in done.stderr
+        assert (tmp_path / "found" / f"{name}-drawn-0").read_bytes() != b"whole"
