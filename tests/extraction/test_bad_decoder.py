@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from lives import BATCH, crashing, hanging, live
+from lives import BATCH, crashing, crashing_later, hanging, live
 from stub_encoder import StubEncoder, content, make_manifest, write_image, write_images
 
 from featurecache.datasets.manifest import Manifest
@@ -56,6 +56,19 @@ def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
     summary = run(manifest, tmp_path / "cache")
     assert (summary.done, summary.failed, summary.images) == (2, {}, IMAGES)
     assert {path.name for path in summary.path.parent.iterdir()} == {"stub.h5", "stub.h5.lock"}
+
+
+def test_an_image_that_crashes_when_it_is_preprocessed_is_as_one_that_crashes_the_decoder(
+    tmp_path: Path,
+) -> None:
+    manifest = films(tmp_path / "data")
+    expected = without(manifest, tmp_path, ["i005"])
+    crashing_later(manifest.root / "i005.png")
+    first, last, again = live(tmp_path, 3)
+    assert (first, last["failed"]) == (signal.SIGSEGV, {"i005": CRASHED})
+    assert again == {"done": 0, "failed": last["failed"], "written": False}
+    made = content(read_cache(tmp_path / "cache/set/stub.h5"))
+    assert made | expected == made
 
 
 def test_an_image_that_hangs_is_recorded_and_the_process_ends(tmp_path: Path) -> None:
