@@ -11,11 +11,15 @@ from pathlib import Path
 
 import killed_training
 
+from featurecache.encoders.loading import load_encoder
+
 MOST = 6
 
 
 def main() -> None:
     films, model, target = (Path(argument) for argument in sys.argv[1:4])
+    # What takes long to load is loaded here, once for all of them.
+    load_encoder(str(model), device="cpu").trainable()
     ended: list[int] = []
     while not target.exists() and len(ended) < MOST:
         process = os.fork()
