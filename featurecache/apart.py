@@ -3,7 +3,7 @@
     python -m featurecache.apart CONNECTION SECONDS
 
 A child takes images one after another, until one kills it or its parent is gone. The first image
-waits 0.1 s for it to start, the others for little more than their own decoding.
+waits 0.2 s for it to start, the others for little more than their own decoding.
 
 What a child is told is pickled, for it comes from its parent. What the parent is told is numbers
 and text and no more: whoever's image it was may have taken the child over.
@@ -89,6 +89,8 @@ class ReaderApart:
             found = child.ask(source, makes, self._seconds)
         except _Lost as lost:
             self._children.discard(child)
+            if lost.error is None:
+                return self.read(source, makes, called=called)
             error = lost.error
         except ImageError as refused:
             self._idle.append(child)
@@ -129,12 +131,8 @@ class ReaderApart:
         return [encoder.preprocess(image) for encoder in encoders]
 
     def _take(self) -> "_Child":
-        while self._idle:
-            child = self._idle.pop()
-            if child.is_alive():
-                return child
-            # The system takes those first where memory runs out.
-            self._children.discard(child)
+        with suppress(IndexError):  # none is idle
+            return self._idle.pop()
         child = _Child(self._seconds)
         self._children.add(child)
         return child
@@ -146,9 +144,9 @@ def took_longer(seconds: float) -> str:
 
 
 class _Lost(Exception):  # noqa: N818
-    """A child is gone, for this reason."""
+    """A child is gone, for this reason; None where it was gone before it was asked."""
 
-    def __init__(self, error: FeaturecacheError) -> None:
+    def __init__(self, error: FeaturecacheError | None) -> None:
         super().__init__()
         self.error = error
 
@@ -168,9 +166,7 @@ class _Child:
                 # Ctrl-C and Ctrl-Z are the parent's.
                 start_new_session=True,
             )
-
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+        self._has_worked = False
 
     def ask(
         self, source: Path | bytes, makes: Sequence[Make], seconds: float
@@ -185,6 +181,7 @@ class _Child:
         try:
             self._connection.send((source, list(makes)))
             begun = self._connection.recv_bytes() == _BEGUN
+            self._has_worked = True
             if not (self._connection.poll(seconds + _GRACE) or self._connection.poll(_GRACE)):
                 self.end()
                 raise _Lost(ImageError(took_longer(seconds)))
@@ -202,13 +199,15 @@ class _Child:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
 
-    def _epitaph(self, seconds: float, *, begun: bool) -> FeaturecacheError:
+    def _epitaph(self, seconds: float, *, begun: bool) -> FeaturecacheError | None:
         self._connection.close()
         status = self._process.wait()
         if begun and status == -signal.SIGALRM:
             return ImageError(took_longer(seconds))
         if begun and status < 0:
             return ImageError(f"{CRASHED} ({signal.Signals(-status).name})")
+        if self._has_worked and not begun:
+            return None  # the system ends children first where memory runs out
         return FeaturecacheError(
             f"no image can be read in a child process (it ended with {status}): see what stands "
             f"above, and whether {sys.executable} -m {__name__} starts"
