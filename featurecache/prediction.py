@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.apart import ReaderApart
 from featurecache.errors import ImageError
-from featurecache.images import read_image
 from featurecache.store.contents import UNSTORABLE, to_storable
 from featurecache.store.joined import join_embeddings
 
@@ -43,23 +43,23 @@ def classify_images(
         paths: image files.
     """
     predictions: dict[Path, Prediction] = {}
+    reader = ReaderApart()
     different = list(dict.fromkeys(paths))
     for start in range(0, len(different), BATCH_SIZE):
         for prediction in _classify_batch(
-            encoders, classify, different[start : start + BATCH_SIZE]
+            encoders, classify, different[start : start + BATCH_SIZE], reader
         ):
             predictions[prediction.path] = prediction
     return [predictions[path] for path in paths]
 
 
 def _classify_batch(
-    encoders: "Sequence[Encoder]", classify: Classify, paths: Sequence[Path]
+    encoders: "Sequence[Encoder]", classify: Classify, paths: Sequence[Path], reader: ReaderApart
 ) -> Iterator[Prediction]:
     pixels: dict[Path, list[NDArray[np.float32]]] = {}
     for path in paths:
         try:
-            image = read_image(path)
-            pixels[path] = [encoder.preprocess(image) for encoder in encoders]
+            pixels[path] = reader.pixels(path, encoders, called=str(path))
         except ImageError as error:
             yield Prediction(path, None, str(error))
     if not pixels:

@@ -1,7 +1,11 @@
 """What every room's tests share: the real data and weights, where they are at hand."""
 
 import os
+import runpy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -9,6 +13,27 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+BAD_DECODER = Path(__file__).parent / "extraction" / "bad_decoder"
+
+
+class Spoil(NamedTuple):
+    """What makes an image file one that a bad decoder cannot stand."""
+
+    crash: Callable[[Path], None]
+    hang: Callable[[Path], None]
+    crash_later: Callable[[Path], None]
+
+
+@pytest.fixture
+def bad_decoder(monkeypatch: pytest.MonkeyPatch) -> Spoil:
+    """A bad decoder in every child process; a good one in this."""
+    monkeypatch.syspath_prepend(str(BAD_DECODER))
+    names = runpy.run_path(str(BAD_DECODER / "sitecustomize.py"))
+
+    def spoil(path: Path, *, how: str) -> None:
+        path.write_bytes(path.read_bytes() + names[how])
+
+    return Spoil(*(partial(spoil, how=how) for how in ("CRASH", "HANG", "CRASH_LATER")))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_windowing
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
+from featurecache.apart import ReaderApart
 from featurecache.errors import ImageError
 from featurecache.extraction.decode import Item, decode
 from featurecache.images import MAX_PIXELS, decode_image, read_image
@@ -206,11 +207,18 @@ def test_without_pydicom_the_command_to_type_is_told(stored, monkeypatch):
         decode_image(film(stored))
 
 
+class AsItIs:
+    """As much of an encoder as decoding needs."""
+
+    preprocess = preprocessing = staticmethod(np.asarray)
+
+
 def test_no_name_comes_out(stored, tmp_path, caplog, capfd):
     whole = film(stored)
     rng = np.random.default_rng(2)
     caplog.set_level(logging.DEBUG)
     said = []
+    reader = ReaderApart()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for number in range(300):
@@ -219,8 +227,9 @@ def test_no_name_comes_out(stored, tmp_path, caplog, capfd):
                 damaged[at] = rng.integers(256)
             path = tmp_path / f"{number}.dcm"
             path.write_bytes(bytes(damaged))
-            found = decode(Item(0, "a", path, {0: ""}), {0: lambda image: np.asarray(image)})
-            said.append(str(found.reason))
+            for apart in (False, True):
+                item = Item(0, "a", path, {0: ""}, apart)
+                said.append(str(decode(item, {0: AsItIs()}, reader).reason))
     out = capfd.readouterr()
     everything = " ".join([*said, *map(str, warned), caplog.text, out.out, out.err])
     assert len(set(said)) > 3

@@ -6,6 +6,7 @@ can be looked at, candidates are also sought by the films' own spectra, and the 
 the pixels. Without films, embeddings that are out of the ordinary are all that can be told.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -15,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from featurecache.apart import ReaderApart
 from featurecache.audit.leaks import same_labels
 from featurecache.audit.likeness import IDENTICAL, Miniature, likeness, miniature, spectrum
 from featurecache.errors import ImageError, UsageError
@@ -156,8 +158,6 @@ def _miniatures(
     cache: Cache, films: Mapping[str, Path], progress: Progress | None
 ) -> tuple[dict[int, Miniature], dict[str, str]]:
     """The miniature of each row whose film can be read; and why others cannot, by id."""
-    from featurecache.images import decode_image, read_bytes
-
     ids = cache.ids.tolist()
     if lacking := [image for image in ids if image not in films]:
         raise UsageError(
@@ -165,16 +165,18 @@ def _miniatures(
             "and the options that it was extracted with"
         )
 
+    reader = ReaderApart()
+
     def read(image: str) -> Miniature | ImageError:
         try:
-            return miniature(decode_image(read_bytes(films[image])))
+            return reader.read(films[image], [miniature])[0]
         except ImageError as error:
             return error
 
     miniatures: dict[int, Miniature] = {}
     unreadable: dict[str, str] = {}
-    # Decoding lets go of Python's lock; the pool has as many threads as suits the machine.
-    with ThreadPoolExecutor() as pool:
+    # Each thread waits for a child process of its own.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for row, made in enumerate(pool.map(read, ids)):
             if isinstance(made, ImageError):
                 unreadable[ids[row]] = str(made)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from featurecache.apart import ReaderApart
 from featurecache.contact_sheet import Captioned, contact_sheet, thumbnail
-from featurecache.images import read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,8 +28,10 @@ def pair_sheet(pairs: Sequence[Mapping[str, Any]], films: Mapping[str, Path]) ->
     Raises:
         ImageError: a film cannot be read.
     """
+    reader = ReaderApart()
     shown: list[list[Captioned]] = [
-        _captioned(number, pair, films) for number, pair in enumerate(pairs[:MOST_PAIRS], start=1)
+        _captioned(number, pair, films, reader)
+        for number, pair in enumerate(pairs[:MOST_PAIRS], start=1)
     ]
     return contact_sheet(
         [
@@ -39,11 +41,13 @@ def pair_sheet(pairs: Sequence[Mapping[str, Any]], films: Mapping[str, Path]) ->
     )
 
 
-def _captioned(number: int, pair: Mapping[str, Any], films: Mapping[str, Path]) -> list[Captioned]:
+def _captioned(
+    number: int, pair: Mapping[str, Any], films: Mapping[str, Path], reader: ReaderApart
+) -> list[Captioned]:
     one, two = pair["images"]
     alike = "" if pair["likeness"] is None else f" {pair['likeness']:.3f}"
     captions = (f"{number}:{alike} {' and '.join(pair['splits'])}", two[-30:])
     return [
-        (caption, thumbnail(read_image(films[image], image)))
+        (caption, *reader.read(films[image], [thumbnail], called=image))
         for caption, image in zip(captions, (one, two), strict=True)
     ]

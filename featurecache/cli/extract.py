@@ -129,7 +129,10 @@ def extract(
             raise UsageError(f"model {encoder.name} reads no text: leave out --prompts")
     manifest = read_manifest(dataset, data_root, options, quiet=json)
     if precision == "auto":
-        encoders = [settle_precision(load, manifest, cache, shard=part) for load in loaders]
+        encoders = [
+            settle_precision(load, manifest, cache, shard=part, image_seconds=image_seconds)
+            for load in loaders
+        ]
     say(
         f"{len(manifest)} images of {manifest.name}; prompts {prompt_set.name!r}; "
         f"{', '.join(map(_how, encoders))}; into {cache}/"

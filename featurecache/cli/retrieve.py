@@ -35,8 +35,7 @@ from featurecache.cli.output import (
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from featurecache.contact_sheet import Captioned
     from featurecache.encoders.encoder import Encoder
     from featurecache.scoring.neighbours import Answer
     from featurecache.store.alignment import Alignment
@@ -198,7 +197,7 @@ def _ask(
     top: int,
     alignment: "Alignment | None",
 ) -> "Answer":
-    from featurecache.images import read_image
+    from featurecache.apart import ReaderApart
     from featurecache.scoring.neighbours import (
         images_for_label,
         images_for_text,
@@ -215,12 +214,17 @@ def _ask(
     assert image is not None
     assert called is not None
     if Path(image).is_file():
-        picture = read_image(Path(image), called)
+        reader = ReaderApart()
+        # Before the encoder is loaded: a file that cannot be used is told at once.
+        picture = reader.image(Path(image), called=called)
+        made_by = encoder()
+        (pixels,) = reader.pixels(Path(image), [made_by], called=called)
         return neighbours_of_image(
             cache,
-            encoder(),
-            picture,
+            made_by,
+            pixels,
             name=called,
+            picture=picture,
             prompts=prompts,
             split=split,
             top=top,
@@ -267,13 +271,14 @@ def _show_measured(cache: "Cache", document: dict[str, Any], *, json: bool) -> N
 
 
 def _write_sheet(target: Path, answer: "Answer", paths: dict[str, Path]) -> None:
+    from featurecache.apart import ReaderApart
     from featurecache.atomic import new_file
     from featurecache.contact_sheet import contact_sheet, thumbnail
-    from featurecache.images import read_image
 
-    films: list[tuple[str, Image]] = []
+    reader = ReaderApart()
+    films: list[Captioned] = []
     if answer.picture is not None:
-        films.append((answer.query, answer.picture))
+        films.append((answer.query, thumbnail(answer.picture)))
     for place, hit in enumerate(answer.hits, start=1):
         if hit.id not in paths:
             raise UsageError(
@@ -281,10 +286,10 @@ def _write_sheet(target: Path, answer: "Answer", paths: dict[str, Path]) -> None
                 "and the options that it was extracted with"
             )
         caption = f"{place} {hit.cosine:.3f} {', '.join(hit.labels)}"
-        films.append((caption, read_image(paths[hit.id], hit.id)))
-    thumbnails = [(caption, thumbnail(film)) for caption, film in films]
+        (film,) = reader.read(paths[hit.id], [thumbnail], called=hit.id)
+        films.append((caption, film))
     with new_file(target) as unfinished:
-        contact_sheet(_rows(thumbnails)).save(unfinished, format="PNG")
+        contact_sheet(_rows(films)).save(unfinished, format="PNG")
 
 
 def _rows(films: Sequence[Any], columns: int = 5) -> list[Sequence[Any]]:

@@ -1,7 +1,7 @@
 """Encoders of two towers, for images and for texts, that meet in one space."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +121,11 @@ class DualEncoder(Encoder):
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
         return self._processor(image)
+
+    @property
+    def preprocessing(self) -> "Callable[[Image], Array]":
+        """See ``Encoder.preprocessing``."""
+        return self._processor.portable
 
     def encode_images(self, pixels: Array) -> Array:
         """See ``Encoder.encode_images``."""

@@ -1,7 +1,7 @@
 """The one interface of every frozen encoder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,14 @@ class Encoder(ABC):
         Raises:
             UsageError: the encoder takes no images.
         """
+
+    @property
+    def preprocessing(self) -> "Callable[[Image], Array] | None":
+        """What ``preprocess`` does, as something that can be pickled, for it may run apart.
+
+        None where there is no such thing: then images are decoded apart, and preprocessed here.
+        """
+        return None
 
     @abstractmethod
     def encode_images(self, pixels: Array) -> Array:

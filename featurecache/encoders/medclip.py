@@ -5,7 +5,7 @@ states and over all tokens, projected to 512.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,16 +123,12 @@ class MedclipEncoder(Encoder):
 
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
-        from PIL import Image
-        from PIL.Image import Resampling
+        return _preprocess(image)
 
-        grey = image.convert("L")
-        side = max(SIDE, *grey.size)
-        square = Image.new("L", (side, side), 0)
-        square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
-        values = np.asarray(square.resize((SIDE, SIDE), Resampling.BICUBIC), dtype=np.float32)
-        plane = (values / np.float32(255) - np.float32(MEAN)) / np.float32(DEVIATION)
-        return np.repeat(plane[np.newaxis], 3, axis=0)
+    @property
+    def preprocessing(self) -> "Callable[[Image], Array]":
+        """See ``Encoder.preprocessing``."""
+        return _preprocess
 
     def encode_images(self, pixels: Array) -> Array:
         """See ``Encoder.encode_images``."""
@@ -209,6 +205,19 @@ class MedclipEncoder(Encoder):
             "config": {"vision": "swin-tiny-patch4-window7-224", "text": "bert-base"},
             "precision": self.precision,
         }
+
+
+def _preprocess(image: "Image") -> Array:
+    from PIL import Image
+    from PIL.Image import Resampling
+
+    grey = image.convert("L")
+    side = max(SIDE, *grey.size)
+    square = Image.new("L", (side, side), 0)
+    square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
+    values = np.asarray(square.resize((SIDE, SIDE), Resampling.BICUBIC), dtype=np.float32)
+    plane = (values / np.float32(255) - np.float32(MEAN)) / np.float32(DEVIATION)
+    return np.repeat(plane[np.newaxis], 3, axis=0)
 
 
 def _embed_images(network: Any, pixels: "torch.Tensor") -> "torch.Tensor":

@@ -1,6 +1,6 @@
 """Two unaligned encoders as one: the images of the first, the texts of the second."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.encoder import Array, Encoder
@@ -54,6 +54,11 @@ class PairEncoder(Encoder):
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
         return self._vision.preprocess(image)
+
+    @property
+    def preprocessing(self) -> "Callable[[Image], Array] | None":
+        """See ``Encoder.preprocessing``."""
+        return self._vision.preprocessing
 
     def encode_images(self, pixels: Array) -> Array:
         """See ``Encoder.encode_images``; D is the vision part's."""

@@ -2,7 +2,7 @@
 
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,6 +173,11 @@ class ImageProcessor:
     def description(self) -> dict[str, Any]:
         """Its class and configuration."""
         return {"class": type(self._processor).__name__, "config": _plain(self._processor)}
+
+    @property
+    def portable(self) -> "Callable[[Image], Array]":
+        """What it does, without transformers where that is possible."""
+        return self if self._preprocess is None else self._preprocess
 
     def __call__(self, image: "Image") -> Array:
         """One grey or RGB image as float32 of shape (3, H, W)."""

@@ -1,6 +1,6 @@
 """Encoders of one modality: a vision transformer, or a BERT with sentence pooling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,6 +125,11 @@ class VisionEncoder(_Unimodal):
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
         return self._processor(image)
+
+    @property
+    def preprocessing(self) -> "Callable[[Image], Array]":
+        """See ``Encoder.preprocessing``."""
+        return self._processor.portable
 
     def encode_images(self, pixels: Array) -> Array:
         """See ``Encoder.encode_images``."""

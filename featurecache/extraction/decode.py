@@ -12,21 +12,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.apart import IMAGE_SECONDS, ReaderApart, took_longer
 from featurecache.errors import FeaturecacheError, ImageError
-from featurecache.extraction.apart import decode_apart, took_longer
 from featurecache.extraction.timed_pool import Call, TimedPool, TimeIsUp
 from featurecache.images import decode_image, read_file
 
 if TYPE_CHECKING:
-    import PIL.Image
-
-IMAGE_SECONDS: Final = 60.0
-"""That reading, decoding and preprocessing one image may take."""
+    from featurecache.encoders.encoder import Encoder
 
 MOST_STUCK: Final = 100
 """So many threads may hang at once before it is the file system that is at fault."""
 
-Preprocess = Callable[["PIL.Image.Image"], NDArray[np.float32]]
 Mark = Callable[[str], AbstractContextManager[object]]
 """Keeps in mind that an image, by its id, is being decoded, as ``Bookmarks.at`` does."""
 
@@ -41,7 +37,8 @@ class Item:
         path: where it lies.
         known: per encoder that wants it, the sha256 its stored embedding was made from ("" for
             none); an encoder whose sha256 still fits needs no pixels.
-        apart: whether it is decoded in a child process, for it may have killed one before.
+        apart: whether it is decoded and preprocessed in a child process, for it may have killed one
+            before.
     """
 
     row: int
@@ -66,31 +63,31 @@ class Decoded:
 
 def decode(
     item: Item,
-    preprocess: Mapping[int, Preprocess],
+    encoders: "Mapping[int, Encoder]",
+    reader: ReaderApart,
     *,
-    seconds: float = IMAGE_SECONDS,
     mark: Mark = nullcontext,
 ) -> Decoded:
     """Read one image once and preprocess it for every encoder that wants it.
 
     Args:
         item: the image.
-        preprocess: by the number of the encoder.
-        seconds: that a child process may take for it.
+        encoders: by their numbers.
+        reader: for what is decoded in a child process.
         mark: entered while the image is decoded in this process.
     """
     try:
         data, state = read_file(item.path)
         sha256 = hashlib.sha256(data).hexdigest()
         pixels = {}
-        wanted = [encoder for encoder, known in item.known.items() if known != sha256]
+        wanted = [number for number, known in item.known.items() if known != sha256]
         if wanted and item.apart:
-            image = decode_apart(data, seconds)
-            pixels = {encoder: preprocess[encoder](image) for encoder in wanted}
+            made = reader.pixels(data, [encoders[number] for number in wanted])
+            pixels = dict(zip(wanted, made, strict=True))
         elif wanted:
             with mark(item.id):
                 image = decode_image(data)
-                pixels = {encoder: preprocess[encoder](image) for encoder in wanted}
+                pixels = {number: encoders[number].preprocess(image) for number in wanted}
         return Decoded(item.row, sha256, state.size, state.mtime_ns, pixels)
     except ImageError as error:
         return _failed(item, str(error))
@@ -102,7 +99,7 @@ def _failed(item: Item, reason: str) -> Decoded:
 
 def decode_ahead(
     items: Iterable[Item],
-    preprocess: Mapping[int, Preprocess],
+    encoders: "Mapping[int, Encoder]",
     *,
     workers: int,
     window: int,
@@ -119,6 +116,7 @@ def decode_ahead(
         FeaturecacheError: ``MOST_STUCK`` images hang at once.
     """
     waiting: deque[tuple[Item, Call[Decoded]]] = deque()
+    reader = ReaderApart(seconds=seconds)
     with closing(TimedPool(workers, seconds=seconds, name="decode")) as pool:
 
         def oldest() -> Decoded:
@@ -134,7 +132,7 @@ def decode_ahead(
                 return _failed(item, took_longer(seconds))
 
         for item in items:
-            call = pool.submit(partial(decode, item, preprocess, seconds=seconds, mark=mark))
+            call = pool.submit(partial(decode, item, encoders, reader, mark=mark))
             waiting.append((item, call))
             if len(waiting) >= window:
                 yield oldest()

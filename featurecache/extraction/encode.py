@@ -106,7 +106,7 @@ def encode_ahead(
 
     decoded = decode_ahead(
         items,
-        {number: encoder.preprocess for number, encoder in enumerate(encoders)},
+        dict(enumerate(encoders)),
         workers=workers,
         window=batch_size + 2 * workers,
         seconds=image_seconds,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featurecache.apart import IMAGE_SECONDS
 from featurecache.atomic import remove_leftovers
 from featurecache.collection import name_of
 from featurecache.errors import FeaturecacheError, UsageError
-from featurecache.extraction.decode import IMAGE_SECONDS
 from featurecache.extraction.learned import provenance_for
 from featurecache.extraction.local import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, Progress, encode_images

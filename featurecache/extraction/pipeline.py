@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.extraction.apart import CRASHED
+from featurecache.apart import CRASHED
 from featurecache.extraction.bookmarks import Bookmarks
 from featurecache.extraction.decode import Item, Mark
 from featurecache.extraction.encode import Encoded, Event, Seen, Take

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.apart import IMAGE_SECONDS, ReaderApart
 from featurecache.devices import has_fast_bf16
 from featurecache.errors import ImageError
-from featurecache.images import read_image
 from featurecache.store.builder import begun_description
 from featurecache.store.merge import Shard
 from featurecache.store.schema import cache_path
@@ -30,7 +30,12 @@ class Load(Protocol):
 
 
 def settle_precision(
-    load: Load, manifest: "Manifest", cache: Path, *, shard: Shard | None = None
+    load: Load,
+    manifest: "Manifest",
+    cache: Path,
+    *,
+    shard: Shard | None = None,
+    image_seconds: float = IMAGE_SECONDS,
 ) -> "Encoder":
     """The encoder in the precision that suits the machine and the films.
 
@@ -44,6 +49,7 @@ def settle_precision(
         manifest: the films.
         cache: the folder of caches.
         shard: which part of the films is to be embedded; all are probed alike.
+        image_seconds: that reading a film may take; one that takes longer is left out.
     """
     encoder = load(precision="fp32")
     path = cache_path(cache, manifest.name, encoder.name)
@@ -52,7 +58,7 @@ def settle_precision(
         return load(precision=str(begun.get("precision", "fp32")))
     if not has_fast_bf16(encoder.device):
         return encoder
-    pixels = _probe(encoder, manifest)
+    pixels = _probe(encoder, manifest, ReaderApart(seconds=image_seconds))
     if pixels is None:
         return encoder
     exact = encoder.encode_images(pixels)
@@ -72,13 +78,15 @@ def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
         return float(np.nan_to_num(products / lengths).min())
 
 
-def _probe(encoder: "Encoder", manifest: "Manifest") -> NDArray[np.float32] | None:
+def _probe(
+    encoder: "Encoder", manifest: "Manifest", reader: ReaderApart
+) -> NDArray[np.float32] | None:
     """Pixels of films from all over the data set; None where none of them can be read."""
     rows = np.unique(np.linspace(0, len(manifest) - 1, PROBE_IMAGES).astype(np.intp))
     pixels = []
     for path in manifest.images["path"].iloc[rows]:
         try:
-            pixels.append(encoder.preprocess(read_image(manifest.root / path)))
+            pixels += reader.pixels(manifest.root / path, [encoder])
         except ImageError:
             continue  # the extraction itself will say why
     return np.stack(pixels) if pixels else None

@@ -5,6 +5,7 @@
 <run>.parts/teacher.npy        the teacher's embeddings, if there is one
 <run>.parts/last.pt            everything needed to go on
 <run>.parts/best.safetensors   the weights at the best epoch so far
+<run>.parts/bookmarks          which images are being decoded
 <run>.parts/lock               held by the process that is at work
 """
 
@@ -28,6 +29,11 @@ from featurecache.store.lock import only_writer
 def unfinished(target: Path) -> Path:
     """The folder beside a run to be in which its fine-tuning is kept until it is finished."""
     return target.with_name(target.name + ".parts")
+
+
+def bookmarks_of(target: Path) -> Path:
+    """The file in which a fine-tuning keeps which images it is at."""
+    return unfinished(target) / "bookmarks"
 
 
 @contextmanager

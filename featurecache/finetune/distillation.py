@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from featurecache.atomic import new_file
 from featurecache.errors import FeaturecacheError, RunError
+from featurecache.extraction.bookmarks import Bookmarks
 from featurecache.finetune.images import ImageStream
 from featurecache.fingerprint import fingerprint
 
@@ -88,6 +89,7 @@ def teacher_embeddings(
     *,
     file: Path,
     workers: int,
+    bookmarks: Bookmarks,
     progress: "Progress | None" = None,
 ) -> NDArray[np.float32]:
     """The teacher's embeddings (N, D) of the training rows that it sees, NaN for other rows.
@@ -104,8 +106,8 @@ def teacher_embeddings(
     encoder = teacher.encoder
     embeddings: NDArray[np.float32] | None = None
     done = 0
-    batches = ImageStream(manifest, encoder.preprocess, workers).batches(rows, BATCH_SIZE)
-    for usable, pixels in batches:
+    images = ImageStream(manifest, encoder, workers, bookmarks)
+    for usable, pixels in images.batches(rows, BATCH_SIZE):
         done += BATCH_SIZE
         if len(usable) == 0:
             continue

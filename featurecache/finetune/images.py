@@ -1,7 +1,7 @@
 """Training images, decoded and preprocessed ahead of the encoder, in the order asked for."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featurecache.extraction.bookmarks import Bookmarks
 from featurecache.extraction.decode import Item, decode_ahead
 
 if TYPE_CHECKING:
-    import PIL.Image
-
     from featurecache.datasets.manifest import Manifest
+    from featurecache.encoders.encoder import Encoder
 
 
 _log = logging.getLogger(__name__)
@@ -28,15 +28,17 @@ class ImageStream:
 
     Attributes:
         manifest: the films.
-        preprocess: one image to (3, H, W) float32.
+        encoder: whose ``preprocess`` gives their pixels.
         workers: decoding threads.
+        bookmarks: which of them are being decoded; those that killed a process are decoded apart.
         failures: image id to the reason why it could not be used; filled while reading. Such an
             image is left out of every batch, so it is left out of every run alike.
     """
 
     manifest: "Manifest"
-    preprocess: "Callable[[PIL.Image.Image], NDArray[np.float32]]"
+    encoder: "Encoder"
     workers: int
+    bookmarks: Bookmarks
     failures: dict[str, str] = field(default_factory=dict)
 
     def _fail(self, image: str, reason: str) -> None:
@@ -54,12 +56,18 @@ class ImageStream:
         """
         paths = self.manifest.images["path"]
         ids = self.manifest.images["id"]
-        items = (
-            Item(int(row), str(ids.iloc[row]), self.manifest.root / paths.iloc[row], {0: ""})
-            for row in rows
-        )
+
+        def item(row: np.intp) -> Item:
+            image = str(ids.iloc[row])
+            apart = self.bookmarks.suspects(image)
+            return Item(int(row), image, self.manifest.root / paths.iloc[row], {0: ""}, apart)
+
         decoded = decode_ahead(
-            items, {0: self.preprocess}, workers=self.workers, window=size + 2 * self.workers
+            map(item, rows),
+            {0: self.encoder},
+            workers=self.workers,
+            window=size + 2 * self.workers,
+            mark=self.bookmarks.at,
         )
         with closing(decoded):
             for start in range(0, len(rows), size):

@@ -9,7 +9,7 @@ metrics.json, predictions.csv, history.csv
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,10 @@ from featurecache.atomic import refuse_existing
 from featurecache.collection import name_of
 from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
+from featurecache.extraction.bookmarks import Bookmarks
 from featurecache.extraction.learned import provenance_for
 from featurecache.finetune.captions import scored_captions
-from featurecache.finetune.checkpoint import only_tuner, unfinished
+from featurecache.finetune.checkpoint import bookmarks_of, only_tuner, unfinished
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
 from featurecache.finetune.head import build_head
@@ -89,9 +90,9 @@ def finetune(
 ) -> FinetuneResult:
     """Train an encoder on the images of a manifest and write a run folder.
 
-    Killed at any moment, the same call goes on from the last saved step, and on a CPU ends with
-    the same weights as an undisturbed one. The epoch is chosen by validation loss; the test images
-    are read once, at the end.
+    Killed at any moment, be it by a decoder that crashes, the same call goes on from the last saved
+    step, and on a CPU ends with the same weights as an undisturbed one. The epoch is chosen by
+    validation loss; the test images are read once, at the end.
 
     Args:
         manifest: images, labels and splits.
@@ -109,12 +110,13 @@ def finetune(
         RunError: an unfinished fine-tuning for ``target`` has other settings.
         FeaturecacheError: images cannot be read at all, or memory runs out.
     """
-    with only_tuner(target):
+    with only_tuner(target), ExitStack() as stack:
         refuse_finished(target)
         ids = manifest.images["id"].to_numpy(dtype=np.str_)
         known = provenance_for(manifest, encoder)
         known.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
-        images = ImageStream(manifest, encoder.preprocess, workers)
+        bookmarks = stack.enter_context(closing(Bookmarks([bookmarks_of(target)])))
+        images = ImageStream(manifest, encoder, workers, bookmarks)
         trainer = Trainer(manifest, encoder, config, images=images)
         checkpoint = open_checkpoint(target, manifest, encoder, config, teacher)
         if teacher is not None:
@@ -126,6 +128,7 @@ def finetune(
                     trainer.train,
                     file=file,
                     workers=workers,
+                    bookmarks=bookmarks,
                     progress=progress,
                 )
             )

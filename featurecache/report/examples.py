@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
+from featurecache.apart import ReaderApart
 from featurecache.contact_sheet import thumbnail
 from featurecache.errors import ImageError, UsageError
-from featurecache.images import read_image
 from featurecache.scoring.comparison import Scored
 
 EACH: Final = 2
@@ -61,6 +61,7 @@ class Films:
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = files
         self._pictures: dict[str, str | None] = {}
+        self._reader = ReaderApart()
 
     def picture(self, image: str) -> str | None:
         """A film as a ``data:`` address, JPEG without metadata; None where it cannot be read.
@@ -74,17 +75,17 @@ class Films:
                 "--data-root and options that its cache was extracted with"
             )
         if image not in self._pictures:
-            self._pictures[image] = _as_address(self._files[image])
+            self._pictures[image] = _as_address(self._files[image], self._reader)
         return self._pictures[image]
 
 
-def _as_address(path: Path) -> str | None:
+def _as_address(path: Path, reader: ReaderApart) -> str | None:
     from PIL import Image
 
     try:
-        small = Image.fromarray(thumbnail(read_image(path)))
+        (small,) = reader.read(path, [thumbnail])
     except ImageError:
         return None
     buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(small).save(buffer, format="JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -22,7 +22,7 @@ from featurecache.store.reader import Cache
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from featurecache.encoders.encoder import Encoder
+    from featurecache.encoders.encoder import Array, Encoder
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,10 @@ def images_for_label(
 def neighbours_of_image(
     cache: Cache,
     encoder: "Encoder",
-    picture: "Image",
+    pixels: "Array",
     *,
     name: str,
+    picture: "Image",
     prompts: str | None = None,
     split: str | None = None,
     top: int,
@@ -146,8 +147,9 @@ def neighbours_of_image(
     Args:
         cache: where to look.
         encoder: the one that made the cache; the caller has seen to that.
-        picture: as ``images.read_image`` gives it.
-        name: of the picture, for a title.
+        pixels: what its ``preprocess`` gives of the image.
+        name: of the image, for a title.
+        picture: the image itself, for a contact sheet.
         prompts: needed only where the cache holds several sets.
         split: whose images; None for all.
         top: how many.
@@ -158,7 +160,7 @@ def neighbours_of_image(
         ImageError: its embedding is one that no cache would store.
         CacheError: there are no images of that split, or several prompt sets and none is named.
     """
-    embedding = encoder.encode_images(encoder.preprocess(picture)[np.newaxis])
+    embedding = encoder.encode_images(pixels[np.newaxis])
     half, usable = to_storable(embedding)
     if not usable[0]:
         raise ImageError(f"{name}: {UNSTORABLE}")

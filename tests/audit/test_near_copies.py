@@ -60,15 +60,17 @@ def test_byte_identical_films_are_not_near_identical_ones_as_well(
 
 
 def test_a_film_that_cannot_be_read_is_told_and_the_others_are_compared(
-    phantom: Path, tmp_path: Path
+    phantom: Path, tmp_path: Path, bad_decoder
 ) -> None:
     cache, films, origin = planted(phantom, tmp_path)
-    lost = next(iter(origin))
+    lost, crashing = list(origin)[:2]
     films[lost].write_bytes(b"no image")
+    bad_decoder.crash(films[crashing])
     found = near_copies(cache, films)
-    assert list(found["unreadable"]) == [lost]
+    assert set(found["unreadable"]) == {lost, crashing}
     assert "not an image" in found["unreadable"][lost]
-    assert len(found["pairs"]) == len(origin) - 1
+    assert found["unreadable"][crashing] == "the decoder crashed (SIGSEGV)"
+    assert len(found["pairs"]) == len(origin) - 2
 
 
 def test_a_data_set_that_lacks_an_image_of_the_cache_is_refused(tmp_path: Path) -> None:

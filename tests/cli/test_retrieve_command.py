@@ -73,6 +73,16 @@ def test_a_cached_image_finds_others_and_the_file_finds_itself(run, cache, tiny_
     assert_best(ids(by_file), cache, query)
 
 
+def test_an_image_that_crashes_the_decoder_is_named(run, cache, tiny_clip, films, bad_decoder):
+    film = Path("film.png")
+    for spoil in (bad_decoder.crash, bad_decoder.crash_later):
+        film.write_bytes((films / str(cache.ids[7])).read_bytes())
+        spoil(film)
+        outcome = run("retrieve", "--image", film, "--model", tiny_clip)
+        assert outcome.code == 1
+        assert "film.png: the decoder crashed (SIGSEGV)" in outcome.stderr
+
+
 def test_a_contact_sheet_shows_what_was_found(run, cache, films, extract_options, tmp_path):
     options = extract_options[: extract_options.index("--patient-column")]
     outcome = run("retrieve", "--label", "Opacity", "--top", 7, "--sheet", "a.png", *options)

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from featurecache.encoders.loading import load_encoder
+from featurecache.encoders.pair import PairEncoder
 from featurecache.encoders.spec import SPECS
 from featurecache.errors import CheckpointError, UnknownNameError, UsageError
 from featurecache.fingerprint import canonical_json, fingerprint, sha256_of_file
@@ -323,6 +324,18 @@ def test_preprocess_gives_the_same_from_many_threads(tiny_clip, images):
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(encoder.preprocess, jobs))
     assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_what_preprocesses_can_be_sent_to_a_process_without_torch(tiny_pair, tiny_clip, images):
+    dinov2 = load_encoder(str(tiny_pair / "dinov2-small"), device="cpu")
+    joined = PairEncoder(dinov2, load(tiny_clip), name="pair")
+    for encoder in (load(tiny_clip), dinov2, joined):
+        sent = pickle.dumps(encoder.preprocessing)
+        assert len(sent) < 10_000
+        assert not {b"torch", b"transformers"} & set(sent.split(b"."))
+        for image in images.values():
+            got = pickle.loads(sent)(image)  # noqa: S301
+            np.testing.assert_array_equal(got, encoder.preprocess(image))
 
 
 def test_read_only_pixels_are_encoded(tiny_clip):

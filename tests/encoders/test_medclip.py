@@ -1,6 +1,7 @@
 """MedCLIP from a state dict in its published layout, against the formulas."""
 
 import json
+import pickle
 import shutil
 import socket
 
@@ -228,6 +229,13 @@ def test_a_zip_without_weights_leaves_nothing_behind(tmp_path, monkeypatch):
 # --- training ------------------------------------------------------------------------------
 
 PIXELS = np.random.default_rng(1).normal(size=(2, 3, 224, 224)).astype(np.float32)
+
+
+def test_what_preprocesses_can_be_sent(encoder, images):
+    sent = pickle.dumps(encoder.preprocessing)
+    assert len(sent) < 1_000
+    got = pickle.loads(sent)(images["tall"])  # noqa: S301
+    np.testing.assert_array_equal(got, encoder.preprocess(images["tall"]))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Preprocessing without detours gives the very bits of the processors that it stands in for."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -87,7 +88,10 @@ def test_what_is_not_known_is_left_to_the_processor(family, settings, images, tm
     assert read_preprocessing(processor) is None
     processor.save_pretrained(tmp_path)
     loaded = ImageProcessor(tmp_path)
-    np.testing.assert_array_equal(loaded(images["tall"]), reference(processor, images["tall"]))
+    want = reference(processor, images["tall"])
+    np.testing.assert_array_equal(loaded(images["tall"]), want)
+    sent = pickle.loads(pickle.dumps(loaded.portable))  # noqa: S301
+    np.testing.assert_array_equal(sent(images["tall"]), want)
 
 
 def test_a_checkpoints_processor_takes_the_short_way(images, tmp_path):

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bad_decoder.sitecustomize import CRASH, HANG
+from bad_decoder.sitecustomize import CRASH, CRASH_LATER, HANG
 from stub_encoder import StubEncoder, make_manifest, touch
 
 BATCH = 4
@@ -26,6 +26,10 @@ def spoil(path: Path, how: bytes) -> None:
 
 def crashing(path: Path) -> None:
     spoil(path, CRASH)
+
+
+def crashing_later(path: Path) -> None:
+    spoil(path, CRASH_LATER)
 
 
 def hanging(path: Path) -> None:

@@ -39,6 +39,12 @@ def expected_text(text: str) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)[:DIM] + np.float32(1)
 
 
+def colour_of(image: Image.Image) -> Array:
+    """The first pixel, (3, 1, 1)."""
+    colour = np.asarray(image.convert("RGB"), dtype=np.float32)[0, 0]
+    return colour.reshape(3, 1, 1)
+
+
 class StubEncoder(Encoder):
     """Images and texts by formula; remembers what it was asked.
 
@@ -87,8 +93,9 @@ class StubEncoder(Encoder):
         return {"checkpoint": self.checkpoint, "max_length": 8}
 
     def preprocess(self, image: Image.Image) -> Array:
-        colour = np.asarray(image.convert("RGB"), dtype=np.float32)[0, 0]
-        return colour.reshape(3, 1, 1)
+        return colour_of(image)
+
+    preprocessing = staticmethod(colour_of)
 
     def encode_images(self, pixels: Array) -> Array:
         time.sleep(self.seconds)

@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from lives import BATCH, crashing, hanging, live
+from lives import BATCH, crashing, crashing_later, hanging, live
 from stub_encoder import StubEncoder, content, make_manifest, write_image, write_images
 
 from featurecache.datasets.manifest import Manifest
@@ -38,12 +38,13 @@ def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
     tmp_path: Path,
 ) -> None:
     manifest = films(tmp_path / "data")
-    bad = ["i005", "i012"]
+    bad = ["i005", "i009", "i012"]
     expected = without(manifest, tmp_path, bad)
-    for image_id in bad:
-        crashing(manifest.root / f"{image_id}.png")
-    first, *others, last, again = live(tmp_path, 4)
-    assert [first, *others] == [signal.SIGSEGV, signal.SIGSEGV]
+    crashing(manifest.root / "i005.png")
+    crashing_later(manifest.root / "i009.png")  # when it is preprocessed
+    crashing(manifest.root / "i012.png")
+    *deaths, last, again = live(tmp_path, 5)
+    assert deaths == [signal.SIGSEGV] * 3
     assert last["failed"] == dict.fromkeys(bad, CRASHED)
     # Recorded as it was, it is known for good.
     assert again == {"done": 0, "failed": last["failed"], "written": False}
@@ -51,10 +52,10 @@ def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
     assert made | expected == made
     assert made["failures"] == last["failed"]
 
-    write_image(manifest.root / "i005.png", 5)
-    write_image(manifest.root / "i012.png", 12)
+    for image_id in bad:
+        write_image(manifest.root / f"{image_id}.png", int(image_id[1:]))
     summary = run(manifest, tmp_path / "cache")
-    assert (summary.done, summary.failed, summary.images) == (2, {}, IMAGES)
+    assert (summary.done, summary.failed, summary.images) == (3, {}, IMAGES)
     assert {path.name for path in summary.path.parent.iterdir()} == {"stub.h5", "stub.h5.lock"}
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from stub_encoder import StubEncoder, write_images
 
+from featurecache.apart import ReaderApart
 from featurecache.errors import FeaturecacheError
 from featurecache.extraction import decode as decode_module
 from featurecache.extraction import timed_pool
@@ -25,14 +26,13 @@ def items(root: Path, count: int) -> list[Item]:
 
 
 def test_images_come_in_order_though_the_first_take_longest(root: Path) -> None:
-    stub = StubEncoder()
+    class Slow(StubEncoder):
+        def preprocess(self, image: Image.Image) -> np.ndarray:
+            pixels = super().preprocess(image)
+            time.sleep(0.03 if pixels[2, 0, 0] % 4 == 0 else 0)
+            return pixels
 
-    def preprocess(image: Image.Image) -> np.ndarray:
-        pixels = stub.preprocess(image)
-        time.sleep(0.03 if pixels[2, 0, 0] % 4 == 0 else 0)
-        return pixels
-
-    found = list(decode_ahead(items(root, 20), {0: preprocess}, workers=4, window=8))
+    found = list(decode_ahead(items(root, 20), {0: Slow()}, workers=4, window=8))
     assert [image.row for image in found] == list(range(20))
     assert [int(image.pixels[0][2, 0, 0]) for image in found] == list(range(20))
 
@@ -46,8 +46,7 @@ def test_no_more_is_read_ahead_than_the_window(root: Path, workers: int, window:
             taken.append(item.row)
             yield item
 
-    stub = StubEncoder()
-    ahead = decode_ahead(source(), {0: stub.preprocess}, workers=workers, window=window)
+    ahead = decode_ahead(source(), {0: StubEncoder()}, workers=workers, window=window)
     for number, _ in enumerate(ahead, start=1):
         assert len(taken) <= min(20, number - 1 + window)
     assert len(taken) == 20
@@ -55,14 +54,14 @@ def test_no_more_is_read_ahead_than_the_window(root: Path, workers: int, window:
 
 def test_a_reader_that_is_closed_leaves_no_thread_and_reads_no_more(root: Path) -> None:
     read: list[int] = []
-    stub = StubEncoder()
 
-    def preprocess(image: Image.Image) -> np.ndarray:
-        time.sleep(0.01)
-        read.append(1)
-        return stub.preprocess(image)
+    class Slow(StubEncoder):
+        def preprocess(self, image: Image.Image) -> np.ndarray:
+            time.sleep(0.01)
+            read.append(1)
+            return super().preprocess(image)
 
-    ahead = decode_ahead(items(root, 40), {0: preprocess}, workers=2, window=30)
+    ahead = decode_ahead(items(root, 40), {0: Slow()}, workers=2, window=30)
     next(ahead)
     ahead.close()
     assert len(read) < 15
@@ -71,13 +70,14 @@ def test_a_reader_that_is_closed_leaves_no_thread_and_reads_no_more(root: Path) 
 
 def test_pixels_are_made_only_for_encoders_whose_embedding_is_of_other_bytes(root: Path) -> None:
     (item,) = items(root, 1)
-    stub = StubEncoder()
-    preprocess = {0: stub.preprocess, 1: stub.preprocess, 2: stub.preprocess}
-    sha256 = decode(item, preprocess).sha256
-    found = decode(Item(0, item.id, item.path, {0: sha256, 2: "another"}), preprocess)
+    encoders = dict(enumerate([StubEncoder()] * 3))
+    reader = ReaderApart()
+    sha256 = decode(item, encoders, reader).sha256
+    found = decode(Item(0, item.id, item.path, {0: sha256, 2: "another"}), encoders, reader)
     assert set(found.pixels) == {2}
     assert found.reason is None
-    assert decode(Item(0, item.id, item.path, {0: sha256, 1: sha256}), preprocess).pixels == {}
+    known = Item(0, item.id, item.path, {0: sha256, 1: sha256})
+    assert decode(known, encoders, reader).pixels == {}
 
 
 def test_where_everything_hangs_the_end_comes_all_the_same(
@@ -87,12 +87,13 @@ def test_where_everything_hangs_the_end_comes_all_the_same(
     monkeypatch.setattr(timed_pool, "GRACE", 0.02)
     release = threading.Event()
 
-    def preprocess(image: Image.Image) -> np.ndarray:
-        release.wait(30)
-        return np.zeros((3, 1, 1), np.float32)
+    class Stuck(StubEncoder):
+        def preprocess(self, image: Image.Image) -> np.ndarray:
+            release.wait(30)
+            return np.zeros((3, 1, 1), np.float32)
 
     found: list[str | None] = []
-    ahead = decode_ahead(items(root, 20), {0: preprocess}, workers=2, window=8, seconds=0.05)
+    ahead = decode_ahead(items(root, 20), {0: Stuck()}, workers=2, window=8, seconds=0.05)
     with pytest.raises(FeaturecacheError, match=r"5 images hang, .i004. the last"):
         found.extend(image.reason for image in ahead)
     assert found == ["took longer than 0.05 s"] * 4
@@ -102,10 +103,10 @@ def test_where_everything_hangs_the_end_comes_all_the_same(
 def test_an_image_that_is_decoded_apart_gives_the_same_pixels_and_reasons(root: Path) -> None:
     (item, spoilt) = items(root, 2)
     spoilt.path.write_bytes(b"no image")
-    stub = StubEncoder()
+    reader = ReaderApart()
     for one in (item, spoilt):
         here, apart = (
-            decode(replace(one, apart=apart), {0: stub.preprocess}) for apart in (False, True)
+            decode(replace(one, apart=apart), {0: StubEncoder()}, reader) for apart in (False, True)
         )
         assert (here.sha256, here.reason) == (apart.sha256, apart.reason)
         assert [pixels.tobytes() for pixels in here.pixels.values()] == [

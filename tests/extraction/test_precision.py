@@ -99,6 +99,16 @@ def test_films_that_cannot_be_read_are_left_out_of_the_probe(fast, root, cache):
     assert settle_precision(Rounded, manifest, cache).precision == "fp32"
 
 
+def test_films_that_hang_or_crash_are_left_out_of_the_probe(fast, root, cache, bad_decoder):
+    manifest = make_manifest(root, write_images(root, 5))
+    for name, spoil in zip(manifest.images["path"], bad_decoder, strict=False):
+        spoil(root / name)
+    made = []
+    load = partial(Rounded, angle=0.0, made=made)
+    assert settle_precision(load, manifest, cache, image_seconds=0.3).precision == "bf16"
+    assert made[0].batches == [[3, 4]]
+
+
 def test_the_least_cosine_is_of_the_worst_row_and_zero_without_a_direction():
     one = np.float32([[1, 0], [0, 2], [3, 4]])
     other = np.float32([[2, 0], [0.1, 2], [4, 3]])

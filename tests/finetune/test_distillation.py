@@ -1,6 +1,7 @@
 """Learning from a teacher's embeddings beside the objective."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import RunError
+from featurecache.extraction.bookmarks import Bookmarks
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Distillation, Teacher, teacher_embeddings
 from featurecache.finetune.run import finetune
@@ -45,17 +47,12 @@ def test_a_value_that_never_changes_is_no_division_by_zero():
 def test_the_teacher_sees_each_image_once_and_what_it_said_is_kept(films, vision, tmp_path):
     rows = films.rows("train")[:5]
     file = tmp_path / "teacher.npy"
-    found = teacher_embeddings(
-        Teacher(vision, rows), films, films.rows("train"), file=file, workers=1
-    )
+    ask = partial(teacher_embeddings, file=file, workers=1, bookmarks=Bookmarks([]))
+    found = ask(Teacher(vision, rows), films, films.rows("train"))
     pixels = [vision.preprocess(read_image(films.root / films.images["path"][r])) for r in rows]
     assert np.allclose(found[rows], vision.encode_images(np.stack(pixels)), atol=1e-5)
     assert np.isnan(np.delete(found, rows, axis=0)).all()
-    assert np.array_equal(
-        teacher_embeddings(Teacher(None), films, rows, file=file, workers=1),
-        found,
-        equal_nan=True,
-    )
+    assert np.array_equal(ask(Teacher(None), films, rows), found, equal_nan=True)
 
 
 def test_an_encoder_comes_to_say_what_its_teacher_says(films, clip, vision, tmp_path):

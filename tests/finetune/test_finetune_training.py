@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from featurecache.errors import FeaturecacheError, RunError, UsageError
+from featurecache.extraction.bookmarks import Bookmarks
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.images import ImageStream
 from featurecache.finetune.training import Trainer, open_checkpoint
@@ -21,7 +22,7 @@ class KilledError(Exception):
 
 
 def trainer(films, encoder, config):
-    return Trainer(films, encoder, config, images=ImageStream(films, encoder.preprocess, 2))
+    return Trainer(films, encoder, config, images=ImageStream(films, encoder, 2, Bookmarks([])))
 
 
 def train(films, encoder, config, target, *, kill_at=None):
@@ -137,7 +138,7 @@ def test_training_stops_when_patience_is_out_and_keeps_the_best_epoch(films, cli
 
 
 def test_the_test_images_are_never_read(films, clip, tmp_path):
-    stream = ImageStream(films, clip.preprocess, 1)
+    stream = ImageStream(films, clip, 1, Bookmarks([]))
     read = []
     batches = stream.batches
 
@@ -202,7 +203,7 @@ def test_unreadable_images_are_left_out_and_named(films, clip, part_of, tmp_path
     broken = dataclasses.replace(
         films, images=films.images.assign(path=["missing.png", *films.images["path"][1:]])
     )
-    stream = ImageStream(broken, clip.preprocess, 1)
+    stream = ImageStream(broken, clip, 1, Bookmarks([]))
     config = dataclasses.replace(BCE, epochs=1)
     made = Trainer(broken, clip, config, images=stream)
     made.run(open_checkpoint(tmp_path / "run", broken, clip, config))
@@ -212,7 +213,7 @@ def test_unreadable_images_are_left_out_and_named(films, clip, part_of, tmp_path
 def test_a_batch_of_which_nothing_can_be_read_keeps_the_steps_in_their_places(films, clip):
     gone = films.images["path"].where(films.images.index != 1, "missing.png")
     broken = dataclasses.replace(films, images=films.images.assign(path=gone))
-    batches = list(ImageStream(broken, clip.preprocess, 1).batches(np.arange(3), 1))
+    batches = list(ImageStream(broken, clip, 1, Bookmarks([])).batches(np.arange(3), 1))
     assert [rows.tolist() for rows, _ in batches] == [[0], [], [2]]
 
 

@@ -1,4 +1,4 @@
-"""A decoder that crashes, or never returns, at films that say so.
+"""A decoder that crashes, or never returns, at films that say so; or what comes after it crashes.
 
 With this folder on PYTHONPATH, every Python has it: an extraction, and its children.
 """
@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-CRASH, HANG = b"crash the decoder", b"hang the decoder"
+CRASH, HANG, CRASH_LATER = b"crash the decoder", b"hang the decoder", b"crash what preprocesses it"
 _open = Image.open
+_will_crash: list[Image.Image] = []
 
 
 def _bad_open(file: Any, **options: Any) -> Image.Image:
@@ -19,8 +20,22 @@ def _bad_open(file: Any, **options: Any) -> Image.Image:
         ctypes.string_at(0)
     if data.endswith(HANG):
         time.sleep(1e6)
-    return _open(file, **options)
+    image = _open(file, **options)
+    if data.endswith(CRASH_LATER):
+        _will_crash.append(image)
+    return image
+
+
+def _crashing(method: Any) -> Any:
+    def call(image: Image.Image, *arguments: Any, **options: Any) -> Any:
+        if any(image is one for one in _will_crash):
+            ctypes.string_at(0)
+        return method(image, *arguments, **options)
+
+    return call
 
 
 if __name__ == "sitecustomize":  # and not imported for its constants
     Image.open = _bad_open
+    Image.Image.convert = _crashing(Image.Image.convert)
+    Image.Image.resize = _crashing(Image.Image.resize)

@@ -1,0 +1,59 @@
+"""Images that crash the decoder cost a fine-tuning themselves, and a run each."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import bad_training
+import killed_training
+import pytest
+
+CRASHED = "the decoder crashed (SIGSEGV)"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_images_that_crash_are_left_out_as_undecodable_ones_are(
+    films, tiny_clip, tmp_path: Path, bad_decoder
+) -> None:
+    table = films.images.assign(Opacity=films.labels[:, 0], Nodule=films.labels[:, 1])
+    table.to_csv(tmp_path / "films.csv", index=False)
+    root = tmp_path / "films"
+    shutil.copytree(films.root, root)
+    # Of training, of validation, of test.
+    bad = {"010.png": bad_decoder.crash, "050.png": bad_decoder.crash_later}
+    bad["070.png"] = bad_decoder.crash
+    for name in bad:
+        (root / name).write_bytes(b"no image")
+    undecodable, crashed = tmp_path / "undecodable", tmp_path / "crashed"
+    killed_training.tune(root, tiny_clip, undecodable)
+    for name, spoil in bad.items():
+        shutil.copy(films.root / name, root / name)
+        spoil(root / name)
+    done = subprocess.run(
+        [sys.executable, bad_training.__file__, root, tiny_clip, crashed],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *deaths, last = json.loads(done.stdout)
+    assert (deaths, last) == ([signal.SIGSEGV] * len(deaths), 0)
+    assert 1 <= len(deaths) <= len(bad)
+    files = sorted(p.relative_to(undecodable) for p in undecodable.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(crashed) for p in crashed.rglob("*") if p.is_file())
+    assert Path("encoder/model.safetensors") in files
+    for name in files:
+        if name == Path("config.json"):
+            continue
+        assert (undecodable / name).read_bytes() == (crashed / name).read_bytes(), name
+    one, other = (json.loads((run / "config.json").read_text()) for run in (undecodable, crashed))
+    assert other.pop("failures") == dict.fromkeys(bad, CRASHED)
+    assert one.pop("failures").keys() == bad.keys()
+    assert one == other
+    assert not crashed.with_name("crashed.parts").exists()
