@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,8 @@ class ImageStream:
         workers: decoding threads.
         bookmarks: which of them are being decoded; those that killed a process are decoded apart.
         failures: image id to the reason why it could not be used; filled while reading. Such an
-            image is left out of every batch, so it is left out of every run alike.
+            image is left out of every batch from then on, so it is left out of every run alike, and
+            one that hangs is waited for once.
     """
 
     manifest: "Manifest"
@@ -57,13 +59,15 @@ class ImageStream:
         paths = self.manifest.images["path"]
         ids = self.manifest.images["id"]
 
+        failed = np.isin(rows, np.flatnonzero(ids.isin(self.failures)))
+
         def item(row: np.intp) -> Item:
             image = str(ids.iloc[row])
             apart = self.bookmarks.suspects(image)
             return Item(int(row), image, self.manifest.root / paths.iloc[row], {0: ""}, apart)
 
         decoded = decode_ahead(
-            map(item, rows),
+            map(item, rows[~failed]),
             {0: self.encoder},
             workers=self.workers,
             window=size + 2 * self.workers,
@@ -71,7 +75,7 @@ class ImageStream:
         )
         with closing(decoded):
             for start in range(0, len(rows), size):
-                batch = [next(decoded) for _ in rows[start : start + size]]
+                batch = list(islice(decoded, int((~failed[start : start + size]).sum())))
                 for image in batch:
                     if image.reason is not None:
                         self._fail(str(ids.iloc[image.row]), image.reason)

@@ -217,6 +217,27 @@ def test_a_batch_of_which_nothing_can_be_read_keeps_the_steps_in_their_places(fi
     assert [rows.tolist() for rows, _ in batches] == [[0], [], [2]]
 
 
+def test_what_could_not_be_read_once_is_not_tried_again(films, clip, monkeypatch):
+    from featurecache.extraction import decode
+
+    asked, read_file = [], decode.read_file
+
+    def counted(path):
+        asked.append(path.name)
+        return read_file(path)
+
+    monkeypatch.setattr(decode, "read_file", counted)
+    gone = films.images["path"].where(films.images.index != 2, "missing.png")
+    broken = dataclasses.replace(films, images=films.images.assign(path=gone))
+    stream = ImageStream(broken, clip, 1, Bookmarks([]))
+    order = np.array([3, 2, 0, 1])
+    for _ in range(3):
+        batches = [rows.tolist() for rows, _ in stream.batches(order, 2)]
+        assert batches == [[3], [0, 1]]
+    assert asked.count("missing.png") == 1
+    assert len(asked) == 1 + 3 * 3
+
+
 def test_the_callers_random_numbers_are_left_alone(films, clip, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
