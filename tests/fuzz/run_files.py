@@ -76,6 +76,9 @@ READERS = {
     ),
     "report-config": Reader(_CONFIG, _report, _REPORTED, changed_json, _REPORT_COST),
     "report-metrics": Reader(_METRICS, _report, _REPORTED, changed_json, _REPORT_COST),
+    "report-predictions": Reader(
+        _file(_head, "predictions.csv"), _report, _REPORTED, changed_csv, _REPORT_COST
+    ),
     "report-history": Reader(
         _file(_head, "history.csv"), _report, _REPORTED, changed_csv, _REPORT_COST
     ),
