@@ -228,7 +228,9 @@ def _parse_predictions(lines: Iterator[list[str]]) -> Predictions:
     shape = (len(ids), len(names))
     stated = np.array(truth, dtype=np.int8).reshape(shape)
     probabilities = np.array(probability, dtype=np.float64).reshape(shape)
-    if not np.isin(stated, (-1, 0, 1)).all() or not np.isfinite(probabilities).all():
+    # Written so that NaN, of which every comparison is false, is refused too.
+    shares = (probabilities >= 0) & (probabilities <= 1)
+    if not np.isin(stated, (-1, 0, 1)).all() or not shares.all():
         raise ValueError("a truth or a probability is none")
     return Predictions(ids, patients, splits, names, stated, probabilities)
 

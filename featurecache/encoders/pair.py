@@ -30,6 +30,7 @@ class PairEncoder(Encoder):
         super().__init__(name=name, device=vision.device, precision=vision.precision)
         self._vision = vision
         self._text = text
+        self.revision = vision.revision  # that of what embeds the images of a cache
 
     @property
     def scale(self) -> float | None:
