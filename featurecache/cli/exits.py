@@ -25,6 +25,7 @@ import typer
 from featurecache.cli.log_file import log_command
 from featurecache.cli.output import say
 from featurecache.errors import FeaturecacheError
+from featurecache.memory import ran_out_of_memory
 
 DEBUG_VARIABLE = "FEATURECACHE_DEBUG"
 
@@ -58,6 +59,7 @@ class Ended(KeyboardInterrupt):
         self.signal = signal.Signals(number)
 
 
+OUT_OF_MEMORY: Final = "out of memory: end other programs, or lift the limit (ulimit -v)"
 GOES_ON: Final = "what was finished is kept, and the same command goes on"
 BEGINS_ANEW: Final = "nothing unfinished is left, and the same command begins anew"
 
@@ -78,18 +80,40 @@ def with_exit_code(
         try:
             with _signals_raise(), _without_echoes():
                 command(*args, **kwargs)
-        except FeaturecacheError as error:
-            _end(str(error), error.exit_code)
-        except KeyboardInterrupt as error:
-            ending = error.signal if isinstance(error, Ended) else signal.SIGINT
-            _end(f"{ENDINGS[ending.name]}: {interrupted}", 128 + ending)
+            return
         except BrokenPipeError:
             raise  # typer ends quietly when the reader of its output went away
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            _end(where + ADVICE.get(error.errno or 0, error.strerror or str(error)), 1)
+        except (KeyboardInterrupt, Exception) as error:
+            ending = _ending(error, interrupted)
+            if ending is None:
+                raise
+            if os.environ.get(DEBUG_VARIABLE):
+                import traceback
+
+                traceback.print_exc()
+        # Only here is the memory that the error held free again, some of which words take.
+        message, code = ending
+        say(f"error: {message}", logging.ERROR)
+        raise typer.Exit(code)
 
     return run
+
+
+def _ending(error: BaseException, interrupted: str) -> tuple[str, int] | None:
+    """What to say of an error, and the exit code; None for one that nobody foresaw."""
+    if isinstance(error, KeyboardInterrupt):
+        number = error.signal if isinstance(error, Ended) else signal.SIGINT
+        return f"{ENDINGS[number.name]}: {interrupted}", 128 + number
+    if isinstance(error, FeaturecacheError):
+        # What cannot be read for want of memory is not therefore damaged, nor a mistake.
+        if error.exit_code == 1 or not ran_out_of_memory(error):
+            return str(error), error.exit_code
+    if ran_out_of_memory(error):
+        return f"{OUT_OF_MEMORY}; {interrupted}", 1
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return where + ADVICE.get(error.errno or 0, error.strerror or str(error)), 1
+    return None
 
 
 @contextmanager
@@ -153,11 +177,3 @@ def _without_echoes() -> Iterator[None]:
     finally:
         sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
 
-
-def _end(message: str, code: int) -> None:
-    if os.environ.get(DEBUG_VARIABLE):
-        import traceback
-
-        traceback.print_exc()
-    say(f"error: {message}", logging.ERROR)
-    raise typer.Exit(code)
