@@ -12,6 +12,7 @@ _SAID: Final = re.compile(
             "can(no|')t allocate memory",  # the system, torch
             "can't start new thread",  # Python: there is no room for its stack
             "could not create a primitive",  # oneDNN, below torch's convolutions
+            "error return without exception set",  # Python, which had none for its exception
             "failed to map segment",  # the loader of libraries
             r"malloc of size \d+ failed|realloc of size \d+ failed",  # Arrow
             "memory allocation failed",  # HDF5

@@ -13,10 +13,10 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from threading import current_thread, main_thread
 from types import TracebackType
 from typing import Any, Final, NoReturn
 
@@ -47,6 +47,8 @@ ADVICE: Final = {
     errno.EROFS: "it is read-only: write to another folder",
     errno.EACCES: "not allowed: change its permissions, or give another file or folder",
     errno.EPERM: "not allowed: change its permissions, or give another file or folder",
+    errno.ENOENT: "it is not there any more: see who moved or removed it, put its folder back, and "
+    "give the same command again",
     errno.ENOTDIR: "a part of this path is no folder: give another",
 }
 
@@ -104,12 +106,11 @@ def _ending(error: BaseException, interrupted: str) -> tuple[str, int] | None:
     if isinstance(error, KeyboardInterrupt):
         number = error.signal if isinstance(error, Ended) else signal.SIGINT
         return f"{ENDINGS[number.name]}: {interrupted}", 128 + number
-    if isinstance(error, FeaturecacheError):
-        # What cannot be read for want of memory is not therefore damaged, nor a mistake.
-        if error.exit_code == 1 or not ran_out_of_memory(error):
-            return str(error), error.exit_code
-    if ran_out_of_memory(error):
+    # What cannot be read for want of memory is not therefore damaged, nor a mistake.
+    if ran_out_of_memory(error) and getattr(error, "exit_code", None) != 1:
         return f"{OUT_OF_MEMORY}; {interrupted}", 1
+    if isinstance(error, FeaturecacheError):
+        return str(error), error.exit_code
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return where + ADVICE.get(error.errno or 0, error.strerror or str(error)), 1
@@ -137,7 +138,7 @@ def _signals_raise() -> Iterator[None]:
         for name in before:
             signal.signal(signal.Signals[name], handler)
 
-    if current_thread() is not main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield
         return
     before = {
@@ -155,25 +156,35 @@ def _signals_raise() -> Iterator[None]:
 
 @contextmanager
 def _without_echoes() -> Iterator[None]:
-    """Where HDF5 cannot write, h5py raises, and prints it again for each object that is open."""
-    excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
+    """Have nothing printed that the command itself tells of.
+
+    Where HDF5 cannot write, h5py raises, and prints it again for each object that is open. Where
+    memory runs out, it does so in whatever thread asks next, be it the one that draws the bar.
+    """
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
 
     def is_echo(error: BaseException | None) -> bool:
-        return str(error).startswith("Can't decrement id ref count")
+        if error is None:
+            return False
+        return str(error).startswith("Can't decrement id ref count") or ran_out_of_memory(error)
 
     def except_echoes(
         kind: type[BaseException], error: BaseException, where: TracebackType | None
     ) -> None:
         if not is_echo(error):
-            excepthook(kind, error, where)
+            hooks[0](kind, error, where)
 
     def unraisable_except_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
         if not is_echo(unraisable.exc_value):
-            unraisablehook(unraisable)
+            hooks[1](unraisable)
+
+    def of_thread_except_echoes(raised: threading.ExceptHookArgs) -> None:
+        if not is_echo(raised.exc_value):
+            hooks[2](raised)
 
     sys.excepthook, sys.unraisablehook = except_echoes, unraisable_except_echoes
+    threading.excepthook = of_thread_except_echoes
     try:
         yield
     finally:
-        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
-
+        sys.excepthook, sys.unraisablehook, threading.excepthook = hooks

@@ -1,5 +1,6 @@
 """Commands as lives: processes of their own, forked from one that has imported all they need."""
 
+import faulthandler
 import os
 import random
 import signal
@@ -87,6 +88,7 @@ class Life:
             # the other.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs
             signal.alarm(PATIENCE)
             os.chdir(folder)
             out = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -24,7 +24,12 @@ _OVERRIDES = (1, 2)
 
 
 def _begin(
-    name: str, seed: int, folder: Path, take: Callable[[Path], None], *, at_first: Callable[[], None]
+    name: str,
+    seed: int,
+    folder: Path,
+    take: Callable[[Path], None],
+    *,
+    at_first: Callable[[], None],
 ) -> tuple[Path, Path, Ending]:
     """A command from which a folder is taken at a random thing that it does."""
     before, _, number = prepared(name)
