@@ -12,11 +12,12 @@ _SAID: Final = re.compile(
             "can(no|')t allocate memory",  # the system, torch
             "can't start new thread",  # Python: there is no room for its stack
             "could not create a primitive",  # oneDNN, below torch's convolutions
-            "error return without exception set",  # Python, which had none for its exception
+            "error return without exception set",  # Python, which had none to tell it with
             "failed to map segment",  # the loader of libraries
             r"malloc of size \d+ failed|realloc of size \d+ failed",  # Arrow
             "memory allocation failed",  # HDF5
             "out of memory",  # CUDA
+            "returned NULL without setting an exception",  # Python, likewise
             r"unable to (alloc|create thread)",  # numpy, OpenBLAS
         )
     ),
@@ -28,6 +29,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an exception, or one that it came from, says that memory did not suffice."""
     return any(
         isinstance(one, MemoryError)
+        or type(one).__name__ == "OutOfMemoryError"  # torch's, which is not imported for this
         or getattr(one, "errno", None) == errno.ENOMEM
         or _SAID.search(str(one)) is not None
         for one in _chain(error)

@@ -47,7 +47,7 @@ ADVICE: Final = {
     errno.EROFS: "it is read-only: write to another folder",
     errno.EACCES: "not allowed: change its permissions, or give another file or folder",
     errno.EPERM: "not allowed: change its permissions, or give another file or folder",
-    errno.ENOENT: "it is not there any more: see who moved or removed it, put its folder back, and "
+    errno.ENOENT: "not there any more: see who moved or removed it or its folder, put it back, and "
     "give the same command again",
     errno.ENOTDIR: "a part of this path is no folder: give another",
 }
