@@ -32,7 +32,6 @@ def test_commands_end_cleanly_and_go_on_whatever_happens() -> None:
         "SIGHUP during cache merge",
         "full disk during cache merge",
         "limit on files during cache merge",
-        "folder renamed during cache merge",
         "folder removed during cache merge",
         "folder forbidden during cache merge",
         "read-only disk under extract",
