@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from featurecache.atomic import new_file
+
 
 def cell(figure: float | None, bounds: Sequence[float] | None = None, *, sign: bool = False) -> str:
     """A figure with its 95 % interval, ``0.956 [0.940, 0.972]``; undefined is ``–``.
@@ -55,4 +57,5 @@ def replace_part(page: Path, name: str, text: str) -> None:
     if len(marked.findall(content)) != 1:
         raise SystemExit(f"{page} needs the lines {first} and {last} once")
     part = f"{first}\n\n{text}\n\n{last}"
-    page.write_text(marked.sub(lambda _: part, content), encoding="utf-8")
+    with new_file(page) as unfinished:
+        unfinished.write_text(marked.sub(lambda _: part, content), encoding="utf-8")

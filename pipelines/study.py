@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from page import cell, replace_part
 
+from featurecache.atomic import new_file
 from featurecache.datasets.manifest import Manifest
 from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.encoders.encoder import Encoder
@@ -274,7 +275,8 @@ def publish(study: Study, results: Sequence[str]) -> None:
     """Print the results, keep them in the work folder, and put them on the study's page."""
     text = "\n\n".join(results)
     print(text)
-    (study.work / "results.md").write_text(text + "\n", encoding="utf-8")
+    with new_file(study.work / "results.md") as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
     minutes, seconds = divmod(round(time.perf_counter() - study.started), 60)
     took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     print(f"\n{study.work / 'results.md'}, {took}")

@@ -1,5 +1,6 @@
 """What is published is on the disk before its name is, and what it replaces goes after that."""
 
+import ast
 import os
 import shutil
 import sys
@@ -9,13 +10,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from page import replace_part
+from PIL import Image
+from study import Study, publish
+from typer.testing import CliRunner
 
+from featurecache.atomic import new_file, sync
+from featurecache.cli import main
 from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST
 from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.datasets.registry import load_dataset
 from featurecache.encoders.loading import load_encoder
 from featurecache.extraction.extract import extract
 from featurecache.finetune.checkpoint import Checkpoint
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.distillation import Teacher
+from featurecache.finetune.fresh import fresh_encoder
+from featurecache.finetune.run import finetune
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
 from featurecache.heads.saving import save_head
@@ -30,8 +42,11 @@ class Calls:
     below: Path
     seen: list[tuple[str, Path]] = field(default_factory=list)
     renamed: list[list[Path]] = field(default_factory=list)
+    synced: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    changed: list[Path] = field(default_factory=list)
 
     def note(self, what: str, path: Path) -> None:
+        path = Path.cwd() / path
         if path.is_relative_to(self.below):
             self.seen.append((what, path))
 
@@ -48,6 +63,7 @@ class Calls:
         So it is with every folder that is made before something is put into it.
         """
         assert self.published()
+        assert self.changed == [], f"{self.changed} were written to after they were synced"
         sources = iter(self.renamed)
         for number, (what, path) in enumerate(self.seen):
             if what == "rename":
@@ -57,6 +73,20 @@ class Calls:
             if what == "mkdir" and not path.name.startswith("."):
                 self.at("sync", path.parent, after=number)
 
+    def strays(self) -> set[str]:
+        """Files that are there, and were not put there by a rename of them or of their folder."""
+        places = set(self.published())
+        return {
+            str(path.relative_to(self.below))
+            for path in self.below.rglob("*")
+            if path.is_file() and places.isdisjoint([path, *path.parents])
+        }
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
@@ -65,12 +95,21 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
     rmtree = shutil.rmtree
 
     def fsync(descriptor: int) -> None:
-        calls.note("sync", Path(f"/proc/self/fd/{descriptor}").readlink())
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        calls.note("sync", path)
+        calls.synced[path] = _state(path)
         sync(descriptor)
 
     def renaming(original: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
         def moved(self: Path, target: Path) -> Path:
-            calls.renamed.append([self, *self.rglob("*")])
+            if (Path.cwd() / target).is_relative_to(calls.below):
+                sources = [Path.cwd() / path for path in (self, *self.rglob("*"))]
+                calls.renamed.append(sources)
+                calls.changed += [
+                    path
+                    for path in sources
+                    if path.is_file() and calls.synced.get(path, _state(path)) != _state(path)
+                ]
             calls.note("rename", Path(target))
             return original(self, target)
 
@@ -137,8 +176,240 @@ def test_the_state_of_a_fine_tuning(tmp_path: Path, calls: Calls) -> None:
     calls.check()
 
 
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def invoke(*arguments: object) -> None:
+        outcome = CliRunner().invoke(main, [str(one) for one in arguments], catch_exceptions=False)
+        assert outcome.exit_code == 0, outcome.stderr
+
+    return invoke
+
+
+def test_every_command_that_writes(
+    tmp_path: Path,
+    tiny_pair: Path,
+    calls: Calls,
+    command: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
+    pair = "cache/phantom/dinov2-minilm.h5"
+    at = ("--cache", "cache/phantom/tiny.h5")
+    generate_phantom(tmp_path / "films", images=60, seed=5, size=64)
+    one, other = (
+        tmp_path / "films" / "images" / (tmp_path / "films" / names).read_text().split()[0]
+        for names in (TRAIN_LIST, TEST_LIST)
+    )
+    with Image.open(one) as film:  # which the audit is to find
+        film.point(lambda value: min(value + 1, 255)).save(other)
+    films = ("--dataset", "phantom", "--data-root", "films")
+    few = ("--draws", 0)
+    models = ("--model", "tiny", "--model", "dinov2-minilm", "--precision", "fp32")
+    command("extract", *films, *models)
+    command("zero-shot", *at, "--out", "runs/zero", *few)
+    command("train-head", "--head", "baseline", *at, "--epochs", 1, "--out", "runs/head", *few)
+    command("evaluate", "runs/head", *at, "--out", "runs/other", *few)
+    sizes = ("--sizes", "16", "--seeds", 1)
+    command("curve", "--head", "baseline", *at, *sizes, "--out", "runs/curve", *few)
+    command("align", "--cache", pair, "--out", "align/one.safetensors")
+    command("report", "runs/head", "runs/zero", "--out", "pages/a.html", "--plots", "plots", *few)
+    command("retrieve", "signs of edema", *at, *films, "--sheet", "sheets/found.png", *few)
+    command("audit", *at, *films, "--sheet", "sheets/near.png", *few)
+    targets = [
+        *("films", "cache/phantom/tiny.h5.parts/bookmarks", "cache/phantom/tiny.h5", pair),
+        *("runs/zero", "runs/head", "runs/other", "runs/curve", "align/one.safetensors"),
+        *("pages/a.html", "sheets/found.png", "sheets/near.png"),
+    ]
+    assert {path.suffix for path in calls.published() if path.parent.name == "plots"} == {".png"}
+    published = [str(path.relative_to(tmp_path)) for path in calls.published()]
+    assert [target for target in targets if target not in published] == []
+    assert calls.strays() == {"cache/phantom/tiny.h5.lock", f"{pair}.lock"}
+    calls.check()
+
+
+def test_a_fine_tuning(films: Manifest, tmp_path: Path, calls: Calls) -> None:
+    run, parts = tmp_path / "runs" / "tuned", tmp_path / "runs" / "tuned.parts"
+    encoder = load_encoder("tiny", device="cpu")
+    start = fresh_encoder(encoder, folder=tmp_path / "fresh", seed=1, precision="fp32")
+    settings = FinetuneConfig(objective="bce", train="head", epochs=1, batch_size=8)
+    finetune(films, start, settings, target=run, draws=0, teacher=Teacher(encoder))
+    (weights,) = (path for path in calls.published() if path.is_relative_to(tmp_path / "fresh"))
+    assert weights.name == "tiny"
+    state = ["settings.json", "teacher.npy", "best.safetensors", "last.pt"]
+    assert [path for path in calls.published() if path.parent == parts] == [
+        parts / name for name in state
+    ]
+    # What it goes on from is there until the run is, for good.
+    done = calls.at("sync", run.parent, after=calls.at("rename", run))
+    assert calls.at("remove", parts) > done
+    assert calls.strays() == set()
+    calls.check()
+
+
+def test_the_figures_and_the_page_of_a_study(tmp_path: Path, calls: Calls) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- tiny -->\n<!-- end of tiny -->\n")
+    replace_part(page, "tiny", "figures")
+    study = Study(
+        model="tiny",
+        data=tmp_path,
+        work=tmp_path / "work",
+        train_size=None,
+        quick=True,
+        page=None,
+        command="",
+        started=0.0,
+    )
+    publish(study, ["figures"])
+    assert calls.published() == [page, tmp_path / "work" / "results.md"]
+    calls.check()
+
+
 def test_what_is_not_synced_is_seen(tmp_path: Path, calls: Calls) -> None:
     (tmp_path / "new").write_bytes(b"new")
     (tmp_path / "new").rename(tmp_path / "file")
     with pytest.raises(AssertionError, match="was not on the disk"):
         calls.check()
+
+
+def test_what_is_written_after_its_sync_is_seen(tmp_path: Path, calls: Calls) -> None:
+    with new_file(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"new")
+        sync(temporary)
+        temporary.write_bytes(b"newer")
+    calls.check()  # it was synced once more, at the end
+    with (tmp_path / "new").open("wb") as file:
+        os.fsync(file.fileno())
+        file.write(b"new")
+    (tmp_path / "new").rename(tmp_path / "file")
+    with pytest.raises(AssertionError, match="after they were synced"):
+        calls.check()
+
+
+def test_what_is_put_in_place_without_a_rename_is_seen(tmp_path: Path, calls: Calls) -> None:
+    (tmp_path / "file").write_bytes(b"new")
+    assert calls.strays() == {"file"}
+
+
+ROOT = Path(__file__).parents[1]
+ATOMIC = {"new_file", "new_folder", "new_run"}
+"""What gives a path beside the place, brings what is written there to the disk, and renames it."""
+
+WRITERS = {
+    *("write_text", "write_bytes", "truncate", "mkdir", "makedirs", "rename"),
+    *("copyfile", "copyfileobj", "copytree", "extractall", "hardlink_to", "symlink_to"),
+    *("save", "savez", "save_file", "save_image", "save_pretrained", "savefig", "save_png"),
+    *("to_csv", "to_json", "to_pickle", "to_parquet", "tofile", "savetxt"),
+    *("write_json", "write_config", "write_history", "write_predictions", "write_network"),
+}
+"""Calls that write files, or would be one day."""
+
+ELSEWHERE = {
+    "featurecache/apart.py: _main": "tells the kernel, on no disk",
+    "featurecache/apart.py: _to_bytes": "into memory",
+    "featurecache/atomic.py": "the atomic writers themselves",
+    "featurecache/datasets/phantom/folder.py: _write": "given the folder of new_folder",
+    "featurecache/encoders/medclip_download.py: _fetch": "given a file that has no name",
+    "featurecache/encoders/medclip_network.py": "given the folder of Trainable.save",
+    "featurecache/encoders/pretrained.py: write_network": "given the folder of Trainable.save",
+    "featurecache/extraction/bookmarks.py: __init__": "changes a file of new_file in place",
+    "featurecache/finetune/fresh.py: fresh_encoder": "Trainable.save is atomic",
+    "featurecache/finetune/training.py: _train_epoch": "Checkpoint.save is atomic",
+    "featurecache/report/examples.py: _as_address": "into memory",
+    "featurecache/report/plots.py: save_png": "given the file of write_report",
+    "featurecache/report/svg.py: _saved": "into memory",
+    "featurecache/runs.py": "one file each, given the folder of new_run",
+    "featurecache/store/hdf5.py: sealed_file": "given a file by all who call it",
+    "featurecache/store/room.py: reserve": "given the file of sealed_file",
+    "pipelines/phantom_sheet.py": "a picture of the documentation, drawn by hand and looked at",
+    "pipelines/report_screenshots.py": "likewise",
+    "pipelines/study.py: open_study": "makes the folder of a study before any work is done",
+    "pipelines/train_tiny.py": "the packaged model, made by hand and looked at",
+}
+"""Places that write by other means, and why they may: files, or functions in them."""
+
+
+def _writes(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    # A path's mode comes first, that of a function behind the file.
+    place = 0 if name == "open" and isinstance(call.func, ast.Attribute) else 1
+    modes = [*call.args[place : place + 1], *(k.value for k in call.keywords if k.arg == "mode")]
+    written = any(isinstance(m, ast.Constant) and set("wax+") & set(str(m.value)) for m in modes)
+    if name in ("open", "File", "fdopen", "ZipFile"):
+        flags = {node.attr for node in ast.walk(call) if isinstance(node, ast.Attribute)}
+        return written or bool(flags & {"O_WRONLY", "O_RDWR", "O_CREAT"})
+    if name in ("replace", "touch"):  # strings, frames and data classes are replaced as well
+        of_path = isinstance(call.func, ast.Attribute) and len(call.args) == (name == "replace")
+        return of_path and not any(k.arg != "exist_ok" for k in call.keywords)
+    return name in WRITERS
+
+
+def unguarded(source: str, file: str) -> set[str]:
+    """The functions of a module that write files outside the body of an atomic writer."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST, function: str, guarded: bool) -> None:
+        if isinstance(node, ast.FunctionDef):
+            function = node.name
+        if isinstance(node, ast.With):
+            names = {
+                getattr(item.context_expr.func, "id", "")
+                for item in node.items
+                if isinstance(item.context_expr, ast.Call)
+            }
+            guarded = guarded or bool(names & ATOMIC)
+        if isinstance(node, ast.Call) and not guarded and _writes(node):
+            found.add(f"{file}: {function}")
+        for child in ast.iter_child_nodes(node):
+            visit(child, function, guarded)
+
+    visit(ast.parse(source), "", False)
+    return found
+
+
+def test_every_place_that_writes_is_atomic_or_says_why_not() -> None:
+    found = {
+        place
+        for folder in ("featurecache", "pipelines")
+        for path in (ROOT / folder).rglob("*.py")
+        for place in unguarded(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
+    }
+    excused = {p for p in found if p in ELSEWHERE or p.partition(":")[0] in ELSEWHERE}
+    assert found - excused == set(), "write by featurecache.atomic, or say in ELSEWHERE why not"
+    used = {p if p in ELSEWHERE else p.partition(":")[0] for p in excused}
+    assert ELSEWHERE.keys() - used == set(), "these write nothing any more"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "path.write_text(text)",
+        "path.open('w')",
+        "open(path, mode='ab')",
+        "h5py.File(path, 'r+')",
+        "os.open(path, os.O_WRONLY)",
+        "Path(one).replace(other)",
+        "frame.to_csv(path)",
+        "with sealed_file(path): array.save(path)",
+    ],
+)
+def test_a_place_that_writes_by_itself_is_found(line: str) -> None:
+    assert unguarded(f"def keep():\n    {line}", "a.py") == {"a.py: keep"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "path.open('rb')",
+        "open(path, encoding='utf-8')",
+        "text.replace('w', 'x')",
+        "h5py.File(path, 'r')",
+        "with new_file(path) as one, one.open('w') as file: file.write(text)",
+    ],
+)
+def test_a_place_that_reads_or_is_atomic_is_none(line: str) -> None:
+    assert unguarded(f"def keep():\n    {line}", "a.py") == set()

@@ -13,10 +13,10 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from threading import current_thread, main_thread
 from types import TracebackType
 from typing import Any, Final, NoReturn
 
@@ -25,6 +25,7 @@ import typer
 from featurecache.cli.log_file import log_command
 from featurecache.cli.output import say
 from featurecache.errors import FeaturecacheError
+from featurecache.memory import ran_out_of_memory
 
 DEBUG_VARIABLE = "FEATURECACHE_DEBUG"
 
@@ -46,6 +47,8 @@ ADVICE: Final = {
     errno.EROFS: "it is read-only: write to another folder",
     errno.EACCES: "not allowed: change its permissions, or give another file or folder",
     errno.EPERM: "not allowed: change its permissions, or give another file or folder",
+    errno.ENOENT: "not there any more: see who moved or removed it or its folder, put it back, and "
+    "give the same command again",
     errno.ENOTDIR: "a part of this path is no folder: give another",
 }
 
@@ -58,6 +61,7 @@ class Ended(KeyboardInterrupt):
         self.signal = signal.Signals(number)
 
 
+OUT_OF_MEMORY: Final = "out of memory: end other programs, or lift the limit (ulimit -v)"
 GOES_ON: Final = "what was finished is kept, and the same command goes on"
 BEGINS_ANEW: Final = "nothing unfinished is left, and the same command begins anew"
 
@@ -78,18 +82,39 @@ def with_exit_code(
         try:
             with _signals_raise(), _without_echoes():
                 command(*args, **kwargs)
-        except FeaturecacheError as error:
-            _end(str(error), error.exit_code)
-        except KeyboardInterrupt as error:
-            ending = error.signal if isinstance(error, Ended) else signal.SIGINT
-            _end(f"{ENDINGS[ending.name]}: {interrupted}", 128 + ending)
+            return
         except BrokenPipeError:
             raise  # typer ends quietly when the reader of its output went away
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            _end(where + ADVICE.get(error.errno or 0, error.strerror or str(error)), 1)
+        except (KeyboardInterrupt, Exception) as error:
+            ending = _ending(error, interrupted)
+            if ending is None:
+                raise
+            if os.environ.get(DEBUG_VARIABLE):
+                import traceback
+
+                traceback.print_exc()
+        # Only here is the memory that the error held free again, some of which words take.
+        message, code = ending
+        say(f"error: {message}", logging.ERROR)
+        raise typer.Exit(code)
 
     return run
+
+
+def _ending(error: BaseException, interrupted: str) -> tuple[str, int] | None:
+    """What to say of an error, and the exit code; None for one that nobody foresaw."""
+    if isinstance(error, KeyboardInterrupt):
+        number = error.signal if isinstance(error, Ended) else signal.SIGINT
+        return f"{ENDINGS[number.name]}: {interrupted}", 128 + number
+    # What cannot be read for want of memory is not therefore damaged, nor a mistake.
+    if ran_out_of_memory(error) and getattr(error, "exit_code", None) != 1:
+        return f"{OUT_OF_MEMORY}; {interrupted}", 1
+    if isinstance(error, FeaturecacheError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return where + ADVICE.get(error.errno or 0, error.strerror or str(error)), 1
+    return None
 
 
 @contextmanager
@@ -113,7 +138,7 @@ def _signals_raise() -> Iterator[None]:
         for name in before:
             signal.signal(signal.Signals[name], handler)
 
-    if current_thread() is not main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield
         return
     before = {
@@ -131,33 +156,35 @@ def _signals_raise() -> Iterator[None]:
 
 @contextmanager
 def _without_echoes() -> Iterator[None]:
-    """Where HDF5 cannot write, h5py raises, and prints it again for each object that is open."""
-    excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
+    """Have nothing printed that the command itself tells of.
+
+    Where HDF5 cannot write, h5py raises, and prints it again for each object that is open. Where
+    memory runs out, it does so in whatever thread asks next, be it the one that draws the bar.
+    """
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
 
     def is_echo(error: BaseException | None) -> bool:
-        return str(error).startswith("Can't decrement id ref count")
+        if error is None:
+            return False
+        return str(error).startswith("Can't decrement id ref count") or ran_out_of_memory(error)
 
     def except_echoes(
         kind: type[BaseException], error: BaseException, where: TracebackType | None
     ) -> None:
         if not is_echo(error):
-            excepthook(kind, error, where)
+            hooks[0](kind, error, where)
 
     def unraisable_except_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
         if not is_echo(unraisable.exc_value):
-            unraisablehook(unraisable)
+            hooks[1](unraisable)
+
+    def of_thread_except_echoes(raised: threading.ExceptHookArgs) -> None:
+        if not is_echo(raised.exc_value):
+            hooks[2](raised)
 
     sys.excepthook, sys.unraisablehook = except_echoes, unraisable_except_echoes
+    threading.excepthook = of_thread_except_echoes
     try:
         yield
     finally:
-        sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
-
-
-def _end(message: str, code: int) -> None:
-    if os.environ.get(DEBUG_VARIABLE):
-        import traceback
-
-        traceback.print_exc()
-    say(f"error: {message}", logging.ERROR)
-    raise typer.Exit(code)
+        sys.excepthook, sys.unraisablehook, threading.excepthook = hooks

@@ -26,6 +26,7 @@ from featurecache.finetune.objectives import (
     Objective,
     no_further_loss,
 )
+from featurecache.memory import ran_out_of_memory
 from featurecache.schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -180,7 +181,9 @@ class Trainer:
             try:
                 while self.epoch <= self.config.epochs and not self._patience_is_out():
                     self._train_epoch(checkpoint, progress)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:  # torch says it by the former
+                if not ran_out_of_memory(error):
+                    raise
                 raise FeaturecacheError(
                     f"out of memory with {self.config.chunk_size} images at once: give a smaller "
                     "--chunk-size (the batch and its gradient stay the same), or --train last-2; "

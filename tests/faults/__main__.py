@@ -18,8 +18,8 @@ from importlib import import_module
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SLOW = ("images_on_ray",)
-"""Modules whose faults run only where they are asked for by name: a trial takes some 12 s."""
+SLOW = ("images_on_ray", "newly_started")
+"""Modules whose faults run only where they are asked for by name: a trial takes 5 to 20 s."""
 
 Trial = Callable[[int, Path], str]
 

@@ -1,5 +1,6 @@
 """Commands as lives: processes of their own, forked from one that has imported all they need."""
 
+import faulthandler
 import os
 import random
 import signal
@@ -17,6 +18,8 @@ import h5py
 import numpy as np
 
 IMAGES = 40
+PATIENCE = 120
+"""Seconds after which a life that hangs is ended."""
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 """What the interpreter tells of before it does it (its audit events)."""
 
@@ -81,8 +84,12 @@ class Life:
     def _live(self, arguments: list[str], folder: Path, at_event: Callable[[int], None]) -> None:
         code = 70
         try:
-            # As from a terminal: a process in the background has it ignored.
+            # As from a terminal: a process in the background has the one ignored, one under nohup
+            # the other.
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs
+            signal.alarm(PATIENCE)
             os.chdir(folder)
             out = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1)
@@ -130,7 +137,7 @@ def _count_events(folder: Path, at_event: Callable[[int], None]) -> None:
         named = arguments[0] if event in _EVENTS and arguments else None
         if not isinstance(named, (str, bytes, os.PathLike)):
             return
-        if str(Path.cwd() / os.fsdecode(named)).startswith(place):
+        if str(folder / os.fsdecode(named)).startswith(place):
             note()
 
     fsync = os.fsync
@@ -207,6 +214,34 @@ def dying(at: int, by: signal.Signals) -> Callable[[int], None]:
             os.kill(os.getpid(), by)
 
     return at_event
+
+
+def resumed(
+    command: Sequence[object], work: Path, expected: dict[str, object], ending: Ending
+) -> Ending:
+    """The command once more, undisturbed: whatever came before, all is as it is without a fault.
+
+    Args:
+        command: that ended so.
+        work: its folder.
+        expected: what is in the folder after an undisturbed life.
+        ending: of the life before. Nothing half is in place after it, and what it left in place is
+            not made a second time.
+
+    Returns:
+        The last ending.
+    """
+    if ending.code != 0:
+        half = [name for name, one in tree(work).items() if expected.get(name, one) != one]
+        assert not half, f"{half} are in place, and another: {ending.said}"
+    last = run(command, work)
+    if last.code == 2:
+        assert "is there already" in last.said, last.said
+    else:
+        last.clean(0)
+    found = difference(tree(work), expected)
+    assert found is None, f"{found}: {ending.said}"
+    return last
 
 
 @contextmanager

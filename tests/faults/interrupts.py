@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from commands import IMAGES, Life, difference, dying, events_of, moment, run, tree
+from commands import IMAGES, Life, dying, events_of, moment, resumed, run, tree
 
 FILMS = ("--dataset", "phantom", "--data-root", "films", "--images", IMAGES)
 EXTRACT = ("extract", *FILMS, "--batch-size", 4, "--precision", "fp32")
@@ -37,7 +37,12 @@ COMMANDS: Mapping[str, tuple[Sequence[Sequence[object]], Sequence[object]]] = {
 }
 """By name: what has to be there before, and the command."""
 
-ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+WORDS = {
+    signal.SIGTERM: "terminated",
+    signal.SIGINT: "interrupted",
+    signal.SIGHUP: "the terminal went away",
+}
 
 
 @cache
@@ -73,18 +78,10 @@ def trial(name: str, by: signal.Signals, seed: int, folder: Path) -> str:
         if refused:
             break
         ending.clean(ENDS[by])
-        if by != signal.SIGKILL:
-            word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[by]
-            assert f"error: {word}: " in ending.said, ending.said
+        if by in WORDS:
+            assert f"error: {WORDS[by]}: " in ending.said, ending.said
         ended += 1
-    last = run(command, work)
-    # What was in place before the signal came is whole, and is not made a second time.
-    if last.code == 2:
-        assert "is there already" in last.said, last.said
-    else:
-        last.clean(0)
-    found = difference(tree(work), expected)
-    assert found is None, found
+    resumed(command, work, expected, ending)
     return "ended as undisturbed" if ended else "was faster"
 
 

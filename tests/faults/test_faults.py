@@ -29,14 +29,18 @@ def test_commands_end_cleanly_and_go_on_whatever_happens() -> None:
         "SIGKILL during cache merge",
         "SIGTERM during extract",
         "SIGINT during cache merge",
+        "SIGHUP during cache merge",
         "full disk during cache merge",
+        "limit on files during cache merge",
+        "folder removed during cache merge",
+        "folder forbidden during cache merge",
         "read-only disk under extract",
         "two processes at extract",
         "extraction that waits",
     )
-    done = suite("--trials", 7, "--seed", 5, "--fault", *faults)
+    done = suite("--trials", 11, "--seed", 5, "--fault", *faults)
     assert done.returncode == 0, done.stderr
-    assert "7 trials, 0 promises broken" in done.stdout
+    assert "11 trials, 0 promises broken" in done.stdout
 
 
 def test_damage_of_a_cache_is_found() -> None:

@@ -189,9 +189,16 @@ def test_what_cannot_be_trained_is_refused(films, clip, vision, part_of):
         trainer(films, clip, dataclasses.replace(BCE, train="last-9"))
 
 
-def test_running_out_of_memory_says_which_knob_to_turn(films, clip, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),  # on a processor
+    ],
+)
+def test_running_out_of_memory_says_which_knob_to_turn(films, clip, tmp_path, monkeypatch, error):
     def fail(*_args, **_kwargs):
-        raise torch.OutOfMemoryError("no memory")
+        raise error
 
     monkeypatch.setattr("featurecache.finetune.training.Trainer._train_step", fail)
     with pytest.raises(FeaturecacheError, match="--chunk-size"):
