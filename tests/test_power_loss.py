@@ -239,7 +239,7 @@ def test_a_fine_tuning(films: Manifest, tmp_path: Path, calls: Calls) -> None:
     finetune(films, start, settings, target=run, draws=0, teacher=Teacher(encoder))
     (weights,) = (path for path in calls.published() if path.is_relative_to(tmp_path / "fresh"))
     assert weights.name == "tiny"
-    state = ["settings.json", "teacher.npy", "best.safetensors", "last.pt"]
+    state = ["bookmarks", "settings.json", "teacher.npy", "best.safetensors", "last.pt"]
     assert [path for path in calls.published() if path.parent == parts] == [
         parts / name for name in state
     ]
