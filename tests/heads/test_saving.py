@@ -204,7 +204,6 @@ def test_a_run_of_another_kind_is_refused(run):
 
 CONTRADICTIONS = {
     "no settings": lambda config: config.pop("settings"),
-    "settings no table": lambda config: config.update(settings=[1]),
     "a setting of the future": lambda config: config["settings"].update(colour="red"),
     "a head of the future": lambda config: config["settings"].update(head="transformer"),
     "another head": lambda config: config["settings"].update(head="baseline"),
@@ -216,7 +215,7 @@ CONTRADICTIONS = {
     "a label without threshold": lambda config: config["thresholds"].pop("Mass"),
     "a threshold no number": lambda config: config["thresholds"].update(Mass="high"),
     "another dimension": lambda config: config["cache"].update(dim=13),
-    "no cache": lambda config: config.update(cache=None),
+    "no cache": lambda config: config.pop("cache"),
     "no encoder": lambda config: config["cache"].pop("spec"),
     "an encoder no table": lambda config: config["cache"].update(spec="vit"),
 }
@@ -226,6 +225,13 @@ CONTRADICTIONS = {
 def test_a_run_that_contradicts_itself_is_refused(run, contradiction):
     rewrite(run / "config.json", CONTRADICTIONS[contradiction])
     with pytest.raises(RunError, match=f"{run} contradicts itself"):
+        read_head(run)
+
+
+@pytest.mark.parametrize("key", ["settings", "cache"])
+def test_a_config_of_another_shape_is_refused(run, key):
+    rewrite(run / "config.json", lambda config: config.update({key: [1]}))
+    with pytest.raises(RunError, match=rf"config\.json cannot be read: {key}: "):
         read_head(run)
 
 
