@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from featurecache.cli import main
 from featurecache.encoders.provenance import read_provenance
 from featurecache.errors import CheckpointError, RunError, UsageError
+from featurecache.finetune.run import read_finetuned
 from featurecache.heads.saving import read_head
 from featurecache.report.page import build_report
 from featurecache.scoring.calibration import read_platt
@@ -17,6 +18,7 @@ from tests.fuzz.changes import changed_csv, changed_json, changed_safetensors
 from tests.fuzz.readers import Reader
 
 _REPORT_COST = 40
+_TUNED_COST = 10
 
 
 def _made(*arguments: object) -> Callable[[Path], Path]:
@@ -39,12 +41,25 @@ _curve = _made(
 )
 
 
+def _tuned(folder: Path) -> Path:
+    films = ("--dataset", "phantom", "--data-root", folder / "films", "--images", 60)
+    settings = ("--objective", "bce", "--train", "head", "--model", "tiny", "--epochs", 1, *_few)
+    given = ("finetune", *films, *settings, "--out", folder / "run")
+    ended = CliRunner().invoke(main, [str(one) for one in given], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    return folder / "run"
+
+
 def _file(make: Callable[[Path], Path], name: str) -> Callable[[Path], Path]:
     return lambda folder: make(folder) / name
 
 
 def _read_head(file: Path) -> object:
     return read_head(file.parent)
+
+
+def _read_tuned(file: Path) -> object:
+    return read_finetuned(file.parent, device="cpu")
 
 
 def _read_figures(file: Path) -> object:
@@ -73,6 +88,20 @@ READERS = {
     ),
     "run-provenance": Reader(
         _file(_head, "provenance.json"), _read_provenance, (CheckpointError,), changed_json
+    ),
+    "tuned-config": Reader(
+        _file(_tuned, "config.json"),
+        _read_tuned,
+        (RunError, CheckpointError),
+        changed_json,
+        _TUNED_COST,
+    ),
+    "tuned-weights": Reader(
+        _file(_tuned, "head.safetensors"),
+        _read_tuned,
+        (RunError,),
+        changed_safetensors,
+        _TUNED_COST,
     ),
     "report-config": Reader(_CONFIG, _report, _REPORTED, changed_json, _REPORT_COST),
     "report-metrics": Reader(_METRICS, _report, _REPORTED, changed_json, _REPORT_COST),
