@@ -76,7 +76,7 @@ def _fit(module: "GradientHead", training: Training, rows: NDArray[np.intp]) -> 
         for batch in _batches(data.labels[rows], config, chosen.batch_size, epoch):
             with autocast():
                 logits = module.logits(inputs(batch))
-            loss = loss_of(logits.float(), y[batch])
+            loss = loss_of(logits.float(), y.index_select(0, batch))
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step(factor(step))
             step += 1
