@@ -182,7 +182,10 @@ def find_root(
         return root / name
     if root.is_dir() or (spec.reads_file and root.is_file()):
         return root
-    reason = "is a file, a folder is needed" if root.is_file() else "does not exist"
+    if root.is_file():
+        reason = "is a file, a folder is needed"
+    else:
+        reason = "is a pipe or a device" if root.exists() else "does not exist"
     raise DatasetError(f"the data set {name} cannot be read, {root} {reason}: check --data-root")
 
 

@@ -1,4 +1,5 @@
 import inspect
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -71,6 +72,12 @@ def test_a_file_will_do_for_a_table_only(table: Path) -> None:
     assert find_root("table", table) == table
     with pytest.raises(DatasetError, match=r"films\.csv is a file, a folder is needed"):
         find_root("nih", table)
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "films.csv")
+    with pytest.raises(DatasetError, match=r"films\.csv is a pipe or a device: check --data-root"):
+        find_root("table", tmp_path / "films.csv")
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
