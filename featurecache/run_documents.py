@@ -65,8 +65,8 @@ class MetricsBounds(TypedDict):
     per_label: dict[Label, FigureBounds]
 
 
-class AtHalf(TypedDict):
-    """Figures at a threshold of 0.5."""
+class Overall(TypedDict):
+    """Figures of all labels together."""
 
     macro: Figures
     micro: Figures
@@ -170,19 +170,15 @@ class Seeds(TypedDict):
     macro: SpreadOfAuroc
 
 
-class MetricsDocument(TypedDict):
+class MetricsDocument(Overall):
     """``metrics.json``."""
 
-    macro: Figures
-    micro: Figures
-    exact_match: Share | None
-    hamming_loss: Share | None
     per_label: dict[Label, LabelFigures]
     ci95: MetricsBounds
     n: Count
     n_patients: Count
     split: str
-    at_half: AtHalf
+    at_half: Overall
     controls: dict[str, Control | None]
     calibration: NotRequired[Calibration | None]
     text_gain: NotRequired[TextGain | None]
@@ -190,18 +186,12 @@ class MetricsDocument(TypedDict):
     warnings: NotRequired[list[str]]
 
 
-class RankingGain(TypedDict):
-    """A paired difference of a head to the first."""
-
-    auroc: Gain
-
-
 class CurveCell(TypedDict):
     """The figures of a head at a size."""
 
     macro: Ranking
     ci95: RankingBounds
-    gain: RankingGain | None
+    gain: GainOfAuroc | None
     labels: Count
 
 
@@ -213,6 +203,13 @@ class CurveDocument(TypedDict):
     sizes: list[Annotated[int, Gt(0), Le(2**53)]]
     cells: Annotated[dict[str, list[CurveCell]], Len(1)]
     warnings: NotRequired[list[str]]
+
+
+class ProvenanceDocument(TypedDict):
+    """``provenance.json``: collections, and ids by collection."""
+
+    exposed_to: list[str]
+    trained_on: dict[str, list[str]]
 
 
 class CacheReference(TypedDict, total=False):

@@ -3,10 +3,14 @@
 import json
 import math
 import re
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from featurecache.text_files import read_text
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _DIGITS = 20
 """Of a whole number at most: those of 64 bits, with a sign."""
@@ -50,15 +54,23 @@ def conforming(value: Any, shape: Any) -> Any:
     Raises:
         ValueError: it has another; the message says where.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        TypeAdapter(shape).validate_python(value, strict=True)
+        _validator(shape).validate_python(value, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where[:200]}: {first['msg']}") from error
     return value
+
+
+@cache
+def _validator(shape: Any) -> "TypeAdapter[Any]":
+    """Made once for each shape, which takes longer than to hold a value against it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape)
 
 
 def read(path: Path) -> Any:

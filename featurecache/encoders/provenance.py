@@ -4,22 +4,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from typing_extensions import TypedDict
-
 from featurecache import strict_json
 from featurecache.collection import refuse_other_key
 from featurecache.encoders.checkpoint import read_json
 from featurecache.errors import CheckpointError, UsageError
+from featurecache.run_documents import ProvenanceDocument
 
 PROVENANCE_FILE = "provenance.json"
 """Beside the ``config.json`` of a run that trained something."""
-
-
-class _Document(TypedDict):
-    """``provenance.json``."""
-
-    exposed_to: list[str]
-    trained_on: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ def read_provenance(run: Path) -> Provenance:
     """
     path = run / PROVENANCE_FILE
     try:
-        document = strict_json.conforming(read_json(path), _Document)
+        document = strict_json.conforming(read_json(path), ProvenanceDocument)
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({error}): restore it, or train again") from error
     trained = {name: frozenset(ids) for name, ids in document["trained_on"].items()}

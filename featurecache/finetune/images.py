@@ -58,8 +58,7 @@ class ImageStream:
         """
         paths = self.manifest.images["path"]
         ids = self.manifest.images["id"]
-
-        failed = np.isin(rows, np.flatnonzero(ids.isin(self.failures)))
+        asked_for = ~ids.isin(self.failures).to_numpy()[rows]
 
         def item(row: np.intp) -> Item:
             image = str(ids.iloc[row])
@@ -67,7 +66,7 @@ class ImageStream:
             return Item(int(row), image, self.manifest.root / paths.iloc[row], {0: ""}, apart)
 
         decoded = decode_ahead(
-            map(item, rows[~failed]),
+            map(item, rows[asked_for]),
             {0: self.encoder},
             workers=self.workers,
             window=size + 2 * self.workers,
@@ -75,7 +74,7 @@ class ImageStream:
         )
         with closing(decoded):
             for start in range(0, len(rows), size):
-                batch = list(islice(decoded, int((~failed[start : start + size]).sum())))
+                batch = list(islice(decoded, int(asked_for[start : start + size].sum())))
                 for image in batch:
                     if image.reason is not None:
                         self._fail(str(ids.iloc[image.row]), image.reason)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from commands import Ending, Life, moment, resumed, run, small_disk
-from interrupts import COMMANDS, prepared
+from interrupts import COMMANDS, copied
 
 ROOM = "size=64m"
 """More than any of the commands needs."""
@@ -22,12 +22,9 @@ ROOM = "size=64m"
 
 def full(name: str, seed: int, folder: Path) -> str:
     """There is room for a part of what the command writes, then for all of it."""
-    before, expected, _ = prepared(name)
-    _, command = COMMANDS[name]
     try:
         with small_disk(folder / "disk", ROOM) as remount:
-            work = folder / "disk" / "work"
-            shutil.copytree(before, work)
+            work, command, expected = copied(name, folder / "disk")
             used = shutil.disk_usage(work).used // 1024
             remount(f"size={used + 16 * moment(seed, 48)}k")
             ending = run(command, work)
@@ -39,10 +36,7 @@ def full(name: str, seed: int, folder: Path) -> str:
 
 def short_files(name: str, seed: int, folder: Path) -> str:
     """Files may grow to so many bytes and no further, then as they like."""
-    before, expected, _ = prepared(name)
-    _, command = COMMANDS[name]
-    work = folder / "work"
-    shutil.copytree(before, work)
+    work, command, expected = copied(name, folder)
     limit = 4096 * moment(seed, 64)
     ending = Life(command, work, partial(_no_file_beyond, limit)).end()
     return _goes_on(command, work, expected, ending)
@@ -66,12 +60,9 @@ def _goes_on(
 
 def read_only(name: str, seed: int, folder: Path) -> str:
     """Nothing can be written, then it can."""
-    before, expected, _ = prepared(name)
-    _, command = COMMANDS[name]
     try:
         with small_disk(folder / "disk", ROOM) as remount:
-            work = folder / "disk" / "work"
-            shutil.copytree(before, work)
+            work, command, expected = copied(name, folder / "disk")
             remount("ro")
             ending = run(command, work).clean(1, 2)
             remount("rw")

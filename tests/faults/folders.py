@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from commands import Ending, Life, moment, resumed
-from interrupts import COMMANDS, prepared
+from interrupts import COMMANDS, copied, prepared
 
 FOLDERS: Mapping[str, Sequence[str]] = {
     "extract": (".", "cache", "cache/phantom", "cache/phantom/tiny.h5.parts"),
@@ -32,9 +32,8 @@ def _begin(
     at_first: Callable[[], None],
 ) -> tuple[Path, Path, Ending]:
     """A command from which a folder is taken at a random thing that it does."""
-    before, _, number = prepared(name)
-    work = folder / "work"
-    shutil.copytree(before, work)
+    work, command, _ = copied(name, folder)
+    _, _, number = prepared(name)
     taken = work / FOLDERS[name][seed % len(FOLDERS[name])]
     at = moment(seed, number)
 
@@ -44,7 +43,6 @@ def _begin(
         if event == at and taken.is_dir():
             take(taken)
 
-    _, command = COMMANDS[name]
     return work, taken, Life(command, work, at_event).end().clean(0, 1, 2)
 
 

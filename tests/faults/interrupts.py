@@ -63,12 +63,18 @@ def prepared(name: str) -> tuple[Path, dict[str, object], int]:
     return work, tree(done), number
 
 
-def trial(name: str, by: signal.Signals, seed: int, folder: Path) -> str:
-    """The command is ended once or twice at a random thing that it does, then let be."""
-    before, expected, number = prepared(name)
+def copied(name: str, folder: Path) -> tuple[Path, Sequence[object], dict[str, object]]:
+    """What a command begins with, copied into a folder; the command; and what it leaves there."""
+    before, expected, _ = prepared(name)
     work = folder / "work"
     shutil.copytree(before, work)
-    _, command = COMMANDS[name]
+    return work, COMMANDS[name][1], expected
+
+
+def trial(name: str, by: signal.Signals, seed: int, folder: Path) -> str:
+    """The command is ended once or twice at a random thing that it does, then let be."""
+    work, command, expected = copied(name, folder)
+    _, _, number = prepared(name)
     ended = 0
     for life in range(1 + seed % 2):
         ending = Life(command, work, dying(moment(2 * seed + life, number), by)).end()

@@ -3,14 +3,13 @@
 import random
 import re
 import resource
-import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from commands import Ending, Life, difference, resumed, tree
-from interrupts import COMMANDS, prepared
+from interrupts import COMMANDS, copied
 
 MOST = {"extract": 8.0, "train-head": 6.5, "finetune": 8.5, "cache merge": 0.0, "report": 5.0}
 """Powers of two: of so many MiB more, each command needs at most some."""
@@ -29,10 +28,7 @@ _THREAD_WAS_AWAITED = re.compile(
 
 def short(name: str, seed: int, folder: Path) -> str:
     """The address space may grow by so much and no more, then as it likes."""
-    before, expected, _ = prepared(name)
-    _, command = COMMANDS[name]
-    work = folder / "work"
-    shutil.copytree(before, work)
+    work, command, expected = copied(name, folder)
     more = int(2 ** random.Random(seed).uniform(-3, MOST[name]) * 2**20)
     ending = Life(command, work, _limited_to(more)).end()
     outcome = told(ending)

@@ -3,16 +3,15 @@
 import os
 import random
 import resource
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 from commands import PATIENCE, Ending, resumed
-from interrupts import COMMANDS, prepared
+from interrupts import COMMANDS, copied, prepared
 from memory import told
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +20,8 @@ LEAST, MOST = 7.0, 11.5
 
 
 def _started(
-    name: str, work: Path, limit: Callable[[], None] | None = None
+    command: Sequence[object], work: Path, limit: Callable[[], None] | None = None
 ) -> subprocess.Popen[str]:
-    _, command = COMMANDS[name]
     return subprocess.Popen(
         [sys.executable, "-c", "from featurecache.cli import main; main()", *map(str, command)],
         cwd=work,
@@ -49,36 +47,29 @@ def _ended(process: subprocess.Popen[str], after: float = PATIENCE) -> Ending:
 def seconds(name: str) -> float:
     """That an undisturbed life takes."""
     before, _, _ = prepared(name)
-    work = before.parent / "timed"
-    shutil.copytree(before, work)
+    work, command, _ = copied(name, before.parent / "timed")
     start = time.monotonic()
-    _ended(_started(name, work)).clean(0)
+    _ended(_started(command, work)).clean(0)
     return time.monotonic() - start
 
 
 def killed(name: str, seed: int, folder: Path) -> str:
     """SIGKILL at an instant of the clock, as by the system when its memory runs out."""
-    before, expected, _ = prepared(name)
-    work = folder / "work"
-    shutil.copytree(before, work)
+    work, command, expected = copied(name, folder)
     after = random.Random(seed).uniform(0, seconds(name))
-    ending = _ended(_started(name, work), after).clean(0, -9)
-    _, command = COMMANDS[name]
+    ending = _ended(_started(command, work), after).clean(0, -9)
     resumed(command, work, expected, ending)
     return "ended as undisturbed" if ending.code else "was faster"
 
 
 def short(name: str, seed: int, folder: Path) -> str:
     """A limit on memory that holds from the start."""
-    before, expected, _ = prepared(name)
-    work = folder / "work"
-    shutil.copytree(before, work)
+    work, command, expected = copied(name, folder)
     limit = int(2 ** random.Random(seed).uniform(LEAST, MOST)) * 2**20
     bounds = (limit, resource.RLIM_INFINITY)
-    process = _started(name, work, partial(resource.setrlimit, resource.RLIMIT_AS, bounds))
+    process = _started(command, work, partial(resource.setrlimit, resource.RLIMIT_AS, bounds))
     ending = _ended(process)
     outcome = told(ending)
-    _, command = COMMANDS[name]
     resumed(command, work, expected, ending)
     return outcome
 

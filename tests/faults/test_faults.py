@@ -7,20 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def suite(*options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.faults", *map(str, options)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=240,
-        check=False,
-    )
+from suites import run_suite
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -38,13 +25,13 @@ def test_commands_end_cleanly_and_go_on_whatever_happens() -> None:
         "two processes at extract",
         "extraction that waits",
     )
-    done = suite("--trials", 11, "--seed", 5, "--fault", *faults)
+    done = run_suite("faults", "--trials", 11, "--seed", 5, "--fault", *faults)
     assert done.returncode == 0, done.stderr
     assert "11 trials, 0 promises broken" in done.stdout
 
 
 def test_damage_of_a_cache_is_found() -> None:
-    done = suite("--trials", 60, "--fault", "bytes")
+    done = run_suite("faults", "--trials", 60, "--fault", "bytes")
     assert done.returncode == 0, done.stderr
     assert "60 trials, 0 promises broken" in done.stdout
     assert re.search(r"\d found", done.stdout)

@@ -26,12 +26,16 @@ def _made(*arguments: object) -> Callable[[Path], Path]:
 
     def make(folder: Path) -> Path:
         write_example(folder / "m.h5")
-        given = [*arguments, "--cache", folder / "m.h5", "--out", folder / "run"]
-        ended = CliRunner().invoke(main, [str(one) for one in given], catch_exceptions=False)
-        assert ended.exit_code == 0, ended.output
-        return folder / "run"
+        return _run(folder / "run", *arguments, "--cache", folder / "m.h5")
 
     return make
+
+
+def _run(target: Path, *arguments: object) -> Path:
+    given = [*map(str, arguments), "--out", str(target)]
+    ended = CliRunner().invoke(main, given, catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    return target
 
 
 _few = ("--draws", 20)
@@ -44,10 +48,7 @@ _curve = _made(
 def _tuned(folder: Path) -> Path:
     films = ("--dataset", "phantom", "--data-root", folder / "films", "--images", 60)
     settings = ("--objective", "bce", "--train", "head", "--model", "tiny", "--epochs", 1, *_few)
-    given = ("finetune", *films, *settings, "--out", folder / "run")
-    ended = CliRunner().invoke(main, [str(one) for one in given], catch_exceptions=False)
-    assert ended.exit_code == 0, ended.output
-    return folder / "run"
+    return _run(folder / "run", "finetune", *films, *settings)
 
 
 def _file(make: Callable[[Path], Path], name: str) -> Callable[[Path], Path]:

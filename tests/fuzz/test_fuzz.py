@@ -1,16 +1,14 @@
 """A small part of the fuzzing, and all that it ever found."""
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from suites import run_suite
 
 from tests.fuzz.readers import CORPUS, HERE, readers
 
-ROOT = Path(__file__).parents[2]
 FOUND = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 
 BAD_READERS = """
@@ -48,18 +46,6 @@ READERS = {
 """
 
 
-def fuzz(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", *map(str, options)],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        timeout=240,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("path", FOUND, ids=[f"{p.parent.name}/{p.name}" for p in FOUND])
 def test_what_was_found_once_stays_mended(path: Path, tmp_path: Path) -> None:
     reader = readers()[path.parent.name]
@@ -70,9 +56,8 @@ def test_what_was_found_once_stays_mended(path: Path, tmp_path: Path) -> None:
 
 def test_readers_read_or_refuse_what_is_drawn(tmp_path: Path) -> None:
     some = ("prompts", "table-gz", "part", "run-config", "alignment", "image-png-16", "image-dicom")
-    done = fuzz(
-        ROOT, "--examples", 60, "--seed", 5, "--kept", tmp_path / "found", "--reader", *some
-    )
+    options = ("--examples", 60, "--seed", 5, "--kept", tmp_path / "found")
+    done = run_suite("fuzz", *options, "--reader", *some)
     assert done.returncode == 0, done.stderr
     assert ", 0 hunts tripped" in done.stdout
     assert "NOT TRIED" not in done.stderr or sys.platform != "linux"
@@ -86,7 +71,7 @@ def test_whatever_no_reader_may_do_is_told_and_kept(tmp_path: Path) -> None:
         shutil.copy(HERE / name, package)
     (package / "bad_files.py").write_text(BAD_READERS)
     options = ("--examples", 20, "--method", "drawn", "--kept", tmp_path / "found")
-    done = fuzz(tmp_path, *options)
+    done = run_suite("fuzz", *options, root=tmp_path)
     assert done.returncode == 1
     assert "4 hunts tripped" in done.stdout
     assert "| refusing | 20 | 0 | 20 | 0 |" in done.stdout

@@ -1,0 +1,21 @@
+"""Suites that are commands: their small parts are run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_suite(name: str, *options: object, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """``python -m tests.NAME``, of the tests below a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", f"tests.{name}", *map(str, options)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        timeout=240,
+        check=False,
+    )
