@@ -15,10 +15,10 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from featurecache.concurrency import worker_threads
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.extraction.encode import MOST_LANES
-from featurecache.lanes import open_lanes
 
 SIZES = (8, 16, 32, 64, 128)
 
@@ -50,7 +50,7 @@ def cost(encoder: Encoder, pixels: Array, size: int) -> float:
     """Milliseconds of processor time an image."""
     passes = 2 * max(1, len(pixels) // (2 * size))  # as many for each of two lanes
     start = time.process_time()
-    with open_lanes("cpu", most=MOST_LANES) as lanes:
+    with worker_threads("cpu", most=MOST_LANES) as lanes:
         for _ in range(passes):
             lanes.submit(partial(encoder.encode_images, pixels[:size]))
         for _ in lanes.rest():

@@ -1,6 +1,6 @@
 """What a cache as large as ChestX-ray14 costs: to write, open, read, score, and begin to train on.
 
-    python benchmarks/cache.py [--rows 112120] [--dim 1024] [--rounds 5]
+    python benchmarks/cache.py [--split 112120] [--dim 1024] [--rounds 5]
 
 The embeddings are random, with NIH's label frequencies and, of its test set, the share of images
 and of patients. Reading is compared with numpy's ``fromfile`` of the same bytes and with h5py's
@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from heads import POSITIVES
 
-from featurecache.scoring.cached import zero_shot
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
+from featurecache.evaluation.from_cache import zero_shot
 from featurecache.store.reader import Cache, read_cache
+from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
 NAMES = tuple(f"finding {number}" for number in range(len(POSITIVES)))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.extraction.pipeline import FLUSH_SECONDS
-from featurecache.store.schema import CHUNK_ROWS
+from featurecache.store.layout import CHUNK_ROWS
 
 FORWARD_SECONDS: Final = 0.060
 DECODE_SECONDS: Final = 0.0186

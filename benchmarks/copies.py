@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featurecache.audit.likeness import IDENTICAL, likeness, miniature, spectrum
-from featurecache.audit.near_copies import NEIGHBOURS
+from featurecache.audit.image_similarity import IDENTICAL, likeness, miniature, spectrum
+from featurecache.audit.near_duplicates import NEIGHBOURS
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
-from featurecache.fingerprint import sha256_of_file
-from featurecache.images import decode_image, read_image
-from featurecache.scoring.search import Directions, gallery_of, nearest_of_each
+from featurecache.images.decode import decode_image, read_image
+from featurecache.io.fingerprint import sha256_of_file
+from featurecache.metrics.similarity import Directions, batch_nearest, normalize_rows
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -105,10 +105,10 @@ def measure_copies(name: str, paths: list[Path], encoder: Encoder, *, number: in
         copies = [change(films[row].convert("L"), rng) for row in rows]
         tiny = [miniature(copy) for copy in copies]
         values = [next(likeness(small[row], [copy])) for row, copy in zip(rows, tiny, strict=True)]
-        by_spectrum, _ = nearest_of_each(
+        by_spectrum, _ = batch_nearest(
             np.stack([spectrum(copy) for copy in tiny]), spectra, top=NEIGHBOURS
         )
-        by_embedding, _ = nearest_of_each(embed(encoder, copies), embeddings, top=NEIGHBOURS)
+        by_embedding, _ = batch_nearest(embed(encoder, copies), embeddings, top=NEIGHBOURS)
         found = [
             int((near == rows[:, None]).any(axis=1).sum()) for near in (by_spectrum, by_embedding)
         ]
@@ -124,7 +124,7 @@ def measure_neighbours(paths: list[Path]) -> None:
     small = [miniature(read_image(path)) for path in paths]
     hashes = [sha256_of_file(path) for path in paths]
     spectra = np.stack([spectrum(film) for film in small])
-    near, _ = nearest_of_each(spectra, spectra, top=NEIGHBOURS + 1)
+    near, _ = batch_nearest(spectra, spectra, top=NEIGHBOURS + 1)
     found: Mapping[float, tuple[Path, Path]] = {
         value: (paths[row], paths[other])
         for row, others in enumerate(near.tolist())
@@ -142,7 +142,7 @@ def measure_neighbours(paths: list[Path]) -> None:
 def embed(encoder: Encoder, films: list[Image.Image]) -> Directions:
     """Embeddings at unit length."""
     batches = [films[start : start + 32] for start in range(0, len(films), 32)]
-    return gallery_of(
+    return normalize_rows(
         np.concatenate(
             [encoder.encode_images(np.stack(list(map(encoder.preprocess, b)))) for b in batches]
         )

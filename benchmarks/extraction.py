@@ -37,13 +37,13 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.pretrained import write_network
 from featurecache.extraction.extract import extract
-from featurecache.extraction.precision import LEAST_COSINE, least_cosine, settle_precision
-from featurecache.images import read_image
+from featurecache.extraction.precision import LEAST_COSINE, choose_precision, least_cosine
+from featurecache.images.decode import read_image
 from featurecache.store.reader import read_cache
 
 BATCH = 32
@@ -69,7 +69,7 @@ class Run:
 
     ours: Encoder
     plain: Encoder
-    manifest: Manifest
+    manifest: Dataset
     work: Path
     weights: Path | None
     peers: Path | None
@@ -106,7 +106,7 @@ def prepare(model: str, files: Sequence[Path], work: Path, peers: Path | None) -
     source, weights = write_clip(work) if model == CLIP else (model, None)
     load = partial(load_encoder, source)
     few = films(files, work / "few", 2 * BATCH)
-    ours, plain = settle_precision(load, few, work / "nothing"), load(precision="fp32")
+    ours, plain = choose_precision(load, few, work / "nothing"), load(precision="fp32")
     for encoder in (ours, plain):
         encoder.encode_images(np.stack([encoder.preprocess(read_image(files[0]))] * 2))
     rate = bound(Run(ours, plain, few, work, None, None))
@@ -114,7 +114,7 @@ def prepare(model: str, files: Sequence[Path], work: Path, peers: Path | None) -
     return Run(ours, plain, films(files, work / "films", number), work, weights, peers)
 
 
-def films(files: Sequence[Path], root: Path, number: int) -> Manifest:
+def films(files: Sequence[Path], root: Path, number: int) -> Dataset:
     """So many films, each in a file of its own; repeated where need be."""
     import pandas as pd
 
@@ -125,7 +125,7 @@ def films(files: Sequence[Path], root: Path, number: int) -> Manifest:
         shutil.copyfile(files[n % len(files)], folder / name)
     paths = [f"{folder.name}/{name}" for name in names]
     images = pd.DataFrame({"id": names, "path": paths, "patient": names})
-    return Manifest(
+    return Dataset(
         name="films",
         root=root,
         images=images.assign(split="train", view=""),

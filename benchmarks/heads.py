@@ -1,6 +1,6 @@
 """Stage 2 at the size of ChestX-ray14: heads, against what people train on embeddings today.
 
-    python benchmarks/heads.py [--rows 86524] [--dim 768] [--rounds 1] [--methods baseline ...]
+    python benchmarks/heads.py [--split 86524] [--dim 768] [--rounds 1] [--methods baseline ...]
 
 The embeddings are synthetic, with NIH's label frequencies and a signal that a linear model finds in
 part; a tenth of them is validation. Each method runs to its best macro AUROC there.
@@ -22,11 +22,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.heads.config import HeadConfig, pace
-from featurecache.heads.task import HeadData
-from featurecache.heads.text import LabelTexts
+from featurecache.heads.config import HeadConfig, resolve_schedule
+from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.training import predict_probabilities, train_head
-from featurecache.scoring.metrics import auroc
+from featurecache.heads.types import HeadData
+from featurecache.metrics.ranking import auroc
 
 POSITIVES = (11559, 2776, 4667, 2303, 13317, 2516, 1686, 227, 19894, 5782, 6331, 3385, 1431, 5302)
 """Of ChestX-ray14's findings, among 112,120 images."""
@@ -99,7 +99,7 @@ def products(data: HeadData) -> Result:
     """Forward and backward, without anything around them."""
     import torch
 
-    chosen = pace(HeadConfig(head="baseline"), len(data.train))
+    chosen = resolve_schedule(HeadConfig(head="baseline"), len(data.train))
     number = torch.bfloat16 if chosen.precision == "bf16" else torch.float32
     sizes = (data.embedding.shape[1], *HIDDEN, data.labels.shape[1])
     values = [torch.randn(chosen.batch_size, size).to(number) for size in sizes]

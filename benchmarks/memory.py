@@ -29,12 +29,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featurecache.datasets.manifest import Manifest
-from featurecache.datasets.table import load_table
+from featurecache.datasets.csv import load_csv
+from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.extraction.extract import extract
+from featurecache.store.layout import cache_path
 from featurecache.store.merge import Shard, merge_caches
-from featurecache.store.schema import cache_path
 
 DIM = 64
 PIXELS = 8
@@ -142,15 +142,15 @@ def resident(which: str) -> int:
     return int(found[1]) * 1024
 
 
-def table_of(films: Path) -> Manifest:
+def table_of(films: Path) -> Dataset:
     """The films."""
-    return load_table(
+    return load_csv(
         films / "films.csv",
         id_column="id",
         patient_column="patient",
         split_column="fold",
         view_column="view",
-        labels_column="findings",
+        multilabel_column="findings",
     )
 
 

@@ -29,12 +29,12 @@ import numpy as np
 from memory import BATCH, DIM, FINDINGS, WORKERS, Stub, resident, table_of
 from PIL import Image
 
-from featurecache.datasets.hashed_ids import IdKey, hash_ids
+from featurecache.datasets.pseudonymize import IdKey, pseudonymize
 from featurecache.encoders.encoder import Encoder
 from featurecache.extraction.decode import Item
 from featurecache.extraction.encode import Encoded, Seen, Take
 from featurecache.extraction.extract import extract
-from featurecache.store.contents import to_utf8
+from featurecache.store.records import to_utf8
 
 FILES = 256
 KEY = IdKey(b"the key of a benchmark")
@@ -105,7 +105,7 @@ def again(films: Path, cache: Path, hashed: bool, **options: Any) -> Seconds:
     manifest = table_of(films)
     loaded = time.perf_counter()
     if hashed:
-        manifest = hash_ids(manifest, KEY)
+        manifest = pseudonymize(manifest, KEY)
     ready = time.perf_counter()
     extract(manifest, [Stub()], cache=cache, batch_size=BATCH, workers=WORKERS, **options)
     return loaded - start, ready - loaded, time.perf_counter() - ready

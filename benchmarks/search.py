@@ -1,6 +1,6 @@
 """How long exact search takes: a query against a gallery of embeddings in memory.
 
-    python benchmarks/search.py [--rows 1000000] [--dim 768] [--queries 20]
+    python benchmarks/search.py [--split 1000000] [--dim 768] [--queries 20]
 
 One million rows of 768 dimensions take 1.5 GB as they lie in a cache, and 3 GB as unit vectors.
 """
@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from featurecache.scoring.search import gallery_of, nearest
+from featurecache.metrics.similarity import nearest, normalize_rows
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         part = embedding[first : first + 10_000]
         part[:] = generator.standard_normal(part.shape, dtype=np.float32)
     start = time.perf_counter()
-    gallery = gallery_of(embedding)
+    gallery = normalize_rows(embedding)
     print(f"{arguments.rows:,} x {arguments.dim} made ready in {time.perf_counter() - start:.1f} s")
     seconds = []
     for row in generator.integers(arguments.rows, size=arguments.queries):

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from featurecache.atomic import new_file
+from featurecache.io.atomic import new_file
 
 DATASET, MODEL = "phantom", "tiny"
 HEADS = ("baseline", "concat", "weighted_sum")
@@ -37,32 +37,32 @@ class DemoRow:
 
 
 def run_demo(
-    folder: Path, *, workers: int = 2, draws: int = 1000, tell: Callable[[str], None]
+    folder: Path, *, workers: int = 2, n_bootstrap: int = 1000, tell: Callable[[str], None]
 ) -> list[DemoRow]:
     """Draw films, embed them, train three heads and score zero-shot, into a folder.
 
     Args:
         folder: to make.
         workers: decoding threads.
-        draws: bootstrap draws over patients.
+        n_bootstrap: number of bootstrap samples over patients.
         tell: is told what is being done, a sentence at a time.
 
     Raises:
         UsageError: something is at ``folder`` already.
         OSError: the disk is full or not writable.
     """
-    from featurecache.atomic import refuse_existing
     from featurecache.datasets.registry import find_root, load_dataset
     from featurecache.encoders.loading import load_encoder
+    from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
     from featurecache.extraction.extract import extract
     from featurecache.heads.config import HeadConfig
     from featurecache.heads.experiment import run_experiment
-    from featurecache.heads.saving import save_head
+    from featurecache.heads.io import save_head
+    from featurecache.io.atomic import require_absent
     from featurecache.prompts import load_prompts
-    from featurecache.scoring.cached import save_zero_shot, zero_shot
     from featurecache.store.reader import read_cache
 
-    refuse_existing(folder)
+    require_absent(folder)
     tell("drawing synthetic films, once for all later demos")
     manifest = load_dataset(DATASET, find_root(DATASET, None))
     tell(f"embedding {len(manifest)} films with {MODEL}")
@@ -78,12 +78,14 @@ def run_demo(
     for head in HEADS:
         tell(f"training the head {head}")
         start = time.perf_counter()
-        experiment = run_experiment(cache, HeadConfig(head=head), draws=draws, controls=False)
+        experiment = run_experiment(
+            cache, HeadConfig(head=head), n_bootstrap=n_bootstrap, controls=False
+        )
         save_head(folder / "runs" / head, cache, experiment, seeds=1)
         rows.append(_row(head, experiment.metrics, start))
     tell("scoring zero-shot, by the prompts alone")
     start = time.perf_counter()
-    scored = zero_shot(cache, draws=draws)
+    scored = zero_shot(cache, n_bootstrap=n_bootstrap)
     save_zero_shot(folder / "runs" / "zero-shot", cache, scored)
     rows.append(_row("zero-shot", scored.metrics, start))
     with (

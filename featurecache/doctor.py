@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 from featurecache.datasets.registry import DATASETS, find_root
-from featurecache.encoders.finding import MODELS_VARIABLE, local_folder
-from featurecache.encoders.spec import SPECS, EncoderSpec
+from featurecache.encoders.hub import MODELS_VARIABLE, local_folder
+from featurecache.encoders.registry import SPECS, EncoderSpec
 from featurecache.errors import CheckpointError, DatasetError
 
 State = Literal["fine", "note", "problem"]
@@ -20,7 +20,7 @@ State = Literal["fine", "note", "problem"]
 LIBRARIES: Final = ("torch", "transformers", "numpy", "h5py", "pandas", "scikit-learn", "pillow")
 EXTRAS: Final = {
     "dicom": ("pydicom", "DICOM files"),
-    "lora": ("peft", "finetune --train lora-R"),
+    "lora": ("peft", "finetune --trainable lora-R"),
     "open-clip": ("open_clip_torch", "the model biomedclip"),
     "ray": ("ray", "extract --engine ray"),
 }
@@ -89,7 +89,7 @@ def _extras() -> Iterator[Finding]:
 def _processor() -> Finding:
     import torch
 
-    from featurecache.devices import has_fast_bf16
+    from featurecache.device import has_fast_bf16
 
     cores = f"{torch.get_num_threads()} threads"
     if has_fast_bf16("cpu"):
@@ -105,7 +105,7 @@ def _processor() -> Finding:
 def _graphics() -> Finding:
     import torch
 
-    from featurecache.devices import has_fast_bf16
+    from featurecache.device import has_fast_bf16
 
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from featurecache import strict_json
 from featurecache.errors import PromptError, UnknownNameError
-from featurecache.text_files import read_text
+from featurecache.io import json as strict_json
+from featurecache.io.text import read_text
 
 if TYPE_CHECKING:
     import numpy as np

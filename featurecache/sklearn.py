@@ -9,8 +9,8 @@ from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from featurecache.heads.config import Balance, HeadConfig, Loss, LossWeight, TextControl
-from featurecache.heads.text import LabelTexts
+from featurecache.heads.config import HeadConfig, Loss, PosWeight, Resample, TextAblation
+from featurecache.heads.text_features import LabelTexts
 
 
 class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -45,9 +45,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int | None = None,
         patience: int = HeadConfig.patience,
         loss: Loss = "bce",
-        loss_weight: LossWeight = "none",
-        balance: Balance = "none",
-        text_control: TextControl = "real",
+        pos_weight: PosWeight = "none",
+        resample: Resample = "none",
+        text_ablation: TextAblation = "none",
     ) -> None:
         self.head = head
         self.texts = texts
@@ -62,9 +62,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.patience = patience
         self.loss = loss
-        self.loss_weight = loss_weight
-        self.balance = balance
-        self.text_control = text_control
+        self.pos_weight = pos_weight
+        self.resample = resample
+        self.text_ablation = text_ablation
 
     def fit(self, X: Any, y: Any, groups: NDArray[Any] | None = None) -> "HeadClassifier":
         """Train on embeddings X (N, D) of any length and targets y.
@@ -78,8 +78,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             UsageError: as ``train_head``.
             ValueError: X or y cannot be used; scikit-learn says why.
         """
-        from featurecache.heads.task import HeadData
         from featurecache.heads.training import train_head
+        from featurecache.heads.types import HeadData
 
         X, y = validate_data(self, X, y, multi_output=True, dtype=np.float32)
         check_classification_targets(y)
@@ -102,9 +102,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             batch_size=self.batch_size,
             patience=self.patience,
             loss=self.loss,
-            loss_weight=self.loss_weight,
-            balance=self.balance,
-            text_control=self.text_control,
+            pos_weight=self.pos_weight,
+            resample=self.resample,
+            text_ablation=self.text_ablation,
             seed=self.random_state,
         )
         data = HeadData(X, labels, np.sort(train), np.sort(val), self.texts)
@@ -144,7 +144,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Log-odds: (N, C), or (N,) for two classes."""
-        from featurecache.scoring.calibration import log_odds
+        from featurecache.metrics.calibration import log_odds
 
         odds = log_odds(self._of_labels(X))
         return odds[:, 0] if odds.shape[1] == 1 else odds

@@ -19,8 +19,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
-from featurecache.scoring.bootstrap import draw_patients, interval, measure_draws
-from featurecache.scoring.metrics import auroc, macro
+from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample_patients
+from featurecache.metrics.ranking import auroc, macro
 from featurecache.store.reader import Cache, read_cache
 
 STRENGTHS = np.logspace(-4, 3, 15)
@@ -51,11 +51,13 @@ def main() -> None:
     """Fit both, score both on the test images, print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cache", type=Path)
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--n-bootstrap", type=int, default=1000)
     arguments = parser.parse_args()
     cache = read_cache(arguments.cache)
     start = time.perf_counter()
-    head = run_experiment(cache, HeadConfig(head="baseline"), draws=0, controls=False).probability
+    head = run_experiment(
+        cache, HeadConfig(head="baseline"), n_bootstrap=0, controls=False
+    ).probability
     trained = time.perf_counter()
     logistic = logistic_probabilities(cache)
     fitted = time.perf_counter()
@@ -64,12 +66,12 @@ def main() -> None:
     scored = np.flatnonzero(~np.isnan(logistic).any(axis=0))
     grid = np.ix_(test, scored)
     truth = cache.labels.values[grid]
-    draws = draw_patients(cache.patients[test], draws=arguments.draws, seed=0)
+    n_bootstrap = resample_patients(cache.patients[test], n_bootstrap=arguments.n_bootstrap, seed=0)
     figures, drawn = {}, {}
     for name, p in (("baseline head", head[grid]), ("logistic regression", logistic[grid])):
         columns = range(len(scored))
         figures[name] = float(macro(np.array([auroc(truth[:, c], p[:, c]) for c in columns])))
-        drawn[name] = measure_draws(truth, p >= 0.5, p, draws).macro["auroc"]
+        drawn[name] = bootstrap_metrics(truth, p >= 0.5, p, n_bootstrap).macro["auroc"]
         low, high = interval(drawn[name]) or (float("nan"), float("nan"))
         print(f"{name:20s} test macro AUROC {figures[name]:.4f} [{low:.4f}, {high:.4f}]")
     first, second = figures

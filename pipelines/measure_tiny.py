@@ -18,11 +18,11 @@ from page import cell
 
 from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.encoders.loading import load_encoder
+from featurecache.evaluation.from_cache import zero_shot
 from featurecache.extraction.extract import extract
+from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample_patients
+from featurecache.metrics.multilabel import compute_metrics
 from featurecache.prompts import load_prompts
-from featurecache.scoring.bootstrap import draw_patients, interval, measure_draws
-from featurecache.scoring.cached import zero_shot
-from featurecache.scoring.multilabel import measure
 from featurecache.store.reader import Cache, read_cache
 
 MODELS = ("tiny", "dinov2-minilm")
@@ -66,17 +66,17 @@ def row(dataset: str, tiny: Cache, dinov2: Cache) -> str:
     test = tiny.rows("test")
     if not np.array_equal(tiny.ids[test], dinov2.ids[dinov2.rows("test")]):
         raise SystemExit(f"the two caches of {dataset} do not have the same test images")
-    zero = zero_shot(tiny, draws=DRAWS).metrics
+    zero = zero_shot(tiny, n_bootstrap=DRAWS).metrics
     patients = tiny.patients[test]
-    draws = draw_patients(patients, draws=DRAWS, seed=0)
+    n_bootstrap = resample_patients(patients, n_bootstrap=DRAWS, seed=0)
     truth = tiny.labels.values[test]
     probes = [logistic_probabilities(cache)[cache.rows("test")] for cache in (tiny, dinov2)]
     scored = ~np.isnan(probes[0]).any(axis=0)
     figures, drawn = [], []
     for probability in probes:
         p = probability[:, scored]
-        figures.append(float(measure(truth[:, scored], p >= 0.5, p).macro["auroc"]))
-        drawn.append(measure_draws(truth[:, scored], p >= 0.5, p, draws).macro["auroc"])
+        figures.append(float(compute_metrics(truth[:, scored], p >= 0.5, p).macro["auroc"]))
+        drawn.append(bootstrap_metrics(truth[:, scored], p >= 0.5, p, n_bootstrap).macro["auroc"])
     cells = [
         dataset,
         f"{len(test)}, {len(np.unique(patients))}",

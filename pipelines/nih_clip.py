@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from page import cell, table
 from study import Study, open_study, publish, run_script
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.splits import SPLITS
+from featurecache.evaluation.comparison import Scored, read_scored
 from featurecache.heads.config import HeadConfig
-from featurecache.runs import read_metrics
-from featurecache.scoring.comparison import Scored, read_scored
-from featurecache.scoring.retrieval import measure_retrieval
+from featurecache.retrieval.metrics import measure_retrieval
+from featurecache.runs.folder import read_metrics
 from featurecache.store.reader import Cache
 
 PROMPTS = ("showing", "signs")
 REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "none": {},
-    "positives weighted in the loss": {"loss_weight": "balanced"},
-    "rare findings drawn more often": {"balance": "sampling"},
-    "a balanced subset": {"balance": "subset"},
+    "positives weighted in the loss": {"pos_weight": "balanced"},
+    "rare findings drawn more often": {"resample": "weighted"},
+    "a balanced subset": {"resample": "undersample"},
 }
 COMMON = 0.05
 """Share of the training images from which on a finding counts as common."""
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     publish(study, results)
 
 
-def overview(manifest: Manifest) -> str:
+def overview(manifest: Dataset) -> str:
     """How many images, and how many of each finding."""
     counts = {s: (manifest.labels[manifest.rows(s)] == 1).sum(axis=0) for s in SPLITS}
     rows = [
@@ -78,7 +78,7 @@ def zero_shot(study: Study, cache: Cache) -> str:
     return table("Zero-shot, macro over the findings", columns, rows)
 
 
-def training(study: Study, manifest: Manifest, cache: Cache) -> list[str]:
+def training(study: Study, manifest: Dataset, cache: Cache) -> list[str]:
     """Zero-shot, a head on the frozen encoder, and fine-tuning on ten images and on all."""
     runs = {}
     if study.encoder.aligned:
@@ -128,7 +128,9 @@ def retrieval(study: Study, cache: Cache) -> str:
     for direction, title in DIRECTIONS.items():
         at = AT[direction]
         for prompts in PROMPTS if "{}" in title else PROMPTS[:1]:
-            measured = measure_retrieval(cache, prompts=prompts, at=at, draws=study.draws)
+            measured = measure_retrieval(
+                cache, prompts=prompts, at=at, n_bootstrap=study.n_bootstrap
+            )
             found = measured[direction]
             if found is None:
                 continue

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from featurecache.atomic import new_file
+from featurecache.io.atomic import new_file
 
 
 def cell(figure: float | None, bounds: Sequence[float] | None = None, *, sign: bool = False) -> str:

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from page import cell, table
 from study import CONTROLS, Study, control_cells, open_study, publish, run_script
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.loading import load_encoder
+from featurecache.evaluation.comparison import read_scored
+from featurecache.evaluation.external import save_external, validate_external
 from featurecache.finetune.run import FinetunedClassifier, read_finetuned
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.saving import SavedHead, read_head
+from featurecache.heads.io import SavedHead, read_head
 from featurecache.heads.training import predict_probabilities
-from featurecache.images import read_image
-from featurecache.runs import read_metrics
-from featurecache.scoring.comparison import read_scored
-from featurecache.scoring.metrics import auroc
-from featurecache.scoring.summary import number_or_none
-from featurecache.scoring.transfer import measure_transfer, save_transfer
+from featurecache.images.decode import read_image
+from featurecache.metrics.bootstrap import none_if_nan
+from featurecache.metrics.ranking import auroc
+from featurecache.runs.folder import read_metrics
 from featurecache.store.reader import Cache
 
 LABEL = "Pneumonia"
@@ -82,7 +82,7 @@ def zero_shot(study: Study, name: str, cache: Cache) -> dict[str, Path]:
     }
 
 
-def only_label(manifest: Manifest, label: str) -> Manifest:
+def only_label(manifest: Dataset, label: str) -> Dataset:
     """The same films with one of their labels."""
     column = manifest.label_names.index(label)
     return replace(manifest, labels=manifest.labels[:, [column]], label_names=(label,))
@@ -94,7 +94,7 @@ def transfer_head(study: Study, run: Path, cache: Cache, target: Path) -> None:
     transfer(study, run, head, partial(predict_probabilities, head.module), cache, target)
 
 
-def transfer_tuned(study: Study, run: Path, films: Manifest, target: Path) -> None:
+def transfer_tuned(study: Study, run: Path, films: Dataset, target: Path) -> None:
     """Measure a fine-tuned encoder on another data set's test films."""
     tuned = read_finetuned(run)
     test = films.take(films.rows("test"))
@@ -111,18 +111,18 @@ def transfer(
     target: Path,
 ) -> None:
     """Measure what a run predicts of a cache, and save it."""
-    measured = measure_transfer(
+    measured = validate_external(
         cache,
         classify,
         labels=trained.labels,
         thresholds=trained.thresholds,
         label_map={LABEL: LABEL},
-        draws=study.draws,
+        n_bootstrap=study.n_bootstrap,
     )
-    save_transfer(target, cache, measured, run=run)
+    save_external(target, cache, measured, run=run)
 
 
-def figures(study: Study, name: str, films: Manifest, runs: Mapping[str, Path]) -> str:
+def figures(study: Study, name: str, films: Dataset, runs: Mapping[str, Path]) -> str:
     """Every method on one data set's test films, and its difference from the first."""
     first = next(iter(runs))
     rows = []
@@ -155,7 +155,7 @@ def auroc_of_confidence(run: Path) -> float | None:
     """What comes out where the confidence in whatever was predicted is taken for P(pneumonia)."""
     scored = read_scored(run)
     confidence = np.maximum(scored.probability[:, 0], 1 - scored.probability[:, 0])
-    return number_or_none(np.asarray(auroc(scored.truth[:, 0], confidence)))
+    return none_if_nan(np.asarray(auroc(scored.truth[:, 0], confidence)))
 
 
 def controls(name: str, runs: Mapping[str, Path]) -> str:
@@ -164,7 +164,7 @@ def controls(name: str, runs: Mapping[str, Path]) -> str:
     return table(f"{name}: controls, AUROC", ["", *CONTROLS], rows)
 
 
-def sharpness(study: Study, films: Mapping[str, Manifest]) -> str:
+def sharpness(study: Study, films: Mapping[str, Dataset]) -> str:
     """What one number a film says, the mean difference of neighbouring pixels at 64 x 64."""
     rows = []
     for name, manifest in films.items():

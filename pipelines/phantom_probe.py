@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from featurecache.scoring.metrics import auroc
+from featurecache.metrics.ranking import auroc
 from featurecache.store.reader import Cache, read_cache
 
 STRENGTHS = np.logspace(-4, 0, 5)

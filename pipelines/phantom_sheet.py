@@ -12,11 +12,11 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
-from featurecache.contact_sheet import Captioned, contact_sheet
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom.anatomy import Patient
 from featurecache.datasets.phantom.cohort import Film, cohort
-from featurecache.datasets.phantom.film import draw_film
+from featurecache.datasets.phantom.radiograph import draw_film
+from featurecache.images.contact_sheet import Captioned, contact_sheet
 
 SEVERITIES = (0.0, 0.35, 0.7, 1.0)
 OVERVIEW_SIZE = 160

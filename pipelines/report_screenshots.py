@@ -19,15 +19,15 @@ from PIL import Image
 
 from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.encoders.loading import load_encoder
+from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
 from featurecache.extraction.extract import extract
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.curve import learning_curve, save_curve
 from featurecache.heads.experiment import run_experiment
-from featurecache.heads.saving import save_head
+from featurecache.heads.io import save_head
+from featurecache.heads.learning_curve import learning_curve, save_curve
 from featurecache.prompts import load_prompts
 from featurecache.report.page import build_report
 from featurecache.report.write import write_report
-from featurecache.scoring.cached import save_zero_shot, zero_shot
 from featurecache.store.reader import read_cache
 
 # Not whole pages: they are longer than what chromium can picture.

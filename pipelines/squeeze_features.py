@@ -11,14 +11,14 @@ from typing import Any
 from page import cell, spread, table
 from study import CONTROLS, Study, control_cells, open_study, publish, run_script
 
-from featurecache.heads.config import HeadConfig, TextControl
+from featurecache.heads.config import HeadConfig, TextAblation
 from featurecache.heads.registry import HEADS as REGISTERED
-from featurecache.runs import read_metrics
+from featurecache.runs.folder import read_metrics
 from featurecache.store.reader import Cache
 
 HEADS = ("baseline", "concat", "weighted_sum")
 WITH_TEXT = HEADS[1:]
-TEXTS: tuple[TextControl, ...] = ("real", "permuted", "random", "zero")
+TEXTS: tuple[TextAblation, ...] = ("none", "permuted", "random", "zero")
 SIZES = (50, 100, 200, 400)
 QUICK_SIZES = (40, 80)
 MACRO = ("auroc", "auprc", "precision", "recall", "f1")
@@ -78,8 +78,8 @@ def text_controls(study: Study, cache: Cache) -> str:
     rows = [[f"`{HEADS[0]}`, no text", *_seeds(read_metrics(study.run(f"{HEADS[0]}-all")))]]
     for head in WITH_TEXT:
         for control in TEXTS:
-            name = f"{head}-all" if control == "real" else f"{head}-{control}"
-            config = HeadConfig(head=head, text_control=control)
+            name = f"{head}-all" if control == "none" else f"{head}-{control}"
+            config = HeadConfig(head=head, text_ablation=control)
             run = study.head(name, cache, config, seeds=study.seeds)
             rows.append([f"`{head}`, {control}", *_seeds(read_metrics(run))])
     title = f"What the text does: mean and standard deviation over {study.seeds} seeds"
@@ -111,14 +111,16 @@ def every_head(study: Study, cache: Cache) -> str:
 
 def sizes(study: Study, cache: Cache) -> str:
     """Balanced subsets of growing size, over seeds: which images, and which weights."""
-    heads: list[tuple[str, TextControl]] = [(head, "real") for head in HEADS]
+    heads: list[tuple[str, TextAblation]] = [(head, "none") for head in HEADS]
     heads += [(head, "permuted") for head in WITH_TEXT]
     rows = []
     for size in QUICK_SIZES if study.quick else SIZES:
         for head, text in heads:
-            config = HeadConfig(head=head, balance="subset", train_size=size, text_control=text)
+            config = HeadConfig(
+                head=head, resample="undersample", train_size=size, text_ablation=text
+            )
             run = study.head(f"{head}-{text}-{size}", cache, config, seeds=study.seeds)
-            name = f"`{head}`" if text == "real" else f"`{head}`, {text} text"
+            name = f"`{head}`" if text == "none" else f"`{head}`, {text} text"
             rows.append([str(size), name, *_seeds(read_metrics(run))])
     title = f"Balanced subsets: mean and standard deviation over {study.seeds} seeds"
     return table(title, ["images", "", "AUROC", "precision", "recall", "F1"], rows)

@@ -18,26 +18,30 @@ import numpy as np
 from numpy.typing import NDArray
 from page import cell, replace_part
 
-from featurecache.atomic import new_file
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
-from featurecache.encoders.spec import SPECS
+from featurecache.encoders.registry import SPECS
 from featurecache.errors import FeaturecacheError
+from featurecache.evaluation.comparison import compare
+from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
 from featurecache.extraction.extract import extract
 from featurecache.finetune.config import configure
 from featurecache.finetune.run import finetune
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
+from featurecache.heads.io import save_head
 from featurecache.heads.registry import head_spec
-from featurecache.heads.saving import save_head
+from featurecache.io.atomic import new_file
+from featurecache.metrics.bootstrap import (
+    bootstrap_metrics,
+    ci_or_none,
+    none_if_nan,
+    resample_patients,
+)
+from featurecache.metrics.multilabel import compute_metrics
 from featurecache.prompts import PromptSet, load_prompts
-from featurecache.scoring.bootstrap import draw_patients, measure_draws
-from featurecache.scoring.cached import save_zero_shot, zero_shot
-from featurecache.scoring.comparison import compare
-from featurecache.scoring.multilabel import measure
-from featurecache.scoring.summary import bounds_or_none, number_or_none
 from featurecache.store.reader import Cache, read_cache
 
 TUNING: Mapping[str, Mapping[str, Any]] = {
@@ -51,7 +55,7 @@ TUNING: Mapping[str, Mapping[str, Any]] = {
         "precision": "bf16",
     },
     "dinov2-minilm": {
-        "train": "last-2",
+        "trainable": "last-2",
         "learning_rate": 1e-4,
         "optimizer": "adamw",
         "epochs": 3,
@@ -95,7 +99,7 @@ class Study:
     started: float
 
     @property
-    def draws(self) -> int:
+    def n_bootstrap(self) -> int:
         """Bootstrap draws over patients."""
         return 20 if self.quick else 1000
 
@@ -122,7 +126,7 @@ class Study:
             return []
         return [f"`{self.model}` has no joint space: no zero-shot scores, no retrieval by text."]
 
-    def load(self, dataset: str, **options: str) -> Manifest:
+    def load(self, dataset: str, **options: str) -> Dataset:
         """The films of a data set."""
         root = find_root(dataset, None if self.data is None else self.data / dataset)
         manifest = load_dataset(dataset, root, **options)
@@ -130,7 +134,7 @@ class Study:
         return draw_images(manifest, QUICK if self.quick else sizes)
 
     def embed(
-        self, manifest: Manifest, *, prompts: Sequence[str] = (), encoder: Encoder | None = None
+        self, manifest: Dataset, *, prompts: Sequence[str] = (), encoder: Encoder | None = None
     ) -> Cache:
         """The cache of a data set, with these prompt sets."""
         sets: list[PromptSet | None] = [load_prompts(name) for name in prompts]
@@ -146,7 +150,7 @@ class Study:
         """The run folder of zero-shot scores."""
         target = self.run(name)
         if not target.exists():
-            found = zero_shot(cache, prompts=prompts, scoring=scoring, draws=self.draws)
+            found = zero_shot(cache, prompts=prompts, scoring=scoring, n_bootstrap=self.n_bootstrap)
             save_zero_shot(target, cache, found)
         return target
 
@@ -165,12 +169,12 @@ class Study:
             if self.quick and head_spec(config.head).has_epochs:
                 config = replace(config, epochs=3)
             experiment = run_experiment(
-                cache, config, seeds=seeds, draws=self.draws, controls=controls
+                cache, config, seeds=seeds, n_bootstrap=self.n_bootstrap, controls=controls
             )
             save_head(target, cache, experiment, seeds=seeds)
         return target
 
-    def finetune(self, name: str, manifest: Manifest, recipe: str, **settings: Any) -> Path:
+    def finetune(self, name: str, manifest: Dataset, recipe: str, **settings: Any) -> Path:
         """The run folder of a fine-tuning by a recipe, with what ``TUNING`` says of the model.
 
         A batch is never larger than the training images.
@@ -183,12 +187,12 @@ class Study:
             config = configure(recipe, given)
             most = config.train_size or len(manifest.rows("train"))
             config = replace(config, batch_size=min(config.batch_size, most))
-            finetune(manifest, self.trainable, config, target=target, draws=self.draws)
+            finetune(manifest, self.trainable, config, target=target, n_bootstrap=self.n_bootstrap)
         return target
 
     def differences(self, first: Path, other: Path) -> dict[str, Any]:
         """One run against another, on the same draws: the figures of ``compare``."""
-        (comparison,) = compare([first, other], draws=self.draws)["comparisons"]
+        (comparison,) = compare([first, other], n_bootstrap=self.n_bootstrap)["comparisons"]
         result: dict[str, Any] = comparison
         return result
 
@@ -201,10 +205,10 @@ class Study:
         names: Sequence[str],
     ) -> list[str]:
         """Figures of (N, C) decisions and scores, averaged over labels, with their intervals."""
-        figure = measure(truth, decided, score).macro
-        samples = draw_patients(patients, draws=self.draws, seed=0)
-        drawn = measure_draws(truth, decided, score, samples).macro
-        return [cell(number_or_none(figure[name]), bounds_or_none(drawn[name])) for name in names]
+        figure = compute_metrics(truth, decided, score).macro
+        samples = resample_patients(patients, n_bootstrap=self.n_bootstrap, seed=0)
+        drawn = bootstrap_metrics(truth, decided, score, samples).macro
+        return [cell(none_if_nan(figure[name]), ci_or_none(drawn[name])) for name in names]
 
     def run(self, name: str) -> Path:
         """The run folder of this name, there or not."""
@@ -221,7 +225,7 @@ def control_cells(metrics: Mapping[str, Any]) -> list[str]:
     return cells
 
 
-def draw_images(manifest: Manifest, sizes: Mapping[str, int], *, seed: int = 0) -> Manifest:
+def draw_images(manifest: Dataset, sizes: Mapping[str, int], *, seed: int = 0) -> Dataset:
     """At most so many images of each split, drawn by a seed; all of a split that is not named."""
     rows = []
     for number, split in enumerate(("train", "val", "test")):

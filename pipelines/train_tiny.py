@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.kermany import load_kermany
-from featurecache.datasets.manifest import Manifest
 from featurecache.datasets.nih import LABELS, TEST_LIST, load_nih
 from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
 from featurecache.encoders.loading import load_encoder
-from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
 from featurecache.finetune.checkpoint import unfinished
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher
-from featurecache.finetune.fresh import fresh_encoder, load_source
+from featurecache.finetune.random_init import load_source, randomly_initialized
 from featurecache.finetune.run import finetune
 from featurecache.prompts import PROMPT_SETS
+from featurecache.provenance import PROVENANCE_FILE, Provenance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -56,14 +56,14 @@ PHANTOM_SEED, PHANTOM_IMAGES = 1, 6000
 
 SETTINGS = FinetuneConfig(
     objective="contrastive",
-    init="fresh",
+    init="random",
     prompts="signs",
     teacher_weight=1.0,
     learning_rate=1e-3,
     weight_decay=0.05,
     epochs=30,
     batch_size=32,
-    chunk_size=32,
+    micro_batch_size=32,
     patience=30,
     precision="bf16",
     seed=0,
@@ -86,7 +86,7 @@ def main() -> None:
     manifest, provenance = training_films(phantom, data)
     run = work / "run"
     if not run.is_dir():
-        encoder = fresh_encoder(
+        encoder = randomly_initialized(
             load_source(str(architecture), device="auto", precision=SETTINGS.precision),
             folder=unfinished(run) / "start",
             seed=SETTINGS.seed,
@@ -106,7 +106,7 @@ def main() -> None:
     print(f"\ntiny is in {PACKAGED}; measure it with pipelines/measure_tiny.py")
 
 
-def training_films(phantom: Path, data: Path) -> tuple[Manifest, Provenance]:
+def training_films(phantom: Path, data: Path) -> tuple[Dataset, Provenance]:
     """The training and validation films of the three data sets as one, and which they are.
 
     Of a film that Kermany calls normal every finding is known to be absent; of one with pneumonia
@@ -134,12 +134,12 @@ def training_films(phantom: Path, data: Path) -> tuple[Manifest, Provenance]:
         provenance = provenance.with_training(source.name, ids)
     labels = np.concatenate([values for _, values in parts])
     return (
-        Manifest(name="tiny-training", root=root, images=images, labels=labels, label_names=LABELS),
+        Dataset(name="tiny-training", root=root, images=images, labels=labels, label_names=LABELS),
         provenance,
     )
 
 
-def real_training_rows(manifest: Manifest) -> "np.typing.NDArray[np.intp]":
+def real_training_rows(manifest: Dataset) -> "np.typing.NDArray[np.intp]":
     """The rows that the teacher sees: a drawing has nothing in it that its labels do not say."""
     drawn = manifest.images["id"].str.startswith("phantom/").to_numpy()
     train = manifest.rows("train")
@@ -147,7 +147,7 @@ def real_training_rows(manifest: Manifest) -> "np.typing.NDArray[np.intp]":
 
 
 def _part(
-    manifest: Manifest,
+    manifest: Dataset,
     labels: "np.typing.NDArray[np.int8]",
     *,
     without: Collection[str] = (),

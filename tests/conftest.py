@@ -57,7 +57,7 @@ def shared_models() -> Path:
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP-shaped checkpoint folder with few, random weights."""
-    import published
+    from tests import published
 
     folder = tmp_path_factory.mktemp("tiny") / "tiny-clip"
     published.write_clip(folder, published.tiny_clip_config(), seed=1)
@@ -67,7 +67,7 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of local models with a vision and a text encoder under their hub names."""
-    import published
+    from tests import published
 
     root = tmp_path_factory.mktemp("models")
     published.write_dinov2(root / "dinov2-small", seed=2)

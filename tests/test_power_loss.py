@@ -15,9 +15,8 @@ from PIL import Image
 from study import Study, publish
 from typer.testing import CliRunner
 
-from featurecache.atomic import new_file, sync
 from featurecache.cli import main
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST
 from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.datasets.registry import load_dataset
@@ -26,11 +25,12 @@ from featurecache.extraction.extract import extract
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher
-from featurecache.finetune.fresh import fresh_encoder
+from featurecache.finetune.random_init import randomly_initialized
 from featurecache.finetune.run import finetune
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
-from featurecache.heads.saving import save_head
+from featurecache.heads.io import save_head
+from featurecache.io.atomic import new_file, sync
 from featurecache.store.merge import Shard, merge_caches
 from featurecache.store.reader import read_cache
 
@@ -137,13 +137,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names files by 
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def films(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     root = tmp_path_factory.mktemp("films") / "phantom"
     generate_phantom(root, images=40, seed=1, size=64)
     return load_dataset("phantom", root)
 
 
-def test_an_extraction_a_merge_and_a_head(films: Manifest, tmp_path: Path, calls: Calls) -> None:
+def test_an_extraction_a_merge_and_a_head(films: Dataset, tmp_path: Path, calls: Calls) -> None:
     encoder = load_encoder("tiny", device="cpu")
     shards = [
         extract(films, [encoder], cache=tmp_path / "cache", shard=Shard(number, 2))[0].path
@@ -160,7 +160,7 @@ def test_an_extraction_a_merge_and_a_head(films: Manifest, tmp_path: Path, calls
         assert calls.at("remove", parts) > durable
     cache = read_cache(whole)
     config = HeadConfig(head="baseline", epochs=1, hidden=(4,))
-    experiment = run_experiment(cache, config, draws=0, controls=False)
+    experiment = run_experiment(cache, config, n_bootstrap=0, controls=False)
     save_head(tmp_path / "runs" / "head", cache, experiment, seeds=1)
     assert calls.published()[-1] == tmp_path / "runs" / "head"
     calls.check()
@@ -207,7 +207,7 @@ def test_every_command_that_writes(
     with Image.open(one) as film:  # which the audit is to find
         film.point(lambda value: min(value + 1, 255)).save(other)
     films = ("--dataset", "phantom", "--data-root", "films")
-    few = ("--draws", 0)
+    few = ("--n-bootstrap", 0)
     models = ("--model", "tiny", "--model", "dinov2-minilm", "--precision", "fp32")
     command("extract", *films, *models)
     command("zero-shot", *at, "--out", "runs/zero", *few)
@@ -217,8 +217,8 @@ def test_every_command_that_writes(
     command("curve", "--head", "baseline", *at, *sizes, "--out", "runs/curve", *few)
     command("align", "--cache", pair, "--out", "align/one.safetensors")
     command("report", "runs/head", "runs/zero", "--out", "pages/a.html", "--plots", "plots", *few)
-    command("retrieve", "signs of edema", *at, *films, "--sheet", "sheets/found.png", *few)
-    command("audit", *at, *films, "--sheet", "sheets/near.png", *few)
+    command("retrieve", "signs of edema", *at, *films, "--contact-sheet", "sheets/found.png", *few)
+    command("audit", *at, *films, "--contact-sheet", "sheets/near.png", *few)
     targets = [
         *("films", "cache/phantom/tiny.h5.parts/bookmarks", "cache/phantom/tiny.h5", pair),
         *("runs/zero", "runs/head", "runs/other", "runs/curve", "align/one.safetensors"),
@@ -231,12 +231,12 @@ def test_every_command_that_writes(
     calls.check()
 
 
-def test_a_fine_tuning(films: Manifest, tmp_path: Path, calls: Calls) -> None:
+def test_a_fine_tuning(films: Dataset, tmp_path: Path, calls: Calls) -> None:
     run, parts = tmp_path / "runs" / "tuned", tmp_path / "runs" / "tuned.parts"
     encoder = load_encoder("tiny", device="cpu")
-    start = fresh_encoder(encoder, folder=tmp_path / "fresh", seed=1, precision="fp32")
-    settings = FinetuneConfig(objective="bce", train="head", epochs=1, batch_size=8)
-    finetune(films, start, settings, target=run, draws=0, teacher=Teacher(encoder))
+    start = randomly_initialized(encoder, folder=tmp_path / "fresh", seed=1, precision="fp32")
+    settings = FinetuneConfig(objective="bce", trainable="head", epochs=1, batch_size=8)
+    finetune(films, start, settings, target=run, n_bootstrap=0, teacher=Teacher(encoder))
     (weights,) = (path for path in calls.published() if path.is_relative_to(tmp_path / "fresh"))
     assert weights.name == "tiny"
     state = {"bookmarks", "settings.json", "teacher.npy", "best.safetensors", "last.pt"}
@@ -308,22 +308,22 @@ WRITERS = {
 """Calls that write files, or would be one day."""
 
 ELSEWHERE = {
-    "featurecache/apart.py: _main": "tells the kernel, on no disk",
-    "featurecache/apart.py: _to_bytes": "into memory",
-    "featurecache/atomic.py": "the atomic writers themselves",
+    "featurecache/images/subprocess_decoder.py: _main": "tells the kernel, on no disk",
+    "featurecache/images/subprocess_decoder.py: _to_bytes": "into memory",
+    "featurecache/io/atomic.py": "the atomic writers themselves",
     "featurecache/datasets/phantom/folder.py: _write": "given the folder of new_folder",
     "featurecache/encoders/medclip_download.py: _fetch": "given a file that has no name",
     "featurecache/encoders/medclip_network.py": "given the folder of Trainable.save",
     "featurecache/encoders/pretrained.py: write_network": "given the folder of Trainable.save",
-    "featurecache/extraction/bookmarks.py: __init__": "changes a file of new_file in place",
-    "featurecache/finetune/fresh.py: fresh_encoder": "Trainable.save is atomic",
+    "featurecache/extraction/crash_journal.py: __init__": "changes a file of new_file in place",
+    "featurecache/finetune/random_init.py: randomly_initialized": "Trainable.save is atomic",
     "featurecache/finetune/training.py: _train_epoch": "Checkpoint.save is atomic",
     "featurecache/report/examples.py: _as_address": "into memory",
     "featurecache/report/plots.py: save_png": "given the file of write_report",
     "featurecache/report/svg.py: _saved": "into memory",
-    "featurecache/runs.py": "one file each, given the folder of new_run",
+    "featurecache/runs/folder.py": "one file each, given the folder of new_run",
     "featurecache/store/hdf5.py: sealed_file": "given a file by all who call it",
-    "featurecache/store/room.py: reserve": "given the file of sealed_file",
+    "featurecache/store/preallocate.py: reserve": "given the file of sealed_file",
     "pipelines/phantom_sheet.py": "a picture of the documentation, drawn by hand and looked at",
     "pipelines/report_screenshots.py": "likewise",
     "pipelines/study.py: open_study": "makes the folder of a study before any work is done",
@@ -378,7 +378,7 @@ def test_every_place_that_writes_is_atomic_or_says_why_not() -> None:
         for place in unguarded(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
     }
     excused = {p for p in found if p in ELSEWHERE or p.partition(":")[0] in ELSEWHERE}
-    assert found - excused == set(), "write by featurecache.atomic, or say in ELSEWHERE why not"
+    assert found - excused == set(), "write by featurecache.io.atomic, or say in ELSEWHERE why not"
     used = {p if p in ELSEWHERE else p.partition(":")[0] for p in excused}
     assert ELSEWHERE.keys() - used == set(), "these write nothing any more"
 

@@ -9,8 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.task import HeadData
 from featurecache.heads.training import predict_probabilities, train_head
+from featurecache.heads.types import HeadData
 from featurecache.sklearn import HeadClassifier
 
 SMALL = {"hidden": (16,), "epochs": 40, "learning_rate": 1e-2, "batch_size": 8}

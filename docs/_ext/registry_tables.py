@@ -22,7 +22,7 @@ Rows = Iterable[Sequence[str]]
 
 def models() -> tuple[tuple[str, ...], Rows]:
     """The encoders of ``--model``."""
-    from featurecache.encoders.spec import SPECS
+    from featurecache.encoders.registry import SPECS
 
     def row(name: str) -> tuple[str, ...]:
         spec = SPECS[name]

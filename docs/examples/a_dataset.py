@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.splits import patient_split
 
 
-def load_ward(root: Path, *, seed: int = 0) -> Manifest:
+def load_ward(root: Path, *, seed: int = 0) -> Dataset:
     names = sorted(path.name for path in root.glob("*.png"))
     patients = [name.split("_")[0] for name in names]
     ill = np.array([[name.endswith("_ill.png")] for name in names]).astype(np.int8)
-    return Manifest(
+    return Dataset(
         name="ward",
         root=root,
         images=pd.DataFrame(

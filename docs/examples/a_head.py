@@ -5,12 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurecache.heads.calibrated import CalibratedHead
-from featurecache.heads.inputs import unit_rows
-from featurecache.heads.task import TrainedHead, Training
+from featurecache.heads.models.platt_scaled import PlattScaledHead
+from featurecache.heads.standardize import l2_normalize
+from featurecache.heads.types import TrainedHead, Training
 
 
-class Medoid(CalibratedHead):
+class Medoid(PlattScaledHead):
     medoid: Tensor
 
     def __init__(self, dim: int, labels: int) -> None:
@@ -23,11 +23,11 @@ class Medoid(CalibratedHead):
     @torch.no_grad()
     def fit(self, training: Training, rows: NDArray[np.intp]) -> TrainedHead:
         data = training.data
-        unit = unit_rows(data.embedding, rows)
+        unit = l2_normalize(data.embedding, rows)
         for label in range(data.labels.shape[1]):
             positives = unit[torch.from_numpy(data.labels[rows, label] == 1)]
             if len(positives):
                 self.medoid[label] = positives[(positives @ positives.T).sum(dim=1).argmax()]
-        scores = self.scores(unit_rows(data.embedding, data.val))
+        scores = self.scores(l2_normalize(data.embedding, data.val))
         self.calibrate(data.labels[data.val], scores.numpy())
         return TrainedHead(self.eval(), training.config, (), None, rows)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.scoring.directions import Floats, unit_rows
-from featurecache.store.contents import TextSet
+from featurecache.metrics.similarity import Floats, l2_normalize
+from featurecache.store.records import TextSet
 
 
 @dataclass(frozen=True)
@@ -49,4 +49,4 @@ def caption_images(labels: NDArray[np.int8], text: TextSet) -> Captions:
     if text.negative is not None:
         texts.append(text.negative.ensemble)
         truth.append(np.where(labels < 0, labels, 1 - labels).astype(np.int8))
-    return Captions(unit_rows(np.concatenate(texts), "text"), np.concatenate(truth, axis=1))
+    return Captions(l2_normalize(np.concatenate(texts), "text"), np.concatenate(truth, axis=1))

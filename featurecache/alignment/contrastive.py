@@ -10,7 +10,7 @@ import numpy as np
 
 from featurecache.alignment.captions import Captions
 from featurecache.alignment.ridge import AffineMap
-from featurecache.scoring.search import Directions
+from featurecache.metrics.similarity import Directions
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -69,9 +69,9 @@ def train_contrastive(
     """
     import torch
 
-    from featurecache.lanes import open_lanes
+    from featurecache.concurrency import worker_threads
 
-    with open_lanes("cpu", most=torch.get_num_threads()) as lanes:
+    with worker_threads("cpu", most=torch.get_num_threads()) as lanes:
         lanes.submit(lambda: _train(start, scale, train, val, settings))
         trained: Trained = next(lanes.rest())
     return trained

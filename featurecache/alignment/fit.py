@@ -6,6 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.alignment.alignment import Alignment
+from featurecache.alignment.apply import text_encoder
 from featurecache.alignment.captions import Captions, caption_images
 from featurecache.alignment.contrastive import (
     LEARNING_RATES,
@@ -14,17 +16,13 @@ from featurecache.alignment.contrastive import (
 )
 from featurecache.alignment.ridge import STRENGTHS, AffineMap, ridge_maps, squared_error
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.scoring.cached import learned_from
-from featurecache.scoring.calibration import fit_common_slope
-from featurecache.scoring.directions import Floats, unit_rows
-from featurecache.scoring.metrics import macro
-from featurecache.scoring.multilabel import measure
-from featurecache.scoring.search import Directions, gallery_of
-from featurecache.scoring.shared_space import text_encoder
-from featurecache.scoring.summary import number_or_none
-from featurecache.store.alignment import Alignment
-from featurecache.store.contents import TextSet
+from featurecache.metrics.bootstrap import none_if_nan
+from featurecache.metrics.calibration import fit_common_slope
+from featurecache.metrics.multilabel import compute_metrics
+from featurecache.metrics.ranking import macro
+from featurecache.metrics.similarity import Directions, Floats, l2_normalize, normalize_rows
 from featurecache.store.reader import Cache
+from featurecache.store.records import TextSet
 
 METHODS: Final = ("ridge", "contrastive")
 
@@ -60,7 +58,7 @@ def fit_alignment(cache: Cache, *, method: str = "ridge", prompts: str | None = 
     read_by = text_encoder(cache, text)
     rows = {split: _captioned(cache, split, text) for split in ("train", "val")}
     embedding = cache.embedding
-    train, val = ((gallery_of(embedding[at]), captions) for at, captions in rows.values())
+    train, val = ((normalize_rows(embedding[at]), captions) for at, captions in rows.values())
     try:
         maps = ridge_maps(*train)
     except ValueError as error:
@@ -101,7 +99,7 @@ def fit_alignment(cache: Cache, *, method: str = "ridge", prompts: str | None = 
             "labels": list(cache.labels.names),
             "validation": {"n": len(labels), **figures, "auroc": separation},
         },
-        trained_on=learned_from(cache, rows["train"][0]).trained_on,
+        trained_on=cache.training_provenance(rows["train"][0]).trained_on,
     )
 
 
@@ -132,11 +130,11 @@ def _scores(
     from scipy.optimize import brentq
     from scipy.special import expit
 
-    directions = unit_rows(fitted(images), "aligned image")
-    positive = directions @ unit_rows(text.positive.ensemble, "text").T
+    directions = l2_normalize(fitted(images), "aligned image")
+    positive = directions @ l2_normalize(text.positive.ensemble, "text").T
     score: Floats = positive
     if text.negative is not None:
-        score = positive - directions @ unit_rows(text.negative.ensemble, "text").T
+        score = positive - directions @ l2_normalize(text.negative.ensemble, "text").T
     known = labels >= 0
     truth = labels[known]
     scale = fit_common_slope(labels, score)
@@ -152,5 +150,5 @@ def _scores(
     low, high = odds - float(cosines.max()), odds - float(cosines.min())
     bias = low if low == high else brentq(lambda b: expit(cosines + b).mean() - share, low, high)
     nothing = np.zeros(labels.shape, dtype=np.bool_)
-    area = macro(measure(labels, nothing, score).per_label["auroc"])
-    return scale, float(bias), number_or_none(area)
+    area = macro(compute_metrics(labels, nothing, score).per_label["auroc"])
+    return scale, float(bias), none_if_nan(area)

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurecache.alignment.captions import Captions
-from featurecache.scoring.directions import Floats
-from featurecache.scoring.search import Directions
+from featurecache.metrics.similarity import Directions, Floats
 
 STRENGTHS: Final = tuple(10 ** (step / 2) for step in range(-10, 7))
 """Those that are tried: lambda over the mean eigenvalue of the images' scatter, 1e-5 to 1e3."""

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.audit.leaks import (
-    identical_copies,
+from featurecache.audit.label_support import label_support
+from featurecache.audit.leakage import (
+    identical_files_across_splits,
     knows_patients,
     learned_images,
     shared_patients,
 )
-from featurecache.audit.near_copies import NEIGHBOURS, Progress, near_copies
-from featurecache.audit.readability import readability
-from featurecache.audit.scorable import scorable_labels
+from featurecache.audit.near_duplicates import NEIGHBOURS, Progress, near_duplicates
+from featurecache.audit.shortcuts import shortcut_probes
 from featurecache.datasets.splits import SPLITS
 from featurecache.store.reader import Cache
 
@@ -24,7 +24,7 @@ def audit(
     films: Mapping[str, Path] | None = None,
     *,
     neighbours: int = NEIGHBOURS,
-    draws: int = 1000,
+    n_bootstrap: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def audit(
         films: file of each image by its id, to confirm near-identical films on pixels; None
             leaves them unconfirmed.
         neighbours: how many of each image's nearest in other splits are compared with it.
-        draws: bootstrap draws over patients; 0 gives no intervals.
+        n_bootstrap: number of bootstrap samples over patients.
         seed: of folds and draws.
         progress: called while films are read and compared.
 
@@ -55,8 +55,8 @@ def audit(
         "splits": {split: count for split, count in counts.items() if count},
         "shared_patients": shared_patients(cache),
         "learned_images": learned_images(cache),
-        "identical_copies": identical_copies(cache),
-        "near_copies": near_copies(cache, films, neighbours=neighbours, progress=progress),
-        "readability": readability(cache, draws=draws, seed=seed),
-        "labels": scorable_labels(cache),
+        "identical_files_across_splits": identical_files_across_splits(cache),
+        "near_duplicates": near_duplicates(cache, films, neighbours=neighbours, progress=progress),
+        "readability": shortcut_probes(cache, n_bootstrap=n_bootstrap, seed=seed),
+        "labels": label_support(cache),
     }

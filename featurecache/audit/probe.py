@@ -22,7 +22,7 @@ STRENGTHS: Final = tuple(10.0**power for power in range(-4, 5))
 """Ridge penalties, in units of the embeddings' mean variance times the number of images."""
 
 
-def deal_folds(
+def grouped_folds(
     target: npt.NDArray[np.floating], patients: npt.NDArray[np.str_], *, seed: int
 ) -> npt.NDArray[np.intp]:
     """Deal whole patients into folds in which the target is spread alike.
@@ -49,7 +49,7 @@ def deal_folds(
     return fold_of[owner]
 
 
-def held_out_predictions(
+def cross_val_predict(
     embeddings: npt.NDArray[np.floating],
     target: npt.NDArray[np.floating],
     fold: npt.NDArray[np.intp],

@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import CacheFile, Prompts, choose_cache
-from featurecache.cli.output import Json, number, print_json, print_table, say, tell
+from featurecache.cli.output import (
+    Json,
+    format_float,
+    print_json,
+    print_result,
+    print_status,
+    print_table,
+)
 
 
 def align(
@@ -33,17 +40,17 @@ def align(
 
     Example: featurecache align --cache cache/nih/dinov2-minilm.h5
     """
+    from featurecache.alignment.alignment import write_alignment
     from featurecache.alignment.fit import fit_alignment
-    from featurecache.atomic import refuse_existing
-    from featurecache.store.alignment import write_alignment
+    from featurecache.io.atomic import require_absent
+    from featurecache.store.layout import alignment_path
     from featurecache.store.reader import read_cache
-    from featurecache.store.schema import alignment_path
 
     path, chosen = choose_cache(cache)
     found = read_cache(path)
     target = out or alignment_path(path, found.text(prompts).name, method)
-    refuse_existing(target)
-    say(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}, {method}")
+    require_absent(target)
+    print_status(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}, {method}")
     alignment = fit_alignment(found, method=method, prompts=prompts)
     write_alignment(target, alignment)
     spec = alignment.spec
@@ -68,10 +75,10 @@ def align(
             *([name.replace("_", " "), f"{value:g}"] for name, value in spec["settings"].items()),
             ["scale and bias", f"{alignment.scale:.2f}, {alignment.bias:.2f}"],
             *(
-                [f"validation {name.replace('_', ' ')}", number(value)]
+                [f"validation {name.replace('_', ' ')}", format_float(value)]
                 for name, value in validation.items()
                 if name != "n"
             ),
         ],
     )
-    tell(f"alignment: {target}")
+    print_result(f"alignment: {target}")

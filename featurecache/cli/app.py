@@ -10,22 +10,22 @@ from featurecache import __version__
 from featurecache.cli import (
     align,
     audit,
-    caches,
+    cache,
     compare,
-    curve,
     demo,
     doctor,
     evaluate,
     extract,
     finetune,
-    lists,
+    learning_curve,
+    list_commands,
     predict,
     report,
     retrieve,
     train_head,
     zero_shot,
 )
-from featurecache.cli.exits import BEGINS_ANEW, DEBUG_VARIABLE, GOES_ON, with_exit_code
+from featurecache.cli.errors import DEBUG_VARIABLE, NOT_RESUMABLE, RESUMABLE, with_exit_code
 from featurecache.cli.log_file import LoggedGroup
 
 app = typer.Typer(
@@ -80,8 +80,8 @@ def featurecache(
 
 _INTERRUPTED = {
     "demo": "what there is of its folder can be deleted, and the same command begins anew",
-    "extract": GOES_ON,
-    "finetune": GOES_ON,
+    "extract": RESUMABLE,
+    "finetune": RESUMABLE,
 }
 for _name, _command in (
     ("demo", demo.demo),
@@ -95,12 +95,12 @@ for _name, _command in (
     ("audit", audit.audit),
     ("evaluate", evaluate.evaluate),
     ("compare", compare.compare),
-    ("curve", curve.curve),
+    ("learning-curve", learning_curve.learning_curve),
     ("report", report.report),
-    ("models", lists.models),
-    ("datasets", lists.datasets),
-    ("heads", lists.heads),
+    ("models", list_commands.models),
+    ("datasets", list_commands.datasets),
+    ("heads", list_commands.heads),
     ("doctor", doctor.doctor),
 ):
-    app.command(_name)(with_exit_code(_command, interrupted=_INTERRUPTED.get(_name, BEGINS_ANEW)))
-app.add_typer(caches.app, name="cache")
+    app.command(_name)(with_exit_code(_command, interrupted=_INTERRUPTED.get(_name, NOT_RESUMABLE)))
+app.add_typer(cache.app, name="cache")

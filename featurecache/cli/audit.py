@@ -15,12 +15,12 @@ from featurecache.cli.dataset_options import (
 from featurecache.cli.options import CacheFile, Draws, choose_cache
 from featurecache.cli.output import (
     Json,
-    number,
+    format_float,
     print_json,
+    print_result,
+    print_status,
     print_table,
     progress_bar,
-    say,
-    tell,
     with_interval,
 )
 from featurecache.errors import UsageError
@@ -45,7 +45,7 @@ def audit(
         ),
     ] = None,
     data_root: DataRoot = None,
-    sheet: Annotated[
+    contact_sheet: Annotated[
         Path | None,
         typer.Option(help="Show near-identical films on this contact sheet.", metavar="PNG"),
     ] = None,
@@ -53,7 +53,7 @@ def audit(
         int,
         typer.Option(help="How many of each image's nearest are compared on pixels.", min=1),
     ] = 5,
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
@@ -63,20 +63,20 @@ def audit(
     looked at, and near-identical ones are only suspected. Give the options that the cache was
     extracted with.
 
-    Example: featurecache audit --dataset kermany --data-root ~/data/kermany --sheet pairs.png
+    Example: featurecache audit --dataset kermany --data-root ~/data/kermany --contact-sheet pairs.png
     """
     from featurecache.audit.audit import audit as run
     from featurecache.store.reader import read_cache
 
     path, chosen = choose_cache(cache)
     looks = dataset is not None or data_root is not None
-    if sheet is not None:
+    if contact_sheet is not None:
         if not looks:
-            raise UsageError("--sheet shows films: give --dataset or --data-root too")
-        if sheet.exists():
-            raise UsageError(f"{sheet} is there already: give another --sheet")
+            raise UsageError("--contact-sheet shows films: give --dataset or --data-root too")
+        if contact_sheet.exists():
+            raise UsageError(f"{contact_sheet} is there already: give another --contact-sheet")
     found = read_cache(path)
-    say(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
+    print_status(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
     films = None
     if looks:
         films = read_manifest(
@@ -90,16 +90,20 @@ def audit(
                 tasks[what] = bar.add_task(what, total=total, detail="")
             bar.update(tasks[what], completed=done)
 
-        document = run(found, films, neighbours=neighbours, draws=draws, progress=progress)
-    pairs = document["near_copies"]["pairs"]
-    if sheet is not None and films is not None and pairs:
-        _write_sheet(sheet, pairs, films)
+        document = run(
+            found, films, neighbours=neighbours, n_bootstrap=n_bootstrap, progress=progress
+        )
+    pairs = document["near_duplicates"]["pairs"]
+    if contact_sheet is not None and films is not None and pairs:
+        _write_sheet(contact_sheet, pairs, films)
     if json:
         print_json(document)
         return
     _print(document)
-    if sheet is not None:
-        tell(f"contact sheet: {sheet}" if pairs else "no near-identical films: no sheet")
+    if contact_sheet is not None:
+        print_result(
+            f"contact sheet: {contact_sheet}" if pairs else "no near-identical films: no sheet"
+        )
 
 
 def _print(document: Mapping[str, Any]) -> None:
@@ -109,7 +113,7 @@ def _print(document: Mapping[str, Any]) -> None:
         ["leaks", "found", ""],
         _leaks(document),
     )
-    near = document["near_copies"]
+    near = document["near_duplicates"]
     listed = near["outstanding"]["pairs"] if near["pairs"] is None else near["pairs"]
     if listed:
         title = "suspected, nearest first" if near["pairs"] is None else "most alike first"
@@ -120,7 +124,7 @@ def _print(document: Mapping[str, Any]) -> None:
             [_pair(place, pair) for place, pair in enumerate(listed[:SHOWN], start=1)],
         )
     for image, reason in list(near["unreadable"].items())[:SHOWN]:
-        say(f"not compared: {image}: {reason}")
+        print_status(f"not compared: {image}: {reason}")
     print_table(
         "read from the embeddings of patients not seen [95 % interval over patients]",
         ["", "images", "patients", "AUROC", "R2", "mean error"],
@@ -136,7 +140,7 @@ def _print(document: Mapping[str, Any]) -> None:
 
 def _leaks(document: Mapping[str, Any]) -> list[list[str]]:
     shared, learned = document["shared_patients"], document["learned_images"]
-    identical, near = document["identical_copies"], document["near_copies"]
+    identical, near = document["identical_files_across_splits"], document["near_duplicates"]
     across, within = identical["across_splits"], identical["within_split"]
     outstanding = near["outstanding"]
 
@@ -153,7 +157,7 @@ def _leaks(document: Mapping[str, Any]) -> list[list[str]]:
         ["byte-identical copies within a split", str(within["copies"]), other_labels(within)],
         [
             "near-identical pairs across splits",
-            number(None) if near["pairs"] is None else str(len(near["pairs"])),
+            format_float(None) if near["pairs"] is None else str(len(near["pairs"])),
             "no films were looked at: give --data-root"
             if near["pairs"] is None
             else f"likeness {near['least_likeness']} or more, of {near['compared']} pairs "
@@ -161,7 +165,7 @@ def _leaks(document: Mapping[str, Any]) -> list[list[str]]:
         ],
         [
             "pairs across splits out of the ordinary",
-            number(None) if outstanding["cosine"] is None else str(len(outstanding["pairs"])),
+            format_float(None) if outstanding["cosine"] is None else str(len(outstanding["pairs"])),
             "too few images to say"
             if outstanding["cosine"] is None
             else f"by embedding alone, from a cosine of {outstanding['cosine']:.4f} on",
@@ -178,8 +182,8 @@ def _pair(place: int, pair: Mapping[str, Any]) -> list[str]:
     one, two = pair["patients"]
     return [
         str(place),
-        number(pair["likeness"]),
-        number(pair["cosine"], digits=4),
+        format_float(pair["likeness"]),
+        format_float(pair["cosine"], digits=4),
         *(f"{split}: {image}" for split, image in zip(pair["splits"], pair["images"], strict=True)),
         "the same" if one == two else f"{one}, {two}",
         "the same" if pair["same_labels"] else "others",
@@ -190,7 +194,7 @@ def _readable(document: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for name in ("view", "sex"):
         if (of := document[name]) is None:
-            rows.append([name, *[number(None)] * 5])
+            rows.append([name, *[format_float(None)] * 5])
             continue
         sizes = [str(of["n"]), str(of["n_patients"])]
         rows += [
@@ -198,7 +202,7 @@ def _readable(document: Mapping[str, Any]) -> list[list[str]]:
             for value, figures in of["values"].items()
         ]
     if (age := document["age"]) is None:
-        return [*rows, ["age", *[number(None)] * 5]]
+        return [*rows, ["age", *[format_float(None)] * 5]]
     r2, mae = (with_interval(age[key], age["ci95"][key]) for key in ("r2", "mae"))
     guess = f"{mae} years; {age['mae_of_median']:.3f} by guessing the median"
     return [*rows, ["age", str(age["n"]), str(age["n_patients"]), "", r2, guess]]
@@ -211,10 +215,12 @@ def _labels(document: Mapping[str, Any]) -> list[list[str]]:
             split,
             f"{of['positive']} ({of['patients']['positive']})",
             f"{of['positive'] + of['negative']}",
-            number(of["prevalence"]),
-            number(of["expected_width"]),
+            format_float(of["prevalence"]),
+            format_float(of["expected_width"]),
             of["state"],
-            ", ".join(f"{view} {number(at['prevalence'])}" for view, at in figures["views"].items())
+            ", ".join(
+                f"{view} {format_float(at['prevalence'])}" for view, at in figures["views"].items()
+            )
             if first == 0
             else "",
         ]
@@ -224,8 +230,8 @@ def _labels(document: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _write_sheet(target: Path, pairs: list[Mapping[str, Any]], films: Mapping[str, Path]) -> None:
-    from featurecache.atomic import new_file
-    from featurecache.audit.sheet import pair_sheet
+    from featurecache.audit.contact_sheet import pair_sheet
+    from featurecache.io.atomic import new_file
 
     with new_file(target) as unfinished:
         pair_sheet(pairs, films).save(unfinished, format="PNG")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import Draws
-from featurecache.cli.output import Json, number, print_json, print_table
+from featurecache.cli.output import Json, format_float, print_json, print_table
 
 _METRICS = ("auroc", "auprc", "f1")
 
@@ -15,7 +15,7 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders; each is compared with the first.")
     ],
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     json: Json = False,
 ) -> None:
     """Compare runs in pairs: differences with intervals, on the same draws of patients.
@@ -25,9 +25,9 @@ def compare(
     Example: featurecache compare runs/kermany-dinov2-minilm-baseline
     runs/kermany-dinov2-minilm-concat
     """
-    from featurecache.scoring.comparison import compare as run
+    from featurecache.evaluation.comparison import compare as run
 
-    found = run(runs, draws=draws)
+    found = run(runs, n_bootstrap=n_bootstrap)
     if json:
         print_json(found)
         return
@@ -46,4 +46,4 @@ def _cell(figure: dict[str, float | list[float] | None]) -> str:
     if not isinstance(difference, float) or not isinstance(bounds, list):
         return "-"
     assert isinstance(p, float)
-    return f"{difference:+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}] p {number(p)}"
+    return f"{difference:+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}] p {format_float(p)}"

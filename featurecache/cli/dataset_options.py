@@ -15,7 +15,7 @@ from featurecache.cli.output import progress_bar
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
 
 _PANEL = "Options of single data sets"
 
@@ -26,7 +26,7 @@ def _option(help_text: str) -> Any:
 
 DEFAULT_DATASET = "phantom"
 
-Dataset = Annotated[str, typer.Option(help="Data set. See 'featurecache datasets'.")]
+DatasetName = Annotated[str, typer.Option(help="Data set. See 'featurecache datasets'.")]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
@@ -54,10 +54,10 @@ class DatasetOptions:
         ),
     ] = None
     subset: Annotated[str | None, _option("kermany: all or viral.")] = None
-    images: Annotated[int | None, _option("phantom: how many films to draw; 600 without it.")] = (
+    n_images: Annotated[int | None, _option("phantom: how many films to draw; 600 without it.")] = (
         None
     )
-    split_seed: Annotated[
+    dataset_seed: Annotated[
         int | None, _option("Seed of a split that is drawn; phantom: of everything.")
     ] = None
     path_column: Annotated[str | None, _option("table: column of paths.")] = None
@@ -65,7 +65,9 @@ class DatasetOptions:
         list[str] | None,
         _option("table: column of one label (1, 0, -1 or empty); give it again for more."),
     ] = None
-    labels_column: Annotated[str | None, _option("table: column of labels joined by '|'.")] = None
+    multilabel_column: Annotated[str | None, _option("table: column of labels joined by '|'.")] = (
+        None
+    )
     id_column: Annotated[str | None, _option("table: column of ids.")] = None
     patient_column: Annotated[str | None, _option("table: column of patients.")] = None
     split_column: Annotated[str | None, _option("table: column of splits.")] = None
@@ -75,7 +77,7 @@ class DatasetOptions:
     images_root: Annotated[
         Path | None, _option("table: folder that the paths start from, if not the CSV's.")
     ] = None
-    hash_ids: Annotated[
+    pseudonymize: Annotated[
         Path | None,
         typer.Option(
             help="Put hashes in place of ids and patients, keyed with this file's bytes, in all "
@@ -89,15 +91,16 @@ class DatasetOptions:
         options = {
             _LOADERS_NAME.get(field.name, field.name): getattr(self, field.name)
             for field in fields(self)
-            if field.name != "hash_ids"
+            if field.name != "pseudonymize"
         }
         return {name: value for name, value in options.items() if value not in (None, [])}
 
 
 _LOADERS_NAME: Final = {
-    "split_seed": "seed",
+    "dataset_seed": "seed",
     "label_column": "label_columns",
     "images_root": "root",
+    "n_images": "images",
 }
 """Options that a loader takes too, where it has another name for them."""
 
@@ -139,19 +142,19 @@ def takes_dataset_options(
 
 def read_manifest(
     dataset: str, data_root: Path | None, options: DatasetOptions, *, quiet: bool
-) -> "Manifest":
+) -> "Dataset":
     """Load the data set that the options name."""
-    from featurecache.datasets.hashed_ids import hash_ids, names_kept_back, read_key
+    from featurecache.datasets.pseudonymize import pseudonymize, read_key, redact_errors
     from featurecache.datasets.registry import find_root, load_dataset
 
     given = options.given()
-    key = None if options.hash_ids is None else read_key(options.hash_ids)
+    key = None if options.pseudonymize is None else read_key(options.pseudonymize)
     with _drawing(hidden=quiet) as progress:
         root = find_root(dataset, data_root, progress=progress, **given)
     if key is None:
         return load_dataset(dataset, root, **given)
-    with names_kept_back(dataset):
-        return hash_ids(load_dataset(dataset, root, **given), key)
+    with redact_errors(dataset):
+        return pseudonymize(load_dataset(dataset, root, **given), key)
 
 
 @contextmanager

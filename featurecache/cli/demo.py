@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import Draws
-from featurecache.cli.output import Json, number, print_json, print_table, say, tell, with_interval
+from featurecache.cli.output import (
+    Json,
+    format_float,
+    print_json,
+    print_result,
+    print_status,
+    print_table,
+    with_interval,
+)
 
 
 def demo(
@@ -16,7 +24,7 @@ def demo(
             help="Folder to make; featurecache-demo without it, or -2, -3 ...", metavar="DIR"
         ),
     ] = None,
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     json: Json = False,
 ) -> None:
     """Show the whole job on synthetic films, with a model that ships with the package.
@@ -30,10 +38,10 @@ def demo(
     from dataclasses import asdict
 
     from featurecache.demo import run_demo
-    from featurecache.runs import free_folder
+    from featurecache.runs.folder import free_folder
 
     folder = free_folder(Path(), "featurecache-demo") if out is None else out
-    rows = run_demo(folder, draws=draws, tell=say)
+    rows = run_demo(folder, n_bootstrap=n_bootstrap, tell=print_status)
     if json:
         print_json({"folder": str(folder), "results": [asdict(row) for row in rows]})
         return
@@ -44,11 +52,11 @@ def demo(
             [
                 row.method,
                 with_interval(row.auroc, row.interval),
-                number(row.auprc),
-                number(row.f1),
-                number(row.seconds, digits=1),
+                format_float(row.auprc),
+                format_float(row.f1),
+                format_float(row.seconds, digits=1),
             ]
             for row in rows
         ],
     )
-    tell(f"folder: {folder}/ (results.csv; runs/ and cache/ for every other command)")
+    print_result(f"folder: {folder}/ (results.csv; runs/ and cache/ for every other command)")

@@ -21,7 +21,7 @@ def doctor(
 
     Exits with 1 where something stops work.
 
-    Example: featurecache doctor --images 112120
+    Example: featurecache doctor --n-images 112120
     """
     from dataclasses import asdict
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurecache.cli.options import CacheFiles, Draws, OptionalRun, open_caches
-from featurecache.cli.output import Json, print_json, print_metrics, say, tell, warn
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_metrics,
+    print_result,
+    print_status,
+    warn,
+)
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,16 +39,16 @@ def evaluate(
     label_map: Annotated[
         list[str] | None,
         typer.Option(
-            "--map",
+            "--label-map",
             help="TRAINED=PRESENT: measure a trained label against this one of the cache; give it "
             "again for more. Without it, labels of the same name.",
         ),
     ] = None,
-    rows: Annotated[str, typer.Option(help="test: the cache's test images; all: every one.")] = (
+    split: Annotated[str, typer.Option(help="test: the cache's test images; all: every one.")] = (
         "test"
     ),
     out: OptionalRun = None,
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     json: Json = False,
 ) -> None:
     """Measure a trained head or a fine-tuned encoder on another data set.
@@ -50,24 +57,24 @@ def evaluate(
     made by the encoder that the run was trained with, or, for a fine-tuning, by the run's own.
 
     Example: featurecache evaluate runs/kermany-dinov2-minilm-baseline
-    --cache cache/nih/dinov2-minilm.h5 --map Pneumonia=Pneumonia
+    --cache cache/nih/dinov2-minilm.h5 --label-map Pneumonia=Pneumonia
     """
-    from featurecache.atomic import refuse_existing
-    from featurecache.encoders.description import library_difference
-    from featurecache.encoders.provenance import read_provenance
-    from featurecache.scoring.transfer import (
+    from featurecache.encoders.compatibility import library_difference
+    from featurecache.evaluation.external import (
+        external_rows,
         match_labels,
-        measure_transfer,
-        rows_to_score,
-        save_transfer,
+        save_external,
+        validate_external,
     )
+    from featurecache.io.atomic import require_absent
+    from featurecache.provenance import read_provenance
 
     if out is not None:
-        refuse_existing(out)
+        require_absent(out)
     found, called = open_caches(cache)
     present = [one.header.description for one in found.singles]
     trained = _read(run, present[0])
-    say(f"{run} on cache {called}, {rows} images")
+    print_status(f"{run} on cache {called}, {split} images")
     if len(present) != len(trained.descriptions):
         raise UsageError(
             f"{run} takes the embeddings of {len(trained.descriptions)} encoders, and --cache "
@@ -77,21 +84,23 @@ def evaluate(
         if difference := library_difference(of_run, of_cache, run=run):
             warn(f"it was trained with other library versions ({difference})")
     matched = match_labels(trained.labels, found.labels.names, _parse(label_map))
-    ids = found.ids[rows_to_score(found, rows)].tolist()
-    read_provenance(run).refuse_trained(found.header.collection, ids)
-    transfer = measure_transfer(
+    ids = found.ids[external_rows(found, split)].tolist()
+    read_provenance(run).require_unseen(found.header.collection, ids)
+    transfer = validate_external(
         found,
         trained.probabilities,
         labels=trained.labels,
         thresholds=trained.thresholds,
         label_map=matched,
-        rows=rows,
-        draws=draws,
+        split=split,
+        n_bootstrap=n_bootstrap,
     )
     metrics = transfer.metrics
-    say(f"labels: {', '.join(f'{source} as {target}' for source, target in matched.items())}")
+    print_status(
+        f"labels: {', '.join(f'{source} as {target}' for source, target in matched.items())}"
+    )
     if out is not None:
-        save_transfer(out, found, transfer, run=run)
+        save_external(out, found, transfer, run=run)
     if json:
         print_json(metrics)
         return
@@ -99,11 +108,11 @@ def evaluate(
     for warning in metrics["warnings"]:
         warn(warning)
     if out is not None:
-        tell(f"run: {out}")
+        print_result(f"run: {out}")
 
 
 def _read(run: Path, made_with: Mapping[str, Any]) -> _Trained:
-    from featurecache.runs import run_kind
+    from featurecache.runs.folder import run_kind
 
     if run_kind(run) == "finetune":
         from featurecache.finetune.run import read_finetuned
@@ -111,7 +120,7 @@ def _read(run: Path, made_with: Mapping[str, Any]) -> _Trained:
         tuned = read_finetuned(run, precision=made_with.get("precision"))
         descriptions = [tuned.encoder.image_description]
         return _Trained(tuned.labels, tuned.thresholds, descriptions, tuned.probabilities)
-    from featurecache.heads.saving import read_head
+    from featurecache.heads.io import read_head
     from featurecache.heads.training import predict_probabilities
 
     head = read_head(run)
@@ -130,9 +139,10 @@ def _parse(label_map: list[str] | None) -> dict[str, str] | None:
     for entry, (source, equals, target) in zip(label_map, pairs, strict=True):
         if not (source and equals and target):
             raise typer.BadParameter(
-                f"{entry!r}: write TRAINED=PRESENT, such as Pneumonia=Effusion", param_hint="--map"
+                f"{entry!r}: write TRAINED=PRESENT, such as Pneumonia=Effusion",
+                param_hint="--label-map",
             )
     names = [source for source, _, _ in pairs]
     if len(set(names)) < len(names):
-        raise typer.BadParameter("a trained label is given twice", param_hint="--map")
+        raise typer.BadParameter("a trained label is given twice", param_hint="--label-map")
     return {source: target for source, _, target in pairs}

@@ -10,13 +10,20 @@ import typer
 from featurecache.cli.dataset_options import (
     DEFAULT_DATASET,
     DataRoot,
-    Dataset,
+    DatasetName,
     DatasetOptions,
     read_manifest,
     takes_dataset_options,
 )
 from featurecache.cli.options import DEFAULT_MODEL, CacheFolder, Device
-from featurecache.cli.output import Json, number, print_json, print_table, progress_bar, say
+from featurecache.cli.output import (
+    Json,
+    format_float,
+    print_json,
+    print_status,
+    print_table,
+    progress_bar,
+)
 from featurecache.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ def extract(
             help="Encoder, tiny without it; give it again for more. See 'featurecache models'."
         ),
     ] = None,
-    dataset: Dataset = DEFAULT_DATASET,
+    dataset: DatasetName = DEFAULT_DATASET,
     data_root: DataRoot = None,
     weights: Annotated[
         Path | None,
@@ -53,7 +60,7 @@ def extract(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images an encoder sees at once.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Decoding threads of each process.", min=1)] = 2,
-    image_seconds: Annotated[
+    image_timeout: Annotated[
         float,
         typer.Option(
             help="That reading an image may take; one that takes longer is recorded as failed.",
@@ -104,7 +111,7 @@ def extract(
     """
     from featurecache.encoders.loading import load_encoder
     from featurecache.extraction.extract import extract as run
-    from featurecache.extraction.precision import settle_precision
+    from featurecache.extraction.precision import choose_precision
     from featurecache.prompts import load_prompts
 
     _check_engine(engine)
@@ -130,15 +137,15 @@ def extract(
     manifest = read_manifest(dataset, data_root, options, quiet=json)
     if precision == "auto":
         encoders = [
-            settle_precision(load, manifest, cache, shard=part, image_seconds=image_seconds)
+            choose_precision(load, manifest, cache, shard=part, image_timeout=image_timeout)
             for load in loaders
         ]
-    say(
+    print_status(
         f"{len(manifest)} images of {manifest.name}; prompts {prompt_set.name!r}; "
         f"{', '.join(map(_how, encoders))}; into {cache}/"
     )
     for note in manifest.notes:
-        say(f"note: {note}")
+        print_status(f"note: {note}")
     with progress_bar(hidden=json) as bar:
         task = bar.add_task("extract", total=None, detail="")
 
@@ -156,7 +163,7 @@ def extract(
             limit=limit,
             batch_size=batch_size,
             workers=workers,
-            image_seconds=image_seconds,
+            image_timeout=image_timeout,
             prune=prune,
             shard=part,
             on_wait=_tell_waiting if wait else None,
@@ -181,7 +188,7 @@ def extract(
                 str(summary.path),
                 *(str(n) for n in (summary.images, summary.done, summary.reused)),
                 str(len(summary.failed)),
-                number(summary.images_per_second, digits=1),
+                format_float(summary.images_per_second, digits=1),
                 *(
                     "-" if share is None else f"{share:.0%}"
                     for share in (summary.read_share, summary.encode_share, summary.write_share)
@@ -193,20 +200,20 @@ def extract(
     )
     for summary in summaries:
         for image, reason in list(summary.failed.items())[:FAILURES_SHOWN]:
-            say(f"failed: {image}: {reason}")
+            print_status(f"failed: {image}: {reason}")
         if len(summary.failed) > FAILURES_SHOWN:
-            say(
+            print_status(
                 f"and {len(summary.failed) - FAILURES_SHOWN} more: "
                 f"featurecache cache info {summary.path} --json"
             )
 
 
 def _tell_waiting(cache: Path) -> None:
-    say(f"another process is at work on {cache}: waiting until it is done")
+    print_status(f"another process is at work on {cache}: waiting until it is done")
 
 
 def _check_engine(name: str) -> None:
-    from featurecache.extraction.on_ray import require_ray
+    from featurecache.extraction.ray_engine import require_ray
 
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
@@ -217,8 +224,8 @@ def _check_engine(name: str) -> None:
 def _engine(
     name: str, loaders: "Sequence[partial[Encoder]]", encoders: "Sequence[Encoder]"
 ) -> "Engine":
-    from featurecache.extraction.local import encode_locally
-    from featurecache.extraction.on_ray import encode_on_ray
+    from featurecache.extraction.local_engine import encode_locally
+    from featurecache.extraction.ray_engine import encode_on_ray
 
     if name == "local":
         return encode_locally
@@ -232,7 +239,7 @@ def _engine(
 
 def _absolute(model: str) -> str:
     """A model's name as it is understood in any folder."""
-    from featurecache.encoders.spec import SPECS
+    from featurecache.encoders.registry import SPECS
 
     folder = Path(model).expanduser()
     return str(folder.absolute()) if model not in SPECS and folder.is_dir() else model

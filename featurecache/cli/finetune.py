@@ -8,13 +8,21 @@ import typer
 from featurecache.cli.dataset_options import (
     DEFAULT_DATASET,
     DataRoot,
-    Dataset,
+    DatasetName,
     DatasetOptions,
     read_manifest,
     takes_dataset_options,
 )
 from featurecache.cli.options import DEFAULT_MODEL, Device, Draws
-from featurecache.cli.output import Json, print_json, print_metrics, progress_bar, say, tell, warn
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_metrics,
+    print_result,
+    print_status,
+    progress_bar,
+    warn,
+)
 
 _TRAINING = "Training (a recipe's or a default where not given)"
 
@@ -29,7 +37,7 @@ def finetune(
     model: Annotated[
         str, typer.Option(help="Encoder to start from. See 'featurecache models'.")
     ] = DEFAULT_MODEL,
-    dataset: Dataset = DEFAULT_DATASET,
+    dataset: DatasetName = DEFAULT_DATASET,
     objective: Annotated[
         str | None, typer.Option(help="bce (a head on the labels) or contrastive (captions).")
     ] = None,
@@ -40,7 +48,7 @@ def finetune(
             "pediatric-medclip, pediatric-medclip-ucsd."
         ),
     ] = None,
-    train: Annotated[
+    trainable: Annotated[
         str | None,
         typer.Option(
             help="What moves of the encoder: all, vision, last-N (blocks), lora-R (adapters of "
@@ -50,7 +58,7 @@ def finetune(
     init: Annotated[
         str | None,
         typer.Option(
-            help="pretrained, or fresh: weights drawn by --seed; a folder then needs only its "
+            help="pretrained, or random: weights drawn by --seed; a folder then needs only its "
             "config, image processor and tokenizer."
         ),
     ] = None,
@@ -70,7 +78,7 @@ def finetune(
             help="Run folder to make; runs/DATASET-MODEL-OBJECTIVE without it.", metavar="DIR"
         ),
     ] = None,
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     workers: Annotated[int, typer.Option(help="Decoding threads.", min=1)] = 2,
     device: Device = "auto",
     head: Annotated[str | None, _setting("Of bce: linear or mlp.")] = None,
@@ -84,15 +92,15 @@ def finetune(
     weight_decay: Annotated[float | None, _setting("Weight decay.")] = None,
     epochs: Annotated[int | None, _setting("The most epochs.")] = None,
     batch_size: Annotated[int | None, _setting("Images a step.")] = None,
-    chunk_size: Annotated[
+    micro_batch_size: Annotated[
         int | None, _setting("Images in memory at once; changes no gradient.")
     ] = None,
     patience: Annotated[
         int | None, _setting("Epochs without a better validation loss to stop after.")
     ] = None,
-    warmup: Annotated[float | None, _setting("Share of the steps to warm up over.")] = None,
-    clip_norm: Annotated[float | None, _setting("The longest gradient of a step.")] = None,
-    loss_weight: Annotated[str | None, _setting("none or balanced.")] = None,
+    warmup_ratio: Annotated[float | None, _setting("Share of the steps to warm up over.")] = None,
+    max_grad_norm: Annotated[float | None, _setting("The longest gradient of a step.")] = None,
+    pos_weight: Annotated[str | None, _setting("none or balanced.")] = None,
     augment: Annotated[
         bool | None, typer.Option("--augment/--no-augment", rich_help_panel=_TRAINING)
     ] = None,
@@ -107,20 +115,20 @@ def finetune(
     images are only measured. Give the run folder to extract --model, or to predict.
 
     Example: featurecache finetune --model dinov2-small --dataset kermany --objective bce
-    --train last-2
+    --trainable last-2
     """
     from featurecache.encoders.loading import load_encoder
     from featurecache.finetune.checkpoint import unfinished
     from featurecache.finetune.config import configure
     from featurecache.finetune.distillation import Teacher
-    from featurecache.finetune.fresh import fresh_encoder, load_source
+    from featurecache.finetune.random_init import load_source, randomly_initialized
     from featurecache.finetune.run import finetune as run
-    from featurecache.finetune.run import refuse_finished
-    from featurecache.store.schema import safe_name
+    from featurecache.finetune.run import require_unfinished
+    from featurecache.store.layout import safe_name
 
     settings = {
         "objective": objective,
-        "train": train,
+        "trainable": trainable,
         "init": init,
         "train_size": train_size,
         "head": head,
@@ -132,11 +140,11 @@ def finetune(
         "weight_decay": weight_decay,
         "epochs": epochs,
         "batch_size": batch_size,
-        "chunk_size": chunk_size,
+        "micro_batch_size": micro_batch_size,
         "patience": patience,
-        "warmup": warmup,
-        "clip_norm": clip_norm,
-        "loss_weight": loss_weight,
+        "warmup_ratio": warmup_ratio,
+        "max_grad_norm": max_grad_norm,
+        "pos_weight": pos_weight,
         "augment": augment,
         "precision": precision,
         "seed": seed,
@@ -144,8 +152,8 @@ def finetune(
     config = configure(recipe, {k: v for k, v in settings.items() if v is not None})
     # What stands in the way is told before any film is read, drawn or written about.
     if out is not None:
-        refuse_finished(out)
-    load = load_source if config.init == "fresh" else load_encoder
+        require_unfinished(out)
+    load = load_source if config.init == "random" else load_encoder
     encoder = load(model, weights=weights, device=device, precision=config.precision)
     taught_by = (
         None
@@ -155,21 +163,21 @@ def finetune(
     manifest = read_manifest(dataset, data_root, options, quiet=json)
     name = safe_name(f"{manifest.name}-{encoder.name}-{config.objective}")
     target = Path("runs") / name if out is None else out
-    refuse_finished(target)
-    if config.init == "fresh":
-        encoder = fresh_encoder(
+    require_unfinished(target)
+    if config.init == "random":
+        encoder = randomly_initialized(
             encoder,
             folder=unfinished(target) / "start",
             seed=config.seed,
             precision=config.precision,
         )
-    say(
+    print_status(
         f"{len(manifest)} images of {manifest.name}; {encoder.name} on {encoder.device} in "
-        f"{config.precision}; {config.objective}, training {config.train} from "
+        f"{config.precision}; {config.objective}, training {config.trainable} from "
         f"{config.init} weights; into {target}/"
     )
     for note in manifest.notes:
-        say(f"note: {note}")
+        print_status(f"note: {note}")
     with progress_bar(hidden=json) as bar:
         task = bar.add_task("finetune", total=None, detail="")
         result = run(
@@ -178,7 +186,7 @@ def finetune(
             config,
             target=target,
             workers=workers,
-            draws=draws,
+            n_bootstrap=n_bootstrap,
             teacher=taught_by,
             progress=lambda done, total, detail: bar.update(
                 task, completed=done, total=total, detail=detail
@@ -190,4 +198,4 @@ def finetune(
     print_metrics(f"{config.objective} on {manifest.name}", result.metrics)
     for warning in result.metrics["warnings"]:
         warn(warning)
-    tell(f"run: {target} (best epoch {result.best_epoch})")
+    print_result(f"run: {target} (best epoch {result.best_epoch})")

@@ -21,7 +21,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from featurecache.cli.output import shown
+from featurecache.cli.output import escape_control_chars
 from featurecache.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -56,14 +56,14 @@ class LogFile(logging.Handler):
         at = datetime.fromtimestamp(record.created, UTC)
         when = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         # Line breaks too: an id that holds one must not look like two entries.
-        text = shown(record.getMessage()).replace("\n", "\\n")
+        text = escape_control_chars(record.getMessage()).replace("\n", "\\n")
         entry = f"{when} {os.getpid()} {record.levelname} {text}\n"
         try:
             os.write(self._descriptor, entry.encode())
         except OSError as error:
             logging.getLogger("featurecache").removeHandler(self)
             typer.echo(
-                f"warning: the log {shown(str(self._path))} cannot be written "
+                f"warning: the log {escape_control_chars(str(self._path))} cannot be written "
                 f"({error.strerror}): the run goes on without it",
                 err=True,
             )
@@ -150,7 +150,7 @@ class LoggedGroup(TyperGroup):
             with logging_to(ctx.params.get("log_file")):
                 return super().invoke(ctx)
         except UsageError as error:  # no log to tell it to
-            typer.echo(f"error: {shown(str(error))}", err=True)
+            typer.echo(f"error: {escape_control_chars(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from None
 
 

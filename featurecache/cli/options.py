@@ -36,7 +36,7 @@ CacheFiles = Annotated[
         show_default="cache",
     ),
 ]
-Combine = Annotated[
+Fusion = Annotated[
     str,
     typer.Option(
         help="Of several caches: features trains one head on their embeddings side by side, logits "
@@ -69,12 +69,12 @@ def open_caches(given: list[Path] | None) -> "tuple[Cache, str]":
     Raises:
         CacheError: there is none, or they do not go together.
     """
-    from featurecache.store.joined import join_caches
+    from featurecache.store.concat import concat_caches
     from featurecache.store.reader import read_cache
 
     chosen = [choose_cache(path) for path in given or [Path("cache")]]
     called = [f"{path}{' (the newest)' if newest else ''}" for path, newest in chosen]
-    return join_caches([read_cache(path) for path, _ in chosen]), " and ".join(called)
+    return concat_caches([read_cache(path) for path, _ in chosen]), " and ".join(called)
 
 
 def choose_cache(given: Path) -> tuple[Path, bool]:

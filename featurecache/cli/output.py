@@ -23,7 +23,7 @@ Json = Annotated[
 ]
 
 
-def shown(text: str) -> str:
+def escape_control_chars(text: str) -> str:
     """Text fit for a terminal: what would move its cursor or hide a word is spelled out.
 
     Labels, ids and file names may come from anybody.
@@ -33,21 +33,21 @@ def shown(text: str) -> str:
     )
 
 
-def say(line: str, level: int = logging.INFO) -> None:
+def print_status(line: str, level: int = logging.INFO) -> None:
     """A line for people, on stderr, so that stdout holds results only."""
     _log.log(level, line)
-    typer.echo(shown(line), err=True)
+    typer.echo(escape_control_chars(line), err=True)
 
 
 def warn(text: str) -> None:
     """A warning, on stderr."""
-    say(f"warning: {text}", logging.WARNING)
+    print_status(f"warning: {text}", logging.WARNING)
 
 
-def tell(line: str) -> None:
+def print_result(line: str) -> None:
     """A line of the result, on stdout."""
     _log.info(line)
-    typer.echo(shown(line))
+    typer.echo(escape_control_chars(line))
 
 
 def print_json(document: Any) -> None:
@@ -66,13 +66,15 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.text import Text
 
     table = Table(
-        title=Text(shown(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD
+        title=Text(escape_control_chars(title)) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
     )
     for column in columns:
-        table.add_column(Text(shown(column)), overflow="fold")
+        table.add_column(Text(escape_control_chars(column)), overflow="fold")
     for row in rows:
         # Text, not markup: a label may hold brackets.
-        table.add_row(*(Text(shown(cell)) for cell in row))
+        table.add_row(*(Text(escape_control_chars(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -130,7 +132,7 @@ class _Milestones:
             _log.info(f"{task}: {completed:.0f} of {total or 0:.0f}{more}")
 
 
-def number(value: float | None, *, digits: int = 3) -> str:
+def format_float(value: float | None, *, digits: int = 3) -> str:
     """A figure as text; undefined is a dash."""
     return "-" if value is None else f"{value:.{digits}f}"
 
@@ -138,7 +140,7 @@ def number(value: float | None, *, digits: int = 3) -> str:
 def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
     """A figure with its 95 % interval."""
     if value is None or interval is None:
-        return number(value)
+        return format_float(value)
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
@@ -154,7 +156,7 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
             name,
             positives,
             *(with_interval(figures.get(key), bounds.get(key)) for key in bounded),
-            *(number(figures.get(key)) for key in plain),
+            *(format_float(figures.get(key)) for key in plain),
         ]
 
     rows = [row(group, "", metrics[group], intervals[group]) for group in ("macro", "micro")]
@@ -178,18 +180,18 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
             with_interval(calibration["macro"][side]["ece"], calibration["ci95"][side]["ece"])
             for side in ("before", "after")
         )
-        tell(f"calibration error {before}, after Platt scaling on validation {after}")
+        print_result(f"calibration error {before}, after Platt scaling on validation {after}")
     if (gain := metrics.get("text_gain")) is not None:
         auroc = gain["macro"]["auroc"]
         of = "" if gain["pairs"] == 1 else f", mean of {gain['pairs']} pairs"
-        tell(
+        print_result(
             f"its own texts rather than permuted ones (paired{of}): macro AUROC "
             f"{with_interval(auroc['difference'], auroc['ci95'])}"
         )
     half = metrics["at_half"]
-    tell(f"exact match {exact}   Hamming loss {hamming}")
-    tell(
-        f"at a threshold of 0.5 for all labels: macro F1 {number(half['macro']['f1'])}, "
-        f"micro F1 {number(half['micro']['f1'])}, exact match {number(half['exact_match'])}, "
-        f"Hamming loss {number(half['hamming_loss'])}"
+    print_result(f"exact match {exact}   Hamming loss {hamming}")
+    print_result(
+        f"at a threshold of 0.5 for all labels: macro F1 {format_float(half['macro']['f1'])}, "
+        f"micro F1 {format_float(half['micro']['f1'])}, exact match {format_float(half['exact_match'])}, "
+        f"Hamming loss {format_float(half['hamming_loss'])}"
     )

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.encoders import encoder_behind
 from featurecache.cli.options import Device
-from featurecache.cli.output import Json, number, print_json, print_table, say
+from featurecache.cli.output import Json, format_float, print_json, print_status, print_table
+from featurecache.cli.reload_encoder import reload_encoder
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
-    from featurecache.prediction import Prediction
+    from featurecache.runs.prediction import Prediction
 
 
 def predict(
@@ -42,9 +42,10 @@ def predict(
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline film.png
     """
-    from featurecache.runs import run_kind
-    from featurecache.scoring.calibration import log_odds, read_platt
-    from featurecache.scoring.summary import number_or_none
+    from featurecache.evaluation.trained_model import read_platt
+    from featurecache.metrics.bootstrap import none_if_nan
+    from featurecache.metrics.calibration import log_odds
+    from featurecache.runs.folder import run_kind
 
     if run_kind(run) == "finetune":
         if model or weights:
@@ -57,7 +58,7 @@ def predict(
     def calibrated(prediction: "Prediction") -> "list[float | None]":
         if platt is None or prediction.probability is None:
             return [None] * len(labels)
-        return [number_or_none(p) for p in platt(log_odds(prediction.probability))]
+        return [none_if_nan(p) for p in platt(log_odds(prediction.probability))]
 
     if json:
         print_json(
@@ -79,9 +80,9 @@ def predict(
         for prediction in predictions:
             if prediction.probability is not None:
                 cells = [
-                    number(p)
+                    format_float(p)
                     + ("*" if p >= threshold else "")
-                    + ("" if corrected is None else f" ({number(corrected)})")
+                    + ("" if corrected is None else f" ({format_float(corrected)})")
                     for p, threshold, corrected in zip(
                         prediction.probability, thresholds, calibrated(prediction), strict=True
                     )
@@ -90,7 +91,7 @@ def predict(
         print_table(f"probabilities of {run} (calibrated)", ["image", *labels], rows)
     unusable = [prediction for prediction in predictions if prediction.reason is not None]
     for prediction in unusable:
-        say(f"error: {prediction.reason}")
+        print_status(f"error: {prediction.reason}")
     if unusable:
         raise typer.Exit(2)
 
@@ -102,8 +103,8 @@ def _with_head(
     weights: list[Path] | None,
     device: str,
 ) -> "tuple[tuple[str, ...], tuple[float, ...], list[Prediction]]":
+    from featurecache.heads.io import read_head
     from featurecache.heads.prediction import predict_images
-    from featurecache.heads.saving import read_head
 
     head = read_head(run)
     number = len(head.encoders)
@@ -114,7 +115,7 @@ def _with_head(
                 f"{len(given)}: give it once for each, in their order"
             )
     encoders = [
-        encoder_behind(run, made.model, made.description, model=model, weights=path, device=device)
+        reload_encoder(run, made.model, made.description, model=model, weights=path, device=device)
         for made, model, path in zip(
             head.encoders, models or repeat(None), weights or repeat(None), strict=False
         )
@@ -126,7 +127,7 @@ def _with_finetuned(
     run: Path, images: list[Path], device: str
 ) -> "tuple[tuple[str, ...], tuple[float, ...], list[Prediction]]":
     from featurecache.finetune.run import read_finetuned
-    from featurecache.prediction import classify_images
+    from featurecache.runs.prediction import classify_images
 
     found = read_finetuned(run, device=device)
     predictions = classify_images([found.encoder], found.probabilities, images)

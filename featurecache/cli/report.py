@@ -12,7 +12,7 @@ from featurecache.cli.dataset_options import (
     takes_dataset_options,
 )
 from featurecache.cli.options import Draws
-from featurecache.cli.output import Json, print_json, say
+from featurecache.cli.output import Json, print_json, print_status
 
 
 @takes_dataset_options(without=("view_column", "sex_column", "age_column"))
@@ -54,7 +54,7 @@ def report(
         ),
     ] = None,
     data_root: DataRoot = None,
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
@@ -66,20 +66,22 @@ def report(
     Example: featurecache report runs/nih-dinov2-minilm-concat --dataset nih --out concat.html
     """
     from featurecache.report.page import build_report
-    from featurecache.report.write import refuse_written, write_report
+    from featurecache.report.write import require_unwritten, write_report
 
     if not overwrite:
-        refuse_written(out, *([] if plots is None else [plots]))
-    if len(runs) > 1 and draws:
-        say(f"{len(runs)} runs, compared with {runs[0]} where they scored the same images")
+        require_unwritten(out, *([] if plots is None else [plots]))
+    if len(runs) > 1 and n_bootstrap:
+        print_status(f"{len(runs)} runs, compared with {runs[0]} where they scored the same images")
     films = None
     if dataset is not None or data_root is not None:
-        from featurecache.report.contents import dataset_of
+        from featurecache.report.load_runs import dataset_of
 
         films = read_manifest(
             dataset or dataset_of(runs[0]), data_root, options, quiet=json
         ).files()
-    made = build_report(runs, films=films, caches=cache or [], finding=finding, draws=draws)
+    made = build_report(
+        runs, films=films, caches=cache or [], finding=finding, n_bootstrap=n_bootstrap
+    )
     written = write_report(made, out, plots)
     size = out.stat().st_size
     if json:
@@ -93,6 +95,6 @@ def report(
         )
         return
     for note in made.notes:
-        say(f"note: {note}")
+        print_status(f"note: {note}")
     beside = "" if plots is None else f"; {len(written)} plots in {plots}"
     typer.echo(f"report: {out} ({size / 1e6:.1f} MB{beside})")

@@ -13,7 +13,6 @@ from featurecache.cli.dataset_options import (
     read_manifest,
     takes_dataset_options,
 )
-from featurecache.cli.encoders import encoder_behind
 from featurecache.cli.options import (
     AlignmentFile,
     CacheFile,
@@ -24,21 +23,22 @@ from featurecache.cli.options import (
 )
 from featurecache.cli.output import (
     Json,
-    number,
+    format_float,
     print_json,
+    print_result,
+    print_status,
     print_table,
-    say,
-    tell,
     warn,
     with_interval,
 )
+from featurecache.cli.reload_encoder import reload_encoder
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
-    from featurecache.contact_sheet import Captioned
+    from featurecache.alignment.alignment import Alignment
     from featurecache.encoders.encoder import Encoder
-    from featurecache.scoring.neighbours import Answer
-    from featurecache.store.alignment import Alignment
+    from featurecache.images.contact_sheet import Captioned
+    from featurecache.retrieval.query import Answer
     from featurecache.store.reader import Cache
 
 _DIRECTIONS = {
@@ -83,7 +83,7 @@ def retrieve(
     ] = None,
     prompts: Prompts = None,
     alignment: AlignmentFile = None,
-    sheet: Annotated[
+    contact_sheet: Annotated[
         Path | None,
         typer.Option(help="Write the images found to this contact sheet.", metavar="PNG"),
     ] = None,
@@ -95,10 +95,12 @@ def retrieve(
         Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
     ] = None,
     device: Device = "auto",
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     dataset: Annotated[
         str | None,
-        typer.Option(help="For --sheet: table or folder, if the cache is of one.", metavar="NAME"),
+        typer.Option(
+            help="For --contact-sheet: table or folder, if the cache is of one.", metavar="NAME"
+        ),
     ] = None,
     data_root: DataRoot = None,
     options: DatasetOptions,
@@ -109,10 +111,10 @@ def retrieve(
     A text, or an image that is not in the cache, needs the encoder that made the cache; all else
     needs the cache alone. A contact sheet needs the films: --data-root.
 
-    Example: featurecache retrieve "signs of cardiomegaly" --sheet found.png
+    Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet found.png
     """
-    from featurecache.scoring.retrieval import measure_retrieval
-    from featurecache.store.alignment import read_alignment
+    from featurecache.alignment.alignment import read_alignment
+    from featurecache.retrieval.metrics import measure_retrieval
     from featurecache.store.reader import read_cache
 
     if sum(query is not None for query in (text, image, label)) > 1:
@@ -120,19 +122,26 @@ def retrieve(
     path, chosen = choose_cache(cache)
     found = read_cache(path)
     aligned = None if alignment is None else read_alignment(alignment)
-    say(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
+    print_status(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
     if text is None and image is None and label is None:
-        if sheet is not None:
-            raise UsageError("--sheet shows what one query found: give a text, --image or --label")
+        if contact_sheet is not None:
+            raise UsageError(
+                "--contact-sheet shows what one query found: give a text, --image or --label"
+            )
         document = measure_retrieval(
-            found, prompts=prompts, split=split or "test", at=top, draws=draws, alignment=aligned
+            found,
+            prompts=prompts,
+            split=split or "test",
+            at=top,
+            n_bootstrap=n_bootstrap,
+            alignment=aligned,
         )
         _show_measured(found, document, json=json)
         return
-    if sheet is not None and sheet.exists():
-        raise UsageError(f"{sheet} is there already: give another --sheet")
+    if contact_sheet is not None and contact_sheet.exists():
+        raise UsageError(f"{contact_sheet} is there already: give another --contact-sheet")
     encoder = partial(
-        encoder_behind,
+        reload_encoder,
         path,
         found.header.model,
         found.header.description,
@@ -146,16 +155,16 @@ def retrieve(
         text=text,
         image=image,
         # A file's name may be a patient's.
-        called=image if options.hash_ids is None else "of the file given",
+        called=image if options.pseudonymize is None else "of the file given",
         label=label,
         prompts=prompts,
         split=split,
         top=top,
         alignment=aligned,
     )
-    if sheet is not None:
+    if contact_sheet is not None:
         manifest = read_manifest(dataset or found.header.dataset, data_root, options, quiet=json)
-        _write_sheet(sheet, answer, manifest.files())
+        _write_sheet(contact_sheet, answer, manifest.files())
     if json:
         print_json(answer.document())
         return
@@ -163,7 +172,7 @@ def retrieve(
         print_table(
             f"{answer.query}: label descriptions",
             ["label", "cosine"],
-            [[name, number(cosine)] for name, cosine in answer.descriptions],
+            [[name, format_float(cosine)] for name, cosine in answer.descriptions],
         )
     print_table(
         f"{answer.query}: images",
@@ -171,7 +180,7 @@ def retrieve(
         [
             [
                 str(place),
-                number(hit.cosine),
+                format_float(hit.cosine),
                 hit.id,
                 hit.patient,
                 hit.split,
@@ -180,8 +189,8 @@ def retrieve(
             for place, hit in enumerate(answer.hits, start=1)
         ],
     )
-    if sheet is not None:
-        tell(f"contact sheet: {sheet}")
+    if contact_sheet is not None:
+        print_result(f"contact sheet: {contact_sheet}")
 
 
 def _ask(
@@ -197,8 +206,9 @@ def _ask(
     top: int,
     alignment: "Alignment | None",
 ) -> "Answer":
-    from featurecache.apart import ReaderApart
-    from featurecache.scoring.neighbours import (
+    from featurecache.encoders.encoder import decode_and_preprocess
+    from featurecache.images.subprocess_decoder import SubprocessDecoder
+    from featurecache.retrieval.query import (
         images_for_label,
         images_for_text,
         neighbours_of_cached,
@@ -214,11 +224,11 @@ def _ask(
     assert image is not None
     assert called is not None
     if Path(image).is_file():
-        reader = ReaderApart()
+        reader = SubprocessDecoder()
         # Before the encoder is loaded: a file that cannot be used is told at once.
         picture = reader.image(Path(image), called=called)
         made_by = encoder()
-        (pixels,) = reader.pixels(Path(image), [made_by], called=called)
+        (pixels,) = decode_and_preprocess(reader, Path(image), [made_by], called=called)
         return neighbours_of_image(
             cache,
             made_by,
@@ -236,7 +246,7 @@ def _ask(
 
 
 def _show_measured(cache: "Cache", document: dict[str, Any], *, json: bool) -> None:
-    from featurecache.scoring.retrieval import METRICS
+    from featurecache.retrieval.metrics import METRICS
 
     if json:
         print_json(document)
@@ -244,7 +254,7 @@ def _show_measured(cache: "Cache", document: dict[str, Any], *, json: bool) -> N
 
     def row(name: str, figures: dict[str, Any], bounds: dict[str, Any]) -> list[str]:
         cells = [with_interval(figures[metric], bounds.get(metric)) for metric in METRICS]
-        return [name, *cells, number(figures["chance"])]
+        return [name, *cells, format_float(figures["chance"])]
 
     at, rows = document["at"], []
     for key, name in _DIRECTIONS.items():
@@ -265,17 +275,17 @@ def _show_measured(cache: "Cache", document: dict[str, Any], *, json: bool) -> N
         rows,
     )
     if document["text_to_image"] is None:
-        say("note: this cache's texts and images share no space: images to images only")
+        print_status("note: this cache's texts and images share no space: images to images only")
     for warning in document["warnings"]:
         warn(warning)
 
 
 def _write_sheet(target: Path, answer: "Answer", paths: dict[str, Path]) -> None:
-    from featurecache.apart import ReaderApart
-    from featurecache.atomic import new_file
-    from featurecache.contact_sheet import contact_sheet, thumbnail
+    from featurecache.images.contact_sheet import contact_sheet, thumbnail
+    from featurecache.images.subprocess_decoder import SubprocessDecoder
+    from featurecache.io.atomic import new_file
 
-    reader = ReaderApart()
+    reader = SubprocessDecoder()
     films: list[Captioned] = []
     if answer.picture is not None:
         films.append((answer.query, thumbnail(answer.picture)))

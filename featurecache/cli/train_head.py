@@ -5,18 +5,18 @@ from typing import Annotated
 
 import typer
 
-from featurecache.cli.options import CacheFiles, Combine, Draws, Prompts, open_caches
+from featurecache.cli.options import CacheFiles, Draws, Fusion, Prompts, open_caches
 from featurecache.cli.output import (
     Json,
-    number,
+    format_float,
     print_json,
     print_metrics,
+    print_result,
+    print_status,
     progress_bar,
-    say,
-    tell,
     warn,
 )
-from featurecache.heads.config import HeadConfig, pace
+from featurecache.heads.config import HeadConfig, resolve_schedule
 
 _TRAINING = "Training"
 _DEFAULTS = HeadConfig(head="baseline")
@@ -29,30 +29,30 @@ def train_head(
         typer.Option(help="weighted_sum, linear ...: see featurecache heads."),
     ],
     cache: CacheFiles = None,
-    combine: Combine = _DEFAULTS.combine,
+    fusion: Fusion = _DEFAULTS.fusion,
     seeds: Annotated[int, typer.Option(help="Train this many, for mean and spread.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     train_size: Annotated[
         int | None, typer.Option(help="Train on N images; all without it.", metavar="N")
     ] = None,
-    balance: Annotated[
+    resample: Annotated[
         str,
         typer.Option(
-            help="none; subset: as many images of each label; sampling: draw them as often."
+            help="none; undersample: as many images of each label; weighted: draw them as often."
         ),
     ] = "none",
-    loss_weight: Annotated[
+    pos_weight: Annotated[
         str, typer.Option(help="none; balanced: weigh a label's positives by their rarity.")
     ] = "none",
-    text_control: Annotated[
-        str, typer.Option(help="real, or what can carry no meaning: permuted, random, zero.")
-    ] = "real",
+    text_ablation: Annotated[
+        str, typer.Option(help="none, or permuted, random or zero: text that can carry no meaning.")
+    ] = "none",
     prompts: Prompts = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder to make; runs/DATASET-MODEL-HEAD without it.", metavar="DIR"),
     ] = None,
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     controls: Annotated[
         bool,
         typer.Option(
@@ -117,11 +117,11 @@ def train_head(
 
     Example: featurecache train-head --head weighted_sum --seeds 5
     """
-    from featurecache.atomic import refuse_existing
     from featurecache.heads.experiment import run_experiment
+    from featurecache.heads.io import save_head
     from featurecache.heads.registry import head_spec
-    from featurecache.heads.saving import save_head
-    from featurecache.runs import free_folder
+    from featurecache.io.atomic import require_absent
+    from featurecache.runs.folder import free_folder
 
     spec = head_spec(head)
     config = HeadConfig(
@@ -136,29 +136,31 @@ def train_head(
         precision=precision,  # type: ignore[arg-type]
         patience=patience,
         loss=loss,  # type: ignore[arg-type]
-        loss_weight=loss_weight,  # type: ignore[arg-type]  # HeadConfig checks its value
-        balance=balance,  # type: ignore[arg-type]
+        pos_weight=pos_weight,  # type: ignore[arg-type]  # HeadConfig checks its value
+        resample=resample,  # type: ignore[arg-type]
         train_size=train_size,
-        text_control=text_control,  # type: ignore[arg-type]
+        text_ablation=text_ablation,  # type: ignore[arg-type]
         prompts=prompts,
-        combine=combine,  # type: ignore[arg-type]
+        fusion=fusion,  # type: ignore[arg-type]
         seed=seed,
     )
     if out is not None:
-        refuse_existing(out)
+        require_absent(out)
     found, called = open_caches(cache)
-    say(f"cache {called}, head {head}, seed {seed}")
+    print_status(f"cache {called}, head {head}, seed {seed}")
     with progress_bar(hidden=json) as bar:
         epochs_in_all = None
         if spec.has_epochs:
-            epochs_in_all = pace(config, train_size or len(found.rows("train"))).epochs * seeds
-            epochs_in_all *= len(found.singles) if combine == "logits" else 1
+            epochs_in_all = (
+                resolve_schedule(config, train_size or len(found.rows("train"))).epochs * seeds
+            )
+            epochs_in_all *= len(found.singles) if fusion == "late" else 1
         task = bar.add_task("train", total=epochs_in_all, detail="")
         experiment = run_experiment(
             found,
             config,
             seeds=seeds,
-            draws=draws,
+            n_bootstrap=n_bootstrap,
             controls=controls,
             on_epoch=lambda seed, epoch: bar.update(
                 task, advance=1, detail=f"seed {seed} validation loss {epoch.val_loss:.4f}"
@@ -173,13 +175,13 @@ def train_head(
     print_metrics(f"{head} on {found.header.dataset}", experiment.metrics)
     if seeds > 1:
         spread = experiment.metrics["seeds"]["macro"]["auroc"]
-        tell(
-            f"macro AUROC over {seeds} seeds: {number(spread['mean'], digits=4)} "
-            f"± {number(spread['sd'], digits=4)} (standard deviation)"
+        print_result(
+            f"macro AUROC over {seeds} seeds: {format_float(spread['mean'], digits=4)} "
+            f"± {format_float(spread['sd'], digits=4)} (standard deviation)"
         )
     for warning in experiment.warnings:
         warn(warning)
-    tell(f"run: {target} ({experiment.head.chosen})")
+    print_result(f"run: {target} ({experiment.head.chosen})")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

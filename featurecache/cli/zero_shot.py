@@ -13,7 +13,14 @@ from featurecache.cli.options import (
     Prompts,
     choose_cache,
 )
-from featurecache.cli.output import Json, print_json, print_metrics, say, tell, warn
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_metrics,
+    print_result,
+    print_status,
+    warn,
+)
 
 
 def zero_shot(
@@ -28,7 +35,7 @@ def zero_shot(
     prompts: Prompts = None,
     alignment: AlignmentFile = None,
     out: OptionalRun = None,
-    draws: Draws = 1000,
+    n_bootstrap: Draws = 1000,
     json: Json = False,
 ) -> None:
     """Score images by their likeness to prompts, without any training.
@@ -38,19 +45,21 @@ def zero_shot(
 
     Example: featurecache zero-shot --scoring pair
     """
-    from featurecache.atomic import refuse_existing
-    from featurecache.scoring.cached import save_zero_shot
-    from featurecache.scoring.cached import zero_shot as run
-    from featurecache.store.alignment import read_alignment
+    from featurecache.alignment.alignment import read_alignment
+    from featurecache.evaluation.from_cache import save_zero_shot
+    from featurecache.evaluation.from_cache import zero_shot as run
+    from featurecache.io.atomic import require_absent
     from featurecache.store.reader import read_cache
 
     path, chosen = choose_cache(cache)
     if out is not None:
-        refuse_existing(out)
+        require_absent(out)
     found = read_cache(path)
     aligned = None if alignment is None else read_alignment(alignment)
-    result = run(found, prompts=prompts, scoring=scoring, draws=draws, alignment=aligned)
-    say(
+    result = run(
+        found, prompts=prompts, scoring=scoring, n_bootstrap=n_bootstrap, alignment=aligned
+    )
+    print_status(
         f"cache {path}{' (the newest)' if chosen else ''}, prompts {result.text.name!r}, "
         f"{result.scoring} scoring"
     )
@@ -63,4 +72,4 @@ def zero_shot(
     for warning in result.metrics["warnings"]:
         warn(warning)
     if out is not None:
-        tell(f"run: {out}")
+        print_result(f"run: {out}")

@@ -1,1 +1,1 @@
-"""Data sets: each file turns one folder layout into a Manifest."""
+"""Data sets: each file turns one folder layout into a Dataset."""

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from featurecache.fingerprint import sha256_of_file
+from featurecache.io.fingerprint import sha256_of_file
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from featurecache.datasets.listing import list_folder
-from featurecache.datasets.manifest import UNKNOWN_PATIENTS, Manifest, safe_name
+from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
+from featurecache.datasets.scan import scan_folder
 from featurecache.datasets.splits import SPLIT_ALIASES, carve_validation, patient_split
 from featurecache.errors import DatasetError
 
 
-def load_folder(root: Path, *, seed: int = 0) -> Manifest:
+def load_folder(root: Path, *, seed: int = 0) -> Dataset:
     """Load ``root/<class>/*`` or ``root/<split>/<class>/*``: one label per class.
 
     Args:
@@ -37,7 +37,7 @@ def load_folder(root: Path, *, seed: int = 0) -> Manifest:
     for folder, split_name in splits.items():
         for name in _class_folders(root / folder):
             place = f"{folder}/{name}" if folder else name
-            listing = list_folder(root / place)
+            listing = scan_folder(root / place)
             if listing.folders:
                 raise DatasetError(
                     f"the class folder {root / place} holds the folder {listing.folders[0]!r}: put "
@@ -70,7 +70,7 @@ def load_folder(root: Path, *, seed: int = 0) -> Manifest:
         notes.append("There is no val folder: a tenth of train is validation.")
     else:
         assigned = np.array(split)
-    return Manifest(
+    return Dataset(
         name=safe_name(root.resolve().name),
         root=root,
         images=pd.DataFrame(
@@ -84,7 +84,7 @@ def load_folder(root: Path, *, seed: int = 0) -> Manifest:
 
 def _split_folders(root: Path) -> Mapping[str, str]:
     """The split that each folder stands for; the empty name where folders are classes."""
-    listing = list_folder(root)
+    listing = scan_folder(root)
     if listing.images:
         raise DatasetError(
             f"the image {listing.images[0]} lies directly in {root} and so has no class: put it "
@@ -110,7 +110,7 @@ def _split_folders(root: Path) -> Mapping[str, str]:
 
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    listing = list_folder(folder)
+    listing = scan_folder(folder)
     if listing.images:
         raise DatasetError(
             f"the image {listing.images[0]} lies directly in {folder} and so has no class: put it "

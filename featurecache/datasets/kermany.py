@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.duplicates import identical_files
-from featurecache.datasets.listing import list_folder
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.scan import scan_folder
 from featurecache.datasets.splits import VALIDATION_FRACTION, carve_validation
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
@@ -46,7 +46,7 @@ class _Film:
 
 def load_kermany(
     root: Path, *, subset: str = "all", split: str = "official", seed: int = 0
-) -> Manifest:
+) -> Dataset:
     """Load the paediatric pneumonia films, with the one label ``Pneumonia``.
 
     The official test folder stays as it is. Byte-identical copies are dropped, and so are the
@@ -108,7 +108,7 @@ def load_kermany(
         films, more = _without_test_patients(films)
         notes += more
         assigned, more = _official_split(films, seed)
-    return Manifest(
+    return Dataset(
         name=name,
         root=root,
         images=pd.DataFrame(
@@ -146,7 +146,7 @@ def _films(root: Path) -> list[_Film]:
         if folder == "val" and not (root / folder).is_dir():
             continue
         for label, name in enumerate(CLASSES):
-            images = list_folder(root / folder / name).images
+            images = scan_folder(root / folder / name).images
             if not images:
                 raise DatasetError(f"no images in {root / folder / name}: unpack them there")
             films += [_film(folder, name, label, image) for image in images]

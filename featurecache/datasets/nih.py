@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from featurecache.datasets.csvfile import read_columns
-from featurecache.datasets.findings import findings_matrix
-from featurecache.datasets.listing import list_folder
-from featurecache.datasets.manifest import OLDEST, Manifest
+from featurecache.datasets.csv_reader import read_columns
+from featurecache.datasets.dataset import OLDEST, Dataset
+from featurecache.datasets.label_strings import label_matrix
+from featurecache.datasets.scan import scan_folder
 from featurecache.datasets.splits import carve_validation, patient_split
 from featurecache.errors import DatasetError, UnknownNameError
-from featurecache.text_files import read_text
+from featurecache.io.text import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ TRAIN_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
 
 
-def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Manifest:
+def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Dataset:
     """Load the images of NIH ChestX-ray14 that are on disk.
 
     Args:
@@ -74,7 +74,7 @@ def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Manifest:
     table = read_columns(csv, [*columns, "Patient Gender", "Patient Age"])
     # Every row is checked, those without an image too: a label that is wrong in one place makes
     # the whole file doubtful.
-    _, all_labels = findings_matrix(table["Finding Labels"], LABELS, csv=csv)
+    _, all_labels = label_matrix(table["Finding Labels"], LABELS, csv=csv)
 
     paths = _index_images(root)
     present = table["Image Index"].isin(list(paths)).to_numpy()
@@ -123,7 +123,7 @@ def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Manifest:
             "age": ages,
         }
     )
-    return Manifest(
+    return Dataset(
         name="nih",
         root=root,
         images=images,
@@ -135,7 +135,7 @@ def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Manifest:
 
 def _find_csv(root: Path) -> Path:
     """The metadata file: the corrected release of 2020 first, then that of 2017, then others."""
-    found = [name for name in list_folder(root).others if re.match(r"Data_Entry_2017.*\.csv", name)]
+    found = [name for name in scan_folder(root).others if re.match(r"Data_Entry_2017.*\.csv", name)]
     found = [name for name in found if name.endswith((".csv", ".csv.gz"))]
     # The whole metadata beside a subset's own (…_full) is the second choice.
     plain = [name for name in found if "_full" not in name]
@@ -156,7 +156,7 @@ def _find_csv(root: Path) -> Path:
 
 def _index_images(root: Path) -> dict[str, str]:
     """The path, relative to the root, of every image by its name."""
-    above = list_folder(root).folders
+    above = scan_folder(root).folders
     folders = [name for name in above if name == "images"]
     folders += [
         f"{name}/images"
@@ -165,7 +165,7 @@ def _index_images(root: Path) -> dict[str, str]:
     ]
     paths: dict[str, str] = {}
     for folder in folders:
-        for name in list_folder(root / folder).images:
+        for name in scan_folder(root / folder).images:
             if name in paths:
                 raise DatasetError(
                     f"the image {name} is there twice, as {paths[name]} and {folder}/{name} in "

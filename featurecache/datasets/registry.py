@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
@@ -41,9 +41,9 @@ class DatasetSpec:
     reads_file: bool = False
     root_maker: str = ""
 
-    def load(self, root: Path, options: Mapping[str, Any]) -> "Manifest":
+    def load(self, root: Path, options: Mapping[str, Any]) -> "Dataset":
         """Call the loader."""
-        return cast("Manifest", _function(self.loader)(root, **options))
+        return cast("Dataset", _function(self.loader)(root, **options))
 
     def make_root(
         self, root: Path | None, options: Mapping[str, Any], progress: Progress | None
@@ -92,7 +92,7 @@ _SPECS = (
             "root",
             "path_column",
             "label_columns",
-            "labels_column",
+            "multilabel_column",
             "id_column",
             "patient_column",
             "split_column",
@@ -101,7 +101,7 @@ _SPECS = (
             "age_column",
             "seed",
         ),
-        loader="featurecache.datasets.table:load_table",
+        loader="featurecache.datasets.csv:load_csv",
         reads_file=True,
     ),
     DatasetSpec(
@@ -124,7 +124,7 @@ _SPECS = (
 DATASETS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
 
 
-def load_dataset(name: str, root: Path, /, **options: Any) -> "Manifest":
+def load_dataset(name: str, root: Path, /, **options: Any) -> "Dataset":
     """Load a data set by name.
 
     Args:

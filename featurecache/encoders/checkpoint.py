@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurecache import strict_json
 from featurecache.errors import CheckpointError
-from featurecache.fingerprint import sha256_of_file
+from featurecache.io import json as strict_json
+from featurecache.io.fingerprint import sha256_of_file
 
 if TYPE_CHECKING:
     import torch

@@ -3,18 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurecache.encoders.provenance import Provenance
 from featurecache.errors import UsageError
+from featurecache.provenance import Provenance
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from featurecache.encoders.trainable import Trainable
+    from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 Array = npt.NDArray[np.float32]
 
@@ -128,11 +130,11 @@ class Encoder(ABC):
             CheckpointError: the weights cannot be read or do not fit.
         """
 
-    def trainable(self, *, fresh_seed: int | None = None) -> "Trainable":
+    def trainable(self, *, init_seed: int | None = None) -> "Trainable":
         """The encoder for training: a network of its own in fp32, which the frozen one never sees.
 
         Args:
-            fresh_seed: None for the checkpoint's weights; a seed for fresh ones in the same
+            init_seed: None for the checkpoint's weights; a seed for fresh ones in the same
                 architecture, by the initialisation of the library that defines it.
 
         Raises:
@@ -167,3 +169,35 @@ def library_versions(*names: str) -> dict[str, str]:
     does, and one cache may be filled from several machines.
     """
     return {name: version(name).partition("+")[0] for name in names}
+
+
+def decode_and_preprocess(
+    decoder: "SubprocessDecoder",
+    source: Path | bytes,
+    encoders: Sequence[Encoder],
+    *,
+    called: str | None = None,
+) -> list[Array]:
+    """Read an image in a subprocess and preprocess it for each encoder.
+
+    Preprocessing runs in the subprocess too, except that of an encoder which cannot be pickled.
+
+    Args:
+        decoder: the decoder that reads the image.
+        source: path of the image file, or its bytes.
+        encoders: the encoders to preprocess for.
+        called: name of the image in error messages; None for the reason alone.
+
+    Returns:
+        One array of pixels for each encoder.
+
+    Raises:
+        ImageError: the image cannot be read, or took too long.
+        FeaturecacheError: no subprocess could be started, or preprocessing failed otherwise.
+    """
+    portable = [encoder.preprocessing for encoder in encoders]
+    known = [make for make in portable if make is not None]
+    if len(known) == len(portable):
+        return decoder.read(source, known, called=called)
+    image = decoder.image(source, called=called)
+    return [encoder.preprocess(image) for encoder in encoders]

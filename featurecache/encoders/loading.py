@@ -10,18 +10,18 @@ from featurecache.encoders.checkpoint import (
     open_checkpoint,
     read_json,
 )
-from featurecache.encoders.dual import MODEL_TYPES, DualEncoder
+from featurecache.encoders.clip import MODEL_TYPES, DualEncoder
 from featurecache.encoders.encoder import Encoder
-from featurecache.encoders.finding import MODELS_VARIABLE, find_checkpoint
-from featurecache.encoders.frozen import resolve_device, resolve_precision
+from featurecache.encoders.hub import MODELS_VARIABLE, find_checkpoint
+from featurecache.encoders.inference import resolve_device, resolve_precision
 from featurecache.encoders.medclip import MedclipEncoder, find_medclip
 from featurecache.encoders.medclip_network import MODEL_TYPE as MEDCLIP_TYPE
 from featurecache.encoders.open_clip import OpenClipEncoder, require_open_clip
 from featurecache.encoders.pair import PairEncoder
-from featurecache.encoders.provenance import Provenance, read_provenance
-from featurecache.encoders.spec import SPECS, EncoderSpec, exposed_to
+from featurecache.encoders.registry import SPECS, EncoderSpec, exposed_to
 from featurecache.encoders.unimodal import TEXT_TYPES, VISION_TYPES, TextEncoder, VisionEncoder
 from featurecache.errors import CheckpointError, UnknownNameError, UsageError
+from featurecache.provenance import Provenance, read_provenance
 
 HUB_PREFIX = "hf:"
 
@@ -109,7 +109,7 @@ def load_encoder(
 def load_architecture(folder: Path, *, device: str = "auto") -> Encoder:
     """Make an encoder from a folder without weights, or whose weights are not wanted.
 
-    It can ``preprocess``, and be trained from fresh weights by ``trainable(fresh_seed=...)``;
+    It can ``preprocess``, and be trained from fresh weights by ``trainable(init_seed=...)``;
     what needs weights, descriptions and embeddings included, raises CheckpointError.
 
     Args:

@@ -22,8 +22,8 @@ from featurecache.encoders.checkpoint import (
     tokenizer_hashes,
 )
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
-from featurecache.encoders.finding import TOKENIZER_PATTERNS, hub_folder, local_folder
-from featurecache.encoders.frozen import FrozenNetwork, to_array
+from featurecache.encoders.hub import TOKENIZER_PATTERNS, hub_folder, local_folder
+from featurecache.encoders.inference import InferenceNetwork, to_array
 from featurecache.encoders.medclip_download import download_medclip
 from featurecache.encoders.medclip_network import (
     SIDE,
@@ -68,7 +68,7 @@ class MedclipEncoder(Encoder):
         """Keep the place of the weights; read nothing."""
         super().__init__(name=name, device=device, precision=precision)
         self._checkpoint = checkpoint
-        self._network = FrozenNetwork(
+        self._network = InferenceNetwork(
             lambda: read_network(checkpoint), device=device, precision=precision
         )
 
@@ -140,13 +140,13 @@ class MedclipEncoder(Encoder):
         with self._network.inference() as network:
             return to_array(self._embed_texts(network, texts))
 
-    def trainable(self, *, fresh_seed: int | None = None) -> Trainable:
+    def trainable(self, *, init_seed: int | None = None) -> Trainable:
         """See ``Encoder.trainable``; the tokenizer's files must be at hand, to be saved with it."""
         files = tokenizer_files(self._tokenizer_folder)
-        if fresh_seed is None:
+        if init_seed is None:
             network = read_network(self._checkpoint)
         else:
-            with seeded(fresh_seed):
+            with seeded(init_seed):
                 network = build_network()
         return Trainable(
             module=network.to(self.device),

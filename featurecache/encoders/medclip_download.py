@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.request import urlopen
 from zipfile import BadZipFile, ZipFile
 
-from featurecache.atomic import new_folder
 from featurecache.errors import CheckpointError
+from featurecache.io.atomic import new_folder
 
 URL = "https://storage.googleapis.com/pytrial/medclip-vit-pretrained.zip"
 _FILE = "pytorch_model.bin"

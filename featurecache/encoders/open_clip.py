@@ -10,7 +10,7 @@ import numpy as np
 
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
-from featurecache.encoders.frozen import FrozenNetwork, to_array
+from featurecache.encoders.inference import InferenceNetwork, to_array
 from featurecache.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class OpenClipEncoder(Encoder):
         self._checkpoint = checkpoint
         self._config = checkpoint.config("open_clip_config.json")
         self._transform = self._make_transform()
-        self._network = FrozenNetwork(self._load, device=device, precision=precision)
+        self._network = InferenceNetwork(self._load, device=device, precision=precision)
 
     @cached_property
     def scale(self) -> float | None:

@@ -98,7 +98,7 @@ def load_network(
     return module
 
 
-def fresh_network(checkpoint: Checkpoint, *, seed: int, **options: Any) -> "torch.nn.Module":
+def random_network(checkpoint: Checkpoint, *, seed: int, **options: Any) -> "torch.nn.Module":
     """A network of a checkpoint's architecture in fp32, with transformers' initial weights.
 
     Args:

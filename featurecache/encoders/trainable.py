@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from featurecache.atomic import new_folder
-from featurecache.encoders.adapters import add_adapters, merge_adapters
+from featurecache.encoders.lora import add_lora, merge_lora
 from featurecache.errors import UsageError
+from featurecache.io.atomic import new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -114,7 +114,7 @@ class Trainable:
             UsageError: there is no such part, or an extra is missing; everything is as it was.
         """
         if rank := _number(part, "lora"):
-            add_adapters(self.module, self.parts.blocks, rank=rank, seed=seed)
+            add_lora(self.module, self.parts.blocks, rank=rank, seed=seed)
         else:
             chosen = self._modules_of(part)
             self.module.requires_grad_(False)
@@ -125,9 +125,9 @@ class Trainable:
                 parameter.requires_grad_(True)
         return sum(value.numel() for value in self.module.parameters() if value.requires_grad)
 
-    def merge_adapters(self) -> None:
+    def merge_lora(self) -> None:
         """End training with ``lora-R``: the adapters' products become part of the weights."""
-        merge_adapters(self.module)
+        merge_lora(self.module)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint folder that ``load_encoder`` reads, whole or not at all.

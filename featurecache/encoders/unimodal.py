@@ -8,14 +8,14 @@ import numpy as np
 
 from featurecache.encoders.checkpoint import Checkpoint, read_json, tokenizer_hashes
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
-from featurecache.encoders.frozen import FrozenNetwork, to_array
+from featurecache.encoders.inference import InferenceNetwork, to_array
 from featurecache.encoders.pretrained import (
     ImageProcessor,
-    fresh_network,
     load_config,
     load_network,
     load_tokenizer,
     processor_files,
+    random_network,
     write_network,
 )
 from featurecache.encoders.trainable import Parts, Trainable
@@ -61,7 +61,7 @@ class _Unimodal(Encoder):
         self._checkpoint = checkpoint
         self._unused = _UNUSED.get(self._shape, ())
         self._options = {"add_pooling_layer": False} if self._unused else {}
-        self._network = FrozenNetwork(self._load, device=device, precision=precision)
+        self._network = InferenceNetwork(self._load, device=device, precision=precision)
 
     @property
     def scale(self) -> float | None:
@@ -140,12 +140,12 @@ class VisionEncoder(_Unimodal):
         """Refused: there is no text tower."""
         raise self._no_text()
 
-    def trainable(self, *, fresh_seed: int | None = None) -> Trainable:
+    def trainable(self, *, init_seed: int | None = None) -> Trainable:
         """See ``Encoder.trainable``."""
-        if fresh_seed is None:
+        if init_seed is None:
             network = self._load()
         else:
-            network = fresh_network(self._checkpoint, seed=fresh_seed, **self._options)
+            network = random_network(self._checkpoint, seed=init_seed, **self._options)
         return Trainable(
             module=network.to(self.device),
             parts=_vision_parts(network),

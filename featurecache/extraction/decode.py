@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.apart import IMAGE_SECONDS, ReaderApart, took_longer
+from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import FeaturecacheError, ImageError
-from featurecache.extraction.timed_pool import Call, TimedPool, TimeIsUp
-from featurecache.images import decode_image, read_file
+from featurecache.extraction.timeout_pool import Call, TimedOut, TimeoutPool
+from featurecache.images.decode import decode_image, read_file
+from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT, SubprocessDecoder, timeout_message
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
@@ -64,7 +65,7 @@ class Decoded:
 def decode(
     item: Item,
     encoders: "Mapping[int, Encoder]",
-    reader: ReaderApart,
+    reader: SubprocessDecoder,
     *,
     mark: Mark = nullcontext,
 ) -> Decoded:
@@ -82,7 +83,7 @@ def decode(
         pixels = {}
         wanted = [number for number, known in item.known.items() if known != sha256]
         if wanted and item.apart:
-            made = reader.pixels(data, [encoders[number] for number in wanted])
+            made = decode_and_preprocess(reader, data, [encoders[number] for number in wanted])
             pixels = dict(zip(wanted, made, strict=True))
         elif wanted:
             with mark(item.id):
@@ -103,7 +104,7 @@ def decode_ahead(
     *,
     workers: int,
     window: int,
-    seconds: float = IMAGE_SECONDS,
+    seconds: float = IMAGE_TIMEOUT,
     mark: Mark = nullcontext,
 ) -> Generator[Decoded, None, None]:
     """Decode in threads, at most ``window`` images ahead, and yield in the order of ``items``.
@@ -116,20 +117,20 @@ def decode_ahead(
         FeaturecacheError: ``MOST_STUCK`` images hang at once.
     """
     waiting: deque[tuple[Item, Call[Decoded]]] = deque()
-    reader = ReaderApart(seconds=seconds)
-    with closing(TimedPool(workers, seconds=seconds, name="decode")) as pool:
+    reader = SubprocessDecoder(seconds=seconds)
+    with closing(TimeoutPool(workers, seconds=seconds, name="decode")) as pool:
 
         def oldest() -> Decoded:
             item, call = waiting.popleft()
             try:
                 return pool.result(call)
-            except TimeIsUp:
+            except TimedOut:
                 if pool.stuck >= MOST_STUCK:
                     raise FeaturecacheError(
                         f"{MOST_STUCK} images hang, {item.id!r} the last: see whether their file "
                         "system answers; what was finished is kept, and the same command goes on"
                     ) from None
-                return _failed(item, took_longer(seconds))
+                return _failed(item, timeout_message(seconds))
 
         for item in items:
             call = pool.submit(partial(decode, item, encoders, reader, mark=mark))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.concurrency import OrderedThreadPool
 from featurecache.extraction.decode import Decoded, Item, Mark, decode_ahead
-from featurecache.lanes import Lanes
-from featurecache.store.contents import Utf8, to_utf8
+from featurecache.store.records import Utf8, to_utf8
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
@@ -80,11 +80,11 @@ Take = Callable[[Event, float], None]
 def encode_ahead(
     items: Iterable[Item],
     encoders: Sequence["Encoder"],
-    lanes: Lanes[Encoded],
+    lanes: OrderedThreadPool[Encoded],
     *,
     batch_size: int,
     workers: int,
-    image_seconds: float,
+    image_timeout: float,
     mark: Mark,
 ) -> Generator[Event, None, None]:
     """Read each image once and encode it in the lanes, one batch behind another.
@@ -95,7 +95,7 @@ def encode_ahead(
         lanes: where batches are encoded; what is left in them when this is closed is still to come.
         batch_size: images an encoder sees at once.
         workers: decoding threads.
-        image_seconds: that reading an image may take.
+        image_timeout: that reading an image may take.
         mark: entered while an image is decoded.
     """
     batches: list[list[Decoded]] = [[] for _ in encoders]
@@ -109,7 +109,7 @@ def encode_ahead(
         dict(enumerate(encoders)),
         workers=workers,
         window=batch_size + 2 * workers,
-        seconds=image_seconds,
+        seconds=image_timeout,
         mark=mark,
     )
     run = -1

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.apart import IMAGE_SECONDS
-from featurecache.atomic import remove_leftovers
-from featurecache.collection import name_of
 from featurecache.errors import FeaturecacheError, UsageError
-from featurecache.extraction.learned import provenance_for
-from featurecache.extraction.local import encode_locally
+from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, Progress, encode_images
-from featurecache.extraction.plan import file_states, plan, refuse_outside
+from featurecache.extraction.plan import file_states, plan, require_inside_root
+from featurecache.extraction.provenance import provenance_for
 from featurecache.extraction.texts import encode_prompts, text_fingerprint
+from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
+from featurecache.io.atomic import remove_leftovers
+from featurecache.io.lock import OnWait, exclusive_lock
 from featurecache.prompts import PromptSet
+from featurecache.provenance import base_name
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.contents import (
+from featurecache.store.layout import cache_path, lock_path
+from featurecache.store.merge import Shard
+from featurecache.store.records import (
     Header,
     ImageTable,
     Labels,
@@ -30,12 +33,9 @@ from featurecache.store.contents import (
     positions,
     to_utf8,
 )
-from featurecache.store.lock import OnWait, only_writer
-from featurecache.store.merge import Shard
-from featurecache.store.schema import cache_path, lock_path
 
 if TYPE_CHECKING:
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
 
 
@@ -63,7 +63,7 @@ class Summary:
 
 
 def extract(
-    manifest: "Manifest",
+    manifest: "Dataset",
     encoders: Sequence["Encoder"],
     *,
     cache: Path,
@@ -72,7 +72,7 @@ def extract(
     limit: int | None = None,
     batch_size: int = 32,
     workers: int = 2,
-    image_seconds: float = IMAGE_SECONDS,
+    image_timeout: float = IMAGE_TIMEOUT,
     prune: bool = False,
     shard: Shard | None = None,
     on_wait: OnWait | None = None,
@@ -93,7 +93,7 @@ def extract(
         limit: encode the first images only, in order of id.
         batch_size: images an encoder sees at once.
         workers: decoding threads, for each process that decodes.
-        image_seconds: that reading an image may take; one that takes longer is recorded as failed.
+        image_timeout: that reading an image may take; one that takes longer is recorded as failed.
         prune: drop cached images that the manifest does not have any more.
         shard: encode only this part of the images, into caches of their own; see ``merge_caches``.
         on_wait: told of a cache that another process is at work on, before that is waited for; None
@@ -113,8 +113,8 @@ def extract(
     for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}: give 1 or more")
-    if not image_seconds > 0:
-        raise UsageError(f"image_seconds is {image_seconds}: give more than 0")
+    if not image_timeout > 0:
+        raise UsageError(f"image_timeout is {image_timeout}: give more than 0")
     paths = [cache_path(cache, manifest.name, encoder.name) for encoder in encoders]
     if shard is not None:
         paths = [shard.path(path) for path in paths]
@@ -125,18 +125,18 @@ def extract(
     for encoder in encoders:
         if not encoder.has_images:
             raise UsageError(f"model {encoder.name!r} reads no images; pair it with one that does")
-        provenance_for(manifest, encoder).refuse_trained(manifest.collection, test)
+        provenance_for(manifest, encoder).require_unseen(manifest.collection, test)
     ids = to_utf8(manifest.images["id"])
     with ExitStack() as stack:
         for path in sorted(paths):
-            stack.enter_context(only_writer(path, lock_path(path), on_wait=on_wait))
+            stack.enter_context(exclusive_lock(path, lock_path(path), on_wait=on_wait))
             # Under the lock nobody else is writing them.
             remove_leftovers(path)
         builders = []
         for encoder, path in zip(encoders, paths, strict=True):
             builder = CacheBuilder(path, _header(manifest, encoder), ids)
             if not prune:
-                refuse_outside(builder.outside, path)
+                require_inside_root(builder.outside, path)
             builders.append(builder)
         jobs = _jobs(manifest, encoders, builders, limit)
         start = time.monotonic()
@@ -148,7 +148,7 @@ def extract(
                 engine=engine,
                 batch_size=batch_size,
                 workers=workers,
-                image_seconds=image_seconds,
+                image_timeout=image_timeout,
                 progress=progress,
             )
         finally:
@@ -160,7 +160,7 @@ def extract(
 
 
 def _jobs(
-    manifest: "Manifest",
+    manifest: "Dataset",
     encoders: Sequence["Encoder"],
     builders: Sequence[CacheBuilder],
     limit: int | None,
@@ -172,14 +172,14 @@ def _jobs(
     ]
 
 
-def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
+def _header(manifest: "Dataset", encoder: "Encoder") -> Header:
     provenance = provenance_for(manifest, encoder)
     return Header(
         model=encoder.name,
         dataset=manifest.name,
         notes=tuple(manifest.notes),
         image_level_split=manifest.image_level_split,
-        exposed=name_of(manifest.collection) in provenance.exposed_to,
+        exposed=base_name(manifest.collection) in provenance.exposed_to,
         description=dict(encoder.image_description),
         collection=manifest.collection,
         trained_on=dict(provenance.trained_on),
@@ -189,7 +189,7 @@ def _header(manifest: "Manifest", encoder: "Encoder") -> Header:
 
 
 def _finish(
-    manifest: "Manifest",
+    manifest: "Dataset",
     job: Job,
     ids: Utf8,
     prompts: PromptSet | None,

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.apart import CRASHED
-from featurecache.extraction.bookmarks import Bookmarks
+from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.decode import Item, Mark
 from featurecache.extraction.encode import Encoded, Event, Seen, Take
 from featurecache.extraction.plan import Plan
+from featurecache.images.subprocess_decoder import CRASHED
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.contents import UNSTORABLE, Utf8, to_storable
-from featurecache.store.parts import EncodedRows
+from featurecache.store.chunks import EncodedRows
+from featurecache.store.records import NON_FINITE_EMBEDDING, Utf8, to_float16_checked
 
 if TYPE_CHECKING:
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Engine(Protocol):
         *,
         batch_size: int,
         workers: int,
-        image_seconds: float,
+        image_timeout: float,
         mark: Mark,
     ) -> None:
         """Give ``take``, in this thread, what came of every item.
@@ -57,7 +57,7 @@ class Engine(Protocol):
             take: is given one ``Seen`` for each item, and ``Encoded`` for what it must encode.
             batch_size: images an encoder sees at once.
             workers: decoding threads, for each process that decodes.
-            image_seconds: that reading an image may take; one that takes longer has failed.
+            image_timeout: that reading an image may take; one that takes longer has failed.
             mark: entered while an image is decoded in this process; an engine whose processes are
                 others has marks of its own.
         """
@@ -85,11 +85,11 @@ class Job:
 
 
 def _items(
-    manifest: "Manifest",
+    manifest: "Dataset",
     jobs: Sequence[Job],
     ids: Utf8,
     rows: NDArray[np.intp],
-    bookmarks: Bookmarks,
+    bookmarks: CrashJournal,
 ) -> Iterator[Item]:
     paths = manifest.images["path"]
     crashed = set[bytes]().union(*(job.builder.failed(CRASHED) for job in jobs))
@@ -105,14 +105,14 @@ def _items(
 
 
 def encode_images(
-    manifest: "Manifest",
+    manifest: "Dataset",
     jobs: Sequence[Job],
     ids: Utf8,
     *,
     engine: Engine,
     batch_size: int,
     workers: int,
-    image_seconds: float,
+    image_timeout: float,
     progress: Progress | None,
 ) -> None:
     """Read, decode, encode and store what the jobs' plans ask for, each image read once."""
@@ -137,14 +137,14 @@ def encode_images(
     if progress is not None:
         progress(0, len(rows))
     files = [job.builder.bookmarks for job in jobs if len(job.plan.todo)]
-    with closing(Bookmarks(files)) as bookmarks:
+    with closing(CrashJournal(files)) as bookmarks:
         engine(
             _items(manifest, jobs, ids, rows, bookmarks),
             [job.encoder for job in jobs],
             take,
             batch_size=batch_size,
             workers=workers,
-            image_seconds=image_seconds,
+            image_timeout=image_timeout,
             mark=bookmarks.at,
         )
 
@@ -160,10 +160,10 @@ def _note(job: Job, number: int, image: Seen, ids: Utf8) -> None:
 
 def _store(job: Job, batch: Encoded, seconds: float, ids: Utf8) -> None:
     start = time.monotonic()
-    half, usable = to_storable(batch.embedding)
+    half, usable = to_float16_checked(batch.embedding)
     for row in batch.row[~usable]:
-        job.failures[ids[row].decode()] = UNSTORABLE
-        _log.warning(f"failed: {ids[row].decode()}: {job.encoder.name}: {UNSTORABLE}")
+        job.failures[ids[row].decode()] = NON_FINITE_EMBEDDING
+        _log.warning(f"failed: {ids[row].decode()}: {job.encoder.name}: {NON_FINITE_EMBEDDING}")
     if usable.any():
         job.builder.add(
             EncodedRows(

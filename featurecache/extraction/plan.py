@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
-from featurecache.images import FileState
+from featurecache.images.decode import FileState
 from featurecache.store.builder import StoredRows
-from featurecache.store.contents import Utf8
+from featurecache.store.records import Utf8
 
 if TYPE_CHECKING:
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FileStates:
     mtime_ns: NDArray[np.int64]
 
 
-def file_states(manifest: "Manifest") -> FileStates:
+def file_states(manifest: "Dataset") -> FileStates:
     """Look at every file of a manifest, without opening any."""
     states = np.full((len(manifest.images), 2), -1, dtype=np.int64)
     for row, path in enumerate(manifest.images["path"]):
@@ -70,7 +70,7 @@ def plan(states: FileStates, stored: StoredRows, *, limit: int | None = None) ->
     return Plan(todo=np.flatnonzero(~done), reused=int(done.sum()))
 
 
-def refuse_outside(outside: Utf8, path: object) -> None:
+def require_inside_root(outside: Utf8, path: object) -> None:
     """Stored images that the data set no longer has are dropped on the user's word only.
 
     Raises:

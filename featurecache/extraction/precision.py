@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.apart import IMAGE_SECONDS, ReaderApart
-from featurecache.devices import has_fast_bf16
+from featurecache.device import has_fast_bf16
+from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import ImageError
+from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT, SubprocessDecoder
 from featurecache.store.builder import begun_description
+from featurecache.store.layout import cache_path
 from featurecache.store.merge import Shard
-from featurecache.store.schema import cache_path
 
 if TYPE_CHECKING:
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
 
 LEAST_COSINE: Final = 0.999
@@ -29,13 +30,13 @@ class Load(Protocol):
         """Load it."""
 
 
-def settle_precision(
+def choose_precision(
     load: Load,
-    manifest: "Manifest",
+    manifest: "Dataset",
     cache: Path,
     *,
     shard: Shard | None = None,
-    image_seconds: float = IMAGE_SECONDS,
+    image_timeout: float = IMAGE_TIMEOUT,
 ) -> "Encoder":
     """The encoder in the precision that suits the machine and the films.
 
@@ -49,7 +50,7 @@ def settle_precision(
         manifest: the films.
         cache: the folder of caches.
         shard: which part of the films is to be embedded; all are probed alike.
-        image_seconds: that reading a film may take; one that takes longer is left out.
+        image_timeout: that reading a film may take; one that takes longer is left out.
     """
     encoder = load(precision="fp32")
     path = cache_path(cache, manifest.name, encoder.name)
@@ -58,7 +59,7 @@ def settle_precision(
         return load(precision=str(begun.get("precision", "fp32")))
     if not has_fast_bf16(encoder.device):
         return encoder
-    pixels = _probe(encoder, manifest, ReaderApart(seconds=image_seconds))
+    pixels = _probe(encoder, manifest, SubprocessDecoder(seconds=image_timeout))
     if pixels is None:
         return encoder
     exact = encoder.encode_images(pixels)
@@ -79,14 +80,14 @@ def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 def _probe(
-    encoder: "Encoder", manifest: "Manifest", reader: ReaderApart
+    encoder: "Encoder", manifest: "Dataset", reader: SubprocessDecoder
 ) -> NDArray[np.float32] | None:
     """Pixels of films from all over the data set; None where none of them can be read."""
     rows = np.unique(np.linspace(0, len(manifest) - 1, PROBE_IMAGES).astype(np.intp))
     pixels = []
     for path in manifest.images["path"].iloc[rows]:
         try:
-            pixels += reader.pixels(manifest.root / path, [encoder])
+            pixels += decode_and_preprocess(reader, manifest.root / path, [encoder])
         except ImageError:
             continue  # the extraction itself will say why
     return np.stack(pixels) if pixels else None

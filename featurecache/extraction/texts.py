@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.fingerprint import fingerprint
+from featurecache.io.fingerprint import fingerprint
 from featurecache.prompts import PromptSet, ensemble
-from featurecache.store.contents import TextEmbeddings, TextSet
+from featurecache.store.records import TextEmbeddings, TextSet
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder

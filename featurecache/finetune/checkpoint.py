@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featurecache import strict_json
-from featurecache.atomic import new_file
 from featurecache.errors import RunError
-from featurecache.fingerprint import canonical_json, first_difference
-from featurecache.store.lock import only_writer
+from featurecache.io import json as strict_json
+from featurecache.io.atomic import new_file
+from featurecache.io.fingerprint import canonical_json, first_difference
+from featurecache.io.lock import exclusive_lock
 
 
 def unfinished(target: Path) -> Path:
@@ -37,7 +37,7 @@ def bookmarks_of(target: Path) -> Path:
 
 
 @contextmanager
-def only_tuner(target: Path) -> Iterator[None]:
+def finetune_lock(target: Path) -> Iterator[None]:
     """Be the only process that fine-tunes into a run folder while the body runs.
 
     Raises:
@@ -46,7 +46,7 @@ def only_tuner(target: Path) -> Iterator[None]:
     folder = unfinished(target)
     lock = folder / "lock"
     new_parent = not target.parent.exists()
-    with only_writer(target, lock):
+    with exclusive_lock(target, lock):
         try:
             yield
         finally:

@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 
 from featurecache.errors import UnknownNameError, UsageError
 
-Init = Literal["pretrained", "fresh"]
+Init = Literal["pretrained", "random"]
 Objective = Literal["bce", "contrastive"]
 HeadKind = Literal["linear", "mlp"]
 Optimizer = Literal["adam", "adamw"]
-LossWeight = Literal["none", "balanced"]
+PosWeight = Literal["none", "balanced"]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -23,10 +23,10 @@ class FinetuneConfig:
     Attributes:
         objective: "bce", a head on the image embedding against the labels; or "contrastive",
             images against the captions of their labels.
-        train: which weights of the encoder move: "all", "vision", "last-N" (blocks of the vision
+        trainable: which weights of the encoder move: "all", "vision", "last-N" (blocks of the vision
             tower and what follows them), "lora-R" (adapters of rank R on the vision tower's
             blocks) or "head" (the projections into the joint space alone).
-        init: "pretrained", from the model's weights, or "fresh", from weights that the seed draws
+        init: "pretrained", from the model's weights, or "random", from weights that the seed draws
             for the model's architecture.
         train_size: train on this many images, drawn by the seed; None for all.
         head: of "bce": one linear layer, or one hidden layer before it.
@@ -38,11 +38,11 @@ class FinetuneConfig:
         weight_decay: as the optimizer takes it.
         epochs: the most epochs to train.
         batch_size: images a step.
-        chunk_size: images in memory at once; it changes no gradient.
+        micro_batch_size: images in memory at once; it changes no gradient.
         patience: epochs without a better validation loss before training stops.
-        warmup: share of all steps over which the learning rate rises, before it falls as a cosine.
-        clip_norm: the longest a step's gradient may be.
-        loss_weight: "balanced" weighs a label's positives by its negatives over its positives.
+        warmup_ratio: share of all steps over which the learning rate rises, before it falls as a cosine.
+        max_grad_norm: the longest a step's gradient may be.
+        pos_weight: "balanced" weighs a label's positives by its negatives over its positives.
         augment: whether to rotate, shift, scale and relight training images a little, and to draw
             the template of each caption.
         precision: "bf16" runs the encoder under autocast.
@@ -50,7 +50,7 @@ class FinetuneConfig:
     """
 
     objective: Objective
-    train: str = "all"
+    trainable: str = "all"
     init: Init = "pretrained"
     train_size: int | None = None
     head: HeadKind = "linear"
@@ -62,11 +62,11 @@ class FinetuneConfig:
     weight_decay: float = 0.01
     epochs: int = 10
     batch_size: int = 32
-    chunk_size: int = 32
+    micro_batch_size: int = 32
     patience: int = 5
-    warmup: float = 0.1
-    clip_norm: float = 1.0
-    loss_weight: LossWeight = "none"
+    warmup_ratio: float = 0.1
+    max_grad_norm: float = 1.0
+    pos_weight: PosWeight = "none"
     augment: bool = True
     precision: Precision = "fp32"
     seed: int = 0
@@ -79,23 +79,23 @@ class FinetuneConfig:
             ("init", self.init, get_args(Init)),
             ("head", self.head, get_args(HeadKind)),
             ("optimizer", self.optimizer, get_args(Optimizer)),
-            ("loss weight", self.loss_weight, get_args(LossWeight)),
+            ("loss weight", self.pos_weight, get_args(PosWeight)),
             ("precision", self.precision, get_args(Precision)),
         ):
             if value not in choices:
                 raise UnknownNameError(option, value, choices)
         # Written so that NaN, of which every comparison is false, is refused too.
-        for name in ("learning_rate", "head_learning_rate", "clip_norm", "teacher_weight"):
+        for name in ("learning_rate", "head_learning_rate", "max_grad_norm", "teacher_weight"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} {getattr(self, name)}: must be finite and positive")
         if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"weight_decay {self.weight_decay}: must be finite, not negative")
-        if not 0 <= self.warmup < 1:
-            raise UsageError(f"warmup {self.warmup}: must be at least 0 and below 1")
+        if not 0 <= self.warmup_ratio < 1:
+            raise UsageError(f"warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
         for name, least in (
             ("epochs", 1),
             ("batch_size", 2),
-            ("chunk_size", 1),
+            ("micro_batch_size", 1),
             ("patience", 1),
             ("seed", 0),
         ):
@@ -112,7 +112,7 @@ _PEDIATRIC: Mapping[str, Any] = MappingProxyType(
         "batch_size": 256,
         "epochs": 50,
         "patience": 20,
-        "warmup": 0.0,
+        "warmup_ratio": 0.0,
     }
 )
 

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featurecache.atomic import new_file
 from featurecache.errors import FeaturecacheError, RunError
-from featurecache.extraction.bookmarks import Bookmarks
-from featurecache.finetune.images import ImageStream
-from featurecache.fingerprint import fingerprint
+from featurecache.extraction.crash_journal import CrashJournal
+from featurecache.finetune.dataloader import ImageStream
+from featurecache.io.atomic import new_file
+from featurecache.io.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
     from featurecache.finetune.training import Progress
 
@@ -84,12 +84,12 @@ class Distillation:
 
 def teacher_embeddings(
     teacher: Teacher,
-    manifest: "Manifest",
+    manifest: "Dataset",
     train: NDArray[np.intp],
     *,
     file: Path,
     workers: int,
-    bookmarks: Bookmarks,
+    bookmarks: CrashJournal,
     progress: "Progress | None" = None,
 ) -> NDArray[np.float32]:
     """The teacher's embeddings (N, D) of the training rows that it sees, NaN for other rows.

@@ -84,14 +84,14 @@ def backward_in_chunks(
     return value.detach()
 
 
-def _with_draws(call: Callable[[], Tensor], draws: np.random.SeedSequence) -> Tensor:
-    """What a call gives when its torch random numbers start from ``draws``."""
+def _with_draws(call: Callable[[], Tensor], n_bootstrap: np.random.SeedSequence) -> Tensor:
+    """What a call gives when its torch random numbers start from ``n_bootstrap``."""
     # CUDA's generators are asked for only where something may have drawn from them: asking would
     # start CUDA.
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if started else ()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(draws.generate_state(1, np.uint64)[0]))
+        torch.manual_seed(int(n_bootstrap.generate_state(1, np.uint64)[0]))
         return call()
 
 

@@ -24,7 +24,7 @@ from featurecache.losses import (
 from featurecache.prompts import load_prompts
 
 if TYPE_CHECKING:
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.trainable import Trainable
 
 
@@ -77,7 +77,7 @@ class BceObjective(Objective):
 
     def __init__(
         self,
-        manifest: "Manifest",
+        manifest: "Dataset",
         config: FinetuneConfig,
         *,
         train: NDArray[np.intp],
@@ -98,7 +98,7 @@ class BceObjective(Objective):
         self._targets = torch.from_numpy(manifest.labels.astype(np.float32))
         self._weight = (
             balanced_positive_weight(torch.from_numpy(learned.astype(np.float32)))
-            if config.loss_weight == "balanced"
+            if config.pos_weight == "balanced"
             else None
         )
 
@@ -132,7 +132,7 @@ class ContrastiveObjective(Objective):
 
     def __init__(
         self,
-        manifest: "Manifest",
+        manifest: "Dataset",
         config: FinetuneConfig,
         *,
         train: NDArray[np.intp],
@@ -148,8 +148,8 @@ class ContrastiveObjective(Objective):
                 "the contrastive objective needs a text tower, and this model has none: use "
                 "--objective bce"
             )
-        if config.loss_weight != "none":
-            raise UsageError("--loss-weight balanced goes with --objective bce")
+        if config.pos_weight != "none":
+            raise UsageError("--pos-weight balanced goes with --objective bce")
         self._encoder = encoder
         self._draw_words = config.augment
         self._captions = caption_films(
@@ -178,11 +178,11 @@ class ContrastiveObjective(Objective):
     ) -> Tensor:
         """See ``Objective.backward``; with augmentation each caption's template is drawn."""
         present, truth = self._present(rows)
-        draws = np.random.default_rng(seed)
+        n_bootstrap = np.random.default_rng(seed)
         texts = []
         for caption in present:
             words = self._captions.texts[caption]
-            texts.append(words[draws.integers(len(words)) if self._draw_words else 0])
+            texts.append(words[n_bootstrap.integers(len(words)) if self._draw_words else 0])
         return backward_in_chunks(
             lambda embedding, encoded: (
                 self._compare(embedding, encoded, truth) + further(embedding, rows)

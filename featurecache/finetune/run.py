@@ -18,26 +18,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featurecache.atomic import refuse_existing
-from featurecache.collection import name_of
-from featurecache.encoders.provenance import PROVENANCE_FILE
 from featurecache.errors import RunError
-from featurecache.extraction.bookmarks import Bookmarks
-from featurecache.extraction.learned import provenance_for
+from featurecache.evaluation.controls import random_features, untrained_controls
+from featurecache.evaluation.evaluate import caveats, evaluate
+from featurecache.evaluation.split_data import SplitData
+from featurecache.evaluation.zero_shot import Scores, pair_scores
+from featurecache.extraction.crash_journal import CrashJournal
+from featurecache.extraction.provenance import provenance_for
 from featurecache.finetune.captions import scored_captions
-from featurecache.finetune.checkpoint import bookmarks_of, only_tuner, unfinished
+from featurecache.finetune.checkpoint import bookmarks_of, finetune_lock, unfinished
 from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.dataloader import ImageStream
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
 from featurecache.finetune.head import build_head
-from featurecache.finetune.images import ImageStream
 from featurecache.finetune.training import (
     Finetuned,
     Progress,
     Trainer,
     open_checkpoint,
 )
+from featurecache.io.atomic import require_absent
 from featurecache.prompts import load_prompts
-from featurecache.runs import (
+from featurecache.provenance import PROVENANCE_FILE, base_name
+from featurecache.runs.folder import (
     new_run,
     read_config,
     run_kind,
@@ -46,16 +49,12 @@ from featurecache.runs import (
     write_json,
     write_predictions,
 )
-from featurecache.scoring.controls import random_features, untrained_controls
-from featurecache.scoring.evaluation import evaluate, reading_warnings
-from featurecache.scoring.rows import ScoredRows
-from featurecache.scoring.zero_shot import Scores, pair_scores
-from featurecache.weights import read_weights
+from featurecache.runs.weights import read_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
 
 KIND = "finetune"
@@ -78,13 +77,13 @@ class FinetuneResult:
 
 
 def finetune(
-    manifest: "Manifest",
+    manifest: "Dataset",
     encoder: "Encoder",
     config: FinetuneConfig,
     *,
     target: Path,
     workers: int = 2,
-    draws: int = 1000,
+    n_bootstrap: int = 1000,
     teacher: Teacher | None = None,
     progress: Progress | None = None,
 ) -> FinetuneResult:
@@ -100,7 +99,7 @@ def finetune(
         config: settings.
         target: the run folder to make.
         workers: decoding threads.
-        draws: bootstrap draws over patients for the intervals.
+        n_bootstrap: number of bootstrap samples over patients.
         teacher: an encoder whose image embeddings it learns from as well.
         progress: told how far it is.
 
@@ -110,12 +109,12 @@ def finetune(
         RunError: an unfinished fine-tuning for ``target`` has other settings.
         FeaturecacheError: images cannot be read at all, or memory runs out.
     """
-    with only_tuner(target), ExitStack() as stack:
-        refuse_finished(target)
+    with finetune_lock(target), ExitStack() as stack:
+        require_unfinished(target)
         ids = manifest.images["id"].to_numpy(dtype=np.str_)
         known = provenance_for(manifest, encoder)
-        known.refuse_trained(manifest.collection, ids[manifest.rows("test")].tolist())
-        bookmarks = stack.enter_context(closing(Bookmarks([bookmarks_of(target)])))
+        known.require_unseen(manifest.collection, ids[manifest.rows("test")].tolist())
+        bookmarks = stack.enter_context(closing(CrashJournal([bookmarks_of(target)])))
         images = ImageStream(manifest, encoder, workers, bookmarks)
         trainer = Trainer(manifest, encoder, config, images=images)
         checkpoint = open_checkpoint(target, manifest, encoder, config, teacher)
@@ -143,12 +142,12 @@ def finetune(
             _logits(result, config, manifest.label_names, shown) for shown in (embedding, random)
         )
         metrics, predictions = _measure(
-            manifest, trainer.train, rows, logits, of_random, draws=draws
+            manifest, trainer.train, rows, logits, of_random, n_bootstrap=n_bootstrap
         )
-        metrics["warnings"] += reading_warnings(
+        metrics["warnings"] += caveats(
             model=encoder.name,
             dataset=manifest.name,
-            exposed=name_of(manifest.collection) in known.exposed_to,
+            exposed=base_name(manifest.collection) in known.exposed_to,
             image_level_split=manifest.image_level_split,
             has_test=len(manifest.rows("test")) > 0,
         )
@@ -171,8 +170,8 @@ def finetune(
                 "failures": dict(images.failures),
             }
             write_config(folder, KIND, settings)
-            learned_from = ids[np.concatenate([trainer.train, trainer.val])].tolist()
-            provenance = known.with_training(manifest.collection, learned_from)
+            learned = ids[np.concatenate([trainer.train, trainer.val])].tolist()
+            provenance = known.with_training(manifest.collection, learned)
             write_json(folder / PROVENANCE_FILE, provenance.to_json())
             write_json(folder / "metrics.json", metrics)
             write_predictions(folder, **predictions)
@@ -187,7 +186,7 @@ def finetune(
         return FinetuneResult(metrics, result.best_epoch, dict(images.failures))
 
 
-def refuse_finished(target: Path) -> None:
+def require_unfinished(target: Path) -> None:
     """A run that is there is not made again; what is left of its own fine-tuning goes.
 
     Raises:
@@ -197,7 +196,7 @@ def refuse_finished(target: Path) -> None:
         if unfinished(target).is_dir() and run_kind(target) == KIND:
             # Whoever wrote the run was killed before it could do this.
             shutil.rmtree(unfinished(target), ignore_errors=True)
-    refuse_existing(target)
+    require_absent(target)
 
 
 @dataclass(frozen=True)
@@ -286,13 +285,13 @@ def _captions(names: Sequence[str], config: FinetuneConfig) -> list[str]:
 
 
 def _measure(
-    manifest: "Manifest",
+    manifest: "Dataset",
     train: NDArray[np.intp],
     rows: NDArray[np.intp],
     logits: NDArray[np.float64],
     logits_of_random: NDArray[np.float64],
     *,
-    draws: int,
+    n_bootstrap: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The metrics document, and what ``predictions.csv`` holds."""
     images = manifest.images
@@ -301,7 +300,7 @@ def _measure(
     probability = 1 / (1 + np.exp(-ranking))
     split = images["split"].to_numpy(dtype=np.str_)
     seen = manifest.labels[train]
-    known = ScoredRows(
+    known = SplitData(
         truth=manifest.labels,
         label_names=manifest.label_names,
         patient=images["patient"].to_numpy(dtype=np.str_),
@@ -311,10 +310,10 @@ def _measure(
         test=rows[split[rows] == "test"],
         learned=(seen == 1).any(axis=0) & (seen == 0).any(axis=0),
     )
-    metrics = evaluate(known, probability, ranking=ranking, draws=draws)
+    metrics = evaluate(known, probability, ranking=ranking, n_bootstrap=n_bootstrap)
     _, scored = known.scored
     metrics["controls"] |= untrained_controls(
-        known, ranking, logits_of_random[np.isin(rows, scored)], draws=draws
+        known, ranking, logits_of_random[np.isin(rows, scored)], n_bootstrap=n_bootstrap
     )
     metrics["warnings"] = [
         f"{name} has no positives in training: its figures are null"

@@ -17,8 +17,8 @@ from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.finetune.augmentation import augment
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.dataloader import ImageStream
 from featurecache.finetune.distillation import Distillation, Teacher
-from featurecache.finetune.images import ImageStream
 from featurecache.finetune.objectives import (
     BceObjective,
     ContrastiveObjective,
@@ -26,11 +26,11 @@ from featurecache.finetune.objectives import (
     Objective,
     no_further_loss,
 )
-from featurecache.memory import ran_out_of_memory
+from featurecache.oom import ran_out_of_memory
 from featurecache.schedule import warmup_cosine
 
 if TYPE_CHECKING:
-    from featurecache.datasets.manifest import Manifest
+    from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
     from featurecache.encoders.trainable import Trainable
 
@@ -74,7 +74,7 @@ class Trainer:
 
     def __init__(
         self,
-        manifest: "Manifest",
+        manifest: "Dataset",
         encoder: "Encoder",
         config: FinetuneConfig,
         *,
@@ -100,14 +100,14 @@ class Trainer:
             )
         self.device = encoder.device
         self.towers = encoder.trainable()
-        moving = self.towers.train_only(config.train, seed=config.seed)
+        moving = self.towers.train_only(config.trainable, seed=config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.objective = self._objective(manifest)
         head = self.objective.head
         self.trainable = moving + (sum(p.numel() for p in head.parameters()) if head else 0)
         if self.trainable == 0:
-            raise UsageError(f"--train {config.train} leaves nothing to train")
+            raise UsageError(f"--trainable {config.trainable} leaves nothing to train")
         self.beside: dict[str, nn.Module] = {} if head is None else {"head": head}
         self.further: FurtherLoss = no_further_loss
         self.steps = len(self.train) // config.batch_size
@@ -130,12 +130,12 @@ class Trainer:
     def _start(self) -> None:
         self.optimizer = self._optimizer()
         total = self.steps * self.config.epochs
-        warmup = int(self.config.warmup * total)
+        warmup = int(self.config.warmup_ratio * total)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: warmup_cosine(step, warmup=warmup, total=total)
         )
 
-    def _objective(self, manifest: "Manifest") -> Objective:
+    def _objective(self, manifest: "Dataset") -> Objective:
         if self.config.objective == "contrastive":
             return ContrastiveObjective(
                 manifest, self.config, train=self.train, encoder=self.towers
@@ -185,8 +185,8 @@ class Trainer:
                 if not ran_out_of_memory(error):
                     raise
                 raise FeaturecacheError(
-                    f"out of memory with {self.config.chunk_size} images at once: give a smaller "
-                    "--chunk-size (the batch and its gradient stay the same), or --train last-2; "
+                    f"out of memory with {self.config.micro_batch_size} images at once: give a smaller "
+                    "--micro-batch-size (the batch and its gradient stay the same), or --trainable last-2; "
                     "the same command goes on from the last saved step"
                 ) from error
         if self.best_epoch == 0:
@@ -195,7 +195,7 @@ class Trainer:
                 "lower it"
             )
         self._load_weights(checkpoint.best())
-        self.towers.merge_adapters()
+        self.towers.merge_lora()
         self.towers.module.eval()
         if self.objective.head is not None:
             self.objective.head.eval()
@@ -207,7 +207,7 @@ class Trainer:
         """The rows that can be read, and their embeddings (N, D), without gradients."""
         self.towers.module.eval()
         found, embeddings = [], []
-        for usable, pixels in self.images.batches(rows, self.config.chunk_size):
+        for usable, pixels in self.images.batches(rows, self.config.micro_batch_size):
             if len(usable) == 0:
                 continue
             with torch.inference_mode(), self._autocast():
@@ -263,7 +263,7 @@ class Trainer:
             loss = self.objective.backward(
                 [
                     partial(self.towers.embed_images, p)
-                    for p in torch.split(pixels, config.chunk_size)
+                    for p in torch.split(pixels, config.micro_batch_size)
                 ],
                 rows,
                 # Dropout depends on the step alone, so that a resumed run draws the same.
@@ -271,7 +271,7 @@ class Trainer:
                 further=self.further,
             )
         moving = [p for group in self.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(moving, config.clip_norm)
+        nn.utils.clip_grad_norm_(moving, config.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
         return loss.item()
@@ -331,7 +331,7 @@ class Trainer:
 
 def open_checkpoint(
     target: Path,
-    manifest: "Manifest",
+    manifest: "Dataset",
     encoder: "Encoder",
     config: FinetuneConfig,
     teacher: Teacher | None = None,
@@ -341,7 +341,7 @@ def open_checkpoint(
     Raises:
         RunError: it was started with others.
     """
-    from featurecache.fingerprint import fingerprint
+    from featurecache.io.fingerprint import fingerprint
 
     images = {
         "id": manifest.images["id"].tolist(),
@@ -359,7 +359,7 @@ def open_checkpoint(
     return Checkpoint(target, settings)
 
 
-def _training_rows(manifest: "Manifest", config: FinetuneConfig) -> NDArray[np.intp]:
+def _training_rows(manifest: "Dataset", config: FinetuneConfig) -> NDArray[np.intp]:
     """The rows of a manifest that are trained on, ascending.
 
     Raises:

@@ -4,15 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from featurecache.devices import has_fast_bf16
+from featurecache.device import has_fast_bf16
 from featurecache.errors import UnknownNameError, UsageError
 
-TextControl = Literal["real", "permuted", "random", "zero"]
-Balance = Literal["none", "subset", "sampling"]
-LossWeight = Literal["none", "balanced"]
+TextAblation = Literal["none", "permuted", "random", "zero"]
+Resample = Literal["none", "undersample", "weighted"]
+PosWeight = Literal["none", "balanced"]
 Precision = Literal["fp32", "bf16"]
 Loss = Literal["bce", "asymmetric", "logit_adjusted"]
-Combine = Literal["features", "logits"]
+Fusion = Literal["early", "late"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class HeadConfig:
         noise: standard deviation of the Gaussian noise on standardised inputs, in training only.
         learning_rate: Adam's, at its highest; it warms up over one epoch, then falls as a cosine.
             None, as for epochs and batch size: as suits the number of training rows, see
-            ``pace``.
+            ``resolve_schedule``.
         weight_decay: decoupled (AdamW).
         epochs: the most epochs to train.
         batch_size: rows a step.
@@ -34,13 +34,13 @@ class HeadConfig:
             instructions for it, else fp32.
         patience: epochs without a better validation loss before training stops.
         loss: what is minimised; see ``featurecache.losses``.
-        loss_weight: "balanced" weighs a label's positives by its negatives over its positives.
-        balance: "subset" trains on as many rows of each label; "sampling" draws them that often.
+        pos_weight: "balanced" weighs a label's positives by its negatives over its positives.
+        resample: "undersample" trains on as many rows of each label; "weighted" draws them that often.
         train_size: train on this many rows; None for all.
-        text_control: real text, or text that can carry no meaning (see ``text.py``).
+        text_ablation: real text, or text that can carry no meaning (see ``text.py``).
         prompts: the prompt set in the cache; None for the only one.
-        combine: of several caches, "features" trains one head on their embeddings side by side,
-            "logits" one on each and takes the mean of their logits; the same for a single cache.
+        fusion: of several caches, "early" trains one head on their embeddings side by side,
+            "late" one on each and takes the mean of their logits; the same for a single cache.
         seed: 0 or more; of initial weights, dropout, noise, order, and the choice of rows.
     """
 
@@ -55,22 +55,22 @@ class HeadConfig:
     precision: Precision | None = None
     patience: int = 10
     loss: Loss = "bce"
-    loss_weight: LossWeight = "none"
-    balance: Balance = "none"
+    pos_weight: PosWeight = "none"
+    resample: Resample = "none"
     train_size: int | None = None
-    text_control: TextControl = "real"
+    text_ablation: TextAblation = "none"
     prompts: str | None = None
-    combine: Combine = "features"
+    fusion: Fusion = "early"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for option, value, choices in (
-            ("text control", self.text_control, get_args(TextControl)),
-            ("balance", self.balance, get_args(Balance)),
+            ("text control", self.text_ablation, get_args(TextAblation)),
+            ("resample", self.resample, get_args(Resample)),
             ("loss", self.loss, get_args(Loss)),
-            ("loss weight", self.loss_weight, get_args(LossWeight)),
+            ("loss weight", self.pos_weight, get_args(PosWeight)),
             ("precision", self.precision or "fp32", get_args(Precision)),
-            ("way to combine", self.combine, get_args(Combine)),
+            ("way to fusion", self.fusion, get_args(Fusion)),
         ):
             if value not in choices:
                 raise UnknownNameError(option, value, choices)
@@ -79,9 +79,9 @@ class HeadConfig:
                 raise UsageError(f"hidden layers {self.hidden}: give one or more positive sizes")
             if list(self.hidden) != sorted(self.hidden, reverse=True):
                 raise UsageError(f"hidden layers {self.hidden}: their sizes must not increase")
-        if self.loss != "bce" and self.loss_weight != "none":
+        if self.loss != "bce" and self.pos_weight != "none":
             raise UsageError(
-                f"--loss {self.loss} weighs positives and negatives itself: leave out --loss-weight"
+                f"--loss {self.loss} weighs positives and negatives itself: leave out --pos-weight"
             )
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout {self.dropout}: must be at least 0 and below 1")
@@ -100,7 +100,7 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
-class Pace:
+class TrainingSchedule:
     """How fast a head learns.
 
     Attributes:
@@ -117,17 +117,17 @@ class Pace:
 
 
 MANY_ROWS = 16_384
-_FEW = Pace(learning_rate=1e-3, epochs=60, batch_size=128, precision="fp32")
-_MANY = Pace(learning_rate=6e-3, epochs=4, batch_size=1024, precision="bf16")
+_FEW = TrainingSchedule(learning_rate=1e-3, epochs=60, batch_size=128, precision="fp32")
+_MANY = TrainingSchedule(learning_rate=6e-3, epochs=4, batch_size=1024, precision="bf16")
 """Of what was tried on 78,000 synthetic rows (benchmarks/heads.py), the fastest with which every
 head ranks as well as one trained in the usual way."""
 
 
-def pace(config: HeadConfig, rows: int) -> Pace:
+def resolve_schedule(config: HeadConfig, rows: int) -> TrainingSchedule:
     """The settings of a training on so many rows: those given, and what suits for the others."""
     usual = _FEW if rows < MANY_ROWS else _MANY
     precision = usual.precision if has_fast_bf16("cpu") else "fp32"
-    return Pace(
+    return TrainingSchedule(
         learning_rate=config.learning_rate or usual.learning_rate,
         epochs=config.epochs or usual.epochs,
         batch_size=config.batch_size or usual.batch_size,

@@ -8,27 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
-from featurecache.heads.config import MANY_ROWS, HeadConfig
-from featurecache.heads.registry import head_spec
-from featurecache.heads.task import Epoch, HeadData, TrainedHead, Training
-from featurecache.heads.text import LabelTexts
-from featurecache.heads.training import (
-    predict_probabilities,
-    train_heads,
-)
-from featurecache.scoring.cached import cache_warnings, scored_rows
-from featurecache.scoring.controls import (
+from featurecache.evaluation.controls import (
     SHUFFLES,
     control_figures,
     random_features,
     shuffled_labels,
     text_gain,
 )
-from featurecache.scoring.evaluation import evaluate
-from featurecache.scoring.trials import Trial
-from featurecache.store.contents import TextSet
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.from_cache import cache_caveats, split_data_from
+from featurecache.evaluation.repeated_runs import Trial
+from featurecache.heads.config import MANY_ROWS, HeadConfig
+from featurecache.heads.registry import head_spec
+from featurecache.heads.text_features import LabelTexts
+from featurecache.heads.training import (
+    predict_probabilities,
+    train_heads,
+)
+from featurecache.heads.types import Epoch, HeadData, TrainedHead, Training
+from featurecache.store.layout import UNKNOWN
 from featurecache.store.reader import Cache
-from featurecache.store.schema import UNKNOWN
+from featurecache.store.records import TextSet
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run_experiment(
     config: HeadConfig,
     *,
     seeds: int = 1,
-    draws: int = 1000,
+    n_bootstrap: int = 1000,
     controls: bool = True,
     on_epoch: Callable[[int, Epoch], None] | None = None,
 ) -> Experiment:
@@ -68,7 +68,7 @@ def run_experiment(
         cache: embeddings, labels, splits and, for a head that uses it, text.
         config: settings of the training.
         seeds: how many seeds to train.
-        draws: bootstrap draws over patients for the intervals.
+        n_bootstrap: number of bootstrap samples over patients.
         controls: whether to train the first seed's head anew on other images' labels, five times,
             and on random features, and say what these score; and every seed's, where there is text,
             on permuted texts, to say under ``text_gain`` what the real ones bring.
@@ -81,11 +81,11 @@ def run_experiment(
     """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: must be at least 1")
-    data = head_data(cache, config)
+    data = training_data_from(cache, config)
     text = cache.text(config.prompts) if data.text is not None else None
     chosen = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     permuted = (
-        [replace(one, text_control="permuted") for one in chosen]
+        [replace(one, text_ablation="permuted") for one in chosen]
         if controls and _text_can_be_permuted(data, config)
         else []
     )
@@ -94,18 +94,23 @@ def run_experiment(
         + [Training(data, one) for one in permuted]
     )
     heads, with_others = trained[:seeds], trained[seeds:]
-    trials = [trial_of(cache, head, data) for head in heads]
+    trials = [predict_on(cache, head, data) for head in heads]
     documents = [
-        evaluate(one.rows, one.score, draws=0 if number else draws)
+        evaluate(one.rows, one.score, n_bootstrap=0 if number else n_bootstrap)
         for number, one in enumerate(trials)
     ]
     metrics = documents[0]
     if controls:
         # Only now, for to draw features for a large data set takes longer than a first epoch.
-        metrics["controls"] |= _control_figures(_untaught(cache, data, config), draws=draws)
+        metrics["controls"] |= _control_figures(
+            _negative_controls(cache, data, config), n_bootstrap=n_bootstrap
+        )
     _, scored = trials[0].rows.scored
     metrics["text_gain"] = text_gain(
-        trials, [trial_of(cache, head, data) for head in with_others], scored, draws=draws
+        trials,
+        [predict_on(cache, head, data) for head in with_others],
+        scored,
+        n_bootstrap=n_bootstrap,
     )
     if seeds > 1:
         metrics["seeds"] = _spread(documents, config.seed)
@@ -115,7 +120,7 @@ def run_experiment(
     return Experiment(heads[0], text, probability, metrics, warnings)
 
 
-def head_data(cache: Cache, config: HeadConfig) -> HeadData:
+def training_data_from(cache: Cache, config: HeadConfig) -> HeadData:
     """What a cache gives a head to learn from.
 
     Raises:
@@ -145,17 +150,17 @@ def _reporting(
     return None if on_epoch is None else (lambda epoch: on_epoch(seed, epoch))
 
 
-def trial_of(cache: Cache, head: TrainedHead, data: HeadData) -> Trial:
+def predict_on(cache: Cache, head: TrainedHead, data: HeadData) -> Trial:
     """What a head predicts of the images that it was trained on part of."""
-    rows = scored_rows(cache, train=head.train_rows, learned=_learned(cache, head))
+    rows = split_data_from(cache, train=head.train_rows, learned=_learned(cache, head))
     return Trial(rows, predict_probabilities(head.module, data.embedding))
 
 
 def _text_can_be_permuted(data: HeadData, config: HeadConfig) -> bool:
-    return data.text is not None and config.text_control == "real" and len(data.text.positive) > 1
+    return data.text is not None and config.text_ablation == "none" and len(data.text.positive) > 1
 
 
-def _untaught(cache: Cache, data: HeadData, config: HeadConfig) -> list[Trial]:
+def _negative_controls(cache: Cache, data: HeadData, config: HeadConfig) -> list[Trial]:
     """The same training with nothing to learn: of other images' labels, then random features."""
     splits = [data.train, data.val]
     untaught = [
@@ -166,15 +171,15 @@ def _untaught(cache: Cache, data: HeadData, config: HeadConfig) -> list[Trial]:
         replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)),
     ]
     heads = train_heads([Training(one, config) for one in untaught])
-    return [trial_of(cache, head, one) for head, one in zip(heads, untaught, strict=True)]
+    return [predict_on(cache, head, one) for head, one in zip(heads, untaught, strict=True)]
 
 
-def _control_figures(trials: Sequence[Trial], *, draws: int) -> dict[str, dict[str, Any]]:
+def _control_figures(trials: Sequence[Trial], *, n_bootstrap: int) -> dict[str, dict[str, Any]]:
     """What the same training scores on untaught data."""
     _, scored = trials[-1].rows.scored
     return {
-        "shuffled_labels": control_figures(trials[:SHUFFLES], scored, draws=draws),
-        "random_features": control_figures(trials[SHUFFLES:], scored, draws=draws),
+        "shuffled_labels": control_figures(trials[:SHUFFLES], scored, n_bootstrap=n_bootstrap),
+        "random_features": control_figures(trials[SHUFFLES:], scored, n_bootstrap=n_bootstrap),
     }
 
 
@@ -219,7 +224,7 @@ def _unfinished(config: HeadConfig, head: TrainedHead) -> bool:
 
 
 def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) -> list[str]:
-    warnings = cache_warnings(cache)
+    warnings = cache_caveats(cache)
 
     def with_seeds(concerned: Sequence[TrainedHead]) -> str:
         if len(concerned) == len(heads):

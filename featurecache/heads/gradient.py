@@ -14,12 +14,12 @@ from torch import Tensor
 
 from featurecache.errors import UsageError
 from featurecache.heads.adamw import AdamW
-from featurecache.heads.config import HeadConfig, pace
-from featurecache.heads.fixed_input import parameter_groups
-from featurecache.heads.inputs import InputScaling, targets
-from featurecache.heads.noise import Supplied
+from featurecache.heads.config import HeadConfig, resolve_schedule
+from featurecache.heads.constant_projection import parameter_groups
+from featurecache.heads.layers import PooledNoise
 from featurecache.heads.sampling import balanced_weights
-from featurecache.heads.task import Epoch, TrainedHead, Training
+from featurecache.heads.standardize import Standardize, targets
+from featurecache.heads.types import Epoch, TrainedHead, Training
 from featurecache.losses import asymmetric, balanced_positive_weight, log_prior_odds, masked_bce
 from featurecache.schedule import warmup_cosine
 
@@ -35,7 +35,7 @@ def fit_by_gradient(
     Raises:
         UsageError: validation loss is never finite.
     """
-    supplied = [part for part in module.modules() if isinstance(part, Supplied)]
+    supplied = [part for part in module.modules() if isinstance(part, PooledNoise)]
     # One of its own, for others may be trained at the same time.
     generator = torch.Generator().manual_seed(training.config.seed)
     for part in supplied:
@@ -49,7 +49,7 @@ def fit_by_gradient(
 
 def _fit(module: "GradientHead", training: Training, rows: NDArray[np.intp]) -> TrainedHead:
     data, config = training.data, training.config
-    chosen = pace(config, len(rows))
+    chosen = resolve_schedule(config, len(rows))
     low = chosen.precision == "bf16"
     module.scaling.fit(data.embedding, rows)
     dtype = torch.bfloat16 if low else torch.float32
@@ -105,7 +105,7 @@ def _batches(
     labels: NDArray[np.int8], config: HeadConfig, batch_size: int, epoch: int
 ) -> Iterator[Tensor]:
     generator = np.random.default_rng([config.seed, epoch])
-    if config.balance == "sampling":
+    if config.resample == "weighted":
         order = generator.choice(len(labels), size=len(labels), p=balanced_weights(labels))
     else:
         order = generator.permutation(len(labels))
@@ -126,7 +126,7 @@ def _loss_function(config: HeadConfig, targets: Tensor) -> LossFunction:
     if config.loss == "logit_adjusted":
         prior = log_prior_odds(targets)
         return lambda logits, known: masked_bce(logits + prior, known)
-    weight = balanced_positive_weight(targets) if config.loss_weight == "balanced" else None
+    weight = balanced_positive_weight(targets) if config.pos_weight == "balanced" else None
     return partial(masked_bce, positive_weight=weight)
 
 
@@ -142,7 +142,7 @@ _VALIDATED = 8192
 
 
 def _inputs(
-    scaling: InputScaling,
+    scaling: Standardize,
     embedding: NDArray[np.floating],
     rows: NDArray[np.intp],
     dtype: torch.dtype,

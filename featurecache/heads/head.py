@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.gradient import fit_by_gradient
-from featurecache.heads.inputs import InputScaling
-from featurecache.heads.noise import GaussianNoise
-from featurecache.heads.task import TrainedHead, Training
+from featurecache.heads.layers import GaussianNoise
+from featurecache.heads.standardize import Standardize
+from featurecache.heads.types import TrainedHead, Training
 
 
 class Head(nn.Module):
@@ -20,7 +20,7 @@ class Head(nn.Module):
         """Learn from these training rows, choosing by the validation rows."""
         raise NotImplementedError
 
-    def make_room(self, state: Mapping[str, Tensor]) -> None:
+    def resize_buffers_for(self, state: Mapping[str, Tensor]) -> None:
         """Before a state is loaded: take the sizes of what has as many rows as were learned from.
 
         Raises:
@@ -29,11 +29,11 @@ class Head(nn.Module):
 
 
 class GradientHead(Head):
-    """A head that learns in epochs, on embeddings that ``InputScaling`` standardised."""
+    """A head that learns in epochs, on embeddings that ``Standardize`` standardised."""
 
     def __init__(self, dim: int, config: HeadConfig) -> None:
         super().__init__()
-        self.scaling = InputScaling(dim)
+        self.scaling = Standardize(dim)
         self.noise = GaussianNoise(config.noise)
 
     def fit(self, training: Training, rows: NDArray[np.intp]) -> TrainedHead:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurecache.encoders.description import library_difference
-from featurecache.heads.saving import SavedHead
+from featurecache.encoders.compatibility import library_difference
+from featurecache.heads.io import SavedHead
 from featurecache.heads.training import predict_probabilities
-from featurecache.prediction import Prediction, classify_images
+from featurecache.runs.prediction import Prediction, classify_images
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder

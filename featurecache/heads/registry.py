@@ -11,15 +11,17 @@ from featurecache.heads.config import HeadConfig
 
 if TYPE_CHECKING:
     from featurecache.heads.head import Head
-    from featurecache.heads.text import LabelTexts
+    from featurecache.heads.text_features import LabelTexts
 
 UseOfText = Literal["none", "constant", "aligned"]
 
-_COMMON = frozenset({"head", "train_size", "balance", "text_control", "prompts", "combine", "seed"})
+_COMMON = frozenset(
+    {"head", "train_size", "resample", "text_ablation", "prompts", "fusion", "seed"}
+)
 _GRADIENT = frozenset(
     {
         *("hidden", "dropout", "noise", "learning_rate", "weight_decay", "epochs", "batch_size"),
-        *("precision", "patience", "loss", "loss_weight"),
+        *("precision", "patience", "loss", "pos_weight"),
     }
 )
 
@@ -62,7 +64,7 @@ class HeadSpec:
         """The head, not trained, for embeddings of ``dim`` and so many labels."""
         if self.uses_text and texts is None:
             raise ValueError(f"the {self.name} head needs text")
-        module = import_module(f"featurecache.heads.{self.name}")
+        module = import_module(f"featurecache.heads.models.{self.name}")
         head: Head = getattr(module, self.kind)(dim, labels, texts, config)
         return head
 
@@ -72,15 +74,15 @@ class HeadSpec:
         Raises:
             UsageError: one is given that this head does not heed.
         """
-        if self.text == "none" and config.text_control != "real":
+        if self.text == "none" and config.text_ablation != "none":
             raise UsageError(
-                f"head {self.name!r} uses no text, so --text-control {config.text_control} would "
+                f"head {self.name!r} uses no text, so --text-ablation {config.text_ablation} would "
                 "change nothing: leave it out, or choose a head that uses text"
             )
-        if config.balance == "sampling" and not self.has_epochs:
+        if config.resample == "weighted" and not self.has_epochs:
             raise UsageError(
-                f"head {self.name!r} looks at every image once, so --balance sampling would change "
-                "nothing: leave it out, or give --balance subset"
+                f"head {self.name!r} looks at every image once, so --resample weighted would change "
+                "nothing: leave it out, or give --resample undersample"
             )
         for field in fields(config):
             heeded = field.name in _COMMON | self.settings

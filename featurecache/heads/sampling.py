@@ -46,8 +46,8 @@ def balanced_subset(
     usable = int(groups.any(axis=1).sum())
     if usable == 0:
         raise UsageError(
-            "--balance subset found no training image with a positive label or with all labels "
-            "negative: give labels, or train without --balance"
+            "--resample undersample found no training image with a positive label or with all labels "
+            "negative: give labels, or train without --resample"
         )
     wanted = size
     if wanted is None:

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featurecache.concurrency import worker_threads
 from featurecache.errors import UsageError
 from featurecache.heads.config import MANY_ROWS, HeadConfig
-from featurecache.heads.ensemble import MeanOfLogits
 from featurecache.heads.head import Head
+from featurecache.heads.models.ensemble import LogitEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, random_subset
-from featurecache.heads.task import Epoch, HeadData, TrainedHead, Training
-from featurecache.heads.text import LabelTexts, controlled_texts
-from featurecache.lanes import open_lanes
+from featurecache.heads.text_features import LabelTexts, ablate_texts
+from featurecache.heads.types import Epoch, HeadData, TrainedHead, Training
 
 
 def train_head(
@@ -51,7 +51,7 @@ def train_heads(
         on_head: called for each head that is trained, in the caller's thread.
     """
     begun = [_Begun(training) for training in trainings]
-    with open_lanes("cpu", most=torch.get_num_threads()) as lanes:
+    with worker_threads("cpu", most=torch.get_num_threads()) as lanes:
         for one in begun:
             if one.small:
                 lanes.submit(one.fit)
@@ -92,8 +92,8 @@ class _Begun:
 
     def _head(self, data: HeadData) -> Head:
         config, dim = self.training.config, data.embedding.shape[1]
-        if config.combine == "logits" and data.dims:
-            return MeanOfLogits([self._head(part) for part in data.parts], data.dims)
+        if config.fusion == "late" and data.dims:
+            return LogitEnsemble([self._head(part) for part in data.parts], data.dims)
         return self.spec.build(dim, data.labels.shape[1], self._texts(data, dim), config)
 
     def _texts(self, data: HeadData, dim: int) -> LabelTexts | None:
@@ -105,7 +105,7 @@ class _Begun:
         if self.spec.text == "aligned" and data.dims:
             raise UsageError(
                 f"head {config.head!r} compares images with texts, and the embeddings of several "
-                "encoders side by side share no space with any: give --combine logits, or another "
+                "encoders side by side share no space with any: give --fusion late, or another "
                 "head"
             )
         if self.spec.text == "aligned" and not (texts.aligned and texts.positive.shape[1] == dim):
@@ -113,7 +113,7 @@ class _Begun:
                 f"head {config.head!r} compares images with texts, and this encoder's texts do not "
                 "share its images' space: take an aligned encoder, or another head"
             )
-        return controlled_texts(texts, config.text_control, seed=config.seed)
+        return ablate_texts(texts, config.text_ablation, seed=config.seed)
 
     @property
     def small(self) -> bool:
@@ -126,12 +126,12 @@ class _Begun:
 
 
 def training_rows(data: HeadData, config: HeadConfig) -> NDArray[np.intp]:
-    """The rows a head learns from, by the settings ``train_size`` and ``balance``.
+    """The rows a head learns from, by the settings ``train_size`` and ``resample``.
 
     Raises:
         UsageError: there are not that many, or fewer than two.
     """
-    if config.balance == "subset":
+    if config.resample == "undersample":
         rows = balanced_subset(data.labels, data.train, size=config.train_size, seed=config.seed)
     elif config.train_size is not None:
         rows = random_subset(data.train, config.train_size, seed=config.seed)

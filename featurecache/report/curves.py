@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.scoring.calibration import BINS, bin_of
-from featurecache.scoring.metrics import Floats, Labels, known_entries
+from featurecache.metrics.calibration import BINS, bin_of
+from featurecache.metrics.ranking import Floats, Labels, valid_mask
 
 MOST_POINTS = 300
 """Of a drawn curve: more cannot be told apart at the size of a page."""
@@ -55,7 +55,7 @@ def roc_points(truth: Labels, score: Floats) -> Points:
         both classes are there.
 
     Raises:
-        ValueError: as ``known_entries``.
+        ValueError: as ``valid_mask``.
     """
     found, called = _counts(truth, score)
     if len(found) == 0 or found[-1] == 0 or found[-1] == called[-1]:
@@ -76,7 +76,7 @@ def precision_recall_points(truth: Labels, score: Floats) -> Points:
         is set to 1 by convention, to recall 1; none unless there are positives.
 
     Raises:
-        ValueError: as ``known_entries``.
+        ValueError: as ``valid_mask``.
     """
     found, called = _counts(truth, score)
     if len(found) == 0 or found[-1] == 0:
@@ -86,7 +86,7 @@ def precision_recall_points(truth: Labels, score: Floats) -> Points:
 
 def _counts(truth: Labels, score: Floats) -> tuple[Floats, Floats]:
     """True positives, and all that is called positive, at each distinct score from the highest."""
-    known = known_entries(truth, score)
+    known = valid_mask(truth, score)
     positive, kept = truth[known] == 1, score[known]
     order = np.argsort(-kept, kind="stable")
     descending = kept[order]
@@ -103,9 +103,9 @@ def reliability(truth: Labels, probability: Floats) -> Reliability:
         probability: (N,) in 0 to 1.
 
     Raises:
-        ValueError: as ``known_entries``.
+        ValueError: as ``valid_mask``.
     """
-    known = known_entries(truth, probability)
+    known = valid_mask(truth, probability)
     positive, kept = truth[known] == 1, probability[known]
     bins = bin_of(kept)
     images = np.bincount(bins, minlength=BINS)
@@ -114,7 +114,7 @@ def reliability(truth: Labels, probability: Floats) -> Reliability:
     return Reliability(sums[0] / images[filled], sums[1] / images[filled], images[filled])
 
 
-def wilson(share: Floats, images: NDArray[np.intp]) -> tuple[Floats, Floats]:
+def wilson_interval(share: Floats, images: NDArray[np.intp]) -> tuple[Floats, Floats]:
     """The 95 % interval of a share of independent images, by Wilson 1927.
 
     Args:
@@ -131,7 +131,7 @@ def wilson(share: Floats, images: NDArray[np.intp]) -> tuple[Floats, Floats]:
     return (middle - reach) / scale, (middle + reach) / scale
 
 
-def simplified(points: Points, most: int = MOST_POINTS) -> Points:
+def douglas_peucker(points: Points, most: int = MOST_POINTS) -> Points:
     """The curve with fewer points: first and last kept, the others where it bends.
 
     Douglas and Peucker 1973, on curves in the unit square: a point is left out where the curve

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, FeaturecacheError
-from featurecache.scoring.comparison import Scored
-from featurecache.scoring.directions import unit_rows
-from featurecache.scoring.metrics import Floats
-from featurecache.store.contents import positions, to_utf8
-from featurecache.store.joined import join_caches
+from featurecache.evaluation.comparison import Scored
+from featurecache.metrics.ranking import Floats
+from featurecache.metrics.similarity import l2_normalize
+from featurecache.store.concat import concat_caches
 from featurecache.store.reader import Cache, read_cache
+from featurecache.store.records import positions, to_utf8
 
 MOST_POINTS: Final = 2000
 _FEWEST: Final = 3
@@ -47,7 +47,7 @@ def find_cache(reference: Mapping[str, Any], given: Sequence[Path] = ()) -> Cach
     Raises:
         CacheError: it is not there, or is another; the message says what to do.
     """
-    return join_caches([_find_one(one, given) for one in reference.get("joined", [reference])])
+    return concat_caches([_find_one(one, given) for one in reference.get("joined", [reference])])
 
 
 def _find_one(reference: Mapping[str, Any], given: Sequence[Path]) -> Cache:
@@ -94,7 +94,7 @@ def embedding_map(cache: Cache, scored: Scored, *, seed: int = 0) -> EmbeddingMa
     rows = held
     if len(held) > MOST_POINTS:
         rows = np.sort(np.random.default_rng(seed).choice(held, MOST_POINTS, replace=False))
-    embedding = unit_rows(cache.embedding[places[rows]], "image")
+    embedding = l2_normalize(cache.embedding[places[rows]], "image")
     embedding -= embedding.mean(axis=0)
     components, strengths, directions = np.linalg.svd(embedding, full_matrices=False)
     # Which way a component points is chance: here its longest entry is positive, so that a map
@@ -110,7 +110,7 @@ def embedding_map(cache: Cache, scored: Scored, *, seed: int = 0) -> EmbeddingMa
     return EmbeddingMap(points, rows, shares, len(held))
 
 
-def telling_label(scored: Scored) -> int:
+def most_separating_label(scored: Scored) -> int:
     """The label to colour by: the one whose two classes are both as large as can be."""
     sizes = np.minimum((scored.truth == 1).sum(axis=0), (scored.truth == 0).sum(axis=0))
     return int(sizes.argmax())
@@ -119,7 +119,7 @@ def telling_label(scored: Scored) -> int:
 MapOrReason = EmbeddingMap | str
 
 
-def map_or_reason(
+def embedding_map_or_reason(
     config: Mapping[str, Any], scored: Scored, *, given: Sequence[Path] = ()
 ) -> MapOrReason:
     """The map of a run, or why there is none and what to do."""

@@ -9,10 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from featurecache.apart import ReaderApart
-from featurecache.contact_sheet import thumbnail
 from featurecache.errors import ImageError, UsageError
-from featurecache.scoring.comparison import Scored
+from featurecache.evaluation.comparison import Scored
+from featurecache.images.contact_sheet import thumbnail
+from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 EACH: Final = 2
 GROUPS: Final = (
@@ -61,7 +61,7 @@ class Films:
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = files
         self._pictures: dict[str, str | None] = {}
-        self._reader = ReaderApart()
+        self._reader = SubprocessDecoder()
 
     def picture(self, image: str) -> str | None:
         """A film as a ``data:`` address, JPEG without metadata; None where it cannot be read.
@@ -79,7 +79,7 @@ class Films:
         return self._pictures[image]
 
 
-def _as_address(path: Path, reader: ReaderApart) -> str | None:
+def _as_address(path: Path, reader: SubprocessDecoder) -> str | None:
     from PIL import Image
 
     try:

@@ -7,17 +7,17 @@ from typing import Any, Final
 import numpy as np
 
 from featurecache.report import plots, tables
-from featurecache.report.contents import ScoredRun
 from featurecache.report.curves import (
     Points,
+    douglas_peucker,
     precision_recall_points,
     reliability,
     roc_points,
-    simplified,
 )
 from featurecache.report.examples import Films, most_certain
+from featurecache.report.load_runs import ScoredRun
 from featurecache.report.palette import SERIES
-from featurecache.report.shown import Plots
+from featurecache.report.plot_registry import Plots
 
 _TIES: Final = 1e-3
 """Two areas that are nearer than this are told as the same number, or nearly."""
@@ -66,8 +66,8 @@ def _label(
     places = {run.name: number for number, run in enumerate(scored)}
     figures = having[0].metrics["per_label"][label]
     known, positive = figures["n_known"], figures["n_positive"]
-    rocs = {name: simplified(roc_points(*pair)) for name, pair in able.items()}
-    recalls = {name: simplified(precision_recall_points(*pair)) for name, pair in able.items()}
+    rocs = {name: douglas_peucker(roc_points(*pair)) for name, pair in able.items()}
+    recalls = {name: douglas_peucker(precision_recall_points(*pair)) for name, pair in able.items()}
     bins = {name: reliability(*pair) for name, pair in able.items()}
     shown = []
     if any(len(points) for points in rocs.values()):

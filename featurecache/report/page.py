@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.errors import UnknownNameError
 from featurecache.report import plots, tables
-from featurecache.report.contents import CurveRun, Run, ScoredRun, read_runs
-from featurecache.report.embedding_map import map_or_reason, telling_label
+from featurecache.report.embedding_map import embedding_map_or_reason, most_separating_label
 from featurecache.report.label_sections import has_ties, labels_of
-from featurecache.report.learning import histories, learning_curves
+from featurecache.report.load_runs import CurveRun, Run, ScoredRun, read_runs
 from featurecache.report.palette import DARK, LIGHT, SERIES
-from featurecache.report.repeat import command_line, commands
+from featurecache.report.plot_registry import Plots
+from featurecache.report.reproduce import command_line, commands
 from featurecache.report.results import results
-from featurecache.report.shown import Plots
+from featurecache.report.training_section import histories, learning_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def build_report(
     films: Mapping[str, Path] | None = None,
     caches: Sequence[Path] = (),
     finding: str | None = None,
-    draws: int = 1000,
+    n_bootstrap: int = 1000,
 ) -> Report:
     """Make the report of runs.
 
@@ -51,7 +51,7 @@ def build_report(
         films: file of each image by its id; None for a report without pictures of films.
         caches: files in which the runs' caches are looked for first.
         finding: label that the map is coloured by; None for the one that divides it best.
-        draws: bootstrap draws of the differences between runs; 0 for none.
+        n_bootstrap: bootstrap draws of the differences between runs; 0 for none.
 
     Raises:
         RunError: a run is missing or damaged.
@@ -71,7 +71,7 @@ def build_report(
         "runs": runs,
         "scored": scored,
         "warnings": _warnings(runs),
-        "results": results(scored, drawn, draws),
+        "results": results(scored, drawn, n_bootstrap),
         "labels": labels_of(scored, labels, drawn, films),
         "ties": [run.name for run in scored if has_ties(run)],
         "has_films": films is not None,
@@ -154,8 +154,8 @@ def _maps(
             continue
         found[key] = {"runs": [run.name], "plot": None, "reason": None, "label": None}
         names = run.scored.label_names
-        label = names.index(finding) if finding in names else telling_label(run.scored)
-        laid = map_or_reason(run.config, run.scored, given=caches)
+        label = names.index(finding) if finding in names else most_separating_label(run.scored)
+        laid = embedding_map_or_reason(run.config, run.scored, given=caches)
         if isinstance(laid, str):
             found[key]["reason"] = laid
             continue

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.report.curves import Points, Reliability, wilson
+from featurecache.metrics.ranking import Floats
+from featurecache.report.curves import Points, Reliability, wilson_interval
 from featurecache.report.palette import LIGHT, series
-from featurecache.scoring.metrics import Floats
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,7 +137,7 @@ def reliability_figure(lines: Mapping[str, Reliability], places: Mapping[str, in
         # Bars of several runs would hide each other; one run's say how far its points can be
         # trusted, which a line between them would not.
         if len(lines) == 1:
-            below, above = wilson(bins.observed, bins.images)
+            below, above = wilson_interval(bins.observed, bins.images)
             axes.vlines(bins.predicted, below, above, color=colour, linewidth=1, alpha=0.5)
         else:
             # Through small bins a line would draw what is noise.

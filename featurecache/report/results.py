@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from featurecache.errors import UsageError
+from featurecache.evaluation.comparison import compare_scored, refuse_others
 from featurecache.report import plots, tables
-from featurecache.report.contents import ScoredRun
+from featurecache.report.load_runs import ScoredRun
+from featurecache.report.plot_registry import Plots
 from featurecache.report.plots import Estimate
-from featurecache.report.shown import Plots
-from featurecache.scoring.comparison import compare_scored, refuse_others
 
 
-def results(scored: Sequence[ScoredRun], drawn: Plots, draws: int) -> dict[str, Any] | None:
+def results(scored: Sequence[ScoredRun], drawn: Plots, n_bootstrap: int) -> dict[str, Any] | None:
     """What the section shows; None without runs that have figures of images."""
     if not scored:
         return None
@@ -43,9 +43,9 @@ def results(scored: Sequence[ScoredRun], drawn: Plots, draws: int) -> dict[str, 
             result["apart"].append(str(error))
         else:
             together.append(run)
-    if len(together) > 1 and draws > 0:
+    if len(together) > 1 and n_bootstrap > 0:
         try:
-            comparison = compare_scored([run.scored for run in together], draws=draws)
+            comparison = compare_scored([run.scored for run in together], n_bootstrap=n_bootstrap)
         except UsageError as error:
             result["apart"].append(str(error))
         else:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from featurecache.report.contents import CurveRun, ScoredRun
+from featurecache.report.load_runs import CurveRun, ScoredRun
 from featurecache.report.plots import Estimate
 
 UNDEFINED = "–"

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from featurecache.atomic import new_file
 from featurecache.errors import UsageError
+from featurecache.io.atomic import new_file
 from featurecache.report.page import Report
 from featurecache.report.plots import save_png
 
 
-def refuse_written(*targets: Path) -> None:
+def require_unwritten(*targets: Path) -> None:
     """A report replaces an older one only when it is told to.
 
     Raises:

@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
-from featurecache.fingerprint import first_difference
-from featurecache.store.contents import Header, ImageTable, Labels, TextSet, Utf8, positions
-from featurecache.store.gather import gather_rows
-from featurecache.store.parts import (
+from featurecache.io.fingerprint import first_difference
+from featurecache.store.chunks import (
+    ChunkFolder,
+    ChunkIndex,
     EncodedRows,
-    PartFolder,
-    PartIndex,
     concatenate,
     first_description,
-    read_part_rows,
-    refuse_mixed_ids,
+    read_chunk_rows,
+    require_same_id_scheme,
 )
+from featurecache.store.gather import gather_rows
+from featurecache.store.layout import CHUNK_ROWS, chunks_path
 from featurecache.store.reader import Cache, read_cache
-from featurecache.store.schema import CHUNK_ROWS, parts_path
+from featurecache.store.records import Header, ImageTable, Labels, TextSet, Utf8, positions
 from featurecache.store.writer import write_cache
 
 NOWHERE: Final = -2
@@ -51,7 +51,7 @@ class StoredRows:
         present: NDArray[np.bool_] = self.source != NOWHERE
         return present
 
-    def place(self, rows: ImageTable | PartIndex, source: int) -> Utf8:
+    def place(self, rows: ImageTable | ChunkIndex, source: int) -> Utf8:
         """Fill in the rows of a source, in place of older ones; gives the ids not among the N."""
         at = positions(self.id, rows.id)
         (known,) = np.nonzero(at >= 0)
@@ -84,7 +84,7 @@ def begun_description(path: Path) -> Mapping[str, Any] | None:
     """
     if path.exists():
         return read_cache(path).header.description
-    return first_description(parts_path(path))
+    return first_description(chunks_path(path))
 
 
 class CacheBuilder:
@@ -113,7 +113,7 @@ class CacheBuilder:
         self.cache: Cache | None = read_cache(path) if path.exists() else None
         if self.cache is not None:
             begun = self.cache.header
-            refuse_mixed_ids(path, begun.collection, header.collection)
+            require_same_id_scheme(path, begun.collection, header.collection)
             if difference := first_difference(begun.description, header.description):
                 raise CacheError(
                     f"{path} was made with other settings ({difference}): mixing them would make "
@@ -123,7 +123,7 @@ class CacheBuilder:
             for name in ("bf16_cosine", "revision"):
                 if getattr(header, name) is None:
                     self.header = replace(self.header, **{name: getattr(begun, name)})
-        self._folder = PartFolder(parts_path(path), header.description, header.collection)
+        self._folder = ChunkFolder(chunks_path(path), header.description, header.collection)
         self._parts: list[Path] = []
         self._dims: set[int] = set()
         self._pending: list[EncodedRows] = []
@@ -209,7 +209,7 @@ class CacheBuilder:
         self._folder.delete()
         return True
 
-    def _take(self, part: PartIndex) -> Utf8:
+    def _take(self, part: ChunkIndex) -> Utf8:
         """Count a part in; gives its ids that were not asked about."""
         self._parts.append(part.path)
         self._dims.add(part.dim)
@@ -226,7 +226,7 @@ class CacheBuilder:
             if source == _CACHE:
                 assert self.cache is not None
                 return self.cache.read_rows(low, high)
-            return read_part_rows(self._parts[source], low, high)
+            return read_chunk_rows(self._parts[source], low, high)
 
         block = rows[start:stop]
         return gather_rows(

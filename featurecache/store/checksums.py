@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
-from featurecache.fingerprint import canonical_json
-from featurecache.store.contents import from_utf8, to_utf8
+from featurecache.io.fingerprint import canonical_json
 from featurecache.store.hdf5 import read_numbers, read_strings, subgroup, write_strings
-from featurecache.store.schema import CHUNK_ROWS
-from featurecache.store.survey import Surveyed, attribute, survey
+from featurecache.store.layout import CHUNK_ROWS
+from featurecache.store.records import from_utf8, to_utf8
+from featurecache.store.validation import Hdf5Object, attribute, validate_hdf5
 
 if TYPE_CHECKING:
     import h5py
@@ -75,7 +75,7 @@ def block_sums(rows: NDArray[Any]) -> Sums:
     return running.sums()
 
 
-def header_sum(surveyed: Surveyed) -> int:
+def header_sum(surveyed: Hdf5Object) -> int:
     """The CRC-32 of an object's attributes, and of a dataset's type and shape, as JSON."""
     import h5py
 
@@ -93,7 +93,7 @@ def write_checksums(file: "h5py.File", known: Mapping[str, Sums]) -> None:
         known: by path, the sums of rows that need not be read again.
     """
     file.flush()  # the survey looks at the size of the file
-    objects = survey(file)
+    objects = validate_hdf5(file)
     rows = {
         path: known[path] if path in known else _sums_of(found)
         for path, found in _datasets(objects)
@@ -133,8 +133,8 @@ def read_checksums(file: "h5py.File") -> Checksums | None:
     )
 
 
-def damage(
-    objects: Mapping[str, Surveyed], checksums: Checksums, *, skip: str | None = None
+def find_corruption(
+    objects: Mapping[str, Hdf5Object], checksums: Checksums, *, skip: str | None = None
 ) -> Iterator[str]:
     """What in a file is not what was written, one sentence each.
 
@@ -154,7 +154,9 @@ def damage(
             yield from _damaged_rows(found, checksums.rows[path])
 
 
-def refuse_damage(file: "h5py.File", *, skip: str) -> tuple[dict[str, Surveyed], Checksums | None]:
+def require_intact(
+    file: "h5py.File", *, skip: str
+) -> tuple[dict[str, Hdf5Object], Checksums | None]:
     """Look at all that a file holds, and hold it against its checksums.
 
     Args:
@@ -167,8 +169,10 @@ def refuse_damage(file: "h5py.File", *, skip: str) -> tuple[dict[str, Surveyed],
     Raises:
         CacheError: the file is damaged; the message says where.
     """
-    objects, checksums = survey(file), read_checksums(file)
-    if checksums is not None and (first := next(damage(objects, checksums, skip=skip), None)):
+    objects, checksums = validate_hdf5(file), read_checksums(file)
+    if checksums is not None and (
+        first := next(find_corruption(objects, checksums, skip=skip), None)
+    ):
         raise CacheError(
             f"{file.filename} is damaged: {first}; restore it from a copy, or delete it and run "
             "extract again"
@@ -176,7 +180,7 @@ def refuse_damage(file: "h5py.File", *, skip: str) -> tuple[dict[str, Surveyed],
     return objects, checksums
 
 
-def read_checked(found: "h5py.Dataset", sums: Sums | None, start: int, stop: int) -> NDArray[Any]:
+def read_verified(found: "h5py.Dataset", sums: Sums | None, start: int, stop: int) -> NDArray[Any]:
     """Rows ``start`` to ``stop`` of a dataset, whose blocks are held against these sums.
 
     Raises:
@@ -220,7 +224,7 @@ def _sums_of(found: "h5py.Dataset") -> Sums:
     return running.sums()
 
 
-def _datasets(objects: Mapping[str, Surveyed]) -> "Iterator[tuple[str, h5py.Dataset]]":
+def _datasets(objects: Mapping[str, Hdf5Object]) -> "Iterator[tuple[str, h5py.Dataset]]":
     import h5py
 
     for path, surveyed in objects.items():

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
-from featurecache.store.contents import BLOCK_STRINGS, Utf8, from_utf8
 from featurecache.store.heaps import refuse_damaged_heaps
-from featurecache.store.room import reserve, size_of
-from featurecache.store.schema import VERSION
-from featurecache.store.survey import Value, attribute
+from featurecache.store.layout import VERSION
+from featurecache.store.preallocate import reserve, size_of
+from featurecache.store.records import BLOCK_STRINGS, Utf8, from_utf8
+from featurecache.store.validation import Value, attribute
 
 if TYPE_CHECKING:
     import h5py

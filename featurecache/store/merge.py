@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.atomic import refuse_existing
 from featurecache.errors import CacheError, UsageError
-from featurecache.fingerprint import first_difference
-from featurecache.store.contents import ImageTable, Labels, TextSet, positions, to_utf8
+from featurecache.io.atomic import require_absent
+from featurecache.io.fingerprint import first_difference
+from featurecache.io.lock import exclusive_lock
 from featurecache.store.gather import gather_rows
-from featurecache.store.lock import only_writer
+from featurecache.store.layout import lock_path
 from featurecache.store.reader import Cache, read_cache
-from featurecache.store.schema import lock_path
+from featurecache.store.records import ImageTable, Labels, TextSet, positions, to_utf8
 from featurecache.store.writer import write_cache
 
 
@@ -69,8 +69,8 @@ def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Pat
     target = target or whole
     if target is None:
         raise UsageError("these are no shards of one cache, so say with --out where to write")
-    with only_writer(target, lock_path(target)):
-        refuse_existing(target)
+    with exclusive_lock(target, lock_path(target)):
+        require_absent(target)
         return target, _merge(paths, target)
 
 

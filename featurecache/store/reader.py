@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache import strict_json
 from featurecache.errors import CacheError, UnknownNameError
-from featurecache.fingerprint import fingerprint
-from featurecache.store.checksums import Sums, read_checked, refuse_damage
-from featurecache.store.contents import (
+from featurecache.io import json as strict_json
+from featurecache.io.fingerprint import fingerprint
+from featurecache.provenance import Provenance
+from featurecache.store.checksums import Sums, read_verified, require_intact
+from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings, subgroup
+from featurecache.store.layout import EMBEDDING, FORMAT, UNKNOWN
+from featurecache.store.records import (
     Header,
     ImageTable,
     Labels,
@@ -23,9 +26,7 @@ from featurecache.store.contents import (
     Utf8,
     from_utf8,
 )
-from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings, subgroup
-from featurecache.store.schema import EMBEDDING, FORMAT, UNKNOWN
-from featurecache.store.survey import Value
+from featurecache.store.validation import Value
 
 if TYPE_CHECKING:
     import h5py
@@ -103,7 +104,7 @@ class Cache:
             CacheError: the file is gone, damaged, or not the one that was read.
         """
         with self._stored() as stored:
-            return read_checked(stored, self.sums, start, stop)
+            return read_verified(stored, self.sums, start, stop)
 
     @contextmanager
     def _stored(self) -> "Iterator[h5py.Dataset]":
@@ -117,6 +118,12 @@ class Cache:
     def rows(self, split: str) -> NDArray[np.intp]:
         """The rows of one split, in order of id."""
         return np.flatnonzero(self.splits == split)
+
+    def training_provenance(self, train: NDArray[np.intp]) -> Provenance:
+        """Return what something knows after training on these rows and choosing on validation."""
+        rows = np.concatenate([train, self.rows("val")])
+        encoder = Provenance(trained_on=self.header.trained_on)
+        return encoder.with_training(self.header.collection, self.ids[rows].tolist())
 
     def text(self, name: str | None = None) -> TextSet:
         """A prompt set by name; without a name the only one there is.
@@ -155,7 +162,7 @@ def read_cache(path: Path) -> Cache:
     with opened(path, FORMAT) as file:
         state = _state(path)
         # The embedding is not read here, and so not looked at.
-        objects, checksums = refuse_damage(file, skip=EMBEDDING)
+        objects, checksums = require_intact(file, skip=EMBEDDING)
         header, stored = _read_header(file, objects["/"].attributes)
         images, dim = _read_images(file)
         labels = _read_labels(file, len(images))

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.store.checksums import damage, read_checksums
-from featurecache.store.contents import TextSet
+from featurecache.store.checksums import find_corruption, read_checksums
 from featurecache.store.hdf5 import opened
+from featurecache.store.layout import FORMAT, chunks_path
 from featurecache.store.reader import Cache, read_cache
-from featurecache.store.schema import FORMAT, parts_path
-from featurecache.store.survey import survey
+from featurecache.store.records import TextSet
+from featurecache.store.validation import validate_hdf5
 from featurecache.store.writer import BLOCK_ROWS
 
 
@@ -28,8 +28,8 @@ def verify_cache(path: Path) -> list[str]:
         CacheError: the file cannot be read as a cache at all.
     """
     with opened(path, FORMAT) as file:
-        objects, checksums = survey(file), read_checksums(file)
-        if checksums is not None and (damaged := list(damage(objects, checksums))):
+        objects, checksums = validate_hdf5(file), read_checksums(file)
+        if checksums is not None and (damaged := list(find_corruption(objects, checksums))):
             return damaged  # what else it holds is not to be believed
     cache = read_cache(path)
     problems = [*_embedding_problems(cache), *_split_problems(cache)]
@@ -37,8 +37,8 @@ def verify_cache(path: Path) -> list[str]:
         problems += _text_problems(text)
     if both := sorted(set(cache.failures) & set(cache.ids.tolist())):
         problems.append(f"{both[0]!r} is recorded as failed and has an embedding all the same")
-    if parts_path(path).is_dir():
-        problems.append(f"{parts_path(path)} holds rows not yet in the cache: run extract again")
+    if chunks_path(path).is_dir():
+        problems.append(f"{chunks_path(path)} holds rows not yet in the cache: run extract again")
     return problems
 
 
@@ -49,7 +49,7 @@ def has_checksums(path: Path) -> bool:
         CacheError: the file cannot be read as a cache at all.
     """
     with opened(path, FORMAT) as file:
-        survey(file)
+        validate_hdf5(file)
         return read_checksums(file) is not None
 
 

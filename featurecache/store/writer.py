@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.atomic import new_file
 from featurecache.errors import CacheError
-from featurecache.fingerprint import canonical_json, fingerprint
+from featurecache.io.atomic import new_file
+from featurecache.io.fingerprint import canonical_json, fingerprint
 from featurecache.store.checksums import RunningSums, Sums, write_checksums
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.hdf5 import sealed_file, write_attributes, write_strings
-from featurecache.store.schema import EMBEDDING, FORMAT, VERSION
-from featurecache.store.survey import Value
+from featurecache.store.layout import EMBEDDING, FORMAT, VERSION
+from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
+from featurecache.store.validation import Value
 
 if TYPE_CHECKING:
     import h5py

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.reader import Cache, read_cache
+from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
 DIM = 16

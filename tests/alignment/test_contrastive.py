@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted import DIM, POSITIVE, prompt_set, world
 
 from featurecache.alignment.captions import caption_images
 from featurecache.alignment.contrastive import ContrastiveSettings, train_contrastive
 from featurecache.alignment.ridge import AffineMap
 from featurecache.losses import multi_positive_info_nce
+from tests.alignment.planted import DIM, POSITIVE, prompt_set, world
 
 SETTINGS = ContrastiveSettings(learning_rate=3e-3, batch_size=64, epochs=8, patience=8)
 

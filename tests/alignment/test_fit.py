@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import DIM, ENCODER, LABELS, ROTATION, prompt_set, world, write_planted
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
+from featurecache.alignment.apply import align_images
 from featurecache.alignment.fit import fit_alignment
 from featurecache.alignment.ridge import STRENGTHS
 from featurecache.errors import CacheError, UnknownNameError, UsageError
-from featurecache.scoring.cached import zero_shot
-from featurecache.scoring.shared_space import align_images
-from featurecache.store.contents import to_utf8
+from featurecache.evaluation.from_cache import zero_shot
 from featurecache.store.reader import Cache
+from featurecache.store.records import to_utf8
+from tests.alignment.planted import DIM, ENCODER, LABELS, ROTATION, prompt_set, world, write_planted
 
 KNOWN = range(60)
 UNSEEN = range(60, LABELS)
@@ -48,7 +48,7 @@ def test_a_rotation_between_the_spaces_is_found(planted, method):
     # 1 for a rotation and any factor, 1/16 for chance.
     share = np.trace(turned_back) / np.linalg.norm(turned_back) / np.sqrt(DIM)
     assert share > 0.7
-    metrics = zero_shot(planted, alignment=alignment, draws=20).metrics
+    metrics = zero_shot(planted, alignment=alignment, n_bootstrap=20).metrics
     assert metrics["macro"]["auroc"] > 0.9
     for control in ("permuted_texts", "shuffled_labels", "random_features"):
         assert 0.4 < metrics["controls"][control]["macro"]["auroc"] < 0.6
@@ -61,12 +61,12 @@ def test_findings_that_it_has_not_learned_are_scored_by_their_texts(
     planted, elsewhere, method, scoring
 ):
     alignment = fit_alignment(planted, method=method)
-    metrics = zero_shot(elsewhere, alignment=alignment, scoring=scoring, draws=0).metrics
+    metrics = zero_shot(elsewhere, alignment=alignment, scoring=scoring, n_bootstrap=0).metrics
     assert metrics["macro"]["auroc"] > 0.7
     assert metrics["controls"]["permuted_texts"]["macro"]["auroc"] < 0.6
     # It is no worse than a rotation that is known, but for what there was to learn it from.
     known = replace(alignment, weight=ROTATION.T.astype(np.float32), offset=0 * alignment.offset)
-    best = zero_shot(elsewhere, alignment=known, scoring=scoring, draws=0).metrics
+    best = zero_shot(elsewhere, alignment=known, scoring=scoring, n_bootstrap=0).metrics
     assert metrics["macro"]["auroc"] > best["macro"]["auroc"] - 0.15
 
 
@@ -135,7 +135,7 @@ def test_scale_and_bias_and_figures_are_those_of_validation(planted):
 
 def test_prompts_without_negatives_will_do(planted, elsewhere):
     alignment = fit_alignment(with_text(planted, negative=None))
-    found = zero_shot(with_text(elsewhere, negative=None), alignment=alignment, draws=0)
+    found = zero_shot(with_text(elsewhere, negative=None), alignment=alignment, n_bootstrap=0)
     assert found.scoring == "sigmoid"
     assert found.metrics["macro"]["auroc"] > 0.8
 

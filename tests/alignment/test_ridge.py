@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from planted import prompt_set
 from sklearn.linear_model import Ridge
 
 from featurecache.alignment import ridge
 from featurecache.alignment.captions import caption_images
 from featurecache.alignment.ridge import ridge_maps, squared_error
+from tests.alignment.planted import prompt_set
 
 
 @pytest.fixture

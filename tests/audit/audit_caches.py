@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.store.contents import Header, ImageTable, Labels, to_utf8
 from featurecache.store.reader import Cache, read_cache
+from featurecache.store.records import Header, ImageTable, Labels, to_utf8
 from featurecache.store.writer import write_cache
 
 

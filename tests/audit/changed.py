@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from featurecache.images import decode_image
+from featurecache.images.decode import decode_image
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 

@@ -2,37 +2,37 @@ import numpy as np
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-from featurecache.audit.probe import FOLDS, STRENGTHS, deal_folds, held_out_predictions
+from featurecache.audit.probe import FOLDS, STRENGTHS, grouped_folds
 
 
 def test_predictions_are_those_of_scikit_learn_with_nested_folds() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(150, 12)) * rng.uniform(0.1, 3, 12) + 5
     y = x @ rng.normal(size=12) + 10 * rng.normal(size=150)
-    fold = deal_folds(y, np.array([f"p{row // 2}" for row in range(150)]), seed=0)
+    fold = grouped_folds(y, np.array([f"p{row // 2}" for row in range(150)]), seed=0)
     scale = ((x - x.mean(axis=0)) ** 2).sum() / x.shape[1]
     expected, chosen = np.empty(150), set()
     for number in range(FOLDS):
         out = fold == number
         inner = PredefinedSplit(fold[~out])
         errors = [
-            ((cross_val_predict(Ridge(alpha=s * scale), x[~out], y[~out], cv=inner) - y[~out]) ** 2)
+            ((nested_ridge_predict(Ridge(alpha=s * scale), x[~out], y[~out], cv=inner) - y[~out]) ** 2)
             for s in STRENGTHS
         ]
         best = STRENGTHS[int(np.argmin(np.sum(errors, axis=1)))]
         chosen.add(best)
         expected[out] = Ridge(alpha=best * scale).fit(x[~out], y[~out]).predict(x[out])
     assert chosen - {min(STRENGTHS), max(STRENGTHS)}  # the choice is a real one
-    np.testing.assert_allclose(held_out_predictions(x, y, fold), expected, rtol=1e-8)
+    np.testing.assert_allclose(nested_ridge_predict(x, y, fold), expected, rtol=1e-8)
 
 
 def test_folds_keep_patients_whole_and_spread_the_target() -> None:
     rng = np.random.default_rng(0)
     patients = np.array([f"p{number}" for number in rng.integers(0, 100, 400)])
     target = np.array([int(name[1:]) < 20 for name in patients], dtype=np.float64)
-    fold = deal_folds(target, patients, seed=0)
+    fold = grouped_folds(target, patients, seed=0)
     for name in np.unique(patients):
         assert len(np.unique(fold[patients == name])) == 1
     positive = [len(np.unique(patients[(fold == f) & (target == 1)])) for f in range(FOLDS)]
     assert positive == [4] * FOLDS
-    assert (deal_folds(target, patients, seed=1) != fold).any()
+    assert (grouped_folds(target, patients, seed=1) != fold).any()

@@ -28,7 +28,7 @@ def test_a_pair_can_be_scored_once_it_is_aligned(run, extracted, method):
     assert made["labels"] == ["Opacity", "Rare"]
     assert made["scale"] > 0
     scored = run(
-        "zero-shot", "--alignment", made["path"], "--draws", 20, "--out", "runs/a", "--json"
+        "zero-shot", "--alignment", made["path"], "--n-bootstrap", 20, "--out", "runs/a", "--json"
     )
     assert scored.code == 0, scored.stderr
     assert (scored.json["scoring"], scored.json["n"]) == ("pair", 14)
@@ -51,7 +51,7 @@ def test_retrieval_works_through_it_on_images_that_it_has_not_learned_from(run, 
         everywhere = run("retrieve", *query, *options)
         assert everywhere.code == 2
         assert "--alignment learned from 46 of these 60 images" in everywhere.stderr
-    measured = run("retrieve", *options, "--draws", 20, "--json")
+    measured = run("retrieve", *options, "--n-bootstrap", 20, "--json")
     assert measured.code == 0, measured.stderr
     assert measured.json["text_to_image"]["n_queries"] == 2
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from featurecache.datasets.phantom.folder import generate_phantom
-from featurecache.images import read_image
+from featurecache.images.decode import read_image
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,14 @@ def options(run, tiny_clip, leaky):
 
 
 def test_planted_leaks_are_found_and_are_no_errors(run, options, leaky):
-    outcome = run("audit", *options, "--draws", 20, "--json")
+    outcome = run("audit", *options, "--n-bootstrap", 20, "--json")
     assert outcome.code == 0, outcome.stderr
     found = outcome.json
-    identical = found["identical_copies"]
+    identical = found["identical_files_across_splits"]
     source = sorted(path.name for path in leaky.parent.glob("*_000.png"))
     assert identical["across_splits"] == {"groups": 1, "images": 2, "other_labels": 1}
     assert identical["list"][0]["images"] == [source[1], "copy.png"]
-    (pair,) = found["near_copies"]["pairs"]
+    (pair,) = found["near_duplicates"]["pairs"]
     assert pair["images"] == [source[3], "near.jpeg"]
     assert pair["same_labels"] is True
     assert found["shared_patients"]["patients"] == 0
@@ -63,27 +63,27 @@ def test_planted_leaks_are_found_and_are_no_errors(run, options, leaky):
 
 
 def test_without_films_nothing_is_confirmed_and_that_is_said(run, options):
-    outcome = run("audit", "--draws", 20, "--json")
+    outcome = run("audit", "--n-bootstrap", 20, "--json")
     assert outcome.code == 0, outcome.stderr
-    assert outcome.json["near_copies"]["pairs"] is None
-    told = run("audit", "--draws", 20)
+    assert outcome.json["near_duplicates"]["pairs"] is None
+    told = run("audit", "--n-bootstrap", 20)
     assert "no films were looked at: give --data-root" in told.stdout
 
 
 def test_the_tables_hold_the_findings_and_the_sheet_the_films(run, options, tmp_path):
-    outcome = run("audit", *options, "--draws", 20, "--sheet", "pairs.png")
+    outcome = run("audit", *options, "--n-bootstrap", 20, "--contact-sheet", "pairs.png")
     assert outcome.code == 0, outcome.stderr
     assert "near.jpeg" in outcome.stdout
     assert "1 groups, 1 with other labels" in outcome.stdout
     assert "contact sheet: pairs.png" in outcome.stdout
     with Image.open(tmp_path / "pairs.png") as sheet:
         assert sheet.width > 2 * 192
-    again = run("audit", *options, "--sheet", "pairs.png")
+    again = run("audit", *options, "--contact-sheet", "pairs.png")
     assert again.code == 2
     assert "is there already" in again.stderr
 
 
 def test_a_sheet_needs_films(run, options):
-    outcome = run("audit", "--sheet", "pairs.png")
+    outcome = run("audit", "--contact-sheet", "pairs.png")
     assert outcome.code == 2
     assert "give --dataset or --data-root too" in outcome.stderr

@@ -16,7 +16,7 @@ def finished(tiny_clip, extract_options, tmp_path_factory):
 
     root = tmp_path_factory.mktemp("finished")
     extract = ["extract", "--model", tiny_clip, *extract_options, "--cache", root / "cache"]
-    train = ["train-head", "--head", "concat", "--draws", 0, "--cache", root / "cache"]
+    train = ["train-head", "--head", "concat", "--n-bootstrap", 0, "--cache", root / "cache"]
     for command in (extract, [*train, "--out", root / "run"]):
         result = CliRunner().invoke(main, [str(part) for part in command])
         assert result.exit_code == 0, result.stderr
@@ -45,7 +45,7 @@ def test_unknown_names(run, tiny_clip, extract_options, made):
     refused(run("extract", "--model", tiny_clip, "--dataset", "nhi"), "did you mean nih")
     refused(run("train-head", "--head", "concatt"), "did you mean concat")
     refused(
-        run("train-head", "--head", "concat", "--text-control", "shuffled"),
+        run("train-head", "--head", "concat", "--text-ablation", "shuffled"),
         "unknown text control",
     )
     refused(run("zero-shot", "--scoring", "softmx"), "did you mean softmax")
@@ -106,7 +106,7 @@ def test_prompts_for_a_model_that_reads_no_text(run, tiny_pair, extract_options,
     assert run("extract", "--model", "dinov2-small", *extract_options).code == 0
     refused(run("train-head", "--head", "concat"), "no text embeddings")
     refused(run("zero-shot"), "no text embeddings")
-    assert run("train-head", "--head", "baseline", "--draws", 0).code == 0
+    assert run("train-head", "--head", "baseline", "--n-bootstrap", 0).code == 0
 
 
 def test_no_cache_at_all(run):

@@ -36,11 +36,11 @@ def app(seen: list[tuple[str, DatasetOptions, bool]]) -> typer.Typer:
 def test_the_record_holds_what_was_given_and_none_of_the_commands_own(
     app: typer.Typer, seen: list[tuple[str, DatasetOptions, bool]]
 ) -> None:
-    line = "--split test --label-column A --label-column B --images-root x --split-seed 0 --json"
+    line = "--split test --label-column A --label-column B --images-root x --dataset-seed 0 --json"
     assert CliRunner().invoke(app, line.split()).exit_code == 0
     ((split, options, json),) = seen
     assert (split, json) == ("test", True)
-    assert options == DatasetOptions(label_column=["A", "B"], images_root=Path("x"), split_seed=0)
+    assert options == DatasetOptions(label_column=["A", "B"], images_root=Path("x"), dataset_seed=0)
     # A seed of 0 was given; a loader has other names for these three.
     assert options.given() == {"label_columns": ["A", "B"], "root": Path("x"), "seed": 0}
 

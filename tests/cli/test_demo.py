@@ -12,7 +12,7 @@ METHODS = ["baseline", "concat", "weighted_sum", "zero-shot"]
 @pytest.fixture
 def demonstrated(run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-    outcome = run("demo", "--draws", 100)
+    outcome = run("demo", "--n-bootstrap", 100)
     assert outcome.code == 0, outcome.stderr
     return outcome
 
@@ -39,7 +39,7 @@ def test_the_demo_prints_a_table_and_leaves_a_folder_for_every_other_command(
     expected = metrics["per_label"]["Effusion"]["auroc"]
     assert roc_auc_score(truth, probability) == pytest.approx(expected, abs=1e-3)
     cache = folder / "cache/phantom/tiny.h5"
-    again = run("train-head", "--head", "weighted_sum", "--cache", cache, "--draws", 0)
+    again = run("train-head", "--head", "weighted_sum", "--cache", cache, "--n-bootstrap", 0)
     assert again.code == 0, again.stderr
     # The defaults of the two stages are the same films, the same model, and the newest cache.
     assert run("extract", "--cache", folder / "cache", "--json").json[0]["done"] == 0

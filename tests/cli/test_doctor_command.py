@@ -12,6 +12,6 @@ def test_it_prints_a_table_or_a_document_and_ends_well(run, monkeypatch):
 
 def test_a_problem_ends_with_1(run, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    outcome = run("doctor", "--images", 10**12, "--json")
+    outcome = run("doctor", "--n-images", 10**12, "--json")
     assert outcome.code == 1
     assert [one["subject"] for one in outcome.json if one["state"] == "problem"] == ["disk"]

@@ -12,7 +12,17 @@ def finetuned(run, tiny_clip, extract_options):
     options[4:4] = ["--label-column"]
     outcome = run(
         *("finetune", "--model", tiny_clip, *options, "--objective", "contrastive"),
-        *("--epochs", 3, "--batch-size", 12, "--learning-rate", 0.002, "--draws", 20, "--json"),
+        *(
+            "--epochs",
+            3,
+            "--batch-size",
+            12,
+            "--learning-rate",
+            0.002,
+            "--n-bootstrap",
+            20,
+            "--json",
+        ),
     )
     assert outcome.code == 0, outcome.stderr
     return outcome.json, options
@@ -29,7 +39,7 @@ def test_the_result_goes_through_every_command(run, films, finetuned):
     assert extracted.code == 0, extracted.stderr
     assert extracted.json[0]["path"] == "cache/films/films-tiny-clip-contrastive.h5"
     for command in (["zero-shot"], ["train-head", "--head", "weighted_sum"]):
-        outcome = run(*command, "--draws", 0)
+        outcome = run(*command, "--n-bootstrap", 0)
         assert outcome.code == 0, outcome.stderr
 
 
@@ -39,12 +49,12 @@ def test_it_is_measured_on_another_cache_and_never_on_what_it_learned_from(
     document, options = finetuned
     folder = document["run"]
     assert run("extract", "--model", folder, *options).code == 0
-    measured = run("evaluate", folder, "--draws", 0, "--json")
+    measured = run("evaluate", folder, "--n-bootstrap", 0, "--json")
     assert measured.code == 0, measured.stderr
     expected = document["per_label"]["Opacity"]["auroc"]
     # The cache is in float16.
     assert measured.json["per_label"]["Opacity"]["auroc"] == pytest.approx(expected, abs=0.03)
-    refused = run("evaluate", folder, "--rows", "all")
+    refused = run("evaluate", folder, "--split", "all")
     assert refused.code == 2
     assert "it was trained on 46 of the 60 test images of films" in refused.stderr
     # Another split makes training images test images.
@@ -67,15 +77,15 @@ def test_fresh_weights_need_no_checkpoint_and_end_as_one(run, tiny_clip, extract
     (folder / "model.safetensors").unlink()
     arguments = [
         *("finetune", "--model", folder, *extract_options, "--objective", "bce"),
-        *("--epochs", 1, "--batch-size", 12, "--draws", 0),
+        *("--epochs", 1, "--batch-size", 12, "--n-bootstrap", 0),
     ]
     lacking = run(*arguments)
     assert lacking.code == 2
     assert "has no weights" in lacking.stderr
-    outcome = run(*arguments, "--init", "fresh", "--json")
+    outcome = run(*arguments, "--init", "random", "--json")
     assert outcome.code == 0, outcome.stderr
     config = json.loads((tmp_path / outcome.json["run"] / "config.json").read_text())
-    assert (config["model"], config["settings"]["init"]) == ("architecture", "fresh")
+    assert (config["model"], config["settings"]["init"]) == ("architecture", "random")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["films-architecture-bce"]
     assert run("predict", outcome.json["run"], tmp_path / "no.png").code == 2
 
@@ -83,7 +93,7 @@ def test_fresh_weights_need_no_checkpoint_and_end_as_one(run, tiny_clip, extract
 def test_adapters_end_as_a_normal_encoder(run, tiny_clip, extract_options):
     outcome = run(
         *("finetune", "--model", tiny_clip, *extract_options, "--objective", "bce"),
-        *("--train", "lora-2", "--epochs", 1, "--batch-size", 12, "--draws", 0, "--json"),
+        *("--trainable", "lora-2", "--epochs", 1, "--batch-size", 12, "--n-bootstrap", 0, "--json"),
     )
     assert outcome.code == 0, outcome.stderr
     extracted = run("extract", "--model", outcome.json["run"], *extract_options, "--json")
@@ -102,7 +112,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
         (["--model", "dinov2-small", "--objective", "contrastive"], "text tower"),
         (["--model", "dinov2-minilm", "--objective", "bce"], "dinov2-minilm"),
         (["--model", tiny_clip, "--objective", "bce", "--batch-size", 500], "36 training"),
-        (["--model", tiny_clip, "--objective", "bce", "--train", "last-99"], "last-99"),
+        (["--model", tiny_clip, "--objective", "bce", "--trainable", "last-99"], "last-99"),
     ):
         outcome = run("finetune", *arguments, *extract_options)
         assert outcome.code == 2, (arguments, outcome.stderr)

@@ -1,4 +1,4 @@
-"""With --hash-ids no id, patient or file name gets into anything that is written or said."""
+"""With --pseudonymize no id, patient or file name gets into anything that is written or said."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table(named: Path, key: str | None = "key") -> list[object]:
-    hashing = [] if key is None else ["--hash-ids", named / key]
+    hashing = [] if key is None else ["--pseudonymize", named / key]
     return [
         *("--dataset", "table", "--data-root", named / "films.csv", "--label-column", "Opacity"),
         *("--id-column", "id", *hashing),
@@ -116,30 +116,32 @@ def test_nothing_that_leaves_holds_a_name_and_with_the_key_all_is_found_again(
     say("cache", "info", cache)
     say("cache", "verify", cache)
 
-    say("train-head", "--head", "baseline", "--draws", 20, "--out", "runs/one")
-    say("train-head", "--head", "linear", "--draws", 20, "--out", "runs/two")
-    say("compare", "runs/one", "runs/two", "--draws", 20)
+    say("train-head", "--head", "baseline", "--n-bootstrap", 20, "--out", "runs/one")
+    say("train-head", "--head", "linear", "--n-bootstrap", 20, "--out", "runs/two")
+    say("compare", "runs/one", "runs/two", "--n-bootstrap", 20)
     with Path("runs/one/predictions.csv").open() as file:
         predicted = list(csv.DictReader(file))
     assert {len(row[column]) for row in predicted for column in ("id", "patient")} == {32}
 
     # The films, by the key: a sheet of them, pixels of pairs, and pictures on a page.
-    say("retrieve", "--label", "Opacity", "--sheet", "found.png", *table(named))
+    say("retrieve", "--label", "Opacity", "--contact-sheet", "found.png", *table(named))
     film = next((named / f"{SECRET}-folder").glob("*-1.png"))
     by_file = say("retrieve", "--image", film, "--model", tiny_clip, *table(named)[-2:], "--json")
     by_id = say("retrieve", "--image", by_file.json["images"][0]["id"], "--json")
     assert by_id.json["images"]
-    audited = say("audit", *films, "--draws", 20, "--sheet", "pairs.png", "--json").json
+    audited = say(
+        "audit", *films, "--n-bootstrap", 20, "--contact-sheet", "pairs.png", "--json"
+    ).json
     assert audited["shared_patients"]["patients"] == 0
-    assert audited["near_copies"]["compared"] > 0
-    say("report", "runs/one", "--draws", 20, *films)
+    assert audited["near_duplicates"]["compared"] > 0
+    say("report", "runs/one", "--n-bootstrap", 20, *films)
     assert Path("report.html").read_text().count("data:image/jpeg") > 0
 
     say("finetune", "--model", tiny_clip, *films, "--objective", "bce", "--epochs", 1,
-        "--batch-size", 8, "--draws", 0, "--out", "runs/tuned")  # fmt: skip
+        "--batch-size", 8, "--n-bootstrap", 0, "--out", "runs/tuned")  # fmt: skip
     assert len(json.loads(Path("runs/tuned/config.json").read_text())["failures"]) == 3
     say("extract", "--model", "runs/tuned", *films)
-    say("evaluate", "runs/tuned", "--draws", 0, "--cache", cache.with_name("tuned.h5"))
+    say("evaluate", "runs/tuned", "--n-bootstrap", 0, "--cache", cache.with_name("tuned.h5"))
     log = Path("log").read_text()
     assert log.count(" WARNING failed: ") >= 6
     assert log.count(" end: exit code 0 ") == log.count(" command: ")
@@ -182,7 +184,7 @@ def test_another_key_or_none_adds_no_images_to_a_cache(run, tiny_clip, named, se
     for prune in ([], ["--prune"]):
         refused = run("extract", "--model", tiny_clip, *whole(named, second), *prune)
         assert refused.code == 2
-        assert "give the --hash-ids that it was begun with" in refused.stderr
+        assert "give the --pseudonymize that it was begun with" in refused.stderr
         assert SECRET not in refused.stderr
     assert Path(first["path"]).read_bytes() == before
 
@@ -191,20 +193,20 @@ def test_a_cache_with_names_is_not_added_to_under_a_key(run, tiny_clip, named):
     assert run("extract", "--model", tiny_clip, *whole(named, None)).code == 0
     refused = run("extract", "--model", tiny_clip, *whole(named))
     assert refused.code == 2
-    assert "give no --hash-ids" in refused.stderr
+    assert "give no --pseudonymize" in refused.stderr
     assert SECRET not in refused.stderr
 
 
 def test_names_of_a_training_before_are_hashed_into_the_cache(run, tiny_clip, named):
     tuned = run("finetune", "--model", tiny_clip, *whole(named, None), "--objective", "bce",
-                "--epochs", 1, "--batch-size", 8, "--draws", 0, "--json").json["run"]  # fmt: skip
+                "--epochs", 1, "--batch-size", 8, "--n-bootstrap", 0, "--json").json["run"]  # fmt: skip
     assert SECRET in Path(tuned, "provenance.json").read_text()
     made = run("extract", "--model", tuned, *whole(named), "--json").json[0]
     assert SECRET.encode() not in Path(made["path"]).read_bytes()
     # The run has names and the cache hashes: nobody can tell which films it knows.
     refused = run("evaluate", tuned, "--cache", made["path"])
     assert refused.code == 2
-    assert "--hash-ids" in refused.stderr
+    assert "--pseudonymize" in refused.stderr
 
 
 def test_a_table_that_is_wrong_is_not_told_with_its_names(
@@ -218,7 +220,7 @@ def test_a_table_that_is_wrong_is_not_told_with_its_names(
     hashed = run("extract", "--model", tiny_clip, *whole(root))
     assert hashed.code == 2
     assert SECRET not in hashed.stderr
-    assert "the same command without --hash-ids tells" in hashed.stderr
+    assert "the same command without --pseudonymize tells" in hashed.stderr
     assert (
         f"patient '{SECRET}-patient-0' is in two splits"
         in run("extract", "--model", tiny_clip, *whole(root, None)).stderr
@@ -227,7 +229,7 @@ def test_a_table_that_is_wrong_is_not_told_with_its_names(
 
 def test_a_key_that_is_too_short_is_refused_before_films_are_read(run, tiny_clip, named, tmp_path):
     (tmp_path / "short").write_bytes(b"123")
-    refused = run("extract", "--model", tiny_clip, *whole(named, None), "--hash-ids", "short")
+    refused = run("extract", "--model", tiny_clip, *whole(named, None), "--pseudonymize", "short")
     assert refused.code == 2
     assert "/dev/urandom" in refused.stderr
     assert not Path("cache").exists()

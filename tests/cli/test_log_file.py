@@ -42,7 +42,7 @@ def test_a_log_tells_a_run_from_its_versions_to_its_exit_code(
     told = entries(log)
     assert re.match(r"INFO start: featurecache \S+, torch \S+, .*Python 3", told[0])
     assert told[1].startswith("INFO command: extract model=[")
-    assert "image_seconds=60.0" in told[1]
+    assert "image_timeout=60.0" in told[1]
     assert "label_column=['Opacity', 'Rare']" in told[1]
     assert "WARNING failed: film-007.png: the file is empty" in told
     assert [t for t in told if t.startswith("INFO extract: 60 of 60")]
@@ -51,7 +51,7 @@ def test_a_log_tells_a_run_from_its_versions_to_its_exit_code(
     said = [line for line in outcome.stderr.splitlines() if "prompts 'signs'" in line]
     assert f"INFO {said[0]}" in told
 
-    again = run("--log-file", log, "train-head", "--head", "linear", "--draws", 0, "--json")
+    again = run("--log-file", log, "train-head", "--head", "linear", "--n-bootstrap", 0, "--json")
     assert again.code == 0
     more = entries(log)
     assert more[: len(told)] == told

@@ -39,13 +39,13 @@ def test_a_second_run_does_not_load_the_weights(
     def refuse(*_args, **_kwargs):
         raise AssertionError("the weights were loaded")
 
-    monkeypatch.setattr("featurecache.encoders.frozen.FrozenNetwork.inference", refuse)
+    monkeypatch.setattr("featurecache.encoders.inference.InferenceNetwork.inference", refuse)
     assert run("extract", "--model", tiny_clip, *extract_options).code == 0
 
 
 @pytest.mark.parametrize("head", ["baseline", "concat", "weighted_sum"])
 def test_each_head_leaves_a_run_whose_figures_follow_from_its_predictions(run, extracted, head):
-    outcome = run("train-head", "--head", head, "--draws", 50, "--json")
+    outcome = run("train-head", "--head", head, "--n-bootstrap", 50, "--json")
     assert outcome.code == 0, outcome.stderr
     metrics = outcome.json
     assert metrics["run"] == f"runs/films-tiny-clip-{head}"
@@ -61,24 +61,24 @@ def test_each_head_leaves_a_run_whose_figures_follow_from_its_predictions(run, e
 
 
 def test_several_seeds_give_mean_and_spread(run, extracted):
-    outcome = run("train-head", "--head", "baseline", "--seeds", 3, "--draws", 0, "--json")
+    outcome = run("train-head", "--head", "baseline", "--seeds", 3, "--n-bootstrap", 0, "--json")
     spread = outcome.json["seeds"]["macro"]["auroc"]
     assert len(spread["values"]) == 3
     assert spread["mean"] == pytest.approx(np.mean(spread["values"]))
     assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
-    shown = run("train-head", "--head", "baseline", "--seeds", 3, "--draws", 0)
+    shown = run("train-head", "--head", "baseline", "--seeds", 3, "--n-bootstrap", 0)
     assert f"over 3 seeds: {spread['mean']:.4f}" in shown.stdout
 
 
 def test_the_newest_cache_is_chosen_and_said(run, extracted):
-    outcome = run("train-head", "--head", "baseline", "--draws", 0)
+    outcome = run("train-head", "--head", "baseline", "--n-bootstrap", 0)
     assert "cache cache/films/tiny-clip.h5 (the newest), head baseline" in outcome.stderr
 
 
 def test_a_shard_is_not_the_newest_cache(run, extracted):
     newest = Path("cache/films/tiny-clip.1-of-2.h5")
     shutil.copy(Path("cache/films/tiny-clip.h5"), newest)
-    outcome = run("train-head", "--head", "baseline", "--epochs", 1, "--draws", 0)
+    outcome = run("train-head", "--head", "baseline", "--epochs", 1, "--n-bootstrap", 0)
     assert "cache cache/films/tiny-clip.h5 (the newest)" in outcome.stderr
     Path("cache/films/tiny-clip.h5").unlink()
     outcome = run("zero-shot")
@@ -88,13 +88,14 @@ def test_a_shard_is_not_the_newest_cache(run, extracted):
 
 def test_a_second_run_folder_gets_a_name_of_its_own(run, extracted):
     names = [
-        run("train-head", "--head", "baseline", "--draws", 0, "--json").json["run"] for _ in "ab"
+        run("train-head", "--head", "baseline", "--n-bootstrap", 0, "--json").json["run"]
+        for _ in "ab"
     ]
     assert names == ["runs/films-tiny-clip-baseline", "runs/films-tiny-clip-baseline-2"]
 
 
 def test_predict_gives_what_the_run_predicted_from_the_cache(run, tiny_clip, films, extracted):
-    run("train-head", "--head", "concat", "--draws", 0, "--out", "run")
+    run("train-head", "--head", "concat", "--n-bootstrap", 0, "--out", "run")
     with Path("run/predictions.csv").open() as file:
         stored = {row["id"]: float(row["Opacity probability"]) for row in csv.DictReader(file)}
     names = sorted(stored)[:3]
@@ -117,7 +118,7 @@ def test_predict_gives_what_the_run_predicted_from_the_cache(run, tiny_clip, fil
 def test_predict_says_which_image_is_unreadable_and_predicts_the_others(
     run, tiny_clip, films, extracted, tmp_path
 ):
-    run("train-head", "--head", "baseline", "--draws", 0, "--out", "run")
+    run("train-head", "--head", "baseline", "--n-bootstrap", 0, "--out", "run")
     (tmp_path / "bad.png").write_bytes(b"not an image")
     outcome = run("predict", "run", "bad.png", films / "film-000.png", "--model", tiny_clip)
     assert outcome.code == 2
@@ -128,7 +129,7 @@ def test_predict_says_which_image_is_unreadable_and_predicts_the_others(
 @pytest.mark.parametrize("scoring", ["auto", "sigmoid", "pair", "softmax"])
 def test_zero_shot_scores_follow_from_the_cached_embeddings(run, extracted, scoring):
     outcome = run(
-        "zero-shot", "--scoring", scoring, "--draws", 0, "--out", f"zero-{scoring}", "--json"
+        "zero-shot", "--scoring", scoring, "--n-bootstrap", 0, "--out", f"zero-{scoring}", "--json"
     )
     assert outcome.code == 0, outcome.stderr
     with h5py.File("cache/films/tiny-clip.h5") as file:
@@ -161,7 +162,7 @@ def test_new_prompts_and_new_labels_encode_no_image(
     several = run("train-head", "--head", "concat")
     assert several.code == 2
     assert "choose one with --prompts" in several.stderr
-    assert run("train-head", "--head", "concat", "--prompts", "mine", "--draws", 0).code == 0
+    assert run("train-head", "--head", "concat", "--prompts", "mine", "--n-bootstrap", 0).code == 0
 
 
 def test_two_models_in_one_run_give_two_caches(
@@ -220,7 +221,7 @@ def test_the_main_job_on_real_films_with_real_weights(run, shared_data, shared_m
     )
     assert outcome.code == 0, outcome.stderr
     assert outcome.json[0]["done"] == 120
-    trained = run("train-head", "--head", "weighted_sum", "--draws", 50, "--json")
+    trained = run("train-head", "--head", "weighted_sum", "--n-bootstrap", 50, "--json")
     assert trained.code == 0, trained.stderr
     assert trained.json["per_label"]["Hernia"]["auroc"] is None
     film = sorted((shared_data / "nih/originals_1024").iterdir())[0]
@@ -233,7 +234,7 @@ def test_the_main_job_on_real_films_with_real_weights(run, shared_data, shared_m
 def test_a_head_is_measured_on_another_data_set_of_the_same_encoder(
     run, tiny_clip, films, extract_options, extracted, tmp_path
 ):
-    assert run("train-head", "--head", "baseline", "--draws", 0).code == 0
+    assert run("train-head", "--head", "baseline", "--n-bootstrap", 0).code == 0
     head = "runs/films-tiny-clip-baseline"
     table = (films / "films.csv").read_text().replace("Opacity", "Shadow")
     (films / "others.csv").write_text(table)
@@ -241,7 +242,7 @@ def test_a_head_is_measured_on_another_data_set_of_the_same_encoder(
     others = [o.replace("Opacity", "Shadow") for o in others]
     assert run("extract", "--model", tiny_clip, *others).code == 0
     # Rare alone has the same name, and no positives: nothing can be measured by default.
-    outcome = run("evaluate", head, "--map", "Opacity=Shadow", "--rows", "all", "--json")
+    outcome = run("evaluate", head, "--label-map", "Opacity=Shadow", "--split", "all", "--json")
     assert outcome.code == 0, outcome.stderr
     assert outcome.json["n"] == 60
     assert outcome.json["label_map"] == {"Opacity": "Shadow"}
@@ -249,16 +250,16 @@ def test_a_head_is_measured_on_another_data_set_of_the_same_encoder(
         ("Opacity", "write TRAINED=PRESENT"),
         ("Opacity=Mass", "trained: Opacity, Rare; in the data set: Shadow, Rare"),
     ):
-        refused = run("evaluate", head, "--map", label_map)
+        refused = run("evaluate", head, "--label-map", label_map)
         assert refused.code == 2
         assert words in " ".join(refused.stderr.split())
     # On its own data set the images it learned from are not scored.
-    own = ("--cache", extracted["path"], "--draws", 0)
+    own = ("--cache", extracted["path"], "--n-bootstrap", 0)
     same = run("evaluate", head, *own, "--json")
     assert same.json["per_label"]["Opacity"] == json.loads(
         (tmp_path / head / "metrics.json").read_text()
     )["per_label"]["Opacity"] | {"threshold_source": "training"}
-    leaked = run("evaluate", head, *own, "--rows", "all")
+    leaked = run("evaluate", head, *own, "--split", "all")
     assert leaked.code == 2
     assert "trained on 46 of the 60" in leaked.stderr
     out = run("evaluate", head, *own, "--out", "runs/measured")
@@ -268,12 +269,12 @@ def test_a_head_is_measured_on_another_data_set_of_the_same_encoder(
 
 def test_runs_are_compared_on_the_same_images_only(run, extracted, tmp_path):
     for head in ("baseline", "concat"):
-        assert run("train-head", "--head", head, "--draws", 0).code == 0
+        assert run("train-head", "--head", head, "--n-bootstrap", 0).code == 0
     one, two = "runs/films-tiny-clip-baseline", "runs/films-tiny-clip-concat"
-    shown = run("compare", one, two, "--draws", 50)
+    shown = run("compare", one, two, "--n-bootstrap", 50)
     assert shown.code == 0, shown.stderr
     assert f"{two} less {one}" in shown.stdout
-    found = run("compare", one, two, "--draws", 50, "--json").json
+    found = run("compare", one, two, "--n-bootstrap", 50, "--json").json
     figures = [
         json.loads((tmp_path / folder / "metrics.json").read_text())["macro"]["auroc"]
         for folder in (one, two)
@@ -288,7 +289,7 @@ def test_runs_are_compared_on_the_same_images_only(run, extracted, tmp_path):
 
 
 def test_the_table_is_titled_by_what_was_measured_and_lists_its_controls(run, extracted):
-    outcome = run("train-head", "--head", "baseline", "--draws", 0, "--epochs", 2)
+    outcome = run("train-head", "--head", "baseline", "--n-bootstrap", 0, "--epochs", 2)
     assert outcome.code == 0, outcome.stderr
     assert "baseline on films: " in outcome.stdout
     for control in ("view only", "shuffled labels", "random features"):

@@ -8,9 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from featurecache.cli.exits import GOES_ON, OUT_OF_MEMORY, with_exit_code
+from featurecache.cli.errors import OUT_OF_MEMORY, RESUMABLE, with_exit_code
 from featurecache.errors import CacheError, FeaturecacheError
-from featurecache.memory import ran_out_of_memory
+from featurecache.oom import ran_out_of_memory
 
 SAID = [
     MemoryError(),
@@ -31,20 +31,20 @@ def ending(error: Exception, cause: Exception | None = None) -> tuple[int, str]:
         raise error from cause
 
     app = typer.Typer()
-    app.command()(with_exit_code(command, interrupted=GOES_ON))
+    app.command()(with_exit_code(command, interrupted=RESUMABLE))
     outcome = CliRunner().invoke(app, [])
     return outcome.exit_code, outcome.stderr
 
 
 @pytest.mark.parametrize("error", SAID, ids=str)
 def test_what_libraries_say_of_it_is_one_line(error: Exception) -> None:
-    assert ending(error) == (1, f"error: {OUT_OF_MEMORY}; {GOES_ON}\n")
+    assert ending(error) == (1, f"error: {OUT_OF_MEMORY}; {RESUMABLE}\n")
 
 
 def test_a_file_is_not_called_damaged_for_want_of_memory() -> None:
     assert ending(CacheError("m.h5 is damaged: delete it"), MemoryError()) == (
         1,
-        f"error: {OUT_OF_MEMORY}; {GOES_ON}\n",
+        f"error: {OUT_OF_MEMORY}; {RESUMABLE}\n",
     )
     assert ending(CacheError("m.h5 is damaged"), ValueError("no number")) == (
         2,
@@ -53,7 +53,9 @@ def test_a_file_is_not_called_damaged_for_want_of_memory() -> None:
 
 
 def test_better_advice_stands() -> None:
-    advice = FeaturecacheError("out of memory with 8 images at once: give a smaller --chunk-size")
+    advice = FeaturecacheError(
+        "out of memory with 8 images at once: give a smaller --micro-batch-size"
+    )
     assert ending(advice, MemoryError()) == (1, f"error: {advice}\n")
 
 

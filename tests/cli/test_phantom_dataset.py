@@ -10,7 +10,7 @@ def user_cache(tmp_path, monkeypatch):
 
 
 def test_extract_draws_the_films_once_and_reads_them_from_then_on(run, tiny_clip, user_cache):
-    command = ("extract", "--model", tiny_clip, "--dataset", "phantom", "--images", 20)
+    command = ("extract", "--model", tiny_clip, "--dataset", "phantom", "--n-images", 20)
     first = run(*command)
     assert first.code == 0, first.stderr
     assert "SYNTHETIC" in first.stderr
@@ -22,16 +22,16 @@ def test_extract_draws_the_films_once_and_reads_them_from_then_on(run, tiny_clip
 
 
 def test_a_number_of_films_out_of_bounds_is_refused(run, tiny_clip, user_cache):
-    outcome = run("extract", "--model", tiny_clip, "--dataset", "phantom", "--images", 3)
+    outcome = run("extract", "--model", tiny_clip, "--dataset", "phantom", "--n-images", 3)
     assert outcome.code == 2
-    assert "--images 3 is not from 20" in outcome.stderr
+    assert "--n-images 3 is not from 20" in outcome.stderr
     assert not user_cache.exists()
 
 
 def test_images_is_an_option_of_phantom_alone(run, tiny_clip, tmp_path):
     outcome = run(
         *("extract", "--model", tiny_clip, "--dataset", "folder"),
-        *("--data-root", tmp_path, "--images", 30),
+        *("--data-root", tmp_path, "--n-images", 30),
     )
     assert outcome.code == 2
     assert "takes no option 'images'" in outcome.stderr

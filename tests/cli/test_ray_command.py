@@ -36,7 +36,7 @@ def test_ray_gives_the_same_cache_and_one_json_document(
 
 
 def test_without_the_extra_one_line_says_what_to_type(run, monkeypatch):
-    monkeypatch.setattr("featurecache.extraction.on_ray.find_spec", lambda name: None)
+    monkeypatch.setattr("featurecache.extraction.ray_engine.find_spec", lambda name: None)
     outcome = run("extract", "--engine", "ray")
     assert outcome.code == 2
     assert outcome.stderr == (

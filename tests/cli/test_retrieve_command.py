@@ -85,24 +85,26 @@ def test_an_image_that_crashes_the_decoder_is_named(run, cache, tiny_clip, films
 
 def test_a_contact_sheet_shows_what_was_found(run, cache, films, extract_options, tmp_path):
     options = extract_options[: extract_options.index("--patient-column")]
-    outcome = run("retrieve", "--label", "Opacity", "--top", 7, "--sheet", "a.png", *options)
+    outcome = run(
+        "retrieve", "--label", "Opacity", "--top", 7, "--contact-sheet", "a.png", *options
+    )
     assert outcome.code == 0, outcome.stderr
     assert "contact sheet: a.png" in outcome.stdout
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.width > sheet.height > 2 * 192
         assert np.asarray(sheet).std() > 10
-    again = run("retrieve", "--label", "Opacity", "--sheet", "a.png", *options)
+    again = run("retrieve", "--label", "Opacity", "--contact-sheet", "a.png", *options)
     assert again.code == 2
     assert "a.png is there already" in again.stderr
 
 
 def test_without_a_query_it_says_how_good_retrieval_is(run, cache):
-    outcome = run("retrieve", "--top", 3, "--draws", 20, "--json")
+    outcome = run("retrieve", "--top", 3, "--n-bootstrap", 20, "--json")
     assert outcome.code == 0, outcome.stderr
     document = outcome.json
     assert document["n"] == len(cache.rows("test"))
     assert 0 < document["text_to_image"]["per_label"]["Opacity"]["average_precision"] <= 1
-    shown = run("retrieve", "--top", 3, "--draws", 20).stdout
+    shown = run("retrieve", "--top", 3, "--n-bootstrap", 20).stdout
     assert "precision@3" in shown
     assert "images to images of other patients" in shown
 
@@ -114,7 +116,7 @@ def test_without_a_query_it_says_how_good_retrieval_is(run, cache):
         (["--label", "Opacty"], "did you mean Opacity?"),
         (["--image", "nowhere.png"], "neither a file nor the id of an image"),
         (["--label", "Opacity", "--split", "tset"], "no images of the split 'tset'"),
-        (["--sheet", "x.png"], "--sheet shows what one query found"),
+        (["--contact-sheet", "x.png"], "--contact-sheet shows what one query found"),
         ([" "], "the text to look for is empty"),
     ],
 )

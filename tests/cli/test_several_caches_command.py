@@ -14,20 +14,20 @@ def two_caches(run, tiny_clip, extract_options):
     return [part for one in made.json for part in ("--cache", one["path"])]
 
 
-@pytest.mark.parametrize("combine", ["features", "logits"])
+@pytest.mark.parametrize("fusion", ["early", "late"])
 def test_a_head_on_both_is_trained_evaluated_and_predicts(
-    run, two_caches, tiny_clip, films, combine
+    run, two_caches, tiny_clip, films, fusion
 ):
     trained = run(
-        *("train-head", "--head", "linear", *two_caches, "--combine", combine),
-        *("--draws", 0, "--no-controls", "--json"),
+        *("train-head", "--head", "linear", *two_caches, "--fusion", fusion),
+        *("--n-bootstrap", 0, "--no-controls", "--json"),
     )
     assert trained.code == 0, trained.stderr
     assert "cache cache/films/tiny.h5 and cache/films/tiny-clip.h5" in trained.stderr
     folder = trained.json["run"]
     assert folder == "runs/films-tiny+tiny-clip-linear"
 
-    evaluated = run("evaluate", folder, *two_caches, "--draws", 0, "--json")
+    evaluated = run("evaluate", folder, *two_caches, "--n-bootstrap", 0, "--json")
     assert evaluated.code == 0, evaluated.stderr
     assert evaluated.json["macro"]["auroc"] == pytest.approx(trained.json["macro"]["auroc"])
 
@@ -43,7 +43,16 @@ def test_a_head_on_both_is_trained_evaluated_and_predicts(
 
 def test_one_encoder_for_a_head_of_two_is_refused(run, two_caches, films):
     folder = run(
-        *("train-head", "--head", "linear", *two_caches, "--draws", 0, "--no-controls", "--json")
+        *(
+            "train-head",
+            "--head",
+            "linear",
+            *two_caches,
+            "--n-bootstrap",
+            0,
+            "--no-controls",
+            "--json",
+        )
     ).json["run"]
     refused = run("evaluate", folder, *two_caches[:2])
     assert refused.code == 2
@@ -57,8 +66,8 @@ def test_one_encoder_for_a_head_of_two_is_refused(run, two_caches, films):
 
 def test_a_curve_over_both(run, two_caches):
     made = run(
-        *("curve", "--head", "linear", *two_caches, "--combine", "logits", "--sizes", "20"),
-        *("--seeds", 1, "--draws", 0, "--json"),
+        *("curve", "--head", "linear", *two_caches, "--fusion", "late", "--sizes", "20"),
+        *("--seeds", 1, "--n-bootstrap", 0, "--json"),
     )
     assert made.code == 0, made.stderr
     assert made.json["sizes"] == [20]

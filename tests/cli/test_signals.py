@@ -13,7 +13,7 @@ if sys.platform == "win32":
 COMMAND = """
 import signal, sys, time
 import typer
-from featurecache.cli.exits import GOES_ON, with_exit_code
+from featurecache.cli.errors import RESUMABLE, with_exit_code
 
 def tell(word):
     print(word, flush=True)
@@ -30,7 +30,7 @@ def work():
 # As in a terminal: a process in the background has it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 app = typer.Typer()
-app.command()(with_exit_code(work, interrupted=GOES_ON))
+app.command()(with_exit_code(work, interrupted=RESUMABLE))
 app([])
 """
 

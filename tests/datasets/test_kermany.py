@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.kermany import IMAGE_LEVEL_PROTOCOL, PUBLISHED, load_kermany
-from featurecache.datasets.manifest import Manifest
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 
@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ids(manifest: Manifest, split: str) -> set[str]:
+def ids(manifest: Dataset, split: str) -> set[str]:
     return set(manifest.images["id"].iloc[manifest.rows(split)])
 
 

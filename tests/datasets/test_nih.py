@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featurecache.datasets.csvfile import read_columns
-from featurecache.datasets.findings import findings_matrix
+from featurecache.datasets.csv_reader import read_columns
+from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.nih import LABELS, load_nih
 from featurecache.errors import DatasetError, UnknownNameError
 
@@ -275,7 +275,7 @@ def test_labels_of_the_real_subset_agree_with_pandas(shared_data: Path) -> None:
 def test_the_whole_metadata_has_the_published_totals(shared_data: Path) -> None:
     csv = shared_data / "nih" / "Data_Entry_2017_v2020_full.csv.gz"
     table = read_columns(csv, ["Finding Labels", "Patient ID"])
-    _, labels = findings_matrix(table["Finding Labels"], LABELS, csv=csv)
+    _, labels = label_matrix(table["Finding Labels"], LABELS, csv=csv)
     assert len(table) == 112_120
     assert table["Patient ID"].nunique() == 30_805
     assert table.index[[0, -1]].tolist() == [2, 112_121]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from lock import ELSEWHERE, lock_faults
+
+from tests.dependencies.lock import ELSEWHERE, lock_faults
 
 ROOT = Path(__file__).resolve().parents[2]
 

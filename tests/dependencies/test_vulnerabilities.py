@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import vulnerabilities
+
+from tests.dependencies import vulnerabilities
 
 PIP_AUDIT = """
 import json, sys

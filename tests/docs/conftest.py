@@ -14,7 +14,7 @@ def docs() -> Path:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where ``extract --images 200`` and a head have run: what most pages begin with."""
+    """Where ``extract --n-images 200`` and a head have run: what most pages begin with."""
     from typer.testing import CliRunner
 
     from featurecache.cli import main
@@ -24,9 +24,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         patch.setenv("XDG_CACHE_HOME", str(place / "user-cache"))
         for command in (
-            ["extract", "--images", "200"],
-            ["train-head", "--head", "prototype", "--draws", "20"],
-            ["zero-shot", "--draws", "20", "--out", "runs/scored"],
+            ["extract", "--n-images", "200"],
+            ["train-head", "--head", "prototype", "--n-bootstrap", "20"],
+            ["zero-shot", "--n-bootstrap", "20", "--out", "runs/scored"],
         ):
             done = CliRunner().invoke(main, command, catch_exceptions=False)
             assert done.exit_code == 0, done.output

@@ -17,23 +17,23 @@ from featurecache.cli import main
 from featurecache.cli.app import app
 
 STAND_INS = {
-    "--dataset nih --data-root ~/data/nih": "--dataset phantom --images 200",
-    "--dataset kermany --data-root ~/data/kermany": "--dataset phantom --images 200",
-    "--dataset nih": "--dataset phantom --images 200",
-    "--dataset kermany": "--dataset phantom --images 200",
+    "--dataset nih --data-root ~/data/nih": "--dataset phantom --n-images 200",
+    "--dataset kermany --data-root ~/data/kermany": "--dataset phantom --n-images 200",
+    "--dataset nih": "--dataset phantom --n-images 200",
+    "--dataset kermany": "--dataset phantom --n-images 200",
     "xraysiglip": "tiny",
     "kermany": "phantom",
     "nih": "phantom",
 }
 QUICKER = {
-    "finetune": ["--epochs", "1", "--train-size", "40", "--draws", "0"],
-    "train-head": ["--epochs", "2", "--draws", "0", "--no-controls"],
-    "curve": ["--sizes", "16,32", "--seeds", "1", "--draws", "0"],
+    "finetune": ["--epochs", "1", "--train-size", "40", "--n-bootstrap", "0"],
+    "train-head": ["--epochs", "2", "--n-bootstrap", "0", "--no-controls"],
+    "curve": ["--sizes", "16,32", "--seeds", "1", "--n-bootstrap", "0"],
     "audit": ["--cache", "cache/phantom/tiny.h5"],
-    "retrieve": ["--cache", "cache/phantom/tiny.h5", "--images", "200"],
+    "retrieve": ["--cache", "cache/phantom/tiny.h5", "--n-images", "200"],
     "zero-shot": ["--cache", "cache/phantom/tiny.h5"],
-    "evaluate": ["--draws", "0"],
-    "report": ["--draws", "0"],
+    "evaluate": ["--n-bootstrap", "0"],
+    "report": ["--n-bootstrap", "0"],
 }
 """Fewer epochs and draws, and the cache where the newest would be another test's."""
 
@@ -65,13 +65,13 @@ def prepared(workplace: Path, tiny_pair: Path) -> Path:
         patch.setenv("XDG_CACHE_HOME", str(workplace / "user-cache"))
         patch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
         cache = ["--cache", "cache/phantom/dinov2-minilm.h5"]
-        head = ["--epochs", "1", "--draws", "0", "--no-controls", *cache]
+        head = ["--epochs", "1", "--n-bootstrap", "0", "--no-controls", *cache]
         for command in (
-            ["extract", "--model", "dinov2-minilm", "--images", "200"],
+            ["extract", "--model", "dinov2-minilm", "--n-images", "200"],
             ["train-head", "--head", "baseline", *head],
             ["train-head", "--head", "concat", *head],
-            ["extract", "--images", "200", "--shard", "1/2"],
-            ["extract", "--images", "200", "--shard", "2/2"],
+            ["extract", "--n-images", "200", "--shard", "1/2"],
+            ["extract", "--n-images", "200", "--shard", "2/2"],
         ):
             done = CliRunner().invoke(main, command, catch_exceptions=False)
             assert done.exit_code == 0, (command, done.output)

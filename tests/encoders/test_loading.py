@@ -11,7 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import published
 import pytest
 import torch
 from PIL import Image
@@ -19,9 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.pair import PairEncoder
-from featurecache.encoders.spec import SPECS
+from featurecache.encoders.registry import SPECS
 from featurecache.errors import CheckpointError, UnknownNameError, UsageError
-from featurecache.fingerprint import canonical_json, fingerprint, sha256_of_file
+from featurecache.io.fingerprint import canonical_json, fingerprint, sha256_of_file
+from tests import published
 
 PIXELS = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
 
@@ -42,7 +42,7 @@ def load(folder, **options):
 
 def test_the_registry_is_read_without_any_heavy_import():
     code = (
-        "import sys, featurecache.encoders.spec\n"
+        "import sys, featurecache.encoders.registry\n"
         "print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

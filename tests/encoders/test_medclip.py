@@ -6,7 +6,6 @@ import shutil
 import socket
 
 import numpy as np
-import published
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +13,7 @@ from safetensors import safe_open
 
 from featurecache.encoders.loading import load_architecture, load_encoder
 from featurecache.errors import CheckpointError, UsageError
+from tests import published
 
 TOLERANCE = 1e-4
 
@@ -333,7 +333,7 @@ def test_a_fresh_medclip_needs_a_config_and_a_tokenizer_alone(medclip_folder, tm
 
     shutil.copy(medclip_folder[0] / "vocab.txt", tmp_path)
     published.write_json(tmp_path / "config.json", {"model_type": "medclip"})
-    trainable = load_architecture(tmp_path, device="cpu").trainable(fresh_seed=3)
+    trainable = load_architecture(tmp_path, device="cpu").trainable(init_seed=3)
     assert trainable.log_scale.item() == pytest.approx(np.log(1 / 0.07))
     assert not trainable.module.training
     assert trainable.embed_texts(["no effusion"]).isfinite().all()

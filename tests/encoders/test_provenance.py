@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from featurecache.encoders.loading import load_encoder
-from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance, read_provenance
 from featurecache.errors import CheckpointError, UsageError
+from featurecache.provenance import PROVENANCE_FILE, Provenance, read_provenance
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_trainings_add_up():
 
 def test_test_images_of_the_training_are_refused_and_others_are_not():
     provenance = Provenance().with_training("kermany", ["a", "b"])
-    provenance.refuse_trained("kermany", ["c", "d"])
-    provenance.refuse_trained("films", ["a"])
+    provenance.require_unseen("kermany", ["c", "d"])
+    provenance.require_unseen("films", ["a"])
     with pytest.raises(UsageError, match="trained on 1 of the 2 test images of kermany, 'b'"):
-        provenance.refuse_trained("kermany", ["c", "b"])
+        provenance.require_unseen("kermany", ["c", "b"])
 
 
 def test_it_is_read_as_it_was_written(tmp_path):

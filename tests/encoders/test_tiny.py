@@ -12,7 +12,7 @@ import featurecache.encoders.loading as loading
 from featurecache.datasets.kermany import load_kermany
 from featurecache.datasets.nih import TEST_LIST, load_nih
 from featurecache.encoders.loading import load_encoder
-from featurecache.encoders.spec import SPECS
+from featurecache.encoders.registry import SPECS
 
 FOLDER = Path(loading.__file__).parent / "tiny"
 TEXTS = ["signs of pleural effusion", "no signs of pleural effusion", "Zebra!"]

@@ -4,16 +4,16 @@ import json
 import shutil
 
 import numpy as np
-import published
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from featurecache import runs
 from featurecache.encoders.loading import RUN_FORMAT, load_architecture, load_encoder
 from featurecache.encoders.open_clip import OpenClipEncoder
-from featurecache.encoders.provenance import PROVENANCE_FILE, Provenance
 from featurecache.errors import CheckpointError, UsageError
+from featurecache.provenance import PROVENANCE_FILE, Provenance
+from featurecache.runs import folder as runs
+from tests import published
 
 PIXELS = np.random.default_rng(3).normal(size=(3, 3, 32, 32)).astype(np.float32)
 DUAL = ("clip", "siglip", "joined")
@@ -402,13 +402,13 @@ def test_fresh_weights_are_those_of_transformers_from_the_seed(load, folders, sh
     want = AutoModel.from_config(config, **options).eval()
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    trainable = load(shape).trainable(fresh_seed=7)
+    trainable = load(shape).trainable(init_seed=7)
     assert torch.equal(torch.get_rng_state(), before)
     got = trainable.module.state_dict()
     assert got.keys() == want.state_dict().keys()
     assert all(torch.equal(got[name], value) for name, value in want.state_dict().items())
     assert not trainable.module.training
-    other = load(shape).trainable(fresh_seed=8).module.state_dict()
+    other = load(shape).trainable(init_seed=8).module.state_dict()
     assert any(not torch.equal(got[name], value) for name, value in other.items())
 
 
@@ -422,8 +422,8 @@ def test_an_architecture_without_weights_is_trained_from_fresh_ones(
         load_encoder(str(bare), device="cpu")
     encoder = load_architecture(bare, device="cpu")
     assert encoder.name == "bare"
-    trainable = encoder.trainable(fresh_seed=1)
-    want = load_encoder(str(folders[shape]), device="cpu").trainable(fresh_seed=1)
+    trainable = encoder.trainable(init_seed=1)
+    want = load_encoder(str(folders[shape]), device="cpu").trainable(init_seed=1)
     batch = torch.tensor(encoder.preprocess(images["wide"]))[None]
     assert torch.equal(trainable.embed_images(batch), want.embed_images(batch))
     step(trainable, shape)

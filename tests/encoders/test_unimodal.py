@@ -4,13 +4,13 @@ import json
 import shutil
 
 import numpy as np
-import published
 import pytest
 import torch
 from PIL import Image
 
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import CheckpointError, UsageError
+from tests import published
 
 TOLERANCE = 1e-4
 

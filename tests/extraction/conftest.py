@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import stub_encoder
-from stub_encoder import make_manifest
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
+from tests.extraction import stub_encoder
+from tests.extraction.stub_encoder import make_manifest
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manifest(root: Path) -> Manifest:
+def manifest(root: Path) -> Dataset:
     """Ten images, ``i000`` to ``i009``, whose numbers are 0 to 9."""
     return make_manifest(root, stub_encoder.write_images(root, 10))
 

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stub_encoder import StubEncoder, expected_embedding, make_manifest
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.extraction.extract import extract
 from featurecache.prompts import PROMPT_SETS
-from featurecache.store import builder, parts, writer
-from featurecache.store.contents import from_utf8
+from featurecache.store import builder, chunks, writer
+from featurecache.store.layout import chunks_path
 from featurecache.store.reader import read_cache
-from featurecache.store.schema import parts_path
+from featurecache.store.records import from_utf8
+from tests.extraction.stub_encoder import StubEncoder, expected_embedding, make_manifest
 
 BATCH = 4
 BATCH_SECONDS = 0.04
@@ -47,7 +47,7 @@ def moment(patch: Callable[[], None]) -> Callable[[], None]:
 
 @moment
 def while_a_part_is_written() -> None:
-    parts.write_strings = lambda *_: die()
+    chunks.write_strings = lambda *_: die()
 
 
 @moment
@@ -72,17 +72,17 @@ def when_the_finished_file_lacks_its_texts_only() -> None:
 
 @moment
 def when_the_finished_file_is_in_place_and_no_part_is_removed() -> None:
-    parts.PartFolder.delete = lambda _: die()
+    chunks.ChunkFolder.delete = lambda _: die()
 
 
 @moment
 def when_some_of_the_parts_are_removed() -> None:
-    def dying(self: parts.PartFolder) -> None:
+    def dying(self: chunks.ChunkFolder) -> None:
         for part in sorted(self.folder.glob("part-*.h5"))[::2]:
             part.unlink()
         die()
 
-    parts.PartFolder.delete = dying
+    chunks.ChunkFolder.delete = dying
 
 
 def make_slow() -> None:
@@ -97,7 +97,7 @@ def make_slow() -> None:
     builder.CacheBuilder._read = slowly
 
 
-def start(manifest: Manifest, cache: Path, patch: Callable[[], None] | None = None) -> int:
+def start(manifest: Dataset, cache: Path, patch: Callable[[], None] | None = None) -> int:
     """Begin a life of the extraction; gives its process id once it is at the images."""
     at_work, tell = os.pipe()
     process = os.fork()
@@ -128,8 +128,8 @@ def readable(path: Path) -> dict[str, bytes]:
         rows = zip(cache.ids.tolist(), cache.embedding, strict=True)
         found |= {image_id: row.tobytes() for image_id, row in rows}
     description = dict(StubEncoder().image_description)
-    for part in parts.PartFolder(parts_path(path), description, "set").read():
-        embedding = parts.read_part_rows(part.path, 0, len(part.id))
+    for part in chunks.ChunkFolder(chunks_path(path), description, "set").read():
+        embedding = chunks.read_chunk_rows(part.path, 0, len(part.id))
         rows = zip(from_utf8(part.id).tolist(), embedding, strict=True)
         found |= {image_id: row.tobytes() for image_id, row in rows}
     return found
@@ -164,7 +164,7 @@ def wait(process: int) -> bool:
     return False
 
 
-def kill_until_finished(manifest: Manifest, cache: Path, rng: random.Random) -> dict[str, Any]:
+def kill_until_finished(manifest: Dataset, cache: Path, rng: random.Random) -> dict[str, Any]:
     """Kill at random moments and at chosen ones, then let one life reach the end."""
     witness = Witness(cache / "set" / "stub.h5")
     found: dict[str, Any] = {"encoding": [], "writing": [], "chosen": []}

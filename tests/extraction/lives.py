@@ -1,6 +1,6 @@
 """Extractions with a decoder that crashes or hangs, and what came of each.
 
-Run as ``lives.py WORK IMAGE_SECONDS LIVES``: extracts WORK/data into WORK/cache so many times, each
+Run as ``lives.py WORK IMAGE_TIMEOUT LIVES``: extracts WORK/data into WORK/cache so many times, each
 in a forked process, and prints a JSON list: the signal that a life ended by, or what it told.
 """
 
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bad_decoder.sitecustomize import CRASH, CRASH_LATER, HANG
-from stub_encoder import StubEncoder, make_manifest, touch
+from tests.extraction.bad_decoder.sitecustomize import CRASH, CRASH_LATER, HANG
+from tests.extraction.stub_encoder import StubEncoder, make_manifest, touch
 
 BATCH = 4
 
@@ -62,7 +62,7 @@ def _extract(work: Path, seconds: float, tell: int) -> None:
         [StubEncoder()],
         cache=work / "cache",
         batch_size=BATCH,
-        image_seconds=seconds,
+        image_timeout=seconds,
     )
     told = {name: getattr(summary, name) for name in ("done", "failed", "written")}
     os.write(tell, json.dumps(told).encode())

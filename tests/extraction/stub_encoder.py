@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.store.reader import Cache
 
@@ -128,7 +128,7 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(changed, changed))
 
 
-def make_manifest(root: Path, ids: Sequence[str], **changes: Any) -> Manifest:
+def make_manifest(root: Path, ids: Sequence[str], **changes: Any) -> Dataset:
     """A manifest of ``<id>.png`` files, two images a patient, whose labels follow from the id."""
     position = [int("".join(filter(str.isdigit, image_id)) or 0) for image_id in ids]
     arguments: dict[str, Any] = {
@@ -150,7 +150,7 @@ def make_manifest(root: Path, ids: Sequence[str], **changes: Any) -> Manifest:
         "label_names": LABELS,
         "notes": ("a note",),
     }
-    return Manifest(**(arguments | changes))
+    return Dataset(**(arguments | changes))
 
 
 def write_images(root: Path, count: int, *, start: int = 0) -> list[str]:

@@ -3,27 +3,32 @@
 import signal
 from pathlib import Path
 
-from lives import BATCH, crashing, crashing_later, hanging, live
-from stub_encoder import StubEncoder, content, make_manifest, write_image, write_images
-
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.extraction.extract import Summary, extract
 from featurecache.store.reader import read_cache
+from tests.extraction.lives import BATCH, crashing, crashing_later, hanging, live
+from tests.extraction.stub_encoder import (
+    StubEncoder,
+    content,
+    make_manifest,
+    write_image,
+    write_images,
+)
 
 IMAGES = 14
 CRASHED = "the decoder crashed (SIGSEGV)"
 
 
-def films(root: Path) -> Manifest:
+def films(root: Path) -> Dataset:
     return make_manifest(root, write_images(root, IMAGES))
 
 
-def run(manifest: Manifest, cache: Path) -> Summary:
+def run(manifest: Dataset, cache: Path) -> Summary:
     (summary,) = extract(manifest, [StubEncoder()], cache=cache, batch_size=BATCH)
     return summary
 
 
-def without(manifest: Manifest, tmp_path: Path, bad: list[str]) -> dict[str, object]:
+def without(manifest: Dataset, tmp_path: Path, bad: list[str]) -> dict[str, object]:
     """What an undisturbed extraction gives when these images are nothing worse than damaged."""
     whole = {image_id: (manifest.root / f"{image_id}.png").read_bytes() for image_id in bad}
     for image_id in bad:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stub_encoder import StubEncoder, write_images
 
-from featurecache.apart import ReaderApart
 from featurecache.errors import FeaturecacheError
 from featurecache.extraction import decode as decode_module
-from featurecache.extraction import timed_pool
+from featurecache.extraction import timeout_pool
 from featurecache.extraction.decode import Item, decode, decode_ahead
+from featurecache.images.subprocess_decoder import SubprocessDecoder
+from tests.extraction.stub_encoder import StubEncoder, write_images
 
 
 def items(root: Path, count: int) -> list[Item]:
@@ -71,7 +71,7 @@ def test_a_reader_that_is_closed_leaves_no_thread_and_reads_no_more(root: Path) 
 def test_pixels_are_made_only_for_encoders_whose_embedding_is_of_other_bytes(root: Path) -> None:
     (item,) = items(root, 1)
     encoders = dict(enumerate([StubEncoder()] * 3))
-    reader = ReaderApart()
+    reader = SubprocessDecoder()
     sha256 = decode(item, encoders, reader).sha256
     found = decode(Item(0, item.id, item.path, {0: sha256, 2: "another"}), encoders, reader)
     assert set(found.pixels) == {2}
@@ -84,7 +84,7 @@ def test_where_everything_hangs_the_end_comes_all_the_same(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode_module, "MOST_STUCK", 5)
-    monkeypatch.setattr(timed_pool, "GRACE", 0.02)
+    monkeypatch.setattr(timeout_pool, "GRACE", 0.02)
     release = threading.Event()
 
     class Stuck(StubEncoder):
@@ -103,7 +103,7 @@ def test_where_everything_hangs_the_end_comes_all_the_same(
 def test_an_image_that_is_decoded_apart_gives_the_same_pixels_and_reasons(root: Path) -> None:
     (item, spoilt) = items(root, 2)
     spoilt.path.write_bytes(b"no image")
-    reader = ReaderApart()
+    reader = SubprocessDecoder()
     for one in (item, spoilt):
         here, apart = (
             decode(replace(one, apart=apart), {0: StubEncoder()}, reader) for apart in (False, True)

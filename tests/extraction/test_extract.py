@@ -10,7 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from stub_encoder import (
+
+from featurecache.datasets.dataset import Dataset
+from featurecache.errors import CacheError, UsageError
+from featurecache.extraction.extract import Summary, extract
+from featurecache.prompts import PROMPT_SETS
+from featurecache.store.reader import read_cache
+from tests.extraction.stub_encoder import (
     DIM,
     StubEncoder,
     content,
@@ -21,15 +27,9 @@ from stub_encoder import (
     write_images,
 )
 
-from featurecache.datasets.manifest import Manifest
-from featurecache.errors import CacheError, UsageError
-from featurecache.extraction.extract import Summary, extract
-from featurecache.prompts import PROMPT_SETS
-from featurecache.store.reader import read_cache
-
 
 def run(
-    manifest: Manifest, cache: Path, encoder: StubEncoder | None = None, **options: Any
+    manifest: Dataset, cache: Path, encoder: StubEncoder | None = None, **options: Any
 ) -> tuple[Summary, StubEncoder]:
     """Extract with one encoder in batches of four."""
     encoder = encoder or StubEncoder()
@@ -42,7 +42,7 @@ def state(path: Path) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def fresh(manifest: Manifest, tmp_path: Path, **options: Any) -> dict[str, Any]:
+def fresh(manifest: Dataset, tmp_path: Path, **options: Any) -> dict[str, Any]:
     """The content of a cache that is made in one undisturbed run."""
     summary, _ = run(manifest, tmp_path / "fresh", **options)
     made = content(read_cache(summary.path))
@@ -51,7 +51,7 @@ def fresh(manifest: Manifest, tmp_path: Path, **options: Any) -> dict[str, Any]:
 
 
 def test_every_image_is_encoded_and_stored(
-    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     summary, encoder = run(manifest, cache)
     assert summary.path == stub_path
@@ -131,13 +131,13 @@ def test_workers_change_nothing(
     assert content(read_cache(stub_path)) == fresh(manifest, tmp_path, workers=3)
 
 
-def test_progress_counts_every_image(manifest: Manifest, cache: Path) -> None:
+def test_progress_counts_every_image(manifest: Dataset, cache: Path) -> None:
     told: list[tuple[int, int]] = []
     run(manifest, cache, progress=lambda finished, total: told.append((finished, total)))
     assert told == [(number, 10) for number in range(11)]
 
 
-def test_the_shares_of_the_time_add_up(manifest: Manifest, cache: Path) -> None:
+def test_the_shares_of_the_time_add_up(manifest: Dataset, cache: Path) -> None:
     summary, _ = run(manifest, cache, StubEncoder(seconds=0.02))
     assert summary.read_share is not None
     assert summary.encode_share is not None
@@ -149,7 +149,7 @@ def test_the_shares_of_the_time_add_up(manifest: Manifest, cache: Path) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(
-    manifest: Manifest, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Dataset, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = PROMPT_SETS["showing"]
     run(manifest, cache, prompts=prompts)
@@ -168,7 +168,7 @@ def test_a_second_run_has_nothing_to_do(
 
 
 def test_new_images_run_alone(
-    manifest: Manifest, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     run(manifest, cache)
     # Some of the ten lie between the others, some behind them.
@@ -184,7 +184,7 @@ def test_new_images_run_alone(
 
 @pytest.mark.parametrize("what", ["labels", "split", "patient", "view", "notes", "label_names"])
 def test_other_words_about_the_images_run_no_image(
-    manifest: Manifest, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    manifest: Dataset, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     changes: dict[str, dict[str, Any]] = {
         "labels": {"labels": np.ones((10, 2), np.int8)},
@@ -214,7 +214,7 @@ def test_other_words_about_the_images_run_no_image(
 
 
 def test_a_changed_file_is_encoded_again(
-    manifest: Manifest, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     run(manifest, cache)
     write_image(root / "i003.png", 77)
@@ -226,7 +226,7 @@ def test_a_changed_file_is_encoded_again(
 
 
 def test_a_change_that_keeps_the_size_and_one_that_keeps_the_time_are_both_seen(
-    manifest: Manifest, root: Path, cache: Path
+    manifest: Dataset, root: Path, cache: Path
 ) -> None:
     run(manifest, cache)
     path = root / "i003.png"
@@ -244,7 +244,7 @@ def test_a_change_that_keeps_the_size_and_one_that_keeps_the_time_are_both_seen(
 
 
 def test_a_touched_file_is_read_but_not_encoded(
-    manifest: Manifest, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     run(manifest, cache)
     touch(root / "i003.png")
@@ -259,7 +259,7 @@ def test_a_touched_file_is_read_but_not_encoded(
 
 
 def test_a_vanished_file_keeps_its_embedding(
-    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     run(manifest, cache)
     before = content(read_cache(stub_path))
@@ -274,7 +274,7 @@ def test_a_vanished_file_keeps_its_embedding(
 
 
 def test_a_limit_takes_the_first_images_and_the_rest_come_later(
-    manifest: Manifest, cache: Path, tmp_path: Path, stub_path: Path
+    manifest: Dataset, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     summary, encoder = run(manifest, cache, limit=5)
     assert encoder.batches == [[0, 1, 2, 3], [4]]
@@ -287,7 +287,7 @@ def test_a_limit_takes_the_first_images_and_the_rest_come_later(
     assert content(read_cache(stub_path)) == fresh(manifest, tmp_path)
 
 
-def test_a_limit_drops_nothing(manifest: Manifest, cache: Path, stub_path: Path) -> None:
+def test_a_limit_drops_nothing(manifest: Dataset, cache: Path, stub_path: Path) -> None:
     run(manifest, cache)
     before = state(stub_path)
     summary, encoder = run(manifest, cache, limit=3)
@@ -296,7 +296,7 @@ def test_a_limit_drops_nothing(manifest: Manifest, cache: Path, stub_path: Path)
 
 
 def test_images_that_left_the_data_set_are_dropped_on_demand_only(
-    manifest: Manifest, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     run(manifest, cache)
     before = stub_path.read_bytes()
@@ -311,7 +311,7 @@ def test_images_that_left_the_data_set_are_dropped_on_demand_only(
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_checkpoint_is_refused_by_the_field_that_differs(
-    manifest: Manifest, cache: Path, stub_path: Path, finished: bool
+    manifest: Dataset, cache: Path, stub_path: Path, finished: bool
 ) -> None:
     if finished:
         run(manifest, cache)
@@ -328,7 +328,7 @@ def test_another_checkpoint_is_refused_by_the_field_that_differs(
 
 
 def test_a_broken_cache_is_refused_and_left_alone(
-    manifest: Manifest, cache: Path, stub_path: Path
+    manifest: Dataset, cache: Path, stub_path: Path
 ) -> None:
     run(manifest, cache)
     stub_path.write_bytes(stub_path.read_bytes()[:-10])
@@ -338,13 +338,13 @@ def test_a_broken_cache_is_refused_and_left_alone(
     assert stub_path.read_bytes() == before
 
 
-def test_two_encoders_of_one_name_are_refused(manifest: Manifest, cache: Path) -> None:
+def test_two_encoders_of_one_name_are_refused(manifest: Dataset, cache: Path) -> None:
     with pytest.raises(UsageError, match="the same name"):
         extract(manifest, [StubEncoder(), StubEncoder(checkpoint="two")], cache=cache)
     assert not cache.exists()
 
 
-def test_an_encoder_of_texts_alone_is_refused(manifest: Manifest, cache: Path) -> None:
+def test_an_encoder_of_texts_alone_is_refused(manifest: Dataset, cache: Path) -> None:
     encoder = StubEncoder("words")
     encoder.has_images = False
     with pytest.raises(UsageError, match="'words' reads no images"):
@@ -355,7 +355,7 @@ def test_an_encoder_of_texts_alone_is_refused(manifest: Manifest, cache: Path) -
 @pytest.mark.parametrize("option", ["limit", "batch_size", "workers"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_numbers_below_one_are_refused(
-    manifest: Manifest, cache: Path, option: str, value: int
+    manifest: Dataset, cache: Path, option: str, value: int
 ) -> None:
     with pytest.raises(UsageError, match=f"{option} is {value}"):
         run(manifest, cache, **{option: value})
@@ -363,7 +363,7 @@ def test_numbers_below_one_are_refused(
 
 
 def test_an_extraction_at_work_keeps_others_out(
-    manifest: Manifest, cache: Path, tmp_path: Path, stub_path: Path
+    manifest: Dataset, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     second = StubEncoder()
     refusals: list[str] = []
@@ -381,13 +381,13 @@ def test_an_extraction_at_work_keeps_others_out(
     assert content(read_cache(stub_path)) == fresh(manifest, tmp_path)
 
 
-def test_the_lock_is_given_back_when_an_extraction_fails(manifest: Manifest, cache: Path) -> None:
+def test_the_lock_is_given_back_when_an_extraction_fails(manifest: Dataset, cache: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         run(manifest, cache, progress=lambda finished, total: 1 // 0)
     assert run(manifest, cache)[0].images == 10
 
 
-def test_other_models_and_data_sets_are_not_locked(manifest: Manifest, cache: Path) -> None:
+def test_other_models_and_data_sets_are_not_locked(manifest: Dataset, cache: Path) -> None:
     inner: list[Summary] = []
 
     def progress(finished: int, total: int) -> None:
@@ -399,7 +399,7 @@ def test_other_models_and_data_sets_are_not_locked(manifest: Manifest, cache: Pa
     assert read_cache(inner[0].path).dim == DIM
 
 
-def test_a_name_with_a_slash_stays_in_its_folder(manifest: Manifest, cache: Path) -> None:
+def test_a_name_with_a_slash_stays_in_its_folder(manifest: Dataset, cache: Path) -> None:
     summary, _ = run(manifest, cache, StubEncoder("hf:org/name"))
     assert summary.path == cache / "set" / "hf--org--name.h5"
     assert read_cache(summary.path).header.model == "hf:org/name"

@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stub_encoder import (
+
+from featurecache.datasets.dataset import Dataset
+from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.extraction.extract import Summary, extract
+from featurecache.store.reader import read_cache
+from featurecache.store.verify import verify_cache
+from tests.extraction.stub_encoder import (
     ALL_ZERO,
     NOT_FINITE,
     TOO_LARGE,
@@ -24,14 +30,8 @@ from stub_encoder import (
     write_images,
 )
 
-from featurecache.datasets.manifest import Manifest
-from featurecache.errors import FeaturecacheError, UsageError
-from featurecache.extraction.extract import Summary, extract
-from featurecache.store.reader import read_cache
-from featurecache.store.verify import verify_cache
 
-
-def run(manifest: Manifest, cache: Path) -> tuple[Summary, StubEncoder]:
+def run(manifest: Dataset, cache: Path) -> tuple[Summary, StubEncoder]:
     encoder = StubEncoder()
     (summary,) = extract(manifest, [encoder], cache=cache, batch_size=4)
     return summary, encoder
@@ -70,7 +70,7 @@ SPOILERS = {
 }
 
 
-def spoil(root: Path, manifest: Manifest, ids: list[str]) -> None:
+def spoil(root: Path, manifest: Dataset, ids: list[str]) -> None:
     paths = dict(zip(manifest.images["id"], manifest.images["path"], strict=True))
     for image_id, (damage, _) in zip(ids, SPOILERS.values(), strict=True):
         damage(root / paths[image_id])
@@ -103,7 +103,7 @@ def test_every_kind_of_failure_is_recorded_and_the_run_goes_on(
 
 
 def test_failures_are_tried_again_and_change_nothing(
-    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     (root / "i003.png").write_bytes(b"no image")
     write_image(root / "i004.png", NOT_FINITE)
@@ -118,7 +118,7 @@ def test_failures_are_tried_again_and_change_nothing(
 
 
 def test_a_repaired_image_leaves_the_failures(
-    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     (root / "i003.png").write_bytes(b"no image")
     (root / "i007.png").unlink()
@@ -154,7 +154,7 @@ def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
 
 
 def test_failures_outside_the_limit_and_outside_the_data_set(
-    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     for number in (2, 8):
         (root / f"i{number:03d}.png").write_bytes(b"no image")
@@ -165,14 +165,14 @@ def test_failures_outside_the_limit_and_outside_the_data_set(
     assert set(read_cache(stub_path).failures) == {"i008"}
 
 
-def run_limited(manifest: Manifest, cache: Path, limit: int) -> Summary:
+def run_limited(manifest: Dataset, cache: Path, limit: int) -> Summary:
     (summary,) = extract(manifest, [StubEncoder()], cache=cache, limit=limit)
     return summary
 
 
 @pytest.mark.parametrize("what", ["missing", "not-an-image", "nan"])
 def test_a_data_set_without_a_usable_image_is_an_error(
-    manifest: Manifest, root: Path, cache: Path, stub_path: Path, what: str
+    manifest: Dataset, root: Path, cache: Path, stub_path: Path, what: str
 ) -> None:
     for path in manifest.images["path"]:
         SPOILERS[what][0](root / path)
@@ -184,7 +184,7 @@ def test_a_data_set_without_a_usable_image_is_an_error(
     assert run(manifest, cache)[0].images == 10
 
 
-def test_that_nothing_works_is_no_mistake_of_usage(manifest: Manifest, cache: Path) -> None:
+def test_that_nothing_works_is_no_mistake_of_usage(manifest: Dataset, cache: Path) -> None:
     for path in manifest.images["path"]:
         (manifest.root / path).unlink()
     with pytest.raises(FeaturecacheError) as caught:
@@ -193,7 +193,7 @@ def test_that_nothing_works_is_no_mistake_of_usage(manifest: Manifest, cache: Pa
 
 
 def test_a_cache_survives_that_all_its_images_break(
-    manifest: Manifest, root: Path, cache: Path, stub_path: Path
+    manifest: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     run(manifest, cache)
     before = content(read_cache(stub_path))
@@ -205,7 +205,7 @@ def test_a_cache_survives_that_all_its_images_break(
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_recorded(
-    manifest: Manifest, root: Path, cache: Path
+    manifest: Dataset, root: Path, cache: Path
 ) -> None:
     encoder = StubEncoder()
 
@@ -240,7 +240,7 @@ MIDWAY = {
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("what", MIDWAY)
 def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_back(
-    manifest: Manifest, root: Path, cache: Path, tmp_path: Path, what: str
+    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, what: str
 ) -> None:
     (undisturbed,) = extract(manifest, [StubEncoder()], cache=tmp_path / "undisturbed")
     path = root / "i007.png"
@@ -266,7 +266,7 @@ def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_ba
 
 
 def test_clocks_that_jump_and_times_that_no_clock_shows_lose_nothing(
-    manifest: Manifest, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Dataset, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, seconds in enumerate((0, -(10**9), 4 * 10**9, 10**10)):  # 1938, 2096, 2286
         os.utime(root / f"i{number:03d}.png", (seconds, seconds))

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import killed
 import pytest
-from stub_encoder import StubEncoder, content, make_manifest, write_images
 
 from featurecache.extraction.extract import extract
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.reader import read_cache
+from tests.extraction import killed
+from tests.extraction.stub_encoder import StubEncoder, content, make_manifest, write_images
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

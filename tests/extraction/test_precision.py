@@ -4,11 +4,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from stub_encoder import StubEncoder, make_manifest, write_images
 
 from featurecache.extraction.extract import extract
-from featurecache.extraction.precision import LEAST_COSINE, least_cosine, settle_precision
+from featurecache.extraction.precision import LEAST_COSINE, choose_precision, least_cosine
 from featurecache.store.reader import read_cache
+from tests.extraction.stub_encoder import StubEncoder, make_manifest, write_images
 
 
 class Rounded(StubEncoder):
@@ -43,7 +43,7 @@ def fast(monkeypatch):
 @pytest.mark.parametrize(("angle", "chosen"), [(0.04, "bf16"), (0.05, "fp32")])
 def test_bf16_is_taken_where_the_least_cosine_is_high_enough(fast, manifest, cache, angle, chosen):
     assert np.cos(0.04) > LEAST_COSINE > np.cos(0.05)
-    encoder = settle_precision(partial(Rounded, angle=angle), manifest, cache)
+    encoder = choose_precision(partial(Rounded, angle=angle), manifest, cache)
     assert encoder.precision == chosen
     assert encoder.bf16_cosine == pytest.approx(np.cos(angle), abs=1e-6)
 
@@ -51,7 +51,7 @@ def test_bf16_is_taken_where_the_least_cosine_is_high_enough(fast, manifest, cac
 def test_without_instructions_for_bf16_nothing_is_probed(monkeypatch, manifest, cache):
     monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: False)
     made = []
-    encoder = settle_precision(partial(Rounded, made=made), manifest, cache)
+    encoder = choose_precision(partial(Rounded, made=made), manifest, cache)
     assert (encoder.precision, encoder.bf16_cosine) == ("fp32", None)
     assert [one.batches for one in made] == [[]]
 
@@ -75,15 +75,15 @@ def test_a_cache_goes_on_in_the_precision_it_was_begun_in(
         assert not (cache / "set/stub.h5").exists()
     # The probe would choose the other one.
     angle = 0.0 if precision == "fp32" else 0.5
-    assert settle_precision(partial(Rounded, angle=angle), manifest, cache).precision == precision
+    assert choose_precision(partial(Rounded, angle=angle), manifest, cache).precision == precision
 
 
 def test_what_was_measured_stands_in_the_cache_and_stays(fast, manifest, cache):
-    encoder = settle_precision(partial(Rounded, angle=0.03), manifest, cache)
+    encoder = choose_precision(partial(Rounded, angle=0.03), manifest, cache)
     (summary,) = extract(manifest, [encoder], cache=cache)
     measured = read_cache(summary.path).header.bf16_cosine
     assert measured == encoder.bf16_cosine
-    again = settle_precision(partial(Rounded, angle=0.03), manifest, cache)
+    again = choose_precision(partial(Rounded, angle=0.03), manifest, cache)
     (summary,) = extract(manifest, [again], cache=cache)
     assert not summary.written
     assert read_cache(summary.path).header.bf16_cosine == measured
@@ -93,10 +93,10 @@ def test_films_that_cannot_be_read_are_left_out_of_the_probe(fast, root, cache):
     manifest = make_manifest(root, write_images(root, 4))
     for name in manifest.images["path"].iloc[:3]:
         (root / name).write_bytes(b"no image")
-    encoder = settle_precision(partial(Rounded, angle=0.0), manifest, cache)
+    encoder = choose_precision(partial(Rounded, angle=0.0), manifest, cache)
     assert encoder.precision == "bf16"
     (root / manifest.images["path"].iloc[3]).write_bytes(b"no image")
-    assert settle_precision(Rounded, manifest, cache).precision == "fp32"
+    assert choose_precision(Rounded, manifest, cache).precision == "fp32"
 
 
 def test_films_that_hang_or_crash_are_left_out_of_the_probe(fast, root, cache, bad_decoder):
@@ -105,7 +105,7 @@ def test_films_that_hang_or_crash_are_left_out_of_the_probe(fast, root, cache, b
         spoil(root / name)
     made = []
     load = partial(Rounded, angle=0.0, made=made)
-    assert settle_precision(load, manifest, cache, image_seconds=0.3).precision == "bf16"
+    assert choose_precision(load, manifest, cache, image_timeout=0.3).precision == "bf16"
     assert made[0].batches == [[3, 4]]
 
 

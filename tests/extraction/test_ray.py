@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from stub_encoder import content
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.decode import Item
 from featurecache.extraction.extract import Summary, extract
-from featurecache.extraction.on_ray import Load, _Actor, encode_on_ray
 from featurecache.extraction.pipeline import Engine, Progress
+from featurecache.extraction.ray_engine import Load, _Actor, encode_on_ray
 from featurecache.store.reader import read_cache
+from tests.extraction.stub_encoder import content
 
 # Ray warns of settings of its own, when it sets them.
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.")
@@ -44,7 +44,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Synthetic films, three of which cannot be used."""
     root = tmp_path_factory.mktemp("films") / "phantom"
     generate_phantom(root, images=IMAGES, size=64)
@@ -60,12 +60,12 @@ def on_ray(*loads: Load) -> Engine:
     return partial(encode_on_ray, loads=loads)
 
 
-def run(manifest: Manifest, cache: Path, *loads: Load, **options: object) -> list[Summary]:
+def run(manifest: Dataset, cache: Path, *loads: Load, **options: object) -> list[Summary]:
     return extract(manifest, [load() for load in loads], cache=cache, batch_size=BATCH, **options)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Summary:
+def undisturbed(manifest: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Summary:
     """What the local engine does."""
     (summary,) = run(manifest, tmp_path_factory.mktemp("local"), TINY)
     return summary
@@ -90,7 +90,7 @@ def actors() -> list[psutil.Process]:
 
 
 def test_the_caches_are_those_of_the_local_engine(
-    manifest: Manifest, undisturbed: Summary, tiny_clip: Path, tmp_path: Path, cluster: None
+    manifest: Dataset, undisturbed: Summary, tiny_clip: Path, tmp_path: Path, cluster: None
 ) -> None:
     half = partial(load_encoder, str(tiny_clip), precision="bf16")
     told: list[tuple[int, int]] = []
@@ -118,7 +118,7 @@ def same_in_bf16(one: Summary, other: Summary) -> bool:
 
 
 def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
-    manifest: Manifest, undisturbed: Summary, tmp_path: Path, cluster: None
+    manifest: Dataset, undisturbed: Summary, tmp_path: Path, cluster: None
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(
@@ -148,7 +148,7 @@ def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
 
 
 def test_an_actor_with_another_encoder_refuses_and_its_refusal_can_be_sent(
-    manifest: Manifest,
+    manifest: Dataset,
 ) -> None:
     actor = _Actor([partial(TINY, precision="bf16")], [TINY().image_description], BATCH, 1, 60.0)
     items = [Item(0, "a", manifest.root / manifest.images["path"].iloc[0], {0: ""})]
@@ -160,10 +160,11 @@ def test_an_actor_with_another_encoder_refuses_and_its_refusal_can_be_sent(
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
 def test_without_the_extra_the_command_to_type_is_told(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setattr(
-        "featurecache.extraction.on_ray.find_spec", lambda name: None if name == missing else True
+        "featurecache.extraction.ray_engine.find_spec",
+        lambda name: None if name == missing else True,
     )
     with pytest.raises(UsageError, match=r"pip install 'featurecache\[ray\]'"):
         run(manifest, tmp_path, TINY, engine=on_ray(TINY))

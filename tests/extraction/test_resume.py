@@ -8,15 +8,22 @@ import h5py
 import numpy as np
 import pytest
 from PIL.Image import Image
-from stub_encoder import NOT_FINITE, StubEncoder, content, make_manifest, write_image, write_images
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.errors import CacheError
 from featurecache.extraction.extract import extract
 from featurecache.extraction.pipeline import Progress
 from featurecache.prompts import PROMPT_SETS
+from featurecache.store.layout import chunks_path
 from featurecache.store.reader import read_cache
-from featurecache.store.schema import parts_path
+from tests.extraction.stub_encoder import (
+    NOT_FINITE,
+    StubEncoder,
+    content,
+    make_manifest,
+    write_image,
+    write_images,
+)
 
 IMAGES, BATCH = 22, 4
 
@@ -29,7 +36,7 @@ def interrupt_at(position: int, error: BaseException) -> Progress:
     return progress
 
 
-def run(manifest: Manifest, cache: Path, progress: Progress | None = None) -> StubEncoder:
+def run(manifest: Dataset, cache: Path, progress: Progress | None = None) -> StubEncoder:
     encoder = StubEncoder()
     extract(
         manifest,
@@ -44,21 +51,21 @@ def run(manifest: Manifest, cache: Path, progress: Progress | None = None) -> St
 
 def ids_in_parts(path: Path) -> list[str]:
     ids: list[str] = []
-    for part in sorted(parts_path(path).glob("part-*.h5")):
+    for part in sorted(chunks_path(path).glob("part-*.h5")):
         with h5py.File(part) as file:
             ids += file["id"].asstr()[()].tolist()
     return ids
 
 
 @pytest.fixture
-def manifest(root: Path) -> Manifest:
+def manifest(root: Path) -> Dataset:
     return make_manifest(root, write_images(root, IMAGES))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 @pytest.mark.parametrize("position", [0, 1, 4, 7, 8, 13, 20, 21, 22])
 def test_an_interrupted_run_goes_on_where_it_was(
-    manifest: Manifest, tmp_path: Path, error: BaseException, position: int
+    manifest: Dataset, tmp_path: Path, error: BaseException, position: int
 ) -> None:
     undisturbed = run(manifest, tmp_path / "undisturbed")
     expected = content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
@@ -82,10 +89,10 @@ def test_an_interrupted_run_goes_on_where_it_was(
     second = run(manifest, tmp_path / "cache")
     assert first.batches + second.batches == undisturbed.batches
     assert content(read_cache(path)) == expected
-    assert not parts_path(path).exists()
+    assert not chunks_path(path).exists()
 
 
-def test_many_interrupts_cost_nothing(manifest: Manifest, tmp_path: Path) -> None:
+def test_many_interrupts_cost_nothing(manifest: Dataset, tmp_path: Path) -> None:
     undisturbed = run(manifest, tmp_path / "undisturbed")
     batches: list[list[int]] = []
     interrupts = 0
@@ -111,7 +118,7 @@ def test_many_interrupts_cost_nothing(manifest: Manifest, tmp_path: Path) -> Non
 
 
 def test_batches_are_the_same_around_images_that_cannot_be_read(
-    manifest: Manifest, root: Path, tmp_path: Path
+    manifest: Dataset, root: Path, tmp_path: Path
 ) -> None:
     for number in (0, 5, 6, 13):
         (root / f"i{number:03d}.png").write_bytes(b"no image")
@@ -129,7 +136,7 @@ def test_batches_are_the_same_around_images_that_cannot_be_read(
 
 
 def test_an_encoder_that_fails_loses_its_own_batch_only(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = StubEncoder()
     encode = encoder.encode_images
@@ -148,7 +155,7 @@ def test_an_encoder_that_fails_loses_its_own_batch_only(
 
 
 def test_an_interrupt_stops_the_reading(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = StubEncoder()
     preprocess, read = encoder.preprocess, []
@@ -174,7 +181,7 @@ def test_an_interrupt_stops_the_reading(
 
 
 def test_an_interrupt_while_finishing_leaves_the_parts(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -192,7 +199,7 @@ def test_an_interrupt_while_finishing_leaves_the_parts(
 
 
 def test_an_interrupted_extension_leaves_the_old_cache_readable(
-    root: Path, manifest: Manifest, tmp_path: Path
+    root: Path, manifest: Dataset, tmp_path: Path
 ) -> None:
     run(make_manifest(root, manifest.images["id"].tolist()[::2]), tmp_path / "cache")
     path = tmp_path / "cache/set/stub.h5"
@@ -207,7 +214,7 @@ def test_an_interrupted_extension_leaves_the_old_cache_readable(
 
 
 def test_a_file_that_changes_between_interrupt_and_resume_is_encoded_again(
-    root: Path, manifest: Manifest, tmp_path: Path
+    root: Path, manifest: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(manifest, tmp_path / "cache", interrupt_at(8, KeyboardInterrupt()))
@@ -225,7 +232,7 @@ def test_a_file_that_changes_between_interrupt_and_resume_is_encoded_again(
 
 
 def test_parts_of_images_that_left_the_data_set_are_dropped_on_demand_only(
-    root: Path, manifest: Manifest, tmp_path: Path
+    root: Path, manifest: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(manifest, tmp_path / "cache", interrupt_at(8, KeyboardInterrupt()))
@@ -240,7 +247,7 @@ def test_parts_of_images_that_left_the_data_set_are_dropped_on_demand_only(
 
 
 def test_a_part_is_written_when_the_last_is_long_ago(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("featurecache.extraction.pipeline.FLUSH_SECONDS", 0.0)
     path = tmp_path / "set/stub.h5"
@@ -252,7 +259,7 @@ def test_a_part_is_written_when_the_last_is_long_ago(
 
 
 def test_half_written_files_of_a_killed_run_are_swept_away(
-    manifest: Manifest, tmp_path: Path
+    manifest: Dataset, tmp_path: Path
 ) -> None:
     folder = tmp_path / "set"
     folder.mkdir()

@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stub_encoder import NOT_FINITE, StubEncoder, content, make_manifest, touch, write_image
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.extraction.extract import extract
 from featurecache.prompts import PROMPT_SETS
-from featurecache.store.parts import PartFolder
+from featurecache.store.chunks import ChunkFolder
+from featurecache.store.layout import chunks_path
 from featurecache.store.reader import read_cache
-from featurecache.store.schema import parts_path
 from featurecache.store.verify import verify_cache
+from tests.extraction.stub_encoder import (
+    NOT_FINITE,
+    StubEncoder,
+    content,
+    make_manifest,
+    touch,
+    write_image,
+)
 
 SLOTS = 12
 IMAGES = st.integers(1, SLOTS - 1)
@@ -45,7 +52,7 @@ def stop_at(position: int) -> Callable[[int, int], None]:
 
 
 def run(
-    manifest: Manifest,
+    manifest: Dataset,
     cache: Path,
     *,
     prompts: str | None = None,
@@ -80,7 +87,7 @@ def test_any_sequence_ends_in_the_cache_of_a_fresh_extraction(
     write_image(root / "i000.png", 7)
     prompts: set[str] = set()
 
-    def manifest() -> Manifest:
+    def manifest() -> Dataset:
         ids = [f"i{slot:03d}" for slot in sorted(present)]
         values = np.array([[labels[slot]] for slot in sorted(present)], np.int8)
         return make_manifest(root, ids, labels=values, label_names=("Mass",))
@@ -129,7 +136,7 @@ def stored(cache: Path) -> set[int]:
     """The slots that have an embedding in the cache or its parts."""
     path = cache / "set" / "stub.h5"
     ids = set(read_cache(path).ids.tolist()) if path.exists() else set()
-    folder = PartFolder(parts_path(path), StubEncoder().image_description, "set")
+    folder = ChunkFolder(chunks_path(path), StubEncoder().image_description, "set")
     for part in folder.read():
         ids |= set(part.id.tolist())
     return {int(image_id[1:]) for image_id in ids}

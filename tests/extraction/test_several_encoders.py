@@ -4,13 +4,20 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from stub_encoder import StubEncoder, content, make_manifest, touch, write_image, write_images
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.errors import CacheError
 from featurecache.extraction.extract import extract
-from featurecache.images import decode_image
+from featurecache.images.decode import decode_image
 from featurecache.store.reader import read_cache
+from tests.extraction.stub_encoder import (
+    StubEncoder,
+    content,
+    make_manifest,
+    touch,
+    write_image,
+    write_images,
+)
 
 
 @pytest.fixture
@@ -26,13 +33,13 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
     return count
 
 
-def alone(manifest: Manifest, name: str, cache: Path) -> dict[str, object]:
+def alone(manifest: Dataset, name: str, cache: Path) -> dict[str, object]:
     extract(manifest, [StubEncoder(name)], cache=cache / "alone")
     return content(read_cache(cache / "alone" / "set" / f"{name}.h5"))
 
 
 def test_each_image_is_decoded_once(
-    manifest: Manifest, cache: Path, tmp_path: Path, decoded: Counter[bytes]
+    manifest: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
     encoders = [StubEncoder("a"), StubEncoder("b"), StubEncoder("c")]
     summaries = extract(manifest, encoders, cache=cache, batch_size=4)
@@ -46,7 +53,7 @@ def test_each_image_is_decoded_once(
 
 
 def test_an_encoder_that_is_finished_is_not_asked_again(
-    manifest: Manifest, cache: Path, tmp_path: Path, decoded: Counter[bytes]
+    manifest: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
     extract(manifest, [StubEncoder("a")], cache=cache)
     before = (cache / "set" / "a.h5").stat()
@@ -84,7 +91,7 @@ def test_each_encoder_gets_only_what_it_lacks(
     assert content(read_cache(second.path)) == alone(manifest, "b", tmp_path)
 
 
-def test_an_interrupt_keeps_the_work_of_every_encoder(manifest: Manifest, cache: Path) -> None:
+def test_an_interrupt_keeps_the_work_of_every_encoder(manifest: Dataset, cache: Path) -> None:
     def progress(finished: int, total: int) -> None:
         if finished == 9:
             raise KeyboardInterrupt
@@ -102,13 +109,13 @@ def test_an_interrupt_keeps_the_work_of_every_encoder(manifest: Manifest, cache:
     assert a.encoded == b.encoded == [8, 9]
 
 
-def test_a_failure_counts_for_every_encoder(manifest: Manifest, root: Path, cache: Path) -> None:
+def test_a_failure_counts_for_every_encoder(manifest: Dataset, root: Path, cache: Path) -> None:
     (root / "i003.png").write_bytes(b"no image")
     first, second = extract(manifest, [StubEncoder("a"), StubEncoder("b")], cache=cache)
     assert set(first.failed) == set(second.failed) == {"i003"}
 
 
-def test_a_refused_encoder_keeps_the_others_from_starting(manifest: Manifest, cache: Path) -> None:
+def test_a_refused_encoder_keeps_the_others_from_starting(manifest: Dataset, cache: Path) -> None:
     extract(manifest, [StubEncoder("b", checkpoint="two")], cache=cache)
     a = StubEncoder("a")
     with pytest.raises(CacheError, match="checkpoint: 'two' against 'one'"):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from stub_encoder import StubEncoder, content
 
 from featurecache.extraction.extract import extract
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.merge import Shard, merge_caches
 from featurecache.store.reader import read_cache
+from tests.extraction.stub_encoder import StubEncoder, content
 
 SIGNS = PROMPT_SETS["signs"]
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from stub_encoder import StubEncoder
 
 from featurecache.extraction.extract import extract
 from featurecache.store.reader import read_cache
+from tests.extraction.stub_encoder import StubEncoder
 
 
 @pytest.fixture

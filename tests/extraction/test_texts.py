@@ -6,13 +6,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from stub_encoder import DIM, StubEncoder, expected_text
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.extraction.extract import Summary, extract
 from featurecache.prompts import PromptSet
 from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
+from tests.extraction.stub_encoder import DIM, StubEncoder, expected_text
 
 PROMPTS = PromptSet(
     name="mine",
@@ -28,7 +28,7 @@ NEGATIVE = [["clear lungs"], ["no pulmonary edema"]]
 
 
 def run(
-    manifest: Manifest, cache: Path, prompts: PromptSet | None, **options: bool
+    manifest: Dataset, cache: Path, prompts: PromptSet | None, **options: bool
 ) -> tuple[Summary, StubEncoder]:
     encoder = StubEncoder(**options)
     (summary,) = extract(manifest, [encoder], cache=cache, prompts=prompts)
@@ -44,9 +44,7 @@ def mean_direction(texts: list[str]) -> np.ndarray:
     return total / np.sqrt((total**2).sum())
 
 
-def test_prompts_are_encoded_and_read_back(
-    manifest: Manifest, cache: Path, stub_path: Path
-) -> None:
+def test_prompts_are_encoded_and_read_back(manifest: Dataset, cache: Path, stub_path: Path) -> None:
     summary, _ = run(manifest, cache, PROMPTS)
     assert summary.prompts == "mine, encoded"
     text = read_cache(stub_path).text("mine")
@@ -68,7 +66,7 @@ def test_prompts_are_encoded_and_read_back(
 
 
 def test_a_set_says_which_encoder_read_it_and_one_of_before_learns_it_without_encoding(
-    manifest: Manifest, cache: Path, stub_path: Path
+    manifest: Dataset, cache: Path, stub_path: Path
 ) -> None:
     _, encoder = run(manifest, cache, PROMPTS)
     said = dict(encoder.text_description)
@@ -82,14 +80,14 @@ def test_a_set_says_which_encoder_read_it_and_one_of_before_learns_it_without_en
     assert read_cache(stub_path).text().encoder == said
 
 
-def test_a_set_without_negatives_has_none(manifest: Manifest, cache: Path, stub_path: Path) -> None:
+def test_a_set_without_negatives_has_none(manifest: Dataset, cache: Path, stub_path: Path) -> None:
     _, encoder = run(manifest, cache, PromptSet("plain", ("{pathology}",)))
     assert encoder.texts == [["pulmonary mass", "pulmonary edema"]]
     assert read_cache(stub_path).text().negative is None
 
 
 def test_the_same_prompts_are_not_encoded_again(
-    manifest: Manifest, cache: Path, stub_path: Path
+    manifest: Dataset, cache: Path, stub_path: Path
 ) -> None:
     run(manifest, cache, PROMPTS)
     before = stub_path.read_bytes()
@@ -109,7 +107,7 @@ def test_the_same_prompts_are_not_encoded_again(
     ],
 )
 def test_changed_prompts_encode_texts_alone(
-    manifest: Manifest, cache: Path, stub_path: Path, changes: dict[str, object]
+    manifest: Dataset, cache: Path, stub_path: Path, changes: dict[str, object]
 ) -> None:
     other = PromptSet("other", ("x {pathology}",))
     run(manifest, cache, PROMPTS)
@@ -135,7 +133,7 @@ def test_changed_prompts_encode_texts_alone(
 
 
 def test_without_prompts_the_cached_texts_stay(
-    manifest: Manifest, cache: Path, stub_path: Path
+    manifest: Dataset, cache: Path, stub_path: Path
 ) -> None:
     run(manifest, cache, PROMPTS)
     before = stub_path.read_bytes()
@@ -144,7 +142,7 @@ def test_without_prompts_the_cached_texts_stay(
     assert stub_path.read_bytes() == before
 
 
-def test_new_labels_encode_their_prompts(manifest: Manifest, cache: Path, stub_path: Path) -> None:
+def test_new_labels_encode_their_prompts(manifest: Dataset, cache: Path, stub_path: Path) -> None:
     run(manifest, cache, PROMPTS)
     labels = ("Hernia", "Mass", "Edema")
     grown = replace(manifest, labels=np.zeros((10, 3), np.int8), label_names=labels)
@@ -156,7 +154,7 @@ def test_new_labels_encode_their_prompts(manifest: Manifest, cache: Path, stub_p
 
 
 def test_renamed_labels_with_the_same_prompts_are_found_by_their_new_names(
-    manifest: Manifest, cache: Path, stub_path: Path
+    manifest: Dataset, cache: Path, stub_path: Path
 ) -> None:
     prompts = PromptSet("plain", ("{pathology}",))
     run(manifest, cache, prompts)
@@ -168,7 +166,7 @@ def test_renamed_labels_with_the_same_prompts_are_found_by_their_new_names(
 
 
 def test_an_encoder_without_text_gives_none_and_says_so(
-    manifest: Manifest, cache: Path, stub_path: Path
+    manifest: Dataset, cache: Path, stub_path: Path
 ) -> None:
     summary, encoder = run(manifest, cache, PROMPTS, has_text=False)
     assert encoder.texts == []

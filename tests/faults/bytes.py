@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from featurecache.errors import CacheError
-from featurecache.store.contents import (
+from featurecache.store.reader import Cache, read_cache
+from featurecache.store.records import (
     Header,
     ImageTable,
     Labels,
@@ -15,7 +16,6 @@ from featurecache.store.contents import (
     TextSet,
     to_utf8,
 )
-from featurecache.store.reader import Cache, read_cache
 from featurecache.store.verify import verify_cache
 from featurecache.store.writer import write_cache
 

@@ -41,7 +41,7 @@ def warm() -> None:
     import featurecache.extraction.extract
     import featurecache.finetune.run
     import featurecache.heads.experiment
-    import featurecache.heads.saving
+    import featurecache.heads.io
     import featurecache.report.page  # noqa: F401
 
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from commands import Ending, Life, moment, resumed, run, small_disk
-from interrupts import COMMANDS, copied
+from tests.faults.commands import Ending, Life, moment, resumed, run, small_disk
+from tests.faults.interrupts import COMMANDS, copied
 
 ROOM = "size=64m"
 """More than any of the commands needs."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from commands import Ending, Life, moment, resumed
-from interrupts import COMMANDS, copied, prepared
+from tests.faults.commands import Ending, Life, moment, resumed
+from tests.faults.interrupts import COMMANDS, copied, prepared
 
 FOLDERS: Mapping[str, Sequence[str]] = {
     "extract": (".", "cache", "cache/phantom", "cache/phantom/tiny.h5.parts"),

@@ -18,12 +18,11 @@ from unittest.mock import patch
 # The helpers of the tests of extraction lie beside those.
 sys.path.append(str(Path(__file__).parents[1] / "extraction"))
 
-from lives import crashing, hanging, live
-from stub_encoder import StubEncoder, content, make_manifest, touch, write_images
-
 from featurecache.extraction.extract import Summary, extract
 from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
+from tests.extraction.lives import crashing, hanging, live
+from tests.extraction.stub_encoder import StubEncoder, content, make_manifest, touch, write_images
 
 BATCH = 4
 
@@ -136,7 +135,7 @@ def _refuse_what_has_no_permission() -> AbstractContextManager[object]:
             raise PermissionError(13, "Permission denied")
         return opening(path, flags, *more, **options)
 
-    return patch("featurecache.images.os.open", refusing)
+    return patch("featurecache.images.decode.os.open", refusing)
 
 
 def _fifo_at_the_last_moment(seed: int, folder: Path) -> str:
@@ -151,7 +150,7 @@ def _fifo_at_the_last_moment(seed: int, folder: Path) -> str:
             os.mkfifo(path)
         return opening(path, flags, *more, **options)
 
-    with patch("featurecache.images.os.open", swapping):
+    with patch("featurecache.images.decode.os.open", swapping):
         summary = films.run(workers=films.rng.randint(1, 4))
     films.check_spared(summary.failed, ["not a regular file"])
     return "recorded"
@@ -173,7 +172,7 @@ def _growing(seed: int, folder: Path) -> str:
                 file.write(bytes(films.rng.randint(1, 10_000)))
         return status
 
-    with patch("featurecache.images.os.fstat", growing):
+    with patch("featurecache.images.decode.os.fstat", growing):
         summary = films.run(workers=films.rng.randint(1, 4))
     films.check_spared(summary.failed, ["changed while it was read"])
     for path, data in bad.items():

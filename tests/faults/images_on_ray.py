@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from featurecache.encoders.encoder import Encoder
-from featurecache.extraction.on_ray import encode_on_ray
+from featurecache.extraction.ray_engine import encode_on_ray
 from tests.faults.images import Films, crashing
 
 
@@ -24,7 +24,7 @@ def _crashing(seed: int, folder: Path) -> str:
         if paths[0] not in sys.path:
             sys.path[:0] = paths  # for the children too
             runpy.run_path(f"{paths[0]}/sitecustomize.py", run_name="sitecustomize")
-        from stub_encoder import StubEncoder
+        from tests.extraction.stub_encoder import StubEncoder
 
         return StubEncoder()
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from commands import IMAGES, Life, dying, events_of, moment, resumed, run, tree
+from tests.faults.commands import IMAGES, Life, dying, events_of, moment, resumed, run, tree
 
-FILMS = ("--dataset", "phantom", "--data-root", "films", "--images", IMAGES)
+FILMS = ("--dataset", "phantom", "--data-root", "films", "--n-images", IMAGES)
 EXTRACT = ("extract", *FILMS, "--batch-size", 4, "--precision", "fp32")
 CACHE = "cache/phantom/tiny.h5"
 SHARDS = tuple(f"cache/phantom/tiny.{number}-of-2.h5" for number in (1, 2))
-QUICK = ("--out", "run", "--draws", 5, "--epochs", 2)
-BCE = ("--objective", "bce", "--train", "head", "--batch-size", 8, "--precision", "fp32")
+QUICK = ("--out", "run", "--n-bootstrap", 5, "--epochs", 2)
+BCE = ("--objective", "bce", "--trainable", "head", "--batch-size", 8, "--precision", "fp32")
 COMMANDS: Mapping[str, tuple[Sequence[Sequence[object]], Sequence[object]]] = {
     "extract": ((), EXTRACT),
     "train-head": (
@@ -31,8 +31,8 @@ COMMANDS: Mapping[str, tuple[Sequence[Sequence[object]], Sequence[object]]] = {
         ("cache", "merge", *SHARDS),
     ),
     "report": (
-        (EXTRACT, ("zero-shot", "--cache", CACHE, "--out", "zero", "--draws", 5)),
-        ("report", "zero", "--out", "page.html", "--draws", 5),
+        (EXTRACT, ("zero-shot", "--cache", CACHE, "--out", "zero", "--n-bootstrap", 5)),
+        ("report", "zero", "--out", "page.html", "--n-bootstrap", 5),
     ),
 }
 """By name: what has to be there before, and the command."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from commands import Ending, Life, difference, resumed, tree
-from interrupts import COMMANDS, copied
+from tests.faults.commands import Ending, Life, difference, resumed, tree
+from tests.faults.interrupts import COMMANDS, copied
 
 MOST = {"extract": 8.0, "train-head": 6.5, "finetune": 8.5, "cache merge": 0.0, "report": 5.0}
 """Powers of two: of so many MiB more, each command needs at most some."""

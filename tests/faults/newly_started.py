@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from commands import PATIENCE, Ending, resumed
-from interrupts import COMMANDS, copied, prepared
-from memory import told
+from tests.faults.commands import PATIENCE, Ending, resumed
+from tests.faults.interrupts import COMMANDS, copied, prepared
+from tests.faults.memory import told
 
 ROOT = Path(__file__).parents[2]
 LEAST, MOST = 7.0, 11.5

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from suites import run_suite
+
+from tests.suites import run_suite
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -6,8 +6,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from commands import Life, difference, moment, run, tree
-from interrupts import COMMANDS, prepared
+from tests.faults.commands import Life, difference, moment, run, tree
+from tests.faults.interrupts import COMMANDS, prepared
 
 
 def begin_two(

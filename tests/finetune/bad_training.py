@@ -9,9 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-import killed_training
-
 from featurecache.encoders.loading import load_encoder
+from tests.finetune import killed_training
 
 MOST = 6
 

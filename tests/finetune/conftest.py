@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.loading import load_encoder
 
 SPLITS = ["train"] * 48 + ["val"] * 16 + ["test"] * 16
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory) -> Manifest:
+def films(tmp_path_factory) -> Dataset:
     """80 films; "Opacity" is a bright upper half, "Nodule" a bright lower one."""
     root = tmp_path_factory.mktemp("finetune-films")
     rng = np.random.default_rng(3)
@@ -30,7 +30,7 @@ def films(tmp_path_factory) -> Manifest:
     images = pd.DataFrame(
         {"id": names, "path": names, "patient": patients, "split": SPLITS, "view": "PA"}, dtype=str
     )
-    return Manifest(
+    return Dataset(
         name="films", root=root, images=images, labels=labels, label_names=("Opacity", "Nodule")
     )
 
@@ -39,7 +39,7 @@ def films(tmp_path_factory) -> Manifest:
 def part_of(films):
     """The manifest with some of its rows, or with other labels."""
 
-    def choose(rows: np.ndarray, labels: np.ndarray | None = None) -> Manifest:
+    def choose(rows: np.ndarray, labels: np.ndarray | None = None) -> Dataset:
         chosen = films.labels[rows] if labels is None else labels
         return dataclasses.replace(films, images=films.images.iloc[rows], labels=chosen)
 

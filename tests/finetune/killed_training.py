@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from featurecache.datasets.table import load_table
+from featurecache.datasets.csv import load_csv
 from featurecache.encoders.loading import load_encoder
 from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
@@ -20,7 +20,7 @@ from featurecache.finetune.run import finetune
 
 KILLS = 4
 CONFIG = FinetuneConfig(
-    "contrastive", epochs=2, batch_size=12, chunk_size=6, learning_rate=1e-3, precision="fp32"
+    "contrastive", epochs=2, batch_size=12, micro_batch_size=6, learning_rate=1e-3, precision="fp32"
 )
 
 
@@ -29,7 +29,7 @@ def tune(films: Path, model: Path, target: Path, told: int | None = None) -> Non
     # Every step is saved, so that most lives begin in the middle of an epoch.
     training.SAVE_SECONDS = 0.0
     finetune(
-        load_table(
+        load_csv(
             target.with_name("films.csv"),
             root=films,
             label_columns=["Opacity", "Nodule"],
@@ -40,7 +40,7 @@ def tune(films: Path, model: Path, target: Path, told: int | None = None) -> Non
         CONFIG,
         target=target,
         workers=1,
-        draws=0,
+        n_bootstrap=0,
         progress=None if told is None else lambda *_: os.write(told, b"x") and None,
     )
 

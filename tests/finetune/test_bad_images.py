@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bad_training
-import killed_training
 import pytest
+
+from tests.finetune import bad_training, killed_training
 
 CRASHED = "the decoder crashed (SIGSEGV)"
 

@@ -9,11 +9,11 @@ import torch
 
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import RunError
-from featurecache.extraction.bookmarks import Bookmarks
+from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Distillation, Teacher, teacher_embeddings
 from featurecache.finetune.run import finetune
-from featurecache.images import read_image
+from featurecache.images.decode import read_image
 
 CONTRASTIVE = FinetuneConfig(
     "contrastive", learning_rate=5e-4, epochs=2, batch_size=16, head_learning_rate=1e-2
@@ -47,7 +47,7 @@ def test_a_value_that_never_changes_is_no_division_by_zero():
 def test_the_teacher_sees_each_image_once_and_what_it_said_is_kept(films, vision, tmp_path):
     rows = films.rows("train")[:5]
     file = tmp_path / "teacher.npy"
-    ask = partial(teacher_embeddings, file=file, workers=1, bookmarks=Bookmarks([]))
+    ask = partial(teacher_embeddings, file=file, workers=1, bookmarks=CrashJournal([]))
     found = ask(Teacher(vision, rows), films, films.rows("train"))
     pixels = [vision.preprocess(read_image(films.root / films.images["path"][r])) for r in rows]
     assert np.allclose(found[rows], vision.encode_images(np.stack(pixels)), atol=1e-5)
@@ -59,7 +59,7 @@ def test_an_encoder_comes_to_say_what_its_teacher_says(films, clip, vision, tmp_
     def fit(weight, target):
         """How well a linear layer on the student's embedding fits the teacher's, on test."""
         config = dataclasses.replace(CONTRASTIVE, epochs=12, patience=12, teacher_weight=weight)
-        finetune(films, clip, config, target=target, teacher=Teacher(vision), draws=0)
+        finetune(films, clip, config, target=target, teacher=Teacher(vision), n_bootstrap=0)
         encoder = load_encoder(str(target), device="cpu")
 
         def embed(model):
@@ -84,7 +84,7 @@ def test_a_killed_one_goes_on_and_another_teacher_is_refused(
 ):
     monkeypatch.setattr("featurecache.finetune.training.SAVE_SECONDS", 0.0)
     whole = tmp_path / "whole"
-    finetune(films, clip, CONTRASTIVE, target=whole, teacher=Teacher(vision), draws=0)
+    finetune(films, clip, CONTRASTIVE, target=whole, teacher=Teacher(vision), n_bootstrap=0)
 
     class KilledError(Exception):
         pass
@@ -96,10 +96,16 @@ def test_a_killed_one_goes_on_and_another_teacher_is_refused(
     killed = tmp_path / "killed"
     with pytest.raises(KilledError):
         finetune(
-            films, clip, CONTRASTIVE, target=killed, teacher=Teacher(vision), draws=0, progress=kill
+            films,
+            clip,
+            CONTRASTIVE,
+            target=killed,
+            teacher=Teacher(vision),
+            n_bootstrap=0,
+            progress=kill,
         )
     with pytest.raises(RunError, match="teacher"):
-        finetune(films, clip, CONTRASTIVE, target=killed, draws=0)
-    finetune(films, clip, CONTRASTIVE, target=killed, teacher=Teacher(vision), draws=0)
+        finetune(films, clip, CONTRASTIVE, target=killed, n_bootstrap=0)
+    finetune(films, clip, CONTRASTIVE, target=killed, teacher=Teacher(vision), n_bootstrap=0)
     for name in ("encoder/model.safetensors", "history.csv", "predictions.csv"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from longest_file import longest_file
 
 from featurecache.errors import RunError
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.distillation import read_embeddings
+from tests.longest_file import longest_file
 
 
 class Trap:

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import killed_training
 import pytest
+
+from tests.finetune import killed_training
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -11,14 +11,14 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModel
 
 from featurecache.encoders.loading import load_encoder
-from featurecache.encoders.provenance import Provenance
 from featurecache.errors import RunError, UsageError
+from featurecache.evaluation.controls import random_features, view_only_probabilities
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.run import finetune, read_finetuned, refuse_finished
-from featurecache.images import read_image
-from featurecache.prediction import classify_images
-from featurecache.runs import new_run, write_config
-from featurecache.scoring.controls import random_features, view_only_probabilities
+from featurecache.finetune.run import finetune, read_finetuned, require_unfinished
+from featurecache.images.decode import read_image
+from featurecache.provenance import Provenance
+from featurecache.runs.folder import new_run, write_config
+from featurecache.runs.prediction import classify_images
 
 BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=12, batch_size=16)
 # A small learning rate without augmentation, because so small a model learns unsteadily otherwise.
@@ -29,7 +29,7 @@ CONTRASTIVE = FinetuneConfig(
 
 @pytest.fixture(params=[BCE, CONTRASTIVE], ids=["bce", "contrastive"])
 def made(request, films, clip, tmp_path):
-    return finetune(films, clip, request.param, target=tmp_path / "run", draws=50)
+    return finetune(films, clip, request.param, target=tmp_path / "run", n_bootstrap=50)
 
 
 def test_it_learns_what_the_films_show(made):
@@ -75,7 +75,11 @@ def test_nothing_unfinished_is_left(made, tmp_path):
 
 def test_a_vision_only_encoder_learns_by_bce(films, vision, tmp_path):
     result = finetune(
-        films, vision, dataclasses.replace(BCE, train="last-1"), target=tmp_path / "run", draws=0
+        films,
+        vision,
+        dataclasses.replace(BCE, trainable="last-1"),
+        target=tmp_path / "run",
+        n_bootstrap=0,
     )
     assert result.metrics["macro"]["auroc"] > 0.8
     assert load_encoder(str(tmp_path / "run"), device="cpu").has_text is False
@@ -84,7 +88,7 @@ def test_a_vision_only_encoder_learns_by_bce(films, vision, tmp_path):
 def test_what_it_learned_from_follows_it(films, clip, tmp_path):
     config = dataclasses.replace(BCE, epochs=1, train_size=20)
     clip.provenance = Provenance(("films",))
-    made = finetune(films, clip, config, target=tmp_path / "run", draws=0)
+    made = finetune(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
     assert any("possible FILMS exposure" in text for text in made.metrics["warnings"])
     provenance = load_encoder(str(tmp_path / "run"), device="cpu").provenance
     ids = films.images["id"].to_numpy()
@@ -98,18 +102,20 @@ def test_what_it_learned_from_follows_it(films, clip, tmp_path):
 def test_an_encoder_is_not_tuned_again_on_a_split_that_tests_what_it_learned_from(
     films, clip, tmp_path
 ):
-    finetune(films, clip, dataclasses.replace(BCE, epochs=1), target=tmp_path / "run", draws=0)
+    finetune(
+        films, clip, dataclasses.replace(BCE, epochs=1), target=tmp_path / "run", n_bootstrap=0
+    )
     again = load_encoder(str(tmp_path / "run"), device="cpu")
     swap = films.images["split"].map({"train": "test", "val": "val", "test": "train"})
     swapped = dataclasses.replace(films, images=films.images.assign(split=swap))
     with pytest.raises(UsageError, match="trained on 48 of the 48 test images of films"):
-        finetune(swapped, again, BCE, target=tmp_path / "second", draws=0)
+        finetune(swapped, again, BCE, target=tmp_path / "second", n_bootstrap=0)
 
 
 def test_an_image_level_split_is_warned_of(films, clip, tmp_path):
     by_image = dataclasses.replace(films, image_level_split=True)
     config = dataclasses.replace(BCE, epochs=1)
-    made = finetune(by_image, clip, config, target=tmp_path / "run", draws=0)
+    made = finetune(by_image, clip, config, target=tmp_path / "run", n_bootstrap=0)
     assert any("the split is by image" in text for text in made.metrics["warnings"])
 
 
@@ -117,7 +123,7 @@ def test_the_view_control_learns_from_the_images_that_were_trained_on(films, cli
     views = np.where(np.arange(80) % 5 < 2, "AP", "PA")
     seen = dataclasses.replace(films, images=films.images.assign(view=views))
     few = dataclasses.replace(BCE, epochs=1, train_size=20, seed=1)
-    made = finetune(seen, clip, few, target=tmp_path / "run", draws=0)
+    made = finetune(seen, clip, few, target=tmp_path / "run", n_bootstrap=0)
     config = json.loads((tmp_path / "run/provenance.json").read_text())["trained_on"]["films"]
     rows = np.flatnonzero(seen.images["id"].isin(config) & (seen.images["split"] == "train"))
     test = seen.rows("test")
@@ -130,7 +136,7 @@ def test_the_view_control_learns_from_the_images_that_were_trained_on(films, cli
 @pytest.mark.parametrize("config", [BCE, CONTRASTIVE])
 def test_the_other_controls_are_of_the_tuned_encoder_itself(films, clip, tmp_path, config):
     config = dataclasses.replace(config, epochs=1)
-    made = finetune(films, clip, config, target=tmp_path / "run", draws=50)
+    made = finetune(films, clip, config, target=tmp_path / "run", n_bootstrap=50)
     tuned = read_finetuned(tmp_path / "run", device="cpu")
     held_out = np.concatenate([films.rows("val"), films.rows("test")])
     dim = json.loads((tmp_path / "run/config.json").read_text())["dim"]
@@ -147,7 +153,7 @@ def test_the_other_controls_are_of_the_tuned_encoder_itself(films, clip, tmp_pat
 @pytest.mark.parametrize("name", ["config.json", "head.safetensors"])
 def test_a_missing_file_is_named(films, clip, tmp_path, name):
     config = dataclasses.replace(BCE, epochs=1)
-    finetune(films, clip, config, target=tmp_path / "run", draws=0)
+    finetune(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
     (tmp_path / "run" / name).unlink()
     with pytest.raises(RunError, match=name):
         read_finetuned(tmp_path / "run")
@@ -161,7 +167,7 @@ def test_a_label_without_positives_is_null(films, clip, part_of, tmp_path):
         clip,
         dataclasses.replace(BCE, epochs=1),
         target=tmp_path / "run",
-        draws=0,
+        n_bootstrap=0,
     )
     assert result.metrics["per_label"]["Nodule"]["auroc"] is None
     assert any("Nodule has no positives" in text for text in result.metrics["warnings"])
@@ -173,7 +179,7 @@ def test_what_is_left_of_a_finished_fine_tuning_goes_when_it_is_refused(tmp_path
         write_config(folder, "finetune", {})
     parts.mkdir()
     with pytest.raises(UsageError, match="is there already"):
-        refuse_finished(run)
+        require_unfinished(run)
     assert not parts.exists()
     # That of another run of the name is somebody's unfinished work.
     other = tmp_path / "other"
@@ -181,5 +187,5 @@ def test_what_is_left_of_a_finished_fine_tuning_goes_when_it_is_refused(tmp_path
         write_config(folder, "head", {})
     (tmp_path / "other.parts").mkdir()
     with pytest.raises(UsageError, match="is there already"):
-        refuse_finished(other)
+        require_unfinished(other)
     assert (tmp_path / "other.parts").exists()

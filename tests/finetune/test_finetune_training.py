@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from featurecache.errors import FeaturecacheError, RunError, UsageError
-from featurecache.extraction.bookmarks import Bookmarks
+from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.images import ImageStream
+from featurecache.finetune.dataloader import ImageStream
 from featurecache.finetune.training import Trainer, open_checkpoint
 
 BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=4, batch_size=16)
@@ -22,7 +22,7 @@ class KilledError(Exception):
 
 
 def trainer(films, encoder, config):
-    return Trainer(films, encoder, config, images=ImageStream(films, encoder, 2, Bookmarks([])))
+    return Trainer(films, encoder, config, images=ImageStream(films, encoder, 2, CrashJournal([])))
 
 
 def train(films, encoder, config, target, *, kill_at=None):
@@ -82,13 +82,13 @@ def test_unknown_labels_take_no_part_in_the_contrastive_objective(films, clip, p
 
 
 def test_chunks_change_no_gradient(films, clip):
-    def gradients(chunk_size):
+    def gradients(micro_batch_size):
         made = trainer(films, clip, CONTRASTIVE)
         # In double precision: attention does not feel its keys' bias, and in single precision
         # that gradient is rounding alone, near the bound.
         made.towers.module.double()
         rows, pixels = next(made.images.batches(made.train, 16))
-        parts = pixels.double().split(chunk_size)
+        parts = pixels.double().split(micro_batch_size)
         chunks = [partial(made.towers.embed_images, part) for part in parts]
         made.objective.backward(chunks, rows, seed=(0,))
         named = made.towers.module.named_parameters()
@@ -104,7 +104,7 @@ def test_chunks_change_no_gradient(films, clip):
 @pytest.mark.parametrize("part", ["vision", "last-1", "head"])
 def test_what_is_frozen_stays_equal_to_the_last_bit(films, clip, part, tmp_path):
     before = {k: v.clone() for k, v in clip.trainable().module.state_dict().items()}
-    config = dataclasses.replace(CONTRASTIVE, train=part, epochs=1)
+    config = dataclasses.replace(CONTRASTIVE, trainable=part, epochs=1)
     result = train(films, clip, config, tmp_path / "run")
     after = result.encoder.module.state_dict()
     moving = {k for k, p in result.encoder.module.named_parameters() if p.requires_grad}
@@ -131,14 +131,14 @@ def test_another_seed_gives_other_weights(films, clip, tmp_path):
 
 def test_training_stops_when_patience_is_out_and_keeps_the_best_epoch(films, clip, tmp_path):
     wild = dataclasses.replace(
-        BCE, learning_rate=0.5, head_learning_rate=0.5, warmup=0.0, epochs=30, patience=2
+        BCE, learning_rate=0.5, head_learning_rate=0.5, warmup_ratio=0.0, epochs=30, patience=2
     )
     result = train(films, clip, wild, tmp_path / "run")
     assert len(result.history) == result.best_epoch + 2 < 30
 
 
 def test_the_test_images_are_never_read(films, clip, tmp_path):
-    stream = ImageStream(films, clip, 1, Bookmarks([]))
+    stream = ImageStream(films, clip, 1, CrashJournal([]))
     read = []
     batches = stream.batches
 
@@ -186,7 +186,7 @@ def test_what_cannot_be_trained_is_refused(films, clip, vision, part_of):
     with pytest.raises(UsageError, match="true of all training images or of none"):
         trainer(part_of(np.arange(80), nothing), clip, CONTRASTIVE)
     with pytest.raises(UsageError, match="last-9"):
-        trainer(films, clip, dataclasses.replace(BCE, train="last-9"))
+        trainer(films, clip, dataclasses.replace(BCE, trainable="last-9"))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_running_out_of_memory_says_which_knob_to_turn(films, clip, tmp_path, mo
         raise error
 
     monkeypatch.setattr("featurecache.finetune.training.Trainer._train_step", fail)
-    with pytest.raises(FeaturecacheError, match="--chunk-size"):
+    with pytest.raises(FeaturecacheError, match="--micro-batch-size"):
         train(films, clip, BCE, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -210,7 +210,7 @@ def test_unreadable_images_are_left_out_and_named(films, clip, part_of, tmp_path
     broken = dataclasses.replace(
         films, images=films.images.assign(path=["missing.png", *films.images["path"][1:]])
     )
-    stream = ImageStream(broken, clip, 1, Bookmarks([]))
+    stream = ImageStream(broken, clip, 1, CrashJournal([]))
     config = dataclasses.replace(BCE, epochs=1)
     made = Trainer(broken, clip, config, images=stream)
     made.run(open_checkpoint(tmp_path / "run", broken, clip, config))
@@ -220,7 +220,7 @@ def test_unreadable_images_are_left_out_and_named(films, clip, part_of, tmp_path
 def test_a_batch_of_which_nothing_can_be_read_keeps_the_steps_in_their_places(films, clip):
     gone = films.images["path"].where(films.images.index != 1, "missing.png")
     broken = dataclasses.replace(films, images=films.images.assign(path=gone))
-    batches = list(ImageStream(broken, clip, 1, Bookmarks([])).batches(np.arange(3), 1))
+    batches = list(ImageStream(broken, clip, 1, CrashJournal([])).batches(np.arange(3), 1))
     assert [rows.tolist() for rows, _ in batches] == [[0], [], [2]]
 
 
@@ -236,7 +236,7 @@ def test_what_could_not_be_read_once_is_not_tried_again(films, clip, monkeypatch
     monkeypatch.setattr(decode, "read_file", counted)
     gone = films.images["path"].where(films.images.index != 2, "missing.png")
     broken = dataclasses.replace(films, images=films.images.assign(path=gone))
-    stream = ImageStream(broken, clip, 1, Bookmarks([]))
+    stream = ImageStream(broken, clip, 1, CrashJournal([]))
     order = np.array([3, 2, 0, 1])
     for _ in range(3):
         batches = [rows.tolist() for rows, _ in stream.batches(order, 2)]

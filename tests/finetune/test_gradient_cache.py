@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from published import random_model, tiny_clip_config
 from torch import nn
 from torch.nn import functional
 
 from featurecache.finetune.gradient_cache import backward_in_chunks
 from featurecache.losses import multi_positive_info_nce
+from tests.published import random_model, tiny_clip_config
 
 BATCH, CAPTIONS = 256, 6
 

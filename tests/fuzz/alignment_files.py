@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from featurecache.alignment.alignment import Alignment, read_alignment, write_alignment
 from featurecache.errors import AlignmentError
-from featurecache.store.alignment import Alignment, read_alignment, write_alignment
 from tests.fuzz.changes import changed_safetensors
 from tests.fuzz.readers import Reader
 

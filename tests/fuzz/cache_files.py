@@ -8,9 +8,9 @@ import numpy as np
 
 from featurecache.errors import CacheError
 from featurecache.store.checksums import GROUP, write_checksums
-from featurecache.store.contents import to_utf8
-from featurecache.store.parts import EncodedRows, PartFolder, read_part_rows
+from featurecache.store.chunks import ChunkFolder, EncodedRows, read_chunk_rows
 from featurecache.store.reader import read_cache
+from featurecache.store.records import to_utf8
 from featurecache.store.verify import verify_cache
 from tests.faults.bytes import write_example
 from tests.fuzz.changes import Changed, changed_hdf5
@@ -46,12 +46,12 @@ def _part(folder: Path) -> Path:
         mtime_ns=np.arange(1, 41),
         embedding=np.random.default_rng(0).standard_normal((40, 6)).astype(np.float16),
     )
-    return PartFolder(folder, _DESCRIPTION, "films").add(rows).path
+    return ChunkFolder(folder, _DESCRIPTION, "films").add(rows).path
 
 
 def _read_part(file: Path) -> object:
-    parts = PartFolder(file.parent, _DESCRIPTION, "films")
-    return [read_part_rows(index.path, 0, len(index.id)) for index in parts.read()]
+    parts = ChunkFolder(file.parent, _DESCRIPTION, "films")
+    return [read_chunk_rows(index.path, 0, len(index.id)) for index in parts.read()]
 
 
 def _seal(file: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from featurecache.errors import ImageError
-from featurecache.images import read_image
+from featurecache.images.decode import read_image
 from tests.fuzz.changes import Changed, changed_bytes, changed_dicom, changed_png
 from tests.fuzz.readers import Reader
 

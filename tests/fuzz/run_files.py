@@ -6,13 +6,13 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from featurecache.cli import main
-from featurecache.encoders.provenance import read_provenance
 from featurecache.errors import CheckpointError, RunError, UsageError
+from featurecache.evaluation.comparison import read_scored
 from featurecache.finetune.run import read_finetuned
-from featurecache.heads.saving import read_head
+from featurecache.heads.io import read_head
+from featurecache.metrics.calibration import read_platt
+from featurecache.provenance import read_provenance
 from featurecache.report.page import build_report
-from featurecache.scoring.calibration import read_platt
-from featurecache.scoring.comparison import read_scored
 from tests.faults.bytes import write_example
 from tests.fuzz.changes import changed_csv, changed_json, changed_safetensors
 from tests.fuzz.readers import Reader
@@ -38,7 +38,7 @@ def _run(target: Path, *arguments: object) -> Path:
     return target
 
 
-_few = ("--draws", 20)
+_few = ("--n-bootstrap", 20)
 _head = _made("train-head", "--head", "weighted_sum", "--epochs", 2, *_few)
 _curve = _made(
     *("curve", "--head", "baseline", "--head", "linear", "--sizes", "16,32", "--seeds", 1), *_few
@@ -46,8 +46,18 @@ _curve = _made(
 
 
 def _tuned(folder: Path) -> Path:
-    films = ("--dataset", "phantom", "--data-root", folder / "films", "--images", 60)
-    settings = ("--objective", "bce", "--train", "head", "--model", "tiny", "--epochs", 1, *_few)
+    films = ("--dataset", "phantom", "--data-root", folder / "films", "--n-images", 60)
+    settings = (
+        "--objective",
+        "bce",
+        "--trainable",
+        "head",
+        "--model",
+        "tiny",
+        "--epochs",
+        1,
+        *_few,
+    )
     return _run(folder / "run", "finetune", *films, *settings)
 
 
@@ -68,7 +78,7 @@ def _read_figures(file: Path) -> object:
 
 
 def _report(file: Path) -> object:
-    return build_report([file.parent], draws=0).html.encode()
+    return build_report([file.parent], n_bootstrap=0).html.encode()
 
 
 def _read_provenance(file: Path) -> object:

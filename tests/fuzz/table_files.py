@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from featurecache.datasets.csv import load_csv
 from featurecache.datasets.nih import load_nih
-from featurecache.datasets.table import load_table
 from featurecache.errors import DatasetError
 from tests.fuzz.changes import Changed, changed_bytes, changed_csv
 from tests.fuzz.readers import Reader
@@ -37,11 +37,11 @@ def _zipped(folder: Path) -> Path:
 
 
 def _read_labels(file: Path) -> object:
-    return load_table(file, label_columns=["Mass", "Edema"], split_column="split", **_COLUMNS)
+    return load_csv(file, label_columns=["Mass", "Edema"], split_column="split", **_COLUMNS)
 
 
 def _read_findings(file: Path) -> object:
-    return load_table(file, labels_column="findings", **_COLUMNS)
+    return load_csv(file, multilabel_column="findings", **_COLUMNS)
 
 
 def _nih(folder: Path) -> Path:

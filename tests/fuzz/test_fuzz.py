@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from suites import run_suite
 
 from tests.fuzz.readers import CORPUS, HERE, readers
+from tests.suites import run_suite
 
 FOUND = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 

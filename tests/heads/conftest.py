@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from featurecache.heads.task import HeadData
-from featurecache.heads.text import LabelTexts
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
+from featurecache.heads.text_features import LabelTexts
+from featurecache.heads.types import HeadData
 from featurecache.store.reader import Cache, read_cache
+from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
 SPLITS = ("train", "val", "test")

@@ -11,7 +11,7 @@ from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
 from featurecache.heads.training import predict_probabilities
-from featurecache.store.contents import Labels
+from featurecache.store.records import Labels
 
 CONFIG = HeadConfig(head="baseline", hidden=(8,), epochs=6, batch_size=32, learning_rate=1e-2)
 DRAWS = 50
@@ -19,7 +19,7 @@ DRAWS = 50
 
 def run(cache, *, seeds=1, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return run_experiment(cache, config, seeds=seeds, draws=DRAWS, controls=False)
+    return run_experiment(cache, config, seeds=seeds, n_bootstrap=DRAWS, controls=False)
 
 
 def relabelled(cache, values, names=None):
@@ -150,7 +150,11 @@ def test_every_epoch_of_every_seed_is_told(cache):
     heard = []
     config = dataclasses.replace(CONFIG, epochs=2)
     run_experiment(
-        cache, config, seeds=2, draws=0, on_epoch=lambda seed, epoch: heard.append((seed, epoch))
+        cache,
+        config,
+        seeds=2,
+        n_bootstrap=0,
+        on_epoch=lambda seed, epoch: heard.append((seed, epoch)),
     )
     assert [(seed, epoch.epoch) for seed, epoch in heard] == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
@@ -316,7 +320,7 @@ def test_the_view_control_learns_from_the_rows_that_the_head_learned_from(cache)
 
 
 def test_nothing_is_learned_from_other_images_labels_or_from_random_features(cache):
-    found = run_experiment(cache, CONFIG, draws=100)
+    found = run_experiment(cache, CONFIG, n_bootstrap=100)
     assert found.metrics["macro"]["auroc"] > 0.62
     for control in ("shuffled_labels", "random_features"):
         figures = found.metrics["controls"][control]
@@ -324,24 +328,24 @@ def test_nothing_is_learned_from_other_images_labels_or_from_random_features(cac
         low, high = figures["ci95"]["macro"]["auroc"]
         assert low < 0.55
         assert high > 0.45
-    without = run_experiment(cache, CONFIG, draws=0, controls=False)
+    without = run_experiment(cache, CONFIG, n_bootstrap=0, controls=False)
     assert set(without.metrics["controls"]) == {"view_only"}
 
 
 def test_what_the_texts_bring_is_measured_against_permuted_ones(aligned_cache):
     config = HeadConfig(head="text_residual", epochs=4, hidden=(4,))
-    found = run_experiment(aligned_cache, config, seeds=2, draws=30)
+    found = run_experiment(aligned_cache, config, seeds=2, n_bootstrap=30)
     gain = found.metrics["text_gain"]
     assert (gain["against"], gain["pairs"]) == ("permuted", 2)
     alone = [
         run_experiment(
             aligned_cache,
-            dataclasses.replace(config, seed=seed, text_control=control),
-            draws=0,
+            dataclasses.replace(config, seed=seed, text_ablation=control),
+            n_bootstrap=0,
             controls=False,
         ).metrics["macro"]["auroc"]
         for seed in (0, 1)
-        for control in ("real", "permuted")
+        for control in ("none", "permuted")
     ]
     difference = (alone[0] - alone[1] + alone[2] - alone[3]) / 2
     assert gain["macro"]["auroc"]["difference"] == pytest.approx(difference)
@@ -351,8 +355,8 @@ def test_what_the_texts_bring_is_measured_against_permuted_ones(aligned_cache):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"head": "baseline"}, {"head": "concat", "text_control": "zero"}]
+    "settings", [{"head": "baseline"}, {"head": "concat", "text_ablation": "zero"}]
 )
 def test_without_real_texts_there_is_no_gain_to_measure(aligned_cache, settings):
     config = HeadConfig(**settings, epochs=2, hidden=(4,))
-    assert run_experiment(aligned_cache, config, draws=10).metrics["text_gain"] is None
+    assert run_experiment(aligned_cache, config, n_bootstrap=10).metrics["text_gain"] is None

@@ -5,14 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from head_names import SEED_HEADS
 from torch import nn
 
 from featurecache.errors import UnknownNameError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.registry import HEADS, head_spec
-from featurecache.heads.text import LabelTexts
+from featurecache.heads.text_features import LabelTexts
 from featurecache.losses import masked_bce
+from tests.heads.head_names import SEED_HEADS
 
 DIM, LABELS, TEXT = 7, 3, 12
 EPSILON = 1e-5  # torch's default in batch norm and layer norm

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurecache.encoders.description import library_difference
+from featurecache.encoders.compatibility import library_difference
 from featurecache.encoders.encoder import Encoder
 from featurecache.errors import RunError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
+from featurecache.heads.io import SavedHead, read_head, save_head
 from featurecache.heads.prediction import predict_images
-from featurecache.heads.saving import SavedHead, read_head, save_head
-from featurecache.images import read_image
-from featurecache.prediction import BATCH_SIZE
+from featurecache.images.decode import read_image
+from featurecache.runs.prediction import BATCH_SIZE
 
 DESCRIPTION = {
     "checkpoint": "0123",
@@ -66,7 +66,7 @@ def trained(films, write, problem, tmp_path):
     )
     cache = write(embedding, problem["labels"], problem["split"], names=("a", "b", "c"))
     config = HeadConfig(head="baseline", hidden=(8, 4), epochs=2)
-    experiment = run_experiment(cache, config, draws=0)
+    experiment = run_experiment(cache, config, n_bootstrap=0)
     save_head(tmp_path / "run", cache, experiment, seeds=1)
     return read_head(tmp_path / "run"), experiment.probability
 

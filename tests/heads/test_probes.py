@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from head_names import ALIGNED_HEADS
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
@@ -14,11 +13,12 @@ from sklearn.svm import LinearSVC
 from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.logistic import Weights, fit_logistic
-from featurecache.heads.task import HeadData
-from featurecache.heads.text import LabelTexts
+from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.training import predict_probabilities, train_head
+from featurecache.heads.types import HeadData
 from featurecache.losses import masked_bce
-from featurecache.scoring.metrics import auroc
+from featurecache.metrics.ranking import auroc
+from tests.heads.head_names import ALIGNED_HEADS
 
 DIM, LABELS = 12, 3
 
@@ -282,8 +282,8 @@ def test_unaligned_texts_are_refused(data, head):
         ({"epochs": 5}, "head 'linear' has no --epochs"),
         ({"hidden": (8,)}, "head 'linear' has no --hidden"),
         ({"loss": "asymmetric"}, "head 'linear' has no --loss"),
-        ({"balance": "sampling"}, "looks at every image once"),
-        ({"text_control": "zero"}, "uses no text"),
+        ({"resample": "weighted"}, "looks at every image once"),
+        ({"text_ablation": "zero"}, "uses no text"),
     ],
 )
 def test_settings_that_would_change_nothing_are_refused(data, settings, said):

@@ -121,7 +121,7 @@ def test_a_balanced_subset_larger_than_the_data_is_refused():
 
 @pytest.mark.parametrize("labels", [np.full((4, 2), -1, dtype=np.int8), np.empty((0, 2), np.int8)])
 def test_a_balanced_subset_of_nothing_known_is_refused(labels):
-    with pytest.raises(UsageError, match="--balance subset found no training image"):
+    with pytest.raises(UsageError, match="--resample undersample found no training image"):
         balanced_subset(labels, np.arange(len(labels)), size=None, seed=0)
 
 

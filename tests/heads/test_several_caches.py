@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from head_names import ALIGNED_HEADS
 from PIL import Image
 
 from featurecache.encoders.encoder import Encoder
 from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.experiment import head_data, run_experiment
+from featurecache.heads.experiment import run_experiment, training_data_from
+from featurecache.heads.io import read_head, save_head
 from featurecache.heads.prediction import predict_images
 from featurecache.heads.registry import HEADS
-from featurecache.heads.saving import read_head, save_head
 from featurecache.heads.training import predict_probabilities, train_head
-from featurecache.images import read_image
-from featurecache.store.joined import join_caches
+from featurecache.images.decode import read_image
+from featurecache.store.concat import concat_caches
+from tests.heads.head_names import ALIGNED_HEADS
 
 NAMES = ("Mass", "Effusion", "Nodule")
 SMOOTH = sorted(name for name, spec in HEADS.items() if not spec.has_epochs and name != "knn")
@@ -49,31 +49,33 @@ def log_odds(probability):
     return torch.logit(torch.from_numpy(probability)).numpy()
 
 
-@pytest.mark.parametrize("combine", ["features", "logits"])
-def test_two_halves_together_tell_more_than_each_alone(caches, combine):
+@pytest.mark.parametrize("fusion", ["early", "late"])
+def test_two_halves_together_tell_more_than_each_alone(caches, fusion):
     def auroc(cache):
-        config = HeadConfig(head="linear", combine=combine)
-        return run_experiment(cache, config, draws=0, controls=False).metrics["macro"]["auroc"]
+        config = HeadConfig(head="linear", fusion=fusion)
+        return run_experiment(cache, config, n_bootstrap=0, controls=False).metrics["macro"][
+            "auroc"
+        ]
 
     alone = [auroc(cache) for cache in caches]
-    assert auroc(join_caches(caches)) > max(alone) + 0.01
+    assert auroc(concat_caches(caches)) > max(alone) + 0.01
 
 
 @pytest.mark.parametrize("head", SMOOTH)
 def test_the_mean_of_logits_is_that_of_heads_trained_alone(caches, head):
-    config = HeadConfig(head=head, combine="logits")
-    joined = run_experiment(join_caches(caches), config, draws=0, controls=False)
+    config = HeadConfig(head=head, fusion="late")
+    joined = run_experiment(concat_caches(caches), config, n_bootstrap=0, controls=False)
     alone = []
     for cache in caches:
-        trained = train_head(head_data(cache, config), config)
+        trained = train_head(training_data_from(cache, config), config)
         alone.append(log_odds(predict_probabilities(trained.module, cache.embedding)))
     # Rows joined are of length 1, and so rounded otherwise than in their caches.
     np.testing.assert_allclose(log_odds(joined.probability), np.mean(alone, axis=0), atol=0.1)
 
 
 def test_a_member_trained_by_gradient_is_the_head_trained_alone(caches):
-    config = HeadConfig(head="baseline", combine="logits", hidden=(8, 4), epochs=3)
-    data = head_data(join_caches(caches), config)
+    config = HeadConfig(head="baseline", fusion="late", hidden=(8, 4), epochs=3)
+    data = training_data_from(concat_caches(caches), config)
     together = train_head(data, config)
     alone = train_head(data.parts[0], config)
     assert together.members[0].best_epoch == alone.best_epoch
@@ -83,7 +85,7 @@ def test_a_member_trained_by_gradient_is_the_head_trained_alone(caches):
 
 
 def test_every_member_learns_from_what_the_controls_changed(caches):
-    data = head_data(join_caches(caches), HeadConfig(head="baseline", combine="logits"))
+    data = training_data_from(concat_caches(caches), HeadConfig(head="baseline", fusion="late"))
     shuffled = replace(data, labels=1 - data.labels)
     assert all(part.labels is shuffled.labels for part in shuffled.parts)
     assert [part.embedding.shape for part in data.parts] == [(300, 6), (300, 6)]
@@ -91,18 +93,18 @@ def test_every_member_learns_from_what_the_controls_changed(caches):
 
 @pytest.mark.parametrize("head", ALIGNED_HEADS)
 def test_features_side_by_side_share_no_space_with_texts(caches, head):
-    with pytest.raises(UsageError, match="--combine logits"):
-        run_experiment(join_caches(caches), HeadConfig(head=head), draws=0)
+    with pytest.raises(UsageError, match="--fusion late"):
+        run_experiment(concat_caches(caches), HeadConfig(head=head), n_bootstrap=0)
 
 
-@pytest.mark.parametrize("combine", ["features", "logits"])
+@pytest.mark.parametrize("fusion", ["early", "late"])
 @pytest.mark.parametrize("head", ["weighted_sum", "knn"])
-def test_a_saved_head_predicts_the_same_and_tells_its_encoders(caches, tmp_path, head, combine):
-    config = HeadConfig(head=head, combine=combine)
+def test_a_saved_head_predicts_the_same_and_tells_its_encoders(caches, tmp_path, head, fusion):
+    config = HeadConfig(head=head, fusion=fusion)
     if HEADS[head].has_epochs:
         config = replace(config, hidden=(8, 4), epochs=2)
-    joined = join_caches(caches)
-    experiment = run_experiment(joined, config, draws=0, controls=False)
+    joined = concat_caches(caches)
+    experiment = run_experiment(joined, config, n_bootstrap=0, controls=False)
     save_head(tmp_path / "run", joined, experiment, seeds=1)
     found = read_head(tmp_path / "run")
     assert [one.dim for one in found.encoders] == [6, 6]
@@ -111,7 +113,7 @@ def test_a_saved_head_predicts_the_same_and_tells_its_encoders(caches, tmp_path,
     )
     with (tmp_path / "run" / "history.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert ("model" in lines[0]) == (combine == "logits")
+    assert ("model" in lines[0]) == (fusion == "late")
 
 
 class Half(Encoder):
@@ -131,8 +133,8 @@ class Half(Encoder):
         return pixels.mean(axis=(1, 2))[:, self.stripes] / 100
 
 
-@pytest.mark.parametrize("combine", ["features", "logits"])
-def test_new_images_go_through_all_encoders(write, problem, tmp_path, combine):
+@pytest.mark.parametrize("fusion", ["early", "late"])
+def test_new_images_go_through_all_encoders(write, problem, tmp_path, fusion):
     rng = np.random.default_rng(1)
     paths = [tmp_path / f"{row:03d}.png" for row in range(300)]
     for path in paths:
@@ -148,9 +150,9 @@ def test_new_images_go_through_all_encoders(write, problem, tmp_path, combine):
         )
         caches.append(cache)
         encoders.append(Half(stripes, cache.header.description))
-    joined = join_caches(caches)
-    config = HeadConfig(head="linear", combine=combine)
-    experiment = run_experiment(joined, config, draws=0, controls=False)
+    joined = concat_caches(caches)
+    config = HeadConfig(head="linear", fusion=fusion)
+    experiment = run_experiment(joined, config, n_bootstrap=0, controls=False)
     save_head(tmp_path / "run", joined, experiment, seeds=1)
     missing = tmp_path / "missing.png"
     predictions = predict_images(

@@ -7,24 +7,24 @@ import threading
 import numpy as np
 import pytest
 import torch
-from head_names import SEED_HEADS
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.heads import gradient, training
-from featurecache.heads.config import MANY_ROWS, HeadConfig, pace
-from featurecache.heads.inputs import InputScaling
+from featurecache.heads.config import MANY_ROWS, HeadConfig, resolve_schedule
 from featurecache.heads.registry import HeadSpec
-from featurecache.heads.task import HeadData, Training
-from featurecache.heads.text import LabelTexts
+from featurecache.heads.standardize import Standardize
+from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.training import (
     predict_probabilities,
     train_head,
     train_heads,
     training_rows,
 )
+from featurecache.heads.types import HeadData, Training
 from featurecache.losses import asymmetric, masked_bce
+from tests.heads.head_names import SEED_HEADS
 
 SMALL = HeadConfig(head="baseline", hidden=(8, 4), epochs=3, batch_size=32)
 
@@ -54,13 +54,13 @@ def linear_problem(n, *, noise, seed=0, dim=10):
 
 
 @pytest.mark.parametrize("head", SEED_HEADS)
-@pytest.mark.parametrize("balance", ["none", "sampling", "subset"])
-def test_the_same_seed_gives_the_same_head_and_another_another(data, head, balance):
-    config = settings(head=head, balance=balance)
+@pytest.mark.parametrize("resample", ["none", "weighted", "undersample"])
+def test_the_same_seed_gives_the_same_head_and_another_another(data, head, resample):
+    config = settings(head=head, resample=resample)
     first = train_head(data, config)
     torch.rand(3)  # what the caller draws between has no say
     assert same_head(first, train_head(data, config))
-    assert not same_head(first, train_head(data, settings(head=head, balance=balance, seed=1)))
+    assert not same_head(first, train_head(data, settings(head=head, resample=resample, seed=1)))
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_rows_outside_training_and_validation_have_no_say(data):
     poisoned = changed(data, embedding=data.embedding.copy(), labels=data.labels.copy())
     poisoned.embedding[test] = np.nan
     poisoned.labels[test] = 1 - np.abs(poisoned.labels[test])
-    for config in (SMALL, settings(balance="subset", loss_weight="balanced")):
+    for config in (SMALL, settings(resample="undersample", pos_weight="balanced")):
         assert same_head(train_head(data, config), train_head(poisoned, config))
 
 
@@ -251,8 +251,8 @@ def test_a_head_that_uses_text_is_refused_without(data):
 
 
 def test_a_text_control_is_refused_where_no_text_is_used(data):
-    with pytest.raises(UsageError, match="'baseline' uses no text, so --text-control permuted"):
-        train_head(data, settings(text_control="permuted"))
+    with pytest.raises(UsageError, match="'baseline' uses no text, so --text-ablation permuted"):
+        train_head(data, settings(text_ablation="permuted"))
 
 
 def test_an_unknown_head_is_refused(data):
@@ -266,9 +266,9 @@ def test_embeddings_beyond_memory_give_the_same_head(data, precision, monkeypatc
     monkeypatch.setattr(gradient, "MOST_HELD", 0)
     standardised_at_once = []
     monkeypatch.setattr(
-        InputScaling,
+        Standardize,
         "scaled",
-        lambda self, embedding, rows, dtype, scaled=InputScaling.scaled: (
+        lambda self, embedding, rows, dtype, scaled=Standardize.scaled: (
             standardised_at_once.append(len(rows)) or scaled(self, embedding, rows, dtype)
         ),
     )
@@ -314,9 +314,9 @@ def test_the_head_is_given_the_text_that_the_control_makes(data, head, control, 
         return build(self, dim, labels, texts, config)
 
     monkeypatch.setattr(HeadSpec, "build", spied)
-    train_head(data, settings(head=head, text_control=control, epochs=1))
+    train_head(data, settings(head=head, text_ablation=control, epochs=1))
     (rows,) = given
-    if control == "real":
+    if control == "none":
         assert np.array_equal(rows, data.text.positive)
     elif control == "zero":
         assert not rows.any()
@@ -329,7 +329,7 @@ def test_the_head_is_given_the_text_that_the_control_makes(data, head, control, 
 
 def test_text_has_a_say_in_what_is_learned(data):
     real = train_head(data, settings(head="weighted_sum"))
-    zero = train_head(data, settings(head="weighted_sum", text_control="zero"))
+    zero = train_head(data, settings(head="weighted_sum", text_ablation="zero"))
     p = [predict_probabilities(trained.module, data.embedding) for trained in (real, zero)]
     assert np.abs(p[0] - p[1]).max() > 1e-3
 
@@ -371,7 +371,7 @@ def test_logit_adjusted_heads_predict_as_if_findings_were_frequent():
 
 def test_a_loss_that_weighs_by_itself_takes_no_weight():
     with pytest.raises(UsageError, match="weighs positives and negatives itself"):
-        HeadConfig(head="baseline", loss="asymmetric", loss_weight="balanced")
+        HeadConfig(head="baseline", loss="asymmetric", pos_weight="balanced")
 
 
 def weighted_loss(y, p, weight):
@@ -386,7 +386,7 @@ def test_a_balanced_loss_weighs_positives_by_their_rarity_in_training(data, bala
     config = settings(
         epochs=1, batch_size=160, learning_rate=1e-12, dropout=0.0, noise=0.0, hidden=(8,)
     )
-    config = dataclasses.replace(config, loss_weight="balanced" if balanced else "none")
+    config = dataclasses.replace(config, pos_weight="balanced" if balanced else "none")
     trained = train_head(data, config)
     p = predict_probabilities(trained.module, data.embedding)
     y = data.labels[data.train]
@@ -403,13 +403,13 @@ def test_balanced_draws_raise_the_probability_of_what_is_rare(data):
     # A single epoch, lest validation, where it is as rare, choose among several.
     config = settings(hidden=(8,), epochs=1, batch_size=8, learning_rate=0.05, dropout=0.0)
     means = {
-        balance: predict_probabilities(
-            train_head(rare, dataclasses.replace(config, balance=balance)).module, data.embedding
+        resample: predict_probabilities(
+            train_head(rare, dataclasses.replace(config, resample=resample)).module, data.embedding
         ).mean()
-        for balance in ("none", "sampling")
+        for resample in ("none", "weighted")
     }
     assert means["none"] < 0.15
-    assert means["sampling"] > 0.25
+    assert means["weighted"] > 0.25
 
 
 def test_training_rows_are_all_a_random_subset_or_a_balanced_one(data):
@@ -417,7 +417,7 @@ def test_training_rows_are_all_a_random_subset_or_a_balanced_one(data):
     some = training_rows(data, settings(train_size=50))
     assert len(some) == 50
     assert set(some) <= set(data.train)
-    few = training_rows(data, settings(train_size=40, balance="subset"))
+    few = training_rows(data, settings(train_size=40, resample="undersample"))
     assert len(few) == 40
     assert set(few) <= set(data.train)
     # The rarest group is not as rare as among all.
@@ -451,12 +451,14 @@ def test_probabilities_near_1_do_not_tie(data):
 
 @pytest.mark.parametrize(("rows", "few"), [(100, True), (MANY_ROWS - 1, True), (MANY_ROWS, False)])
 def test_the_pace_suits_the_number_of_rows(rows, few):
-    found = pace(HeadConfig(head="baseline"), rows)
+    found = resolve_schedule(HeadConfig(head="baseline"), rows)
     assert (found.epochs == 60, found.batch_size == 128) == (few, few)
 
 
 def test_what_is_given_is_kept_and_what_was_used_is_told(data):
-    given = pace(HeadConfig(head="baseline", epochs=7, batch_size=9, learning_rate=0.5), 10**6)
+    given = resolve_schedule(
+        HeadConfig(head="baseline", epochs=7, batch_size=9, learning_rate=0.5), 10**6
+    )
     assert (given.epochs, given.batch_size, given.learning_rate) == (7, 9, 0.5)
     trained = train_head(data, HeadConfig(head="baseline", hidden=(8, 4), epochs=2))
     assert (trained.config.epochs, trained.config.batch_size) == (2, 128)

@@ -13,7 +13,7 @@ from page import cell
 from sklearn.metrics import roc_auc_score
 from study import run_script
 
-from featurecache.runs import read_metrics, read_predictions
+from featurecache.runs.folder import read_metrics, read_predictions
 
 STUDIES = {
     "nih_clip": nih_clip.main,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import HOSTILE, write_run
 from typer.testing import CliRunner
 
 from featurecache.cli import main
+from tests.report.report_runs import HOSTILE, write_run
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         finally:
             os.chdir(before)
 
-    few = ("--dataset", "phantom", "--data-root", films, "--images", 90)
+    few = ("--dataset", "phantom", "--data-root", films, "--n-images", 90)
     cache = work / "cache" / "phantom" / "tiny.h5"
     once = ("--model", "tiny", "--epochs", 1)
     small = ("--cache", cache, "--sizes", "16,32", "--seeds", 1)
@@ -46,12 +46,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         ("train-head", "--head", "weighted_sum", "--cache", cache, "--out", "head", "--epochs", 5),
         ("train-head", "--head", "linear", "--cache", cache, "--out", "linear", "--no-controls"),
         ("zero-shot", "--cache", cache, "--out", "zero"),
-        ("evaluate", "head", "--cache", cache, "--rows", "test", "--out", "transfer"),
-        ("finetune", *few, "--objective", "bce", "--train", "head", *once, "--out", "tuned"),
+        ("evaluate", "head", "--cache", cache, "--split", "test", "--out", "transfer"),
+        ("finetune", *few, "--objective", "bce", "--trainable", "head", *once, "--out", "tuned"),
         ("curve", "--head", "baseline", "--head", "concat", *small, "--out", "curve"),
     ):
-        draws = () if command[0] == "extract" else ("--draws", 20)
-        outcome = run(*command, *draws)
+        n_bootstrap = () if command[0] == "extract" else ("--n-bootstrap", 20)
+        outcome = run(*command, *n_bootstrap)
         assert outcome.exit_code == 0, outcome.output
     return Made(work, films, run)
 

@@ -12,9 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.runs import new_run, write_config, write_history, write_json, write_predictions
-from featurecache.scoring.evaluation import evaluate
-from featurecache.scoring.rows import ScoredRows
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.split_data import SplitData
+from featurecache.runs.folder import (
+    new_run,
+    write_config,
+    write_history,
+    write_json,
+    write_predictions,
+)
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -65,7 +71,7 @@ def write_run(
     n_val: int = 60,
     per_patient: int = 2,
     seed: int = 0,
-    draws: int = 20,
+    n_bootstrap: int = 20,
     kind: str = "head",
     warnings: Sequence[str] = (),
     unlearned: Sequence[int] = (),
@@ -83,7 +89,7 @@ def write_run(
     learned[list(unlearned)] = False
     patients = np.array([f"p{row // per_patient}" for row in range(total)])
     test, val = np.arange(n), np.arange(n, total)
-    rows = ScoredRows(
+    rows = SplitData(
         truth=truth,
         label_names=tuple(labels),
         patient=patients,
@@ -93,7 +99,7 @@ def write_run(
         test=test,
         learned=learned,
     )
-    metrics = evaluate(rows, probability, draws=draws)
+    metrics = evaluate(rows, probability, n_bootstrap=n_bootstrap)
     metrics["warnings"] = list(warnings)
     with new_run(target) as folder:
         write_config(folder, kind, {"labels": list(labels), **settings})

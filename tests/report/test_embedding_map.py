@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-from report_runs import write_run
 from sklearn.decomposition import PCA
 
 from featurecache.errors import CacheError
-from featurecache.report.embedding_map import embedding_map, find_cache, telling_label
-from featurecache.scoring.comparison import Scored, read_scored
-from featurecache.store.contents import Header, ImageTable, Labels, to_utf8
+from featurecache.evaluation.comparison import Scored, read_scored
+from featurecache.report.embedding_map import embedding_map, find_cache, most_separating_label
 from featurecache.store.reader import read_cache
+from featurecache.store.records import Header, ImageTable, Labels, to_utf8
 from featurecache.store.writer import write_cache
+from tests.report.report_runs import write_run
 
 
 def cache_of(path, embedding, *, model="toy", dataset="toys"):
@@ -136,4 +136,4 @@ def test_the_telling_label_has_two_large_classes(tmp_path):
         truth[:, 2] = np.arange(len(truth)) < 5
 
     run = write_run(tmp_path / "run", labels=("All", "Half", "Few"), spoil=spoil)
-    assert telling_label(read_scored(run)) == 1
+    assert most_separating_label(read_scored(run)) == 1

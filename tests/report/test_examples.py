@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
-from report_runs import write_run
 
 from featurecache.errors import UsageError
+from featurecache.evaluation.comparison import read_scored
 from featurecache.report.examples import EACH, Films, most_certain
-from featurecache.scoring.comparison import read_scored
+from tests.report.report_runs import write_run
 
 
 def test_groups_hold_the_most_extreme_of_their_kind(tmp_path):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from report_runs import opened, write_run
 
 from featurecache.report.page import build_report
 from featurecache.report.write import write_report
+from tests.report.report_runs import opened, write_run
 
 PHONE = {"width": 390, "height": 844}
 
@@ -19,9 +19,9 @@ def pages(made, hostile, tmp_path_factory) -> dict[str, Path]:
     films = {path.name: path for path in (made.films / "images").iterdir()}
     runs = [write_run(folder / name, seed=n, warnings=[name]) for n, name in enumerate("ab")]
     reports = {
-        "several": build_report([*runs, made.work / "curve"], draws=20),
+        "several": build_report([*runs, made.work / "curve"], n_bootstrap=20),
         "one": build_report([made.work / "head"], films=films),
-        "hostile": build_report([hostile], draws=20),
+        "hostile": build_report([hostile], n_bootstrap=20),
     }
     for name, report in reports.items():
         write_report(report, folder / f"{name}.html")

@@ -4,16 +4,16 @@ import json
 
 import pytest
 from PIL import Image
-from report_runs import HOSTILE, Page, write_run
 
-from featurecache.report.repeat import command_line
+from featurecache.report.reproduce import command_line
+from tests.report.report_runs import HOSTILE, Page, write_run
 
 
 def test_one_file_and_its_plots_beside_it(made, tmp_path):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
     run = write_run(tmp_path / "runs" / "one")
     outcome = made.run(
-        *("report", run, "curve", "--out", out, "--plots", plots, "--draws", 20, "--json")
+        *("report", run, "curve", "--out", out, "--plots", plots, "--n-bootstrap", 20, "--json")
     )
     assert outcome.exit_code == 0, outcome.output
     document = json.loads(outcome.stdout)
@@ -26,7 +26,7 @@ def test_one_file_and_its_plots_beside_it(made, tmp_path):
 
 
 def test_films_are_shown_where_they_are_given(made, tmp_path):
-    options = ("--data-root", made.films, "--images", 90, "--draws", 0)
+    options = ("--data-root", made.films, "--n-images", 90, "--n-bootstrap", 0)
     outcome = made.run("report", "head", *options, "--out", tmp_path / "page.html")
     assert outcome.exit_code == 0, outcome.output
     found = Page((tmp_path / "page.html").read_text())
@@ -36,14 +36,23 @@ def test_films_are_shown_where_they_are_given(made, tmp_path):
 
 
 def test_without_films_it_says_how_to_show_them(made, tmp_path):
-    made.run("report", "head", "--out", tmp_path / "page.html", "--draws", 0)
+    made.run("report", "head", "--out", tmp_path / "page.html", "--n-bootstrap", 0)
     text = Page((tmp_path / "page.html").read_text()).text
     assert "--dataset phantom" in text
 
 
 def test_films_of_another_data_set_are_refused(made, tmp_path):
     outcome = made.run(
-        *("report", "head", "--data-root", tmp_path / "other", "--images", 20, "--split-seed", 9),
+        *(
+            "report",
+            "head",
+            "--data-root",
+            tmp_path / "other",
+            "--n-images",
+            20,
+            "--dataset-seed",
+            9,
+        ),
         *("--out", tmp_path / "page.html"),
     )
     assert outcome.exit_code == 2
@@ -55,7 +64,7 @@ def test_films_of_another_data_set_are_refused(made, tmp_path):
 def test_nothing_is_replaced_unasked(made, tmp_path, there):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
     (tmp_path / there).mkdir() if there == "plots" else out.write_text("mine")
-    command = ("report", "curve", "--out", out, "--plots", plots, "--draws", 0)
+    command = ("report", "curve", "--out", out, "--plots", plots, "--n-bootstrap", 0)
     outcome = made.run(*command)
     assert outcome.exit_code == 2
     assert "--overwrite" in outcome.output
@@ -76,8 +85,8 @@ def test_mistakes_are_told_in_a_line(made, tmp_path, arguments):
 def test_the_commands_it_gives_are_understood(made, kind):
     import shlex
 
-    from featurecache.report.contents import read_runs
-    from featurecache.report.repeat import commands
+    from featurecache.report.load_runs import read_runs
+    from featurecache.report.reproduce import commands
 
     (run,) = read_runs([made.work / kind])
     last = shlex.split(commands(run)[-1].replace("\\\n", " "))

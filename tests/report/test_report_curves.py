@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
+from featurecache.metrics.calibration import calibration_errors
 from featurecache.report.curves import (
     Points,
+    douglas_peucker,
     precision_recall_points,
     reliability,
     roc_points,
-    simplified,
-    wilson,
+    wilson_interval,
 )
-from featurecache.scoring.calibration import calibration_errors
 
 
 def data(n=400, seed=0, decimals=2):
@@ -84,7 +84,7 @@ def test_reliability_counted_by_hand():
 def test_wilson_intervals_are_those_of_the_tables():
     # Newcombe 1998, table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
     counts, images = np.array([81, 15, 0, 1]), np.array([263, 148, 20, 29])
-    below, above = wilson(counts / images, images)
+    below, above = wilson_interval(counts / images, images)
     np.testing.assert_allclose(below, [0.2553, 0.0624, 0.0, 0.0061], atol=5e-5)
     np.testing.assert_allclose(above, [0.3662, 0.1605, 0.1611, 0.1718], atol=5e-5)
 
@@ -92,7 +92,7 @@ def test_wilson_intervals_are_those_of_the_tables():
 @pytest.mark.parametrize("curve", [roc_points, precision_recall_points])
 def test_a_simplified_curve_looks_the_same(curve):
     points = curve(*data(n=100_000, decimals=9))
-    few = simplified(points)
+    few = douglas_peucker(points)
     assert 2 < len(few) <= 300
     assert (few.x[0], few.y[0]) == (points.x[0], points.y[0])
     assert (few.x[-1], few.y[-1]) == (points.x[-1], points.y[-1])
@@ -114,7 +114,7 @@ def _distances(x, y, curve: Points):
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=40))
 def test_simplifying_keeps_the_ends_and_adds_nothing(corners):
     x, y = (np.array([corner[i] for corner in corners]) for i in (0, 1))
-    few = simplified(Points(x, y), most=10)
+    few = douglas_peucker(Points(x, y), most=10)
     assert len(few) <= max(min(len(x), 10), min(len(x), 2))
     if len(x):
         assert (few.x[0], few.y[0], few.x[-1], few.y[-1]) == (x[0], y[0], x[-1], y[-1])
@@ -123,4 +123,4 @@ def test_simplifying_keeps_the_ends_and_adds_nothing(corners):
 
 def test_a_curve_of_few_steps_is_kept_whole():
     points = roc_points(np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.1]))
-    np.testing.assert_array_equal(simplified(points).x, points.x[[0, 1, 2, 3, 4]])
+    np.testing.assert_array_equal(douglas_peucker(points).x, points.x[[0, 1, 2, 3, 4]])

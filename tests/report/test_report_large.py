@@ -4,18 +4,20 @@ import time
 from pathlib import Path
 
 import pytest
-from report_runs import Page, assert_whole, opened, write_run
 
 from featurecache.report.page import build_report
 from featurecache.report.write import write_report
+from tests.report.report_runs import Page, assert_whole, opened, write_run
 
 
 @pytest.fixture(scope="module")
 def large_page(tmp_path_factory) -> Path:
     """Of 14 labels."""
     names = [f"Finding {number}" for number in range(1, 15)]
-    run = write_run(tmp_path_factory.mktemp("large") / "run", labels=names, n=100_000, draws=0)
-    write_report(build_report([run], draws=0), run.with_suffix(".html"))
+    run = write_run(
+        tmp_path_factory.mktemp("large") / "run", labels=names, n=100_000, n_bootstrap=0
+    )
+    write_report(build_report([run], n_bootstrap=0), run.with_suffix(".html"))
     return run.with_suffix(".html")
 
 

@@ -5,17 +5,17 @@ import re
 
 import numpy as np
 import pytest
-from report_runs import HOSTILE, Page, assert_whole, metrics_of, write_run
 
 from featurecache.errors import RunError, UnknownNameError, UsageError
+from featurecache.evaluation.comparison import compare
 from featurecache.report.page import Report, build_report
 from featurecache.report.svg import inline_svg
 from featurecache.report.write import write_report
-from featurecache.scoring.comparison import compare
+from tests.report.report_runs import HOSTILE, Page, assert_whole, metrics_of, write_run
 
 
 def page(*runs, **options) -> Page:
-    return Page(build_report(runs, **{"draws": 20, **options}).html)
+    return Page(build_report(runs, **{"n_bootstrap": 20, **options}).html)
 
 
 def test_figures_are_those_of_metrics_json_rounded(tmp_path):
@@ -39,7 +39,7 @@ def test_figures_are_those_of_metrics_json_rounded(tmp_path):
 
 def test_runs_of_the_same_images_are_compared_in_pairs(tmp_path):
     runs = [write_run(tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))]
-    figure = compare(runs, draws=20)["comparisons"][0]["macro"]["auroc"]
+    figure = compare(runs, n_bootstrap=20)["comparisons"][0]["macro"]["auroc"]
     low, high = figure["ci95"]
     signed = f"{figure['difference']:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
     found = page(*runs)
@@ -68,7 +68,7 @@ def test_a_label_that_only_the_second_run_knows_is_drawn_for_it(tmp_path):
         truth[:, 0] = -1
 
     runs = [write_run(tmp_path / "one", spoil=spoil), write_run(tmp_path / "two")]
-    report = build_report(runs, draws=20)
+    report = build_report(runs, n_bootstrap=20)
     assert_whole(Page(report.html))
     assert {"roc-Mass", "precision-recall-Mass", "calibration-Mass"} <= set(report.figures)
 
@@ -86,7 +86,7 @@ def test_films_are_those_of_the_first_runs_data_set(tmp_path):
 
 def test_of_many_runs_curves_are_of_the_first_eight(tmp_path):
     runs = [write_run(tmp_path / f"run-{n}", labels=("Mass",), seed=n) for n in range(10)]
-    report = build_report(runs, draws=20)
+    report = build_report(runs, n_bootstrap=20)
     assert_whole(Page(report.html))
     assert "the first 8 runs" in report.html
     assert len(report.figures["roc-Mass"].axes[0].get_legend().texts) == 8
@@ -248,7 +248,7 @@ def test_matplotlib_is_left_as_it_was(tmp_path):
 
 
 def test_figures_have_names_of_files_even_where_labels_have_none(hostile):
-    figures = build_report([hostile], draws=0).figures
+    figures = build_report([hostile], n_bootstrap=0).figures
     assert all(re.fullmatch(r"[\w.-]+", name) for name in figures)
     assert len({name.lower() for name in figures}) == len(figures)
 

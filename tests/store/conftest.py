@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import handwritten
 import pytest
+
+from tests.store import handwritten
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from featurecache.alignment.alignment import Alignment, read_alignment, write_alignment
 from featurecache.errors import AlignmentError, UsageError
-from featurecache.store.alignment import Alignment, read_alignment, write_alignment
 
 ALIGNMENT = Alignment(
     # As a solver may leave it: the transpose of what lies in memory.

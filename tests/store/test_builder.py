@@ -12,10 +12,10 @@ import pytest
 
 from featurecache.errors import CacheError
 from featurecache.store.builder import CacheBuilder
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
-from featurecache.store.parts import EncodedRows
+from featurecache.store.chunks import EncodedRows
+from featurecache.store.layout import cache_path, chunks_path, lock_path, safe_name
 from featurecache.store.reader import read_cache
-from featurecache.store.schema import cache_path, lock_path, parts_path, safe_name
+from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 
 HEADER = Header(
     model="hf:org/m",
@@ -90,7 +90,7 @@ def path(tmp_path: Path) -> Path:
 def test_the_files_lie_where_the_format_says(tmp_path: Path) -> None:
     path = cache_path(tmp_path, "nih", "hf:org/m")
     assert path == tmp_path / "nih" / "hf--org--m.h5"
-    assert parts_path(path) == tmp_path / "nih" / "hf--org--m.h5.parts"
+    assert chunks_path(path) == tmp_path / "nih" / "hf--org--m.h5.parts"
     assert lock_path(path) == tmp_path / "nih" / "hf--org--m.h5.lock"
 
 
@@ -187,7 +187,7 @@ def test_parts_are_chunked_and_named_in_order(path: Path) -> None:
     for ids in (["i1", "i2"], ["i3"]):
         builder.add(rows(ids))
         builder.flush()
-    parts = sorted(parts_path(path).iterdir())
+    parts = sorted(chunks_path(path).iterdir())
     assert [part.name for part in parts] == ["part-00000000.h5", "part-00000001.h5"]
     with h5py.File(parts[0]) as file:
         assert file["embedding"].chunks == (2, 2)
@@ -200,7 +200,7 @@ def test_a_part_is_written_once_enough_rows_are_there(path: Path) -> None:
     builder = build(path)
     for start in range(0, 520, 8):
         builder.add(rows([f"i{number}" for number in range(start, start + 8)]))
-    (part,) = parts_path(path).iterdir()
+    (part,) = chunks_path(path).iterdir()
     with h5py.File(part) as file:
         assert len(file["id"]) == 512
         assert file["embedding"].chunks == (512, 2)
@@ -218,7 +218,7 @@ def test_a_new_builder_finds_the_parts_of_the_last_one(path: Path) -> None:
     second.add(rows(["i1"]))
     assert finish(second, ["i1", "i2", "i3"])
     assert read_cache(path).embedding[:, 0].tolist() == [2, 3, 4]
-    assert not parts_path(path).exists()
+    assert not chunks_path(path).exists()
 
 
 def test_nothing_is_stored_in_the_beginning(path: Path) -> None:
@@ -366,7 +366,7 @@ def test_a_damaged_part_is_refused_by_name(path: Path, name: str, value: object)
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
-    (part,) = parts_path(path).iterdir()
+    (part,) = chunks_path(path).iterdir()
     damage(part, name, value)
     with pytest.raises(CacheError, match=f"{part.name}.*/{name}"):
         build(path)
@@ -376,7 +376,7 @@ def test_a_cut_part_is_refused_by_name(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
-    (part,) = parts_path(path).iterdir()
+    (part,) = chunks_path(path).iterdir()
     whole = part.read_bytes()
     for length in (0, 100, len(whole) // 2, len(whole) - 1):
         part.write_bytes(whole[:length])
@@ -388,7 +388,7 @@ def test_a_stored_embedding_that_is_not_finite_is_never_copied_on(path: Path) ->
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
-    (part,) = parts_path(path).iterdir()
+    (part,) = chunks_path(path).iterdir()
     damage(part, "embedding", np.array([[1, 2], [np.nan, 1]], "f2"))
     with pytest.raises(CacheError, match=r"/embedding are not what was written"):
         finish(build(path), ["i1", "i2"])
@@ -398,14 +398,14 @@ def test_a_stored_embedding_that_is_not_finite_is_never_copied_on(path: Path) ->
     with pytest.raises(CacheError, match=r"'i2' is not finite.*run extract again"):
         finish(build(path), ["i1", "i2"])
     assert not path.exists()
-    assert list(parts_path(path).iterdir()) == [part]
+    assert list(chunks_path(path).iterdir()) == [part]
 
 
 def test_the_spec_is_canonical_json_of_the_description(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1"]))
     builder.flush()
-    (part,) = parts_path(path).iterdir()
+    (part,) = chunks_path(path).iterdir()
     with h5py.File(part) as file:
         assert json.loads(file.attrs["spec"]) == HEADER.description
         assert file.attrs["format"] == b"featurecache-part"

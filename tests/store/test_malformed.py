@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
-import handwritten
 import numpy as np
 import pytest
 
 from featurecache.errors import CacheError
 from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
+from tests.store import handwritten
 
 Change = Callable[[h5py.File], None]
 

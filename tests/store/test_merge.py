@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from featurecache.errors import CacheError, UsageError
-from featurecache.store.contents import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.merge import Shard, merge_caches, shard_of
 from featurecache.store.reader import read_cache
+from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
 HEADER = Header(

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import h5py
-import handwritten
 import numpy as np
 import pytest
 
 from featurecache.errors import CacheError, UnknownNameError
 from featurecache.store.reader import read_cache
+from tests.store import handwritten
 
 
 def test_a_handwritten_file_of_version_1_reads(version_1: Path) -> None:

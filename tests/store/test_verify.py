@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import h5py
-import handwritten
 import numpy as np
 import pytest
 
-from featurecache.store.schema import parts_path
+from featurecache.store.layout import chunks_path
 from featurecache.store.verify import verify_cache
+from tests.store import handwritten
 
 
 def test_a_sound_cache_has_no_problems(version_1: Path) -> None:
@@ -77,7 +77,7 @@ def test_an_image_both_failed_and_embedded_is_found(version_1: Path) -> None:
 
 
 def test_parts_left_beside_a_cache_are_found(version_1: Path) -> None:
-    parts_path(version_1).mkdir()
+    chunks_path(version_1).mkdir()
     (problem,) = verify_cache(version_1)
     assert "run extract again" in problem
-    assert str(parts_path(version_1)) in problem
+    assert str(chunks_path(version_1)) in problem

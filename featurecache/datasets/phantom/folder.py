@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featurecache import strict_json
-from featurecache.atomic import new_folder
-from featurecache.datasets.findings import NO_FINDING
-from featurecache.datasets.manifest import Manifest
+from featurecache.datasets.dataset import Dataset
+from featurecache.datasets.label_strings import NO_FINDING
 from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, load_nih
 from featurecache.datasets.phantom.cohort import Film, cohort, held_out
-from featurecache.datasets.phantom.film import draw_film
+from featurecache.datasets.phantom.radiograph import draw_film
 from featurecache.datasets.phantom.shapes import CM
 from featurecache.datasets.registry import Progress
 from featurecache.errors import DatasetError, UsageError
+from featurecache.io import json as strict_json
+from featurecache.io.atomic import new_folder
 
 GENERATOR = 1
 """Version of everything that decides a pixel or a label: to be raised whenever one changes."""
@@ -62,11 +62,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if not FEWEST <= self.images <= MOST:
             raise UsageError(
-                f"--images {self.images} is not from {FEWEST} to {MOST}: the data set phantom "
+                f"--n-images {self.images} is not from {FEWEST} to {MOST}: the data set phantom "
                 "can be drawn with as many films as that"
             )
         if self.seed < 0:
-            raise UsageError(f"--split-seed {self.seed} is below 0: give 0 or more")
+            raise UsageError(f"--dataset-seed {self.seed} is below 0: give 0 or more")
 
     @property
     def folder_name(self) -> str:
@@ -76,7 +76,7 @@ class Recipe:
 
 def load_phantom(
     root: Path, *, images: int | None = None, split: str = "auto", seed: int | None = None
-) -> Manifest:
+) -> Dataset:
     """Load films that ``generate_phantom`` has drawn.
 
     Args:

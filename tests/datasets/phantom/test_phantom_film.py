@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom.anatomy import Patient
-from featurecache.datasets.phantom.film import VIEWS, draw_film
+from featurecache.datasets.phantom.radiograph import VIEWS, draw_film
 from featurecache.errors import UnknownNameError, UsageError
 
 PATIENT = Patient(age=50, sex="F", seed=3)
@@ -21,7 +21,7 @@ EVERYTHING = {label: 0.4 + 0.04 * i for i, label in enumerate(LABELS)}
 PRINTS = f"""
 import hashlib
 from featurecache.datasets.phantom.anatomy import Patient
-from featurecache.datasets.phantom.film import draw_film
+from featurecache.datasets.phantom.radiograph import draw_film
 digest = hashlib.sha256()
 for age, view in ((50, "PA"), (6, "AP")):
     patient = Patient(age=age, sex="F", seed=3)

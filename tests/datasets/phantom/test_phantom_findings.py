@@ -7,9 +7,9 @@ import pytest
 
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom.anatomy import Patient, build, in_view
-from featurecache.datasets.phantom.film import draw_film
 from featurecache.datasets.phantom.findings import PAINTED, RESHAPING
 from featurecache.datasets.phantom.outline import LEFT, RIGHT, Outline
+from featurecache.datasets.phantom.radiograph import draw_film
 from featurecache.datasets.phantom.shapes import Plane
 
 SEEDS = range(4)

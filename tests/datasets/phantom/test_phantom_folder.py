@@ -9,13 +9,13 @@ from PIL import Image
 from featurecache.datasets.nih import LABELS, load_nih
 from featurecache.datasets.phantom import folder as phantom
 from featurecache.datasets.phantom.cohort import cohort
-from featurecache.datasets.phantom.film import draw_film
 from featurecache.datasets.phantom.folder import (
     Recipe,
     generate_phantom,
     load_phantom,
     phantom_root,
 )
+from featurecache.datasets.phantom.radiograph import draw_film
 from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
@@ -125,13 +125,13 @@ def test_of_two_that_draw_at_once_the_first_to_finish_stays(
 
 @pytest.mark.parametrize("images", [-1, 0, 19, 100_001])
 def test_a_number_of_films_that_makes_no_data_set_is_refused(tmp_path: Path, images: int) -> None:
-    with pytest.raises(UsageError, match=f"--images {images} is not from 20 to 100000"):
+    with pytest.raises(UsageError, match=f"--n-images {images} is not from 20 to 100000"):
         find_root("phantom", tmp_path / "new", images=images)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_seed_below_0_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--split-seed -1 is below 0"):
+    with pytest.raises(UsageError, match="--dataset-seed -1 is below 0"):
         find_root("phantom", tmp_path / "new", seed=-1)
 
 

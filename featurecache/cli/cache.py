@@ -1,0 +1,121 @@
+"""``cache ls``, ``info``, ``verify``, ``merge``: look after caches."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featurecache.cli.errors import with_exit_code
+from featurecache.cli.options import CacheFolder
+from featurecache.cli.output import Json, print_json, print_result, print_status, print_table
+
+app = typer.Typer(help="Look after caches.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="A cache file.", metavar="FILE")]
+
+
+@app.command("ls")
+@with_exit_code
+def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
+    """List the caches of a folder, unfinished and unreadable ones too.
+
+    Example: featurecache cache ls
+    """
+    from featurecache.store.describe import list_caches
+
+    entries = list_caches(cache)
+    if json:
+        print_json([{**entry.__dict__, "path": str(entry.path)} for entry in entries])
+        return
+    print_table(
+        f"Caches in {cache}/",
+        ["file", "images", "dim", "labels", "prompts", "failed", "MB", "state"],
+        [
+            [
+                str(entry.path),
+                *("-" if n is None else str(n) for n in (entry.images, entry.dim, entry.labels)),
+                ", ".join(entry.prompts) or "-",
+                "-" if entry.failed is None else str(entry.failed),
+                f"{entry.bytes / 1e6:.1f}",
+                entry.state,
+            ]
+            for entry in entries
+        ],
+    )
+
+
+@app.command("info")
+@with_exit_code
+def info(file: File, json: Json = False) -> None:
+    """Show what a cache holds and how it was made.
+
+    Example: featurecache cache info cache/kermany/dinov2-minilm.h5
+    """
+    from featurecache.store.describe import describe_cache
+
+    document = describe_cache(file)
+    if json:
+        print_json(document)
+        return
+    rows = [
+        [key, str(document[key])]
+        for key in ("path", "dataset", "model", "fingerprint", "created", "images", "dim", "memory")
+    ]
+    rows += [["splits", ", ".join(f"{name} {n}" for name, n in document["splits"].items())]]
+    rows += [["patients", str(document["patients"])]]
+    rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
+    rows += [["failed", str(len(document["failures"]))]]
+    rows += [["note", note] for note in document["notes"]]
+    print_table("", ["", ""], rows)
+    print_table(
+        "Labels",
+        ["label", "positive", "negative", "unknown"],
+        [[name, *(str(n) for n in counts.values())] for name, counts in document["labels"].items()],
+    )
+    for image, reason in list(document["failures"].items())[:10]:
+        print_status(f"failed: {image}: {reason}")
+
+
+@app.command("verify")
+@with_exit_code
+def verify(file: File, json: Json = False) -> None:
+    """Check a cache thoroughly: structure, embeddings, splits, text.
+
+    Example: featurecache cache verify cache/kermany/dinov2-minilm.h5
+    """
+    from featurecache.store.verify import has_checksums, verify_cache
+
+    problems, summed = verify_cache(file), has_checksums(file)
+    if json:
+        print_json({"path": str(file), "problems": problems, "checksums": summed})
+    else:
+        for problem in problems:
+            print_result(problem)
+        if not summed:
+            print_result("it is of before there were checksums: a flipped bit in it is not seen")
+        print_result(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command("merge")
+@with_exit_code
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="Caches of one data set.", metavar="FILE...")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The cache to write; of shards, the whole cache.", metavar="FILE"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Put caches together that hold different images of one data set, such as shards.
+
+    Example: featurecache cache merge cache/nih/xraysiglip.*-of-2.h5
+    """
+    from featurecache.store.merge import merge_caches
+
+    path, images = merge_caches(files, out)
+    if json:
+        print_json({"path": str(path), "images": images})
+        return
+    print_result(f"{path}: {images} images of {len(files)} caches, which are still there")

@@ -1,0 +1,81 @@
+"""``models``, ``datasets``, ``heads``: what there is."""
+
+from dataclasses import asdict
+
+from featurecache.cli.output import Json, print_json, print_table
+
+
+def models(json: Json = False) -> None:
+    """List the encoders that can be given to --model.
+
+    Example: featurecache models --json
+    """
+    from featurecache.encoders.registry import SPECS
+
+    if json:
+        print_json([asdict(spec) for spec in SPECS.values()])
+        return
+    print_table(
+        "Models (also hf:ORG/NAME, or a folder, for anything CLIP- or SigLIP-shaped)",
+        ["name", "dim", "pixels", "aligned", "licence", "note"],
+        [
+            [
+                spec.name,
+                str(spec.dim),
+                "-" if spec.pixels is None else str(spec.pixels),
+                "yes" if spec.aligned else "no",
+                spec.licence,
+                spec.note,
+            ]
+            for spec in SPECS.values()
+        ],
+    )
+
+
+def datasets(json: Json = False) -> None:
+    """List the data sets that can be given to --dataset.
+
+    Example: featurecache datasets
+    """
+    from featurecache.datasets.registry import DATASETS
+
+    rows = [[spec.name, spec.description, spec.terms] for spec in DATASETS.values()]
+    columns = ["name", "what it is", "terms"]
+    if json:
+        print_json([dict(zip(("name", "description", "terms"), row, strict=True)) for row in rows])
+        return
+    print_table("Data sets", columns, rows)
+
+
+def heads(json: Json = False) -> None:
+    """List the heads that can be given to --head.
+
+    Example: featurecache heads
+    """
+    from featurecache.heads.registry import HEADS
+
+    if json:
+        print_json(
+            [
+                {
+                    "name": spec.name,
+                    "summary": spec.summary,
+                    "uses_text": spec.uses_text,
+                    "text": spec.text,
+                }
+                for spec in HEADS.values()
+            ]
+        )
+        return
+    print_table(
+        "Heads",
+        ["name", "text", "what it is"],
+        [[spec.name, _TEXT[spec.text], spec.summary] for spec in HEADS.values()],
+    )
+
+
+_TEXT = {
+    "none": "none",
+    "constant": "a constant: the same for every image",
+    "aligned": "compared with each image; needs an aligned encoder",
+}

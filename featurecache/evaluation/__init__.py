@@ -1,0 +1,1 @@
+"""From predictions to metrics: evaluation, controls, comparison, external validation, zero-shot."""

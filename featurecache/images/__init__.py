@@ -1,0 +1,1 @@
+"""One image: read, decode, and isolate the decoder in a subprocess."""

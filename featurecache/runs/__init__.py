@@ -1,0 +1,1 @@
+"""Run folders: one schema, one loader, one writer."""

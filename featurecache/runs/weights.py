@@ -1,0 +1,51 @@
+"""The weights of a run, in a safetensors file that a stranger may have written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featurecache.errors import RunError
+from featurecache.runs.folder import run_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_PRODUCT = 2**28
+"""Entries of a matrix between two layers at most: a gigabyte."""
+
+
+def read_weights(folder: Path, name: str, *, sizes: Sequence[int]) -> "dict[str, Tensor]":
+    """The tensors of a run's weight file, before a network is made for them.
+
+    A network takes the memory that its sizes ask for, and they stand in ``config.json``, where a
+    few digits could ask for any. So each must be the length of a side of some tensor in the file.
+
+    Args:
+        folder: the run.
+        name: the file.
+        sizes: lengths of embeddings, labels, units of hidden layers.
+
+    Raises:
+        RunError: the file is missing or damaged, holds what is not finite, or is of other sizes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = run_file(folder, name)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}): restore it, or train the head again"
+        ) from error
+    if broken := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
+        raise RunError(f"{path} is damaged ({broken[0]} is not finite): train the head again")
+    sides = {side for tensor in state.values() if tensor.numel() for side in tensor.shape}
+    largest = sorted(sizes)[-2:]
+    if not sides.issuperset(sizes) or largest[0] * largest[-1] > MAX_PRODUCT:
+        raise RunError(
+            f"run folder {folder} contradicts itself: its config asks for the sizes "
+            f"{', '.join(map(str, sizes))}, which {name} does not have: restore it, or train the "
+            "head again"
+        )
+    return state

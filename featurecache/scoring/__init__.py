@@ -1,1 +1,0 @@
-"""Scores: metrics, their intervals, thresholds, and zero-shot scores. Arrays in, numbers out."""

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from featurecache.datasets.label_strings import label_matrix
+from featurecache.errors import DatasetError
+
+CSV = Path("findings.csv")
+
+
+def cells(*texts: str) -> "pd.Series[str]":
+    lines = pd.Index(range(2, 2 + len(texts)), name="line")
+    return pd.Series(texts, index=lines, name="Findings", dtype=str)
+
+
+@given(st.lists(st.sets(st.sampled_from(["Mass", "Edema", "Hernia"])), min_size=1))
+def test_the_matrix_is_that_of_scikit_learn(sets: list[set[str]]) -> None:
+    names = ["Mass", "Edema", "Hernia"]
+    texts = ["|".join(sorted(found)) or "No Finding" for found in sets]
+    given_names, matrix = label_matrix(cells(*texts), names, csv=CSV)
+    assert given_names == ("Mass", "Edema", "Hernia")
+    assert matrix.tolist() == MultiLabelBinarizer(classes=names).fit_transform(sets).tolist()
+
+
+def test_names_that_are_not_given_are_those_that_occur_sorted() -> None:
+    names, matrix = label_matrix(cells("b| a", "", "No Finding", "b"), None, csv=CSV)
+    assert names == ("a", "b")
+    assert matrix.tolist() == [[1, 1], [0, 0], [0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("No Finding|Mass", "line 3 of findings.csv has 'No Finding' together with a finding"),
+        ("Mass||Edema", "line 3 of findings.csv has an empty finding"),
+        ("Mass|", "line 3 of findings.csv has an empty finding"),
+        ("Mas", "line 3 .* has an unknown finding 'Mas': did you mean Mass"),
+    ],
+)
+def test_a_malformed_cell_is_refused_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        label_matrix(cells("Mass", text), ["Mass", "Edema"], csv=CSV)
+
+
+def test_a_column_without_any_finding_is_refused() -> None:
+    with pytest.raises(DatasetError, match=r"no row .* 'Findings'"):
+        label_matrix(cells("", "No Finding"), None, csv=CSV)

@@ -1,0 +1,198 @@
+"""Controls: shares of views counted by hand, what is left to chance, and several trials of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from featurecache.evaluation.controls import (
+    control_figures,
+    other_labels,
+    permuted_texts,
+    random_features,
+    shuffled_labels,
+    untrained_controls,
+    view_only_probabilities,
+)
+from featurecache.evaluation.repeated_runs import Trial, rank_all, ranking_gain
+from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.bootstrap import resample_patients
+from featurecache.metrics.ranking import auroc
+
+
+def test_the_probability_is_the_share_in_training_of_that_view():
+    views = np.array(["AP", "AP", "AP", "AP", "PA", "PA", "PA"])
+    labels = np.int8([[1, 1], [1, 0], [1, -1], [0, -1], [0, 0], [1, 0], [0, -1]])
+    found = view_only_probabilities(views, labels, np.array(["PA", "AP", "PA"]))
+    np.testing.assert_allclose(found, [[1 / 3, 0], [3 / 4, 1 / 2], [1 / 3, 0]])
+
+
+def test_an_unseen_view_gets_the_share_among_all():
+    views = np.array(["AP", "PA", "PA", "PA"])
+    labels = np.int8([[1], [1], [0], [0]])
+    found = view_only_probabilities(views, labels, np.array(["LATERAL", "AP", ""]))
+    np.testing.assert_allclose(found, [[0.5], [1.0], [0.5]])
+
+
+def test_a_view_of_which_a_label_is_unknown_gets_the_share_among_all_for_that_label():
+    views = np.array(["AP", "AP", "PA", "PA"])
+    labels = np.int8([[1, -1], [1, -1], [0, 1], [0, 0]])
+    found = view_only_probabilities(views, labels, np.array(["AP"]))
+    np.testing.assert_allclose(found, [[1.0, 0.5]])
+
+
+def test_a_label_of_which_nothing_is_known_is_undefined():
+    views, labels = np.array(["AP", "PA"]), np.int8([[-1, 1], [-1, 0]])
+    found = view_only_probabilities(views, labels, np.array(["AP", "LATERAL"]))
+    np.testing.assert_allclose(found, [[np.nan, 1.0], [np.nan, 0.5]])
+
+
+def test_where_views_confound_it_scores_what_a_regression_on_the_view_scores():
+    rng = np.random.default_rng(0)
+    views = rng.choice(["AP", "PA", "LATERAL"], size=3000)
+    rate = {"AP": 0.6, "PA": 0.2, "LATERAL": 0.4}
+    truth = (rng.random(3000) < np.array([rate[view] for view in views])).astype(np.int8)
+    indicators = (views[:, np.newaxis] == np.unique(views)).astype(float)
+    train, test = slice(0, 2000), slice(2000, None)
+    found = view_only_probabilities(views[train], truth[train, np.newaxis], views[test])[:, 0]
+    reference = LogisticRegression(C=1e6).fit(indicators[train], truth[train])
+    expected = reference.predict_proba(indicators[test])[:, 1]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    area = roc_auc_score(truth[test], expected.round(2))
+    assert area > 0.65
+    assert auroc(truth[test], found) == pytest.approx(area)
+
+
+def test_shuffled_labels_are_those_of_other_rows_of_the_same_split():
+    labels = np.arange(60, dtype=np.int8).reshape(30, 2)
+    train, val = np.arange(0, 20), np.arange(20, 25)
+    found = shuffled_labels(labels, [train, val], seed=3)
+    for rows in (train, val):
+        assert sorted(map(tuple, found[rows])) == sorted(map(tuple, labels[rows]))
+        assert (found[rows] != labels[rows]).any()
+    assert (found[25:] == labels[25:]).all()
+    assert (found == shuffled_labels(labels, [train, val], seed=3)).all()
+    assert (found != shuffled_labels(labels, [train, val], seed=4)).any()
+
+
+def test_random_features_have_the_shape_and_no_pattern():
+    features = random_features((400, 50), seed=1)
+    assert features.shape == (400, 50)
+    assert abs(features.astype(float).mean()) < 0.03
+    assert features.astype(float).std() == pytest.approx(1, abs=0.03)
+    assert len(np.unique(features[:, 0])) > 300
+
+
+@pytest.fixture
+def split_data_from():
+    rng = np.random.default_rng(11)
+    truth = (rng.random((80, 2)) < 0.4).astype(np.int8)
+    return SplitData(
+        truth=truth,
+        label_names=("Mass", "Edema"),
+        patient=np.array([f"p{number // 2}" for number in range(80)]),
+        view=np.full(80, ""),
+        train=np.arange(20),
+        val=np.arange(20, 40),
+        test=np.arange(40, 80),
+        learned=np.array([True, True]),
+    )
+
+
+def test_a_controls_figures_are_means_over_its_trials(split_data_from):
+    rng = np.random.default_rng(12)
+    scores = [rng.random((80, 2)) for _ in range(3)]
+    test = split_data_from.test
+    found = control_figures([Trial(split_data_from, s) for s in scores], test, n_bootstrap=60)
+    areas = [
+        [roc_auc_score(split_data_from.truth[test, c], s[test, c]) for c in range(2)]
+        for s in scores
+    ]
+    assert found["macro"]["auroc"] == pytest.approx(np.mean(areas))
+    assert found["per_label"]["Edema"]["auroc"] == pytest.approx(np.mean(areas, axis=0)[1])
+
+
+def test_a_gain_is_the_mean_difference_on_the_same_patients(split_data_from):
+    rng = np.random.default_rng(13)
+    test, truth = split_data_from.test, split_data_from.truth
+    good, poor = truth + rng.normal(size=truth.shape), rng.random(truth.shape)
+    trials = [Trial(split_data_from, score) for score in (good, poor)]
+    better, worse = rank_all(trials, test, n_bootstrap=200)
+    found = ranking_gain([(better, worse), (better, better)])
+
+    def area(score, rows):
+        return np.mean([roc_auc_score(truth[rows, c], score[rows, c]) for c in range(2)])
+
+    half = (area(good, test) - area(poor, test)) / 2
+    assert found["macro"]["auroc"]["difference"] == pytest.approx(half)
+    # By hand: patients drawn, and their rows repeated on both sides.
+    n_bootstrap = resample_patients(split_data_from.patient[test], n_bootstrap=200, seed=0)
+    drawn = [
+        (area(good, np.repeat(test, counts)) - area(poor, np.repeat(test, counts))) / 2
+        for counts in n_bootstrap.row_counts()
+    ]
+    assert found["macro"]["auroc"]["ci95"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
+    nothing = ranking_gain([(better, better)])
+    assert nothing["macro"]["auroc"] == {"difference": 0.0, "ci95": [0.0, 0.0]}
+
+
+def test_the_interval_of_several_trials_holds_what_differs_between_them(split_data_from):
+    truth = split_data_from.truth.astype(np.float64)
+    trials = [Trial(split_data_from, truth), Trial(split_data_from, -truth)]
+    found = control_figures(trials, split_data_from.test, n_bootstrap=100)
+    assert found["macro"]["auroc"] == 0.5
+    assert found["ci95"]["macro"]["auroc"] == [0.0, 1.0]
+
+
+def test_a_label_that_one_trial_could_not_learn_is_undefined(split_data_from):
+    score = np.random.default_rng(13).random((80, 2))
+    lacking = replace(split_data_from, learned=np.array([True, False]))
+    trials = [Trial(split_data_from, score), Trial(lacking, score)]
+    found = control_figures(trials, split_data_from.test, n_bootstrap=0)
+    assert found["per_label"]["Edema"]["auroc"] is None
+    assert found["per_label"]["Mass"]["auroc"] is not None
+    assert found["ci95"]["macro"]["auroc"] is None
+
+
+def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(split_data_from):
+    truth = split_data_from.truth.astype(np.float64)
+    found = untrained_controls(
+        split_data_from, truth, np.zeros((len(split_data_from.test), 2)), n_bootstrap=200
+    )
+    assert found["random_features"]["macro"]["auroc"] == 0.5
+    low, high = found["shuffled_labels"]["ci95"]["macro"]["auroc"]
+    assert low < 0.5 < high
+    assert found["shuffled_labels"]["macro"]["auroc"] < 0.7
+
+
+@pytest.mark.parametrize("number", [2, 3, 14])
+def test_no_label_keeps_its_own_texts(number):
+    for seed in range(20):
+        others = other_labels(number, seed=seed)
+        assert sorted(others) == list(range(number))
+        assert (others != np.arange(number)).all()
+
+
+def test_permuted_texts_score_each_label_by_anothers(split_data_from):
+    score = np.random.default_rng(4).normal(size=split_data_from.truth.shape)
+    found = control_figures(
+        permuted_texts(split_data_from, score), split_data_from.test, n_bootstrap=20
+    )
+    truth = split_data_from.truth[split_data_from.test]
+    known = truth >= 0
+    for c, name in enumerate(split_data_from.label_names):
+        rows = known[:, c]
+        expected = roc_auc_score(truth[rows, c], score[split_data_from.test][rows, 1 - c])
+        assert found["per_label"][name]["auroc"] == pytest.approx(expected)
+
+
+def test_a_single_label_has_no_other_texts(split_data_from):
+    alone = replace(
+        split_data_from,
+        truth=split_data_from.truth[:, :1],
+        label_names=("Mass",),
+        learned=np.array([True]),
+    )
+    assert permuted_texts(alone, np.zeros((80, 1))) == []

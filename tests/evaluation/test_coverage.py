@@ -1,0 +1,42 @@
+"""Intervals hold what they promise where images of one patient resemble each other."""
+
+import math
+
+import numpy as np
+
+from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample_patients
+
+SIMULATIONS, PATIENTS, IMAGES = 200, 80, 4
+SHIFT, OF_PATIENT, OF_IMAGE = 1.2, 1.0, 0.5
+# Two images of two patients: a difference of normal scores, of mean SHIFT if one has the finding.
+TRUE_AUROC = 0.5 * (
+    1 + math.erf(SHIFT / math.sqrt(2 * (OF_PATIENT**2 + OF_IMAGE**2)) / math.sqrt(2))
+)
+
+
+def coverage(*, by_patient: bool) -> float:
+    """How often the 95 % interval of the AUROC holds its true value."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for simulation in range(SIMULATIONS):
+        patient = np.repeat(np.arange(PATIENTS), IMAGES)
+        finding = np.repeat(rng.random(PATIENTS) < 0.4, IMAGES)
+        score = SHIFT * finding + np.repeat(rng.normal(0, OF_PATIENT, PATIENTS), IMAGES)
+        score = score + rng.normal(0, OF_IMAGE, len(score))
+        units = patient if by_patient else np.arange(len(patient))
+        n_bootstrap = resample_patients(units, n_bootstrap=200, seed=simulation)
+        truth = finding.astype(np.int8)[:, np.newaxis]
+        drawn = bootstrap_metrics(truth, truth == 2, score[:, np.newaxis], n_bootstrap)
+        bounds = interval(drawn.per_label["auroc"][:, 0])
+        assert bounds is not None
+        hits += bounds[0] <= TRUE_AUROC <= bounds[1]
+    return hits / SIMULATIONS
+
+
+def test_intervals_over_patients_have_nearly_their_nominal_coverage():
+    # Of 200, a true 95 % would give 90 to 98 % all but once in a thousand times.
+    assert 0.90 <= coverage(by_patient=True) <= 0.985
+
+
+def test_intervals_over_images_would_not():
+    assert coverage(by_patient=False) < 0.80

@@ -1,0 +1,218 @@
+"""The metrics document of predictions: thresholds from validation, figures on test."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+
+from featurecache.errors import UsageError
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.metrics_document import metrics_document
+from featurecache.evaluation.split_data import SplitData
+
+NAMES = ("Mass", "Effusion", "Nodule")
+NOBODY = np.empty(0, dtype=np.intp)
+
+
+@pytest.fixture
+def rows() -> SplitData:
+    rng = np.random.default_rng(4)
+    truth = (rng.random((400, 3)) < [0.5, 0.3, 0.2]).astype(np.int8)
+    # The ill lie in bed, where films are taken from the front.
+    view = np.where(rng.random(400) < np.where(truth[:, 0] == 1, 0.8, 0.2), "AP", "PA")
+    truth[rng.random(truth.shape) < 0.05] = -1
+    return SplitData(
+        truth=truth,
+        label_names=NAMES,
+        patient=np.array([f"patient {row // 2}" for row in range(400)]),
+        view=view,
+        train=np.arange(200),
+        val=np.arange(200, 280),
+        test=np.arange(280, 400),
+        learned=np.ones(3, dtype=bool),
+    )
+
+
+@pytest.fixture
+def probability(rows) -> np.ndarray:
+    drawn = np.random.default_rng(5).random((400, 3))
+    return 0.6 * drawn * drawn + 0.35 * drawn * (rows.truth == 1)
+
+
+def document(rows, probability, **changes):
+    return evaluate(dataclasses.replace(rows, **changes), probability, n_bootstrap=50)
+
+
+def test_the_figures_are_those_of_test_at_the_best_thresholds_of_validation(rows, probability):
+    found = document(rows, probability)
+    assert (found["split"], found["n"], found["n_patients"]) == ("test", 120, 60)
+    for c, name in enumerate(NAMES):
+        known = rows.truth[:, c] >= 0
+        val = rows.val[known[rows.val]]
+        figures, p = found["per_label"][name], probability[:, c]
+        best = max(reference.f1_score(rows.truth[val, c], p[val] >= cut) for cut in p[val])
+        chosen = reference.f1_score(rows.truth[val, c], p[val] >= figures["threshold"])
+        assert chosen == pytest.approx(best)
+        assert figures["threshold_source"] == "validation"
+        test = rows.test[known[rows.test]]
+        expected = reference.f1_score(rows.truth[test, c], p[test] >= figures["threshold"])
+        assert figures["f1"] == pytest.approx(expected)
+        assert figures["auroc"] == pytest.approx(
+            reference.roc_auc_score(rows.truth[test, c], p[test])
+        )
+    json.dumps(found, allow_nan=False)
+
+
+def test_test_labels_decide_no_threshold(rows, probability):
+    other = rows.truth.copy()
+    other[rows.test] = 1 - np.abs(other[rows.test])
+    before, after = document(rows, probability), document(rows, probability, truth=other)
+    for name in NAMES:
+        thresholds = [found["per_label"][name]["threshold"] for found in (before, after)]
+        assert thresholds[0] == thresholds[1]
+        assert before["per_label"][name]["f1"] != after["per_label"][name]["f1"]
+
+
+def test_the_same_figures_at_a_half_stand_beside(rows, probability):
+    found = document(rows, probability)["at_half"]
+    truth, decided = rows.truth[rows.test], probability[rows.test] >= 0.5
+    known = truth >= 0
+    scores = []
+    for c, name in enumerate(NAMES):
+        mask = known[:, c]
+        scores.append(reference.f1_score(truth[mask, c], decided[mask, c]))
+        assert found["per_label"][name]["f1"] == pytest.approx(scores[-1])
+        assert found["per_label"][name]["threshold"] == 0.5
+    assert found["macro"]["f1"] == pytest.approx(np.mean(scores))
+    assert found["micro"]["f1"] == pytest.approx(reference.f1_score(truth[known], decided[known]))
+    assert found["hamming_loss"] == pytest.approx((truth != decided)[known].mean())
+    whole = known.all(axis=1)
+    assert found["exact_match"] == pytest.approx(
+        reference.accuracy_score(truth[whole], decided[whole].astype(int))
+    )
+
+
+def test_a_label_without_validation_positives_is_decided_at_a_half(rows, probability):
+    truth = rows.truth.copy()
+    truth[rows.val, 1] = 0
+    found = document(rows, probability, truth=truth)["per_label"]
+    assert (found["Effusion"]["threshold"], found["Effusion"]["threshold_source"]) == (0.5, "0.5")
+    assert found["Mass"]["threshold_source"] == "validation"
+
+
+def test_without_validation_rows_all_are_decided_at_a_half(rows, probability):
+    found = document(rows, probability, val=NOBODY)
+    assert {figures["threshold"] for figures in found["per_label"].values()} == {0.5}
+    assert {figures["threshold_source"] for figures in found["per_label"].values()} == {"0.5"}
+    assert found["macro"] == found["at_half"]["macro"]
+
+
+def test_without_test_rows_validation_is_scored_at_a_half(rows, probability):
+    found = document(rows, probability, test=NOBODY)
+    assert (found["split"], found["n"]) == ("val", 80)
+    # A threshold that is scored on the rows it was chosen on would flatter.
+    assert {figures["threshold"] for figures in found["per_label"].values()} == {0.5}
+    known = rows.truth[rows.val] >= 0
+    assert found["micro"]["auroc"] == pytest.approx(
+        reference.roc_auc_score(rows.truth[rows.val][known], probability[rows.val][known])
+    )
+
+
+def test_with_neither_test_nor_validation_rows_there_is_nothing_to_score(rows, probability):
+    with pytest.raises(UsageError, match="neither test nor validation images to score"):
+        document(rows, probability, test=NOBODY, val=NOBODY)
+
+
+def test_a_test_label_of_one_class_is_undefined(rows, probability):
+    truth = rows.truth.copy()
+    truth[rows.test, 2] = 0
+    found = document(rows, probability, truth=truth)
+    assert found["per_label"]["Nodule"]["auroc"] is None
+    assert found["per_label"]["Nodule"]["auprc"] is None
+    assert found["per_label"]["Nodule"]["recall"] is None
+    others = [found["per_label"][name]["auroc"] for name in ("Mass", "Effusion")]
+    assert found["macro"]["auroc"] == pytest.approx(np.mean(others))
+
+
+def test_what_was_not_learned_has_no_figures_and_no_part_in_averages(rows, probability):
+    found = document(rows, probability, learned=np.array([True, False, True]))
+    two = [0, 2]
+    alone = metrics_document(
+        rows.truth[rows.test][:, two],
+        probability[rows.test][:, two],
+        label_names=("Mass", "Nodule"),
+        thresholds=np.array([found["per_label"][name]["threshold"] for name in ("Mass", "Nodule")]),
+        patients=rows.patient[rows.test],
+        split="test",
+        n_bootstrap=50,
+    )
+    for key in ("macro", "micro", "exact_match", "hamming_loss"):
+        assert found[key] == alone[key]
+        assert found["ci95"][key] == alone["ci95"][key]
+    assert list(found["per_label"]) == list(found["ci95"]["per_label"]) == list(NAMES)
+    missing = found["per_label"]["Effusion"]
+    truth = rows.truth[rows.test, 1]
+    assert missing.pop("n_positive") == (truth == 1).sum()
+    assert missing.pop("n_known") == (truth >= 0).sum()
+    assert missing.keys() == alone["per_label"]["Mass"].keys() - {"n_positive", "n_known"} | {
+        "threshold_source"
+    }
+    undefined = {key: missing[key] for key in missing.keys() - {"threshold", "threshold_source"}}
+    assert set(undefined.values()) == set(found["ci95"]["per_label"]["Effusion"].values()) == {None}
+    assert found["controls"]["view_only"]["per_label"]["Effusion"] == {"auroc": None, "auprc": None}
+    json.dumps(found, allow_nan=False)
+
+
+def test_where_nothing_was_learned_nothing_is_scored(rows, probability):
+    with pytest.raises(UsageError, match="no label has both positives and negatives"):
+        document(rows, probability, learned=np.zeros(3, dtype=bool))
+
+
+def test_the_ranking_decides_the_areas_and_probabilities_the_rest(rows, probability):
+    logits = np.log(probability / (1 - probability))
+    saturated = (probability > 0.3).astype(np.float64)
+    by_ranking = evaluate(rows, saturated, ranking=logits, n_bootstrap=0)
+    plain, flat = (
+        evaluate(rows, probability, n_bootstrap=0),
+        evaluate(rows, saturated, n_bootstrap=0),
+    )
+    for group in ("macro", "micro"):
+        assert by_ranking[group]["f1"] == flat[group]["f1"]
+        assert flat["macro"]["auroc"] < by_ranking["macro"]["auroc"]
+    assert by_ranking["macro"]["auroc"] == pytest.approx(plain["macro"]["auroc"])
+
+
+def test_the_view_control_is_what_the_shares_by_view_score(rows, probability):
+    control = document(rows, probability)["controls"]["view_only"]
+    areas = []
+    for c, name in enumerate(NAMES):
+        y, known = rows.truth[:, c], rows.truth[:, c] >= 0
+        share = {
+            view: y[rows.train][known[rows.train] & (rows.view[rows.train] == view)].mean()
+            for view in ("AP", "PA")
+        }
+        test = rows.test[known[rows.test]]
+        p = [share[view] for view in rows.view[test]]
+        areas.append(reference.roc_auc_score(y[test], p))
+        assert control["per_label"][name]["auroc"] == pytest.approx(areas[-1])
+        assert control["per_label"][name]["auprc"] == pytest.approx(
+            reference.average_precision_score(y[test], p)
+        )
+    assert areas[0] > 0.7
+    assert control["macro"]["auroc"] == pytest.approx(np.mean(areas))
+    low, high = control["ci95"]["macro"]["auroc"]
+    assert low < np.mean(areas) < high
+
+
+@pytest.mark.parametrize("missing", ["training", "views", "training views", "test views"])
+def test_without_training_or_views_there_is_no_view_control(rows, probability, missing):
+    view = rows.view.copy()
+    if missing == "training":
+        changes = {"train": NOBODY}
+    else:
+        where = {"views": slice(None), "training views": rows.train, "test views": rows.test}
+        view[where[missing]] = ""
+        changes = {"view": view}
+    assert document(rows, probability, **changes)["controls"] == {"view_only": None}

@@ -1,0 +1,58 @@
+"""Caches of given arrays, for what scores a cache."""
+
+from pathlib import Path
+
+import numpy as np
+
+from featurecache.store.reader import Cache, read_cache
+from featurecache.store.records import Header, ImageTable, Labels, TextSet, to_utf8
+from featurecache.store.writer import write_cache
+
+
+def write_toy_cache(
+    path: Path,
+    embedding: np.ndarray,
+    labels: np.ndarray,
+    text: TextSet | None = None,
+    *,
+    names: tuple[str, ...],
+    split: np.ndarray | None = None,
+    by_image: bool = False,
+) -> Cache:
+    """A cache of these rows: half train, a quarter validation, a quarter test, two a patient."""
+    n = len(embedding)
+    half = embedding.astype(np.float16)
+    write_cache(
+        path,
+        header=Header(
+            model="toy-encoder",
+            dataset="toy",
+            notes=(),
+            image_level_split=by_image,
+            exposed=False,
+            description={"checkpoint": "0123"},
+            collection="toy",
+            trained_on={},
+        ),
+        images=ImageTable(
+            id=to_utf8([f"{row:04d}.png" for row in range(n)]),
+            sha256=np.full(n, b"00"),
+            patient=to_utf8([f"patient {row // 2}" for row in range(n)]),
+            split=to_utf8(
+                np.repeat(["train", "val", "test"], [n // 2, n // 4, n - n // 2 - n // 4])
+                if split is None
+                else split
+            ),
+            view=np.full(n, b"PA"),
+            sex=np.full(n, b""),
+            age=np.full(n, b""),
+            size=np.ones(n, dtype=np.int64),
+            mtime_ns=np.ones(n, dtype=np.int64),
+        ),
+        dim=embedding.shape[1],
+        embedding=lambda start, stop: half[start:stop],
+        labels=Labels(names, labels.astype(np.int8)),
+        texts={} if text is None else {text.name: text},
+        failures={},
+    )
+    return read_cache(path)

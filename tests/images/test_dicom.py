@@ -1,0 +1,251 @@
+"""DICOM files: their grey values against pydicom's own windows and hand-computed ones."""
+
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import apply_windowing
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+
+from featurecache.errors import ImageError
+from featurecache.extraction.decode import Item, decode
+from featurecache.images.decode import MAX_PIXELS, decode_image, read_image
+from featurecache.images.subprocess_decoder import SubprocessDecoder
+
+NAME = "SECRET^PATIENT"
+
+
+def film(
+    stored: np.ndarray, *, kind: str = "MONOCHROME2", bits: int = 12, **attributes: Any
+) -> bytes:
+    """A DICOM file of these stored values; an attribute of None is left out."""
+    found = Dataset()
+    found.file_meta = FileMetaDataset()
+    found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    found.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    found.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    found.PatientName, found.PatientID = NAME, NAME
+    found.Rows, found.Columns = stored.shape[:2]
+    found.SamplesPerPixel = 3 if stored.ndim == 3 else 1
+    if stored.ndim == 3:
+        found.PlanarConfiguration = 0
+    found.PhotometricInterpretation = kind
+    found.BitsAllocated = 8 * stored.dtype.itemsize
+    found.BitsStored, found.HighBit = bits, bits - 1
+    found.PixelRepresentation = int(stored.dtype.kind == "i")
+    found.PixelData = stored.tobytes()
+    for name, value in attributes.items():
+        if value is None:
+            delattr(found, name)
+        else:
+            setattr(found, name, value)
+    file = io.BytesIO()
+    found.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+@pytest.fixture
+def stored() -> np.ndarray:
+    """20 x 24 values of 12 bits, with both ends among them."""
+    values = np.random.default_rng(0).integers(4096, size=(20, 24)).astype(np.uint16)
+    values[0, :2] = 0, 4095
+    return values
+
+
+def grey(data: bytes) -> np.ndarray:
+    image = decode_image(data)
+    assert image.mode == "L"
+    assert not image.info
+    return np.asarray(image)
+
+
+def test_without_a_window_the_stored_bits_are_the_range(stored):
+    np.testing.assert_array_equal(grey(film(stored)), np.rint(stored / 4095 * 255))
+
+
+def test_monochrome1_is_turned_round(stored):
+    expected = np.rint((4095 - stored) / 4095 * 255)
+    np.testing.assert_array_equal(grey(film(stored, kind="MONOCHROME1")), expected)
+
+
+def test_16_bits_and_8_bits(stored):
+    deep = (stored * 16).astype(np.uint16)
+    np.testing.assert_array_equal(grey(film(deep, bits=16)), np.rint(deep / 65535 * 255))
+    flat = (stored // 16).astype(np.uint8)
+    np.testing.assert_array_equal(grey(film(flat, bits=8)), flat)
+
+
+def test_signed_values_range_from_their_least_to_their_greatest(stored):
+    signed = (stored.astype(np.int32) - 2048).astype(np.int16)
+    np.testing.assert_array_equal(grey(film(signed)), np.rint(stored / 4095 * 255))
+
+
+@pytest.mark.parametrize("shape", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("rescale", [None, (2.0, -1024.0)])
+def test_a_window_is_pydicoms(stored, shape, rescale):
+    attributes: dict[str, Any] = {"WindowCenter": 1500, "WindowWidth": 900}
+    if shape:
+        attributes["VOILUTFunction"] = shape
+    values = stored.astype(np.float64)
+    if rescale:
+        attributes |= {"RescaleSlope": rescale[0], "RescaleIntercept": rescale[1]}
+        values = values * rescale[0] + rescale[1]
+    data = film(stored, **attributes)
+    described = pydicom.dcmread(io.BytesIO(data))
+    reference = apply_windowing(values, described)
+    low, high = (0, 4095) if not rescale else (rescale[1], 4095 * rescale[0] + rescale[1])
+    expected = (reference - low) / (high - low) * 255
+    np.testing.assert_allclose(grey(data), expected, atol=0.51)
+
+
+def test_the_first_of_several_windows(stored):
+    one = film(stored, WindowCenter=1500, WindowWidth=900)
+    several = film(stored, WindowCenter=[1500, 40], WindowWidth=[900, 400])
+    np.testing.assert_array_equal(grey(one), grey(several))
+
+
+def test_a_window_and_monochrome1(stored):
+    plain = film(stored, WindowCenter=1500, WindowWidth=900)
+    turned = film(stored, kind="MONOCHROME1", WindowCenter=1500, WindowWidth=900)
+    np.testing.assert_allclose(grey(turned), 255 - grey(plain).astype(int), atol=1)
+
+
+def test_a_voi_table_goes_before_a_window(stored):
+    table = Dataset()
+    # From 1000 on, 256 entries of 8 bits, falling.
+    table.add_new("LUTDescriptor", "US", [256, 1000, 8])
+    table.add_new("LUTData", "OW", np.arange(255, -1, -1).astype(np.uint16).tobytes())
+    data = film(stored, WindowCenter=1500, WindowWidth=900, VOILUTSequence=[table])
+    expected = 255 - np.clip(stored.astype(int) - 1000, 0, 255)
+    np.testing.assert_array_equal(grey(data), expected)
+
+
+def test_a_step_is_a_window(stored):
+    data = film(stored, WindowCenter=1500, WindowWidth=1)
+    np.testing.assert_array_equal(grey(data), np.where(stored > 1499, 255, 0))
+
+
+def test_colour_stays_colour():
+    pixels = np.random.default_rng(1).integers(256, size=(20, 24, 3)).astype(np.uint8)
+    image = decode_image(film(pixels, kind="RGB", bits=8))
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "MR_small_bigendian"],
+)
+def test_lossless_compression_changes_no_pixel(name):
+    plain = read_image(Path(get_testdata_file("MR_small.dcm")))
+    other = read_image(Path(get_testdata_file(f"{name}.dcm")))
+    np.testing.assert_array_equal(np.asarray(plain), np.asarray(other))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "size"),
+    [
+        ("SC_rgb_jpeg_gdcm.dcm", "RGB", (100, 100)),  # lossless JPEG
+        ("SC_rgb_dcmtk_+eb+cy+np.dcm", "RGB", (100, 100)),  # baseline JPEG, subsampled
+        ("693_J2KI.dcm", "L", (512, 512)),  # lossy JPEG 2000
+        ("SC_rgb_jls_lossy_line.dcm", "RGB", (100, 100)),
+        ("examples_palette.dcm", "RGB", (800, 350)),
+        ("image_dfl.dcm", "L", (512, 512)),
+    ],
+)
+def test_other_syntaxes_are_read(name, mode, size):
+    image = read_image(Path(get_testdata_file(name)))
+    assert (image.mode, image.size) == (mode, size)
+    assert len(np.unique(np.asarray(image))) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("SC_rgb_rle_2frame.dcm", "several frames"),
+        ("rtplan.dcm", r"without an image \(RT Plan Storage\)"),
+        ("reportsi.dcm", r"without an image \(Basic Text SR Storage\)"),
+        ("MR_truncated.dcm", r"damaged or of an unsupported kind \(ValueError\)"),
+        ("SC_rgb_small_odd.dcm", "too small"),
+        ("JPGExtended.dcm", r"cannot be decompressed \(JPEG Extended"),
+        ("JPEG2000.dcm", "no window, and its values fill less than a sixteenth of their 16 bits"),
+    ],
+)
+def test_what_is_no_single_film_is_refused(name, says):
+    with pytest.raises(ImageError, match=says):
+        read_image(Path(get_testdata_file(name)))
+
+
+def test_writing_in_the_pixels_is_refused(stored):
+    with pytest.raises(ImageError, match="burnt into its pixels"):
+        decode_image(film(stored, BurnedInAnnotation="YES"))
+    assert decode_image(film(stored, BurnedInAnnotation="NO"))
+
+
+def test_a_claim_of_a_huge_picture_is_refused_before_it_takes_memory(stored):
+    with pytest.raises(ImageError, match=f"more than {MAX_PIXELS:,}"):
+        decode_image(film(stored, Rows=65535, Columns=65535))
+
+
+@pytest.mark.parametrize("width", [0, -3])
+def test_a_window_without_width_is_refused(stored, width):
+    with pytest.raises(ImageError, match="mend WindowWidth"):
+        decode_image(film(stored, WindowCenter=100, WindowWidth=width))
+
+
+def test_without_pydicom_the_command_to_type_is_told(stored, monkeypatch):
+    monkeypatch.setattr("featurecache.images.dicom.find_spec", lambda name: None)
+    with pytest.raises(ImageError, match=r"pip install 'featurecache\[dicom\]'"):
+        decode_image(film(stored))
+
+
+class AsItIs:
+    """As much of an encoder as decoding needs."""
+
+    preprocess = preprocessing = staticmethod(np.asarray)
+
+
+def test_no_name_comes_out(stored, tmp_path, caplog, capfd):
+    whole = film(stored)
+    rng = np.random.default_rng(2)
+    caplog.set_level(logging.DEBUG)
+    said = []
+    reader = SubprocessDecoder()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for number in range(300):
+            damaged = bytearray(whole)
+            for at in rng.integers(132, min(len(whole), 600), size=3):
+                damaged[at] = rng.integers(256)
+            path = tmp_path / f"{number}.dcm"
+            path.write_bytes(bytes(damaged))
+            for apart in (False, True):
+                item = Item(0, "a", path, {0: ""}, apart)
+                said.append(str(decode(item, {0: AsItIs()}, reader).reason))
+    out = capfd.readouterr()
+    everything = " ".join([*said, *map(str, warned), caplog.text, out.out, out.err])
+    assert len(set(said)) > 3
+    assert "SECRET" not in everything
+
+
+def test_damage_gives_an_image_or_an_image_error(stored):
+    whole = film(stored, WindowCenter=1500, WindowWidth=900)
+    rng = np.random.default_rng(3)
+    outcomes = set()
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for at in rng.integers(132, len(whole), size=rng.integers(1, 6)):
+            damaged[at] = rng.integers(256)
+        try:
+            outcomes.add(type(decode_image(bytes(damaged[: rng.integers(200, len(whole) + 1)]))))
+        except ImageError:
+            outcomes.add(ImageError)
+    assert outcomes == {ImageError, Image.Image}

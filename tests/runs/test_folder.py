@@ -1,0 +1,350 @@
+import csv
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featurecache.errors import RunError, UsageError
+from featurecache.io.atomic import require_absent
+from featurecache.runs.folder import (
+    free_folder,
+    new_run,
+    read_config,
+    read_curve,
+    read_history,
+    read_metrics,
+    read_predictions,
+    write_config,
+    write_history,
+    write_json,
+    write_predictions,
+)
+
+
+def write_run(folder: Path, **changes: object) -> Path:
+    """A run folder with a good config.json, but for the changes; a change to None removes a key."""
+    folder.mkdir()
+    config = {"format": "featurecache-run", "version": 1, "kind": "head", "seed": 3, **changes}
+    kept = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+    return folder
+
+
+# --- folders -----------------------------------------------------------------------------------
+
+
+def test_a_free_folder_is_the_first_that_is_not_there(tmp_path: Path) -> None:
+    assert free_folder(tmp_path / "runs", "mlp") == tmp_path / "runs" / "mlp"
+    (tmp_path / "mlp").mkdir()
+    assert free_folder(tmp_path, "mlp") == tmp_path / "mlp-2"
+    (tmp_path / "mlp-2").touch()  # a file is in the way as well
+    (tmp_path / "mlp-4").mkdir()
+    assert free_folder(tmp_path, "mlp") == tmp_path / "mlp-3"
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_run_is_never_written_over_anything(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "run"
+    target.mkdir() if kind == "folder" else target.touch()
+    with pytest.raises(UsageError, match="run is there already: give another --out"):
+        require_absent(target)
+    with pytest.raises(UsageError, match="run is there already"), new_run(target):
+        pytest.fail("the body must not run: it may train for hours")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fail() -> None:
+        with new_run(tmp_path / "runs" / "mlp") as folder:
+            write_json(folder / "metrics.json", {"macro": {"f1": 0.5}})
+            write_json(folder / "history.json", {"loss": float("nan")})
+
+    with pytest.raises(ValueError, match="JSON"):
+        fail()
+    assert list((tmp_path / "runs").iterdir()) == []
+    with new_run(tmp_path / "runs" / "mlp") as folder:
+        write_json(folder / "metrics.json", {"macro": {"f1": 0.5}})
+    assert [path.name for path in (tmp_path / "runs" / "mlp").iterdir()] == ["metrics.json"]
+
+
+# --- documents ---------------------------------------------------------------------------------
+
+
+def test_a_document_reads_back(tmp_path: Path) -> None:
+    document = {"macro": {"f1": 0.1, "auroc": None}, "name": "Röntgen", "n": 3}
+    write_json(tmp_path / "metrics.json", document)
+    text = (tmp_path / "metrics.json").read_bytes().decode("utf-8")
+    assert json.loads(text) == document
+    assert "Röntgen" in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), np.float64("nan")])
+def test_nan_and_infinity_are_refused_and_nothing_is_written(tmp_path: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "metrics.json", {"per_label": {"Mass": {"auroc": number}}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_says_what_made_the_run(tmp_path: Path) -> None:
+    write_config(tmp_path, "head", {"head": "mlp", "seed": 3})
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config == {
+        "format": "featurecache-run",
+        "version": 1,
+        "kind": "head",
+        "head": "mlp",
+        "seed": 3,
+        "versions": {
+            "python": platform.python_version(),
+            "featurecache": version("featurecache"),
+            "torch": version("torch"),
+            "numpy": np.__version__,
+            "scikit-learn": version("scikit-learn"),
+        },
+    }
+    assert read_config(tmp_path, "head") == config
+
+
+def test_a_config_is_read_when_its_files_are_there(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "head.safetensors").touch()
+    assert read_config(folder, "head", files=["head.safetensors"])["seed"] == 3
+
+
+def test_a_missing_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run folder at .*gone: make one with"):
+        read_config(tmp_path / "gone", "head")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"no run folder at .*file"):
+        read_config(tmp_path / "file", "head")
+
+
+def test_a_run_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with pytest.raises(RunError, match=r"run lacks head\.safetensors: restore it"):
+        read_config(folder, "head", files=["head.safetensors"])
+    (folder / "head.safetensors").mkdir()
+    with pytest.raises(RunError, match=r"lacks head\.safetensors"):
+        read_config(folder, "head", files=["head.safetensors"])
+    (folder / "config.json").unlink()
+    with pytest.raises(RunError, match=r"lacks config\.json"):
+        read_config(folder, "head")
+
+
+@pytest.mark.parametrize("text", [b"", b'{"format": ', b"\xff\xfe{}", b"\x00" * 40])
+def test_a_damaged_config_is_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(RunError, match=r"config\.json cannot be read: \S"):
+        read_config(tmp_path, "head")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "another"}, "is not the config of a featurecache run"),
+        ({"format": None}, "is not the config of a featurecache run"),
+        ({"version": 2}, r"has run version 2, this featurecache reads 1: .*upgrade"),
+        ({"version": "1"}, "has run version '1', this featurecache reads 1"),
+        ({"version": None}, "has run version None"),
+        ({"kind": "zero-shot"}, "is a run of kind 'zero-shot', expected 'head'"),
+        ({"kind": None}, "is a run of kind None, expected 'head'"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RunError, match=message):
+        read_config(write_run(tmp_path / "run", **changes), "head")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"featurecache-run"'])
+def test_a_config_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(RunError, match="is not the config of a featurecache run"):
+        read_config(tmp_path, "head")
+
+
+# --- predictions -------------------------------------------------------------------------------
+
+
+def predictions(**changes: Any) -> dict[str, Any]:
+    arguments = {
+        "ids": np.asarray(["00000001_000.png", 'a "quoted", name.png', "Röntgen\n2.png"]),
+        "patients": np.asarray(["007", "7", ""]),
+        "splits": np.asarray(["val", "test", "test"]),
+        "label_names": ("Mass", "Pleural_Thickening"),
+        "truth": np.asarray([[1, 0], [0, -1], [-1, -1]], np.int8),
+        "probability": np.asarray([[0.1, 1 / 3], [1e-17, 1.0], [0.0, np.nextafter(1, 0)]]),
+    }
+    return {**arguments, **changes}
+
+
+def test_predictions_read_back_through_pandas(tmp_path: Path) -> None:
+    given = predictions()
+    write_predictions(tmp_path, **given)
+    # As text, for pandas 2 rounds the last digit of a number.
+    names = ["id", "patient", "split", "Mass probability", "Pleural_Thickening probability"]
+    table = pd.read_csv(tmp_path / "predictions.csv", dtype=dict.fromkeys(names, str))
+    table = table.fillna({"patient": ""})
+    assert table.columns.tolist() == [
+        *("id", "patient", "split", "Mass truth", "Mass probability"),
+        *("Pleural_Thickening truth", "Pleural_Thickening probability"),
+    ]
+    assert table["id"].tolist() == given["ids"].tolist()
+    assert table["patient"].tolist() == ["007", "7", ""]
+    assert table["split"].tolist() == ["val", "test", "test"]
+    probability = [[float(p) for p in row] for row in table[names[3:]].to_numpy()]
+    assert probability == given["probability"].tolist()
+    truth = table[["Mass truth", "Pleural_Thickening truth"]].to_numpy()
+    np.testing.assert_array_equal(truth, [[1, 0], [0, np.nan], [np.nan, np.nan]])
+
+
+def test_an_unknown_truth_is_an_empty_field(tmp_path: Path) -> None:
+    write_predictions(tmp_path, **predictions())
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[1] == ["00000001_000.png", "007", "val", "1", "0.1", "0", repr(1 / 3)]
+    assert rows[2][3:] == ["0", "1e-17", "", "1.0"]
+    assert rows[3][3] == rows[3][5] == ""
+
+
+def test_no_images_give_a_header_alone(tmp_path: Path) -> None:
+    none = np.asarray([], dtype=str)
+    empty = np.empty((0, 1))
+    write_predictions(
+        tmp_path,
+        ids=none,
+        patients=none,
+        splits=none,
+        label_names=["Mass"],
+        truth=empty.astype(np.int8),
+        probability=empty,
+    )
+    text = (tmp_path / "predictions.csv").read_text()
+    assert text == "id,patient,split,Mass truth,Mass probability\n"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"label_names": ("Mass",)},
+        {"patients": np.asarray(["1", "2"])},
+        {"splits": np.asarray(["test"] * 4)},
+        {"ids": np.asarray(["a", "b"])},
+        {"truth": np.zeros((4, 2), np.int8)},
+        {"probability": np.zeros((3, 3))},
+        {"probability": np.zeros(3)},
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_refused(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"ids, .* labels against truth"):
+        write_predictions(tmp_path, **predictions(**changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_probability_that_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
+    probability = np.full((3, 2), 0.5)
+    probability[2, 1] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        write_predictions(tmp_path, **predictions(probability=probability))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_history_and_a_curve_come_back(tmp_path):
+    figures = {"auroc": 0.5, "auprc": None}
+    cell = {"macro": figures, "ci95": {"auroc": [0.25, 0.75], "auprc": None}}
+    cell |= {"gain": None, "labels": 2}
+    curve = {"n": 9, "n_patients": 4, "sizes": [16], "cells": {"baseline": [cell]}}
+    with new_run(tmp_path / "run") as folder:
+        write_config(folder, "curve", {})
+        write_json(folder / "curve.json", curve)
+        write_history(folder, [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.25}])
+    assert read_curve(tmp_path / "run") == curve
+    assert read_history(tmp_path / "run") == [
+        {"epoch": "1", "val_loss": "0.5"},
+        {"epoch": "2", "val_loss": "0.25"},
+    ]
+    (tmp_path / "run" / "history.csv").unlink()
+    assert read_history(tmp_path / "run") == []
+
+
+# --- runs of strangers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100 + "1" + "}" * 100,
+        '{"macro": NaN}',
+        '{"macro": 1e999}',
+        '{"n": 1' + "0" * 400 + "}",
+        '{"n": 1' + "0" * 5000 + "}",
+        '{"n": 1, "n": 2}',
+    ],
+)
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_json_that_no_run_holds_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / name).write_text(text)
+    with pytest.raises(RunError, match=name.replace(".", r"\.")):
+        read_metrics(folder)
+
+
+READERS = {
+    "config.json": read_metrics,
+    "metrics.json": read_metrics,
+    "predictions.csv": read_predictions,
+    "history.csv": read_history,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_no_file_of_a_run_leads_out_of_it_or_is_waited_for(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    folder = write_run(tmp_path / "run")
+    (tmp_path / "secret").write_text("{}")
+    (folder / name).unlink(missing_ok=True)
+    if kind == "link":
+        (folder / name).symlink_to("../secret")
+    else:
+        os.mkfifo(folder / name)
+    with pytest.raises(RunError, match=r"a link out of the run folder|lacks"):
+        READERS[name](folder)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["id,patient,split,a truth,a probability", "x,p,test,1"], "has 4 columns"),
+        (["id,patient,split,a truth,a probability", "x,p,test,1,nan"], "is none"),
+        (["id,patient,split,a truth,a probability", "x,p,test,300,0.5"], "damaged"),
+        (["id,patient,split,a truth,a probability", "x" * 131_073 + ",p,test,1,1"], "damaged"),
+        (["id,patient,split,a truth,a probability"], "holds no predictions"),
+        (["id,patient,split,a truth,a probability,a truth,a probability"], "columns"),
+        ([""], "columns"),
+        (
+            ["id,patient,split,a truth,a probability", "x" * 130_000 + ",p,test,1,1"]
+            + ["x,p,test,1,1"] * 20_000,
+            "too long a name",
+        ),
+    ],
+)
+def test_predictions_that_no_run_holds_are_refused(
+    tmp_path: Path, lines: list[str], said: str
+) -> None:
+    (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunError, match=said):
+        read_predictions(tmp_path)
