@@ -11,7 +11,7 @@ from featurecache.cli.output import Json, print_json, print_table
 
 def doctor(
     cache: CacheFolder = Path("cache"),
-    images: Annotated[
+    n_images: Annotated[
         int | None,
         typer.Option(help="Whether the disk has room for a cache of N images.", metavar="N", min=1),
     ] = None,
@@ -27,7 +27,7 @@ def doctor(
 
     from featurecache.doctor import examine
 
-    findings = list(examine(cache, images=images))
+    findings = list(examine(cache, images=n_images))
     if json:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -161,6 +161,6 @@ def log_command(name: str, parameters: Mapping[str, Any]) -> None:
         for name, value in parameters.items()
         if not (value is None or value is False or value == [])  # a seed of 0 is given
     }
-    if "hash_ids" in given and "image" in given:
+    if "pseudonymize" in given and "image" in given:
         given["image"] = "a file or an id"  # a file's name may be a patient's
     _log.info(f"command: {name} " + ", ".join(f"{key}={value!r}" for key, value in given.items()))

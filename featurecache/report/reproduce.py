@@ -76,14 +76,14 @@ def _transfer(config: Mapping[str, Any]) -> list[str]:
     if any(trained != present for trained, present in pairs.items()):
         # A map that names some labels leaves out the others.
         mapped = [part for pair in pairs.items() for part in ("--label-map", "=".join(pair))]
-    return ["evaluate", str(config.get("run")), *_options({"rows": config.get("rows")}), *mapped]
+    return ["evaluate", str(config.get("run")), *_options({"split": config.get("split")}), *mapped]
 
 
 def _curve(config: Mapping[str, Any]) -> list[str]:
     heads = [part for name in config.get("heads", []) for part in ("--head", str(name))]
     seeds = config.get("seeds", [0])
     numbers = {"sizes": config.get("sizes"), "seeds": len(seeds), "seed": min(seeds, default=0)}
-    return ["curve", *heads, *_options(numbers)]
+    return ["learning-curve", *heads, *_options(numbers)]
 
 
 _MAKERS = {

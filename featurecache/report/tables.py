@@ -146,7 +146,7 @@ def differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> Tabl
         rows.append(row)
     return Table(
         f"Less {names[comparison['first']]}, on the same {comparison['n']:,} images and the same "
-        f"{comparison['draws']:,} draws of patients, over {len(comparison['labels'])} labels",
+        f"{comparison['n_bootstrap']:,} bootstrap samples of patients, over {len(comparison['labels'])} labels",
         ["run", "macro AUROC", "p", "macro AUPRC", "p", "macro F1", "p"],
         rows,
     )

@@ -3,6 +3,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from featurecache.audit.probe import FOLDS, STRENGTHS, grouped_folds
+from featurecache.audit.probe import cross_val_predict as nested_ridge_predict
 
 
 def test_predictions_are_those_of_scikit_learn_with_nested_folds() -> None:
@@ -16,7 +17,7 @@ def test_predictions_are_those_of_scikit_learn_with_nested_folds() -> None:
         out = fold == number
         inner = PredefinedSplit(fold[~out])
         errors = [
-            ((nested_ridge_predict(Ridge(alpha=s * scale), x[~out], y[~out], cv=inner) - y[~out]) ** 2)
+            ((cross_val_predict(Ridge(alpha=s * scale), x[~out], y[~out], cv=inner) - y[~out]) ** 2)
             for s in STRENGTHS
         ]
         best = STRENGTHS[int(np.argmin(np.sum(errors, axis=1)))]

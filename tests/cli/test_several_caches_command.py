@@ -66,7 +66,7 @@ def test_one_encoder_for_a_head_of_two_is_refused(run, two_caches, films):
 
 def test_a_curve_over_both(run, two_caches):
     made = run(
-        *("curve", "--head", "linear", *two_caches, "--fusion", "late", "--sizes", "20"),
+        *("learning-curve", "--head", "linear", *two_caches, "--fusion", "late", "--sizes", "20"),
         *("--seeds", 1, "--n-bootstrap", 0, "--json"),
     )
     assert made.code == 0, made.stderr

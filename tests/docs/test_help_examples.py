@@ -28,7 +28,7 @@ STAND_INS = {
 QUICKER = {
     "finetune": ["--epochs", "1", "--train-size", "40", "--n-bootstrap", "0"],
     "train-head": ["--epochs", "2", "--n-bootstrap", "0", "--no-controls"],
-    "curve": ["--sizes", "16,32", "--seeds", "1", "--n-bootstrap", "0"],
+    "learning-curve": ["--sizes", "16,32", "--seeds", "1", "--n-bootstrap", "0"],
     "audit": ["--cache", "cache/phantom/tiny.h5"],
     "retrieve": ["--cache", "cache/phantom/tiny.h5", "--n-images", "200"],
     "zero-shot": ["--cache", "cache/phantom/tiny.h5"],

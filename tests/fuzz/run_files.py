@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 from featurecache.cli import main
 from featurecache.errors import CheckpointError, RunError, UsageError
 from featurecache.evaluation.comparison import read_scored
+from featurecache.evaluation.trained_model import read_platt
 from featurecache.finetune.run import read_finetuned
 from featurecache.heads.io import read_head
-from featurecache.metrics.calibration import read_platt
 from featurecache.provenance import read_provenance
 from featurecache.report.page import build_report
 from tests.faults.bytes import write_example
@@ -41,7 +41,8 @@ def _run(target: Path, *arguments: object) -> Path:
 _few = ("--n-bootstrap", 20)
 _head = _made("train-head", "--head", "weighted_sum", "--epochs", 2, *_few)
 _curve = _made(
-    *("curve", "--head", "baseline", "--head", "linear", "--sizes", "16,32", "--seeds", 1), *_few
+    *("learning-curve", "--head", "baseline", "--head", "linear", "--sizes", "16,32", "--seeds", 1),
+    *_few,
 )
 
 

@@ -39,7 +39,7 @@ def test_a_setting_out_of_range_is_refused(setting, message):
     ("setting", "message"),
     [
         ({"text_ablation": "permutted"}, "unknown text control 'permutted': did you mean permuted"),
-        ({"resample": "undersampel"}, "unknown resample 'subsets': did you mean undersample"),
+        ({"resample": "undersampel"}, "unknown resample 'undersampel': did you mean undersample"),
         ({"pos_weight": "heavy"}, "unknown loss weight 'heavy': known: balanced, none"),
     ],
 )

@@ -111,7 +111,7 @@ def test_a_row_without_patient_is_refused(missing):
 def test_draws_of_other_rows_are_refused(problem):
     truth, score, patients = problem
     n_bootstrap = resample_patients(patients[:-1], n_bootstrap=5, seed=0)
-    with pytest.raises(ValueError, match="draws are of"):
+    with pytest.raises(ValueError, match="resamples are of"):
         bootstrap_metrics(truth, score >= 0.5, score, n_bootstrap)
 
 

@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         ("zero-shot", "--cache", cache, "--out", "zero"),
         ("evaluate", "head", "--cache", cache, "--split", "test", "--out", "transfer"),
         ("finetune", *few, "--objective", "bce", "--trainable", "head", *once, "--out", "tuned"),
-        ("curve", "--head", "baseline", "--head", "concat", *small, "--out", "curve"),
+        ("learning-curve", "--head", "baseline", "--head", "concat", *small, "--out", "curve"),
     ):
         n_bootstrap = () if command[0] == "extract" else ("--n-bootstrap", 20)
         outcome = run(*command, *n_bootstrap)
