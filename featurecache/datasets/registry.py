@@ -10,12 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
+from featurecache.progress import Progress
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
-
-Progress = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)

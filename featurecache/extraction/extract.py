@@ -12,13 +12,14 @@ import numpy as np
 
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.local_engine import encode_locally
-from featurecache.extraction.pipeline import Engine, Job, Progress, encode_images
+from featurecache.extraction.pipeline import Engine, Job, encode_images
 from featurecache.extraction.plan import file_states, plan, require_inside_root
 from featurecache.extraction.provenance import provenance_for
 from featurecache.extraction.texts import encode_prompts, text_fingerprint
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.atomic import remove_leftovers
 from featurecache.io.lock import OnWait, exclusive_lock
+from featurecache.progress import Progress
 from featurecache.prompts import PromptSet
 from featurecache.provenance import base_name
 from featurecache.store.builder import CacheBuilder

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ from featurecache.extraction.decode import Item, Mark
 from featurecache.extraction.encode import Encoded, Event, Seen, Take
 from featurecache.extraction.plan import Plan
 from featurecache.images.subprocess_decoder import CRASHED
+from featurecache.progress import Progress
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.chunks import EncodedRows
 from featurecache.store.records import NON_FINITE_EMBEDDING, Utf8, to_float16_checked
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
 _log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images finished and the number there are to do."""
 
 FLUSH_SECONDS = 30.0
 """The most work, in time, that a kill can cost."""

@@ -24,7 +24,7 @@ from featurecache.io.fingerprint import fingerprint
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
-    from featurecache.finetune.training import Progress
+    from featurecache.progress import DetailedProgress
 
 BATCH_SIZE = 32
 
@@ -90,7 +90,7 @@ def teacher_embeddings(
     file: Path,
     workers: int,
     bookmarks: CrashJournal,
-    progress: "Progress | None" = None,
+    progress: "DetailedProgress | None" = None,
 ) -> NDArray[np.float32]:
     """The teacher's embeddings (N, D) of the training rows that it sees, NaN for other rows.
 

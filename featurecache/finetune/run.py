@@ -33,11 +33,11 @@ from featurecache.finetune.distillation import Teacher, teacher_embeddings
 from featurecache.finetune.head import build_head
 from featurecache.finetune.training import (
     Finetuned,
-    Progress,
     Trainer,
     open_checkpoint,
 )
 from featurecache.io.atomic import require_absent
+from featurecache.progress import DetailedProgress
 from featurecache.prompts import load_prompts
 from featurecache.provenance import PROVENANCE_FILE, base_name
 from featurecache.runs.folder import (
@@ -85,7 +85,7 @@ def finetune(
     workers: int = 2,
     n_bootstrap: int = 1000,
     teacher: Teacher | None = None,
-    progress: Progress | None = None,
+    progress: DetailedProgress | None = None,
 ) -> FinetuneResult:
     """Train an encoder on the images of a manifest and write a run folder.
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,8 @@ from featurecache.finetune.objectives import (
     no_further_loss,
 )
 from featurecache.oom import ran_out_of_memory
-from featurecache.schedule import warmup_cosine
+from featurecache.progress import DetailedProgress
+from featurecache.schedule import Epoch, warmup_cosine
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -36,20 +36,6 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS = 120.0
 """The most work, in time, that a kill can cost."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the history."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    val_loss: float
-
-
-Progress = Callable[[int, int, str], None]
-"""Called with the steps finished, the steps there are at most, and a word on how it goes."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +149,7 @@ class Trainer:
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         return kind(groups, weight_decay=config.weight_decay)
 
-    def run(self, checkpoint: Checkpoint, progress: Progress | None = None) -> Finetuned:
+    def run(self, checkpoint: Checkpoint, progress: DetailedProgress | None = None) -> Finetuned:
         """Train to the end, or from where a killed run left off.
 
         Raises:
@@ -218,7 +204,7 @@ class Trainer:
             raise FeaturecacheError(f"none of {len(rows)} images can be read: check the data set")
         return np.concatenate(found), torch.cat(embeddings)
 
-    def _train_epoch(self, checkpoint: Checkpoint, progress: Progress | None) -> None:
+    def _train_epoch(self, checkpoint: Checkpoint, progress: DetailedProgress | None) -> None:
         config = self.config
         order = np.random.default_rng([config.seed, self.epoch]).permutation(self.train)
         # The last images of an epoch that fill no batch wait for another epoch's order.

@@ -25,7 +25,8 @@ from featurecache.heads.training import (
     predict_probabilities,
     train_heads,
 )
-from featurecache.heads.types import Epoch, HeadData, TrainedHead, Training
+from featurecache.heads.types import HeadData, TrainedHead, Training
+from featurecache.schedule import Epoch
 from featurecache.store.layout import UNKNOWN
 from featurecache.store.reader import Cache
 from featurecache.store.records import TextSet

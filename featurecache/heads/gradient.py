@@ -19,9 +19,9 @@ from featurecache.heads.constant_projection import parameter_groups
 from featurecache.heads.layers import PooledNoise
 from featurecache.heads.sampling import balanced_weights
 from featurecache.heads.standardize import Standardize, targets
-from featurecache.heads.types import Epoch, TrainedHead, Training
+from featurecache.heads.types import TrainedHead, Training
 from featurecache.losses import asymmetric, balanced_positive_weight, log_prior_odds, masked_bce
-from featurecache.schedule import warmup_cosine
+from featurecache.schedule import Epoch, warmup_cosine
 
 if TYPE_CHECKING:
     from featurecache.heads.head import GradientHead

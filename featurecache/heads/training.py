@@ -16,7 +16,8 @@ from featurecache.heads.models.ensemble import LogitEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.sampling import balanced_subset, random_subset
 from featurecache.heads.text_features import LabelTexts, ablate_texts
-from featurecache.heads.types import Epoch, HeadData, TrainedHead, Training
+from featurecache.heads.types import HeadData, TrainedHead, Training
+from featurecache.schedule import Epoch
 
 
 def train_head(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.text_features import LabelTexts
+from featurecache.schedule import Epoch
 
 if TYPE_CHECKING:
     from featurecache.heads.head import Head
@@ -45,16 +46,6 @@ class HeadData:
             HeadData(self.embedding[:, end - dim : end], self.labels, self.train, self.val, text)
             for dim, end, text in zip(self.dims, ends, texts, strict=True)
         )
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the history of a training by gradient."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    val_loss: float
 
 
 @dataclass(frozen=True)

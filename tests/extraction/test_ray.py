@@ -16,8 +16,9 @@ from featurecache.encoders.loading import load_encoder
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.decode import Item
 from featurecache.extraction.extract import Summary, extract
-from featurecache.extraction.pipeline import Engine, Progress
+from featurecache.extraction.pipeline import Engine
 from featurecache.extraction.ray_engine import Load, _Actor, encode_on_ray
+from featurecache.progress import Progress
 from featurecache.store.reader import read_cache
 from tests.extraction.stub_encoder import content
 

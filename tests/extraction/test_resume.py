@@ -12,7 +12,7 @@ from PIL.Image import Image
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import CacheError
 from featurecache.extraction.extract import extract
-from featurecache.extraction.pipeline import Progress
+from featurecache.progress import Progress
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.layout import chunks_path
 from featurecache.store.reader import read_cache

@@ -17,10 +17,10 @@ from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, load_nih
 from featurecache.datasets.phantom.cohort import Film, cohort, held_out
 from featurecache.datasets.phantom.radiograph import draw_film
 from featurecache.datasets.phantom.shapes import CM
-from featurecache.datasets.registry import Progress
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io import json as strict_json
 from featurecache.io.atomic import new_folder
+from featurecache.progress import Progress
 
 GENERATOR = 1
 """Version of everything that decides a pixel or a label: to be raised whenever one changes."""

@@ -1,0 +1,84 @@
+"""Configuration dataclasses: every setting is declared once, with its help, choices and range.
+
+The dataclass is the only place where a setting is described: validation, the documentation and the
+options of the command line are all derived from it.
+"""
+
+import math
+from dataclasses import MISSING, Field, field, fields
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from featurecache.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    help: str,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Declare one setting of a configuration dataclass.
+
+    Args:
+        default: The default value; a setting without one is required.
+        help: One phrase for the documentation and for the help of the command line.
+        minimum: Smallest valid value.
+        above: Exclusive lower bound.
+        below: Exclusive upper bound.
+
+    Returns:
+        A dataclass field.
+    """
+    bounds = {"minimum": minimum, "above": above, "below": below}
+    return field(
+        default=default,
+        metadata={"help": help} | {name: b for name, b in bounds.items() if b is not None},
+    )
+
+
+def choices(annotation: Any) -> tuple[str, ...]:
+    """Return the values that a ``Literal``, or ``Literal | None``, allows; () for other types."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    return choices(members[0]) if len(members) == 1 else ()
+
+
+def check_settings(config: "DataclassInstance") -> None:
+    """Validate every setting against its choices and its range; call it in ``__post_init__``.
+
+    Raises:
+        UnknownNameError: A setting has none of the values that its type allows.
+        UsageError: A number is not finite or out of its range.
+    """
+    annotations = get_type_hints(type(config))
+    for declared in fields(config):
+        value = getattr(config, declared.name)
+        allowed = choices(annotations[declared.name])
+        if value is None and NoneType in get_args(annotations[declared.name]):
+            continue
+        if allowed and value not in allowed:
+            raise UnknownNameError(declared.name.replace("_", " "), str(value), allowed)
+        if isinstance(value, int | float):
+            _check_range(declared, value)
+
+
+def _check_range(declared: "Field[Any]", value: float) -> None:
+    rules = {
+        "minimum": ("at least", lambda bound: value >= bound),
+        "above": ("above", lambda bound: value > bound),
+        "below": ("below", lambda bound: value < bound),
+    }
+    bounds = {name: declared.metadata[name] for name in rules if name in declared.metadata}
+    # NaN compares false with every bound, so it is refused as well.
+    if math.isfinite(value) and all(rules[name][1](bound) for name, bound in bounds.items()):
+        return
+    limits = " and ".join(f"{rules[name][0]} {bound:g}" for name, bound in bounds.items())
+    wanted = f"finite and {limits}" if isinstance(value, float) and limits else limits or "finite"
+    raise UsageError(f"`{declared.name}` is {value}: must be {wanted}")
