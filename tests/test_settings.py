@@ -44,7 +44,7 @@ def test_number_out_of_range_is_refused(name, value):
 
 
 def test_error_states_the_whole_range():
-    with pytest.raises(UsageError, match="`rate` is 2.0: must be finite and above 0 and below 1"):
+    with pytest.raises(UsageError, match=r"`rate` is 2\.0: must be finite and above 0 and below 1"):
         Config(rate=2.0)
 
 
