@@ -5,9 +5,11 @@ options of the command line are all derived from it.
 """
 
 import math
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from featurecache.errors import UnknownNameError, UsageError
 
@@ -69,16 +71,18 @@ def check_settings(config: "DataclassInstance") -> None:
             _check_range(declared, value)
 
 
+_RULES: Final[Mapping[str, tuple[str, Callable[[float, float], bool]]]] = {
+    "minimum": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
+
+
 def _check_range(declared: "Field[Any]", value: float) -> None:
-    rules = {
-        "minimum": ("at least", lambda bound: value >= bound),
-        "above": ("above", lambda bound: value > bound),
-        "below": ("below", lambda bound: value < bound),
-    }
-    bounds = {name: declared.metadata[name] for name in rules if name in declared.metadata}
+    bounds = {name: declared.metadata[name] for name in _RULES if name in declared.metadata}
     # NaN compares false with every bound, so it is refused as well.
-    if math.isfinite(value) and all(rules[name][1](bound) for name, bound in bounds.items()):
+    if math.isfinite(value) and all(_RULES[name][1](value, bounds[name]) for name in bounds):
         return
-    limits = " and ".join(f"{rules[name][0]} {bound:g}" for name, bound in bounds.items())
+    limits = " and ".join(f"{_RULES[name][0]} {bound:g}" for name, bound in bounds.items())
     wanted = f"finite and {limits}" if isinstance(value, float) and limits else limits or "finite"
     raise UsageError(f"`{declared.name}` is {value}: must be {wanted}")
