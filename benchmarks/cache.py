@@ -20,7 +20,8 @@ import numpy as np
 from heads import POSITIVES
 
 from featurecache.evaluation.from_cache import zero_shot
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 

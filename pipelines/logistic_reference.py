@@ -21,7 +21,8 @@ from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
 from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample_patients
 from featurecache.metrics.ranking import auroc, macro
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 
 STRENGTHS = np.logspace(-4, 3, 15)
 

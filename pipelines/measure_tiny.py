@@ -23,7 +23,8 @@ from featurecache.extraction.extract import extract
 from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample_patients
 from featurecache.metrics.multilabel import compute_metrics
 from featurecache.prompts import load_prompts
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 
 MODELS = ("tiny", "dinov2-minilm")
 DRAWS = 1000

@@ -19,7 +19,7 @@ from featurecache.evaluation.comparison import Scored, read_scored
 from featurecache.heads.config import HeadConfig
 from featurecache.retrieval.metrics import measure_retrieval
 from featurecache.runs.folder import read_metrics
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 PROMPTS = ("showing", "signs")
 REMEDIES: Mapping[str, Mapping[str, Any]] = {

@@ -28,7 +28,7 @@ from featurecache.images.decode import read_image
 from featurecache.metrics.bootstrap import none_if_nan
 from featurecache.metrics.ranking import auroc
 from featurecache.runs.folder import read_metrics
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 LABEL = "Pneumonia"
 PROMPTS = ("lungs", "signs")

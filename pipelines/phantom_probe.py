@@ -19,7 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from featurecache.metrics.ranking import auroc
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 
 STRENGTHS = np.logspace(-4, 0, 5)
 FOLDS = 5

@@ -14,7 +14,7 @@ from study import CONTROLS, Study, control_cells, open_study, publish, run_scrip
 from featurecache.heads.config import HeadConfig, TextAblation
 from featurecache.heads.registry import HEADS as REGISTERED
 from featurecache.runs.folder import read_metrics
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 HEADS = ("baseline", "concat", "weighted_sum")
 WITH_TEXT = HEADS[1:]

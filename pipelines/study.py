@@ -42,7 +42,8 @@ from featurecache.metrics.bootstrap import (
 )
 from featurecache.metrics.multilabel import compute_metrics
 from featurecache.prompts import PromptSet, load_prompts
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 
 TUNING: Mapping[str, Mapping[str, Any]] = {
     "tiny": {

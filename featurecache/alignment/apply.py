@@ -12,7 +12,7 @@ from featurecache.encoders.compatibility import library_difference
 from featurecache.errors import AlignmentError, CacheError, UsageError
 from featurecache.metrics.similarity import Embeddings, l2_normalize
 from featurecache.provenance import require_same_id_key
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 from featurecache.store.records import TextSet
 
 _ROWS_AT_ONCE: Final = 8192
@@ -42,7 +42,7 @@ def align_texts(
         raise UsageError(
             f"images and texts of {cache.header.model} share a space already: leave out --alignment"
         )
-    warnings = alignment_warnings(alignment, cache.header.description, text_encoder(cache, text))
+    warnings = alignment_warnings(alignment, cache.header.encoder_spec, text_encoder(cache, text))
     return replace(text, aligned=True, scale=alignment.scale, bias=alignment.bias), warnings
 
 

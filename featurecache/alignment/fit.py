@@ -21,7 +21,7 @@ from featurecache.metrics.calibration import fit_common_slope
 from featurecache.metrics.multilabel import compute_metrics
 from featurecache.metrics.ranking import macro
 from featurecache.metrics.similarity import Directions, Floats, l2_normalize, normalize_rows
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 from featurecache.store.records import TextSet
 
 METHODS: Final = ("ridge", "contrastive")
@@ -89,7 +89,7 @@ def fit_alignment(cache: Cache, *, method: str = "ridge", prompts: str | None = 
         scale=scale,
         bias=bias,
         spec={
-            "image_encoder": dict(cache.header.description),
+            "image_encoder": dict(cache.header.encoder_spec),
             "text_encoder": dict(read_by),
             "model": cache.header.model,
             "dataset": cache.header.dataset,

@@ -16,7 +16,7 @@ from featurecache.audit.leakage import (
 from featurecache.audit.near_duplicates import NEIGHBOURS, Progress, near_duplicates
 from featurecache.audit.shortcuts import shortcut_probes
 from featurecache.datasets.splits import SPLITS
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 
 def audit(

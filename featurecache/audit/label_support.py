@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurecache.datasets.splits import SPLITS
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 TYPICAL_AUROC: Final = 0.8
 WIDEST: Final = 0.2

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 
 def knows_patients(cache: Cache) -> bool:

@@ -21,7 +21,7 @@ from featurecache.audit.leakage import same_labels
 from featurecache.errors import ImageError, UsageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Directions, batch_nearest, normalize_rows
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 NEIGHBOURS: Final = 5
 """How many of each image's nearest in other splits are candidates, by embedding and by spectrum."""

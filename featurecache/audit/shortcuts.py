@@ -15,7 +15,7 @@ from featurecache.metrics.bootstrap import (
 )
 from featurecache.metrics.ranking import auroc, ratio
 from featurecache.metrics.similarity import Directions, normalize_rows
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 from featurecache.store.records import from_utf8
 
 FEWEST_PATIENTS: Final = 20

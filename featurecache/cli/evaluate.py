@@ -72,7 +72,7 @@ def evaluate(
     if out is not None:
         require_absent(out)
     found, called = open_caches(cache)
-    present = [one.header.description for one in found.singles]
+    present = [one.header.encoder_spec for one in found.members]
     trained = _read(run, present[0])
     print_status(f"{run} on cache {called}, {split} images")
     if len(present) != len(trained.descriptions):

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.errors import CacheError
-
 if TYPE_CHECKING:
-    from featurecache.store.reader import Cache
+    from featurecache.store.cache import Cache
 
 DEFAULT_MODEL = "tiny"
 
@@ -64,37 +62,28 @@ OptionalRun = Annotated[
 
 
 def open_caches(given: list[Path] | None) -> "tuple[Cache, str]":
-    """A cache, or several joined, and how to call it in the first line of the output.
+    """Open the given caches side by side, and describe them for the first line of the output.
 
     Raises:
-        CacheError: there is none, or they do not go together.
+        CacheError: There is none, or they do not go together.
     """
-    from featurecache.store.concat import concat_caches
-    from featurecache.store.reader import read_cache
+    from featurecache.store.open import open_cache
 
-    chosen = [choose_cache(path) for path in given or [Path("cache")]]
-    called = [f"{path}{' (the newest)' if newest else ''}" for path, newest in chosen]
-    return concat_caches([read_cache(path) for path, _ in chosen]), " and ".join(called)
+    paths = given or [Path("cache")]
+    cache = open_cache(paths)
+    chosen = [
+        f"{member.path}{' (the newest)' if path.is_dir() else ''}"
+        for path, member in zip(paths, cache.members, strict=True)
+    ]
+    return cache, " and ".join(chosen)
 
 
 def choose_cache(given: Path) -> tuple[Path, bool]:
-    """A cache file, and whether it was chosen as the newest of a folder, where shards do not count.
+    """Return a cache file, and whether it was chosen as the newest of a folder.
 
     Raises:
-        CacheError: there is none.
+        CacheError: There is none.
     """
-    from featurecache.store.merge import shard_of
+    from featurecache.store.open import newest_cache
 
-    if not given.is_dir():
-        return given, False
-    found = sorted(given.rglob("*.h5"), key=lambda path: path.stat().st_mtime_ns)
-    finished = [path for path in found if not path.parent.name.endswith(".parts")]
-    whole = [path for path in finished if shard_of(path) is None]
-    if not whole:
-        how = (
-            "put its shards together with 'featurecache cache merge'"
-            if finished
-            else "make one with 'featurecache extract'"
-        )
-        raise CacheError(f"no whole cache in {given}: {how}, or give --cache FILE")
-    return whole[-1], True
+    return (newest_cache(given), True) if given.is_dir() else (given, False)

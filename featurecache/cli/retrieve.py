@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
     from featurecache.images.contact_sheet import Captioned
     from featurecache.retrieval.query import Answer
-    from featurecache.store.reader import Cache
+    from featurecache.store.cache import Cache
 
 _DIRECTIONS = {
     "text_to_image": "label descriptions to images",
@@ -144,7 +144,7 @@ def retrieve(
         reload_encoder,
         path,
         found.header.model,
-        found.header.description,
+        found.header.encoder_spec,
         model=model,
         weights=weights,
         device=device,

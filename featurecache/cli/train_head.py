@@ -154,7 +154,7 @@ def train_head(
             epochs_in_all = (
                 resolve_schedule(config, train_size or len(found.rows("train"))).epochs * seeds
             )
-            epochs_in_all *= len(found.singles) if fusion == "late" else 1
+            epochs_in_all *= len(found.members) if fusion == "late" else 1
         task = bar.add_task("train", total=epochs_in_all, detail="")
         experiment = run_experiment(
             found,

@@ -14,7 +14,7 @@ from featurecache.evaluation.evaluate import evaluate_at
 from featurecache.evaluation.from_cache import cache_caveats, cache_reference
 from featurecache.evaluation.split_data import SplitData
 from featurecache.runs.folder import new_run, write_config, write_json, write_predictions
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 Rows = Literal["test", "all"]
 

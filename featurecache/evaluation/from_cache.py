@@ -29,8 +29,8 @@ from featurecache.evaluation.zero_shot import (
     softmax_scores,
 )
 from featurecache.runs.folder import new_run, write_config, write_json, write_predictions
+from featurecache.store.cache import Cache
 from featurecache.store.layout import UNKNOWN
-from featurecache.store.reader import Cache
 from featurecache.store.records import TextSet
 
 
@@ -152,11 +152,11 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
         "dataset": cache.header.dataset,
         "model": cache.header.model,
         "fingerprint": cache.fingerprint,
-        "spec": dict(cache.header.description),
+        "spec": dict(cache.header.encoder_spec),
         "dim": cache.dim,
     }
-    if len(cache.singles) > 1:
-        reference["joined"] = [cache_reference(one) for one in cache.singles]
+    if len(cache.members) > 1:
+        reference["joined"] = [cache_reference(one) for one in cache.members]
     return reference
 
 
@@ -213,7 +213,7 @@ def cache_caveats(cache: Cache) -> list[str]:
         image_level_split=cache.header.image_level_split,
         has_test=len(cache.rows("test")) > 0,
     )
-    for one in cache.singles:
+    for one in cache.members:
         known = one.header.trained_on.get(one.header.collection)
         if not known:
             continue

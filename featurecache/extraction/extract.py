@@ -181,7 +181,7 @@ def _header(manifest: "Dataset", encoder: "Encoder") -> Header:
         notes=tuple(manifest.notes),
         image_level_split=manifest.image_level_split,
         exposed=base_name(manifest.collection) in provenance.exposed_to,
-        description=dict(encoder.image_description),
+        encoder_spec=dict(encoder.image_description),
         collection=manifest.collection,
         trained_on=dict(provenance.trained_on),
         bf16_cosine=encoder.bf16_cosine,

@@ -27,8 +27,8 @@ from featurecache.heads.training import (
 )
 from featurecache.heads.types import HeadData, TrainedHead, Training
 from featurecache.schedule import Epoch
+from featurecache.store.cache import Cache
 from featurecache.store.layout import UNKNOWN
-from featurecache.store.reader import Cache
 from featurecache.store.records import TextSet
 
 
@@ -133,7 +133,7 @@ def training_data_from(cache: Cache, config: HeadConfig) -> HeadData:
             f"{cache.path} holds no labels to train on: run extract again with a labelled data set"
         )
     uses_text = head_spec(config.head).uses_text
-    several = cache.singles if len(cache.singles) > 1 else ()
+    several = cache.members if len(cache.members) > 1 else ()
     return HeadData(
         embedding=cache.embedding,
         labels=cache.labels.values,

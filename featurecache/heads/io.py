@@ -24,7 +24,7 @@ from featurecache.runs.folder import (
     write_predictions,
 )
 from featurecache.runs.weights import read_weights
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 if TYPE_CHECKING:
     from featurecache.heads.head import Head
@@ -108,7 +108,7 @@ def _history(cache: Cache, head: TrainedHead) -> list[dict[str, Any]]:
         return [asdict(line) for line in head.history]
     return [
         {"model": one.header.model, **asdict(line)}
-        for one, member in zip(cache.singles, head.members, strict=True)
+        for one, member in zip(cache.members, head.members, strict=True)
         for line in member.history
     ]
 

@@ -23,7 +23,7 @@ from featurecache.heads.training import train_heads
 from featurecache.heads.types import Training
 from featurecache.metrics.bootstrap import none_if_nan
 from featurecache.runs.folder import new_run, write_config, write_json
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,9 @@ from featurecache.errors import CacheError, FeaturecacheError
 from featurecache.evaluation.comparison import Scored
 from featurecache.metrics.ranking import Floats
 from featurecache.metrics.similarity import l2_normalize
+from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import positions, to_utf8
 
 MOST_POINTS: Final = 2000

@@ -23,7 +23,7 @@ from featurecache.metrics.bootstrap import (
 )
 from featurecache.metrics.ranking import Floats, Labels, auprc, macro, ratio
 from featurecache.metrics.similarity import Directions, l2_normalize, normalize_rows
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 METRICS: Final = ("precision", "recall", "average_precision")
 

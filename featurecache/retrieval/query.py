@@ -15,7 +15,7 @@ from featurecache.alignment.apply import (
 )
 from featurecache.errors import CacheError, ImageError, UnknownNameError, UsageError
 from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 from featurecache.store.records import NON_FINITE_EMBEDDING, TextSet, to_float16_checked
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def images_for_text(
         CacheError: there are no images of that split.
     """
     if alignment is not None:
-        alignment_warnings(alignment, cache.header.description, encoder.text_description)
+        alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_description)
     elif not encoder.aligned:
         raise _unaligned(encoder.name)
     if not text.strip():

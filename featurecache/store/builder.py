@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.io.fingerprint import first_difference
+from featurecache.store.cache import Cache
 from featurecache.store.chunks import (
     ChunkFolder,
     ChunkIndex,
@@ -21,7 +22,7 @@ from featurecache.store.chunks import (
 )
 from featurecache.store.gather import gather_rows
 from featurecache.store.layout import CHUNK_ROWS, chunks_path
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextSet, Utf8, positions
 from featurecache.store.writer import write_cache
 
@@ -83,7 +84,7 @@ def begun_description(path: Path) -> Mapping[str, Any] | None:
         CacheError: the file is damaged.
     """
     if path.exists():
-        return read_cache(path).header.description
+        return read_cache(path).header.encoder_spec
     return first_description(chunks_path(path))
 
 
@@ -114,7 +115,7 @@ class CacheBuilder:
         if self.cache is not None:
             begun = self.cache.header
             require_same_id_scheme(path, begun.collection, header.collection)
-            if difference := first_difference(begun.description, header.description):
+            if difference := first_difference(begun.encoder_spec, header.encoder_spec):
                 raise CacheError(
                     f"{path} was made with other settings ({difference}): mixing them would make "
                     "its embeddings incomparable; use another --cache, or move the file away"
@@ -123,7 +124,7 @@ class CacheBuilder:
             for name in ("bf16_cosine", "revision"):
                 if getattr(header, name) is None:
                     self.header = replace(self.header, **{name: getattr(begun, name)})
-        self._folder = ChunkFolder(chunks_path(path), header.description, header.collection)
+        self._folder = ChunkFolder(chunks_path(path), header.encoder_spec, header.collection)
         self._parts: list[Path] = []
         self._dims: set[int] = set()
         self._pending: list[EncodedRows] = []
@@ -254,8 +255,8 @@ class CacheBuilder:
             and {name: _identity(text) for name, text in cache.texts.items()}
             == {name: _identity(text) for name, text in texts.items()}
             and dict(cache.failures) == dict(failures)
-            # The description was compared at the start.
-            and cache.header == replace(self.header, description=cache.header.description)
+            # The encoder spec was compared at the start.
+            and cache.header == replace(self.header, encoder_spec=cache.header.encoder_spec)
         )
 
 

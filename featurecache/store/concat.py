@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.fingerprint import fingerprint
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 from featurecache.store.records import ImageTable, Labels, TextEmbeddings, TextSet, positions
 
 _ROWS = 4096
 """As many rows are joined at once: single precision takes twice the memory of what is kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ConcatCache(Cache):
     """The images that all of several caches hold, with all their embeddings.
 
@@ -24,17 +24,17 @@ class ConcatCache(Cache):
     and share no space with anything.
 
     Attributes:
-        parts: two caches or more, as they are.
-        part_rows: of each part, the rows (N,) that its images have there.
+        caches: two caches or more, as they are.
+        cache_rows: of each part, the rows (N,) that its images have there.
     """
 
-    parts: tuple[Cache, ...]
-    part_rows: tuple[NDArray[np.intp], ...]
+    caches: tuple[Cache, ...]
+    cache_rows: tuple[NDArray[np.intp], ...]
 
     @property
-    def singles(self) -> tuple[Cache, ...]:
+    def members(self) -> tuple[Cache, ...]:
         """The caches that this joins."""
-        return self.parts
+        return self.caches
 
     @cached_property
     def embedding(self) -> NDArray[np.float16]:
@@ -53,25 +53,25 @@ class ConcatCache(Cache):
             joined[first - start : last - start] = concat_embeddings(
                 [
                     part.embedding[rows[first:last]]
-                    for part, rows in zip(self.parts, self.part_rows, strict=True)
+                    for part, rows in zip(self.caches, self.cache_rows, strict=True)
                 ]
             )
         return joined
 
-    def text(self, name: str | None = None) -> TextSet:
+    def text(self, prompts: str | None = None) -> TextSet:
         """The parts' prompt sets of that name side by side; as ``Cache.text`` has it.
 
         Raises:
             CacheError: a part has no such set, or their prompts differ.
             UnknownNameError: no prompt set of that name.
         """
-        sets = [part.text(name) for part in self.parts]
+        sets = [part.text(prompts) for part in self.caches]
         first = sets[0]
-        for part, other in zip(self.parts[1:], sets[1:], strict=True):
+        for part, other in zip(self.caches[1:], sets[1:], strict=True):
             if other.positive.prompts != first.positive.prompts:
                 raise CacheError(
                     f"the prompts {other.name!r} of {part.path} are not the prompts "
-                    f"{first.name!r} of {self.parts[0].path}: run extract again with the same ones"
+                    f"{first.name!r} of {self.caches[0].path}: run extract again with the same ones"
                 )
         negatives = [one.negative for one in sets if one.negative is not None]
         return TextSet(
@@ -126,13 +126,13 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
     rows = tuple(positions(cache.images.id, shared) for cache in caches)
     for cache, of_cache in zip(caches[1:], rows[1:], strict=True):
         _check_agreement(first, rows[0], cache, of_cache)
-    description = {"joined": [dict(cache.header.description) for cache in caches]}
+    description = {"joined": [dict(cache.header.encoder_spec) for cache in caches]}
     header = replace(
         first.header,
         model="+".join(cache.header.model for cache in caches),
         exposed=any(cache.header.exposed for cache in caches),
         image_level_split=any(cache.header.image_level_split for cache in caches),
-        description=description,
+        encoder_spec=description,
         trained_on=_trained_on(caches),
         bf16_cosine=None,
     )
@@ -148,8 +148,8 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
         failures={},
         state=first.state,
         sums=None,
-        parts=tuple(caches),
-        part_rows=rows,
+        caches=tuple(caches),
+        cache_rows=rows,
     )
 
 

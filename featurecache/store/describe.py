@@ -70,7 +70,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "patients": len(np.unique(cache.patients)),
         "image_level_split": cache.header.image_level_split,
         "exposed": cache.header.exposed,
-        "precision": cache.header.description.get("precision"),
+        "precision": cache.header.encoder_spec.get("precision"),
         "bf16_cosine": cache.header.bf16_cosine,
         "labels": {
             name: {
@@ -92,7 +92,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         },
         "failures": dict(cache.failures),
         "notes": list(cache.header.notes),
-        "spec": dict(cache.header.description),
+        "spec": dict(cache.header.encoder_spec),
     }
 
 

@@ -13,9 +13,10 @@ from featurecache.errors import CacheError, UsageError
 from featurecache.io.atomic import require_absent
 from featurecache.io.fingerprint import first_difference
 from featurecache.io.lock import exclusive_lock
+from featurecache.store.cache import Cache
 from featurecache.store.gather import gather_rows
 from featurecache.store.layout import lock_path
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import ImageTable, Labels, TextSet, positions, to_utf8
 from featurecache.store.writer import write_cache
 
@@ -134,7 +135,7 @@ def _whole_of(paths: Sequence[Path]) -> Path | None:
 
 def _refuse_others(first: Cache, other: Cache) -> None:
     which = f"{first.path} and {other.path} do not belong together"
-    if difference := first_difference(first.header.description, other.header.description):
+    if difference := first_difference(first.header.encoder_spec, other.header.encoder_spec):
         raise CacheError(f"{which}: they were made with different settings ({difference})")
     for what in ("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"):
         one, two = getattr(first.header, what), getattr(other.header, what)

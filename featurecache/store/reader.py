@@ -1,21 +1,17 @@
-"""Read a finished cache into memory."""
+"""Read and validate a finished cache."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featurecache.errors import CacheError, UnknownNameError
+from featurecache.errors import CacheError
 from featurecache.io import json as strict_json
 from featurecache.io.fingerprint import fingerprint
-from featurecache.provenance import Provenance
-from featurecache.store.checksums import Sums, read_verified, require_intact
-from featurecache.store.hdf5 import dataset, numeric, opened, read_numbers, read_strings, subgroup
+from featurecache.store.cache import Cache, file_state
+from featurecache.store.checksums import require_intact
+from featurecache.store.hdf5 import numeric, opened, read_numbers, read_strings, subgroup
 from featurecache.store.layout import EMBEDDING, FORMAT, UNKNOWN
 from featurecache.store.records import (
     Header,
@@ -32,126 +28,6 @@ if TYPE_CHECKING:
     import h5py
 
 
-@dataclass(frozen=True)
-class Cache:
-    """A finished cache. Everything is in memory but the embedding, which stays in the file."""
-
-    path: Path
-    header: Header
-    fingerprint: str
-    created: str
-    images: ImageTable
-    dim: int
-    labels: Labels
-    texts: Mapping[str, TextSet]
-    failures: Mapping[str, str]
-    """Image id to the reason why it has no embedding."""
-    state: tuple[int, int]
-    """The file's size in bytes and its mtime_ns: later reads must find the same file."""
-    sums: Sums | None
-    """The checksums of the embedding's blocks of rows; None in files of before."""
-
-    @cached_property
-    def ids(self) -> NDArray[np.str_]:
-        """The images' ids, (N,), ascending."""
-        return from_utf8(self.images.id)
-
-    @cached_property
-    def patients(self) -> NDArray[np.str_]:
-        """The images' patients, (N,)."""
-        return from_utf8(self.images.patient)
-
-    @cached_property
-    def splits(self) -> NDArray[np.str_]:
-        """The images' splits, (N,)."""
-        return from_utf8(self.images.split)
-
-    @cached_property
-    def views(self) -> NDArray[np.str_]:
-        """The images' views, (N,); empty where not known."""
-        return from_utf8(self.images.view)
-
-    @cached_property
-    def embedding(self) -> NDArray[np.float16]:
-        """(N, D) float16, not normalised, mapped: a row takes memory when it is looked at.
-
-        What is mapped is not held against its checksums, as what ``read_rows`` reads is.
-
-        A finished cache is only ever replaced, never written to, and the mapping keeps the file
-        that it was made of. What is written into the array stays in memory.
-
-        Raises:
-            CacheError: the file is gone, damaged, or not the one that was read.
-        """
-        with self._stored() as stored:
-            offset = stored.id.get_offset()
-            if offset is None:  # in chunks, as other programs may have written it
-                rows: NDArray[np.float16] = stored[:]
-                return rows
-            return np.memmap(
-                self.path, dtype=stored.dtype, mode="c", offset=offset, shape=stored.shape
-            )
-
-    @property
-    def singles(self) -> "tuple[Cache, ...]":
-        """The caches of one encoder each that this is made of: itself, unless it joins several."""
-        return (self,)
-
-    def read_rows(self, start: int, stop: int) -> NDArray[np.float16]:
-        """Rows ``start`` to ``stop`` of the embedding, from the file.
-
-        Raises:
-            CacheError: the file is gone, damaged, or not the one that was read.
-        """
-        with self._stored() as stored:
-            return read_verified(stored, self.sums, start, stop)
-
-    @contextmanager
-    def _stored(self) -> "Iterator[h5py.Dataset]":
-        """The embedding in the file."""
-        with opened(self.path, FORMAT) as file:
-            # An extraction may have put a new file there, whose rows are those of other images.
-            if _state(self.path) != self.state:
-                raise CacheError(f"{self.path} has changed since it was read: read it again")
-            yield dataset(file["images"], "embedding")
-
-    def rows(self, split: str) -> NDArray[np.intp]:
-        """The rows of one split, in order of id."""
-        return np.flatnonzero(self.splits == split)
-
-    def training_provenance(self, train: NDArray[np.intp]) -> Provenance:
-        """Return what something knows after training on these rows and choosing on validation."""
-        rows = np.concatenate([train, self.rows("val")])
-        encoder = Provenance(trained_on=self.header.trained_on)
-        return encoder.with_training(self.header.collection, self.ids[rows].tolist())
-
-    def text(self, name: str | None = None) -> TextSet:
-        """A prompt set by name; without a name the only one there is.
-
-        The set is matched to the cache's labels, in their order.
-
-        Raises:
-            CacheError: the cache holds no text, holds several and none was named, or the set lacks
-                a label.
-            UnknownNameError: no prompt set of that name.
-        """
-        if not self.texts:
-            raise CacheError(
-                f"{self.path} holds no text embeddings: its encoder reads no text, or extract ran "
-                "without prompts; use --head baseline, or extract with a model that reads text"
-            )
-        if name is None:
-            if len(self.texts) > 1:
-                raise CacheError(
-                    f"{self.path} holds several prompt sets ({', '.join(sorted(self.texts))}): "
-                    "choose one with --prompts"
-                )
-            name = next(iter(self.texts))
-        if name not in self.texts:
-            raise UnknownNameError("prompt set in the cache", name, self.texts)
-        return self.texts[name].select(self.labels.names)
-
-
 def read_cache(path: Path) -> Cache:
     """Read and check a finished cache.
 
@@ -160,7 +36,7 @@ def read_cache(path: Path) -> Cache:
             message names the part that is wrong.
     """
     with opened(path, FORMAT) as file:
-        state = _state(path)
+        state = file_state(path)
         # The embedding is not read here, and so not looked at.
         objects, checksums = require_intact(file, skip=EMBEDDING)
         header, stored = _read_header(file, objects["/"].attributes)
@@ -223,7 +99,7 @@ def _read_header(file: "h5py.File", attributes: Mapping[str, Value]) -> tuple[He
             notes=_texts(attributes["notes"]),
             image_level_split=bool(attributes["image_level_split"]),
             exposed=bool(attributes["exposed"]),
-            description=description,
+            encoder_spec=description,
             # Files of before have neither: each data set had ids of its own.
             collection=str(attributes.get("collection", attributes["dataset"])),
             trained_on=_read_trained_on(file) if "trained_on" in file else {},

@@ -1,13 +1,14 @@
 """What a cache holds, as arrays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
+from featurecache.store.layout import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,12 @@ class Labels:
 
     names: tuple[str, ...]
     values: NDArray[np.int8]
+
+    def to_float(self, rows: "NDArray[np.intp] | slice" = slice(None)) -> NDArray[np.float32]:
+        """Return the values of these rows as (n, C) float32, NaN where unknown."""
+        values = self.values[rows].astype(np.float32)
+        values[values == UNKNOWN] = np.nan
+        return values
 
 
 @dataclass(frozen=True)
@@ -115,11 +122,11 @@ class Header:
     """True where images of one patient may lie in two splits, so that scores are optimistic."""
     exposed: bool
     """True where the encoder's published training may have seen these images."""
-    description: Mapping[str, Any]
+    encoder_spec: Mapping[str, Any]
     """Everything that decides an image's embedding; its fingerprint is the cache's."""
     collection: str
     """The published films that the images are of: data sets of one collection share ids."""
-    trained_on: Mapping[str, frozenset[str]]
+    trained_on: Mapping[str, frozenset[str]] = field(repr=False)
     """Of each collection, the images that the encoder was fine-tuned on."""
     bf16_cosine: float | None = None
     """The least cosine between embeddings in bf16 and in fp32, where it chose the precision."""

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.store.cache import Cache
 from featurecache.store.checksums import find_corruption, read_checksums
 from featurecache.store.hdf5 import opened
 from featurecache.store.layout import FORMAT, chunks_path
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import TextSet
 from featurecache.store.validation import validate_hdf5
 from featurecache.store.writer import BLOCK_ROWS

@@ -71,8 +71,8 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "fingerprint": fingerprint(header.description),
-        "spec": canonical_json(header.description),
+        "fingerprint": fingerprint(header.encoder_spec),
+        "spec": canonical_json(header.encoder_spec),
         "model": header.model,
         "dataset": header.dataset,
         "notes": json.dumps(header.notes, ensure_ascii=False),

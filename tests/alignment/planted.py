@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
@@ -67,7 +68,7 @@ def write_planted(
             notes=(),
             image_level_split=False,
             exposed=False,
-            description={"checkpoint": "of the images"},
+            encoder_spec={"checkpoint": "of the images"},
             collection=collection,
             trained_on={"earlier": frozenset({"film"})},
         ),

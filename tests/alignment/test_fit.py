@@ -12,7 +12,7 @@ from featurecache.alignment.fit import fit_alignment
 from featurecache.alignment.ridge import STRENGTHS
 from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.evaluation.from_cache import zero_shot
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 from featurecache.store.records import to_utf8
 from tests.alignment.planted import DIM, ENCODER, LABELS, ROTATION, prompt_set, world, write_planted
 

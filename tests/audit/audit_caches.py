@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, to_utf8
 from featurecache.store.writer import write_cache
 
@@ -28,7 +29,7 @@ def make(folder: Path, split: list[str], **columns: Any) -> Cache:
         notes=(),
         image_level_split=True,
         exposed=False,
-        description={"model": "m"},
+        encoder_spec={"model": "m"},
         collection="set",
         trained_on=columns.pop("trained_on", {}),
     )

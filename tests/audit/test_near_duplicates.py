@@ -7,7 +7,7 @@ from featurecache.audit.contact_sheet import pair_sheet
 from featurecache.audit.near_duplicates import near_duplicates, similarity_cutoff
 from featurecache.errors import UsageError
 from featurecache.images.decode import read_image
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 from tests.audit.audit_caches import make
 from tests.audit.changed import CHANGES
 

@@ -37,7 +37,7 @@ def ids(outcome) -> list[str]:
 def test_a_text_finds_the_images_with_the_highest_cosines(run, cache, tiny_clip):
     outcome = run("retrieve", "bright lungs", "--model", tiny_clip, "--top", 5, "--json")
     # In the precision that the machine and the films chose: bf16 moves cosines by some 1e-3.
-    precision = cache.header.description["precision"]
+    precision = cache.header.encoder_spec["precision"]
     encoder = load_encoder(str(tiny_clip), device="cpu", precision=precision)
     query = encoder.encode_texts(["bright lungs"])[0]
     assert len(ids(outcome)) == 5

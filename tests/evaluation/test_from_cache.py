@@ -15,7 +15,7 @@ from featurecache.evaluation.from_cache import (
     save_zero_shot,
     zero_shot,
 )
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 from featurecache.store.records import Labels, TextEmbeddings, TextSet
 from tests.evaluation.toy_caches import write_toy_cache
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
@@ -30,7 +31,7 @@ def write_toy_cache(
             notes=(),
             image_level_split=by_image,
             exposed=False,
-            description={"checkpoint": "0123"},
+            encoder_spec={"checkpoint": "0123"},
             collection="toy",
             trained_on={},
         ),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Array, Encoder
-from featurecache.store.reader import Cache
+from featurecache.store.cache import Cache
 
 DIM = 6
 NOT_FINITE, TOO_LARGE, ALL_ZERO = 0xFF0000, 0xFE0000, 0xFD0000
@@ -184,7 +184,7 @@ def content(cache: Cache) -> dict[str, Any]:
             header.image_level_split,
             header.exposed,
         ),
-        "description": dict(header.description),
+        "description": dict(header.encoder_spec),
         "fingerprint": cache.fingerprint,
         "images": list(table),
         "embedding": cache.embedding.tobytes(),

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from featurecache.errors import CacheError
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import (
     Header,
     ImageTable,
@@ -36,7 +37,7 @@ def write_example(path: Path, *, prefix: str = "film") -> None:
             notes=("größer", "n" * 6000),
             image_level_split=False,
             exposed=True,
-            description={"model": "m", "precision": "bf16", "size": [224, 224]},
+            encoder_spec={"model": "m", "precision": "bf16", "size": [224, 224]},
             collection="chest-films",
             trained_on={"kermany": frozenset({"a.jpeg", "b.jpeg"}), "nih": frozenset()},
             bf16_cosine=0.9997,

@@ -10,7 +10,8 @@ import torch
 
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import HeadData
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.cache import Cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
@@ -71,7 +72,7 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
                 notes=(),
                 image_level_split=image_level_split,
                 exposed=False,
-                description=DESCRIPTION,
+                encoder_spec=DESCRIPTION,
                 collection="toys",
                 trained_on={"others": frozenset({"b.png", "a.png"})},
             ),

@@ -59,7 +59,7 @@ def test_a_saved_head_knows_what_it_was_made_of(any_head, cache):
     assert head.config == experiment.head.config
     assert head.labels == ("Mass", "Effusion", "Nodule")
     assert [(one.model, one.dim) for one in head.encoders] == [("toy-encoder", 12)]
-    assert head.encoders[0].description == cache.header.description
+    assert head.encoders[0].description == cache.header.encoder_spec
     per_label = experiment.metrics["per_label"]
     assert head.thresholds == tuple(per_label[name]["threshold"] for name in head.labels)
 

@@ -149,7 +149,7 @@ def test_new_images_go_through_all_encoders(write, problem, tmp_path, fusion):
             *(embedding, problem["labels"], problem["split"]), names=NAMES, file=f"{number}.h5"
         )
         caches.append(cache)
-        encoders.append(Half(stripes, cache.header.description))
+        encoders.append(Half(stripes, cache.header.encoder_spec))
     joined = concat_caches(caches)
     config = HeadConfig(head="linear", fusion=fusion)
     experiment = run_experiment(joined, config, n_bootstrap=0, controls=False)

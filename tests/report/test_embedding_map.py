@@ -24,7 +24,7 @@ def cache_of(path, embedding, *, model="toy", dataset="toys"):
             notes=(),
             image_level_split=False,
             exposed=False,
-            description={"checkpoint": model},
+            encoder_spec={"checkpoint": model},
             collection=dataset,
             trained_on={},
         ),

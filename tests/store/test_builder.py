@@ -23,7 +23,7 @@ HEADER = Header(
     notes=("größer",),
     image_level_split=False,
     exposed=False,
-    description={"model": "m", "size": [2, 3], "precision": "fp32"},
+    encoder_spec={"model": "m", "size": [2, 3], "precision": "fp32"},
     collection="chest-films",
     trained_on={"kermany": frozenset({"train/b.jpeg", "train/größer.jpeg"}), "nih": frozenset()},
 )
@@ -319,14 +319,14 @@ def test_another_description_is_refused_by_the_field_that_differs(
     else:
         builder.flush()
     before = sorted(file.read_bytes() for file in path.parent.rglob("*.h5"))
-    other = replace(HEADER, description=dict(HEADER.description) | changed)
+    other = replace(HEADER, encoder_spec=dict(HEADER.encoder_spec) | changed)
     with pytest.raises(CacheError, match=f"other settings.*{difference}"):
         build(path, other)
     assert sorted(file.read_bytes() for file in path.parent.rglob("*.h5")) == before
 
 
 def test_a_tuple_in_a_description_is_the_list_that_json_makes_of_it(path: Path) -> None:
-    header = replace(HEADER, description={"size": (2, (3, 4))})
+    header = replace(HEADER, encoder_spec={"size": (2, (3, 4))})
     builder = build(path, header)
     builder.add(rows(["i1"]))
     builder.flush()
@@ -407,6 +407,6 @@ def test_the_spec_is_canonical_json_of_the_description(path: Path) -> None:
     builder.flush()
     (part,) = chunks_path(path).iterdir()
     with h5py.File(part) as file:
-        assert json.loads(file.attrs["spec"]) == HEADER.description
+        assert json.loads(file.attrs["spec"]) == HEADER.encoder_spec
         assert file.attrs["format"] == b"featurecache-part"
         assert file.attrs["version"] == 2

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from featurecache.errors import CacheError, UsageError
+from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches, concat_embeddings
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.reader import read_cache
 from featurecache.store.records import (
     Header,
     ImageTable,
@@ -82,7 +83,7 @@ def pair(tmp_path) -> tuple[Cache, Cache]:
     other = replace(
         HEADER,
         model="b",
-        description={"model": "b"},
+        encoder_spec={"model": "b"},
         exposed=True,
         trained_on={"films": frozenset({"y"}), "more": frozenset({"z"})},
     )
@@ -108,9 +109,9 @@ def test_the_header_tells_what_any_of_them_tells(pair):
     joined = concat_caches(pair)
     assert joined.header.model == "a+b"
     assert joined.header.exposed
-    assert joined.header.description == {"joined": [{"model": "a"}, {"model": "b"}]}
+    assert joined.header.encoder_spec == {"joined": [{"model": "a"}, {"model": "b"}]}
     assert joined.header.trained_on == {"films": {"x", "y"}, "more": {"z"}}
-    assert joined.singles == pair
+    assert joined.members == pair
 
 
 def test_texts_stand_side_by_side_and_share_no_space(pair):
@@ -124,7 +125,7 @@ def test_texts_stand_side_by_side_and_share_no_space(pair):
 
 def test_a_single_cache_is_itself(pair):
     assert concat_caches(pair[:1]) is pair[0]
-    assert pair[0].singles == (pair[0],)
+    assert pair[0].members == (pair[0],)
 
 
 def test_more_rows_than_are_joined_at_once(tmp_path, monkeypatch):

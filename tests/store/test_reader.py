@@ -24,7 +24,7 @@ def test_a_handwritten_file_of_version_1_reads(version_1: Path) -> None:
     # Files of before say neither.
     assert cache.header.collection == "nih"
     assert cache.header.trained_on == {}
-    assert cache.header.description == json.loads(handwritten.SPEC)
+    assert cache.header.encoder_spec == json.loads(handwritten.SPEC)
     assert cache.fingerprint == hashlib.sha256(handwritten.SPEC.encode()).hexdigest()
     assert cache.created == "2025-01-02T03:04:05+00:00"
     assert cache.ids.tolist() == ["a", "b/1", "ç"]
@@ -110,7 +110,7 @@ def test_a_cache_that_was_replaced_after_reading_is_not_mixed_with_the_new_one(
     replacement = version_1.with_name("new.h5")
     shutil.copy(version_1, replacement)
     replacement.replace(version_1)
-    with pytest.raises(CacheError, match="has changed since it was read: read it again"):
+    with pytest.raises(CacheError, match="has changed since it was opened: open it again"):
         cache.read_rows(0, 1)
     # The mapping keeps the file that it was made of.
     assert other.embedding.tolist() == handwritten.EMBEDDING
@@ -125,7 +125,7 @@ def test_one_of_several_prompt_sets_must_be_named(version_1: Path) -> None:
     with h5py.File(version_1, "a") as file:
         file.copy("text/signs", "text/mine")
     cache = read_cache(version_1)
-    with pytest.raises(CacheError, match=r"several prompt sets \(mine, signs\).*--prompts"):
+    with pytest.raises(CacheError, match=r"give `prompts`: .*several prompt sets \(mine, signs\)"):
         cache.text()
     assert cache.text("mine").name == "mine"
     with pytest.raises(UnknownNameError, match="'sings': did you mean signs"):
@@ -135,7 +135,7 @@ def test_one_of_several_prompt_sets_must_be_named(version_1: Path) -> None:
 def test_a_cache_without_texts_says_what_to_do(version_1: Path) -> None:
     with h5py.File(version_1, "a") as file:
         del file["text/signs"]
-    with pytest.raises(CacheError, match=r"holds no text embeddings.*--head baseline"):
+    with pytest.raises(CacheError, match=r"holds no text embeddings.*such as baseline"):
         read_cache(version_1).text()
 
 

@@ -1,0 +1,318 @@
+"""A finished cache: the embeddings, labels and metadata of a data set's images."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.errors import CacheError, UnknownNameError
+from featurecache.provenance import Provenance
+from featurecache.store.checksums import Sums, read_verified
+from featurecache.store.hdf5 import dataset, opened
+from featurecache.store.layout import FORMAT
+from featurecache.store.records import Header, ImageTable, Labels, TextSet, from_utf8
+
+if TYPE_CHECKING:
+    import h5py
+    import pandas as pd
+
+BLOCK_ROWS = 4096
+"""Embedding rows that are converted at a time, to need little memory beside the result."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cache:
+    """The stored embeddings of a data set's images, with their labels and metadata.
+
+    Open one with ``open_cache``, or make one with ``extract``. Everything is in memory except the
+    embeddings, which stay in the file until they are used.
+
+    Attributes:
+        path: The cache file.
+        header: Model, data set and provenance.
+        fingerprint: SHA-256 of the encoder spec, in hex. Caches with different fingerprints hold
+            embeddings that cannot be compared.
+        created: When the file was written, in ISO 8601, UTC.
+        images: Metadata of the N images, ordered by id.
+        dim: Length D of an embedding.
+        labels: Label names (C,) and values (N, C).
+        texts: Encoded prompt sets by name.
+        failures: Reason why an image has no embedding, by image id.
+        state: Size in bytes and mtime_ns of the file when it was opened. Later reads check that it
+            is still the same file.
+        sums: Checksums of the embedding, one per block of rows; None in files without.
+
+    Example:
+        >>> import featurecache as fc
+        >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+        >>> X, y, groups = cache.arrays("train")
+        >>> X.shape[1], y.shape[1]
+        (128, 14)
+    """
+
+    path: Path
+    header: Header
+    fingerprint: str
+    created: str
+    images: ImageTable
+    dim: int
+    labels: Labels
+    texts: Mapping[str, TextSet]
+    failures: Mapping[str, str]
+    state: tuple[int, int]
+    sums: Sums | None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {name}: {value}" for name, value in self._summary().items())
+        return f"{type(self).__name__}({str(self.path)!r})\n{rows}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th>"
+            f"<td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in self._summary().items()
+        )
+        return f"<table><caption>Cache {escape(str(self.path))}</caption>{rows}</table>"
+
+    def _summary(self) -> dict[str, str]:
+        splits, counts = np.unique(self.splits, return_counts=True)
+        split_sizes = ", ".join(
+            f"{split} {count}" for split, count in zip(splits, counts, strict=True)
+        )
+        summary = {
+            "model": self.header.model,
+            "dataset": self.header.dataset,
+            "images": f"{len(self)} ({split_sizes})" if len(self) else "0",
+            "embeddings": f"{self.dim}-d float16",
+            "labels": f"{len(self.labels.names)} ({_shorten(self.labels.names)})",
+            "prompt sets": _shorten(sorted(self.prompt_sets)) or "none",
+        }
+        if self.failures:
+            summary["failed images"] = str(len(self.failures))
+        return summary
+
+    @property
+    def prompt_sets(self) -> frozenset[str]:
+        """Names of the prompt sets that the cache holds text embeddings of."""
+        return frozenset(self.texts)
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """Image ids, (N,), ascending."""
+        return from_utf8(self.images.id)
+
+    @cached_property
+    def patients(self) -> NDArray[np.str_]:
+        """Patient ids, (N,)."""
+        return from_utf8(self.images.patient)
+
+    @cached_property
+    def splits(self) -> NDArray[np.str_]:
+        """Splits, (N,): train, val or test."""
+        return from_utf8(self.images.split)
+
+    @cached_property
+    def views(self) -> NDArray[np.str_]:
+        """View positions, (N,); empty where unknown."""
+        return from_utf8(self.images.view)
+
+    @cached_property
+    def embedding(self) -> NDArray[np.float16]:
+        """Embeddings, (N, D) float16, not normalized, memory-mapped.
+
+        Rows take memory only when they are used. They are not checked against the checksums; use
+        ``read_rows`` or ``arrays`` for that.
+
+        A finished cache is only ever replaced, never modified, so the mapping keeps the file that
+        was opened. Writes to the array stay in memory.
+
+        Raises:
+            CacheError: The file is gone, damaged, or not the one that was opened.
+        """
+        with self._stored() as stored:
+            offset = stored.id.get_offset()
+            if offset is None:  # chunked storage, as other programs may write it
+                rows: NDArray[np.float16] = stored[:]
+                return rows
+            return np.memmap(
+                self.path, dtype=stored.dtype, mode="c", offset=offset, shape=stored.shape
+            )
+
+    @property
+    def members(self) -> "tuple[Cache, ...]":
+        """The caches of one encoder each: this cache itself, unless it concatenates several."""
+        return (self,)
+
+    def arrays(
+        self, split: str | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.str_]]:
+        """Return features, targets and groups as scikit-learn expects them.
+
+        Args:
+            split: Only the images of this split (train, val or test); all images if None.
+
+        Returns:
+            Embeddings (n, D) float32, not normalized; labels (n, C) float32 with 1 for positive,
+            0 for negative and NaN for unknown; patient ids (n,), to keep the images of a patient
+            together in cross-validation. Rows are ordered by image id.
+
+        Raises:
+            UnknownNameError: The cache has no such split.
+            CacheError: The file is gone, damaged, or not the one that was opened.
+
+        Example:
+            >>> import featurecache as fc
+            >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+            >>> X, y, groups = cache.arrays("train")
+            >>> X.shape[1], y.shape[1], len(groups) == len(X)
+            (128, 14, True)
+        """
+        rows = np.arange(len(self)) if split is None else self.rows(split)
+        if split is not None and not len(rows):
+            raise UnknownNameError("split", split, set(self.splits.tolist()))
+        embedding = np.empty((len(rows), self.dim), dtype=np.float32)
+        for start in range(0, len(self), BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, len(self))
+            low, high = np.searchsorted(rows, [start, stop])
+            if low < high:
+                embedding[low:high] = self.read_rows(start, stop)[rows[low:high] - start]
+        return embedding, self.labels.to_float(rows), self.patients[rows]
+
+    def to_pandas(self, *, embeddings: bool = False) -> "pd.DataFrame":
+        """Return one row per image: its id, metadata and labels.
+
+        Args:
+            embeddings: Add a column ``embedding`` of float32 arrays of shape (D,).
+
+        Returns:
+            A DataFrame with the columns ``id``, ``patient``, ``split``, ``view``, ``sex``, ``age``
+            (years) and one float column per label: 1 for positive, 0 for negative, NaN for
+            unknown. Unknown metadata is NaN, too.
+
+        Raises:
+            CacheError: The embeddings are asked for, and the file is gone, damaged, or not the one
+                that was opened.
+
+        Example:
+            >>> import featurecache as fc
+            >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+            >>> cache.to_pandas().columns[:7].tolist()
+            ['id', 'patient', 'split', 'view', 'sex', 'age', 'Atelectasis']
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame({"id": self.ids, "patient": self.patients, "split": self.splits})
+        for name, values in (("view", self.views), ("sex", from_utf8(self.images.sex))):
+            frame[name] = pd.Series(values).mask(values == "")
+        frame["age"] = pd.to_numeric(pd.Series(from_utf8(self.images.age)), errors="coerce")
+        labels = pd.DataFrame(self.labels.to_float(), columns=list(self.labels.names))
+        frame = pd.concat([frame, labels], axis=1)
+        if embeddings:
+            frame["embedding"] = list(self.arrays()[0])
+        return frame
+
+    def text_embeddings(self, prompts: str | None = None) -> NDArray[np.float32]:
+        """Return one text embedding per label: the mean over the prompts of a set.
+
+        Args:
+            prompts: Name of the prompt set; may be None if the cache holds only one.
+
+        Returns:
+            Ensembles (C, D) float32 of unit length, in the order of the cache's labels:
+            ``t_c = norm(mean_k norm(e_ck))`` over the K prompts of label c.
+
+        Raises:
+            CacheError: The cache holds no text, holds several sets and none was named, or the set
+                lacks a label.
+            UnknownNameError: There is no prompt set of that name.
+
+        Example:
+            >>> import featurecache as fc
+            >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+            >>> cache.text_embeddings("signs").shape
+            (14, 128)
+        """
+        return self.text(prompts).positive.ensemble
+
+    def read_rows(self, start: int, stop: int) -> NDArray[np.float16]:
+        """Read embeddings from the file and check them against their checksums.
+
+        Args:
+            start: First row.
+            stop: Row after the last.
+
+        Returns:
+            Embeddings (stop - start, D) float16, not normalized.
+
+        Raises:
+            CacheError: The file is gone, damaged, or not the one that was opened.
+        """
+        with self._stored() as stored:
+            return read_verified(stored, self.sums, start, stop)
+
+    @contextmanager
+    def _stored(self) -> "Iterator[h5py.Dataset]":
+        """Open the embeddings in the file."""
+        with opened(self.path, FORMAT) as file:
+            # An extraction may have replaced the file by one with other images.
+            if file_state(self.path) != self.state:
+                raise CacheError(f"{self.path} has changed since it was opened: open it again")
+            yield dataset(file["images"], "embedding")
+
+    def rows(self, split: str) -> NDArray[np.intp]:
+        """Return the row indices of one split, ascending; empty if there is no such split."""
+        return np.flatnonzero(self.splits == split)
+
+    def training_provenance(self, train: NDArray[np.intp]) -> Provenance:
+        """Return the provenance of a model trained on these rows and selected on validation."""
+        rows = np.concatenate([train, self.rows("val")])
+        encoder = Provenance(trained_on=self.header.trained_on)
+        return encoder.with_training(self.header.collection, self.ids[rows].tolist())
+
+    def text(self, prompts: str | None = None) -> TextSet:
+        """Return an encoded prompt set, with the cache's labels in the cache's order.
+
+        Args:
+            prompts: Its name; may be None if the cache holds only one.
+
+        Raises:
+            CacheError: The cache holds no text, holds several sets and none was named, or the set
+                lacks a label.
+            UnknownNameError: There is no prompt set of that name.
+        """
+        if not self.texts:
+            raise CacheError(
+                f"{self.path} holds no text embeddings, because its encoder has no text tower or "
+                "no prompts were encoded: use a head without text, such as baseline, or extract "
+                "with a model that encodes text"
+            )
+        if prompts is None:
+            if len(self.texts) > 1:
+                raise CacheError(
+                    "give `prompts`: the cache holds several prompt sets "
+                    f"({', '.join(sorted(self.texts))})"
+                )
+            prompts = next(iter(self.texts))
+        if prompts not in self.texts:
+            raise UnknownNameError("prompt set in the cache", prompts, self.texts)
+        return self.texts[prompts].select(self.labels.names)
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Return a file's size in bytes and its mtime_ns."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _shorten(names: "list[str] | tuple[str, ...]", most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

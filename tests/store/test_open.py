@@ -1,0 +1,128 @@
+"""Opening a cache by a file, a folder or a list, and what it gives as arrays and DataFrames."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurecache.errors import CacheError, UnknownNameError, UsageError
+from featurecache.store.concat import ConcatCache
+from featurecache.store.open import open_cache
+from tests.store import handwritten
+
+
+def set_age(path: Path, seconds: int) -> None:
+    os.utime(path, (1_000_000 - seconds, 1_000_000 - seconds))
+
+
+def test_file_is_opened_by_str_or_path(version_1: Path) -> None:
+    assert open_cache(str(version_1)).path == version_1
+    assert open_cache(version_1).path == version_1
+
+
+def test_folder_gives_its_newest_cache(version_1: Path) -> None:
+    folder = version_1.parent.parent
+    other = folder / "kermany" / "m.h5"
+    other.parent.mkdir()
+    shutil.copy(version_1, other)
+    set_age(version_1, 20)
+    set_age(other, 10)
+    assert open_cache(folder).path == other
+    set_age(other, 30)
+    assert open_cache(folder).path == version_1
+
+
+def test_shards_and_unfinished_caches_are_never_the_newest(version_1: Path) -> None:
+    folder = version_1.parent.parent
+    set_age(version_1, 20)
+    shutil.copy(version_1, version_1.with_name("m.1-of-2.h5"))
+    (version_1.parent / "n.h5.parts").mkdir()
+    shutil.copy(version_1, version_1.parent / "n.h5.parts" / "part-00000000.h5")
+    assert open_cache(folder).path == version_1
+    version_1.unlink()
+    with pytest.raises(CacheError, match="holds only shards: merge them"):
+        open_cache(folder)
+
+
+def test_folder_without_caches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match=f"no finished cache in {tmp_path}: extract one"):
+        open_cache(tmp_path)
+
+
+def test_list_concatenates_features(version_1: Path) -> None:
+    other = shutil.copy(version_1, version_1.with_name("n.h5"))
+    cache = open_cache([version_1, str(other)])
+    assert isinstance(cache, ConcatCache)
+    assert [member.path for member in cache.members] == [version_1, Path(other)]
+    X, _, _ = cache.arrays()
+    assert X.shape == (3, 8)
+    with pytest.raises(UsageError, match="given twice"):
+        open_cache([version_1, version_1])
+    with pytest.raises(UsageError, match="give a cache"):
+        open_cache([])
+
+
+def test_home_folder_is_expanded(version_1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(version_1.parent))
+    assert open_cache("~/m.h5").path == version_1
+
+
+def test_arrays_of_all_images(version_1: Path) -> None:
+    X, y, groups = open_cache(version_1).arrays()
+    assert (X.dtype, y.dtype) == (np.float32, np.float32)
+    assert X.tolist() == handwritten.EMBEDDING
+    np.testing.assert_array_equal(y, [[1, 0], [0, np.nan], [np.nan, 1]])
+    assert groups.tolist() == ["p1", "p2", "p2"]
+
+
+@pytest.mark.parametrize("block_rows", [1, 2, 4096])
+def test_arrays_of_a_split(
+    version_1: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    monkeypatch.setattr("featurecache.store.cache.BLOCK_ROWS", block_rows)
+    X, y, groups = open_cache(version_1).arrays("test")
+    assert X.tolist() == handwritten.EMBEDDING[1:]
+    np.testing.assert_array_equal(y, [[0, np.nan], [np.nan, 1]])
+    assert groups.tolist() == ["p2", "p2"]
+
+
+def test_arrays_of_an_unknown_split_are_refused(version_1: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown split 'tests': did you mean test\?"):
+        open_cache(version_1).arrays("tests")
+
+
+def test_to_pandas_has_metadata_and_labels(version_1: Path) -> None:
+    frame = open_cache(version_1).to_pandas()
+    assert list(frame) == ["id", "patient", "split", "view", "sex", "age", "Mass", "Edema"]
+    assert frame["id"].tolist() == handwritten.IDS
+    assert frame["view"].isna().tolist() == [False, True, False]
+    assert frame["age"].isna().all()
+    np.testing.assert_array_equal(frame["Mass"], [1, 0, np.nan])
+
+
+def test_to_pandas_adds_embeddings_when_asked(version_1: Path) -> None:
+    column = open_cache(version_1).to_pandas(embeddings=True)["embedding"]
+    assert np.stack(column).tolist() == handwritten.EMBEDDING
+
+
+def test_text_embeddings_are_the_ensembles(version_1: Path) -> None:
+    cache = open_cache(version_1)
+    np.testing.assert_array_equal(cache.text_embeddings(), np.float32(handwritten.ENSEMBLE))
+    assert cache.text_embeddings("signs").dtype == np.float32
+
+
+def test_repr_shows_what_the_cache_holds(version_1: Path) -> None:
+    cache = open_cache(version_1)
+    assert repr(cache).splitlines() == [
+        f"Cache({str(version_1)!r})",
+        "  model: hf:org/m",
+        "  dataset: nih",
+        "  images: 3 (test 2, train 1)",
+        "  embeddings: 4-d float16",
+        "  labels: 2 (Mass, Edema)",
+        "  prompt sets: signs",
+        "  failed images: 1",
+    ]
+    assert "<td style='text-align:left'>hf:org/m</td>" in cache._repr_html_()
