@@ -137,7 +137,7 @@ def test_an_image_in_two_caches_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"description": {"model": "m", "precision": "bf16"}}, "precision"),
+        ({"encoder_spec": {"model": "m", "precision": "bf16"}}, "precision"),
         ({"dataset": "other"}, "their dataset differ"),
         ({"trained_on": {"set": frozenset({"i0001"})}}, "their trained_on differ"),
         ({"image_level_split": True}, "their image_level_split differ"),
