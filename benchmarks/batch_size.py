@@ -37,7 +37,7 @@ def main() -> None:
             encoder = load_encoder(model, device="cpu", precision=precision)
             shape = encoder.preprocess(Image.new("L", (300, 300))).shape
             pixels = np.random.default_rng(0).normal(size=(max(SIZES), *shape)).astype(np.float32)
-            encoder.encode_images(pixels[:2])
+            encoder.embed_pixels(pixels[:2])
             rounds = [
                 [cost(encoder, pixels, size) for size in SIZES] for _ in range(arguments.rounds)
             ]
@@ -52,7 +52,7 @@ def cost(encoder: Encoder, pixels: Array, size: int) -> float:
     start = time.process_time()
     with worker_threads("cpu", most=MOST_LANES) as lanes:
         for _ in range(passes):
-            lanes.submit(partial(encoder.encode_images, pixels[:size]))
+            lanes.submit(partial(encoder.embed_pixels, pixels[:size]))
         for _ in lanes.rest():
             pass
     return (time.process_time() - start) / (passes * size) * 1e3
@@ -60,7 +60,7 @@ def cost(encoder: Encoder, pixels: Array, size: int) -> float:
 
 def equal_sizes(encoder: Encoder, pixels: Array) -> str:
     """The sizes whose embeddings are those of the largest, bit for bit."""
-    whole = encoder.encode_images(pixels)
+    whole = encoder.embed_pixels(pixels)
     return ", ".join(
         str(size) for size in SIZES if np.array_equal(whole, parts(encoder, pixels, size))
     )
@@ -69,7 +69,7 @@ def equal_sizes(encoder: Encoder, pixels: Array) -> str:
 def parts(encoder: Encoder, pixels: Array, size: int) -> Array:
     """All embeddings, made in batches of a size."""
     starts: Sequence[int] = range(0, len(pixels), size)
-    return np.concatenate([encoder.encode_images(pixels[at : at + size]) for at in starts])
+    return np.concatenate([encoder.embed_pixels(pixels[at : at + size]) for at in starts])
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def embed(encoder: Encoder, films: list[Image.Image]) -> Directions:
     batches = [films[start : start + 32] for start in range(0, len(films), 32)]
     return normalize_rows(
         np.concatenate(
-            [encoder.encode_images(np.stack(list(map(encoder.preprocess, b)))) for b in batches]
+            [encoder.embed_pixels(np.stack(list(map(encoder.preprocess, b)))) for b in batches]
         )
     )
 

@@ -108,7 +108,7 @@ def prepare(model: str, files: Sequence[Path], work: Path, peers: Path | None) -
     few = films(files, work / "few", 2 * BATCH)
     ours, plain = choose_precision(load, few, work / "nothing"), load(precision="fp32")
     for encoder in (ours, plain):
-        encoder.encode_images(np.stack([encoder.preprocess(read_image(files[0]))] * 2))
+        encoder.embed_pixels(np.stack([encoder.preprocess(read_image(files[0]))] * 2))
     rate = bound(Run(ours, plain, few, work, None, None))
     number = max(2 * BATCH, round(SECONDS * rate / BATCH) * BATCH)
     return Run(ours, plain, films(files, work / "films", number), work, weights, peers)
@@ -223,7 +223,7 @@ def bound(run: Run) -> float:
     passes = len(paths) // BATCH
     start = time.perf_counter()
     for _ in range(passes):
-        run.ours.encode_images(batch)
+        run.ours.embed_pixels(batch)
     forward = (time.perf_counter() - start) * CORES / (passes * BATCH)
     return CORES / (forward + decode)
 
@@ -255,7 +255,7 @@ def notebook(run: Run) -> float:
     paths = run.paths
     start = time.perf_counter()
     loader = DataLoader(Films(), batch_size=BATCH, num_workers=CORES)
-    found = np.concatenate([run.plain.encode_images(batch.numpy()) for batch in loader])
+    found = np.concatenate([run.plain.embed_pixels(batch.numpy()) for batch in loader])
     np.save(run.work / "notebook.npy", found)
     return len(found) / (time.perf_counter() - start)
 
@@ -268,7 +268,7 @@ def loop(run: Run) -> float:
     start = time.perf_counter()
     for path in some:
         image = Image.open(path).convert("RGB")
-        run.plain.encode_images(run.plain.preprocess(image)[np.newaxis])
+        run.plain.embed_pixels(run.plain.preprocess(image)[np.newaxis])
     return len(some) / (time.perf_counter() - start)
 
 

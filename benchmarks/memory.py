@@ -51,8 +51,8 @@ class Stub(Encoder):
     has_text = False
     scale = None
     bias = None
-    image_description: Mapping[str, Any] = {"checkpoint": "stub"}
-    text_description: Mapping[str, Any] = {}
+    image_spec: Mapping[str, Any] = {"checkpoint": "stub"}
+    text_spec: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         super().__init__(name="stub", device="cpu", precision="fp32")
@@ -64,7 +64,7 @@ class Stub(Encoder):
         grey = np.asarray(image.convert("L").resize((PIXELS, PIXELS)), dtype=np.float32)
         return np.stack([grey / 255] * 3)
 
-    def encode_images(self, pixels: Array) -> Array:
+    def embed_pixels(self, pixels: Array) -> Array:
         """Map them."""
         return pixels.reshape(len(pixels), -1) @ self.weights
 

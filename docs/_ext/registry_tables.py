@@ -37,12 +37,12 @@ def models() -> tuple[tuple[str, ...], Rows]:
             str(spec.dim),
             "–" if spec.pixels is None else str(spec.pixels),
             "yes" if spec.aligned else "no",
-            spec.licence,
+            spec.license,
             ", ".join(spec.exposed_to) or "–",
             note,
         )
 
-    columns = ("name", "hub", "values", "pixels", "aligned", "licence", "may have seen", "note")
+    columns = ("name", "hub", "values", "pixels", "aligned", "license", "may have seen", "note")
     return columns, map(row, SPECS)
 
 

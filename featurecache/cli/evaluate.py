@@ -118,7 +118,7 @@ def _read(run: Path, made_with: Mapping[str, Any]) -> _Trained:
         from featurecache.finetune.run import read_finetuned
 
         tuned = read_finetuned(run, precision=made_with.get("precision"))
-        descriptions = [tuned.encoder.image_description]
+        descriptions = [tuned.encoder.image_spec]
         return _Trained(tuned.labels, tuned.thresholds, descriptions, tuned.probabilities)
     from featurecache.heads.io import read_head
     from featurecache.heads.training import predict_probabilities

@@ -17,14 +17,14 @@ def models(json: Json = False) -> None:
         return
     print_table(
         "Models (also hf:ORG/NAME, or a folder, for anything CLIP- or SigLIP-shaped)",
-        ["name", "dim", "pixels", "aligned", "licence", "note"],
+        ["name", "dim", "pixels", "aligned", "license", "note"],
         [
             [
                 spec.name,
                 str(spec.dim),
                 "-" if spec.pixels is None else str(spec.pixels),
                 "yes" if spec.aligned else "no",
-                spec.licence,
+                spec.license,
                 spec.note,
             ]
             for spec in SPECS.values()

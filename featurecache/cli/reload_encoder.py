@@ -37,6 +37,6 @@ def reload_encoder(
 
     precision = str(description.get("precision", "auto"))
     encoder = load_encoder(model or name, weights=weights, device=device, precision=precision)
-    if difference := library_difference(description, encoder.image_description, run=made):
+    if difference := library_difference(description, encoder.image_spec, run=made):
         warn(f"{made} was made with other library versions ({difference})")
     return encoder

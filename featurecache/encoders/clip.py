@@ -17,7 +17,7 @@ from featurecache.encoders.pretrained import (
     random_network,
     write_network,
 )
-from featurecache.encoders.trainable import Parts, Trainable
+from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class DualEncoder(Encoder):
         return self._checkpoint.scalar("logit_bias")
 
     @property
-    def image_description(self) -> Mapping[str, Any]:
-        """See ``Encoder.image_description``."""
+    def image_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.image_spec``."""
         config = self._checkpoint.config()
         config.pop("text_config", None)
         return {
@@ -96,8 +96,8 @@ class DualEncoder(Encoder):
         }
 
     @property
-    def text_description(self) -> Mapping[str, Any]:
-        """See ``Encoder.text_description``."""
+    def text_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.text_spec``."""
         config = self._checkpoint.config()
         config.pop("vision_config", None)
         return {
@@ -123,12 +123,12 @@ class DualEncoder(Encoder):
         return self._processor(image)
 
     @property
-    def preprocessing(self) -> "Callable[[Image], Array]":
-        """See ``Encoder.preprocessing``."""
+    def picklable_preprocess(self) -> "Callable[[Image], Array]":
+        """See ``Encoder.picklable_preprocess``."""
         return self._processor.portable
 
-    def encode_images(self, pixels: Array) -> Array:
-        """See ``Encoder.encode_images``."""
+    def embed_pixels(self, pixels: Array) -> Array:
+        """See ``Encoder.embed_pixels``."""
         with self._network.inference() as network:
             return to_array(_embed_images(network, self._network.to_device(pixels)))
 
@@ -137,14 +137,14 @@ class DualEncoder(Encoder):
         with self._network.inference() as network:
             return to_array(self._embed_texts(network, texts))
 
-    def trainable(self, *, init_seed: int | None = None) -> Trainable:
+    def trainable(self, *, init_seed: int | None = None) -> TrainableEncoder:
         """See ``Encoder.trainable``."""
         if init_seed is None:
             network = load_network(self._checkpoint)
         else:
             network = random_network(self._checkpoint, seed=init_seed)
         folder = self._checkpoint.folder
-        return Trainable(
+        return TrainableEncoder(
             module=network.to(self.device),
             parts=_PARTS[self._shape](network),
             embed_images=partial(_embed_images, network),
@@ -209,9 +209,9 @@ def _tensor(features: Any) -> "torch.Tensor":
     return projected
 
 
-def _clip_parts(network: Any) -> Parts:
+def _clip_parts(network: Any) -> ModuleGroups:
     tower = network.vision_model
-    return Parts(
+    return ModuleGroups(
         vision=(tower, network.visual_projection),
         blocks=tuple(tower.encoder.layers),
         tail=(tower.post_layernorm, network.visual_projection),
@@ -219,9 +219,9 @@ def _clip_parts(network: Any) -> Parts:
     )
 
 
-def _siglip_parts(network: Any) -> Parts:
+def _siglip_parts(network: Any) -> ModuleGroups:
     tower = network.vision_model
-    return Parts(
+    return ModuleGroups(
         vision=(tower,),
         blocks=tuple(tower.encoder.layers),
         tail=(tower.post_layernorm, tower.head),
@@ -229,9 +229,9 @@ def _siglip_parts(network: Any) -> Parts:
     )
 
 
-def _joined_parts(network: Any) -> Parts:
+def _joined_parts(network: Any) -> ModuleGroups:
     tower = network.vision_model
-    return Parts(
+    return ModuleGroups(
         vision=(tower, network.visual_projection),
         blocks=tuple(tower.encoder.stages),
         tail=(tower.norm, network.visual_projection),

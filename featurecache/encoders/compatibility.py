@@ -16,7 +16,7 @@ def library_difference(
     warning. Anything else that differs makes the embeddings mean something else.
 
     Args:
-        trained: ``image_description`` of the run's or cache's encoder.
+        trained: ``image_spec`` of the run's or cache's encoder.
         present: of the encoder whose embeddings are to go with it.
         run: the run or cache, for the message.
 

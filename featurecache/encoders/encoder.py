@@ -1,6 +1,6 @@
-"""The one interface of every frozen encoder."""
+"""The interface of every encoder, and what a user subclasses to add one."""
 
-from abc import ABC, abstractmethod
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,45 +10,66 @@ import numpy as np
 import numpy.typing as npt
 
 from featurecache.errors import UsageError
+from featurecache.images.decode import read_image, to_gray_or_rgb
 from featurecache.provenance import Provenance
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from featurecache.encoders.trainable import Trainable
+    from featurecache.encoders.trainable import TrainableEncoder
     from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 Array = npt.NDArray[np.float32]
 
 TEXT_BATCH = 32
-"""Prompts per forward pass; a cache's text embeddings do not depend on it."""
+"""Texts per forward pass. The embedding of a text does not depend on it."""
 
 
-class Encoder(ABC):
-    """A frozen encoder: images to embeddings, texts to embeddings, or both.
+class Encoder:
+    """A frozen encoder of images, of texts, or of both.
 
-    Constructing one finds its files and reads its configuration; the weights are loaded at the
-    first ``encode_images`` or ``encode_texts``. ``preprocess`` and ``encode_images`` may be called
-    from several threads at once. Embeddings are not normalised.
+    Load one with ``load_encoder``. To add your own, subclass ``Encoder``, define ``image_spec``,
+    ``preprocess`` and ``embed_pixels`` (and ``text_spec`` and ``encode_texts`` if it reads text),
+    and pass an instance wherever a model is expected, or register it with ``register_encoder``.
+
+    Creating an encoder reads its configuration; weights are loaded by the first call that needs
+    them. ``preprocess`` and ``embed_pixels`` are called from several threads at once. Embeddings
+    are not L2-normalized.
+
+    Args:
+        name: Name of the encoder. It names the cache file.
+        device: Where the network runs: ``cpu``, ``cuda`` or ``mps``.
+        precision: ``fp32`` or ``bf16``.
 
     Attributes:
-        name: registry name, ``hf:org/name`` or a folder's name; it names the cache file.
-        aligned: images and texts share one space, so that zero-shot scores mean something.
-        has_images: ``preprocess``, ``encode_images`` and ``image_description`` work.
-        has_text: ``encode_texts`` and ``text_description`` work.
-        device: where the network runs: ``cpu``, ``cuda``, ``mps``.
-        precision: ``fp32`` or ``bf16``.
-        provenance: what its training may have seen; ``load_encoder`` states it.
-        bf16_cosine: the least cosine between its embeddings in bf16 and in fp32 on a few films;
-            None where nobody measured it.
-        revision: the commit of the hub's repository that its weights are of; None for others.
+        name: Registry name, ``hf:org/name``, or the name of a folder.
+        device: See above.
+        precision: See above.
+        dim: Length D of an image embedding; of a text embedding where there are no images.
+        has_images: Whether the encoder takes images.
+        has_text: Whether the encoder takes texts.
+        aligned: Whether images and texts share one embedding space, so that zero-shot
+            classification and text-to-image retrieval are meaningful.
+        provenance: What the encoder may have been trained on.
+        bf16_cosine: Lowest cosine similarity between bf16 and fp32 embeddings of a sample of
+            images; None if it was not measured.
+        revision: Commit of the Hugging Face repository the weights come from; None for others.
+
+    Examples:
+        >>> import featurecache as fc
+        >>> encoder = fc.load_encoder("tiny", device="cpu")
+        >>> encoder
+        DualEncoder('tiny', dim=128, images and text, aligned, cpu, fp32)
+        >>> encoder.encode_texts(["signs of edema", "no signs of edema"]).shape
+        (2, 128)
     """
 
-    aligned: bool
-    has_images: bool
-    has_text: bool
+    aligned: bool = False
+    has_images: bool = True
+    has_text: bool = False
+    dim: int
 
-    def __init__(self, *, name: str, device: str, precision: str) -> None:
+    def __init__(self, *, name: str, device: str = "cpu", precision: str = "fp32") -> None:
         self.name = name
         self.device = device
         self.precision = precision
@@ -56,106 +77,181 @@ class Encoder(ABC):
         self.bf16_cosine: float | None = None
         self.revision: str | None = None
 
+    def __repr__(self) -> str:
+        modalities = [
+            word for word, on in (("images", self.has_images), ("text", self.has_text)) if on
+        ]
+        parts = [
+            repr(self.name),
+            f"dim={getattr(self, 'dim', '?')}",
+            " and ".join(modalities),
+            *(["aligned"] if self.aligned else []),
+            self.device,
+            self.precision,
+        ]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     @property
-    @abstractmethod
     def scale(self) -> float | None:
-        """The factor on the cosine in the model's own score; None when it is not aligned."""
+        """Factor on the cosine similarity in the model's own score; None if not aligned."""
+        return None
 
     @property
-    @abstractmethod
     def bias(self) -> float | None:
-        """SigLIP's additive logit bias; None where the checkpoint has none."""
+        """SigLIP's additive logit bias; None if the model has none."""
+        return None
 
     @property
-    @abstractmethod
-    def image_description(self) -> Mapping[str, Any]:
-        """Everything that decides an image embedding, as a value with a canonical JSON.
+    def image_spec(self) -> Mapping[str, Any]:
+        """Everything that decides an image embedding, as a JSON-serializable mapping.
+
+        Embeddings with different specs are never mixed: include the hash of the weights, the
+        preprocessing, the precision and the versions of the libraries involved.
 
         Raises:
-            UsageError: the encoder takes no images.
+            UsageError: The encoder does not take images.
         """
+        raise self._unsupported("image_spec", images=True)
 
     @property
-    @abstractmethod
-    def text_description(self) -> Mapping[str, Any]:
-        """Everything that decides a text embedding, as a value with a canonical JSON.
+    def text_spec(self) -> Mapping[str, Any]:
+        """Everything that decides a text embedding, as a JSON-serializable mapping.
 
         Raises:
-            UsageError: the encoder takes no texts.
+            UsageError: The encoder does not take texts.
         """
+        raise self._unsupported("text_spec", images=False)
 
-    @abstractmethod
     def preprocess(self, image: "Image") -> Array:
-        """One image, grey (L) or RGB, as the network wants it.
+        """Convert one image to the input of the network.
+
+        Args:
+            image: An 8-bit image in mode ``L`` or ``RGB``.
 
         Returns:
             float32, shape (3, H, W).
 
         Raises:
-            UsageError: the encoder takes no images.
+            UsageError: The encoder does not take images.
         """
+        raise self._unsupported("preprocess", images=True)
 
     @property
-    def preprocessing(self) -> "Callable[[Image], Array] | None":
-        """What ``preprocess`` does, as something that can be pickled, for it may run apart.
+    def picklable_preprocess(self) -> "Callable[[Image], Array] | None":
+        """A function equivalent to ``preprocess`` that can be sent to a subprocess.
 
-        None where there is no such thing: then images are decoded apart, and preprocessed here.
+        None if there is none: an image that has to be decoded in a subprocess is then
+        preprocessed in this process.
         """
         return None
 
-    @abstractmethod
-    def encode_images(self, pixels: Array) -> Array:
-        """Embed a batch of preprocessed images.
+    def embed_pixels(self, pixels: Array) -> Array:
+        """Embed one batch of preprocessed images.
 
         Args:
-            pixels: float32, shape (B, 3, H, W), stacked results of ``preprocess``.
+            pixels: float32, shape (B, 3, H, W): stacked results of ``preprocess``.
 
         Returns:
-            float32, shape (B, D), not normalised.
+            float32, shape (B, D), not normalized.
 
         Raises:
-            UsageError: the encoder takes no images.
-            CheckpointError: the weights cannot be read or do not fit.
+            UsageError: The encoder does not take images.
+            CheckpointError: The weights cannot be read or do not fit the network.
         """
+        raise self._unsupported("embed_pixels", images=True)
 
-    @abstractmethod
+    def encode_images(
+        self, images: "Sequence[str | os.PathLike[str] | Image]", *, batch_size: int = 32
+    ) -> Array:
+        """Embed image files or PIL images.
+
+        Args:
+            images: Paths of image files (PNG, JPEG, TIFF, BMP, WebP, PPM or DICOM), PIL images,
+                or a mixture.
+            batch_size: Images per forward pass.
+
+        Returns:
+            float32, shape (N, D), in the order of ``images``, not normalized.
+
+        Raises:
+            UsageError: The encoder does not take images.
+            ImageError: An image cannot be used; the message names it.
+            CheckpointError: The weights cannot be read or do not fit the network.
+
+        Examples:
+            >>> import featurecache as fc
+            >>> from PIL import Image
+            >>> encoder = fc.load_encoder("tiny", device="cpu")
+            >>> encoder.encode_images([Image.new("L", (512, 512))]).shape
+            (1, 128)
+        """
+        if isinstance(images, str | os.PathLike) or hasattr(images, "convert"):
+            raise TypeError("images is a single image: give a list of paths or PIL images")
+        if not len(images):
+            raise ValueError("there are no images to encode")
+        batches = []
+        for start in range(0, len(images), batch_size):
+            batch = [self.preprocess(_open(image)) for image in images[start : start + batch_size]]
+            batches.append(self.embed_pixels(np.stack(batch)))
+        return np.concatenate(batches)
+
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """Embed texts; each one's embedding does not depend on the others.
-
-        Returns:
-            float32, shape (T, D), not normalised.
-
-        Raises:
-            UsageError: the encoder takes no texts.
-            CheckpointError: the weights cannot be read or do not fit.
-        """
-
-    def trainable(self, *, init_seed: int | None = None) -> "Trainable":
-        """The encoder for training: a network of its own in fp32, which the frozen one never sees.
+        """Embed texts; the embedding of one does not depend on the others.
 
         Args:
-            init_seed: None for the checkpoint's weights; a seed for fresh ones in the same
-                architecture, by the initialisation of the library that defines it.
+            texts: T texts.
+
+        Returns:
+            float32, shape (T, D), not normalized.
 
         Raises:
-            UsageError: this encoder cannot be trained.
-            CheckpointError: the weights cannot be read or do not fit.
+            UsageError: The encoder does not take texts.
+            CheckpointError: The weights cannot be read or do not fit the network.
+        """
+        raise self._unsupported("encode_texts", images=False)
+
+    def trainable(self, *, init_seed: int | None = None) -> "TrainableEncoder":
+        """Return a copy of the network for training, in fp32; the frozen one is not affected.
+
+        Args:
+            init_seed: None for the weights of the checkpoint; a seed for random weights in the
+                same architecture, initialized as the library that defines it does.
+
+        Raises:
+            UsageError: The encoder cannot be trained.
+            CheckpointError: The weights cannot be read or do not fit the network.
         """
         raise UsageError(
-            f"{self.name} cannot be trained here: take a CLIP- or SigLIP-shaped model such as clip "
-            "or xraysiglip, medclip, or an images-only one such as dinov2-small"
+            f"{self.name} cannot be trained: choose a CLIP- or SigLIP-shaped model such as clip "
+            "or xraysiglip, medclip, or an image-only one such as dinov2-small"
         )
+
+    def _unsupported(self, member: str, *, images: bool) -> Exception:
+        """The error for a member that is not defined for a modality."""
+        if self.has_images if images else self.has_text:
+            return NotImplementedError(f"{type(self).__name__} does not define {member}")
+        has, lacks = ("texts", "images") if images else ("images", "texts")
+        return UsageError(
+            f"{self.name} encodes {has} only: for {lacks} use an image-text model such as clip, "
+            "or the pair dinov2-minilm"
+        )
+
+
+def _open(image: "str | os.PathLike[str] | Image") -> "Image":
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image).expanduser())
+    return to_gray_or_rgb(image)
 
 
 def text_batches(texts: Sequence[str]) -> Iterator[list[str]]:
     """Split texts into lists of at most ``TEXT_BATCH``.
 
     Raises:
-        TypeError: one string was given where a sequence of strings is needed.
-        ValueError: there are no texts.
+        TypeError: A single string was given instead of a sequence of strings.
+        ValueError: There are no texts.
     """
     if isinstance(texts, str):
-        raise TypeError("texts is one string; give a list of strings")
+        raise TypeError("texts is a single string: give a list of strings")
     if not texts:
         raise ValueError("there are no texts to encode")
     for start in range(0, len(texts), TEXT_BATCH):
@@ -163,10 +259,10 @@ def text_batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def library_versions(*names: str) -> dict[str, str]:
-    """The installed versions of libraries that take part in an embedding.
+    """Return the installed versions of the libraries that an embedding depends on.
 
-    A build's local tag (``+cpu``, ``+cu130``) is left out: it names the machine, as ``device``
-    does, and one cache may be filled from several machines.
+    The local tag of a build (``+cpu``, ``+cu130``) is left out: it depends on the machine, and one
+    cache may be filled from several machines.
     """
     return {name: version(name).partition("+")[0] for name in names}
 
@@ -178,26 +274,27 @@ def decode_and_preprocess(
     *,
     called: str | None = None,
 ) -> list[Array]:
-    """Read an image in a subprocess and preprocess it for each encoder.
+    """Decode an image in a subprocess and preprocess it for each encoder.
 
-    Preprocessing runs in the subprocess too, except that of an encoder which cannot be pickled.
+    Preprocessing runs in the subprocess too, unless one of the encoders has no picklable
+    preprocessing.
 
     Args:
-        decoder: the decoder that reads the image.
-        source: path of the image file, or its bytes.
-        encoders: the encoders to preprocess for.
-        called: name of the image in error messages; None for the reason alone.
+        decoder: The decoder that reads the image.
+        source: Path of the image file, or its bytes.
+        encoders: The encoders to preprocess for.
+        called: Name of the image in error messages; None for the reason alone.
 
     Returns:
-        One array of pixels for each encoder.
+        One array of pixels, float32 of shape (3, H, W), for each encoder.
 
     Raises:
-        ImageError: the image cannot be read, or took too long.
-        FeaturecacheError: no subprocess could be started, or preprocessing failed otherwise.
+        ImageError: The image cannot be read, or took too long.
+        FeaturecacheError: No subprocess could be started, or preprocessing failed otherwise.
     """
-    portable = [encoder.preprocessing for encoder in encoders]
-    known = [make for make in portable if make is not None]
-    if len(known) == len(portable):
-        return decoder.read(source, known, called=called)
+    functions = [encoder.picklable_preprocess for encoder in encoders]
+    picklable = [function for function in functions if function is not None]
+    if len(picklable) == len(functions):
+        return decoder.read(source, picklable, called=called)
     image = decoder.image(source, called=called)
     return [encoder.preprocess(image) for encoder in encoders]

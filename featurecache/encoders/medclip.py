@@ -34,7 +34,7 @@ from featurecache.encoders.medclip_network import (
 )
 from featurecache.encoders.pretrained import load_tokenizer
 from featurecache.encoders.seeding import seeded
-from featurecache.encoders.trainable import Trainable
+from featurecache.encoders.trainable import TrainableEncoder
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class MedclipEncoder(Encoder):
         return None
 
     @property
-    def image_description(self) -> Mapping[str, Any]:
-        """See ``Encoder.image_description``."""
+    def image_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.image_spec``."""
         return {
             **self._description(),
             "processor": {
@@ -106,8 +106,8 @@ class MedclipEncoder(Encoder):
         }
 
     @property
-    def text_description(self) -> Mapping[str, Any]:
-        """See ``Encoder.text_description``."""
+    def text_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.text_spec``."""
         return {
             **self._description(),
             "tokenizer": {
@@ -126,12 +126,12 @@ class MedclipEncoder(Encoder):
         return _preprocess(image)
 
     @property
-    def preprocessing(self) -> "Callable[[Image], Array]":
-        """See ``Encoder.preprocessing``."""
+    def picklable_preprocess(self) -> "Callable[[Image], Array]":
+        """See ``Encoder.picklable_preprocess``."""
         return _preprocess
 
-    def encode_images(self, pixels: Array) -> Array:
-        """See ``Encoder.encode_images``."""
+    def embed_pixels(self, pixels: Array) -> Array:
+        """See ``Encoder.embed_pixels``."""
         with self._network.inference() as network:
             return to_array(_embed_images(network, self._network.to_device(pixels)))
 
@@ -140,7 +140,7 @@ class MedclipEncoder(Encoder):
         with self._network.inference() as network:
             return to_array(self._embed_texts(network, texts))
 
-    def trainable(self, *, init_seed: int | None = None) -> Trainable:
+    def trainable(self, *, init_seed: int | None = None) -> TrainableEncoder:
         """See ``Encoder.trainable``; the tokenizer's files must be at hand, to be saved with it."""
         files = tokenizer_files(self._tokenizer_folder)
         if init_seed is None:
@@ -148,7 +148,7 @@ class MedclipEncoder(Encoder):
         else:
             with seeded(init_seed):
                 network = build_network()
-        return Trainable(
+        return TrainableEncoder(
             module=network.to(self.device),
             parts=network_parts(network),
             embed_images=partial(_embed_images, network),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, read_tensors
-from featurecache.encoders.trainable import Parts
+from featurecache.encoders.trainable import ModuleGroups
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def write_network(network: "torch.nn.ModuleDict", folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": MODEL_TYPE}), encoding="utf-8")
 
 
-def network_parts(network: Any) -> Parts:
+def network_parts(network: Any) -> ModuleGroups:
     """Where the network can be cut; the twelve blocks of the Swin's four stages in one row."""
     from torch.nn import ModuleList
 
@@ -126,7 +126,7 @@ def network_parts(network: Any) -> Parts:
         *inner, last = stage.blocks
         merging = [] if stage.downsample is None else [stage.downsample]
         blocks += [*inner, ModuleList([last, *merging])]
-    return Parts(
+    return ModuleGroups(
         vision=(vision,),
         blocks=tuple(blocks),
         tail=(swin.layernorm, projection),

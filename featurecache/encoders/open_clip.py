@@ -65,14 +65,14 @@ class OpenClipEncoder(Encoder):
         return self._checkpoint.scalar("logit_bias")
 
     @property
-    def image_description(self) -> Mapping[str, Any]:
-        """See ``Encoder.image_description``."""
+    def image_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.image_spec``."""
         libraries = library_versions("torch", "open_clip_torch", "torchvision", "pillow")
         return {**self._description(), "pooling": "encode_image", "libraries": libraries}
 
     @property
-    def text_description(self) -> Mapping[str, Any]:
-        """See ``Encoder.text_description``."""
+    def text_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.text_spec``."""
         libraries = library_versions("torch", "open_clip_torch", "transformers", "tokenizers")
         return {**self._description(), "pooling": "encode_text", "libraries": libraries}
 
@@ -81,8 +81,8 @@ class OpenClipEncoder(Encoder):
         pixels: Array = self._transform(image.convert("RGB")).numpy()
         return pixels
 
-    def encode_images(self, pixels: Array) -> Array:
-        """See ``Encoder.encode_images``."""
+    def embed_pixels(self, pixels: Array) -> Array:
+        """See ``Encoder.embed_pixels``."""
         with self._network.inference() as network:
             return to_array(network.encode_image(self._network.to_device(pixels)))
 

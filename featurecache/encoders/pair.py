@@ -43,27 +43,27 @@ class PairEncoder(Encoder):
         return None
 
     @property
-    def image_description(self) -> Mapping[str, Any]:
+    def image_spec(self) -> Mapping[str, Any]:
         """The vision part's."""
-        return self._vision.image_description
+        return self._vision.image_spec
 
     @property
-    def text_description(self) -> Mapping[str, Any]:
+    def text_spec(self) -> Mapping[str, Any]:
         """The text part's."""
-        return self._text.text_description
+        return self._text.text_spec
 
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
         return self._vision.preprocess(image)
 
     @property
-    def preprocessing(self) -> "Callable[[Image], Array] | None":
-        """See ``Encoder.preprocessing``."""
-        return self._vision.preprocessing
+    def picklable_preprocess(self) -> "Callable[[Image], Array] | None":
+        """See ``Encoder.picklable_preprocess``."""
+        return self._vision.picklable_preprocess
 
-    def encode_images(self, pixels: Array) -> Array:
-        """See ``Encoder.encode_images``; D is the vision part's."""
-        return self._vision.encode_images(pixels)
+    def embed_pixels(self, pixels: Array) -> Array:
+        """See ``Encoder.embed_pixels``; D is the vision part's."""
+        return self._vision.embed_pixels(pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """See ``Encoder.encode_texts``; D is the text part's."""

@@ -25,7 +25,7 @@ class EncoderSpec:
         embedded: it ships with the package, as ``encoders/<name>/``.
         gated: the hub asks users to accept terms before the download.
         extra: the pip extra that it needs, or None.
-        licence: of the weights.
+        license: of the weights.
         exposed_to: data sets (names in the data set registry) that its training may have seen, so
             that scores on them are not those of unseen films.
         note: what a user should know before trusting a number.
@@ -41,7 +41,7 @@ class EncoderSpec:
     embedded: bool
     gated: bool
     extra: str | None
-    licence: str
+    license: str
     exposed_to: tuple[str, ...]
     note: str
 
@@ -52,7 +52,7 @@ def _dual(
     *,
     dim: int,
     pixels: int,
-    licence: str,
+    license: str,
     note: str,
     gated: bool = False,
     exposed_to: tuple[str, ...] = (),
@@ -68,7 +68,7 @@ def _dual(
         embedded=False,
         gated=gated,
         extra=None,
-        licence=licence,
+        license=license,
         exposed_to=exposed_to,
         note=note,
     )
@@ -88,7 +88,7 @@ _ALL = (
         embedded=True,
         gated=False,
         extra=None,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         exposed_to=(),
         note="ours, 1.2 million weights, for trying things out; see encoders/tiny/README.md",
     ),
@@ -97,7 +97,7 @@ _ALL = (
         "openai/clip-vit-base-patch32",
         dim=512,
         pixels=224,
-        licence="MIT",
+        license="MIT",
         note="general images; centre crop cuts non-square films",
     ),
     _dual(
@@ -105,7 +105,7 @@ _ALL = (
         "flaviagiammarino/pubmed-clip-vit-base-patch32",
         dim=512,
         pixels=224,
-        licence="MIT",
+        license="MIT",
         note="CLIP fine-tuned on figures of open-access papers (ROCO)",
     ),
     _dual(
@@ -113,7 +113,7 @@ _ALL = (
         "StanfordAIMI/XraySigLIP__vit-l-16-siglip-384__webli",
         dim=1024,
         pixels=512,
-        licence="CC-BY-NC-4.0",
+        license="CC-BY-NC-4.0",
         exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
@@ -122,7 +122,7 @@ _ALL = (
         "StanfordAIMI/XraySigLIP__vit-b-16-siglip-512__webli",
         dim=768,
         pixels=512,
-        licence="CC-BY-NC-4.0",
+        license="CC-BY-NC-4.0",
         exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
@@ -131,7 +131,7 @@ _ALL = (
         "StanfordAIMI/XrayCLIP__vit-l-14__laion2b-s32b-b82k",
         dim=768,
         pixels=224,
-        licence="CC-BY-NC-4.0",
+        license="CC-BY-NC-4.0",
         exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
@@ -140,7 +140,7 @@ _ALL = (
         "google/siglip2-base-patch16-224",
         dim=768,
         pixels=224,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         note="general images",
     ),
     _dual(
@@ -148,7 +148,7 @@ _ALL = (
         "google/medsiglip-448",
         dim=1152,
         pixels=448,
-        licence="Health AI Developer Foundations terms",
+        license="Health AI Developer Foundations terms",
         note="gated: accept the terms on its hub page first",
         gated=True,
     ),
@@ -163,7 +163,7 @@ _ALL = (
         embedded=False,
         gated=False,
         extra=None,
-        licence="MIT",
+        license="MIT",
         exposed_to=(),
         note="MedCLIP-ViT; published prompts were drawn unseeded, so its logits do not repeat",
     ),
@@ -178,7 +178,7 @@ _ALL = (
         embedded=False,
         gated=False,
         extra=None,
-        licence="MIT (MSRLA in older revisions)",
+        license="MIT (MSRLA in older revisions)",
         exposed_to=("nih",),
         note="images only; possible NIH exposure: pre-trained on ChestX-ray14 among others",
     ),
@@ -193,7 +193,7 @@ _ALL = (
         embedded=False,
         gated=False,
         extra=None,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         exposed_to=(),
         note="images only; general images",
     ),
@@ -208,7 +208,7 @@ _ALL = (
         embedded=False,
         gated=False,
         extra=None,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         exposed_to=(),
         note="texts only; general English",
     ),
@@ -223,7 +223,7 @@ _ALL = (
         embedded=False,
         gated=False,
         extra=None,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         exposed_to=(),
         note="two unaligned encoders: heads work, zero-shot and retrieval by text do not",
     ),
@@ -238,7 +238,7 @@ _ALL = (
         embedded=False,
         gated=False,
         extra="open-clip",
-        licence="MIT",
+        license="MIT",
         exposed_to=(),
         note="figures of PubMed Central papers; runs through open_clip",
     ),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class ModuleGroups:
     """Where an encoder can be cut for training.
 
     Attributes:
@@ -35,7 +35,7 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trainable:
+class TrainableEncoder:
     """A network in fp32 with gradients, apart from the one that its encoder infers with.
 
     It is made in eval mode, so that it embeds as the encoder does, with every parameter trainable;
@@ -44,9 +44,9 @@ class Trainable:
 
     Attributes:
         module: holds every parameter of the encoder, logit scale and bias included.
-        parts: where it can be cut; see ``train_only``.
+        parts: where it can be cut; see ``set_trainable``.
         embed_images: pixels, float32 of shape (B, 3, H, W) on the module's device, to (B, D), not
-            normalised, as ``Encoder.encode_images`` has it.
+            normalised, as ``Encoder.embed_pixels`` has it.
         embed_texts: T texts to (T, D), not normalised, tokenised and padded as in
             ``Encoder.encode_texts``. UsageError where there is no text tower.
         write_network: writes config.json and model.safetensors into an empty folder.
@@ -55,7 +55,7 @@ class Trainable:
     """
 
     module: "nn.Module"
-    parts: Parts
+    parts: ModuleGroups
     embed_images: "Callable[[Tensor], Tensor]"
     embed_texts: "Callable[[Sequence[str]], Tensor]"
     write_network: Callable[[Path], None]
@@ -97,7 +97,7 @@ class Trainable:
                 self.log_scale.clamp_(*self.log_scale_range)
         return self.log_scale.exp()
 
-    def train_only(self, part: str, *, seed: int = 0) -> int:
+    def set_trainable(self, part: str, *, seed: int = 0) -> int:
         """Freeze everything but one part; a logit scale and bias train with any part.
 
         Args:

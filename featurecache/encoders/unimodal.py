@@ -18,7 +18,7 @@ from featurecache.encoders.pretrained import (
     random_network,
     write_network,
 )
-from featurecache.encoders.trainable import Parts, Trainable
+from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
 from featurecache.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VISION_TYPES = ("dinov2", "dinov2_with_registers", "vit")
 TEXT_TYPES = ("bert",)
 
-# Parts of published checkpoints that neither the class token nor the mean of the tokens passes
+# Modules of published checkpoints that neither the class token nor the mean of the tokens passes
 # through. They are not built, and a checkpoint may have them or not.
 _UNUSED: Mapping[str, tuple[str, ...]] = {
     "vit": ("pooler.", "classifier."),
@@ -108,8 +108,8 @@ class VisionEncoder(_Unimodal):
         self._processor = ImageProcessor(checkpoint.folder)
 
     @property
-    def image_description(self) -> Mapping[str, Any]:
-        """See ``Encoder.image_description``."""
+    def image_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.image_spec``."""
         return {
             **self._description(),
             "processor": self._processor.description,
@@ -118,7 +118,7 @@ class VisionEncoder(_Unimodal):
         }
 
     @property
-    def text_description(self) -> Mapping[str, Any]:
+    def text_spec(self) -> Mapping[str, Any]:
         """Refused: there is no text tower."""
         raise self._no_text()
 
@@ -127,12 +127,12 @@ class VisionEncoder(_Unimodal):
         return self._processor(image)
 
     @property
-    def preprocessing(self) -> "Callable[[Image], Array]":
-        """See ``Encoder.preprocessing``."""
+    def picklable_preprocess(self) -> "Callable[[Image], Array]":
+        """See ``Encoder.picklable_preprocess``."""
         return self._processor.portable
 
-    def encode_images(self, pixels: Array) -> Array:
-        """See ``Encoder.encode_images``."""
+    def embed_pixels(self, pixels: Array) -> Array:
+        """See ``Encoder.embed_pixels``."""
         with self._network.inference() as network:
             return to_array(_class_token(network, self._network.to_device(pixels)))
 
@@ -140,13 +140,13 @@ class VisionEncoder(_Unimodal):
         """Refused: there is no text tower."""
         raise self._no_text()
 
-    def trainable(self, *, init_seed: int | None = None) -> Trainable:
+    def trainable(self, *, init_seed: int | None = None) -> TrainableEncoder:
         """See ``Encoder.trainable``."""
         if init_seed is None:
             network = self._load()
         else:
             network = random_network(self._checkpoint, seed=init_seed, **self._options)
-        return Trainable(
+        return TrainableEncoder(
             module=network.to(self.device),
             parts=_vision_parts(network),
             embed_images=partial(_class_token, network),
@@ -193,13 +193,13 @@ class TextEncoder(_Unimodal):
         self._max_tokens = min(positions, stated or positions)
 
     @property
-    def image_description(self) -> Mapping[str, Any]:
+    def image_spec(self) -> Mapping[str, Any]:
         """Refused: there is no vision tower."""
         raise self._no_images()
 
     @property
-    def text_description(self) -> Mapping[str, Any]:
-        """See ``Encoder.text_description``."""
+    def text_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.text_spec``."""
         return {
             **self._description(),
             "tokenizer": {
@@ -217,7 +217,7 @@ class TextEncoder(_Unimodal):
         """Refused: there is no vision tower."""
         raise self._no_images()
 
-    def encode_images(self, pixels: Array) -> Array:
+    def embed_pixels(self, pixels: Array) -> Array:
         """Refused: there is no vision tower."""
         raise self._no_images()
 
@@ -253,10 +253,12 @@ def _class_token(network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
     return token
 
 
-def _vision_parts(network: Any) -> Parts:
+def _vision_parts(network: Any) -> ModuleGroups:
     # ViT's blocks have moved between releases of transformers 5; DINOv2's have not.
     blocks = network.layers if hasattr(network, "layers") else network.encoder.layer
-    return Parts(vision=(network,), blocks=tuple(blocks), tail=(network.layernorm,), projections=())
+    return ModuleGroups(
+        vision=(network,), blocks=tuple(blocks), tail=(network.layernorm,), projections=()
+    )
 
 
 def _published_pooling(checkpoint: Checkpoint) -> Literal["mean", "class token"]:

@@ -141,7 +141,7 @@ def _encode(number: int, encoder: "Encoder", batch: Sequence[Decoded]) -> Encode
         sha256=to_utf8([image.sha256 for image in batch]),
         size=np.array([image.size for image in batch], dtype=np.int64),
         mtime_ns=np.array([image.mtime_ns for image in batch], dtype=np.int64),
-        embedding=encoder.encode_images(pixels),
+        embedding=encoder.embed_pixels(pixels),
     )
 
 

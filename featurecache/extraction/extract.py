@@ -181,7 +181,7 @@ def _header(manifest: "Dataset", encoder: "Encoder") -> Header:
         notes=tuple(manifest.notes),
         image_level_split=manifest.image_level_split,
         exposed=base_name(manifest.collection) in provenance.exposed_to,
-        encoder_spec=dict(encoder.image_description),
+        encoder_spec=dict(encoder.image_spec),
         collection=manifest.collection,
         trained_on=dict(provenance.trained_on),
         bf16_cosine=encoder.bf16_cosine,
@@ -264,7 +264,7 @@ def _texts(
         return texts, "none: the model reads no text"
     known = texts.get(prompts.name)
     if known is not None and known.fingerprint == text_fingerprint(job.encoder, prompts, labels):
-        texts[prompts.name] = replace(known, encoder=dict(job.encoder.text_description))
+        texts[prompts.name] = replace(known, encoder=dict(job.encoder.text_spec))
         return texts, f"{prompts.name}, reused"
     texts[prompts.name] = encode_prompts(job.encoder, prompts, labels)
     return texts, f"{prompts.name}, encoded"

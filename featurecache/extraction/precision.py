@@ -62,10 +62,10 @@ def choose_precision(
     pixels = _probe(encoder, manifest, SubprocessDecoder(seconds=image_timeout))
     if pixels is None:
         return encoder
-    exact = encoder.encode_images(pixels)
+    exact = encoder.embed_pixels(pixels)
     del encoder  # two sets of weights at once may be more than fits
     fast = load(precision="bf16")
-    cosine = least_cosine(exact, fast.encode_images(pixels))
+    cosine = least_cosine(exact, fast.embed_pixels(pixels))
     chosen = fast if cosine >= LEAST_COSINE else load(precision="fp32")
     chosen.bf16_cosine = cosine
     return chosen

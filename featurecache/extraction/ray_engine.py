@@ -106,7 +106,7 @@ def encode_on_ray(
             _Actor,
             fn_constructor_args=(
                 loads,
-                [dict(encoder.image_description) for encoder in encoders],
+                [dict(encoder.image_spec) for encoder in encoders],
                 batch_size,
                 workers,
                 image_timeout,
@@ -184,7 +184,7 @@ class _Actor:
     def _open(self) -> OrderedThreadPool[Any]:
         self._encoders = [load() for load in self._loads]
         for encoder, wanted in zip(self._encoders, self._descriptions, strict=True):
-            if difference := first_difference(wanted, encoder.image_description):
+            if difference := first_difference(wanted, encoder.image_spec):
                 raise FeaturecacheError(
                     f"{encoder.name} is another encoder here ({difference}): every machine of the "
                     "cluster needs the same weights and the same versions of the libraries"

@@ -17,7 +17,7 @@ def text_fingerprint(encoder: "Encoder", prompts: PromptSet, labels: Sequence[st
     """The fingerprint of a prompt set encoded by an encoder, without encoding it."""
     return fingerprint(
         {
-            "encoder": encoder.text_description,
+            "encoder": encoder.text_spec,
             "labels": list(labels),
             "positive": prompts.positive_prompts(labels),
             "negative": prompts.negative_prompts_of(labels),
@@ -42,7 +42,7 @@ def encode_prompts(encoder: "Encoder", prompts: PromptSet, labels: Sequence[str]
         aligned=encoder.aligned,
         scale=encoder.scale,
         bias=encoder.bias,
-        encoder=dict(encoder.text_description),
+        encoder=dict(encoder.text_spec),
     )
 
 

@@ -45,7 +45,7 @@ class Teacher:
     def fingerprint(self) -> str:
         """Of all that decides its embeddings."""
         rows = None if self.rows is None else self.rows.tolist()
-        return fingerprint({"encoder": dict(self.encoder.image_description), "rows": rows})
+        return fingerprint({"encoder": dict(self.encoder.image_spec), "rows": rows})
 
 
 class Distillation:
@@ -111,7 +111,7 @@ def teacher_embeddings(
         done += BATCH_SIZE
         if len(usable) == 0:
             continue
-        found = encoder.encode_images(pixels.numpy())
+        found = encoder.embed_pixels(pixels.numpy())
         if embeddings is None:
             embeddings = np.full((len(manifest), found.shape[1]), np.nan, dtype=np.float32)
         embeddings[usable] = found

@@ -25,7 +25,7 @@ from featurecache.prompts import load_prompts
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
-    from featurecache.encoders.trainable import Trainable
+    from featurecache.encoders.trainable import TrainableEncoder
 
 
 FurtherLoss = Callable[[Tensor, NDArray[np.intp]], Tensor]
@@ -136,7 +136,7 @@ class ContrastiveObjective(Objective):
         config: FinetuneConfig,
         *,
         train: NDArray[np.intp],
-        encoder: "Trainable",
+        encoder: "TrainableEncoder",
     ) -> None:
         """Write the captions; ``train`` are the training rows of the manifest.
 

@@ -160,7 +160,7 @@ def finetune(
                 "dataset": manifest.name,
                 "model": encoder.name,
                 "teacher": None if teacher is None else teacher.encoder.name,
-                "spec": dict(encoder.image_description),
+                "spec": dict(encoder.image_spec),
                 "dim": int(embedding.shape[1]),
                 "thresholds": {
                     name: metrics["per_label"][name]["threshold"] for name in manifest.label_names

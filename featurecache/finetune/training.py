@@ -32,7 +32,7 @@ from featurecache.schedule import Epoch, warmup_cosine
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
-    from featurecache.encoders.trainable import Trainable
+    from featurecache.encoders.trainable import TrainableEncoder
 
 SAVE_SECONDS = 120.0
 """The most work, in time, that a kill can cost."""
@@ -48,7 +48,7 @@ class Finetuned:
         trainable: how many parameters moved.
     """
 
-    encoder: "Trainable"
+    encoder: "TrainableEncoder"
     head: nn.Module | None
     history: tuple[Epoch, ...]
     best_epoch: int
@@ -86,7 +86,7 @@ class Trainer:
             )
         self.device = encoder.device
         self.towers = encoder.trainable()
-        moving = self.towers.train_only(config.trainable, seed=config.seed)
+        moving = self.towers.set_trainable(config.trainable, seed=config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.objective = self._objective(manifest)
@@ -339,7 +339,7 @@ def open_checkpoint(
         "dataset": manifest.name,
         "images": fingerprint(images),
         "model": encoder.name,
-        "encoder": fingerprint(encoder.image_description),
+        "encoder": fingerprint(encoder.image_spec),
         "teacher": None if teacher is None else teacher.fingerprint,
     }
     return Checkpoint(target, settings)

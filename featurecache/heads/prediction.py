@@ -27,7 +27,7 @@ def predict_images(
         RunError: they are not the encoders that the head was trained on.
     """
     for trained, encoder in zip(head.encoders, encoders, strict=True):
-        library_difference(trained.description, encoder.image_description, run=head.path)
+        library_difference(trained.description, encoder.image_spec, run=head.path)
     return classify_images(
         encoders, lambda embedding: predict_probabilities(head.module, embedding), paths
     )

@@ -88,7 +88,7 @@ def images_for_text(
         CacheError: there are no images of that split.
     """
     if alignment is not None:
-        alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_description)
+        alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_spec)
     elif not encoder.aligned:
         raise _unaligned(encoder.name)
     if not text.strip():
@@ -159,7 +159,7 @@ def neighbours_of_image(
         ImageError: its embedding is one that no cache would store.
         CacheError: there are no images of that split, or several prompt sets and none is named.
     """
-    embedding = encoder.encode_images(pixels[np.newaxis])
+    embedding = encoder.embed_pixels(pixels[np.newaxis])
     half, usable = to_float16_checked(embedding)
     if not usable[0]:
         raise ImageError(f"{name}: {NON_FINITE_EMBEDDING}")

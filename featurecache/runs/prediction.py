@@ -72,7 +72,7 @@ def _classify_batch(
     # As a cache would store it, so that a cached image predicts the same; what a cache would refuse
     # is refused here.
     stored = [
-        to_float16_checked(encoder.encode_images(batch))
+        to_float16_checked(encoder.embed_pixels(batch))
         for encoder, batch in zip(encoders, batches, strict=True)
     ]
     usable = np.logical_and.reduce([of_encoder for _, of_encoder in stored])

@@ -30,12 +30,12 @@ class Pair:
     """As much of an encoder as a search needs."""
 
     name, aligned = "pair", False
-    text_description = READER
+    text_spec = READER
 
     def __init__(self, image, text):
         self.image, self.text = image, text
 
-    def encode_images(self, pixels):
+    def embed_pixels(self, pixels):
         return np.repeat(self.image[np.newaxis], len(pixels), axis=0)
 
     def encode_texts(self, texts):

@@ -72,7 +72,7 @@ def test_clip_equals_the_direct_computation(clip_b32, images):
     pixels = np.stack([encoder.preprocess(image) for image in images.values()])
     assert pixels.shape == (len(images), 3, 224, 224)
     assert pixels.dtype == np.float32
-    got = encoder.encode_images(pixels)
+    got = encoder.embed_pixels(pixels)
     want = np.stack([clip_image_reference(model, image) for image in images.values()])
     assert got.shape == (len(images), 512)
     assert got.dtype == np.float32
@@ -165,7 +165,7 @@ def test_siglip_equals_the_direct_computation(siglip_l16, images):
         )
         states = model.vision_model(pixel_values=reference).last_hidden_state
         want = model.vision_model.head(states).numpy()
-    got = encoder.encode_images(pixels)
+    got = encoder.embed_pixels(pixels)
     assert got.shape == (len(some), 1024)
     assert np.abs(got - want).max() < TOLERANCE
 
@@ -197,7 +197,7 @@ def test_siglip_has_a_scale_and_a_bias(siglip_l16):
 def test_a_clip_shaped_checkpoint_under_a_siglip_name_has_no_bias(tiny_clip):
     encoder = load_encoder("xraysiglip", weights=tiny_clip, device="cpu")
     assert encoder.bias is None
-    assert encoder.text_description["tokenizer"]["padding"] == "longest, masked"
+    assert encoder.text_spec["tokenizer"]["padding"] == "longest, masked"
 
 
 # --- two networks joined -------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_a_joined_bit_and_bert_equals_the_direct_computation(tmp_path, images):
     encoder = load_encoder(str(tmp_path / "joined"), device="cpu")
     pixels = np.stack([encoder.preprocess(image) for image in images.values()])
     want = np.stack([joined_image_reference(model, image) for image in images.values()])
-    got = encoder.encode_images(pixels)
+    got = encoder.embed_pixels(pixels)
     assert got.shape == (len(images), 24)
     assert np.abs(got - want).max() < TOLERANCE
     assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE

@@ -52,7 +52,7 @@ def test_the_registry_is_read_without_any_heavy_import():
 def test_every_registered_encoder_says_where_it_comes_from():
     assert {name: spec.name for name, spec in SPECS.items()} == {name: name for name in SPECS}
     for spec in SPECS.values():
-        assert spec.licence
+        assert spec.license
         assert spec.hub_ids or spec.embedded or spec.family == "medclip"
         assert all(part in SPECS for part in spec.parts)
     assert "possible NIH exposure" in SPECS["xraysiglip"].note
@@ -99,9 +99,9 @@ def test_local_models_are_found_by_registry_name_and_by_hub_name(tiny_clip, tmp_
     shutil.copytree(tiny_clip, tmp_path / "clip-vit-base-patch32")
     by_hub_name = load_encoder("clip", device="cpu")
     assert by_hub_name.name == "clip"
-    description = by_hub_name.image_description
+    description = by_hub_name.image_spec
     shutil.move(tmp_path / "clip-vit-base-patch32", tmp_path / "clip")
-    assert load_encoder("clip", device="cpu").image_description == description
+    assert load_encoder("clip", device="cpu").image_spec == description
 
 
 def test_a_hub_id_is_looked_for_among_the_local_models(tiny_clip, tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_a_snapshot_in_the_hubs_cache_is_used_offline(tiny_clip, tmp_path):
     (repository / "refs" / "main").write_text(commit)
     local = load(tiny_clip)
     hub = load_encoder("clip", device="cpu")
-    assert hub.image_description == local.image_description
+    assert hub.image_spec == local.image_spec
     assert (hub.revision, local.revision) == (commit, None)
     assert load_encoder("hf:openai/clip-vit-base-patch32", device="cpu").revision == commit
     pinned = load_encoder(f"hf:openai/clip-vit-base-patch32@{commit}", device="cpu")
@@ -177,26 +177,26 @@ def test_weights_that_do_not_fit_are_refused(clip_copy, change):
         path.write_bytes(b"not weights at all")
     named = {"missing": r"visual_projection\.weight", "extra": r"surprise\.weight"}
     with pytest.raises(CheckpointError, match=named.get(change, "cannot be loaded")):
-        load(clip_copy).encode_images(PIXELS)
+        load(clip_copy).embed_pixels(PIXELS)
 
 
 def test_the_constants_of_old_releases_are_no_surprise(clip_copy):
     path = clip_copy / "model.safetensors"
-    before = load(clip_copy).encode_images(PIXELS)
+    before = load(clip_copy).embed_pixels(PIXELS)
     state = load_file(path)
     state["text_model.embeddings.position_ids"] = torch.arange(77)[None]
     save_file(state, path, metadata={"format": "pt"})
-    assert np.array_equal(load(clip_copy).encode_images(PIXELS), before)
+    assert np.array_equal(load(clip_copy).embed_pixels(PIXELS), before)
 
 
 def test_pickled_tensors_are_read(clip_copy):
     before = load(clip_copy)
     state = load_file(clip_copy / "model.safetensors")
-    want, scale = before.encode_images(PIXELS), before.scale
+    want, scale = before.embed_pixels(PIXELS), before.scale
     torch.save(state, clip_copy / "pytorch_model.bin")
     (clip_copy / "model.safetensors").unlink()
     after = load(clip_copy)
-    assert np.array_equal(after.encode_images(PIXELS), want)
+    assert np.array_equal(after.embed_pixels(PIXELS), want)
     assert after.scale == scale
 
 
@@ -221,7 +221,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_refused_unrun(clip_copy, tmp_p
         (clip_copy / "pytorch_model.bin").write_bytes(pickle.dumps(state, protocol=2))
     encoder = load_encoder(name, weights=clip_copy, device="cpu")
     with pytest.raises(CheckpointError):
-        encoder.encode_images(PIXELS)
+        encoder.embed_pixels(PIXELS)
     with pytest.raises(CheckpointError, match="more than tensors"):
         _ = encoder.scale
     assert not (tmp_path / "ran").exists()
@@ -243,7 +243,7 @@ def test_code_that_a_checkpoint_brings_is_never_run(clip_copy, tmp_path):
     with contextlib.suppress(CheckpointError):
         encoder = load_encoder(str(clip_copy), device="cpu")
         encoder.preprocess(Image.new("L", (40, 40)))
-        encoder.encode_images(PIXELS)
+        encoder.embed_pixels(PIXELS)
         encoder.encode_texts(["a chest film"])
     assert not (tmp_path / "ran").exists()
     document = json.loads((clip_copy / "preprocessor_config.json").read_text())
@@ -262,7 +262,7 @@ def test_a_kernel_of_the_hub_is_refused(clip_copy, key, value):
     document["vision_config"][key] = value
     path.write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match="asks for code from elsewhere"):
-        load_encoder(str(clip_copy), device="cpu").encode_images(PIXELS)
+        load_encoder(str(clip_copy), device="cpu").embed_pixels(PIXELS)
 
 
 @pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/hostname", 3])
@@ -277,15 +277,15 @@ def test_shards_elsewhere_are_refused(clip_copy, name):
 def test_shards_are_one_checkpoint(clip_copy):
     from transformers import CLIPModel
 
-    want = load(clip_copy).encode_images(PIXELS)
+    want = load(clip_copy).embed_pixels(PIXELS)
     model = CLIPModel.from_pretrained(clip_copy)
     (clip_copy / "model.safetensors").unlink()
     model.save_pretrained(clip_copy, max_shard_size="100KB")
     encoder = load(clip_copy)
     shards = sorted(clip_copy.glob("*.safetensors"))
     assert len(shards) > 1
-    assert encoder.image_description["weights"] == sorted(sha256_of_file(s) for s in shards)
-    assert np.array_equal(encoder.encode_images(PIXELS), want)
+    assert encoder.image_spec["weights"] == sorted(sha256_of_file(s) for s in shards)
+    assert np.array_equal(encoder.embed_pixels(PIXELS), want)
     assert encoder.scale == pytest.approx(np.exp(4.2), rel=1e-6)
     shards[1].unlink()
     with pytest.raises(CheckpointError, match=shards[1].name):
@@ -301,7 +301,7 @@ def test_half_precision_weights_are_run_in_fp32(clip_copy):
     with torch.no_grad():
         pooled = model.vision_model(pixel_values=torch.tensor(PIXELS)).pooler_output
         want = model.visual_projection(pooled).numpy()
-    assert np.abs(load(clip_copy).encode_images(PIXELS) - want).max() < 1e-4
+    assert np.abs(load(clip_copy).embed_pixels(PIXELS) - want).max() < 1e-4
 
 
 # --- laziness and threads ------------------------------------------------------------------
@@ -310,11 +310,11 @@ def test_half_precision_weights_are_run_in_fp32(clip_copy):
 def test_descriptions_and_preprocessing_never_read_the_tensors(clip_copy):
     (clip_copy / "model.safetensors").write_bytes(b"these bytes are no weights")
     encoder = load(clip_copy)
-    assert len(fingerprint(encoder.image_description)) == 64
-    assert len(fingerprint(encoder.text_description)) == 64
+    assert len(fingerprint(encoder.image_spec)) == 64
+    assert len(fingerprint(encoder.text_spec)) == 64
     assert encoder.preprocess(Image.new("L", (50, 40))).shape == (3, 32, 32)
     with pytest.raises(CheckpointError):
-        encoder.encode_images(PIXELS)
+        encoder.embed_pixels(PIXELS)
 
 
 def test_preprocess_gives_the_same_from_many_threads(tiny_clip, images):
@@ -330,7 +330,7 @@ def test_what_preprocesses_can_be_sent_to_a_process_without_torch(tiny_pair, tin
     dinov2 = load_encoder(str(tiny_pair / "dinov2-small"), device="cpu")
     joined = PairEncoder(dinov2, load(tiny_clip), name="pair")
     for encoder in (load(tiny_clip), dinov2, joined):
-        sent = pickle.dumps(encoder.preprocessing)
+        sent = pickle.dumps(encoder.picklable_preprocess)
         assert len(sent) < 10_000
         assert not {b"torch", b"transformers"} & set(sent.split(b"."))
         for image in images.values():
@@ -341,7 +341,7 @@ def test_what_preprocesses_can_be_sent_to_a_process_without_torch(tiny_pair, tin
 def test_read_only_pixels_are_encoded(tiny_clip):
     pixels = PIXELS.copy()
     pixels.flags.writeable = False
-    assert load(tiny_clip).encode_images(pixels).shape == (3, 24)
+    assert load(tiny_clip).embed_pixels(pixels).shape == (3, 24)
 
 
 def test_texts_must_be_a_sequence_that_holds_something(tiny_clip):
@@ -361,18 +361,18 @@ def test_descriptions_repeat_and_hold_no_paths(tiny_clip, tiny_pair, tmp_path):
         elsewhere = tmp_path / "deep" / name
         shutil.copytree(folder, elsewhere)
         second = load_encoder(name, weights=elsewhere, device="cpu")
-        text = canonical_json(first.image_description)
-        assert text == canonical_json(second.image_description)
+        text = canonical_json(first.image_spec)
+        assert text == canonical_json(second.image_spec)
         assert str(folder.parent) not in text
         if first.has_text:
-            text = canonical_json(first.text_description)
-            assert text == canonical_json(second.text_description)
+            text = canonical_json(first.text_spec)
+            assert text == canonical_json(second.text_spec)
             assert str(folder.parent) not in text
 
 
 def test_the_image_description_follows_weights_preprocessing_and_precision(clip_copy):
     def now(**options):
-        return fingerprint(load(clip_copy, **options).image_description)
+        return fingerprint(load(clip_copy, **options).image_spec)
 
     seen = {now(), now(precision="bf16")}
     assert now(precision="auto") == now(precision="fp32")
@@ -391,19 +391,19 @@ def test_the_image_description_follows_weights_preprocessing_and_precision(clip_
 
 
 def test_image_and_text_descriptions_change_apart(clip_copy):
-    image, text = load(clip_copy).image_description, load(clip_copy).text_description
+    image, text = load(clip_copy).image_spec, load(clip_copy).text_spec
     tokenizer = json.loads((clip_copy / "tokenizer_config.json").read_text())
     published.write_json(clip_copy / "tokenizer_config.json", {**tokenizer, "extra": 1})
-    assert load(clip_copy).image_description == image
-    assert load(clip_copy).text_description != text
+    assert load(clip_copy).image_spec == image
+    assert load(clip_copy).text_spec != text
 
 
 def test_descriptions_ignore_what_a_config_says_about_its_making(clip_copy):
-    before = load(clip_copy).image_description
+    before = load(clip_copy).image_spec
     config = json.loads((clip_copy / "config.json").read_text())
     config |= {"_name_or_path": "/home/someone/clip", "transformers_version": "4.0.0"}
     published.write_json(clip_copy / "config.json", config)
-    assert load(clip_copy).image_description == before
+    assert load(clip_copy).image_spec == before
 
 
 # --- device and precision ------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_bf16_stays_close_in_cosine(tiny_clip):
     full, half = load(tiny_clip), load(tiny_clip, precision="bf16")
     assert half.precision == "bf16"
     for a, b in (
-        (full.encode_images(PIXELS), half.encode_images(PIXELS)),
+        (full.embed_pixels(PIXELS), half.embed_pixels(PIXELS)),
         (full.encode_texts(published.SENTENCES), half.encode_texts(published.SENTENCES)),
     ):
         assert b.dtype == np.float32

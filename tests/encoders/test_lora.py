@@ -24,13 +24,13 @@ def step(trainable):
 
 def test_adapters_start_without_effect(trainable):
     before = trainable.embed_images(PIXELS)
-    trainable.train_only("lora-2")
+    trainable.set_trainable("lora-2")
     assert torch.equal(trainable.embed_images(PIXELS), before)
 
 
 def test_only_adapters_and_the_scale_train_and_what_is_frozen_stays_bit_equal(trainable):
     before = {name: value.clone() for name, value in trainable.module.state_dict().items()}
-    count = trainable.train_only("lora-2")
+    count = trainable.set_trainable("lora-2")
     layers = [
         part
         for block in trainable.parts.blocks
@@ -51,7 +51,7 @@ def test_only_adapters_and_the_scale_train_and_what_is_frozen_stays_bit_equal(tr
 def test_merged_adapters_embed_as_they_did_and_leave_a_normal_network(trainable, tmp_path):
     names = set(trainable.module.state_dict())
     before = trainable.embed_images(PIXELS)
-    trainable.train_only("lora-2")
+    trainable.set_trainable("lora-2")
     step(trainable)
     step(trainable)
     adapted = trainable.embed_images(PIXELS)
@@ -60,14 +60,14 @@ def test_merged_adapters_embed_as_they_did_and_leave_a_normal_network(trainable,
     assert set(trainable.module.state_dict()) == names
     assert torch.allclose(trainable.embed_images(PIXELS), adapted, atol=1e-5)
     trainable.save(tmp_path / "saved")
-    again = load_encoder(str(tmp_path / "saved"), device="cpu").encode_images(PIXELS.numpy())
+    again = load_encoder(str(tmp_path / "saved"), device="cpu").embed_pixels(PIXELS.numpy())
     assert np.allclose(again, adapted.detach().numpy(), atol=1e-5)
 
 
 def test_the_seed_decides_the_adapters(tiny_clip):
     def first(seed):
         trainable = load_encoder(str(tiny_clip), device="cpu").trainable()
-        trainable.train_only("lora-2", seed=seed)
+        trainable.set_trainable("lora-2", seed=seed)
         return next(v for n, v in trainable.module.state_dict().items() if "lora_A" in n)
 
     assert torch.equal(first(1), first(1))
@@ -77,7 +77,7 @@ def test_the_seed_decides_the_adapters(tiny_clip):
 def test_a_missing_library_is_named_with_the_command(trainable, monkeypatch):
     monkeypatch.setattr("featurecache.encoders.lora.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'featurecache\[lora\]'"):
-        trainable.train_only("lora-4")
+        trainable.set_trainable("lora-4")
     assert all(p.requires_grad for p in trainable.module.parameters())
 
 
@@ -85,4 +85,4 @@ def test_a_convolutional_network_has_no_place_for_them(tmp_path):
     published.write_joined(tmp_path / "joined", seed=6)
     trainable = load_encoder(str(tmp_path / "joined"), device="cpu").trainable()
     with pytest.raises(UsageError, match=r"lora-R needs linear layers.*last-N"):
-        trainable.train_only("lora-2")
+        trainable.set_trainable("lora-2")

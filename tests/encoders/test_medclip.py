@@ -93,7 +93,7 @@ def test_medclip_images_equal_the_direct_computation(encoder, medclip_folder, im
     with torch.no_grad():
         pooled = towers["model"](torch.tensor(want)).pooler_output
         want = (pooled @ towers["projection_head"].weight.T).numpy()
-    got = encoder.encode_images(pixels)
+    got = encoder.embed_pixels(pixels)
     assert got.shape == (len(images), 512)
     assert got.dtype == np.float32
     assert np.abs(got - want).max() < TOLERANCE
@@ -142,10 +142,10 @@ def test_medclip_scale_is_clamped_before_the_exponential(encoder):
 
 def test_the_weights_may_be_the_file_or_a_folder_above_it(medclip_folder):
     folder, _ = medclip_folder
-    direct = load_encoder("medclip", weights=folder, device="cpu").image_description
+    direct = load_encoder("medclip", weights=folder, device="cpu").image_spec
     for place in (folder / "pytorch_model.bin", folder.parent):
         encoder = load_encoder("medclip", weights=place, device="cpu")
-        assert encoder.image_description == direct
+        assert encoder.image_spec == direct
 
 
 def test_a_medclip_tokenizer_is_found_among_the_local_models(
@@ -159,11 +159,11 @@ def test_a_medclip_tokenizer_is_found_among_the_local_models(
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path / "models"))
     lone = load_encoder("medclip", device="cpu")
     with pytest.raises(CheckpointError, match="emilyalsentzer/Bio_ClinicalBERT"):
-        _ = lone.text_description
+        _ = lone.text_spec
     (tmp_path / "models" / "Bio_ClinicalBERT").mkdir()
     shutil.copy(folder / "vocab.txt", tmp_path / "models" / "Bio_ClinicalBERT")
     lone = load_encoder("medclip", device="cpu")
-    assert lone.text_description == encoder.text_description
+    assert lone.text_spec == encoder.text_spec
 
 
 @pytest.mark.parametrize("change", ["keys", "shape"])
@@ -180,7 +180,7 @@ def test_a_medclip_state_that_does_not_fit_is_refused(medclip_folder, tmp_path, 
     if change == "keys":
         named = rf"1 missing \({named}\) and 1 unexpected \(vision_model\.surprise\)"
     with pytest.raises(CheckpointError, match=named):
-        encoder.encode_images(np.zeros((1, 3, 224, 224), np.float32))
+        encoder.embed_pixels(np.zeros((1, 3, 224, 224), np.float32))
 
 
 def test_without_weights_or_network_the_zip_is_named(monkeypatch):
@@ -232,7 +232,7 @@ PIXELS = np.random.default_rng(1).normal(size=(2, 3, 224, 224)).astype(np.float3
 
 
 def test_what_preprocesses_can_be_sent(encoder, images):
-    sent = pickle.dumps(encoder.preprocessing)
+    sent = pickle.dumps(encoder.picklable_preprocess)
     assert len(sent) < 1_000
     got = pickle.loads(sent)(images["tall"])  # noqa: S301
     np.testing.assert_array_equal(got, encoder.preprocess(images["tall"]))
@@ -255,7 +255,7 @@ def saved(encoder, tmp_path_factory):
 
 def test_medclip_in_training_embeds_as_the_frozen_one(encoder, saved):
     trainable, _, images, texts = saved
-    assert np.abs(images / 2 - encoder.encode_images(PIXELS)).max() < 1e-5
+    assert np.abs(images / 2 - encoder.embed_pixels(PIXELS)).max() < 1e-5
     assert np.abs(texts - encoder.encode_texts(published.SENTENCES[:2])).max() < 1e-5
     assert trainable.contrastive == "softmax"
     assert trainable.bias is None
@@ -283,12 +283,12 @@ def test_a_saved_medclip_is_an_encoder_like_any_other(encoder, saved):
     tuned = load_encoder(str(folder), device="cpu")
     assert tuned.name == "tuned"
     assert tuned.scale == pytest.approx(np.exp(3.0), rel=1e-6)
-    assert tuned.image_description["weights"] != encoder.image_description["weights"]
-    assert tuned.text_description["tokenizer"] == encoder.text_description["tokenizer"]
-    assert np.abs(tuned.encode_images(PIXELS) - images).max() < 1e-6
+    assert tuned.image_spec["weights"] != encoder.image_spec["weights"]
+    assert tuned.text_spec["tokenizer"] == encoder.text_spec["tokenizer"]
+    assert np.abs(tuned.embed_pixels(PIXELS) - images).max() < 1e-6
     assert np.abs(tuned.encode_texts(published.SENTENCES[:2]) - texts).max() < 1e-6
     by_option = load_encoder("medclip", weights=folder, device="cpu")
-    assert by_option.image_description["weights"] == tuned.image_description["weights"]
+    assert by_option.image_spec["weights"] == tuned.image_spec["weights"]
 
 
 def test_medclip_counts_the_blocks_of_all_its_stages(saved):
@@ -300,23 +300,23 @@ def test_medclip_counts_the_blocks_of_all_its_stages(saved):
     def size(*modules) -> int:
         return sum(value.numel() for module in modules for value in module.parameters())
 
-    assert trainable.train_only("all") == size(trainable.module)
-    assert trainable.train_only("vision") == 27_912_570 + 1
-    assert trainable.train_only("head") == 2 * projection + 1
+    assert trainable.set_trainable("all") == size(trainable.module)
+    assert trainable.set_trainable("vision") == 27_912_570 + 1
+    assert trainable.set_trainable("head") == 2 * projection + 1
     end = size(swin.layernorm) + projection + 1
-    assert trainable.train_only("last-2") == size(layers[3]) + end
+    assert trainable.set_trainable("last-2") == size(layers[3]) + end
     # The merging of patches stands between the third stage and the fourth.
     third = size(layers[2].blocks[5], layers[2].downsample)
-    assert trainable.train_only("last-3") == third + size(layers[3]) + end
-    assert trainable.train_only("last-12") == size(*layers) + end
+    assert trainable.set_trainable("last-3") == third + size(layers[3]) + end
+    assert trainable.set_trainable("last-12") == size(*layers) + end
     with pytest.raises(UsageError, match="12 blocks"):
-        trainable.train_only("last-13")
+        trainable.set_trainable("last-13")
 
 
 @pytest.mark.parametrize(("learned", "clamped"), [(5.0, 4.6052), (-0.5, 0.0), (2.0, 2.0)])
 def test_medclip_clamps_its_scale_in_training_and_keeps_its_gradient(saved, learned, clamped):
     trainable = saved[0]
-    trainable.train_only("all")
+    trainable.set_trainable("all")
     with torch.no_grad():
         trainable.log_scale.fill_(learned)
     trainable.log_scale.grad = None

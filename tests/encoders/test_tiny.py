@@ -38,7 +38,7 @@ def test_it_is_what_the_registry_says_and_no_larger_than_promised():
     spec = SPECS["tiny"]
     encoder = load_encoder("tiny", device="cpu")
     pixels = np.zeros((2, 3, spec.pixels, spec.pixels), dtype=np.float32)
-    assert encoder.encode_images(pixels).shape == (2, spec.dim)
+    assert encoder.embed_pixels(pixels).shape == (2, spec.dim)
     assert (FOLDER / "model.safetensors").stat().st_size <= 6_000_000
 
 
@@ -56,7 +56,7 @@ def test_it_embeds_as_plain_transformers_does():
                 for text in TEXTS
             ]
         )
-    assert np.allclose(encoder.encode_images(pixels), images.numpy(), atol=1e-5)
+    assert np.allclose(encoder.embed_pixels(pixels), images.numpy(), atol=1e-5)
     assert np.allclose(encoder.encode_texts(TEXTS), texts.numpy(), atol=1e-5)
 
 

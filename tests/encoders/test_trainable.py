@@ -101,7 +101,7 @@ def test_what_is_trained_embeds_as_what_is_frozen(load, shape):
     assert all(value.requires_grad for value in trainable.module.parameters())
     frozen = load(shape)
     got = trainable.embed_images(torch.tensor(pixels(shape))).detach().numpy()
-    assert np.abs(got - frozen.encode_images(pixels(shape))).max() < TOLERANCE
+    assert np.abs(got - frozen.embed_pixels(pixels(shape))).max() < TOLERANCE
     if shape in DUAL:
         texts = published.SENTENCES * 8  # more than one batch
         got = trainable.embed_texts(texts).detach().numpy()
@@ -178,10 +178,10 @@ def test_gradients_equal_those_of_transformers_own_loss(load, folders, shape):
 
 def test_training_leaves_the_frozen_network_alone(load):
     encoder = load("clip")
-    before = encoder.encode_images(PIXELS)
+    before = encoder.embed_pixels(PIXELS)
     trainable = encoder.trainable()
     step(trainable, "clip")
-    assert np.array_equal(encoder.encode_images(PIXELS), before)
+    assert np.array_equal(encoder.embed_pixels(PIXELS), before)
     assert not np.allclose(trainable.embed_images(torch.tensor(PIXELS)).detach(), before)
 
 
@@ -236,7 +236,7 @@ TRAINS = {
 def test_a_step_moves_the_part_that_trains_and_nothing_else(load, shape, part):
     trainable = load(shape).trainable()
     before = state(trainable)
-    count = trainable.train_only(part)
+    count = trainable.set_trainable(part)
     expected = {name for name in before if name.startswith(tuple(TRAINS[shape, part]))}
     assert count == sum(before[name].numel() for name in expected)
     assert {n for n, v in trainable.module.named_parameters() if v.requires_grad} == expected
@@ -248,18 +248,18 @@ def test_a_step_moves_the_part_that_trains_and_nothing_else(load, shape, part):
 
 def test_a_part_replaces_the_one_before(load):
     trainable = load("clip").trainable()
-    few = trainable.train_only("head")
-    assert trainable.train_only("all") > few
-    assert trainable.train_only("head") == few
+    few = trainable.set_trainable("head")
+    assert trainable.set_trainable("all") > few
+    assert trainable.set_trainable("head") == few
 
 
 @pytest.mark.parametrize("part", ["last-3", "last-0", "last-", "last--1", "last", "text", ""])
 def test_a_part_that_is_not_there_is_refused_by_the_number_of_blocks(load, part):
     trainable = load("clip").trainable()
-    trainable.train_only("head")
+    trainable.set_trainable("head")
     frozen = [value.requires_grad for value in trainable.module.parameters()]
     with pytest.raises(UsageError, match=f"'{part}'.* 2 blocks.*last-2.*all, vision, head"):
-        trainable.train_only(part)
+        trainable.set_trainable(part)
     assert [value.requires_grad for value in trainable.module.parameters()] == frozen
 
 
@@ -303,17 +303,17 @@ def test_a_saved_encoder_is_an_encoder_like_any_other(load, folders, tmp_path, i
     trainable.save(tmp_path / "tuned")
     tuned = load_encoder(str(tmp_path / "tuned"), device="cpu")
     assert tuned.name == "tuned"
-    assert tuned.image_description["weights"] != source.image_description["weights"]
-    assert tuned.image_description["processor"] == source.image_description["processor"]
+    assert tuned.image_spec["weights"] != source.image_spec["weights"]
+    assert tuned.image_spec["processor"] == source.image_spec["processor"]
     want = trainable.embed_images(torch.tensor(pixels(shape))).detach().numpy()
-    assert np.abs(tuned.encode_images(pixels(shape)) - want).max() < TOLERANCE
+    assert np.abs(tuned.embed_pixels(pixels(shape)) - want).max() < TOLERANCE
     image = images["tall"]
     assert np.array_equal(tuned.preprocess(image), source.preprocess(image))
     if shape in DUAL:
         texts = published.SENTENCES
         want = trainable.embed_texts(texts).detach().numpy()
         assert np.abs(tuned.encode_texts(texts) - want).max() < TOLERANCE
-        assert tuned.text_description["tokenizer"] == source.text_description["tokenizer"]
+        assert tuned.text_spec["tokenizer"] == source.text_spec["tokenizer"]
         assert tuned.scale == pytest.approx(trainable.scale().item(), rel=1e-6)
         assert tuned.scale != source.scale
     if shape == "siglip":
@@ -375,7 +375,7 @@ def test_a_run_folder_stands_for_its_encoder(load, tmp_path):
     encoder = load_encoder(str(run), device="cpu")
     assert encoder.name == "my-run"
     want = trainable.embed_images(torch.tensor(PIXELS)).detach().numpy()
-    assert np.abs(encoder.encode_images(PIXELS) - want).max() < TOLERANCE
+    assert np.abs(encoder.embed_pixels(PIXELS) - want).max() < TOLERANCE
 
 
 def test_a_run_without_an_encoder_is_refused(tmp_path):
@@ -429,17 +429,17 @@ def test_an_architecture_without_weights_is_trained_from_fresh_ones(
     step(trainable, shape)
     trainable.save(tmp_path / "trained")
     trained = load_encoder(str(tmp_path / "trained"), device="cpu")
-    got = trained.encode_images(batch.numpy())
+    got = trained.embed_pixels(batch.numpy())
     assert np.abs(got - trainable.embed_images(batch).detach().numpy()).max() < TOLERANCE
 
 
 def test_an_architecture_never_uses_weights_nor_pretends_to_have_them(folders):
     encoder = load_architecture(folders["siglip"], device="cpu")
     uses = {
-        "images": lambda: encoder.encode_images(PIXELS),
+        "images": lambda: encoder.embed_pixels(PIXELS),
         "texts": lambda: encoder.encode_texts(["x"]),
-        "image description": lambda: encoder.image_description,
-        "text description": lambda: encoder.text_description,
+        "image description": lambda: encoder.image_spec,
+        "text description": lambda: encoder.text_spec,
         "scale": lambda: encoder.scale,
         "bias": lambda: encoder.bias,
         "training": encoder.trainable,

@@ -53,7 +53,7 @@ def check_pair(root, images, *, edge: int, crop: int) -> None:
     assert not encoder.aligned
     assert encoder.scale is None
     assert encoder.bias is None
-    got = encoder.encode_images(np.stack([encoder.preprocess(i) for i in images]))
+    got = encoder.embed_pixels(np.stack([encoder.preprocess(i) for i in images]))
     want = direct_images(root / "dinov2-small", images, edge=edge, crop=crop)
     assert np.abs(got - want).max() < TOLERANCE
     assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
@@ -76,8 +76,8 @@ def test_the_pair_describes_itself_as_its_parts(tiny_pair, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     pair = load_encoder("dinov2-minilm", device="cpu")
     vision = load_encoder("dinov2-small", device="cpu")
-    assert pair.image_description == vision.image_description
-    assert pair.text_description == load_encoder("minilm", device="cpu").text_description
+    assert pair.image_spec == vision.image_spec
+    assert pair.text_spec == load_encoder("minilm", device="cpu").text_spec
 
 
 def test_weights_for_a_pair_are_refused(tiny_pair):
@@ -92,7 +92,7 @@ def test_a_vision_encoder_refuses_texts(tiny_pair):
     with pytest.raises(UsageError, match="images only"):
         encoder.encode_texts(["a"])
     with pytest.raises(UsageError, match="images only"):
-        _ = encoder.text_description
+        _ = encoder.text_spec
 
 
 def test_a_text_encoder_refuses_images(tiny_pair):
@@ -101,8 +101,8 @@ def test_a_text_encoder_refuses_images(tiny_pair):
     assert not encoder.has_images
     for refused in (
         lambda: encoder.preprocess(Image.new("L", (9, 9))),
-        lambda: encoder.encode_images(np.zeros((1, 3, 9, 9), np.float32)),
-        lambda: encoder.image_description,
+        lambda: encoder.embed_pixels(np.zeros((1, 3, 9, 9), np.float32)),
+        lambda: encoder.image_spec,
     ):
         with pytest.raises(UsageError, match="texts only"):
             refused()
@@ -157,4 +157,4 @@ def test_a_vit_gives_its_class_token_with_or_without_a_pooler(tmp_path, images):
     pixels = encoder.preprocess(images["grey"])[None]
     with torch.no_grad():
         want = model(pixel_values=torch.tensor(pixels)).last_hidden_state[:, 0].numpy()
-    assert np.abs(encoder.encode_images(pixels) - want).max() < TOLERANCE
+    assert np.abs(encoder.embed_pixels(pixels) - want).max() < TOLERANCE

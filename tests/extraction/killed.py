@@ -127,7 +127,7 @@ def readable(path: Path) -> dict[str, bytes]:
         cache = read_cache(path)
         rows = zip(cache.ids.tolist(), cache.embedding, strict=True)
         found |= {image_id: row.tobytes() for image_id, row in rows}
-    description = dict(StubEncoder().image_description)
+    description = dict(StubEncoder().image_spec)
     for part in chunks.ChunkFolder(chunks_path(path), description, "set").read():
         embedding = chunks.read_chunk_rows(part.path, 0, len(part.id))
         rows = zip(from_utf8(part.id).tolist(), embedding, strict=True)

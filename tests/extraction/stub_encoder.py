@@ -49,7 +49,7 @@ class StubEncoder(Encoder):
     """Images and texts by formula; remembers what it was asked.
 
     Attributes:
-        batches: the image numbers of each call of ``encode_images``.
+        batches: the image numbers of each call of ``embed_pixels``.
         texts: the texts of each call of ``encode_texts``.
     """
 
@@ -84,20 +84,20 @@ class StubEncoder(Encoder):
         return -2.5 if self.has_text else None
 
     @property
-    def image_description(self) -> Mapping[str, Any]:
+    def image_spec(self) -> Mapping[str, Any]:
         # The tuple comes back from JSON as a list, and must not count as another setting.
         return {"checkpoint": self.checkpoint, "preprocessing": {"size": (1, 1)}}
 
     @property
-    def text_description(self) -> Mapping[str, Any]:
+    def text_spec(self) -> Mapping[str, Any]:
         return {"checkpoint": self.checkpoint, "max_length": 8}
 
     def preprocess(self, image: Image.Image) -> Array:
         return colour_of(image)
 
-    preprocessing = staticmethod(colour_of)
+    picklable_preprocess = staticmethod(colour_of)
 
-    def encode_images(self, pixels: Array) -> Array:
+    def embed_pixels(self, pixels: Array) -> Array:
         time.sleep(self.seconds)
         colours = pixels[:, :, 0, 0].astype(np.int64)
         numbers = (colours @ [1 << 16, 1 << 8, 1]).tolist()

@@ -21,11 +21,11 @@ class Rounded(StubEncoder):
             made.append(self)
 
     @property
-    def image_description(self):
-        return {**super().image_description, "precision": self.precision}
+    def image_spec(self):
+        return {**super().image_spec, "precision": self.precision}
 
-    def encode_images(self, pixels):
-        rows = super().encode_images(pixels)
+    def embed_pixels(self, pixels):
+        rows = super().embed_pixels(pixels)
         if self.precision == "fp32":
             return rows
         # Turned within the plane of the row and of another direction, orthogonal to it.

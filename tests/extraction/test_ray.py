@@ -151,7 +151,7 @@ def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
 def test_an_actor_with_another_encoder_refuses_and_its_refusal_can_be_sent(
     manifest: Dataset,
 ) -> None:
-    actor = _Actor([partial(TINY, precision="bf16")], [TINY().image_description], BATCH, 1, 60.0)
+    actor = _Actor([partial(TINY, precision="bf16")], [TINY().image_spec], BATCH, 1, 60.0)
     items = [Item(0, "a", manifest.root / manifest.images["path"].iloc[0], {0: ""})]
     (event,) = actor({"run": np.array([items], dtype=object)})["event"]
     sent = pickle.loads(pickle.dumps(event))  # noqa: S301

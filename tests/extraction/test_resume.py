@@ -139,14 +139,14 @@ def test_an_encoder_that_fails_loses_its_own_batch_only(
     manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = StubEncoder()
-    encode = encoder.encode_images
+    encode = encoder.embed_pixels
 
     def fail_later(pixels: np.ndarray) -> np.ndarray:
         if len(encoder.batches) == 3:
             raise RuntimeError("out of memory")
         return encode(pixels)
 
-    monkeypatch.setattr(encoder, "encode_images", fail_later)
+    monkeypatch.setattr(encoder, "embed_pixels", fail_later)
     with pytest.raises(RuntimeError, match="out of memory"):
         extract(manifest, [encoder], cache=tmp_path, batch_size=BATCH)
     assert len(ids_in_parts(tmp_path / "set/stub.h5")) == 3 * BATCH

@@ -136,7 +136,7 @@ def stored(cache: Path) -> set[int]:
     """The slots that have an embedding in the cache or its parts."""
     path = cache / "set" / "stub.h5"
     ids = set(read_cache(path).ids.tolist()) if path.exists() else set()
-    folder = ChunkFolder(chunks_path(path), StubEncoder().image_description, "set")
+    folder = ChunkFolder(chunks_path(path), StubEncoder().image_spec, "set")
     for part in folder.read():
         ids |= set(part.id.tolist())
     return {int(image_id[1:]) for image_id in ids}

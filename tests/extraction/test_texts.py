@@ -69,7 +69,7 @@ def test_a_set_says_which_encoder_read_it_and_one_of_before_learns_it_without_en
     manifest: Dataset, cache: Path, stub_path: Path
 ) -> None:
     _, encoder = run(manifest, cache, PROMPTS)
-    said = dict(encoder.text_description)
+    said = dict(encoder.text_spec)
     assert read_cache(stub_path).text().encoder == said
     with h5py.File(stub_path, "r+") as file:
         del file["text/mine"].attrs["encoder"], file["checksums"]

@@ -50,7 +50,7 @@ def test_the_teacher_sees_each_image_once_and_what_it_said_is_kept(films, vision
     ask = partial(teacher_embeddings, file=file, workers=1, bookmarks=CrashJournal([]))
     found = ask(Teacher(vision, rows), films, films.rows("train"))
     pixels = [vision.preprocess(read_image(films.root / films.images["path"][r])) for r in rows]
-    assert np.allclose(found[rows], vision.encode_images(np.stack(pixels)), atol=1e-5)
+    assert np.allclose(found[rows], vision.embed_pixels(np.stack(pixels)), atol=1e-5)
     assert np.isnan(np.delete(found, rows, axis=0)).all()
     assert np.array_equal(ask(Teacher(None), films, rows), found, equal_nan=True)
 
@@ -66,7 +66,7 @@ def test_an_encoder_comes_to_say_what_its_teacher_says(films, clip, vision, tmp_
             images = [
                 model.preprocess(read_image(films.root / path)) for path in films.images["path"]
             ]
-            return model.encode_images(np.stack(images)).astype(np.float64)
+            return model.embed_pixels(np.stack(images)).astype(np.float64)
 
         student, teacher = embed(encoder), embed(vision)
         student /= np.linalg.norm(student, axis=1, keepdims=True)

@@ -54,7 +54,7 @@ def test_the_encoder_is_a_normal_folder_and_an_encoder_like_any_other(made, film
     pixels = np.stack([encoder.preprocess(read_image(films.root / "000.png"))])
     with torch.inference_mode():
         direct = network.get_image_features(pixel_values=torch.tensor(pixels)).pooler_output
-    assert np.allclose(encoder.encode_images(pixels), direct.numpy(), atol=1e-5)
+    assert np.allclose(encoder.embed_pixels(pixels), direct.numpy(), atol=1e-5)
 
 
 def test_the_run_predicts_what_it_predicted(made, films, tmp_path):

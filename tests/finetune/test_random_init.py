@@ -27,7 +27,7 @@ def test_a_folder_needs_no_weights(architecture, tmp_path):
     encoder = fresh(architecture, tmp_path / "start")
     assert encoder.name == "small-clip"
     pixels = np.zeros((1, 3, 32, 32), dtype=np.float32)
-    assert encoder.encode_images(pixels).shape == (1, 24)
+    assert encoder.embed_pixels(pixels).shape == (1, 24)
 
 
 def test_the_seed_decides_the_weights_and_those_of_the_checkpoint_are_not_used(tiny_clip, tmp_path):

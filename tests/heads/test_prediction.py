@@ -28,19 +28,19 @@ class Blocks(Encoder):
     """Embeds an image as the mean grey of each of 12 vertical stripes."""
 
     aligned, has_images, has_text = False, True, False
-    scale = bias = text_description = None
-    image_description = DESCRIPTION
+    scale = bias = text_spec = None
+    image_spec = DESCRIPTION
     encode_texts = None
 
     def __init__(self, **changes):
         super().__init__(name="toy-encoder", device="cpu", precision="fp32")
-        self.image_description = {**DESCRIPTION, **changes}
+        self.image_spec = {**DESCRIPTION, **changes}
         self.batches = []
 
     def preprocess(self, image):
         return np.repeat(np.asarray(image.convert("L").resize((12, 4)), np.float32)[None], 3, 0)
 
-    def encode_images(self, pixels):
+    def embed_pixels(self, pixels):
         self.batches.append(len(pixels))
         return pixels.mean(axis=(1, 2)) / 100
 
@@ -61,7 +61,7 @@ def films(tmp_path) -> list[Path]:
 def trained(films, write, problem, tmp_path):
     """A head trained on the films' embeddings as a cache holds them, and its predictions there."""
     encoder = Blocks()
-    embedding = encoder.encode_images(
+    embedding = encoder.embed_pixels(
         np.stack([encoder.preprocess(read_image(path)) for path in films])
     )
     cache = write(embedding, problem["labels"], problem["split"], names=("a", "b", "c"))
@@ -116,8 +116,8 @@ def test_an_image_given_twice_is_answered_twice(trained, films):
 @pytest.mark.parametrize("factor", [1e8, 0.0, np.nan])
 def test_an_embedding_that_no_cache_would_hold_is_reported(trained, films, factor):
     class Broken(Blocks):
-        def encode_images(self, pixels):
-            embedding = super().encode_images(pixels)
+        def embed_pixels(self, pixels):
+            embedding = super().embed_pixels(pixels)
             embedding[1] *= factor
             return embedding
 
@@ -149,9 +149,7 @@ def test_other_library_versions_alone_are_told_and_not_refused(trained, films):
     other = Blocks(libraries={"torch": "2.7"})
 
     def difference(encoder):
-        return library_difference(
-            head.encoders[0].description, encoder.image_description, run=head.path
-        )
+        return library_difference(head.encoders[0].description, encoder.image_spec, run=head.path)
 
     assert difference(other) == "torch: '2.6' against '2.7'"
     assert difference(Blocks()) is None
@@ -162,6 +160,6 @@ def test_comparing_changes_neither_description(trained):
     head: SavedHead = trained[0]
     before = dict(head.encoders[0].description)
     encoder = Blocks()
-    library_difference(head.encoders[0].description, encoder.image_description, run=head.path)
+    library_difference(head.encoders[0].description, encoder.image_spec, run=head.path)
     assert head.encoders[0].description == before
-    assert encoder.image_description == DESCRIPTION
+    assert encoder.image_spec == DESCRIPTION

@@ -120,16 +120,16 @@ class Half(Encoder):
     """Embeds an image as the mean grey of some of its stripes."""
 
     aligned, has_images, has_text = False, True, False
-    scale = bias = image_description = text_description = encode_texts = None
+    scale = bias = image_spec = text_spec = encode_texts = None
 
     def __init__(self, stripes, description):
         super().__init__(name="toy-encoder", device="cpu", precision="fp32")
-        self.stripes, self.image_description = stripes, description
+        self.stripes, self.image_spec = stripes, description
 
     def preprocess(self, image):
         return np.repeat(np.asarray(image.convert("L").resize((12, 4)), np.float32)[None], 3, 0)
 
-    def encode_images(self, pixels):
+    def embed_pixels(self, pixels):
         return pixels.mean(axis=(1, 2))[:, self.stripes] / 100
 
 
@@ -142,7 +142,7 @@ def test_new_images_go_through_all_encoders(write, problem, tmp_path, fusion):
     caches, encoders = [], []
     for number, stripes in enumerate((slice(0, 5), slice(5, 12))):
         blank = Half(stripes, {})
-        embedding = blank.encode_images(
+        embedding = blank.embed_pixels(
             np.stack([blank.preprocess(read_image(path)) for path in paths])
         )
         cache = write(

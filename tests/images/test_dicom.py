@@ -210,7 +210,7 @@ def test_without_pydicom_the_command_to_type_is_told(stored, monkeypatch):
 class AsItIs:
     """As much of an encoder as decoding needs."""
 
-    preprocess = preprocessing = staticmethod(np.asarray)
+    preprocess = picklable_preprocess = staticmethod(np.asarray)
 
 
 def test_no_name_comes_out(stored, tmp_path, caplog, capfd):
