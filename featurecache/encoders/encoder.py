@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from featurecache.errors import UsageError
-from featurecache.images.decode import read_image, to_gray_or_rgb
+from featurecache.errors import ImageError, UsageError
+from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.provenance import Provenance
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from featurecache.encoders.trainable import TrainableEncoder
-    from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 Array = npt.NDArray[np.float32]
 
@@ -166,14 +165,16 @@ class Encoder:
         """Embed image files or PIL images.
 
         Args:
-            images: Paths of image files (PNG, JPEG, TIFF, BMP, WebP, PPM or DICOM), PIL images,
-                or a mixture.
+            images: Paths of image files (PNG, JPEG, TIFF, BMP, WebP, PPM or DICOM), which are
+                decoded in a subprocess; PIL images of 8 bits per channel; or a mixture.
             batch_size: Images per forward pass.
 
         Returns:
             float32, shape (N, D), in the order of ``images``, not normalized.
 
         Raises:
+            TypeError: ``images`` is a single image.
+            ValueError: There are no images.
             UsageError: The encoder does not take images.
             ImageError: An image cannot be used; the message names it.
             CheckpointError: The weights cannot be read or do not fit the network.
@@ -189,11 +190,19 @@ class Encoder:
             raise TypeError("images is a single image: give a list of paths or PIL images")
         if not len(images):
             raise ValueError("there are no images to encode")
+        decoder = SubprocessDecoder()
         batches = []
         for start in range(0, len(images), batch_size):
-            batch = [self.preprocess(_open(image)) for image in images[start : start + batch_size]]
-            batches.append(self.embed_pixels(np.stack(batch)))
+            pixels = [self._pixels(image, decoder) for image in images[start : start + batch_size]]
+            batches.append(self.embed_pixels(np.stack(pixels)))
         return np.concatenate(batches)
+
+    def _pixels(self, image: "str | os.PathLike[str] | Image", decoder: SubprocessDecoder) -> Array:
+        if isinstance(image, str | os.PathLike):
+            path = Path(image).expanduser()
+            (pixels,) = decode_and_preprocess(decoder, path, [self], called=str(image))
+            return pixels
+        return self.preprocess(_to_gray_or_rgb(image))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """Embed texts; the embedding of one does not depend on the others.
@@ -237,10 +246,17 @@ class Encoder:
         )
 
 
-def _open(image: "str | os.PathLike[str] | Image") -> "Image":
-    if isinstance(image, str | os.PathLike):
-        return read_image(Path(image).expanduser())
-    return to_gray_or_rgb(image)
+def _to_gray_or_rgb(image: "Image") -> "Image":
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode in ("1", "LA"):
+        return image.convert("L")
+    if image.mode.startswith("I") or image.mode == "F":
+        raise ImageError(
+            f"a PIL image of mode {image.mode}: its range of values is not known, so give the "
+            "path of its file, or convert it to 8 bits"
+        )
+    return image.convert("RGB")
 
 
 def text_batches(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -268,7 +284,7 @@ def library_versions(*names: str) -> dict[str, str]:
 
 
 def decode_and_preprocess(
-    decoder: "SubprocessDecoder",
+    decoder: SubprocessDecoder,
     source: Path | bytes,
     encoders: Sequence[Encoder],
     *,

@@ -135,7 +135,7 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
             # unnoticed. Checking them takes a fiftieth of the time of decoding.
             Image.open(io.BytesIO(data), formats=("PNG",)).verify()
         image.load()
-        picture = to_gray_or_rgb(image)
+        picture = _without_colour(_to_8_bit(_upright(image)))
     except UnidentifiedImageError:
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, DICOM)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -147,15 +147,6 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
     # Left in place, the orientation would turn the picture a second time further on.
     picture.info.clear()
     return picture
-
-
-def to_gray_or_rgb(image: "PIL.Image.Image") -> "PIL.Image.Image":
-    """Convert an open image of any mode to 8-bit gray (``L``) or ``RGB``, upright.
-
-    Raises:
-        ImageError: Its pixel type has no defined range, or its values leave it.
-    """
-    return _without_colour(_to_8_bit(_upright(image)))
 
 
 def read_image(path: Path, called: str | None = None) -> "PIL.Image.Image":
