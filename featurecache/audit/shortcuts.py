@@ -96,7 +96,7 @@ def _age(
     fold = grouped_folds(age, patients[rows], seed=seed)
     missed = cross_val_predict(gallery[rows], age, fold) - age
     samples = resample_patients(patients[rows], n_bootstrap=n_bootstrap, seed=seed)
-    once = PatientResamples(samples.patient_of_row, np.ones((1, samples.counts.shape[1]), np.int32))
+    once = PatientResamples(samples.patient_index, np.ones((1, samples.counts.shape[1]), np.int32))
     (r2,), (mae,) = _fit(age, missed, once)
     r2_drawn, mae_drawn = _fit(age, missed, samples)
     return {
@@ -114,7 +114,7 @@ def _fit(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """R2 and mean absolute error in every draw, from sums by patient."""
     n, total, squares, errors, absolute = (
-        resamples.counts.astype(np.float64) @ np.bincount(resamples.patient_of_row, values)
+        resamples.counts.astype(np.float64) @ np.bincount(resamples.patient_index, values)
         for values in (
             np.ones(len(target)),
             target - target.mean(),

@@ -1,10 +1,10 @@
-"""Bootstrap over patients: what the metrics would be on other patients of the same kind.
+"""Patient bootstrap: confidence intervals that account for several images per patient.
 
-Images of one patient resemble each other, so a draw resamples patients with replacement and takes
-all their images along (the cluster bootstrap; Field and Welsh 2007). A draw is a vector of counts,
-how often each patient is in it. Rows are never copied: along each ranking, a sparse matrix holds
-how many of each patient's images lie in each bin, and one product with the counts gives the
-histograms of many draws.
+Images of one patient resemble each other, so each bootstrap sample draws patients with replacement
+and takes all images of each (the cluster bootstrap; Field and Welsh 2007). A sample is stored as
+the number of times that each patient occurs in it. Rows are never copied: for each ranking, a
+sparse matrix holds how many images of each patient fall into each histogram bin, and one product
+with the counts yields the histograms of many bootstrap samples.
 """
 
 import os
@@ -31,99 +31,108 @@ from featurecache.metrics.ranking import (
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_DRAWS_AT_ONCE: Final = 512
-_BLOCK: Final = 3 * 2**16
-"""Entries of a block of histograms, float32: 0.75 MiB stay in the processor's cache."""
+_SAMPLES_PER_CHUNK: Final = 512
+_BLOCK_SIZE: Final = 3 * 2**16
+"""Float32 values in a block of histograms: 0.75 MiB, which fits into the processor's cache."""
 
 
 @dataclass(frozen=True)
 class PatientResamples:
-    """Bootstrap samples of patients; the same ones serve both sides of a paired comparison.
+    """B bootstrap samples of P patients, shared by both sides of a paired comparison.
 
     Attributes:
-        patient_of_row: (N,) the patient's number for each row, 0 to P - 1.
-        counts: (draws, P) int32, how often each patient is in each draw.
+        patient_index: (N,) index of each row's patient, 0 to P - 1.
+        counts: (B, P) int32, how often each patient occurs in each bootstrap sample.
     """
 
-    patient_of_row: npt.NDArray[np.intp]
+    patient_index: npt.NDArray[np.intp]
     counts: npt.NDArray[np.int32]
 
     def row_counts(self) -> npt.NDArray[np.int32]:
-        """(draws, N), how often each row is in each draw: the weights for any other metric."""
-        return self.counts[:, self.patient_of_row]
+        """Return how often each row occurs in each sample, (B, N): weights for any metric."""
+        return self.counts[:, self.patient_index]
 
 
 def resample_patients(
     patients: Sequence[Any] | npt.NDArray[Any], *, n_bootstrap: int, seed: int
 ) -> PatientResamples:
-    """Resample patients with replacement, as many as there are.
+    """Resample P patients with replacement, P at a time.
 
-    The draws depend on the set of patients and the seed, not on the order of the rows.
+    The samples depend on the set of patients and the seed, not on the order of the rows.
 
     Args:
-        patients: (N,) the patient of each row, as text or numbers.
-        n_bootstrap: number of bootstrap samples; 0 gives none.
-        seed: of numpy's default generator.
+        patients: (N,) patient of each row, as strings or numbers.
+        n_bootstrap: Number of bootstrap samples; 0 gives none.
+        seed: Seed of NumPy's default generator.
+
+    Returns:
+        The bootstrap samples.
 
     Raises:
-        ValueError: a row has no patient (None, NaN or empty), or draws is negative.
+        ValueError: A row has no patient (None, NaN or empty), or ``n_bootstrap`` is negative.
     """
     if n_bootstrap < 0:
-        raise ValueError(f"the number of bootstrap samples must be 0 or more, not {n_bootstrap}")
-    nameless = [i for i, name in enumerate(patients) if name is None or name != name or name == ""]
-    if nameless:
+        raise ValueError(f"`n_bootstrap` must be 0 or more, not {n_bootstrap}")
+    missing = [
+        row for row, name in enumerate(patients) if name is None or name != name or name == ""
+    ]
+    if missing:
         raise ValueError(
-            f"{len(nameless)} rows have no patient, row {nameless[0]} the first: a bootstrap over"
-            " patients needs one for each row (the image's own id, if patients are unknown)"
+            f"{len(missing)} rows have no patient (first: row {missing[0]}): give one for every "
+            "row, or the image's own id where patients are unknown"
         )
-    # As text, whole numbers and their spellings are the same patient in every caller's frame.
-    names, patient_of_row = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    # As text, so that 7 and "7" are one patient, whichever way a caller's table was read.
+    names, patient_index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)
     counts = np.empty((n_bootstrap, len(names)), dtype=np.int32)
-    for draw in counts:
-        draw[:] = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
-    return PatientResamples(patient_of_row=patient_of_row, counts=counts)
+    for row in counts:
+        row[:] = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+    return PatientResamples(patient_index=patient_index, counts=counts)
 
 
 def bootstrap_metrics(
     truth: Labels, predicted: npt.NDArray[np.bool_], ranking: AnyFloats, resamples: PatientResamples
 ) -> MetricArrays:
-    """Every metric in every draw, with leading axis (draws,).
+    """Compute every metric on every bootstrap sample.
 
-    On both sides of a paired comparison, give the same draws and take the `interval` of the
-    difference of two metrics.
+    For a paired comparison, use the same ``resamples`` for both models and take the ``interval``
+    of the difference of their metrics.
 
     Args:
-        truth: (N, C) labels 1, 0 or -1.
-        predicted: (N, C) decisions.
+        truth: (N, C) labels 1, 0 or -1 (unknown).
+        predicted: (N, C) binary decisions.
         ranking: (N, C) scores for AUROC and AUPRC.
-        n_bootstrap: of the patients of the N rows.
+        resamples: Bootstrap samples of the patients of the N rows.
+
+    Returns:
+        The metrics, with a leading axis of length B.
 
     Raises:
-        ValueError: shapes differ, a score is NaN, or a label is none of 1, 0 and -1.
+        ValueError: Shapes differ, a score is NaN, or a label is not 1, 0 or -1.
     """
-    if len(resamples.patient_of_row) != len(truth):
+    if len(resamples.patient_index) != len(truth):
         raise ValueError(
-            f"the resamples are of {len(resamples.patient_of_row)} rows, the labels of {len(truth)}"
+            f"the bootstrap samples are of {len(resamples.patient_index)} rows, but there are "
+            f"labels for {len(truth)}"
         )
     n_labels = truth.shape[1]
-    # The longest, that of all labels together, begins.
+    # The pooled ranking takes longest, so it starts first.
     columns = [list(range(n_labels)), *([c] for c in range(n_labels))]
-    tallies = _patients_by_cell(truth, predicted, resamples)
+    tallies = _tally_decisions(truth, predicted, resamples)
     areas = np.empty((2, n_labels + 1, len(resamples.counts)))
     totals = np.empty((len(tallies), len(resamples.counts)))
-    # numpy and scipy let go of the interpreter's lock.
+    # NumPy and SciPy release the GIL here.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bins = list(
-            pool.map(lambda of: _patients_by_bin(truth[:, of], ranking[:, of], resamples), columns)
+        histograms = list(
+            pool.map(lambda c: _patient_histograms(truth[:, c], ranking[:, c], resamples), columns)
         )
-        for start in range(0, len(resamples.counts), _DRAWS_AT_ONCE):
-            chunk = slice(start, start + _DRAWS_AT_ONCE)
+        for start in range(0, len(resamples.counts), _SAMPLES_PER_CHUNK):
+            chunk = slice(start, start + _SAMPLES_PER_CHUNK)
             counts = np.ascontiguousarray(resamples.counts[chunk].T, dtype=np.float64)
             totals[:, chunk] = tallies @ counts
-            drawn = partial(_areas_of_draws, counts=counts.astype(np.float32))
-            areas[:, :, chunk] = np.stack(list(pool.map(drawn, bins)), axis=1)
-    *confusions, right, complete = totals
+            resampled_areas = partial(_areas, counts=counts.astype(np.float32))
+            areas[:, :, chunk] = np.stack(list(pool.map(resampled_areas, histograms)), axis=1)
+    *confusions, n_exact, n_complete = totals
     auroc, auprc = areas
     return metrics_from_counts(
         confusions=np.stack(confusions, axis=1).reshape(-1, n_labels, 2, 2),
@@ -131,21 +140,21 @@ def bootstrap_metrics(
         auprc=auprc[1:].T,
         micro_auroc=auroc[0],
         micro_auprc=auprc[0],
-        exact_match=ratio(right, complete),
+        exact_match=ratio(n_exact, n_complete),
     )
 
 
 def interval(values: Floats) -> tuple[float, float] | None:
-    """The 95 % percentile interval of a metric's bootstrap values.
+    """Return the 95 % percentile interval of a metric's bootstrap values.
 
-    Draws in which the metric is undefined are left out.
+    Samples in which the metric is undefined are left out.
 
     Args:
-        values: (draws,), NaN where undefined.
+        values: (B,), NaN where undefined.
 
     Returns:
-        The 2.5th and 97.5th percentiles; None if fewer than half of the draws are defined, or
-        there are no draws.
+        The 2.5th and 97.5th percentiles; None if fewer than half of the values are defined, or
+        there are none.
     """
     defined = values[~np.isnan(values)]
     if len(defined) == 0 or 2 * len(defined) < len(values):
@@ -155,54 +164,59 @@ def interval(values: Floats) -> tuple[float, float] | None:
 
 
 def ci_or_none(values: Floats) -> list[float] | None:
-    """The 95 % interval of a figure's draws, as JSON has it."""
+    """Return the ``interval`` of bootstrap values as a JSON value."""
     bounds = interval(values)
     return None if bounds is None else list(bounds)
 
 
 def none_if_nan(value: Floats) -> float | None:
-    """A figure as JSON has it; undefined is None."""
+    """Return a metric as a JSON value: None where it is undefined."""
     return None if np.isnan(value) else float(value)
 
 
-def _patients_by_bin(
+def _patient_histograms(
     truth: Labels, ranking: AnyFloats, resamples: PatientResamples
 ) -> "list[csr_array]":
-    """(bins, P), how many entries each patient has in each bin of the ranking of all entries.
+    """Count the entries of each patient in each bin of the ranking, (bins, P).
 
-    In blocks of bins, from the ranking's top.
+    Returns:
+        The matrix in blocks of consecutive bins, from the top of the ranking.
     """
     from scipy.sparse import csr_array
 
     bins, n_bins = rank_histogram(truth, ranking)
-    known = bins >= 0
-    patients = np.broadcast_to(resamples.patient_of_row[:, np.newaxis], bins.shape)[known]
+    valid = bins >= 0
+    patients = np.broadcast_to(resamples.patient_index[:, np.newaxis], bins.shape)[valid]
     shape = (n_bins, resamples.counts.shape[1])
-    # float32 counts to 2^24, and no draw has sixteen times the entries that there are.
+    # float32 counts exactly up to 2^24; no sample holds 16 times as many entries as the data.
     ones = np.ones(len(patients), dtype=np.float32 if len(patients) < 2**20 else np.float64)
-    matrix = csr_array((ones, (bins[known], patients)), shape=shape)
-    at_once = 3 * (_BLOCK // 3 // max(1, min(len(resamples.counts), _DRAWS_AT_ONCE)))
-    return [matrix[start : start + at_once] for start in range(0, n_bins, at_once)]
+    matrix = csr_array((ones, (bins[valid], patients)), shape=shape)
+    step = 3 * (_BLOCK_SIZE // 3 // max(1, min(len(resamples.counts), _SAMPLES_PER_CHUNK)))
+    return [matrix[start : start + step] for start in range(0, n_bins, step)]
 
 
-def _areas_of_draws(blocks: "Sequence[csr_array]", counts: npt.NDArray[np.float32]) -> Floats:
-    """(2, draws), AUROC and AUPRC of draws, from counts (P, draws)."""
-    # The histograms of a block at a time: all of them at once would be large.
+def _areas(blocks: "Sequence[csr_array]", counts: npt.NDArray[np.float32]) -> Floats:
+    """Compute AUROC and AUPRC, (2, B), from histograms by patient and counts (P, B)."""
+    # One block of histograms at a time: all of them would need a lot of memory.
     return np.stack(auroc_auprc_from_histogram(bins @ counts for bins in blocks))
 
 
-def _patients_by_cell(
+def _tally_decisions(
     truth: Labels, predicted: npt.NDArray[np.bool_], resamples: PatientResamples
 ) -> Floats:
-    """(4 C + 2, P) rows of each patient: tn, fp, fn, tp by label; all right; all known."""
-    known = valid_mask(truth, predicted)
+    """Count rows by patient, (4 C + 2, P).
+
+    Returns:
+        tn, fp, fn, tp of each label; rows with every label right; rows with every label known.
+    """
+    valid = valid_mask(truth, predicted)
     cells = [
-        known[:, c] & (truth[:, c] == t) & (predicted[:, c] == p)
+        valid[:, c] & (truth[:, c] == t) & (predicted[:, c] == p)
         for c in range(truth.shape[1])
         for t in (0, 1)
         for p in (0, 1)
     ]
-    all_right = (truth == predicted).all(axis=1)  # an unknown -1 equals no prediction
-    masks = [*cells, all_right, known.all(axis=1)]
+    exact = (truth == predicted).all(axis=1)  # an unknown label (-1) equals no prediction
+    masks = [*cells, exact, valid.all(axis=1)]
     n_patients = resamples.counts.shape[1]
-    return np.stack([np.bincount(resamples.patient_of_row, mask, n_patients) for mask in masks])
+    return np.stack([np.bincount(resamples.patient_index, mask, n_patients) for mask in masks])

@@ -1,4 +1,4 @@
-"""All metrics of a multi-label problem at once, of the data or of many bootstrap draws."""
+"""All metrics of a multi-label problem at once, for the data or for many bootstrap samples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from featurecache.metrics.ranking import AnyFloats, Floats, Labels
 
 @dataclass(frozen=True)
 class MetricArrays:
-    """Every metric, by name; undefined is NaN.
+    """Every metric by name, NaN where undefined.
 
-    The leading axes, written ``...``, are none for the data and (draws,) for a bootstrap.
+    The leading axes, written ``...``, are () for the data and (B,) for B bootstrap samples.
 
     Attributes:
         per_label: precision, recall, f1, accuracy, auroc and auprc, each (..., C).
-        micro: the same names, each (...), pooled over all known entries.
-        exact_match: (...) share of rows with every label right.
-        hamming_loss: (...) share of known entries predicted wrongly.
+        micro: The same names, each (...), over the pooled known entries of all labels.
+        exact_match: (...) fraction of rows with every label right.
+        hamming_loss: (...) fraction of known entries with a wrong decision.
     """
 
     per_label: Mapping[str, Floats]
@@ -30,22 +30,25 @@ class MetricArrays:
 
     @property
     def macro(self) -> dict[str, Floats]:
-        """The mean over the labels where each metric is defined, each (...)."""
+        """The mean of each metric over the labels where it is defined, each (...)."""
         return {name: metrics.macro(values) for name, values in self.per_label.items()}
 
 
 def compute_metrics(
     truth: Labels, predicted: npt.NDArray[np.bool_], ranking: AnyFloats
 ) -> MetricArrays:
-    """Every metric of the data.
+    """Compute every metric of a multi-label problem.
 
     Args:
-        truth: (N, C) labels 1, 0 or -1.
-        predicted: (N, C) decisions.
+        truth: (N, C) labels 1, 0 or -1 (unknown).
+        predicted: (N, C) binary decisions.
         ranking: (N, C) scores for AUROC and AUPRC.
 
+    Returns:
+        The metrics, without leading axes.
+
     Raises:
-        ValueError: shapes differ, a score is NaN, or a label is none of 1, 0 and -1.
+        ValueError: Shapes differ, a score is NaN, or a label is not 1, 0 or -1.
     """
     columns = range(truth.shape[1])
     auroc, auprc = np.array(
@@ -71,7 +74,7 @@ def metrics_from_counts(
     micro_auprc: Floats,
     exact_match: Floats,
 ) -> MetricArrays:
-    """Fill in what follows from confusion matrices.
+    """Add the metrics that follow from confusion matrices.
 
     Args:
         confusions: (..., C, 2, 2), [[tn, fp], [fn, tp]] of each label.
@@ -80,17 +83,20 @@ def metrics_from_counts(
         micro_auroc: (...).
         micro_auprc: (...).
         exact_match: (...).
+
+    Returns:
+        The metrics, with the given leading axes.
     """
     pooled = confusions.sum(axis=-3)
     return MetricArrays(
-        per_label={**_of_decisions(confusions), "auroc": auroc, "auprc": auprc},
-        micro={**_of_decisions(pooled), "auroc": micro_auroc, "auprc": micro_auprc},
+        per_label={**_decision_metrics(confusions), "auroc": auroc, "auprc": auprc},
+        micro={**_decision_metrics(pooled), "auroc": micro_auroc, "auprc": micro_auprc},
         exact_match=exact_match,
         hamming_loss=metrics.hamming_loss(pooled),
     )
 
 
-def _of_decisions(confusions: Floats) -> dict[str, Floats]:
+def _decision_metrics(confusions: Floats) -> dict[str, Floats]:
     return {
         "precision": metrics.precision(confusions),
         "recall": metrics.recall(confusions),

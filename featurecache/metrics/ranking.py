@@ -1,11 +1,11 @@
 """Classification metrics as pure functions: labels and scores in, floats out.
 
-Labels are 1, 0 or -1 (unknown); unknown entries are masked out everywhere. A metric whose formula
+Labels are 1, 0 or -1 (unknown); unknown entries are ignored everywhere. A metric whose formula
 divides by zero is undefined and NaN, never 0 or 0.5.
 
-Every formula works on counts, not on rows: `precision` and its kin on confusion matrices,
-`auroc_auprc_from_histogram` on a histogram along the ranking. The counts may be those of the data or those of
-many bootstrap draws, so that each formula is written once.
+Every formula works on counts, not on rows: `precision` and the like on confusion matrices,
+`auroc_auprc_from_histogram` on a histogram along the ranking. The counts may be those of the data
+or those of many bootstrap samples, so that each formula is written once.
 """
 
 from collections.abc import Iterable
@@ -21,28 +21,31 @@ AnyFloats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 def valid_mask(truth: Labels, other: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Where the labels are known, as a mask of their shape.
+    """Check labels against scores, and return where the labels are known.
 
     Args:
-        truth: labels 1, 0 or -1, of any shape.
-        other: the scores or predictions that they are held against.
+        truth: Labels 1, 0 or -1 (unknown), of any shape.
+        other: Scores or decisions of the same shape.
+
+    Returns:
+        A mask of the labels' shape.
 
     Raises:
-        ValueError: the shapes differ, a label is none of 1, 0 and -1, or a score is NaN.
+        ValueError: The shapes differ, a label is not 1, 0 or -1, or a score is NaN.
     """
     if truth.shape != other.shape:
-        raise ValueError(f"labels have shape {truth.shape}, but what is scored {other.shape}")
+        raise ValueError(f"labels have shape {truth.shape}, but scores have shape {other.shape}")
     if not np.isin(truth, (-1, 0, 1)).all():
-        found = sorted(set(np.unique(truth).tolist()) - {-1, 0, 1})
-        raise ValueError(f"labels must be 1, 0 or -1 (unknown), but {found[:3]} were found")
+        invalid = sorted(set(np.unique(truth).tolist()) - {-1, 0, 1})
+        raise ValueError(f"labels must be 1, 0 or -1 (unknown), but {invalid[:3]} were found")
     if np.isnan(other).any():
         raise ValueError(f"{int(np.isnan(other).sum())} of {other.size} scores are NaN")
-    known: npt.NDArray[np.bool_] = truth >= 0
-    return known
+    valid: npt.NDArray[np.bool_] = truth >= 0
+    return valid
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Elementwise quotient; NaN where the denominator is 0."""
+    """Return the elementwise quotient, NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     quotient = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator != 0)
@@ -53,51 +56,50 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def rank_histogram(truth: Labels, score: AnyFloats) -> tuple[npt.NDArray[np.intp], int]:
-    """Place every entry along the ranking, as finely as AUROC and AUPRC can tell.
+    """Assign every entry to a bin along the ranking, as finely as AUROC and AUPRC require.
 
-    Only the distinct scores that a positive has matter: K of them, from the highest down. Each is
-    preceded by the negatives that score between it and the one before, and is met by the negatives
-    that tie with it. So bin 3k holds negatives above score k, bin 3k + 1 negatives tied with it,
-    bin 3k + 2 its positives. The negatives beneath them all are in bin 3K, and 3K + 1 and 3K + 2
-    stay empty, so that the bins are whole threes.
+    Only the K distinct scores of positives matter. For the k-th of them, from the highest down,
+    bin 3k holds the negatives between it and the previous one, bin 3k + 1 the negatives tied with
+    it, and bin 3k + 2 its positives. Bin 3K holds the negatives below all positives; 3K + 1 and
+    3K + 2 stay empty, so that the number of bins is a multiple of three.
 
     Args:
-        truth: labels 1, 0 or -1, of any shape.
-        score: scores of the same shape; a higher one says "more positive". Infinities may be.
+        truth: Labels 1, 0 or -1 (unknown), of any shape.
+        score: Scores of the same shape, higher for positives; infinities are allowed.
 
     Returns:
         The bin of every entry, in the labels' shape, -1 where the label is unknown; and the
         number of bins, 3 (K + 1).
 
     Raises:
-        ValueError: as `valid_mask`.
+        ValueError: As `valid_mask`.
     """
-    known = valid_mask(truth, score)
-    positive = truth[known] == 1
-    distinct, ascending = np.unique(score[known], return_inverse=True)
+    valid = valid_mask(truth, score)
+    positive = truth[valid] == 1
+    distinct, ascending = np.unique(score[valid], return_inverse=True)
     level = len(distinct) - 1 - ascending
     has_positive = np.bincount(level[positive], minlength=len(distinct)) > 0
-    passed = np.cumsum(has_positive)  # the scores of positives met down to each level, itself too
+    n_passed = np.cumsum(has_positive)  # distinct scores of positives, down to and with each level
     tied = has_positive[level]
     bins = np.full(truth.shape, -1, dtype=np.intp)
-    bins[known] = 3 * (passed[level] - tied) + np.where(positive, 2, tied)
+    bins[valid] = 3 * (n_passed[level] - tied) + np.where(positive, 2, tied)
     return bins, 3 * int(has_positive.sum() + 1)
 
 
 def auroc_auprc_from_histogram(blocks: Iterable[AnyFloats]) -> tuple[Floats, Floats]:
-    """AUROC and AUPRC from the histogram over `rank_histogram`.
+    """Compute AUROC and AUPRC from histograms over the bins of `rank_histogram`.
 
-    AUROC is the share of (positive, negative) pairs in which the positive scores higher, a tie
+    AUROC is the fraction of (positive, negative) pairs in which the positive scores higher, a tie
     counting one half (Hanley and McNeil 1982). AUPRC is the average precision as scikit-learn
     defines it, the sum over thresholds of (recall_k - recall_(k-1)) * precision_k.
 
     Args:
-        blocks: the histogram from its top in blocks of (3k, draws) whole numbers, so that a long
-            one need never be in memory at once.
+        blocks: The histograms of B samples from the top bin down, in blocks of (3k, B) whole
+            numbers, so that a long histogram never has to be in memory at once.
 
     Returns:
-        Two arrays (draws,), NaN where positives or negatives are lacking: with one class only, a
-        ranking has nothing to show (for AUPRC, scikit-learn says 0 or 1 there).
+        Two arrays (B,), NaN where there are no positives or no negatives. (For AUPRC scikit-learn
+        returns 0 or 1 there.)
     """
     n_negative = n_positive = lost_pairs = precisions = np.zeros(1)
     for block in blocks:
@@ -105,132 +107,132 @@ def auroc_auprc_from_histogram(blocks: Iterable[AnyFloats]) -> tuple[Floats, Flo
         false_positives = _accumulate(np.add(above, tied, dtype=np.float64), start=n_negative)
         true_positives = _accumulate(positives.astype(np.float64), start=n_positive)
         n_negative, n_positive = false_positives[-1].copy(), true_positives[-1].copy()
-        # Where a draw left out the top of the ranking, nothing is predicted yet. Counts are whole,
-        # so 1 stands in for that 0 and for nothing else; no positive is weighed by it.
-        predicted = np.maximum(true_positives + false_positives, 1)
-        precisions = precisions + _column_sums(positives, true_positives / predicted)
+        # A bootstrap sample may lack the top of the ranking: nothing is predicted there yet. As
+        # counts are whole, replacing that 0 by 1 changes no other value, and no positive uses it.
+        n_predicted = np.maximum(true_positives + false_positives, 1)
+        precisions = precisions + _column_dots(positives, true_positives / n_predicted)
         if tied.any():
             false_positives -= tied / 2
-        lost_pairs = lost_pairs + _column_sums(positives, false_positives)
+        lost_pairs = lost_pairs + _column_dots(positives, false_positives)
     n_pairs = n_positive * n_negative
     average_precision = ratio(precisions, n_positive)
     return ratio(n_pairs - lost_pairs, n_pairs), np.where(n_pairs > 0, average_precision, np.nan)
 
 
-def _column_sums(one: AnyFloats, other: Floats) -> Floats:
-    """Of the products of the entries of two matrices, without the matrix of the products."""
-    sums: Floats = np.einsum("ij,ij->j", one, other)
-    return sums
+def _column_dots(a: AnyFloats, b: Floats) -> Floats:
+    """Return the dot product of each pair of columns, without a temporary matrix."""
+    dots: Floats = np.einsum("ij,ij->j", a, b)
+    return dots
 
 
 _GROUP: Final = 8
 
 
 def _accumulate(rows: Floats, *, start: Floats) -> Floats:
-    """Cumulative sum down the rows, in place; they are contiguous."""
+    """Compute the cumulative sum down the rows in place; the rows are contiguous."""
     rows[0] += start
     if rows.shape[1] == 1:
         return np.cumsum(rows, axis=0, out=rows)
-    # np.cumsum goes down one column after another. Adding whole rows is several times as fast, and
-    # in groups side by side it takes a few long additions, beside which other threads compute.
+    # np.cumsum processes one column after another. Adding whole rows is several times as fast, and
+    # in groups side by side it takes few long additions, during which other threads can compute.
     whole = len(rows) // _GROUP * _GROUP
     groups = rows[:whole].reshape(-1, _GROUP, rows.shape[1])
-    for place in range(1, _GROUP):
-        groups[:, place] += groups[:, place - 1]
-    for before, group in pairwise(groups):
-        group += before[-1]
-    for place in range(max(whole, 1), len(rows)):
-        rows[place] += rows[place - 1]
+    for i in range(1, _GROUP):
+        groups[:, i] += groups[:, i - 1]
+    for previous, group in pairwise(groups):
+        group += previous[-1]
+    for i in range(max(whole, 1), len(rows)):
+        rows[i] += rows[i - 1]
     return rows
 
 
 def auroc(truth: Labels, score: AnyFloats) -> float:
-    """Area under the ROC curve over all known entries; of a whole matrix, the micro average.
+    """Return the area under the ROC curve over all known entries.
 
     Args:
-        truth: labels 1, 0 or -1, of any shape.
-        score: scores of the same shape; ties count one half.
+        truth: Labels 1, 0 or -1 (unknown), of any shape; a matrix gives the micro average.
+        score: Scores of the same shape; ties count one half.
 
     Returns:
-        0 to 1; NaN unless both classes are there.
+        A value in 0 to 1; NaN without both positives and negatives.
 
     Raises:
-        ValueError: as `valid_mask`.
+        ValueError: As `valid_mask`.
     """
     return auroc_and_auprc(truth, score)[0]
 
 
 def auprc(truth: Labels, score: AnyFloats) -> float:
-    """Average precision over all known entries; of a whole matrix, the micro average.
+    """Return the average precision over all known entries.
 
     Args:
-        truth: labels 1, 0 or -1, of any shape.
-        score: scores of the same shape; tied entries share one threshold.
+        truth: Labels 1, 0 or -1 (unknown), of any shape; a matrix gives the micro average.
+        score: Scores of the same shape; tied entries share one threshold.
 
     Returns:
-        0 to 1; NaN unless both classes are there.
+        A value in 0 to 1; NaN without both positives and negatives.
 
     Raises:
-        ValueError: as `valid_mask`.
+        ValueError: As `valid_mask`.
     """
     return auroc_and_auprc(truth, score)[1]
 
 
 def auroc_and_auprc(truth: Labels, score: AnyFloats) -> tuple[float, float]:
-    """``auroc`` and ``auprc`` by one sorting."""
+    """Return `auroc` and `auprc`, sorting the scores once."""
     bins, n_bins = rank_histogram(truth, score)
     counts = np.bincount(bins[bins >= 0], minlength=n_bins).astype(np.float64)
     auroc, auprc = auroc_auprc_from_histogram([counts[:, np.newaxis]])
     return float(auroc[0]), float(auprc[0])
 
 
-# Metrics of decisions
+# Metrics of binary decisions
 
 
 def confusion(truth: Labels, predicted: npt.NDArray[np.bool_]) -> Floats:
-    """The confusion matrix over all known entries; of a whole matrix, the pooled one.
+    """Return the confusion matrix over all known entries.
 
     Args:
-        truth: labels 1, 0 or -1, of any shape.
-        predicted: decisions of the same shape.
+        truth: Labels 1, 0 or -1 (unknown), of any shape; a matrix is pooled.
+        predicted: Binary decisions of the same shape.
 
     Returns:
         (2, 2), [[tn, fp], [fn, tp]], scikit-learn's layout.
 
     Raises:
-        ValueError: as `valid_mask`.
+        ValueError: As `valid_mask`.
     """
-    known = valid_mask(truth, predicted)
-    cells = 2 * truth[known].astype(np.intp) + predicted[known]
+    valid = valid_mask(truth, predicted)
+    cells = 2 * truth[valid].astype(np.intp) + predicted[valid]
     return np.bincount(cells, minlength=4).reshape(2, 2).astype(np.float64)
 
 
 def precision(confusions: Floats) -> Floats:
-    """Share of positive predictions that are right: (..., 2, 2) to (...); NaN if there are none."""
+    """Return tp / (tp + fp): (..., 2, 2) to (...); NaN without positive predictions."""
     return ratio(confusions[..., 1, 1], confusions[..., :, 1].sum(axis=-1))
 
 
 def recall(confusions: Floats) -> Floats:
-    """Share of positives that are found: (..., 2, 2) to (...); NaN if there are no positives."""
+    """Return tp / (tp + fn): (..., 2, 2) to (...); NaN without positives."""
     return ratio(confusions[..., 1, 1], confusions[..., 1, :].sum(axis=-1))
 
 
 def f1(confusions: Floats) -> Floats:
-    """2 tp / (2 tp + fp + fn): (..., 2, 2) to (...); NaN if nothing is or is called positive."""
+    """Return 2 tp / (2 tp + fp + fn): (..., 2, 2) to (...); NaN without tp, fp and fn."""
     doubled = 2 * confusions[..., 1, 1]
     return ratio(doubled, doubled + confusions[..., 0, 1] + confusions[..., 1, 0])
 
 
 def accuracy(confusions: Floats) -> Floats:
-    """Share of right predictions: (..., 2, 2) to (...); NaN if no label is known."""
-    right = confusions[..., 0, 0] + confusions[..., 1, 1]
-    return ratio(right, confusions.sum(axis=(-2, -1)))
+    """Return the fraction of correct decisions: (..., 2, 2) to (...); NaN without known labels."""
+    correct = confusions[..., 0, 0] + confusions[..., 1, 1]
+    return ratio(correct, confusions.sum(axis=(-2, -1)))
 
 
 def hamming_loss(confusions: Floats) -> Floats:
-    """Share of wrong predictions: (..., 2, 2) to (...); NaN if no label is known.
+    """Return the fraction of wrong decisions: (..., 2, 2) to (...); NaN without known labels.
 
-    Of the pooled confusion matrix, it is the Hamming loss of the label matrix.
+    For the pooled confusion matrix it is the Hamming loss of the label matrix.
     """
     wrong = confusions[..., 0, 1] + confusions[..., 1, 0]
     return ratio(wrong, confusions.sum(axis=(-2, -1)))
@@ -240,7 +242,7 @@ def hamming_loss(confusions: Floats) -> Floats:
 
 
 def macro(values: Floats) -> Floats:
-    """Mean over the labels where the metric is defined: (..., C) to (...); NaN if nowhere.
+    """Return the mean over the labels with a defined metric: (..., C) to (...); NaN without any.
 
     This is scikit-learn's ``average="macro"`` with ``zero_division=np.nan``.
     """
@@ -249,18 +251,18 @@ def macro(values: Floats) -> Floats:
 
 
 def exact_match(truth: Labels, predicted: npt.NDArray[np.bool_]) -> float:
-    """Share of rows with every label right, among the rows with every label known.
+    """Return the fraction of rows with every label right, among rows with every label known.
 
     Args:
-        truth: (N, C) labels 1, 0 or -1.
-        predicted: (N, C) decisions.
+        truth: (N, C) labels 1, 0 or -1 (unknown).
+        predicted: (N, C) binary decisions.
 
     Returns:
-        0 to 1; NaN if no row has every label known.
+        A value in 0 to 1; NaN if no row has every label known.
 
     Raises:
-        ValueError: as `valid_mask`.
+        ValueError: As `valid_mask`.
     """
     complete = valid_mask(truth, predicted).all(axis=1)
-    right = (truth == predicted).all(axis=1)[complete]
-    return float(right.mean()) if right.size else float("nan")
+    exact = (truth == predicted).all(axis=1)[complete]
+    return float(exact.mean()) if exact.size else float("nan")

@@ -9,44 +9,56 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Embeddings: TypeAlias = npt.NDArray[np.floating[Any]]
 Directions: TypeAlias = npt.NDArray[np.float32]
 
-_ROWS_AT_ONCE: Final = 8192
-_COSINES_AT_ONCE: Final = 2**24
+_ROWS_PER_CHUNK: Final = 8192
+_COSINES_PER_CHUNK: Final = 2**24
 
 
 def l2_normalize(embeddings: Embeddings, kind: str, *, first: int = 0) -> Floats:
-    """Rows at unit length, in float64: a large float16 squared is more than float16 holds.
+    """Scale each row to unit L2 norm.
+
+    The computation is in float64: the square of a large float16 overflows float16.
 
     Args:
-        embeddings: (N, D) of any length.
-        kind: what they are of, for the error.
-        first: the number of the first row, for the error.
+        embeddings: (N, D).
+        kind: What the rows are embeddings of, for the error message.
+        first: Index of the first row, for the error message.
+
+    Returns:
+        (N, D) float64.
 
     Raises:
-        ValueError: a row has no direction (zero, NaN or infinite).
+        ValueError: A row has norm 0, NaN or infinity.
     """
     rows = embeddings.astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, np.newaxis]
     bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
     if len(bad):
         raise ValueError(
-            f"{kind} embedding {first + bad[0]} has norm {norms[bad[0], 0]}, so no direction"
+            f"{kind} embedding {first + bad[0]} has norm {norms[bad[0], 0]} and cannot be "
+            "normalized"
         )
     rows /= norms
     return rows
 
 
 def normalize_rows(embeddings: Embeddings) -> Directions:
-    """Embeddings (N, D) at unit length in float32: N * D * 4 bytes.
+    """Scale each image embedding to unit L2 norm, in float32 and chunk by chunk.
 
-    A million rows of 768 take 3 GB, and a query over them is one pass through memory; kept as
-    float16 they would have to be converted for every query, which takes several times as long.
+    A million rows of 768 values take 3 GB, and a query is one pass through memory. As float16 they
+    would have to be converted for every query, which takes several times as long.
+
+    Args:
+        embeddings: (N, D).
+
+    Returns:
+        (N, D) float32.
 
     Raises:
-        ValueError: an embedding has no direction (zero, NaN or infinite).
+        ValueError: An embedding has norm 0, NaN or infinity.
     """
     directions = np.empty(embeddings.shape, dtype=np.float32)
-    for start in range(0, len(embeddings), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
+        rows = slice(start, start + _ROWS_PER_CHUNK)
         directions[rows] = l2_normalize(embeddings[rows], "image", first=start)
     return directions
 
@@ -54,30 +66,29 @@ def normalize_rows(embeddings: Embeddings) -> Directions:
 def nearest(
     query: npt.NDArray[np.float32], gallery: Directions, *, top: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """The rows of a gallery that are nearest to a query, by cosine.
+    """Find the rows of a gallery with the highest cosine similarity to a query.
 
-    Every row is looked at; nothing is approximate. Of rows that are equally near, the lower number
-    comes first.
+    The search is exact. Among rows with equal cosines, the one with the lower index comes first.
 
     Args:
         query: (D,) at unit length.
         gallery: (N, D) at unit length.
-        top: how many; all N where there are no more.
+        top: Number of rows to return; all N if there are fewer.
 
     Returns:
-        Row numbers and cosines, (min(top, N),) each, the nearest first.
+        Row indices and cosines, (min(top, N),) each, in descending order of the cosine.
 
     Raises:
         ValueError: ``top`` is less than 1, or the dimensions differ.
     """
     if top < 1:
-        raise ValueError(f"the number of rows to find must be 1 or more, not {top}")
+        raise ValueError(f"`top` must be 1 or more, not {top}")
     cosines = gallery @ query
     top = min(top, len(cosines))
-    edge = np.partition(cosines, len(cosines) - top)[len(cosines) - top]
-    above = np.flatnonzero(cosines > edge)
-    level = np.flatnonzero(cosines == edge)[: top - len(above)]
-    rows = np.concatenate([above, level])
+    lowest = np.partition(cosines, len(cosines) - top)[len(cosines) - top]
+    above = np.flatnonzero(cosines > lowest)
+    tied = np.flatnonzero(cosines == lowest)[: top - len(above)]
+    rows = np.concatenate([above, tied])
     rows = rows[np.lexsort((rows, -cosines[rows]))]
     return rows, cosines[rows]
 
@@ -85,19 +96,18 @@ def nearest(
 def batch_nearest(
     queries: Directions, gallery: Directions, *, top: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """The rows of a gallery that are nearest to each of many queries, by cosine.
+    """Find the rows of a gallery with the highest cosine similarity to each of many queries.
 
-    As exact as ``nearest``, but a block of queries shares each pass through the gallery, so that
-    the time is that of a product of matrices. Which of several rows that are equally near is the
-    last to be found is left open.
+    As exact as ``nearest``, but a chunk of queries shares one matrix product with the gallery.
+    Among rows that tie for the last place, any may be returned.
 
     Args:
         queries: (Q, D) at unit length.
         gallery: (N, D) at unit length.
-        top: how many; all N where there are no more.
+        top: Number of rows to return per query; all N if there are fewer.
 
     Returns:
-        Row numbers and cosines, (Q, min(top, N)) each, the nearest first.
+        Row indices and cosines, (Q, min(top, N)) each, in descending order of the cosine.
 
     Raises:
         ValueError: ``top`` is less than 1, the gallery is empty, or the dimensions differ.
@@ -106,13 +116,13 @@ def batch_nearest(
         raise ValueError(f"cannot find the {top} nearest of {len(gallery)} rows")
     top = min(top, len(gallery))
     rows = np.empty((len(queries), top), dtype=np.intp)
-    found = np.empty((len(queries), top), dtype=np.float32)
-    block = max(_COSINES_AT_ONCE // len(gallery), 1)
-    for start in range(0, len(queries), block):
-        some = slice(start, start + block)
-        cosines = queries[some] @ gallery.T
+    best_cosines = np.empty((len(queries), top), dtype=np.float32)
+    step = max(_COSINES_PER_CHUNK // len(gallery), 1)
+    for start in range(0, len(queries), step):
+        chunk = slice(start, start + step)
+        cosines = queries[chunk] @ gallery.T
         near = np.argpartition(-cosines, top - 1, axis=1)[:, :top]
         order = np.lexsort((near, -np.take_along_axis(cosines, near, axis=1)))
-        rows[some] = np.take_along_axis(near, order, axis=1)
-        found[some] = np.take_along_axis(cosines, rows[some], axis=1)
-    return rows, found
+        rows[chunk] = np.take_along_axis(near, order, axis=1)
+        best_cosines[chunk] = np.take_along_axis(cosines, rows[chunk], axis=1)
+    return rows, best_cosines

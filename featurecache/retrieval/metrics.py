@@ -150,7 +150,7 @@ def measure_retrieval(
                 rank_queries(truth, with_texts @ labels.T, at=at), truth, patients
             )
     document["image_to_image"] = _images_ask(
-        _rank_images(truth, images, patients.patient_of_row, at), truth, patients
+        _rank_images(truth, images, patients.patient_index, at), truth, patients
     )
     document["warnings"] = warnings
     return document

@@ -1,4 +1,4 @@
-"""The bootstrap against rows copied by hand, and against the truth of a simulation."""
+"""Compare the patient bootstrap with scikit-learn on repeated rows, and with a simulation."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample
 
 @pytest.fixture
 def problem():
-    """Patients of 1 to 4 images, labels common, rare, one-class and unknown, scores with ties."""
+    """Patients with 1 to 4 images; common, rare, one-class and unknown labels; tied scores."""
     rng = np.random.default_rng(5)
     patients = np.repeat([f"p{i}" for i in range(25)], rng.integers(1, 5, size=25))
     n = len(patients)
@@ -20,120 +20,121 @@ def problem():
     return truth, score, patients
 
 
-def undefined_unless(condition, metric, *args):
+def nan_unless(condition, metric, *args):
     return metric(*args) if condition else np.nan
 
 
-def label_by_scikit_learn(t, p, s):
-    """Every metric of one label's known entries, rows copied as often as they were drawn."""
-    one, zero, called = (t == 1).any(), (t == 0).any(), p.any()
+def sklearn_metrics(t, p, s):
+    """Every metric of one label on its known entries."""
+    has_positive, has_negative, has_prediction = (t == 1).any(), (t == 0).any(), p.any()
     return {
-        "precision": undefined_unless(called, reference.precision_score, t, p),
-        "recall": undefined_unless(one, reference.recall_score, t, p),
-        "f1": undefined_unless(one or called, reference.f1_score, t, p),
-        "accuracy": undefined_unless(len(t), reference.accuracy_score, t, p),
-        "auroc": undefined_unless(one and zero, reference.roc_auc_score, t, s),
-        "auprc": undefined_unless(one and zero, reference.average_precision_score, t, s),
+        "precision": nan_unless(has_prediction, reference.precision_score, t, p),
+        "recall": nan_unless(has_positive, reference.recall_score, t, p),
+        "f1": nan_unless(has_positive or has_prediction, reference.f1_score, t, p),
+        "accuracy": nan_unless(len(t), reference.accuracy_score, t, p),
+        "auroc": nan_unless(has_positive and has_negative, reference.roc_auc_score, t, s),
+        "auprc": nan_unless(has_positive and has_negative, reference.average_precision_score, t, s),
     }
 
 
 @pytest.mark.parametrize(
-    ("block", "draws_at_once"), [(2**16, 512), (3 * 9 * 7, 7)], ids=["one block", "many blocks"]
+    ("block_size", "samples_per_chunk"),
+    [(2**16, 512), (3 * 9 * 7, 7)],
+    ids=["one block", "many blocks"],
 )
-def test_draws_are_measured_as_if_rows_were_copied(problem, monkeypatch, block, draws_at_once):
-    monkeypatch.setattr(bootstrap, "_BLOCK", block)
-    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", draws_at_once)
+def test_metrics_equal_those_of_repeated_rows(problem, monkeypatch, block_size, samples_per_chunk):
+    monkeypatch.setattr(bootstrap, "_BLOCK_SIZE", block_size)
+    monkeypatch.setattr(bootstrap, "_SAMPLES_PER_CHUNK", samples_per_chunk)
     truth, score, patients = problem
     predicted = score >= 0.5
-    n_bootstrap = resample_patients(patients, n_bootstrap=20, seed=1)
-    found = bootstrap_metrics(truth, predicted, score, n_bootstrap)
-    for draw, row_counts in enumerate(n_bootstrap.row_counts()):
+    resamples = resample_patients(patients, n_bootstrap=20, seed=1)
+    metrics = bootstrap_metrics(truth, predicted, score, resamples)
+    for sample, row_counts in enumerate(resamples.row_counts()):
         rows = np.repeat(np.arange(len(truth)), row_counts)
         t, p, s = truth[rows], predicted[rows], score[rows]
-        known = t >= 0
+        valid = t >= 0
         columns = [
-            label_by_scikit_learn(*(a[known[:, c], c] for a in (t, p, s)))
-            for c in range(truth.shape[1])
+            sklearn_metrics(*(a[valid[:, c], c] for a in (t, p, s))) for c in range(truth.shape[1])
         ]
-        pooled = label_by_scikit_learn(t[known], p[known], s[known])
+        pooled = sklearn_metrics(t[valid], p[valid], s[valid])
         for name, value in pooled.items():
             expected = [column[name] for column in columns]
-            np.testing.assert_allclose(found.per_label[name][draw], expected, atol=1e-9)
-            np.testing.assert_allclose(found.macro[name][draw], np.nanmean(expected), atol=1e-9)
-            np.testing.assert_allclose(found.micro[name][draw], value, atol=1e-9)
-        complete = known.all(axis=1)
-        assert found.exact_match[draw] == pytest.approx(
+            np.testing.assert_allclose(metrics.per_label[name][sample], expected, atol=1e-9)
+            np.testing.assert_allclose(metrics.macro[name][sample], np.nanmean(expected), atol=1e-9)
+            np.testing.assert_allclose(metrics.micro[name][sample], value, atol=1e-9)
+        complete = valid.all(axis=1)
+        assert metrics.exact_match[sample] == pytest.approx(
             (t == p)[complete].all(axis=1).mean(), abs=1e-9
         )
-        assert found.hamming_loss[draw] == pytest.approx((t != p)[known].mean(), abs=1e-9)
+        assert metrics.hamming_loss[sample] == pytest.approx((t != p)[valid].mean(), abs=1e-9)
 
 
-def test_a_draw_has_as_many_patients_as_there_are_and_takes_all_their_images(problem):
+def test_sample_holds_as_many_patients_as_the_data_with_all_their_images(problem):
     *_, patients = problem
-    n_bootstrap = resample_patients(patients, n_bootstrap=50, seed=2)
-    assert (n_bootstrap.counts.sum(axis=1) == len(set(patients))).all()
+    resamples = resample_patients(patients, n_bootstrap=50, seed=2)
+    assert (resamples.counts.sum(axis=1) == len(set(patients))).all()
     for name in set(patients):
-        counts = n_bootstrap.row_counts()[:, patients == name]
+        counts = resamples.row_counts()[:, patients == name]
         assert (counts == counts[:, :1]).all()
-    # Each of P patients is left out of a draw with probability (1 - 1/P)^P.
-    assert (n_bootstrap.counts == 0).mean() == pytest.approx((1 - 1 / 25) ** 25, abs=0.03)
+    # Each of P patients is missing from a sample with probability (1 - 1/P)^P.
+    assert (resamples.counts == 0).mean() == pytest.approx((1 - 1 / 25) ** 25, abs=0.03)
 
 
-def test_the_same_seed_and_patients_give_the_same_draws_in_any_row_order(problem):
+def test_samples_depend_on_seed_and_patients_but_not_on_row_order(problem):
     truth, score, patients = problem
     order = np.random.default_rng(0).permutation(len(patients))
-    n_bootstrap = resample_patients(patients, n_bootstrap=10, seed=3)
+    resamples = resample_patients(patients, n_bootstrap=10, seed=3)
     shuffled = resample_patients(patients[order].tolist(), n_bootstrap=10, seed=3)
-    np.testing.assert_array_equal(n_bootstrap.row_counts()[:, order], shuffled.row_counts())
-    a = bootstrap_metrics(truth, score >= 0.5, score, n_bootstrap)
+    np.testing.assert_array_equal(resamples.row_counts()[:, order], shuffled.row_counts())
+    a = bootstrap_metrics(truth, score >= 0.5, score, resamples)
     b = bootstrap_metrics(truth[order], score[order] >= 0.5, score[order], shuffled)
     np.testing.assert_allclose(a.micro["auprc"], b.micro["auprc"], atol=1e-12)
     np.testing.assert_allclose(a.per_label["auroc"], b.per_label["auroc"], atol=1e-12)
     other = resample_patients(patients, n_bootstrap=10, seed=4)
-    assert (other.counts != n_bootstrap.counts).any()
+    assert (other.counts != resamples.counts).any()
 
 
-def test_two_models_meet_on_the_same_draws(problem):
+def test_models_with_equal_rankings_differ_by_zero(problem):
     truth, score, patients = problem
-    n_bootstrap = resample_patients(patients, n_bootstrap=100, seed=0)
-    model = bootstrap_metrics(truth, score >= 0.5, score, n_bootstrap)
-    same_ranking = bootstrap_metrics(truth, score >= 0.5, 2 * score - 5, n_bootstrap)
+    resamples = resample_patients(patients, n_bootstrap=100, seed=0)
+    model = bootstrap_metrics(truth, score >= 0.5, score, resamples)
+    same_ranking = bootstrap_metrics(truth, score >= 0.5, 2 * score - 5, resamples)
     difference = model.micro["auroc"] - same_ranking.micro["auroc"]
     assert interval(difference) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), ""])
-def test_a_row_without_patient_is_refused(missing):
-    with pytest.raises(ValueError, match="1 rows have no patient, row 1 the first"):
+def test_row_without_patient_is_refused(missing):
+    with pytest.raises(ValueError, match=r"1 rows have no patient \(first: row 1\)"):
         resample_patients(["a", missing, "b"], n_bootstrap=10, seed=0)
 
 
-def test_draws_of_other_rows_are_refused(problem):
+def test_samples_of_other_rows_are_refused(problem):
     truth, score, patients = problem
-    n_bootstrap = resample_patients(patients[:-1], n_bootstrap=5, seed=0)
-    with pytest.raises(ValueError, match="resamples are of"):
-        bootstrap_metrics(truth, score >= 0.5, score, n_bootstrap)
+    resamples = resample_patients(patients[:-1], n_bootstrap=5, seed=0)
+    with pytest.raises(ValueError, match="bootstrap samples are of"):
+        bootstrap_metrics(truth, score >= 0.5, score, resamples)
 
 
-def test_a_negative_number_of_draws_is_refused():
+def test_negative_number_of_samples_is_refused():
     with pytest.raises(ValueError, match="not -1"):
         resample_patients(["a"], n_bootstrap=-1, seed=0)
 
 
-def test_the_interval_holds_the_middle_95_percent():
+def test_interval_is_the_central_95_percent():
     values = np.random.default_rng(0).permutation(np.arange(1001) / 1000)
     assert interval(values) == pytest.approx((0.025, 0.975))
 
 
-def test_undefined_draws_are_left_out_until_they_are_the_majority():
-    half = np.array([0.5, 0.5, np.nan, np.nan])
-    assert interval(half) == (0.5, 0.5)
-    assert interval(np.append(half, np.nan)) is None
+def test_undefined_samples_are_ignored_unless_they_are_the_majority():
+    half_defined = np.array([0.5, 0.5, np.nan, np.nan])
+    assert interval(half_defined) == (0.5, 0.5)
+    assert interval(np.append(half_defined, np.nan)) is None
     assert interval(np.array([])) is None
 
 
-def test_the_interval_covers_where_images_of_a_patient_resemble_each_other():
-    """Ten images a patient share their label and most of their score; the true AUROC is 0.76.
+def test_interval_covers_the_truth_when_images_of_a_patient_are_alike():
+    """Ten images per patient share their label and most of their score; the true AUROC is 0.76.
 
     The score is 1 for a positive patient plus unit normal noise, so AUROC = Phi(1 / sqrt(2)).
     """
@@ -144,9 +145,9 @@ def test_the_interval_covers_where_images_of_a_patient_resemble_each_other():
         noise = np.repeat(rng.normal(size=60), 10) * 0.95**0.5 + rng.normal(size=600) * 0.05**0.5
         truth, score = labels[:, None].astype(np.int8), (labels + noise)[:, None]
         for unit, names in (("patient", np.repeat(np.arange(60), 10)), ("image", np.arange(600))):
-            n_bootstrap = resample_patients(names, n_bootstrap=200, seed=seed)
+            resamples = resample_patients(names, n_bootstrap=200, seed=seed)
             low, high = interval(
-                bootstrap_metrics(truth, score > 0.5, score, n_bootstrap).micro["auroc"]
+                bootstrap_metrics(truth, score > 0.5, score, resamples).micro["auroc"]
             )
             covered[unit] += low <= auroc <= high
     # Binomial noise of 150 trials at 0.95 is 0.018.

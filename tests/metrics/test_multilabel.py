@@ -1,4 +1,4 @@
-"""All metrics at once against scikit-learn, label by label."""
+"""Compare all metrics at once with scikit-learn, label by label."""
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ def problem():
     return truth, score
 
 
-def test_each_label_is_measured_on_its_known_rows(problem):
+def test_each_label_is_scored_on_its_known_rows(problem):
     truth, score = problem
     predicted = score >= 0.5
-    found = compute_metrics(truth, predicted, score)
+    metrics = compute_metrics(truth, predicted, score)
     references = {
         "precision": lambda t, p, s: reference.precision_score(t, p),
         "recall": lambda t, p, s: reference.recall_score(t, p),
@@ -28,24 +28,24 @@ def test_each_label_is_measured_on_its_known_rows(problem):
         "auroc": lambda t, p, s: reference.roc_auc_score(t, s),
         "auprc": lambda t, p, s: reference.average_precision_score(t, s),
     }
-    known = truth >= 0
+    valid = truth >= 0
     for name, metric in references.items():
         columns = [
-            metric(truth[known[:, c], c], predicted[known[:, c], c], score[known[:, c], c])
+            metric(truth[valid[:, c], c], predicted[valid[:, c], c], score[valid[:, c], c])
             for c in range(4)
         ]
-        np.testing.assert_allclose(found.per_label[name], columns, atol=1e-12)
-        assert found.macro[name] == pytest.approx(np.mean(columns))
-        pooled = metric(truth[known], predicted[known], score[known])
-        assert found.micro[name] == pytest.approx(pooled)
-    complete = known.all(axis=1)
-    assert found.exact_match == pytest.approx(
+        np.testing.assert_allclose(metrics.per_label[name], columns, atol=1e-12)
+        assert metrics.macro[name] == pytest.approx(np.mean(columns))
+        pooled = metric(truth[valid], predicted[valid], score[valid])
+        assert metrics.micro[name] == pytest.approx(pooled)
+    complete = valid.all(axis=1)
+    assert metrics.exact_match == pytest.approx(
         reference.accuracy_score(truth[complete], predicted[complete])
     )
-    assert found.hamming_loss == pytest.approx(np.mean(truth[known] != predicted[known]))
+    assert metrics.hamming_loss == pytest.approx(np.mean(truth[valid] != predicted[valid]))
 
 
-def test_the_ranking_decides_the_areas_and_the_predictions_the_rest(problem):
+def test_ranking_determines_the_areas_and_decisions_the_other_metrics(problem):
     truth, score = problem
     plain = compute_metrics(truth, score >= 0.5, score)
     reversed_ranking = compute_metrics(truth, score >= 0.5, -score)

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, on labels with ties, one class only, and unknown entries."""
+"""Compare metrics with scikit-learn: tied scores, one-class labels and unknown entries."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from featurecache.metrics import ranking as metrics
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
-# Five scores for up to 144 entries: nearly everything ties with something.
+# Five scores for up to 144 entries, so that most are tied.
 TIED_SCORES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 
 
@@ -27,24 +27,24 @@ def both_classes(truth):
 
 @settings(deadline=None)
 @given(problems())
-def test_ranking_metrics_of_known_entries_are_those_of_scikit_learn(problem):
+def test_ranking_metrics_of_known_entries_equal_scikit_learn(problem):
     truth, score = problem
     assume(both_classes(truth))
-    known = truth >= 0
+    valid = truth >= 0
     assert metrics.auroc(truth, score) == pytest.approx(
-        reference.roc_auc_score(truth[known], score[known]), abs=1e-12
+        reference.roc_auc_score(truth[valid], score[valid]), abs=1e-12
     )
     assert metrics.auprc(truth, score) == pytest.approx(
-        reference.average_precision_score(truth[known], score[known]), abs=1e-12
+        reference.average_precision_score(truth[valid], score[valid]), abs=1e-12
     )
 
 
 @settings(deadline=None)
 @given(problems(labels=(0, 1)))
-def test_the_whole_matrix_gives_the_micro_average(problem):
+def test_matrix_gives_the_micro_average(problem):
     truth, score = problem
     assume(both_classes(truth))
-    # scikit-learn takes a matrix of one column for a vector, and then does not average.
+    # scikit-learn treats a one-column matrix as a vector and does not average it.
     doubled, scores = np.hstack([truth, truth]), np.hstack([score, score])
     assert metrics.auroc(doubled, scores) == pytest.approx(
         reference.roc_auc_score(doubled, scores, average="micro"), abs=1e-12
@@ -67,7 +67,7 @@ def test_ranking_metrics_ignore_row_order_and_monotone_transforms(problem, rando
         )
 
 
-def test_auroc_of_a_hand_counted_case():
+def test_ranking_metrics_of_a_hand_computed_case():
     # Positives 0.9, 0.4; negatives 0.4, 0.1. Pairs: win, win, tie, win.
     truth, score = np.array([1, 1, 0, 0, -1]), np.array([0.9, 0.4, 0.4, 0.1, 0.95])
     assert metrics.auroc(truth, score) == (3 + 0.5) / 4
@@ -76,7 +76,7 @@ def test_auroc_of_a_hand_counted_case():
 
 
 @pytest.mark.parametrize("labels", [[1, 1, -1], [0, 0, -1], [-1, -1, -1]])
-def test_a_ranking_of_one_class_is_undefined(labels):
+def test_ranking_of_one_class_is_undefined(labels):
     score = np.array([0.1, 0.2, 0.3])
     assert np.isnan(metrics.auroc(np.array(labels), score))
     assert np.isnan(metrics.auprc(np.array(labels), score))
@@ -89,7 +89,7 @@ def test_infinite_logits_rank_at_the_ends():
 
 @settings(deadline=None)
 @given(problems(labels=(0, 1)))
-def test_decision_metrics_are_those_of_scikit_learn(problem):
+def test_decision_metrics_equal_scikit_learn(problem):
     truth, score = problem
     predicted = score >= 0.5
     each = np.array([metrics.confusion(t, p) for t, p in zip(truth.T, predicted.T, strict=True)])
@@ -106,7 +106,7 @@ def test_decision_metrics_are_those_of_scikit_learn(problem):
         (metrics.recall, reference.recall_score),
         (metrics.f1, reference.f1_score),
     ):
-        # Doubled columns: scikit-learn takes a matrix of one column for a vector.
+        # Doubled columns: scikit-learn treats a one-column matrix as a vector.
         twice = np.hstack([truth, truth]), np.hstack([predicted, predicted]).astype(int)
         options = {"zero_division": np.nan}
         np.testing.assert_allclose(
@@ -127,14 +127,14 @@ def test_decision_metrics_are_those_of_scikit_learn(problem):
 
 @settings(deadline=None)
 @given(problems())
-def test_decisions_on_unknown_labels_do_not_count(problem):
+def test_decisions_on_unknown_labels_are_ignored(problem):
     truth, score = problem
     predicted = score >= 0.5
     flipped = np.where(truth < 0, ~predicted, predicted)
-    known = truth >= 0
+    valid = truth >= 0
     expected = (
-        reference.confusion_matrix(truth[known], predicted[known], labels=[0, 1])
-        if (known.any())
+        reference.confusion_matrix(truth[valid], predicted[valid], labels=[0, 1])
+        if valid.any()
         else np.zeros((2, 2))
     )
     np.testing.assert_array_equal(metrics.confusion(truth, predicted), expected)
@@ -150,8 +150,8 @@ def test_exact_match_counts_only_rows_with_every_label_known():
     assert metrics.exact_match(truth, predicted) == 2 / 3
 
 
-def test_what_divides_by_zero_is_undefined():
-    nothing_known = np.zeros((2, 2))
+def test_division_by_zero_is_undefined():
+    no_labels = np.zeros((2, 2))
     for metric in (
         metrics.precision,
         metrics.recall,
@@ -159,7 +159,7 @@ def test_what_divides_by_zero_is_undefined():
         metrics.accuracy,
         metrics.hamming_loss,
     ):
-        assert np.isnan(metric(nothing_known))
+        assert np.isnan(metric(no_labels))
     only_true_negatives = np.array([[5.0, 0.0], [0.0, 0.0]])
     assert np.isnan(metrics.precision(only_true_negatives))
     assert np.isnan(metrics.recall(only_true_negatives))
@@ -176,11 +176,11 @@ def test_macro_averages_where_the_metric_is_defined():
 @pytest.mark.parametrize(
     ("truth", "score", "message"),
     [
-        (np.array([1, 0]), np.array([0.5]), "shape"),
+        (np.array([1, 0]), np.array([0.5]), "scores have shape"),
         (np.array([1, 2]), np.array([0.5, 0.5]), r"\[2\] were found"),
         (np.array([1, 0]), np.array([0.5, np.nan]), "1 of 2 scores are NaN"),
     ],
 )
-def test_input_that_does_not_fit_is_refused(truth, score, message):
+def test_invalid_input_is_refused(truth, score, message):
     with pytest.raises(ValueError, match=message):
         metrics.auroc(truth, score)

@@ -17,7 +17,7 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("at_once", [1, 999, 2**24])
 def test_the_nearest_of_each_are_what_nearest_finds_for_one(monkeypatch, at_once):
-    monkeypatch.setattr("featurecache.metrics.similarity._COSINES_AT_ONCE", at_once)
+    monkeypatch.setattr("featurecache.metrics.similarity._COSINES_PER_CHUNK", at_once)
     rng = np.random.default_rng(0)
     gallery = normalize_rows(rng.normal(size=(300, 6)))
     queries = normalize_rows(rng.normal(size=(50, 6)))
