@@ -1,9 +1,51 @@
-"""Run a frozen encoder over chest X-rays once, and reuse its embeddings for ever."""
+"""Run a frozen encoder over chest X-rays once, and reuse its embeddings in seconds.
 
-import logging
+The names in ``__all__`` are the public API. Each is imported when it is first used, so that
+``import featurecache`` is instant.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featurecache.evaluation.comparison import Comparison, compare
+    from featurecache.evaluation.trained_model import TrainedModel
+    from featurecache.evaluation.zero_shot import zero_shot
+    from featurecache.metrics.metrics import Metrics
+    from featurecache.runs.run import Run, load_run
 
 __version__ = version("featurecache")
 
-# Whoever uses the package decides what is logged where; by itself it says nothing.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
+_MODULES = {
+    "Comparison": "evaluation.comparison",
+    "Metrics": "metrics.metrics",
+    "Run": "runs.run",
+    "TrainedModel": "evaluation.trained_model",
+    "compare": "evaluation.comparison",
+    "load_run": "runs.run",
+    "zero_shot": "evaluation.zero_shot",
+}
+"""The module that defines each public name."""
+
+__all__ = [
+    "Comparison",
+    "Metrics",
+    "Run",
+    "TrainedModel",
+    "compare",
+    "load_run",
+    "zero_shot",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'featurecache' has no attribute {name!r}")
+    value = getattr(import_module(f"featurecache.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

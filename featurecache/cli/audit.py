@@ -144,7 +144,7 @@ def _leaks(document: Mapping[str, Any]) -> list[list[str]]:
     across, within = identical["across_splits"], identical["within_split"]
     outstanding = near["outstanding"]
 
-    def other_labels(groups: Mapping[str, int]) -> str:
+    def derangement(groups: Mapping[str, int]) -> str:
         return f"{groups['groups']} groups, {groups['other_labels']} with other labels"
 
     return [
@@ -153,8 +153,8 @@ def _leaks(document: Mapping[str, Any]) -> list[list[str]]:
             "-" if shared is None else str(shared["patients"]),
             "no patients are known" if shared is None else f"with {shared['images']} images",
         ],
-        ["byte-identical images across splits", str(across["images"]), other_labels(across)],
-        ["byte-identical copies within a split", str(within["copies"]), other_labels(within)],
+        ["byte-identical images across splits", str(across["images"]), derangement(across)],
+        ["byte-identical copies within a split", str(within["copies"]), derangement(within)],
         [
             "near-identical pairs across splits",
             format_float(None) if near["pairs"] is None else str(len(near["pairs"])),

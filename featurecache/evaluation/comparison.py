@@ -1,12 +1,13 @@
-"""Paired comparisons of runs: the same test images, the same draws of patients."""
+"""Compare runs in pairs: the same test images and the same bootstrap samples of patients."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from featurecache.errors import RunError, UsageError
 from featurecache.metrics.bootstrap import (
@@ -16,28 +17,184 @@ from featurecache.metrics.bootstrap import (
     none_if_nan,
     resample_patients,
 )
+from featurecache.metrics.metrics import Change, ChangeInterval, Score
 from featurecache.metrics.multilabel import MetricArrays, compute_metrics
 from featurecache.metrics.ranking import Floats
-from featurecache.runs.folder import read_metrics, read_predictions
+from featurecache.runs.run import Run, as_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class MetricComparison(BaseModel):
+    """One metric of a run against the first run's.
+
+    Attributes:
+        first: The metric of the first run; None where undefined.
+        run: The metric of this run.
+        difference: ``run`` minus ``first``.
+        ci95: 95 % interval of the difference, from the same bootstrap samples for both.
+        p: Two-sided p value of no difference.
+        p_holm: The same with Holm's correction.
+    """
+
+    first: Score | None
+    run: Score | None
+    difference: Change | None
+    ci95: ChangeInterval | None
+    p: float | None
+    p_holm: float | None = None
+
+
+class RunComparison(BaseModel):
+    """All metrics of a run against the first run's, by metric name."""
+
+    run: str
+    macro: dict[str, MetricComparison]
+    micro: dict[str, MetricComparison]
+    exact_match: MetricComparison
+    hamming_loss: MetricComparison
+    per_label: dict[str, dict[str, MetricComparison]]
+
+    def families(self) -> Iterator[tuple[tuple[str, str], MetricComparison]]:
+        """Yield each metric with the family that Holm's correction is over."""
+        for group, metrics in (("macro", self.macro), ("micro", self.micro)):
+            for name, metric in metrics.items():
+                yield (group, name), metric
+        for name in ("exact_match", "hamming_loss"):
+            yield ("", name), getattr(self, name)
+        for metrics in self.per_label.values():
+            for name, metric in metrics.items():
+                yield ("per_label", name), metric
+
+
+class Comparison(BaseModel):
+    """Paired differences of runs to the first one.
+
+    Example:
+        >>> import featurecache as fc
+        >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+        >>> linear = fc.train_head(cache, "linear", controls=False)
+        >>> comparison = fc.compare([linear, fc.zero_shot(cache)])
+        >>> low, high = comparison.comparisons[0].macro["auroc"].ci95
+        >>> sorted(comparison.to_pandas()["metric"].unique())[:2]
+        ['accuracy', 'auprc']
+
+    Attributes:
+        first: Name of the first run.
+        n: Number of images.
+        n_patients: Number of their patients.
+        split: The split that was scored.
+        labels: Labels that every run could learn; averages are over these.
+        n_bootstrap: Number of bootstrap samples.
+        comparisons: One for each further run.
+    """
+
+    first: str
+    n: int
+    n_patients: int
+    split: str
+    labels: list[str]
+    n_bootstrap: int
+    comparisons: list[RunComparison]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as a JSON document."""
+        return self.model_dump(mode="json")
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row per run, average or label, and metric."""
+        import pandas as pd
+
+        rows = []
+        for comparison in self.comparisons:
+            scores = {"macro": comparison.macro, "micro": comparison.micro, **comparison.per_label}
+            for group, metrics in scores.items():
+                for name, metric in metrics.items():
+                    low, high = metric.ci95 or (None, None)
+                    values = {"ci95_low": low, "ci95_high": high, **metric.model_dump()}
+                    del values["ci95"]
+                    rows.append({"name": comparison.run, "of": group, "metric": name, **values})
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        """Return the differences in macro AUROC with their intervals."""
+        differences = "; ".join(
+            f"{comparison.run} {_signed(comparison.macro['auroc'])}"
+            for comparison in self.comparisons
+        )
+        return (
+            f"Comparison(macro AUROC minus that of {self.first}: {differences}; {self.n:,} "
+            f"{self.split} images of {self.n_patients:,} patients)"
+        )
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Return the differences of the averages as a table for notebooks."""
+        table = self.to_pandas()
+        averages = table[table["of"].isin(["macro", "micro"])]
+        return str(averages.to_html(index=False, float_format="{:.3f}".format))
+
+
+def compare(
+    runs: Sequence[Run | str | os.PathLike[str]], *, n_bootstrap: int = 1000, seed: int = 0
+) -> Comparison:
+    """Compare every metric of each run with the first run's.
+
+    Intervals and p values are of the paired differences: both runs are scored on the same bootstrap
+    samples of patients. The p value is twice the smaller share of samples on one side of zero, each
+    share with one sample added (Davison and Hinkley 1997, section 4.2). Holm's correction (1979) is
+    over the runs for each average, and over runs and labels for each metric of single labels.
+    Averages are over the labels that every run could learn.
+
+    Example:
+        >>> import featurecache as fc
+        >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+        >>> runs = [fc.zero_shot(cache), fc.zero_shot(cache, scoring="sigmoid")]
+        >>> fc.compare(runs).comparisons[0].macro["auroc"].difference < 0.1
+        True
+
+    Args:
+        runs: Two or more runs or run folders with predictions of the same images.
+        n_bootstrap: Number of bootstrap samples over patients.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The comparison; undefined differences are None.
+
+    Raises:
+        RunError: A run folder is damaged.
+        UsageError: There are fewer than two runs, they did not score the same images or labels, or
+            no label could be learned by all of them.
+    """
+    if len(runs) < 2:
+        raise UsageError("give at least two runs: the others are compared with the first")
+    if n_bootstrap < 1:
+        raise UsageError(f"`n_bootstrap` {n_bootstrap}: a comparison needs at least 1")
+    loaded = [as_run(run) for run in runs]
+    return compare_scored(
+        [scored_images(run) for run in loaded], n_bootstrap=n_bootstrap, seed=seed
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """What a run predicted for the images that its figures are of, M rows sorted by id.
+class ScoredImages:
+    """The predictions that a run's metrics are of, M images sorted by id.
 
     Attributes:
-        run: its folder.
-        split: what its figures are of.
-        ids: (M,).
-        patients: (M,).
-        label_names: the C labels.
-        truth: (M, C) of 1, 0, -1 unknown.
-        probability: (M, C).
-        thresholds: (C,).
-        learned: (C,) whether it could learn the label; its figures are undefined where not.
+        name: Name of the run, or its folder.
+        split: The split that was scored.
+        ids: Image ids, shape (M,).
+        patients: Patients, shape (M,).
+        label_names: The C labels.
+        truth: Labels of shape (M, C): 1, 0, or -1 for unknown.
+        probability: Probabilities of shape (M, C).
+        thresholds: Threshold of each label, shape (C,).
+        learned: Whether each label could be learned, shape (C,).
     """
 
-    run: Path
+    name: str
     split: str
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
@@ -48,100 +205,65 @@ class Scored:
     learned: NDArray[np.bool_]
 
 
-def read_scored(run: Path) -> Scored:
-    """Read the predictions and thresholds of a run folder.
+def scored_images(run: Run) -> ScoredImages:
+    """Return the predictions that a run's metrics are of.
 
     Raises:
-        RunError: a file is missing or damaged, or the files contradict each other.
+        RunError: The run has no predictions of the split that its metrics are of.
     """
-    metrics, predictions = read_metrics(run), read_predictions(run)
-    if set(metrics["per_label"]) != set(predictions.label_names):
-        raise RunError(f"{run}: its metrics and its predictions are of other labels: make it again")
-    split = metrics["split"]
-    figures = [metrics["per_label"][name] for name in predictions.label_names]
-    thresholds = np.array([figure["threshold"] for figure in figures], dtype=np.float64)
-    learned = np.array([figure["confusion"] is not None for figure in figures])
+    name = str(run.path or run.name)
+    predictions, split = run.scored, run.metrics.split
+    labels = [run.metrics.per_label[label] for label in predictions.label_names]
     rows = np.arange(len(predictions.ids))
     if split != "all":
         rows = np.flatnonzero(predictions.splits == split)
     if len(rows) == 0:
-        raise RunError(f"{run} has figures of {split}, but no predictions of it")
+        raise RunError(f"{name} has metrics of {split}, but no predictions of it")
     rows = rows[np.argsort(predictions.ids[rows])]
-    return Scored(
-        run=run,
+    return ScoredImages(
+        name=name,
         split=split,
         ids=predictions.ids[rows],
         patients=predictions.patients[rows],
         label_names=predictions.label_names,
         truth=predictions.truth[rows],
         probability=predictions.probability[rows],
-        thresholds=thresholds,
-        learned=learned,
+        thresholds=np.array([label.threshold for label in labels], dtype=np.float64),
+        learned=np.array([label.learned for label in labels]),
     )
 
 
-def compare(runs: Sequence[Path], *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Every metric of each run against the first run's.
-
-    Differences are the run's figure less the first run's. Intervals are of the differences, on the
-    same draws of patients for both, and so are the p values: twice the smaller share of draws on
-    one side of zero, each share with one draw added (Davison and Hinkley 1997, section 4.2). Holm's
-    correction (1979) is over the runs for each averaged metric, over runs and labels for each
-    metric of single labels. Averages are over the labels that every run could learn.
-
-    Args:
-        runs: two or more run folders with predictions of the same images.
-        n_bootstrap: number of bootstrap samples over patients.
-        seed: of the draws.
-
-    Returns:
-        A document with ``first``, ``n``, ``n_patients``, ``split``, ``labels``, ``n_bootstrap`` and
-        ``comparisons``, one for each further run; undefined is None.
-
-    Raises:
-        RunError: a run folder is damaged.
-        UsageError: fewer than two runs, or they did not score the same images or labels.
-    """
-    if len(runs) < 2:
-        raise UsageError("give at least two runs: the others are compared with the first")
-    if n_bootstrap < 1:
-        raise UsageError(f"--n-bootstrap {n_bootstrap}: a comparison needs at least 1")
-    return compare_scored([read_scored(run) for run in runs], n_bootstrap=n_bootstrap, seed=seed)
-
-
-def compare_scored(scored: Sequence[Scored], *, n_bootstrap: int, seed: int = 0) -> dict[str, Any]:
-    """``compare`` of runs that are read already, two or more.
-
-    Raises:
-        UsageError: they did not score the same images or labels, or no label could be learned by
-            all of them.
-    """
+def compare_scored(
+    scored: Sequence[ScoredImages], *, n_bootstrap: int, seed: int = 0
+) -> Comparison:
+    """Compare two or more runs by their predictions; see ``compare``."""
+    first = scored[0]
     for other in scored[1:]:
-        refuse_others(scored[0], other)
+        require_same_images(first, other)
     learned = np.logical_and.reduce([one.learned for one in scored])
     if not learned.any():
         raise UsageError("no label could be learned by all of these runs: nothing can be compared")
-    labels = [name for name, both in zip(scored[0].label_names, learned, strict=True) if both]
-    samples = resample_patients(scored[0].patients, n_bootstrap=n_bootstrap, seed=seed)
-    measured = [_measure(one, learned, samples) for one in scored]
+    labels = [name for name, both in zip(first.label_names, learned, strict=True) if both]
+    resamples = resample_patients(first.patients, n_bootstrap=n_bootstrap, seed=seed)
+    measured = [_measure(one, learned, resamples) for one in scored]
     comparisons = [
-        {"run": str(one.run), **_differences(measured[0], found, labels)}
-        for one, found in zip(scored[1:], measured[1:], strict=True)
+        _compare_pair(one.name, measured[0], metrics, labels)
+        for one, metrics in zip(scored[1:], measured[1:], strict=True)
     ]
-    _correct(comparisons)
-    return {
-        "first": str(scored[0].run),
-        "n": len(scored[0].ids),
-        "n_patients": samples.counts.shape[1],
-        "split": scored[0].split,
-        "labels": labels,
-        "n_bootstrap": n_bootstrap,
-        "comparisons": comparisons,
-    }
+    _correct_p_values(comparisons)
+    return Comparison(
+        first=first.name,
+        n=len(first.ids),
+        n_patients=resamples.counts.shape[1],
+        split=first.split,
+        labels=labels,
+        n_bootstrap=n_bootstrap,
+        comparisons=comparisons,
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: (m,) p values to (m,) corrected ones, in their order."""
+    """Return p values with Holm's step-down correction, in the order given."""
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
     stepped = np.maximum.accumulate(np.asarray(p_values, dtype=np.float64)[order] * factors)
@@ -150,116 +272,112 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def refuse_others(first: Scored, other: Scored) -> None:
-    """Runs are comparable where images, patients, labels and truth are the same.
+def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
+    """Check that two runs have the same images, patients, labels and truth.
 
     Raises:
-        UsageError: something differs; the message says what.
+        UsageError: Something differs; the message says what.
     """
-    which = f"{other.run} and {first.run} cannot be compared"
+    pair = f"{other.name} and {first.name} cannot be compared"
     if other.label_names != first.label_names:
         raise UsageError(
-            f"{which}: their labels are {', '.join(other.label_names)} and "
+            f"{pair}: their labels are {', '.join(other.label_names)} and "
             f"{', '.join(first.label_names)}"
         )
     if not np.array_equal(other.ids, first.ids):
-        lone = np.setxor1d(other.ids, first.ids)
+        only_one = np.setxor1d(other.ids, first.ids)
         raise UsageError(
-            f"{which}: they scored {len(other.ids)} {other.split} and {len(first.ids)} "
-            f"{first.split} images, {str(lone[0])!r} in one of them only"
+            f"{pair}: they scored {len(other.ids)} {other.split} and {len(first.ids)} "
+            f"{first.split} images, {str(only_one[0])!r} in one of them only"
         )
     for what, mine, theirs in (
         ("patients", first.patients, other.patients),
         ("labels", first.truth, other.truth),
     ):
         if not np.array_equal(mine, theirs):
-            raise UsageError(f"{which}: the same images have other {what}")
+            raise UsageError(f"{pair}: the same images have other {what}")
+
+
+_Measured = tuple[MetricArrays, MetricArrays]
+"""The metrics of the data, and those of every bootstrap sample."""
 
 
 def _measure(
-    one: Scored, learned: NDArray[np.bool_], samples: PatientResamples
-) -> tuple[MetricArrays, MetricArrays]:
-    """A run's metrics, and those of every draw."""
-    truth, probability = one.truth[:, learned], one.probability[:, learned]
-    decided = probability >= one.thresholds[learned]
+    scored: ScoredImages, learned: NDArray[np.bool_], resamples: PatientResamples
+) -> _Measured:
+    truth, probability = scored.truth[:, learned], scored.probability[:, learned]
+    predicted = probability >= scored.thresholds[learned]
     return (
-        compute_metrics(truth, decided, probability),
-        bootstrap_metrics(truth, decided, probability, samples),
+        compute_metrics(truth, predicted, probability),
+        bootstrap_metrics(truth, predicted, probability, resamples),
     )
 
 
-def _differences(
-    first: tuple[MetricArrays, MetricArrays],
-    other: tuple[MetricArrays, MetricArrays],
-    labels: Sequence[str],
-) -> dict[str, Any]:
-    def each(one: Mapping[str, Floats], two: Mapping[str, Floats], of: "_Pair") -> dict[str, Any]:
-        return {name: _difference(one[name], two[name], *(d[name] for d in of)) for name in one}
+def _compare_pair(
+    name: str, first: _Measured, other: _Measured, labels: Sequence[str]
+) -> RunComparison:
+    def compare_all(
+        a: Mapping[str, Floats],
+        b: Mapping[str, Floats],
+        a_resampled: Mapping[str, Floats],
+        b_resampled: Mapping[str, Floats],
+    ) -> dict[str, MetricComparison]:
+        return {
+            metric: _compare_metric(a[metric], b[metric], a_resampled[metric], b_resampled[metric])
+            for metric in a
+        }
 
-    (a, a_drawn), (b, b_drawn) = first, other
-    return {
-        "macro": each(a.macro, b.macro, (a_drawn.macro, b_drawn.macro)),
-        "micro": each(a.micro, b.micro, (a_drawn.micro, b_drawn.micro)),
-        "exact_match": _difference(
-            a.exact_match, b.exact_match, a_drawn.exact_match, b_drawn.exact_match
-        ),
-        "hamming_loss": _difference(
-            a.hamming_loss, b.hamming_loss, a_drawn.hamming_loss, b_drawn.hamming_loss
-        ),
-        "per_label": {
-            label: each(
-                _column(a.per_label, c),
-                _column(b.per_label, c),
-                (_column(a_drawn.per_label, c), _column(b_drawn.per_label, c)),
-            )
+    arrays = (first[0], other[0], first[1], other[1])
+    return RunComparison(
+        run=name,
+        macro=compare_all(*(one.macro for one in arrays)),
+        micro=compare_all(*(one.micro for one in arrays)),
+        exact_match=_compare_metric(*(one.exact_match for one in arrays)),
+        hamming_loss=_compare_metric(*(one.hamming_loss for one in arrays)),
+        per_label={
+            label: compare_all(*(_column(one.per_label, c) for one in arrays))
             for c, label in enumerate(labels)
         },
-    }
+    )
 
 
-_Pair = tuple[Mapping[str, Floats], Mapping[str, Floats]]
+def _column(metrics: Mapping[str, Floats], column: int) -> dict[str, Floats]:
+    return {name: values[..., column] for name, values in metrics.items()}
 
 
-def _column(figures: Mapping[str, Floats], column: int) -> dict[str, Floats]:
-    return {name: values[..., column] for name, values in figures.items()}
-
-
-def _difference(first: Floats, other: Floats, drawn: Floats, drawn_other: Floats) -> dict[str, Any]:
-    """Two figures, their difference, its interval and its p value."""
-    differences = drawn_other - drawn
-    bounds = ci_or_none(differences)
+def _compare_metric(
+    first: Floats, other: Floats, first_resampled: Floats, other_resampled: Floats
+) -> MetricComparison:
+    differences = other_resampled - first_resampled
+    interval = ci_or_none(differences)
     defined = differences[~np.isnan(differences)]
-    below, above = (int((defined <= 0).sum()), int((defined >= 0).sum()))
+    below, above = int((defined <= 0).sum()), int((defined >= 0).sum())
     p = min(1.0, 2 * (min(below, above) + 1) / (len(defined) + 1))
-    return {
-        "first": none_if_nan(first),
-        "run": none_if_nan(other),
-        "difference": none_if_nan(other - first),
-        "ci95": bounds,
-        "p": None if bounds is None else p,
-    }
+    return MetricComparison(
+        first=none_if_nan(first),
+        run=none_if_nan(other),
+        difference=none_if_nan(other - first),
+        ci95=None if interval is None else (interval[0], interval[1]),
+        p=None if interval is None else p,
+    )
 
 
-def _correct(comparisons: Sequence[dict[str, Any]]) -> None:
-    """Put Holm's correction beside every p value, over its family."""
-    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+def _correct_p_values(comparisons: Sequence[RunComparison]) -> None:
+    """Set ``p_holm`` of every metric, over its family."""
+    families: dict[tuple[str, str], list[MetricComparison]] = {}
     for comparison in comparisons:
-        for family, figure in _figures(comparison):
-            if figure["p"] is not None:
-                families.setdefault(family, []).append(figure)
-            figure["p_holm"] = None
-    for figures in families.values():
-        for figure, corrected in zip(figures, holm([f["p"] for f in figures]), strict=True):
-            figure["p_holm"] = corrected
+        for family, metric in comparison.families():
+            if metric.p is not None:
+                families.setdefault(family, []).append(metric)
+    for metrics in families.values():
+        corrected = holm([metric.p for metric in metrics if metric.p is not None])
+        for metric, p in zip(metrics, corrected, strict=True):
+            metric.p_holm = p
 
 
-def _figures(comparison: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-    """Each figure of a comparison with the family it belongs to."""
-    for group in ("macro", "micro"):
-        for name, figure in comparison[group].items():
-            yield (group, name), figure
-    for name in ("exact_match", "hamming_loss"):
-        yield ("", name), comparison[name]
-    for figures in comparison["per_label"].values():
-        for name, figure in figures.items():
-            yield ("per_label", name), figure
+def _signed(metric: MetricComparison) -> str:
+    if metric.difference is None:
+        return "undefined"
+    if metric.ci95 is None:
+        return f"{metric.difference:+.3f}"
+    return f"{metric.difference:+.3f} [{metric.ci95[0]:+.3f}, {metric.ci95[1]:+.3f}]"

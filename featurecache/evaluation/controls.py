@@ -1,15 +1,14 @@
-"""Controls: what a score would be for a reason that has nothing to do with the finding."""
+"""Negative controls: what a score would be for reasons that have nothing to do with the findings."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.evaluation.repeated_runs import (
-    FIGURES,
     Trial,
     mean_ranking,
     rank_all,
@@ -17,134 +16,127 @@ from featurecache.evaluation.repeated_runs import (
     ranking_gain,
 )
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import none_if_nan, resample_patients
+from featurecache.metrics.bootstrap import resample_patients
+from featurecache.metrics.metrics import RankingSummary, TextGain
 
-SHUFFLES: Final = 5
-"""One shuffle says little: of two classes that differ much, what is learned from shuffled labels
-may happen to be the difference, or its opposite."""
+N_SHUFFLES: Final = 5
+"""A single shuffle says little: of two classes that differ much, what is learned from shuffled
+labels may happen to be the difference, or its opposite."""
 
 
-def control_figures(
-    trials: Sequence[Trial], scored: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
-) -> dict[str, Any]:
-    """What stands under ``controls`` for one of them: the figures that need no threshold.
-
-    Figures are means over the trials, undefined where one trial's is.
+def summarize_control(
+    trials: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
+) -> RankingSummary:
+    """Return the mean ranking metrics of a control's trials; undefined where one trial's is.
 
     Args:
-        trials: one, or several of what is left to chance.
-        scored: the rows that the figures are of.
-        n_bootstrap: number of bootstrap samples over patients.
-        seed: of the draws.
+        trials: One trial, or several where the control is random.
+        rows: Rows to score.
+        n_bootstrap: Number of bootstrap samples over patients, shared among the trials.
+        seed: Seed of the bootstrap.
     """
     rankings = []
     for number, trial in enumerate(trials):
-        patients = resample_patients(
-            trial.rows.patient[scored], n_bootstrap=n_bootstrap // len(trials), seed=seed + number
+        resamples = resample_patients(
+            trial.data.patient[rows], n_bootstrap=n_bootstrap // len(trials), seed=seed + number
         )
-        rankings.append(rank_trial(trial, scored, patients))
-    return {
-        **mean_ranking(rankings),
-        "per_label": {
-            label: {
-                name: none_if_nan(np.mean([one.per_label[name][c] for one in rankings]))
-                for name in FIGURES
-            }
-            for c, label in enumerate(trials[0].rows.label_names)
-        },
-    }
+        rankings.append(rank_trial(trial, rows, resamples))
+    return mean_ranking(rankings, trials[0].data.label_names)
 
 
 def text_gain(
-    real: Sequence[Trial], permuted: Sequence[Trial], scored: NDArray[np.intp], *, n_bootstrap: int
-) -> dict[str, Any] | None:
-    """What real texts bring over permuted ones, as ``metrics.json`` has it.
+    real: Sequence[Trial], permuted: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int
+) -> TextGain | None:
+    """Return what the label texts contribute over permuted ones; None without permuted trials.
 
     Args:
-        real: one for each of those permuted, or one for all of them.
-        permuted: none gives None.
-        scored: the rows that the figures are of.
-        n_bootstrap: number of bootstrap samples over patients.
+        real: Trials with each label's own texts: one for each permuted trial, or one for all.
+        permuted: Trials in which each label has another label's texts.
+        rows: Rows to score.
+        n_bootstrap: Number of bootstrap samples over patients.
     """
     if not permuted:
         return None
-    rankings = rank_all([*real, *permuted], scored, n_bootstrap=n_bootstrap)
+    rankings = rank_all([*real, *permuted], rows, n_bootstrap=n_bootstrap)
     pairs = list(zip(cycle(rankings[: len(real)]), rankings[len(real) :], strict=False))
-    return {"against": "permuted", "pairs": len(pairs), **ranking_gain(pairs)}
+    return TextGain(pairs=len(pairs), **dict(ranking_gain(pairs)))
 
 
 def untrained_controls(
-    rows: SplitData,
+    data: SplitData,
     score: NDArray[np.floating],
     score_of_random: NDArray[np.floating],
     *,
     n_bootstrap: int,
-) -> dict[str, Any]:
-    """Controls of scores that are not trained anew for them.
+) -> dict[str, RankingSummary | None]:
+    """Return the controls of scores that need no training of their own.
 
     Args:
-        rows: the data set.
-        score: (N, C) what ranks its images; held against other images' labels.
-        score_of_random: (M, C) what the same method makes of random embeddings, of the M rows that
-            are scored.
-        n_bootstrap: number of bootstrap samples over patients.
+        data: Labels, patients and splits.
+        score: Scores of shape (N, C); compared with the labels of other images.
+        score_of_random: Scores of shape (M, C) that the same method gives random embeddings, for
+            the M rows that are scored.
+        n_bootstrap: Number of bootstrap samples over patients.
 
     Returns:
-        ``shuffled_labels`` and ``random_features``, each as ``control_figures`` has it.
+        "shuffled_labels" and "random_features".
     """
-    _, scored = rows.scored
+    _, rows = data.scored
     shuffled = [
-        Trial(replace(rows, truth=shuffled_labels(rows.truth, [scored], seed=number)), score)
-        for number in range(SHUFFLES)
+        Trial(replace(data, truth=shuffle_labels(data.truth, [rows], seed=number)), score)
+        for number in range(N_SHUFFLES)
     ]
     random = np.zeros_like(score)
-    random[scored] = score_of_random
+    random[rows] = score_of_random
     return {
-        "shuffled_labels": control_figures(shuffled, scored, n_bootstrap=n_bootstrap),
-        "random_features": control_figures([Trial(rows, random)], scored, n_bootstrap=n_bootstrap),
+        "shuffled_labels": summarize_control(shuffled, rows, n_bootstrap=n_bootstrap),
+        "random_features": summarize_control([Trial(data, random)], rows, n_bootstrap=n_bootstrap),
     }
 
 
-def other_labels(number: int, *, seed: int) -> NDArray[np.intp]:
-    """For each of C labels another one, each given once: (C,), of two labels or more."""
-    # One cycle through all labels in random order leaves none in its place.
+def derangement(number: int, *, seed: int) -> NDArray[np.intp]:
+    """Return a random permutation of ``number`` items, two or more, that leaves none in place."""
+    # One cycle through all items in random order leaves none in its place.
     order = np.random.default_rng(seed).permutation(number)
-    others = np.empty(number, dtype=np.intp)
-    others[order] = np.roll(order, 1)
-    return others
+    permuted = np.empty(number, dtype=np.intp)
+    permuted[order] = np.roll(order, 1)
+    return permuted
 
 
-def permuted_texts(rows: SplitData, score: NDArray[np.floating]) -> list[Trial]:
-    """Zero-shot scores where each label is given another label's texts, in several ways.
+def permute_texts(data: SplitData, score: NDArray[np.floating]) -> list[Trial]:
+    """Return zero-shot trials in which each label has another label's texts.
 
-    To exchange the texts is to exchange the columns of their scores. What is left of a figure is
-    what any finding's text would score, such as that an image is of an ill patient. None for a
-    single label, which has nothing to be exchanged with.
+    Exchanging the texts of two labels exchanges the columns of their scores. What remains of a
+    metric is what the text of any finding would score, for example because an image shows a sick
+    patient.
 
     Args:
-        rows: the data set.
-        score: (N, C) what ranks its images.
+        data: Labels, patients and splits.
+        score: Scores of shape (N, C).
+
+    Returns:
+        Several trials; none for a single label, which has nothing to be exchanged with.
     """
     if score.shape[1] < 2:
         return []
     return [
-        Trial(rows, score[:, other_labels(score.shape[1], seed=number)])
-        for number in range(SHUFFLES)
+        Trial(data, score[:, derangement(score.shape[1], seed=number)])
+        for number in range(N_SHUFFLES)
     ]
 
 
 def view_only(
-    rows: SplitData, scored: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
-) -> dict[str, Any] | None:
-    """What the view position alone would score; None where views or training rows are missing."""
-    known = rows.view != ""
-    if not known[scored].any() or not known[rows.train].any():
+    data: SplitData, rows: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
+) -> RankingSummary | None:
+    """Score the view position alone; None where views or training rows are missing."""
+    known = data.view != ""
+    if not known[rows].any() or not known[data.train].any():
         return None
-    probability = np.zeros(rows.truth.shape)
-    probability[scored] = np.nan_to_num(
-        view_only_probabilities(rows.view[rows.train], rows.truth[rows.train], rows.view[scored])
+    probability = np.zeros(data.truth.shape)
+    probability[rows] = np.nan_to_num(
+        view_only_probabilities(data.view[data.train], data.truth[data.train], data.view[rows])
     )
-    return control_figures([Trial(rows, probability)], scored, n_bootstrap=n_bootstrap, seed=seed)
+    return summarize_control([Trial(data, probability)], rows, n_bootstrap=n_bootstrap, seed=seed)
 
 
 def view_only_probabilities(
@@ -154,46 +146,50 @@ def view_only_probabilities(
 ) -> NDArray[np.float64]:
     """Predict each label from the view position (AP, PA) alone.
 
-    The probability of a label is its share among the training images of that view; an unseen view
-    gets the share among all. On ChestX-ray14 this alone reaches a macro AUROC of about 0.59.
+    The probability of a label is its prevalence among the training images of that view, or among
+    all training images for a view that training does not have. On ChestX-ray14 this alone reaches
+    a macro AUROC of about 0.59.
 
     Args:
-        train_views: (N,) view of each training image.
-        train_labels: (N, C) of 1, 0, -1 unknown.
-        views: (M,) view of each image to predict.
+        train_views: View of each training image, shape (N,).
+        train_labels: Labels of shape (N, C): 1, 0, or -1 for unknown.
+        views: View of each image to predict, shape (M,).
 
     Returns:
-        (M, C); NaN for a label of which nothing is known in training.
+        Probabilities of shape (M, C); NaN for a label that no training image has a value for.
     """
-    overall = _shares(train_labels)
+    overall = _prevalence(train_labels)
     result = np.tile(overall, (len(views), 1))
     for view in np.unique(views):
-        shares = _shares(train_labels[train_views == view])
-        result[views == view] = np.where(np.isnan(shares), overall, shares)
+        prevalence = _prevalence(train_labels[train_views == view])
+        result[views == view] = np.where(np.isnan(prevalence), overall, prevalence)
     return result
 
 
-def _shares(labels: NDArray[np.int8]) -> NDArray[np.float64]:
+def _prevalence(labels: NDArray[np.int8]) -> NDArray[np.float64]:
     known = (labels >= 0).sum(axis=0)
     positive = (labels == 1).sum(axis=0)
-    shares: NDArray[np.float64] = np.divide(
+    prevalence: NDArray[np.float64] = np.divide(
         positive, known, out=np.full(labels.shape[1], np.nan), where=known > 0
     )
-    return shares
+    return prevalence
 
 
-def shuffled_labels(
+def shuffle_labels(
     labels: NDArray[np.int8], splits: Sequence[NDArray[np.intp]], *, seed: int
 ) -> NDArray[np.int8]:
-    """Labels of other images: the rows are permuted within each split.
+    """Permute the rows of labels within each split.
 
-    How often a finding is there, and with which others, stays as it was; what any image has to do
-    with it does not. Whatever still scores above chance learned something else.
+    Prevalence and co-occurrence of the findings stay the same, but an image no longer has its own
+    labels. Whatever still scores above chance learned something else.
 
     Args:
-        labels: (N, C).
-        splits: the rows of each split; rows in none of them keep their labels.
-        seed: of the permutations.
+        labels: Labels of shape (N, C).
+        splits: Rows of each split; rows in none of them keep their labels.
+        seed: Seed of the permutations.
+
+    Returns:
+        Labels of shape (N, C).
     """
     shuffled = labels.copy()
     generator = np.random.default_rng(seed)
@@ -203,10 +199,10 @@ def shuffled_labels(
 
 
 def random_features(shape: tuple[int, int], *, seed: int) -> NDArray[np.float16]:
-    """Embeddings (N, D) that say nothing: independent standard normal values."""
+    """Return embeddings of shape (N, D) without information: independent standard normal values."""
     generator = np.random.default_rng(seed)
     features = np.empty(shape, dtype=np.float16)
-    for start in range(0, len(features), 4096):  # the draws are twice as large as what is kept
-        part = features[start : start + 4096]
-        part[:] = generator.standard_normal(part.shape, dtype=np.float32)
+    for start in range(0, len(features), 4096):  # the float32 values take twice the memory
+        chunk = features[start : start + 4096]
+        chunk[:] = generator.standard_normal(chunk.shape, dtype=np.float32)
     return features

@@ -1,5 +1,6 @@
-"""From probabilities to the metrics document: thresholds from validation, figures on test."""
+"""Evaluate predictions: thresholds from the validation split, metrics on the test split."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,204 +8,232 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.evaluation.controls import view_only
-from featurecache.evaluation.metrics_document import metrics_document
+from featurecache.evaluation.scores import ScoredPredictions, score_predictions
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.calibration import calibration_document, fit_platt, log_odds
+from featurecache.metrics.metrics import (
+    Calibration,
+    Metrics,
+    RankingSummary,
+    Scores,
+    TextGain,
+)
 from featurecache.metrics.thresholds import best_f1_thresholds
 from featurecache.store.layout import UNKNOWN
 
-AT_HALF = ("macro", "micro", "exact_match", "hamming_loss", "per_label")
-
 
 def evaluate(
-    rows: SplitData,
+    data: SplitData,
     probability: NDArray[np.floating],
     *,
     ranking: NDArray[np.floating] | None = None,
+    controls: Mapping[str, RankingSummary | None] | None = None,
+    text_gain: TextGain | None = None,
+    warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """The metrics document of predictions.
+) -> Metrics:
+    """Compute the metrics of predictions on the test split.
 
-    Figures are those of the test rows. Thresholds are those of the best F1 on the validation rows,
-    0.5 for a label without validation positives; ``threshold_source`` says which. The same figures
-    at 0.5 for all labels stand under ``at_half``, and under ``calibration`` how far probabilities
-    are from frequencies, before and after Platt's correction fitted on validation. Where there are
-    no test rows the figures are those of validation, at 0.5, and ``split`` says so.
+    Thresholds maximize F1 on the validation split; a label without validation positives gets 0.5,
+    and ``threshold_source`` says which it is. Without a test split, the validation split is scored
+    at a threshold of 0.5.
 
     Args:
-        rows: what is scored.
-        probability: (N, C) in [0, 1].
-        ranking: (N, C) scores to rank by, where probabilities saturate; None for probabilities.
-        n_bootstrap: number of bootstrap samples over patients.
-        seed: of the draws.
+        data: Labels, patients and splits.
+        probability: Probabilities of shape (N, C) in [0, 1].
+        ranking: Scores of shape (N, C) for AUROC and AUPRC, where probabilities saturate; None for
+            the probabilities.
+        controls: Further controls, by name; the view position alone is always added.
+        text_gain: What the label texts contribute.
+        warnings: What a reader of the metrics has to know.
+        n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The metrics.
 
     Raises:
-        UsageError: no label was learned, or there are neither test nor validation rows.
+        UsageError: No label was learned, or there are neither test nor validation rows.
     """
-    split, scored = rows.scored
-    if len(scored) == 0:
+    split, rows = data.scored
+    if len(rows) == 0:
         raise UsageError(
-            "there are neither test nor validation images to score: give some the split 'test'"
+            "there are neither test nor validation images to score: assign some to the test split"
         )
-    chosen = np.full(len(rows.label_names), np.nan)
-    if split == "test" and len(rows.val):
-        chosen = best_f1_thresholds(rows.truth[rows.val], probability[rows.val])
-    document = evaluate_at(
-        rows,
+    chosen = np.full(len(data.label_names), np.nan)
+    calibration = None
+    if split == "test" and len(data.val):
+        chosen = best_f1_thresholds(data.truth[data.val], probability[data.val])
+        scores = log_odds(probability) if ranking is None else ranking
+        calibration = _calibration(data, probability, scores, n_bootstrap, seed)
+    return evaluate_at(
+        data,
         probability,
-        scored=scored,
+        rows=rows,
         split=split,
         thresholds=np.where(np.isnan(chosen), 0.5, chosen),
+        threshold_sources=["0.5" if np.isnan(value) else "validation" for value in chosen],
         ranking=ranking,
+        calibration=calibration,
+        controls=controls,
+        text_gain=text_gain,
+        warnings=warnings,
         n_bootstrap=n_bootstrap,
         seed=seed,
     )
-    for name, threshold in zip(rows.label_names, chosen, strict=True):
-        source = "0.5" if np.isnan(threshold) else "validation"
-        document["per_label"][name]["threshold_source"] = source
-    document["calibration"] = None
-    if split == "test" and len(rows.val):
-        document["calibration"] = _calibration(
-            rows,
-            probability,
-            log_odds(probability) if ranking is None else ranking,
-            n_bootstrap,
-            seed,
-        )
-    return document
 
 
 def evaluate_at(
-    rows: SplitData,
+    data: SplitData,
     probability: NDArray[np.floating],
     *,
-    scored: NDArray[np.intp],
+    rows: NDArray[np.intp],
     split: str,
     thresholds: NDArray[np.float64],
+    threshold_sources: Sequence[str],
     ranking: NDArray[np.floating] | None = None,
+    calibration: Calibration | None = None,
+    controls: Mapping[str, RankingSummary | None] | None = None,
+    text_gain: TextGain | None = None,
+    label_map: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """The metrics document of predictions at thresholds that are given.
+) -> Metrics:
+    """Compute the metrics of predictions at given thresholds.
 
     Args:
-        rows: the data set.
-        probability: (N, C) in [0, 1].
-        scored: the rows that the figures are of.
-        split: what they are called.
-        thresholds: (C,).
-        ranking: (N, C) scores to rank by; None for probabilities.
-        n_bootstrap: number of bootstrap samples over patients.
-        seed: of the draws.
+        data: Labels, patients and splits.
+        probability: Probabilities of shape (N, C) in [0, 1].
+        rows: Rows to score.
+        split: Name of these rows.
+        thresholds: Threshold of each label, shape (C,).
+        threshold_sources: Where each threshold comes from, C strings.
+        ranking: Scores of shape (N, C) for AUROC and AUPRC; None for the probabilities.
+        calibration: Calibration of the probabilities.
+        controls: Further controls, by name.
+        text_gain: What the label texts contribute.
+        label_map: Trained label to label of the data set, for external validation.
+        warnings: What a reader of the metrics has to know.
+        n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The metrics.
 
     Raises:
-        UsageError: no label was learned.
+        UsageError: No label was learned.
     """
+    if not data.learned.any():
+        raise UsageError(
+            "no label has both positives and negatives among the training images, so nothing can "
+            "be learned or scored"
+        )
+    columns = np.flatnonzero(data.learned)
+    grid = np.ix_(rows, columns)
 
-    def figures(thresholds: NDArray[np.floating], n_bootstrap: int) -> dict[str, Any]:
-        return _figures(
-            rows,
-            scored,
-            probability,
-            thresholds,
-            ranking=ranking,
-            split=split,
-            n_bootstrap=n_bootstrap,
+    def scored(at: NDArray[np.floating], bootstrap: int) -> ScoredPredictions:
+        return score_predictions(
+            data.truth[grid],
+            probability[grid],
+            label_names=[data.label_names[column] for column in columns],
+            thresholds=at[columns],
+            patients=data.patient[rows],
+            ranking=None if ranking is None else ranking[grid],
+            n_bootstrap=bootstrap,
             seed=seed,
         )
 
-    document = figures(thresholds, n_bootstrap)
-    at_half = figures(np.full_like(thresholds, 0.5), 0)
-    document["at_half"] = {key: at_half[key] for key in AT_HALF}
-    document["controls"] = {
-        "view_only": view_only(rows, scored, n_bootstrap=n_bootstrap, seed=seed)
+    result = scored(thresholds, n_bootstrap)
+    at_half = np.full_like(thresholds, 0.5)
+    intervals = result.intervals.to_json()
+    intervals["per_label"] = {
+        name: intervals["per_label"].get(name, {}) for name in data.label_names
     }
-    return document
+    return Metrics.model_validate(
+        {
+            **_with_all_labels(result.scores, data, rows, thresholds, threshold_sources),
+            "ci95": intervals,
+            "n": len(rows),
+            "n_patients": result.n_patients,
+            "split": split,
+            "n_bootstrap": result.n_bootstrap,
+            "at_half": _with_all_labels(scored(at_half, 0).scores, data, rows, at_half),
+            "controls": {
+                "view_only": view_only(data, rows, n_bootstrap=n_bootstrap, seed=seed),
+                **(controls or {}),
+            },
+            "calibration": calibration,
+            "text_gain": text_gain,
+            "label_map": None if label_map is None else dict(label_map),
+            "warnings": list(warnings),
+        }
+    )
 
 
 def caveats(
     *, model: str, dataset: str, exposed: bool, image_level_split: bool, has_test: bool
 ) -> list[str]:
-    """What a reader of figures has to know of the images and the encoder behind them."""
+    """Return what a reader of the metrics has to know about the images and the encoder."""
     warnings = []
     if exposed:
         warnings.append(
-            f"possible {dataset.upper()} exposure: the training of {model} may have seen this "
-            "data set, so the figures may not be those of unseen films"
+            f"possible {dataset.upper()} exposure: {model} may have been trained on this data set, "
+            "so the metrics may not be those of unseen images"
         )
     if image_level_split:
         warnings.append(
-            "the split is by image: one patient may be in training and test, so the figures are "
+            "the split is by image: one patient may be in training and test, so the metrics are "
             "optimistic"
         )
     if not has_test:
-        warnings.append("there are no test images: the figures are those of the validation images")
+        warnings.append("there is no test split: the metrics are those of the validation split")
     return warnings
 
 
-def _figures(
-    rows: SplitData,
-    scored: NDArray[np.intp],
-    probability: NDArray[np.floating],
-    thresholds: NDArray[np.floating],
-    *,
-    ranking: NDArray[np.floating] | None,
-    split: str,
-    n_bootstrap: int,
-    seed: int,
+def _with_all_labels(
+    scores: Scores,
+    data: SplitData,
+    rows: NDArray[np.intp],
+    thresholds: NDArray[np.float64],
+    sources: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The figures of the learned labels, with undefined ones in the others' places."""
-    if not rows.learned.any():
-        raise UsageError(
-            "no label has both positives and negatives among the training images: nothing can be "
-            "learned, and nothing scored"
-        )
-    columns = np.flatnonzero(rows.learned)
-    grid = np.ix_(scored, columns)
-    document = metrics_document(
-        rows.truth[grid],
-        probability[grid],
-        label_names=[rows.label_names[column] for column in columns],
-        thresholds=thresholds[columns],
-        patients=rows.patient[scored],
-        split=split,
-        ranking=None if ranking is None else ranking[grid],
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-    )
-    per_label, bounds = document["per_label"], document["ci95"]["per_label"]
-    measured = rows.label_names[columns[0]]
-    for column in np.flatnonzero(~rows.learned):
-        name = rows.label_names[column]
-        truth = rows.truth[scored, column]
-        per_label[name] = dict.fromkeys(per_label[measured]) | {
+    """Return scores as a dict, with undefined metrics for labels that were not learned."""
+    document = scores.to_json()
+    per_label = {}
+    for column, name in enumerate(data.label_names):
+        truth = data.truth[rows, column]
+        undefined = {
+            **dict.fromkeys(("precision", "recall", "f1", "auroc", "auprc", "confusion")),
             "n_positive": int((truth == 1).sum()),
             "n_known": int((truth >= 0).sum()),
             "threshold": float(thresholds[column]),
         }
-        bounds[name] = dict.fromkeys(bounds[measured])
-    document["per_label"] = {name: per_label[name] for name in rows.label_names}
-    document["ci95"]["per_label"] = {name: bounds[name] for name in rows.label_names}
-    return document
+        per_label[name] = document["per_label"].get(name, undefined) | {
+            "threshold_source": None if sources is None else sources[column]
+        }
+    return {**document, "per_label": per_label}
 
 
 def _calibration(
-    rows: SplitData,
+    data: SplitData,
     probability: NDArray[np.floating],
     score: NDArray[np.floating],
     n_bootstrap: int,
     seed: int,
-) -> dict[str, Any]:
-    """Calibration on test of the labels that were learned, corrected by validation."""
-    truth = np.where(rows.learned, rows.truth, UNKNOWN)
-    return calibration_document(
-        truth[rows.test],
-        score[rows.test],
-        probability[rows.test],
-        fit_platt(truth[rows.val], score[rows.val]),
-        label_names=rows.label_names,
-        patients=rows.patient[rows.test],
-        n_bootstrap=n_bootstrap,
-        seed=seed,
+) -> Calibration:
+    """Return calibration on test of the learned labels, with Platt scaling from validation."""
+    truth = np.where(data.learned, data.truth, UNKNOWN)
+    return Calibration(
+        **calibration_document(
+            truth[data.test],
+            score[data.test],
+            probability[data.test],
+            fit_platt(truth[data.val], score[data.val]),
+            label_names=data.label_names,
+            patients=data.patient[data.test],
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
     )

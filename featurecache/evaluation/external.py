@@ -1,9 +1,7 @@
-"""What was trained on one data set, measured on the cache of another."""
+"""External validation: a trained model evaluated on the cache of another data set."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,168 +11,152 @@ from featurecache.evaluation.controls import random_features, untrained_controls
 from featurecache.evaluation.evaluate import evaluate_at
 from featurecache.evaluation.from_cache import cache_caveats, cache_reference
 from featurecache.evaluation.split_data import SplitData
-from featurecache.runs.folder import new_run, write_config, write_json, write_predictions
+from featurecache.provenance import Provenance
+from featurecache.runs.predictions import Predictions
+from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 
-Rows = Literal["test", "all"]
+Split = Literal["test", "all"]
 
 
 def match_labels(
     trained: Sequence[str], present: Sequence[str], label_map: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Which label of a data set each trained label is measured against.
+    """Return the label of a data set that each trained label is compared with.
 
     Args:
-        trained: labels that predictions are of.
-        present: labels of the data set.
-        label_map: trained label to present label; None for those that have the same name.
+        trained: Labels that were trained.
+        present: Labels of the data set.
+        label_map: Trained label to label of the data set; None for labels of the same name.
+
+    Returns:
+        Trained label to label of the data set.
 
     Raises:
-        UsageError: the map names a label that is not there or one twice, or, without a map, no
-            name is in both; the message lists the labels of both sides.
+        UsageError: The map names a label that does not exist or one twice, or, without a map, no
+            name is on both sides; the message lists the labels of both sides.
     """
     both = f"trained: {', '.join(trained)}; in the data set: {', '.join(present)}"
     if label_map is None:
         same = {name: name for name in trained if name in present}
         if not same:
-            raise UsageError(f"no label has the same name on both sides, give --label-map ({both})")
+            raise UsageError(f"no label has the same name on both sides: give `label_map` ({both})")
         return same
     for source, target in label_map.items():
         if source not in trained:
-            raise UsageError(f"--label-map {source}={target}: {source!r} was not trained ({both})")
+            raise UsageError(f"`label_map` {source}={target}: {source!r} was not trained ({both})")
         if target not in present:
             raise UsageError(
-                f"--label-map {source}={target}: no label {target!r} is known ({both})"
+                f"`label_map` {source}={target}: the data set has no label {target!r} ({both})"
             )
     if len(set(label_map.values())) < len(label_map):
-        raise UsageError(f"--label-map gives one label of the data set twice ({both})")
+        raise UsageError(f"`label_map` gives one label of the data set twice ({both})")
     return dict(label_map)
 
 
 def external_rows(cache: Cache, split: str) -> NDArray[np.intp]:
-    """The rows of a cache in its test split, or all.
+    """Return the rows of a cache's test split, or all rows.
 
     Raises:
-        UnknownNameError: neither ``test`` nor ``all``.
-        UsageError: there are no test rows.
+        UnknownNameError: ``split`` is neither "test" nor "all".
+        UsageError: There are no test rows.
     """
-    if split not in get_args(Rows):
-        raise UnknownNameError("choice of rows", split, get_args(Rows))
+    if split not in get_args(Split):
+        raise UnknownNameError("split", split, get_args(Split))
     if split == "all":
         return np.arange(len(cache.images))
-    if len(cache.rows("test")) == 0:
-        raise UsageError(f"{cache.path} has no test images: give --split all to score every image")
-    return cache.rows("test")
-
-
-@dataclass(frozen=True)
-class ExternalValidation:
-    """Predictions of a data set that nothing was learned from, and what was measured of them.
-
-    Attributes:
-        label_map: trained label to the label that it is measured against, C of them.
-        rows: those that were scored.
-        probability: (N, C) of every row.
-        metrics: the document of ``metrics.json``.
-    """
-
-    label_map: Mapping[str, str]
-    rows: NDArray[np.intp]
-    probability: NDArray[np.float64]
-    metrics: dict[str, Any]
+    rows = cache.rows("test")
+    if len(rows) == 0:
+        raise UsageError(f"{cache.path} has no test images: give `split` all to score every image")
+    return rows
 
 
 def validate_external(
     cache: Cache,
     classify: Callable[[NDArray[np.floating]], NDArray[np.float64]],
     *,
+    name: str,
     labels: Sequence[str],
     thresholds: Sequence[float],
-    label_map: Mapping[str, str],
+    provenance: Provenance,
+    label_map: Mapping[str, str] | None = None,
     split: str = "test",
+    warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
-) -> ExternalValidation:
-    """Measure what was learned elsewhere.
+) -> Run:
+    """Evaluate what was trained elsewhere.
 
-    Thresholds are those that were chosen where it was trained: nothing is chosen on this data set.
-    The view-only control learns from this data set's training images; with all rows scored there
-    are none to learn from, and it is null.
+    Thresholds are those of the training: nothing is chosen on this data set. The view-only control
+    learns from this data set's training images; with ``split="all"`` there are none left, and it
+    is None.
 
     Args:
-        cache: the data set.
-        classify: embeddings (N, D) to probabilities (N, L) of the L trained labels.
-        labels: these labels.
-        thresholds: (L,) as chosen in training.
-        label_map: as ``match_labels`` gives it; figures go by the data set's names.
-        split: ``test`` or ``all``.
-        n_bootstrap: number of bootstrap samples over patients.
+        cache: The data set.
+        classify: Function from embeddings (N, D) to probabilities (N, L) of the trained labels.
+        name: Name of the model.
+        labels: The L trained labels.
+        thresholds: Their thresholds, chosen in training.
+        provenance: The images that the model was trained on.
+        label_map: Trained label to label of the cache; None for labels of the same name.
+        split: "test" or "all".
+        warnings: Further caveats to record.
+        n_bootstrap: Number of bootstrap samples over patients.
+
+    Returns:
+        A run of kind "external"; its metrics are named after the data set's labels.
 
     Raises:
-        UsageError: there is nothing to score.
+        UsageError: There is nothing to score, no label matches, or the model was trained on images
+            that would be scored.
     """
-    sources = [labels.index(source) for source in label_map]
-    targets = [cache.labels.names.index(target) for target in label_map.values()]
-    scored = external_rows(cache, split)
-    nothing = np.empty(0, dtype=np.intp)
-    known = SplitData(
+    matched = match_labels(labels, cache.labels.names, label_map)
+    rows = external_rows(cache, split)
+    provenance.require_unseen(cache.header.collection, cache.ids[rows].tolist())
+    sources = [labels.index(source) for source in matched]
+    targets = [cache.labels.names.index(target) for target in matched.values()]
+    names = tuple(matched.values())
+    no_rows = np.empty(0, dtype=np.intp)
+    data = SplitData(
         truth=cache.labels.values[:, targets],
-        label_names=tuple(label_map.values()),
+        label_names=names,
         patient=cache.patients,
         view=cache.views,
-        train=cache.rows("train") if split == "test" else nothing,
-        val=nothing,
-        test=scored,
+        train=cache.rows("train") if split == "test" else no_rows,
+        val=no_rows,
+        test=rows,
         learned=np.ones(len(targets), dtype=np.bool_),
     )
     probability = classify(cache.embedding)[:, sources]
-    random = classify(random_features((len(scored), cache.dim), seed=0))[:, sources]
-    document = evaluate_at(
-        known,
+    random = classify(random_features((len(rows), cache.dim), seed=0))[:, sources]
+    metrics = evaluate_at(
+        data,
         probability,
-        scored=scored,
+        rows=rows,
         split=split,
         thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
+        threshold_sources=["training"] * len(sources),
+        controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
+        label_map=matched,
+        warnings=[*warnings, *cache_caveats(cache)],
         n_bootstrap=n_bootstrap,
     )
-    document["controls"] |= untrained_controls(known, probability, random, n_bootstrap=n_bootstrap)
-    for figures in document["per_label"].values():
-        figures["threshold_source"] = "training"
-    document["label_map"] = dict(label_map)
-    document["warnings"] = cache_caveats(cache)
-    return ExternalValidation(dict(label_map), scored, probability, document)
-
-
-def save_external(target: Path, cache: Cache, transfer: ExternalValidation, *, run: Path) -> None:
-    """Write a run folder of a transfer, whole or not at all.
-
-    Args:
-        target: the folder to make.
-        cache: the data set.
-        transfer: of ``validate_external``.
-        run: what was measured.
-
-    Raises:
-        UsageError: something is at ``target`` already.
-        OSError: the disk is full or not writable.
-    """
-    scored, names = transfer.rows, list(transfer.label_map.values())
-    columns = np.array([cache.labels.names.index(name) for name in names])
-    settings = {
-        "run": str(run),
-        "labels": names,
-        "label_map": dict(transfer.label_map),
-        "split": transfer.metrics["split"],
-        "cache": cache_reference(cache),
-    }
-    with new_run(target) as folder:
-        write_config(folder, "transfer", settings)
-        write_json(folder / "metrics.json", transfer.metrics)
-        write_predictions(
-            folder,
-            ids=cache.ids[scored],
-            patients=cache.patients[scored],
-            splits=cache.splits[scored],
+    return Run(
+        kind="external",
+        config={
+            "run": name,
+            "labels": list(names),
+            "label_map": matched,
+            "split": split,
+            "cache": cache_reference(cache),
+        },
+        metrics=metrics,
+        scored=Predictions(
+            ids=cache.ids[rows],
+            patients=cache.patients[rows],
+            splits=cache.splits[rows],
             label_names=names,
-            truth=cache.labels.values[np.ix_(scored, columns)],
-            probability=transfer.probability[scored],
-        )
+            truth=data.truth[rows],
+            probability=probability[rows],
+        ),
+        default_name=f"{name.rstrip('/').rpartition('/')[2]}-on-{cache.path.parent.name}",
+    )

@@ -1,152 +1,25 @@
-"""Scoring a cache: its rows as what is scored, and zero-shot scores from its text."""
+"""What an evaluation takes from a cache: its labels and splits, its caveats, its identity."""
 
-from dataclasses import dataclass
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.alignment.alignment import Alignment
-from featurecache.alignment.apply import align_images, align_texts, require_unseen
-from featurecache.errors import CacheError
-from featurecache.evaluation.controls import (
-    control_figures,
-    permuted_texts,
-    random_features,
-    text_gain,
-    untrained_controls,
-)
-from featurecache.evaluation.evaluate import caveats, evaluate
-from featurecache.evaluation.repeated_runs import Trial
+from featurecache.evaluation.evaluate import caveats
 from featurecache.evaluation.split_data import SplitData
-from featurecache.evaluation.zero_shot import (
-    Scores,
-    Scoring,
-    choose_scoring,
-    pair_scores,
-    sigmoid_scores,
-    softmax_scores,
-)
-from featurecache.runs.folder import new_run, write_config, write_json, write_predictions
-from featurecache.store.cache import Cache
-from featurecache.store.layout import UNKNOWN
-from featurecache.store.records import TextSet
+from featurecache.runs.predictions import Predictions
+from featurecache.store.cache import Cache, read_cache
 
 
-@dataclass(frozen=True)
-class ZeroShot:
-    """Zero-shot scores of a whole cache, and what was measured of them.
-
-    Attributes:
-        text: the prompt set that was scored with.
-        scoring: how its cosines became probabilities.
-        scores: of every row of the cache, (N, C).
-        metrics: the document of ``metrics.json``.
-        alignment: what brought images and texts into one space, where the encoder does not.
-    """
-
-    text: TextSet
-    scoring: Scoring
-    scores: Scores
-    metrics: dict[str, Any]
-    alignment: Alignment | None
-
-
-def zero_shot(
-    cache: Cache,
-    *,
-    prompts: str | None = None,
-    scoring: str = "auto",
-    n_bootstrap: int = 1000,
-    alignment: Alignment | None = None,
-) -> ZeroShot:
-    """Score every image of a cache against its prompts, without any training of its own.
-
-    Thresholds come from the validation rows where there are any; no figure is chosen on test. With
-    an alignment the view-only control learns from the cache's training rows; without one nothing
-    was trained, and it is null.
-
-    Args:
-        cache: embeddings, labels and texts.
-        prompts: the prompt set; needed only where the cache holds several.
-        scoring: as ``choose_scoring`` takes it.
-        n_bootstrap: number of bootstrap samples over patients.
-        alignment: for the cache of an unaligned encoder.
-
-    Raises:
-        CacheError: the cache has no text, no labels, or several prompt sets and none is named.
-        UsageError: the encoder is unaligned, the scoring asked for cannot be done, or the alignment
-            learned from images that would be scored.
-        RunError: the alignment is of other encoders or settings; the message names the field.
-        UnknownNameError: there is no such prompt set or scoring.
-    """
-    warnings = cache_caveats(cache)
-    train = np.empty(0, dtype=np.intp)
-    if alignment is None:
-        text = cache.text(prompts)
-    else:
-        text, differences = align_texts(alignment, cache, prompts)
-        warnings += differences
-        train = cache.rows("train")
-    if (cache.labels.values == UNKNOWN).all():
-        raise CacheError(f"{cache.path} holds no labels to score against")
-    how = choose_scoring(
-        scoring,
-        aligned=text.aligned,
-        bias=text.bias,
-        has_negatives=text.negative is not None,
-        n_labels=len(cache.labels.names),
-        exclusive=_exclusive(cache.labels.values),
-    )
-    rows = split_data_from(cache, train=train)
-    _, scored = rows.scored
-    if alignment is not None:
-        require_unseen(alignment, cache, scored)
-
-    def score(embedding: NDArray[np.float16]) -> Scores:
-        images = embedding if alignment is None else align_images(alignment, embedding)
-        return _score(images, text, how)
-
-    scores = score(cache.embedding)
-    metrics = evaluate(rows, scores.probabilities, ranking=scores.logits, n_bootstrap=n_bootstrap)
-    random = score(random_features((len(scored), cache.dim), seed=0))
-    metrics["controls"] |= untrained_controls(
-        rows, scores.logits, random.logits, n_bootstrap=n_bootstrap
-    )
-    permuted = permuted_texts(rows, scores.logits)
-    metrics["controls"]["permuted_texts"] = (
-        control_figures(permuted, scored, n_bootstrap=n_bootstrap) if permuted else None
-    )
-    if alignment is not None:
-        real = [Trial(rows, scores.logits)]
-        metrics["text_gain"] = text_gain(real, permuted, scored, n_bootstrap=n_bootstrap)
-    metrics["warnings"] = warnings
-    return ZeroShot(text, how, scores, metrics, alignment)
-
-
-def save_zero_shot(target: Path, cache: Cache, result: ZeroShot) -> None:
-    """Write a run folder of zero-shot scores, whole or not at all.
-
-    Raises:
-        UsageError: something is at ``target`` already.
-        OSError: the disk is full or not writable.
-    """
-    settings = {
-        "scoring": result.scoring,
-        "labels": list(cache.labels.names),
-        "cache": cache_reference(cache),
-        "prompts": {"name": result.text.name, "fingerprint": result.text.fingerprint},
-        "alignment": None if result.alignment is None else alignment_reference(result.alignment),
-    }
-    with new_run(target) as folder:
-        write_config(folder, "zero-shot", settings)
-        write_json(folder / "metrics.json", result.metrics)
-        write_predictions(folder, **predictions_of(cache, result.scores.probabilities))
+def as_cache(cache: Cache | str | os.PathLike[str]) -> Cache:
+    """Return a cache as it is, or open it from its path."""
+    return cache if isinstance(cache, Cache) else read_cache(Path(cache))
 
 
 def cache_reference(cache: Cache) -> dict[str, Any]:
-    """What a run's config says of the cache it was made from, and of each of several."""
+    """Return what a run's config records about its cache, and about each of several."""
     reference: dict[str, Any] = {
         "path": str(cache.path),
         "dataset": cache.header.dataset,
@@ -160,24 +33,20 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
     return reference
 
 
-def alignment_reference(alignment: Alignment) -> dict[str, Any]:
-    """What a run's config says of the alignment that it was scored with."""
-    kept = ("model", "dataset", "method", "settings", "prompts")
-    return {
-        "fingerprint": alignment.fingerprint,
-        **{name: alignment.spec[name] for name in kept},
-    }
+def run_name(cache: Cache, method: str) -> str:
+    """Return the default name of a run on a cache: "DATASET-MODEL-METHOD"."""
+    return f"{cache.path.parent.name}-{cache.path.stem}-{method}"
 
 
 def split_data_from(
     cache: Cache, *, train: NDArray[np.intp], learned: NDArray[np.bool_] | None = None
 ) -> SplitData:
-    """The rows of a cache as what is scored.
+    """Return the labels, patients and splits of a cache.
 
     Args:
-        cache: the cache.
-        train: rows that were learned from; none for zero-shot.
-        learned: (C,) labels that could be learned; None for all.
+        cache: The cache.
+        train: Rows that were learned from; empty for zero-shot.
+        learned: Shape (C,); whether each label could be learned. None for all.
     """
     return SplitData(
         truth=cache.labels.values,
@@ -191,21 +60,26 @@ def split_data_from(
     )
 
 
-def predictions_of(cache: Cache, probability: NDArray[np.float64]) -> dict[str, Any]:
-    """What ``predictions.csv`` holds: the validation rows, then the test rows."""
+def predictions_from(cache: Cache, probability: NDArray[np.float64]) -> Predictions:
+    """Return the predictions of the validation rows, then the test rows.
+
+    Args:
+        cache: The cache, with N images.
+        probability: Probabilities of all images, shape (N, C).
+    """
     rows = np.concatenate([cache.rows("val"), cache.rows("test")])
-    return {
-        "ids": cache.ids[rows],
-        "patients": cache.patients[rows],
-        "splits": cache.splits[rows],
-        "label_names": cache.labels.names,
-        "truth": cache.labels.values[rows],
-        "probability": probability[rows],
-    }
+    return Predictions(
+        ids=cache.ids[rows],
+        patients=cache.patients[rows],
+        splits=cache.splits[rows],
+        label_names=cache.labels.names,
+        truth=cache.labels.values[rows],
+        probability=probability[rows],
+    )
 
 
 def cache_caveats(cache: Cache) -> list[str]:
-    """What a reader of figures has to know of the cache they come from."""
+    """Return what a reader of metrics has to know about the cache behind them."""
     warnings = caveats(
         model=cache.header.model,
         dataset=cache.header.dataset,
@@ -213,35 +87,15 @@ def cache_caveats(cache: Cache) -> list[str]:
         image_level_split=cache.header.image_level_split,
         has_test=len(cache.rows("test")) > 0,
     )
-    for one in cache.members:
-        known = one.header.trained_on.get(one.header.collection)
+    for member in cache.members:
+        known = member.header.trained_on.get(member.header.collection)
         if not known:
             continue
         chosen_on = cache.ids[np.concatenate([cache.rows("train"), cache.rows("val")])].tolist()
         if seen := len(known.intersection(chosen_on)):
             warnings.append(
-                f"{one.header.model} itself was trained on {seen} of the {len(chosen_on)} training "
-                "and validation images: it tells them better than new ones, so that a head leans "
-                "on it too much, and thresholds and calibration chosen there are too sure"
+                f"{member.header.model} itself was trained on {seen} of the {len(chosen_on)} "
+                "training and validation images: it separates them better than new images, so a "
+                "head relies on it too much, and thresholds and calibration are overconfident"
             )
     return warnings
-
-
-def _exclusive(labels: NDArray[np.int8]) -> bool:
-    """Whether exactly one label holds for each image, with nothing unknown."""
-    return bool((labels != UNKNOWN).all() and ((labels == 1).sum(axis=1) == 1).all())
-
-
-def _score(images: NDArray[np.floating], text: TextSet, scoring: Scoring) -> Scores:
-    positive = text.positive.ensemble
-    negative = None if text.negative is None else text.negative.ensemble
-    scale = 1.0 if text.scale is None else text.scale
-    if scoring == "sigmoid":
-        return sigmoid_scores(images, positive, scale=scale, bias=text.bias)
-    if scoring == "softmax":
-        # Only a single label is weighed against its negative; several compete with each other.
-        rival = negative if len(positive) == 1 else None
-        return softmax_scores(images, positive, scale=scale, negatives=rival)
-    if negative is None:
-        raise ValueError("pair scoring needs negatives")
-    return pair_scores(images, positive, negative, scale=scale)

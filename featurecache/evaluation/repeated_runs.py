@@ -1,4 +1,4 @@
-"""What several predictions of the same images score: their mean, and how far they are apart."""
+"""Rank the same images with several trainings: their mean, their spread, and paired gains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,110 +15,130 @@ from featurecache.metrics.bootstrap import (
     none_if_nan,
     resample_patients,
 )
+from featurecache.metrics.metrics import RankingGain, RankingSummary
 
-FIGURES: Final = ("auroc", "auprc")
-"""Those that need no threshold."""
+RANKING_METRICS: Final = ("auroc", "auprc")
+"""The metrics that need no threshold."""
 
 GROUPS: Final = ("macro", "micro")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What ranks the images of a data set, held against labels.
+    """The scores of one training, and the labels that they are compared with.
 
     Attributes:
-        rows: the data set, with the labels that the scores are held against.
-        score: (N, C).
+        data: Labels, patients and splits.
+        score: Scores of shape (N, C).
     """
 
-    rows: SplitData
+    data: SplitData
     score: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """How well a trial ranks: AUROC and AUPRC, NaN where undefined.
+class TrialRanking:
+    """AUROC and AUPRC of a trial; NaN where undefined.
 
     Attributes:
-        figures: of the data, by group (``macro``, ``micro``) and name.
-        drawn: likewise of draws of patients, (draws,) each.
-        per_label: of the data, (C,) by name; NaN for a label that was not learned.
+        averages: Of the data, by group ("macro", "micro") and metric.
+        resampled: The same of each bootstrap sample, shape (n_bootstrap,).
+        per_label: Of the data, shape (C,) by metric; NaN for a label that was not learned.
     """
 
-    figures: dict[str, dict[str, Any]]
-    drawn: dict[str, dict[str, NDArray[np.float64]]]
+    averages: dict[str, dict[str, Any]]
+    resampled: dict[str, dict[str, NDArray[np.float64]]]
     per_label: dict[str, NDArray[np.float64]]
 
 
-def rank_trial(trial: Trial, scored: NDArray[np.intp], patients: PatientResamples) -> Ranking:
-    """Measure a trial on some of its rows, and on draws of their patients."""
-    learned = np.flatnonzero(trial.rows.learned)
-    grid = np.ix_(scored, learned)
-    truth, score = trial.rows.truth[grid], trial.score[grid]
-    # The data themselves are the draw that has each patient once: so they are sorted only once.
-    itself = np.ones((1, patients.counts.shape[1]), dtype=patients.counts.dtype)
-    samples = replace(patients, counts=np.concatenate([itself, patients.counts]))
-    measured = bootstrap_metrics(truth, np.zeros(truth.shape, dtype=np.bool_), score, samples)
-    groups = {"macro": measured.macro, "micro": measured.micro}
-    per_label = {name: np.full(len(trial.rows.learned), np.nan) for name in FIGURES}
-    for name in FIGURES:
-        per_label[name][learned] = measured.per_label[name][0]
-    return Ranking(
-        figures={group: {name: groups[group][name][0] for name in FIGURES} for group in GROUPS},
-        drawn={group: {name: groups[group][name][1:] for name in FIGURES} for group in GROUPS},
+def rank_trial(trial: Trial, rows: NDArray[np.intp], resamples: PatientResamples) -> TrialRanking:
+    """Compute the ranking metrics of some rows of a trial, and of bootstrap samples of them."""
+    learned = np.flatnonzero(trial.data.learned)
+    grid = np.ix_(rows, learned)
+    truth, score = trial.data.truth[grid], trial.score[grid]
+    # The data themselves are the sample that has each patient once, so they are sorted only once.
+    itself = np.ones((1, resamples.counts.shape[1]), dtype=resamples.counts.dtype)
+    all_samples = replace(resamples, counts=np.concatenate([itself, resamples.counts]))
+    arrays = bootstrap_metrics(truth, np.zeros(truth.shape, dtype=np.bool_), score, all_samples)
+    groups = {"macro": arrays.macro, "micro": arrays.micro}
+    per_label = {name: np.full(len(trial.data.learned), np.nan) for name in RANKING_METRICS}
+    for name in RANKING_METRICS:
+        per_label[name][learned] = arrays.per_label[name][0]
+    return TrialRanking(
+        averages={
+            group: {name: groups[group][name][0] for name in RANKING_METRICS} for group in GROUPS
+        },
+        resampled={
+            group: {name: groups[group][name][1:] for name in RANKING_METRICS} for group in GROUPS
+        },
         per_label=per_label,
     )
 
 
 def rank_all(
-    trials: Sequence[Trial], scored: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
-) -> list[Ranking]:
-    """Measure trials of the same rows on the same draws of patients."""
-    patients = resample_patients(trials[0].rows.patient[scored], n_bootstrap=n_bootstrap, seed=seed)
-    return [rank_trial(trial, scored, patients) for trial in trials]
+    trials: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
+) -> list[TrialRanking]:
+    """Compute the ranking metrics of several trials on the same bootstrap samples of patients."""
+    resamples = resample_patients(trials[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=seed)
+    return [rank_trial(trial, rows, resamples) for trial in trials]
 
 
-def mean_ranking(rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """The mean figures of several trials, as ``metrics.json`` has them; null where one's is.
+def mean_ranking(
+    rankings: Sequence[TrialRanking], label_names: Sequence[str] = ()
+) -> RankingSummary:
+    """Return the mean over several trials; None where a trial's metric is undefined.
 
-    Intervals (``ci95``) are of the draws of all trials together, so that they hold what differs
-    between trials as well.
-    """
-    return {
-        **{
-            group: {
-                name: none_if_nan(np.mean([one.figures[group][name] for one in rankings]))
-                for name in FIGURES
-            }
-            for group in GROUPS
-        },
-        "ci95": {
-            group: {
-                name: ci_or_none(np.concatenate([one.drawn[group][name] for one in rankings]))
-                for name in FIGURES
-            }
-            for group in GROUPS
-        },
-    }
-
-
-def ranking_gain(pairs: Sequence[tuple[Ranking, Ranking]]) -> dict[str, Any]:
-    """How much better the first of each pair ranks than the second; the mean of several pairs.
+    Intervals are of the bootstrap samples of all trials together, so they include what differs
+    between trials.
 
     Args:
-        pairs: measured on the same draws.
+        rankings: One or several.
+        label_names: The C label names, to include means by label; none for averages only.
+    """
+    return RankingSummary.model_validate(
+        {
+            **{
+                group: {
+                    name: none_if_nan(np.mean([one.averages[group][name] for one in rankings]))
+                    for name in RANKING_METRICS
+                }
+                for group in GROUPS
+            },
+            "ci95": {
+                group: {
+                    name: ci_or_none(
+                        np.concatenate([one.resampled[group][name] for one in rankings])
+                    )
+                    for name in RANKING_METRICS
+                }
+                for group in GROUPS
+            },
+            "per_label": {
+                label: {
+                    name: none_if_nan(np.mean([one.per_label[name][c] for one in rankings]))
+                    for name in RANKING_METRICS
+                }
+                for c, label in enumerate(label_names)
+            },
+        }
+    )
 
-    Returns:
-        Under ``macro`` and ``micro``, for AUROC and AUPRC, ``difference`` and ``ci95``; None where
-        undefined.
+
+def ranking_gain(pairs: Sequence[tuple[TrialRanking, TrialRanking]]) -> RankingGain:
+    """Return how much better the first of each pair ranks than the second, averaged over pairs.
+
+    Args:
+        pairs: Rankings on the same bootstrap samples.
     """
 
     def gain(group: str, name: str) -> dict[str, Any]:
-        figures = [one.figures[group][name] - two.figures[group][name] for one, two in pairs]
-        drawn = [one.drawn[group][name] - two.drawn[group][name] for one, two in pairs]
+        values = [a.averages[group][name] - b.averages[group][name] for a, b in pairs]
+        resampled = [a.resampled[group][name] - b.resampled[group][name] for a, b in pairs]
         return {
-            "difference": none_if_nan(np.mean(figures)),
-            "ci95": ci_or_none(np.mean(drawn, axis=0)),
+            "difference": none_if_nan(np.mean(values)),
+            "ci95": ci_or_none(np.mean(resampled, axis=0)),
         }
 
-    return {group: {name: gain(group, name) for name in FIGURES} for group in GROUPS}
+    return RankingGain.model_validate(
+        {group: {name: gain(group, name) for name in RANKING_METRICS} for group in GROUPS}
+    )

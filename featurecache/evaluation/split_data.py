@@ -1,4 +1,4 @@
-"""What is scored: rows of a data set, and which of them are for learning, choosing and scoring."""
+"""The labels, patients and splits that predictions are evaluated on."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class SplitData:
-    """Rows of a data set with what is needed to score predictions of them.
+    """Labels and patients of a data set, and the rows of each split.
 
     Attributes:
-        truth: (N, C) int8 of 1, 0, -1 unknown.
-        label_names: the C labels.
-        patient: (N,) whom each image is of.
-        view: (N,) "AP", "PA" or the like; empty where not known.
-        train: rows that a head learned from; empty for zero-shot.
-        val: rows that thresholds may be chosen on.
-        test: rows that the figures are of.
-        learned: (C,) labels that could be learned; figures of the others are undefined, and no
-            average counts them.
+        truth: Labels of shape (N, C), int8: 1, 0, or -1 for unknown.
+        label_names: The C label names.
+        patient: Patient of each row, shape (N,).
+        view: View position of each row, such as "AP" or "PA", shape (N,); empty where unknown.
+        train: Rows that were learned from; empty for zero-shot.
+        val: Rows that thresholds may be chosen on.
+        test: Rows to score.
+        learned: Shape (C,); whether training had positives and negatives of the label. Metrics of
+            the others are undefined, and averages leave them out.
     """
 
     truth: NDArray[np.int8]
@@ -33,5 +33,5 @@ class SplitData:
 
     @property
     def scored(self) -> tuple[str, NDArray[np.intp]]:
-        """The split that the figures are of, and its rows: test, or validation without test."""
+        """The split that is scored and its rows: test, or validation where there is no test."""
         return ("test", self.test) if len(self.test) else ("val", self.val)

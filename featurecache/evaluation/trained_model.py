@@ -1,25 +1,180 @@
-"""What was trained, a head or a fine-tuned encoder: its probabilities and its calibration."""
+"""A ``TrainedModel``: a head on an encoder's embeddings, or a fine-tuned encoder with its head."""
 
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from featurecache.metrics.calibration import PlattScaling
-from featurecache.runs.folder import read_metrics
+from featurecache.encoders.compatibility import library_difference
+from featurecache.errors import UsageError
+from featurecache.evaluation.external import validate_external
+from featurecache.evaluation.from_cache import as_cache
+from featurecache.metrics.calibration import PlattScaling, log_odds
+from featurecache.metrics.metrics import Metrics
+from featurecache.provenance import Provenance
+from featurecache.runs.prediction import classify_images, find_images
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from featurecache.encoders.encoder import Encoder
+    from featurecache.runs.run import Run
+    from featurecache.store.cache import Cache
 
 
-def read_platt(run: Path) -> PlattScaling | None:
-    """The correction that a run's metrics hold, of its labels in their order.
+class TrainedModel(ABC):
+    """Predicts the labels that it was trained on, from embeddings or from images.
 
-    Returns:
-        None where the run had no validation images beside its test images to fit one on.
-
-    Raises:
-        RunError: metrics.json is missing or damaged.
+    Attributes:
+        labels: The C labels.
+        thresholds: Threshold of each label, chosen on validation; 0.5 where none could be.
+        calibration: Platt scaling of each label, fitted on validation; None without one.
+        provenance: The images that it was trained on.
     """
-    metrics = read_metrics(run)
-    if (calibration := metrics.get("calibration")) is None:
+
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    calibration: PlattScaling | None
+    provenance: Provenance
+
+    @abstractmethod
+    def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
+
+    @abstractmethod
+    def encoder_specs(self) -> list[Mapping[str, Any]]:
+        """Return the spec of each encoder whose embeddings it takes, in order."""
+
+    @abstractmethod
+    def load_encoders(
+        self,
+        *,
+        models: Sequence[str] | None = None,
+        weights: Sequence[str | os.PathLike[str]] | None = None,
+        device: str = "auto",
+    ) -> "list[Encoder]":
+        """Load the encoders whose embeddings it takes, and check that they are the same."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write its weights into a run folder."""
+
+    def match_precision(self, specs: Sequence[Mapping[str, Any]]) -> "TrainedModel":
+        """Return the model for embeddings of these specs; only a model with its own encoder differs.
+
+        Args:
+            specs: Image specs of the caches that it is to be evaluated on.
+        """
+        return self
+
+    def predict(
+        self,
+        images: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
+        *,
+        models: Sequence[str] | None = None,
+        weights: Sequence[str | os.PathLike[str]] | None = None,
+        device: str = "auto",
+    ) -> "pd.DataFrame":
+        """Predict new images.
+
+        Args:
+            images: Image files or folders; a folder stands for every image below it.
+            models: Name or folder of each encoder, where the names in the run do not find them.
+            weights: Local checkpoint of each encoder.
+            device: "auto", "cpu", "cuda" or "mps".
+
+        Returns:
+            One row per image, in the order given: ``image``; for each label ``<label>
+            probability``, ``<label> calibrated`` (by Platt scaling, NaN without one) and ``<label>
+            positive`` (whether the probability reaches the threshold); and ``error``, the reason
+            why an image could not be read, else None.
+
+        Raises:
+            UsageError: There is no image, or not one of ``models`` and ``weights`` per encoder.
+            RunError: An encoder is not the one that the model was trained with.
+        """
+        import pandas as pd
+
+        encoders = self.load_encoders(models=models, weights=weights, device=device)
+        results = classify_images(encoders, self.probabilities, find_images(images))
+        undefined = np.full(len(self.labels), np.nan)
+        probability = np.array(
+            [undefined if one.probability is None else one.probability for one in results]
+        )
+        calibrated = np.full_like(probability, np.nan)
+        if self.calibration is not None:
+            calibrated = self.calibration(log_odds(probability))
+        columns: dict[str, Any] = {"image": [str(one.path) for one in results]}
+        for c, label in enumerate(self.labels):
+            columns[f"{label} probability"] = probability[:, c]
+            columns[f"{label} calibrated"] = calibrated[:, c]
+            columns[f"{label} positive"] = [
+                None if np.isnan(p) else bool(p >= self.thresholds[c]) for p in probability[:, c]
+            ]
+        columns["error"] = [one.reason for one in results]
+        return pd.DataFrame(columns)
+
+    def evaluate(
+        self,
+        cache: "Cache",
+        *,
+        name: str,
+        label_map: Mapping[str, str] | None = None,
+        split: str = "test",
+        n_bootstrap: int = 1000,
+    ) -> "Run":
+        """Evaluate on the cache of another data set; see ``Run.evaluate``.
+
+        Args:
+            cache: The cache.
+            name: What the model is called in messages and in the new run's config.
+            label_map: Trained label to label of the cache; None for labels of the same name.
+            split: "test" or "all".
+            n_bootstrap: Number of bootstrap samples over patients.
+        """
+        cache = as_cache(cache)
+        specs = [member.header.encoder_spec for member in cache.members]
+        model = self.match_precision(specs)
+        expected = model.encoder_specs()
+        if len(specs) != len(expected):
+            raise UsageError(
+                f"{name} takes the embeddings of {len(expected)} encoders, but `cache` gives "
+                f"{len(specs)}: give the caches of its encoders, in their order"
+            )
+        differences = [
+            library_difference(trained, present, run=name)
+            for trained, present in zip(expected, specs, strict=True)
+        ]
+        return validate_external(
+            cache,
+            model.probabilities,
+            name=name,
+            labels=self.labels,
+            thresholds=self.thresholds,
+            provenance=self.provenance,
+            label_map=label_map,
+            split=split,
+            warnings=[
+                f"the cache was made with other library versions than the training ({difference})"
+                for difference in differences
+                if difference
+            ],
+            n_bootstrap=n_bootstrap,
+        )
+
+
+def read_calibration(metrics: Metrics) -> PlattScaling | None:
+    """Return the Platt scaling that a run's metrics hold; NaN for a label without one."""
+    if metrics.calibration is None:
         return None
-    fitted = [calibration["per_label"][name] for name in metrics["per_label"]]
-    parameters = ([label[name] for label in fitted] for name in ("slope", "intercept"))
-    return PlattScaling(*(np.array(values, dtype=np.float64) for values in parameters))
+    fitted = [metrics.calibration.per_label[label] for label in metrics.per_label]
+
+    def column(name: str) -> NDArray[np.float64]:
+        values = [getattr(label, name) for label in fitted]
+        return np.array([np.nan if value is None else value for value in values])
+
+    return PlattScaling(column("slope"), column("intercept"))

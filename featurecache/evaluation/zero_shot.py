@@ -1,191 +1,171 @@
-"""Zero-shot scores of images against label prompts, from embeddings alone.
-
-The text side is one embedding per label: the prompt ensemble t_c = norm(mean_k norm(e_ck)), and
-for the pair score a negative ensemble beside it. Images and texts are brought to unit length here.
-"""
+"""Zero-shot: score the images of a cache against its prompts, without training."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from featurecache.errors import UnknownNameError, UsageError
-from featurecache.metrics.similarity import Embeddings, Floats, l2_normalize
+from featurecache.alignment.apply import align_images, align_texts, require_unseen
+from featurecache.errors import CacheError
+from featurecache.evaluation.controls import (
+    permute_texts,
+    random_features,
+    summarize_control,
+    text_gain,
+    untrained_controls,
+)
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.from_cache import (
+    as_cache,
+    cache_caveats,
+    cache_reference,
+    predictions_from,
+    run_name,
+    split_data_from,
+)
+from featurecache.evaluation.repeated_runs import Trial
+from featurecache.evaluation.zero_shot_scores import (
+    Scores,
+    Scoring,
+    choose_scoring,
+    pair_scores,
+    sigmoid_scores,
+    softmax_scores,
+)
+from featurecache.runs.run import Run
+from featurecache.store.layout import UNKNOWN
 
-Scoring: TypeAlias = Literal["pair", "sigmoid", "softmax"]
-
-_ROWS_AT_ONCE: Final = 2048  # of float16 images made float64: 16 MiB at 1024 dimensions
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What an encoder says of N images and C labels, both (N, C) float64.
-
-    Attributes:
-        logits: log-odds, for ranking: probabilities saturate at 0 and 1 and then tie.
-        probabilities: sigmoid of the logits, in 0 to 1.
-    """
-
-    logits: Floats
-    probabilities: Floats
-
-
-def sigmoid_scores(
-    images: Embeddings, texts: Embeddings, *, scale: float, bias: float | None
-) -> Scores:
-    """Each label on its own: sigmoid(scale * cos + bias), as SigLIP is trained (Zhai et al. 2023).
-
-    Args:
-        images: (N, D) image embeddings, of any length.
-        texts: (C, D) prompt ensembles, of any length.
-        scale: exp(logit_scale) of the model.
-        bias: logit_bias of the model; None, as for CLIP, adds nothing.
-
-    Raises:
-        ValueError: dimensions differ, or an embedding has no direction (zero, NaN or infinite).
-    """
-    return _from_logits(scale * _cosines(images, texts) + (0.0 if bias is None else bias))
+if TYPE_CHECKING:
+    from featurecache.alignment.alignment import Alignment
+    from featurecache.store.cache import Cache
+    from featurecache.store.records import TextSet
 
 
-def softmax_scores(
-    images: Embeddings,
-    texts: Embeddings,
+def zero_shot(
+    cache: "Cache | str | os.PathLike[str]",
     *,
-    scale: float,
-    negatives: Embeddings | None = None,
-) -> Scores:
-    """Labels that exclude each other: softmax of scale * cos across them, as CLIP is trained.
+    prompts: str | None = None,
+    scoring: str = "auto",
+    alignment: "Alignment | None" = None,
+    n_bootstrap: int = 1000,
+) -> Run:
+    """Score every image of a cache against its prompts.
 
-    One label alone is set against its negative prompt, softmax over [label, negative]: this is
-    `pair_scores`. The logits are the log-odds of each label against all the others.
+    Thresholds come from the validation split where there is one; nothing is chosen on test. The
+    view-only control learns from the training split only where an alignment did too; otherwise
+    nothing was trained, and it is None.
 
-    Args:
-        images: (N, D) image embeddings, of any length.
-        texts: (C, D) prompt ensembles, of any length.
-        scale: exp(logit_scale) of the model; a logit bias would cancel.
-        negatives: (1, D) for one label; None for several.
-
-    Raises:
-        ValueError: one label without negatives, several labels with them, dimensions differ, or
-            an embedding has no direction (zero, NaN or infinite).
-    """
-    if (len(texts) == 1) != (negatives is not None):
-        raise ValueError(
-            f"softmax over {len(texts)} label(s) with negatives"
-            f" {'absent' if negatives is None else 'given'}: one label needs a negative, several"
-            " labels stand against each other"
-        )
-    if negatives is not None:
-        return pair_scores(images, texts, negatives, scale=scale)
-    joint = scale * _cosines(images, texts)
-    # log p_c - log(1 - p_c) would lose every digit as p_c nears 1; the others' sum does not.
-    others = [np.logaddexp.reduce(np.delete(joint, c, axis=1), axis=1) for c in range(len(texts))]
-    return _from_logits(joint - np.stack(others, axis=1))
-
-
-def pair_scores(
-    images: Embeddings, texts: Embeddings, negatives: Embeddings, *, scale: float
-) -> Scores:
-    """Each label against its own negative: sigmoid(scale * (<x, t+> - <x, t->)).
-
-    The softmax over "pneumonia" and "no pneumonia" (CheXzero, Tiu et al. 2022). A logit bias
-    cancels.
+    Example:
+        >>> import featurecache as fc
+        >>> run = fc.zero_shot("cache/phantom/tiny.h5", prompts="signs")
+        >>> run.metrics.macro.auroc > 0.9
+        True
 
     Args:
-        images: (N, D) image embeddings, of any length.
-        texts: (C, D) prompt ensembles, of any length.
-        negatives: (C, D) ensembles of the negative prompts, of any length.
-        scale: exp(logit_scale) of the model.
+        cache: A cache, or its path.
+        prompts: Name of the prompt set; needed only where the cache holds several.
+        scoring: How cosines become probabilities: "sigmoid" with the model's scale and bias,
+            "softmax" over the labels, "pair" for each label against its negative, or "auto".
+        alignment: For the cache of an encoder whose images and texts do not share a space.
+        n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
+
+    Returns:
+        A run of kind "zero-shot".
 
     Raises:
-        ValueError: shapes differ, or an embedding has no direction (zero, NaN or infinite).
+        CacheError: The cache has no text, no labels, or several prompt sets and none is named.
+        UsageError: The encoder is unaligned, the scoring is impossible, or the alignment learned
+            from images that would be scored.
+        RunError: The alignment is of other encoders or settings; the message names the field.
+        UnknownNameError: There is no such prompt set or scoring.
     """
-    if texts.shape != negatives.shape:
-        raise ValueError(f"texts have shape {texts.shape}, but negatives {negatives.shape}")
-    # <x, t+> - <x, t-> is <x, t+ - t->.
-    towards = l2_normalize(texts, "text") - l2_normalize(negatives, "negative text")
-    return _from_logits(scale * _project(images, towards))
+    cache = as_cache(cache)
+    warnings = cache_caveats(cache)
+    train = np.empty(0, dtype=np.intp)
+    if alignment is None:
+        text = cache.text(prompts)
+    else:
+        text, differences = align_texts(alignment, cache, prompts)
+        warnings += differences
+        train = cache.rows("train")
+    if (cache.labels.values == UNKNOWN).all():
+        raise CacheError(f"{cache.path} holds no labels to score against")
+    method = choose_scoring(
+        scoring,
+        aligned=text.aligned,
+        bias=text.bias,
+        has_negatives=text.negative is not None,
+        n_labels=len(cache.labels.names),
+        exclusive=_labels_are_exclusive(cache.labels.values),
+    )
+    data = split_data_from(cache, train=train)
+    _, rows = data.scored
+    if alignment is not None:
+        require_unseen(alignment, cache, rows)
+
+    def score(embedding: NDArray[np.float16]) -> Scores:
+        images = embedding if alignment is None else align_images(alignment, embedding)
+        return _score(images, text, method)
+
+    scores = score(cache.embedding)
+    random = score(random_features((len(rows), cache.dim), seed=0))
+    permuted = permute_texts(data, scores.logits)
+    controls = untrained_controls(data, scores.logits, random.logits, n_bootstrap=n_bootstrap)
+    controls["permuted_texts"] = (
+        summarize_control(permuted, rows, n_bootstrap=n_bootstrap) if permuted else None
+    )
+    gain = None
+    if alignment is not None:
+        gain = text_gain([Trial(data, scores.logits)], permuted, rows, n_bootstrap=n_bootstrap)
+    metrics = evaluate(
+        data,
+        scores.probabilities,
+        ranking=scores.logits,
+        controls=controls,
+        text_gain=gain,
+        warnings=warnings,
+        n_bootstrap=n_bootstrap,
+    )
+    return Run(
+        kind="zero-shot",
+        config={
+            "scoring": method,
+            "labels": list(cache.labels.names),
+            "cache": cache_reference(cache),
+            "prompts": {"name": text.name, "fingerprint": text.fingerprint},
+            "alignment": None if alignment is None else _alignment_reference(alignment),
+        },
+        metrics=metrics,
+        scored=predictions_from(cache, scores.probabilities),
+        default_name=run_name(cache, "zero-shot"),
+    )
 
 
-def choose_scoring(
-    requested: str,
-    *,
-    aligned: bool,
-    bias: float | None,
-    has_negatives: bool,
-    n_labels: int,
-    exclusive: bool,
-) -> Scoring:
-    """The scoring to use: the requested one where it can be done, or the one that "auto" picks.
-
-    "auto" takes "pair" where negative prompts are there, since the difference takes out what all
-    prompts share; else "sigmoid" for a model with a logit bias, which was trained that way; else
-    "softmax" for labels of which exactly one holds; else "sigmoid", whose probabilities are then
-    uncalibrated and whose ranking still counts.
-
-    Args:
-        requested: "auto", "pair", "sigmoid" or "softmax".
-        aligned: whether the model's images and texts share one space.
-        bias: logit_bias of the model, None where it has none.
-        has_negatives: whether each label has negative prompts.
-        n_labels: number of labels.
-        exclusive: whether exactly one of the labels holds for each image.
-
-    Raises:
-        UnknownNameError: no such scoring.
-        UsageError: the encoders are unaligned, or what the requested scoring needs is missing.
-    """
-    known = get_args(Scoring)
-    if requested not in ("auto", *known):
-        raise UnknownNameError("scoring", requested, ("auto", *known))
-    if not aligned:
-        raise UsageError(
-            "zero-shot needs images and texts in one space, but this model's two encoders were"
-            " never trained together: make an alignment with 'featurecache align' and give it with"
-            " --alignment, train a head, or use an aligned model such as xraysiglip"
-        )
-    if requested == "pair" and not has_negatives:
-        raise UsageError(
-            "pair scoring sets each label against its negative, but the prompts have none:"
-            " add negative templates, or use --scoring sigmoid"
-        )
-    if requested == "softmax" and n_labels == 1 and not has_negatives:
-        raise UsageError(
-            "softmax over a single label needs its negative, but the prompts have none:"
-            " add negative templates, or use --scoring sigmoid"
-        )
-    if requested != "auto":
-        return cast(Scoring, requested)
-    if has_negatives:
-        return "pair"
-    return "softmax" if bias is None and exclusive and n_labels > 1 else "sigmoid"
+def _alignment_reference(alignment: "Alignment") -> dict[str, Any]:
+    """Return what a run's config records about its alignment."""
+    fields = ("model", "dataset", "method", "settings", "prompts")
+    return {
+        "fingerprint": alignment.fingerprint,
+        **{name: alignment.spec[name] for name in fields},
+    }
 
 
-def _cosines(images: Embeddings, texts: Embeddings) -> Floats:
-    """(N, C) cosines of N images and C texts."""
-    return _project(images, l2_normalize(texts, "text"))
+def _labels_are_exclusive(labels: NDArray[np.int8]) -> bool:
+    """Return whether every image has exactly one label, with nothing unknown."""
+    return bool((labels != UNKNOWN).all() and ((labels == 1).sum(axis=1) == 1).all())
 
 
-def _project(images: Embeddings, vectors: Floats) -> Floats:
-    """(N, C) products of N images at unit length and C vectors."""
-    if images.ndim != 2 or vectors.ndim != 2 or images.shape[1] != vectors.shape[1]:
-        raise ValueError(
-            f"images {images.shape} and texts {vectors.shape} are not (N, D) and (C, D) of one D"
-        )
-    products = np.empty((len(images), len(vectors)))
-
-    def fill(start: int) -> None:
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        products[rows] = l2_normalize(images[rows], "image", first=start) @ vectors.T
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Asked for, so that an error comes out.
-        list(pool.map(fill, range(0, len(images), _ROWS_AT_ONCE)))
-    return products
-
-
-def _from_logits(logits: Floats) -> Scores:
-    # 1 / (1 + exp(-z)) overflows at z < -709; this form does not.
-    return Scores(logits=logits, probabilities=np.exp(-np.logaddexp(0, -logits)))
+def _score(images: NDArray[np.floating], text: "TextSet", scoring: Scoring) -> Scores:
+    positive = text.positive.ensemble
+    negative = None if text.negative is None else text.negative.ensemble
+    scale = 1.0 if text.scale is None else text.scale
+    if scoring == "sigmoid":
+        return sigmoid_scores(images, positive, scale=scale, bias=text.bias)
+    if scoring == "softmax":
+        # Only a single label is compared with its negative; several compete with each other.
+        single_negative = negative if len(positive) == 1 else None
+        return softmax_scores(images, positive, scale=scale, negatives=single_negative)
+    if negative is None:
+        raise ValueError("pair scoring needs negatives")
+    return pair_scores(images, positive, negative, scale=scale)

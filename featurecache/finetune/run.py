@@ -22,7 +22,7 @@ from featurecache.errors import RunError
 from featurecache.evaluation.controls import random_features, untrained_controls
 from featurecache.evaluation.evaluate import caveats, evaluate
 from featurecache.evaluation.split_data import SplitData
-from featurecache.evaluation.zero_shot import Scores, pair_scores
+from featurecache.evaluation.zero_shot_scores import Scores, pair_scores
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.provenance import provenance_for
 from featurecache.finetune.captions import scored_captions

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.evaluation.controls import (
-    SHUFFLES,
-    control_figures,
+    N_SHUFFLES,
     random_features,
-    shuffled_labels,
+    shuffle_labels,
+    summarize_control,
     text_gain,
 )
 from featurecache.evaluation.evaluate import evaluate
@@ -29,6 +27,7 @@ from featurecache.heads.types import HeadData, TrainedHead, Training
 from featurecache.schedule import Epoch
 from featurecache.store.cache import Cache
 from featurecache.store.layout import UNKNOWN
+from featurecache.metrics.metrics import Metrics, RankingSummary, SeedSpread, Spread
 from featurecache.store.records import TextSet
 
 
@@ -47,7 +46,7 @@ class Experiment:
     head: TrainedHead
     text: TextSet | None
     probability: NDArray[np.float64]
-    metrics: dict[str, Any]
+    metrics: Metrics
     warnings: tuple[str, ...]
 
 
@@ -96,27 +95,22 @@ def run_experiment(
     )
     heads, with_others = trained[:seeds], trained[seeds:]
     trials = [predict_on(cache, head, data) for head in heads]
-    documents = [
-        evaluate(one.rows, one.score, n_bootstrap=0 if number else n_bootstrap)
-        for number, one in enumerate(trials)
-    ]
-    metrics = documents[0]
-    if controls:
-        # Only now, for to draw features for a large data set takes longer than a first epoch.
-        metrics["controls"] |= _control_figures(
-            _negative_controls(cache, data, config), n_bootstrap=n_bootstrap
-        )
-    _, scored = trials[0].rows.scored
-    metrics["text_gain"] = text_gain(
-        trials,
-        [predict_on(cache, head, data) for head in with_others],
-        scored,
+    _, rows = trials[0].data.scored
+    # Controls only now: random features for a large data set take longer than a first epoch.
+    control_scores = _control_scores(cache, data, config, n_bootstrap) if controls else {}
+    permuted_trials = [predict_on(cache, head, data) for head in with_others]
+    warnings = tuple(_warnings(cache, heads, config))
+    metrics = evaluate(
+        trials[0].data,
+        trials[0].score,
+        controls=control_scores,
+        text_gain=text_gain(trials, permuted_trials, rows, n_bootstrap=n_bootstrap),
+        warnings=warnings,
         n_bootstrap=n_bootstrap,
     )
     if seeds > 1:
-        metrics["seeds"] = _spread(documents, config.seed)
-    warnings = tuple(_warnings(cache, heads, config))
-    metrics["warnings"] = list(warnings)
+        others = [evaluate(trial.data, trial.score, n_bootstrap=0) for trial in trials[1:]]
+        metrics = metrics.replace(seeds=_spread([metrics, *others], config.seed))
     probability = trials[0].score.astype(np.float64, copy=False)
     return Experiment(heads[0], text, probability, metrics, warnings)
 
@@ -161,50 +155,52 @@ def _text_can_be_permuted(data: HeadData, config: HeadConfig) -> bool:
     return data.text is not None and config.text_ablation == "none" and len(data.text.positive) > 1
 
 
-def _negative_controls(cache: Cache, data: HeadData, config: HeadConfig) -> list[Trial]:
-    """The same training with nothing to learn: of other images' labels, then random features."""
+def _control_scores(
+    cache: Cache, data: HeadData, config: HeadConfig, n_bootstrap: int
+) -> dict[str, RankingSummary | None]:
+    """Train the same head where there is nothing to learn, and score it."""
     splits = [data.train, data.val]
-    untaught = [
+    uninformative = [
         *(
-            replace(data, labels=shuffled_labels(data.labels, splits, seed=config.seed + number))
-            for number in range(SHUFFLES)
+            replace(data, labels=shuffle_labels(data.labels, splits, seed=config.seed + number))
+            for number in range(N_SHUFFLES)
         ),
         replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)),
     ]
-    heads = train_heads([Training(one, config) for one in untaught])
-    return [predict_on(cache, head, one) for head, one in zip(heads, untaught, strict=True)]
-
-
-def _control_figures(trials: Sequence[Trial], *, n_bootstrap: int) -> dict[str, dict[str, Any]]:
-    """What the same training scores on untaught data."""
-    _, scored = trials[-1].rows.scored
+    heads = train_heads([Training(one, config) for one in uninformative])
+    trials = [predict_on(cache, head, one) for head, one in zip(heads, uninformative, strict=True)]
+    _, rows = trials[-1].data.scored
     return {
-        "shuffled_labels": control_figures(trials[:SHUFFLES], scored, n_bootstrap=n_bootstrap),
-        "random_features": control_figures(trials[SHUFFLES:], scored, n_bootstrap=n_bootstrap),
+        "shuffled_labels": summarize_control(trials[:N_SHUFFLES], rows, n_bootstrap=n_bootstrap),
+        "random_features": summarize_control(trials[N_SHUFFLES:], rows, n_bootstrap=n_bootstrap),
     }
 
 
-def _spread(documents: Sequence[dict[str, Any]], first_seed: int) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1) over seeds, None where a seed's figure is undefined."""
+def _spread(metrics: Sequence[Metrics], first_seed: int) -> SeedSpread:
+    """Return mean and standard deviation (n - 1) over seeds; None where a value is undefined."""
 
-    def over(values: list[float | None]) -> dict[str, Any]:
+    def spread(values: list[float | None]) -> Spread:
         known = [value for value in values if value is not None]
-        whole = len(known) == len(values)
+        defined = len(known) == len(values)
+        return Spread(
+            mean=float(np.mean(known)) if defined else None,
+            sd=float(np.std(known, ddof=1)) if defined else None,
+            values=values,
+        )
+
+    def spread_of(group: str) -> dict[str, Spread]:
         return {
-            "mean": float(np.mean(known)) if whole else None,
-            "sd": float(np.std(known, ddof=1)) if whole else None,
-            "values": values,
+            name: spread([getattr(getattr(one, group), name) for one in metrics])
+            for name in type(metrics[0].macro).model_fields
         }
 
-    spread: dict[str, Any] = {"seeds": list(range(first_seed, first_seed + len(documents)))}
-    for group in ("macro", "micro"):
-        spread[group] = {
-            name: over([document[group][name] for document in documents])
-            for name in documents[0][group]
-        }
-    for name in ("exact_match", "hamming_loss"):
-        spread[name] = over([document[name] for document in documents])
-    return spread
+    return SeedSpread(
+        seeds=list(range(first_seed, first_seed + len(metrics))),
+        macro=spread_of("macro"),
+        micro=spread_of("micro"),
+        exact_match=spread([one.exact_match for one in metrics]),
+        hamming_loss=spread([one.hamming_loss for one in metrics]),
+    )
 
 
 def _learned(cache: Cache, head: TrainedHead) -> NDArray[np.bool_]:

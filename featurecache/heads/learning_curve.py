@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from featurecache.errors import UsageError
 from featurecache.evaluation.from_cache import cache_caveats, cache_reference
 from featurecache.evaluation.repeated_runs import (
-    Ranking,
+    TrialRanking,
     Trial,
     mean_ranking,
     rank_all,
@@ -108,11 +108,11 @@ def learning_curve(
     trained = train_heads([Training(data[one.head], one) for one in grid], on_head=on_head)
     trials = (predict_on(cache, head, data[head.config.head]) for head in trained)
     found = {name: [[next(trials) for _ in numbers] for _ in chosen] for name in names}
-    _, scored = found[names[0]][0][0].rows.scored
+    _, scored = found[names[0]][0][0].data.scored
     cells: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for place in range(len(chosen)):
         learned = np.logical_and.reduce(
-            [one.rows.learned for name in names for one in found[name][place]]
+            [one.data.learned for name in names for one in found[name][place]]
         )
         if not learned.any():
             for name in names:
@@ -137,10 +137,10 @@ def learning_curve(
 
 
 def _only(one: Trial, learned: NDArray[np.bool_]) -> Trial:
-    return Trial(replace(one.rows, learned=learned), one.score)
+    return Trial(replace(one.data, learned=learned), one.score)
 
 
-def _cell(rankings: Sequence[Ranking], first: Sequence[Ranking] | None) -> dict[str, Any]:
+def _cell(rankings: Sequence[TrialRanking], first: Sequence[TrialRanking] | None) -> dict[str, Any]:
     figures = mean_ranking(rankings)
     gain = None
     if first is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
-from featurecache.evaluation.controls import other_labels
+from featurecache.evaluation.controls import derangement
 from featurecache.heads.config import TextAblation
 from featurecache.store.records import TextSet
 
@@ -68,7 +68,7 @@ def ablate_texts(texts: LabelTexts, control: TextAblation, *, seed: int) -> Labe
                 "--text-ablation permuted needs two labels or more; use random or zero with one"
                 " label"
             )
-        others = other_labels(len(texts.positive), seed=seed)
+        others = derangement(len(texts.positive), seed=seed)
 
     def changed(ensemble: NDArray[np.float32]) -> NDArray[np.float32]:
         if control == "zero":

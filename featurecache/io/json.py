@@ -5,12 +5,14 @@ import math
 import re
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from featurecache.io.text import read_text
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import BaseModel, TypeAdapter, ValidationError
+
+Model = TypeVar("Model", bound="BaseModel")
 
 _DIGITS = 20
 """Of a whole number at most: those of 64 bits, with a sign."""
@@ -59,10 +61,35 @@ def validate(value: Any, shape: Any) -> Any:
     try:
         _validator(shape).validate_python(value, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where[:200]}: {first['msg']}") from error
+        raise ValueError(_first_error(error)) from error
     return value
+
+
+def validate_model(value: Any, model: "type[Model]") -> "Model":
+    """Build a pydantic model from a JSON value.
+
+    Args:
+        value: The parsed JSON.
+        model: The model class; it decides how strict the types are.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: The value does not fit the model; the message says where.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(_first_error(error)) from error
+
+
+def _first_error(error: "ValidationError") -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where[:200]}: {first['msg']}"
 
 
 @cache

@@ -1,5 +1,6 @@
-"""New images through an encoder and whatever classifies its embeddings."""
+"""Predict new images: find them, embed them, and pass the embeddings to a classifier."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.datasets.scan import IMAGE_SUFFIXES
 from featurecache.encoders.encoder import decode_and_preprocess
-from featurecache.errors import ImageError
+from featurecache.errors import ImageError, UsageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.store.concat import concat_embeddings
 from featurecache.store.records import NON_FINITE_EMBEDDING, to_float16_checked
@@ -20,36 +22,64 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 
 Classify = Callable[[NDArray[np.float16]], NDArray[np.float64]]
-"""(B, D) embeddings to (B, C) probabilities."""
+"""Function from embeddings of shape (B, D) to probabilities of shape (B, C)."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's probabilities, (C,), or the reason why there are none."""
+    """The prediction of one image.
+
+    Attributes:
+        path: The image file.
+        probability: Probabilities of shape (C,); None where the image could not be read.
+        reason: Why it could not be read; None where it could.
+    """
 
     path: Path
     probability: NDArray[np.float64] | None
     reason: str | None
 
 
+def find_images(images: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]") -> list[Path]:
+    """Return image files, where a folder stands for every image below it, sorted by path.
+
+    Raises:
+        UsageError: There is no image.
+    """
+    given = [images] if isinstance(images, str | os.PathLike) else images
+    files: list[Path] = []
+    for path in map(Path, given):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not below:
+            raise UsageError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        files += below
+    if not files:
+        raise UsageError("give at least one image")
+    return files
+
+
 def classify_images(
     encoders: "Sequence[Encoder]", classify: Classify, paths: Sequence[Path]
 ) -> list[Prediction]:
-    """Probabilities of each label for each image, in the order given; each image is read once.
+    """Predict images in the order given; an image that is given twice is read once.
 
     Args:
-        encoders: one, or several whose embeddings are classified side by side, as those of a
-            ``ConcatCache``.
-        classify: what turns embeddings into probabilities.
-        paths: image files.
+        encoders: One encoder, or several whose embeddings are concatenated as in a ``ConcatCache``.
+        classify: Function from embeddings to probabilities.
+        paths: Image files.
+
+    Returns:
+        One prediction per path.
     """
     predictions: dict[Path, Prediction] = {}
-    reader = SubprocessDecoder()
-    different = list(dict.fromkeys(paths))
-    for start in range(0, len(different), BATCH_SIZE):
-        for prediction in _classify_batch(
-            encoders, classify, different[start : start + BATCH_SIZE], reader
-        ):
+    decoder = SubprocessDecoder()
+    unique = list(dict.fromkeys(paths))
+    for start in range(0, len(unique), BATCH_SIZE):
+        batch = unique[start : start + BATCH_SIZE]
+        for prediction in _classify_batch(encoders, classify, batch, decoder):
             predictions[prediction.path] = prediction
     return [predictions[path] for path in paths]
 
@@ -58,29 +88,29 @@ def _classify_batch(
     encoders: "Sequence[Encoder]",
     classify: Classify,
     paths: Sequence[Path],
-    reader: SubprocessDecoder,
+    decoder: SubprocessDecoder,
 ) -> Iterator[Prediction]:
     pixels: dict[Path, list[NDArray[np.float32]]] = {}
     for path in paths:
         try:
-            pixels[path] = decode_and_preprocess(reader, path, encoders, called=str(path))
+            pixels[path] = decode_and_preprocess(decoder, path, encoders, called=str(path))
         except ImageError as error:
             yield Prediction(path, None, str(error))
     if not pixels:
         return
-    batches = [np.stack(of_encoder) for of_encoder in zip(*pixels.values(), strict=True)]
-    # As a cache would store it, so that a cached image predicts the same; what a cache would refuse
-    # is refused here.
-    stored = [
+    batches = [np.stack(arrays) for arrays in zip(*pixels.values(), strict=True)]
+    # Rounded as a cache stores it, so that a cached image gets the same prediction; what a cache
+    # would refuse is refused here.
+    checked = [
         to_float16_checked(encoder.embed_pixels(batch))
         for encoder, batch in zip(encoders, batches, strict=True)
     ]
-    usable = np.logical_and.reduce([of_encoder for _, of_encoder in stored])
-    shares = [half[usable] for half, _ in stored]
-    joined = shares[0] if len(shares) == 1 else concat_embeddings(shares)
-    found = iter(classify(joined) if usable.any() else ())
+    usable = np.logical_and.reduce([is_usable for _, is_usable in checked])
+    embeddings = [embedding[usable] for embedding, _ in checked]
+    joined = embeddings[0] if len(embeddings) == 1 else concat_embeddings(embeddings)
+    probabilities = iter(classify(joined) if usable.any() else ())
     for path, is_usable in zip(pixels, usable, strict=True):
         if is_usable:
-            yield Prediction(path, next(found), None)
+            yield Prediction(path, next(probabilities), None)
         else:
             yield Prediction(path, None, f"{path}: {NON_FINITE_EMBEDDING}")

@@ -1,197 +1,53 @@
-"""What the JSON files of a run folder have to hold, as far as anything reads it.
+"""Shapes of the JSON files of a run folder, as far as anything reads them.
 
-A run may come from a stranger, so whatever reads a figure of it can count on these shapes. Further
-keys are allowed: a newer featurecache may write them.
+A run may come from a stranger, so code that reads a value relies on these shapes. Further keys are
+allowed, since a newer version may write them. ``metrics.json`` is ``metrics.metrics.Metrics``.
 """
 
 from typing import Annotated, Any, NotRequired
 
-from annotated_types import Ge, Gt, Le, Len
+from annotated_types import Gt, Le, Len
 from typing_extensions import TypedDict
 
-Count = Annotated[int, Ge(0), Le(2**53)]
-"""What a float still counts."""
-Share = Annotated[float, Ge(0), Le(1)]
-Change = Annotated[float, Ge(-1), Le(1)]
-Bounds = Annotated[list[Share], Len(2, 2)]
+from featurecache.metrics.metrics import Change, Count, Score
+
+Bounds = Annotated[list[Score], Len(2, 2)]
 ChangeBounds = Annotated[list[Change], Len(2, 2)]
-Label = str
 
 
-class Ranking(TypedDict):
-    """How well scores rank; undefined is None, here and below."""
+class CurveScores(TypedDict):
+    """Ranking metrics of a learning curve."""
 
-    auroc: Share | None
-    auprc: Share | None
-
-
-class Figures(Ranking):
-    """Averages over labels, and what stands of a single one."""
-
-    precision: Share | None
-    recall: Share | None
-    f1: Share | None
+    auroc: Score | None
+    auprc: Score | None
 
 
-class LabelFigures(Figures):
-    """Figures of a label; no confusion where it could not be learned."""
-
-    n_positive: Count
-    n_known: Count
-    threshold: Share
-    confusion: Annotated[list[Annotated[list[Count], Len(2, 2)]], Len(2, 2)] | None
-
-
-class RankingBounds(TypedDict):
-    """The 95 % intervals of a ranking."""
+class CurveIntervals(TypedDict):
+    """Their 95 % intervals."""
 
     auroc: Bounds | None
     auprc: Bounds | None
 
 
-class FigureBounds(RankingBounds):
-    """The 95 % intervals of figures."""
-
-    f1: Bounds | None
-
-
-class MetricsBounds(TypedDict):
-    """The 95 % intervals of all figures, under the same names."""
-
-    macro: FigureBounds
-    micro: FigureBounds
-    exact_match: Bounds | None
-    hamming_loss: Bounds | None
-    per_label: dict[Label, FigureBounds]
-
-
-class Overall(TypedDict):
-    """Figures of all labels together."""
-
-    macro: Figures
-    micro: Figures
-    exact_match: Share | None
-    hamming_loss: Share | None
-
-
-class ControlBounds(TypedDict):
-    """The 95 % intervals of a control."""
-
-    macro: RankingBounds
-    micro: RankingBounds
-
-
-class Control(TypedDict):
-    """What scores without any finding in it."""
-
-    macro: Ranking
-    micro: Ranking
-    ci95: ControlBounds
-
-
-class Errors(TypedDict):
-    """How far probabilities are from frequencies."""
-
-    ece: Share | None
-
-
-class ErrorBounds(TypedDict):
-    """The 95 % intervals of errors."""
-
-    ece: Bounds | None
-
-
-class Corrected(TypedDict):
-    """Errors before Platt's correction, and after it."""
-
-    before: Errors
-    after: Errors
-
-
-class CorrectedBounds(TypedDict):
-    """Their 95 % intervals."""
-
-    before: ErrorBounds
-    after: ErrorBounds
-
-
-class LabelCalibration(Corrected):
-    """The correction of a label."""
-
-    slope: float | None
-    intercept: float | None
-
-
-class Calibration(TypedDict):
-    """Errors of all labels, on average and one by one."""
-
-    macro: Corrected
-    ci95: CorrectedBounds
-    per_label: dict[Label, LabelCalibration]
-
-
-class Gain(TypedDict):
+class CurveDifference(TypedDict):
     """A paired difference."""
 
     difference: Change | None
     ci95: ChangeBounds | None
 
 
-class GainOfAuroc(TypedDict):
-    """A paired difference in AUROC."""
+class CurveGain(TypedDict):
+    """The paired difference in AUROC to the first head."""
 
-    auroc: Gain
-
-
-class TextGain(TypedDict):
-    """What a head's own texts bring."""
-
-    pairs: Count
-    macro: GainOfAuroc
-
-
-class Spread(TypedDict):
-    """Of a figure over seeds."""
-
-    mean: Share | None
-    sd: Share | None
-
-
-class SpreadOfAuroc(TypedDict):
-    """Of AUROC over seeds."""
-
-    auroc: Spread
-
-
-class Seeds(TypedDict):
-    """The seeds, and what differs between them."""
-
-    seeds: list[int]
-    macro: SpreadOfAuroc
-
-
-class MetricsDocument(Overall):
-    """``metrics.json``."""
-
-    per_label: dict[Label, LabelFigures]
-    ci95: MetricsBounds
-    n: Count
-    n_patients: Count
-    split: str
-    at_half: Overall
-    controls: dict[str, Control | None]
-    calibration: NotRequired[Calibration | None]
-    text_gain: NotRequired[TextGain | None]
-    seeds: NotRequired[Seeds]
-    warnings: NotRequired[list[str]]
+    auroc: CurveDifference
 
 
 class CurveCell(TypedDict):
-    """The figures of a head at a size."""
+    """The metrics of one head at one size."""
 
-    macro: Ranking
-    ci95: RankingBounds
-    gain: GainOfAuroc | None
+    macro: CurveScores
+    ci95: CurveIntervals
+    gain: CurveGain | None
     labels: Count
 
 
@@ -206,7 +62,7 @@ class CurveDocument(TypedDict):
 
 
 class CacheReference(TypedDict, total=False):
-    """Which cache a run was made from."""
+    """The cache that a run was made from."""
 
     path: str
     dataset: str
@@ -231,19 +87,19 @@ class _Config(TypedDict, total=False):
     versions: dict[str, str]
     settings: dict[str, Any]
     teacher: str | None
-    label_map: dict[Label, Label]
+    label_map: dict[str, str]
     n_train: Count
     best_epoch: Count | None
 
 
 class ConfigDocument(_Config, total=False):
-    """``config.json``, of a run of any kind but a curve."""
+    """``config.json`` of a run of any kind but a learning curve."""
 
     seeds: int
 
 
 class CurveConfigDocument(_Config, total=False):
-    """``config.json`` of a curve."""
+    """``config.json`` of a learning curve."""
 
     heads: list[str]
     seeds: list[int]

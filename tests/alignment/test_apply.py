@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from featurecache.alignment.alignment import Alignment
 from featurecache.alignment.apply import align_images, align_texts
 from featurecache.errors import AlignmentError, CacheError, RunError, UsageError
-from featurecache.evaluation.controls import SHUFFLES, other_labels
+from featurecache.evaluation.controls import N_SHUFFLES, derangement
 from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
 from featurecache.retrieval.metrics import measure_retrieval
 from featurecache.retrieval.query import (
@@ -122,9 +122,9 @@ def test_what_the_texts_bring_is_told_over_permuted_ones(cache, alignment):
         return np.mean(areas)
 
     labels = truth.shape[1]
-    permuted = [auroc(other_labels(labels, seed=number)) for number in range(SHUFFLES)]
+    permuted = [auroc(derangement(labels, seed=number)) for number in range(N_SHUFFLES)]
     gain = found.metrics["text_gain"]
-    assert gain["pairs"] == SHUFFLES
+    assert gain["pairs"] == N_SHUFFLES
     expected = auroc(range(labels)) - np.mean(permuted)
     assert gain["macro"]["auroc"]["difference"] == pytest.approx(expected)
     low, high = gain["macro"]["auroc"]["ci95"]

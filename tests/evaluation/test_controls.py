@@ -8,11 +8,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from featurecache.evaluation.controls import (
-    control_figures,
-    other_labels,
-    permuted_texts,
+    derangement,
+    permute_texts,
     random_features,
-    shuffled_labels,
+    shuffle_labels,
+    summarize_control,
     untrained_controls,
     view_only_probabilities,
 )
@@ -68,13 +68,13 @@ def test_where_views_confound_it_scores_what_a_regression_on_the_view_scores():
 def test_shuffled_labels_are_those_of_other_rows_of_the_same_split():
     labels = np.arange(60, dtype=np.int8).reshape(30, 2)
     train, val = np.arange(0, 20), np.arange(20, 25)
-    found = shuffled_labels(labels, [train, val], seed=3)
+    found = shuffle_labels(labels, [train, val], seed=3)
     for rows in (train, val):
         assert sorted(map(tuple, found[rows])) == sorted(map(tuple, labels[rows]))
         assert (found[rows] != labels[rows]).any()
     assert (found[25:] == labels[25:]).all()
-    assert (found == shuffled_labels(labels, [train, val], seed=3)).all()
-    assert (found != shuffled_labels(labels, [train, val], seed=4)).any()
+    assert (found == shuffle_labels(labels, [train, val], seed=3)).all()
+    assert (found != shuffle_labels(labels, [train, val], seed=4)).any()
 
 
 def test_random_features_have_the_shape_and_no_pattern():
@@ -105,7 +105,7 @@ def test_a_controls_figures_are_means_over_its_trials(split_data_from):
     rng = np.random.default_rng(12)
     scores = [rng.random((80, 2)) for _ in range(3)]
     test = split_data_from.test
-    found = control_figures([Trial(split_data_from, s) for s in scores], test, n_bootstrap=60)
+    found = summarize_control([Trial(split_data_from, s) for s in scores], test, n_bootstrap=60)
     areas = [
         [roc_auc_score(split_data_from.truth[test, c], s[test, c]) for c in range(2)]
         for s in scores
@@ -141,7 +141,7 @@ def test_a_gain_is_the_mean_difference_on_the_same_patients(split_data_from):
 def test_the_interval_of_several_trials_holds_what_differs_between_them(split_data_from):
     truth = split_data_from.truth.astype(np.float64)
     trials = [Trial(split_data_from, truth), Trial(split_data_from, -truth)]
-    found = control_figures(trials, split_data_from.test, n_bootstrap=100)
+    found = summarize_control(trials, split_data_from.test, n_bootstrap=100)
     assert found["macro"]["auroc"] == 0.5
     assert found["ci95"]["macro"]["auroc"] == [0.0, 1.0]
 
@@ -150,7 +150,7 @@ def test_a_label_that_one_trial_could_not_learn_is_undefined(split_data_from):
     score = np.random.default_rng(13).random((80, 2))
     lacking = replace(split_data_from, learned=np.array([True, False]))
     trials = [Trial(split_data_from, score), Trial(lacking, score)]
-    found = control_figures(trials, split_data_from.test, n_bootstrap=0)
+    found = summarize_control(trials, split_data_from.test, n_bootstrap=0)
     assert found["per_label"]["Edema"]["auroc"] is None
     assert found["per_label"]["Mass"]["auroc"] is not None
     assert found["ci95"]["macro"]["auroc"] is None
@@ -170,15 +170,15 @@ def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(split_d
 @pytest.mark.parametrize("number", [2, 3, 14])
 def test_no_label_keeps_its_own_texts(number):
     for seed in range(20):
-        others = other_labels(number, seed=seed)
+        others = derangement(number, seed=seed)
         assert sorted(others) == list(range(number))
         assert (others != np.arange(number)).all()
 
 
 def test_permuted_texts_score_each_label_by_anothers(split_data_from):
     score = np.random.default_rng(4).normal(size=split_data_from.truth.shape)
-    found = control_figures(
-        permuted_texts(split_data_from, score), split_data_from.test, n_bootstrap=20
+    found = summarize_control(
+        permute_texts(split_data_from, score), split_data_from.test, n_bootstrap=20
     )
     truth = split_data_from.truth[split_data_from.test]
     known = truth >= 0
@@ -195,4 +195,4 @@ def test_a_single_label_has_no_other_texts(split_data_from):
         label_names=("Mass",),
         learned=np.array([True]),
     )
-    assert permuted_texts(alone, np.zeros((80, 1))) == []
+    assert permute_texts(alone, np.zeros((80, 1))) == []

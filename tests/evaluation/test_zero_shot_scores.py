@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.evaluation import zero_shot
-from featurecache.evaluation.zero_shot import (
+from featurecache.evaluation import zero_shot_scores as zero_shot
+from featurecache.evaluation.zero_shot_scores import (
     choose_scoring,
     pair_scores,
     sigmoid_scores,

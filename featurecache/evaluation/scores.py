@@ -1,0 +1,141 @@
+"""Score predictions at given thresholds: every metric with its bootstrap interval."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featurecache.metrics.bootstrap import (
+    bootstrap_metrics,
+    ci_or_none,
+    none_if_nan,
+    resample_patients,
+)
+from featurecache.metrics.metrics import ScoreIntervals, Scores
+from featurecache.metrics.multilabel import MetricArrays, compute_metrics
+from featurecache.metrics.ranking import AnyFloats, Floats, Labels, confusion
+
+
+@dataclass(frozen=True)
+class ScoredPredictions:
+    """Metrics of predictions, and how they were computed.
+
+    Attributes:
+        scores: The metrics.
+        intervals: Their 95 % intervals.
+        n_patients: Number of patients.
+        n_bootstrap: Number of bootstrap samples behind the intervals.
+    """
+
+    scores: Scores
+    intervals: ScoreIntervals
+    n_patients: int
+    n_bootstrap: int
+
+
+def score_predictions(
+    truth: Labels,
+    probability: AnyFloats,
+    *,
+    label_names: Sequence[str],
+    thresholds: AnyFloats,
+    patients: Sequence[Any] | npt.NDArray[Any],
+    ranking: AnyFloats | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> ScoredPredictions:
+    """Compute every metric, with 95 % intervals from a bootstrap over patients.
+
+    Args:
+        truth: Labels of shape (N, C): 1, 0, or -1 for unknown entries, which are left out.
+        probability: Probabilities of shape (N, C) in [0, 1]. A label is predicted where
+            ``probability >= threshold``.
+        label_names: C distinct names.
+        thresholds: Thresholds of shape (C,) in [0, 1].
+        patients: Patient of each row, N strings or numbers.
+        ranking: Scores of shape (N, C) for AUROC and AUPRC in place of the probabilities. Pass the
+            logits where probabilities saturate and tie, as those of zero-shot do.
+        n_bootstrap: Number of bootstrap samples; 0 for no intervals.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The metrics. An interval needs at least two patients: with one, all are None and
+        ``n_bootstrap`` is 0.
+
+    Raises:
+        ValueError: There are no rows, shapes or names do not match, a probability or threshold is
+            NaN or outside [0, 1], a ranking score is NaN, or a label is not 1, 0 or -1.
+    """
+    _check(truth, probability, label_names=label_names, thresholds=thresholds, patients=patients)
+    if ranking is not None and ranking.shape != truth.shape:
+        raise ValueError(f"the ranking has shape {ranking.shape}, but the labels {truth.shape}")
+    probability, thresholds = probability.astype(np.float64), thresholds.astype(np.float64)
+    ranking = probability if ranking is None else ranking
+    predicted: npt.NDArray[np.bool_] = probability >= thresholds
+    resamples = resample_patients(patients, n_bootstrap=n_bootstrap, seed=seed)
+    n_patients = resamples.counts.shape[1]
+    if n_patients == 1:
+        resamples = resample_patients(patients, n_bootstrap=0, seed=seed)
+
+    values = _by_name(compute_metrics(truth, predicted, ranking), label_names, none_if_nan)
+    for c, name in enumerate(label_names):
+        values["per_label"][name] |= {
+            "n_positive": int((truth[:, c] == 1).sum()),
+            "n_known": int((truth[:, c] >= 0).sum()),
+            "threshold": float(thresholds[c]),
+            "confusion": confusion(truth[:, c], predicted[:, c]).astype(int).tolist(),
+        }
+    resampled = bootstrap_metrics(truth, predicted, ranking, resamples)
+    return ScoredPredictions(
+        scores=Scores(**values),
+        intervals=ScoreIntervals(**_by_name(resampled, label_names, ci_or_none)),
+        n_patients=n_patients,
+        n_bootstrap=len(resamples.counts),
+    )
+
+
+def _by_name(
+    arrays: MetricArrays, label_names: Sequence[str], convert: Callable[[Floats], Any]
+) -> dict[str, Any]:
+    """Convert each array of metrics to its value in ``Scores`` or ``ScoreIntervals``."""
+
+    def converted(values: Mapping[str, Floats]) -> dict[str, Any]:
+        return {name: convert(value) for name, value in values.items()}
+
+    return {
+        "macro": converted(arrays.macro),
+        "micro": converted(arrays.micro),
+        "exact_match": convert(arrays.exact_match),
+        "hamming_loss": convert(arrays.hamming_loss),
+        "per_label": {
+            label: converted({name: v[..., c] for name, v in arrays.per_label.items()})
+            for c, label in enumerate(label_names)
+        },
+    }
+
+
+def _check(
+    truth: Labels,
+    probability: AnyFloats,
+    *,
+    label_names: Sequence[str],
+    thresholds: AnyFloats,
+    patients: Sequence[Any] | npt.NDArray[Any],
+) -> None:
+    if truth.ndim != 2 or truth.size == 0:
+        raise ValueError(f"labels must be (N, C) with rows and labels, not {truth.shape}")
+    n, c = truth.shape
+    if probability.shape != (n, c):
+        raise ValueError(f"probabilities have shape {probability.shape}, but labels {(n, c)}")
+    if len(label_names) != c or len(set(label_names)) != c:
+        raise ValueError(f"{c} labels need {c} distinct names, not {list(label_names)}")
+    if thresholds.shape != (c,):
+        raise ValueError(f"{c} labels need thresholds of shape ({c},), not {thresholds.shape}")
+    if len(patients) != n:
+        raise ValueError(f"{n} rows need {n} patients, not {len(patients)}")
+    for what, values in (("probabilities", probability), ("thresholds", thresholds)):
+        valid = (values >= 0) & (values <= 1)  # false for NaN too
+        if not valid.all():
+            raise ValueError(f"{(~valid).sum()} of {values.size} {what} are NaN or outside [0, 1]")

@@ -1,0 +1,365 @@
+"""The typed ``Metrics`` of a run: what ``metrics.json`` holds.
+
+Code builds, validates, writes and reads metrics through these models. A metric that is undefined,
+such as the AUROC of a label with one class only, is None (null in JSON), never 0 or 0.5. Unknown
+keys are ignored when a file is read, since a newer version may have written them.
+"""
+
+from typing import Annotated, Any, Self
+
+from annotated_types import Ge, Le, Len
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr
+
+Count = Annotated[int, Ge(0), Le(2**53)]
+"""A number of images or patients, up to what a float64 counts exactly."""
+Score = Annotated[float, Ge(0), Le(1)]
+Change = Annotated[float, Ge(-1), Le(1)]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+
+
+Interval = Annotated[tuple[Score, Score], BeforeValidator(_as_tuple)]
+"""A 95 % confidence interval, from a bootstrap over patients: (low, high)."""
+ChangeInterval = Annotated[tuple[Change, Change], BeforeValidator(_as_tuple)]
+_ConfusionRow = Annotated[list[Count], Len(2, 2)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON document: plain dicts, lists, numbers and None."""
+        return self.model_dump(mode="json")
+
+
+class RankingIntervals(_Model):
+    """Confidence intervals of metrics that need no threshold."""
+
+    auroc: Interval | None = None
+    auprc: Interval | None = None
+
+
+class RankingScores(_Model):
+    """Metrics that need no threshold.
+
+    Attributes:
+        auroc: Area under the ROC curve, in [0, 1].
+        auprc: Average precision, in [0, 1].
+    """
+
+    auroc: Score | None
+    auprc: Score | None
+    _intervals: RankingIntervals = PrivateAttr(default_factory=RankingIntervals)
+
+    @property
+    def auroc_ci(self) -> tuple[float, float] | None:
+        """The 95 % interval of the AUROC."""
+        return self._intervals.auroc
+
+    @property
+    def auprc_ci(self) -> tuple[float, float] | None:
+        """The 95 % interval of the AUPRC."""
+        return self._intervals.auprc
+
+
+class DecisionIntervals(RankingIntervals):
+    """Confidence intervals of all metrics of one label or average."""
+
+    precision: Interval | None = None
+    recall: Interval | None = None
+    specificity: Interval | None = None
+    npv: Interval | None = None
+    f1: Interval | None = None
+    accuracy: Interval | None = None
+
+
+class DecisionScores(RankingScores):
+    """Metrics of one label or of an average over labels, all in [0, 1].
+
+    Attributes:
+        precision: Positive predictive value.
+        recall: Sensitivity.
+        specificity: True negatives over all negatives.
+        npv: Negative predictive value.
+        f1: Harmonic mean of precision and recall.
+        accuracy: Share of right decisions.
+    """
+
+    precision: Score | None
+    recall: Score | None
+    specificity: Score | None = None
+    npv: Score | None = None
+    f1: Score | None
+    accuracy: Score | None = None
+    _intervals: DecisionIntervals = PrivateAttr(default_factory=DecisionIntervals)
+
+    @property
+    def f1_ci(self) -> tuple[float, float] | None:
+        """The 95 % interval of the F1 score."""
+        return self._intervals.f1
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """Return the 95 % interval of any metric by its name, such as ``"recall"``."""
+        bounds: tuple[float, float] | None = getattr(self._intervals, metric)
+        return bounds
+
+
+class LabelScores(DecisionScores):
+    """Metrics of one label.
+
+    Attributes:
+        n_positive: Number of positive images.
+        n_known: Number of images whose label is known.
+        threshold: Probability from which on the label is predicted.
+        threshold_source: ``"validation"``, ``"training"`` (carried over from another data set), or
+            ``"0.5"`` where none could be chosen.
+        confusion: [[tn, fp], [fn, tp]]; None for a label that could not be learned.
+    """
+
+    n_positive: Count
+    n_known: Count
+    threshold: Score
+    threshold_source: str | None = None
+    confusion: Annotated[list[_ConfusionRow], Len(2, 2)] | None
+
+    @property
+    def learned(self) -> bool:
+        """Whether training had both positives and negatives of this label."""
+        return self.confusion is not None
+
+
+class ScoreIntervals(_Model):
+    """Confidence intervals under the same names as the metrics."""
+
+    macro: DecisionIntervals
+    micro: DecisionIntervals
+    exact_match: Interval | None
+    hamming_loss: Interval | None
+    per_label: dict[str, DecisionIntervals]
+
+
+class Scores(_Model):
+    """Metrics of one set of decisions.
+
+    Attributes:
+        macro: Mean over the labels for which a metric is defined.
+        micro: Metrics over all known (image, label) entries pooled.
+        exact_match: Share of images with every label right.
+        hamming_loss: Share of entries that are wrong.
+        per_label: Metrics by label name.
+    """
+
+    macro: DecisionScores
+    micro: DecisionScores
+    exact_match: Score | None
+    hamming_loss: Score | None
+    per_label: dict[str, LabelScores]
+
+
+class GroupIntervals(_Model):
+    """Confidence intervals of averaged ranking metrics."""
+
+    macro: RankingIntervals
+    micro: RankingIntervals
+
+
+class RankingSummary(_Model):
+    """Averaged ranking metrics of one or several trainings, such as a negative control."""
+
+    macro: RankingScores
+    micro: RankingScores
+    ci95: GroupIntervals
+    per_label: dict[str, RankingScores] = {}
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Attach each interval to the score that it belongs to."""
+        for group in ("macro", "micro"):
+            getattr(self, group)._intervals = getattr(self.ci95, group)
+
+
+class Difference(_Model):
+    """A paired difference of two scores."""
+
+    difference: Change | None
+    ci95: ChangeInterval | None
+
+
+class RankingDifferences(_Model):
+    """Paired differences in AUROC and AUPRC."""
+
+    auroc: Difference
+    auprc: Difference | None = None
+
+
+class RankingGain(_Model):
+    """How much better one method ranks than another, on the same images and bootstrap samples."""
+
+    macro: RankingDifferences
+    micro: RankingDifferences | None = None
+
+
+class TextGain(RankingGain):
+    """What the label texts contribute: the run compared with itself on permuted texts.
+
+    Attributes:
+        against: What it is compared with.
+        pairs: Number of paired trainings.
+    """
+
+    against: str = "permuted"
+    pairs: Count
+
+
+class CalibrationErrors(_Model):
+    """Expected calibration error (15 bins) and Brier score, in [0, 1]."""
+
+    ece: Score | None
+    brier: Score | None = None
+
+
+class CalibrationErrorIntervals(_Model):
+    """Confidence intervals of calibration errors."""
+
+    ece: Interval | None
+    brier: Interval | None = None
+
+
+class CalibrationIntervals(_Model):
+    """Confidence intervals before and after Platt scaling."""
+
+    before: CalibrationErrorIntervals
+    after: CalibrationErrorIntervals
+
+
+class BeforeAfter(_Model):
+    """Calibration before and after Platt scaling fitted on validation."""
+
+    before: CalibrationErrors
+    after: CalibrationErrors
+
+
+class LabelCalibration(BeforeAfter):
+    """Calibration of one label, and its Platt scaling: sigmoid(slope * log odds + intercept)."""
+
+    slope: float | None
+    intercept: float | None
+
+
+class Calibration(_Model):
+    """How far predicted probabilities are from observed frequencies."""
+
+    macro: BeforeAfter
+    ci95: CalibrationIntervals
+    per_label: dict[str, LabelCalibration]
+
+
+class Spread(_Model):
+    """One metric over several seeds.
+
+    Attributes:
+        mean: Mean; None where a seed's value is undefined.
+        sd: Standard deviation with n - 1 in the denominator.
+        values: The value of each seed.
+    """
+
+    mean: Score | None
+    sd: Score | None
+    values: list[Score | None] = []
+
+
+class SeedSpread(_Model):
+    """Mean and standard deviation over seeds, by metric name."""
+
+    seeds: list[int]
+    macro: dict[str, Spread]
+    micro: dict[str, Spread] = {}
+    exact_match: Spread | None = None
+    hamming_loss: Spread | None = None
+
+
+class Metrics(Scores):
+    """All metrics of a run; the content of ``metrics.json``.
+
+    Example:
+        >>> import featurecache as fc
+        >>> metrics = fc.zero_shot("cache/phantom/tiny.h5").metrics
+        >>> 0.9 < metrics.macro.auroc < 1
+        True
+        >>> low, high = metrics.macro.auroc_ci
+        >>> metrics.per_label["Edema"].n_positive > 0
+        True
+
+    Attributes:
+        ci95: 95 % intervals from a bootstrap over patients; also at each score, as in
+            ``metrics.macro.auroc_ci``.
+        n: Number of images scored.
+        n_patients: Number of their patients.
+        split: The split that was scored: "test", "val" where there is no test split, or "all".
+        n_bootstrap: Number of bootstrap samples behind the intervals; 0 for none.
+        at_half: The same metrics at a threshold of 0.5 for every label.
+        controls: Scores by name that have nothing to do with the findings: "view_only",
+            "shuffled_labels", "random_features", "permuted_texts". None where one cannot be made.
+        calibration: Calibration before and after Platt scaling; None without a validation split.
+        text_gain: What the label texts contribute; None for methods without text.
+        seeds: Mean and standard deviation over seeds; None for a single seed.
+        label_map: For external validation, trained label to the data set's label.
+        warnings: What a reader of these numbers has to know.
+    """
+
+    ci95: ScoreIntervals
+    n: Count
+    n_patients: Count
+    split: str
+    n_bootstrap: Count = 0
+    at_half: Scores
+    controls: dict[str, RankingSummary | None]
+    calibration: Calibration | None = None
+    text_gain: TextGain | None = None
+    seeds: SeedSpread | None = None
+    label_map: dict[str, str] | None = None
+    warnings: list[str] = []
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Attach each interval to the score that it belongs to.
+
+        Raises:
+            ValueError: The intervals or the calibration are of other labels than the metrics.
+        """
+        for section in (self.ci95, self.calibration):
+            if section is not None and set(section.per_label) != set(self.per_label):
+                raise ValueError("intervals or calibration are of other labels than the metrics")
+        self.macro._intervals = self.ci95.macro
+        self.micro._intervals = self.ci95.micro
+        for label, scores in self.per_label.items():
+            scores._intervals = self.ci95.per_label[label]
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields replaced, validated like a new object."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**fields, **changes})
+
+    def __repr__(self) -> str:
+        """Return the headline metrics with their intervals."""
+        scores = ", ".join(
+            f"{name.upper()} {format_with_interval(getattr(self.macro, name), bounds)}"
+            for name, bounds in (
+                ("auroc", self.macro.auroc_ci),
+                ("auprc", self.macro.auprc_ci),
+                ("f1", self.macro.f1_ci),
+            )
+        )
+        images = f"{self.n:,} {self.split} images of {self.n_patients:,} patients"
+        return f"Metrics(macro over {len(self.per_label)} labels: {scores}; {images})"
+
+    __str__ = __repr__
+
+
+def format_with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    """Return a score as text, such as ``"0.813 [0.790, 0.834]"``; "undefined" for None."""
+    if value is None:
+        return "undefined"
+    if interval is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

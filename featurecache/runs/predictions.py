@@ -1,0 +1,154 @@
+"""The predictions of a run, and the one way to write and read them as ``predictions.csv``."""
+
+import csv
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.errors import RunError
+from featurecache.io.csv import read_rows, write_rows
+from featurecache.runs.folder import run_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE = "predictions.csv"
+
+MAX_NAMES_BYTES = 2**31
+"""Limit on the ids in memory, where each takes as much as the longest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Labels and predicted probabilities of N images and C labels.
+
+    Attributes:
+        ids: Image ids, shape (N,).
+        patients: Patient of each image, shape (N,).
+        splits: Split of each image, shape (N,).
+        label_names: The C label names.
+        truth: Labels of shape (N, C): 1, 0, or -1 for unknown.
+        probability: Probabilities of shape (N, C) in [0, 1].
+    """
+
+    ids: NDArray[np.str_]
+    patients: NDArray[np.str_]
+    splits: NDArray[np.str_]
+    label_names: tuple[str, ...]
+    truth: NDArray[np.int8]
+    probability: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Check shapes and values.
+
+        Raises:
+            ValueError: Shapes do not match, or a value is out of range.
+        """
+        shape = (len(self.ids), len(self.label_names))
+        if not (
+            self.truth.shape == self.probability.shape == shape
+            and len(self.patients) == len(self.splits) == len(self.ids)
+        ):
+            raise ValueError(
+                f"{len(self.ids)} ids, {len(self.patients)} patients, {len(self.splits)} splits "
+                f"and {len(self.label_names)} labels do not match truth {self.truth.shape} and "
+                f"probability {self.probability.shape}"
+            )
+        # Written so that NaN, for which every comparison is false, is refused too.
+        in_range = (self.probability >= 0) & (self.probability <= 1)
+        if not np.isin(self.truth, (-1, 0, 1)).all() or not in_range.all():
+            raise ValueError("truth must be -1, 0 or 1 and probabilities must lie in [0, 1]")
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a DataFrame with the columns of ``predictions.csv``.
+
+        These are ``id``, ``patient``, ``split`` and, for each label, ``<label> truth`` (NaN for
+        unknown) and ``<label> probability``.
+        """
+        import pandas as pd
+
+        columns: dict[str, NDArray[np.generic]] = {
+            "id": self.ids,
+            "patient": self.patients,
+            "split": self.splits,
+        }
+        truth = np.where(self.truth < 0, np.nan, self.truth.astype(np.float64))
+        for c, name in enumerate(self.label_names):
+            columns[f"{name} truth"] = truth[:, c]
+            columns[f"{name} probability"] = self.probability[:, c]
+        return pd.DataFrame(columns)
+
+
+def write_predictions(folder: Path, predictions: Predictions) -> None:
+    """Write ``predictions.csv``; an unknown truth is an empty cell."""
+    header = ["id", "patient", "split"]
+    for name in predictions.label_names:
+        header += [f"{name} truth", f"{name} probability"]
+
+    def line(row: int) -> list[object]:
+        cells: list[object] = [
+            predictions.ids[row],
+            predictions.patients[row],
+            predictions.splits[row],
+        ]
+        for value, p in zip(predictions.truth[row], predictions.probability[row], strict=True):
+            cells += [int(value) if value >= 0 else "", float(p)]
+        return cells
+
+    with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
+        write_rows(file, [header])
+        write_rows(file, map(line, range(len(predictions.ids))))
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """Read ``predictions.csv`` of a run folder.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    path = run_file(folder, FILE)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return _parse(read_rows(file))
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({error}): make the run again") from error
+
+
+def _parse(lines: Iterator[list[str]]) -> Predictions:
+    header = next(lines, [])
+    names = tuple(name.removesuffix(" truth") for name in header[3::2])
+    expected = [column for name in names for column in (f"{name} truth", f"{name} probability")]
+    if header != ["id", "patient", "split", *expected] or len({*names}) < max(1, len(names)):
+        raise ValueError("its columns are not those of predictions")
+    texts: tuple[list[str], ...] = ([], [], [])
+    truth, probability = array("b"), array("d")
+    for line in lines:
+        if len(line) != len(header):
+            raise ValueError(f"line {len(texts[0]) + 2} has {len(line)} columns, not {len(header)}")
+        for column, text in zip(texts, line, strict=False):
+            column.append(text)
+        truth.extend(int(value or -1) for value in line[3::2])
+        probability.extend(map(float, line[4::2]))
+    ids, patients, splits = map(_as_array, texts)
+    shape = (len(ids), len(names))
+    return Predictions(
+        ids=ids,
+        patients=patients,
+        splits=splits,
+        label_names=names,
+        truth=np.array(truth, dtype=np.int8).reshape(shape),
+        probability=np.array(probability, dtype=np.float64).reshape(shape),
+    )
+
+
+def _as_array(texts: list[str]) -> NDArray[np.str_]:
+    if not texts:
+        raise ValueError("it holds no predictions")
+    if max(map(len, texts)) * len(texts) * 4 > MAX_NAMES_BYTES:
+        raise ValueError(f"{max(texts, key=len)[:40]!r}... is too long a name")
+    return np.array(texts, dtype=np.str_)

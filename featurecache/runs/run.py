@@ -1,0 +1,304 @@
+"""A ``Run``: what a training or an evaluation produced, in memory and as a run folder."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from featurecache.errors import RunError, UsageError
+from featurecache.metrics.metrics import Metrics, format_with_interval
+from featurecache.provenance import PROVENANCE_FILE, Provenance, read_provenance
+from featurecache.runs.folder import (
+    free_folder,
+    new_run,
+    read_config,
+    read_history,
+    read_metrics,
+    run_kind,
+    write_config,
+    write_history,
+    write_json,
+)
+from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from featurecache.store.cache import Cache
+
+RUNS_FOLDER = Path("runs")
+"""Where runs are saved by default."""
+
+MODEL_LOADERS: Mapping[str, str] = {
+    "head": "featurecache.heads.io:load_model",
+    "finetune": "featurecache.finetune.io:load_model",
+}
+"""By kind of run, the function that loads its trained model from the run folder."""
+
+SCORED_KINDS = ("head", "zero-shot", "finetune", "external")
+"""Kinds of runs that have metrics and predictions."""
+
+
+class Model(Protocol):
+    """What a run needs of its trained model; see ``evaluation.trained_model.TrainedModel``."""
+
+    def predict(self, images: Any, **options: Any) -> "pd.DataFrame":
+        """Predict new images."""
+        ...
+
+    def evaluate(self, cache: "Cache", *, name: str, **options: Any) -> "Run":
+        """Evaluate on another cache."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the weights into a run folder."""
+        ...
+
+
+@dataclass(eq=False)
+class Run:
+    """The result of a training, a zero-shot evaluation or an external validation.
+
+    Example:
+        >>> import featurecache as fc
+        >>> run = fc.train_head("cache/phantom/tiny.h5", "linear", controls=False)
+        >>> run.metrics.macro.auroc > 0.9
+        True
+        >>> run.predictions.columns[:3].tolist()
+        ['id', 'patient', 'split']
+        >>> path = run.save("runs/linear")
+        >>> fc.load_run("runs/linear").metrics.macro.auroc == run.metrics.macro.auroc
+        True
+
+    Attributes:
+        kind: "head", "zero-shot", "finetune" or "external".
+        config: Settings, as ``config.json`` holds them.
+        metrics: All metrics, with 95 % intervals over patients.
+        scored: Labels and probabilities of the validation and test images, as arrays.
+        default_name: Name of the folder that ``save`` makes when it is given none.
+        history: One entry per epoch or candidate; empty where nothing was trained.
+        provenance: The images that the model was trained on; None for zero-shot.
+        path: Folder that the run was saved to or loaded from; None before.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    metrics: Metrics
+    scored: Predictions
+    default_name: str
+    history: Sequence[Mapping[str, Any]] = ()
+    provenance: Provenance | None = None
+    path: Path | None = None
+    load_model: Callable[[], Model] | None = field(default=None, repr=False)
+
+    @cached_property
+    def model(self) -> Model | None:
+        """The trained model; None for a run that trained nothing. Loaded at first use."""
+        return None if self.load_model is None else self.load_model()
+
+    @property
+    def name(self) -> str:
+        """The name of the run folder, or the name that it would get."""
+        return self.default_name if self.path is None else self.path.resolve().name
+
+    @property
+    def dataset_name(self) -> str:
+        """The data set that the run was made on."""
+        return str(self.config.get("cache", self.config).get("dataset", "?"))
+
+    @property
+    def model_name(self) -> str:
+        """The encoder behind the run."""
+        return str(self.config.get("cache", self.config).get("model", "?"))
+
+    @cached_property
+    def predictions(self) -> "pd.DataFrame":
+        """Predictions of the validation and test images.
+
+        Columns are ``id``, ``patient``, ``split`` and, for each label, ``<label> truth`` (NaN for
+        unknown) and ``<label> probability``.
+        """
+        return self.scored.to_pandas()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the metrics has to know."""
+        return tuple(self.metrics.warnings)
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the run folder, completely or not at all.
+
+        Args:
+            path: Folder to create; None for ``runs/<default_name>``, with a number appended if
+                that exists.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: ``path`` exists already.
+            OSError: The disk is full or not writable.
+        """
+        target = free_folder(RUNS_FOLDER, self.default_name) if path is None else Path(path)
+        with new_run(target) as folder:
+            write_config(folder, self.kind, self.config)
+            write_json(folder / "metrics.json", self.metrics.to_json())
+            write_predictions(folder, self.scored)
+            if self.provenance is not None:
+                write_json(folder / PROVENANCE_FILE, self.provenance.to_json())
+            if self.history:
+                write_history(folder, self.history)
+            if self.model is not None:
+                self.model.save(folder)
+        self.path = target
+        return target
+
+    def predict(
+        self,
+        images: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
+        **options: Any,
+    ) -> "pd.DataFrame":
+        """Predict new images with the trained model.
+
+        Args:
+            images: Image files or folders of images.
+            **options: See ``TrainedModel.predict``.
+
+        Returns:
+            One row per image; see ``TrainedModel.predict``.
+
+        Raises:
+            UsageError: The run trained no model.
+        """
+        return self._require_model().predict(images, **options)
+
+    def evaluate(
+        self,
+        cache: "Cache | str | os.PathLike[str]",
+        *,
+        label_map: Mapping[str, str] | None = None,
+        split: str = "test",
+        n_bootstrap: int = 1000,
+    ) -> "Run":
+        """Evaluate the trained model on the cache of another data set (external validation).
+
+        Nothing is chosen on that data set: the thresholds are those of the training.
+
+        Args:
+            cache: A cache made with the encoder that the model was trained with, or its path.
+            label_map: Trained label to label of the cache; None for labels of the same name.
+            split: "test", or "all" for every image of the cache.
+            n_bootstrap: Number of bootstrap samples over patients.
+
+        Returns:
+            A run of kind "external".
+
+        Raises:
+            UsageError: The run trained no model, no label matches, there is nothing to score, or
+                the model was trained on images that would be scored.
+            RunError: The cache was made with another encoder.
+        """
+        return self._require_model().evaluate(
+            cache,  # type: ignore[arg-type]
+            name=str(self.path or self.default_name),
+            label_map=label_map,
+            split=split,
+            n_bootstrap=n_bootstrap,
+        )
+
+    def _require_model(self) -> Model:
+        if self.model is None:
+            raise UsageError(
+                f"{self.name} is a run of kind {self.kind!r}, which trained no model: use a run of "
+                "a trained head or a fine-tuned encoder"
+            )
+        return self.model
+
+    def __repr__(self) -> str:
+        """Return the headline metrics with their intervals."""
+        return f"Run({self.name!r}, {self.kind}, {self.metrics!r})"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the headline metrics for notebooks."""
+        rows = "".join(
+            f"<tr><th>{label}</th><td>{format_with_interval(value, interval)}</td></tr>"
+            for label, value, interval in (
+                ("macro AUROC", self.metrics.macro.auroc, self.metrics.macro.auroc_ci),
+                ("macro AUPRC", self.metrics.macro.auprc, self.metrics.macro.auprc_ci),
+                ("macro F1", self.metrics.macro.f1, self.metrics.macro.f1_ci),
+                ("micro AUROC", self.metrics.micro.auroc, self.metrics.micro.auroc_ci),
+            )
+        )
+        warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+        return (
+            f"<table><caption>{escape(self.name)}: {self.metrics.n:,} {self.metrics.split} images "
+            f"of {self.metrics.n_patients:,} patients</caption>{rows}</table>"
+            f"{f'<ul>{warnings}</ul>' if warnings else ''}"
+        )
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Load a run folder.
+
+    Example:
+        >>> import featurecache as fc
+        >>> path = fc.zero_shot("cache/phantom/tiny.h5").save("runs/zero-shot")
+        >>> fc.load_run("runs/zero-shot").kind
+        'zero-shot'
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The run. Weights are loaded when ``model``, ``predict`` or ``evaluate`` is first used.
+
+    Raises:
+        RunError: The folder or a file is missing or damaged, the files contradict each other, or
+            it is a learning curve.
+    """
+    folder = Path(path)
+    kind = run_kind(folder)
+    config = read_config(folder, kind)
+    if kind not in SCORED_KINDS:
+        raise RunError(
+            f"{folder} is a run of kind {kind!r}, which has no metrics of its own: load one of "
+            f"kind {', '.join(SCORED_KINDS)}"
+        )
+    metrics, scored = read_metrics(folder), read_predictions(folder)
+    if set(metrics.per_label) != set(scored.label_names):
+        raise RunError(
+            f"{folder}: its metrics and its predictions are of different labels: make it again"
+        )
+    has_provenance = (folder / PROVENANCE_FILE).exists()
+    return Run(
+        kind=kind,
+        config=config,
+        metrics=metrics,
+        scored=scored,
+        default_name=folder.resolve().name,
+        history=read_history(folder),
+        provenance=read_provenance(folder) if has_provenance else None,
+        path=folder,
+        load_model=_model_loader(kind, folder),
+    )
+
+
+def as_run(run: Run | str | os.PathLike[str]) -> Run:
+    """Return a run as it is, or load it from its folder."""
+    return run if isinstance(run, Run) else load_run(run)
+
+
+def _model_loader(kind: str, folder: Path) -> Callable[[], Model] | None:
+    if kind not in MODEL_LOADERS:
+        return None
+    module, function = MODEL_LOADERS[kind].split(":")
+
+    def load() -> Model:
+        model: Model = getattr(import_module(module), function)(folder)
+        return model
+
+    return load
