@@ -1,7 +1,5 @@
 """What an evaluation takes from a cache: its labels and splits, its caveats, its identity."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +8,7 @@ from numpy.typing import NDArray
 from featurecache.evaluation.evaluate import caveats
 from featurecache.evaluation.split_data import SplitData
 from featurecache.runs.predictions import Predictions
-from featurecache.store.cache import Cache, read_cache
-
-
-def as_cache(cache: Cache | str | os.PathLike[str]) -> Cache:
-    """Return a cache as it is, or open it from its path."""
-    return cache if isinstance(cache, Cache) else read_cache(Path(cache))
+from featurecache.store.cache import Cache
 
 
 def cache_reference(cache: Cache) -> dict[str, Any]:

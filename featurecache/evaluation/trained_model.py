@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from featurecache.encoders.compatibility import library_difference
 from featurecache.errors import UsageError
 from featurecache.evaluation.external import validate_external
-from featurecache.evaluation.from_cache import as_cache
 from featurecache.metrics.calibration import PlattScaling, log_odds
 from featurecache.metrics.metrics import Metrics
 from featurecache.provenance import Provenance
 from featurecache.runs.prediction import classify_images, find_images
+from featurecache.store.open import as_cache
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,6 @@ from featurecache.evaluation.controls import (
 )
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.from_cache import (
-    as_cache,
     cache_caveats,
     cache_reference,
     predictions_from,
@@ -34,6 +33,7 @@ from featurecache.evaluation.zero_shot_scores import (
     softmax_scores,
 )
 from featurecache.runs.run import Run
+from featurecache.store.open import as_cache
 from featurecache.store.layout import UNKNOWN
 
 if TYPE_CHECKING:

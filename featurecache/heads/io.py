@@ -1,32 +1,33 @@
-"""Save a trained head as a run folder, and read it back."""
+"""Make a run of a trained head, and load its model from the run folder."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from featurecache.encoders.loading import reload_encoder
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.from_cache import cache_reference, predictions_of
+from featurecache.evaluation.from_cache import cache_reference, predictions_from, run_name
+from featurecache.evaluation.trained_model import TrainedModel, read_calibration
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import Experiment
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
+from featurecache.heads.training import predict_probabilities
 from featurecache.heads.types import TrainedHead
-from featurecache.provenance import PROVENANCE_FILE
-from featurecache.runs.folder import (
-    new_run,
-    read_config,
-    write_config,
-    write_history,
-    write_json,
-    write_predictions,
-)
+from featurecache.metrics.calibration import PlattScaling
+from featurecache.provenance import Provenance, read_provenance
+from featurecache.runs.folder import read_config, read_metrics
+from featurecache.runs.run import Run
 from featurecache.runs.weights import read_weights
 from featurecache.store.cache import Cache
 
 if TYPE_CHECKING:
+    from featurecache.encoders.encoder import Encoder
     from featurecache.heads.head import Head
 
 KIND = "head"
@@ -34,131 +35,196 @@ WEIGHTS = "head.safetensors"
 
 
 @dataclass(frozen=True)
-class HeadEncoder:
+class EncoderReference:
     """An encoder whose embeddings a head takes.
 
     Attributes:
-        model: its name.
-        description: of its image side.
-        dim: length of its embeddings.
+        name: Its name.
+        spec: Its image spec.
+        dim: Length of its embeddings.
     """
 
-    model: str
-    description: Mapping[str, Any]
+    name: str
+    spec: Mapping[str, Any]
     dim: int
 
 
-@dataclass(frozen=True)
-class SavedHead:
-    """A head read from its run folder.
+@dataclass(frozen=True, eq=False)
+class HeadModel(TrainedModel):
+    """A trained head on the embeddings of one or several encoders.
 
     Attributes:
-        path: the folder.
-        module: the head, in evaluation mode: (B, D) embeddings to (B, C) logits.
-        config: its settings.
-        labels: the C labels.
-        thresholds: (C,) as chosen on validation, 0.5 where they could not be.
-        encoders: those it belongs to: one, or several whose embeddings it takes side by side.
+        module: The head in evaluation mode: embeddings (B, D) to logits (B, C).
+        config: Settings of its training.
+        labels: The C labels.
+        thresholds: Their thresholds, chosen on validation; 0.5 where none could be.
+        encoders: The encoders whose embeddings it takes, concatenated.
+        calibration: Platt scaling fitted on validation; None without a validation split.
+        provenance: The images that it was trained on.
+        source: The run folder or name, for messages.
     """
 
-    path: Path
     module: "Head"
     config: HeadConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
-    encoders: tuple[HeadEncoder, ...]
+    encoders: tuple[EncoderReference, ...]
+    calibration: PlattScaling | None
+    provenance: Provenance
+    source: str
 
+    def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
+        return predict_probabilities(self.module, embedding)
 
-def save_head(target: Path, cache: Cache, experiment: Experiment, *, seeds: int) -> None:
-    """Write a head's run folder, whole or not at all.
+    def encoder_specs(self) -> list[Mapping[str, Any]]:
+        """Return the spec of each encoder whose embeddings it takes, in order."""
+        return [encoder.spec for encoder in self.encoders]
 
-    Raises:
-        UsageError: something is at ``target`` already.
-        OSError: the disk is full or not writable.
-    """
-    from safetensors.torch import save_file
+    def load_encoders(
+        self,
+        *,
+        models: Sequence[str] | None = None,
+        weights: Sequence[str | os.PathLike[str]] | None = None,
+        device: str = "auto",
+    ) -> "list[Encoder]":
+        """Load the encoders of the head.
 
-    head, text = experiment.head, experiment.text
-    per_label = experiment.metrics["per_label"]
-    settings = {
-        "settings": asdict(head.config),
-        "seeds": seeds,
-        "labels": list(cache.labels.names),
-        "thresholds": {name: per_label[name]["threshold"] for name in cache.labels.names},
-        "cache": cache_reference(cache),
-        "prompts": None if text is None else {"name": text.name, "fingerprint": text.fingerprint},
-        "best_epoch": head.best_epoch,
-        "chosen": head.chosen,
-        "n_train": len(head.train_rows),
-    }
-    state = {name: tensor.contiguous() for name, tensor in head.module.state_dict().items()}
-    with new_run(target) as folder:
-        write_config(folder, KIND, settings)
-        write_json(folder / "metrics.json", experiment.metrics)
-        write_predictions(folder, **predictions_of(cache, experiment.probability))
-        write_json(folder / PROVENANCE_FILE, cache.training_provenance(head.train_rows).to_json())
-        if lines := _history(cache, head):
-            write_history(folder, lines)
+        Raises:
+            UsageError: ``models`` or ``weights`` do not name one for each encoder.
+            RunError: An encoder is not the one that the head was trained with.
+        """
+        number = len(self.encoders)
+        for argument, given in (("models", models), ("weights", weights)):
+            if given and len(given) != number:
+                raise UsageError(
+                    f"{self.source} takes {number} encoder{'s' if number > 1 else ''}, but "
+                    f"`{argument}` names {len(given)}: give one for each, in their order"
+                )
+        return [
+            reload_encoder(
+                encoder.name, encoder.spec, made_by=self.source, model=model, weights=path,
+                device=device,
+            )
+            for encoder, model, path in zip(
+                self.encoders, models or [None] * number, weights or [None] * number, strict=True
+            )
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write ``head.safetensors``."""
+        from safetensors.torch import save_file
+
+        state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def run_of_head(cache: Cache, experiment: Experiment, *, seeds: int) -> Run:
+    """Return the run of a trained head."""
+    head, text, metrics = experiment.head, experiment.text, experiment.metrics
+    thresholds = {name: metrics.per_label[name].threshold for name in cache.labels.names}
+    provenance = cache.training_provenance(head.train_rows)
+    reference = cache_reference(cache)
+    model = HeadModel(
+        module=head.module.eval(),
+        config=head.config,
+        labels=cache.labels.names,
+        thresholds=tuple(thresholds.values()),
+        encoders=_encoder_references(reference),
+        calibration=read_calibration(metrics),
+        provenance=provenance,
+        source=run_name(cache, head.config.head),
+    )
+    return Run(
+        kind=KIND,
+        config={
+            "settings": asdict(head.config),
+            "seeds": seeds,
+            "labels": list(cache.labels.names),
+            "thresholds": thresholds,
+            "cache": reference,
+            "prompts": None
+            if text is None
+            else {"name": text.name, "fingerprint": text.fingerprint},
+            "best_epoch": head.best_epoch,
+            "chosen": head.chosen,
+            "n_train": len(head.train_rows),
+        },
+        metrics=metrics,
+        scored=predictions_from(cache, experiment.probability),
+        default_name=run_name(cache, head.config.head),
+        history=_history(cache, head),
+        provenance=provenance,
+        load_model=lambda: model,
+    )
+
+
 def _history(cache: Cache, head: TrainedHead) -> list[dict[str, Any]]:
-    """The lines of ``history.csv``; those of several members begin with the member's model."""
+    """Return the lines of ``history.csv``; with several members, each names its encoder."""
     if not head.members:
         return [asdict(line) for line in head.history]
     return [
-        {"model": one.header.model, **asdict(line)}
-        for one, member in zip(cache.members, head.members, strict=True)
+        {"model": cache_member.header.model, **asdict(line)}
+        for cache_member, member in zip(cache.members, head.members, strict=True)
         for line in member.history
     ]
 
 
-def read_head(folder: Path) -> SavedHead:
-    """Read a run folder that ``save_head`` wrote.
+def _encoder_references(reference: Mapping[str, Any]) -> tuple[EncoderReference, ...]:
+    return tuple(
+        EncoderReference(str(one["model"]), dict(one["spec"]), int(one["dim"]))
+        for one in reference.get("joined", [reference])
+    )
+
+
+def load_model(folder: Path) -> HeadModel:
+    """Load the head of a run folder.
 
     Raises:
-        RunError: the folder or a file in it is missing, damaged, of another kind or newer.
+        RunError: The folder or a file in it is missing, damaged, of another kind or of a newer
+            version.
     """
     config = read_config(folder, KIND, files=[WEIGHTS])
     try:
         stored = config["settings"]
         settings = HeadConfig(**{**stored, "hidden": stored["hidden"] and tuple(stored["hidden"])})
         labels = tuple(config["labels"])
-        encoders = tuple(
-            HeadEncoder(str(one["model"]), dict(one["spec"]), int(one["dim"]))
-            for one in config["cache"].get("joined", [config["cache"]])
+        encoders = _encoder_references(config["cache"])
+        dims = [encoder.dim for encoder in encoders]
+        sizes = dims if settings.fusion == "late" else [sum(dims)]
+        state = read_weights(
+            folder, WEIGHTS, sizes=[*sizes, len(labels), *(settings.hidden or ())]
         )
-        dims = [one.dim for one in encoders]
-        if settings.fusion != "late":
-            dims = [sum(dims)]
-        state = read_weights(folder, WEIGHTS, sizes=[*dims, len(labels), *(settings.hidden or ())])
-        module = _blank_head(settings, [one.dim for one in encoders], len(labels))
+        module = _untrained_head(settings, dims, len(labels))
         module.resize_buffers_for(state)
         module.load_state_dict(state)
-        return SavedHead(
-            path=folder,
-            module=module.eval(),
-            config=settings,
-            labels=labels,
-            thresholds=tuple(float(config["thresholds"][name]) for name in labels),
-            encoders=encoders,
-        )
+        thresholds = tuple(float(config["thresholds"][name]) for name in labels)
     except RunError:
         raise
-    # UsageError: a head or a setting that this featurecache does not know.
+    # UsageError: a head or a setting that this version does not know.
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise RunError(
             f"run folder {folder} contradicts itself ({error}): restore it, or train the head again"
         ) from error
+    return HeadModel(
+        module=module.eval(),
+        config=settings,
+        labels=labels,
+        thresholds=thresholds,
+        encoders=encoders,
+        calibration=read_calibration(read_metrics(folder)),
+        provenance=read_provenance(folder),
+        source=str(folder),
+    )
 
 
-def _blank_head(settings: HeadConfig, dims: Sequence[int], labels: int) -> "Head":
-    """A head for a state to be loaded into."""
+def _untrained_head(settings: HeadConfig, dims: Sequence[int], labels: int) -> "Head":
+    """Return a head for a state to be loaded into."""
     from featurecache.heads.models.ensemble import LogitEnsemble
 
     if settings.fusion == "late" and len(dims) > 1:
-        return LogitEnsemble([_blank_head(settings, [dim], labels) for dim in dims], dims)
+        return LogitEnsemble([_untrained_head(settings, [dim], labels) for dim in dims], dims)
     spec, dim = head_spec(settings.head), sum(dims)
-    # What the texts came to is in the state, so any will do.
-    blank = np.zeros((labels, dim), dtype=np.float32)
-    return spec.build(dim, labels, LabelTexts(blank) if spec.uses_text else None, settings)
+    # The state holds what the texts became, so any will do.
+    zeros = np.zeros((labels, dim), dtype=np.float32)
+    return spec.build(dim, labels, LabelTexts(zeros) if spec.uses_text else None, settings)

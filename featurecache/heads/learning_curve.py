@@ -141,14 +141,14 @@ def _only(one: Trial, learned: NDArray[np.bool_]) -> Trial:
 
 
 def _cell(rankings: Sequence[TrialRanking], first: Sequence[TrialRanking] | None) -> dict[str, Any]:
-    figures = mean_ranking(rankings)
+    summary = mean_ranking(rankings)
     gain = None
     if first is not None:
-        gain = ranking_gain(list(zip(rankings, first, strict=True)))["macro"]
+        gain = ranking_gain(list(zip(rankings, first, strict=True))).macro.to_json()
     return {
-        "macro": figures["macro"],
-        "ci95": figures["ci95"]["macro"],
-        "seeds": [none_if_nan(one.figures["macro"]["auroc"]) for one in rankings],
+        "macro": summary.macro.to_json(),
+        "ci95": summary.ci95.macro.to_json(),
+        "seeds": [none_if_nan(one.averages["macro"]["auroc"]) for one in rankings],
         "gain": gain,
     }
 

@@ -42,6 +42,11 @@ def open_cache(path: StrPath | Sequence[StrPath] = "cache") -> Cache:
     return concat_caches([read_cache(_resolve(Path(path))) for path in paths])
 
 
+def as_cache(cache: Cache | StrPath | Sequence[StrPath]) -> Cache:
+    """Return a cache as it is, or open it by ``open_cache``."""
+    return cache if isinstance(cache, Cache) else open_cache(cache)
+
+
 def newest_cache(folder: Path) -> Path:
     """Return the finished cache in a folder that was written last. Shards do not count.
 
