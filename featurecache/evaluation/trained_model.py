@@ -16,13 +16,13 @@ from featurecache.metrics.calibration import PlattScaling, log_odds
 from featurecache.metrics.metrics import Metrics
 from featurecache.provenance import Provenance
 from featurecache.runs.prediction import classify_images, find_images
+from featurecache.runs.run import Images, Run
 from featurecache.store.open import as_cache
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from featurecache.encoders.encoder import Encoder
-    from featurecache.runs.run import Run
     from featurecache.store.cache import Cache
 
 
@@ -73,7 +73,7 @@ class TrainedModel(ABC):
 
     def predict(
         self,
-        images: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
+        images: Images,
         *,
         models: Sequence[str] | None = None,
         weights: Sequence[str | os.PathLike[str]] | None = None,
@@ -120,17 +120,17 @@ class TrainedModel(ABC):
 
     def evaluate(
         self,
-        cache: "Cache",
+        cache: "Cache | str | os.PathLike[str]",
         *,
         name: str,
         label_map: Mapping[str, str] | None = None,
         split: str = "test",
         n_bootstrap: int = 1000,
-    ) -> "Run":
+    ) -> Run:
         """Evaluate on the cache of another data set; see ``Run.evaluate``.
 
         Args:
-            cache: The cache.
+            cache: The cache, or its path.
             name: What the model is called in messages and in the new run's config.
             label_map: Trained label to label of the cache; None for labels of the same name.
             split: "test" or "all".

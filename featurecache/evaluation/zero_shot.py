@@ -33,8 +33,8 @@ from featurecache.evaluation.zero_shot_scores import (
     softmax_scores,
 )
 from featurecache.runs.run import Run
-from featurecache.store.open import as_cache
 from featurecache.store.layout import UNKNOWN
+from featurecache.store.open import as_cache
 
 if TYPE_CHECKING:
     from featurecache.alignment.alignment import Alignment

@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,43 +23,29 @@ from featurecache.errors import RunError
 from featurecache.evaluation.controls import random_features, untrained_controls
 from featurecache.evaluation.evaluate import caveats, evaluate
 from featurecache.evaluation.split_data import SplitData
-from featurecache.evaluation.zero_shot_scores import Scores, pair_scores
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.provenance import provenance_for
-from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.checkpoint import bookmarks_of, finetune_lock, unfinished
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.dataloader import ImageStream
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
-from featurecache.finetune.head import build_head
+from featurecache.finetune.io import KIND, WEIGHTS, caption_scores, label_captions
 from featurecache.finetune.training import (
     Finetuned,
     Trainer,
     open_checkpoint,
 )
 from featurecache.io.atomic import require_absent
+from featurecache.metrics.metrics import Metrics
 from featurecache.progress import DetailedProgress
-from featurecache.prompts import load_prompts
-from featurecache.provenance import PROVENANCE_FILE, base_name
-from featurecache.runs.folder import (
-    new_run,
-    read_config,
-    run_kind,
-    write_config,
-    write_history,
-    write_json,
-    write_predictions,
-)
-from featurecache.runs.weights import read_weights
+from featurecache.provenance import base_name
+from featurecache.runs.folder import run_kind
+from featurecache.runs.predictions import Predictions
+from featurecache.runs.run import Run, write_run
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
-
-KIND = "finetune"
-WEIGHTS = "head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,7 @@ class FinetuneResult:
         failures: image id to the reason why it was left out.
     """
 
-    metrics: dict[str, Any]
+    metrics: Metrics
     best_epoch: int
     failures: Mapping[str, str]
 
@@ -144,7 +131,7 @@ def finetune(
         metrics, predictions = _measure(
             manifest, trainer.train, rows, logits, of_random, n_bootstrap=n_bootstrap
         )
-        metrics["warnings"] += caveats(
+        warnings = caveats(
             model=encoder.name,
             dataset=manifest.name,
             exposed=base_name(manifest.collection) in known.exposed_to,
@@ -152,9 +139,12 @@ def finetune(
             has_test=len(manifest.rows("test")) > 0,
         )
         if images.failures:
-            metrics["warnings"].append(f"{len(images.failures)} images could not be read")
-        with new_run(target) as folder:
-            settings = {
+            warnings.append(f"{len(images.failures)} images could not be read")
+        metrics = metrics.replace(warnings=[*metrics.warnings, *warnings])
+        learned = ids[np.concatenate([trainer.train, trainer.val])].tolist()
+        run = Run(
+            kind=KIND,
+            config={
                 "settings": asdict(config),
                 "labels": list(manifest.label_names),
                 "dataset": manifest.name,
@@ -163,25 +153,19 @@ def finetune(
                 "spec": dict(encoder.image_spec),
                 "dim": int(embedding.shape[1]),
                 "thresholds": {
-                    name: metrics["per_label"][name]["threshold"] for name in manifest.label_names
+                    name: metrics.per_label[name].threshold for name in manifest.label_names
                 },
                 "best_epoch": result.best_epoch,
                 "trainable_parameters": result.trainable,
                 "failures": dict(images.failures),
-            }
-            write_config(folder, KIND, settings)
-            learned = ids[np.concatenate([trainer.train, trainer.val])].tolist()
-            provenance = known.with_training(manifest.collection, learned)
-            write_json(folder / PROVENANCE_FILE, provenance.to_json())
-            write_json(folder / "metrics.json", metrics)
-            write_predictions(folder, **predictions)
-            write_history(folder, [asdict(epoch) for epoch in result.history])
-            result.encoder.save(folder / "encoder")
-            if result.head is not None:
-                from safetensors.torch import save_file
-
-                state = {k: v.cpu().contiguous() for k, v in result.head.state_dict().items()}
-                save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+            },
+            metrics=metrics,
+            scored=predictions,
+            default_name=target.name,
+            history=[asdict(epoch) for epoch in result.history],
+            provenance=known.with_training(manifest.collection, learned),
+        )
+        write_run(run, target, partial(_write_weights, result))
         checkpoint.delete()
         return FinetuneResult(metrics, result.best_epoch, dict(images.failures))
 
@@ -199,62 +183,6 @@ def require_unfinished(target: Path) -> None:
     require_absent(target)
 
 
-@dataclass(frozen=True)
-class FinetunedClassifier:
-    """A fine-tuned encoder read from its run folder, as a classifier of its labels."""
-
-    labels: tuple[str, ...]
-    thresholds: tuple[float, ...]
-    config: FinetuneConfig
-    encoder: "Encoder"
-    head: "nn.Module | None"
-
-    def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(B, D) image embeddings of this encoder to (B, C) probabilities."""
-        if self.head is not None:
-            with torch.inference_mode():
-                logits = self.head(torch.from_numpy(embedding.astype(np.float32))).double().numpy()
-            probability: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
-            return probability
-        encoded = self.encoder.encode_texts(_captions(self.labels, self.config))
-        return _caption_scores(embedding, encoded, self.encoder.scale).probabilities
-
-
-def read_finetuned(
-    folder: Path, *, device: str = "auto", precision: str | None = None
-) -> FinetunedClassifier:
-    """Read a run folder that ``finetune`` wrote.
-
-    Args:
-        folder: the run.
-        device: where its encoder runs.
-        precision: of its encoder: that of the cache whose embeddings it is to classify; None for
-            the one that it was trained in.
-
-    Raises:
-        RunError: the folder or a file in it is missing, damaged, of another kind or newer.
-        CheckpointError: the encoder in it is damaged.
-    """
-    from featurecache.encoders.loading import load_encoder
-
-    config = read_config(folder, KIND)
-    try:
-        settings = FinetuneConfig(**config["settings"])
-        labels = tuple(config["labels"])
-        head = None
-        if settings.objective == "bce":
-            dim = int(config["dim"])
-            state = read_weights(folder, WEIGHTS, sizes=[dim, len(labels)])
-            head = build_head(settings.head, dim, len(labels))
-            head.load_state_dict(state)
-            head.eval()
-        thresholds = tuple(float(config["thresholds"][name]) for name in labels)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise RunError(f"run folder {folder} contradicts itself: {error}") from error
-    encoder = load_encoder(str(folder), device=device, precision=precision or settings.precision)
-    return FinetunedClassifier(labels, thresholds, settings, encoder, head)
-
-
 def _logits(
     result: Finetuned, config: FinetuneConfig, names: Sequence[str], embedding: torch.Tensor
 ) -> NDArray[np.float64]:
@@ -263,25 +191,11 @@ def _logits(
         if result.head is not None:
             logits: NDArray[np.float64] = result.head(embedding).double().cpu().numpy()
             return logits
-        encoded = result.encoder.embed_texts(_captions(names, config)).float().cpu().numpy()
+        encoded = result.encoder.embed_texts(label_captions(names, config)).float().cpu().numpy()
         scale = result.encoder.scale()
-        return _caption_scores(
+        return caption_scores(
             embedding.cpu().numpy(), encoded, None if scale is None else float(scale)
         ).logits
-
-
-def _caption_scores(
-    images: NDArray[np.floating], texts: NDArray[np.float32], scale: float | None
-) -> Scores:
-    """Each label's caption against its absence: (N, D) and (2C, D), positives first, to (N, C)."""
-    positive, negative = np.split(texts, 2)
-    return pair_scores(images, positive, negative, scale=1.0 if scale is None else scale)
-
-
-def _captions(names: Sequence[str], config: FinetuneConfig) -> list[str]:
-    """The captions that say each label is there, then those that say it is not."""
-    positive, negative = scored_captions(names, load_prompts(config.prompts))
-    return positive + negative
 
 
 def _measure(
@@ -292,7 +206,7 @@ def _measure(
     logits_of_random: NDArray[np.float64],
     *,
     n_bootstrap: int,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[Metrics, Predictions]:
     """The metrics document, and what ``predictions.csv`` holds."""
     images = manifest.images
     ranking = np.zeros(manifest.labels.shape)
@@ -310,22 +224,36 @@ def _measure(
         test=rows[split[rows] == "test"],
         learned=(seen == 1).any(axis=0) & (seen == 0).any(axis=0),
     )
-    metrics = evaluate(known, probability, ranking=ranking, n_bootstrap=n_bootstrap)
     _, scored = known.scored
-    metrics["controls"] |= untrained_controls(
-        known, ranking, logits_of_random[np.isin(rows, scored)], n_bootstrap=n_bootstrap
+    metrics = evaluate(
+        known,
+        probability,
+        ranking=ranking,
+        controls=untrained_controls(
+            known, ranking, logits_of_random[np.isin(rows, scored)], n_bootstrap=n_bootstrap
+        ),
+        warnings=[
+            f"{name} has no positives in training: its metrics are undefined"
+            for name, positive in zip(manifest.label_names, (seen == 1).any(axis=0), strict=True)
+            if not positive
+        ],
+        n_bootstrap=n_bootstrap,
     )
-    metrics["warnings"] = [
-        f"{name} has no positives in training: its figures are null"
-        for name, positive in zip(manifest.label_names, (seen == 1).any(axis=0), strict=True)
-        if not positive
-    ]
-    predictions = {
-        "ids": images["id"].to_numpy(dtype=np.str_)[rows],
-        "patients": images["patient"].to_numpy(dtype=np.str_)[rows],
-        "splits": split[rows],
-        "label_names": manifest.label_names,
-        "truth": manifest.labels[rows],
-        "probability": probability[rows],
-    }
+    predictions = Predictions(
+        ids=images["id"].to_numpy(dtype=np.str_)[rows],
+        patients=images["patient"].to_numpy(dtype=np.str_)[rows],
+        splits=split[rows],
+        label_names=manifest.label_names,
+        truth=manifest.labels[rows],
+        probability=probability[rows],
+    )
     return metrics, predictions
+
+
+def _write_weights(result: Finetuned, folder: Path) -> None:
+    result.encoder.save(folder / "encoder")
+    if result.head is not None:
+        from safetensors.torch import save_file
+
+        state = {k: v.cpu().contiguous() for k, v in result.head.state_dict().items()}
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})

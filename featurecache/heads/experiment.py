@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,10 +25,10 @@ from featurecache.heads.training import (
     train_heads,
 )
 from featurecache.heads.types import HeadData, TrainedHead, Training
+from featurecache.metrics.metrics import Metrics, RankingSummary, SeedSpread, Spread
 from featurecache.schedule import Epoch
 from featurecache.store.cache import Cache
 from featurecache.store.layout import UNKNOWN
-from featurecache.metrics.metrics import Metrics, RankingSummary, SeedSpread, Spread
 from featurecache.store.records import TextSet
 
 

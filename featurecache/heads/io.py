@@ -103,7 +103,11 @@ class HeadModel(TrainedModel):
                 )
         return [
             reload_encoder(
-                encoder.name, encoder.spec, made_by=self.source, model=model, weights=path,
+                encoder.name,
+                encoder.spec,
+                made_by=self.source,
+                model=model,
+                weights=path,
                 device=device,
             )
             for encoder, model, path in zip(
@@ -192,9 +196,7 @@ def load_model(folder: Path) -> HeadModel:
         encoders = _encoder_references(config["cache"])
         dims = [encoder.dim for encoder in encoders]
         sizes = dims if settings.fusion == "late" else [sum(dims)]
-        state = read_weights(
-            folder, WEIGHTS, sizes=[*sizes, len(labels), *(settings.hidden or ())]
-        )
+        state = read_weights(folder, WEIGHTS, sizes=[*sizes, len(labels), *(settings.hidden or ())])
         module = _untrained_head(settings, dims, len(labels))
         module.resize_buffers_for(state)
         module.load_state_dict(state)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from featurecache.errors import UsageError
 from featurecache.evaluation.from_cache import cache_caveats, cache_reference
 from featurecache.evaluation.repeated_runs import (
-    TrialRanking,
     Trial,
+    TrialRanking,
     mean_ranking,
     rank_all,
     ranking_gain,

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from featurecache.store.cache import Cache
 
+Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""One or several image files or folders."""
+
 RUNS_FOLDER = Path("runs")
 """Where runs are saved by default."""
 
@@ -46,11 +49,26 @@ SCORED_KINDS = ("head", "zero-shot", "finetune", "external")
 class Model(Protocol):
     """What a run needs of its trained model; see ``evaluation.trained_model.TrainedModel``."""
 
-    def predict(self, images: Any, **options: Any) -> "pd.DataFrame":
+    def predict(
+        self,
+        images: Images,
+        *,
+        models: Sequence[str] | None = None,
+        weights: Sequence[str | os.PathLike[str]] | None = None,
+        device: str = "auto",
+    ) -> "pd.DataFrame":
         """Predict new images."""
         ...
 
-    def evaluate(self, cache: "Cache", *, name: str, **options: Any) -> "Run":
+    def evaluate(
+        self,
+        cache: "Cache | str | os.PathLike[str]",
+        *,
+        name: str,
+        label_map: Mapping[str, str] | None = None,
+        split: str = "test",
+        n_bootstrap: int = 1000,
+    ) -> "Run":
         """Evaluate on another cache."""
         ...
 
@@ -144,37 +162,34 @@ class Run:
             OSError: The disk is full or not writable.
         """
         target = free_folder(RUNS_FOLDER, self.default_name) if path is None else Path(path)
-        with new_run(target) as folder:
-            write_config(folder, self.kind, self.config)
-            write_json(folder / "metrics.json", self.metrics.to_json())
-            write_predictions(folder, self.scored)
-            if self.provenance is not None:
-                write_json(folder / PROVENANCE_FILE, self.provenance.to_json())
-            if self.history:
-                write_history(folder, self.history)
-            if self.model is not None:
-                self.model.save(folder)
+        write_run(self, target, None if self.model is None else self.model.save)
         self.path = target
         return target
 
     def predict(
         self,
-        images: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
-        **options: Any,
+        images: Images,
+        *,
+        models: Sequence[str] | None = None,
+        weights: Sequence[str | os.PathLike[str]] | None = None,
+        device: str = "auto",
     ) -> "pd.DataFrame":
         """Predict new images with the trained model.
 
         Args:
-            images: Image files or folders of images.
-            **options: See ``TrainedModel.predict``.
+            images: Image files or folders; a folder stands for every image below it.
+            models: Name or folder of each encoder, where the names in the run do not find them.
+            weights: Local checkpoint of each encoder.
+            device: "auto", "cpu", "cuda" or "mps".
 
         Returns:
             One row per image; see ``TrainedModel.predict``.
 
         Raises:
-            UsageError: The run trained no model.
+            UsageError: The run trained no model, or there is no image.
+            RunError: An encoder is not the one that the model was trained with.
         """
-        return self._require_model().predict(images, **options)
+        return self._require_model().predict(images, models=models, weights=weights, device=device)
 
     def evaluate(
         self,
@@ -203,7 +218,7 @@ class Run:
             RunError: The cache was made with another encoder.
         """
         return self._require_model().evaluate(
-            cache,  # type: ignore[arg-type]
+            cache,
             name=str(self.path or self.default_name),
             label_map=label_map,
             split=split,
@@ -239,6 +254,30 @@ class Run:
             f"of {self.metrics.n_patients:,} patients</caption>{rows}</table>"
             f"{f'<ul>{warnings}</ul>' if warnings else ''}"
         )
+
+
+def write_run(run: Run, target: Path, write_weights: Callable[[Path], None] | None) -> None:
+    """Write a run folder, completely or not at all.
+
+    Args:
+        run: The run.
+        target: Folder to create.
+        write_weights: Writes the weights of the trained model into a folder; None without one.
+
+    Raises:
+        UsageError: ``target`` exists already.
+        OSError: The disk is full or not writable.
+    """
+    with new_run(target) as folder:
+        write_config(folder, run.kind, run.config)
+        write_json(folder / "metrics.json", run.metrics.to_json())
+        write_predictions(folder, run.scored)
+        if run.provenance is not None:
+            write_json(folder / PROVENANCE_FILE, run.provenance.to_json())
+        if run.history:
+            write_history(folder, run.history)
+        if write_weights is not None:
+            write_weights(folder)
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
