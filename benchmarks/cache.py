@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from heads import POSITIVES
 
-from featurecache.evaluation.from_cache import zero_shot
+from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.store.cache import Cache
 from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8

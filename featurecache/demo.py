@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from featurecache.io.atomic import new_file
+from featurecache.metrics.metrics import Metrics
 
 DATASET, MODEL = "phantom", "tiny"
 HEADS = ("baseline", "concat", "weighted_sum")
@@ -53,11 +53,11 @@ def run_demo(
     """
     from featurecache.datasets.registry import find_root, load_dataset
     from featurecache.encoders.loading import load_encoder
-    from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
+    from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.extraction.extract import extract
     from featurecache.heads.config import HeadConfig
     from featurecache.heads.experiment import run_experiment
-    from featurecache.heads.io import save_head
+    from featurecache.heads.io import run_of_head
     from featurecache.io.atomic import require_absent
     from featurecache.prompts import load_prompts
     from featurecache.store.reader import read_cache
@@ -81,12 +81,12 @@ def run_demo(
         experiment = run_experiment(
             cache, HeadConfig(head=head), n_bootstrap=n_bootstrap, controls=False
         )
-        save_head(folder / "runs" / head, cache, experiment, seeds=1)
+        run_of_head(cache, experiment, seeds=1).save(folder / "runs" / head)
         rows.append(_row(head, experiment.metrics, start))
     tell("scoring zero-shot, by the prompts alone")
     start = time.perf_counter()
     scored = zero_shot(cache, n_bootstrap=n_bootstrap)
-    save_zero_shot(folder / "runs" / "zero-shot", cache, scored)
+    scored.save(folder / "runs" / "zero-shot")
     rows.append(_row("zero-shot", scored.metrics, start))
     with (
         new_file(folder / "results.csv") as temporary,
@@ -98,9 +98,8 @@ def run_demo(
     return rows
 
 
-def _row(method: str, metrics: dict[str, Any], start: float) -> DemoRow:
-    low, high = metrics["ci95"]["macro"]["auroc"] or (None, None)
-    macro = metrics["macro"]
-    return DemoRow(
-        method, macro["auroc"], low, high, macro["auprc"], macro["f1"], time.perf_counter() - start
-    )
+def _row(method: str, metrics: Metrics, start: float) -> DemoRow:
+    macro = metrics.macro
+    low, high = macro.auroc_ci or (None, None)
+    seconds = time.perf_counter() - start
+    return DemoRow(method, macro.auroc, low, high, macro.auprc, macro.f1, seconds)

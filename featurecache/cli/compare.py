@@ -27,7 +27,7 @@ def compare(
     """
     from featurecache.evaluation.comparison import compare as run
 
-    found = run(runs, n_bootstrap=n_bootstrap)
+    found = run(runs, n_bootstrap=n_bootstrap).to_json()
     if json:
         print_json(found)
         return

@@ -193,9 +193,11 @@ def finetune(
             ),
         )
     if json:
-        print_json({"run": str(target), "best_epoch": result.best_epoch, **result.metrics})
+        print_json(
+            {"run": str(target), "best_epoch": result.best_epoch, **result.metrics.to_json()}
+        )
         return
-    print_metrics(f"{config.objective} on {manifest.name}", result.metrics)
-    for warning in result.metrics["warnings"]:
+    print_metrics(f"{config.objective} on {manifest.name}", result.metrics.to_json())
+    for warning in result.metrics.warnings:
         warn(warning)
     print_result(f"run: {target} (best epoch {result.best_epoch})")

@@ -118,10 +118,9 @@ def train_head(
     Example: featurecache train-head --head weighted_sum --seeds 5
     """
     from featurecache.heads.experiment import run_experiment
-    from featurecache.heads.io import save_head
+    from featurecache.heads.io import run_of_head
     from featurecache.heads.registry import head_spec
     from featurecache.io.atomic import require_absent
-    from featurecache.runs.folder import free_folder
 
     spec = head_spec(head)
     config = HeadConfig(
@@ -166,18 +165,18 @@ def train_head(
                 task, advance=1, detail=f"seed {seed} validation loss {epoch.val_loss:.4f}"
             ),
         )
-    name = f"{found.path.parent.name}-{found.path.stem}-{head}"
-    target = free_folder(Path("runs"), name) if out is None else out
-    save_head(target, found, experiment, seeds=seeds)
+    run = run_of_head(found, experiment, seeds=seeds)
+    target = run.save(out)
+    metrics = experiment.metrics
     if json:
-        print_json({"run": str(target), **experiment.metrics})
+        print_json({"run": str(target), **metrics.to_json()})
         return
-    print_metrics(f"{head} on {found.header.dataset}", experiment.metrics)
-    if seeds > 1:
-        spread = experiment.metrics["seeds"]["macro"]["auroc"]
+    print_metrics(f"{head} on {found.header.dataset}", metrics.to_json())
+    if metrics.seeds is not None:
+        spread = metrics.seeds.macro["auroc"]
         print_result(
-            f"macro AUROC over {seeds} seeds: {format_float(spread['mean'], digits=4)} "
-            f"± {format_float(spread['sd'], digits=4)} (standard deviation)"
+            f"macro AUROC over {seeds} seeds: {format_float(spread.mean, digits=4)} "
+            f"± {format_float(spread.sd, digits=4)} (standard deviation)"
         )
     for warning in experiment.warnings:
         warn(warning)

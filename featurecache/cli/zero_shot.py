@@ -11,7 +11,6 @@ from featurecache.cli.options import (
     Draws,
     OptionalRun,
     Prompts,
-    choose_cache,
 )
 from featurecache.cli.output import (
     Json,
@@ -46,30 +45,32 @@ def zero_shot(
     Example: featurecache zero-shot --scoring pair
     """
     from featurecache.alignment.alignment import read_alignment
-    from featurecache.evaluation.from_cache import save_zero_shot
-    from featurecache.evaluation.from_cache import zero_shot as run
+    from featurecache.evaluation.zero_shot import zero_shot as score
     from featurecache.io.atomic import require_absent
-    from featurecache.store.reader import read_cache
+    from featurecache.store.open import open_cache
 
-    path, chosen = choose_cache(cache)
     if out is not None:
         require_absent(out)
-    found = read_cache(path)
-    aligned = None if alignment is None else read_alignment(alignment)
-    result = run(
-        found, prompts=prompts, scoring=scoring, n_bootstrap=n_bootstrap, alignment=aligned
+    opened = open_cache(cache)
+    run = score(
+        opened,
+        prompts=prompts,
+        scoring=scoring,
+        n_bootstrap=n_bootstrap,
+        alignment=None if alignment is None else read_alignment(alignment),
     )
+    prompts_used, method = run.config["prompts"]["name"], run.config["scoring"]
     print_status(
-        f"cache {path}{' (the newest)' if chosen else ''}, prompts {result.text.name!r}, "
-        f"{result.scoring} scoring"
+        f"cache {opened.path}{' (the newest)' if cache.is_dir() else ''}, prompts "
+        f"{prompts_used!r}, {method} scoring"
     )
     if out is not None:
-        save_zero_shot(out, found, result)
+        run.save(out)
     if json:
-        print_json({"scoring": result.scoring, "prompts": result.text.name, **result.metrics})
+        print_json({"scoring": method, "prompts": prompts_used, **run.metrics.to_json()})
         return
-    print_metrics(f"zero-shot on {found.header.dataset}", result.metrics)
-    for warning in result.metrics["warnings"]:
+    print_metrics(f"zero-shot on {run.dataset_name}", run.metrics.to_json())
+    for warning in run.warnings:
         warn(warning)
     if out is not None:
         print_result(f"run: {out}")

@@ -1,6 +1,10 @@
 """From a name to an encoder: registered ones, any fitting hub repository, or a folder."""
 
+import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from featurecache.encoders.checkpoint import (
     OPEN_CLIP,
@@ -11,6 +15,7 @@ from featurecache.encoders.checkpoint import (
     read_json,
 )
 from featurecache.encoders.clip import MODEL_TYPES, DualEncoder
+from featurecache.encoders.compatibility import library_difference
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.hub import MODELS_VARIABLE, find_checkpoint
 from featurecache.encoders.inference import resolve_device, resolve_precision
@@ -22,6 +27,8 @@ from featurecache.encoders.registry import SPECS, EncoderSpec, exposed_to
 from featurecache.encoders.unimodal import TEXT_TYPES, VISION_TYPES, TextEncoder, VisionEncoder
 from featurecache.errors import CheckpointError, UnknownNameError, UsageError
 from featurecache.provenance import Provenance, read_provenance
+
+_log = logging.getLogger(__name__)
 
 HUB_PREFIX = "hf:"
 
@@ -195,3 +202,41 @@ def _load_by_shape(checkpoint: Checkpoint, *, name: str, device: str, precision:
             f"{', '.join(_SHAPES)}"
         )
     return _SHAPES[model_type](checkpoint, name=name, device=device, precision=precision)
+
+
+def reload_encoder(
+    name: str,
+    spec: Mapping[str, Any],
+    *,
+    made_by: str,
+    model: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+) -> Encoder:
+    """Load the encoder behind a cache or a run again, in its precision.
+
+    Other versions of the libraries are logged as a warning.
+
+    Args:
+        name: Name of the encoder.
+        spec: Its image spec, as the cache or the run records it.
+        made_by: The cache or run, for messages.
+        model: Name or folder to load in place of ``name``.
+        weights: Local checkpoint; None for the usual places.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Returns:
+        The encoder.
+
+    Raises:
+        RunError: The encoder that was found is another one; the message names the field.
+    """
+    encoder = load_encoder(
+        model or name,
+        weights=None if weights is None else Path(weights),
+        device=device,
+        precision=str(spec.get("precision", "auto")),
+    )
+    if difference := library_difference(spec, encoder.image_spec, run=made_by):
+        _log.warning("%s was made with other library versions (%s)", made_by, difference)
+    return encoder

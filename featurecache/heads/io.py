@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ class HeadModel(TrainedModel):
                 device=device,
             )
             for encoder, model, path in zip(
-                self.encoders, models or [None] * number, weights or [None] * number, strict=True
+                self.encoders, models or repeat(None), weights or repeat(None), strict=False
             )
         ]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, FeaturecacheError
-from featurecache.evaluation.comparison import Scored
+from featurecache.evaluation.comparison import ScoredImages
 from featurecache.metrics.ranking import Floats
 from featurecache.metrics.similarity import l2_normalize
 from featurecache.store.cache import Cache
@@ -74,7 +74,7 @@ def _find_one(reference: Mapping[str, Any], given: Sequence[Path]) -> Cache:
     )
 
 
-def embedding_map(cache: Cache, scored: Scored, *, seed: int = 0) -> EmbeddingMap:
+def embedding_map(cache: Cache, scored: ScoredImages, *, seed: int = 0) -> EmbeddingMap:
     """Lay the scored images of a cache out by the two main components of their unit embeddings.
 
     Args:
@@ -111,7 +111,7 @@ def embedding_map(cache: Cache, scored: Scored, *, seed: int = 0) -> EmbeddingMa
     return EmbeddingMap(points, rows, shares, len(held))
 
 
-def most_separating_label(scored: Scored) -> int:
+def most_separating_label(scored: ScoredImages) -> int:
     """The label to colour by: the one whose two classes are both as large as can be."""
     sizes = np.minimum((scored.truth == 1).sum(axis=0), (scored.truth == 0).sum(axis=0))
     return int(sizes.argmax())
@@ -121,7 +121,7 @@ MapOrReason = EmbeddingMap | str
 
 
 def embedding_map_or_reason(
-    config: Mapping[str, Any], scored: Scored, *, given: Sequence[Path] = ()
+    config: Mapping[str, Any], scored: ScoredImages, *, given: Sequence[Path] = ()
 ) -> MapOrReason:
     """The map of a run, or why there is none and what to do."""
     if "cache" not in config:

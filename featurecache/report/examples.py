@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from featurecache.errors import ImageError, UsageError
-from featurecache.evaluation.comparison import Scored
+from featurecache.evaluation.comparison import ScoredImages
 from featurecache.images.contact_sheet import thumbnail
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
@@ -34,7 +34,7 @@ class Example:
     probability: float
 
 
-def most_certain(scored: Scored, label: int, *, each: int = EACH) -> dict[str, list[Example]]:
+def most_certain(scored: ScoredImages, label: int, *, each: int = EACH) -> dict[str, list[Example]]:
     """Images of a label by group, those first whose probability is most extreme.
 
     Args:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.comparison import Scored, read_scored
-from featurecache.runs.folder import read_config, read_curve, read_history, read_metrics, run_kind
+from featurecache.evaluation.comparison import ScoredImages, scored_images
+from featurecache.runs.folder import read_config, read_curve, read_history, run_kind
+from featurecache.runs.run import load_run
 
-SCORED_KINDS = ("head", "zero-shot", "finetune", "transfer")
+SCORED_KINDS = ("head", "zero-shot", "finetune", "external")
 CURVE = "curve"
 _NUMBERS = ("epoch", "train_loss", "val_loss", "validation")
 
@@ -52,7 +53,7 @@ class ScoredRun(Run):
     """
 
     metrics: Mapping[str, Any]
-    scored: Scored
+    scored: ScoredImages
     history: Sequence[Mapping[str, str]]
 
 
@@ -106,7 +107,8 @@ def _read_run(folder: Path, name: str) -> ScoredRun | CurveRun:
             f"{folder} is a run of kind {kind!r}: a report is made of {', '.join(SCORED_KINDS)} "
             f"and {CURVE} runs"
         )
-    metrics, history = read_metrics(folder), read_history(folder)
+    run = load_run(folder)
+    metrics, history = run.metrics.to_json(), read_history(folder)
     try:
         for line in history:
             for column in set(line) & set(_NUMBERS):
@@ -115,4 +117,4 @@ def _read_run(folder: Path, name: str) -> ScoredRun | CurveRun:
         raise RunError(
             f"{folder / 'history.csv'} is damaged ({error}): make the run again"
         ) from error
-    return ScoredRun(folder, name, kind, config, metrics, read_scored(folder), history)
+    return ScoredRun(folder, name, kind, config, metrics, scored_images(run), history)

@@ -90,6 +90,6 @@ _MAKERS = {
     "head": _head,
     "zero-shot": _zero_shot,
     "finetune": _finetune,
-    "transfer": _transfer,
+    "external": _transfer,
     "curve": _curve,
 }

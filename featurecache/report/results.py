@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from featurecache.errors import UsageError
-from featurecache.evaluation.comparison import compare_scored, refuse_others
+from featurecache.evaluation.comparison import compare_scored, require_same_images
 from featurecache.report import plots, tables
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import Plots
@@ -38,14 +38,16 @@ def results(scored: Sequence[ScoredRun], drawn: Plots, n_bootstrap: int) -> dict
     together = [scored[0]]
     for run in scored[1:]:
         try:
-            refuse_others(scored[0].scored, run.scored)
+            require_same_images(scored[0].scored, run.scored)
         except UsageError as error:
             result["apart"].append(str(error))
         else:
             together.append(run)
     if len(together) > 1 and n_bootstrap > 0:
         try:
-            comparison = compare_scored([run.scored for run in together], n_bootstrap=n_bootstrap)
+            comparison = compare_scored(
+                [run.scored for run in together], n_bootstrap=n_bootstrap
+            ).to_json()
         except UsageError as error:
             result["apart"].append(str(error))
         else:
