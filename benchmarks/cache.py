@@ -113,8 +113,7 @@ def cache_of(cache: Cache) -> Cache:
 
 def score(cache: Cache) -> float | None:
     """Zero-shot, with everything that belongs to it."""
-    result: float | None = zero_shot(cache).metrics["macro"]["auroc"]
-    return result
+    return zero_shot(cache).metrics.macro.auroc
 
 
 def write_synthetic(path: Path, rows: int, dim: int) -> None:

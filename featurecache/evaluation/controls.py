@@ -1,4 +1,4 @@
-"""Negative controls: what a score would be for reasons that have nothing to do with the findings."""
+"""Negative controls: what a score would be for reasons unrelated to the findings."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -64,7 +64,7 @@ class TrainedModel(ABC):
         """Write its weights into a run folder."""
 
     def match_precision(self, specs: Sequence[Mapping[str, Any]]) -> "TrainedModel":
-        """Return the model for embeddings of these specs; only a model with its own encoder differs.
+        """Return the model for embeddings of these specs; only one with its own encoder differs.
 
         Args:
             specs: Image specs of the caches that it is to be evaluated on.
