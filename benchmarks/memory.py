@@ -146,11 +146,11 @@ def table_of(films: Path) -> Dataset:
     """The films."""
     return load_csv(
         films / "films.csv",
-        id_column="id",
-        patient_column="patient",
-        split_column="fold",
-        view_column="view",
-        multilabel_column="findings",
+        id="id",
+        patient="patient",
+        split="fold",
+        view="view",
+        multilabel="findings",
     )
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from memory import BATCH, DIM, FINDINGS, WORKERS, Stub, resident, table_of
 from PIL import Image
 
-from featurecache.datasets.pseudonymize import IdKey, pseudonymize
+from featurecache.datasets.pseudonymize import IdKey, pseudonymize_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.extraction.decode import Item
 from featurecache.extraction.encode import Encoded, Seen, Take
@@ -105,7 +105,7 @@ def again(films: Path, cache: Path, hashed: bool, **options: Any) -> Seconds:
     manifest = table_of(films)
     loaded = time.perf_counter()
     if hashed:
-        manifest = pseudonymize(manifest, KEY)
+        manifest = pseudonymize_dataset(manifest, KEY)
     ready = time.perf_counter()
     extract(manifest, [Stub()], cache=cache, batch_size=BATCH, workers=WORKERS, **options)
     return loaded - start, ready - loaded, time.perf_counter() - ready

@@ -51,7 +51,7 @@ def run_demo(
         UsageError: something is at ``folder`` already.
         OSError: the disk is full or not writable.
     """
-    from featurecache.datasets.registry import find_root, load_dataset
+    from featurecache.datasets.load import load_dataset
     from featurecache.encoders.loading import load_encoder
     from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.extraction.extract import extract
@@ -64,7 +64,7 @@ def run_demo(
 
     require_absent(folder)
     tell("drawing synthetic films, once for all later demos")
-    manifest = load_dataset(DATASET, find_root(DATASET, None))
+    manifest = load_dataset(DATASET)
     tell(f"embedding {len(manifest)} films with {MODEL}")
     (summary,) = extract(
         manifest,

@@ -10,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
-from featurecache.datasets.registry import DATASETS, find_root
+from featurecache.datasets.load import find_root
+from featurecache.datasets.registry import DATASETS
 from featurecache.encoders.hub import MODELS_VARIABLE, local_folder
 from featurecache.encoders.registry import SPECS, EncoderSpec
 from featurecache.errors import CheckpointError, DatasetError
@@ -180,8 +181,8 @@ def _is_ready(spec: EncoderSpec) -> bool:
 
 def _datasets() -> Iterator[Finding]:
     for name, spec in DATASETS.items():
-        # A table or a folder may lie anywhere.
-        if spec.root_maker or name in ("table", "folder"):
+        # A CSV file or a folder may be anywhere.
+        if spec.root_finder or name in ("csv", "folder"):
             continue
         try:
             yield Finding(f"data set {name}", "fine", str(find_root(name, None)))

@@ -16,7 +16,7 @@ import numpy as np
 from logistic_reference import logistic_probabilities
 from page import cell
 
-from featurecache.datasets.registry import find_root, load_dataset
+from featurecache.datasets.load import load_dataset
 from featurecache.encoders.loading import load_encoder
 from featurecache.evaluation.from_cache import zero_shot
 from featurecache.extraction.extract import extract
@@ -46,12 +46,11 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
-    for dataset, root, options in (
-        ("phantom", None, {}),
-        ("kermany", arguments.data / "kermany", {}),
-        ("nih", arguments.data / "nih", {"split": "patient"}),
+    for dataset, manifest in (
+        ("phantom", load_dataset("phantom")),
+        ("kermany", load_dataset("kermany", arguments.data / "kermany")),
+        ("nih", load_dataset("nih", arguments.data / "nih", split="patient")),
     ):
-        manifest = load_dataset(dataset, find_root(dataset, root), **options)
         summaries = extract(
             manifest,
             [load_encoder(name) for name in MODELS],

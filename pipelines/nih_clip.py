@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def overview(manifest: Dataset) -> str:
     """How many images, and how many of each finding."""
-    counts = {s: (manifest.labels[manifest.rows(s)] == 1).sum(axis=0) for s in SPLITS}
+    counts = {s: (manifest.label_values[manifest.rows(s)] == 1).sum(axis=0) for s in SPLITS}
     rows = [
         [name, *(str(counts[split][column]) for split in SPLITS)]
         for column, name in enumerate(manifest.label_names)

@@ -85,7 +85,7 @@ def zero_shot(study: Study, name: str, cache: Cache) -> dict[str, Path]:
 def only_label(manifest: Dataset, label: str) -> Dataset:
     """The same films with one of their labels."""
     column = manifest.label_names.index(label)
-    return replace(manifest, labels=manifest.labels[:, [column]], label_names=(label,))
+    return replace(manifest, labels=manifest.labels[[label]], label_names=(label,))
 
 
 def transfer_head(study: Study, run: Path, cache: Cache, target: Path) -> None:
@@ -138,7 +138,7 @@ def figures(study: Study, name: str, films: Dataset, runs: Mapping[str, Path]) -
         rows.append([method, *cells, cell(auroc_of_confidence(run)), against])
     test = films.rows("test")
     counts = ", ".join(f"{len(films.rows(s))} {s}" for s in ("train", "val", "test"))
-    title = f"{name}: {counts}; {(films.labels[test] == 1).sum()} of the test films with pneumonia"
+    title = f"{name}: {counts}; {(films.label_values[test] == 1).sum()} of the test films with pneumonia"
     columns = [
         "",
         "accuracy",
@@ -172,7 +172,7 @@ def sharpness(study: Study, films: Mapping[str, Dataset]) -> str:
         for split in ("train", "test"):
             chosen = manifest.images.iloc[manifest.rows(split)]
             score = np.array([[_sharpness(manifest.root / path)] for path in chosen["path"]])
-            truth, decided = manifest.labels[manifest.rows(split)], score > np.inf
+            truth, decided = manifest.label_values[manifest.rows(split)], score > np.inf
             patients = chosen["patient"].to_numpy(dtype=np.str_)
             cells += study.macro_cells(truth, decided, score, patients, ("auroc",))
         rows.append([name, *cells])

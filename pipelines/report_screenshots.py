@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from featurecache.datasets.registry import find_root, load_dataset
+from featurecache.datasets.load import load_dataset
 from featurecache.encoders.loading import load_encoder
 from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
 from featurecache.extraction.extract import extract
@@ -38,7 +38,7 @@ PICTURE = {"width": 1240, "height": 2050}
 
 def make_runs(work: Path) -> tuple[list[Path], dict[str, Path]]:
     """Run folders under ``work``, made where they are not there yet, and their films."""
-    manifest = load_dataset("phantom", find_root("phantom", None))
+    manifest = load_dataset("phantom")
     (summary,) = extract(
         manifest, [load_encoder("tiny")], cache=work / "cache", prompts=load_prompts("signs")
     )

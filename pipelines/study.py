@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from page import cell, replace_part
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.datasets.registry import find_root, load_dataset
+from featurecache.datasets.load import load_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.registry import SPECS
@@ -127,9 +127,9 @@ class Study:
             return []
         return [f"`{self.model}` has no joint space: no zero-shot scores, no retrieval by text."]
 
-    def load(self, dataset: str, **options: str) -> Dataset:
+    def load(self, dataset: str, **options: Any) -> Dataset:
         """The films of a data set."""
-        root = find_root(dataset, None if self.data is None else self.data / dataset)
+        root = None if self.data is None else self.data / dataset
         manifest = load_dataset(dataset, root, **options)
         sizes = {} if self.train_size is None else {"train": self.train_size}
         return draw_images(manifest, QUICK if self.quick else sizes)

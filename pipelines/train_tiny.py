@@ -82,7 +82,7 @@ def main() -> None:
         write_architecture(architecture)
     phantom = work / "phantom"
     if not phantom.is_dir():
-        generate_phantom(phantom, images=PHANTOM_IMAGES, seed=PHANTOM_SEED)
+        generate_phantom(phantom, n_images=PHANTOM_IMAGES, seed=PHANTOM_SEED)
     manifest, provenance = training_films(phantom, data)
     run = work / "run"
     if not run.is_dir():
@@ -117,13 +117,13 @@ def training_films(phantom: Path, data: Path) -> tuple[Dataset, Provenance]:
     official_test = set((data / "nih" / TEST_LIST).read_text(encoding="utf-8").split())
     drawn = load_phantom(phantom)
     pneumonia = LABELS.index("Pneumonia")
-    normal = kermany.labels == 0
+    normal = kermany.label_values == 0
     widened = np.repeat(np.where(normal, 0, -1).astype(np.int8), len(LABELS), axis=1)
-    widened[:, pneumonia] = kermany.labels[:, 0]
+    widened[:, pneumonia] = kermany.label_values[:, 0]
     parts = [
         _part(kermany, widened),
-        _part(nih, nih.labels, without=official_test),
-        _part(drawn, drawn.labels),
+        _part(nih, nih.label_values, without=official_test),
+        _part(drawn, drawn.label_values),
     ]
     images = pd.concat([table for table, _ in parts], ignore_index=True)
     root = Path(os.path.commonpath([phantom, data]))

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from featurecache.cli import main
 from featurecache.datasets.dataset import Dataset
+from featurecache.datasets.load import load_dataset
 from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST
 from featurecache.datasets.phantom.folder import generate_phantom
-from featurecache.datasets.registry import load_dataset
 from featurecache.encoders.loading import load_encoder
 from featurecache.extraction.extract import extract
 from featurecache.finetune.checkpoint import Checkpoint
@@ -139,7 +139,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names files by 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     root = tmp_path_factory.mktemp("films") / "phantom"
-    generate_phantom(root, images=40, seed=1, size=64)
+    generate_phantom(root, n_images=40, seed=1, size=64)
     return load_dataset("phantom", root)
 
 
@@ -199,7 +199,7 @@ def test_every_command_that_writes(
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     pair = "cache/phantom/dinov2-minilm.h5"
     at = ("--cache", "cache/phantom/tiny.h5")
-    generate_phantom(tmp_path / "films", images=60, seed=5, size=64)
+    generate_phantom(tmp_path / "films", n_images=60, seed=5, size=64)
     one, other = (
         tmp_path / "films" / "images" / (tmp_path / "films" / names).read_text().split()[0]
         for names in (TRAIN_LIST, TEST_LIST)

@@ -58,7 +58,7 @@ def dataset_options() -> tuple[tuple[str, ...], Rows]:
     """What ``load_dataset`` takes for each data set."""
     from featurecache.datasets.registry import DATASETS
 
-    rows = ((spec.name, ", ".join(spec.options), spec.loader) for spec in DATASETS.values())
+    rows = ((spec.name, ", ".join(spec.options), str(spec.loader)) for spec in DATASETS.values())
     return ("name", "options of load_dataset", "loader"), rows
 
 

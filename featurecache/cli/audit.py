@@ -9,7 +9,7 @@ import typer
 from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetOptions,
-    read_manifest,
+    load_dataset,
     takes_dataset_options,
 )
 from featurecache.cli.options import CacheFile, Draws, choose_cache
@@ -79,7 +79,7 @@ def audit(
     print_status(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
     films = None
     if looks:
-        films = read_manifest(
+        films = load_dataset(
             dataset or found.header.dataset, data_root, options, quiet=json
         ).files()
     with progress_bar(hidden=json) as bar:

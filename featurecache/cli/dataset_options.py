@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 import typer
 
 from featurecache.cli.output import progress_bar
+from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,9 +31,9 @@ DatasetName = Annotated[str, typer.Option(help="Data set. See 'featurecache data
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="The data set's folder (for table: its CSV), or one that holds it under its name; "
-        "$FEATURECACHE_DATA/NAME without it. phantom is drawn, into a folder that does not exist "
-        "yet or, without it, into the user's cache.",
+        help="The data set's folder (for csv: its file), or one that holds it under its name; "
+        "$FEATURECACHE_DATA/NAME without it. phantom is generated, in a folder that does not "
+        "exist yet or, by default, in the user's cache.",
         metavar="DIR",
     ),
 ]
@@ -54,28 +55,24 @@ class DatasetOptions:
         ),
     ] = None
     subset: Annotated[str | None, _option("kermany: all or viral.")] = None
-    n_images: Annotated[int | None, _option("phantom: how many films to draw; 600 without it.")] = (
-        None
-    )
+    n_images: Annotated[int | None, _option("phantom: number of images; default 600.")] = None
     dataset_seed: Annotated[
         int | None, _option("Seed of a split that is drawn; phantom: of everything.")
     ] = None
-    path_column: Annotated[str | None, _option("table: column of paths.")] = None
+    path_column: Annotated[str | None, _option("csv: column of paths.")] = None
     label_column: Annotated[
         list[str] | None,
-        _option("table: column of one label (1, 0, -1 or empty); give it again for more."),
+        _option("csv: column of one label (1, 0, -1 or empty); give it again for more."),
     ] = None
-    multilabel_column: Annotated[str | None, _option("table: column of labels joined by '|'.")] = (
-        None
-    )
-    id_column: Annotated[str | None, _option("table: column of ids.")] = None
-    patient_column: Annotated[str | None, _option("table: column of patients.")] = None
-    split_column: Annotated[str | None, _option("table: column of splits.")] = None
-    view_column: Annotated[str | None, _option("table: column of views.")] = None
-    sex_column: Annotated[str | None, _option("table: column of sexes.")] = None
-    age_column: Annotated[str | None, _option("table: column of ages in years.")] = None
+    multilabel_column: Annotated[str | None, _option("csv: column of labels joined by '|'.")] = None
+    id_column: Annotated[str | None, _option("csv: column of ids.")] = None
+    patient_column: Annotated[str | None, _option("csv: column of patients.")] = None
+    split_column: Annotated[str | None, _option("csv: column of splits.")] = None
+    view_column: Annotated[str | None, _option("csv: column of views.")] = None
+    sex_column: Annotated[str | None, _option("csv: column of sexes.")] = None
+    age_column: Annotated[str | None, _option("csv: column of ages in years.")] = None
     images_root: Annotated[
-        Path | None, _option("table: folder that the paths start from, if not the CSV's.")
+        Path | None, _option("csv: folder that the paths start from, if not the CSV's.")
     ] = None
     pseudonymize: Annotated[
         Path | None,
@@ -86,23 +83,43 @@ class DatasetOptions:
         ),
     ] = None
 
-    def given(self) -> dict[str, Any]:
-        """The loader's options that were given, under the names that it has for them."""
-        options = {
-            _LOADERS_NAME.get(field.name, field.name): getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "pseudonymize"
-        }
-        return {name: value for name, value in options.items() if value not in (None, [])}
+    def for_loader(self, dataset: str) -> dict[str, Any]:
+        """Return the options that were given, by the names that the data set's loader uses.
+
+        Args:
+            dataset: Name of the data set.
+
+        Raises:
+            UsageError: If an option for CSV files is given for another data set, or the reverse.
+        """
+        options: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "pseudonymize" or value in (None, []):
+                continue
+            if field.name in _OTHER_OPTIONS if dataset == "csv" else field.name in _CSV_OPTIONS:
+                raise UsageError(f"the data set {dataset} takes no option `{field.name}`")
+            options[_CSV_OPTIONS.get(field.name, field.name)] = value
+        if "dataset_seed" in options:
+            options["seed"] = options.pop("dataset_seed")
+        return options
 
 
-_LOADERS_NAME: Final = {
-    "dataset_seed": "seed",
-    "label_column": "label_columns",
-    "images_root": "root",
-    "n_images": "images",
+_CSV_OPTIONS: Final = {
+    "path_column": "path",
+    "label_column": "labels",
+    "multilabel_column": "multilabel",
+    "id_column": "id",
+    "patient_column": "patient",
+    "split_column": "split",
+    "view_column": "view",
+    "sex_column": "sex",
+    "age_column": "age",
+    "images_root": "images_root",
 }
-"""Options that a loader takes too, where it has another name for them."""
+"""Options for CSV files, and the names that ``load_dataset`` has for them."""
+
+_OTHER_OPTIONS: Final = ("split", "subset", "n_images")
 
 
 def takes_dataset_options(
@@ -140,34 +157,40 @@ def takes_dataset_options(
     return decorate
 
 
-def read_manifest(
+def load_dataset(
     dataset: str, data_root: Path | None, options: DatasetOptions, *, quiet: bool
 ) -> "Dataset":
-    """Load the data set that the options name."""
-    from featurecache.datasets.pseudonymize import pseudonymize, read_key, redact_errors
-    from featurecache.datasets.registry import find_root, load_dataset
+    """Load the data set that the options select, with a progress bar while it is generated.
 
-    given = options.given()
-    key = None if options.pseudonymize is None else read_key(options.pseudonymize)
-    with _drawing(hidden=quiet) as progress:
-        root = find_root(dataset, data_root, progress=progress, **given)
-    if key is None:
-        return load_dataset(dataset, root, **given)
-    with redact_errors(dataset):
-        return pseudonymize(load_dataset(dataset, root, **given), key)
+    Args:
+        dataset: Name of a data set.
+        data_root: Its folder or file; None for the default.
+        options: How the data set is read.
+        quiet: Show no progress bar.
+    """
+    from featurecache.datasets import load
+
+    with _generation_progress(hidden=quiet) as progress:
+        return load.load_dataset(
+            dataset,
+            data_root,
+            pseudonymize=options.pseudonymize,
+            progress=progress,
+            **options.for_loader(dataset),
+        )
 
 
 @contextmanager
-def _drawing(*, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with the first film drawn: where nothing is drawn, nothing is shown."""
-    with ExitStack() as shown:
+def _generation_progress(*, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that appears with the first generated image."""
+    with ExitStack() as stack:
         bar: Progress | None = None
 
-        def progress(drawn: int, total: int) -> None:
+        def progress(done: int, total: int) -> None:
             nonlocal bar
             if bar is None:
-                bar = shown.enter_context(progress_bar(hidden=hidden))
-                bar.add_task("draw films", total=total, detail="")
-            bar.update(bar.task_ids[0], completed=drawn)
+                bar = stack.enter_context(progress_bar(hidden=hidden))
+                bar.add_task("generate images", total=total, detail="")
+            bar.update(bar.task_ids[0], completed=done)
 
         yield progress

@@ -12,7 +12,7 @@ from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetName,
     DatasetOptions,
-    read_manifest,
+    load_dataset,
     takes_dataset_options,
 )
 from featurecache.cli.options import DEFAULT_MODEL, CacheFolder, Device
@@ -134,7 +134,7 @@ def extract(
     for encoder in encoders:
         if prompts is not None and not encoder.has_text:
             raise UsageError(f"model {encoder.name} reads no text: leave out --prompts")
-    manifest = read_manifest(dataset, data_root, options, quiet=json)
+    manifest = load_dataset(dataset, data_root, options, quiet=json)
     if precision == "auto":
         encoders = [
             choose_precision(load, manifest, cache, shard=part, image_timeout=image_timeout)

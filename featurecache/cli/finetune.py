@@ -10,7 +10,7 @@ from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetName,
     DatasetOptions,
-    read_manifest,
+    load_dataset,
     takes_dataset_options,
 )
 from featurecache.cli.options import DEFAULT_MODEL, Device, Draws
@@ -160,7 +160,7 @@ def finetune(
         if teacher is None
         else Teacher(load_encoder(teacher, device=device, precision=config.precision))
     )
-    manifest = read_manifest(dataset, data_root, options, quiet=json)
+    manifest = load_dataset(dataset, data_root, options, quiet=json)
     name = safe_name(f"{manifest.name}-{encoder.name}-{config.objective}")
     target = Path("runs") / name if out is None else out
     require_unfinished(target)

@@ -8,7 +8,7 @@ import typer
 from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetOptions,
-    read_manifest,
+    load_dataset,
     takes_dataset_options,
 )
 from featurecache.cli.options import Draws
@@ -76,9 +76,7 @@ def report(
     if dataset is not None or data_root is not None:
         from featurecache.report.load_runs import dataset_of
 
-        films = read_manifest(
-            dataset or dataset_of(runs[0]), data_root, options, quiet=json
-        ).files()
+        films = load_dataset(dataset or dataset_of(runs[0]), data_root, options, quiet=json).files()
     made = build_report(
         runs, films=films, caches=cache or [], finding=finding, n_bootstrap=n_bootstrap
     )

@@ -10,7 +10,7 @@ import typer
 from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetOptions,
-    read_manifest,
+    load_dataset,
     takes_dataset_options,
 )
 from featurecache.cli.options import (
@@ -163,7 +163,7 @@ def retrieve(
         alignment=aligned,
     )
     if contact_sheet is not None:
-        manifest = read_manifest(dataset or found.header.dataset, data_root, options, quiet=json)
+        manifest = load_dataset(dataset or found.header.dataset, data_root, options, quiet=json)
         _write_sheet(contact_sheet, answer, manifest.files())
     if json:
         print_json(answer.document())

@@ -1,6 +1,7 @@
-"""Any CSV file of images and labels."""
+"""Data sets listed in a CSV or TSV file."""
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,150 +17,146 @@ from featurecache.errors import DatasetError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-_VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": -1}
+_LABEL_VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": -1}
 
 
 def load_csv(
-    csv: Path,
+    file: str | os.PathLike[str],
     *,
-    root: Path | None = None,
-    path_column: str = "path",
-    label_columns: Sequence[str] | None = None,
-    multilabel_column: str | None = None,
-    id_column: str | None = None,
-    patient_column: str | None = None,
-    split_column: str | None = None,
-    view_column: str | None = None,
-    sex_column: str | None = None,
-    age_column: str | None = None,
+    path: str = "path",
+    labels: Sequence[str] | None = None,
+    multilabel: str | None = None,
+    id: str | None = None,
+    patient: str | None = None,
+    split: str | None = None,
+    view: str | None = None,
+    sex: str | None = None,
+    age: str | None = None,
+    images_root: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Load a data set from a CSV file with one row per image.
+    """Load a data set from a CSV or TSV file with one row per image.
 
-    Files that do not exist are not dropped here; extraction records them as failures.
+    Image files that do not exist are not dropped here; extraction records them as failures.
 
     Args:
-        csv: The file, in UTF-8, or a folder that holds one CSV file.
-        root: Folder that the paths start from; the file's own where it is not given.
-        path_column: Column of paths, with "/" between folders.
-        label_columns: Columns of one label each, with 1, 0, or blank or -1 for unknown. Give
-            either these or ``multilabel_column``.
-        multilabel_column: One column of labels joined by "|"; blank or "No Finding" is none.
-        id_column: Column of unique ids; the paths where it is not given.
-        patient_column: Column of patients; each image is its own where it is not given.
-        split_column: Column of train, val (or valid, validation, dev) and test; a split by
-            patient where it is not given.
-        view_column: Column of views such as PA; blank is unknown.
-        sex_column: Column of sexes such as F; blank is unknown.
-        age_column: Column of ages in years; blank is unknown.
-        seed: Decides the split where there is no column for it.
+        file: A UTF-8 file, or a folder that contains one such file. Files named ``.tsv`` are
+            separated by tabs, all others by commas; ``.gz`` files are decompressed.
+        path: Column of image paths, with "/" between folders.
+        labels: Columns of one label each: 1, 0, and -1 or empty for unknown. Give either
+            ``labels`` or ``multilabel``.
+        multilabel: Column of positive labels joined by "|"; empty or "No Finding" for none.
+        id: Column of unique image ids; by default the paths.
+        patient: Column of patients; by default each image is its own patient.
+        split: Column of splits: train, val (or valid, validation, dev) or test. By default the
+            images are split by patient.
+        view: Column of views such as PA; empty for unknown.
+        sex: Column of sexes such as F; empty for unknown.
+        age: Column of ages in years; empty for unknown.
+        images_root: Folder that the paths are relative to; by default the folder of the file.
+        seed: Seed of the split, if there is no column for it.
 
     Returns:
-        A manifest named after the file.
+        A data set named after the file.
 
     Raises:
-        DatasetError: the file cannot be read or lacks a column, the root is no folder, or a cell
-            has a value that it cannot have; the message names the line.
-        UsageError: both or neither of ``label_columns`` and ``multilabel_column`` are given.
+        DatasetError: If the file cannot be read or lacks a column, ``images_root`` is not a
+            folder, or a cell has an invalid value; the message names the line.
+        UsageError: If both or neither of ``labels`` and ``multilabel`` are given.
     """
     import pandas as pd
 
-    if bool(label_columns) == bool(multilabel_column):
+    if bool(labels) == bool(multilabel):
         raise UsageError(
-            "a table needs either label columns (one per label) or a labels column (labels "
-            "joined by '|'): give exactly one of the two"
+            "give either `labels` (columns of one label each) or `multilabel` (one column of "
+            "labels joined by '|')"
         )
-    csv = _find_csv(csv)
-    if root is not None and not root.is_dir():
-        raise DatasetError(f"the root {root} is no folder: give the one that the paths start from")
-    described = {"view": view_column, "sex": sex_column, "age": age_column}
-    optional = (multilabel_column, id_column, patient_column, split_column, *described.values())
-    named = [path_column, *(label_columns or ()), *(column for column in optional if column)]
-    # One column may serve twice, the path as the id for example.
-    table = read_columns(csv, list(dict.fromkeys(named)))
+    file = _find_csv(Path(file))
+    root = file.parent if images_root is None else Path(images_root).expanduser()
+    if not root.is_dir():
+        raise DatasetError(
+            f"{root} is not a folder: give the folder that the paths are relative to"
+        )
+    optional = {"view": view, "sex": sex, "age": age}
+    columns = (path, *(labels or ()), multilabel, id, patient, split, *optional.values())
+    # One column may serve twice, for example the path as the id.
+    table = read_columns(file, list(dict.fromkeys(column for column in columns if column)))
 
-    paths = table[path_column]
-    _refuse_backslashes(paths, csv)
-    if multilabel_column:
-        names, labels = label_matrix(table[multilabel_column], None, csv=csv)
+    paths = table[path]
+    _check_slashes(paths, file)
+    if multilabel:
+        names, values = label_matrix(table[multilabel], None, csv=file)
     else:
-        names = tuple(label_columns or ())
-        labels = np.column_stack([_label_values(table[name], csv) for name in names])
-    ids = table[id_column] if id_column else paths
-    patients = table[patient_column] if patient_column else ids
-    notes = [] if patient_column else [UNKNOWN_PATIENTS]
-    if split_column:
-        split = _canonical_split(table[split_column], csv)
+        names = tuple(labels or ())
+        values = np.column_stack(
+            [_translate(table[name], _LABEL_VALUES, file, "1, 0, -1 or empty") for name in names]
+        ).astype(np.int8)
+    ids = table[id] if id else paths
+    patients = table[patient] if patient else ids
+    notes = [] if patient else [UNKNOWN_PATIENTS]
+    if split:
+        splits = _translate(table[split], SPLIT_ALIASES, file, ", ".join(SPLIT_ALIASES))
     else:
-        split = pd.Series(patient_split(patients, labels, seed=seed), table.index, dtype=str)
-        notes.append("The split is by patient, 70 % train, 10 % validation, 20 % test.")
+        splits = patient_split(patients, values, seed=seed)
+        notes.append("The split is by patient: 70 % train, 10 % validation, 20 % test.")
     return Dataset(
-        name=safe_name(csv.name.removesuffix(".gz").removesuffix(".csv")),
-        root=csv.parent if root is None else root,
+        name=safe_name(_stem(file)),
+        root=root,
         images=pd.DataFrame(
             {
                 "id": ids,
                 "path": paths,
                 "patient": patients,
-                "split": split,
-                **{
-                    name: table[column] if column else pd.Series("", table.index, dtype=str)
-                    for name, column in described.items()
-                },
+                "split": pd.Series(splits, table.index, dtype=str),
+                **{name: table[column] for name, column in optional.items() if column},
             }
         ),
-        labels=labels,
+        labels=values,
         label_names=names,
-        notes=tuple(notes),
+        notes=notes,
     )
+
+
+def _stem(file: Path) -> str:
+    """Return the file name without ``.csv``, ``.tsv`` and ``.gz``."""
+    name = file.name.removesuffix(".gz")
+    return name.removesuffix(".csv").removesuffix(".tsv")
 
 
 def _find_csv(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = sorted(file.name for file in path.iterdir() if file.name.endswith((".csv", ".csv.gz")))
-    if len(found) != 1:
+    names = sorted(file.name for file in path.iterdir())
+    names = [name for name in names if name.removesuffix(".gz").endswith((".csv", ".tsv"))]
+    if len(names) != 1:
         raise DatasetError(
-            f"{path} holds {len(found)} CSV files{': ' if found else ''}{', '.join(found)}; "
+            f"{path} contains {len(names)} CSV files{': ' if names else ''}{', '.join(names)}; "
             "give the one CSV file that lists the images"
         )
-    return path / found[0]
+    return path / names[0]
 
 
-def _refuse_backslashes(paths: "pd.Series[str]", csv: Path) -> None:
+def _check_slashes(paths: "pd.Series[str]", file: Path) -> None:
     if (wrong := paths.str.contains("\\", regex=False).to_numpy(dtype=bool)).any():
         first = int(np.argmax(wrong))
         raise DatasetError(
-            f"line {paths.index[first]} of {csv} has a backslash in the path "
-            f"{paths.iloc[first]!r}: write the paths with '/'"
+            f"{file}, line {paths.index[first]}: the path {paths.iloc[first]!r} contains a "
+            "backslash. Write paths with '/'"
         )
 
 
-def _label_values(cells: "pd.Series[str]", csv: Path) -> npt.NDArray[np.int8]:
-    codes, texts = _known_texts(cells, _VALUES, csv, "1, 0, -1 or blank")
-    return np.array([_VALUES[text] for text in texts], dtype=np.int8)[codes]
-
-
-def _canonical_split(cells: "pd.Series[str]", csv: Path) -> "pd.Series[str]":
-    import pandas as pd
-
-    codes, texts = _known_texts(cells, SPLIT_ALIASES, csv, ", ".join(SPLIT_ALIASES))
-    splits = pd.array([SPLIT_ALIASES[text] for text in texts], dtype="str")
-    return pd.Series(splits.take(codes), cells.index)
-
-
-def _known_texts(
-    cells: "pd.Series[str]", known: Collection[str], csv: Path, told: str
-) -> tuple[npt.NDArray[np.intp], list[str]]:
-    """Which of the texts that occur each cell is, and these texts, in lower case and all known."""
+def _translate(
+    cells: "pd.Series[str]", values: Mapping[str, int] | Mapping[str, str], file: Path, valid: str
+) -> "npt.NDArray[np.int_] | npt.NDArray[np.str_]":
+    """Return the value of each cell, ignoring case."""
     import pandas as pd
 
     codes, texts = pd.factorize(cells)
     for code, text in enumerate(texts):
-        if text.lower() not in known:
+        if text.lower() not in values:
             line = cells.index[int(np.argmax(codes == code))]
             raise DatasetError(
-                f"line {line} of {csv} has {text!r} in the column {cells.name!r}: "
-                f"it has to be one of {told}"
+                f"{file}, line {line}: {text!r} in the column {cells.name!r} is not a valid "
+                f"value. Use {valid}"
             )
-    return codes, [text.lower() for text in texts]
+    return np.array([values[text.lower()] for text in texts])[codes]

@@ -87,7 +87,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     most = max(MAX_UNPACKED, MAX_EXPANSION * path.stat().st_size) if zipped else None
     # utf-8-sig: spreadsheets put a byte order mark in front of the first name.
     with (gzip.open if zipped else Path.open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(bounded_lines(file, most=most))
+        reader = csv.reader(bounded_lines(file, most=most), delimiter=_delimiter(path))
         header = True
         line = 1
         for row in reader:
@@ -99,6 +99,10 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield line, row
             # A quoted cell may span lines: a row starts after the last line of the one before.
             line = reader.line_num + 1
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
 
 
 def _without_tail(row: list[str], length: int) -> list[str]:

@@ -1,9 +1,11 @@
-"""The Dataset: what every data set becomes, a table of images and a matrix of labels."""
+"""The Dataset: a table of images, a table of labels, and notes on how they were read."""
 
+import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,113 +21,208 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "path", "patient", "split", "view", "sex", "age")
 
-OPTIONAL_COLUMNS = ("sex", "age")
+OPTIONAL_COLUMNS = ("view", "sex", "age")
 
-OLDEST = 120
-"""Years; more is a slip of the pen. The first release of ChestX-ray14 has ages above 400."""
+MAX_AGE = 120
+"""Years; anything above is a data entry error. Early ChestX-ray14 releases have ages above 400."""
 
 UNKNOWN_PATIENTS = (
-    "No patients are known: each image counts as its own patient, so images of one person may be "
-    "in more than one split, and intervals over patients are intervals over images."
+    "Patients are unknown: each image counts as its own patient, so images of one person may be "
+    "in more than one split, and confidence intervals over patients are intervals over images."
 )
 
 IMAGE_LEVEL_SPLIT = (
-    "IMAGE-LEVEL SPLIT: images of one patient may be in both the training and the test images, so "
-    "its scores are optimistic and do not compare with those of a split by patient."
+    "IMAGE-LEVEL SPLIT: images of one patient may be in both the training and the test split, so "
+    "scores are optimistic and not comparable with those of a split by patient."
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class Dataset:
-    """One data set: its images, their labels, and what was left out and why.
+    """Images with their labels, patients and splits.
 
-    Construction checks everything and sorts the rows by id, so a manifest that exists is sound.
-    Where the given ``images`` have an index named "line" (line numbers of a CSV file), messages
-    name the line as well; the index is not kept.
+    The constructor validates everything and sorts the rows by id. If ``images`` has an index named
+    "line" (line numbers of a CSV file), error messages include the line; the index is not kept.
+
+    Args:
+        name: Name of the data set: letters, digits, ``_``, ``-`` and ``.``, because it becomes a
+            folder name.
+        root: Folder that the image paths are relative to.
+        images: N rows of strings with the columns ``id`` (unique), ``path`` (posix, relative to
+            ``root``), ``patient``, ``split`` ("train", "val" or "test") and optionally ``view``,
+            ``sex`` and ``age`` (in years); "" where unknown. Other columns are dropped.
+        labels: (N, C) labels in the same order as ``images``: 1 positive, 0 negative, -1 or NaN
+            unknown. A DataFrame (columns are the label names) or an array.
+        label_names: C names; by default the columns of ``labels``.
+        notes: Sentences for the user, for example which split was used and what was left out.
+        image_level_split: Allow images of one patient in several splits; adds a warning to the
+            notes.
+        collection: Name of the image collection that the ids belong to, by default ``name``. Data
+            sets of the same collection share ids.
+        key: Key that the ids and patients were pseudonymized with, if they were.
 
     Attributes:
-        name: Name of the data set, fit to be a folder's name.
-        root: Folder that the paths start from.
-        images: N rows of strings, in the columns ``id`` (unique), ``path`` (posix, relative to
-            the root), ``patient``, ``split`` ("train", "val" or "test"), ``view``, ``sex`` and
-            ``age`` in years ("" where unknown), sorted by id. The last two may be left out of
-            what is given: then they are unknown.
-        labels: (N, C) int8, read-only: 1, 0, or -1 where unknown.
-        label_names: C names.
-        notes: Sentences for the user: what was left out, which split was used.
-        image_level_split: Whether a patient may be in two splits; such a manifest says so in
-            its notes.
-        collection: Name of the published films that the images are of: data sets of one
-            collection share ids. The data set's name where none is given.
-        key: What the ids and patients are hashed with; None where they are as they were.
+        images: The validated table of images, sorted by id, with all columns listed above.
+        labels: (N, C) float32 DataFrame, indexed by image id: 1, 0, or NaN if unknown.
+        label_values: (N, C) int8, read-only: the same labels with -1 for unknown.
+        label_names: C label names.
 
     Raises:
-        DatasetError: there are no images; a column is missing or not text; an id is not unique;
-            a path leaves the root; a split is unknown; a patient is in two splits; a label has no
-            name of its own or a value other than 1, 0, -1; an age is no number of years; the name
-            does not fit a folder.
+        DatasetError: If there are no images, a column is missing or not text, an id is repeated, a
+            path leaves the root, a split is unknown, a patient is in two splits, a label name is
+            missing or repeated, a label is not 1, 0, -1 or NaN, an age is not a number of years,
+            or the name is not a valid folder name.
+
+    Example:
+        >>> import pandas as pd
+        >>> images = pd.DataFrame(
+        ...     {"id": ["a", "b"], "path": ["a.png", "b.png"], "patient": ["p1", "p2"],
+        ...      "split": ["train", "test"]}
+        ... )
+        >>> labels = pd.DataFrame({"Edema": [1, 0]})
+        >>> dataset = Dataset(name="ward", root="images", images=images, labels=labels)
+        >>> dataset.labels["Edema"].tolist()
+        [1.0, 0.0]
     """
 
     name: str
     root: Path
     images: "pd.DataFrame"
-    labels: npt.NDArray[np.int8]
+    labels: "pd.DataFrame"
     label_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    image_level_split: bool = False
-    collection: str = ""
-    key: "IdKey | None" = None
+    notes: tuple[str, ...]
+    image_level_split: bool
+    collection: str
+    key: "IdKey | None"
+    label_values: npt.NDArray[np.int8] = field(init=False)
 
-    def __post_init__(self) -> None:
-        if self.name != safe_name(self.name):
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str | os.PathLike[str],
+        images: "pd.DataFrame",
+        labels: "pd.DataFrame | npt.NDArray[Any]",
+        label_names: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
+        image_level_split: bool = False,
+        collection: str = "",
+        key: "IdKey | None" = None,
+    ) -> None:
+        import pandas as pd
+
+        if name != safe_name(name):
             raise DatasetError(
-                f"the data set name {self.name!r} does not fit a folder: "
-                f"use for example {safe_name(self.name)!r}"
+                f"the data set name {name!r} is not a valid folder name: "
+                f"use for example {safe_name(name)!r}"
             )
-        if not self.collection:
-            object.__setattr__(self, "collection", self.name)
-        absent = [column for column in OPTIONAL_COLUMNS if column not in self.images.columns]
-        object.__setattr__(self, "images", self.images.assign(**dict.fromkeys(absent, "")))
-        _check_columns(self.images)
-        _check_ids(self.images)
-        _check_paths(self.images, self.root)
-        _check_splits(self.images)
-        _check_ages(self.images)
-        if not self.image_level_split:
-            _check_patients(self.images)
-        elif IMAGE_LEVEL_SPLIT not in self.notes:
-            object.__setattr__(self, "notes", (*self.notes, IMAGE_LEVEL_SPLIT))
-        _check_labels(self.images, self.labels, self.label_names)
+        root = Path(root)
+        images = images.assign(**{c: "" for c in OPTIONAL_COLUMNS if c not in images.columns})
+        _check_columns(images)
+        _check_ids(images)
+        _check_paths(images, root)
+        _check_splits(images)
+        _check_ages(images)
+        notes = tuple(notes)
+        if not image_level_split:
+            _check_patients(images)
+        elif IMAGE_LEVEL_SPLIT not in notes:
+            notes = (*notes, IMAGE_LEVEL_SPLIT)
+        values, names = _label_array(images, labels, label_names)
+        _check_labels(images, values, names)
 
-        order = self.images["id"].argsort().to_numpy()
-        images = self.images.loc[:, list(COLUMNS)].iloc[order].astype(str).reset_index(drop=True)
-        labels = np.asarray(self.labels)[order].astype(np.int8)
-        labels.flags.writeable = False
-        object.__setattr__(self, "images", images)
-        object.__setattr__(self, "labels", labels)
+        order = images["id"].argsort().to_numpy()
+        images = images.loc[:, list(COLUMNS)].iloc[order].astype(str).reset_index(drop=True)
+        label_values = values[order].astype(np.int8)
+        label_values.flags.writeable = False
+        for attribute, value in {
+            "name": name,
+            "root": root,
+            "images": images,
+            "labels": pd.DataFrame(
+                np.where(label_values < 0, np.float32("nan"), label_values.astype(np.float32)),
+                index=pd.Index(images["id"], name="id"),
+                columns=list(names),
+            ),
+            "label_values": label_values,
+            "label_names": names,
+            "notes": notes,
+            "image_level_split": image_level_split,
+            "collection": collection or name,
+            "key": key,
+        }.items():
+            object.__setattr__(self, attribute, value)
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.images)
 
+    def __repr__(self) -> str:
+        return f"{self._headline()}\n{self.counts().to_string()}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self._headline()}</p>{self.counts().to_html()}"
+
+    def _headline(self) -> str:
+        return (
+            f"Dataset {self.name}: {len(self):,} images of {self.images['patient'].nunique():,} "
+            f"patients, {len(self.label_names)} labels"
+        )
+
+    def counts(self) -> "pd.DataFrame":
+        """Count images, patients and the positives of each label, by split.
+
+        Returns:
+            Integer DataFrame with one column per split that has images and the column "all"; the
+            rows are "images", "patients" and the label names.
+        """
+        import pandas as pd
+
+        rows = {split: self.rows(split) for split in SPLITS}
+        rows = {split: at for split, at in rows.items() if len(at)} | {"all": np.arange(len(self))}
+        patients = self.images["patient"]
+        columns = {
+            split: [len(at), patients.iloc[at].nunique(), *(self.label_values[at] == 1).sum(axis=0)]
+            for split, at in rows.items()
+        }
+        return pd.DataFrame(columns, index=["images", "patients", *self.label_names])
+
     def files(self) -> dict[str, Path]:
-        """Where each image lies, by its id."""
+        """Return the file of each image, by image id."""
         paths = (self.root / path for path in self.images["path"])
         return dict(zip(self.images["id"], paths, strict=True))
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Dataset":
-        """The data set with only these images.
+        """Return the data set with only these images.
+
+        Args:
+            rows: Row numbers.
 
         Raises:
-            DatasetError: there are none.
+            DatasetError: If no rows are given.
         """
-        return replace(self, images=self.images.iloc[rows], labels=self.labels[rows])
+        return replace(self, images=self.images.iloc[rows], labels=self.labels.iloc[rows])
+
+    def split(self, name: str) -> "Dataset":
+        """Return the data set with only the images of one split.
+
+        Args:
+            name: "train", "val" or "test".
+
+        Raises:
+            UnknownNameError: If there is no such split.
+            DatasetError: If the split has no images.
+        """
+        return self.take(self.rows(name))
 
     def rows(self, split: str) -> npt.NDArray[np.intp]:
-        """The row numbers, ascending, of the images in one split.
+        """Return the row numbers, ascending, of the images in one split.
+
+        Args:
+            split: "train", "val" or "test".
 
         Raises:
-            UnknownNameError: there is no such split.
+            UnknownNameError: If there is no such split.
         """
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
@@ -133,19 +230,24 @@ class Dataset:
 
 
 def safe_name(text: str) -> str:
-    """A name made fit for a folder: letters, digits, ``_``, ``-`` and ``.``, no dot in front.
+    """Return a text as a valid folder name: letters, digits, ``_``, ``-`` and inner ``.``.
+
+    Args:
+        text: For example the name of a file; other characters become ``-``.
 
     Raises:
-        DatasetError: nothing of the text can be kept.
+        DatasetError: If no valid character is left.
     """
     name = re.sub(r"[^\w.-]+", "-", text).strip("-.")
     if not name:
-        raise DatasetError(f"no data set can be named after {text!r}: rename the file or folder")
+        raise DatasetError(
+            f"cannot derive a data set name from {text!r}: rename the file or folder"
+        )
     return name
 
 
 def _row(images: "pd.DataFrame", where: npt.NDArray[np.bool_]) -> str:
-    """How messages call the first of the marked rows: its id, and its line where known."""
+    """Describe the first marked row for a message: its id, and its line if known."""
     position = int(np.argmax(where))
     name = repr(images["id"].iloc[position])
     return f"{name} (line {images.index[position]})" if images.index.name == "line" else name
@@ -154,22 +256,25 @@ def _row(images: "pd.DataFrame", where: npt.NDArray[np.bool_]) -> str:
 def _check_columns(images: "pd.DataFrame") -> None:
     from pandas.api.types import infer_dtype
 
-    missing = [column for column in COLUMNS if column not in images.columns]
-    if missing:
+    required = [column for column in COLUMNS if column not in OPTIONAL_COLUMNS]
+    if missing := [column for column in required if column not in images.columns]:
         raise DatasetError(
-            f"the table of images lacks {', '.join(missing)}: it needs "
-            f"{', '.join(column for column in COLUMNS if column not in OPTIONAL_COLUMNS)}"
+            f"the table of images lacks the columns {', '.join(missing)}: it needs "
+            f"{', '.join(required)}"
         )
     if images.empty:
         raise DatasetError("the data set has no images: check the folder")
     for column in COLUMNS:
-        # A nullable text column counts as text whatever it lacks, hence the second question.
+        # infer_dtype calls a nullable text column "string" even if it has missing values.
         if infer_dtype(images[column], skipna=False) != "string" or images[column].hasnans:
-            raise DatasetError(f"the column {column} of the table of images is not all text")
-        if (cut := images[column].str.contains("\0", regex=False).to_numpy(dtype=bool)).any():
             raise DatasetError(
-                f"the {column} of image {_row(images, cut)} has a character of value 0, which no "
-                "cache can hold: take it out"
+                f"the column {column} of the table of images is not all text: convert it with "
+                "astype(str), with '' for unknown values"
+            )
+        if (has_nul := images[column].str.contains("\0", regex=False).to_numpy(dtype=bool)).any():
+            raise DatasetError(
+                f"the {column} of image {_row(images, has_nul)} contains a NUL byte, which a cache "
+                "cannot store: remove it"
             )
     for column in ("id", "path", "patient"):
         if (empty := (images[column] == "").to_numpy()).any():
@@ -177,12 +282,12 @@ def _check_columns(images: "pd.DataFrame") -> None:
 
 
 def _check_ids(images: "pd.DataFrame") -> None:
-    # Side by side in their order: a table of hashes takes more memory than the images do.
+    # Compare sorted neighbors: a hash table would take more memory than the table of images.
     ordered = images["id"].sort_values().array
     if (ordered[1:] == ordered[:-1]).any():
         repeated = images["id"].duplicated().to_numpy()
         raise DatasetError(
-            f"the id {_row(images, repeated)} is there twice: keep one row for each image"
+            f"the id {_row(images, repeated)} occurs twice: keep one row for each image"
         )
 
 
@@ -193,28 +298,28 @@ def _check_paths(images: "pd.DataFrame", root: Path) -> None:
     if absolute.any():
         raise DatasetError(
             f"the path of image {_row(images, absolute)} is absolute: "
-            f"write it relative to the root, {root}"
+            f"make it relative to the root, {root}"
         )
     upwards = paths.str.contains(r"(?:^|/)\.\.(?:/|$)").to_numpy(dtype=bool)
     if upwards.any():
         raise DatasetError(
             f"the path of image {_row(images, upwards)} leaves the root with '..': "
-            f"give a root that holds every image, or mend the path"
+            f"use a root that contains every image, or correct the path"
         )
     linked = links_leaving_root(root, paths)
     if linked.any():
         raise DatasetError(
             f"the path of image {_row(images, linked)} leaves the root {root} through a symbolic "
-            "link: give the folder that the link leads to, or put the images inside the root"
+            "link: use the folder that the link points to, or move the images into the root"
         )
 
 
 def _check_splits(images: "pd.DataFrame") -> None:
     if (unknown := ~images["split"].isin(SPLITS).to_numpy()).any():
-        found = images["split"].iloc[int(np.argmax(unknown))]
+        value = images["split"].iloc[int(np.argmax(unknown))]
         raise DatasetError(
-            f"the split of image {_row(images, unknown)} is {found!r}: "
-            f"it has to be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+            f"the split of image {_row(images, unknown)} is {value!r}: "
+            f"it must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
         )
 
 
@@ -222,50 +327,85 @@ def _check_ages(images: "pd.DataFrame") -> None:
     import pandas as pd
 
     years = pd.to_numeric(images["age"].where(images["age"] != "", "0"), errors="coerce")
-    if (wrong := ~years.between(0, OLDEST).to_numpy()).any():
-        found = images["age"].iloc[int(np.argmax(wrong))]
+    if (wrong := ~years.between(0, MAX_AGE).to_numpy()).any():
+        value = images["age"].iloc[int(np.argmax(wrong))]
         raise DatasetError(
-            f"the age of image {_row(images, wrong)} is {found!r}: it has to be a number of years "
-            f"from 0 to {OLDEST}, or blank where it is unknown"
+            f"the age of image {_row(images, wrong)} is {value!r}: it must be a number of years "
+            f"from 0 to {MAX_AGE}, or empty if unknown"
         )
 
 
 def _check_patients(images: "pd.DataFrame") -> None:
-    # Side by side in their order, as the ids are.
+    # Compare sorted neighbors, as for the ids.
     order = images["patient"].argsort(kind="stable").to_numpy()
     patients, splits = (images[name].array.take(order) for name in ("patient", "split"))
-    same = np.asarray(patients[1:] == patients[:-1], dtype=np.bool_)
-    differ = np.asarray(splits[1:] != splits[:-1], dtype=np.bool_)
-    places = np.flatnonzero(same & differ)
-    if len(places):
-        # The first in the table, whatever the order of the names.
-        row = int(order[places + 1].min())
+    same_patient = np.asarray(patients[1:] == patients[:-1], dtype=np.bool_)
+    other_split = np.asarray(splits[1:] != splits[:-1], dtype=np.bool_)
+    conflicts = np.flatnonzero(same_patient & other_split)
+    if len(conflicts):
+        # Report the first in the order of the table, not of the patients' names.
+        row = int(order[conflicts + 1].min())
         patient, split = images[["patient", "split"]].iloc[row]
-        other = (images["patient"] == patient) & (images["split"] != split)
+        elsewhere = (images["patient"] == patient) & (images["split"] != split)
         at = np.arange(len(images)) == row
         raise DatasetError(
             f"patient {patient!r} is in two splits: image {_row(images, at)} is in {split}, "
-            f"image {_row(images, other.to_numpy())} is not: put all images of a patient into one"
+            f"image {_row(images, elsewhere.to_numpy())} is not. Put all images of a patient into "
+            "one split"
         )
 
 
-def _check_labels(
-    images: "pd.DataFrame", labels: npt.NDArray[np.int8], names: tuple[str, ...]
-) -> None:
+def _label_array(
+    images: "pd.DataFrame",
+    labels: "pd.DataFrame | npt.NDArray[Any]",
+    label_names: Sequence[str] | None,
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Return (N, C) label values with -1 for NaN, and the C names."""
+    import pandas as pd
+
+    if isinstance(labels, pd.DataFrame):
+        # A frame that is sorted differently would attach labels to the wrong images.
+        if (
+            len(labels) == len(images)
+            and not labels.index.equals(images.index)
+            and not labels.index.equals(pd.RangeIndex(len(images)))
+            and not labels.index.equals(pd.Index(images["id"]))
+        ):
+            raise DatasetError(
+                "the index of the labels is neither that of the images nor their ids: give both "
+                "tables in the same order"
+            )
+        names = tuple(map(str, labels.columns)) if label_names is None else tuple(label_names)
+        try:
+            values = labels.to_numpy(dtype=np.float32, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(
+                f"the labels are not numbers ({error}): use 1, 0, and -1 or NaN if unknown"
+            ) from error
+    elif label_names is None:
+        raise DatasetError("the labels have no names: give a DataFrame, or give `label_names`")
+    else:
+        names, values = tuple(label_names), np.asarray(labels)
+    if np.issubdtype(values.dtype, np.floating):
+        values = np.where(np.isnan(values), -1, values)
+    return values, names
+
+
+def _check_labels(images: "pd.DataFrame", values: npt.NDArray[Any], names: tuple[str, ...]) -> None:
     if not names or not all(names):
-        raise DatasetError(f"the labels {names} need a name each, and at least one label")
+        raise DatasetError(f"the label names are {names}: give at least one, and none empty")
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise DatasetError(f"the label {min(repeated)!r} is there twice: name each label once")
-    if np.shape(labels) != (len(images), len(names)):
+        raise DatasetError(f"the label {min(repeated)!r} occurs twice: name each label once")
+    if values.shape != (len(images), len(names)):
         raise DatasetError(
-            f"the labels have the shape {np.shape(labels)}, "
-            f"{len(images)} images and {len(names)} names need {(len(images), len(names))}"
+            f"the labels have the shape {values.shape}, but {len(images)} images and {len(names)} "
+            f"label names need {(len(images), len(names))}"
         )
-    wrong = (labels != 1) & (labels != 0) & (labels != -1)
+    wrong = (values != 1) & (values != 0) & (values != -1)
     if wrong.any():
         where = np.asarray(wrong.any(axis=1))
         column = int(np.argmax(wrong[np.argmax(where)]))
         raise DatasetError(
             f"the label {names[column]} of image {_row(images, where)} is "
-            f"{labels[np.argmax(where)][column]}: it has to be 1, 0 or -1 (unknown)"
+            f"{values[np.argmax(where)][column]}: it must be 1, 0, or -1 or NaN if unknown"
         )

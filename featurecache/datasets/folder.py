@@ -1,5 +1,6 @@
 """Any folder of images sorted into one folder per class."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from featurecache.datasets.splits import SPLIT_ALIASES, carve_validation, patien
 from featurecache.errors import DatasetError
 
 
-def load_folder(root: Path, *, seed: int = 0) -> Dataset:
+def load_folder(root: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
     """Load ``root/<class>/*`` or ``root/<split>/<class>/*``: one label per class.
 
     Args:
@@ -29,6 +30,7 @@ def load_folder(root: Path, *, seed: int = 0) -> Dataset:
     """
     import pandas as pd
 
+    root = Path(root)
     splits = _split_folders(root)
     ids: list[str] = []
     classes: list[str] = []

@@ -1,5 +1,6 @@
 """The UCSD paediatric pneumonia films: Kermany et al., Cell 172 (2018), CC BY 4.0."""
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -29,8 +30,10 @@ AS_PUBLISHED = (
     "images of patients whose number is in test."
 )
 
-_PNEUMONIA_NAME = re.compile(r"(?P<patient>person\d+)_(?P<germ>virus|bacteria)_\d+(_\d+)?")
-_NORMAL_NAME = re.compile(r"(?P<patient>(NORMAL2-)?IM-\d{4})-\d{4}(-\d{4})?")
+_NAME_PATTERNS = {
+    "NORMAL": re.compile(r"(?P<patient>(NORMAL2-)?IM-\d{4})-\d{4}(-\d{4})?"),
+    "PNEUMONIA": re.compile(r"(?P<patient>person\d+)_(?P<germ>virus|bacteria)_\d+(_\d+)?"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,11 @@ class _Film:
 
 
 def load_kermany(
-    root: Path, *, subset: str = "all", split: str = "official", seed: int = 0
+    root: str | os.PathLike[str],
+    *,
+    subset: str = "all",
+    split: str = "official",
+    seed: int = 0,
 ) -> Dataset:
     """Load the paediatric pneumonia films, with the one label ``Pneumonia``.
 
@@ -85,7 +92,7 @@ def load_kermany(
     if split == IMAGE_LEVEL_PROTOCOL and subset != "viral":
         raise UsageError(f"the split {split} was published for the subset viral: choose it too")
 
-    root = _find_root(root)
+    root = _find_root(Path(root))
     films = _films(root)
     notes = []
     if subset == "viral":
@@ -129,13 +136,37 @@ def load_kermany(
     )
 
 
-def _find_root(root: Path) -> Path:
-    # The published archive nests chest_xray in chest_xray.
+def is_kermany(folder: Path) -> bool:
+    """Return whether a folder has the layout and the file names of the Kermany data set."""
+    root = _nested_root(folder)
+    if root is None:
+        return False
+    for class_name, pattern in _NAME_PATTERNS.items():
+        class_folder = root / "train" / class_name
+        if not class_folder.is_dir():
+            return False
+        names = scan_folder(class_folder).images
+        if not any(pattern.fullmatch(Path(name).stem) for name in names):
+            return False
+    return True
+
+
+def _nested_root(root: Path) -> Path | None:
+    """Return the folder with train and test; the archive nests chest_xray in chest_xray."""
     nested = root / "chest_xray"
     for folder in (root, nested, nested / "chest_xray"):
         if (folder / "train").is_dir() and (folder / "test").is_dir():
             return folder
-    raise DatasetError(f"no folders train and test in {root} nor in {nested}: unpack them there")
+    return None
+
+
+def _find_root(root: Path) -> Path:
+    folder = _nested_root(root)
+    if folder is None:
+        raise DatasetError(
+            f"no folders train and test in {root} or {root / 'chest_xray'}: unpack them there"
+        )
+    return folder
 
 
 def _films(root: Path) -> list[_Film]:
@@ -154,8 +185,7 @@ def _films(root: Path) -> list[_Film]:
 
 
 def _film(folder: str, class_name: str, label: int, image: str) -> _Film:
-    pattern = _PNEUMONIA_NAME if label else _NORMAL_NAME
-    match = pattern.fullmatch(Path(image).stem)
+    match = _NAME_PATTERNS[class_name].fullmatch(Path(image).stem)
     if match is None:
         example = "person1_virus_6.jpeg" if label else "IM-0115-0001.jpeg"
         raise DatasetError(

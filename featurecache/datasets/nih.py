@@ -4,6 +4,7 @@ Wang et al., "ChestX-ray8" (CVPR 2017); the official files are ``Data_Entry_2017
 ``train_val_list.txt``, ``test_list.txt`` and the images, in twelve archives.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurecache.datasets.csv_reader import read_columns
-from featurecache.datasets.dataset import OLDEST, Dataset
+from featurecache.datasets.dataset import MAX_AGE, Dataset
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.scan import scan_folder
 from featurecache.datasets.splits import carve_validation, patient_split
@@ -45,7 +46,7 @@ TRAIN_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
 
 
-def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Dataset:
+def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0) -> Dataset:
     """Load the images of NIH ChestX-ray14 that are on disk.
 
     Args:
@@ -69,6 +70,7 @@ def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Dataset:
 
     if split not in SPLIT_CHOICES:
         raise UnknownNameError("NIH split", split, SPLIT_CHOICES)
+    root = Path(root)
     csv = _find_csv(root)
     columns = ["Image Index", "Finding Labels", "Patient ID", "View Position"]
     table = read_columns(csv, [*columns, "Patient Gender", "Patient Age"])
@@ -133,10 +135,19 @@ def load_nih(root: Path, *, split: str = "auto", seed: int = 0) -> Dataset:
     )
 
 
+def is_nih(folder: Path) -> bool:
+    """Return whether a folder has the layout of NIH ChestX-ray14: its metadata file."""
+    return bool(_metadata_files(folder))
+
+
+def _metadata_files(root: Path) -> list[str]:
+    pattern = re.compile(r"Data_Entry_2017.*\.csv(\.gz)?")
+    return [name for name in scan_folder(root).others if pattern.fullmatch(name)]
+
+
 def _find_csv(root: Path) -> Path:
-    """The metadata file: the corrected release of 2020 first, then that of 2017, then others."""
-    found = [name for name in scan_folder(root).others if re.match(r"Data_Entry_2017.*\.csv", name)]
-    found = [name for name in found if name.endswith((".csv", ".csv.gz"))]
+    """Return the metadata file: the 2020 release first, then that of 2017, then others."""
+    found = _metadata_files(root)
     # The whole metadata beside a subset's own (…_full) is the second choice.
     plain = [name for name in found if "_full" not in name]
     for choice in ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"):
@@ -202,7 +213,7 @@ def _official_split(
 def _years(cells: "pd.Series[str]") -> "pd.Series[str]":
     """Ages in whole years: "58", or "058Y" as older releases have it; "" where they are none."""
     digits = cells.str.extract(r"^0*(\d{1,3})Y?$", expand=False).fillna("")
-    return digits.where(digits.map(lambda years: years != "" and int(years) <= OLDEST), "")
+    return digits.where(digits.map(lambda years: years != "" and int(years) <= MAX_AGE), "")
 
 
 def _read_list(path: Path) -> list[str]:

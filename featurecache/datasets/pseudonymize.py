@@ -84,7 +84,7 @@ def read_key(path: Path) -> IdKey:
     return IdKey(secret)
 
 
-def pseudonymize(manifest: Dataset, key: IdKey) -> Dataset:
+def pseudonymize_dataset(manifest: Dataset, key: IdKey) -> Dataset:
     """The data set with hashes for ids and patients, in the order of the hashed ids.
 
     Its paths stay, for the films are read by them; nothing that is written holds them. Splits were

@@ -1,6 +1,6 @@
-"""The data sets that can be asked for by name."""
+"""Registry of the data sets that can be loaded by name."""
 
-import os
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,96 +9,103 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from featurecache.errors import DatasetError, UnknownNameError, UsageError
+from featurecache.errors import UnknownNameError, UsageError
 from featurecache.progress import Progress
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
 
+Loader = Callable[..., "Dataset"]
+"""Called with the root and keyword options."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """One data set that can be asked for by name.
+    """A data set that can be loaded by name.
 
     Attributes:
-        name: What it is asked for by.
+        name: Name that it is loaded by.
         description: One line for people.
-        terms: Licence or terms of use.
-        options: Names of the options that its loader takes.
-        loader: The loader, as "module:function", so that listing data sets imports none.
-        reads_file: Whether its root may be a file rather than a folder.
-        root_maker: What finds or makes its root, as "module:function", for a data set that needs
-            none to be given; "" for one that has to be there.
+        terms: License or terms of use.
+        loader: The loader, or "module:function", so that listing data sets imports nothing.
+        reads_file: Whether the root may be a file.
+        recognizer: "module:function" that tells whether a folder has the layout of the data set;
+            "" if its layout is not distinctive.
+        root_finder: "module:function" that finds or makes the root of a data set that needs no
+            download; "" for all others.
     """
 
     name: str
     description: str
     terms: str
-    options: tuple[str, ...]
-    loader: str
+    loader: str | Loader
     reads_file: bool = False
-    root_maker: str = ""
+    recognizer: str = ""
+    root_finder: str = ""
 
     def load(self, root: Path, options: Mapping[str, Any]) -> "Dataset":
         """Call the loader."""
-        return cast("Dataset", _function(self.loader)(root, **options))
+        return cast("Dataset", _resolve(self.loader)(root, **options))
 
-    def make_root(
+    def recognizes(self, folder: Path) -> bool:
+        """Return whether a folder has the layout of this data set."""
+        return bool(self.recognizer) and bool(_resolve(self.recognizer)(folder))
+
+    def find_root(
         self, root: Path | None, options: Mapping[str, Any], progress: Progress | None
     ) -> Path:
-        """Call the root maker."""
-        return cast("Path", _function(self.root_maker)(root, options, progress))
+        """Call the root finder."""
+        return cast("Path", _resolve(self.root_finder)(root, options, progress))
 
-    def check(self, options: Iterable[str]) -> None:
-        """Refuse options that the loader does not take.
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the loader's options: its parameters after the root."""
+        parameters = list(inspect.signature(_resolve(self.loader)).parameters.values())[1:]
+        return tuple(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+
+    def check_options(self, names: Iterable[str]) -> None:
+        """Check that the loader takes these options.
 
         Raises:
-            UsageError: there is one.
+            UsageError: If it does not take one of them.
         """
-        for option in options:
-            if option not in self.options:
-                near = get_close_matches(option, self.options, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(self.options)}"
-                raise UsageError(f"the data set {self.name} takes no option {option!r}: {hint}")
+        parameters = inspect.signature(_resolve(self.loader)).parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return
+        valid = self.options
+        for name in names:
+            if name not in valid:
+                near = get_close_matches(name, valid, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(valid) or '-'}"
+                raise UsageError(f"the data set {self.name} takes no option {name!r}: {hint}")
 
 
-def _function(path: str) -> Callable[..., Any]:
-    module, _, function = path.partition(":")
-    return cast("Callable[..., Any]", getattr(import_module(module), function))
+def _resolve(function: str | Callable[..., Any]) -> Callable[..., Any]:
+    if callable(function):
+        return function
+    module, _, name = function.partition(":")
+    return cast("Callable[..., Any]", getattr(import_module(module), name))
 
 
-_SPECS = (
+_BUILT_IN = (
     DatasetSpec(
         name="nih",
-        description="NIH ChestX-ray14: 112,120 frontal films of 30,805 adults, 14 findings",
+        description="NIH ChestX-ray14: 112,120 frontal images of 30,805 patients, 14 findings",
         terms="NIH Clinical Center: free use, name the source",
-        options=("split", "seed"),
         loader="featurecache.datasets.nih:load_nih",
+        recognizer="featurecache.datasets.nih:is_nih",
     ),
     DatasetSpec(
         name="kermany",
-        description="UCSD paediatric pneumonia (Kermany 2018): 5,856 films, pneumonia or normal",
+        description="UCSD pediatric pneumonia (Kermany 2018): 5,856 images, pneumonia or normal",
         terms="CC BY 4.0",
-        options=("subset", "split", "seed"),
         loader="featurecache.datasets.kermany:load_kermany",
+        recognizer="featurecache.datasets.kermany:is_kermany",
     ),
     DatasetSpec(
-        name="table",
-        description="any CSV file with one row per image",
+        name="csv",
+        description="any CSV or TSV file with one row per image",
         terms="those of your data",
-        options=(
-            "root",
-            "path_column",
-            "label_columns",
-            "multilabel_column",
-            "id_column",
-            "patient_column",
-            "split_column",
-            "view_column",
-            "sex_column",
-            "age_column",
-            "seed",
-        ),
         loader="featurecache.datasets.csv:load_csv",
         reads_file=True,
     ),
@@ -106,88 +113,69 @@ _SPECS = (
         name="folder",
         description="any folder with one folder of images per class",
         terms="those of your data",
-        options=("seed",),
         loader="featurecache.datasets.folder:load_folder",
     ),
     DatasetSpec(
         name="phantom",
-        description="synthetic films with the 14 findings of nih, drawn on first use: no download",
+        description="synthetic images with the 14 findings of nih, generated on first use",
         terms="Apache-2.0, generated",
-        options=("images", "split", "seed"),
         loader="featurecache.datasets.phantom.folder:load_phantom",
-        root_maker="featurecache.datasets.phantom.folder:phantom_root",
+        recognizer="featurecache.datasets.phantom.folder:is_phantom",
+        root_finder="featurecache.datasets.phantom.folder:phantom_root",
     ),
 )
 
-DATASETS: Mapping[str, DatasetSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
+_specs = {spec.name: spec for spec in _BUILT_IN}
+
+DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(_specs)
+"""All registered data sets, by name."""
 
 
-def load_dataset(name: str, root: Path, /, **options: Any) -> "Dataset":
-    """Load a data set by name.
+def register_dataset(
+    name: str, loader: Loader, *, description: str = "", terms: str = "those of your data"
+) -> None:
+    """Register a data set, so that it can be loaded by name.
 
-    Args:
-        name: A key of ``DATASETS``.
-        root: Its folder, as ``find_root`` gives it; for "table" perhaps the CSV file.
-        **options: Options of that data set's loader.
-
-    Raises:
-        UnknownNameError: there is no such data set.
-        UsageError: the data set does not take an option.
-        DatasetError: the data set is missing, malformed or contradicts itself.
-    """
-    spec = _spec(name)
-    spec.check(options)
-    return spec.load(root, options)
-
-
-def find_root(
-    name: str, root: Path | None, /, *, progress: Progress | None = None, **options: Any
-) -> Path:
-    """Where a data set lies; one that is drawn rather than downloaded is drawn here.
+    Registering the same function again replaces it, so a notebook cell can be run twice.
 
     Args:
-        name: A key of ``DATASETS``.
-        root: The folder of the data set, or one that holds it under its name; for "table" perhaps
-            the CSV file. None looks in the folder that ``FEATURECACHE_DATA`` names, or, for a data
-            set that is drawn, in the user's cache.
-        progress: Called with the number of films drawn, and of all, while a data set is drawn.
-        **options: Those that ``load_dataset`` will be given: they decide what is drawn.
+        name: Name for ``load_dataset`` and for the command line.
+        loader: Function of a folder or file (a ``Path``) and keyword options that returns a
+            ``Dataset``.
+        description: One line for lists of data sets.
+        terms: License or terms of use.
 
     Raises:
-        UnknownNameError: there is no such data set.
-        UsageError: the data set does not take an option, or not that value of it.
-        DatasetError: nothing is there, or a file where a folder is needed.
+        UsageError: If another data set has this name.
+
+    Example:
+        >>> import featurecache as fc
+        >>> def load_ward(root, *, seed=0):
+        ...     dataset = fc.load_dataset("folder", root, seed=seed)
+        ...     return dataset
+        >>> fc.register_dataset("ward", load_ward, description="chest X-rays of our ward")
+        >>> dataset = fc.load_dataset("ward", "~/ward", seed=1)  # doctest: +SKIP
     """
-    spec = _spec(name)
-    if spec.root_maker:
-        spec.check(options)
-        return spec.make_root(root, options, progress)
-    if root is None:
-        data = os.environ.get("FEATURECACHE_DATA")
-        if not data:
-            raise DatasetError(
-                f"no folder is given for the data set {name}: give --data-root, or set "
-                f"FEATURECACHE_DATA to the folder that holds {name}/"
-            )
-        found = Path(data) / name
-        if not found.is_dir():
-            raise DatasetError(
-                f"FEATURECACHE_DATA is {data}, and {found} is no folder: give --data-root, or set "
-                f"FEATURECACHE_DATA to the folder that holds {name}/"
-            )
-        return found
-    if (root / name).is_dir():
-        return root / name
-    if root.is_dir() or (spec.reads_file and root.is_file()):
-        return root
-    if root.is_file():
-        reason = "is a file, a folder is needed"
-    else:
-        reason = "is a pipe or a device" if root.exists() else "does not exist"
-    raise DatasetError(f"the data set {name} cannot be read, {root} {reason}: check --data-root")
+    if (registered := _specs.get(name)) and not _same_function(registered.loader, loader):
+        raise UsageError(f"there is already a data set {name!r}: choose another name")
+    _specs[name] = DatasetSpec(
+        name=name, description=description, terms=terms, loader=loader, reads_file=True
+    )
 
 
-def _spec(name: str) -> DatasetSpec:
+def _same_function(registered: str | Loader, loader: Loader) -> bool:
+    names = ("__module__", "__qualname__")
+    return callable(registered) and all(
+        getattr(registered, name, None) == getattr(loader, name, None) for name in names
+    )
+
+
+def get_dataset_spec(name: str) -> DatasetSpec:
+    """Return a registered data set.
+
+    Raises:
+        UnknownNameError: If there is none of this name.
+    """
     if name not in DATASETS:
         raise UnknownNameError("data set", name, DATASETS)
     return DATASETS[name]

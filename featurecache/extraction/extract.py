@@ -228,7 +228,7 @@ def _finish(
     texts, told = _texts(job, prompts, manifest.label_names)
     written = job.builder.finish(
         images=images,
-        labels=Labels(tuple(manifest.label_names), manifest.labels[rows]),
+        labels=Labels(tuple(manifest.label_names), manifest.label_values[rows]),
         texts=texts,
         failures=failures,
     )

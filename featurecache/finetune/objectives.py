@@ -88,14 +88,14 @@ class BceObjective(Objective):
         Raises:
             UsageError: no label has positives among the training images.
         """
-        learned = manifest.labels[train]
+        learned = manifest.label_values[train]
         if not (learned == 1).any():
             raise UsageError(
                 f"no training image is positive for {', '.join(manifest.label_names)}: there is "
                 "nothing to learn; check the labels and the split"
             )
         self.head = build_head(config.head, dim, len(manifest.label_names))
-        self._targets = torch.from_numpy(manifest.labels.astype(np.float32))
+        self._targets = torch.from_numpy(manifest.label_values.astype(np.float32))
         self._weight = (
             balanced_positive_weight(torch.from_numpy(learned.astype(np.float32)))
             if config.pos_weight == "balanced"
@@ -153,7 +153,7 @@ class ContrastiveObjective(Objective):
         self._encoder = encoder
         self._draw_words = config.augment
         self._captions = caption_films(
-            manifest.labels, manifest.label_names, load_prompts(config.prompts)
+            manifest.label_values, manifest.label_names, load_prompts(config.prompts)
         )
         learned = self._captions.truth[train]
         if not ((learned == 1).any(axis=0) & (learned == 0).any(axis=0)).any():

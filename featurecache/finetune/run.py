@@ -209,13 +209,13 @@ def _measure(
 ) -> tuple[Metrics, Predictions]:
     """The metrics document, and what ``predictions.csv`` holds."""
     images = manifest.images
-    ranking = np.zeros(manifest.labels.shape)
+    ranking = np.zeros(manifest.label_values.shape)
     ranking[rows] = logits
     probability = 1 / (1 + np.exp(-ranking))
     split = images["split"].to_numpy(dtype=np.str_)
-    seen = manifest.labels[train]
+    seen = manifest.label_values[train]
     known = SplitData(
-        truth=manifest.labels,
+        truth=manifest.label_values,
         label_names=manifest.label_names,
         patient=images["patient"].to_numpy(dtype=np.str_),
         view=images["view"].to_numpy(dtype=np.str_),
@@ -244,7 +244,7 @@ def _measure(
         patients=images["patient"].to_numpy(dtype=np.str_)[rows],
         splits=split[rows],
         label_names=manifest.label_names,
-        truth=manifest.labels[rows],
+        truth=manifest.label_values[rows],
         probability=probability[rows],
     )
     return metrics, predictions

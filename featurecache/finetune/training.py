@@ -332,7 +332,7 @@ def open_checkpoint(
     images = {
         "id": manifest.images["id"].tolist(),
         "split": manifest.images["split"].tolist(),
-        "labels": manifest.labels.tolist(),
+        "labels": manifest.label_values.tolist(),
     }
     settings = {
         **asdict(config),

@@ -9,5 +9,5 @@ from featurecache.datasets.phantom.folder import generate_phantom
 def phantom(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty drawn films, of patients with up to five."""
     root = tmp_path_factory.mktemp("phantom") / "films"
-    generate_phantom(root, images=60, seed=request.param)
+    generate_phantom(root, n_images=60, seed=request.param)
     return root

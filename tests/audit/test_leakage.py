@@ -93,7 +93,7 @@ def test_the_real_kermany_folders_hold_shared_patients_and_copies(
         id=images["id"].tolist(),
         patient=images["patient"].tolist(),
         sha256=[sha256_of_file(manifest.root / path) for path in images["path"]],
-        labels=manifest.labels,
+        labels=manifest.label_values,
         label_names=manifest.label_names,
     )
     shared = shared_patients(cache)

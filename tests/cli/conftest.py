@@ -73,7 +73,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def extract_options(films: Path) -> list[object]:
     """The options of ``extract`` that name the films."""
     return [
-        *("--dataset", "table", "--data-root", films / "films.csv"),
+        *("--dataset", "csv", "--data-root", films / "films.csv"),
         *("--label-column", "Opacity", "--label-column", "Rare", "--patient-column", "patient"),
         *("--split-column", "split", "--view-column", "view"),
     ]

@@ -14,7 +14,7 @@ from featurecache.images.decode import read_image
 def leaky(tmp_path_factory):
     """Sixty drawn films as a table: one of train is copied to test, one is so as a small JPEG."""
     root = tmp_path_factory.mktemp("leaky")
-    generate_phantom(root / "films", images=60, seed=4)
+    generate_phantom(root / "films", n_images=60, seed=4)
     films = sorted((root / "films" / "images").glob("*_000.png"))
     rows = [
         [film.name, film.stem, "train" if number % 2 else "test", "AP", "F", "40", number % 3 // 2]
@@ -36,7 +36,7 @@ def options(run, tiny_clip, leaky):
     """A cache of the table, and what says where its films are."""
     described = [option for name in ("view", "sex", "age") for option in (f"--{name}-column", name)]
     options = [
-        *("--dataset", "table", "--data-root", leaky, "--label-column", "Mass"),
+        *("--dataset", "csv", "--data-root", leaky, "--label-column", "Mass"),
         *("--patient-column", "who", "--split-column", "set"),
     ]
     outcome = run("extract", "--model", tiny_clip, *options, *described, "--json")

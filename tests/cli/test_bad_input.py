@@ -77,7 +77,7 @@ def test_a_missing_data_root_names_the_option_and_the_variable(run, tiny_clip):
 def test_a_csv_without_the_column_lists_what_is_there(run, tiny_clip, films):
     refused(
         run(
-            *("extract", "--model", tiny_clip, "--dataset", "table"),
+            *("extract", "--model", tiny_clip, "--dataset", "csv"),
             *("--data-root", films / "films.csv", "--label-column", "Opacty"),
         ),
         "Opacty",
@@ -92,7 +92,7 @@ def test_an_option_of_another_data_set(run, tiny_clip, extract_options):
 def test_an_empty_folder(run, tiny_clip, tmp_path):
     (tmp_path / "empty").mkdir()
     extract = ["extract", "--model", tiny_clip, "--data-root", "empty", "--dataset"]
-    for dataset in (["folder"], ["nih"], ["kermany"], ["table", "--label-column", "Opacity"]):
+    for dataset in (["folder"], ["nih"], ["kermany"], ["csv", "--label-column", "Opacity"]):
         refused(run(*extract, *dataset), "empty")
     assert not (tmp_path / "cache").exists()
 

@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from featurecache.cli.dataset_options import DatasetOptions, takes_dataset_options
+from featurecache.errors import UsageError
 
 
 @pytest.fixture
@@ -41,8 +42,18 @@ def test_the_record_holds_what_was_given_and_none_of_the_commands_own(
     ((split, options, json),) = seen
     assert (split, json) == ("test", True)
     assert options == DatasetOptions(label_column=["A", "B"], images_root=Path("x"), dataset_seed=0)
-    # A seed of 0 was given; a loader has other names for these three.
-    assert options.given() == {"label_columns": ["A", "B"], "root": Path("x"), "seed": 0}
+    assert options.for_loader("csv") == {
+        "labels": ["A", "B"],
+        "images_root": Path("x"),
+        "seed": 0,
+    }
+
+
+def test_options_of_another_kind_of_data_set_are_refused() -> None:
+    with pytest.raises(UsageError, match="nih takes no option `split_column`"):
+        DatasetOptions(split_column="fold").for_loader("nih")
+    with pytest.raises(UsageError, match="csv takes no option `split`"):
+        DatasetOptions(split="patient").for_loader("csv")
 
 
 def test_what_a_command_leaves_out_is_no_option_of_it(app: typer.Typer) -> None:

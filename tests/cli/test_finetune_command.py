@@ -62,7 +62,7 @@ def test_it_is_measured_on_another_cache_and_never_on_what_it_learned_from(
     (films / "swapped").mkdir(exist_ok=True)
     (films / "swapped/films.csv").write_text(table.replace("swap", "test"))
     swapped = [
-        *("--dataset", "table", "--data-root", films / "swapped/films.csv"),
+        *("--dataset", "csv", "--data-root", films / "swapped/films.csv"),
         *("--images-root", films, *options[4:]),
     ]
     outcome = run("extract", "--model", folder, *swapped, "--cache", tmp_path / "other")

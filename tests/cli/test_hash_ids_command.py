@@ -67,7 +67,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table(named: Path, key: str | None = "key") -> list[object]:
     hashing = [] if key is None else ["--pseudonymize", named / key]
     return [
-        *("--dataset", "table", "--data-root", named / "films.csv", "--label-column", "Opacity"),
+        *("--dataset", "csv", "--data-root", named / "films.csv", "--label-column", "Opacity"),
         *("--id-column", "id", *hashing),
     ]
 

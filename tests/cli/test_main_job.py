@@ -187,7 +187,7 @@ def test_failed_images_are_recorded_and_shown(run, tiny_clip, films, tmp_path):
     shutil.copytree(films, tmp_path / "copy")
     (tmp_path / "copy/film-003.png").write_bytes(b"")
     (tmp_path / "copy/film-004.png").unlink()
-    options = ["--dataset", "table", "--data-root", "copy/films.csv", "--label-column", "Opacity"]
+    options = ["--dataset", "csv", "--data-root", "copy/films.csv", "--label-column", "Opacity"]
     outcome = run("extract", "--model", tiny_clip, *options, "--split-column", "split")
     assert outcome.code == 0
     assert "failed: film-003.png: the file is empty" in outcome.stderr

@@ -18,7 +18,7 @@ def test_classes_become_labels(tmp_path: Path) -> None:
     assert manifest.name == "my-set"
     assert manifest.label_names == ("ill", "well")
     assert manifest.images["id"].tolist() == ["ill/a.JPG", "ill/c.jpeg", "well/b.png"]
-    assert manifest.labels.tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert manifest.label_values.tolist() == [[1, 0], [1, 0], [0, 1]]
     assert (manifest.images["patient"] == manifest.images["id"]).all()
     assert any("No patients are known" in note for note in manifest.notes)
 
@@ -27,7 +27,7 @@ def test_without_split_folders_the_split_is_stratified_by_class(tmp_path: Path) 
     add(tmp_path, *[f"{name}/{i}.png" for name in ("ill", "well") for i in range(50)])
     manifest = load_folder(tmp_path)
     counts = {
-        split: manifest.labels[manifest.rows(split)].sum(axis=0).tolist()
+        split: manifest.label_values[manifest.rows(split)].sum(axis=0).tolist()
         for split in ("train", "val", "test")
     }
     assert counts == {"train": [35, 35], "val": [5, 5], "test": [10, 10]}
@@ -52,7 +52,7 @@ def test_without_a_validation_folder_a_tenth_of_train_is_validation(tmp_path: Pa
     add(tmp_path, *[f"train/{name}/{i}.png" for name in ("ill", "well") for i in range(50)])
     add(tmp_path, "test/ill/x.png", "test/well/y.png")
     manifest = load_folder(tmp_path)
-    assert manifest.labels[manifest.rows("val")].sum(axis=0).tolist() == [5, 5]
+    assert manifest.label_values[manifest.rows("val")].sum(axis=0).tolist() == [5, 5]
     assert len(manifest.rows("test")) == 2
     assert any("no val folder" in note for note in manifest.notes)
 

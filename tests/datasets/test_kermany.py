@@ -56,7 +56,9 @@ def test_folders_become_one_label_and_names_become_patients(root: Path) -> None:
     # Numbers of the two series of normals are apart.
     assert images.loc["train/NORMAL/IM-0001-0001.PNG", "patient"] == "IM-0001"
     assert images.loc["test/NORMAL/NORMAL2-IM-0001-0001.jpeg", "patient"] == "NORMAL2-IM-0001"
-    assert manifest.labels[:, 0].tolist() == [int("PNEUMONIA" in name) for name in images.index]
+    assert manifest.label_values[:, 0].tolist() == [
+        int("PNEUMONIA" in name) for name in images.index
+    ]
     assert (images["path"] == images.index).all()
 
 
@@ -132,8 +134,8 @@ def test_the_viral_subset_has_all_normals_and_no_bacteria(root: Path) -> None:
     manifest = load_kermany(root, subset="viral")
     assert manifest.name == "kermany-viral"
     assert not manifest.images["id"].str.contains("bacteria").any()
-    assert manifest.labels.sum() == 23
-    assert (manifest.labels == 0).sum() == 43
+    assert manifest.label_values.sum() == 23
+    assert (manifest.label_values == 0).sum() == 43
     assert "The subset is viral: 20 bacterial pneumonias are left out." in manifest.notes
 
 
@@ -228,7 +230,9 @@ def test_the_image_level_protocol_gives_the_published_counts(tmp_path: Path) -> 
     manifest = load_kermany(tmp_path, subset="viral", split=IMAGE_LEVEL_PROTOCOL)
     sizes = [len(manifest.rows(split)) for split in ("train", "val", "test")]
     assert sizes == [1967, 493, 616]
-    positives = [manifest.labels[manifest.rows(split)].sum() for split in ("train", "val", "test")]
+    positives = [
+        manifest.label_values[manifest.rows(split)].sum() for split in ("train", "val", "test")
+    ]
     # ceil(1493 / 5) = 299, and ceil(1194 / 5) = 239 of the rest.
     assert positives == [955, 239, 299]
     assert manifest.image_level_split
@@ -257,12 +261,12 @@ def test_the_real_films_have_the_counts_of_their_description(shared_data: Path) 
     # Four of the twelve copies are within test, three of them normal.
     test = manifest.rows("test")
     assert len(test) == 234 + 148 + 50 - 4
-    assert manifest.labels[test].sum() == 148 + 50 - 1
+    assert manifest.label_values[test].sum() == 148 + 50 - 1
     n_rest = len(manifest) - len(test)
     assert abs(len(manifest.rows("val")) - 0.1 * n_rest) <= 2
 
 
 def test_the_real_viral_films_have_the_counts_of_their_description(shared_data: Path) -> None:
     manifest = load_kermany(shared_data / "kermany", subset="viral", split=IMAGE_LEVEL_PROTOCOL)
-    assert (manifest.labels == 0).sum() == 1341 + 234
-    assert manifest.labels.sum() == 1345 + 148
+    assert (manifest.label_values == 0).sum() == 1341 + 234
+    assert manifest.label_values.sum() == 1345 + 148

@@ -57,7 +57,7 @@ def test_rows_become_images_with_labels_patients_and_views(root: Path) -> None:
         ["00000002_000.png", "images/00000002_000.png", "2", "AP", "F", "50"],
         ["00000002_001.png", "images/00000002_001.png", "2", "PA", "F", "50"],
     ]
-    found = [{LABELS[c] for c in np.flatnonzero(values)} for values in manifest.labels]
+    found = [{LABELS[c] for c in np.flatnonzero(values)} for values in manifest.label_values]
     assert found == [set(), {"Pleural_Thickening", "Mass"}, {"Hernia"}]
 
 
@@ -231,7 +231,7 @@ def test_the_real_subset_has_the_counts_of_its_description(shared_data: Path) ->
     assert len(manifest) == 712
     assert manifest.images["patient"].nunique() == 478
     assert manifest.images["view"].value_counts().to_dict() == {"AP": 421, "PA": 291}
-    counts = dict(zip(LABELS, manifest.labels.sum(axis=0).tolist(), strict=True))
+    counts = dict(zip(LABELS, manifest.label_values.sum(axis=0).tolist(), strict=True))
     assert counts == {
         "Atelectasis": 76,
         "Cardiomegaly": 11,
@@ -250,7 +250,7 @@ def test_the_real_subset_has_the_counts_of_its_description(shared_data: Path) ->
     }
     test = manifest.rows("test")
     assert len(test) == 87
-    assert manifest.labels[test, LABELS.index("Pneumonia")].all()
+    assert manifest.label_values[test, LABELS.index("Pneumonia")].all()
     (note,) = [note for note in manifest.notes if note.startswith("In test")]
     assert "Pneumonia" in note
     assert "Hernia" in note
@@ -267,7 +267,7 @@ def test_labels_of_the_real_subset_agree_with_pandas(shared_data: Path) -> None:
     expected = (
         table["Finding Labels"].str.get_dummies("|").reindex(columns=list(LABELS), fill_value=0)
     )
-    assert manifest.labels.tolist() == expected.to_numpy().tolist()
+    assert manifest.label_values.tolist() == expected.to_numpy().tolist()
     assert manifest.images["sex"].tolist() == table["Patient Gender"].tolist()
     assert manifest.images["age"].tolist() == table["Patient Age"].astype(str).tolist()
 
@@ -303,5 +303,5 @@ def test_a_compressed_metadata_file_serves_a_few_images(shared_data: Path, tmp_p
     (tmp_path / name).symlink_to(shared_data / "nih" / name)
     touch_images(tmp_path, "00000001_001.png")
     manifest = load_nih(tmp_path)
-    assert manifest.labels.sum() == 2
+    assert manifest.label_values.sum() == 2
     assert any(note.startswith("112,119 of the 112,120 rows") for note in manifest.notes)

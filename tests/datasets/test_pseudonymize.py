@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.datasets.pseudonymize import IdKey, pseudonymize, read_key, redact_errors
+from featurecache.datasets.pseudonymize import IdKey, pseudonymize_dataset, read_key, redact_errors
 from featurecache.errors import DatasetError, UsageError
 from featurecache.provenance import base_name, key_fingerprint, require_same_id_key
 
@@ -54,12 +54,12 @@ def test_rows_stay_whole_equal_patients_equal_and_order_is_that_of_hashed_ids(
     manifest: Dataset, secret: bytes
 ) -> None:
     key = IdKey(secret)
-    hashed = pseudonymize(manifest, key)
+    hashed = pseudonymize_dataset(manifest, key)
     assert hashed.images["id"].is_monotonic_increasing
-    before = manifest.images.assign(label=manifest.labels[:, 0])
+    before = manifest.images.assign(label=manifest.label_values[:, 0])
     before["id"] = [key.hash(name) for name in before["id"]]
     before["patient"] = [key.hash(name) for name in before["patient"]]
-    after = hashed.images.assign(label=hashed.labels[:, 0])
+    after = hashed.images.assign(label=hashed.label_values[:, 0])
     assert sorted(after.itertuples(index=False)) == sorted(before.itertuples(index=False))
     assert hashed.images["patient"].nunique() == manifest.images["patient"].nunique()
 
@@ -90,7 +90,7 @@ def test_the_collection_says_by_which_key_and_the_secret_is_not_shown() -> None:
         label_names=("L",),
         collection="films",
     )
-    hashed = pseudonymize(manifest, key)
+    hashed = pseudonymize_dataset(manifest, key)
     assert (base_name(hashed.collection), key_fingerprint(hashed.collection)) == (
         "films",
         key.fingerprint,

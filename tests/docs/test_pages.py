@@ -65,7 +65,7 @@ def test_the_examples_are_short_and_the_data_set_is_read(docs, tmp_path, monkeyp
     assert len(manifest) == 40
     assert set(manifest.images["patient"]) == {f"p{patient:02d}" for patient in range(20)}
     truth = [name.endswith("_ill.png") for name in manifest.images["id"]]
-    np.testing.assert_array_equal(manifest.labels[:, 0], truth)
+    np.testing.assert_array_equal(manifest.label_values[:, 0], truth)
     del sys.modules["a_dataset"]
 
 

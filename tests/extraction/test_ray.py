@@ -48,7 +48,7 @@ def cluster() -> Iterator[None]:
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Synthetic films, three of which cannot be used."""
     root = tmp_path_factory.mktemp("films") / "phantom"
-    generate_phantom(root, images=IMAGES, size=64)
+    generate_phantom(root, n_images=IMAGES, size=64)
     films = load_phantom(root)
     missing, cut, damaged = (root / films.images["path"].iloc[row] for row in (1, 30, 80))
     missing.unlink()

@@ -40,7 +40,7 @@ def part_of(films):
     """The manifest with some of its rows, or with other labels."""
 
     def choose(rows: np.ndarray, labels: np.ndarray | None = None) -> Dataset:
-        chosen = films.labels[rows] if labels is None else labels
+        chosen = films.label_values[rows] if labels is None else labels
         return dataclasses.replace(films, images=films.images.iloc[rows], labels=chosen)
 
     return choose

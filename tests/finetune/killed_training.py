@@ -31,10 +31,10 @@ def tune(films: Path, model: Path, target: Path, told: int | None = None) -> Non
     finetune(
         load_csv(
             target.with_name("films.csv"),
-            root=films,
-            label_columns=["Opacity", "Nodule"],
-            patient_column="patient",
-            split_column="split",
+            images_root=films,
+            labels=["Opacity", "Nodule"],
+            patient="patient",
+            split="split",
         ),
         load_encoder(str(model), device="cpu"),
         CONFIG,

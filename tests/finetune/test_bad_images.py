@@ -19,7 +19,7 @@ CRASHED = "the decoder crashed (SIGSEGV)"
 def test_images_that_crash_are_left_out_as_undecodable_ones_are(
     films, tiny_clip, tmp_path: Path, bad_decoder
 ) -> None:
-    table = films.images.assign(Opacity=films.labels[:, 0], Nodule=films.labels[:, 1])
+    table = films.images.assign(Opacity=films.label_values[:, 0], Nodule=films.label_values[:, 1])
     table.to_csv(tmp_path / "films.csv", index=False)
     root = tmp_path / "films"
     shutil.copytree(films.root, root)

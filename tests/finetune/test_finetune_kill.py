@@ -15,7 +15,7 @@ from tests.finetune import killed_training
 def test_a_fine_tuning_killed_again_and_again_ends_as_an_undisturbed_one(
     films, tiny_clip, tmp_path: Path
 ) -> None:
-    table = films.images.assign(Opacity=films.labels[:, 0], Nodule=films.labels[:, 1])
+    table = films.images.assign(Opacity=films.label_values[:, 0], Nodule=films.label_values[:, 1])
     table.to_csv(tmp_path / "films.csv", index=False)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     killed_training.tune(films.root, tiny_clip, undisturbed)

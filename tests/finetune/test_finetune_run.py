@@ -127,8 +127,8 @@ def test_the_view_control_learns_from_the_images_that_were_trained_on(films, cli
     config = json.loads((tmp_path / "run/provenance.json").read_text())["trained_on"]["films"]
     rows = np.flatnonzero(seen.images["id"].isin(config) & (seen.images["split"] == "train"))
     test = seen.rows("test")
-    expected = view_only_probabilities(views[rows], seen.labels[rows], views[test])
-    truth = seen.labels[test]
+    expected = view_only_probabilities(views[rows], seen.label_values[rows], views[test])
+    truth = seen.label_values[test]
     aurocs = [roc_auc_score(truth[:, c], expected[:, c]) for c in range(2)]
     assert made.metrics["controls"]["view_only"]["macro"]["auroc"] == pytest.approx(np.mean(aurocs))
 
@@ -142,7 +142,7 @@ def test_the_other_controls_are_of_the_tuned_encoder_itself(films, clip, tmp_pat
     dim = json.loads((tmp_path / "run/config.json").read_text())["dim"]
     random = tuned.probabilities(random_features((len(held_out), dim), seed=0))
     test = films.rows("test")
-    truth, random = films.labels[test], random[-len(test) :]
+    truth, random = films.label_values[test], random[-len(test) :]
     aurocs = [roc_auc_score(truth[:, c], random[:, c]) for c in range(2)]
     controls = made.metrics["controls"]
     assert controls["random_features"]["macro"]["auroc"] == pytest.approx(np.mean(aurocs))
@@ -160,7 +160,7 @@ def test_a_missing_file_is_named(films, clip, tmp_path, name):
 
 
 def test_a_label_without_positives_is_null(films, clip, part_of, tmp_path):
-    labels = films.labels.copy()
+    labels = films.label_values.copy()
     labels[films.rows("train"), 1] = 0
     result = finetune(
         part_of(np.arange(80), labels),

@@ -69,7 +69,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
 
 def test_unknown_labels_take_no_part_in_the_contrastive_objective(films, clip, part_of, tmp_path):
-    labels = films.labels.copy()
+    labels = films.label_values.copy()
     labels[::3, 1] = -1
     labels[1::7] = -1
     known = part_of(np.arange(80), labels)

@@ -12,11 +12,11 @@ from tests.fuzz.changes import Changed, changed_bytes, changed_csv
 from tests.fuzz.readers import Reader
 
 _COLUMNS = {
-    "id_column": "name",
-    "patient_column": "patient",
-    "view_column": "view",
-    "sex_column": "sex",
-    "age_column": "age",
+    "id": "name",
+    "patient": "patient",
+    "view": "view",
+    "sex": "sex",
+    "age": "age",
 }
 _ROWS = """name,path,patient,split,view,sex,age,Mass,Edema,findings
 a,a.png,1,train,PA,F,50,1,0,Mass
@@ -37,11 +37,11 @@ def _zipped(folder: Path) -> Path:
 
 
 def _read_labels(file: Path) -> object:
-    return load_csv(file, label_columns=["Mass", "Edema"], split_column="split", **_COLUMNS)
+    return load_csv(file, labels=["Mass", "Edema"], split="split", **_COLUMNS)
 
 
 def _read_findings(file: Path) -> object:
-    return load_csv(file, multilabel_column="findings", **_COLUMNS)
+    return load_csv(file, multilabel="findings", **_COLUMNS)
 
 
 def _nih(folder: Path) -> Path:

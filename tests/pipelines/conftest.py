@@ -15,7 +15,7 @@ PNEUMONIC = ("Consolidation", "Infiltration", "Pneumonia")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``nih``, 240 synthetic films, and ``kermany``, those with pneumonia or none."""
     root = tmp_path_factory.mktemp("data")
-    generate_phantom(root / "nih", images=240, seed=3, size=64)
+    generate_phantom(root / "nih", n_images=240, seed=3, size=64)
     table = pd.read_csv(root / "nih" / "Data_Entry_2017_v2020.csv", index_col=False)
     for number, (image, findings) in enumerate(
         zip(table["Image Index"], table["Finding Labels"], strict=True)

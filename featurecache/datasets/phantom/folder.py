@@ -1,4 +1,4 @@
-"""The data set as a folder: where it lies, drawing it there, and reading what was drawn."""
+"""A phantom data set as a folder: where it is, how it is generated and how it is loaded."""
 
 import csv
 import json
@@ -23,21 +23,21 @@ from featurecache.io.atomic import new_folder
 from featurecache.progress import Progress
 
 GENERATOR = 1
-"""Version of everything that decides a pixel or a label: to be raised whenever one changes."""
+"""Version of everything that decides a pixel or a label. Increase it with every such change."""
 
-IMAGES = 600
+N_IMAGES = 600
 SEED = 0
 SIZE = 224
 
-FEWEST, MOST = 20, 100_000
-"""Bounds of the number of films: with fewer there is nothing to split by patient."""
+MIN_IMAGES, MAX_IMAGES = 20, 100_000
+"""With fewer images there are too few patients to split."""
 
 RECIPE = "phantom.json"
-"""The file that says how the films were drawn, and by which a folder is known."""
+"""File that stores how the images were generated, and that identifies a phantom folder."""
 
 SYNTHETIC = (
-    "SYNTHETIC: these films are drawn, not taken. They are for trying things out; scores on them "
-    "say nothing about patients."
+    "SYNTHETIC: these images are generated, not acquired. They are for trying things out; scores "
+    "on them say nothing about patients."
 )
 
 _HEADER = (
@@ -48,128 +48,150 @@ _HEADER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What decides every pixel and label of a phantom.
+    """Everything that decides the pixels and labels of a phantom, as stored in its folder.
+
+    Attributes:
+        images: Number of images.
+        size: Height and width of an image in pixels.
+        seed: Seed of all random numbers.
+        generator: Version of the generator.
 
     Raises:
-        UsageError: the number of films is out of bounds, or the seed is below 0.
+        UsageError: If the number of images is out of bounds, or the seed is negative.
     """
 
-    images: int = IMAGES
+    images: int = N_IMAGES
     size: int = SIZE
     seed: int = SEED
     generator: int = GENERATOR
 
     def __post_init__(self) -> None:
-        if not FEWEST <= self.images <= MOST:
+        if not MIN_IMAGES <= self.images <= MAX_IMAGES:
             raise UsageError(
-                f"--n-images {self.images} is not from {FEWEST} to {MOST}: the data set phantom "
-                "can be drawn with as many films as that"
+                f"`n_images` is {self.images}: the data set phantom can have from {MIN_IMAGES} to "
+                f"{MAX_IMAGES} images"
             )
         if self.seed < 0:
-            raise UsageError(f"--dataset-seed {self.seed} is below 0: give 0 or more")
+            raise UsageError(f"the seed is {self.seed}: give 0 or more")
 
     @property
     def folder_name(self) -> str:
-        """A folder's name, different for each recipe."""
+        """A folder name that differs between recipes."""
         return f"phantom-v{self.generator}-{self.images}-{self.size}-seed{self.seed}"
 
 
 def load_phantom(
-    root: Path, *, images: int | None = None, split: str = "auto", seed: int | None = None
+    root: str | os.PathLike[str],
+    *,
+    n_images: int | None = None,
+    split: str = "auto",
+    seed: int | None = None,
 ) -> Dataset:
-    """Load films that ``generate_phantom`` has drawn.
+    """Load images that ``generate_phantom`` has generated.
 
     Args:
-        root: Their folder.
-        images: How many there have to be; None takes as many as there are.
-        split: As for ``load_nih``: "auto" and "official" take the fifth of the patients that was
-            drawn for testing.
-        seed: The seed they have to be drawn from, which also carves out validation; None takes
-            the seed that they were drawn from.
+        root: Folder of the phantom.
+        n_images: Required number of images; None accepts any.
+        split: As for ``load_nih``: "auto" and "official" use the fifth of the patients that was
+            generated for testing.
+        seed: Required seed of the images, which also selects the validation patients; None accepts
+            any.
 
     Returns:
-        The manifest "phantom", with the 14 labels of ChestX-ray14.
+        The data set "phantom", with the 14 labels of ChestX-ray14.
 
     Raises:
-        DatasetError: there is no phantom in that folder, or another one than was asked for.
-        UnknownNameError: there is no such choice of split.
+        DatasetError: If the folder contains no phantom, or another one than required.
+        UnknownNameError: If there is no such split.
     """
-    recipe = _recipe(root)
-    for option, asked, there in (("images", images, recipe.images), ("seed", seed, recipe.seed)):
-        if asked is not None and asked != there:
+    root = Path(root)
+    recipe = _read_recipe(root)
+    for what, required, actual in (
+        ("number of images", n_images, recipe.images),
+        ("seed", seed, recipe.seed),
+    ):
+        if required is not None and required != actual:
             raise DatasetError(
-                f"{root} holds a phantom of {option} {there}, not {asked}: give --data-root a "
-                "folder that does not exist yet, or leave it out"
+                f"the {what} of the phantom in {root} is {actual}, not {required}: choose a folder "
+                "that does not exist yet, or no folder to generate it in the user's cache"
             )
-    manifest = load_nih(root, split=split, seed=recipe.seed)
-    return replace(manifest, name="phantom", notes=(SYNTHETIC, *manifest.notes))
+    dataset = load_nih(root, split=split, seed=recipe.seed)
+    return replace(dataset, name="phantom", collection="phantom", notes=(SYNTHETIC, *dataset.notes))
 
 
 def phantom_root(
     root: Path | None, options: Mapping[str, Any], progress: Progress | None = None
 ) -> Path:
-    """The folder of a phantom, which is drawn where it is not there yet.
+    """Return the folder of a phantom, and generate the phantom if it does not exist yet.
 
     Args:
-        root: A folder that holds a phantom, itself or under the name ``phantom``, or one that
-            does not exist and is to hold it. None is a folder of the user's cache, one for each
-            number of films and seed.
-        options: Those of ``load_phantom``; ``images`` and ``seed`` matter here.
-        progress: Called while films are drawn.
+        root: Folder that is or contains (as ``phantom``) a phantom, or that does not exist yet.
+            None stands for a folder in the user's cache, one for each number of images and seed.
+        options: Options of ``load_phantom``; ``n_images`` and ``seed`` matter here.
+        progress: Called after each generated image.
 
     Raises:
-        UsageError: the number of films is out of bounds.
-        DatasetError: the folder holds something else, or cannot be written.
+        UsageError: If the number of images is out of bounds.
+        DatasetError: If the folder contains something else, or cannot be written.
     """
-    recipe = Recipe(images=options.get("images", IMAGES), seed=options.get("seed", SEED))
+    n_images, seed = options.get("n_images"), options.get("seed")
+    recipe = Recipe(
+        images=N_IMAGES if n_images is None else n_images, seed=SEED if seed is None else seed
+    )
     if root is None:
         root = _user_cache() / recipe.folder_name
     for folder in (root, root / "phantom"):
-        if _is_phantom(folder):
+        if is_phantom(folder):
             return folder
     if root.exists():
         raise DatasetError(
-            f"{root} holds no phantom: give --data-root a folder that does not exist yet to draw "
-            "it there, or leave it out"
+            f"{root} contains no phantom: choose a folder that does not exist yet to generate it "
+            "there, or no folder to generate it in the user's cache"
         )
-    generate_phantom(root, images=recipe.images, seed=recipe.seed, progress=progress)
+    generate_phantom(root, n_images=recipe.images, seed=recipe.seed, progress=progress)
     return root
 
 
 def generate_phantom(
-    root: Path,
+    root: str | os.PathLike[str],
     *,
-    images: int = IMAGES,
+    n_images: int = N_IMAGES,
     seed: int = SEED,
     size: int = SIZE,
     progress: Progress | None = None,
 ) -> None:
-    """Draw a data set in the layout of ChestX-ray14.
+    """Generate synthetic chest radiographs in the layout of ChestX-ray14.
 
-    The folder appears whole or not at all. Of two processes that draw it at once both succeed,
-    and the films of the first stay.
+    The folder appears only once it is complete. If two processes generate it at the same time,
+    both succeed and the images of the first are kept.
 
     Args:
-        root: The folder to make.
-        images: How many films.
-        seed: Decides everything.
-        size: Height and width of a film in pixels.
-        progress: Called after every film.
+        root: Folder to create.
+        n_images: Number of images.
+        seed: Seed of all random numbers.
+        size: Height and width of an image in pixels.
+        progress: Called after each image.
 
     Raises:
-        UsageError: the number of films or pixels is out of bounds.
-        DatasetError: the folder is there and is no phantom, or cannot be written.
+        UsageError: If the number or size of the images is out of bounds.
+        DatasetError: If the folder exists and is not a phantom, or cannot be written.
     """
-    recipe = Recipe(images=images, size=size, seed=seed)
+    root = Path(root)
+    recipe = Recipe(images=n_images, size=size, seed=seed)
     try:
         with new_folder(root) as folder:
             _write(folder, recipe, progress)
     except OSError as error:
-        if not _is_phantom(root):
+        if not is_phantom(root):
             raise DatasetError(
-                f"the data set phantom cannot be written to {root}: {error.strerror or error}; "
-                "give --data-root a folder that does not exist yet"
+                f"the data set phantom cannot be written to {root} ({error.strerror or error}): "
+                "choose a folder that does not exist yet"
             ) from error
+
+
+def is_phantom(folder: Path) -> bool:
+    """Return whether a folder contains a phantom."""
+    return (folder / RECIPE).is_file()
 
 
 def _write(folder: Path, recipe: Recipe, progress: Progress | None) -> None:
@@ -234,22 +256,18 @@ def _readme(recipe: Recipe) -> str:
     )
 
 
-def _recipe(root: Path) -> Recipe:
+def _read_recipe(root: Path) -> Recipe:
     try:
         return Recipe(**strict_json.read(root / RECIPE))
     except FileNotFoundError as error:
         raise DatasetError(
-            f"{root} holds no phantom, {RECIPE} is missing: leave out --data-root, or give it a "
-            "folder that does not exist yet"
+            f"{root} contains no phantom, {RECIPE} is missing: choose a folder that does not exist "
+            "yet, or no folder to generate it in the user's cache"
         ) from error
     except (ValueError, TypeError) as error:
         raise DatasetError(
-            f"{root / RECIPE} cannot be read: remove {root}, and it is drawn again"
+            f"{root / RECIPE} cannot be read: remove {root} to have it generated again"
         ) from error
-
-
-def _is_phantom(folder: Path) -> bool:
-    return (folder / RECIPE).is_file()
 
 
 def _user_cache() -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featurecache.datasets.load import find_root, load_dataset
 from featurecache.datasets.nih import LABELS, load_nih
 from featurecache.datasets.phantom import folder as phantom
 from featurecache.datasets.phantom.cohort import cohort
@@ -16,7 +17,6 @@ from featurecache.datasets.phantom.folder import (
     phantom_root,
 )
 from featurecache.datasets.phantom.radiograph import draw_film
-from featurecache.datasets.registry import find_root, load_dataset
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 N = 40
@@ -25,7 +25,7 @@ N = 40
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "films"
-    generate_phantom(root, images=N, seed=7, size=48)
+    generate_phantom(root, n_images=N, seed=7, size=48)
     return root
 
 
@@ -43,7 +43,7 @@ def test_the_folder_is_one_that_the_nih_loader_reads(drawn: Path) -> None:
     assert len(manifest) == N
     assert manifest.label_names == LABELS
     films = {film.name: film for film in cohort(N, seed=7)}
-    for row, labels in zip(manifest.images.itertuples(), manifest.labels, strict=True):
+    for row, labels in zip(manifest.images.itertuples(), manifest.label_values, strict=True):
         film = films[row.id]
         assert {LABELS[c] for c in np.flatnonzero(labels)} == set(film.findings)
         assert (row.patient, row.view) == (str(film.number), film.view)
@@ -77,16 +77,16 @@ def test_the_films_are_called_synthetic_wherever_they_are_met(drawn: Path) -> No
 
 
 def test_drawing_again_gives_the_same_bytes(drawn: Path, tmp_path: Path) -> None:
-    generate_phantom(tmp_path / "again", images=N, seed=7, size=48)
+    generate_phantom(tmp_path / "again", n_images=N, seed=7, size=48)
     for path in drawn.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "again" / path.relative_to(drawn)).read_bytes()
 
 
 def test_another_phantom_than_the_one_asked_for_is_refused(drawn: Path) -> None:
-    assert len(load_phantom(drawn, images=N, seed=7)) == N
-    with pytest.raises(DatasetError, match="holds a phantom of images 40, not 50"):
-        load_phantom(drawn, images=50)
-    with pytest.raises(DatasetError, match="holds a phantom of seed 7, not 0"):
+    assert len(load_phantom(drawn, n_images=N, seed=7)) == N
+    with pytest.raises(DatasetError, match=r"number of images of the phantom .* is 40, not 50"):
+        load_phantom(drawn, n_images=50)
+    with pytest.raises(DatasetError, match=r"seed of the phantom .* is 7, not 0"):
         load_phantom(drawn, seed=0)
     with pytest.raises(UnknownNameError, match="did you mean official"):
         load_phantom(drawn, split="offical")
@@ -98,13 +98,13 @@ def test_a_drawing_that_fails_leaves_nothing(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate_phantom(tmp_path / "films", images=20, size=32, progress=interrupt)
+        generate_phantom(tmp_path / "films", n_images=20, size=32, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_counts_every_film(user_cache: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    generate_phantom(tmp_path / "films", images=20, progress=lambda *n: seen.append(n))
+    generate_phantom(tmp_path / "films", n_images=20, progress=lambda *n: seen.append(n))
     assert seen == [(n, 20) for n in range(1, 21)]
 
 
@@ -115,34 +115,34 @@ def test_of_two_that_draw_at_once_the_first_to_finish_stays(
 
     def other_process(drawn: int, total: int) -> None:
         if drawn == total:
-            generate_phantom(root, images=20, seed=1)
+            generate_phantom(root, n_images=20, seed=1)
             (root / "first").touch()
 
-    generate_phantom(root, images=20, seed=1, progress=other_process)
+    generate_phantom(root, n_images=20, seed=1, progress=other_process)
     assert (root / "first").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["films"]
 
 
 @pytest.mark.parametrize("images", [-1, 0, 19, 100_001])
 def test_a_number_of_films_that_makes_no_data_set_is_refused(tmp_path: Path, images: int) -> None:
-    with pytest.raises(UsageError, match=f"--n-images {images} is not from 20 to 100000"):
-        find_root("phantom", tmp_path / "new", images=images)
+    with pytest.raises(UsageError, match=f"`n_images` is {images}: .* from 20 to 100000"):
+        find_root("phantom", tmp_path / "new", n_images=images)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_seed_below_0_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--dataset-seed -1 is below 0"):
+    with pytest.raises(UsageError, match="the seed is -1"):
         find_root("phantom", tmp_path / "new", seed=-1)
 
 
 def test_without_a_folder_films_are_drawn_once_into_the_users_cache(
     user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = find_root("phantom", None, images=20, seed=3)
+    root = find_root("phantom", None, n_images=20, seed=3)
     assert root == user_cache / "phantom-v1-20-224-seed3"
     monkeypatch.setattr(phantom, "draw_film", pytest.fail)
-    assert find_root("phantom", None, images=20, seed=3) == root
-    assert len(load_dataset("phantom", root, images=20, seed=3)) == 20
+    assert find_root("phantom", None, n_images=20, seed=3) == root
+    assert len(load_dataset("phantom", root, n_images=20, seed=3)) == 20
 
 
 def test_each_recipe_has_a_folder_of_its_own() -> None:
@@ -152,24 +152,24 @@ def test_each_recipe_has_a_folder_of_its_own() -> None:
 
 def test_a_given_folder_is_read_or_made(user_cache: Path, tmp_path: Path) -> None:
     new = tmp_path / "deep" / "phantom"
-    assert find_root("phantom", new, images=20) == new
+    assert find_root("phantom", new, n_images=20) == new
     assert find_root("phantom", new) == new
     assert find_root("phantom", new.parent) == new
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(DatasetError, match="holds no phantom: give --data-root a folder that"):
+    with pytest.raises(DatasetError, match="contains no phantom: choose a folder that"):
         find_root("phantom", tmp_path)
-    with pytest.raises(DatasetError, match=r"holds no phantom, phantom\.json is missing"):
+    with pytest.raises(DatasetError, match=r"contains no phantom, phantom\.json is missing"):
         load_phantom(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_a_place_that_cannot_be_written_is_refused(user_cache: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match=r"cannot be written to .*give --data-root a folder"):
-        generate_phantom(tmp_path / "file" / "films", images=20)
+    with pytest.raises(DatasetError, match=r"cannot be written to .*choose a folder"):
+        generate_phantom(tmp_path / "file" / "films", n_images=20)
 
 
 @pytest.mark.parametrize("text", ["{", json.dumps({"pictures": 3})])

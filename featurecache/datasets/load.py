@@ -1,0 +1,189 @@
+"""Load a data set by name, from a folder, or from a CSV file."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
+from featurecache.errors import DatasetError
+from featurecache.progress import Progress
+
+if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
+
+CSV_SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+
+
+def load_dataset(
+    source: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    /,
+    *,
+    pseudonymize: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> "Dataset":
+    """Load a data set.
+
+    Args:
+        source: Name of a data set ("nih", "kermany", "csv", "folder", "phantom", or one that was
+            registered), or the path of a folder or of a CSV or TSV file. A folder in the layout of
+            nih, kermany or phantom is recognized; any other is labeled by its subfolders.
+        root: If ``source`` is a name: the folder of the data set (for "csv" the file), or a folder
+            that contains it under that name. By default ``$FEATURECACHE_DATA/<name>``; "phantom"
+            is generated in the user's cache folder.
+        pseudonymize: Key file. Ids and patients are replaced by keyed hashes in the data set and
+            in everything that is made from it. Use the same file whenever the data is read again.
+        progress: Called with the number of images done and the total while images of "phantom"
+            are generated.
+        **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
+            ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder: ``seed``; csv: ``labels``
+            or ``multilabel``, ``path``, ``id``, ``patient``, ``split``, ``view``, ``sex``,
+            ``age``, ``images_root``, ``seed``.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UnknownNameError: If there is no data set of this name.
+        UsageError: If the loader does not take an option, or the key file cannot be used.
+        DatasetError: If the data set is missing, malformed or contradicts itself.
+
+    Example:
+        >>> import featurecache as fc
+        >>> phantom = fc.load_dataset("phantom", n_images=40)
+        >>> len(phantom)
+        40
+        >>> nih = fc.load_dataset("nih", "~/data/nih")  # doctest: +SKIP
+        >>> xrays = fc.load_dataset("~/xrays")  # doctest: +SKIP
+        >>> export = fc.load_dataset(
+        ...     "export.csv", labels=["Effusion", "Edema"], patient="pid"
+        ... )  # doctest: +SKIP
+    """
+    from featurecache.datasets.pseudonymize import pseudonymize_dataset, read_key, redact_errors
+
+    if root is None and (path := _as_path(source)):
+        spec = get_dataset_spec(recognize_dataset(path, options))
+        root = path
+    else:
+        spec = get_dataset_spec(os.fspath(source))
+    spec.check_options(options)
+    key = None if pseudonymize is None else read_key(Path(pseudonymize).expanduser())
+    folder = _find_root(spec, root, options, progress)
+    if key is None:
+        return spec.load(folder, options)
+    with redact_errors(spec.name):
+        return pseudonymize_dataset(spec.load(folder, options), key)
+
+
+def recognize_dataset(
+    path: str | os.PathLike[str], options: Mapping[str, Any] | None = None
+) -> str:
+    """Return the name of the data set that a folder or file holds.
+
+    Args:
+        path: A folder, or a CSV or TSV file.
+        options: Options for the loader: with ``labels`` or ``multilabel``, a folder is taken to
+            hold a CSV file.
+
+    Returns:
+        A key of ``DATASETS``.
+
+    Raises:
+        DatasetError: If there is nothing at this path, or a file of another kind.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if options and not options.keys().isdisjoint({"labels", "multilabel"}):
+            return "csv"
+        # A phantom has the layout of nih, and a file that identifies it.
+        for name in ("phantom", *DATASETS):
+            if DATASETS[name].recognizes(path):
+                return name
+        return "folder"
+    if not path.exists():
+        raise DatasetError(
+            f"{path} does not exist: give a folder of images, a CSV or TSV file, or one of the "
+            f"data sets {', '.join(DATASETS)}"
+        )
+    if not path.name.lower().endswith(CSV_SUFFIXES):
+        raise DatasetError(
+            f"{path} is not a data set: give a folder of images, or a file whose name ends in "
+            f"{', '.join(CSV_SUFFIXES)}"
+        )
+    return "csv"
+
+
+def find_root(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    /,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Path:
+    """Return the folder of a data set; a phantom that does not exist yet is generated.
+
+    Args:
+        name: A key of ``DATASETS``.
+        root: As for ``load_dataset``.
+        progress: As for ``load_dataset``.
+        **options: The options that ``load_dataset`` will be given; they decide what is generated.
+
+    Raises:
+        UnknownNameError: If there is no data set of this name.
+        UsageError: If the loader does not take an option, or not this value.
+        DatasetError: If there is nothing, or a file where a folder is needed.
+    """
+    spec = get_dataset_spec(name)
+    spec.check_options(options)
+    return _find_root(spec, root, options, progress)
+
+
+def _find_root(
+    spec: DatasetSpec,
+    root: str | os.PathLike[str] | None,
+    options: Mapping[str, Any],
+    progress: Progress | None,
+) -> Path:
+    root = None if root is None else Path(root).expanduser()
+    if spec.root_finder:
+        return spec.find_root(root, options, progress)
+    if root is None:
+        return _default_root(spec.name)
+    if (root / spec.name).is_dir():
+        return root / spec.name
+    if root.is_dir() or (spec.reads_file and root.is_file()):
+        return root
+    if root.is_file():
+        reason = "is a file, not a folder"
+    else:
+        reason = "is a pipe or a device" if root.exists() else "does not exist"
+    raise DatasetError(f"the data set {spec.name} cannot be read: {root} {reason}")
+
+
+def _default_root(name: str) -> Path:
+    advice = (
+        "give the folder of the data set, or set FEATURECACHE_DATA to the folder that contains "
+        f"{name}/"
+    )
+    data = os.environ.get("FEATURECACHE_DATA")
+    if not data:
+        raise DatasetError(f"the folder of the data set {name} is unknown: {advice}")
+    root = Path(data).expanduser() / name
+    if not root.is_dir():
+        raise DatasetError(f"FEATURECACHE_DATA is {data}, but there is no folder {root}: {advice}")
+    return root
+
+
+def _as_path(source: str | os.PathLike[str]) -> Path | None:
+    """Return the path that the source is, or None if it is a name."""
+    if not isinstance(source, str):
+        return Path(source)
+    if source in DATASETS:
+        return None
+    path = Path(source).expanduser()
+    looks_like_path = len(path.parts) > 1 or source.startswith((".", "~"))
+    looks_like_file = source.lower().endswith(CSV_SUFFIXES)
+    return path if looks_like_path or looks_like_file or path.exists() else None
