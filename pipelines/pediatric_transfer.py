@@ -84,7 +84,6 @@ def zero_shot(study: Study, name: str, cache: Cache) -> dict[str, Path]:
 
 def only_label(manifest: Dataset, label: str) -> Dataset:
     """The same films with one of their labels."""
-    column = manifest.label_names.index(label)
     return replace(manifest, labels=manifest.labels[[label]], label_names=(label,))
 
 
@@ -138,7 +137,8 @@ def figures(study: Study, name: str, films: Dataset, runs: Mapping[str, Path]) -
         rows.append([method, *cells, cell(auroc_of_confidence(run)), against])
     test = films.rows("test")
     counts = ", ".join(f"{len(films.rows(s))} {s}" for s in ("train", "val", "test"))
-    title = f"{name}: {counts}; {(films.label_values[test] == 1).sum()} of the test films with pneumonia"
+    positives = (films.label_values[test] == 1).sum()
+    title = f"{name}: {counts}; {positives} of the test images with pneumonia"
     columns = [
         "",
         "accuracy",

@@ -97,6 +97,7 @@ def pseudonymize_dataset(manifest: Dataset, key: IdKey) -> Dataset:
     return replace(
         manifest,
         images=manifest.images.assign(**hashed),
+        labels=manifest.labels.set_axis(hashed["id"], axis="index"),
         collection=hashed_collection(manifest.collection, key.fingerprint),
         key=key,
     )

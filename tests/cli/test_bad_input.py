@@ -66,10 +66,10 @@ def test_missing_weights_offline_name_what_would_supply_them(run, extract_option
     )
 
 
-def test_a_missing_data_root_names_the_option_and_the_variable(run, tiny_clip):
+def test_missing_data_root_error_names_the_folder_and_the_variable(run, tiny_clip):
     refused(
         run("extract", "--model", tiny_clip, "--dataset", "nih"),
-        "--data-root",
+        "the folder of the data set",
         "FEATURECACHE_DATA",
     )
 

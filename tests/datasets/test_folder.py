@@ -20,7 +20,7 @@ def test_classes_become_labels(tmp_path: Path) -> None:
     assert manifest.images["id"].tolist() == ["ill/a.JPG", "ill/c.jpeg", "well/b.png"]
     assert manifest.label_values.tolist() == [[1, 0], [1, 0], [0, 1]]
     assert (manifest.images["patient"] == manifest.images["id"]).all()
-    assert any("No patients are known" in note for note in manifest.notes)
+    assert any("Patients are unknown" in note for note in manifest.notes)
 
 
 def test_without_split_folders_the_split_is_stratified_by_class(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_older_release_with_its_trailing_comma_reads_alike(root: Path) -> No
     (root / "Data_Entry_2017.csv").write_text("".join(f"{line},\n" for line in lines))
     old = load_nih(root)
     pd.testing.assert_frame_equal(old.images, new.images)
-    assert old.labels.tolist() == new.labels.tolist()
+    assert old.label_values.tolist() == new.label_values.tolist()
 
 
 def test_images_in_twelve_archives_are_found(root: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_missing_column_is_refused(root: Path) -> None:
 
 def test_an_image_with_two_rows_is_refused(root: Path) -> None:
     write_csv(root, row("00000001_000.png"), row("00000001_000.png", "Mass"))
-    with pytest.raises(DatasetError, match=r"'00000001_000.png' \(line 3\) is there twice"):
+    with pytest.raises(DatasetError, match=r"'00000001_000.png' \(line 3\) occurs twice"):
         load_nih(root)
 
 

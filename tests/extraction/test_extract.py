@@ -206,7 +206,7 @@ def test_other_words_about_the_images_run_no_image(
     assert after.embedding.tobytes() == before_embedding.tobytes()
     assert after.texts["showing"].fingerprint == before.texts["showing"].fingerprint
     assert after.labels.names == changed.label_names
-    assert after.labels.values.tolist() == changed.labels.tolist()
+    assert after.labels.values.tolist() == changed.label_values.tolist()
     assert after.splits.tolist() == changed.images["split"].tolist()
     assert after.patients.tolist() == changed.images["patient"].tolist()
     assert after.views.tolist() == changed.images["view"].tolist()
