@@ -1,4 +1,4 @@
-"""Whether this machine is ready: what is installed, what it is fast at, what it can reach."""
+"""Check that this machine is ready: libraries, hardware, disk, models, data sets and network."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from featurecache.encoders.hub import MODELS_VARIABLE, local_folder
 from featurecache.encoders.registry import SPECS, EncoderSpec
 from featurecache.errors import CheckpointError, DatasetError
 
-State = Literal["fine", "note", "problem"]
+State = Literal["ok", "note", "problem"]
 
 LIBRARIES: Final = ("torch", "transformers", "numpy", "h5py", "pandas", "scikit-learn", "pillow")
 EXTRAS: Final = {
@@ -26,84 +26,86 @@ EXTRAS: Final = {
     "ray": ("ray", "extract --engine ray"),
 }
 HUB: Final = "https://huggingface.co"
-HUB_SECONDS: Final = 5.0
-BYTES_AN_IMAGE: Final = 2 * 1024 + 200
-"""Of a cache: an embedding of the longest in use, and id, hash, patient and labels."""
+HUB_TIMEOUT: Final = 5.0
+BYTES_PER_IMAGE: Final = 2 * 1024 + 200
+"""Size of a cache per image: 1,024 dimensions in float16, and id, hash, patient and labels."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class Check:
+    """The result of one check.
 
     Attributes:
-        subject: what.
-        state: ``fine``; ``note`` for what not everybody needs; ``problem`` for what stops work.
-        found: how it is.
+        subject: what was checked.
+        state: ``"ok"``; ``"note"`` for what is missing but optional; ``"problem"`` for what
+            prevents work.
+        result: what was found.
         advice: what to do about it; empty where there is nothing to do.
     """
 
     subject: str
     state: State
-    found: str
+    result: str
     advice: str = ""
 
 
-def examine(cache: Path, *, images: int | None = None) -> Iterator[Finding]:
-    """Look at everything that the commands need, one thing after another.
+def check_machine(
+    cache_dir: str | os.PathLike[str] = "cache", *, n_images: int | None = None
+) -> Iterator[Check]:
+    """Check everything that the commands need, one thing after another.
 
     Args:
-        cache: the folder that caches are to be written into; it need not be there.
-        images: so many are to be embedded; None where that is not known.
+        cache_dir: folder where caches will be written; it does not have to exist.
+        n_images: number of images to embed; None where it is not known.
     """
-    place = next(
-        folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.is_dir()
-    )
+    path = Path(cache_dir).absolute()
+    folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
     yield from _libraries()
     yield from _extras()
-    yield _processor()
-    yield _graphics()
-    yield _disk(place, images)
-    yield _locks(place)
+    yield _cpu()
+    yield _gpu()
+    yield _disk(folder, n_images)
+    yield _locks(folder)
     yield from _models()
     yield from _datasets()
     yield _hub()
 
 
-def _libraries() -> Iterator[Finding]:
-    yield Finding("python", "fine", platform.python_version())
+def _libraries() -> Iterator[Check]:
+    yield Check("python", "ok", platform.python_version())
     for name in LIBRARIES:
         try:
-            yield Finding(name, "fine", version(name))
+            yield Check(name, "ok", version(name))
         except PackageNotFoundError:
-            yield Finding(name, "problem", "not installed", f"pip install {name}")
+            yield Check(name, "problem", "not installed", f"pip install {name}")
 
 
-def _extras() -> Iterator[Finding]:
+def _extras() -> Iterator[Check]:
     for extra, (package, use) in EXTRAS.items():
         try:
-            yield Finding(f"extra {extra}", "fine", f"{package} {version(package)}")
+            yield Check(f"extra {extra}", "ok", f"{package} {version(package)}")
         except PackageNotFoundError:
             advice = f"for {use}: pip install 'featurecache[{extra}]'"
-            yield Finding(f"extra {extra}", "note", "not installed", advice)
+            yield Check(f"extra {extra}", "note", "not installed", advice)
 
 
-def _processor() -> Finding:
+def _cpu() -> Check:
     import torch
 
     from featurecache.device import has_fast_bf16
 
-    cores = f"{torch.get_num_threads()} threads"
+    threads = f"{torch.get_num_threads()} threads"
     if has_fast_bf16("cpu"):
-        return Finding("processor", "fine", f"{cores}, fast in bf16")
-    return Finding(
-        "processor",
+        return Check("CPU", "ok", f"{threads}, fast in bf16")
+    return Check(
+        "CPU",
         "note",
-        f"{cores}, no instructions for bf16",
-        "encoders run in fp32, about half as fast as with them",
+        f"{threads}, no bf16 instructions",
+        "encoders run in fp32, at about half the speed of bf16",
     )
 
 
-def _graphics() -> Finding:
+def _gpu() -> Check:
     import torch
 
     from featurecache.device import has_fast_bf16
@@ -112,62 +114,62 @@ def _graphics() -> Finding:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         fast = "bf16" if has_fast_bf16("cuda") else "fp32"
         name = torch.cuda.get_device_name(0)
-        return Finding("graphics", "fine", f"{name}, {memory:.0f} GiB, fast in {fast}")
+        return Check("GPU", "ok", f"{name}, {memory:.0f} GiB, fast in {fast}")
     if torch.backends.mps.is_available():
-        return Finding("graphics", "fine", "Apple's, by --device mps")
-    return Finding(
-        "graphics",
+        return Check("GPU", "ok", "Apple GPU, by --device mps")
+    return Check(
+        "GPU",
         "note",
         "none that torch can use",
-        "heads need none; for a large encoder over many films take a machine that has one",
+        "heads do not need one; for a large encoder and many images, use a machine with a GPU",
     )
 
 
-def _disk(place: Path, images: int | None) -> Finding:
-    free = shutil.disk_usage(place).free
-    found = f"{free / 2**30:.1f} GiB free at {place}"
-    # Parts and the finished file lie side by side for a while.
-    if images is None:
-        return Finding("disk", "fine", f"{found}, for {free // (2 * BYTES_AN_IMAGE):,} images")
-    needed = 2 * images * BYTES_AN_IMAGE
-    found += f", {needed / 2**30:.1f} GiB needed for {images:,} images"
+def _disk(folder: Path, n_images: int | None) -> Check:
+    free = shutil.disk_usage(folder).free
+    result = f"{free / 2**30:.1f} GiB free at {folder}"
+    # Chunks and the finished file exist side by side for a while.
+    if n_images is None:
+        return Check("disk", "ok", f"{result}, enough for {free // (2 * BYTES_PER_IMAGE):,} images")
+    needed = 2 * n_images * BYTES_PER_IMAGE
+    result += f", {needed / 2**30:.1f} GiB needed for {n_images:,} images"
     if needed <= free:
-        return Finding("disk", "fine", found)
-    return Finding("disk", "problem", found, "make room, or give --cache on another disk")
+        return Check("disk", "ok", result)
+    return Check("disk", "problem", result, "free some space, or write the cache to another disk")
 
 
-def _locks(place: Path) -> Finding:
+def _locks(folder: Path) -> Check:
     from filelock import FileLock, Timeout
 
     try:
-        with TemporaryDirectory(dir=place, prefix=".doctor-") as name:
+        with TemporaryDirectory(dir=folder, prefix=".doctor-") as name:
             lock = Path(name) / "lock"
             with FileLock(lock, timeout=0):
-                # A second lock is refused in this process as it would be in another.
+                # A second lock fails in the same process as it would in another.
                 FileLock(lock, timeout=0).acquire()
     except Timeout:
-        return Finding("file locks", "fine", f"hold at {place}")
+        return Check("file locks", "ok", f"work at {folder}")
     except OSError as error:
-        advice = "give --cache a folder that can be written to"
-        return Finding("file locks", "problem", f"{place}: {error.strerror}", advice)
-    advice = "never run two extractions into one cache there: nothing would stop the second"
-    return Finding("file locks", "problem", f"do not hold at {place}", advice)
+        advice = "choose a writable folder for caches"
+        return Check("file locks", "problem", f"{folder}: {error.strerror}", advice)
+    advice = "never run two extractions into one cache there: they would overwrite each other"
+    return Check("file locks", "problem", f"do not work at {folder}", advice)
 
 
-def _models() -> Iterator[Finding]:
+def _models() -> Iterator[Check]:
     try:
         ready = [name for name, spec in SPECS.items() if _is_ready(spec)]
     except CheckpointError as error:
-        yield Finding("models", "problem", str(error), f"correct ${MODELS_VARIABLE}")
+        yield Check("models", "problem", str(error), f"correct ${MODELS_VARIABLE}")
         return
-    yield Finding("models at hand", "fine", ", ".join(ready))
+    yield Check("local models", "ok", ", ".join(ready))
     if missing := [name for name in SPECS if name not in ready]:
-        advice = f"extract downloads them; or give --weights, or ${MODELS_VARIABLE}"
-        yield Finding("models to download", "note", ", ".join(missing), advice)
+        advice = f"downloaded on first use; or set ${MODELS_VARIABLE} to a folder of checkpoints"
+        yield Check("models to download", "note", ", ".join(missing), advice)
 
 
 def _is_ready(spec: EncoderSpec) -> bool:
-    """Whether a model's files are on this machine; the hub is not asked."""
+    """Return whether a model's files are on this machine, without asking the hub."""
     from huggingface_hub import try_to_load_from_cache
 
     if spec.embedded:
@@ -176,31 +178,31 @@ def _is_ready(spec: EncoderSpec) -> bool:
         return all(_is_ready(SPECS[part]) for part in spec.parts)
     if local_folder(spec.name, spec.hub_ids[0] if spec.hub_ids else "") is not None:
         return True
-    return any(isinstance(try_to_load_from_cache(one, "config.json"), str) for one in spec.hub_ids)
+    return any(isinstance(try_to_load_from_cache(i, "config.json"), str) for i in spec.hub_ids)
 
 
-def _datasets() -> Iterator[Finding]:
+def _datasets() -> Iterator[Check]:
     for name, spec in DATASETS.items():
         # A CSV file or a folder may be anywhere.
         if spec.root_finder or name in ("csv", "folder"):
             continue
         try:
-            yield Finding(f"data set {name}", "fine", str(find_root(name, None)))
+            yield Check(f"data set {name}", "ok", str(find_root(name, None)))
         except DatasetError as error:
             reason, _, advice = str(error).partition(": ")
-            yield Finding(f"data set {name}", "note", reason, advice)
+            yield Check(f"data set {name}", "note", reason, advice)
 
 
-def _hub() -> Finding:
+def _hub() -> Check:
     from urllib.error import URLError
     from urllib.request import Request, urlopen
 
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        return Finding("model hub", "note", "HF_HUB_OFFLINE is set", "no model can be downloaded")
+        return Check("model hub", "note", "HF_HUB_OFFLINE is set", "no model can be downloaded")
     try:
-        urlopen(Request(HUB, method="HEAD"), timeout=HUB_SECONDS).close()
+        urlopen(Request(HUB, method="HEAD"), timeout=HUB_TIMEOUT).close()
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
-        advice = f"give --weights, or ${MODELS_VARIABLE}; $HTTPS_PROXY where there is a proxy"
-        return Finding("model hub", "note", f"{HUB} cannot be reached ({reason})", advice)
-    return Finding("model hub", "fine", f"{HUB} answers")
+        advice = f"set ${MODELS_VARIABLE} to a folder of checkpoints, or $HTTPS_PROXY to a proxy"
+        return Check("model hub", "note", f"{HUB} cannot be reached ({reason})", advice)
+    return Check("model hub", "ok", f"{HUB} is reachable")

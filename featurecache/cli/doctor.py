@@ -1,4 +1,4 @@
-"""``doctor``: is this machine ready?"""
+"""``doctor``: check this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,28 +13,28 @@ def doctor(
     cache: CacheFolder = Path("cache"),
     n_images: Annotated[
         int | None,
-        typer.Option(help="Whether the disk has room for a cache of N images.", metavar="N", min=1),
+        typer.Option(help="Check that the disk has space for a cache of N images.", metavar="N", min=1),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what is installed, what this machine is fast at, and which models and data are at hand.
+    """Check this machine: libraries, hardware, disk, models, data sets and network.
 
-    Exits with 1 where something stops work.
+    Exits with 1 if something prevents work.
 
     Example: featurecache doctor --n-images 112120
     """
     from dataclasses import asdict
 
-    from featurecache.doctor import examine
+    from featurecache.doctor import check_machine
 
-    findings = list(examine(cache, images=n_images))
+    checks = list(check_machine(cache, n_images=n_images))
     if json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([asdict(check) for check in checks])
     else:
         print_table(
             "",
-            ["", "", "found", "advice"],
-            [[one.subject, one.state, one.found, one.advice] for one in findings],
+            ["", "", "result", "advice"],
+            [[check.subject, check.state, check.result, check.advice] for check in checks],
         )
-    if any(finding.state == "problem" for finding in findings):
+    if any(check.state == "problem" for check in checks):
         raise typer.Exit(1)
