@@ -1,15 +1,15 @@
-"""What the batch size does to the cost of a forward pass, and to embeddings in fp32.
+"""Cost of a forward pass by batch size, and which batch sizes give bit-identical embeddings.
 
     python benchmarks/batch_size.py --models tiny dinov2-small [--rounds 3]
 
-Milliseconds of processor time an image, in lanes as an extraction has them; sizes interleaved,
-medians of the rounds. A model may be a folder. Pixels are random: no cost depends on them.
+CPU milliseconds per image, with the worker threads of an extraction; sizes are interleaved, and the
+table holds medians over rounds. A model may be a folder. Pixels are random, as the cost does not
+depend on them.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -24,12 +24,12 @@ SIZES = (8, 16, 32, 64, 128)
 
 
 def main() -> None:
-    """Print a line for each model and precision."""
+    """Print one row per model and precision."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["tiny", "dinov2-small"])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    columns = ["model", "precision", *map(str, SIZES), "equal bits in fp32"]
+    columns = ["model", "precision", *map(str, SIZES), "bit-identical in fp32"]
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     for model in arguments.models:
@@ -42,33 +42,35 @@ def main() -> None:
                 [cost(encoder, pixels, size) for size in SIZES] for _ in range(arguments.rounds)
             ]
             cells = [f"{statistics.median(costs):.1f}" for costs in zip(*rounds, strict=True)]
-            equal = "–" if precision == "bf16" else equal_sizes(encoder, pixels)
-            print(f"| {' | '.join([model, precision, *cells, equal])} |", flush=True)
+            identical = "–" if precision == "bf16" else identical_sizes(encoder, pixels)
+            print(f"| {' | '.join([model, precision, *cells, identical])} |", flush=True)
 
 
 def cost(encoder: Encoder, pixels: Array, size: int) -> float:
-    """Milliseconds of processor time an image."""
-    passes = 2 * max(1, len(pixels) // (2 * size))  # as many for each of two lanes
+    """Return CPU milliseconds per image at a batch size."""
+    n_batches = 2 * max(1, len(pixels) // (2 * size))  # the same number for each of two threads
     start = time.process_time()
-    with worker_threads("cpu", most=MOST_LANES) as lanes:
-        for _ in range(passes):
-            lanes.submit(partial(encoder.embed_pixels, pixels[:size]))
-        for _ in lanes.rest():
+    with worker_threads("cpu", most=MOST_LANES) as threads:
+        for _ in range(n_batches):
+            threads.submit(partial(encoder.embed_pixels, pixels[:size]))
+        for _ in threads.rest():
             pass
-    return (time.process_time() - start) / (passes * size) * 1e3
+    return (time.process_time() - start) / (n_batches * size) * 1e3
 
 
-def equal_sizes(encoder: Encoder, pixels: Array) -> str:
-    """The sizes whose embeddings are those of the largest, bit for bit."""
-    whole = encoder.embed_pixels(pixels)
+def identical_sizes(encoder: Encoder, pixels: Array) -> str:
+    """Return the batch sizes whose embeddings equal those of the largest batch bit for bit."""
+    reference = encoder.embed_pixels(pixels)
     return ", ".join(
-        str(size) for size in SIZES if np.array_equal(whole, parts(encoder, pixels, size))
+        str(size)
+        for size in SIZES
+        if np.array_equal(reference, embed_in_batches(encoder, pixels, size))
     )
 
 
-def parts(encoder: Encoder, pixels: Array, size: int) -> Array:
-    """All embeddings, made in batches of a size."""
-    starts: Sequence[int] = range(0, len(pixels), size)
+def embed_in_batches(encoder: Encoder, pixels: Array, size: int) -> Array:
+    """Return all embeddings, computed in batches of a size."""
+    starts = range(0, len(pixels), size)
     return np.concatenate([encoder.embed_pixels(pixels[at : at + size]) for at in starts])
 
 

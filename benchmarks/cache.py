@@ -1,10 +1,10 @@
-"""What a cache as large as ChestX-ray14 costs: to write, open, read, score, and begin to train on.
+"""Cost of a cache of the size of ChestX-ray14: writing, opening, reading, scoring, first epoch.
 
-    python benchmarks/cache.py [--split 112120] [--dim 1024] [--rounds 5]
+    python benchmarks/cache.py [--rows 112120] [--dim 1024] [--rounds 5]
 
-The embeddings are random, with NIH's label frequencies and, of its test set, the share of images
-and of patients. Reading is compared with numpy's ``fromfile`` of the same bytes and with h5py's
-``[:]``, interleaved, the file being in the system's memory after the first round.
+Embeddings are random; label frequencies and the size of the test split are those of NIH. Reading
+is compared with numpy's ``fromfile`` on the same bytes and with h5py's ``[:]``. Methods are
+interleaved; after the first round the file is in the page cache.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
-NAMES = tuple(f"finding {number}" for number in range(len(POSITIVES)))
+LABELS = tuple(f"finding {number}" for number in range(len(POSITIVES)))
 
 FIRST_EPOCH = """
 import os, sys, time
@@ -41,8 +41,7 @@ def note(seed, epoch):
         os._exit(0)
 run_experiment(read_cache(Path(sys.argv[1])), HeadConfig(head="weighted_sum"), on_epoch=note)
 """
-"""Prints the seconds from a time given to the beginning of the first epoch, which lasts as long as
-the second."""
+"""Prints the seconds from a given time to the start of the first epoch (as long as the second)."""
 
 
 def main() -> None:
@@ -55,87 +54,89 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "cache.h5"
         write = seconds(lambda: write_synthetic(path, arguments.rows, arguments.dim))
-        print(f"written, with drawing its numbers: {write:.1f} s, {path.stat().st_size:,} bytes")
-        times = reading(path, arguments.rounds)
-        for what, taken in times.items():
-            print(f"{what}: {taken * 1e3:.1f} ms")
-        ratio = times["the whole embedding"] / times["np.fromfile of its bytes"]
-        print(f"the whole embedding / np.fromfile: {ratio:.2f}")
-        print(f"zero-shot with 1,000 draws: {seconds(lambda: score(read_cache(path))):.1f} s")
+        print(f"written, random numbers included: {write:.1f} s, {path.stat().st_size:,} bytes")
+        times = time_reading(path, arguments.rounds)
+        for method, duration in times.items():
+            print(f"{method}: {duration * 1e3:.1f} ms")
+        ratio = times["whole embedding"] / times["np.fromfile"]
+        print(f"whole embedding / np.fromfile: {ratio:.2f}")
+        print(
+            f"zero-shot with 1,000 bootstrap samples: {seconds(lambda: score(read_cache(path))):.1f} s"
+        )
         command = [sys.executable, "-c", FIRST_EPOCH, str(path), str(time.time())]
-        found = subprocess.run(command, check=True, capture_output=True, text=True)
-        print(f"from nothing to the first epoch of weighted_sum: {float(found.stdout):.1f} s")
+        process = subprocess.run(command, check=True, capture_output=True, text=True)
+        print(f"process start to first epoch: {float(process.stdout):.1f} s")
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """Return the duration of a call in seconds."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def reading(path: Path, rounds: int) -> dict[str, float]:
-    """Medians of the seconds that each way of reading takes."""
+def time_reading(path: Path, rounds: int) -> dict[str, float]:
+    """Return the median duration in seconds of each method of reading."""
     import h5py
 
     cache = read_cache(path)
     with h5py.File(path, "r") as file:
         offset = file["images/embedding"].id.get_offset()
     shape = (len(cache.images), cache.dim)
-    some = np.random.default_rng(1).choice(shape[0], size=min(5000, shape[0]), replace=False)
+    random_rows = np.random.default_rng(1).choice(shape[0], size=min(5000, shape[0]), replace=False)
 
-    def plain() -> None:
+    def read_with_h5py() -> None:
         with h5py.File(path, "r") as file:
             file["images/embedding"][:]
 
-    ways: dict[str, Callable[[], object]] = {
-        "np.fromfile of its bytes": lambda: np.fromfile(
+    methods: dict[str, Callable[[], object]] = {
+        "np.fromfile": lambda: np.fromfile(
             path, np.float16, offset=offset, count=shape[0] * shape[1]
         ),
-        "the whole embedding": lambda: np.array(cache_of(cache).embedding),
-        "h5py's [:]": plain,
-        "5,000 random rows": lambda: cache_of(cache).embedding[some],
-        "opened, with ids and labels": lambda: read_cache(path),
+        "whole embedding": lambda: np.array(unread(cache).embedding),
+        "h5py [:]": read_with_h5py,
+        "5,000 random rows": lambda: unread(cache).embedding[random_rows],
+        "open, with ids and labels": lambda: read_cache(path),
     }
-    times: dict[str, list[float]] = {what: [] for what in ways}
+    times: dict[str, list[float]] = {method: [] for method in methods}
     for _ in range(rounds):
-        for what, way in ways.items():
-            times[what].append(seconds(way))
-    return {what: statistics.median(taken) for what, taken in times.items()}
+        for method, read in methods.items():
+            times[method].append(seconds(read))
+    return {method: statistics.median(durations) for method, durations in times.items()}
 
 
-def cache_of(cache: Cache) -> Cache:
-    """The same cache, with nothing of its embedding looked at yet."""
+def unread(cache: Cache) -> Cache:
+    """Return the same cache, with none of its embedding read yet."""
     from dataclasses import replace
 
     return replace(cache)
 
 
 def score(cache: Cache) -> float | None:
-    """Zero-shot, with everything that belongs to it."""
+    """Score zero-shot, with controls and intervals."""
     return zero_shot(cache).metrics.macro.auroc
 
 
 def write_synthetic(path: Path, rows: int, dim: int) -> None:
-    """A cache of random embeddings."""
+    """Write a cache of random embeddings."""
     generator = np.random.default_rng(0)
     # As in NIH: 28,008 patients with 86,524 images, and 2,797 with 25,596.
-    tested = rows * 25_596 // 112_120
+    n_test = rows * 25_596 // 112_120
     patients = np.concatenate(
         [
-            generator.integers(rows * 28_008 // 112_120, size=rows - tested),
-            28_008 + generator.integers(rows * 2797 // 112_120, size=tested),
+            generator.integers(rows * 28_008 // 112_120, size=rows - n_test),
+            28_008 + generator.integers(rows * 2797 // 112_120, size=n_test),
         ]
     )
     in_test = patients >= 28_008
     split = np.where(in_test, "test", np.where(generator.random(rows) < 0.1, "val", "train"))
-    share = np.array(POSITIVES) / 112_120
-    ensemble = generator.standard_normal((len(NAMES), dim)).astype(np.float32)
+    prevalence = np.array(POSITIVES) / 112_120
+    ensemble = generator.standard_normal((len(LABELS), dim)).astype(np.float32)
     ensemble /= np.linalg.norm(ensemble, axis=1, keepdims=True)
-    texts = TextEmbeddings(tuple((name,) for name in NAMES), ensemble[:, np.newaxis], ensemble)
+    texts = TextEmbeddings(tuple((name,) for name in LABELS), ensemble[:, np.newaxis], ensemble)
     write_cache(
         path,
-        header=Header("model", "films", (), False, False, {"checkpoint": "none"}, "films", {}),
+        header=Header("model", "images", (), False, False, {"checkpoint": "none"}, "images", {}),
         images=ImageTable(
             id=to_utf8([f"{row:08d}_000.png" for row in range(rows)]),
             sha256=np.full(rows, b"0" * 64),
@@ -151,10 +152,10 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
         embedding=lambda start, stop: generator.standard_normal(
             (stop - start, dim), dtype=np.float32
         ).astype(np.float16),
-        labels=Labels(NAMES, (generator.random((rows, len(NAMES))) < share).astype(np.int8)),
+        labels=Labels(LABELS, (generator.random((rows, len(LABELS))) < prevalence).astype(np.int8)),
         texts={
             "signs": TextSet(
-                "signs", "none", ("signs of {}",), NAMES, texts, None, True, 10.0, -10.0
+                "signs", "none", ("signs of {}",), LABELS, texts, None, True, 10.0, -10.0
             )
         },
         failures={},

@@ -1,13 +1,13 @@
-"""What a film costs before the encoder, and what reading it smaller would save and change.
+"""Cost of reading an image before the encoder, and effect of faster ways to downscale it.
 
     python benchmarks/decoding.py --data DATA
 
-DATA holds the folders kermany and nih. The first table gives milliseconds of one core a film,
-medians. The second resizes films of 3000 x 2500, enlarged from 1024 x 1024, as the encoders do, and
-compares: Pillow's reducing_gap, which shrinks by whole factors first, and its draft, by which
-libjpeg decodes at a half, a quarter or an eighth of the size, but no less than so many times what
-is wanted. It gives milliseconds to decode and resize, the largest change of a pixel in levels, and
-the share of pixels that change.
+DATA holds the folders kermany and nih. The first table gives median milliseconds per image on one
+core. The second resizes images of 3000 x 2500, enlarged from 1024 x 1024, as the encoders do, by
+several methods: Pillow's reducing_gap, which first shrinks by integer factors, and its draft mode,
+in which libjpeg decodes at a half, a quarter or an eighth of the size, but no smaller than a given
+multiple of the target size. It gives milliseconds to decode and resize, the largest change of a
+pixel in gray levels, and the fraction of pixels that change.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from featurecache.images.decode import decode_image, read_bytes
 Result = TypeVar("Result")
 
 SIDES = (128, 224, 512)
-WAYS: dict[str, tuple[int, float | None]] = {
-    "as it is": (0, None),
+METHODS: dict[str, tuple[int, float | None]] = {
+    "exact": (0, None),
     "gap 2": (0, 2.0),
     "gap 3": (0, 3.0),
     "draft 1x": (1, None),
@@ -45,41 +45,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--models", nargs="+", default=["tiny", "dinov2-small"])
-    parser.add_argument("--films", type=int, default=40)
+    parser.add_argument("--n-images", type=int, default=40)
     arguments = parser.parse_args()
-    originals = sorted((arguments.data / "nih/originals_1024").glob("*.png"))[: arguments.films]
-    kermany = sorted((arguments.data / "kermany/train/NORMAL").glob("*.jpeg"))[: arguments.films]
-    large = [enlarged(path) for path in originals[:6]]
-    films = {
+    originals = sorted((arguments.data / "nih/originals_1024").glob("*.png"))[: arguments.n_images]
+    kermany = sorted((arguments.data / "kermany/train/NORMAL").glob("*.jpeg"))[: arguments.n_images]
+    large = [enlarge(path) for path in originals[:6]]
+    images = {
         "224 px JPEG": [read_bytes(path) for path in kermany],
         "1024 px PNG": [read_bytes(path) for path in originals],
         "3000 px JPEG": large,
     }
     encoders = {name: load_encoder(name, precision="fp32") for name in arguments.models}
-    columns = ["films", "hash", "decode", *(f"preprocess for {name}" for name in encoders)]
+    columns = ["images", "hash", "decode", *(f"preprocess for {name}" for name in encoders)]
     print_row(columns)
     print("|---" * len(columns) + "|")
-    for kind, files in films.items():
+    for kind, files in images.items():
         costs: dict[str, list[float]] = {column: [] for column in columns[1:]}
         for data in files * 3:
-            took, _ = timed(partial(hashlib.sha256, data))
-            costs["hash"].append(took)
-            took, image = timed(partial(decode_image, data))
-            costs["decode"].append(took)
+            duration, _ = timed(partial(hashlib.sha256, data))
+            costs["hash"].append(duration)
+            duration, image = timed(partial(decode_image, data))
+            costs["decode"].append(duration)
             for name, encoder in encoders.items():
-                took, _ = timed(partial(encoder.preprocess, image))
-                costs[f"preprocess for {name}"].append(took)
+                duration, _ = timed(partial(encoder.preprocess, image))
+                costs[f"preprocess for {name}"].append(duration)
         print_row([kind, *(f"{statistics.median(values):.2f}" for values in costs.values())])
     print()
-    print_row(["3000 px JPEG to", *WAYS])
-    print("|---" * (1 + len(WAYS)) + "|")
+    print_row(["3000 px JPEG to", *METHODS])
+    print("|---" * (1 + len(METHODS)) + "|")
     for side in SIDES:
-        exact = [resized(data, side, 0, None)[1] for data in large]
-        print_row([str(side), *(cell(large, exact, side, *way) for way in WAYS.values())])
+        exact = [resize(data, side, 0, None)[1] for data in large]
+        print_row([str(side), *(cell(large, exact, side, *method) for method in METHODS.values())])
 
 
-def enlarged(path: Path) -> bytes:
-    """A film at the size of a detector, as a JPEG of quality 85."""
+def enlarge(path: Path) -> bytes:
+    """Return an image at the resolution of a detector, as a JPEG of quality 85."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -88,10 +88,10 @@ def enlarged(path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def resized(
+def resize(
     data: bytes, side: int, draft: int, gap: float | None
 ) -> tuple[float, NDArray[np.int16]]:
-    """Milliseconds, and the pixels with their shorter side at ``side``."""
+    """Return CPU milliseconds, and the pixels with a shorter side of ``side``."""
     from PIL import Image
 
     start = time.process_time()
@@ -110,22 +110,22 @@ def cell(
     draft: int,
     gap: float | None,
 ) -> str:
-    """One way of making films smaller, against the exact one."""
-    runs = [resized(data, side, draft, gap) for data in files]
-    levels = np.abs(np.stack([found for _, found in runs]) - np.stack(exact))
-    took = statistics.median(milliseconds for milliseconds, _ in runs)
-    return f"{took:.1f} ms, {levels.max()}, {(levels > 0).mean():.0%}"
+    """Return duration and error of a resizing method, compared with exact resizing."""
+    results = [resize(data, side, draft, gap) for data in files]
+    levels = np.abs(np.stack([pixels for _, pixels in results]) - np.stack(exact))
+    duration = statistics.median(milliseconds for milliseconds, _ in results)
+    return f"{duration:.1f} ms, {levels.max()}, {(levels > 0).mean():.0%}"
 
 
 def timed(call: Callable[[], Result]) -> tuple[float, Result]:
-    """Milliseconds of processor time, and the result."""
+    """Return the CPU milliseconds of a call, and its result."""
     start = time.process_time()
-    found = call()
-    return (time.process_time() - start) * 1e3, found
+    result = call()
+    return (time.process_time() - start) * 1e3, result
 
 
 def print_row(cells: Sequence[str]) -> None:
-    """One line of a table."""
+    """Print one row of a table."""
     print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -1,10 +1,10 @@
-"""The peers of benchmarks/extraction.py, each in its own code; run by an interpreter that has them.
+"""Other libraries compared by benchmarks/extraction.py, run by an interpreter that has them.
 
-    PYTHON benchmarks/extraction_peers.py PEER WEIGHTS FILMS OUT BATCH WORKERS
+    PYTHON benchmarks/extraction_peers.py PEER WEIGHTS IMAGES OUT BATCH WORKERS
 
-WEIGHTS is a ViT-B/32 in open_clip's layout, FILMS a folder whose one folder holds the films. Writes
-their normalised embeddings, in order of file name, to OUT, a .npy file, and prints images a second,
-the loading of the weights not counted.
+WEIGHTS is a ViT-B/32 in open_clip's layout, IMAGES a folder whose only folder holds the images.
+Writes the normalized embeddings in order of file name to OUT, a .npy file, and prints images per
+second, without loading the weights.
 """
 
 import sys
@@ -20,18 +20,18 @@ MODEL = "ViT-B-32"
 
 def main() -> None:
     """Run one peer."""
-    peer, weights, films, out, batch, workers = sys.argv[1:]
+    peer, weights, images, out, batch, workers = sys.argv[1:]
     declare_torchvision()
-    found, seconds = PEERS[peer](Path(weights), Path(films), int(batch), int(workers))
-    np.save(out, found)
-    print(len(found) / seconds)
+    embeddings, seconds = PEERS[peer](Path(weights), Path(images), int(batch), int(workers))
+    np.save(out, embeddings)
+    print(len(embeddings) / seconds)
 
 
 def declare_torchvision() -> None:
-    """Let torchvision be imported beside a torch without CUDA.
+    """Make torchvision importable with a torch without CUDA.
 
-    Its operators, built for CUDA, do not load there, and its import stops at two that it wants to
-    describe. The transforms of Pillow images use none.
+    Its operators, built for CUDA, do not load there, and its import fails when it registers two of
+    them. The transforms of Pillow images use neither.
     """
     import torch
 
@@ -42,17 +42,17 @@ def declare_torchvision() -> None:
         library = library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        KEPT.append(library)
+        LIBRARIES.append(library)
 
 
-KEPT: list[Any] = []
-"""Operators are undone when their library is forgotten."""
+LIBRARIES: list[Any] = []
+"""Keeps references: operators are unregistered when their library is garbage-collected."""
 
 
-def clip_retrieval(weights: Path, films: Path, batch: int, workers: int) -> tuple[Any, float]:
-    """clip-retrieval's reader, mapper and writer in its runner.
+def clip_retrieval(weights: Path, images: Path, batch: int, workers: int) -> tuple[Any, float]:
+    """Run clip-retrieval's reader, mapper and writer in its runner.
 
-    Without its logger, a second process whose start alone would take seconds of so short a run.
+    Its logger is left out: it is a second process, which takes seconds to start.
     """
     from tempfile import TemporaryDirectory
 
@@ -73,11 +73,11 @@ def clip_retrieval(weights: Path, films: Path, batch: int, workers: int) -> tupl
     with TemporaryDirectory() as folder:
         runner = Runner(
             lambda sampler: FilesReader(
-                sampler, preprocess, tokenizer, films, batch, workers, enable_text=False
+                sampler, preprocess, tokenizer, images, batch, workers, enable_text=False
             ),
             lambda: mapper,
-            lambda part: NumpyWriter(part, folder, False, True, False, 1),
-            lambda part: NoLogger(),
+            lambda partition: NumpyWriter(partition, folder, False, True, False, 1),
+            lambda _: NoLogger(),
             1,
         )
         start = time.perf_counter()
@@ -86,12 +86,12 @@ def clip_retrieval(weights: Path, films: Path, batch: int, workers: int) -> tupl
         return np.load(Path(folder) / "img_emb" / "img_emb_0.npy"), seconds
 
 
-def clip_benchmark(weights: Path, films: Path, batch: int, workers: int) -> tuple[Any, float]:
-    """CLIP_benchmark's loop over images, with amp.
+def clip_benchmark(weights: Path, images: Path, batch: int, workers: int) -> tuple[Any, float]:
+    """Run CLIP_benchmark's loop over images, with AMP.
 
-    Of its two the one of zero-shot classification: the other, which keeps features for a linear
-    probe and does the same, refuses to run without CUDA. Its classifier is the identity, so that
-    the logits are a hundred times the features.
+    It is the loop of zero-shot classification: the loop that extracts features for a linear probe
+    does the same work, but needs CUDA. The classifier is the identity, so that the logits are 100
+    times the features.
     """
     import torch
     from clip_benchmark.metrics.zeroshot_classification import run_classification
@@ -104,7 +104,7 @@ def clip_benchmark(weights: Path, films: Path, batch: int, workers: int) -> tupl
     classifier = torch.eye(model.visual.output_dim)
     start = time.perf_counter()
     loader = DataLoader(
-        ImageFolder(films, transform), batch_size=batch, num_workers=workers, shuffle=False
+        ImageFolder(images, transform), batch_size=batch, num_workers=workers, shuffle=False
     )
     logits, _ = run_classification(model, classifier, loader, "cpu", amp=True)
     return logits.numpy() / 100, time.perf_counter() - start

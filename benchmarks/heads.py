@@ -1,15 +1,15 @@
-"""Stage 2 at the size of ChestX-ray14: heads, against what people train on embeddings today.
+"""Training of heads at the size of ChestX-ray14, compared with common alternatives.
 
-    python benchmarks/heads.py [--split 86524] [--dim 768] [--rounds 1] [--methods baseline ...]
+    python benchmarks/heads.py [--rows 86524] [--dim 768] [--rounds 1] [--methods baseline ...]
 
-The embeddings are synthetic, with NIH's label frequencies and a signal that a linear model finds in
-part; a tenth of them is validation. Each method runs to its best macro AUROC there.
+Embeddings are synthetic, with NIH's label frequencies and a signal that is partly linear; a tenth
+of the rows are for validation. Each method trains to its best macro AUROC on them.
 
-baseline, concat, weighted_sum   featurecache's heads, with their default settings
-products       the matrix products of baseline's epochs alone, in the same precision and batches
-notebook       the usual notebook: TensorDataset, DataLoader, batch 64, fp32, Adam, patience 3
-mlp            scikit-learn's MLPClassifier of the same layers, with its early stopping
-logistic       scikit-learn's LogisticRegression, one label after another
+baseline, concat, weighted_sum   heads of featurecache, with default settings
+products       only the matrix products of baseline's epochs, in the same precision and batches
+notebook       a typical notebook: TensorDataset, DataLoader, batch 64, fp32, Adam, patience 3
+mlp            scikit-learn's MLPClassifier with the same layers and early stopping
+logistic       scikit-learn's LogisticRegression, one per label
 """
 
 import argparse
@@ -29,12 +29,12 @@ from featurecache.heads.types import HeadData
 from featurecache.metrics.ranking import auroc
 
 POSITIVES = (11559, 2776, 4667, 2303, 13317, 2516, 1686, 227, 19894, 5782, 6331, 3385, 1431, 5302)
-"""Of ChestX-ray14's findings, among 112,120 images."""
+"""Positive images of each finding in ChestX-ray14, of 112,120 images."""
 HIDDEN = (512, 256)
 
 
 def main() -> None:
-    """Train with every method and print times and scores."""
+    """Train with every method and print durations and scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=86_524)
     parser.add_argument("--dim", type=int, default=768)
@@ -46,48 +46,48 @@ def main() -> None:
     print("|---" * 4 + "|")
     for _ in range(arguments.rounds):
         for name in arguments.methods:
-            report(name, *METHODS[name](data))
+            print_row(name, *METHODS[name](data))
 
 
-def report(name: str, seconds: float, epochs: int | None, score: float | None) -> None:
-    """One line of the table."""
-    shown = "–" if score is None else f"{score:.4f}"
-    print(f"| {name} | {seconds:.1f} | {epochs or '–'} | {shown} |", flush=True)
+def print_row(name: str, seconds: float, epochs: int | None, score: float | None) -> None:
+    """Print one row of the table."""
+    cell = "–" if score is None else f"{score:.4f}"
+    print(f"| {name} | {seconds:.1f} | {epochs or '–'} | {cell} |", flush=True)
 
 
 def synthetic(rows: int, dim: int) -> HeadData:
-    """Embeddings whose labels can be told in part."""
+    """Return embeddings from which labels can partly be predicted."""
     generator = np.random.default_rng(0)
-    share = np.array(POSITIVES) / 112_120
-    labels = (generator.random((rows, len(share))) < share).astype(np.int8)
-    directions = generator.standard_normal((len(share), dim)) / np.sqrt(dim)
+    prevalence = np.array(POSITIVES) / 112_120
+    labels = (generator.random((rows, len(prevalence))) < prevalence).astype(np.int8)
+    directions = generator.standard_normal((len(prevalence), dim)) / np.sqrt(dim)
     spectrum = np.arange(1, dim + 1) ** -0.25
     embedding = np.empty((rows, dim), dtype=np.float16)
     for start in range(0, rows, 8192):
-        part = labels[start : start + 8192]
-        strength = 0.5 + generator.random(part.shape)
-        signal = (part * strength) @ directions
-        noise = generator.standard_normal((len(part), dim)) * spectrum
+        chunk = labels[start : start + 8192]
+        strength = 0.5 + generator.random(chunk.shape)
+        signal = (chunk * strength) @ directions
+        noise = generator.standard_normal((len(chunk), dim)) * spectrum
         embedding[start : start + 8192] = noise + 0.3 * signal + 0.1 * np.abs(signal)
     order = generator.permutation(rows)
-    text = generator.standard_normal((len(share), dim)).astype(np.float32)
-    text /= np.linalg.norm(text, axis=1, keepdims=True)  # as a prompt ensemble is
+    text = generator.standard_normal((len(prevalence), dim)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)  # like a prompt ensemble
     val, train = np.sort(order[: rows // 10]), np.sort(order[rows // 10 :])
     return HeadData(embedding, labels, train, val, LabelTexts(text))
 
 
 def macro_auroc(data: HeadData, probability: NDArray[np.float64]) -> float:
-    """Of the validation rows."""
+    """Return the macro AUROC on the validation rows."""
     truth = data.labels[data.val]
     return float(np.mean([auroc(truth[:, c], probability[:, c]) for c in range(truth.shape[1])]))
 
 
 Result = tuple[float, int | None, float | None]
-"""Seconds, epochs, and validation macro AUROC, where there are any."""
+"""Duration in seconds, epochs and validation macro AUROC; None where they do not apply."""
 
 
 def featurecache_head(head: str, data: HeadData) -> Result:
-    """With the default settings."""
+    """Train a head of featurecache with default settings."""
     start = time.perf_counter()
     trained = train_head(data, HeadConfig(head=head))
     seconds = time.perf_counter() - start
@@ -96,27 +96,27 @@ def featurecache_head(head: str, data: HeadData) -> Result:
 
 
 def products(data: HeadData) -> Result:
-    """Forward and backward, without anything around them."""
+    """Compute only the matrix products of the forward and backward passes."""
     import torch
 
-    chosen = resolve_schedule(HeadConfig(head="baseline"), len(data.train))
-    number = torch.bfloat16 if chosen.precision == "bf16" else torch.float32
+    schedule = resolve_schedule(HeadConfig(head="baseline"), len(data.train))
+    dtype = torch.bfloat16 if schedule.precision == "bf16" else torch.float32
     sizes = (data.embedding.shape[1], *HIDDEN, data.labels.shape[1])
-    values = [torch.randn(chosen.batch_size, size).to(number) for size in sizes]
-    weights = [torch.randn(after, size).to(number) for size, after in pairwise(sizes)]
+    values = [torch.randn(schedule.batch_size, size).to(dtype) for size in sizes]
+    weights = [torch.randn(after, size).to(dtype) for size, after in pairwise(sizes)]
     start = time.perf_counter()
-    for _ in range(chosen.epochs * math.ceil(len(data.train) / chosen.batch_size)):
+    for _ in range(schedule.epochs * math.ceil(len(data.train) / schedule.batch_size)):
         for layer, weight in enumerate(weights):
             before, after = values[layer], values[layer + 1]
-            before @ weight.T  # the layer's output, and then its weights' and its input's gradients
+            before @ weight.T  # output; then the gradients of weight and input
             after.T @ before
             if layer > 0:
                 after @ weight
-    return time.perf_counter() - start, chosen.epochs, None
+    return time.perf_counter() - start, schedule.epochs, None
 
 
 def notebook(data: HeadData) -> Result:
-    """The usual notebook."""
+    """Train as in a typical notebook."""
     import torch
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
@@ -145,24 +145,24 @@ def notebook(data: HeadData) -> Result:
         model.eval()
         with torch.inference_mode():
             probability = torch.sigmoid(model(x[data.val]).double()).numpy()
-        if (found := macro_auroc(data, probability)) > best:
-            best, best_epoch = found, epoch
+        if (score := macro_auroc(data, probability)) > best:
+            best, best_epoch = score, epoch
     return time.perf_counter() - start, epoch, best
 
 
 def mlp(data: HeadData) -> Result:
-    """scikit-learn's own."""
+    """Train scikit-learn's MLPClassifier."""
     from sklearn.neural_network import MLPClassifier
 
     start = time.perf_counter()
-    x, x_val = standardised(data)
+    x, x_val = standardize(data)
     model = MLPClassifier(HIDDEN, early_stopping=True, n_iter_no_change=3, random_state=0)
     model.fit(x, data.labels[data.train])
     return time.perf_counter() - start, model.n_iter_, macro_auroc(data, model.predict_proba(x_val))
 
 
-def standardised(data: HeadData) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Training and validation embeddings of mean 0 and deviation 1."""
+def standardize(data: HeadData) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return standardized training and validation embeddings."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(data.embedding[data.train].astype(np.float32))
@@ -173,11 +173,11 @@ def standardised(data: HeadData) -> tuple[NDArray[np.float32], NDArray[np.float3
 
 
 def logistic(data: HeadData) -> Result:
-    """scikit-learn, with its default strength."""
+    """Train scikit-learn's LogisticRegression with default regularization."""
     from sklearn.linear_model import LogisticRegression
 
     start = time.perf_counter()
-    x, x_val = standardised(data)
+    x, x_val = standardize(data)
     columns = [
         LogisticRegression(max_iter=200).fit(x, truth).predict_proba(x_val)[:, 1]
         for truth in data.labels[data.train].T

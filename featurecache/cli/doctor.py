@@ -13,7 +13,7 @@ def doctor(
     cache: CacheFolder = Path("cache"),
     n_images: Annotated[
         int | None,
-        typer.Option(help="Check that the disk has space for a cache of N images.", metavar="N", min=1),
+        typer.Option(help="Check the disk space for a cache of N images.", metavar="N", min=1),
     ] = None,
     json: Json = False,
 ) -> None:
