@@ -61,7 +61,7 @@ def main() -> None:
         ratio = times["whole embedding"] / times["np.fromfile"]
         print(f"whole embedding / np.fromfile: {ratio:.2f}")
         print(
-            f"zero-shot with 1,000 bootstrap samples: {seconds(lambda: score(read_cache(path))):.1f} s"
+            f"zero-shot, 1,000 bootstrap samples: {seconds(lambda: score(read_cache(path))):.1f} s"
         )
         command = [sys.executable, "-c", FIRST_EPOCH, str(path), str(time.time())]
         process = subprocess.run(command, check=True, capture_output=True, text=True)
