@@ -86,7 +86,7 @@ def test_random_features_have_the_shape_and_no_pattern():
 
 
 @pytest.fixture
-def split_data_from():
+def data():
     rng = np.random.default_rng(11)
     truth = (rng.random((80, 2)) < 0.4).astype(np.int8)
     return SplitData(
@@ -101,26 +101,26 @@ def split_data_from():
     )
 
 
-def test_a_controls_figures_are_means_over_its_trials(split_data_from):
+def test_a_controls_figures_are_means_over_its_trials(data):
     rng = np.random.default_rng(12)
     scores = [rng.random((80, 2)) for _ in range(3)]
-    test = split_data_from.test
-    found = summarize_control([Trial(split_data_from, s) for s in scores], test, n_bootstrap=60)
+    test = data.test
+    found = summarize_control([Trial(data, s) for s in scores], test, n_bootstrap=60).to_json()
     areas = [
-        [roc_auc_score(split_data_from.truth[test, c], s[test, c]) for c in range(2)]
+        [roc_auc_score(data.truth[test, c], s[test, c]) for c in range(2)]
         for s in scores
     ]
     assert found["macro"]["auroc"] == pytest.approx(np.mean(areas))
     assert found["per_label"]["Edema"]["auroc"] == pytest.approx(np.mean(areas, axis=0)[1])
 
 
-def test_a_gain_is_the_mean_difference_on_the_same_patients(split_data_from):
+def test_a_gain_is_the_mean_difference_on_the_same_patients(data):
     rng = np.random.default_rng(13)
-    test, truth = split_data_from.test, split_data_from.truth
+    test, truth = data.test, data.truth
     good, poor = truth + rng.normal(size=truth.shape), rng.random(truth.shape)
-    trials = [Trial(split_data_from, score) for score in (good, poor)]
+    trials = [Trial(data, score) for score in (good, poor)]
     better, worse = rank_all(trials, test, n_bootstrap=200)
-    found = ranking_gain([(better, worse), (better, better)])
+    found = ranking_gain([(better, worse), (better, better)]).to_json()
 
     def area(score, rows):
         return np.mean([roc_auc_score(truth[rows, c], score[rows, c]) for c in range(2)])
@@ -128,43 +128,43 @@ def test_a_gain_is_the_mean_difference_on_the_same_patients(split_data_from):
     half = (area(good, test) - area(poor, test)) / 2
     assert found["macro"]["auroc"]["difference"] == pytest.approx(half)
     # By hand: patients drawn, and their rows repeated on both sides.
-    n_bootstrap = resample_patients(split_data_from.patient[test], n_bootstrap=200, seed=0)
+    resamples = resample_patients(data.patient[test], n_bootstrap=200, seed=0)
     drawn = [
         (area(good, np.repeat(test, counts)) - area(poor, np.repeat(test, counts))) / 2
-        for counts in n_bootstrap.row_counts()
+        for counts in resamples.row_counts()
     ]
     assert found["macro"]["auroc"]["ci95"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
-    nothing = ranking_gain([(better, better)])
+    nothing = ranking_gain([(better, better)]).to_json()
     assert nothing["macro"]["auroc"] == {"difference": 0.0, "ci95": [0.0, 0.0]}
 
 
-def test_the_interval_of_several_trials_holds_what_differs_between_them(split_data_from):
-    truth = split_data_from.truth.astype(np.float64)
-    trials = [Trial(split_data_from, truth), Trial(split_data_from, -truth)]
-    found = summarize_control(trials, split_data_from.test, n_bootstrap=100)
+def test_the_interval_of_several_trials_holds_what_differs_between_them(data):
+    truth = data.truth.astype(np.float64)
+    trials = [Trial(data, truth), Trial(data, -truth)]
+    found = summarize_control(trials, data.test, n_bootstrap=100).to_json()
     assert found["macro"]["auroc"] == 0.5
     assert found["ci95"]["macro"]["auroc"] == [0.0, 1.0]
 
 
-def test_a_label_that_one_trial_could_not_learn_is_undefined(split_data_from):
+def test_a_label_that_one_trial_could_not_learn_is_undefined(data):
     score = np.random.default_rng(13).random((80, 2))
-    lacking = replace(split_data_from, learned=np.array([True, False]))
-    trials = [Trial(split_data_from, score), Trial(lacking, score)]
-    found = summarize_control(trials, split_data_from.test, n_bootstrap=0)
+    lacking = replace(data, learned=np.array([True, False]))
+    trials = [Trial(data, score), Trial(lacking, score)]
+    found = summarize_control(trials, data.test, n_bootstrap=0).to_json()
     assert found["per_label"]["Edema"]["auroc"] is None
     assert found["per_label"]["Mass"]["auroc"] is not None
     assert found["ci95"]["macro"]["auroc"] is None
 
 
-def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(split_data_from):
-    truth = split_data_from.truth.astype(np.float64)
+def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(data):
+    truth = data.truth.astype(np.float64)
     found = untrained_controls(
-        split_data_from, truth, np.zeros((len(split_data_from.test), 2)), n_bootstrap=200
+        data, truth, np.zeros((len(data.test), 2)), n_bootstrap=200
     )
-    assert found["random_features"]["macro"]["auroc"] == 0.5
-    low, high = found["shuffled_labels"]["ci95"]["macro"]["auroc"]
+    assert found["random_features"].macro.auroc == 0.5
+    low, high = found["shuffled_labels"].macro.auroc_ci
     assert low < 0.5 < high
-    assert found["shuffled_labels"]["macro"]["auroc"] < 0.7
+    assert found["shuffled_labels"].macro.auroc < 0.7
 
 
 @pytest.mark.parametrize("number", [2, 3, 14])
@@ -175,23 +175,23 @@ def test_no_label_keeps_its_own_texts(number):
         assert (others != np.arange(number)).all()
 
 
-def test_permuted_texts_score_each_label_by_anothers(split_data_from):
-    score = np.random.default_rng(4).normal(size=split_data_from.truth.shape)
+def test_permuted_texts_score_each_label_by_anothers(data):
+    score = np.random.default_rng(4).normal(size=data.truth.shape)
     found = summarize_control(
-        permute_texts(split_data_from, score), split_data_from.test, n_bootstrap=20
-    )
-    truth = split_data_from.truth[split_data_from.test]
+        permute_texts(data, score), data.test, n_bootstrap=20
+    ).to_json()
+    truth = data.truth[data.test]
     known = truth >= 0
-    for c, name in enumerate(split_data_from.label_names):
+    for c, name in enumerate(data.label_names):
         rows = known[:, c]
-        expected = roc_auc_score(truth[rows, c], score[split_data_from.test][rows, 1 - c])
+        expected = roc_auc_score(truth[rows, c], score[data.test][rows, 1 - c])
         assert found["per_label"][name]["auroc"] == pytest.approx(expected)
 
 
-def test_a_single_label_has_no_other_texts(split_data_from):
+def test_a_single_label_has_no_other_texts(data):
     alone = replace(
-        split_data_from,
-        truth=split_data_from.truth[:, :1],
+        data,
+        truth=data.truth[:, :1],
         label_names=("Mass",),
         learned=np.array([True]),
     )

@@ -9,7 +9,7 @@ import sklearn.metrics as reference
 
 from featurecache.errors import UsageError
 from featurecache.evaluation.evaluate import evaluate
-from featurecache.evaluation.metrics_document import metrics_document
+from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.split_data import SplitData
 
 NAMES = ("Mass", "Effusion", "Nodule")
@@ -42,7 +42,7 @@ def probability(rows) -> np.ndarray:
 
 
 def document(rows, probability, **changes):
-    return evaluate(dataclasses.replace(rows, **changes), probability, n_bootstrap=50)
+    return evaluate(dataclasses.replace(rows, **changes), probability, n_bootstrap=50).to_json()
 
 
 def test_the_figures_are_those_of_test_at_the_best_thresholds_of_validation(rows, probability):
@@ -139,15 +139,15 @@ def test_a_test_label_of_one_class_is_undefined(rows, probability):
 def test_what_was_not_learned_has_no_figures_and_no_part_in_averages(rows, probability):
     found = document(rows, probability, learned=np.array([True, False, True]))
     two = [0, 2]
-    alone = metrics_document(
+    scored = score_predictions(
         rows.truth[rows.test][:, two],
         probability[rows.test][:, two],
         label_names=("Mass", "Nodule"),
         thresholds=np.array([found["per_label"][name]["threshold"] for name in ("Mass", "Nodule")]),
         patients=rows.patient[rows.test],
-        split="test",
         n_bootstrap=50,
     )
+    alone = {**scored.scores.to_json(), "ci95": scored.intervals.to_json()}
     for key in ("macro", "micro", "exact_match", "hamming_loss"):
         assert found[key] == alone[key]
         assert found["ci95"][key] == alone["ci95"][key]
@@ -156,9 +156,7 @@ def test_what_was_not_learned_has_no_figures_and_no_part_in_averages(rows, proba
     truth = rows.truth[rows.test, 1]
     assert missing.pop("n_positive") == (truth == 1).sum()
     assert missing.pop("n_known") == (truth >= 0).sum()
-    assert missing.keys() == alone["per_label"]["Mass"].keys() - {"n_positive", "n_known"} | {
-        "threshold_source"
-    }
+    assert missing.keys() == alone["per_label"]["Mass"].keys() - {"n_positive", "n_known"}
     undefined = {key: missing[key] for key in missing.keys() - {"threshold", "threshold_source"}}
     assert set(undefined.values()) == set(found["ci95"]["per_label"]["Effusion"].values()) == {None}
     assert found["controls"]["view_only"]["per_label"]["Effusion"] == {"auroc": None, "auprc": None}
@@ -173,10 +171,10 @@ def test_where_nothing_was_learned_nothing_is_scored(rows, probability):
 def test_the_ranking_decides_the_areas_and_probabilities_the_rest(rows, probability):
     logits = np.log(probability / (1 - probability))
     saturated = (probability > 0.3).astype(np.float64)
-    by_ranking = evaluate(rows, saturated, ranking=logits, n_bootstrap=0)
+    by_ranking = evaluate(rows, saturated, ranking=logits, n_bootstrap=0).to_json()
     plain, flat = (
-        evaluate(rows, probability, n_bootstrap=0),
-        evaluate(rows, saturated, n_bootstrap=0),
+        evaluate(rows, probability, n_bootstrap=0).to_json(),
+        evaluate(rows, saturated, n_bootstrap=0).to_json(),
     )
     for group in ("macro", "micro"):
         assert by_ranking[group]["f1"] == flat[group]["f1"]

@@ -1,4 +1,4 @@
-"""The metrics.json document: its keys, its values, and what it refuses."""
+"""Scores of predictions: names, values against scikit-learn, intervals, and invalid input."""
 
 import json
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from featurecache.evaluation.metrics_document import metrics_document
+from featurecache.evaluation.scores import score_predictions
 
-DECISIONS = {"precision", "recall", "f1", "accuracy"}
+DECISIONS = {"precision", "recall", "specificity", "npv", "f1", "accuracy"}
 RANKINGS = {"auroc", "auprc"}
 
 
@@ -24,34 +24,37 @@ def problem():
         "label_names": ["Effusion", "Mass", "Hernia"],
         "thresholds": np.array([0.5, 0.6, 0.999]),
         "patients": [f"patient {i // 3}" for i in range(120)],
-        "split": "test",
         "n_bootstrap": 60,
     }
 
 
 def summary(problem, **changes):
     arguments = {**problem, **changes}
-    return metrics_document(arguments.pop("truth"), arguments.pop("probability"), **arguments)
+    scored = score_predictions(arguments.pop("truth"), arguments.pop("probability"), **arguments)
+    return {
+        **scored.scores.to_json(),
+        "ci95": scored.intervals.to_json(),
+        "n_patients": scored.n_patients,
+        "n_bootstrap": scored.n_bootstrap,
+    }
 
 
-def test_the_document_has_the_keys_of_the_contract(problem):
+def test_scores_and_intervals_have_the_names_of_the_contract(problem):
     document = summary(problem)
-    figures = {"macro", "micro", "exact_match", "hamming_loss", "per_label"}
-    assert set(document) == {*figures, "ci95", "n", "n_patients", "split", "n_bootstrap"}
-    assert set(document["ci95"]) == figures
+    metrics = {"macro", "micro", "exact_match", "hamming_loss", "per_label"}
+    assert set(document) == {*metrics, "ci95", "n_patients", "n_bootstrap"}
+    assert set(document["ci95"]) == metrics
     for average in ("macro", "micro"):
         assert set(document[average]) == set(document["ci95"][average]) == DECISIONS | RANKINGS
     assert list(document["per_label"]) == ["Effusion", "Mass", "Hernia"]
     for label in problem["label_names"]:
-        found = document["per_label"][label]
-        extra = {"n_positive", "n_known", "threshold", "confusion"}
-        assert set(found) == DECISIONS | RANKINGS | extra
+        extra = {"n_positive", "n_known", "threshold", "threshold_source", "confusion"}
+        assert set(document["per_label"][label]) == DECISIONS | RANKINGS | extra
         assert set(document["ci95"]["per_label"][label]) == DECISIONS | RANKINGS
-    assert (document["n"], document["n_patients"]) == (120, 40)
-    assert (document["split"], document["n_bootstrap"]) == ("test", 60)
+    assert (document["n_patients"], document["n_bootstrap"]) == (40, 60)
 
 
-def test_the_document_is_plain_json_and_undefined_is_null(problem):
+def test_scores_are_plain_json_and_undefined_is_null(problem):
     document = summary(problem)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     hernia = document["per_label"]["Hernia"]
@@ -61,7 +64,7 @@ def test_the_document_is_plain_json_and_undefined_is_null(problem):
     assert document["macro"]["auroc"] is not None
 
 
-def test_the_figures_of_a_label_are_those_of_scikit_learn(problem):
+def test_scores_of_a_label_agree_with_scikit_learn(problem):
     truth, probability = problem["truth"], problem["probability"]
     mass = summary(problem)["per_label"]["Mass"]
     known = truth[:, 1] >= 0
@@ -71,11 +74,13 @@ def test_the_figures_of_a_label_are_those_of_scikit_learn(problem):
     assert mass["threshold"] == 0.6
     assert mass["confusion"] == reference.confusion_matrix(t, s >= 0.6).tolist()
     assert mass["f1"] == pytest.approx(reference.f1_score(t, s >= 0.6))
+    assert mass["specificity"] == pytest.approx(reference.recall_score(t, s >= 0.6, pos_label=0))
+    assert mass["npv"] == pytest.approx(reference.precision_score(t, s >= 0.6, pos_label=0))
     assert mass["auroc"] == pytest.approx(reference.roc_auc_score(t, s))
     assert mass["auprc"] == pytest.approx(reference.average_precision_score(t, s))
 
 
-def test_intervals_surround_their_figures(problem):
+def test_intervals_contain_their_scores(problem):
     document = summary(problem, n_bootstrap=400)
     for average in ("macro", "micro"):
         for name, value in document[average].items():
@@ -86,12 +91,12 @@ def test_intervals_surround_their_figures(problem):
         assert low < document[name] < high
 
 
-def test_the_bootstrap_is_repeatable_and_follows_its_seed(problem):
+def test_the_bootstrap_is_reproducible_and_depends_on_its_seed(problem):
     assert summary(problem) == summary(problem)
     assert summary(problem)["ci95"] != summary(problem, seed=1)["ci95"]
 
 
-def test_row_order_changes_nothing(problem):
+def test_the_order_of_rows_does_not_matter(problem):
     order = np.random.default_rng(0).permutation(120)
     shuffled = summary(
         problem,
@@ -102,7 +107,7 @@ def test_row_order_changes_nothing(problem):
     assert shuffled == summary(problem)
 
 
-def test_a_ranking_replaces_saturated_probabilities_for_the_areas_only(problem):
+def test_the_ranking_is_used_for_auroc_and_auprc_only(problem):
     truth, logits = problem["truth"], 1000 * (problem["probability"] - 0.5)
     saturated = (logits > 0).astype(np.float64)
     document = summary(problem, probability=saturated, ranking=logits)
@@ -125,7 +130,7 @@ def test_a_probability_at_its_threshold_is_predicted(problem):
     assert document["per_label"]["Mass"]["confusion"] == [[1, 0], [0, 1]]
 
 
-def test_a_single_patient_and_no_draws_have_no_intervals(problem):
+def test_a_single_patient_or_no_bootstrap_gives_no_intervals(problem):
     for changes in ({"patients": ["one"] * 120}, {"n_bootstrap": 0}):
         document = summary(problem, **changes)
         assert document["n_bootstrap"] == 0
@@ -142,7 +147,7 @@ def test_a_single_patient_and_no_draws_have_no_intervals(problem):
         ({"probability": np.zeros((119, 3))}, "probabilities have shape"),
         ({"probability": np.full((120, 3), 1.5)}, "360 of 360 probabilities"),
         ({"probability": np.full((120, 3), np.nan)}, "360 of 360 probabilities"),
-        ({"label_names": ["Mass", "Mass", "Hernia"]}, "3 different names"),
+        ({"label_names": ["Mass", "Mass", "Hernia"]}, "3 distinct names"),
         ({"thresholds": np.array([0.5])}, r"shape \(3,\)"),
         ({"thresholds": np.array([0.5, 0.5, np.nan])}, "1 of 3 thresholds"),
         ({"patients": ["a"]}, "120 patients"),
@@ -150,6 +155,6 @@ def test_a_single_patient_and_no_draws_have_no_intervals(problem):
         ({"ranking": np.full((120, 3), np.nan)}, "scores are NaN"),
     ],
 )
-def test_input_that_does_not_fit_is_refused(problem, changes, message):
+def test_invalid_input_is_refused(problem, changes, message):
     with pytest.raises(ValueError, match=message):
         summary(problem, **changes)
