@@ -17,7 +17,7 @@ class MetricArrays:
     The leading axes, written ``...``, are () for the data and (B,) for B bootstrap samples.
 
     Attributes:
-        per_label: precision, recall, f1, accuracy, auroc and auprc, each (..., C).
+        per_label: precision, recall, specificity, npv, f1, accuracy, auroc and auprc, each (..., C).
         micro: The same names, each (...), over the pooled known entries of all labels.
         exact_match: (...) fraction of rows with every label right.
         hamming_loss: (...) fraction of known entries with a wrong decision.
@@ -100,6 +100,8 @@ def _decision_metrics(confusions: Floats) -> dict[str, Floats]:
     return {
         "precision": metrics.precision(confusions),
         "recall": metrics.recall(confusions),
+        "specificity": metrics.specificity(confusions),
+        "npv": metrics.npv(confusions),
         "f1": metrics.f1(confusions),
         "accuracy": metrics.accuracy(confusions),
     }

@@ -217,6 +217,16 @@ def recall(confusions: Floats) -> Floats:
     return ratio(confusions[..., 1, 1], confusions[..., 1, :].sum(axis=-1))
 
 
+def specificity(confusions: Floats) -> Floats:
+    """Return tn / (tn + fp): (..., 2, 2) to (...); NaN without negatives."""
+    return ratio(confusions[..., 0, 0], confusions[..., 0, :].sum(axis=-1))
+
+
+def npv(confusions: Floats) -> Floats:
+    """Return tn / (tn + fn): (..., 2, 2) to (...); NaN without negative predictions."""
+    return ratio(confusions[..., 0, 0], confusions[..., :, 0].sum(axis=-1))
+
+
 def f1(confusions: Floats) -> Floats:
     """Return 2 tp / (2 tp + fp + fn): (..., 2, 2) to (...); NaN without tp, fp and fn."""
     doubled = 2 * confusions[..., 1, 1]

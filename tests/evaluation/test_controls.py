@@ -106,10 +106,7 @@ def test_a_controls_figures_are_means_over_its_trials(data):
     scores = [rng.random((80, 2)) for _ in range(3)]
     test = data.test
     found = summarize_control([Trial(data, s) for s in scores], test, n_bootstrap=60).to_json()
-    areas = [
-        [roc_auc_score(data.truth[test, c], s[test, c]) for c in range(2)]
-        for s in scores
-    ]
+    areas = [[roc_auc_score(data.truth[test, c], s[test, c]) for c in range(2)] for s in scores]
     assert found["macro"]["auroc"] == pytest.approx(np.mean(areas))
     assert found["per_label"]["Edema"]["auroc"] == pytest.approx(np.mean(areas, axis=0)[1])
 
@@ -158,9 +155,7 @@ def test_a_label_that_one_trial_could_not_learn_is_undefined(data):
 
 def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(data):
     truth = data.truth.astype(np.float64)
-    found = untrained_controls(
-        data, truth, np.zeros((len(data.test), 2)), n_bootstrap=200
-    )
+    found = untrained_controls(data, truth, np.zeros((len(data.test), 2)), n_bootstrap=200)
     assert found["random_features"].macro.auroc == 0.5
     low, high = found["shuffled_labels"].macro.auroc_ci
     assert low < 0.5 < high
@@ -177,9 +172,7 @@ def test_no_label_keeps_its_own_texts(number):
 
 def test_permuted_texts_score_each_label_by_anothers(data):
     score = np.random.default_rng(4).normal(size=data.truth.shape)
-    found = summarize_control(
-        permute_texts(data, score), data.test, n_bootstrap=20
-    ).to_json()
+    found = summarize_control(permute_texts(data, score), data.test, n_bootstrap=20).to_json()
     truth = data.truth[data.test]
     known = truth >= 0
     for c, name in enumerate(data.label_names):

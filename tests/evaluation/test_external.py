@@ -1,4 +1,4 @@
-"""Figures on another data set: against scikit-learn, and every way in which they could mislead."""
+"""External validation: metrics against scikit-learn, and the ways in which they could mislead."""
 
 import csv
 import json
@@ -9,12 +9,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.controls import random_features
-from featurecache.evaluation.external import (
-    external_rows,
-    match_labels,
-    save_external,
-    validate_external,
-)
+from featurecache.evaluation.external import external_rows, match_labels, validate_external
+from featurecache.provenance import Provenance
 from tests.evaluation.toy_caches import write_toy_cache
 
 TRAINED = ("Opacity", "Mass")
@@ -33,7 +29,7 @@ def probability():
     return np.random.default_rng(7).random((120, 2))
 
 
-def test_labels_of_one_name_are_matched_and_others_by_the_map():
+def test_labels_are_matched_by_name_or_by_the_map():
     assert match_labels(TRAINED, PRESENT) == {"Mass": "Mass"}
     assert match_labels(TRAINED, PRESENT, {"Opacity": "Pneumonia"}) == {"Opacity": "Pneumonia"}
 
@@ -42,11 +38,11 @@ def test_labels_of_one_name_are_matched_and_others_by_the_map():
     ("label_map", "words"),
     [
         ({"Nodule": "Mass"}, "'Nodule' was not trained"),
-        ({"Mass": "Nodule"}, "no label 'Nodule' is known"),
+        ({"Mass": "Nodule"}, "no label 'Nodule'"),
         ({"Mass": "Mass", "Opacity": "Mass"}, "one label of the data set twice"),
     ],
 )
-def test_a_map_that_does_not_fit_is_refused_with_the_labels_of_both_sides(label_map, words):
+def test_an_invalid_map_is_refused_with_the_labels_of_both_sides(label_map, words):
     with pytest.raises(UsageError, match=words) as caught:
         match_labels(TRAINED, PRESENT, label_map)
     assert "trained: Opacity, Mass; in the data set: Mass, Pneumonia, Edema" in str(caught.value)
@@ -58,30 +54,30 @@ def test_no_name_in_common_is_refused_with_the_labels_of_both_sides():
 
 
 @pytest.mark.parametrize("rows", ["test", "all"])
-def test_figures_are_those_of_the_matched_columns_at_the_trained_thresholds(
-    cache, probability, rows
-):
+def test_metrics_are_of_the_matched_labels_at_the_trained_thresholds(cache, probability, rows):
     metrics = validate_external(
         cache,
         lambda embedding: probability[: len(embedding)],
+        name="runs/trained",
         labels=TRAINED,
+        provenance=Provenance(),
         thresholds=(0.3, 0.6),
         label_map={"Opacity": "Pneumonia", "Mass": "Mass"},
         split=rows,
         n_bootstrap=20,
     ).metrics
     scored = external_rows(cache, rows)
-    assert metrics["n"] == len(scored) == {"test": 30, "all": 120}[rows]
-    assert metrics["split"] == rows
+    assert metrics.n == len(scored) == {"test": 30, "all": 120}[rows]
+    assert metrics.split == rows
     for target, source, threshold in (("Pneumonia", 0, 0.3), ("Mass", 1, 0.6)):
         truth = cache.labels.values[scored, PRESENT.index(target)]
-        figures = metrics["per_label"][target]
+        scores = metrics.per_label[target]
         expected = roc_auc_score(truth, probability[scored, source])
-        assert figures["auroc"] == pytest.approx(expected)
+        assert scores.auroc == pytest.approx(expected)
         decided = probability[scored, source] >= threshold
-        assert figures["f1"] == pytest.approx(f1_score(truth, decided))
-        assert (figures["threshold"], figures["threshold_source"]) == (threshold, "training")
-    assert list(metrics["per_label"]) == ["Pneumonia", "Mass"]
+        assert scores.f1 == pytest.approx(f1_score(truth, decided))
+        assert (scores.threshold, scores.threshold_source) == (threshold, "training")
+    assert list(metrics.per_label) == ["Pneumonia", "Mass"]
 
 
 def test_the_view_control_never_learns_from_what_is_scored(cache, probability):
@@ -89,38 +85,42 @@ def test_the_view_control_never_learns_from_what_is_scored(cache, probability):
         return validate_external(
             cache,
             lambda embedding: probability[: len(embedding)],
+            name="runs/trained",
             labels=TRAINED,
+            provenance=Provenance(),
             thresholds=(0.5, 0.5),
             label_map={"Mass": "Mass"},
             split=rows,
             n_bootstrap=0,
-        ).metrics["controls"]["view_only"]
+        ).metrics.controls["view_only"]
 
     assert control("test") is not None
     assert control("all") is None
 
 
-def test_controls_are_other_images_labels_and_what_is_made_of_random_embeddings(cache):
+def test_controls_are_shuffled_labels_and_random_embeddings(cache):
     def classify(embedding):
         return 1 / (1 + np.exp(-embedding[:, :2].astype(np.float64)))
 
     found = validate_external(
         cache,
         classify,
+        name="runs/trained",
         labels=TRAINED,
+        provenance=Provenance(),
         thresholds=(0.5, 0.5),
         label_map={"Mass": "Mass"},
         n_bootstrap=50,
-    ).metrics["controls"]
+    ).metrics.controls
     random = classify(random_features((len(cache.rows("test")), cache.dim), seed=0))[:, 1]
     truth = cache.labels.values[cache.rows("test"), 0]
     expected = roc_auc_score(truth, random)
-    assert found["random_features"]["per_label"]["Mass"]["auroc"] == pytest.approx(expected)
-    low, high = found["shuffled_labels"]["ci95"]["macro"]["auroc"]
+    assert found["random_features"].per_label["Mass"].auroc == pytest.approx(expected)
+    low, high = found["shuffled_labels"].macro.auroc_ci
     assert low < 0.5 < high
 
 
-def test_rows_are_chosen_by_name(cache):
+def test_an_unknown_split_is_refused_with_a_suggestion(cache):
     with pytest.raises(UnknownNameError, match="did you mean test"):
         external_rows(cache, "tests")
 
@@ -131,23 +131,24 @@ def test_a_cache_without_test_images_is_refused(tmp_path):
     cache = write_toy_cache(
         tmp_path / "a.h5", np.ones((3, 2)), labels, names=("Mass",), split=split
     )
-    with pytest.raises(UsageError, match="no test images: give --split all"):
+    with pytest.raises(UsageError, match="no test images: give `split` all"):
         external_rows(cache, "test")
 
 
-def test_a_saved_transfer_holds_the_predictions_it_was_scored_on(cache, probability, tmp_path):
+def test_a_saved_external_validation_holds_its_predictions(cache, probability, tmp_path):
     label_map = {"Opacity": "Pneumonia"}
-    transfer = validate_external(
+    run = validate_external(
         cache,
         lambda embedding: probability[: len(embedding)],
+        name="runs/trained",
         labels=TRAINED,
+        provenance=Provenance(),
         thresholds=(0.3, 0.6),
         label_map=label_map,
         n_bootstrap=0,
     )
-    target = tmp_path / "runs" / "transfer"
-    save_external(target, cache, transfer, run=tmp_path / "runs" / "trained")
-    assert json.loads((target / "metrics.json").read_text()) == transfer.metrics
+    target = run.save(tmp_path / "runs" / "external")
+    assert json.loads((target / "metrics.json").read_text()) == run.metrics.to_json()
     with (target / "predictions.csv").open() as file:
         lines = list(csv.DictReader(file))
     test = cache.rows("test")
@@ -157,3 +158,18 @@ def test_a_saved_transfer_holds_the_predictions_it_was_scored_on(cache, probabil
     truth = [int(line["Pneumonia truth"]) for line in lines]
     assert truth == cache.labels.values[test, 1].tolist()
     assert json.loads((target / "config.json").read_text())["label_map"] == label_map
+
+
+def test_images_that_the_model_was_trained_on_are_refused(cache, probability):
+    seen = cache.ids[cache.rows("test")][:2].tolist()
+    with pytest.raises(UsageError, match="trained on 2 of the 30 test images"):
+        validate_external(
+            cache,
+            lambda embedding: probability[: len(embedding)],
+            name="runs/trained",
+            labels=TRAINED,
+            thresholds=(0.5, 0.5),
+            provenance=Provenance().with_training(cache.header.collection, seen),
+            label_map={"Mass": "Mass"},
+            n_bootstrap=0,
+        )
