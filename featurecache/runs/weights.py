@@ -1,4 +1,4 @@
-"""The weights of a run, in a safetensors file that a stranger may have written."""
+"""Read the weights of a run from a safetensors file that a stranger may have written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,22 +11,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PRODUCT = 2**28
-"""Entries of a matrix between two layers at most: a gigabyte."""
+"""Limit on the entries of a matrix between two layers: a gigabyte of float32."""
 
 
 def read_weights(folder: Path, name: str, *, sizes: Sequence[int]) -> "dict[str, Tensor]":
-    """The tensors of a run's weight file, before a network is made for them.
+    """Read the tensors of a run's weight file, before a network is built for them.
 
-    A network takes the memory that its sizes ask for, and they stand in ``config.json``, where a
-    few digits could ask for any. So each must be the length of a side of some tensor in the file.
+    A network takes the memory that the sizes in ``config.json`` ask for, and a few digits there
+    could ask for any amount. So each size must be the length of a side of some tensor in the file.
 
     Args:
-        folder: the run.
-        name: the file.
-        sizes: lengths of embeddings, labels, units of hidden layers.
+        folder: The run folder.
+        name: Name of the file.
+        sizes: Lengths of embeddings, labels and hidden layers.
+
+    Returns:
+        Tensors by name.
 
     Raises:
-        RunError: the file is missing or damaged, holds what is not finite, or is of other sizes.
+        RunError: The file is missing or damaged, holds values that are not finite, or has other
+            sizes.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""Caches of given arrays, for what scores a cache."""
+"""Small caches of given arrays."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from featurecache.store.cache import Cache
 from featurecache.store.reader import read_cache
-from featurecache.store.records import Header, ImageTable, Labels, TextSet, to_utf8
+from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 from featurecache.store.writer import write_cache
 
 
@@ -57,3 +57,24 @@ def write_toy_cache(
         failures={},
     )
     return read_cache(path)
+
+
+def toy_texts(positive: np.ndarray, negative: np.ndarray, names: tuple[str, ...]) -> TextSet:
+    """Return a prompt set "signs" with these (C, D) ensembles."""
+
+    def embeddings(vectors: np.ndarray) -> TextEmbeddings:
+        prompts = tuple((f"prompt {row}",) for row in range(len(vectors)))
+        vectors = vectors.astype(np.float32)
+        return TextEmbeddings(prompts, vectors[:, np.newaxis], vectors)
+
+    return TextSet(
+        name="signs",
+        fingerprint="of the prompts",
+        templates=("signs of {}",),
+        labels=names,
+        positive=embeddings(positive),
+        negative=embeddings(negative),
+        aligned=True,
+        scale=10.0,
+        bias=None,
+    )

@@ -5,9 +5,6 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.metrics import brier_score_loss
 
-from featurecache.errors import RunError
-from featurecache.evaluation.metrics_document import metrics_document
-from featurecache.evaluation.trained_model import read_platt
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.calibration import (
     brier_scores,
@@ -17,7 +14,6 @@ from featurecache.metrics.calibration import (
     fit_platt,
     log_odds,
 )
-from featurecache.runs.folder import write_config, write_json
 
 NAN = float("nan")
 
@@ -144,52 +140,3 @@ def test_document_reports_that_platt_scaling_corrects_overconfidence():
     assert document["macro"]["before"]["ece"] == label["before"]["ece"]
     low, high = document["ci95"]["after"]["ece"]
     assert 0 < low < high < document["ci95"]["before"]["ece"][0]
-
-
-def metrics_of(truth, probability, label_names):
-    """The content of metrics.json without the calibration."""
-    metrics = metrics_document(
-        truth,
-        probability,
-        label_names=label_names,
-        thresholds=np.full(len(label_names), 0.5),
-        patients=np.arange(len(truth)),
-        split="test",
-        n_bootstrap=0,
-    )
-    return {**metrics, "at_half": metrics, "controls": {}}
-
-
-def test_platt_scaling_of_a_run_is_read_in_label_order(tmp_path):
-    rng = np.random.default_rng(5)
-    truth = (rng.random((60, 3)) < 0.5).astype(np.int8)
-    truth[:, 2] = 0
-    score = rng.normal(size=(60, 3))
-    fitted = fit_platt(truth, score)
-    document = calibration_document(
-        truth,
-        score,
-        sigmoid(score),
-        fitted,
-        label_names=("b", "a", "c"),
-        patients=np.arange(60).astype(str),
-        n_bootstrap=0,
-        seed=0,
-    )
-    write_config(tmp_path, "head", {})
-    metrics = metrics_of(truth, sigmoid(score), ("b", "a", "c"))
-    write_json(tmp_path / "metrics.json", {**metrics, "calibration": document})
-    read = read_platt(tmp_path)
-    assert read is not None
-    np.testing.assert_array_equal(read.slope, fitted.slope)
-    np.testing.assert_array_equal(read.intercept, fitted.intercept)
-
-
-def test_run_without_calibration_has_no_platt_scaling_and_a_damaged_one_is_refused(tmp_path):
-    write_config(tmp_path, "head", {})
-    metrics = metrics_of(np.array([[0], [1]]), np.array([[0.5], [0.5]]), ("a",))
-    write_json(tmp_path / "metrics.json", {**metrics, "calibration": None})
-    assert read_platt(tmp_path) is None
-    write_json(tmp_path / "metrics.json", {**metrics, "calibration": {}})
-    with pytest.raises(RunError, match="make the run again"):
-        read_platt(tmp_path)

@@ -1,4 +1,5 @@
-import csv
+"""Run folders on disk: complete or absent, and safe to read from strangers."""
+
 import json
 import os
 import platform
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from featurecache.errors import RunError, UsageError
@@ -19,16 +19,15 @@ from featurecache.runs.folder import (
     read_curve,
     read_history,
     read_metrics,
-    read_predictions,
     write_config,
     write_history,
     write_json,
-    write_predictions,
 )
+from featurecache.runs.predictions import read_predictions
 
 
 def write_run(folder: Path, **changes: object) -> Path:
-    """A run folder with a good config.json, but for the changes; a change to None removes a key."""
+    """Write a run folder with a valid config.json; a change to None removes a key."""
     folder.mkdir()
     config = {"format": "featurecache-run", "version": 1, "kind": "head", "seed": 3, **changes}
     kept = {key: value for key, value in config.items() if value is not None}
@@ -39,7 +38,7 @@ def write_run(folder: Path, **changes: object) -> Path:
 # --- folders -----------------------------------------------------------------------------------
 
 
-def test_a_free_folder_is_the_first_that_is_not_there(tmp_path: Path) -> None:
+def test_a_free_folder_is_the_first_that_does_not_exist(tmp_path: Path) -> None:
     assert free_folder(tmp_path / "runs", "mlp") == tmp_path / "runs" / "mlp"
     (tmp_path / "mlp").mkdir()
     assert free_folder(tmp_path, "mlp") == tmp_path / "mlp-2"
@@ -49,7 +48,7 @@ def test_a_free_folder_is_the_first_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_run_is_never_written_over_anything(tmp_path: Path, kind: str) -> None:
+def test_a_run_never_overwrites_anything(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "run"
     target.mkdir() if kind == "folder" else target.touch()
     with pytest.raises(UsageError, match="run is there already: give another --out"):
@@ -59,7 +58,7 @@ def test_a_run_is_never_written_over_anything(tmp_path: Path, kind: str) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_run_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_run_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     def fail() -> None:
         with new_run(tmp_path / "runs" / "mlp") as folder:
             write_json(folder / "metrics.json", {"macro": {"f1": 0.5}})
@@ -76,7 +75,7 @@ def test_a_run_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 # --- documents ---------------------------------------------------------------------------------
 
 
-def test_a_document_reads_back(tmp_path: Path) -> None:
+def test_a_document_round_trips(tmp_path: Path) -> None:
     document = {"macro": {"f1": 0.1, "auroc": None}, "name": "Röntgen", "n": 3}
     write_json(tmp_path / "metrics.json", document)
     text = (tmp_path / "metrics.json").read_bytes().decode("utf-8")
@@ -92,7 +91,7 @@ def test_nan_and_infinity_are_refused_and_nothing_is_written(tmp_path: Path, num
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_config_says_what_made_the_run(tmp_path: Path) -> None:
+def test_a_config_records_kind_settings_and_versions(tmp_path: Path) -> None:
     write_config(tmp_path, "head", {"head": "mlp", "seed": 3})
     config = json.loads((tmp_path / "config.json").read_text())
     assert config == {
@@ -112,14 +111,14 @@ def test_a_config_says_what_made_the_run(tmp_path: Path) -> None:
     assert read_config(tmp_path, "head") == config
 
 
-def test_a_config_is_read_when_its_files_are_there(tmp_path: Path) -> None:
+def test_a_config_is_read_when_its_files_exist(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "head.safetensors").touch()
     assert read_config(folder, "head", files=["head.safetensors"])["seed"] == 3
 
 
 def test_a_missing_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no run folder at .*gone: make one with"):
+    with pytest.raises(RunError, match=r"no run folder at .*gone: train a head"):
         read_config(tmp_path / "gone", "head")
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"no run folder at .*file"):
@@ -150,14 +149,14 @@ def test_a_damaged_config_is_refused(tmp_path: Path, text: bytes) -> None:
     [
         ({"format": "another"}, "is not the config of a featurecache run"),
         ({"format": None}, "is not the config of a featurecache run"),
-        ({"version": 2}, r"has run version 2, this featurecache reads 1: .*upgrade"),
-        ({"version": "1"}, "has run version '1', this featurecache reads 1"),
+        ({"version": 2}, r"has run version 2, but this featurecache reads 1: .*upgrade"),
+        ({"version": "1"}, "has run version '1', but this featurecache reads 1"),
         ({"version": None}, "has run version None"),
         ({"kind": "zero-shot"}, "is a run of kind 'zero-shot', expected 'head'"),
         ({"kind": None}, "is a run of kind None, expected 'head'"),
     ],
 )
-def test_a_config_that_does_not_fit_is_refused(
+def test_a_config_of_another_format_version_or_kind_is_refused(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RunError, match=message):
@@ -165,102 +164,13 @@ def test_a_config_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"featurecache-run"'])
-def test_a_config_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_config_that_is_not_an_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RunError, match="is not the config of a featurecache run"):
         read_config(tmp_path, "head")
 
 
-# --- predictions -------------------------------------------------------------------------------
-
-
-def predictions(**changes: Any) -> dict[str, Any]:
-    arguments = {
-        "ids": np.asarray(["00000001_000.png", 'a "quoted", name.png', "Röntgen\n2.png"]),
-        "patients": np.asarray(["007", "7", ""]),
-        "splits": np.asarray(["val", "test", "test"]),
-        "label_names": ("Mass", "Pleural_Thickening"),
-        "truth": np.asarray([[1, 0], [0, -1], [-1, -1]], np.int8),
-        "probability": np.asarray([[0.1, 1 / 3], [1e-17, 1.0], [0.0, np.nextafter(1, 0)]]),
-    }
-    return {**arguments, **changes}
-
-
-def test_predictions_read_back_through_pandas(tmp_path: Path) -> None:
-    given = predictions()
-    write_predictions(tmp_path, **given)
-    # As text, for pandas 2 rounds the last digit of a number.
-    names = ["id", "patient", "split", "Mass probability", "Pleural_Thickening probability"]
-    table = pd.read_csv(tmp_path / "predictions.csv", dtype=dict.fromkeys(names, str))
-    table = table.fillna({"patient": ""})
-    assert table.columns.tolist() == [
-        *("id", "patient", "split", "Mass truth", "Mass probability"),
-        *("Pleural_Thickening truth", "Pleural_Thickening probability"),
-    ]
-    assert table["id"].tolist() == given["ids"].tolist()
-    assert table["patient"].tolist() == ["007", "7", ""]
-    assert table["split"].tolist() == ["val", "test", "test"]
-    probability = [[float(p) for p in row] for row in table[names[3:]].to_numpy()]
-    assert probability == given["probability"].tolist()
-    truth = table[["Mass truth", "Pleural_Thickening truth"]].to_numpy()
-    np.testing.assert_array_equal(truth, [[1, 0], [0, np.nan], [np.nan, np.nan]])
-
-
-def test_an_unknown_truth_is_an_empty_field(tmp_path: Path) -> None:
-    write_predictions(tmp_path, **predictions())
-    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows[1] == ["00000001_000.png", "007", "val", "1", "0.1", "0", repr(1 / 3)]
-    assert rows[2][3:] == ["0", "1e-17", "", "1.0"]
-    assert rows[3][3] == rows[3][5] == ""
-
-
-def test_no_images_give_a_header_alone(tmp_path: Path) -> None:
-    none = np.asarray([], dtype=str)
-    empty = np.empty((0, 1))
-    write_predictions(
-        tmp_path,
-        ids=none,
-        patients=none,
-        splits=none,
-        label_names=["Mass"],
-        truth=empty.astype(np.int8),
-        probability=empty,
-    )
-    text = (tmp_path / "predictions.csv").read_text()
-    assert text == "id,patient,split,Mass truth,Mass probability\n"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"label_names": ("Mass",)},
-        {"patients": np.asarray(["1", "2"])},
-        {"splits": np.asarray(["test"] * 4)},
-        {"ids": np.asarray(["a", "b"])},
-        {"truth": np.zeros((4, 2), np.int8)},
-        {"probability": np.zeros((3, 3))},
-        {"probability": np.zeros(3)},
-    ],
-)
-def test_arrays_that_do_not_fit_each_other_are_refused(
-    tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    with pytest.raises(ValueError, match=r"ids, .* labels against truth"):
-        write_predictions(tmp_path, **predictions(**changes))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_probability_that_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
-    probability = np.full((3, 2), 0.5)
-    probability[2, 1] = value
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        write_predictions(tmp_path, **predictions(probability=probability))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_history_and_a_curve_come_back(tmp_path):
+def test_a_history_and_a_curve_round_trip(tmp_path):
     figures = {"auroc": 0.5, "auprc": None}
     cell = {"macro": figures, "ci95": {"auroc": [0.25, 0.75], "auprc": None}}
     cell |= {"gain": None, "labels": 2}
@@ -278,7 +188,7 @@ def test_a_history_and_a_curve_come_back(tmp_path):
     assert read_history(tmp_path / "run") == []
 
 
-# --- runs of strangers -------------------------------------------------------------------------
+# --- untrusted runs -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,7 +204,7 @@ def test_a_history_and_a_curve_come_back(tmp_path):
     ],
 )
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
-def test_json_that_no_run_holds_is_refused(tmp_path: Path, name: str, text: str) -> None:
+def test_malicious_json_is_refused(tmp_path: Path, name: str, text: str) -> None:
     folder = write_run(tmp_path / "run")
     (folder / name).write_text(text)
     with pytest.raises(RunError, match=name.replace(".", r"\.")):
@@ -311,9 +221,7 @@ READERS = {
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_no_file_of_a_run_leads_out_of_it_or_is_waited_for(
-    tmp_path: Path, name: str, kind: str
-) -> None:
+def test_links_out_of_a_run_and_pipes_are_refused(tmp_path: Path, name: str, kind: str) -> None:
     folder = write_run(tmp_path / "run")
     (tmp_path / "secret").write_text("{}")
     (folder / name).unlink(missing_ok=True)
@@ -323,28 +231,3 @@ def test_no_file_of_a_run_leads_out_of_it_or_is_waited_for(
         os.mkfifo(folder / name)
     with pytest.raises(RunError, match=r"a link out of the run folder|lacks"):
         READERS[name](folder)
-
-
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        (["id,patient,split,a truth,a probability", "x,p,test,1"], "has 4 columns"),
-        (["id,patient,split,a truth,a probability", "x,p,test,1,nan"], "is none"),
-        (["id,patient,split,a truth,a probability", "x,p,test,300,0.5"], "damaged"),
-        (["id,patient,split,a truth,a probability", "x" * 131_073 + ",p,test,1,1"], "damaged"),
-        (["id,patient,split,a truth,a probability"], "holds no predictions"),
-        (["id,patient,split,a truth,a probability,a truth,a probability"], "columns"),
-        ([""], "columns"),
-        (
-            ["id,patient,split,a truth,a probability", "x" * 130_000 + ",p,test,1,1"]
-            + ["x,p,test,1,1"] * 20_000,
-            "too long a name",
-        ),
-    ],
-)
-def test_predictions_that_no_run_holds_are_refused(
-    tmp_path: Path, lines: list[str], said: str
-) -> None:
-    (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(RunError, match=said):
-        read_predictions(tmp_path)

@@ -1,0 +1,33 @@
+"""What a trained model reads back from the metrics of its run."""
+
+import numpy as np
+
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.split_data import SplitData
+from featurecache.evaluation.trained_model import read_calibration
+from featurecache.metrics.calibration import fit_platt, log_odds
+from featurecache.metrics.metrics import Metrics
+
+
+def test_platt_scaling_is_read_back_in_the_order_of_the_labels():
+    rng = np.random.default_rng(5)
+    truth = (rng.random((120, 3)) < 0.5).astype(np.int8)
+    truth[:60, 2] = 0
+    probability = 1 / (1 + np.exp(-rng.normal(size=(120, 3))))
+    data = SplitData(
+        truth=truth,
+        label_names=("b", "a", "c"),
+        patient=np.arange(120).astype(str),
+        view=np.full(120, ""),
+        train=np.empty(0, dtype=np.intp),
+        val=np.arange(60),
+        test=np.arange(60, 120),
+        learned=np.ones(3, dtype=bool),
+    )
+    metrics = evaluate(data, probability, n_bootstrap=0)
+    read = read_calibration(Metrics.model_validate(metrics.to_json()))
+    fitted = fit_platt(truth[:60], log_odds(probability[:60]))
+    np.testing.assert_array_equal(read.slope, fitted.slope)
+    np.testing.assert_array_equal(read.intercept, fitted.intercept)
+    assert np.isnan(read.slope[2])
+    assert read_calibration(metrics.replace(calibration=None)) is None
