@@ -17,7 +17,8 @@ class MetricArrays:
     The leading axes, written ``...``, are () for the data and (B,) for B bootstrap samples.
 
     Attributes:
-        per_label: precision, recall, specificity, npv, f1, accuracy, auroc and auprc, each (..., C).
+        per_label: precision, recall, specificity, npv, f1, accuracy, auroc and auprc, each
+            (..., C).
         micro: The same names, each (...), over the pooled known entries of all labels.
         exact_match: (...) fraction of rows with every label right.
         hamming_loss: (...) fraction of known entries with a wrong decision.
