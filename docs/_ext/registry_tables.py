@@ -1,12 +1,11 @@
-"""Tables of what the registries hold, made when the site is built.
+"""The directive ``registry``: a table of the models, data sets, prompt sets or heads.
 
 In a page::
 
     ```{registry} models
     ```
 
-with ``models``, ``datasets``, ``dataset-options``, ``prompts`` or ``heads``. What is listed is
-what the commands of the same name list, so that a page cannot fall behind the code.
+The rows come from the registries that the commands of the same name print.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,12 +15,12 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-Rows = Iterable[Sequence[str]]
-"""Cells as text; those of the first column are names."""
+Table = tuple[tuple[str, ...], Iterable[Sequence[str]]]
+"""Column titles, and rows of text whose first cell is a name."""
 
 
-def models() -> tuple[tuple[str, ...], Rows]:
-    """The encoders of ``--model``."""
+def models() -> Table:
+    """Return the registered encoders."""
     from featurecache.encoders.registry import SPECS
 
     def row(name: str) -> tuple[str, ...]:
@@ -37,88 +36,93 @@ def models() -> tuple[tuple[str, ...], Rows]:
             str(spec.dim),
             "–" if spec.pixels is None else str(spec.pixels),
             "yes" if spec.aligned else "no",
-            spec.license,
+            spec.licence,
             ", ".join(spec.exposed_to) or "–",
             note,
         )
 
-    columns = ("name", "hub", "values", "pixels", "aligned", "license", "may have seen", "note")
+    columns = ("name", "hub", "dim", "pixels", "aligned", "license", "may have seen", "note")
     return columns, map(row, SPECS)
 
 
-def datasets() -> tuple[tuple[str, ...], Rows]:
-    """The data sets of ``--dataset``."""
+def datasets() -> Table:
+    """Return the registered data sets."""
     from featurecache.datasets.registry import DATASETS
 
-    rows = ((spec.name, spec.description, spec.terms) for spec in DATASETS.values())
-    return ("name", "what it is", "terms"), rows
+    rows = (
+        (spec.name, spec.description, spec.terms, ", ".join(spec.options))
+        for spec in DATASETS.values()
+    )
+    return ("name", "what it is", "terms", "options of load_dataset"), rows
 
 
-def dataset_options() -> tuple[tuple[str, ...], Rows]:
-    """What ``load_dataset`` takes for each data set."""
-    from featurecache.datasets.registry import DATASETS
-
-    rows = ((spec.name, ", ".join(spec.options), str(spec.loader)) for spec in DATASETS.values())
-    return ("name", "options of load_dataset", "loader"), rows
-
-
-def prompts() -> tuple[tuple[str, ...], Rows]:
-    """The prompt sets of ``--prompts``."""
+def prompts() -> Table:
+    """Return the prompt sets."""
     from featurecache.prompts import PROMPT_SETS
 
     rows = (
-        (name, "; ".join(chosen.templates), "; ".join(chosen.negatives) or "–")
-        for name, chosen in PROMPT_SETS.items()
+        (name, "; ".join(prompt_set.templates), "; ".join(prompt_set.negatives) or "–")
+        for name, prompt_set in PROMPT_SETS.items()
     )
-    return ("name", "says that it is there", "says that it is not"), rows
+    return ("name", "finding present", "finding absent"), rows
 
 
-def heads() -> tuple[tuple[str, ...], Rows]:
-    """The heads of ``--head``."""
+def heads() -> Table:
+    """Return the registered heads."""
     from featurecache.heads.registry import HEADS
 
-    said = {"none": "–", "constant": "a constant", "aligned": "compared"}
+    use_of_text = {"none": "–", "constant": "a constant", "aligned": "compared"}
     rows = (
-        (spec.name, spec.summary, said[spec.text], "yes" if spec.has_epochs else "no")
+        (spec.name, spec.summary, use_of_text[spec.text], "yes" if spec.has_epochs else "no")
         for spec in HEADS.values()
     )
-    return ("name", "what it is", "text", "in epochs"), rows
+    return ("name", "what it is", "text", "epochs"), rows
 
 
-TABLES: dict[str, Callable[[], tuple[tuple[str, ...], Rows]]] = {
+TABLES: dict[str, Callable[[], Table]] = {
     "models": models,
     "datasets": datasets,
-    "dataset-options": dataset_options,
     "prompts": prompts,
     "heads": heads,
 }
 
 
 class Registry(SphinxDirective):
-    """The directive."""
+    """The table of one registry."""
 
     required_arguments: ClassVar[int] = 1
 
     def run(self) -> list[nodes.Node]:
-        """The table."""
+        """Return the table."""
         if self.arguments[0] not in TABLES:
-            raise self.error(f"no registry {self.arguments[0]!r}: take {', '.join(TABLES)}")
-        columns, rows = TABLES[self.arguments[0]]()
-        group = nodes.tgroup(cols=len(columns))
-        group += [nodes.colspec(colwidth=1) for _ in columns]
-        head, body = nodes.thead(), nodes.tbody()
-        head += _row(columns, named=False)
-        body += [_row(row, named=True) for row in rows]
-        group += [head, body]
-        return [nodes.table("", group)]
+            raise self.error(f"no registry {self.arguments[0]!r}: use one of {', '.join(TABLES)}")
+        return [table(*TABLES[self.arguments[0]]())]
 
 
-def _row(cells: Sequence[str], *, named: bool) -> nodes.row:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> nodes.table:
+    """Build a table whose first column holds names.
+
+    Args:
+        columns: The titles.
+        rows: The cells, as plain text.
+
+    Returns:
+        The docutils node.
+    """
+    group = nodes.tgroup(cols=len(columns))
+    group += [nodes.colspec(colwidth=1) for _ in columns]
+    head, body = nodes.thead(), nodes.tbody()
+    head += _row(columns, first_is_name=False)
+    body += [_row(row, first_is_name=True) for row in rows]
+    group += [head, body]
+    return nodes.table("", group)
+
+
+def _row(cells: Sequence[str], *, first_is_name: bool) -> nodes.row:
     row = nodes.row()
     for column, text in enumerate(cells):
-        inline: nodes.Node = nodes.Text(text)
-        if named and column == 0:
-            inline = nodes.literal(text, text)
+        is_name = first_is_name and column == 0
+        inline: nodes.Node = nodes.literal(text, text) if is_name else nodes.Text(text)
         row += nodes.entry("", nodes.paragraph("", "", inline))
     return row
 
