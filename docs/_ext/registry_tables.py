@@ -36,7 +36,7 @@ def models() -> Table:
             str(spec.dim),
             "–" if spec.pixels is None else str(spec.pixels),
             "yes" if spec.aligned else "no",
-            spec.licence,
+            spec.license,
             ", ".join(spec.exposed_to) or "–",
             note,
         )
