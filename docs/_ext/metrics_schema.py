@@ -3,7 +3,9 @@
 The JSON schema itself becomes the file ``metrics.schema.json`` of the site.
 """
 
+import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,25 @@ def models(schema: Schema) -> Iterator[tuple[str, Schema]]:
     yield from schema.get("$defs", {}).items()
 
 
+def field_descriptions(model_name: str) -> dict[str, str]:
+    """Read what the fields of a model mean from its docstring and those of its bases.
+
+    Args:
+        model_name: Name of a model in ``featurecache.metrics.metrics``.
+
+    Returns:
+        Field name to description.
+    """
+    from featurecache.metrics import metrics
+
+    descriptions: dict[str, str] = {}
+    for base in reversed(getattr(metrics, model_name).__mro__):
+        section = (inspect.getdoc(base) or "").partition("Attributes:\n")[2]
+        for name, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
+            descriptions[name] = " ".join(text.replace("``", "").split())
+    return descriptions
+
+
 class MetricsSchema(SphinxDirective):
     """One section with a table for each model."""
 
@@ -72,11 +93,12 @@ def _section(name: str, model: Schema) -> nodes.section:
     if description:
         section += nodes.paragraph("", " ".join(description.split()))
     required = model.get("required", ())
+    descriptions = field_descriptions(name)
     rows = [
         (
             field,
             type_name(schema),
-            " ".join(str(schema.get("description", "")).split()),
+            descriptions.get(field, ""),
             "yes" if field in required else "–",
         )
         for field, schema in model.get("properties", {}).items()

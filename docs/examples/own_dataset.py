@@ -1,32 +1,23 @@
-"""A data set of one's own: films named <patient>_<number>_<well or ill>.png in one folder."""
+"""A data set of your own: images named <patient>_<number>_<sick or healthy>.png in a folder."""
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from featurecache.datasets.dataset import Dataset
+import featurecache as fc
 from featurecache.datasets.splits import patient_split
 
 
-def load_ward(root: Path, *, seed: int = 0) -> Dataset:
+def load_ward(root: Path, *, seed: int = 0) -> fc.Dataset:
     names = sorted(path.name for path in root.glob("*.png"))
     patients = [name.split("_")[0] for name in names]
-    ill = np.array([[name.endswith("_ill.png")] for name in names]).astype(np.int8)
-    return Dataset(
-        name="ward",
-        root=root,
-        images=pd.DataFrame(
-            {
-                "id": names,
-                "path": names,
-                "patient": patients,
-                "split": patient_split(patients, ill, seed=seed),
-                "view": "",
-            },
-            dtype=str,
-        ),
-        labels=ill,
-        label_names=("Ill",),
-        notes=("Labels are those of the file names.",),
+    labels = pd.DataFrame({"Sick": [int(name.endswith("_sick.png")) for name in names]})
+    split = patient_split(patients, labels.to_numpy(dtype="int8"), seed=seed)
+    images = pd.DataFrame(
+        {"id": names, "path": names, "patient": patients, "split": split}, dtype=str
     )
+    notes = ["Labels are those of the file names."]
+    return fc.Dataset(name="ward", root=root, images=images, labels=labels, notes=notes)
+
+
+fc.register_dataset("ward", load_ward, description="chest X-rays of our ward")

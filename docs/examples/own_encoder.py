@@ -1,29 +1,30 @@
-"""An encoder of one's own: the gray values of a small thumbnail, less their mean."""
+"""An encoder of your own: 8 x 8 gray values of an image, minus their mean."""
 
-from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 
-from featurecache.encoders.encoder import Array, Encoder, library_versions
+import featurecache as fc
 
 
-class Thumbnails(Encoder):
-    def __init__(self, side: int = 8) -> None:
-        super().__init__(name=f"thumbnails-{side}")
-        self.side = side
-        self.dim = side * side
+class Thumbnail(fc.Encoder):
+    dim = 64
+    image_spec = {"thumbnail": 8, "pillow": version("pillow")}
 
-    @property
-    def image_spec(self) -> Mapping[str, Any]:
-        return {"thumbnail": self.side, "libraries": library_versions("pillow", "numpy")}
+    def preprocess(self, image: Image) -> NDArray[np.float32]:  # (3, H, W)
+        gray = np.asarray(image.convert("L").resize((8, 8)), dtype=np.float32)
+        return np.broadcast_to(gray, (3, 8, 8)).copy()
 
-    def preprocess(self, image: Image) -> Array:
-        gray = np.asarray(image.convert("L").resize((self.side, self.side)), dtype=np.float32)
-        return np.broadcast_to(gray, (3, self.side, self.side)).copy()
+    def embed_pixels(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:  # (B, 64)
+        gray = pixels[:, 0].reshape(len(pixels), -1)
+        return np.asarray(gray - gray.mean(axis=1, keepdims=True), dtype=np.float32)
 
-    def embed_pixels(self, pixels: Array) -> Array:
-        rows = pixels[:, 0].reshape(len(pixels), -1)
-        centered: Array = rows - rows.mean(axis=1, keepdims=True)
-        return centered
+
+def load_thumbnail(*, device: str, precision: str, weights: Any) -> fc.Encoder:
+    return Thumbnail(name="thumbnail")
+
+
+fc.register_encoder("thumbnail", load_thumbnail, dim=64, pixels=8, note="for comparison only")

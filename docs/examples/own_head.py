@@ -1,33 +1,35 @@
-"""A head of one's own: the likeness to the most typical positive, its medoid."""
+"""A head of your own: similarity to the most typical positive image, the medoid."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+import featurecache as fc
+from featurecache.heads.config import HeadConfig
 from featurecache.heads.models.platt_scaled import PlattScaledHead
-from featurecache.heads.standardize import l2_normalize
-from featurecache.heads.types import TrainedHead, Training
+from featurecache.heads.types import TrainedHead, TrainingJob
 
 
 class Medoid(PlattScaledHead):
     medoid: Tensor
 
-    def __init__(self, dim: int, labels: int) -> None:
+    def __init__(self, dim: int, labels: int, texts: None, config: HeadConfig) -> None:
         super().__init__(labels)
-        self.register_buffer("medoid", torch.zeros(labels, dim))
+        self.register_buffer("medoid", torch.zeros(labels, dim))  # saved with the run
 
-    def scores(self, unit: Tensor) -> Tensor:
+    def scores(self, unit: Tensor) -> Tensor:  # (B, D) of length 1 -> (B, C)
         return unit @ self.medoid.T
 
     @torch.no_grad()
-    def fit(self, training: Training, rows: NDArray[np.intp]) -> TrainedHead:
-        data = training.data
-        unit = l2_normalize(data.embedding, rows)
-        for label in range(data.labels.shape[1]):
-            positives = unit[torch.from_numpy(data.labels[rows, label] == 1)]
+    def fit(self, job: TrainingJob) -> TrainedHead:
+        data = job.data
+        unit, labels = data.normalized(data.train), data.targets(data.train)
+        for label in range(labels.shape[1]):
+            positives = unit[labels[:, label] == 1]
             if len(positives):
                 self.medoid[label] = positives[(positives @ positives.T).sum(dim=1).argmax()]
-        scores = self.scores(l2_normalize(data.embedding, data.val))
-        self.calibrate(data.labels[data.val], scores.numpy())
-        return TrainedHead(self.eval(), training.config, (), None, rows)
+        scores = self.scores(data.normalized(data.val)).numpy()
+        self.calibrate(data.labels[data.val], scores)  # slope and intercept, on validation images
+        return TrainedHead(self.eval(), job.config, data.train)
+
+
+fc.register_head("medoid", Medoid, summary="similarity to the most typical positive image")
