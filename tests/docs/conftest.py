@@ -1,4 +1,4 @@
-"""The site's sources, and a folder in which its commands have been run."""
+"""The sources of the documentation, and a folder in which its first commands have run."""
 
 from pathlib import Path
 
@@ -13,32 +13,32 @@ def docs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where ``extract --n-images 200`` and a head have run: what most pages begin with."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the cache and the two runs that most pages start from."""
     from typer.testing import CliRunner
 
     from featurecache.cli import main
 
-    place = tmp_path_factory.mktemp("workplace")
+    folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        patch.setenv("XDG_CACHE_HOME", str(place / "user-cache"))
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "user-cache"))
         for command in (
             ["extract", "--n-images", "200"],
             ["train-head", "--head", "prototype", "--n-bootstrap", "20"],
             ["zero-shot", "--n-bootstrap", "20", "--out", "runs/scored"],
         ):
-            done = CliRunner().invoke(main, command, catch_exceptions=False)
-            assert done.exit_code == 0, done.output
-    return place
+            result = CliRunner().invoke(main, command, catch_exceptions=False)
+            assert result.exit_code == 0, result.output
+    return folder
 
 
 @pytest.fixture
-def at_work(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same, as the current folder."""
-    monkeypatch.chdir(workplace)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "user-cache"))
+def in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workspace as the current folder, offline and without settings from the environment."""
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "user-cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("MODELS", "DATA", "CACHE", "DEBUG"):
         monkeypatch.delenv(f"FEATURECACHE_{name}", raising=False)
-    return workplace
+    return workspace

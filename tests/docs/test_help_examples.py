@@ -1,7 +1,7 @@
-"""The example in each command's --help is a command line that works.
+"""The example in each command's --help works.
 
-Films and weights that are not at hand are stood for by others: the data sets by phantom, XraySigLIP
-by tiny, DINOv2 and MiniLM by networks of their shape with random weights.
+Images and weights that are not available are replaced: the data sets by phantom, XraySigLIP by tiny,
+DINOv2 and MiniLM by networks of their architecture with random weights.
 """
 
 import re
@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from featurecache.cli import main
 from featurecache.cli.app import app
 
-STAND_INS = {
+REPLACEMENTS = {
     "--dataset nih --data-root ~/data/nih": "--dataset phantom --n-images 200",
     "--dataset kermany --data-root ~/data/kermany": "--dataset phantom --n-images 200",
     "--dataset nih": "--dataset phantom --n-images 200",
@@ -25,7 +25,7 @@ STAND_INS = {
     "kermany": "phantom",
     "nih": "phantom",
 }
-QUICKER = {
+EXTRA_OPTIONS = {
     "finetune": ["--epochs", "1", "--train-size", "40", "--n-bootstrap", "0"],
     "train-head": ["--epochs", "2", "--n-bootstrap", "0", "--no-controls"],
     "learning-curve": ["--sizes", "16,32", "--seeds", "1", "--n-bootstrap", "0"],
@@ -35,17 +35,18 @@ QUICKER = {
     "evaluate": ["--n-bootstrap", "0"],
     "report": ["--n-bootstrap", "0"],
 }
-"""Fewer epochs and draws, and the cache where the newest would be another test's."""
+"""Fewer epochs and bootstrap samples, and the cache where the newest would be another test's."""
 
-ELSEWHERE = {"demo": "tests/cli/test_demo.py runs it"}
+TESTED_ELSEWHERE = {"demo": "tests/cli/test_demo.py"}
 
 
 def examples() -> dict[str, str]:
+    """Return the example of every command, "" where there is none."""
     found = {}
 
     def walk(command: typer.core.TyperGroup, path: tuple[str, ...]) -> None:
-        for name, inner in getattr(command, "commands", {}).items():
-            walk(inner, (*path, name))
+        for name, child in getattr(command, "commands", {}).items():
+            walk(child, (*path, name))
         if path and not hasattr(command, "commands"):
             text = re.search(r"Example: (featurecache .*)", command.help or "", re.DOTALL)
             found[" ".join(path)] = " ".join(text[1].split()) if text else ""
@@ -58,11 +59,11 @@ EXAMPLES = examples()
 
 
 @pytest.fixture(scope="module")
-def prepared(workplace: Path, tiny_pair: Path) -> Path:
-    """Caches, shards and runs of the names that examples give."""
+def prepared(workspace: Path, tiny_pair: Path) -> Path:
+    """The workspace with the caches, shards and runs that the examples name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workplace)
-        patch.setenv("XDG_CACHE_HOME", str(workplace / "user-cache"))
+        patch.chdir(workspace)
+        patch.setenv("XDG_CACHE_HOME", str(workspace / "user-cache"))
         patch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
         cache = ["--cache", "cache/phantom/dinov2-minilm.h5"]
         head = ["--epochs", "1", "--n-bootstrap", "0", "--no-controls", *cache]
@@ -73,29 +74,33 @@ def prepared(workplace: Path, tiny_pair: Path) -> Path:
             ["extract", "--n-images", "200", "--shard", "1/2"],
             ["extract", "--n-images", "200", "--shard", "2/2"],
         ):
-            done = CliRunner().invoke(main, command, catch_exceptions=False)
-            assert done.exit_code == 0, (command, done.output)
-        Path("cache/phantom/tiny.h5").rename("kept.h5")  # merge makes it
-    return workplace
+            result = CliRunner().invoke(main, command, catch_exceptions=False)
+            assert result.exit_code == 0, (command, result.output)
+        Path("kept.h5").write_bytes(Path("cache/phantom/tiny.h5").read_bytes())
+    return workspace
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_command_runs(name, prepared, at_work, tiny_pair, monkeypatch):
-    assert EXAMPLES[name].startswith(f"featurecache {name}")
-    if name in ELSEWHERE:
+def test_example_in_the_help_of_a_command_runs(
+    name, prepared, in_workspace, tiny_pair, monkeypatch
+):
+    assert EXAMPLES[name].startswith("featurecache")
+    assert f" {name}" in EXAMPLES[name]
+    if name in TESTED_ELSEWHERE:
         return
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
-    whole = Path("cache/phantom/tiny.h5")
-    if name == "cache merge":
-        whole.unlink(missing_ok=True)
-    elif not whole.exists():
-        whole.write_bytes(Path("kept.h5").read_bytes())
+    cache = Path("cache/phantom/tiny.h5")
+    if name == "cache merge":  # it makes this file
+        cache.unlink(missing_ok=True)
+    elif not cache.exists():
+        cache.write_bytes(Path("kept.h5").read_bytes())
     line = EXAMPLES[name]
-    for word, stand_in in STAND_INS.items():
-        line = line.replace(word, stand_in)
-    film = next(Path("user-cache").rglob("*.png"))
-    words = [str(film) if word == "film.png" else word for word in shlex.split(line)[1:]]
-    # As a shell does.
-    words = [one for word in words for one in (sorted(map(str, Path().glob(word))) or [word])]
-    done = CliRunner().invoke(main, words + QUICKER.get(name, []), catch_exceptions=False)
-    assert done.exit_code == 0, (words, done.output)
+    for text, replacement in REPLACEMENTS.items():
+        line = line.replace(text, replacement)
+    image = str(next(Path("user-cache").rglob("*.png")))
+    words = [image if word in ("image.png", "film.png") else word for word in shlex.split(line)[1:]]
+    # Expand wildcards as a shell does.
+    words = [match for word in words for match in (sorted(map(str, Path().glob(word))) or [word])]
+    arguments = words + EXTRA_OPTIONS.get(name, [])
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, (arguments, result.output)
