@@ -18,8 +18,8 @@ CLIP_benchmark  its loop over a DataLoader, with amp
 
 The last two load CLIP only, and so run on vit-b-32 alone, a CLIP of that size with random weights,
 which take as long as trained ones. They run where --peers names a Python that has them installed;
-docs/speed.md says how. All methods load the same weights, before any clock runs, and the
-embeddings of these two are checked against ours.
+docs/engineering/speed.md says how. All methods load the same weights, before any clock runs, and
+the embeddings of these two are checked against ours.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Bar chart of the table printed by benchmarks/extraction.py.
 
-    python benchmarks/extraction_picture.py TABLE docs/speed.png
+    python benchmarks/extraction_picture.py TABLE docs/pictures/speed.png
 
 TABLE is the output of benchmarks/extraction.py. Each bar is the throughput of a method relative to
 featurecache in the same run; the line is the upper bound of the CPU.

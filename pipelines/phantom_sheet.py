@@ -1,7 +1,7 @@
 """What do the films of the phantom look like?
 
     python pipelines/phantom_sheet.py phantom.png
-    python pipelines/phantom_sheet.py docs/phantom.png --overview
+    python pipelines/phantom_sheet.py docs/pictures/phantom.png --overview
 
 A row per finding: one film without it, the same film with it at three severities, and two films
 of the data set that show it and perhaps more; then a row of films of the data set without

@@ -1,7 +1,7 @@
 """What does a report look like, on a screen, in the dark, on a phone and on paper?
 
     python pipelines/report_screenshots.py WORK
-    python pipelines/report_screenshots.py WORK --picture docs/report.png
+    python pipelines/report_screenshots.py WORK --picture docs/pictures/report.png
 
 Makes three runs and a learning curve on the synthetic films of phantom with tiny, their report, and
 light.png, dark.png, phone.png, single.png, print.png and print.pdf in WORK. Needs chromium

@@ -6,13 +6,13 @@ It reads the same typer objects that print ``--help``, so that the page cannot f
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import click
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from typer.core import TyperCommand
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
+def commands() -> Iterator[tuple[str, TyperCommand]]:
     """Yield every command, in the order of ``featurecache --help``.
 
     Yields:
@@ -25,7 +25,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     yield from _walk("featurecache", get_command(app))
 
 
-def _walk(name: str, command: Any) -> Iterator[tuple[str, click.Command]]:
+def _walk(name: str, command: Any) -> Iterator[tuple[str, TyperCommand]]:
     if hasattr(command, "commands"):
         for child_name, child in command.commands.items():
             yield from _walk(f"{name} {child_name}", child)
@@ -33,7 +33,7 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, click.Command]]:
         yield name, command
 
 
-def options(name: str, command: click.Command) -> list[tuple[str, str]]:
+def options(name: str, command: TyperCommand) -> list[tuple[str, str]]:
     """Return the arguments and options of a command with their help.
 
     Args:
@@ -55,7 +55,7 @@ class Commands(SphinxDirective):
         """Return the sections."""
         return [self._section(name, command) for name, command in commands()]
 
-    def _section(self, name: str, command: click.Command) -> nodes.section:
+    def _section(self, name: str, command: TyperCommand) -> nodes.section:
         section = nodes.section(ids=[nodes.make_id(name)])
         section += nodes.title(text=name)
         context = command.context_class(command, info_name=name)

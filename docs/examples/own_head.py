@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A head of your own: similarity to the most typical positive image, the medoid."""
 
 import torch

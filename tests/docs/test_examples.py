@@ -56,8 +56,10 @@ def test_own_dataset_can_be_loaded_by_name(ward):
 def test_examples_work_from_the_command_line(ward, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments in (
-        ["--plugin", "own_encoder", "--plugin", "own_dataset", "extract"]
-        + ["--model", "thumbnail", "--dataset", "ward", "--data-root", str(ward)],
+        [
+            *("--plugin", "own_encoder", "--plugin", "own_dataset"),
+            *("extract", "--model", "thumbnail", "--dataset", "ward", "--data-root", str(ward)),
+        ],
         ["--plugin", "own_head", "train-head", "--head", "medoid", "--n-bootstrap", "20"],
     ):
         result = CliRunner().invoke(main, arguments, catch_exceptions=False)

@@ -1,7 +1,7 @@
 """The example in each command's --help works.
 
-Images and weights that are not available are replaced: the data sets by phantom, XraySigLIP by tiny,
-DINOv2 and MiniLM by networks of their architecture with random weights.
+Images and weights that are not available are replaced: the data sets by phantom, XraySigLIP by
+tiny, DINOv2 and MiniLM by networks of their architecture with random weights.
 """
 
 import re

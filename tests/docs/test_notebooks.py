@@ -1,4 +1,4 @@
-"""The notebooks run, quickly and offline. (Building the site runs them too, and shows their output.)"""
+"""The notebooks run, quickly and offline. Building the site runs them too and shows the output."""
 
 import json
 import time
