@@ -18,7 +18,7 @@ from PIL import Image
 from featurecache.concurrency import worker_threads
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.encoders.loading import load_encoder
-from featurecache.extraction.encode import MOST_LANES
+from featurecache.extraction.encode import MAX_ENCODER_THREADS
 
 SIZES = (8, 16, 32, 64, 128)
 
@@ -50,7 +50,7 @@ def cost(encoder: Encoder, pixels: Array, size: int) -> float:
     """Return CPU milliseconds per image at a batch size."""
     n_batches = 2 * max(1, len(pixels) // (2 * size))  # the same number for each of two threads
     start = time.process_time()
-    with worker_threads("cpu", most=MOST_LANES) as threads:
+    with worker_threads("cpu", most=MAX_ENCODER_THREADS) as threads:
         for _ in range(n_batches):
             threads.submit(partial(encoder.embed_pixels, pixels[:size]))
         for _ in threads.rest():

@@ -41,8 +41,8 @@ from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.pretrained import write_network
-from featurecache.extraction.extract import extract
-from featurecache.extraction.precision import LEAST_COSINE, choose_precision, least_cosine
+from featurecache.extraction.update import update_caches
+from featurecache.extraction.precision import MIN_COSINE, choose_precision, min_cosine
 from featurecache.images.decode import read_image
 from featurecache.store.reader import read_cache
 
@@ -233,7 +233,7 @@ def ours(run: Run) -> float:
     cache = run.work / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     start = time.perf_counter()
-    (summary,) = extract(run.manifest, [run.ours], cache=cache, batch_size=BATCH, workers=CORES)
+    (summary,) = update_caches(run.manifest, [run.ours], cache_dir=cache, batch_size=BATCH, workers=CORES)
     return summary.done / (time.perf_counter() - start)
 
 
@@ -282,8 +282,8 @@ def peer(name: str, run: Run) -> float:
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
     (cache,) = (run.work / "cache").rglob("*.h5")
-    cosine = least_cosine(np.load(out), read_cache(cache).embedding.astype(np.float32))
-    if cosine < LEAST_COSINE:
+    cosine = min_cosine(np.load(out), read_cache(cache).embedding.astype(np.float32))
+    if cosine < MIN_COSINE:
         raise SystemExit(f"{name} gave other embeddings than ours: a cosine of {cosine:.4f}")
     return float(done.stdout.split()[-1])
 

@@ -32,7 +32,7 @@ from PIL import Image
 from featurecache.datasets.csv import load_csv
 from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Array, Encoder
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.store.layout import cache_path
 from featurecache.store.merge import Shard, merge_caches
 
@@ -159,7 +159,7 @@ def run(films: Path, cache: Path, **options: Any) -> int:
     before = resident("VmRSS")
     manifest = table_of(films)
     table = resident("VmRSS") - before
-    extract(manifest, [Stub()], cache=cache, batch_size=BATCH, workers=WORKERS, **options)
+    update_caches(manifest, [Stub()], cache_dir=cache, batch_size=BATCH, workers=WORKERS, **options)
     return table
 
 

@@ -31,9 +31,9 @@ from PIL import Image
 
 from featurecache.datasets.pseudonymize import IdKey, pseudonymize_dataset
 from featurecache.encoders.encoder import Encoder
-from featurecache.extraction.decode import Item
-from featurecache.extraction.encode import Encoded, Seen, Take
-from featurecache.extraction.extract import extract
+from featurecache.extraction.decode import ImageTask
+from featurecache.extraction.encode import EncodedBatch, EventHandler, ImageResult
+from featurecache.extraction.update import update_caches
 from featurecache.store.records import to_utf8
 
 FILES = 256
@@ -107,7 +107,7 @@ def again(films: Path, cache: Path, hashed: bool, **options: Any) -> Seconds:
     if hashed:
         manifest = pseudonymize_dataset(manifest, KEY)
     ready = time.perf_counter()
-    extract(manifest, [Stub()], cache=cache, batch_size=BATCH, workers=WORKERS, **options)
+    update_caches(manifest, [Stub()], cache_dir=cache, batch_size=BATCH, workers=WORKERS, **options)
     return loaded - start, ready - loaded, time.perf_counter() - ready
 
 
@@ -130,7 +130,12 @@ def interrupted(films: Path, cache: Path, hashed: bool) -> Seconds:
 
 
 def pretend(
-    items: Iterable[Item], encoders: Sequence[Encoder], take: Take, *, batch_size: int, **_: Any
+    tasks: Iterable[ImageTask],
+    encoders: Sequence[Encoder],
+    handle: EventHandler,
+    *,
+    batch_size: int,
+    **_: Any,
 ) -> None:
     """An engine that looks at each film's file and makes its embedding up."""
     digests: dict[int, str] = {}
@@ -140,9 +145,9 @@ def pretend(
     def flush() -> None:
         rows, sums, states = zip(*batch, strict=True)
         for row, state in zip(rows, states, strict=True):
-            take(Seen(row, state.st_size, state.st_mtime_ns, frozenset({0}), None), 0.0)
-        take(
-            Encoded(
+            handle(ImageResult(row, state.st_size, state.st_mtime_ns, frozenset({0}), None), 0.0)
+        handle(
+            EncodedBatch(
                 encoder=0,
                 row=np.array(rows),
                 sha256=to_utf8(sums),
@@ -154,11 +159,11 @@ def pretend(
         )
         batch.clear()
 
-    for item in items:
-        state = item.path.stat()
+    for task in tasks:
+        state = task.path.stat()
         if state.st_ino not in digests:
-            digests[state.st_ino] = hashlib.sha256(item.path.read_bytes()).hexdigest()
-        batch.append((item.row, digests[state.st_ino], state))
+            digests[state.st_ino] = hashlib.sha256(task.path.read_bytes()).hexdigest()
+        batch.append((task.row, digests[state.st_ino], state))
         if len(batch) == batch_size:
             flush()
     if batch:

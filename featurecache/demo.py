@@ -54,7 +54,7 @@ def run_demo(
     from featurecache.datasets.load import load_dataset
     from featurecache.encoders.loading import load_encoder
     from featurecache.evaluation.zero_shot import zero_shot
-    from featurecache.extraction.extract import extract
+    from featurecache.extraction.update import update_caches
     from featurecache.heads.config import HeadConfig
     from featurecache.heads.experiment import run_experiment
     from featurecache.heads.io import run_of_head
@@ -66,10 +66,10 @@ def run_demo(
     tell("drawing synthetic films, once for all later demos")
     manifest = load_dataset(DATASET)
     tell(f"embedding {len(manifest)} films with {MODEL}")
-    (summary,) = extract(
+    (summary,) = update_caches(
         manifest,
         [load_encoder(MODEL)],
-        cache=folder / "cache",
+        cache_dir=folder / "cache",
         prompts=load_prompts("signs"),
         workers=workers,
     )

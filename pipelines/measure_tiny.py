@@ -19,7 +19,7 @@ from page import cell
 from featurecache.datasets.load import load_dataset
 from featurecache.encoders.loading import load_encoder
 from featurecache.evaluation.from_cache import zero_shot
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample_patients
 from featurecache.metrics.multilabel import compute_metrics
 from featurecache.prompts import load_prompts
@@ -51,10 +51,10 @@ def main() -> None:
         ("kermany", load_dataset("kermany", arguments.data / "kermany")),
         ("nih", load_dataset("nih", arguments.data / "nih", split="patient")),
     ):
-        summaries = extract(
+        summaries = update_caches(
             manifest,
             [load_encoder(name) for name in MODELS],
-            cache=arguments.work,
+            cache_dir=arguments.work,
             prompts=load_prompts("signs"),
         )
         tiny, dinov2 = (read_cache(summary.path) for summary in summaries)

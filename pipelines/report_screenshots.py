@@ -20,7 +20,7 @@ from PIL import Image
 from featurecache.datasets.load import load_dataset
 from featurecache.encoders.loading import load_encoder
 from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
 from featurecache.heads.io import save_head
@@ -39,8 +39,8 @@ PICTURE = {"width": 1240, "height": 2050}
 def make_runs(work: Path) -> tuple[list[Path], dict[str, Path]]:
     """Run folders under ``work``, made where they are not there yet, and their films."""
     manifest = load_dataset("phantom")
-    (summary,) = extract(
-        manifest, [load_encoder("tiny")], cache=work / "cache", prompts=load_prompts("signs")
+    (summary,) = update_caches(
+        manifest, [load_encoder("tiny")], cache_dir=work / "cache", prompts=load_prompts("signs")
     )
     cache = read_cache(summary.path)
     runs = []

@@ -26,7 +26,7 @@ from featurecache.encoders.registry import SPECS
 from featurecache.errors import FeaturecacheError
 from featurecache.evaluation.comparison import compare
 from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.finetune.config import configure
 from featurecache.finetune.run import finetune
 from featurecache.heads.config import HeadConfig
@@ -140,8 +140,8 @@ class Study:
         """The cache of a data set, with these prompt sets."""
         sets: list[PromptSet | None] = [load_prompts(name) for name in prompts]
         for texts in sets or [None]:
-            (summary,) = extract(
-                manifest, [encoder or self.encoder], cache=self.work / "cache", prompts=texts
+            (summary,) = update_caches(
+                manifest, [encoder or self.encoder], cache_dir=self.work / "cache", prompts=texts
             )
         return read_cache(summary.path)
 

@@ -21,7 +21,7 @@ from featurecache.datasets.load import load_dataset
 from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST
 from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.encoders.loading import load_encoder
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher
@@ -146,7 +146,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_an_extraction_a_merge_and_a_head(films: Dataset, tmp_path: Path, calls: Calls) -> None:
     encoder = load_encoder("tiny", device="cpu")
     shards = [
-        extract(films, [encoder], cache=tmp_path / "cache", shard=Shard(number, 2))[0].path
+        update_caches(films, [encoder], cache_dir=tmp_path / "cache", shard=Shard(number, 2))[0].path
         for number in (1, 2)
     ]
     whole, _ = merge_caches(shards)
@@ -220,7 +220,7 @@ def test_every_command_that_writes(
     command("retrieve", "signs of edema", *at, *films, "--contact-sheet", "sheets/found.png", *few)
     command("audit", *at, *films, "--contact-sheet", "sheets/near.png", *few)
     targets = [
-        *("films", "cache/phantom/tiny.h5.parts/bookmarks", "cache/phantom/tiny.h5", pair),
+        *("films", "cache/phantom/tiny.h5.parts/crash_journal", "cache/phantom/tiny.h5", pair),
         *("runs/zero", "runs/head", "runs/other", "runs/curve", "align/one.safetensors"),
         *("pages/a.html", "sheets/found.png", "sheets/near.png"),
     ]
@@ -239,7 +239,7 @@ def test_a_fine_tuning(films: Dataset, tmp_path: Path, calls: Calls) -> None:
     finetune(films, start, settings, target=run, n_bootstrap=0, teacher=Teacher(encoder))
     (weights,) = (path for path in calls.published() if path.is_relative_to(tmp_path / "fresh"))
     assert weights.name == "tiny"
-    state = {"bookmarks", "settings.json", "teacher.npy", "best.safetensors", "last.pt"}
+    state = {"crash_journal", "settings.json", "teacher.npy", "best.safetensors", "last.pt"}
     # Once each, or, of what it goes on from, again after a while.
     assert {path.name for path in calls.published() if path.parent == parts} == state
     # What it goes on from is there until the run is, for good.

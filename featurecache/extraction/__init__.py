@@ -1,1 +1,1 @@
-"""Stage 1: what is still to do, and decode, encode and write as one overlapped pipeline."""
+"""Stage 1: encode the images and prompts of a data set into caches."""

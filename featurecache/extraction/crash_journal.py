@@ -1,11 +1,13 @@
-"""Which images are being decoded, in a small file that outlives the process.
+"""A small file that records which images are being decoded, and that outlives the process.
 
-A decoder that crashes, or is killed for the memory it takes, takes the process with it. What it was
-at is still written here: the next process finds it, and decodes it in a child process of its own.
+A decoder that crashes, or that is killed for the memory it takes, takes the whole process with it.
+The images that were being decoded at that moment are still in the journal: the next process finds
+them there and decodes them in a subprocess.
 
-The file is a row of sha256 digests of ids. A thread writes that of the image that it is at into a
-place, and zeros when it is done. It is written by system calls, not mapped into memory: the kernel
-keeps either when the process dies, but a mapping answers a full disk by a signal that kills.
+The file is an array of sha256 digests of image ids. A thread writes the digest of the image that it
+starts to decode into a slot, and zeros when it is done. The file is written with system calls, not
+memory-mapped: the kernel keeps the data of either when the process dies, but on a full disk a
+mapping raises SIGBUS.
 """
 
 import hashlib
@@ -20,79 +22,80 @@ from typing import Final
 
 from featurecache.io.atomic import new_file
 
-_BYTES: Final = hashlib.sha256().digest_size
-_NOTHING: Final = bytes(_BYTES)
+_DIGEST_BYTES: Final = hashlib.sha256().digest_size
+_EMPTY_SLOT: Final = bytes(_DIGEST_BYTES)
 
 
 class CrashJournal:
-    """The places of one process; those of its dead predecessors stay in the file."""
+    """The journal of this process; entries of crashed predecessors stay in the file."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Find what predecessors were at, and begin.
+        """Read the entries that crashed processes left, and start the journal.
 
         Args:
-            files: where to keep it, each the same; no living process may be using them.
+            files: Where to keep the journal; each file is an identical copy. No other living
+                process may use them.
         """
         self._files = files
-        self._suspects = frozenset().union(*map(_digests, files)) - {_NOTHING}
+        self._suspects = frozenset().union(*map(_read_digests, files)) - {_EMPTY_SLOT}
         for file in files:
             with new_file(file) as temporary:
                 temporary.write_bytes(b"".join(sorted(self._suspects)))
         self._descriptors = [os.open(file, os.O_RDWR) for file in files]
-        self._new_place = count(len(self._suspects))
-        self._free: deque[int] = deque()
-        self._busy = 0
+        self._new_slots = count(len(self._suspects))
+        self._free_slots: deque[int] = deque()
+        self._open_entries = 0
         self._lock = Lock()
 
-    def suspects(self, image: str) -> bool:
-        """Whether a process died while it decoded the image of this id, be it by chance."""
-        return bool(self._suspects) and _digest(image) in self._suspects
+    def is_suspect(self, image_id: str) -> bool:
+        """Return whether a process died while it decoded this image, even if by coincidence."""
+        return bool(self._suspects) and _digest(image_id) in self._suspects
 
     @contextmanager
-    def at(self, image: str) -> Iterator[None]:
-        """Keep that the image of this id is being decoded while the body runs, in any thread.
+    def entry(self, image_id: str) -> Iterator[None]:
+        """Record that an image is being decoded while the body runs, in any thread.
 
         Raises:
-            OSError: the file of bookmarks cannot be written.
+            OSError: The journal cannot be written.
         """
         with self._lock:
-            place = self._free.popleft() if self._free else next(self._new_place)
-            self._busy += 1
-            self._write(place, _digest(image))
+            slot = self._free_slots.popleft() if self._free_slots else next(self._new_slots)
+            self._open_entries += 1
+            self._write(slot, _digest(image_id))
         try:
             yield
         finally:
             with self._lock:
-                self._write(place, _NOTHING)
-                self._busy -= 1
-                self._free.append(place)
+                self._write(slot, _EMPTY_SLOT)
+                self._open_entries -= 1
+                self._free_slots.append(slot)
 
     def close(self) -> None:
-        """End; the files stay if they tell the next process anything."""
+        """Close the journal and delete its files, unless the next process needs their entries."""
         with self._lock:
             for descriptor in self._descriptors:
                 os.close(descriptor)
-            # A thread that is stuck may yet come back.
+            # A stuck thread may still return and close its entry.
             self._descriptors = []
-            if self._busy or self._suspects:
+            if self._open_entries or self._suspects:
                 return
         for file in self._files:
             file.unlink(missing_ok=True)
-            with suppress(OSError):  # there are parts in it
+            with suppress(OSError):  # the folder also holds chunks of a cache
                 file.parent.rmdir()
 
-    def _write(self, place: int, digest: bytes) -> None:
+    def _write(self, slot: int, digest: bytes) -> None:
         for descriptor in self._descriptors:
-            os.pwrite(descriptor, digest, place * _BYTES)
+            os.pwrite(descriptor, digest, slot * _DIGEST_BYTES)
 
 
-def _digest(image: str) -> bytes:
-    return hashlib.sha256(image.encode()).digest()
+def _digest(image_id: str) -> bytes:
+    return hashlib.sha256(image_id.encode()).digest()
 
 
-def _digests(file: Path) -> set[bytes]:
+def _read_digests(file: Path) -> set[bytes]:
     try:
         data = file.read_bytes()
     except FileNotFoundError:
         return set()
-    return {data[start : start + _BYTES] for start in range(0, len(data), _BYTES)}
+    return {data[start : start + _DIGEST_BYTES] for start in range(0, len(data), _DIGEST_BYTES)}

@@ -1,4 +1,4 @@
-"""Read, decode and preprocess images ahead of the encoder, in order."""
+"""Read, decode and preprocess images in threads, ahead of the encoder and in order."""
 
 import hashlib
 from collections import deque
@@ -21,121 +21,144 @@ from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT, SubprocessDeco
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
-MOST_STUCK: Final = 100
-"""So many threads may hang at once before it is the file system that is at fault."""
+MAX_STUCK_IMAGES: Final = 100
+"""With this many images stuck at once, the file system itself must be at fault."""
 
-Mark = Callable[[str], AbstractContextManager[object]]
-"""Keeps in mind that an image, by its id, is being decoded, as ``Bookmarks.at`` does."""
+JournalEntry = Callable[[str], AbstractContextManager[object]]
+"""Records that the image with this id is being decoded, see ``CrashJournal.entry``."""
 
 
 @dataclass(frozen=True)
-class Item:
+class ImageTask:
     """One image to read.
 
     Attributes:
-        row: its row in the manifest.
-        id: what it is called wherever something is kept of it.
-        path: where it lies.
-        known: per encoder that wants it, the sha256 its stored embedding was made from ("" for
-            none); an encoder whose sha256 still fits needs no pixels.
-        apart: whether it is decoded and preprocessed in a child process, for it may have killed one
-            before.
+        row: Row of the image in the data set.
+        id: Id of the image.
+        path: Path of the image file.
+        stored_sha256: For each encoder that needs the image, by its index, the sha256 of the file
+            that the stored embedding was computed from; "" for none. An encoder whose sha256 still
+            matches needs no pixels.
+        isolated: Whether to decode and preprocess the image in a subprocess, because it may have
+            crashed a process before.
     """
 
     row: int
     id: str
     path: Path
-    known: Mapping[int, str]
-    apart: bool = False
+    stored_sha256: Mapping[int, str]
+    isolated: bool = False
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What came of an item: pixels per encoder, or the reason why there are none."""
+class DecodedImage:
+    """The result of an ``ImageTask``.
+
+    Attributes:
+        row: Row of the image in the data set.
+        sha256: Hexadecimal sha256 of the file; "" where the image cannot be used.
+        size: Size of the file in bytes; -1 where the image cannot be used.
+        mtime_ns: Modification time of the file in nanoseconds; -1 likewise.
+        pixels: Preprocessed pixels, (3, H, W), for each encoder that has to encode the image.
+        reason: Why the image cannot be used; None if it can.
+    """
 
     row: int
     sha256: str
     size: int
     mtime_ns: int
     pixels: Mapping[int, NDArray[np.float32]]
-    """Per encoder that must encode it, (3, H, W)."""
     reason: str | None = None
 
 
 def decode(
-    item: Item,
+    task: ImageTask,
     encoders: "Mapping[int, Encoder]",
-    reader: SubprocessDecoder,
+    decoder: SubprocessDecoder,
     *,
-    mark: Mark = nullcontext,
-) -> Decoded:
-    """Read one image once and preprocess it for every encoder that wants it.
+    journal_entry: JournalEntry = nullcontext,
+) -> DecodedImage:
+    """Read one image once and preprocess it for every encoder that needs it.
 
     Args:
-        item: the image.
-        encoders: by their numbers.
-        reader: for what is decoded in a child process.
-        mark: entered while the image is decoded in this process.
+        task: The image.
+        encoders: The encoders by index.
+        decoder: Decodes isolated images in a subprocess.
+        journal_entry: Entered while the image is decoded in this process.
+
+    Returns:
+        The pixels, or the reason why there are none.
     """
     try:
-        data, state = read_file(item.path)
+        data, state = read_file(task.path)
         sha256 = hashlib.sha256(data).hexdigest()
-        pixels = {}
-        wanted = [number for number, known in item.known.items() if known != sha256]
-        if wanted and item.apart:
-            made = decode_and_preprocess(reader, data, [encoders[number] for number in wanted])
-            pixels = dict(zip(wanted, made, strict=True))
-        elif wanted:
-            with mark(item.id):
+        outdated = [index for index, stored in task.stored_sha256.items() if stored != sha256]
+        pixels: dict[int, NDArray[np.float32]] = {}
+        if outdated and task.isolated:
+            arrays = decode_and_preprocess(decoder, data, [encoders[index] for index in outdated])
+            pixels = dict(zip(outdated, arrays, strict=True))
+        elif outdated:
+            with journal_entry(task.id):
                 image = decode_image(data)
-                pixels = {number: encoders[number].preprocess(image) for number in wanted}
-        return Decoded(item.row, sha256, state.size, state.mtime_ns, pixels)
+                pixels = {index: encoders[index].preprocess(image) for index in outdated}
+        return DecodedImage(task.row, sha256, state.size, state.mtime_ns, pixels)
     except ImageError as error:
-        return _failed(item, str(error))
+        return _failed(task, str(error))
 
 
-def _failed(item: Item, reason: str) -> Decoded:
-    return Decoded(item.row, "", -1, -1, {}, reason)
+def _failed(task: ImageTask, reason: str) -> DecodedImage:
+    return DecodedImage(task.row, "", -1, -1, {}, reason)
 
 
 def decode_ahead(
-    items: Iterable[Item],
+    tasks: Iterable[ImageTask],
     encoders: "Mapping[int, Encoder]",
     *,
     workers: int,
     window: int,
-    seconds: float = IMAGE_TIMEOUT,
-    mark: Mark = nullcontext,
-) -> Generator[Decoded, None, None]:
-    """Decode in threads, at most ``window`` images ahead, and yield in the order of ``items``.
+    timeout: float = IMAGE_TIMEOUT,
+    journal_entry: JournalEntry = nullcontext,
+) -> Generator[DecodedImage, None, None]:
+    """Decode images in threads and yield them in the order of ``tasks``.
 
-    Pillow releases the interpreter's lock while it decodes and resizes, so threads overlap with
-    the encoder without copying pixels between processes. An image that takes more than ``seconds``
-    has failed.
+    Pillow releases the GIL while it decodes and resizes, so threads run in parallel with the
+    encoder, without copying pixels between processes.
+
+    Args:
+        tasks: The images.
+        encoders: The encoders by index.
+        workers: Number of threads.
+        window: Maximum number of images that are decoded ahead.
+        timeout: Maximum time to read one image, in seconds; an image that takes longer has failed.
+        journal_entry: Entered while an image is decoded in this process.
+
+    Yields:
+        One result for each task.
 
     Raises:
-        FeaturecacheError: ``MOST_STUCK`` images hang at once.
+        FeaturecacheError: ``MAX_STUCK_IMAGES`` images are stuck at the same time.
     """
-    waiting: deque[tuple[Item, Call[Decoded]]] = deque()
-    reader = SubprocessDecoder(seconds=seconds)
-    with closing(TimeoutPool(workers, seconds=seconds, name="decode")) as pool:
+    pending: deque[tuple[ImageTask, Call[DecodedImage]]] = deque()
+    decoder = SubprocessDecoder(seconds=timeout)
+    with closing(TimeoutPool(workers, timeout=timeout, name="decode")) as pool:
 
-        def oldest() -> Decoded:
-            item, call = waiting.popleft()
+        def next_result() -> DecodedImage:
+            task, call = pending.popleft()
             try:
                 return pool.result(call)
             except TimedOut:
-                if pool.stuck >= MOST_STUCK:
+                if pool.stuck >= MAX_STUCK_IMAGES:
                     raise FeaturecacheError(
-                        f"{MOST_STUCK} images hang, {item.id!r} the last: see whether their file "
-                        "system answers; what was finished is kept, and the same command goes on"
+                        f"{MAX_STUCK_IMAGES} images hang, {task.id!r} the last: check whether "
+                        "their file system responds; finished images are kept, and the same call "
+                        "continues from there"
                     ) from None
-                return _failed(item, timeout_message(seconds))
+                return _failed(task, timeout_message(timeout))
 
-        for item in items:
-            call = pool.submit(partial(decode, item, encoders, reader, mark=mark))
-            waiting.append((item, call))
-            if len(waiting) >= window:
-                yield oldest()
-        while waiting:
-            yield oldest()
+        for task in tasks:
+            call = pool.submit(partial(decode, task, encoders, decoder, journal_entry=journal_entry))
+            pending.append((task, call))
+            if len(pending) >= window:
+                yield next_result()
+        while pending:
+            yield next_result()

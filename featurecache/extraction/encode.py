@@ -1,4 +1,4 @@
-"""Encode images behind their decoding, in batches, and tell what came of each."""
+"""Decode images ahead of the encoders, encode them in batches, and report every result."""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -11,41 +11,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.concurrency import OrderedThreadPool
-from featurecache.extraction.decode import Decoded, Item, Mark, decode_ahead
+from featurecache.extraction.decode import DecodedImage, ImageTask, JournalEntry, decode_ahead
 from featurecache.store.records import Utf8, to_utf8
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
-RUN_BATCHES: Final = 4
-"""A run is as many rows of the manifest as this many batches hold. No batch reaches over its end:
-whoever encodes one run alone forms the batches of an extraction of all. That matters, for an
-embedding may differ in its last bits with the number of images beside it."""
+SEGMENT_BATCHES: Final = 4
+"""Number of batches in a segment of the data set. No batch crosses the end of a segment, so whoever
+encodes a segment alone forms the same batches as an extraction of the whole data set. This matters
+because the last bits of an embedding may depend on the number of images in its batch."""
+
+MAX_ENCODER_THREADS: Final = 4
+"""Every encoder thread holds a batch and its activations in memory."""
 
 
-MOST_LANES: Final = 4
-"""Each lane holds a batch and its activations in memory."""
+def segment_of(row: int, batch_size: int) -> int:
+    """Return the number of the segment that a row of the data set belongs to."""
+    return row // (SEGMENT_BATCHES * batch_size)
 
 
-def run_of(row: int, batch_size: int) -> int:
-    """The number of the run that a row of the manifest belongs to."""
-    return row // (RUN_BATCHES * batch_size)
-
-
-def device_of(encoders: Sequence["Encoder"]) -> str:
-    """The device whose share of cores and memory encoders need together."""
+def common_device(encoders: Sequence["Encoder"]) -> str:
+    """Return the device that limits how many batches can be encoded at once."""
     return "cpu" if any(encoder.device == "cpu" for encoder in encoders) else encoders[0].device
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An image that was read.
+class ImageResult:
+    """An image was read.
 
     Attributes:
-        row: its row in the manifest.
-        size: of the file, in bytes, as ``mtime_ns`` is its time of change.
-        encoders: the numbers of those that must encode it.
-        reason: why it cannot be used; None where it can.
+        row: Row of the image in the data set.
+        size: Size of the file in bytes.
+        mtime_ns: Modification time of the file in nanoseconds.
+        encoders: Indices of the encoders that have to encode it.
+        reason: Why the image cannot be used; None if it can.
     """
 
     row: int
@@ -56,12 +56,16 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One encoder's batch: its images, (B,) each, and their embeddings, (B, D) float32.
+class EncodedBatch:
+    """A batch of B images was encoded by one encoder.
 
     Attributes:
-        encoder: the encoder's number.
-        row: the images' rows in the manifest.
+        encoder: Index of the encoder.
+        row: Rows of the images in the data set, (B,).
+        sha256: Hexadecimal sha256 of their files, (B,).
+        size: Sizes of their files in bytes, (B,).
+        mtime_ns: Modification times of their files in nanoseconds, (B,).
+        embedding: Their embeddings, (B, D), not normalized.
     """
 
     encoder: int
@@ -72,71 +76,77 @@ class Encoded:
     embedding: NDArray[np.float32]
 
 
-Event = Seen | Encoded
-Take = Callable[[Event, float], None]
-"""Called with each event and the seconds that were spent waiting for it."""
+Event = ImageResult | EncodedBatch
+EventHandler = Callable[[Event, float], None]
+"""Called with each event and the seconds spent waiting for it."""
 
 
 def encode_ahead(
-    items: Iterable[Item],
+    tasks: Iterable[ImageTask],
     encoders: Sequence["Encoder"],
-    lanes: OrderedThreadPool[Encoded],
+    threads: OrderedThreadPool[EncodedBatch],
     *,
     batch_size: int,
     workers: int,
     image_timeout: float,
-    mark: Mark,
+    journal_entry: JournalEntry,
 ) -> Generator[Event, None, None]:
-    """Read each image once and encode it in the lanes, one batch behind another.
+    """Read each image once and encode batches of them in threads.
 
     Args:
-        items: in order of their rows.
-        encoders: they have the numbers that the items call them by.
-        lanes: where batches are encoded; what is left in them when this is closed is still to come.
-        batch_size: images an encoder sees at once.
-        workers: decoding threads.
-        image_timeout: that reading an image may take.
-        mark: entered while an image is decoded.
+        tasks: The images, in order of their rows.
+        encoders: The encoders, in the order of the indices that the tasks use.
+        threads: Where batches are encoded. Batches that are left in it when the generator is closed
+            have not been yielded yet.
+        batch_size: Number of images per forward pass.
+        workers: Number of decoding threads.
+        image_timeout: Maximum time to read one image, in seconds.
+        journal_entry: Entered while an image is decoded.
+
+    Yields:
+        An ``ImageResult`` for each task, and an ``EncodedBatch`` for each batch.
     """
-    batches: list[list[Decoded]] = [[] for _ in encoders]
+    batches: list[list[DecodedImage]] = [[] for _ in encoders]
 
-    def submit(number: int) -> None:
-        lanes.submit(partial(_encode, number, encoders[number], batches[number]))
-        batches[number] = []
+    def submit(index: int) -> None:
+        threads.submit(partial(_encode, index, encoders[index], batches[index]))
+        batches[index] = []
 
-    decoded = decode_ahead(
-        items,
+    images = decode_ahead(
+        tasks,
         dict(enumerate(encoders)),
         workers=workers,
         window=batch_size + 2 * workers,
-        seconds=image_timeout,
-        mark=mark,
+        timeout=image_timeout,
+        journal_entry=journal_entry,
     )
-    run = -1
-    # Closed at once when an interrupt ends the loop, so that no thread goes on reading.
-    with closing(decoded):
-        for image in decoded:
-            ended = run_of(image.row, batch_size) != run
-            run = run_of(image.row, batch_size)
-            for number, batch in enumerate(batches):
-                if ended and batch:
-                    submit(number)
-                if number in image.pixels:
-                    batches[number].append(image)
-                if len(batches[number]) == batch_size:
-                    submit(number)
-            yield from lanes.ready()
-            yield Seen(image.row, image.size, image.mtime_ns, frozenset(image.pixels), image.reason)
-        for number, batch in enumerate(batches):
+    segment = -1
+    # Closed at once when an interrupt ends the loop, so that no thread keeps reading.
+    with closing(images):
+        for image in images:
+            segment_ended = segment_of(image.row, batch_size) != segment
+            segment = segment_of(image.row, batch_size)
+            for index, batch in enumerate(batches):
+                if segment_ended and batch:
+                    submit(index)
+                if index in image.pixels:
+                    batches[index].append(image)
+                if len(batches[index]) == batch_size:
+                    submit(index)
+            yield from threads.ready()
+            yield ImageResult(
+                image.row, image.size, image.mtime_ns, frozenset(image.pixels), image.reason
+            )
+        for index, batch in enumerate(batches):
             if batch:
-                submit(number)
-        yield from lanes.rest()
+                submit(index)
+        yield from threads.rest()
 
 
-def _encode(number: int, encoder: "Encoder", batch: Sequence[Decoded]) -> Encoded:
-    pixels = np.stack([image.pixels[number] for image in batch])
-    return Encoded(
-        encoder=number,
+def _encode(index: int, encoder: "Encoder", batch: Sequence[DecodedImage]) -> EncodedBatch:
+    pixels = np.stack([image.pixels[index] for image in batch])
+    return EncodedBatch(
+        encoder=index,
         row=np.array([image.row for image in batch], dtype=np.intp),
         sha256=to_utf8([image.sha256 for image in batch]),
         size=np.array([image.size for image in batch], dtype=np.int64),
@@ -145,8 +155,8 @@ def _encode(number: int, encoder: "Encoder", batch: Sequence[Decoded]) -> Encode
     )
 
 
-def timed(events: Iterable[Event]) -> Iterator[tuple[Event, float]]:
-    """Each event with the seconds that were spent waiting for it."""
+def with_wait_times(events: Iterable[Event]) -> Iterator[tuple[Event, float]]:
+    """Yield each event with the seconds spent waiting for it."""
     start = time.monotonic()
     for event in events:
         yield event, time.monotonic() - start

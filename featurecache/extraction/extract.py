@@ -1,270 +1,327 @@
-"""Stage 1: images and prompts through frozen encoders into caches."""
+"""``extract``: encode the images and prompts of a data set into caches."""
 
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import compress
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, overload
 
-import numpy as np
-
-from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.encoders.encoder import Encoder
+from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.local_engine import encode_locally
-from featurecache.extraction.pipeline import Engine, Job, encode_images
-from featurecache.extraction.plan import file_states, plan, require_inside_root
-from featurecache.extraction.provenance import provenance_for
-from featurecache.extraction.texts import encode_prompts, text_fingerprint
+from featurecache.extraction.pipeline import Engine
+from featurecache.extraction.precision import EncoderLoader, choose_precision
+from featurecache.extraction.ray_cluster import require_ray
+from featurecache.extraction.ray_engine import encode_on_ray
+from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
-from featurecache.io.atomic import remove_leftovers
-from featurecache.io.lock import OnWait, exclusive_lock
+from featurecache.io.lock import OnWait
 from featurecache.progress import Progress
-from featurecache.prompts import PromptSet
-from featurecache.provenance import base_name
-from featurecache.store.builder import CacheBuilder
-from featurecache.store.layout import cache_path, lock_path
+from featurecache.prompts import PromptSet, load_prompts
 from featurecache.store.merge import Shard
-from featurecache.store.records import (
-    Header,
-    ImageTable,
-    Labels,
-    TextSet,
-    Utf8,
-    positions,
-    to_utf8,
-)
+from featurecache.store.reader import Cache, read_cache
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
-    from featurecache.encoders.encoder import Encoder
+    from featurecache.datasets.resolve import DatasetLike
+
+ENGINES: Final = ("local", "ray")
+DEFAULT_PROMPTS: Final = "signs"
+
+ModelLike = str | os.PathLike[str] | Encoder
+OnStart = Callable[["Dataset", Sequence[Encoder], PromptSet], None]
+"""Called before the first image is read, with what is going to be extracted."""
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What an extraction did for one cache.
-
-    The shares split the wall time spent waiting for pixels, encoding, and writing.
-    """
-
-    model: str
-    dataset: str
-    path: Path
-    images: int
-    done: int
-    reused: int
-    failed: Mapping[str, str]
-    seconds: float
-    images_per_second: float | None
-    read_share: float | None
-    encode_share: float | None
-    write_share: float | None
-    prompts: str
-    written: bool
-
-
+@overload
 def extract(
-    manifest: "Dataset",
-    encoders: Sequence["Encoder"],
+    data: "DatasetLike",
+    model: ModelLike,
     *,
-    cache: Path,
-    engine: Engine = encode_locally,
-    prompts: PromptSet | None = None,
-    limit: int | None = None,
+    prompts: str | os.PathLike[str] | PromptSet | None = None,
+    cache_dir: str | os.PathLike[str] = "cache",
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "local",
     batch_size: int = 32,
     workers: int = 2,
     image_timeout: float = IMAGE_TIMEOUT,
+    limit: int | None = None,
+    shard: str | Shard | None = None,
     prune: bool = False,
-    shard: Shard | None = None,
-    on_wait: OnWait | None = None,
+    wait: bool = False,
     progress: Progress | None = None,
-) -> list[Summary]:
-    """Bring the caches of a data set up to date, decoding each image once for all encoders.
+) -> Cache: ...
 
-    What a cache holds already is not encoded again. Killed at any moment, the same call goes on
-    where it was, and ends with the same cache.
+
+@overload
+def extract(
+    data: "DatasetLike",
+    model: Sequence[ModelLike],
+    *,
+    prompts: str | os.PathLike[str] | PromptSet | None = None,
+    cache_dir: str | os.PathLike[str] = "cache",
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "local",
+    batch_size: int = 32,
+    workers: int = 2,
+    image_timeout: float = IMAGE_TIMEOUT,
+    limit: int | None = None,
+    shard: str | Shard | None = None,
+    prune: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> list[Cache]: ...
+
+
+def extract(
+    data: "DatasetLike",
+    model: ModelLike | Sequence[ModelLike],
+    *,
+    prompts: str | os.PathLike[str] | PromptSet | None = None,
+    cache_dir: str | os.PathLike[str] = "cache",
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "local",
+    batch_size: int = 32,
+    workers: int = 2,
+    image_timeout: float = IMAGE_TIMEOUT,
+    limit: int | None = None,
+    shard: str | Shard | None = None,
+    prune: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> Cache | list[Cache]:
+    """Run frozen encoders over a data set and store the embeddings.
+
+    Stored embeddings are not computed again: new prompts, labels or splits take seconds, and only
+    new images are encoded. If the process is killed, at any moment, the same call continues from
+    there and ends with the same cache.
 
     Args:
-        manifest: the images and labels.
-        encoders: one per cache, with different names.
-        cache: the folder of caches.
-        engine: where images are decoded and encoded: ``encode_locally``, or ``encode_on_ray`` with
-            its loads.
-        prompts: a prompt set to encode for the labels; None leaves the cached texts as they are.
-        limit: encode the first images only, in order of id.
-        batch_size: images an encoder sees at once.
-        workers: decoding threads, for each process that decodes.
-        image_timeout: that reading an image may take; one that takes longer is recorded as failed.
-        prune: drop cached images that the manifest does not have any more.
-        shard: encode only this part of the images, into caches of their own; see ``merge_caches``.
-        on_wait: told of a cache that another process is at work on, before that is waited for; None
-            refuses.
-        progress: told how far the images are.
+        data: The data set: a ``Dataset``, or what ``load_dataset`` takes, such as a name, a path,
+            or a tuple of both.
+        model: The encoder: a name (see ``featurecache models``), the path of a checkpoint folder or
+            of a fine-tuning run, or an ``Encoder``. For a list of them, each image is decoded once
+            and every encoder gets a cache of its own.
+        prompts: Prompt set to encode for the labels: a name ("signs", "showing", "lungs"), a .json
+            or .toml file, or a ``PromptSet``. The default is "signs"; a model without a text
+            encoder gets none.
+        cache_dir: Directory of the caches; the cache is ``CACHE_DIR/DATASET/MODEL.h5``.
+        weights: Local checkpoint to use for the model instead of downloading it.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "fp32", "bf16" or "auto". The latter keeps the precision of an existing cache;
+            otherwise it measures whether bf16 is fast on this machine and leaves the embeddings of
+            sixteen images unchanged (cosine at least 0.999). An ``Encoder`` keeps its own.
+        engine: "local", or "ray" for a pool of workers on the cluster that the environment variable
+            RAY_ADDRESS names, or else on this machine.
+        batch_size: Number of images per forward pass.
+        workers: Number of decoding threads in each process that decodes.
+        image_timeout: Maximum time to read one image, in seconds; one that takes longer is recorded
+            as failed.
+        limit: Encode only the first images, in order of their ids.
+        shard: Encode only shard I of N, given as "I/N", into a cache of its own; ``merge_caches``
+            combines all N.
+        prune: Drop cached images that the data set does not have any more.
+        wait: Wait for another process that is writing the cache instead of raising an error.
+        progress: Called with the number of finished images and of all images to read.
 
     Returns:
-        One summary per encoder.
+        The cache, or a list of caches for a list of models. Images that could not be used are in
+        ``Cache.failures``.
 
     Raises:
-        CacheError: a cache is damaged, was made with other settings, or holds images that the
-            manifest does not have.
-        UsageError: another process is at work on a cache, an encoder cannot embed images, two
-            encoders have one name, an encoder was trained on test images, or a number is below 1.
-        FeaturecacheError: no image at all could be used.
+        UnknownNameError: There is no such model, data set, prompt set or engine.
+        UsageError: The arguments contradict each other, or another process is writing the cache.
+        CacheError: A cache is damaged, was made with other settings, or holds images that the data
+            set does not have.
+        FeaturecacheError: No image could be used.
+
+    Example:
+        >>> import featurecache as fc
+        >>> cache = fc.extract("phantom", "tiny", prompts="signs", limit=8)
+        >>> len(cache.ids)
+        8
     """
-    for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} is {value}: give 1 or more")
-    if not image_timeout > 0:
-        raise UsageError(f"image_timeout is {image_timeout}: give more than 0")
-    paths = [cache_path(cache, manifest.name, encoder.name) for encoder in encoders]
-    if shard is not None:
-        paths = [shard.path(path) for path in paths]
-        manifest = manifest.take(np.arange(shard.number - 1, len(manifest), shard.count))
-    if len(set(paths)) < len(paths):
-        raise UsageError("two of the models have the same name: give each model once")
-    test = manifest.images["id"].iloc[manifest.rows("test")].tolist()
-    for encoder in encoders:
-        if not encoder.has_images:
-            raise UsageError(f"model {encoder.name!r} reads no images; pair it with one that does")
-        provenance_for(manifest, encoder).require_unseen(manifest.collection, test)
-    ids = to_utf8(manifest.images["id"])
-    with ExitStack() as stack:
-        for path in sorted(paths):
-            stack.enter_context(exclusive_lock(path, lock_path(path), on_wait=on_wait))
-            # Under the lock nobody else is writing them.
-            remove_leftovers(path)
-        builders = []
-        for encoder, path in zip(encoders, paths, strict=True):
-            builder = CacheBuilder(path, _header(manifest, encoder), ids)
-            if not prune:
-                require_inside_root(builder.outside, path)
-            builders.append(builder)
-        jobs = _jobs(manifest, encoders, builders, limit)
-        start = time.monotonic()
-        try:
-            encode_images(
-                manifest,
-                jobs,
-                ids,
-                engine=engine,
-                batch_size=batch_size,
-                workers=workers,
-                image_timeout=image_timeout,
-                progress=progress,
-            )
-        finally:
-            # An interrupt must not cost the batches that are encoded already.
-            for job in jobs:
-                job.builder.flush()
-        seconds = time.monotonic() - start
-        return [_finish(manifest, job, ids, prompts, seconds) for job in jobs]
+    is_single = isinstance(model, str | os.PathLike | Encoder)
+    models: Sequence[ModelLike] = [model] if is_single else model  # type: ignore[list-item, assignment]
+    summaries = run_extraction(
+        data,
+        models,
+        prompts=prompts,
+        cache_dir=cache_dir,
+        weights=weights,
+        device=device,
+        precision=precision,
+        engine=engine,
+        batch_size=batch_size,
+        workers=workers,
+        image_timeout=image_timeout,
+        limit=limit,
+        shard=shard,
+        prune=prune,
+        on_wait=_log_wait if wait else None,
+        progress=progress,
+    )
+    caches = [read_cache(summary.path) for summary in summaries]
+    return caches[0] if is_single else caches
 
 
-def _jobs(
-    manifest: "Dataset",
-    encoders: Sequence["Encoder"],
-    builders: Sequence[CacheBuilder],
+def run_extraction(
+    data: "DatasetLike | Callable[[], Dataset]",
+    models: Sequence[ModelLike],
+    *,
+    prompts: str | os.PathLike[str] | PromptSet | None,
+    cache_dir: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    device: str,
+    precision: str,
+    engine: str,
+    batch_size: int,
+    workers: int,
+    image_timeout: float,
     limit: int | None,
-) -> list[Job]:
-    states = file_states(manifest)
-    return [
-        Job(encoder, builder, plan(states, builder.stored, limit=limit))
-        for encoder, builder in zip(encoders, builders, strict=True)
-    ]
+    shard: str | Shard | None,
+    prune: bool,
+    on_wait: OnWait | None = None,
+    on_start: OnStart | None = None,
+    progress: Progress | None = None,
+) -> list[ExtractionSummary]:
+    """Do what ``extract`` does, and return what was done for each cache.
 
+    Args:
+        data: As in ``extract``, or a function that loads the data set. It is called after all names
+            were checked, because loading may take long.
+        models: The encoders.
+        prompts: See ``extract``, as for all arguments that are not described here.
+        cache_dir: See ``extract``.
+        weights: See ``extract``.
+        device: See ``extract``.
+        precision: See ``extract``.
+        engine: See ``extract``.
+        batch_size: See ``extract``.
+        workers: See ``extract``.
+        image_timeout: See ``extract``.
+        limit: See ``extract``.
+        shard: See ``extract``.
+        prune: See ``extract``.
+        on_wait: Called with a cache that another process is writing, before waiting for it. None
+            raises an error instead of waiting.
+        on_start: Called before the first image is read.
+        progress: See ``extract``.
 
-def _header(manifest: "Dataset", encoder: "Encoder") -> Header:
-    provenance = provenance_for(manifest, encoder)
-    return Header(
-        model=encoder.name,
-        dataset=manifest.name,
-        notes=tuple(manifest.notes),
-        image_level_split=manifest.image_level_split,
-        exposed=base_name(manifest.collection) in provenance.exposed_to,
-        encoder_spec=dict(encoder.image_spec),
-        collection=manifest.collection,
-        trained_on=dict(provenance.trained_on),
-        bf16_cosine=encoder.bf16_cosine,
-        revision=encoder.revision,
+    Returns:
+        One summary for each model.
+    """
+    from featurecache.datasets.resolve import resolve_dataset
+
+    cache_dir = Path(cache_dir)
+    if engine not in ENGINES:
+        raise UnknownNameError("engine", engine, ENGINES)
+    if engine == "ray":
+        require_ray()
+    if not models:
+        raise UsageError("there is no model: give at least one `model`")
+    if weights is not None and len(models) > 1:
+        raise UsageError("`weights` is the checkpoint of one model: give a single `model` with it")
+    shard = Shard.parse(shard) if isinstance(shard, str) else shard
+    prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(
+        os.fspath(prompts or DEFAULT_PROMPTS)
+    )
+    loaders = [_loader(model, weights=weights, device=device) for model in models]
+    # A wrong name is reported before any image is read, generated or downloaded.
+    encoders = [load(precision=precision) for load in loaders]
+    for encoder in encoders:
+        if prompts is not None and not encoder.has_text:
+            raise UsageError(f"model {encoder.name} has no text encoder: leave out `prompts`")
+    dataset = data() if callable(data) else resolve_dataset(data)
+    if precision == "auto":
+        encoders = [
+            choose_precision(load, dataset, cache_dir, shard=shard, image_timeout=image_timeout)
+            for load in loaders
+        ]
+    if on_start is not None:
+        on_start(dataset, encoders, prompt_set)
+    return update_caches(
+        dataset,
+        encoders,
+        cache_dir=cache_dir,
+        engine=_engine(engine, models, loaders, encoders),
+        prompts=prompt_set,
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
+        image_timeout=image_timeout,
+        prune=prune,
+        shard=shard,
+        on_wait=on_wait,
+        progress=progress,
     )
 
 
-def _finish(
-    manifest: "Dataset",
-    job: Job,
-    ids: Utf8,
-    prompts: PromptSet | None,
-    seconds: float,
-) -> Summary:
-    start = time.monotonic()
-    cache = job.builder.cache
-    old_failures = {} if cache is None else dict(cache.failures)
-    job.builder.flush()
-    stored = job.builder.stored
-    kept = stored.present()
-    # A file that changed and cannot be used any more takes its old embedding with it.
-    kept[positions(ids, to_utf8(list(job.failures)))] = False
-    failures = {**old_failures, **job.failures}
-    at = positions(ids, to_utf8(list(failures)))
-    failures = dict(compress(failures.items(), (at >= 0) & ~kept[at]))
-    if not kept.any():
-        first = next(iter(failures.items()), ("", "there is none"))
-        raise FeaturecacheError(
-            f"no image of {manifest.name} could be used by {job.encoder.name}; "
-            f"{first[0]}: {first[1]}"
+def _loader(
+    model: ModelLike, *, weights: str | os.PathLike[str] | None, device: str
+) -> EncoderLoader:
+    """Return a function that loads an encoder in a given precision."""
+    from featurecache.encoders.loading import load_encoder
+    from featurecache.encoders.registry import SPECS
+
+    if isinstance(model, Encoder):
+        if weights is not None:
+            raise UsageError(f"{model.name} is loaded already: leave out `weights`")
+        if device not in ("auto", model.device):
+            raise UsageError(
+                f"{model.name} was loaded on {model.device}, but `device` is {device!r}: load it "
+                "there, or leave `device` out"
+            )
+        return partial(_require_precision, model)
+    # Absolute, because a worker of a cluster may run in another folder.
+    folder = Path(model).expanduser()
+    name = os.fspath(model)
+    return partial(
+        load_encoder,
+        str(folder.absolute()) if name not in SPECS and folder.is_dir() else name,
+        weights=None if weights is None else Path(weights).absolute(),
+        device=device,
+    )
+
+
+def _require_precision(encoder: Encoder, *, precision: str) -> Encoder:
+    if precision not in ("auto", encoder.precision):
+        raise UsageError(
+            f"{encoder.name} was loaded in {encoder.precision}, but `precision` is {precision!r}: "
+            "load it in that, or leave `precision` out"
         )
-    # A slice of everything copies nothing.
-    rows = slice(None) if kept.all() else np.flatnonzero(kept)
-    images = ImageTable(
-        id=ids[rows],
-        sha256=stored.sha256[rows],
-        size=stored.size[rows],
-        mtime_ns=stored.mtime_ns[rows],
-        **{
-            name: to_utf8(manifest.images[name])[rows]
-            for name in ("patient", "split", "view", "sex", "age")
-        },
-    )
-    texts, told = _texts(job, prompts, manifest.label_names)
-    written = job.builder.finish(
-        images=images,
-        labels=Labels(tuple(manifest.label_names), manifest.label_values[rows]),
-        texts=texts,
-        failures=failures,
-    )
-    job.write_seconds += time.monotonic() - start
-    busy = job.read_seconds + job.encode_seconds + job.write_seconds if job.done else None
-    return Summary(
-        model=job.encoder.name,
-        dataset=manifest.name,
-        path=job.builder.path,
-        images=len(images),
-        done=job.done,
-        reused=job.plan.reused + job.touched,
-        failed=failures,
-        seconds=seconds + time.monotonic() - start,
-        images_per_second=job.done / seconds if busy else None,
-        read_share=job.read_seconds / busy if busy else None,
-        encode_share=job.encode_seconds / busy if busy else None,
-        write_share=job.write_seconds / busy if busy else None,
-        prompts=told,
-        written=written,
-    )
+    return encoder
 
 
-def _texts(
-    job: Job, prompts: PromptSet | None, labels: Sequence[str]
-) -> tuple[dict[str, TextSet], str]:
-    """The cache's prompt sets with this one among them, and what was done about it."""
-    cache = job.builder.cache
-    texts = {} if cache is None else dict(cache.texts)
-    if prompts is None:
-        return texts, "none asked for"
-    if not job.encoder.has_text:
-        return texts, "none: the model reads no text"
-    known = texts.get(prompts.name)
-    if known is not None and known.fingerprint == text_fingerprint(job.encoder, prompts, labels):
-        texts[prompts.name] = replace(known, encoder=dict(job.encoder.text_spec))
-        return texts, f"{prompts.name}, reused"
-    texts[prompts.name] = encode_prompts(job.encoder, prompts, labels)
-    return texts, f"{prompts.name}, encoded"
+def _engine(
+    name: str,
+    models: Sequence[ModelLike],
+    loaders: Sequence[EncoderLoader],
+    encoders: Sequence[Encoder],
+) -> Engine:
+    if name == "local":
+        return encode_locally
+    if any(isinstance(model, Encoder) for model in models):
+        raise UsageError(
+            "an Encoder cannot be sent to the workers of a Ray cluster: give `model` as a name or "
+            "a path"
+        )
+    # The workers use the device and precision that were chosen here.
+    loads = [
+        partial(load, device=encoder.device, precision=encoder.precision)
+        for load, encoder in zip(loaders, encoders, strict=True)
+    ]
+    return partial(encode_on_ray, loads=loads)
+
+
+def _log_wait(cache: Path) -> None:
+    _log.info(f"another process is writing {cache}: waiting for it to finish")

@@ -1,43 +1,49 @@
-"""The engine that runs in this process."""
+"""The engine that decodes and encodes in this process."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from featurecache.concurrency import worker_threads
-from featurecache.extraction.decode import Item, Mark
-from featurecache.extraction.encode import MOST_LANES, Take, device_of, encode_ahead, timed
+from featurecache.extraction.decode import ImageTask, JournalEntry
+from featurecache.extraction.encode import (
+    MAX_ENCODER_THREADS,
+    EventHandler,
+    common_device,
+    encode_ahead,
+    with_wait_times,
+)
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
 
 def encode_locally(
-    items: Iterable[Item],
+    tasks: Iterable[ImageTask],
     encoders: Sequence["Encoder"],
-    take: Take,
+    handle: EventHandler,
     *,
     batch_size: int,
     workers: int,
     image_timeout: float,
-    mark: Mark,
+    journal_entry: JournalEntry,
 ) -> None:
     """Encode on all cores of this machine, or on its GPU; see ``Engine``."""
-    with worker_threads(device_of(encoders), most=MOST_LANES) as lanes:
+    with worker_threads(common_device(encoders), most=MAX_ENCODER_THREADS) as threads:
         events = encode_ahead(
-            items,
+            tasks,
             encoders,
-            lanes,
+            threads,
             batch_size=batch_size,
             workers=workers,
             image_timeout=image_timeout,
-            mark=mark,
+            journal_entry=journal_entry,
         )
         with closing(events):
             try:
-                for event, seconds in timed(events):
-                    take(event, seconds)
+                for event, seconds in with_wait_times(events):
+                    handle(event, seconds)
             finally:
-                # An interrupt must not cost the batches that are on their way.
-                for event, seconds in timed(lanes.rest()):
-                    take(event, seconds)
+                # An interrupt must not lose the batches that are being encoded.
+                for event, seconds in with_wait_times(threads.rest()):
+                    handle(event, seconds)

@@ -1,18 +1,18 @@
-"""The image loop: what the caches lack goes to an engine, and what comes back to the caches."""
+"""The image loop: send missing images to an engine and store the embeddings that come back."""
 
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.extraction.crash_journal import CrashJournal
-from featurecache.extraction.decode import Item, Mark
-from featurecache.extraction.encode import Encoded, Event, Seen, Take
+from featurecache.extraction.decode import ImageTask, JournalEntry
+from featurecache.extraction.encode import EncodedBatch, Event, EventHandler, ImageResult
 from featurecache.extraction.plan import Plan
 from featurecache.images.subprocess_decoder import CRASHED
 from featurecache.progress import Progress
@@ -26,48 +26,58 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 30.0
-"""The most work, in time, that a kill can cost."""
+FLUSH_SECONDS: Final = 30.0
+"""Maximum time between writes to disk, and so the most work that a kill can cost."""
 
 
 class Engine(Protocol):
-    """Reads, decodes and encodes images, here or elsewhere."""
+    """Reads, decodes and encodes images, in this process or elsewhere."""
 
     def __call__(
         self,
-        items: Iterable[Item],
+        tasks: Iterable[ImageTask],
         encoders: Sequence["Encoder"],
-        take: Take,
+        handle: EventHandler,
         *,
         batch_size: int,
         workers: int,
         image_timeout: float,
-        mark: Mark,
+        journal_entry: JournalEntry,
     ) -> None:
-        """Give ``take``, in this thread, what came of every item.
+        """Pass the result of every task to ``handle``, called in this thread.
 
-        All engines form the same batches, so that embeddings are equal to the last bit; the order
-        of the runs that they come in may differ.
+        All engines form the same batches, so that embeddings are equal to the last bit; only the
+        order in which segments of the data set arrive may differ.
 
         Args:
-            items: in order of their rows.
-            encoders: they have the numbers that the items call them by.
-            take: is given one ``Seen`` for each item, and ``Encoded`` for what it must encode.
-            batch_size: images an encoder sees at once.
-            workers: decoding threads, for each process that decodes.
-            image_timeout: that reading an image may take; one that takes longer has failed.
-            mark: entered while an image is decoded in this process; an engine whose processes are
-                others has marks of its own.
+            tasks: The images, in order of their rows.
+            encoders: The encoders, in the order of the indices that the tasks use.
+            handle: Receives an ``ImageResult`` for each task, and an ``EncodedBatch`` for each
+                batch of images that had to be encoded.
+            batch_size: Number of images per forward pass.
+            workers: Number of decoding threads in each process that decodes.
+            image_timeout: Maximum time to read one image, in seconds; one that takes longer has
+                failed.
+            journal_entry: Entered while an image is decoded in this process. An engine that decodes
+                in other processes keeps journals of its own.
         """
 
 
 @dataclass
 class Job:
-    """One encoder, the cache it fills, and what came of it.
+    """One encoder, the cache that it fills, and what happened so far.
 
     Attributes:
-        failures: image id to the reason why it has no embedding.
-        touched: how many files changed but hold the same bytes.
+        encoder: The encoder.
+        builder: Its cache.
+        plan: Which images it needs.
+        failures: Reason why an image has no embedding, by image id.
+        touched: Number of files that were modified but hold the same bytes.
+        done: Number of images that were encoded.
+        read_seconds: Time spent waiting for pixels.
+        encode_seconds: Time spent encoding.
+        write_seconds: Time spent writing.
+        last_flush: When embeddings were last written to disk.
     """
 
     encoder: "Encoder"
@@ -79,31 +89,11 @@ class Job:
     read_seconds: float = 0.0
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
-    flushed: float = field(default_factory=time.monotonic)
-
-
-def _items(
-    manifest: "Dataset",
-    jobs: Sequence[Job],
-    ids: Utf8,
-    rows: NDArray[np.intp],
-    bookmarks: CrashJournal,
-) -> Iterator[Item]:
-    paths = manifest.images["path"]
-    crashed = set[bytes]().union(*(job.builder.failed(CRASHED) for job in jobs))
-    for row in rows:
-        known = {
-            number: job.builder.stored.sha256[row].decode()
-            for number, job in enumerate(jobs)
-            if job.plan.asks_for(row)
-        }
-        image = ids[row].decode()
-        apart = bookmarks.suspects(image) or ids[row] in crashed
-        yield Item(int(row), image, manifest.root / paths.iloc[row], known, apart)
+    last_flush: float = field(default_factory=time.monotonic)
 
 
 def encode_images(
-    manifest: "Dataset",
+    dataset: "Dataset",
     jobs: Sequence[Job],
     ids: Utf8,
     *,
@@ -113,52 +103,84 @@ def encode_images(
     image_timeout: float,
     progress: Progress | None,
 ) -> None:
-    """Read, decode, encode and store what the jobs' plans ask for, each image read once."""
-    rows: NDArray[np.intp] = np.unique(np.concatenate([job.plan.todo for job in jobs]))
+    """Read each image that a job needs once, encode it, and store the embeddings.
+
+    Args:
+        dataset: The images.
+        jobs: One for each encoder.
+        ids: The ids of the data set's images.
+        engine: Decodes and encodes.
+        batch_size: See ``Engine``.
+        workers: See ``Engine``.
+        image_timeout: See ``Engine``.
+        progress: Called with the number of finished images and of all images to read.
+    """
+    rows: NDArray[np.intp] = np.unique(np.concatenate([job.plan.rows for job in jobs]))
     finished = 0
 
-    def take(event: Event, seconds: float) -> None:
+    def handle(event: Event, seconds: float) -> None:
         nonlocal finished
-        if isinstance(event, Encoded):
-            _store(jobs[event.encoder], event, seconds, ids)
+        if isinstance(event, EncodedBatch):
+            _store_batch(jobs[event.encoder], event, seconds, ids)
             return
         if event.reason is not None:
             _log.warning(f"failed: {ids[event.row].decode()}: {event.reason}")
-        for number, job in enumerate(jobs):
+        for index, job in enumerate(jobs):
             job.read_seconds += seconds
-            if job.plan.asks_for(event.row):
-                _note(job, number, event, ids)
+            if job.plan.includes(event.row):
+                _record_result(job, index, event, ids)
         finished += 1
         if progress is not None:
             progress(finished, len(rows))
 
     if progress is not None:
         progress(0, len(rows))
-    files = [job.builder.bookmarks for job in jobs if len(job.plan.todo)]
-    with closing(CrashJournal(files)) as bookmarks:
+    journal_files = [job.builder.crash_journal for job in jobs if len(job.plan.rows)]
+    with closing(CrashJournal(journal_files)) as journal:
         engine(
-            _items(manifest, jobs, ids, rows, bookmarks),
+            _image_tasks(dataset, jobs, ids, rows, journal),
             [job.encoder for job in jobs],
-            take,
+            handle,
             batch_size=batch_size,
             workers=workers,
             image_timeout=image_timeout,
-            mark=bookmarks.at,
+            journal_entry=journal.entry,
         )
 
 
-def _note(job: Job, number: int, image: Seen, ids: Utf8) -> None:
-    """Keep why an image that the job asked for needs no encoding, if so."""
+def _image_tasks(
+    dataset: "Dataset",
+    jobs: Sequence[Job],
+    ids: Utf8,
+    rows: NDArray[np.intp],
+    journal: CrashJournal,
+) -> Iterator[ImageTask]:
+    paths = dataset.images["path"]
+    crashed = set[bytes]().union(*(job.builder.failed(CRASHED) for job in jobs))
+    for row in rows:
+        stored_sha256 = {
+            index: job.builder.stored.sha256[row].decode()
+            for index, job in enumerate(jobs)
+            if job.plan.includes(row)
+        }
+        image_id = ids[row].decode()
+        isolated = journal.is_suspect(image_id) or ids[row] in crashed
+        path = dataset.root / paths.iloc[row]
+        yield ImageTask(int(row), image_id, path, stored_sha256, isolated)
+
+
+def _record_result(job: Job, index: int, image: ImageResult, ids: Utf8) -> None:
+    """Record that an image failed, or that its bytes have not changed."""
     if image.reason is not None:
         job.failures[ids[image.row].decode()] = image.reason
-    elif number not in image.encoders:
+    elif index not in image.encoders:
         job.builder.touch(image.row, image.size, image.mtime_ns)
         job.touched += 1
 
 
-def _store(job: Job, batch: Encoded, seconds: float, ids: Utf8) -> None:
+def _store_batch(job: Job, batch: EncodedBatch, seconds: float, ids: Utf8) -> None:
     start = time.monotonic()
-    half, usable = to_float16_checked(batch.embedding)
+    embedding, usable = to_float16_checked(batch.embedding)
     for row in batch.row[~usable]:
         job.failures[ids[row].decode()] = NON_FINITE_EMBEDDING
         _log.warning(f"failed: {ids[row].decode()}: {job.encoder.name}: {NON_FINITE_EMBEDDING}")
@@ -169,12 +191,12 @@ def _store(job: Job, batch: Encoded, seconds: float, ids: Utf8) -> None:
                 sha256=batch.sha256[usable],
                 size=batch.size[usable],
                 mtime_ns=batch.mtime_ns[usable],
-                embedding=half[usable],
+                embedding=embedding[usable],
             )
         )
-        if time.monotonic() - job.flushed > FLUSH_SECONDS:
+        if time.monotonic() - job.last_flush > FLUSH_SECONDS:
             job.builder.flush()
-            job.flushed = time.monotonic()
+            job.last_flush = time.monotonic()
     job.done += int(usable.sum())
     job.encode_seconds += seconds
     job.write_seconds += time.monotonic() - start

@@ -1,6 +1,7 @@
-"""What is still to do: which images of a manifest have no embedding that is still true."""
+"""Decide which images have to be read: those without an up-to-date embedding."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,20 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileStates:
-    """Size in bytes and modification time of each file of a manifest; -1 where it is missing."""
+    """Size and modification time of the N files of a data set; -1 for a missing file.
+
+    Attributes:
+        size: Sizes in bytes, (N,).
+        mtime_ns: Modification times in nanoseconds, (N,).
+    """
 
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
 
 
-def file_states(manifest: "Dataset") -> FileStates:
-    """Look at every file of a manifest, without opening any."""
-    states = np.full((len(manifest.images), 2), -1, dtype=np.int64)
-    for row, path in enumerate(manifest.images["path"]):
+def file_states(dataset: "Dataset") -> FileStates:
+    """Return size and modification time of every image file, without opening any."""
+    states = np.full((len(dataset.images), 2), -1, dtype=np.int64)
+    for row, path in enumerate(dataset.images["path"]):
         try:
-            state = FileState.of((manifest.root / path).stat())
+            state = FileState.of((dataset.root / path).stat())
         except (OSError, ValueError):
-            continue  # reading it will record the reason
+            continue  # the reason is recorded when the file is read
         states[row] = state.size, state.mtime_ns
     return FileStates(states[:, 0], states[:, 1])
 
@@ -40,44 +46,52 @@ class Plan:
     """The work for one cache.
 
     Attributes:
-        todo: manifest rows to read, in order of id.
-        reused: how many of the rows asked for have an embedding already.
+        rows: Data set rows to read, ascending.
+        reused: Number of requested rows that have an embedding already.
     """
 
-    todo: NDArray[np.intp]
+    rows: NDArray[np.intp]
     reused: int
 
-    def asks_for(self, row: int) -> bool:
-        """Whether a manifest row is to be read."""
-        at = int(np.searchsorted(self.todo, row))
-        return at < len(self.todo) and int(self.todo[at]) == row
+    def includes(self, row: int) -> bool:
+        """Return whether a data set row has to be read."""
+        position = int(np.searchsorted(self.rows, row))
+        return position < len(self.rows) and int(self.rows[position]) == row
 
 
-def plan(states: FileStates, stored: StoredRows, *, limit: int | None = None) -> Plan:
-    """Compare a manifest with what is stored.
+def make_plan(states: FileStates, stored: StoredRows, *, limit: int | None = None) -> Plan:
+    """Compare the files of a data set with the stored embeddings.
 
-    An image is read again when its file's size or modification time changed; it is encoded again
-    only if its bytes did. A file that is gone keeps the embedding it has.
+    An image is read again when the size or the modification time of its file has changed; it is
+    encoded again only if its bytes have. A file that is missing keeps the embedding it has.
 
     Args:
-        states: of the manifest's N rows.
-        stored: what has an embedding, of the same rows.
-        limit: look at the first rows only.
+        states: File states of the data set's N rows.
+        stored: Stored embeddings of the same rows.
+        limit: Consider only the first rows.
+
+    Returns:
+        The rows to read.
     """
-    same = (states.size == stored.size) & (states.mtime_ns == stored.mtime_ns)
-    gone = states.size < 0
-    done = (stored.present() & (same | gone))[:limit]
-    return Plan(todo=np.flatnonzero(~done), reused=int(done.sum()))
+    unchanged = (states.size == stored.size) & (states.mtime_ns == stored.mtime_ns)
+    missing = states.size < 0
+    done = (stored.present() & (unchanged | missing))[:limit]
+    return Plan(rows=np.flatnonzero(~done), reused=int(done.sum()))
 
 
-def require_inside_root(outside: Utf8, path: object) -> None:
-    """Stored images that the data set no longer has are dropped on the user's word only.
+def require_no_removed_images(removed: Utf8, path: Path) -> None:
+    """Require that every stored image is still in the data set.
+
+    Args:
+        removed: Ids of stored images that the data set does not have any more.
+        path: The cache.
 
     Raises:
-        CacheError: there are some.
+        CacheError: There are removed images.
     """
-    if len(outside):
+    if len(removed):
         raise CacheError(
-            f"{path} holds {len(outside)} images that the data set does not have any more, "
-            f"{outside[0].decode()!r} the first: give --prune to drop them, or use another --cache"
+            f"{path} holds {len(removed)} images that are no longer in the data set, "
+            f"{removed[0].decode()!r} the first: give `prune` to drop them, or use another "
+            "`cache_dir`"
         )

@@ -1,4 +1,4 @@
-"""Which precision a cache is made in: bf16 where it is fast and leaves embeddings as they are."""
+"""Choose the precision of a cache: bf16 where it is fast and leaves the embeddings unchanged."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -18,76 +18,83 @@ if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
 
-LEAST_COSINE: Final = 0.999
-"""Between an image's embeddings in bf16 and in fp32; below it a cache is made in fp32."""
+MIN_COSINE: Final = 0.999
+"""Smallest accepted cosine between an image's embeddings in bf16 and in fp32."""
 PROBE_IMAGES: Final = 16
 
 
-class Load(Protocol):
-    """Gives an encoder in a precision."""
+class EncoderLoader(Protocol):
+    """Loads an encoder in a given precision."""
 
     def __call__(self, *, precision: str) -> "Encoder":
-        """Load it."""
+        """Load the encoder."""
 
 
 def choose_precision(
-    load: Load,
-    manifest: "Dataset",
-    cache: Path,
+    load: EncoderLoader,
+    dataset: "Dataset",
+    cache_dir: Path,
     *,
     shard: Shard | None = None,
     image_timeout: float = IMAGE_TIMEOUT,
 ) -> "Encoder":
-    """The encoder in the precision that suits the machine and the films.
+    """Load an encoder in the precision that suits the machine and the images.
 
-    A cache, or what there is of one, goes on in the precision that it was begun in. Otherwise it is
-    bf16 where the device has instructions for it and sixteen of the films, embedded both ways, have
-    cosines of at least 0.999; else fp32. What was measured stands in ``Encoder.bf16_cosine``, and
-    in the cache.
+    A cache that exists, or that was started, keeps its precision. Otherwise the precision is bf16
+    if the device has instructions for it and 16 images of the data set, embedded in both
+    precisions, have cosines of at least 0.999; else fp32. The measured cosine is recorded in
+    ``Encoder.bf16_cosine`` and in the cache.
 
     Args:
-        load: gives the encoder in ``fp32`` or ``bf16``.
-        manifest: the films.
-        cache: the folder of caches.
-        shard: which part of the films is to be embedded; all are probed alike.
-        image_timeout: that reading a film may take; one that takes longer is left out.
+        load: Loads the encoder in ``fp32`` or ``bf16``.
+        dataset: The images.
+        cache_dir: Directory of the caches.
+        shard: The shard that will be extracted. The images that are compared do not depend on it.
+        image_timeout: Maximum time to read one image, in seconds; an image that takes longer is
+            left out of the comparison.
+
+    Returns:
+        The encoder.
     """
     encoder = load(precision="fp32")
-    path = cache_path(cache, manifest.name, encoder.name)
-    begun = begun_description(path if shard is None else shard.path(path))
-    if begun is not None:
-        return load(precision=str(begun.get("precision", "fp32")))
+    path = cache_path(cache_dir, dataset.name, encoder.name)
+    description = begun_description(path if shard is None else shard.path(path))
+    if description is not None:
+        return load(precision=str(description.get("precision", "fp32")))
     if not has_fast_bf16(encoder.device):
         return encoder
-    pixels = _probe(encoder, manifest, SubprocessDecoder(seconds=image_timeout))
+    pixels = _probe_pixels(encoder, dataset, SubprocessDecoder(seconds=image_timeout))
     if pixels is None:
         return encoder
-    exact = encoder.embed_pixels(pixels)
-    del encoder  # two sets of weights at once may be more than fits
-    fast = load(precision="bf16")
-    cosine = least_cosine(exact, fast.embed_pixels(pixels))
-    chosen = fast if cosine >= LEAST_COSINE else load(precision="fp32")
+    reference = encoder.embed_pixels(pixels)
+    del encoder  # both sets of weights may not fit into memory together
+    bf16_encoder = load(precision="bf16")
+    cosine = min_cosine(reference, bf16_encoder.embed_pixels(pixels))
+    chosen = bf16_encoder if cosine >= MIN_COSINE else load(precision="fp32")
     chosen.bf16_cosine = cosine
     return chosen
 
 
-def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """The least cosine between corresponding rows, (N, D) each; 0 where one has no direction."""
-    products = (one.astype(np.float64) * other).sum(axis=1)
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+def min_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Return the smallest cosine between corresponding rows of two (N, D) arrays.
+
+    A row of zeros counts as a cosine of 0.
+    """
+    dot_products = (a.astype(np.float64) * b).sum(axis=1)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.nan_to_num(products / lengths).min())
+        return float(np.nan_to_num(dot_products / norms).min())
 
 
-def _probe(
-    encoder: "Encoder", manifest: "Dataset", reader: SubprocessDecoder
+def _probe_pixels(
+    encoder: "Encoder", dataset: "Dataset", decoder: SubprocessDecoder
 ) -> NDArray[np.float32] | None:
-    """Pixels of films from all over the data set; None where none of them can be read."""
-    rows = np.unique(np.linspace(0, len(manifest) - 1, PROBE_IMAGES).astype(np.intp))
+    """Return pixels of images from all over the data set; None if none of them can be read."""
+    rows = np.unique(np.linspace(0, len(dataset) - 1, PROBE_IMAGES).astype(np.intp))
     pixels = []
-    for path in manifest.images["path"].iloc[rows]:
+    for path in dataset.images["path"].iloc[rows]:
         try:
-            pixels += decode_and_preprocess(reader, manifest.root / path, [encoder])
+            pixels += decode_and_preprocess(decoder, dataset.root / path, [encoder])
         except ImageError:
-            continue  # the extraction itself will say why
+            continue  # the extraction records the reason
     return np.stack(pixels) if pixels else None

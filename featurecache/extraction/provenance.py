@@ -1,4 +1,4 @@
-"""What an encoder has learned from, in the ids of a data set."""
+"""Compare an encoder's training images with the images of a data set."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,12 +10,29 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
 
-def provenance_for(manifest: "Dataset", encoder: "Encoder") -> Provenance:
-    """An encoder's provenance; where a data set's ids are hashed, with hashes for its ids too.
+def provenance_for(dataset: "Dataset", encoder: "Encoder") -> Provenance:
+    """Return an encoder's provenance, pseudonymized like the data set's ids.
 
-    So they can be compared, and no id of an earlier training gets into a cache or a run.
+    Only then can the two be compared, and no original id of an earlier training ends up in a cache
+    or a run.
     """
-    known = encoder.provenance
-    if manifest.key is None:
-        return known
-    return replace(known, trained_on=manifest.key.pseudonymize_provenance(known.trained_on))
+    provenance = encoder.provenance
+    if dataset.key is None:
+        return provenance
+    trained_on = dataset.key.pseudonymize_provenance(provenance.trained_on)
+    return replace(provenance, trained_on=trained_on)
+
+
+def require_unseen_test_images(dataset: "Dataset", encoder: "Encoder") -> Provenance:
+    """Require that the encoder was trained on none of the data set's test images.
+
+    Returns:
+        The encoder's provenance, see ``provenance_for``.
+
+    Raises:
+        UsageError: It was trained on some of them, or on images whose ids cannot be compared.
+    """
+    provenance = provenance_for(dataset, encoder)
+    test_ids = dataset.images["id"].iloc[dataset.rows("test")].tolist()
+    provenance.require_unseen(dataset.collection, test_ids)
+    return provenance

@@ -1,6 +1,7 @@
-"""Encode a prompt set for a data set's labels."""
+"""Encode a prompt set for the labels of a data set."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,40 +14,47 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
 
-def text_fingerprint(encoder: "Encoder", prompts: PromptSet, labels: Sequence[str]) -> str:
-    """The fingerprint of a prompt set encoded by an encoder, without encoding it."""
-    return fingerprint(
-        {
-            "encoder": encoder.text_spec,
-            "labels": list(labels),
-            "positive": prompts.positive_prompts(labels),
-            "negative": prompts.negative_prompts_of(labels),
-        }
-    )
-
-
-def encode_prompts(encoder: "Encoder", prompts: PromptSet, labels: Sequence[str]) -> TextSet:
+def encode_prompts(
+    encoder: "Encoder", prompts: PromptSet, labels: Sequence[str], *, cached: TextSet | None = None
+) -> TextSet:
     """Encode every prompt of every label, and their ensembles.
 
+    Args:
+        encoder: An encoder that has a text tower.
+        prompts: The prompt set.
+        labels: The C labels.
+        cached: An earlier result for a prompt set of this name, which is returned if it was made by
+            the same encoder from the same prompts and labels.
+
+    Returns:
+        The encoded prompt set.
+
     Raises:
-        UsageError: the encoder reads no text.
+        UsageError: The encoder has no text tower.
     """
-    negative = prompts.negative_prompts_of(labels)
+    positive, negative = prompts.positive_prompts(labels), prompts.negative_prompts_of(labels)
+    description = dict(encoder.text_spec)
+    text_fingerprint = fingerprint(
+        {"encoder": description, "labels": list(labels), "positive": positive, "negative": negative}
+    )
+    if cached is not None and cached.fingerprint == text_fingerprint:
+        return replace(cached, encoder=description)
     return TextSet(
         name=prompts.name,
-        fingerprint=text_fingerprint(encoder, prompts, labels),
+        fingerprint=text_fingerprint,
         templates=(*prompts.templates, *prompts.negatives),
         labels=tuple(labels),
-        positive=_encode(encoder, prompts.positive_prompts(labels)),
+        positive=_encode(encoder, positive),
         negative=_encode(encoder, negative) if negative else None,
         aligned=encoder.aligned,
         scale=encoder.scale,
         bias=encoder.bias,
-        encoder=dict(encoder.text_spec),
+        encoder=description,
     )
 
 
 def _encode(encoder: "Encoder", prompts: list[list[str]]) -> TextEmbeddings:
-    flat = encoder.encode_texts([text for texts in prompts for text in texts])
-    embedding = flat.reshape(len(prompts), len(prompts[0]), -1).astype(np.float32)
+    """Encode C labels of K prompts each into (C, K, D) embeddings."""
+    embedding = encoder.encode_texts([text for texts in prompts for text in texts])
+    embedding = embedding.reshape(len(prompts), len(prompts[0]), -1).astype(np.float32)
     return TextEmbeddings(tuple(map(tuple, prompts)), embedding, ensemble(embedding))

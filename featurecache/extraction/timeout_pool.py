@@ -1,4 +1,4 @@
-"""Threads for calls that may never return."""
+"""A thread pool with a timeout, for calls that may never return."""
 
 import time
 from collections.abc import Callable
@@ -11,109 +11,109 @@ from typing import Any, Final, Generic, TypeVar
 Result = TypeVar("Result")
 
 GRACE: Final = 0.5
-"""Seconds that a call gets when its time is up. The clock runs on while the process is stopped
-(Ctrl-Z, a laptop that sleeps); what was only stopped ends now."""
+"""Extra seconds for a call whose time is up. The clock keeps running while the process is suspended
+(Ctrl-Z, a sleeping laptop); a call that was merely suspended finishes within this time."""
 
 
 class TimedOut(Exception):  # noqa: N818
-    """A call took longer than it may."""
+    """A call exceeded the timeout."""
 
 
 @dataclass(eq=False)
 class Call(Generic[Result]):
-    """A call that was handed to a pool."""
+    """A call that was submitted to a pool."""
 
     function: Callable[[], Result]
     future: Future[Result] = field(default_factory=Future)
-    has_begun: Event = field(default_factory=Event)
-    begun: float = 0.0
-    given_up: bool = False
+    started: Event = field(default_factory=Event)
+    start_time: float = 0.0
+    abandoned: bool = False
 
-    def ends_within(self, seconds: float) -> bool:
-        """Wait for it so long, and tell whether it has ended."""
+    def wait(self, timeout: float) -> bool:
+        """Wait for at most ``timeout`` seconds; return whether the call has finished."""
         try:
-            self.future.exception(max(0.0, seconds))
+            self.future.exception(max(0.0, timeout))
         except TimeoutError:
             return self.future.done()
         return True
 
 
 class TimeoutPool:
-    """Runs calls in threads, in order; one that takes too long is given up, its thread replaced.
+    """Run calls in threads, in order; abandon a call that exceeds the timeout.
 
-    ``concurrent.futures`` waits at the end of the process for whatever its threads do. Here a
-    thread whose call never returns is left behind, and ends with the process.
+    ``concurrent.futures`` waits at interpreter exit for whatever its threads are doing. Here, the
+    thread of a call that never returns is replaced and left behind; it ends with the process.
     """
 
-    def __init__(self, workers: int, *, seconds: float, name: str) -> None:
+    def __init__(self, workers: int, *, timeout: float, name: str) -> None:
         """Start the threads.
 
         Args:
-            workers: how many.
-            seconds: that a call may take.
-            name: of the threads.
+            workers: Number of threads.
+            timeout: Maximum duration of a call, in seconds.
+            name: Prefix of the threads' names.
         """
-        self._seconds = seconds
+        self._timeout = timeout
         self._name = name
-        self._calls: SimpleQueue[Call[Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Call[Any] | None] = SimpleQueue()
         self._threads: list[Thread] = []
-        self._given_up: list[Call[Any]] = []
+        self._abandoned: list[Call[Any]] = []
         for _ in range(workers):
-            self._start()
+            self._start_thread()
 
     @property
     def stuck(self) -> int:
-        """How many calls were given up and have not returned yet."""
-        self._given_up = [call for call in self._given_up if not call.future.done()]
-        return len(self._given_up)
+        """Number of abandoned calls that have not returned yet."""
+        self._abandoned = [call for call in self._abandoned if not call.future.done()]
+        return len(self._abandoned)
 
     def submit(self, function: Callable[[], Result]) -> Call[Result]:
-        """Take a call."""
+        """Queue a call."""
         call = Call(function)
-        self._calls.put(call)
+        self._queue.put(call)
         return call
 
     def result(self, call: Call[Result]) -> Result:
-        """Wait for a call; calls are asked for in the order in which they were handed in.
+        """Wait for the result of a call; results must be asked for in the order of submission.
 
         Raises:
-            TimedOut: it took too long; what it gives later is thrown away.
+            TimedOut: The call exceeded the timeout; its result, if any, is discarded.
         """
-        # All calls before it have ended or were given up, so that a thread is free for it.
-        call.has_begun.wait()
-        left = call.begun + self._seconds - time.monotonic()
-        if call.ends_within(left) or call.ends_within(GRACE):
+        # All earlier calls have finished or were abandoned, so a thread is free for this one.
+        call.started.wait()
+        remaining = call.start_time + self._timeout - time.monotonic()
+        if call.wait(remaining) or call.wait(GRACE):
             return call.future.result()
-        call.given_up = True
-        self._given_up.append(call)
-        self._start()
+        call.abandoned = True
+        self._abandoned.append(call)
+        self._start_thread()
         raise TimedOut
 
     def close(self) -> None:
-        """Forget the calls that have not begun, and wait a moment for the others."""
+        """Cancel the calls that have not started, and wait briefly for the others."""
         try:
             while True:
-                self._calls.get_nowait()
+                self._queue.get_nowait()
         except Empty:
             pass
         for _ in self._threads:
-            self._calls.put(None)
-        end = time.monotonic() + GRACE
+            self._queue.put(None)
+        deadline = time.monotonic() + GRACE
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _start(self) -> None:
+    def _start_thread(self) -> None:
         thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call.begun = time.monotonic()
-            call.has_begun.set()
+        while (call := self._queue.get()) is not None:
+            call.start_time = time.monotonic()
+            call.started.set()
             try:
                 call.future.set_result(call.function())
             except BaseException as error:  # noqa: BLE001
                 call.future.set_exception(error)  # raised where the result is asked for
-            if call.given_up:
+            if call.abandoned:
                 return

@@ -33,7 +33,7 @@ def unfinished(target: Path) -> Path:
 
 def bookmarks_of(target: Path) -> Path:
     """The file in which a fine-tuning keeps which images it is at."""
-    return unfinished(target) / "bookmarks"
+    return unfinished(target) / "crash_journal"
 
 
 @contextmanager

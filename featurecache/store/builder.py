@@ -134,9 +134,9 @@ class CacheBuilder:
         self.outside: Utf8 = np.unique(np.concatenate(outside)) if outside else ids[:0]
 
     @property
-    def bookmarks(self) -> Path:
-        """Where an extraction keeps which images it is at; it goes with the parts."""
-        return self._folder.folder / "bookmarks"
+    def crash_journal(self) -> Path:
+        """File that records which images are being decoded; deleted with the chunks."""
+        return self._folder.folder / "crash_journal"
 
     def failed(self, reason: str) -> set[bytes]:
         """The ids of images whose recorded reason begins so."""

@@ -34,6 +34,18 @@ class Shard:
                 f"shard {self.number}/{self.count}: give I/N with I from 1 to N, such as 1/8"
             )
 
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Parse "I/N".
+
+        Raises:
+            UsageError: The text has another form, or I is not from 1 to N.
+        """
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal()):
+            raise UsageError(f"`shard` is {text!r}: give I/N, such as 1/8")
+        return cls(int(number), int(count))
+
     def path(self, cache_file: Path) -> Path:
         """Where the shard of a cache lies: ``<model>.I-of-N.h5`` for ``<model>.h5``."""
         return cache_file.with_name(f"{cache_file.stem}.{self.number}-of-{self.count}.h5")

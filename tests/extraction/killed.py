@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store import builder, chunks, writer
 from featurecache.store.layout import chunks_path
@@ -109,10 +109,10 @@ def start(manifest: Dataset, cache: Path, patch: Callable[[], None] | None = Non
     make_slow()
     if patch is not None:
         patch()
-    extract(
+    update_caches(
         manifest,
         [StubEncoder(seconds=BATCH_SECONDS)],
-        cache=cache,
+        cache_dir=cache,
         prompts=PROMPT_SETS["signs"],
         batch_size=BATCH,
         progress=lambda finished, total: finished or os.write(tell, b"x"),
@@ -195,7 +195,7 @@ def main() -> None:
     some = make_manifest(work / "data", ids[::2])
     everything = make_manifest(work / "data", ids)
     # What loads at its first use is loaded here, once for all lives.
-    extract(make_manifest(work / "data", ids[:2]), [StubEncoder()], cache=work / "cache-of-two")
+    update_caches(make_manifest(work / "data", ids[:2]), [StubEncoder()], cache_dir=work / "cache-of-two")
     first = kill_until_finished(some, work / "cache", rng)
     shutil.copytree(work / "cache", work / "cache-of-some")
     second = kill_until_finished(everything, work / "cache", rng)

@@ -54,13 +54,13 @@ def live(work: Path, lives: int, *, seconds: float = 30.0) -> list[Any]:
 
 
 def _extract(work: Path, seconds: float, tell: int) -> None:
-    from featurecache.extraction.extract import extract
+    from featurecache.extraction.update import update_caches
 
     ids = sorted(path.stem for path in (work / "data").glob("*.png"))
-    (summary,) = extract(
+    (summary,) = update_caches(
         make_manifest(work / "data", ids),
         [StubEncoder()],
-        cache=work / "cache",
+        cache_dir=work / "cache",
         batch_size=BATCH,
         image_timeout=seconds,
     )

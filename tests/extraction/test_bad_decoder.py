@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.extraction.extract import Summary, extract
+from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.reader import read_cache
 from tests.extraction.lives import BATCH, crashing, crashing_later, hanging, live
 from tests.extraction.stub_encoder import (
@@ -23,8 +23,8 @@ def films(root: Path) -> Dataset:
     return make_manifest(root, write_images(root, IMAGES))
 
 
-def run(manifest: Dataset, cache: Path) -> Summary:
-    (summary,) = extract(manifest, [StubEncoder()], cache=cache, batch_size=BATCH)
+def run(manifest: Dataset, cache: Path) -> ExtractionSummary:
+    (summary,) = update_caches(manifest, [StubEncoder()], cache_dir=cache, batch_size=BATCH)
     return summary
 
 

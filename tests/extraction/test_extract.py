@@ -13,7 +13,7 @@ import pytest
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import CacheError, UsageError
-from featurecache.extraction.extract import Summary, extract
+from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.reader import read_cache
 from tests.extraction.stub_encoder import (
@@ -30,10 +30,10 @@ from tests.extraction.stub_encoder import (
 
 def run(
     manifest: Dataset, cache: Path, encoder: StubEncoder | None = None, **options: Any
-) -> tuple[Summary, StubEncoder]:
+) -> tuple[ExtractionSummary, StubEncoder]:
     """Extract with one encoder in batches of four."""
     encoder = encoder or StubEncoder()
-    (summary,) = extract(manifest, [encoder], cache=cache, **({"batch_size": 4} | options))
+    (summary,) = update_caches(manifest, [encoder], cache_dir=cache, **({"batch_size": 4} | options))
     return summary, encoder
 
 
@@ -340,7 +340,7 @@ def test_a_broken_cache_is_refused_and_left_alone(
 
 def test_two_encoders_of_one_name_are_refused(manifest: Dataset, cache: Path) -> None:
     with pytest.raises(UsageError, match="the same name"):
-        extract(manifest, [StubEncoder(), StubEncoder(checkpoint="two")], cache=cache)
+        update_caches(manifest, [StubEncoder(), StubEncoder(checkpoint="two")], cache_dir=cache)
     assert not cache.exists()
 
 
@@ -348,7 +348,7 @@ def test_an_encoder_of_texts_alone_is_refused(manifest: Dataset, cache: Path) ->
     encoder = StubEncoder("words")
     encoder.has_images = False
     with pytest.raises(UsageError, match="'words' reads no images"):
-        extract(manifest, [encoder], cache=cache)
+        update_caches(manifest, [encoder], cache_dir=cache)
     assert not cache.exists()
 
 
@@ -388,7 +388,7 @@ def test_the_lock_is_given_back_when_an_extraction_fails(manifest: Dataset, cach
 
 
 def test_other_models_and_data_sets_are_not_locked(manifest: Dataset, cache: Path) -> None:
-    inner: list[Summary] = []
+    inner: list[ExtractionSummary] = []
 
     def progress(finished: int, total: int) -> None:
         if finished == 5:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import FeaturecacheError, UsageError
-from featurecache.extraction.extract import Summary, extract
+from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
 from tests.extraction.stub_encoder import (
@@ -31,9 +31,9 @@ from tests.extraction.stub_encoder import (
 )
 
 
-def run(manifest: Dataset, cache: Path) -> tuple[Summary, StubEncoder]:
+def run(manifest: Dataset, cache: Path) -> tuple[ExtractionSummary, StubEncoder]:
     encoder = StubEncoder()
-    (summary,) = extract(manifest, [encoder], cache=cache, batch_size=4)
+    (summary,) = update_caches(manifest, [encoder], cache_dir=cache, batch_size=4)
     return summary, encoder
 
 
@@ -165,8 +165,8 @@ def test_failures_outside_the_limit_and_outside_the_data_set(
     assert set(read_cache(stub_path).failures) == {"i008"}
 
 
-def run_limited(manifest: Dataset, cache: Path, limit: int) -> Summary:
-    (summary,) = extract(manifest, [StubEncoder()], cache=cache, limit=limit)
+def run_limited(manifest: Dataset, cache: Path, limit: int) -> ExtractionSummary:
+    (summary,) = update_caches(manifest, [StubEncoder()], cache_dir=cache, limit=limit)
     return summary
 
 
@@ -213,8 +213,8 @@ def test_a_file_that_vanishes_while_it_is_read_is_recorded(
         if finished == 0:
             (root / "i009.png").unlink()
 
-    (summary,) = extract(
-        manifest, [encoder], cache=cache, batch_size=1, workers=1, progress=progress
+    (summary,) = update_caches(
+        manifest, [encoder], cache_dir=cache, batch_size=1, workers=1, progress=progress
     )
     assert summary.failed == {"i009": "missing: no such file"}
     assert encoder.encoded == list(range(9))
@@ -242,7 +242,7 @@ MIDWAY = {
 def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_back(
     manifest: Dataset, root: Path, cache: Path, tmp_path: Path, what: str
 ) -> None:
-    (undisturbed,) = extract(manifest, [StubEncoder()], cache=tmp_path / "undisturbed")
+    (undisturbed,) = update_caches(manifest, [StubEncoder()], cache_dir=tmp_path / "undisturbed")
     path = root / "i007.png"
     aside = path.rename(root / "aside")
     shutil.copy2(aside, path)
@@ -253,8 +253,8 @@ def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_ba
             spoiler(path)
 
     encoder = StubEncoder()
-    (summary,) = extract(
-        manifest, [encoder], cache=cache, batch_size=1, workers=1, progress=progress
+    (summary,) = update_caches(
+        manifest, [encoder], cache_dir=cache, batch_size=1, workers=1, progress=progress
     )
     assert reason in summary.failed["i007"]
     assert encoder.encoded == [0, 1, 2, 3, 4, 5, 6, 8, 9]

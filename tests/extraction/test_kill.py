@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.reader import read_cache
 from tests.extraction import killed
@@ -38,7 +38,7 @@ def test_an_extraction_killed_again_and_again_ends_as_an_undisturbed_one(tmp_pat
         assert kills[name]["writing"][0] == len(asked)
         manifest = make_manifest(tmp_path / "data", asked)
         undisturbed = tmp_path / f"undisturbed-{name}"
-        extract(manifest, [StubEncoder()], cache=undisturbed, prompts=PROMPT_SETS["signs"])
+        update_caches(manifest, [StubEncoder()], cache_dir=undisturbed, prompts=PROMPT_SETS["signs"])
         assert content(read_cache(tmp_path / cache / "set" / "stub.h5")) == content(
             read_cache(undisturbed / "set" / "stub.h5")
         )

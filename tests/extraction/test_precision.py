@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from featurecache.extraction.extract import extract
-from featurecache.extraction.precision import LEAST_COSINE, choose_precision, least_cosine
+from featurecache.extraction.update import update_caches
+from featurecache.extraction.precision import MIN_COSINE, choose_precision, min_cosine
 from featurecache.store.reader import read_cache
 from tests.extraction.stub_encoder import StubEncoder, make_manifest, write_images
 
@@ -42,7 +42,7 @@ def fast(monkeypatch):
 
 @pytest.mark.parametrize(("angle", "chosen"), [(0.04, "bf16"), (0.05, "fp32")])
 def test_bf16_is_taken_where_the_least_cosine_is_high_enough(fast, manifest, cache, angle, chosen):
-    assert np.cos(0.04) > LEAST_COSINE > np.cos(0.05)
+    assert np.cos(0.04) > MIN_COSINE > np.cos(0.05)
     encoder = choose_precision(partial(Rounded, angle=angle), manifest, cache)
     assert encoder.precision == chosen
     assert encoder.bf16_cosine == pytest.approx(np.cos(angle), abs=1e-6)
@@ -70,7 +70,7 @@ def test_a_cache_goes_on_in_the_precision_it_was_begun_in(
 
     begun = Rounded(precision=precision, angle=0.5 if precision == "fp32" else 0.0)
     try:
-        extract(manifest, [begun], cache=cache, batch_size=2, progress=progress)
+        update_caches(manifest, [begun], cache_dir=cache, batch_size=2, progress=progress)
     except StopError:
         assert not (cache / "set/stub.h5").exists()
     # The probe would choose the other one.
@@ -80,11 +80,11 @@ def test_a_cache_goes_on_in_the_precision_it_was_begun_in(
 
 def test_what_was_measured_stands_in_the_cache_and_stays(fast, manifest, cache):
     encoder = choose_precision(partial(Rounded, angle=0.03), manifest, cache)
-    (summary,) = extract(manifest, [encoder], cache=cache)
+    (summary,) = update_caches(manifest, [encoder], cache_dir=cache)
     measured = read_cache(summary.path).header.bf16_cosine
     assert measured == encoder.bf16_cosine
     again = choose_precision(partial(Rounded, angle=0.03), manifest, cache)
-    (summary,) = extract(manifest, [again], cache=cache)
+    (summary,) = update_caches(manifest, [again], cache_dir=cache)
     assert not summary.written
     assert read_cache(summary.path).header.bf16_cosine == measured
 
@@ -112,5 +112,5 @@ def test_films_that_hang_or_crash_are_left_out_of_the_probe(fast, root, cache, b
 def test_the_least_cosine_is_of_the_worst_row_and_zero_without_a_direction():
     one = np.float32([[1, 0], [0, 2], [3, 4]])
     other = np.float32([[2, 0], [0.1, 2], [4, 3]])
-    assert least_cosine(one, other) == pytest.approx(24 / 25)
-    assert least_cosine(one, np.zeros((3, 2), np.float32)) == 0
+    assert min_cosine(one, other) == pytest.approx(24 / 25)
+    assert min_cosine(one, np.zeros((3, 2), np.float32)) == 0

@@ -15,7 +15,7 @@ from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.decode import Item
-from featurecache.extraction.extract import Summary, extract
+from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.extraction.pipeline import Engine
 from featurecache.extraction.ray_engine import Load, _Actor, encode_on_ray
 from featurecache.progress import Progress
@@ -61,18 +61,18 @@ def on_ray(*loads: Load) -> Engine:
     return partial(encode_on_ray, loads=loads)
 
 
-def run(manifest: Dataset, cache: Path, *loads: Load, **options: object) -> list[Summary]:
-    return extract(manifest, [load() for load in loads], cache=cache, batch_size=BATCH, **options)
+def run(manifest: Dataset, cache: Path, *loads: Load, **options: object) -> list[ExtractionSummary]:
+    return update_caches(manifest, [load() for load in loads], cache_dir=cache, batch_size=BATCH, **options)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(manifest: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Summary:
+def undisturbed(manifest: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ExtractionSummary:
     """What the local engine does."""
     (summary,) = run(manifest, tmp_path_factory.mktemp("local"), TINY)
     return summary
 
 
-def same(one: Summary, other: Summary) -> bool:
+def same(one: ExtractionSummary, other: ExtractionSummary) -> bool:
     return content(read_cache(one.path)) == content(read_cache(other.path))
 
 
@@ -91,7 +91,7 @@ def actors() -> list[psutil.Process]:
 
 
 def test_the_caches_are_those_of_the_local_engine(
-    manifest: Dataset, undisturbed: Summary, tiny_clip: Path, tmp_path: Path, cluster: None
+    manifest: Dataset, undisturbed: ExtractionSummary, tiny_clip: Path, tmp_path: Path, cluster: None
 ) -> None:
     half = partial(load_encoder, str(tiny_clip), precision="bf16")
     told: list[tuple[int, int]] = []
@@ -110,7 +110,7 @@ def test_the_caches_are_those_of_the_local_engine(
     assert same_in_bf16(second, *run(manifest, tmp_path / "local", half))
 
 
-def same_in_bf16(one: Summary, other: Summary) -> bool:
+def same_in_bf16(one: ExtractionSummary, other: ExtractionSummary) -> bool:
     a, b = (read_cache(summary.path) for summary in (one, other))
     left, right = (cache.embedding.astype(np.float64) for cache in (a, b))
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
@@ -119,7 +119,7 @@ def same_in_bf16(one: Summary, other: Summary) -> bool:
 
 
 def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
-    manifest: Dataset, undisturbed: Summary, tmp_path: Path, cluster: None
+    manifest: Dataset, undisturbed: ExtractionSummary, tmp_path: Path, cluster: None
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(

@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import CacheError
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.progress import Progress
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.layout import chunks_path
@@ -38,10 +38,10 @@ def interrupt_at(position: int, error: BaseException) -> Progress:
 
 def run(manifest: Dataset, cache: Path, progress: Progress | None = None) -> StubEncoder:
     encoder = StubEncoder()
-    extract(
+    update_caches(
         manifest,
         [encoder],
-        cache=cache,
+        cache_dir=cache,
         prompts=PROMPT_SETS["signs"],
         batch_size=BATCH,
         progress=progress,
@@ -74,10 +74,10 @@ def test_an_interrupted_run_goes_on_where_it_was(
     path = tmp_path / "cache/set/stub.h5"
     first = StubEncoder()
     with pytest.raises(type(error)):
-        extract(
+        update_caches(
             manifest,
             [first],
-            cache=tmp_path / "cache",
+            cache_dir=tmp_path / "cache",
             batch_size=BATCH,
             progress=interrupt_at(position, error),
         )
@@ -99,10 +99,10 @@ def test_many_interrupts_cost_nothing(manifest: Dataset, tmp_path: Path) -> None
     while not (tmp_path / "cache/set/stub.h5").exists():
         encoder = StubEncoder()
         try:
-            extract(
+            update_caches(
                 manifest,
                 [encoder],
-                cache=tmp_path / "cache",
+                cache_dir=tmp_path / "cache",
                 prompts=PROMPT_SETS["signs"],
                 batch_size=BATCH,
                 progress=interrupt_at(5, KeyboardInterrupt()),
@@ -148,7 +148,7 @@ def test_an_encoder_that_fails_loses_its_own_batch_only(
 
     monkeypatch.setattr(encoder, "embed_pixels", fail_later)
     with pytest.raises(RuntimeError, match="out of memory"):
-        extract(manifest, [encoder], cache=tmp_path, batch_size=BATCH)
+        update_caches(manifest, [encoder], cache_dir=tmp_path, batch_size=BATCH)
     assert len(ids_in_parts(tmp_path / "set/stub.h5")) == 3 * BATCH
     resumed = run(manifest, tmp_path)
     assert resumed.encoded == list(range(3 * BATCH, IMAGES))
@@ -168,10 +168,10 @@ def test_an_interrupt_stops_the_reading(
     monkeypatch.setattr(encoder, "preprocess", slowly)
     # The error, kept here, keeps the frames of the extraction alive, as a debugger would.
     with pytest.raises(KeyboardInterrupt) as caught:
-        extract(
+        update_caches(
             manifest,
             [encoder],
-            cache=tmp_path,
+            cache_dir=tmp_path,
             batch_size=16,
             progress=interrupt_at(1, KeyboardInterrupt()),
         )
@@ -241,7 +241,7 @@ def test_parts_of_images_that_left_the_data_set_are_dropped_on_demand_only(
         run(smaller, tmp_path / "cache")
     assert len(ids_in_parts(tmp_path / "cache/set/stub.h5")) == 8
     encoder = StubEncoder()
-    (summary,) = extract(smaller, [encoder], cache=tmp_path / "cache", prune=True)
+    (summary,) = update_caches(smaller, [encoder], cache_dir=tmp_path / "cache", prune=True)
     assert (summary.images, summary.done, summary.reused) == (IMAGES - 3, IMAGES - 8, 5)
     assert encoder.encoded == list(range(8, IMAGES))
 

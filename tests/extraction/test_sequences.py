@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.chunks import ChunkFolder
 from featurecache.store.layout import chunks_path
@@ -59,10 +59,10 @@ def run(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    extract(
+    update_caches(
         manifest,
         [StubEncoder()],
-        cache=cache,
+        cache_dir=cache,
         prompts=PROMPT_SETS[prompts] if prompts else None,
         limit=limit,
         batch_size=2,

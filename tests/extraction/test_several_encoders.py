@@ -7,7 +7,7 @@ import pytest
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import CacheError
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.images.decode import decode_image
 from featurecache.store.reader import read_cache
 from tests.extraction.stub_encoder import (
@@ -34,7 +34,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
 
 
 def alone(manifest: Dataset, name: str, cache: Path) -> dict[str, object]:
-    extract(manifest, [StubEncoder(name)], cache=cache / "alone")
+    update_caches(manifest, [StubEncoder(name)], cache_dir=cache / "alone")
     return content(read_cache(cache / "alone" / "set" / f"{name}.h5"))
 
 
@@ -42,7 +42,7 @@ def test_each_image_is_decoded_once(
     manifest: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
     encoders = [StubEncoder("a"), StubEncoder("b"), StubEncoder("c")]
-    summaries = extract(manifest, encoders, cache=cache, batch_size=4)
+    summaries = update_caches(manifest, encoders, cache_dir=cache, batch_size=4)
     assert len(decoded) == 10
     assert set(decoded.values()) == {1}
     assert [summary.model for summary in summaries] == ["a", "b", "c"]
@@ -55,11 +55,11 @@ def test_each_image_is_decoded_once(
 def test_an_encoder_that_is_finished_is_not_asked_again(
     manifest: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
-    extract(manifest, [StubEncoder("a")], cache=cache)
+    update_caches(manifest, [StubEncoder("a")], cache_dir=cache)
     before = (cache / "set" / "a.h5").stat()
     decoded.clear()
     a, b = StubEncoder("a"), StubEncoder("b")
-    first, second = extract(manifest, [a, b], cache=cache, batch_size=4)
+    first, second = update_caches(manifest, [a, b], cache_dir=cache, batch_size=4)
     assert (a.batches, first.done, first.reused, first.written) == ([], 0, 10, False)
     assert (b.encoded, second.done, second.reused) == (list(range(10)), 10, 0)
     assert set(decoded.values()) == {1}
@@ -72,15 +72,15 @@ def test_each_encoder_gets_only_what_it_lacks(
     root: Path, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
     ids = write_images(root, 12)
-    extract(make_manifest(root, ids[0:6]), [StubEncoder("a")], cache=cache)
-    extract(make_manifest(root, ids[3:9]), [StubEncoder("b")], cache=cache)
+    update_caches(make_manifest(root, ids[0:6]), [StubEncoder("a")], cache_dir=cache)
+    update_caches(make_manifest(root, ids[3:9]), [StubEncoder("b")], cache_dir=cache)
     write_image(root / "i004.png", 44)
     touch(root / "i005.png")
     touch(root / "i007.png")
     decoded.clear()
     manifest = make_manifest(root, ids)
     a, b = StubEncoder("a"), StubEncoder("b")
-    first, second = extract(manifest, [a, b], cache=cache, batch_size=4)
+    first, second = update_caches(manifest, [a, b], cache_dir=cache, batch_size=4)
     assert a.batches == [[44, 6, 7, 8], [9, 10, 11]]
     assert b.batches == [[0, 1, 2, 44], [9, 10, 11]]
     # i003 is stored by both; i005 was touched but not changed, so that nobody wants its pixels.
@@ -97,29 +97,29 @@ def test_an_interrupt_keeps_the_work_of_every_encoder(manifest: Dataset, cache: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(
+        update_caches(
             manifest,
             [StubEncoder("a"), StubEncoder("b")],
-            cache=cache,
+            cache_dir=cache,
             batch_size=4,
             progress=progress,
         )
     a, b = StubEncoder("a"), StubEncoder("b")
-    extract(manifest, [a, b], cache=cache, batch_size=4)
+    update_caches(manifest, [a, b], cache_dir=cache, batch_size=4)
     assert a.encoded == b.encoded == [8, 9]
 
 
 def test_a_failure_counts_for_every_encoder(manifest: Dataset, root: Path, cache: Path) -> None:
     (root / "i003.png").write_bytes(b"no image")
-    first, second = extract(manifest, [StubEncoder("a"), StubEncoder("b")], cache=cache)
+    first, second = update_caches(manifest, [StubEncoder("a"), StubEncoder("b")], cache_dir=cache)
     assert set(first.failed) == set(second.failed) == {"i003"}
 
 
 def test_a_refused_encoder_keeps_the_others_from_starting(manifest: Dataset, cache: Path) -> None:
-    extract(manifest, [StubEncoder("b", checkpoint="two")], cache=cache)
+    update_caches(manifest, [StubEncoder("b", checkpoint="two")], cache_dir=cache)
     a = StubEncoder("a")
     with pytest.raises(CacheError, match="checkpoint: 'two' against 'one'"):
-        extract(manifest, [a, StubEncoder("b")], cache=cache)
+        update_caches(manifest, [a, StubEncoder("b")], cache_dir=cache)
     assert a.batches == []
     assert sorted(path.name for path in (cache / "set").glob("*.h5*")) == [
         *("a.h5.lock", "b.h5", "b.h5.lock"),

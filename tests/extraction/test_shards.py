@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featurecache.extraction.extract import extract
+from featurecache.extraction.update import update_caches
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.merge import Shard, merge_caches
 from featurecache.store.reader import read_cache
@@ -14,9 +14,9 @@ SIGNS = PROMPT_SETS["signs"]
 
 @pytest.mark.parametrize("count", [1, 3, 10])
 def test_merged_shards_are_the_cache_of_one_extraction(manifest, cache, tmp_path, count):
-    (whole,) = extract(manifest, [StubEncoder()], cache=tmp_path / "whole", prompts=SIGNS)
+    (whole,) = update_caches(manifest, [StubEncoder()], cache_dir=tmp_path / "whole", prompts=SIGNS)
     summaries = [
-        extract(manifest, [StubEncoder()], cache=cache, prompts=SIGNS, shard=Shard(number, count))[
+        update_caches(manifest, [StubEncoder()], cache_dir=cache, prompts=SIGNS, shard=Shard(number, count))[
             0
         ]
         for number in range(1, count + 1)
@@ -30,13 +30,13 @@ def test_merged_shards_are_the_cache_of_one_extraction(manifest, cache, tmp_path
     assert (target, images) == (cache / "set/stub.h5", 10)
     assert content(read_cache(target)) == content(read_cache(whole.path))
     # The merged cache is one like any other: nothing is left to do.
-    (again,) = extract(manifest, [StubEncoder()], cache=cache, prompts=SIGNS)
+    (again,) = update_caches(manifest, [StubEncoder()], cache_dir=cache, prompts=SIGNS)
     assert (again.done, again.reused, again.written) == (0, 10, False)
 
 
 def test_a_shard_goes_on_where_it_was(manifest, cache):
     encoder = StubEncoder()
-    extract(manifest, [encoder], cache=cache, shard=Shard(2, 3))
-    (again,) = extract(manifest, [encoder], cache=cache, shard=Shard(2, 3))
+    update_caches(manifest, [encoder], cache_dir=cache, shard=Shard(2, 3))
+    (again,) = update_caches(manifest, [encoder], cache_dir=cache, shard=Shard(2, 3))
     assert (again.done, again.reused) == (0, 3)
     np.testing.assert_array_equal(read_cache(again.path).ids, ["i001", "i004", "i007"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.extraction.extract import Summary, extract
+from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.prompts import PromptSet
 from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
@@ -29,9 +29,9 @@ NEGATIVE = [["clear lungs"], ["no pulmonary edema"]]
 
 def run(
     manifest: Dataset, cache: Path, prompts: PromptSet | None, **options: bool
-) -> tuple[Summary, StubEncoder]:
+) -> tuple[ExtractionSummary, StubEncoder]:
     encoder = StubEncoder(**options)
-    (summary,) = extract(manifest, [encoder], cache=cache, prompts=prompts)
+    (summary,) = update_caches(manifest, [encoder], cache_dir=cache, prompts=prompts)
     return summary, encoder
 
 

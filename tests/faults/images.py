@@ -18,7 +18,7 @@ from unittest.mock import patch
 # The helpers of the tests of extraction lie beside those.
 sys.path.append(str(Path(__file__).parents[1] / "extraction"))
 
-from featurecache.extraction.extract import Summary, extract
+from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
 from tests.extraction.lives import crashing, hanging, live
@@ -41,16 +41,16 @@ class Films:
     def path(self, image_id: str) -> Path:
         return self.root / f"{image_id}.png"
 
-    def run(self, cache: str = "cache", **options: Any) -> Summary:
-        (summary,) = extract(
+    def run(self, cache: str = "cache", **options: Any) -> ExtractionSummary:
+        (summary,) = update_caches(
             self.manifest,
             [StubEncoder()],
-            cache=self.folder / cache,
+            cache_dir=self.folder / cache,
             **{"batch_size": BATCH, **options},
         )
         return summary
 
-    def content(self, summary: Summary) -> dict[str, Any]:
+    def content(self, summary: ExtractionSummary) -> dict[str, Any]:
         return content(read_cache(summary.path))
 
     def check_spared(self, failed: Mapping[str, str], reasons: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class Films:
         rows = [whole.ids.tolist().index(image_id) for image_id in spared]
         assert cache.embedding[:].tobytes() == whole.embedding[:][rows].tobytes()
 
-    def check_whole(self, summary: Summary) -> None:
+    def check_whole(self, summary: ExtractionSummary) -> None:
         assert summary.failed == {}
         assert self.content(summary) == self.undisturbed
 

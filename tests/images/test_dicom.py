@@ -16,7 +16,7 @@ from pydicom.pixels import apply_windowing
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from featurecache.errors import ImageError
-from featurecache.extraction.decode import Item, decode
+from featurecache.extraction.decode import ImageTask, decode
 from featurecache.images.decode import MAX_PIXELS, decode_image, read_image
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
@@ -228,8 +228,8 @@ def test_no_name_comes_out(stored, tmp_path, caplog, capfd):
             path = tmp_path / f"{number}.dcm"
             path.write_bytes(bytes(damaged))
             for apart in (False, True):
-                item = Item(0, "a", path, {0: ""}, apart)
-                said.append(str(decode(item, {0: AsItIs()}, reader).reason))
+                task = ImageTask(0, "a", path, {0: ""}, apart)
+                said.append(str(decode(task, {0: AsItIs()}, reader).reason))
     out = capfd.readouterr()
     everything = " ".join([*said, *map(str, warned), caplog.text, out.out, out.err])
     assert len(set(said)) > 3

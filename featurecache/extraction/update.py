@@ -1,0 +1,273 @@
+"""Bring the caches of a data set up to date: lock, plan, encode, and write."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.extraction.local_engine import encode_locally
+from featurecache.extraction.pipeline import Engine, Job, encode_images
+from featurecache.extraction.plan import file_states, make_plan, require_no_removed_images
+from featurecache.extraction.provenance import provenance_for, require_unseen_test_images
+from featurecache.extraction.texts import encode_prompts
+from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
+from featurecache.io.atomic import remove_leftovers
+from featurecache.io.lock import OnWait, exclusive_lock
+from featurecache.progress import Progress
+from featurecache.prompts import PromptSet
+from featurecache.provenance import base_name
+from featurecache.store.builder import CacheBuilder
+from featurecache.store.layout import cache_path, lock_path
+from featurecache.store.merge import Shard
+from featurecache.store.records import (
+    Header,
+    ImageTable,
+    Labels,
+    TextSet,
+    Utf8,
+    positions,
+    to_utf8,
+)
+
+if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
+    from featurecache.encoders.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """What an extraction did for one cache.
+
+    Attributes:
+        model: Name of the encoder.
+        dataset: Name of the data set.
+        path: The cache file.
+        images: Number of images in the cache.
+        done: Number of images that were encoded now.
+        reused: Number of requested images whose embedding was in the cache already.
+        failed: Reason why an image has no embedding, by image id.
+        seconds: Wall time in seconds.
+        images_per_second: Encoded images per second; None if none were encoded.
+        read_share: Share of the time, from 0 to 1, spent waiting for pixels; None if no images were
+            encoded.
+        encode_share: Share of the time spent encoding; None likewise.
+        write_share: Share of the time spent writing; None likewise.
+        prompts: What was done about the prompt set, in words.
+        written: Whether the cache file changed.
+    """
+
+    model: str
+    dataset: str
+    path: Path
+    images: int
+    done: int
+    reused: int
+    failed: Mapping[str, str]
+    seconds: float
+    images_per_second: float | None
+    read_share: float | None
+    encode_share: float | None
+    write_share: float | None
+    prompts: str
+    written: bool
+
+
+def update_caches(
+    dataset: "Dataset",
+    encoders: Sequence["Encoder"],
+    *,
+    cache_dir: Path,
+    engine: Engine = encode_locally,
+    prompts: PromptSet | None = None,
+    limit: int | None = None,
+    batch_size: int = 32,
+    workers: int = 2,
+    image_timeout: float = IMAGE_TIMEOUT,
+    prune: bool = False,
+    shard: Shard | None = None,
+    on_wait: OnWait | None = None,
+    progress: Progress | None = None,
+) -> list[ExtractionSummary]:
+    """Bring the caches of a data set up to date, decoding each image once for all encoders.
+
+    Stored embeddings are not computed again. If the process is killed, at any moment, the same call
+    continues from there and ends with the same cache.
+
+    Args:
+        dataset: The images and labels.
+        encoders: One for each cache, with different names.
+        cache_dir: Directory of the caches.
+        engine: Where images are decoded and encoded: ``encode_locally``, or ``encode_on_ray`` with
+            its loaders.
+        prompts: Prompt set to encode for the labels; None keeps the cached texts as they are.
+        limit: Encode only the first images, in order of their ids.
+        batch_size: Number of images per forward pass.
+        workers: Number of decoding threads in each process that decodes.
+        image_timeout: Maximum time to read one image, in seconds; one that takes longer is recorded
+            as failed.
+        prune: Drop cached images that the data set does not have any more.
+        shard: Encode only this shard of the data set, into a cache of its own; see
+            ``merge_caches``.
+        on_wait: Called with a cache that another process is writing, before waiting for it. None
+            raises an error instead of waiting.
+        progress: Called with the number of finished images and of all images to read.
+
+    Returns:
+        One summary for each encoder.
+
+    Raises:
+        CacheError: A cache is damaged, was made with other settings, or holds images that the data
+            set does not have.
+        UsageError: Another process is writing a cache, an encoder cannot embed images, two encoders
+            have the same name, an encoder was trained on test images, or a number is out of range.
+        FeaturecacheError: No image could be used.
+    """
+    for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise UsageError(f"`{name}` is {value}: must be at least 1")
+    if not image_timeout > 0:
+        raise UsageError(f"`image_timeout` is {image_timeout}: must be above 0")
+    paths = [cache_path(cache_dir, dataset.name, encoder.name) for encoder in encoders]
+    if shard is not None:
+        paths = [shard.path(path) for path in paths]
+        dataset = dataset.take(np.arange(shard.number - 1, len(dataset), shard.count))
+    if len(set(paths)) < len(paths):
+        raise UsageError("two models have the same name: give each `model` once")
+    for encoder in encoders:
+        if not encoder.has_images:
+            raise UsageError(
+                f"model {encoder.name!r} has no image encoder: pair it with a model that has one"
+            )
+        require_unseen_test_images(dataset, encoder)
+    ids = to_utf8(dataset.images["id"])
+    with ExitStack() as stack:
+        for path in sorted(paths):
+            stack.enter_context(exclusive_lock(path, lock_path(path), on_wait=on_wait))
+            # Under the lock, no other process is writing them.
+            remove_leftovers(path)
+        builders = []
+        for encoder, path in zip(encoders, paths, strict=True):
+            builder = CacheBuilder(path, _header(dataset, encoder), ids)
+            if not prune:
+                require_no_removed_images(builder.outside, path)
+            builders.append(builder)
+        states = file_states(dataset)
+        jobs = [
+            Job(encoder, builder, make_plan(states, builder.stored, limit=limit))
+            for encoder, builder in zip(encoders, builders, strict=True)
+        ]
+        start = time.monotonic()
+        try:
+            encode_images(
+                dataset,
+                jobs,
+                ids,
+                engine=engine,
+                batch_size=batch_size,
+                workers=workers,
+                image_timeout=image_timeout,
+                progress=progress,
+            )
+        finally:
+            # An interrupt must not lose the batches that are encoded already.
+            for job in jobs:
+                job.builder.flush()
+        seconds = time.monotonic() - start
+        return [_finish(dataset, job, ids, prompts, seconds) for job in jobs]
+
+
+def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
+    provenance = provenance_for(dataset, encoder)
+    return Header(
+        model=encoder.name,
+        dataset=dataset.name,
+        notes=tuple(dataset.notes),
+        image_level_split=dataset.image_level_split,
+        exposed=base_name(dataset.collection) in provenance.exposed_to,
+        encoder_spec=dict(encoder.image_spec),
+        collection=dataset.collection,
+        trained_on=dict(provenance.trained_on),
+        bf16_cosine=encoder.bf16_cosine,
+        revision=encoder.revision,
+    )
+
+
+def _finish(
+    dataset: "Dataset", job: Job, ids: Utf8, prompts: PromptSet | None, seconds: float
+) -> ExtractionSummary:
+    """Write the finished cache."""
+    start = time.monotonic()
+    cache = job.builder.cache
+    job.builder.flush()
+    stored = job.builder.stored
+    kept = stored.present()
+    # A file that changed and cannot be used any more loses its old embedding.
+    kept[positions(ids, to_utf8(list(job.failures)))] = False
+    failures = {**({} if cache is None else cache.failures), **job.failures}
+    rows_of_failures = positions(ids, to_utf8(list(failures)))
+    is_current = (rows_of_failures >= 0) & ~kept[rows_of_failures]
+    failures = dict(compress(failures.items(), is_current))
+    if not kept.any():
+        image_id, reason = next(iter(failures.items()), ("", "the data set has no images"))
+        raise FeaturecacheError(
+            f"no image of {dataset.name} could be used by {job.encoder.name}; {image_id}: {reason}"
+        )
+    # A slice of everything copies nothing.
+    rows = slice(None) if kept.all() else np.flatnonzero(kept)
+    images = ImageTable(
+        id=ids[rows],
+        sha256=stored.sha256[rows],
+        size=stored.size[rows],
+        mtime_ns=stored.mtime_ns[rows],
+        **{
+            name: to_utf8(dataset.images[name])[rows]
+            for name in ("patient", "split", "view", "sex", "age")
+        },
+    )
+    texts, prompts_status = _texts(job, prompts, dataset.label_names)
+    written = job.builder.finish(
+        images=images,
+        labels=Labels(tuple(dataset.label_names), dataset.labels[rows]),
+        texts=texts,
+        failures=failures,
+    )
+    job.write_seconds += time.monotonic() - start
+    busy = job.read_seconds + job.encode_seconds + job.write_seconds if job.done else None
+    return ExtractionSummary(
+        model=job.encoder.name,
+        dataset=dataset.name,
+        path=job.builder.path,
+        images=len(images),
+        done=job.done,
+        reused=job.plan.reused + job.touched,
+        failed=failures,
+        seconds=seconds + time.monotonic() - start,
+        images_per_second=job.done / seconds if busy else None,
+        read_share=job.read_seconds / busy if busy else None,
+        encode_share=job.encode_seconds / busy if busy else None,
+        write_share=job.write_seconds / busy if busy else None,
+        prompts=prompts_status,
+        written=written,
+    )
+
+
+def _texts(
+    job: Job, prompts: PromptSet | None, labels: Sequence[str]
+) -> tuple[dict[str, TextSet], str]:
+    """Return the prompt sets of the cache, the given one included, and what was done about it."""
+    texts = {} if job.builder.cache is None else dict(job.builder.cache.texts)
+    if prompts is None:
+        return texts, "none requested"
+    if not job.encoder.has_text:
+        return texts, "none: the model has no text encoder"
+    cached = texts.get(prompts.name)
+    encoded = encode_prompts(job.encoder, prompts, labels, cached=cached)
+    texts[prompts.name] = encoded
+    reused = cached is not None and cached.fingerprint == encoded.fingerprint
+    return texts, f"{prompts.name}, {'reused' if reused else 'encoded'}"
