@@ -41,8 +41,8 @@ from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.pretrained import write_network
-from featurecache.extraction.update import update_caches
 from featurecache.extraction.precision import MIN_COSINE, choose_precision, min_cosine
+from featurecache.extraction.update import update_caches
 from featurecache.images.decode import read_image
 from featurecache.store.reader import read_cache
 
@@ -233,7 +233,9 @@ def ours(run: Run) -> float:
     cache = run.work / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     start = time.perf_counter()
-    (summary,) = update_caches(run.manifest, [run.ours], cache_dir=cache, batch_size=BATCH, workers=CORES)
+    (summary,) = update_caches(
+        run.manifest, [run.ours], cache_dir=cache, batch_size=BATCH, workers=CORES
+    )
     return summary.done / (time.perf_counter() - start)
 
 

@@ -146,7 +146,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_an_extraction_a_merge_and_a_head(films: Dataset, tmp_path: Path, calls: Calls) -> None:
     encoder = load_encoder("tiny", device="cpu")
     shards = [
-        update_caches(films, [encoder], cache_dir=tmp_path / "cache", shard=Shard(number, 2))[0].path
+        update_caches(films, [encoder], cache_dir=tmp_path / "cache", shard=Shard(number, 2))[
+            0
+        ].path
         for number in (1, 2)
     ]
     whole, _ = merge_caches(shards)

@@ -26,6 +26,8 @@ from featurecache.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
     from featurecache.extraction.update import ExtractionSummary
@@ -125,7 +127,7 @@ def extract(
             print_status(f"note: {note}")
 
     with progress_bar(hidden=json) as bar:
-        tasks = []
+        tasks: list[TaskID] = []
 
         def progress(finished: int, total: int) -> None:
             if not tasks:

@@ -156,7 +156,9 @@ def decode_ahead(
                 return _failed(task, timeout_message(timeout))
 
         for task in tasks:
-            call = pool.submit(partial(decode, task, encoders, decoder, journal_entry=journal_entry))
+            call = pool.submit(
+                partial(decode, task, encoders, decoder, journal_entry=journal_entry)
+            )
             pending.append((task, call))
             if len(pending) >= window:
                 yield next_result()

@@ -11,7 +11,7 @@ from featurecache.encoders.encoder import Encoder
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine
-from featurecache.extraction.precision import EncoderLoader, choose_precision
+from featurecache.extraction.precision import choose_precision
 from featurecache.extraction.ray_cluster import require_ray
 from featurecache.extraction.ray_engine import encode_on_ray
 from featurecache.extraction.update import ExtractionSummary, update_caches
@@ -19,8 +19,9 @@ from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.lock import OnWait
 from featurecache.progress import Progress
 from featurecache.prompts import PromptSet, load_prompts
+from featurecache.store.cache import Cache
 from featurecache.store.merge import Shard
-from featurecache.store.reader import Cache, read_cache
+from featurecache.store.reader import read_cache
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 @overload
-def extract(
+def extract(  # type: ignore[overload-overlap]  # a string is also a sequence of strings
     data: "DatasetLike",
     model: ModelLike,
     *,
@@ -232,8 +233,10 @@ def run_extraction(
     if weights is not None and len(models) > 1:
         raise UsageError("`weights` is the checkpoint of one model: give a single `model` with it")
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
-    prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(
-        os.fspath(prompts or DEFAULT_PROMPTS)
+    prompt_set = (
+        prompts
+        if isinstance(prompts, PromptSet)
+        else load_prompts(os.fspath(prompts or DEFAULT_PROMPTS))
     )
     loaders = [_loader(model, weights=weights, device=device) for model in models]
     # A wrong name is reported before any image is read, generated or downloaded.
@@ -268,7 +271,7 @@ def run_extraction(
 
 def _loader(
     model: ModelLike, *, weights: str | os.PathLike[str] | None, device: str
-) -> EncoderLoader:
+) -> Callable[..., Encoder]:
     """Return a function that loads an encoder in a given precision."""
     from featurecache.encoders.loading import load_encoder
     from featurecache.encoders.registry import SPECS
@@ -305,7 +308,7 @@ def _require_precision(encoder: Encoder, *, precision: str) -> Encoder:
 def _engine(
     name: str,
     models: Sequence[ModelLike],
-    loaders: Sequence[EncoderLoader],
+    loaders: Sequence[Callable[..., Encoder]],
     encoders: Sequence[Encoder],
 ) -> Engine:
     if name == "local":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurecache.extraction.crash_journal import CrashJournal
-from featurecache.extraction.decode import Item, decode_ahead
+from featurecache.extraction.decode import ImageTask, decode_ahead
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -60,17 +60,17 @@ class ImageStream:
         ids = self.manifest.images["id"]
         asked_for = ~ids.isin(self.failures).to_numpy()[rows]
 
-        def item(row: np.intp) -> Item:
+        def item(row: np.intp) -> ImageTask:
             image = str(ids.iloc[row])
-            apart = self.bookmarks.suspects(image)
-            return Item(int(row), image, self.manifest.root / paths.iloc[row], {0: ""}, apart)
+            apart = self.bookmarks.is_suspect(image)
+            return ImageTask(int(row), image, self.manifest.root / paths.iloc[row], {0: ""}, apart)
 
         decoded = decode_ahead(
             map(item, rows[asked_for]),
             {0: self.encoder},
             workers=self.workers,
             window=size + 2 * self.workers,
-            mark=self.bookmarks.at,
+            journal_entry=self.bookmarks.entry,
         )
         with closing(decoded):
             for start in range(0, len(rows), size):

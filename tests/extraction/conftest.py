@@ -6,7 +6,7 @@ import pytest
 
 from featurecache.datasets.dataset import Dataset
 from tests.extraction import stub_encoder
-from tests.extraction.stub_encoder import make_manifest
+from tests.extraction.stub_encoder import make_dataset
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def cache(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manifest(root: Path) -> Dataset:
+def dataset(root: Path) -> Dataset:
     """Ten images, ``i000`` to ``i009``, whose numbers are 0 to 9."""
-    return make_manifest(root, stub_encoder.write_images(root, 10))
+    return make_dataset(root, stub_encoder.write_images(root, 10))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from featurecache.store import builder, chunks, writer
 from featurecache.store.layout import chunks_path
 from featurecache.store.reader import read_cache
 from featurecache.store.records import from_utf8
-from tests.extraction.stub_encoder import StubEncoder, expected_embedding, make_manifest
+from tests.extraction.stub_encoder import StubEncoder, expected_embedding, make_dataset
 
 BATCH = 4
 BATCH_SECONDS = 0.04
@@ -97,7 +97,7 @@ def make_slow() -> None:
     builder.CacheBuilder._read = slowly
 
 
-def start(manifest: Dataset, cache: Path, patch: Callable[[], None] | None = None) -> int:
+def start(dataset: Dataset, cache: Path, patch: Callable[[], None] | None = None) -> int:
     """Begin a life of the extraction; gives its process id once it is at the images."""
     at_work, tell = os.pipe()
     process = os.fork()
@@ -110,7 +110,7 @@ def start(manifest: Dataset, cache: Path, patch: Callable[[], None] | None = Non
     if patch is not None:
         patch()
     update_caches(
-        manifest,
+        dataset,
         [StubEncoder(seconds=BATCH_SECONDS)],
         cache_dir=cache,
         prompts=PROMPT_SETS["signs"],
@@ -164,7 +164,7 @@ def wait(process: int) -> bool:
     return False
 
 
-def kill_until_finished(manifest: Dataset, cache: Path, rng: random.Random) -> dict[str, Any]:
+def kill_until_finished(dataset: Dataset, cache: Path, rng: random.Random) -> dict[str, Any]:
     """Kill at random moments and at chosen ones, then let one life reach the end."""
     witness = Witness(cache / "set" / "stub.h5")
     found: dict[str, Any] = {"encoding": [], "writing": [], "chosen": []}
@@ -172,7 +172,7 @@ def kill_until_finished(manifest: Dataset, cache: Path, rng: random.Random) -> d
     # The moments add up to less than encoding and writing take, so that no life gets to the end.
     def kill_at_random(stage: str, longest: float) -> None:
         for _ in range(RANDOM_KILLS):
-            process = start(manifest, cache)
+            process = start(dataset, cache)
             time.sleep(rng.uniform(0, longest))
             os.kill(process, signal.SIGKILL)
             if wait(process):
@@ -180,11 +180,11 @@ def kill_until_finished(manifest: Dataset, cache: Path, rng: random.Random) -> d
 
     kill_at_random("encoding", 0.12)
     for name, death in DEATHS.items():
-        if wait(start(manifest, cache, death)):
+        if wait(start(dataset, cache, death)):
             found["chosen"].append(name)
             witness.check()
     kill_at_random("writing", 0.1)
-    if wait(start(manifest, cache)):
+    if wait(start(dataset, cache)):
         raise SystemExit("the last life was killed, by nobody here")
     return found
 
@@ -192,10 +192,12 @@ def kill_until_finished(manifest: Dataset, cache: Path, rng: random.Random) -> d
 def main() -> None:
     work, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
     ids = sorted(path.stem for path in (work / "data").glob("*.png"))
-    some = make_manifest(work / "data", ids[::2])
-    everything = make_manifest(work / "data", ids)
+    some = make_dataset(work / "data", ids[::2])
+    everything = make_dataset(work / "data", ids)
     # What loads at its first use is loaded here, once for all lives.
-    update_caches(make_manifest(work / "data", ids[:2]), [StubEncoder()], cache_dir=work / "cache-of-two")
+    update_caches(
+        make_dataset(work / "data", ids[:2]), [StubEncoder()], cache_dir=work / "cache-of-two"
+    )
     first = kill_until_finished(some, work / "cache", rng)
     shutil.copytree(work / "cache", work / "cache-of-some")
     second = kill_until_finished(everything, work / "cache", rng)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.extraction.bad_decoder.sitecustomize import CRASH, CRASH_LATER, HANG
-from tests.extraction.stub_encoder import StubEncoder, make_manifest, touch
+from tests.extraction.stub_encoder import StubEncoder, make_dataset, touch
 
 BATCH = 4
 
@@ -58,7 +58,7 @@ def _extract(work: Path, seconds: float, tell: int) -> None:
 
     ids = sorted(path.stem for path in (work / "data").glob("*.png"))
     (summary,) = update_caches(
-        make_manifest(work / "data", ids),
+        make_dataset(work / "data", ids),
         [StubEncoder()],
         cache_dir=work / "cache",
         batch_size=BATCH,

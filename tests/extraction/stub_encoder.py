@@ -1,4 +1,4 @@
-"""A small encoder, its images and its manifests: what every test of extraction works on.
+"""A small encoder, its images and its data sets: what every test of extraction works on.
 
 An image is one colour, its number written into red, green and blue, and its embedding is a fixed
 linear map of that colour, so that a test can say what must come out without asking the code.
@@ -128,8 +128,8 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(changed, changed))
 
 
-def make_manifest(root: Path, ids: Sequence[str], **changes: Any) -> Dataset:
-    """A manifest of ``<id>.png`` files, two images a patient, whose labels follow from the id."""
+def make_dataset(root: Path, ids: Sequence[str], **changes: Any) -> Dataset:
+    """A dataset of ``<id>.png`` files, two images a patient, whose labels follow from the id."""
     position = [int("".join(filter(str.isdigit, image_id)) or 0) for image_id in ids]
     arguments: dict[str, Any] = {
         "name": "set",

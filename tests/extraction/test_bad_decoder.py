@@ -10,7 +10,7 @@ from tests.extraction.lives import BATCH, crashing, crashing_later, hanging, liv
 from tests.extraction.stub_encoder import (
     StubEncoder,
     content,
-    make_manifest,
+    make_dataset,
     write_image,
     write_images,
 )
@@ -20,34 +20,34 @@ CRASHED = "the decoder crashed (SIGSEGV)"
 
 
 def films(root: Path) -> Dataset:
-    return make_manifest(root, write_images(root, IMAGES))
+    return make_dataset(root, write_images(root, IMAGES))
 
 
-def run(manifest: Dataset, cache: Path) -> ExtractionSummary:
-    (summary,) = update_caches(manifest, [StubEncoder()], cache_dir=cache, batch_size=BATCH)
+def run(dataset: Dataset, cache: Path) -> ExtractionSummary:
+    (summary,) = update_caches(dataset, [StubEncoder()], cache_dir=cache, batch_size=BATCH)
     return summary
 
 
-def without(manifest: Dataset, tmp_path: Path, bad: list[str]) -> dict[str, object]:
+def without(dataset: Dataset, tmp_path: Path, bad: list[str]) -> dict[str, object]:
     """What an undisturbed extraction gives when these images are nothing worse than damaged."""
-    whole = {image_id: (manifest.root / f"{image_id}.png").read_bytes() for image_id in bad}
+    whole = {image_id: (dataset.root / f"{image_id}.png").read_bytes() for image_id in bad}
     for image_id in bad:
-        (manifest.root / f"{image_id}.png").write_bytes(b"no image")
-    expected = content(read_cache(run(manifest, tmp_path / "undisturbed").path))
+        (dataset.root / f"{image_id}.png").write_bytes(b"no image")
+    expected = content(read_cache(run(dataset, tmp_path / "undisturbed").path))
     for image_id in bad:
-        (manifest.root / f"{image_id}.png").write_bytes(whole[image_id])
+        (dataset.root / f"{image_id}.png").write_bytes(whole[image_id])
     return {name: value for name, value in expected.items() if name != "failures"}
 
 
 def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
     tmp_path: Path,
 ) -> None:
-    manifest = films(tmp_path / "data")
+    dataset = films(tmp_path / "data")
     bad = ["i005", "i009", "i012"]
-    expected = without(manifest, tmp_path, bad)
-    crashing(manifest.root / "i005.png")
-    crashing_later(manifest.root / "i009.png")  # when it is preprocessed
-    crashing(manifest.root / "i012.png")
+    expected = without(dataset, tmp_path, bad)
+    crashing(dataset.root / "i005.png")
+    crashing_later(dataset.root / "i009.png")  # when it is preprocessed
+    crashing(dataset.root / "i012.png")
     *deaths, last, again = live(tmp_path, 5)
     assert deaths == [signal.SIGSEGV] * 3
     assert last["failed"] == dict.fromkeys(bad, CRASHED)
@@ -58,35 +58,35 @@ def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
     assert made["failures"] == last["failed"]
 
     for image_id in bad:
-        write_image(manifest.root / f"{image_id}.png", int(image_id[1:]))
-    summary = run(manifest, tmp_path / "cache")
+        write_image(dataset.root / f"{image_id}.png", int(image_id[1:]))
+    summary = run(dataset, tmp_path / "cache")
     assert (summary.done, summary.failed, summary.images) == (3, {}, IMAGES)
     assert {path.name for path in summary.path.parent.iterdir()} == {"stub.h5", "stub.h5.lock"}
 
 
 def test_an_image_that_hangs_is_recorded_and_the_process_ends(tmp_path: Path) -> None:
-    manifest = films(tmp_path / "data")
+    dataset = films(tmp_path / "data")
     bad = ["i002", "i003", "i009"]
-    expected = without(manifest, tmp_path, bad)
+    expected = without(dataset, tmp_path, bad)
     for image_id in bad:
-        hanging(manifest.root / f"{image_id}.png")
+        hanging(dataset.root / f"{image_id}.png")
     (told,) = live(tmp_path, 1, seconds=0.3)
     assert told["failed"] == dict.fromkeys(bad, "took longer than 0.3 s")
     made = content(read_cache(tmp_path / "cache/set/stub.h5"))
     assert made | expected == made
-    summary = run(manifest, tmp_path / "cache")
+    summary = run(dataset, tmp_path / "cache")
     assert (summary.done, summary.failed, summary.images) == (3, {}, IMAGES)
 
 
 def test_what_an_innocent_death_left_is_decoded_apart_to_the_same_pixels(tmp_path: Path) -> None:
-    manifest = films(tmp_path / "data")
-    expected = content(read_cache(run(manifest, tmp_path / "undisturbed").path))
-    crashing(manifest.root / "i000.png")
-    crashing(manifest.root / "i001.png")
+    dataset = films(tmp_path / "data")
+    expected = content(read_cache(run(dataset, tmp_path / "undisturbed").path))
+    crashing(dataset.root / "i000.png")
+    crashing(dataset.root / "i001.png")
     assert live(tmp_path, 1) == [signal.SIGSEGV]
-    assert (tmp_path / "cache/set/stub.h5.parts/bookmarks").stat().st_size
-    write_image(manifest.root / "i000.png", 0)
-    write_image(manifest.root / "i001.png", 1)
-    made = content(read_cache(run(manifest, tmp_path / "cache").path))
+    assert (tmp_path / "cache/set/stub.h5.parts/crash_journal").stat().st_size
+    write_image(dataset.root / "i000.png", 0)
+    write_image(dataset.root / "i001.png", 1)
+    made = content(read_cache(run(dataset, tmp_path / "cache").path))
     for name in ("embedding", "labels", "failures"):
         assert made[name] == expected[name]

@@ -13,15 +13,16 @@ from PIL import Image
 from featurecache.errors import FeaturecacheError
 from featurecache.extraction import decode as decode_module
 from featurecache.extraction import timeout_pool
-from featurecache.extraction.decode import Item, decode, decode_ahead
+from featurecache.extraction.decode import ImageTask, decode, decode_ahead
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from tests.extraction.stub_encoder import StubEncoder, write_images
 
 
-def items(root: Path, count: int) -> list[Item]:
+def items(root: Path, count: int) -> list[ImageTask]:
     ids = write_images(root, count)
     return [
-        Item(row, image_id, root / f"{image_id}.png", {0: ""}) for row, image_id in enumerate(ids)
+        ImageTask(row, image_id, root / f"{image_id}.png", {0: ""})
+        for row, image_id in enumerate(ids)
     ]
 
 
@@ -41,7 +42,7 @@ def test_images_come_in_order_though_the_first_take_longest(root: Path) -> None:
 def test_no_more_is_read_ahead_than_the_window(root: Path, workers: int, window: int) -> None:
     taken: list[int] = []
 
-    def source() -> Iterator[Item]:
+    def source() -> Iterator[ImageTask]:
         for item in items(root, 20):
             taken.append(item.row)
             yield item
@@ -73,17 +74,17 @@ def test_pixels_are_made_only_for_encoders_whose_embedding_is_of_other_bytes(roo
     encoders = dict(enumerate([StubEncoder()] * 3))
     reader = SubprocessDecoder()
     sha256 = decode(item, encoders, reader).sha256
-    found = decode(Item(0, item.id, item.path, {0: sha256, 2: "another"}), encoders, reader)
+    found = decode(ImageTask(0, item.id, item.path, {0: sha256, 2: "another"}), encoders, reader)
     assert set(found.pixels) == {2}
     assert found.reason is None
-    known = Item(0, item.id, item.path, {0: sha256, 1: sha256})
+    known = ImageTask(0, item.id, item.path, {0: sha256, 1: sha256})
     assert decode(known, encoders, reader).pixels == {}
 
 
 def test_where_everything_hangs_the_end_comes_all_the_same(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_module, "MOST_STUCK", 5)
+    monkeypatch.setattr(decode_module, "MAX_STUCK_IMAGES", 5)
     monkeypatch.setattr(timeout_pool, "GRACE", 0.02)
     release = threading.Event()
 
@@ -93,7 +94,7 @@ def test_where_everything_hangs_the_end_comes_all_the_same(
             return np.zeros((3, 1, 1), np.float32)
 
     found: list[str | None] = []
-    ahead = decode_ahead(items(root, 20), {0: Stuck()}, workers=2, window=8, seconds=0.05)
+    ahead = decode_ahead(items(root, 20), {0: Stuck()}, workers=2, window=8, timeout=0.05)
     with pytest.raises(FeaturecacheError, match=r"5 images hang, .i004. the last"):
         found.extend(image.reason for image in ahead)
     assert found == ["took longer than 0.05 s"] * 4
@@ -106,7 +107,8 @@ def test_an_image_that_is_decoded_apart_gives_the_same_pixels_and_reasons(root: 
     reader = SubprocessDecoder()
     for one in (item, spoilt):
         here, apart = (
-            decode(replace(one, apart=apart), {0: StubEncoder()}, reader) for apart in (False, True)
+            decode(replace(one, isolated=apart), {0: StubEncoder()}, reader)
+            for apart in (False, True)
         )
         assert (here.sha256, here.reason) == (apart.sha256, apart.reason)
         assert [pixels.tobytes() for pixels in here.pixels.values()] == [

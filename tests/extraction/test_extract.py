@@ -21,7 +21,7 @@ from tests.extraction.stub_encoder import (
     StubEncoder,
     content,
     expected_embedding,
-    make_manifest,
+    make_dataset,
     touch,
     write_image,
     write_images,
@@ -29,11 +29,11 @@ from tests.extraction.stub_encoder import (
 
 
 def run(
-    manifest: Dataset, cache: Path, encoder: StubEncoder | None = None, **options: Any
+    dataset: Dataset, cache: Path, encoder: StubEncoder | None = None, **options: Any
 ) -> tuple[ExtractionSummary, StubEncoder]:
     """Extract with one encoder in batches of four."""
     encoder = encoder or StubEncoder()
-    (summary,) = update_caches(manifest, [encoder], cache_dir=cache, **({"batch_size": 4} | options))
+    (summary,) = update_caches(dataset, [encoder], cache_dir=cache, **({"batch_size": 4} | options))
     return summary, encoder
 
 
@@ -42,18 +42,18 @@ def state(path: Path) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def fresh(manifest: Dataset, tmp_path: Path, **options: Any) -> dict[str, Any]:
+def fresh(dataset: Dataset, tmp_path: Path, **options: Any) -> dict[str, Any]:
     """The content of a cache that is made in one undisturbed run."""
-    summary, _ = run(manifest, tmp_path / "fresh", **options)
+    summary, _ = run(dataset, tmp_path / "fresh", **options)
     made = content(read_cache(summary.path))
     shutil.rmtree(tmp_path / "fresh")
     return made
 
 
 def test_every_image_is_encoded_and_stored(
-    manifest: Dataset, root: Path, cache: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
-    summary, encoder = run(manifest, cache)
+    summary, encoder = run(dataset, cache)
     assert summary.path == stub_path
     assert (summary.model, summary.dataset) == ("stub", "set")
     assert (summary.images, summary.done, summary.reused) == (10, 10, 0)
@@ -101,19 +101,19 @@ def test_rows_are_in_the_order_of_their_ids_whatever_the_manifests_order(
 ) -> None:
     ids = write_images(root, 30)
     shuffled = np.random.default_rng(0).permutation(ids).tolist()
-    _, encoder = run(make_manifest(root, shuffled), cache)
+    _, encoder = run(make_dataset(root, shuffled), cache)
     assert encoder.encoded == list(range(30))
     made = content(read_cache(cache / "set" / "stub.h5"))
-    assert made == fresh(make_manifest(root, ids), tmp_path)
+    assert made == fresh(make_dataset(root, ids), tmp_path)
 
 
 def test_no_batch_reaches_over_the_end_of_a_run(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featurecache.extraction.encode.RUN_BATCHES", 2)
-    manifest = make_manifest(root, write_images(root, 18))
+    monkeypatch.setattr("featurecache.extraction.encode.SEGMENT_BATCHES", 2)
+    dataset = make_dataset(root, write_images(root, 18))
     (root / "i001.png").write_bytes(b"no image")
-    _, encoder = run(manifest, cache)
+    _, encoder = run(dataset, cache)
     assert encoder.batches == [
         *([0, 2, 3, 4], [5, 6, 7]),
         *([8, 9, 10, 11], [12, 13, 14, 15]),
@@ -125,20 +125,20 @@ def test_no_batch_reaches_over_the_end_of_a_run(
 def test_workers_change_nothing(
     root: Path, cache: Path, tmp_path: Path, stub_path: Path, workers: int
 ) -> None:
-    manifest = make_manifest(root, write_images(root, 40))
-    _, encoder = run(manifest, cache, workers=workers)
+    dataset = make_dataset(root, write_images(root, 40))
+    _, encoder = run(dataset, cache, workers=workers)
     assert encoder.batches == [list(range(start, start + 4)) for start in range(0, 40, 4)]
-    assert content(read_cache(stub_path)) == fresh(manifest, tmp_path, workers=3)
+    assert content(read_cache(stub_path)) == fresh(dataset, tmp_path, workers=3)
 
 
-def test_progress_counts_every_image(manifest: Dataset, cache: Path) -> None:
+def test_progress_counts_every_image(dataset: Dataset, cache: Path) -> None:
     told: list[tuple[int, int]] = []
-    run(manifest, cache, progress=lambda finished, total: told.append((finished, total)))
+    run(dataset, cache, progress=lambda finished, total: told.append((finished, total)))
     assert told == [(number, 10) for number in range(11)]
 
 
-def test_the_shares_of_the_time_add_up(manifest: Dataset, cache: Path) -> None:
-    summary, _ = run(manifest, cache, StubEncoder(seconds=0.02))
+def test_the_shares_of_the_time_add_up(dataset: Dataset, cache: Path) -> None:
+    summary, _ = run(dataset, cache, StubEncoder(seconds=0.02))
     assert summary.read_share is not None
     assert summary.encode_share is not None
     assert summary.write_share is not None
@@ -149,15 +149,15 @@ def test_the_shares_of_the_time_add_up(manifest: Dataset, cache: Path) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(
-    manifest: Dataset, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = PROMPT_SETS["showing"]
-    run(manifest, cache, prompts=prompts)
+    run(dataset, cache, prompts=prompts)
     before = state(stub_path)
     monkeypatch.setattr("featurecache.extraction.decode.decode", None)
     told: list[tuple[int, int]] = []
     summary, encoder = run(
-        manifest, cache, prompts=prompts, progress=lambda *numbers: told.append(numbers)
+        dataset, cache, prompts=prompts, progress=lambda *numbers: told.append(numbers)
     )
     assert (encoder.batches, encoder.texts, told) == ([], [], [(0, 0)])
     assert (summary.images, summary.done, summary.reused) == (10, 0, 10)
@@ -168,14 +168,14 @@ def test_a_second_run_has_nothing_to_do(
 
 
 def test_new_images_run_alone(
-    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache)
+    run(dataset, cache)
     # Some of the ten lie between the others, some behind them.
     new = [*(f"i{number:03d}b" for number in range(0, 10, 2)), *write_images(root, 5, start=10)]
     for number, image_id in enumerate(new[:5], start=200):
         write_image(root / f"{image_id}.png", number)
-    grown = make_manifest(root, [*manifest.images["id"], *new])
+    grown = make_dataset(root, [*dataset.images["id"], *new])
     summary, encoder = run(grown, cache)
     assert encoder.encoded == [200, 201, 202, 203, 204, 10, 11, 12, 13, 14]
     assert (summary.images, summary.done, summary.reused) == (20, 10, 10)
@@ -184,18 +184,18 @@ def test_new_images_run_alone(
 
 @pytest.mark.parametrize("what", ["labels", "split", "patient", "view", "notes", "label_names"])
 def test_other_words_about_the_images_run_no_image(
-    manifest: Dataset, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    dataset: Dataset, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     changes: dict[str, dict[str, Any]] = {
         "labels": {"labels": np.ones((10, 2), np.int8)},
-        "split": {"images": manifest.images.assign(split="test")},
-        "patient": {"images": manifest.images.assign(patient=[*"abcdefghij"])},
-        "view": {"images": manifest.images.assign(view="AP")},
+        "split": {"images": dataset.images.assign(split="test")},
+        "patient": {"images": dataset.images.assign(patient=[*"abcdefghij"])},
+        "view": {"images": dataset.images.assign(view="AP")},
         "notes": {"notes": ("another note",)},
         "label_names": {"labels": np.ones((10, 1), np.int8), "label_names": ("Nodule",)},
     }
-    changed = replace(manifest, **changes[what])
-    run(manifest, cache, prompts=PROMPT_SETS["showing"])
+    changed = replace(dataset, **changes[what])
+    run(dataset, cache, prompts=PROMPT_SETS["showing"])
     before = read_cache(stub_path)
     before_embedding = before.embedding
     monkeypatch.setattr("featurecache.extraction.decode.decode", None)
@@ -214,94 +214,94 @@ def test_other_words_about_the_images_run_no_image(
 
 
 def test_a_changed_file_is_encoded_again(
-    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache)
+    run(dataset, cache)
     write_image(root / "i003.png", 77)
-    summary, encoder = run(manifest, cache)
+    summary, encoder = run(dataset, cache)
     assert encoder.batches == [[77]]
     assert (summary.images, summary.done, summary.reused) == (10, 1, 9)
-    assert content(read_cache(stub_path)) == fresh(manifest, tmp_path)
+    assert content(read_cache(stub_path)) == fresh(dataset, tmp_path)
     np.testing.assert_array_equal(read_cache(stub_path).embedding[3], expected_embedding(77))
 
 
 def test_a_change_that_keeps_the_size_and_one_that_keeps_the_time_are_both_seen(
-    manifest: Dataset, root: Path, cache: Path
+    dataset: Dataset, root: Path, cache: Path
 ) -> None:
-    run(manifest, cache)
+    run(dataset, cache)
     path = root / "i003.png"
     before = path.stat()
     data = path.read_bytes()
     write_image(path, 77)
     assert len(path.read_bytes()) == len(data)
-    _, encoder = run(manifest, cache)
+    _, encoder = run(dataset, cache)
     assert encoder.encoded == [77]
     before = path.stat()
     path.write_bytes(data + b"more behind the end")
     os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
-    _, encoder = run(manifest, cache)
+    _, encoder = run(dataset, cache)
     assert encoder.encoded == [3]
 
 
 def test_a_touched_file_is_read_but_not_encoded(
-    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache)
+    run(dataset, cache)
     touch(root / "i003.png")
     touch(root / "i009.png")
-    summary, encoder = run(manifest, cache)
+    summary, encoder = run(dataset, cache)
     assert encoder.batches == []
     assert (summary.done, summary.reused, summary.written) == (0, 10, True)
-    assert content(read_cache(stub_path)) == fresh(manifest, tmp_path)
+    assert content(read_cache(stub_path)) == fresh(dataset, tmp_path)
     before = state(stub_path)
-    run(manifest, cache)
+    run(dataset, cache)
     assert state(stub_path) == before
 
 
 def test_a_vanished_file_keeps_its_embedding(
-    manifest: Dataset, root: Path, cache: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache)
+    run(dataset, cache)
     before = content(read_cache(stub_path))
     (root / "i003.png").unlink()
-    summary, encoder = run(manifest, cache)
+    summary, encoder = run(dataset, cache)
     assert (encoder.batches, summary.failed, summary.written) == ([], {}, False)
     assert content(read_cache(stub_path)) == before
     # Also where the cache must be written for another reason.
-    summary, encoder = run(make_manifest(root, [*manifest.images["id"], "i999"]), cache)
+    summary, encoder = run(make_dataset(root, [*dataset.images["id"], "i999"]), cache)
     assert summary.failed == {"i999": "missing: no such file"}
     assert content(read_cache(stub_path)) == before | {"failures": summary.failed}
 
 
 def test_a_limit_takes_the_first_images_and_the_rest_come_later(
-    manifest: Dataset, cache: Path, tmp_path: Path, stub_path: Path
+    dataset: Dataset, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
-    summary, encoder = run(manifest, cache, limit=5)
+    summary, encoder = run(dataset, cache, limit=5)
     assert encoder.batches == [[0, 1, 2, 3], [4]]
     assert (summary.images, summary.done) == (5, 5)
     assert read_cache(stub_path).ids.tolist() == [f"i{number:03d}" for number in range(5)]
     assert read_cache(stub_path).labels.values.shape == (5, 2)
-    summary, encoder = run(manifest, cache)
+    summary, encoder = run(dataset, cache)
     assert encoder.encoded == [5, 6, 7, 8, 9]
     assert (summary.images, summary.done, summary.reused) == (10, 5, 5)
-    assert content(read_cache(stub_path)) == fresh(manifest, tmp_path)
+    assert content(read_cache(stub_path)) == fresh(dataset, tmp_path)
 
 
-def test_a_limit_drops_nothing(manifest: Dataset, cache: Path, stub_path: Path) -> None:
-    run(manifest, cache)
+def test_a_limit_drops_nothing(dataset: Dataset, cache: Path, stub_path: Path) -> None:
+    run(dataset, cache)
     before = state(stub_path)
-    summary, encoder = run(manifest, cache, limit=3)
+    summary, encoder = run(dataset, cache, limit=3)
     assert (encoder.batches, summary.images, summary.reused) == ([], 10, 3)
     assert state(stub_path) == before
 
 
 def test_images_that_left_the_data_set_are_dropped_on_demand_only(
-    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache)
+    run(dataset, cache)
     before = stub_path.read_bytes()
-    smaller = make_manifest(root, manifest.images["id"].tolist()[2:])
-    with pytest.raises(CacheError, match=r"holds 2 images .*'i000' the first: give --prune"):
+    smaller = make_dataset(root, dataset.images["id"].tolist()[2:])
+    with pytest.raises(CacheError, match=r"holds 2 images .*'i000' the first: give `prune`"):
         run(smaller, cache)
     assert stub_path.read_bytes() == before
     summary, encoder = run(smaller, cache, prune=True)
@@ -311,96 +311,96 @@ def test_images_that_left_the_data_set_are_dropped_on_demand_only(
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_checkpoint_is_refused_by_the_field_that_differs(
-    manifest: Dataset, cache: Path, stub_path: Path, finished: bool
+    dataset: Dataset, cache: Path, stub_path: Path, finished: bool
 ) -> None:
     if finished:
-        run(manifest, cache)
+        run(dataset, cache)
     else:
         with pytest.raises(ZeroDivisionError):
-            run(manifest, cache, progress=lambda finished, total: 1 // (9 - finished))
+            run(dataset, cache, progress=lambda finished, total: 1 // (9 - finished))
     before = {path: path.read_bytes() for path in stub_path.parent.rglob("*.h5")}
     assert len(before) == 1
     other = StubEncoder(checkpoint="two")
     with pytest.raises(CacheError, match=r"other settings .*checkpoint: 'one' against 'two'"):
-        run(manifest, cache, other)
+        run(dataset, cache, other)
     assert other.batches == []
     assert {path: path.read_bytes() for path in stub_path.parent.rglob("*.h5")} == before
 
 
 def test_a_broken_cache_is_refused_and_left_alone(
-    manifest: Dataset, cache: Path, stub_path: Path
+    dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache)
+    run(dataset, cache)
     stub_path.write_bytes(stub_path.read_bytes()[:-10])
     before = stub_path.read_bytes()
     with pytest.raises(CacheError, match="cannot be read as HDF5"):
-        run(manifest, cache)
+        run(dataset, cache)
     assert stub_path.read_bytes() == before
 
 
-def test_two_encoders_of_one_name_are_refused(manifest: Dataset, cache: Path) -> None:
+def test_two_encoders_of_one_name_are_refused(dataset: Dataset, cache: Path) -> None:
     with pytest.raises(UsageError, match="the same name"):
-        update_caches(manifest, [StubEncoder(), StubEncoder(checkpoint="two")], cache_dir=cache)
+        update_caches(dataset, [StubEncoder(), StubEncoder(checkpoint="two")], cache_dir=cache)
     assert not cache.exists()
 
 
-def test_an_encoder_of_texts_alone_is_refused(manifest: Dataset, cache: Path) -> None:
+def test_an_encoder_of_texts_alone_is_refused(dataset: Dataset, cache: Path) -> None:
     encoder = StubEncoder("words")
     encoder.has_images = False
-    with pytest.raises(UsageError, match="'words' reads no images"):
-        update_caches(manifest, [encoder], cache_dir=cache)
+    with pytest.raises(UsageError, match="'words' has no image encoder"):
+        update_caches(dataset, [encoder], cache_dir=cache)
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("option", ["limit", "batch_size", "workers"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_numbers_below_one_are_refused(
-    manifest: Dataset, cache: Path, option: str, value: int
+    dataset: Dataset, cache: Path, option: str, value: int
 ) -> None:
-    with pytest.raises(UsageError, match=f"{option} is {value}"):
-        run(manifest, cache, **{option: value})
+    with pytest.raises(UsageError, match=f"`{option}` is {value}: must be at least 1"):
+        run(dataset, cache, **{option: value})
     assert not cache.exists()
 
 
 def test_an_extraction_at_work_keeps_others_out(
-    manifest: Dataset, cache: Path, tmp_path: Path, stub_path: Path
+    dataset: Dataset, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     second = StubEncoder()
     refusals: list[str] = []
 
     def progress(finished: int, total: int) -> None:
         with pytest.raises(UsageError, match="another process is at work on") as caught:
-            run(manifest, cache, second)
+            run(dataset, cache, second)
         refusals.append(str(caught.value))
 
-    _, encoder = run(manifest, cache, progress=progress)
+    _, encoder = run(dataset, cache, progress=progress)
     assert len(refusals) == 11
     assert str(stub_path) in refusals[0]
     assert second.batches == []
     assert encoder.encoded == list(range(10))
-    assert content(read_cache(stub_path)) == fresh(manifest, tmp_path)
+    assert content(read_cache(stub_path)) == fresh(dataset, tmp_path)
 
 
-def test_the_lock_is_given_back_when_an_extraction_fails(manifest: Dataset, cache: Path) -> None:
+def test_the_lock_is_given_back_when_an_extraction_fails(dataset: Dataset, cache: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        run(manifest, cache, progress=lambda finished, total: 1 // 0)
-    assert run(manifest, cache)[0].images == 10
+        run(dataset, cache, progress=lambda finished, total: 1 // 0)
+    assert run(dataset, cache)[0].images == 10
 
 
-def test_other_models_and_data_sets_are_not_locked(manifest: Dataset, cache: Path) -> None:
+def test_other_models_and_data_sets_are_not_locked(dataset: Dataset, cache: Path) -> None:
     inner: list[ExtractionSummary] = []
 
     def progress(finished: int, total: int) -> None:
         if finished == 5:
-            inner.append(run(manifest, cache, StubEncoder("other"))[0])
+            inner.append(run(dataset, cache, StubEncoder("other"))[0])
 
-    run(manifest, cache, progress=progress)
+    run(dataset, cache, progress=progress)
     assert inner[0].path == cache / "set" / "other.h5"
     assert read_cache(inner[0].path).dim == DIM
 
 
-def test_a_name_with_a_slash_stays_in_its_folder(manifest: Dataset, cache: Path) -> None:
-    summary, _ = run(manifest, cache, StubEncoder("hf:org/name"))
+def test_a_name_with_a_slash_stays_in_its_folder(dataset: Dataset, cache: Path) -> None:
+    summary, _ = run(dataset, cache, StubEncoder("hf:org/name"))
     assert summary.path == cache / "set" / "hf--org--name.h5"
     assert read_cache(summary.path).header.model == "hf:org/name"
 
@@ -409,7 +409,7 @@ def test_data_sets_with_foreign_names_do_not_share_a_cache(root: Path, cache: Pa
     paths = set()
     for name in ("胸部", "肺"):
         folder = root / name
-        manifest = make_manifest(folder, write_images(folder, 2), name=name)
-        paths.add(run(manifest, cache)[0].path)
+        dataset = make_dataset(folder, write_images(folder, 2), name=name)
+        paths.add(run(dataset, cache)[0].path)
     assert len(paths) == 2
     assert all(len(read_cache(path).images) == 2 for path in paths)

@@ -25,15 +25,15 @@ from tests.extraction.stub_encoder import (
     StubEncoder,
     content,
     expected_embedding,
-    make_manifest,
+    make_dataset,
     write_image,
     write_images,
 )
 
 
-def run(manifest: Dataset, cache: Path) -> tuple[ExtractionSummary, StubEncoder]:
+def run(dataset: Dataset, cache: Path) -> tuple[ExtractionSummary, StubEncoder]:
     encoder = StubEncoder()
-    (summary,) = update_caches(manifest, [encoder], cache_dir=cache, batch_size=4)
+    (summary,) = update_caches(dataset, [encoder], cache_dir=cache, batch_size=4)
     return summary, encoder
 
 
@@ -70,8 +70,8 @@ SPOILERS = {
 }
 
 
-def spoil(root: Path, manifest: Dataset, ids: list[str]) -> None:
-    paths = dict(zip(manifest.images["id"], manifest.images["path"], strict=True))
+def spoil(root: Path, dataset: Dataset, ids: list[str]) -> None:
+    paths = dict(zip(dataset.images["id"], dataset.images["path"], strict=True))
     for image_id, (damage, _) in zip(ids, SPOILERS.values(), strict=True):
         damage(root / paths[image_id])
 
@@ -80,10 +80,10 @@ def spoil(root: Path, manifest: Dataset, ids: list[str]) -> None:
 def test_every_kind_of_failure_is_recorded_and_the_run_goes_on(
     root: Path, cache: Path, stub_path: Path
 ) -> None:
-    manifest = make_manifest(root, write_images(root, 3 * len(SPOILERS)))
-    bad = manifest.images["id"].tolist()[1::3]
-    spoil(root, manifest, bad)
-    summary, _ = run(manifest, cache)
+    dataset = make_dataset(root, write_images(root, 3 * len(SPOILERS)))
+    bad = dataset.images["id"].tolist()[1::3]
+    spoil(root, dataset, bad)
+    summary, _ = run(dataset, cache)
     assert sorted(summary.failed) == bad
     for image_id, (name, (_, reason)) in zip(bad, SPOILERS.items(), strict=True):
         assert reason in summary.failed[image_id], name
@@ -103,13 +103,13 @@ def test_every_kind_of_failure_is_recorded_and_the_run_goes_on(
 
 
 def test_failures_are_tried_again_and_change_nothing(
-    manifest: Dataset, root: Path, cache: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     (root / "i003.png").write_bytes(b"no image")
     write_image(root / "i004.png", NOT_FINITE)
-    first, _ = run(manifest, cache)
+    first, _ = run(dataset, cache)
     before = stub_path.stat()
-    second, encoder = run(manifest, cache)
+    second, encoder = run(dataset, cache)
     assert encoder.batches == [[NOT_FINITE]]
     assert second.failed == first.failed
     assert (second.done, second.reused, second.written) == (0, 8, False)
@@ -118,16 +118,16 @@ def test_failures_are_tried_again_and_change_nothing(
 
 
 def test_a_repaired_image_leaves_the_failures(
-    manifest: Dataset, root: Path, cache: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     (root / "i003.png").write_bytes(b"no image")
     (root / "i007.png").unlink()
-    assert set(run(manifest, cache)[0].failed) == {"i003", "i007"}
+    assert set(run(dataset, cache)[0].failed) == {"i003", "i007"}
     write_image(root / "i003.png", 3)
-    summary, encoder = run(manifest, cache)
+    summary, encoder = run(dataset, cache)
     assert (encoder.encoded, set(summary.failed)) == ([3], {"i007"})
     write_image(root / "i007.png", 7)
-    summary, encoder = run(manifest, cache)
+    summary, encoder = run(dataset, cache)
     assert (encoder.encoded, summary.failed) == ([7], {})
     assert len(read_cache(stub_path).images) == 10
 
@@ -135,15 +135,15 @@ def test_a_repaired_image_leaves_the_failures(
 def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
     root: Path, cache: Path, stub_path: Path
 ) -> None:
-    manifest = make_manifest(root, write_images(root, 2 * len(SPOILERS)))
-    run(manifest, cache)
+    dataset = make_dataset(root, write_images(root, 2 * len(SPOILERS)))
+    run(dataset, cache)
     before = read_cache(stub_path)
     before_rows = dict(zip(before.ids.tolist(), before.embedding.tolist(), strict=True))
-    spoiled = manifest.images["id"].tolist()[::2]
-    spoil(root, manifest, spoiled)
+    spoiled = dataset.images["id"].tolist()[::2]
+    spoil(root, dataset, spoiled)
     # A file that is gone, or only leads nowhere, says nothing against its old embedding.
     unseen = {spoiled[[*SPOILERS].index(name)] for name in ("missing", "loop")}
-    summary, _ = run(manifest, cache)
+    summary, _ = run(dataset, cache)
     assert set(summary.failed) == set(spoiled) - unseen
     after = read_cache(stub_path)
     assert after.failures == summary.failed
@@ -154,58 +154,58 @@ def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
 
 
 def test_failures_outside_the_limit_and_outside_the_data_set(
-    manifest: Dataset, root: Path, cache: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     for number in (2, 8):
         (root / f"i{number:03d}.png").write_bytes(b"no image")
-    run(manifest, cache)
-    assert set(run_limited(manifest, cache, 5).failed) == {"i002", "i008"}
-    smaller = make_manifest(root, [i for i in manifest.images["id"] if i != "i002"])
+    run(dataset, cache)
+    assert set(run_limited(dataset, cache, 5).failed) == {"i002", "i008"}
+    smaller = make_dataset(root, [i for i in dataset.images["id"] if i != "i002"])
     assert set(run(smaller, cache)[0].failed) == {"i008"}
     assert set(read_cache(stub_path).failures) == {"i008"}
 
 
-def run_limited(manifest: Dataset, cache: Path, limit: int) -> ExtractionSummary:
-    (summary,) = update_caches(manifest, [StubEncoder()], cache_dir=cache, limit=limit)
+def run_limited(dataset: Dataset, cache: Path, limit: int) -> ExtractionSummary:
+    (summary,) = update_caches(dataset, [StubEncoder()], cache_dir=cache, limit=limit)
     return summary
 
 
 @pytest.mark.parametrize("what", ["missing", "not-an-image", "nan"])
 def test_a_data_set_without_a_usable_image_is_an_error(
-    manifest: Dataset, root: Path, cache: Path, stub_path: Path, what: str
+    dataset: Dataset, root: Path, cache: Path, stub_path: Path, what: str
 ) -> None:
-    for path in manifest.images["path"]:
+    for path in dataset.images["path"]:
         SPOILERS[what][0](root / path)
     with pytest.raises(FeaturecacheError, match="no image of set could be used by stub; i000: "):
-        run(manifest, cache)
+        run(dataset, cache)
     assert [path.name for path in stub_path.parent.iterdir()] == ["stub.h5.lock"]
-    for number, path in enumerate(manifest.images["path"]):
+    for number, path in enumerate(dataset.images["path"]):
         write_image(root / path, number)
-    assert run(manifest, cache)[0].images == 10
+    assert run(dataset, cache)[0].images == 10
 
 
-def test_that_nothing_works_is_no_mistake_of_usage(manifest: Dataset, cache: Path) -> None:
-    for path in manifest.images["path"]:
-        (manifest.root / path).unlink()
+def test_that_nothing_works_is_no_mistake_of_usage(dataset: Dataset, cache: Path) -> None:
+    for path in dataset.images["path"]:
+        (dataset.root / path).unlink()
     with pytest.raises(FeaturecacheError) as caught:
-        run(manifest, cache)
+        run(dataset, cache)
     assert not isinstance(caught.value, UsageError)
 
 
 def test_a_cache_survives_that_all_its_images_break(
-    manifest: Dataset, root: Path, cache: Path, stub_path: Path
+    dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache)
+    run(dataset, cache)
     before = content(read_cache(stub_path))
-    for path in manifest.images["path"]:
+    for path in dataset.images["path"]:
         (root / path).write_bytes(b"no image")
     with pytest.raises(FeaturecacheError, match="no image of set could be used"):
-        run(manifest, cache)
+        run(dataset, cache)
     assert content(read_cache(stub_path)) == before
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_recorded(
-    manifest: Dataset, root: Path, cache: Path
+    dataset: Dataset, root: Path, cache: Path
 ) -> None:
     encoder = StubEncoder()
 
@@ -214,7 +214,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_recorded(
             (root / "i009.png").unlink()
 
     (summary,) = update_caches(
-        manifest, [encoder], cache_dir=cache, batch_size=1, workers=1, progress=progress
+        dataset, [encoder], cache_dir=cache, batch_size=1, workers=1, progress=progress
     )
     assert summary.failed == {"i009": "missing: no such file"}
     assert encoder.encoded == list(range(9))
@@ -240,9 +240,9 @@ MIDWAY = {
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("what", MIDWAY)
 def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_back(
-    manifest: Dataset, root: Path, cache: Path, tmp_path: Path, what: str
+    dataset: Dataset, root: Path, cache: Path, tmp_path: Path, what: str
 ) -> None:
-    (undisturbed,) = update_caches(manifest, [StubEncoder()], cache_dir=tmp_path / "undisturbed")
+    (undisturbed,) = update_caches(dataset, [StubEncoder()], cache_dir=tmp_path / "undisturbed")
     path = root / "i007.png"
     aside = path.rename(root / "aside")
     shutil.copy2(aside, path)
@@ -254,40 +254,40 @@ def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_ba
 
     encoder = StubEncoder()
     (summary,) = update_caches(
-        manifest, [encoder], cache_dir=cache, batch_size=1, workers=1, progress=progress
+        dataset, [encoder], cache_dir=cache, batch_size=1, workers=1, progress=progress
     )
     assert reason in summary.failed["i007"]
     assert encoder.encoded == [0, 1, 2, 3, 4, 5, 6, 8, 9]
     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     aside.rename(path)
-    summary, encoder = run(manifest, cache)
+    summary, encoder = run(dataset, cache)
     assert (encoder.encoded, summary.failed) == ([7], {})
     assert content(read_cache(summary.path)) == content(read_cache(undisturbed.path))
 
 
 def test_clocks_that_jump_and_times_that_no_clock_shows_lose_nothing(
-    manifest: Dataset, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, seconds in enumerate((0, -(10**9), 4 * 10**9, 10**10)):  # 1938, 2096, 2286
         os.utime(root / f"i{number:03d}.png", (seconds, seconds))
     real, steps = time.time, itertools.count()
     # Before every look at it the clock is put back by a day.
     monkeypatch.setattr(time, "time", lambda: real() - 86_400 * next(steps))
-    first, encoder = run(manifest, cache)
+    first, encoder = run(dataset, cache)
     assert (encoder.encoded, first.failed) == (list(range(10)), {})
-    second, encoder = run(manifest, cache)
+    second, encoder = run(dataset, cache)
     assert (encoder.encoded, second.reused, second.written) == ([], 10, False)
     # A copy of before, put back with its old time, is seen as well.
     write_image(root / "i004.png", 40)
     os.utime(root / "i004.png", (1, 1))
-    third, encoder = run(manifest, cache)
+    third, encoder = run(dataset, cache)
     assert (encoder.encoded, third.failed) == ([40], {})
     assert third.images == 10
 
 
 def test_a_name_that_no_file_can_have_is_recorded(root: Path, cache: Path) -> None:
-    manifest = make_manifest(root, write_images(root, 3))
-    manifest.images.loc[1, "path"] = "a\0b.png"
-    summary, encoder = run(manifest, cache)
+    dataset = make_dataset(root, write_images(root, 3))
+    dataset.images.loc[1, "path"] = "a\0b.png"
+    summary, encoder = run(dataset, cache)
     assert encoder.encoded == [0, 2]
     assert summary.failed == {"i001": "cannot be read: no file can have this name"}

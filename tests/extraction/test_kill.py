@@ -12,7 +12,7 @@ from featurecache.extraction.update import update_caches
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.reader import read_cache
 from tests.extraction import killed
-from tests.extraction.stub_encoder import StubEncoder, content, make_manifest, write_images
+from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, write_images
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -36,9 +36,9 @@ def test_an_extraction_killed_again_and_again_ends_as_an_undisturbed_one(tmp_pat
         # They were killed at work, not before it began nor after it was done.
         assert len(set(kills[name]["encoding"])) > 1
         assert kills[name]["writing"][0] == len(asked)
-        manifest = make_manifest(tmp_path / "data", asked)
+        dataset = make_dataset(tmp_path / "data", asked)
         undisturbed = tmp_path / f"undisturbed-{name}"
-        update_caches(manifest, [StubEncoder()], cache_dir=undisturbed, prompts=PROMPT_SETS["signs"])
+        update_caches(dataset, [StubEncoder()], cache_dir=undisturbed, prompts=PROMPT_SETS["signs"])
         assert content(read_cache(tmp_path / cache / "set" / "stub.h5")) == content(
             read_cache(undisturbed / "set" / "stub.h5")
         )

@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from featurecache.extraction.update import update_caches
 from featurecache.extraction.precision import MIN_COSINE, choose_precision, min_cosine
+from featurecache.extraction.update import update_caches
 from featurecache.store.reader import read_cache
-from tests.extraction.stub_encoder import StubEncoder, make_manifest, write_images
+from tests.extraction.stub_encoder import StubEncoder, make_dataset, write_images
 
 
 class Rounded(StubEncoder):
@@ -41,17 +41,17 @@ def fast(monkeypatch):
 
 
 @pytest.mark.parametrize(("angle", "chosen"), [(0.04, "bf16"), (0.05, "fp32")])
-def test_bf16_is_taken_where_the_least_cosine_is_high_enough(fast, manifest, cache, angle, chosen):
+def test_bf16_is_taken_where_the_least_cosine_is_high_enough(fast, dataset, cache, angle, chosen):
     assert np.cos(0.04) > MIN_COSINE > np.cos(0.05)
-    encoder = choose_precision(partial(Rounded, angle=angle), manifest, cache)
+    encoder = choose_precision(partial(Rounded, angle=angle), dataset, cache)
     assert encoder.precision == chosen
     assert encoder.bf16_cosine == pytest.approx(np.cos(angle), abs=1e-6)
 
 
-def test_without_instructions_for_bf16_nothing_is_probed(monkeypatch, manifest, cache):
+def test_without_instructions_for_bf16_nothing_is_probed(monkeypatch, dataset, cache):
     monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: False)
     made = []
-    encoder = choose_precision(partial(Rounded, made=made), manifest, cache)
+    encoder = choose_precision(partial(Rounded, made=made), dataset, cache)
     assert (encoder.precision, encoder.bf16_cosine) == ("fp32", None)
     assert [one.batches for one in made] == [[]]
 
@@ -59,7 +59,7 @@ def test_without_instructions_for_bf16_nothing_is_probed(monkeypatch, manifest, 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_cache_goes_on_in_the_precision_it_was_begun_in(
-    fast, manifest, cache, precision, finished
+    fast, dataset, cache, precision, finished
 ):
     class StopError(Exception):
         pass
@@ -70,42 +70,42 @@ def test_a_cache_goes_on_in_the_precision_it_was_begun_in(
 
     begun = Rounded(precision=precision, angle=0.5 if precision == "fp32" else 0.0)
     try:
-        update_caches(manifest, [begun], cache_dir=cache, batch_size=2, progress=progress)
+        update_caches(dataset, [begun], cache_dir=cache, batch_size=2, progress=progress)
     except StopError:
         assert not (cache / "set/stub.h5").exists()
     # The probe would choose the other one.
     angle = 0.0 if precision == "fp32" else 0.5
-    assert choose_precision(partial(Rounded, angle=angle), manifest, cache).precision == precision
+    assert choose_precision(partial(Rounded, angle=angle), dataset, cache).precision == precision
 
 
-def test_what_was_measured_stands_in_the_cache_and_stays(fast, manifest, cache):
-    encoder = choose_precision(partial(Rounded, angle=0.03), manifest, cache)
-    (summary,) = update_caches(manifest, [encoder], cache_dir=cache)
+def test_what_was_measured_stands_in_the_cache_and_stays(fast, dataset, cache):
+    encoder = choose_precision(partial(Rounded, angle=0.03), dataset, cache)
+    (summary,) = update_caches(dataset, [encoder], cache_dir=cache)
     measured = read_cache(summary.path).header.bf16_cosine
     assert measured == encoder.bf16_cosine
-    again = choose_precision(partial(Rounded, angle=0.03), manifest, cache)
-    (summary,) = update_caches(manifest, [again], cache_dir=cache)
+    again = choose_precision(partial(Rounded, angle=0.03), dataset, cache)
+    (summary,) = update_caches(dataset, [again], cache_dir=cache)
     assert not summary.written
     assert read_cache(summary.path).header.bf16_cosine == measured
 
 
 def test_films_that_cannot_be_read_are_left_out_of_the_probe(fast, root, cache):
-    manifest = make_manifest(root, write_images(root, 4))
-    for name in manifest.images["path"].iloc[:3]:
+    dataset = make_dataset(root, write_images(root, 4))
+    for name in dataset.images["path"].iloc[:3]:
         (root / name).write_bytes(b"no image")
-    encoder = choose_precision(partial(Rounded, angle=0.0), manifest, cache)
+    encoder = choose_precision(partial(Rounded, angle=0.0), dataset, cache)
     assert encoder.precision == "bf16"
-    (root / manifest.images["path"].iloc[3]).write_bytes(b"no image")
-    assert choose_precision(Rounded, manifest, cache).precision == "fp32"
+    (root / dataset.images["path"].iloc[3]).write_bytes(b"no image")
+    assert choose_precision(Rounded, dataset, cache).precision == "fp32"
 
 
 def test_films_that_hang_or_crash_are_left_out_of_the_probe(fast, root, cache, bad_decoder):
-    manifest = make_manifest(root, write_images(root, 5))
-    for name, spoil in zip(manifest.images["path"], bad_decoder, strict=False):
+    dataset = make_dataset(root, write_images(root, 5))
+    for name, spoil in zip(dataset.images["path"], bad_decoder, strict=False):
         spoil(root / name)
     made = []
     load = partial(Rounded, angle=0.0, made=made)
-    assert choose_precision(load, manifest, cache, image_timeout=0.3).precision == "bf16"
+    assert choose_precision(load, dataset, cache, image_timeout=0.3).precision == "bf16"
     assert made[0].batches == [[3, 4]]
 
 

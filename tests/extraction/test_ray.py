@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +12,13 @@ import pytest
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
+from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import FeaturecacheError, UsageError
-from featurecache.extraction.decode import Item
-from featurecache.extraction.update import ExtractionSummary, update_caches
+from featurecache.extraction.decode import ImageTask
 from featurecache.extraction.pipeline import Engine
-from featurecache.extraction.ray_engine import Load, _Actor, encode_on_ray
+from featurecache.extraction.ray_engine import Actor, ActorSettings, encode_on_ray
+from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.progress import Progress
 from featurecache.store.reader import read_cache
 from tests.extraction.stub_encoder import content
@@ -25,6 +26,7 @@ from tests.extraction.stub_encoder import content
 # Ray warns of settings of its own, when it sets them.
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.")
 
+Load = Callable[[], Encoder]
 IMAGES, BATCH = 90, 3
 """Eight runs of 12 images, the last one shorter."""
 TINY = partial(load_encoder, "tiny", precision="fp32")
@@ -45,7 +47,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Synthetic films, three of which cannot be used."""
     root = tmp_path_factory.mktemp("films") / "phantom"
     generate_phantom(root, n_images=IMAGES, size=64)
@@ -61,14 +63,16 @@ def on_ray(*loads: Load) -> Engine:
     return partial(encode_on_ray, loads=loads)
 
 
-def run(manifest: Dataset, cache: Path, *loads: Load, **options: object) -> list[ExtractionSummary]:
-    return update_caches(manifest, [load() for load in loads], cache_dir=cache, batch_size=BATCH, **options)
+def run(dataset: Dataset, cache: Path, *loads: Load, **options: object) -> list[ExtractionSummary]:
+    return update_caches(
+        dataset, [load() for load in loads], cache_dir=cache, batch_size=BATCH, **options
+    )
 
 
 @pytest.fixture(scope="module")
-def undisturbed(manifest: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ExtractionSummary:
+def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ExtractionSummary:
     """What the local engine does."""
-    (summary,) = run(manifest, tmp_path_factory.mktemp("local"), TINY)
+    (summary,) = run(dataset, tmp_path_factory.mktemp("local"), TINY)
     return summary
 
 
@@ -91,12 +95,16 @@ def actors() -> list[psutil.Process]:
 
 
 def test_the_caches_are_those_of_the_local_engine(
-    manifest: Dataset, undisturbed: ExtractionSummary, tiny_clip: Path, tmp_path: Path, cluster: None
+    dataset: Dataset,
+    undisturbed: ExtractionSummary,
+    tiny_clip: Path,
+    tmp_path: Path,
+    cluster: None,
 ) -> None:
     half = partial(load_encoder, str(tiny_clip), precision="bf16")
     told: list[tuple[int, int]] = []
     first, second = run(
-        manifest,
+        dataset,
         tmp_path / "ray",
         *(TINY, half),
         engine=on_ray(TINY, half),
@@ -107,7 +115,7 @@ def test_the_caches_are_those_of_the_local_engine(
     assert len(first.failed) == 3
     assert told == [(number, IMAGES) for number in range(IMAGES + 1)]
     assert first.read_share + first.encode_share + first.write_share == pytest.approx(1)
-    assert same_in_bf16(second, *run(manifest, tmp_path / "local", half))
+    assert same_in_bf16(second, *run(dataset, tmp_path / "local", half))
 
 
 def same_in_bf16(one: ExtractionSummary, other: ExtractionSummary) -> bool:
@@ -119,11 +127,11 @@ def same_in_bf16(one: ExtractionSummary, other: ExtractionSummary) -> bool:
 
 
 def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
-    manifest: Dataset, undisturbed: ExtractionSummary, tmp_path: Path, cluster: None
+    dataset: Dataset, undisturbed: ExtractionSummary, tmp_path: Path, cluster: None
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(
-            manifest,
+            dataset,
             tmp_path,
             TINY,
             engine=on_ray(TINY),
@@ -140,7 +148,7 @@ def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
             worker.wait(10)
             killed.append(worker.pid)
 
-    (summary,) = run(manifest, tmp_path, TINY, engine=on_ray(TINY), progress=kill)
+    (summary,) = run(dataset, tmp_path, TINY, engine=on_ray(TINY), progress=kill)
     assert len(killed) == 1
     # Two batches; the third was not told of yet.
     assert summary.reused == 2 * BATCH
@@ -149,11 +157,13 @@ def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
 
 
 def test_an_actor_with_another_encoder_refuses_and_its_refusal_can_be_sent(
-    manifest: Dataset,
+    dataset: Dataset,
 ) -> None:
-    actor = _Actor([partial(TINY, precision="bf16")], [TINY().image_spec], BATCH, 1, 60.0)
-    items = [Item(0, "a", manifest.root / manifest.images["path"].iloc[0], {0: ""})]
-    (event,) = actor({"run": np.array([items], dtype=object)})["event"]
+    actor = Actor(
+        ActorSettings([partial(TINY, precision="bf16")], [TINY().image_spec], BATCH, 1, 60.0)
+    )
+    tasks = [ImageTask(0, "a", dataset.root / dataset.images["path"].iloc[0], {0: ""})]
+    (event,) = actor({"segment": np.array([tasks], dtype=object)})["event"]
     sent = pickle.loads(pickle.dumps(event))  # noqa: S301
     assert isinstance(sent, FeaturecacheError)
     assert re.search(r"tiny .*\(precision: 'fp32' against 'bf16'\)", str(sent))
@@ -161,11 +171,11 @@ def test_an_actor_with_another_encoder_refuses_and_its_refusal_can_be_sent(
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
 def test_without_the_extra_the_command_to_type_is_told(
-    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setattr(
-        "featurecache.extraction.ray_engine.find_spec",
+        "featurecache.extraction.ray_cluster.find_spec",
         lambda name: None if name == missing else True,
     )
     with pytest.raises(UsageError, match=r"pip install 'featurecache\[ray\]'"):
-        run(manifest, tmp_path, TINY, engine=on_ray(TINY))
+        run(dataset, tmp_path, TINY, engine=on_ray(TINY))

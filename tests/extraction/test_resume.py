@@ -20,7 +20,7 @@ from tests.extraction.stub_encoder import (
     NOT_FINITE,
     StubEncoder,
     content,
-    make_manifest,
+    make_dataset,
     write_image,
     write_images,
 )
@@ -36,10 +36,10 @@ def interrupt_at(position: int, error: BaseException) -> Progress:
     return progress
 
 
-def run(manifest: Dataset, cache: Path, progress: Progress | None = None) -> StubEncoder:
+def run(dataset: Dataset, cache: Path, progress: Progress | None = None) -> StubEncoder:
     encoder = StubEncoder()
     update_caches(
-        manifest,
+        dataset,
         [encoder],
         cache_dir=cache,
         prompts=PROMPT_SETS["signs"],
@@ -58,16 +58,16 @@ def ids_in_parts(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def manifest(root: Path) -> Dataset:
-    return make_manifest(root, write_images(root, IMAGES))
+def dataset(root: Path) -> Dataset:
+    return make_dataset(root, write_images(root, IMAGES))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 @pytest.mark.parametrize("position", [0, 1, 4, 7, 8, 13, 20, 21, 22])
 def test_an_interrupted_run_goes_on_where_it_was(
-    manifest: Dataset, tmp_path: Path, error: BaseException, position: int
+    dataset: Dataset, tmp_path: Path, error: BaseException, position: int
 ) -> None:
-    undisturbed = run(manifest, tmp_path / "undisturbed")
+    undisturbed = run(dataset, tmp_path / "undisturbed")
     expected = content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
     assert len(expected["images"]) == IMAGES
 
@@ -75,7 +75,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     first = StubEncoder()
     with pytest.raises(type(error)):
         update_caches(
-            manifest,
+            dataset,
             [first],
             cache_dir=tmp_path / "cache",
             batch_size=BATCH,
@@ -86,21 +86,21 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert first.encoded == list(range(whole))
     assert ids_in_parts(path) == [f"i{number:03d}" for number in range(whole)]
 
-    second = run(manifest, tmp_path / "cache")
+    second = run(dataset, tmp_path / "cache")
     assert first.batches + second.batches == undisturbed.batches
     assert content(read_cache(path)) == expected
     assert not chunks_path(path).exists()
 
 
-def test_many_interrupts_cost_nothing(manifest: Dataset, tmp_path: Path) -> None:
-    undisturbed = run(manifest, tmp_path / "undisturbed")
+def test_many_interrupts_cost_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    undisturbed = run(dataset, tmp_path / "undisturbed")
     batches: list[list[int]] = []
     interrupts = 0
     while not (tmp_path / "cache/set/stub.h5").exists():
         encoder = StubEncoder()
         try:
             update_caches(
-                manifest,
+                dataset,
                 [encoder],
                 cache_dir=tmp_path / "cache",
                 prompts=PROMPT_SETS["signs"],
@@ -118,14 +118,14 @@ def test_many_interrupts_cost_nothing(manifest: Dataset, tmp_path: Path) -> None
 
 
 def test_batches_are_the_same_around_images_that_cannot_be_read(
-    manifest: Dataset, root: Path, tmp_path: Path
+    dataset: Dataset, root: Path, tmp_path: Path
 ) -> None:
     for number in (0, 5, 6, 13):
         (root / f"i{number:03d}.png").write_bytes(b"no image")
-    undisturbed = run(manifest, tmp_path / "undisturbed")
+    undisturbed = run(dataset, tmp_path / "undisturbed")
     with pytest.raises(KeyboardInterrupt):
-        run(manifest, tmp_path / "cache", interrupt_at(14, KeyboardInterrupt()))
-    resumed = run(manifest, tmp_path / "cache")
+        run(dataset, tmp_path / "cache", interrupt_at(14, KeyboardInterrupt()))
+    resumed = run(dataset, tmp_path / "cache")
     assert undisturbed.batches == [
         *([1, 2, 3, 4], [7, 8, 9, 10], [11, 12, 14, 15], [16, 17, 18, 19], [20, 21]),
     ]
@@ -136,7 +136,7 @@ def test_batches_are_the_same_around_images_that_cannot_be_read(
 
 
 def test_an_encoder_that_fails_loses_its_own_batch_only(
-    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = StubEncoder()
     encode = encoder.embed_pixels
@@ -148,14 +148,14 @@ def test_an_encoder_that_fails_loses_its_own_batch_only(
 
     monkeypatch.setattr(encoder, "embed_pixels", fail_later)
     with pytest.raises(RuntimeError, match="out of memory"):
-        update_caches(manifest, [encoder], cache_dir=tmp_path, batch_size=BATCH)
+        update_caches(dataset, [encoder], cache_dir=tmp_path, batch_size=BATCH)
     assert len(ids_in_parts(tmp_path / "set/stub.h5")) == 3 * BATCH
-    resumed = run(manifest, tmp_path)
+    resumed = run(dataset, tmp_path)
     assert resumed.encoded == list(range(3 * BATCH, IMAGES))
 
 
 def test_an_interrupt_stops_the_reading(
-    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = StubEncoder()
     preprocess, read = encoder.preprocess, []
@@ -169,7 +169,7 @@ def test_an_interrupt_stops_the_reading(
     # The error, kept here, keeps the frames of the extraction alive, as a debugger would.
     with pytest.raises(KeyboardInterrupt) as caught:
         update_caches(
-            manifest,
+            dataset,
             [encoder],
             cache_dir=tmp_path,
             batch_size=16,
@@ -181,7 +181,7 @@ def test_an_interrupt_stops_the_reading(
 
 
 def test_an_interrupt_while_finishing_leaves_the_parts(
-    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -189,40 +189,40 @@ def test_an_interrupt_while_finishing_leaves_the_parts(
     with monkeypatch.context() as patch:
         patch.setattr("featurecache.store.writer._write_text", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(manifest, tmp_path / "cache")
+            run(dataset, tmp_path / "cache")
     path = tmp_path / "cache/set/stub.h5"
     assert {file.name for file in path.parent.iterdir()} == {"stub.h5.parts", "stub.h5.lock"}
     assert len(ids_in_parts(path)) == IMAGES
-    assert run(manifest, tmp_path / "cache").batches == []
-    run(manifest, tmp_path / "undisturbed")
+    assert run(dataset, tmp_path / "cache").batches == []
+    run(dataset, tmp_path / "undisturbed")
     assert content(read_cache(path)) == content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
 
 
 def test_an_interrupted_extension_leaves_the_old_cache_readable(
-    root: Path, manifest: Dataset, tmp_path: Path
+    root: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
-    run(make_manifest(root, manifest.images["id"].tolist()[::2]), tmp_path / "cache")
+    run(make_dataset(root, dataset.images["id"].tolist()[::2]), tmp_path / "cache")
     path = tmp_path / "cache/set/stub.h5"
     before = path.read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        run(manifest, tmp_path / "cache", interrupt_at(9, KeyboardInterrupt()))
+        run(dataset, tmp_path / "cache", interrupt_at(9, KeyboardInterrupt()))
     assert path.read_bytes() == before
     assert ids_in_parts(path) == [f"i{number:03d}" for number in range(1, 16, 2)]
-    assert run(manifest, tmp_path / "cache").encoded == [17, 19, 21]
-    run(manifest, tmp_path / "undisturbed")
+    assert run(dataset, tmp_path / "cache").encoded == [17, 19, 21]
+    run(dataset, tmp_path / "undisturbed")
     assert content(read_cache(path)) == content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
 
 
 def test_a_file_that_changes_between_interrupt_and_resume_is_encoded_again(
-    root: Path, manifest: Dataset, tmp_path: Path
+    root: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(manifest, tmp_path / "cache", interrupt_at(8, KeyboardInterrupt()))
+        run(dataset, tmp_path / "cache", interrupt_at(8, KeyboardInterrupt()))
     write_image(root / "i002.png", 99)
     write_image(root / "i003.png", NOT_FINITE)
     (root / "i004.png").write_bytes(b"no image")
     (root / "i005.png").unlink()  # keeps the embedding it has
-    resumed = run(manifest, tmp_path / "cache")
+    resumed = run(dataset, tmp_path / "cache")
     assert resumed.encoded == [99, NOT_FINITE, *range(8, IMAGES)]
     cache = read_cache(tmp_path / "cache/set/stub.h5")
     assert set(cache.failures) == {"i003", "i004"}
@@ -232,12 +232,12 @@ def test_a_file_that_changes_between_interrupt_and_resume_is_encoded_again(
 
 
 def test_parts_of_images_that_left_the_data_set_are_dropped_on_demand_only(
-    root: Path, manifest: Dataset, tmp_path: Path
+    root: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(manifest, tmp_path / "cache", interrupt_at(8, KeyboardInterrupt()))
-    smaller = make_manifest(root, manifest.images["id"].tolist()[3:])
-    with pytest.raises(CacheError, match=r"holds 3 images .*give --prune"):
+        run(dataset, tmp_path / "cache", interrupt_at(8, KeyboardInterrupt()))
+    smaller = make_dataset(root, dataset.images["id"].tolist()[3:])
+    with pytest.raises(CacheError, match=r"holds 3 images .*give `prune`"):
         run(smaller, tmp_path / "cache")
     assert len(ids_in_parts(tmp_path / "cache/set/stub.h5")) == 8
     encoder = StubEncoder()
@@ -247,24 +247,24 @@ def test_parts_of_images_that_left_the_data_set_are_dropped_on_demand_only(
 
 
 def test_a_part_is_written_when_the_last_is_long_ago(
-    manifest: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("featurecache.extraction.pipeline.FLUSH_SECONDS", 0.0)
     path = tmp_path / "set/stub.h5"
     seen: list[int] = []
-    run(manifest, tmp_path, lambda finished, total: seen.append(len(ids_in_parts(path))))
+    run(dataset, tmp_path, lambda finished, total: seen.append(len(ids_in_parts(path))))
     # One batch is still being encoded, in the one lane that one thread gives.
     behind = [max(0, finished // BATCH - 1) * BATCH for finished in range(IMAGES + 1)]
     assert seen == behind
 
 
 def test_half_written_files_of_a_killed_run_are_swept_away(
-    manifest: Dataset, tmp_path: Path
+    dataset: Dataset, tmp_path: Path
 ) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / ".stub.h5.x7k2.tmp").write_bytes(b"half a cache")
     (folder / ".other.h5.x7k2.tmp").write_bytes(b"another model's")
-    run(manifest, tmp_path)
+    run(dataset, tmp_path)
     names = {file.name for file in folder.iterdir()}
     assert names == {"stub.h5", "stub.h5.lock", ".other.h5.x7k2.tmp"}

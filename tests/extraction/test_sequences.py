@@ -20,7 +20,7 @@ from tests.extraction.stub_encoder import (
     NOT_FINITE,
     StubEncoder,
     content,
-    make_manifest,
+    make_dataset,
     touch,
     write_image,
 )
@@ -52,7 +52,7 @@ def stop_at(position: int) -> Callable[[int, int], None]:
 
 
 def run(
-    manifest: Dataset,
+    dataset: Dataset,
     cache: Path,
     *,
     prompts: str | None = None,
@@ -60,7 +60,7 @@ def run(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     update_caches(
-        manifest,
+        dataset,
         [StubEncoder()],
         cache_dir=cache,
         prompts=PROMPT_SETS[prompts] if prompts else None,
@@ -87,10 +87,10 @@ def test_any_sequence_ends_in_the_cache_of_a_fresh_extraction(
     write_image(root / "i000.png", 7)
     prompts: set[str] = set()
 
-    def manifest() -> Dataset:
+    def dataset() -> Dataset:
         ids = [f"i{slot:03d}" for slot in sorted(present)]
         values = np.array([[labels[slot]] for slot in sorted(present)], np.int8)
-        return make_manifest(root, ids, labels=values, label_names=("Mass",))
+        return make_dataset(root, ids, labels=values, label_names=("Mass",))
 
     for step, slot, value in steps:
         path = root / f"i{slot or 0:03d}.png"
@@ -113,20 +113,20 @@ def test_any_sequence_ends_in_the_cache_of_a_fresh_extraction(
             case "remove":
                 present.discard(slot)
             case "run":
-                run(manifest(), cache)
+                run(dataset(), cache)
             case "limit":
-                run(manifest(), cache, limit=slot)
+                run(dataset(), cache, limit=slot)
             case "interrupt":
                 with contextlib.suppress(Stopped):
-                    run(manifest(), cache, progress=stop_at(slot))
+                    run(dataset(), cache, progress=stop_at(slot))
             case "prompts":
-                run(manifest(), cache, prompts=str(value))
+                run(dataset(), cache, prompts=str(value))
                 prompts.add(str(value))
 
-    run(manifest(), cache)
+    run(dataset(), cache)
     fresh = folder / "fresh"
     for name in sorted(prompts) or [None]:
-        run(manifest(), fresh, prompts=name)
+        run(dataset(), fresh, prompts=name)
     made = cache / "set" / "stub.h5"
     assert content(read_cache(made)) == content(read_cache(fresh / "set" / "stub.h5"))
     assert verify_cache(made) == []

@@ -13,7 +13,7 @@ from featurecache.store.reader import read_cache
 from tests.extraction.stub_encoder import (
     StubEncoder,
     content,
-    make_manifest,
+    make_dataset,
     touch,
     write_image,
     write_images,
@@ -33,93 +33,93 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
     return count
 
 
-def alone(manifest: Dataset, name: str, cache: Path) -> dict[str, object]:
-    update_caches(manifest, [StubEncoder(name)], cache_dir=cache / "alone")
+def alone(dataset: Dataset, name: str, cache: Path) -> dict[str, object]:
+    update_caches(dataset, [StubEncoder(name)], cache_dir=cache / "alone")
     return content(read_cache(cache / "alone" / "set" / f"{name}.h5"))
 
 
 def test_each_image_is_decoded_once(
-    manifest: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
+    dataset: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
     encoders = [StubEncoder("a"), StubEncoder("b"), StubEncoder("c")]
-    summaries = update_caches(manifest, encoders, cache_dir=cache, batch_size=4)
+    summaries = update_caches(dataset, encoders, cache_dir=cache, batch_size=4)
     assert len(decoded) == 10
     assert set(decoded.values()) == {1}
     assert [summary.model for summary in summaries] == ["a", "b", "c"]
     for encoder, summary in zip(encoders, summaries, strict=True):
         assert encoder.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
         assert (summary.done, summary.reused) == (10, 0)
-        assert content(read_cache(summary.path)) == alone(manifest, encoder.name, tmp_path)
+        assert content(read_cache(summary.path)) == alone(dataset, encoder.name, tmp_path)
 
 
 def test_an_encoder_that_is_finished_is_not_asked_again(
-    manifest: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
+    dataset: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
-    update_caches(manifest, [StubEncoder("a")], cache_dir=cache)
+    update_caches(dataset, [StubEncoder("a")], cache_dir=cache)
     before = (cache / "set" / "a.h5").stat()
     decoded.clear()
     a, b = StubEncoder("a"), StubEncoder("b")
-    first, second = update_caches(manifest, [a, b], cache_dir=cache, batch_size=4)
+    first, second = update_caches(dataset, [a, b], cache_dir=cache, batch_size=4)
     assert (a.batches, first.done, first.reused, first.written) == ([], 0, 10, False)
     assert (b.encoded, second.done, second.reused) == (list(range(10)), 10, 0)
     assert set(decoded.values()) == {1}
     after = (cache / "set" / "a.h5").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert content(read_cache(second.path)) == alone(manifest, "b", tmp_path)
+    assert content(read_cache(second.path)) == alone(dataset, "b", tmp_path)
 
 
 def test_each_encoder_gets_only_what_it_lacks(
     root: Path, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
     ids = write_images(root, 12)
-    update_caches(make_manifest(root, ids[0:6]), [StubEncoder("a")], cache_dir=cache)
-    update_caches(make_manifest(root, ids[3:9]), [StubEncoder("b")], cache_dir=cache)
+    update_caches(make_dataset(root, ids[0:6]), [StubEncoder("a")], cache_dir=cache)
+    update_caches(make_dataset(root, ids[3:9]), [StubEncoder("b")], cache_dir=cache)
     write_image(root / "i004.png", 44)
     touch(root / "i005.png")
     touch(root / "i007.png")
     decoded.clear()
-    manifest = make_manifest(root, ids)
+    dataset = make_dataset(root, ids)
     a, b = StubEncoder("a"), StubEncoder("b")
-    first, second = update_caches(manifest, [a, b], cache_dir=cache, batch_size=4)
+    first, second = update_caches(dataset, [a, b], cache_dir=cache, batch_size=4)
     assert a.batches == [[44, 6, 7, 8], [9, 10, 11]]
     assert b.batches == [[0, 1, 2, 44], [9, 10, 11]]
     # i003 is stored by both; i005 was touched but not changed, so that nobody wants its pixels.
     assert sum(decoded.values()) == len(decoded) == 10
     assert (first.done, first.reused) == (7, 5)
     assert (second.done, second.reused) == (7, 5)
-    assert content(read_cache(first.path)) == alone(manifest, "a", tmp_path)
-    assert content(read_cache(second.path)) == alone(manifest, "b", tmp_path)
+    assert content(read_cache(first.path)) == alone(dataset, "a", tmp_path)
+    assert content(read_cache(second.path)) == alone(dataset, "b", tmp_path)
 
 
-def test_an_interrupt_keeps_the_work_of_every_encoder(manifest: Dataset, cache: Path) -> None:
+def test_an_interrupt_keeps_the_work_of_every_encoder(dataset: Dataset, cache: Path) -> None:
     def progress(finished: int, total: int) -> None:
         if finished == 9:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         update_caches(
-            manifest,
+            dataset,
             [StubEncoder("a"), StubEncoder("b")],
             cache_dir=cache,
             batch_size=4,
             progress=progress,
         )
     a, b = StubEncoder("a"), StubEncoder("b")
-    update_caches(manifest, [a, b], cache_dir=cache, batch_size=4)
+    update_caches(dataset, [a, b], cache_dir=cache, batch_size=4)
     assert a.encoded == b.encoded == [8, 9]
 
 
-def test_a_failure_counts_for_every_encoder(manifest: Dataset, root: Path, cache: Path) -> None:
+def test_a_failure_counts_for_every_encoder(dataset: Dataset, root: Path, cache: Path) -> None:
     (root / "i003.png").write_bytes(b"no image")
-    first, second = update_caches(manifest, [StubEncoder("a"), StubEncoder("b")], cache_dir=cache)
+    first, second = update_caches(dataset, [StubEncoder("a"), StubEncoder("b")], cache_dir=cache)
     assert set(first.failed) == set(second.failed) == {"i003"}
 
 
-def test_a_refused_encoder_keeps_the_others_from_starting(manifest: Dataset, cache: Path) -> None:
-    update_caches(manifest, [StubEncoder("b", checkpoint="two")], cache_dir=cache)
+def test_a_refused_encoder_keeps_the_others_from_starting(dataset: Dataset, cache: Path) -> None:
+    update_caches(dataset, [StubEncoder("b", checkpoint="two")], cache_dir=cache)
     a = StubEncoder("a")
     with pytest.raises(CacheError, match="checkpoint: 'two' against 'one'"):
-        update_caches(manifest, [a, StubEncoder("b")], cache_dir=cache)
+        update_caches(dataset, [a, StubEncoder("b")], cache_dir=cache)
     assert a.batches == []
     assert sorted(path.name for path in (cache / "set").glob("*.h5*")) == [
         *("a.h5.lock", "b.h5", "b.h5.lock"),

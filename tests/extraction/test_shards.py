@@ -13,12 +13,12 @@ SIGNS = PROMPT_SETS["signs"]
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])
-def test_merged_shards_are_the_cache_of_one_extraction(manifest, cache, tmp_path, count):
-    (whole,) = update_caches(manifest, [StubEncoder()], cache_dir=tmp_path / "whole", prompts=SIGNS)
+def test_merged_shards_are_the_cache_of_one_extraction(dataset, cache, tmp_path, count):
+    (whole,) = update_caches(dataset, [StubEncoder()], cache_dir=tmp_path / "whole", prompts=SIGNS)
     summaries = [
-        update_caches(manifest, [StubEncoder()], cache_dir=cache, prompts=SIGNS, shard=Shard(number, count))[
-            0
-        ]
+        update_caches(
+            dataset, [StubEncoder()], cache_dir=cache, prompts=SIGNS, shard=Shard(number, count)
+        )[0]
         for number in range(1, count + 1)
     ]
     assert sum(summary.done for summary in summaries) == 10
@@ -30,13 +30,13 @@ def test_merged_shards_are_the_cache_of_one_extraction(manifest, cache, tmp_path
     assert (target, images) == (cache / "set/stub.h5", 10)
     assert content(read_cache(target)) == content(read_cache(whole.path))
     # The merged cache is one like any other: nothing is left to do.
-    (again,) = update_caches(manifest, [StubEncoder()], cache_dir=cache, prompts=SIGNS)
+    (again,) = update_caches(dataset, [StubEncoder()], cache_dir=cache, prompts=SIGNS)
     assert (again.done, again.reused, again.written) == (0, 10, False)
 
 
-def test_a_shard_goes_on_where_it_was(manifest, cache):
+def test_a_shard_goes_on_where_it_was(dataset, cache):
     encoder = StubEncoder()
-    update_caches(manifest, [encoder], cache_dir=cache, shard=Shard(2, 3))
-    (again,) = update_caches(manifest, [encoder], cache_dir=cache, shard=Shard(2, 3))
+    update_caches(dataset, [encoder], cache_dir=cache, shard=Shard(2, 3))
+    (again,) = update_caches(dataset, [encoder], cache_dir=cache, shard=Shard(2, 3))
     assert (again.done, again.reused) == (0, 3)
     np.testing.assert_array_equal(read_cache(again.path).ids, ["i001", "i004", "i007"])

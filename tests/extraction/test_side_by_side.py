@@ -17,12 +17,12 @@ def _threads_as_before():
 
 
 @pytest.mark.usefixtures("_threads_as_before")
-def test_an_extraction_in_several_lanes_gives_the_cache_of_one(manifest, tmp_path):
+def test_an_extraction_in_several_lanes_gives_the_cache_of_one(dataset, tmp_path):
     torch.set_num_threads(1)
-    (one,) = update_caches(manifest, [StubEncoder()], cache_dir=tmp_path / "one", batch_size=3)
+    (one,) = update_caches(dataset, [StubEncoder()], cache_dir=tmp_path / "one", batch_size=3)
     torch.set_num_threads(3)
     slow = StubEncoder(seconds=0.01)
-    (several,) = update_caches(manifest, [slow], cache_dir=tmp_path / "several", batch_size=3)
+    (several,) = update_caches(dataset, [slow], cache_dir=tmp_path / "several", batch_size=3)
     assert sorted(slow.encoded) == list(range(10))
     first, second = read_cache(one.path), read_cache(several.path)
     assert first.ids.tolist() == second.ids.tolist()

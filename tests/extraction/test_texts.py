@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -28,10 +27,10 @@ NEGATIVE = [["clear lungs"], ["no pulmonary edema"]]
 
 
 def run(
-    manifest: Dataset, cache: Path, prompts: PromptSet | None, **options: bool
+    dataset: Dataset, cache: Path, prompts: PromptSet | None, **options: bool
 ) -> tuple[ExtractionSummary, StubEncoder]:
     encoder = StubEncoder(**options)
-    (summary,) = update_caches(manifest, [encoder], cache_dir=cache, prompts=prompts)
+    (summary,) = update_caches(dataset, [encoder], cache_dir=cache, prompts=prompts)
     return summary, encoder
 
 
@@ -44,8 +43,8 @@ def mean_direction(texts: list[str]) -> np.ndarray:
     return total / np.sqrt((total**2).sum())
 
 
-def test_prompts_are_encoded_and_read_back(manifest: Dataset, cache: Path, stub_path: Path) -> None:
-    summary, _ = run(manifest, cache, PROMPTS)
+def test_prompts_are_encoded_and_read_back(dataset: Dataset, cache: Path, stub_path: Path) -> None:
+    summary, _ = run(dataset, cache, PROMPTS)
     assert summary.prompts == "mine, encoded"
     text = read_cache(stub_path).text("mine")
     assert text.name == "mine"
@@ -65,33 +64,25 @@ def test_prompts_are_encoded_and_read_back(manifest: Dataset, cache: Path, stub_
     assert verify_cache(stub_path) == []
 
 
-def test_a_set_says_which_encoder_read_it_and_one_of_before_learns_it_without_encoding(
-    manifest: Dataset, cache: Path, stub_path: Path
+def test_text_set_stores_the_spec_of_its_encoder(
+    dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
-    _, encoder = run(manifest, cache, PROMPTS)
-    said = dict(encoder.text_spec)
-    assert read_cache(stub_path).text().encoder == said
-    with h5py.File(stub_path, "r+") as file:
-        del file["text/mine"].attrs["encoder"], file["checksums"]
-        file.attrs["version"] = 1
-    assert read_cache(stub_path).text().encoder is None
-    summary, encoder = run(manifest, cache, PROMPTS)
-    assert (encoder.texts, encoder.batches, summary.written) == ([], [], True)
-    assert read_cache(stub_path).text().encoder == said
+    _, encoder = run(dataset, cache, PROMPTS)
+    assert read_cache(stub_path).text().encoder == dict(encoder.text_spec)
 
 
-def test_a_set_without_negatives_has_none(manifest: Dataset, cache: Path, stub_path: Path) -> None:
-    _, encoder = run(manifest, cache, PromptSet("plain", ("{pathology}",)))
+def test_a_set_without_negatives_has_none(dataset: Dataset, cache: Path, stub_path: Path) -> None:
+    _, encoder = run(dataset, cache, PromptSet("plain", ("{pathology}",)))
     assert encoder.texts == [["pulmonary mass", "pulmonary edema"]]
     assert read_cache(stub_path).text().negative is None
 
 
 def test_the_same_prompts_are_not_encoded_again(
-    manifest: Dataset, cache: Path, stub_path: Path
+    dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache, PROMPTS)
+    run(dataset, cache, PROMPTS)
     before = stub_path.read_bytes()
-    summary, encoder = run(manifest, cache, PROMPTS)
+    summary, encoder = run(dataset, cache, PROMPTS)
     assert (encoder.texts, summary.prompts) == ([], "mine, reused")
     assert stub_path.read_bytes() == before
 
@@ -107,15 +98,15 @@ def test_the_same_prompts_are_not_encoded_again(
     ],
 )
 def test_changed_prompts_encode_texts_alone(
-    manifest: Dataset, cache: Path, stub_path: Path, changes: dict[str, object]
+    dataset: Dataset, cache: Path, stub_path: Path, changes: dict[str, object]
 ) -> None:
     other = PromptSet("other", ("x {pathology}",))
-    run(manifest, cache, PROMPTS)
-    run(manifest, cache, other)
+    run(dataset, cache, PROMPTS)
+    run(dataset, cache, other)
     before = read_cache(stub_path)
     before_embedding = before.embedding
     prompts = replace(PROMPTS, **changes)
-    summary, encoder = run(manifest, cache, prompts)
+    summary, encoder = run(dataset, cache, prompts)
     assert encoder.batches == []
     assert summary.prompts == "mine, encoded"
     labels = ("Mass", "Edema")
@@ -133,19 +124,19 @@ def test_changed_prompts_encode_texts_alone(
 
 
 def test_without_prompts_the_cached_texts_stay(
-    manifest: Dataset, cache: Path, stub_path: Path
+    dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
-    run(manifest, cache, PROMPTS)
+    run(dataset, cache, PROMPTS)
     before = stub_path.read_bytes()
-    summary, encoder = run(manifest, cache, None)
-    assert (encoder.texts, summary.prompts) == ([], "none asked for")
+    summary, encoder = run(dataset, cache, None)
+    assert (encoder.texts, summary.prompts) == ([], "none requested")
     assert stub_path.read_bytes() == before
 
 
-def test_new_labels_encode_their_prompts(manifest: Dataset, cache: Path, stub_path: Path) -> None:
-    run(manifest, cache, PROMPTS)
+def test_new_labels_encode_their_prompts(dataset: Dataset, cache: Path, stub_path: Path) -> None:
+    run(dataset, cache, PROMPTS)
     labels = ("Hernia", "Mass", "Edema")
-    grown = replace(manifest, labels=np.zeros((10, 3), np.int8), label_names=labels)
+    grown = replace(dataset, labels=np.zeros((10, 3), np.int8), label_names=labels)
     summary, encoder = run(grown, cache, PROMPTS)
     assert (encoder.batches, summary.prompts) == ([], "mine, encoded")
     text = read_cache(stub_path).text()
@@ -154,11 +145,11 @@ def test_new_labels_encode_their_prompts(manifest: Dataset, cache: Path, stub_pa
 
 
 def test_renamed_labels_with_the_same_prompts_are_found_by_their_new_names(
-    manifest: Dataset, cache: Path, stub_path: Path
+    dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
     prompts = PromptSet("plain", ("{pathology}",))
-    run(manifest, cache, prompts)
-    renamed = replace(manifest, label_names=("Pulmonary_Mass", "Pulmonary_Edema"))
+    run(dataset, cache, prompts)
+    renamed = replace(dataset, label_names=("Pulmonary_Mass", "Pulmonary_Edema"))
     run(renamed, cache, prompts)
     text = read_cache(stub_path).text()
     assert text.labels == ("Pulmonary_Mass", "Pulmonary_Edema")
@@ -166,10 +157,10 @@ def test_renamed_labels_with_the_same_prompts_are_found_by_their_new_names(
 
 
 def test_an_encoder_without_text_gives_none_and_says_so(
-    manifest: Dataset, cache: Path, stub_path: Path
+    dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
-    summary, encoder = run(manifest, cache, PROMPTS, has_text=False)
+    summary, encoder = run(dataset, cache, PROMPTS, has_text=False)
     assert encoder.texts == []
-    assert summary.prompts == "none: the model reads no text"
+    assert summary.prompts == "none: the model has no text encoder"
     assert read_cache(stub_path).texts == {}
     assert summary.images == 10

@@ -12,7 +12,7 @@ from featurecache.extraction.timeout_pool import TimedOut, TimeoutPool
 
 def test_a_call_that_hangs_is_given_up_and_its_thread_replaced():
     release = threading.Event()
-    pool = TimeoutPool(1, seconds=0.05, name="test")
+    pool = TimeoutPool(1, timeout=0.05, name="test")
     calls = [pool.submit(call) for call in (lambda: 1, release.wait, lambda: 3)]
     assert pool.result(calls[0]) == 1
     with pytest.raises(TimedOut):
@@ -20,7 +20,7 @@ def test_a_call_that_hangs_is_given_up_and_its_thread_replaced():
     assert pool.stuck == 1
     assert pool.result(calls[2]) == 3
     release.set()
-    assert calls[1].ends_within(5)
+    assert calls[1].wait(5)
     assert pool.stuck == 0
     pool.close()
     wait = time.monotonic() + 5
@@ -30,7 +30,7 @@ def test_a_call_that_hangs_is_given_up_and_its_thread_replaced():
 
 
 def test_waiting_for_a_thread_does_not_count():
-    pool = TimeoutPool(1, seconds=0.05, name="test")
+    pool = TimeoutPool(1, timeout=0.05, name="test")
     calls = [pool.submit(lambda: time.sleep(0.04)) for _ in range(10)]
     time.sleep(0.5)
     for call in calls:
@@ -41,7 +41,7 @@ def test_waiting_for_a_thread_does_not_count():
 def test_a_process_that_was_stopped_meanwhile_gives_up_nothing(monkeypatch):
     clock = SimpleNamespace(monotonic=time.monotonic)
     monkeypatch.setattr(timeout_pool, "time", clock)
-    pool = TimeoutPool(1, seconds=60, name="test")
+    pool = TimeoutPool(1, timeout=60, name="test")
     begun = threading.Event()
     call = pool.submit(lambda: (begun.set(), time.sleep(0.1), "done")[-1])
     begun.wait()
@@ -54,7 +54,7 @@ def test_an_error_is_raised_where_the_result_is_asked_for_be_it_a_timeout_of_its
     def fail():
         raise TimeoutError("no answer")
 
-    pool = TimeoutPool(1, seconds=5, name="test")
+    pool = TimeoutPool(1, timeout=5, name="test")
     with pytest.raises(TimeoutError, match="no answer"):
         pool.result(pool.submit(fail))
     pool.close()

@@ -22,7 +22,7 @@ from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
 from tests.extraction.lives import crashing, hanging, live
-from tests.extraction.stub_encoder import StubEncoder, content, make_manifest, touch, write_images
+from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, touch, write_images
 
 BATCH = 4
 
@@ -34,7 +34,7 @@ class Films:
         self.rng = random.Random(seed)
         self.folder, self.root = folder, folder / "data"
         ids = write_images(self.root, self.rng.randint(16, 40))
-        self.manifest = make_manifest(self.root, ids)
+        self.manifest = make_dataset(self.root, ids)
         self.bad = sorted(self.rng.sample(ids, self.rng.randint(1, 3)))
         self.undisturbed = self.content(self.run("undisturbed"))
 
