@@ -1,6 +1,7 @@
 """The command ``extract``."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +27,7 @@ from featurecache.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Progress
 
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
@@ -116,25 +117,26 @@ def extract(
     """
     from featurecache.extraction.extract import run_extraction
 
-    def print_start(
-        data: "Dataset", encoders: "Sequence[Encoder]", prompt_set: "PromptSet"
-    ) -> None:
-        print_status(
-            f"{len(data)} images of {data.name}; prompts {prompt_set.name!r}; "
-            f"{', '.join(map(_describe, encoders))}; into {cache}/"
-        )
-        for note in data.notes:
-            print_status(f"note: {note}")
+    with ExitStack() as stack:
+        # The bar appears when the images are read; before, loading the data set may show its own.
+        bars: list[Progress] = []
 
-    with progress_bar(hidden=json) as bar:
-        tasks: list[TaskID] = []
+        def print_start(
+            data: "Dataset", encoders: "Sequence[Encoder]", prompt_set: "PromptSet"
+        ) -> None:
+            print_status(
+                f"{len(data)} images of {data.name}; prompts {prompt_set.name!r}; "
+                f"{', '.join(map(_describe, encoders))}; into {cache}/"
+            )
+            for note in data.notes:
+                print_status(f"note: {note}")
+            bars.append(stack.enter_context(progress_bar(hidden=json)))
+            bars[0].add_task("extract", total=None, detail="")
 
         def progress(finished: int, total: int) -> None:
-            if not tasks:
-                tasks.append(bar.add_task("extract", total=None, detail=""))
-            elapsed = bar.tasks[0].elapsed or 0.0
-            rate = f"{finished / elapsed:.1f} images/s" if finished and elapsed else ""
-            bar.update(tasks[0], completed=finished, total=total, detail=rate)
+            (task,) = bars[0].tasks
+            rate = f"{finished / task.elapsed:.1f} images/s" if finished and task.elapsed else ""
+            bars[0].update(task.id, completed=finished, total=total, detail=rate)
 
         summaries = run_extraction(
             lambda: load_dataset(dataset, data_root, options, quiet=json),

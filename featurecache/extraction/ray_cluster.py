@@ -24,7 +24,7 @@ def require_ray() -> None:
         UsageError: It is not installed; the message holds the command that installs it.
     """
     if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise UsageError("engine 'ray' needs Ray Data: pip install 'featurecache[ray]'")
+        raise UsageError("`engine` 'ray' needs Ray Data: pip install 'featurecache[ray]'")
 
 
 @dataclass(frozen=True)

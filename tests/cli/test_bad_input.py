@@ -101,7 +101,7 @@ def test_prompts_for_a_model_that_reads_no_text(run, tiny_pair, extract_options,
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     refused(
         run("extract", "--model", "dinov2-small", *extract_options, "--prompts", "signs"),
-        "reads no text",
+        "has no text encoder",
     )
     assert run("extract", "--model", "dinov2-small", *extract_options).code == 0
     refused(run("train-head", "--head", "concat"), "no text embeddings")

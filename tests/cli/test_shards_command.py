@@ -29,7 +29,7 @@ def test_a_missing_shard_and_a_malformed_option_are_told(run, tiny_clip, extract
     refused = run("cache", "merge", file, file)
     assert refused.code == 2
     assert "--shard 2/3" in " ".join(refused.stderr.split())
-    for text, words in (("2", "write I/N"), ("0/3", "from 1 to N"), ("a/b", "write I/N")):
+    for text, words in (("2", "give I/N"), ("0/3", "from 1 to N"), ("a/b", "give I/N")):
         refused = run("extract", "--model", tiny_clip, *extract_options, "--shard", text)
         assert refused.code == 2
         assert words in " ".join(refused.stderr.split())
