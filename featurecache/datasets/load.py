@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
 from featurecache.errors import DatasetError
@@ -75,6 +75,17 @@ def load_dataset(
         return spec.load(folder, options)
     with redact_errors(spec.name):
         return pseudonymize_dataset(spec.load(folder, options), key)
+
+
+DatasetLike: TypeAlias = "Dataset | str | os.PathLike[str] | tuple[str, str | os.PathLike[str]]"
+"""A data set, or what ``load_dataset`` takes: a name, a path, or a tuple of both."""
+
+
+def as_dataset(data: DatasetLike) -> "Dataset":
+    """Return a data set as it is, or load it by its name, its path, or a tuple of both."""
+    if isinstance(data, tuple):
+        return load_dataset(*data)
+    return load_dataset(data) if isinstance(data, str | os.PathLike) else data
 
 
 def recognize_dataset(

@@ -25,7 +25,7 @@ from featurecache.store.reader import read_cache
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
-    from featurecache.datasets.resolve import DatasetLike
+    from featurecache.datasets.load import DatasetLike
 
 ENGINES: Final = ("local", "ray")
 DEFAULT_PROMPTS: Final = "signs"
@@ -221,7 +221,7 @@ def run_extraction(
     Returns:
         One summary for each model.
     """
-    from featurecache.datasets.resolve import resolve_dataset
+    from featurecache.datasets.load import as_dataset
 
     cache_dir = Path(cache_dir)
     if engine not in ENGINES:
@@ -244,7 +244,7 @@ def run_extraction(
     for encoder in encoders:
         if prompts is not None and not encoder.has_text:
             raise UsageError(f"model {encoder.name} has no text encoder: leave out `prompts`")
-    dataset = data() if callable(data) else resolve_dataset(data)
+    dataset = data() if callable(data) else as_dataset(data)
     if precision == "auto":
         encoders = [
             choose_precision(load, dataset, cache_dir, shard=shard, image_timeout=image_timeout)

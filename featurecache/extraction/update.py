@@ -233,7 +233,7 @@ def _finish(
     texts, prompts_status = _texts(job, prompts, dataset.label_names)
     written = job.builder.finish(
         images=images,
-        labels=Labels(tuple(dataset.label_names), dataset.labels[rows]),
+        labels=Labels(tuple(dataset.label_names), dataset.label_values[rows]),
         texts=texts,
         failures=failures,
     )
