@@ -21,35 +21,33 @@ def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders; further ones are compared with the first.")
     ],
-    out: Annotated[Path, typer.Option(help="The page to write.", metavar="HTML")] = Path(
+    out: Annotated[Path, typer.Option(help="HTML file to write.", metavar="HTML")] = Path(
         "report.html"
     ),
     plots: Annotated[
         Path | None,
-        typer.Option(help="A folder for the plots as PNG files too.", metavar="DIR"),
+        typer.Option(help="Folder where plots are also written as PNG files.", metavar="DIR"),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a report that is there already.")
+        bool, typer.Option("--overwrite", help="Replace an existing report.")
     ] = False,
-    cache: Annotated[
+    caches: Annotated[
         list[Path] | None,
         typer.Option(
-            help="For the map: a cache that is no longer where its run says; give it again for "
-            "more.",
+            "--cache",
+            help="Cache that is no longer where its run was made, for the embedding map. May be "
+            "repeated.",
             metavar="FILE",
         ),
     ] = None,
     finding: Annotated[
         str | None,
-        typer.Option(
-            help="Label that the map is coloured by. Without it the one that divides it best."
-        ),
+        typer.Option(help="Label that colors the embedding map; default: the most balanced one."),
     ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="The data set of the runs: its films are shown. --data-root alone is enough where "
-            "the runs are named after it.",
+            help="Data set of the first run, to show example images; not needed with --data-root.",
             metavar="NAME",
         ),
     ] = None,
@@ -60,39 +58,39 @@ def report(
 ) -> None:
     """Write runs as one HTML page that opens anywhere, without a network.
 
-    Runs of train-head, zero-shot, finetune, evaluate and curve. No film is put into the page
-    without --dataset or --data-root; give the options that the cache was extracted with.
+    Takes runs of train-head, zero-shot, finetune, evaluate and learning-curve. The page holds no
+    images unless --dataset or --data-root is given, with the options used for extraction.
 
     Example: featurecache report runs/nih-dinov2-minilm-concat --dataset nih --out concat.html
     """
-    from featurecache.report.page import build_report
-    from featurecache.report.write import require_unwritten, write_report
+    from featurecache.report.load_runs import dataset_of
+    from featurecache.report.report import write_report
 
-    if not overwrite:
-        require_unwritten(out, *([] if plots is None else [plots]))
-    if len(runs) > 1 and n_bootstrap:
-        print_status(f"{len(runs)} runs, compared with {runs[0]} where they scored the same images")
-    films = None
+    data = None
     if dataset is not None or data_root is not None:
-        from featurecache.report.load_runs import dataset_of
-
-        films = load_dataset(dataset or dataset_of(runs[0]), data_root, options, quiet=json).files()
-    made = build_report(
-        runs, films=films, caches=cache or [], finding=finding, n_bootstrap=n_bootstrap
+        data = load_dataset(dataset or dataset_of(runs[0]), data_root, options, quiet=json)
+    written = write_report(
+        runs,
+        out,
+        plots=plots,
+        overwrite=overwrite,
+        caches=caches or (),
+        finding=finding,
+        data=data,
+        n_bootstrap=n_bootstrap,
     )
-    written = write_report(made, out, plots)
-    size = out.stat().st_size
+    size = written.path.stat().st_size
     if json:
         print_json(
             {
-                "report": str(out),
+                "report": str(written.path),
                 "bytes": size,
-                "plots": [str(path) for path in written],
-                "notes": list(made.notes),
+                "plots": [str(path) for path in written.plots],
+                "notes": list(written.notes),
             }
         )
         return
-    for note in made.notes:
+    for note in written.notes:
         print_status(f"note: {note}")
-    beside = "" if plots is None else f"; {len(written)} plots in {plots}"
-    typer.echo(f"report: {out} ({size / 1e6:.1f} MB{beside})")
+    beside = "" if plots is None else f"; {len(written.plots)} plots in {plots}"
+    typer.echo(f"report: {written.path} ({size / 1e6:.1f} MB{beside})")

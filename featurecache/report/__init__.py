@@ -1,1 +1,1 @@
-"""Runs as one HTML page that opens anywhere, and their plots as PNG files."""
+"""Report of runs as one self-contained HTML page, and its plots as PNG files."""

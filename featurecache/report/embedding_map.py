@@ -1,4 +1,4 @@
-"""The embeddings of the images that were scored, in the plane that holds most of their variance."""
+"""Map of the scored images: the first two principal components of their embeddings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import CacheError, FeaturecacheError
+from featurecache.errors import CacheError
 from featurecache.evaluation.comparison import ScoredImages
 from featurecache.metrics.ranking import Floats
 from featurecache.metrics.similarity import l2_normalize
@@ -17,119 +17,99 @@ from featurecache.store.concat import concat_caches
 from featurecache.store.reader import read_cache
 from featurecache.store.records import positions, to_utf8
 
-MOST_POINTS: Final = 2000
-_FEWEST: Final = 3
+MAX_POINTS: Final = 2000
+_MIN_IMAGES: Final = 3
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingMap:
-    """Images in the plane.
+    """Images in the plane of the first two principal components.
 
     Attributes:
-        points: (P, 2).
-        rows: (P,) the scored rows that they are of.
-        explained: (2,) shares of the variance of these P embeddings along both axes.
-        images: how many images there were to choose the P from.
+        points: (P, 2) coordinates.
+        rows: (P,) rows of the images among the scored images.
+        explained_variance: (2,) explained variance ratios, over these P embeddings.
+        n_images: number of images that the P were sampled from.
     """
 
     points: Floats
     rows: NDArray[np.intp]
-    explained: Floats
-    images: int
+    explained_variance: Floats
+    n_images: int
 
 
-def find_cache(reference: Mapping[str, Any], given: Sequence[Path] = ()) -> Cache:
-    """The cache that a run was made from.
+def find_cache(reference: Mapping[str, Any], caches: Sequence[Path] = ()) -> Cache:
+    """Open the cache that a run was made from.
 
     Args:
-        reference: what the run's config says of it.
-        given: files to look in before the path that the run remembers.
+        reference: the run's reference to its cache, from its config.
+        caches: files to try before the path in the reference.
 
     Raises:
-        CacheError: it is not there, or is another; the message says what to do.
+        CacheError: the cache is missing, or its fingerprint differs.
     """
-    return concat_caches([_find_one(one, given) for one in reference.get("joined", [reference])])
+    references = reference.get("joined", [reference])
+    return concat_caches([_find_single_cache(single, caches) for single in references])
 
 
-def _find_one(reference: Mapping[str, Any], given: Sequence[Path]) -> Cache:
+def _find_single_cache(reference: Mapping[str, Any], caches: Sequence[Path]) -> Cache:
     try:
-        path, expected = Path(reference["path"]), str(reference["fingerprint"])
+        path, fingerprint = Path(reference["path"]), str(reference["fingerprint"])
     except (KeyError, TypeError) as error:
-        raise CacheError(f"the run does not say which cache it was made from ({error})") from error
-    found = None
-    for place in (*given, path):
-        if not place.is_file():
+        raise CacheError(f"the run's config does not name its cache ({error})") from error
+    other = None
+    for candidate in (*caches, path):
+        if not candidate.is_file():
             continue
-        found = place
-        cache = read_cache(place)
-        if cache.fingerprint == expected and cache.header.dataset == reference.get("dataset"):
+        other = candidate
+        cache = read_cache(candidate)
+        if cache.fingerprint == fingerprint and cache.header.dataset == reference.get("dataset"):
             return cache
-    if found is None:
-        raise CacheError(
-            f"the run's cache is not at {path}: run this where it is, or give --cache FILE"
-        )
+    if other is None:
+        raise CacheError(f"the run's cache is not at {path}: give its current path as `caches`")
     raise CacheError(
-        f"{found} is another cache than the run was made from: its fingerprint differs. Give the "
-        "right one by --cache FILE, or make the run again"
+        f"{other} is not the cache that the run was made from, the fingerprint differs: give the "
+        "right file as `caches`, or make the run again"
     )
 
 
 def embedding_map(cache: Cache, scored: ScoredImages, *, seed: int = 0) -> EmbeddingMap:
-    """Lay the scored images of a cache out by the two main components of their unit embeddings.
+    """Project the embeddings of scored images on their first two principal components.
+
+    Embeddings are L2-normalized first.
 
     Args:
-        cache: that holds them.
-        scored: whose images are shown.
-        seed: chooses 2,000 of more images.
+        cache: cache of the images.
+        scored: predictions of a run.
+        seed: seed of the sample, where there are more than 2,000 images.
 
     Raises:
-        CacheError: the cache holds fewer than three of them.
+        CacheError: the cache holds fewer than three of the scored images.
     """
-    places = positions(cache.images.id, to_utf8(scored.ids))
-    held = np.flatnonzero(places >= 0)
-    if len(held) < _FEWEST:
+    from sklearn.decomposition import PCA
+
+    cache_rows = positions(cache.images.id, to_utf8(scored.ids))
+    rows = np.flatnonzero(cache_rows >= 0)
+    n_images = len(rows)
+    if n_images < _MIN_IMAGES:
         raise CacheError(
-            f"{cache.path} holds {len(held)} of the {len(scored.ids)} images that were scored: a "
-            f"map needs {_FEWEST}"
+            f"{cache.path} holds {n_images} of the {len(scored.ids)} images that were scored: a "
+            f"map needs {_MIN_IMAGES}"
         )
-    rows = held
-    if len(held) > MOST_POINTS:
-        rows = np.sort(np.random.default_rng(seed).choice(held, MOST_POINTS, replace=False))
-    embedding = l2_normalize(cache.embedding[places[rows]], "image")
-    embedding -= embedding.mean(axis=0)
-    components, strengths, directions = np.linalg.svd(embedding, full_matrices=False)
-    # Which way a component points is chance: here its longest entry is positive, so that a map
-    # looks the same on every machine.
-    longest = np.abs(directions).argmax(axis=1)
-    signs = np.sign(directions[np.arange(len(directions)), longest])
-    points, shares = np.zeros((len(rows), 2)), np.zeros(2)
-    shown = min(2, len(strengths))
-    points[:, :shown] = (components * strengths * signs)[:, :shown]
-    variance = np.square(strengths)
-    if variance.sum() > 0:
-        shares[:shown] = variance[:shown] / variance.sum()
-    return EmbeddingMap(points, rows, shares, len(held))
+    if n_images > MAX_POINTS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_POINTS, replace=False))
+    embedding = l2_normalize(cache.embedding[cache_rows[rows]], "image")
+    # The full solver is deterministic, signs included, so a map looks the same on every machine.
+    pca = PCA(min(2, *embedding.shape), svd_solver="full")
+    with np.errstate(invalid="ignore"):  # equal embeddings have no variance to explain
+        projected = pca.fit_transform(embedding)
+    points, explained_variance = np.zeros((len(rows), 2)), np.zeros(2)
+    points[:, : projected.shape[1]] = projected
+    explained_variance[: projected.shape[1]] = np.nan_to_num(pca.explained_variance_ratio_)
+    return EmbeddingMap(points, rows, explained_variance, n_images)
 
 
-def most_separating_label(scored: ScoredImages) -> int:
-    """The label to colour by: the one whose two classes are both as large as can be."""
-    sizes = np.minimum((scored.truth == 1).sum(axis=0), (scored.truth == 0).sum(axis=0))
-    return int(sizes.argmax())
-
-
-MapOrReason = EmbeddingMap | str
-
-
-def embedding_map_or_reason(
-    config: Mapping[str, Any], scored: ScoredImages, *, given: Sequence[Path] = ()
-) -> MapOrReason:
-    """The map of a run, or why there is none and what to do."""
-    if "cache" not in config:
-        return (
-            "This run trained the encoder itself, past any cache. For a map, extract with it "
-            "(featurecache extract --model RUN) and train a head or score zero-shot."
-        )
-    try:
-        return embedding_map(find_cache(config["cache"], given), scored)
-    except FeaturecacheError as error:
-        return f"There is no map: {error}."
+def most_balanced_label(scored: ScoredImages) -> int:
+    """Return the column of the label whose smaller class is largest."""
+    smaller_class = np.minimum((scored.truth == 1).sum(axis=0), (scored.truth == 0).sum(axis=0))
+    return int(smaller_class.argmax())

@@ -1,4 +1,4 @@
-"""The images that a run was most certain of, rightly and wrongly, by label."""
+"""Example images of each label: the most confident correct and wrong predictions."""
 
 import base64
 import io
@@ -14,78 +14,84 @@ from featurecache.evaluation.comparison import ScoredImages
 from featurecache.images.contact_sheet import thumbnail
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
-EACH: Final = 2
+N_EXAMPLES: Final = 2
 GROUPS: Final = (
-    ("Found", 1, True),
-    ("Missed", 1, False),
-    ("False alarm", 0, True),
-    ("Rightly absent", 0, False),
+    ("True positives", 1, True),
+    ("False negatives", 1, False),
+    ("False positives", 0, True),
+    ("True negatives", 0, False),
 )
 """Name, truth, and whether the label was predicted."""
-_QUALITY: Final = 72
+_JPEG_QUALITY: Final = 72
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image of a group, by its row among the scored images."""
+    """A scored image: its row among the scored images, its id and its probability."""
 
     row: int
     id: str
     probability: float
 
 
-def most_certain(scored: ScoredImages, label: int, *, each: int = EACH) -> dict[str, list[Example]]:
-    """Images of a label by group, those first whose probability is most extreme.
+def most_confident(
+    scored: ScoredImages, label: int, *, n_examples: int = N_EXAMPLES
+) -> dict[str, list[Example]]:
+    """Return the most confident predictions of a label, by cell of the confusion matrix.
 
     Args:
-        scored: what was predicted.
-        label: the column.
-        each: at most this many of a group.
+        scored: predictions of a run.
+        label: column of the label.
+        n_examples: maximum number of images in each group.
     """
     truth, probability = scored.truth[:, label], scored.probability[:, label]
     predicted = probability >= scored.thresholds[label]
-    found = {}
-    for name, true, called in GROUPS:
-        rows = np.flatnonzero((truth == true) & (predicted == called))
-        extreme = probability[rows] if called else -probability[rows]
-        rows = rows[np.argsort(-extreme, kind="stable")[:each]]
-        found[name] = [
+    examples = {}
+    for name, group_truth, group_predicted in GROUPS:
+        rows = np.flatnonzero((truth == group_truth) & (predicted == group_predicted))
+        confidence = probability[rows] if group_predicted else -probability[rows]
+        rows = rows[np.argsort(-confidence, kind="stable")[:n_examples]]
+        examples[name] = [
             Example(int(row), str(scored.ids[row]), float(probability[row])) for row in rows
         ]
-    return found
+    return examples
 
 
-class Films:
-    """The films of a data set as small pictures for a page; each is read once."""
+class Thumbnails:
+    """Thumbnails of a data set's images for an HTML page; each image is read once.
+
+    Args:
+        files: path of each image, by id.
+    """
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = files
-        self._pictures: dict[str, str | None] = {}
-        self._reader = SubprocessDecoder()
+        self._urls: dict[str, str | None] = {}
+        self._decoder = SubprocessDecoder()
 
-    def picture(self, image: str) -> str | None:
-        """A film as a ``data:`` address, JPEG without metadata; None where it cannot be read.
+    def data_url(self, image_id: str) -> str | None:
+        """Return a thumbnail as a ``data:`` URL: JPEG without metadata; None if unreadable.
 
         Raises:
             UsageError: the data set has no such image.
         """
-        if image not in self._files:
+        if image_id not in self._files:
             raise UsageError(
-                f"the data set has no image {image!r} that the run predicted: give the --dataset, "
-                "--data-root and options that its cache was extracted with"
+                f"the data set has no image {image_id!r}, which the run predicted: give as `data` "
+                "the data set that the run's cache was extracted from, with the same options"
             )
-        if image not in self._pictures:
-            self._pictures[image] = _as_address(self._files[image], self._reader)
-        return self._pictures[image]
+        if image_id not in self._urls:
+            self._urls[image_id] = _jpeg_data_url(self._files[image_id], self._decoder)
+        return self._urls[image_id]
 
 
-def _as_address(path: Path, reader: SubprocessDecoder) -> str | None:
+def _jpeg_data_url(path: Path, decoder: SubprocessDecoder) -> str | None:
     from PIL import Image
 
     try:
-        (small,) = reader.read(path, [thumbnail])
+        (pixels,) = decoder.read(path, [thumbnail])
     except ImageError:
         return None
     buffer = io.BytesIO()
-    Image.fromarray(small).save(buffer, format="JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

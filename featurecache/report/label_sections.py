@@ -1,130 +1,142 @@
-"""The sections of single labels: curves, calibration, confusion and the most certain images."""
+"""Section "Labels": curves, calibration, confusion matrices and example images of each label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from featurecache.report import plots, tables
-from featurecache.report.curves import (
-    Points,
-    douglas_peucker,
-    precision_recall_points,
-    reliability,
-    roc_points,
-)
-from featurecache.report.examples import Films, most_certain
+from featurecache.metrics.curves import precision_recall_curve, reliability_curve, roc_curve
+from featurecache.metrics.ranking import auroc
+from featurecache.report import label_tables, plots
+from featurecache.report.examples import Thumbnails, most_confident
 from featurecache.report.load_runs import ScoredRun
-from featurecache.report.palette import SERIES
-from featurecache.report.plot_registry import Plots
+from featurecache.report.palette import N_SERIES
+from featurecache.report.plot_registry import Plot, PlotRegistry
 
-_TIES: Final = 1e-3
-"""Two areas that are nearer than this are told as the same number, or nearly."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_AUROC_TOLERANCE: Final = 1e-3
+"""Two AUROCs that are closer than this look the same after rounding."""
 
 
-def labels_of(
+def label_sections(
     scored: Sequence[ScoredRun],
     labels: Sequence[str],
-    drawn: Plots,
+    registry: PlotRegistry,
     files: Mapping[str, Path] | None,
 ) -> dict[str, Any] | None:
-    """What the sections of all labels show; None without runs that have figures of images.
+    """Return the contents of the section; None without runs that scored images.
 
     Args:
         scored: the runs.
-        labels: of any of them, in the order of the page.
-        drawn: takes the plots.
-        files: films by the ids of their images; None for none.
+        labels: labels of all runs, in the order of the page.
+        registry: takes the plots.
+        files: path of each image of the first run's data set, by id; None for no example images.
     """
     if not scored:
         return None
     anchors = [f"label-{number}" for number in range(1, len(labels) + 1)]
-    films = None if files is None else Films(files)
+    thumbnails = None if files is None else Thumbnails(files)
     return {
-        "overview": tables.overview(scored, labels, anchors),
+        "overview": label_tables.overview_table(scored, labels, anchors),
         "sections": [
-            _label(label, anchor, scored, drawn, films)
+            {"anchor": anchor, **_label_section(label, scored, registry, thumbnails)}
             for label, anchor in zip(labels, anchors, strict=True)
         ],
     }
 
 
-def _label(
-    label: str, anchor: str, scored: Sequence[ScoredRun], drawn: Plots, films: Films | None
+def _label_section(
+    label: str, scored: Sequence[ScoredRun], registry: PlotRegistry, thumbnails: Thumbnails | None
 ) -> dict[str, Any]:
-    having = [run for run in scored if label in run.scored.label_names]
-    columns = {run.name: run.scored.label_names.index(label) for run in having}
-    # A run that could not learn a label has no figures of it, and no curves.
-    able = {
-        run.name: (run.scored.truth[:, c], run.scored.probability[:, c])
-        for run in having
-        if run in scored[:SERIES] and run.scored.learned[c := columns[run.name]]
-    }
-    # Films are those of the first run's data set.
-    of_films = having[0].dataset == scored[0].dataset
-    places = {run.name: number for number, run in enumerate(scored)}
-    figures = having[0].metrics["per_label"][label]
-    known, positive = figures["n_known"], figures["n_positive"]
-    rocs = {name: douglas_peucker(roc_points(*pair)) for name, pair in able.items()}
-    recalls = {name: douglas_peucker(precision_recall_points(*pair)) for name, pair in able.items()}
-    bins = {name: reliability(*pair) for name, pair in able.items()}
-    shown = []
-    if any(len(points) for points in rocs.values()):
-        plot = plots.roc_figure(rocs, places)
-        shown.append(drawn.add(f"roc-{label}", f"ROC of {label}", plot, caption="ROC"))
-    if any(len(points) for points in recalls.values()):
-        # At the lowest threshold everything is called positive: there precision is prevalence.
-        prevalence = next(float(points.y[-1]) for points in recalls.values() if len(points))
-        plot = plots.precision_recall_figure(recalls, places, prevalence)
-        title = f"Precision and recall of {label}"
-        shown.append(
-            drawn.add(f"precision-recall-{label}", title, plot, caption="Precision and recall")
-        )
-    if any(len(one.images) for one in bins.values()):
-        plot = plots.reliability_figure(bins, places)
-        title = f"Calibration of {label}"
-        shown.append(drawn.add(f"calibration-{label}", title, plot, caption="Calibration"))
+    runs = [run for run in scored if label in run.scored.label_names]
+    scores = runs[0].metrics.per_label[label]
+    examples = None
+    # Thumbnails are those of the first run's data set.
+    if thumbnails is not None and runs[0].dataset == scored[0].dataset:
+        examples = _examples(runs[0], label, thumbnails)
     return {
         "name": label,
-        "anchor": anchor,
-        "positive": positive,
-        "known": known,
-        "plots": shown,
-        "table": tables.of_label(having, label),
-        "confusions": tables.confusions(having, label),
-        "examples": _examples(having[0], columns, films) if films and of_films else None,
-        "example_run": having[0].name,
+        "n_positive": scores.n_positive,
+        "n_known": scores.n_known,
+        "plots": _label_plots(label, scored, registry),
+        "table": label_tables.label_table(runs, label),
+        "confusions": label_tables.confusion_matrices(runs, label),
+        "examples": examples,
+        "example_run": runs[0].name,
     }
+
+
+def _label_plots(label: str, scored: Sequence[ScoredRun], registry: PlotRegistry) -> list[Plot]:
+    indices = {run.name: index for index, run in enumerate(scored)}
+    predictions = {}
+    for run in scored[:N_SERIES]:
+        column = _column(run, label)
+        # A run that could not learn a label has no metrics of it, and no curves.
+        if column is not None and run.scored.learned[column]:
+            truth, probability = run.scored.truth[:, column], run.scored.probability[:, column]
+            predictions[run.name] = (truth, probability)
+
+    def add(
+        name: str, title: str, caption: str, plot: "Callable[..., Figure]", *args: object
+    ) -> Plot:
+        figure = plot(*args)
+        return registry.add(f"{name}-{label}", f"{title} of {label}", figure, caption=caption)
+
+    label_plots = []
+    roc = {name: roc_curve(*pair) for name, pair in predictions.items()}
+    if any(len(curve) for curve in roc.values()):
+        label_plots.append(add("roc", "ROC curve", "ROC", plots.roc_plot, roc, indices))
+    recall = {name: precision_recall_curve(*pair) for name, pair in predictions.items()}
+    defined = [curve for curve in recall.values() if len(curve)]
+    if defined:
+        # At the lowest threshold everything is predicted positive, so precision is prevalence.
+        prevalence = float(defined[0].y[-1])
+        title, plot = "Precision and recall", plots.precision_recall_plot
+        label_plots.append(add("precision-recall", title, title, plot, recall, indices, prevalence))
+    bins = {name: reliability_curve(*pair) for name, pair in predictions.items()}
+    if any(len(curve.n_images) for curve in bins.values()):
+        title = "Calibration"
+        label_plots.append(add("calibration", title, title, plots.reliability_plot, bins, indices))
+    return label_plots
+
+
+def _column(run: ScoredRun, label: str) -> int | None:
+    names = run.scored.label_names
+    return names.index(label) if label in names else None
 
 
 def _examples(
-    run: ScoredRun, columns: Mapping[str, int], films: Films
+    run: ScoredRun, label: str, thumbnails: Thumbnails
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    groups = most_certain(run.scored, columns[run.name])
+    groups = most_confident(run.scored, run.scored.label_names.index(label))
     return [
         (
             group,
             [
-                {"id": one.id, "p": f"{one.probability:.3f}", "picture": films.picture(one.id)}
-                for one in found
+                {
+                    "id": example.id,
+                    "probability": f"{example.probability:.3f}",
+                    "thumbnail": thumbnails.data_url(example.id),
+                }
+                for example in examples
             ],
         )
-        for group, found in groups.items()
+        for group, examples in groups.items()
     ]
 
 
-def has_ties(run: ScoredRun) -> bool:
-    """Whether a curve of its probabilities is not the one whose area metrics.json holds."""
-    for c, label in enumerate(run.scored.label_names):
-        auroc = run.metrics["per_label"][label]["auroc"]
-        if auroc is None:
+def has_tied_probabilities(run: ScoredRun) -> bool:
+    """Return whether ties in the probabilities make the curves differ from the metrics.
+
+    Zero-shot metrics rank by logits, whose probabilities tie near 0 and 1.
+    """
+    for column, label in enumerate(run.scored.label_names):
+        score = run.metrics.per_label[label].auroc
+        if score is None:
             continue
-        points = roc_points(run.scored.truth[:, c], run.scored.probability[:, c])
-        if len(points) and abs(_area(points) - auroc) > _TIES:
+        # NaN, where a class is missing, compares as False.
+        of_probabilities = auroc(run.scored.truth[:, column], run.scored.probability[:, column])
+        if abs(of_probabilities - score) > _AUROC_TOLERANCE:
             return True
     return False
-
-
-def _area(points: Points) -> float:
-    return float((np.diff(points.x) * (points.y[1:] + points.y[:-1]) / 2).sum())

@@ -1,120 +1,142 @@
-"""The runs of a report, as their folders hold them."""
+"""Runs of a report: their names in it, and what its sections read of them."""
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.comparison import ScoredImages, scored_images
-from featurecache.runs.folder import read_config, read_curve, read_history, run_kind
-from featurecache.runs.run import load_run
+from featurecache.metrics.metrics import Metrics
+from featurecache.runs.folder import read_config, read_curve, run_kind
+from featurecache.runs.run import Run, load_run
 
-SCORED_KINDS = ("head", "zero-shot", "finetune", "external")
-CURVE = "curve"
-_NUMBERS = ("epoch", "train_loss", "val_loss", "validation")
+CURVE_KIND = "curve"
+_NUMERIC_COLUMNS = ("epoch", "train_loss", "val_loss", "validation")
+
+RunOrPath = Run | str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """A run folder, read.
+class ReportRun:
+    """A run of a report.
 
     Attributes:
-        folder: where it is.
-        name: what the report calls it: the folder's name, or the path where two share a name.
-        kind: what made it.
-        config: of ``config.json``.
+        name: unique name in the report.
+        kind: kind of run.
+        config: contents of ``config.json``.
+        folder: run folder; None for a run that was not saved.
+        warnings: what a reader of its metrics has to know.
     """
 
-    folder: Path
     name: str
     kind: str
     config: Mapping[str, Any]
+    folder: Path | None
+    warnings: Sequence[str]
 
     @property
     def dataset(self) -> str:
-        """The data set that it was made on."""
+        """Name of the data set."""
         return str(self.config.get("cache", self.config).get("dataset", "?"))
 
     @property
     def model(self) -> str:
-        """The encoder behind it."""
+        """Name of the encoder."""
         return str(self.config.get("cache", self.config).get("model", "?"))
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredRun(Run):
-    """A run with figures of images.
+class ScoredRun(ReportRun):
+    """A run that scored images.
 
     Attributes:
-        metrics: of ``metrics.json``.
-        scored: what it predicted for the images that the figures are of.
-        history: the lines of ``history.csv``, none where there are none.
+        metrics: all metrics.
+        scored: predictions that the metrics are of.
+        history: one entry per epoch or candidate; empty where nothing was trained.
     """
 
-    metrics: Mapping[str, Any]
+    metrics: Metrics
     scored: ScoredImages
-    history: Sequence[Mapping[str, str]]
+    history: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class CurveRun(Run):
-    """A learning curve: figures by head and number of training images, as ``curve.json`` has them.
+class CurveRun(ReportRun):
+    """A learning curve.
 
     Attributes:
-        figures: of ``curve.json``.
+        curve: contents of ``curve.json``.
     """
 
-    figures: Mapping[str, Any]
+    curve: Mapping[str, Any]
 
 
-def read_runs(folders: Sequence[Path]) -> list[ScoredRun | CurveRun]:
-    """Read the runs that a report is of.
+def load_runs(runs: Sequence[RunOrPath]) -> list[ScoredRun | CurveRun]:
+    """Load the runs of a report.
+
+    Args:
+        runs: runs or run folders.
 
     Raises:
-        RunError: a run is missing, damaged, or of a kind that has no figures.
-        UsageError: none is given, or one twice.
+        RunError: a run is missing, damaged, or of a kind without metrics.
+        UsageError: there are no runs, or one is given twice.
     """
-    if not folders:
-        raise UsageError("give at least one run folder")
-    places = [folder.resolve() for folder in folders]
-    if len(set(places)) < len(places):
+    if not runs:
+        raise UsageError("give at least one run")
+    keys = [run.path or id(run) if isinstance(run, Run) else Path(run).resolve() for run in runs]
+    if len(set(keys)) < len(keys):
         raise UsageError("a run is given twice: give each once")
-    names = [place.name for place in places]
-    return [
-        _read_run(folder, name if names.count(name) == 1 else str(folder))
-        for folder, name in zip(folders, names, strict=True)
-    ]
+    return [_load_run(run, name) for run, name in zip(runs, _unique_names(runs), strict=True)]
 
 
 def dataset_of(folder: Path) -> str:
-    """The data set that a run was made on.
+    """Return the name of the data set that a run was made on.
 
     Raises:
         RunError: the run is missing or damaged.
     """
     kind = run_kind(folder)
-    return Run(folder, folder.name, kind, read_config(folder, kind)).dataset
+    return ReportRun(folder.name, kind, read_config(folder, kind), folder, ()).dataset
 
 
-def _read_run(folder: Path, name: str) -> ScoredRun | CurveRun:
-    kind = run_kind(folder)
-    config = read_config(folder, kind)
-    if kind == CURVE:
-        return CurveRun(folder, name, kind, config, read_curve(folder))
-    if kind not in SCORED_KINDS:
-        raise RunError(
-            f"{folder} is a run of kind {kind!r}: a report is made of {', '.join(SCORED_KINDS)} "
-            f"and {CURVE} runs"
-        )
-    run = load_run(folder)
-    metrics, history = run.metrics.to_json(), read_history(folder)
+def _unique_names(runs: Sequence[RunOrPath]) -> list[str]:
+    """Return the names of runs; where names are equal, their paths or numbers."""
+    names = [run.name if isinstance(run, Run) else Path(run).resolve().name for run in runs]
+    paths = [run.path if isinstance(run, Run) else run for run in runs]
+    return [
+        name
+        if names.count(name) == 1
+        else str(path or f"{name} ({names[: index + 1].count(name)})")
+        for index, (name, path) in enumerate(zip(names, paths, strict=True))
+    ]
+
+
+def _load_run(run: RunOrPath, name: str) -> ScoredRun | CurveRun:
+    if not isinstance(run, Run):
+        folder = Path(run)
+        if run_kind(folder) == CURVE_KIND:
+            curve, config = read_curve(folder), read_config(folder, CURVE_KIND)
+            return CurveRun(name, CURVE_KIND, config, folder, curve.get("warnings") or (), curve)
+        run = load_run(folder)
+        _check_history(run, folder / "history.csv")
+    return ScoredRun(
+        name=name,
+        kind=run.kind,
+        config=run.config,
+        folder=run.path,
+        warnings=run.warnings,
+        metrics=run.metrics,
+        scored=replace(scored_images(run), name=name),
+        history=run.history,
+    )
+
+
+def _check_history(run: Run, path: Path) -> None:
     try:
-        for line in history:
-            for column in set(line) & set(_NUMBERS):
+        for line in run.history:
+            for column in set(line) & set(_NUMERIC_COLUMNS):
                 float(line[column])
     except ValueError as error:
-        raise RunError(
-            f"{folder / 'history.csv'} is damaged ({error}): make the run again"
-        ) from error
-    return ScoredRun(folder, name, kind, config, metrics, scored_images(run), history)
+        raise RunError(f"{path} is damaged ({error}): make the run again") from error

@@ -1,4 +1,4 @@
-"""The report: runs laid out as sections, and rendered into one HTML page."""
+"""Build the HTML page of a report from its sections."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.errors import UnknownNameError
-from featurecache.report import plots, tables
-from featurecache.report.embedding_map import embedding_map_or_reason, most_separating_label
-from featurecache.report.label_sections import has_ties, labels_of
-from featurecache.report.load_runs import CurveRun, Run, ScoredRun, read_runs
-from featurecache.report.palette import DARK, LIGHT, SERIES
-from featurecache.report.plot_registry import Plots
-from featurecache.report.reproduce import command_line, commands
-from featurecache.report.results import results
-from featurecache.report.training_section import histories, learning_curves
+from featurecache.report.controls_section import controls_section
+from featurecache.report.label_sections import has_tied_probabilities, label_sections
+from featurecache.report.load_runs import CurveRun, ReportRun, RunOrPath, ScoredRun, load_runs
+from featurecache.report.map_section import map_section
+from featurecache.report.palette import DARK, LIGHT, N_SERIES
+from featurecache.report.plot_registry import PlotRegistry
+from featurecache.report.reproduce import command_line, reproduction_commands
+from featurecache.report.results_section import results_section
+from featurecache.report.training_section import learning_curves, training_histories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """A page, and the figures in it.
+class ReportPage:
+    """The page of a report, and its plots.
 
     Attributes:
         html: the whole page.
-        figures: by file name without its ending.
-        notes: what is missing, and what to do.
+        figures: plots by file name without suffix.
+        notes: what the page lacks, and what to do about it.
     """
 
     html: str
@@ -36,58 +36,57 @@ class Report:
     notes: Sequence[str]
 
 
-def build_report(
-    folders: Sequence[Path],
+def build_page(
+    given_runs: Sequence[RunOrPath],
     *,
-    films: Mapping[str, Path] | None = None,
+    files: Mapping[str, Path] | None = None,
     caches: Sequence[Path] = (),
     finding: str | None = None,
     n_bootstrap: int = 1000,
-) -> Report:
-    """Make the report of runs.
+) -> ReportPage:
+    """Build the page of a report.
 
     Args:
-        folders: run folders; further ones are compared with the first.
-        films: file of each image by its id; None for a report without pictures of films.
+        given_runs: runs or run folders; further ones are compared with the first.
+        files: path of each image of the first run's data set, by id; None for no example images.
         caches: files in which the runs' caches are looked for first.
-        finding: label that the map is coloured by; None for the one that divides it best.
-        n_bootstrap: bootstrap draws of the differences between runs; 0 for none.
+        finding: label that colors the embedding map; None for the most balanced one.
+        n_bootstrap: bootstrap samples of the differences between runs; 0 for no differences.
 
     Raises:
         RunError: a run is missing or damaged.
-        UsageError: a run is given twice, or the films are not those of the first run.
-        UnknownNameError: the finding is no label.
+        UsageError: a run is given twice, or ``files`` lack an image of the first run.
+        UnknownNameError: no run has a label named ``finding``.
     """
-    runs = read_runs(folders)
+    runs = load_runs(given_runs)
     scored = [run for run in runs if isinstance(run, ScoredRun)]
     curves = [run for run in runs if isinstance(run, CurveRun)]
     labels = list(dict.fromkeys(name for run in scored for name in run.scored.label_names))
     if finding is not None and finding not in labels:
         raise UnknownNameError("finding", finding, labels)
-    drawn = Plots()
+    registry = PlotRegistry()
     page: dict[str, Any] = {
         "title": _title(runs),
         "subject": _subject(runs),
         "runs": runs,
         "scored": scored,
         "warnings": _warnings(runs),
-        "results": results(scored, drawn, n_bootstrap),
-        "labels": labels_of(scored, labels, drawn, films),
-        "ties": [run.name for run in scored if has_ties(run)],
-        "has_films": films is not None,
-        "film_dataset": scored[0].dataset if scored else "",
-        "controls": _controls(scored, drawn),
-        "histories": histories(scored, drawn),
-        "curves": learning_curves(curves, drawn),
-        "maps": _maps(scored, drawn, caches, finding),
-        "making": [_making(run) for run in runs],
-        "again": command_line(["report", *map(str, folders)]),
-        "most_curves": SERIES,
+        "results": results_section(scored, registry, n_bootstrap),
+        "labels": label_sections(scored, labels, registry, files),
+        "tied_runs": [run.name for run in scored if has_tied_probabilities(run)],
+        "has_examples": files is not None,
+        "controls": controls_section(scored, registry),
+        "histories": training_histories(scored, registry),
+        "curves": learning_curves(curves, registry),
+        "maps": map_section(scored, registry, caches, finding),
+        "details": [_run_details(run) for run in runs],
+        "report_command": command_line(["report", *(str(run.folder or run.name) for run in runs)]),
+        "max_curves": N_SERIES,
         "light": LIGHT,
         "dark": DARK,
     }
-    notes = [one["reason"] for one in page["maps"] if one["reason"]]
-    return Report(_render(page), drawn.figures, notes)
+    notes = [entry["reason"] for entry in page["maps"] if entry["reason"]]
+    return ReportPage(_render(page), registry.figures, notes)
 
 
 def _render(page: Mapping[str, Any]) -> str:
@@ -103,104 +102,49 @@ def _render(page: Mapping[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(page)
 
 
-def _title(runs: Sequence[Run]) -> str:
+def _title(runs: Sequence[ReportRun]) -> str:
     names = [run.name for run in runs]
     if len(names) <= 3:
         return ", ".join(names)
     return f"{names[0]} and {len(names) - 1} other runs"
 
 
-def _subject(runs: Sequence[Run]) -> str:
-    """What all runs are of, where it is the same; else what each is of stands in the tables."""
+def _subject(runs: Sequence[ReportRun]) -> str:
+    """Return encoder and data set of all runs; empty where they differ (the tables name them)."""
     subjects = {f"{run.model} on {run.dataset}" for run in runs}
     return subjects.pop() if len(subjects) == 1 else ""
 
 
-def _warnings(runs: Sequence[ScoredRun | CurveRun]) -> list[tuple[str, list[str]]]:
-    """Each warning once, with the runs that it is of."""
-    found: dict[str, list[str]] = {}
+def _warnings(runs: Sequence[ReportRun]) -> list[tuple[str, list[str]]]:
+    """Return each warning once, with the names of its runs."""
+    names: dict[str, list[str]] = {}
     for run in runs:
-        document = run.metrics if isinstance(run, ScoredRun) else run.figures
-        for warning in document.get("warnings") or ():
-            found.setdefault(str(warning), []).append(run.name)
-    return list(found.items())
+        for warning in run.warnings:
+            names.setdefault(warning, []).append(run.name)
+    return list(names.items())
 
 
-def _controls(scored: Sequence[ScoredRun], drawn: Plots) -> list[dict[str, Any]]:
-    found = []
-    for run in scored:
-        if not any(run.metrics["controls"].values()):
-            continue
-        table, estimates = tables.controls(run)
-        plot = drawn.add(
-            f"controls-{run.name}",
-            f"Macro AUROC of {run.name} and of its controls",
-            plots.estimates_figure(estimates, axis="macro AUROC", reference=0.5),
-        )
-        found.append({"table": table, "plot": plot, "text_gain": tables.text_gain(run)})
-    return found
-
-
-def _maps(
-    scored: Sequence[ScoredRun], drawn: Plots, caches: Sequence[Path], finding: str | None
-) -> list[dict[str, Any]]:
-    """One map for each cache that the runs were made from."""
-    found: dict[str, dict[str, Any]] = {}
-    for run in scored:
-        reference = run.config.get("cache") or {"path": str(run.folder)}
-        key = json.dumps([reference.get(name) for name in ("path", "fingerprint")])
-        if key in found:
-            found[key]["runs"].append(run.name)
-            continue
-        found[key] = {"runs": [run.name], "plot": None, "reason": None, "label": None}
-        names = run.scored.label_names
-        label = names.index(finding) if finding in names else most_separating_label(run.scored)
-        laid = embedding_map_or_reason(run.config, run.scored, given=caches)
-        if isinstance(laid, str):
-            found[key]["reason"] = laid
-            continue
-        found[key] |= {
-            "shown": len(laid.points),
-            "images": laid.images,
-            "split": run.scored.split,
-            "label": names[label],
-            "explained": f"{100 * laid.explained.sum():.0f} %",
-            "plot": drawn.add(
-                f"map-{run.name}",
-                f"Map of the embeddings behind {run.name}, by {names[label]}",
-                plots.map_figure(
-                    laid.points,
-                    run.scored.truth[laid.rows, label],
-                    finding=names[label],
-                    explained=laid.explained,
-                ),
-            ),
-        }
-    return list(found.values())
-
-
-def _making(run: ScoredRun | CurveRun) -> dict[str, Any]:
-    """How a run was made: what a reader asks for first, and the rest as its config has it."""
-    cache = run.config.get("cache") or {}
+def _run_details(run: ReportRun) -> dict[str, Any]:
+    """Return how a run was made: the main facts, the commands, and the whole config."""
+    cache, prompts = run.config.get("cache") or {}, run.config.get("prompts") or {}
+    versions = (run.config.get("versions") or {}).items()
     facts = {
-        "folder": str(run.folder),
+        "folder": run.folder,
         "kind": run.kind,
         "encoder": run.model,
         "data set": run.dataset,
         "cache": cache.get("path"),
-        "fingerprint of the cache": cache.get("fingerprint"),
-        "prompts": (run.config.get("prompts") or {}).get("name"),
-        "fingerprint of the prompts": (run.config.get("prompts") or {}).get("fingerprint"),
-        "fingerprint of the alignment": (run.config.get("alignment") or {}).get("fingerprint"),
+        "cache fingerprint": cache.get("fingerprint"),
+        "prompts": prompts.get("name"),
+        "prompts fingerprint": prompts.get("fingerprint"),
+        "alignment fingerprint": (run.config.get("alignment") or {}).get("fingerprint"),
         "training images": run.config.get("n_train"),
-        "kept epoch": run.config.get("best_epoch"),
-        "versions": ", ".join(
-            f"{name} {number}" for name, number in (run.config.get("versions") or {}).items()
-        ),
+        "best epoch": run.config.get("best_epoch"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions),
     }
     return {
         "name": run.name,
         "facts": [(name, str(value)) for name, value in facts.items() if value not in (None, "")],
-        "commands": commands(run),
+        "commands": reproduction_commands(run),
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),
     }

@@ -1,8 +1,9 @@
-"""The colours of a report, on white and on black: one table for its plots and its style sheet."""
+"""Colors of a report in light and dark mode, shared by its plots and its style sheet."""
 
 from types import MappingProxyType
 
-SERIES = 8
+N_SERIES = 8
+"""Number of runs that plots can tell apart by color."""
 
 LIGHT = MappingProxyType(
     {
@@ -19,7 +20,7 @@ LIGHT = MappingProxyType(
         "series-8": "#4f545c",
     }
 )
-"""What plots are drawn in. No colour is there twice: it says what takes its place in the dark."""
+"""Colors that plots are drawn in. Each occurs once, so that it can be mapped to a CSS variable."""
 
 DARK = MappingProxyType(
     {
@@ -38,6 +39,6 @@ DARK = MappingProxyType(
 )
 
 
-def series(number: int) -> str:
-    """The colour of a run by its place, from 0; after the eighth they come again."""
-    return LIGHT[f"series-{number % SERIES + 1}"]
+def series_color(index: int) -> str:
+    """Return the color of the run at an index, from 0; colors repeat after the eighth."""
+    return LIGHT[f"series-{index % N_SERIES + 1}"]

@@ -1,4 +1,4 @@
-"""The plots of a page as they are made: each as SVG in its place, and its figure by name."""
+"""Plots of a page: collected by name, and rendered as inline SVG."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot in the page: what it shows, and a shorter caption where its place says the rest."""
+    """A plot in the page, with its accessible title and its visible caption."""
 
     title: str
     svg: "Markup"
@@ -22,35 +22,35 @@ class Plot:
 
 
 @dataclass
-class Plots:
-    """Makes the plots of one page, and keeps their figures by file name."""
+class PlotRegistry:
+    """Renders the plots of one page, and keeps their figures by file name."""
 
     figures: "dict[str, Figure]" = field(default_factory=dict)
 
     def add(self, name: str, title: str, figure: "Figure", *, caption: str = "") -> Plot:
-        """Put a figure into the page, and keep it.
+        """Render a figure for the page and keep it.
 
         Args:
-            name: of its file, before it is made fit for one.
-            title: what it shows, for those who cannot see it.
-            figure: what is shown.
-            caption: below it, where not the title.
+            name: file name without its suffix; characters that are unsafe in a file name are
+                replaced.
+            title: what the plot shows, for screen readers.
+            figure: the plot.
+            caption: visible caption; defaults to the title.
         """
         from markupsafe import Markup
 
-        name = _unused(re.sub(r"[^\w.-]+", "-", name).strip("-."), self.figures)
+        name = _unique_name(re.sub(r"[^\w.-]+", "-", name).strip("-."), self.figures)
         self.figures[name] = figure
-        # The SVG is matplotlib's, which escapes what it is given; ElementTree wrote it anew.
-        svg = Markup(inline_svg(figure, title=title, prefix=f"p{len(self.figures)}-"))
+        # Safe as markup: matplotlib escapes its texts, and ElementTree has serialized them again.
+        svg = Markup(inline_svg(figure, title=title, id_prefix=f"p{len(self.figures)}-"))
         return Plot(title, svg, caption or title)
 
 
-def _unused(name: str, taken: Mapping[str, Any]) -> str:
-    """A file name that no other plot has, whatever labels differ by."""
+def _unique_name(name: str, taken: Mapping[str, Any]) -> str:
+    """Return a file name that no other plot has, on case-insensitive file systems either."""
     candidate, number = name[:80], 1
-    # Not only as it is written: some file systems do not tell case.
-    lowered = {one.lower() for one in taken}
-    while candidate.lower() in lowered:
+    lowercase_names = {other.lower() for other in taken}
+    while candidate.lower() in lowercase_names:
         number += 1
         candidate = f"{name[:80]}-{number}"
     return candidate

@@ -1,256 +1,197 @@
-"""Every plot of a report as a matplotlib figure: pages make SVG of them, papers PNG.
+"""Plots of a report as matplotlib figures.
 
-Nothing here touches pyplot or its state. A series has a line style of its own beside its colour.
+In plots of several runs, ``indices`` gives each run's place in the report, which decides its color,
+dashes and marker.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.metrics.curves import Curve, ReliabilityCurve, wilson_interval
 from featurecache.metrics.ranking import Floats
-from featurecache.report.curves import Points, Reliability, wilson_interval
-from featurecache.report.palette import LIGHT, series
+from featurecache.report.palette import LIGHT, series_color
+from featurecache.report.plot_style import (
+    REFERENCE_LINE,
+    display_name,
+    series_marker,
+    series_style,
+    unit_square_axes,
+    wide_axes,
+    with_report_style,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DASHES = ("-", "--", "-.", ":")
-_MARKERS = "osD^v<>P"
-_SMALL = (3.0, 2.9)
-_WIDE = 4.3
-_LONGEST_NAME = 34
-_IMAGES_FOR_LINE = 20
-
-_STYLE: Mapping[str, Any] = {
-    "font.size": 8,
-    "text.parse_math": False,  # a label may hold dollar signs
-    "axes.unicode_minus": True,
-    "text.color": LIGHT["ink"],
-    "axes.labelcolor": LIGHT["muted"],
-    "axes.edgecolor": LIGHT["muted"],
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LIGHT["grid"],
-    "grid.linewidth": 0.6,
-    "xtick.color": LIGHT["muted"],
-    "ytick.color": LIGHT["muted"],
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "lines.linewidth": 1.5,
-    "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "featurecache",
-}
+_MIN_IMAGES_FOR_LINE = 20
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval, None where undefined; ``aside`` is drawn as a control."""
+    """A score with its 95 % interval, each None where undefined."""
 
     name: str
     value: float | None
-    bounds: Sequence[float] | None
-    aside: bool = False
+    ci: Sequence[float] | None
+    is_control: bool = False
 
 
-@contextmanager
-def styled() -> Iterator[None]:
-    """Matplotlib as figures here are drawn and saved; left as it was found."""
-    from matplotlib import rc_context
-
-    with rc_context(dict(_STYLE)), warnings.catch_warnings():
-        # A name in letters that the font lacks: a page has other fonts, a PNG shows boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-def save_png(figure: "Figure", path: "Path") -> None:
-    """Save a figure for a paper, on white, 300 dots an inch.
-
-    Raises:
-        OSError: the disk is full or not writable.
-    """
-    with styled():
-        figure.savefig(path, format="png", dpi=300, facecolor="white")
-
-
-def _in_style(draw: "Callable[..., Figure]") -> "Callable[..., Figure]":
-    @wraps(draw)
-    def drawn(*args: Any, **kwargs: Any) -> "Figure":
-        with styled():
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
-@_in_style
-def roc_figure(lines: Mapping[str, Points], places: Mapping[str, int]) -> "Figure":
-    """ROC curves by run; the diagonal is chance. A run's place gives its colour and dashes."""
-    figure, axes = _square("false positive rate", "true positive rate")
-    axes.plot([0, 1], [0, 1], color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
-    _curves(axes, lines, places, "lower right")
+@with_report_style
+def roc_plot(curves: Mapping[str, Curve], indices: Mapping[str, int]) -> "Figure":
+    """Plot ROC curves by run; the diagonal is chance."""
+    figure, axes = unit_square_axes("false positive rate", "true positive rate")
+    axes.plot([0, 1], [0, 1], **REFERENCE_LINE)
+    _plot_curves(axes, curves, indices, legend="lower right")
     return figure
 
 
-@_in_style
-def precision_recall_figure(
-    lines: Mapping[str, Points], places: Mapping[str, int], prevalence: float
+@with_report_style
+def precision_recall_plot(
+    curves: Mapping[str, Curve], indices: Mapping[str, int], prevalence: float
 ) -> "Figure":
-    """Precision-recall curves by run; the level line is the share of positives, which is chance."""
-    figure, axes = _square("recall", "precision")
-    axes.axhline(prevalence, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
-    # The curves of a rare finding run along the bottom, those of a good run along the top.
-    drawn = [points for points in lines.values() if len(points)]
-    highest = max((points.y[points.x > 0.5].max() for points in drawn), default=1)
-    _curves(axes, lines, places, "lower left" if highest > 0.6 else "upper right")
+    """Plot precision-recall curves by run; the horizontal line is chance, the prevalence."""
+    figure, axes = unit_square_axes("recall", "precision")
+    axes.axhline(prevalence, **REFERENCE_LINE)
+    # Curves of rare labels run along the bottom, those of good runs along the top.
+    defined = [curve for curve in curves.values() if len(curve)]
+    highest = max((curve.y[curve.x > 0.5].max() for curve in defined), default=1)
+    _plot_curves(axes, curves, indices, legend="lower left" if highest > 0.6 else "upper right")
     return figure
 
 
-@_in_style
-def reliability_figure(lines: Mapping[str, Reliability], places: Mapping[str, int]) -> "Figure":
-    """Predicted probability against share of positives, points as large as their bins are full.
+@with_report_style
+def reliability_plot(
+    curves: Mapping[str, ReliabilityCurve], indices: Mapping[str, int]
+) -> "Figure":
+    """Plot a reliability diagram: observed against predicted frequency, marker area by bin size.
 
-    Of one run the bars are 95 % intervals of each share, by Wilson.
+    With a single run, bars show the 95 % Wilson interval of each bin.
     """
-    figure, axes = _square("predicted probability", "share of positives")
-    axes.plot([0, 1], [0, 1], color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
-    for name, bins in lines.items():
-        if len(bins.images) == 0:
+    figure, axes = unit_square_axes("predicted probability", "fraction of positives")
+    axes.plot([0, 1], [0, 1], **REFERENCE_LINE)
+    for name, bins in curves.items():
+        if len(bins.n_images) == 0:
             continue
-        number = places[name]
-        colour = series(number)
-        # Bars of several runs would hide each other; one run's say how far its points can be
-        # trusted, which a line between them would not.
-        if len(lines) == 1:
-            below, above = wilson_interval(bins.observed, bins.images)
-            axes.vlines(bins.predicted, below, above, color=colour, linewidth=1, alpha=0.5)
+        index = indices[name]
+        # Bars of several runs would cover each other. With a single run they show how reliable
+        # each point is, which a line between the points would not.
+        if len(curves) == 1:
+            lower, upper = wilson_interval(bins.observed, bins.n_images)
+            color = series_color(index)
+            axes.vlines(bins.predicted, lower, upper, color=color, linewidth=1, alpha=0.5)
         else:
-            # Through small bins a line would draw what is noise.
-            many = bins.images >= _IMAGES_FOR_LINE
-            line = (bins.predicted[many], bins.observed[many])
-            axes.plot(*line, color=colour, linestyle=_DASHES[number % 4], linewidth=0.8)
+            # A line through small bins would draw noise.
+            large = bins.n_images >= _MIN_IMAGES_FOR_LINE
+            points = (bins.predicted[large], bins.observed[large])
+            axes.plot(*points, linewidth=0.8, **series_style(index))
         axes.scatter(
             bins.predicted,
             bins.observed,
-            s=8 + 50 * bins.images / bins.images.sum(),
-            color=colour,
-            marker=_MARKERS[number % 8],
+            s=8 + 50 * bins.n_images / bins.n_images.sum(),
+            color=series_color(index),
+            marker=series_marker(index),
             linewidths=0,
-            label=_short(name),
+            label=display_name(name),
             zorder=3,
         )
-    _legend(axes, len(lines), "lower right")
+    _add_legend(axes, len(curves), "lower right")
     return figure
 
 
-@_in_style
-def estimates_figure(estimates: Sequence[Estimate], *, axis: str, reference: float) -> "Figure":
-    """Figures with their intervals, one below the other; the vertical line is chance, or nothing.
+@with_report_style
+def forest_plot(estimates: Sequence[Estimate], *, x_label: str, reference: float) -> "Figure":
+    """Plot scores with their intervals, one below the other.
 
     Args:
-        estimates: from the top down.
-        axis: what they are.
-        reference: where the line stands.
+        estimates: from top to bottom.
+        x_label: name of the score.
+        reference: position of the vertical line, such as chance.
     """
-    figure, axes = _wide(height=0.62 + 0.24 * len(estimates))
-    axes.axvline(reference, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
-    for row, one in enumerate(estimates):
-        colour = LIGHT["muted"] if one.aside else series(0)
-        if one.bounds is not None:
-            axes.plot(one.bounds, [row, row], color=colour, linewidth=1.6, solid_capstyle="round")
-        if one.value is not None:
+    figure, axes = wide_axes(height=0.62 + 0.24 * len(estimates))
+    axes.axvline(reference, **REFERENCE_LINE)
+    for row, estimate in enumerate(estimates):
+        color = LIGHT["muted"] if estimate.is_control else series_color(0)
+        if estimate.ci is not None:
+            axes.plot(estimate.ci, [row, row], color=color, linewidth=1.6, solid_capstyle="round")
+        if estimate.value is not None:
             axes.plot(
-                [one.value],
+                [estimate.value],
                 [row],
-                marker="D" if one.aside else "o",
+                marker="D" if estimate.is_control else "o",
                 markersize=4.5,
-                markeredgecolor=colour,
-                markerfacecolor="none" if one.aside else colour,
+                markeredgecolor=color,
+                markerfacecolor="none" if estimate.is_control else color,
                 linestyle="none",
             )
-    axes.set_yticks(range(len(estimates)), [_short(one.name) for one in estimates])
+    axes.set_yticks(range(len(estimates)), [display_name(e.name) for e in estimates])
     axes.tick_params(axis="y", length=0, labelcolor=LIGHT["ink"])
     axes.set_ylim(len(estimates) - 0.4, -0.6)
-    axes.set_xlabel(axis)
+    axes.set_xlabel(x_label)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     return figure
 
 
-@_in_style
-def losses_figure(losses: Mapping[str, tuple[Floats, Floats]], *, best: int | None) -> "Figure":
-    """Losses by epoch.
+@with_report_style
+def loss_plot(losses: Mapping[str, tuple[Floats, Floats]], *, best_epoch: int | None) -> "Figure":
+    """Plot losses by epoch.
 
     Args:
-        losses: epochs and values (E,) by name.
-        best: the epoch that was kept.
+        losses: epochs and values, (E,) each, by name.
+        best_epoch: the epoch whose weights were kept; None where that is not known.
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _wide(height=2.6)
-    if best is not None:
-        axes.axvline(best, color=LIGHT["muted"], linewidth=0.8, linestyle=(0, (1, 2)))
-    for number, (name, (epochs, values)) in enumerate(losses.items()):
-        axes.plot(
-            epochs,
-            values,
-            color=series(number),
-            linestyle=_DASHES[number % 4],
-            label=_short(name),
-            marker="o" if len(epochs) == 1 else None,
-        )
+    figure, axes = wide_axes(height=2.6)
+    if best_epoch is not None:
+        axes.axvline(best_epoch, **REFERENCE_LINE)
+    for index, (name, (epochs, values)) in enumerate(losses.items()):
+        marker = "o" if len(epochs) == 1 else None
+        axes.plot(epochs, values, label=display_name(name), marker=marker, **series_style(index))
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 
 
-@_in_style
-def sizes_figure(
-    sizes: Sequence[int], lines: Mapping[str, Sequence[Estimate]], *, axis: str, first: int = 0
+@with_report_style
+def learning_curve_plot(
+    sizes: Sequence[int],
+    curves: Mapping[str, Sequence[Estimate]],
+    *,
+    y_label: str,
+    first_index: int = 0,
 ) -> "Figure":
-    """Figures by the number of training images, with bands of their intervals.
+    """Plot scores by the number of training images, with their intervals as bands.
 
     Args:
         sizes: numbers of training images.
-        lines: by head, an estimate for each size.
-        axis: what they are.
-        first: the place of the first head's colour.
+        curves: one estimate per size, by head.
+        y_label: name of the score.
+        first_index: index of the first head, for its color.
     """
     from matplotlib.ticker import NullFormatter
 
-    figure, axes = _wide(height=2.8)
-    for number, (name, cells) in enumerate(lines.items(), start=first):
-        values = [np.nan if one.value is None else one.value for one in cells]
-        bounds = np.array([(np.nan, np.nan) if o.bounds is None else o.bounds for o in cells])
+    figure, axes = wide_axes(height=2.8)
+    for index, (name, estimates) in enumerate(curves.items(), start=first_index):
+        values = [np.nan if e.value is None else e.value for e in estimates]
+        intervals = np.array([(np.nan, np.nan) if e.ci is None else e.ci for e in estimates])
         axes.plot(
             sizes,
             values,
-            color=series(number),
-            linestyle=_DASHES[number % 4],
-            marker=_MARKERS[number % 8],
+            marker=series_marker(index),
             markersize=3.5,
-            label=_short(name),
+            label=display_name(name),
+            **series_style(index),
         )
-        axes.fill_between(
-            sizes, bounds[:, 0], bounds[:, 1], color=series(number), alpha=0.15, linewidth=0
-        )
-    axes.set(xlabel="training images", ylabel=axis, xscale="log")
+        color = series_color(index)
+        axes.fill_between(sizes, *intervals.T, color=color, alpha=0.15, linewidth=0)
+    axes.set(xlabel="training images", ylabel=y_label, xscale="log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
@@ -258,23 +199,23 @@ def sizes_figure(
     return figure
 
 
-@_in_style
-def map_figure(
-    points: Floats, truth: NDArray[np.int8], *, finding: str, explained: Floats
+@with_report_style
+def embedding_plot(
+    points: Floats, truth: NDArray[np.int8], *, label: str, explained_variance: Floats
 ) -> "Figure":
-    """Embeddings in the plane, marked by whether a finding is there.
+    """Plot embeddings on two principal components, marked by a label.
 
     Args:
         points: (P, 2).
-        truth: (P,) of 1, 0, -1 unknown.
-        finding: its name.
-        explained: (2,) shares of the variance along both axes.
+        truth: (P,) labels 1, 0 or -1.
+        label: name of the label.
+        explained_variance: (2,) explained variance ratios of the axes.
     """
-    figure, axes = _wide(height=3.9)
-    for value, name, marker, colour, face in (
+    figure, axes = wide_axes(height=3.9)
+    for value, name, marker, color, face_color in (
         (-1, "unknown", "x", LIGHT["grid"], LIGHT["grid"]),
-        (0, f"no {finding}", "o", LIGHT["series-8"], "none"),
-        (1, finding, "D", LIGHT["series-2"], LIGHT["series-2"]),
+        (0, f"no {label}", "o", LIGHT["series-8"], "none"),
+        (1, label, "D", LIGHT["series-2"], LIGHT["series-2"]),
     ):
         rows = truth == value
         if rows.any():
@@ -284,65 +225,34 @@ def map_figure(
                 marker=marker,
                 markersize=3,
                 markeredgewidth=0.6,
-                markeredgecolor=colour,
-                markerfacecolor=face,
-                label=f"{_short(name)} ({rows.sum()})",
+                markeredgecolor=color,
+                markerfacecolor=face_color,
+                label=f"{display_name(name)} ({rows.sum()})",
             )
     axes.set(
-        xlabel=f"first component ({100 * explained[0]:.0f} % of the variance)",
-        ylabel=f"second component ({100 * explained[1]:.0f} %)",
+        xlabel=f"first component ({100 * explained_variance[0]:.0f} % of the variance)",
+        ylabel=f"second component ({100 * explained_variance[1]:.0f} %)",
     )
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
     return figure
 
 
-def _square(x: str, y: str) -> "tuple[Figure, Axes]":
-    """Axes over the unit square, in a place that needs no layout: there may be hundreds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=_SMALL)
-    axes = figure.add_axes((0.145, 0.145, 0.835, 0.835))
-    ticks = (0, 0.25, 0.5, 0.75, 1)
-    names = ("0", ".25", ".5", ".75", "1")
-    axes.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.set_xticks(ticks, names)
-    axes.set_yticks(ticks, names)
-    return figure, axes
-
-
-def _wide(*, height: float) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDE, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _curves(
-    axes: "Axes", lines: Mapping[str, Points], places: Mapping[str, int], corner: str
+def _plot_curves(
+    axes: "Axes", curves: Mapping[str, Curve], indices: Mapping[str, int], *, legend: str
 ) -> None:
-    for name, points in lines.items():
-        number = places[name]
-        if len(points):
+    for name, curve in curves.items():
+        if len(curve):
             axes.plot(
-                points.x,
-                points.y,
-                color=series(number),
-                linestyle=_DASHES[number % 4],
-                label=_short(name),
+                curve.x,
+                curve.y,
+                label=display_name(name),
                 solid_joinstyle="miter",
                 clip_on=False,
+                **series_style(indices[name]),
             )
-    _legend(axes, len(lines), corner)
+    _add_legend(axes, len(curves), legend)
 
 
-def _legend(axes: "Axes", lines: int, corner: str) -> None:
-    if lines > 1 and axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=corner, fontsize=7)
-
-
-def _short(name: str) -> str:
-    # SVG is XML, which has no control characters.
-    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-    # matplotlib leaves names that begin with an underscore out of legends.
-    name = name.lstrip("_") or "–"
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+def _add_legend(axes: "Axes", n_runs: int, location: str) -> None:
+    if n_runs > 1 and axes.get_legend_handles_labels()[0]:
+        axes.legend(loc=location, fontsize=7)

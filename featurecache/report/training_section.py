@@ -1,35 +1,34 @@
-"""The section of learning: losses by epoch, and figures by the number of training images."""
+"""Section "Training": losses by epoch, selected settings, and learning curves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from featurecache.report import plots, tables
+from featurecache.metrics.ranking import Floats
+from featurecache.report import plots
 from featurecache.report.load_runs import CurveRun, ScoredRun
-from featurecache.report.plot_registry import Plots
+from featurecache.report.plot_registry import PlotRegistry
 from featurecache.report.plots import Estimate
+from featurecache.report.table import Table, format_difference, format_interval
 
 
-def histories(scored: Sequence[ScoredRun], drawn: Plots) -> list[dict[str, Any]]:
-    """Of each run that has a history, its losses by epoch or what was chosen on validation."""
-    found = []
+def training_histories(scored: Sequence[ScoredRun], registry: PlotRegistry) -> list[dict[str, Any]]:
+    """Return losses by epoch, or settings selected on validation, of runs with a history."""
+    histories = []
     for run in scored:
-        table, plot = tables.chosen(run), None
+        table, plot = selection_table(run), None
         if losses := _losses(run.history):
             best = run.config.get("best_epoch")
-            plot = drawn.add(
-                f"losses-{run.name}",
-                f"Loss of {run.name} by epoch",
-                plots.losses_figure(losses, best=best if isinstance(best, int) else None),
-            )
+            figure = plots.loss_plot(losses, best_epoch=best if isinstance(best, int) else None)
+            plot = registry.add(f"losses-{run.name}", f"Loss of {run.name} by epoch", figure)
         if plot or table:
-            found.append({"name": run.name, "plot": plot, "table": table})
-    return found
+            histories.append({"name": run.name, "plot": plot, "table": table})
+    return histories
 
 
-def _losses(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Epochs and losses by name; of several members each has its own."""
+def _losses(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Floats, Floats]]:
+    """Return epochs and losses by name, separately for each member of an ensemble."""
     losses: dict[str, tuple[list[float], list[float]]] = {}
     for line in history:
         if "epoch" not in line:
@@ -40,42 +39,93 @@ def _losses(history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
                 epochs, values = losses.setdefault(member + name, ([], []))
                 epochs.append(float(line["epoch"]))
                 values.append(float(line[column]))
-    return {name: (np.array(one), np.array(two)) for name, (one, two) in losses.items()}
+    return {name: (np.array(epochs), np.array(values)) for name, (epochs, values) in losses.items()}
 
 
-def learning_curves(curves: Sequence[CurveRun], drawn: Plots) -> list[dict[str, Any]]:
-    """Of each learning curve its plots and its table."""
-    found = []
+def selection_table(run: ScoredRun) -> Table | None:
+    """Return the settings that a head selected on validation; None for a history of epochs."""
+    if not run.history or not {"setting", "validation"} <= set(run.history[0]):
+        return None
+    names = run.scored.label_names
+
+    def label_name(number: str) -> str:
+        # The history refers to labels by number.
+        return names[int(number)] if number.isdecimal() and int(number) < len(names) else "all"
+
+    return Table(
+        f"{run.name}: settings selected on validation, out of {len(run.history)} candidates",
+        ["label", "setting", "validation", "measure"],
+        [
+            [
+                label_name(str(line.get("label", ""))),
+                str(line["setting"]),
+                f"{float(line['validation']):.4f}",
+                str(line.get("measure", "")),
+            ]
+            for line in run.history
+            if str(line.get("chosen")) == "True"
+        ],
+    )
+
+
+def learning_curves(curves: Sequence[CurveRun], registry: PlotRegistry) -> list[dict[str, Any]]:
+    """Return the plots and the table of each learning curve."""
+    sections = []
     for run in curves:
-        sizes, cells = run.figures["sizes"], run.figures["cells"]
+        sizes, cells = run.curve["sizes"], run.curve["cells"]
         scores = {
-            head: [Estimate(head, one["macro"]["auroc"], one["ci95"]["auroc"]) for one in row]
+            head: [Estimate(head, c["macro"]["auroc"], c["ci95"]["auroc"]) for c in row]
             for head, row in cells.items()
         }
-        shown = [
-            drawn.add(
+        curve_plots = [
+            registry.add(
                 f"curve-{run.name}",
-                f"{run.name}: macro AUROC by the number of training images",
-                plots.sizes_figure(sizes, scores, axis="macro AUROC"),
+                f"{run.name}: macro AUROC by number of training images",
+                plots.learning_curve_plot(sizes, scores, y_label="macro AUROC"),
             )
         ]
-        gains = {
-            head: [
-                Estimate(head, one["gain"]["auroc"]["difference"], one["gain"]["auroc"]["ci95"])
-                if one["gain"]
-                else Estimate(head, None, None)
-                for one in row
-            ]
-            for head, row in list(cells.items())[1:]
-        }
-        if gains:
-            first = next(iter(cells))
-            shown.append(
-                drawn.add(
-                    f"gain-{run.name}",
-                    f"{run.name}: gain in macro AUROC over {first}, paired",
-                    plots.sizes_figure(sizes, gains, axis=f"gain over {first}", first=1),
-                )
+        first, *others = cells
+        if others:
+            gains = {head: [_gain(head, cell) for cell in cells[head]] for head in others}
+            figure = plots.learning_curve_plot(
+                sizes, gains, y_label=f"gain over {first}", first_index=1
             )
-        found.append({"name": run.name, "plots": shown, "table": tables.curve(run)})
-    return found
+            title = f"{run.name}: paired gain in macro AUROC over {first}"
+            curve_plots.append(registry.add(f"gain-{run.name}", title, figure))
+        sections.append({"name": run.name, "plots": curve_plots, "table": curve_table(run)})
+    return sections
+
+
+def _gain(head: str, cell: Mapping[str, Any]) -> Estimate:
+    if not cell["gain"]:
+        return Estimate(head, None, None)
+    auroc = cell["gain"]["auroc"]
+    return Estimate(head, auroc["difference"], auroc["ci95"])
+
+
+def curve_table(run: CurveRun) -> Table:
+    """Return a learning curve as a table, one row per head and size."""
+    rows = []
+    for head, cells in run.curve["cells"].items():
+        for size, cell in zip(run.curve["sizes"], cells, strict=True):
+            gain = _gain(head, cell)
+            rows.append(
+                [
+                    head,
+                    f"{size:,}",
+                    str(cell["labels"]),
+                    format_interval(cell["macro"]["auroc"], cell["ci95"]["auroc"]),
+                    format_interval(cell["macro"]["auprc"], cell["ci95"]["auprc"]),
+                    format_difference(gain.value, gain.ci),
+                ]
+            )
+    return Table(
+        f"{run.name}: {run.curve['n']:,} test images of {run.curve['n_patients']:,} patients, "
+        f"means over {len(run.config.get('seeds', []))} seeds, 95 % intervals over patients and "
+        "seeds",
+        [
+            *("head", "training images", "labels", "macro AUROC", "macro AUPRC"),
+            "paired gain in AUROC over the first head",
+        ],
+        rows,
+    )

@@ -12,7 +12,7 @@ from featurecache.evaluation.trained_model import read_platt
 from featurecache.finetune.run import read_finetuned
 from featurecache.heads.io import read_head
 from featurecache.provenance import read_provenance
-from featurecache.report.page import build_report
+from featurecache.report.page import build_page
 from tests.faults.bytes import write_example
 from tests.fuzz.changes import changed_csv, changed_json, changed_safetensors
 from tests.fuzz.readers import Reader
@@ -79,7 +79,7 @@ def _read_figures(file: Path) -> object:
 
 
 def _report(file: Path) -> object:
-    return build_report([file.parent], n_bootstrap=0).html.encode()
+    return build_page([file.parent], n_bootstrap=0).html.encode()
 
 
 def _read_provenance(file: Path) -> object:

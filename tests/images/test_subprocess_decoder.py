@@ -21,7 +21,7 @@ from featurecache.errors import FeaturecacheError, ImageError
 from featurecache.images.contact_sheet import thumbnail
 from featurecache.images.decode import read_image
 from featurecache.images.subprocess_decoder import SubprocessDecoder
-from featurecache.report.examples import Films
+from featurecache.report.examples import Thumbnails
 from featurecache.runs.prediction import classify_images
 
 CRASHED = "the decoder crashed (SIGSEGV)"
@@ -198,9 +198,9 @@ def test_a_prediction_tells_of_bad_images_and_predicts_the_others(
 def test_a_report_has_no_picture_of_a_bad_film(films: list[Path], bad_decoder, hasty) -> None:
     for path, spoil in zip(films, bad_decoder, strict=False):
         spoil(path)
-    shown = Films({path.stem: path for path in films})
-    has_picture = [shown.picture(path.stem) is not None for path in films]
-    assert has_picture == [False] * 3 + [True] * 3
+    thumbnails = Thumbnails({path.stem: path for path in films})
+    readable = [thumbnails.data_url(path.stem) is not None for path in films]
+    assert readable == [False] * 3 + [True] * 3
 
 
 def test_a_sheet_of_pairs_names_the_bad_film(films: list[Path], bad_decoder, hasty) -> None:

@@ -1,4 +1,4 @@
-"""Runs of given size and labels, and pages as a parser finds them."""
+"""Run folders with random predictions, and checks of HTML pages."""
 
 import json
 import re
@@ -14,13 +14,8 @@ import numpy as np
 
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
-from featurecache.runs.folder import (
-    new_run,
-    write_config,
-    write_history,
-    write_json,
-    write_predictions,
-)
+from featurecache.runs.predictions import Predictions
+from featurecache.runs.run import Run
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -35,7 +30,7 @@ FETCHING = ("src", "srcset", "poster", "data", "action", "formaction", "backgrou
 
 @dataclass
 class Page(HTMLParser):
-    """What a page holds, as a browser without scripts would find it."""
+    """A parsed page: its tags, and its visible text."""
 
     html: str
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -75,21 +70,21 @@ def write_run(
     kind: str = "head",
     warnings: Sequence[str] = (),
     unlearned: Sequence[int] = (),
-    spoil: Callable[[np.ndarray], None] = lambda truth: None,
+    edit_truth: Callable[[np.ndarray], None] = lambda truth: None,
     **settings: Any,
 ) -> Path:
-    """A run of random figures: n test images, and others for validation."""
+    """Write a run folder with random predictions of n test and n_val validation images."""
     rng = np.random.default_rng(11)
     total = n + n_val
     truth = (rng.random((total, len(labels))) < 0.3).astype(np.int8)
-    spoil(truth)
+    edit_truth(truth)
     noise = np.random.default_rng(seed).normal(size=truth.shape)
     probability = 1 / (1 + np.exp(1.5 - 2 * truth - noise))
     learned = np.ones(len(labels), dtype=bool)
     learned[list(unlearned)] = False
     patients = np.array([f"p{row // per_patient}" for row in range(total)])
     test, val = np.arange(n), np.arange(n, total)
-    rows = SplitData(
+    data = SplitData(
         truth=truth,
         label_names=tuple(labels),
         patient=patients,
@@ -99,28 +94,26 @@ def write_run(
         test=test,
         learned=learned,
     )
-    metrics = evaluate(rows, probability, n_bootstrap=n_bootstrap)
-    metrics["warnings"] = list(warnings)
-    with new_run(target) as folder:
-        write_config(folder, kind, {"labels": list(labels), **settings})
-        write_json(folder / "metrics.json", metrics)
-        write_predictions(
-            folder,
+    metrics = evaluate(data, probability, warnings=warnings, n_bootstrap=n_bootstrap)
+    run = Run(
+        kind=kind,
+        config={"labels": list(labels), **settings},
+        metrics=metrics,
+        scored=Predictions(
             ids=np.array([f"{row:06d}.png" for row in range(total)]),
             patients=patients,
             splits=np.where(np.arange(total) < n, "test", "val"),
-            label_names=labels,
+            label_names=tuple(labels),
             truth=truth,
             probability=probability,
-        )
-        write_history(
-            folder,
-            [
-                {"epoch": e, "learning_rate": 1e-3, "train_loss": 1 / e, "val_loss": 1.1 / e}
-                for e in range(1, 6)
-            ],
-        )
-    return target
+        ),
+        default_name=target.name,
+        history=[
+            {"epoch": e, "learning_rate": 1e-3, "train_loss": 1 / e, "val_loss": 1.1 / e}
+            for e in range(1, 6)
+        ],
+    )
+    return run.save(target)
 
 
 def metrics_of(run: Path) -> dict[str, Any]:
@@ -129,45 +122,45 @@ def metrics_of(run: Path) -> dict[str, Any]:
 
 @contextmanager
 def opened(browser, path, **settings):
-    """A tab with the page, what it said and whom it asked."""
+    """Open a page in a tab; yields the tab, its console messages and its requests."""
     context = browser.new_context(**settings)
     tab = context.new_page()
-    said, asked = [], []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    tab.on("request", lambda request: asked.append(request.url))
+    messages, requests = [], []
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
+    tab.on("request", lambda request: requests.append(request.url))
     tab.goto(path.resolve().as_uri())
-    yield tab, said, asked
+    yield tab, messages, requests
     context.close()
 
 
-def assert_whole(found: Page) -> None:
-    """One title, headings that nest, ids that are there once, tables and pictures with names."""
-    assert len(found.all("h1")) == len(found.all("title")) == 1
-    levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch(r"h[1-6]", tag)]
+def assert_valid(page: Page) -> None:
+    """Check title, heading levels, unique ids, and names of tables and images."""
+    assert len(page.all("h1")) == len(page.all("title")) == 1
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
-    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    for link in found.all("a"):
+    for link in page.all("a"):
         assert link["href"].removeprefix("#") in ids
-    assert len(found.all("table")) == len(found.all("caption"))
-    assert all(heading.get("scope") in ("col", "row") for heading in found.all("th"))
-    assert all(picture["aria-label"] for picture in found.all("svg"))
-    assert all(picture["alt"] for picture in found.all("img"))
-    assert_offline(found)
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert all(heading.get("scope") in ("col", "row") for heading in page.all("th"))
+    assert all(plot["aria-label"] for plot in page.all("svg"))
+    assert all(image["alt"] for image in page.all("img"))
+    assert_offline(page)
 
 
-def assert_offline(found: Page) -> None:
-    assert not found.all("script")
-    for tag, attributes in found.tags:
+def assert_offline(page: Page) -> None:
+    assert not page.all("script")
+    for tag, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
         for name in FETCHING:
             assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
         if tag != "a":
             for name in ("href", "xlink:href"):
                 assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
-    for called in re.findall(r"url\(([^)]*)\)", found.html):
-        assert called.startswith("#")
-    assert "@import" not in found.html
+    for url in re.findall(r"url\(([^)]*)\)", page.html):
+        assert url.startswith("#")
+    assert "@import" not in page.html

@@ -1,19 +1,20 @@
-"""The map, against scikit-learn; and whose cache it is drawn from."""
+"""Embedding map, and the cache that it is made from."""
 
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
 from featurecache.errors import CacheError
-from featurecache.evaluation.comparison import Scored, read_scored
-from featurecache.report.embedding_map import embedding_map, find_cache, most_separating_label
+from featurecache.evaluation.comparison import ScoredImages, scored_images
+from featurecache.report.embedding_map import embedding_map, find_cache, most_balanced_label
+from featurecache.runs.run import load_run
 from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, to_utf8
 from featurecache.store.writer import write_cache
 from tests.report.report_runs import write_run
 
 
-def cache_of(path, embedding, *, model="toy", dataset="toys"):
+def write_toy_cache(path, embedding, *, model="toy", dataset="toys"):
     n = len(embedding)
     half = embedding.astype(np.float16)
     write_cache(
@@ -48,10 +49,10 @@ def cache_of(path, embedding, *, model="toy", dataset="toys"):
     return read_cache(path)
 
 
-def scored_of(ids) -> Scored:
+def scored_with_ids(ids) -> ScoredImages:
     n = len(ids)
-    return Scored(
-        run=None,
+    return ScoredImages(
+        name="run",
         split="test",
         ids=np.array(ids),
         patients=np.array(ids),
@@ -63,77 +64,77 @@ def scored_of(ids) -> Scored:
     )
 
 
-def test_points_and_variance_are_scikit_learns(tmp_path):
+def test_points_are_principal_components(tmp_path):
     rng = np.random.default_rng(0)
     embedding = rng.normal(size=(50, 12)) * np.linspace(3, 0.1, 12)
-    cache = cache_of(tmp_path / "toy.h5", embedding)
-    scored = scored_of(cache.ids[10:40])
-    found = embedding_map(cache, scored)
+    cache = write_toy_cache(tmp_path / "toy.h5", embedding)
+    scored = scored_with_ids(cache.ids[10:40])
+    result = embedding_map(cache, scored)
     rows = cache.embedding[10:40].astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     reference = PCA(2).fit(rows)
     expected = reference.transform(rows)
-    np.testing.assert_allclose(np.abs(found.points), np.abs(expected), atol=1e-9)
-    np.testing.assert_allclose(found.explained, reference.explained_variance_ratio_)
-    np.testing.assert_array_equal(found.rows, np.arange(30))
+    np.testing.assert_allclose(np.abs(result.points), np.abs(expected), atol=1e-9)
+    np.testing.assert_allclose(result.explained_variance, reference.explained_variance_ratio_)
+    np.testing.assert_array_equal(result.rows, np.arange(30))
 
 
-def test_of_many_images_a_seed_chooses_two_thousand(tmp_path):
-    cache = cache_of(tmp_path / "toy.h5", np.random.default_rng(1).normal(size=(2500, 4)))
-    scored = scored_of(cache.ids)
-    one, same, other = (embedding_map(cache, scored, seed=seed) for seed in (0, 0, 1))
-    assert (len(one.rows), one.images) == (2000, 2500)
-    np.testing.assert_array_equal(one.points, same.points)
-    assert not np.array_equal(one.rows, other.rows)
+def test_map_of_many_images_is_a_seeded_sample(tmp_path):
+    cache = write_toy_cache(tmp_path / "toy.h5", np.random.default_rng(1).normal(size=(2500, 4)))
+    scored = scored_with_ids(cache.ids)
+    first, same, other = (embedding_map(cache, scored, seed=seed) for seed in (0, 0, 1))
+    assert (len(first.rows), first.n_images) == (2000, 2500)
+    np.testing.assert_array_equal(first.points, same.points)
+    assert not np.array_equal(first.rows, other.rows)
 
 
 @pytest.mark.parametrize("embedding", [np.ones((5, 3)), np.eye(5)[:, :1] + 1])
-def test_embeddings_without_spread_or_second_dimension_have_a_map(tmp_path, embedding):
-    cache = cache_of(tmp_path / "toy.h5", embedding)
-    found = embedding_map(cache, scored_of(cache.ids))
-    assert np.isfinite(found.points).all()
-    assert found.explained[1] == pytest.approx(0, abs=1e-9)
+def test_constant_or_one_dimensional_embeddings_have_a_map(tmp_path, embedding):
+    cache = write_toy_cache(tmp_path / "toy.h5", embedding)
+    result = embedding_map(cache, scored_with_ids(cache.ids))
+    assert np.isfinite(result.points).all()
+    assert result.explained_variance[1] == pytest.approx(0, abs=1e-9)
 
 
-def test_too_few_images_have_none(tmp_path):
-    cache = cache_of(tmp_path / "toy.h5", np.eye(5))
+def test_fewer_than_three_images_are_refused(tmp_path):
+    cache = write_toy_cache(tmp_path / "toy.h5", np.eye(5))
     with pytest.raises(CacheError, match="holds 2 of the 3 images"):
-        embedding_map(cache, scored_of(["000000.png", "000001.png", "zzz.png"]))
+        embedding_map(cache, scored_with_ids(["000000.png", "000001.png", "zzz.png"]))
 
 
-def test_a_cache_is_found_where_it_was_and_where_it_is_said_to_be(tmp_path):
-    cache = cache_of(tmp_path / "toy.h5", np.eye(5))
+def test_cache_is_found_at_its_path_or_among_given_caches(tmp_path):
+    cache = write_toy_cache(tmp_path / "toy.h5", np.eye(5))
     reference = {"path": str(cache.path), "fingerprint": cache.fingerprint, "dataset": "toys"}
     assert find_cache(reference).path == cache.path
     moved = cache.path.rename(tmp_path / "moved.h5")
-    with pytest.raises(CacheError, match="--cache FILE"):
+    with pytest.raises(CacheError, match="give its current path as `caches`"):
         find_cache(reference)
     assert find_cache(reference, [moved]).path == moved
 
 
 @pytest.mark.parametrize("change", [{"model": "other"}, {"dataset": "others"}])
-def test_another_cache_in_its_place_is_refused(tmp_path, change):
-    cache = cache_of(tmp_path / "toy.h5", np.eye(5))
+def test_cache_with_other_fingerprint_is_refused(tmp_path, change):
+    cache = write_toy_cache(tmp_path / "toy.h5", np.eye(5))
     reference = {"path": str(cache.path), "fingerprint": cache.fingerprint, "dataset": "toys"}
     cache.path.unlink()
-    cache_of(cache.path, np.eye(5), **change)
-    with pytest.raises(CacheError, match="another cache"):
+    write_toy_cache(cache.path, np.eye(5), **change)
+    with pytest.raises(CacheError, match="is not the cache that the run was made from"):
         find_cache(reference)
 
 
-def test_joined_caches_are_joined_again(tmp_path):
-    caches = [cache_of(tmp_path / f"{m}.h5", np.eye(5), model=m) for m in ("one", "two")]
-    joined = [
+def test_caches_side_by_side_are_found(tmp_path):
+    caches = [write_toy_cache(tmp_path / f"{m}.h5", np.eye(5), model=m) for m in ("one", "two")]
+    references = [
         {"path": str(c.path), "fingerprint": c.fingerprint, "dataset": "toys"} for c in caches
     ]
-    assert find_cache({"joined": joined}).dim == 10
+    assert find_cache({"joined": references}).dim == 10
 
 
-def test_the_telling_label_has_two_large_classes(tmp_path):
-    def spoil(truth):
+def test_most_balanced_label_has_two_large_classes(tmp_path):
+    def edit_truth(truth):
         truth[:, 0] = 1
         truth[:, 1] = np.arange(len(truth)) % 2
         truth[:, 2] = np.arange(len(truth)) < 5
 
-    run = write_run(tmp_path / "run", labels=("All", "Half", "Few"), spoil=spoil)
-    assert most_separating_label(read_scored(run)) == 1
+    run = write_run(tmp_path / "run", labels=("All", "Half", "Few"), edit_truth=edit_truth)
+    assert most_balanced_label(scored_images(load_run(run))) == 1

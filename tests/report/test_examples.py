@@ -1,54 +1,55 @@
-"""Which images a run was most certain of."""
+"""Example images: which are chosen, and their thumbnails."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from featurecache.errors import UsageError
-from featurecache.evaluation.comparison import read_scored
-from featurecache.report.examples import EACH, Films, most_certain
+from featurecache.evaluation.comparison import scored_images
+from featurecache.report.examples import N_EXAMPLES, Thumbnails, most_confident
+from featurecache.runs.run import load_run
 from tests.report.report_runs import write_run
 
 
-def test_groups_hold_the_most_extreme_of_their_kind(tmp_path):
-    scored = read_scored(write_run(tmp_path / "run"))
+def test_groups_hold_the_most_confident_predictions(tmp_path):
+    scored = scored_images(load_run(write_run(tmp_path / "run")))
     truth, probability = scored.truth[:, 0], scored.probability[:, 0]
-    called = probability >= scored.thresholds[0]
-    found = most_certain(scored, 0)
-    for name, rows, best in (
-        ("Found", (truth == 1) & called, probability[(truth == 1) & called].max()),
-        ("Missed", (truth == 1) & ~called, probability[(truth == 1) & ~called].min()),
-        ("False alarm", (truth == 0) & called, probability[(truth == 0) & called].max()),
-        ("Rightly absent", (truth == 0) & ~called, probability[(truth == 0) & ~called].min()),
+    predicted = probability >= scored.thresholds[0]
+    examples = most_confident(scored, 0)
+    for name, rows, extreme in (
+        ("True positives", (truth == 1) & predicted, np.max),
+        ("False negatives", (truth == 1) & ~predicted, np.min),
+        ("False positives", (truth == 0) & predicted, np.max),
+        ("True negatives", (truth == 0) & ~predicted, np.min),
     ):
-        assert len(found[name]) == min(EACH, rows.sum())
-        assert found[name][0].probability == best
-        assert all(rows[one.row] and scored.ids[one.row] == one.id for one in found[name])
+        assert len(examples[name]) == min(N_EXAMPLES, rows.sum())
+        assert examples[name][0].probability == extreme(probability[rows])
+        assert all(rows[e.row] and scored.ids[e.row] == e.id for e in examples[name])
 
 
-def test_images_of_unknown_truth_are_in_no_group(tmp_path):
-    def spoil(truth):
+def test_images_with_unknown_label_are_in_no_group(tmp_path):
+    def edit_truth(truth):
         truth[::2, 0] = -1
 
-    scored = read_scored(write_run(tmp_path / "run", spoil=spoil))
-    found = most_certain(scored, 0, each=1000)
-    assert sum(map(len, found.values())) == (scored.truth[:, 0] >= 0).sum()
+    scored = scored_images(load_run(write_run(tmp_path / "run", edit_truth=edit_truth)))
+    examples = most_confident(scored, 0, n_examples=1000)
+    assert sum(map(len, examples.values())) == (scored.truth[:, 0] >= 0).sum()
 
 
-def test_a_film_is_a_small_picture_and_is_read_once(tmp_path):
-    path = tmp_path / "film.png"
+def test_thumbnail_is_small_and_read_once(tmp_path):
+    path = tmp_path / "image.png"
     Image.fromarray(np.full((800, 600), 90, dtype=np.uint8)).save(path)
-    films = Films({"one": path})
-    picture = films.picture("one")
+    thumbnails = Thumbnails({"one": path})
+    url = thumbnails.data_url("one")
     path.unlink()
-    assert films.picture("one") == picture
-    assert picture.startswith("data:image/jpeg;base64,")
-    assert len(picture) < 12_000
+    assert thumbnails.data_url("one") == url
+    assert url.startswith("data:image/jpeg;base64,")
+    assert len(url) < 12_000
 
 
-def test_a_damaged_film_is_none_and_a_missing_one_is_refused(tmp_path):
-    path = tmp_path / "film.png"
-    path.write_bytes(b"no film")
-    assert Films({"one": path}).picture("one") is None
+def test_damaged_image_has_no_thumbnail_and_missing_image_is_refused(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(b"not an image")
+    assert Thumbnails({"one": path}).data_url("one") is None
     with pytest.raises(UsageError, match="no image 'two'"):
-        Films({"one": path}).picture("two")
+        Thumbnails({"one": path}).data_url("two")

@@ -1,78 +1,78 @@
-"""The page in a browser: nothing is asked of anyone, and everyone can read it."""
+"""The page in a browser: no requests, no errors, accessible, readable on a phone and on paper."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from featurecache.report.page import build_report
-from featurecache.report.write import write_report
+from featurecache.report.page import build_page
+from featurecache.report.report import save_page
 from tests.report.report_runs import opened, write_run
 
 PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="session")
-def pages(made, hostile, tmp_path_factory) -> dict[str, Path]:
-    """Reports of several runs, of one with films, and of one whose names are markup."""
+def pages(workspace, hostile_run, tmp_path_factory) -> dict[str, Path]:
+    """Reports of several runs, of one with example images, and of one whose names are markup."""
     folder = tmp_path_factory.mktemp("pages")
-    films = {path.name: path for path in (made.films / "images").iterdir()}
+    files = {path.name: path for path in (workspace.images / "images").iterdir()}
     runs = [write_run(folder / name, seed=n, warnings=[name]) for n, name in enumerate("ab")]
-    reports = {
-        "several": build_report([*runs, made.work / "curve"], n_bootstrap=20),
-        "one": build_report([made.work / "head"], films=films),
-        "hostile": build_report([hostile], n_bootstrap=20),
+    pages = {
+        "several": build_page([*runs, workspace.folder / "curve"], n_bootstrap=20),
+        "one": build_page([workspace.folder / "head"], files=files),
+        "hostile": build_page([hostile_run], n_bootstrap=20),
     }
-    for name, report in reports.items():
-        write_report(report, folder / f"{name}.html")
-    return {name: folder / f"{name}.html" for name in reports}
+    for name, page in pages.items():
+        save_page(page, folder / f"{name}.html")
+    return {name: folder / f"{name}.html" for name in pages}
 
 
 @pytest.mark.parametrize("name", ["several", "one", "hostile"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_asks_for_nothing_says_nothing_and_is_accessible(chromium, pages, name, scheme):
+def test_page_is_self_contained_and_accessible(chromium, pages, name, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    with opened(chromium, pages[name], color_scheme=scheme) as (tab, said, asked):
-        own = pages[name].resolve().as_uri()
-        assert [url for url in asked if not url.startswith("data:")] == [own]
-        assert said == []
-        # The policy of the page forbids scripts; axe comes in past it, by the debugger.
+    with opened(chromium, pages[name], color_scheme=scheme) as (tab, messages, requests):
+        own_url = pages[name].resolve().as_uri()
+        assert [url for url in requests if not url.startswith("data:")] == [own_url]
+        assert messages == []
+        # The page's policy forbids scripts; axe is injected by the debugger, past the policy.
         violations = axe.run(tab).response["violations"]
-        grave = [one for one in violations if one["impact"] in ("serious", "critical")]
-        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in grave] == []
+        serious = [v for v in violations if v["impact"] in ("serious", "critical")]
+        assert [(v["id"], v["nodes"][0]["html"][:200]) for v in serious] == []
 
 
 @pytest.mark.parametrize("name", ["several", "one", "hostile"])
-def test_nothing_runs_over_the_edge_of_a_phone(chromium, pages, name):
+def test_page_fits_a_phone(chromium, pages, name):
     with opened(chromium, pages[name], viewport=PHONE) as (tab, _, _):
         assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
-def test_films_are_shown(chromium, pages):
+def test_example_images_are_displayed(chromium, pages):
     with opened(chromium, pages["one"]) as (tab, _, _):
         widths = tab.evaluate("[...document.images].map(image => image.naturalWidth)")
         assert len(widths) > 20
         assert min(widths) > 0
 
 
-def test_colours_of_plots_follow_the_scheme(chromium, pages, tmp_path):
-    darkness = {}
+def test_plot_colors_follow_the_color_scheme(chromium, pages, tmp_path):
+    median = {}
     for scheme in ("light", "dark"):
         with opened(chromium, pages["one"], color_scheme=scheme) as (tab, _, _):
-            picture = tmp_path / f"{scheme}.png"
-            tab.locator(".label svg").first.screenshot(path=picture)
-            with Image.open(picture) as image:
+            screenshot = tmp_path / f"{scheme}.png"
+            tab.locator(".label svg").first.screenshot(path=screenshot)
+            with Image.open(screenshot) as image:
                 pixels = image.convert("L").tobytes()
-            darkness[scheme] = sorted(pixels)[len(pixels) // 2]
-    assert darkness["light"] > 200
-    assert darkness["dark"] < 60
+            median[scheme] = sorted(pixels)[len(pixels) // 2]
+    assert median["light"] > 200
+    assert median["dark"] < 60
 
 
-def test_print_is_black_on_white_though_the_screen_is_dark(chromium, pages):
+def test_print_is_black_on_white_in_dark_mode(chromium, pages):
     with opened(chromium, pages["several"], color_scheme="dark") as (tab, _, _):
         tab.emulate_media(media="print")
-        for name, colour in (
+        for name, color in (
             ("color", "rgb(29, 35, 41)"),
             ("backgroundColor", "rgb(255, 255, 255)"),
         ):
-            assert tab.evaluate(f"getComputedStyle(document.body).{name}") == colour
+            assert tab.evaluate(f"getComputedStyle(document.body).{name}") == color

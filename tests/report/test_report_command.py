@@ -1,4 +1,4 @@
-"""``featurecache report``: what it writes, what it refuses, what it says."""
+"""``featurecache report``: what it writes, refuses and prints."""
 
 import json
 
@@ -9,10 +9,10 @@ from featurecache.report.reproduce import command_line
 from tests.report.report_runs import HOSTILE, Page, write_run
 
 
-def test_one_file_and_its_plots_beside_it(made, tmp_path):
+def test_page_and_plots_are_written(workspace, tmp_path):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
     run = write_run(tmp_path / "runs" / "one")
-    outcome = made.run(
+    outcome = workspace.run(
         *("report", run, "curve", "--out", out, "--plots", plots, "--n-bootstrap", 20, "--json")
     )
     assert outcome.exit_code == 0, outcome.output
@@ -20,29 +20,30 @@ def test_one_file_and_its_plots_beside_it(made, tmp_path):
     assert document["report"] == str(out)
     assert document["bytes"] == out.stat().st_size
     assert sorted(document["plots"]) == sorted(str(path) for path in plots.iterdir())
-    with Image.open(plots / "roc-Mass.png") as picture:
-        assert picture.width > 800
+    with Image.open(plots / "roc-Mass.png") as image:
+        assert image.width > 800
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "plots", "runs"]
 
 
-def test_films_are_shown_where_they_are_given(made, tmp_path):
-    options = ("--data-root", made.films, "--n-images", 90, "--n-bootstrap", 0)
-    outcome = made.run("report", "head", *options, "--out", tmp_path / "page.html")
+def test_data_set_gives_example_images(workspace, tmp_path):
+    options = ("--data-root", workspace.images, "--n-images", 90, "--n-bootstrap", 0)
+    outcome = workspace.run("report", "head", *options, "--out", tmp_path / "page.html")
     assert outcome.exit_code == 0, outcome.output
-    found = Page((tmp_path / "page.html").read_text())
-    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in found.all("img"))
-    assert len(found.all("img")) > 20
-    assert "Missed" in found.text
+    page = Page((tmp_path / "page.html").read_text())
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.all("img"))
+    assert len(page.all("img")) > 20
+    assert "False negatives" in page.text
 
 
-def test_without_films_it_says_how_to_show_them(made, tmp_path):
-    made.run("report", "head", "--out", tmp_path / "page.html", "--n-bootstrap", 0)
+def test_page_explains_how_to_include_images(workspace, tmp_path):
+    workspace.run("report", "head", "--out", tmp_path / "page.html", "--n-bootstrap", 0)
     text = Page((tmp_path / "page.html").read_text()).text
-    assert "--dataset phantom" in text
+    assert "This report holds no example images" in text
+    assert "--data-root" in text
 
 
-def test_films_of_another_data_set_are_refused(made, tmp_path):
-    outcome = made.run(
+def test_other_data_set_is_refused(workspace, tmp_path):
+    outcome = workspace.run(
         *(
             "report",
             "head",
@@ -60,44 +61,44 @@ def test_films_of_another_data_set_are_refused(made, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-@pytest.mark.parametrize("there", ["page.html", "plots"])
-def test_nothing_is_replaced_unasked(made, tmp_path, there):
+@pytest.mark.parametrize("existing", ["page.html", "plots"])
+def test_existing_files_are_not_replaced(workspace, tmp_path, existing):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
-    (tmp_path / there).mkdir() if there == "plots" else out.write_text("mine")
+    (tmp_path / existing).mkdir() if existing == "plots" else out.write_text("mine")
     command = ("report", "curve", "--out", out, "--plots", plots, "--n-bootstrap", 0)
-    outcome = made.run(*command)
+    outcome = workspace.run(*command)
     assert outcome.exit_code == 2
     assert "--overwrite" in outcome.output
     assert not out.exists() or out.read_text() == "mine"
-    assert made.run(*command, "--overwrite").exit_code == 0
+    assert workspace.run(*command, "--overwrite").exit_code == 0
     assert out.read_text().startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize("arguments", [["none"], ["head", "head"], ["head", "--finding", "Mas"]])
-def test_mistakes_are_told_in_a_line(made, tmp_path, arguments):
-    outcome = made.run("report", *arguments, "--out", tmp_path / "page.html")
+def test_mistakes_are_reported_in_one_line(workspace, tmp_path, arguments):
+    outcome = workspace.run("report", *arguments, "--out", tmp_path / "page.html")
     assert outcome.exit_code == 2
     assert outcome.output.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize("kind", ["head", "linear", "zero", "transfer", "tuned", "curve"])
-def test_the_commands_it_gives_are_understood(made, kind):
+def test_reproduction_commands_are_valid(workspace, kind):
     import shlex
 
-    from featurecache.report.load_runs import read_runs
-    from featurecache.report.reproduce import commands
+    from featurecache.report.load_runs import load_runs
+    from featurecache.report.reproduce import reproduction_commands
 
-    (run,) = read_runs([made.work / kind])
-    last = shlex.split(commands(run)[-1].replace("\\\n", " "))
+    (run,) = load_runs([workspace.folder / kind])
+    last = shlex.split(reproduction_commands(run)[-1].replace("\\\n", " "))
     assert last[0] == "featurecache"
-    # There already: it is refused for that, after every option was read.
-    outcome = made.run(*last[1:], "--out", kind)
+    # Refused because it exists, which is checked after all options are parsed.
+    outcome = workspace.run(*last[1:], "--out", kind)
     assert outcome.exit_code == 2
     assert "is there already" in outcome.output
 
 
-def test_a_command_line_means_the_same_to_a_shell():
+def test_command_line_is_quoted_for_a_shell():
     import shlex
 
     arguments = ["evaluate", *HOSTILE, "a b", *[f"--option-{n}" for n in range(20)]]
@@ -106,5 +107,5 @@ def test_a_command_line_means_the_same_to_a_shell():
     assert max(map(len, line.splitlines())) < 100
 
 
-def test_help_has_an_example(made):
-    assert "Example: featurecache report" in made.run("report", "--help").stdout
+def test_help_shows_an_example(workspace):
+    assert "Example: featurecache report" in workspace.run("report", "--help").stdout

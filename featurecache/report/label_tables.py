@@ -1,0 +1,80 @@
+"""Tables of single labels: overview, metrics by run, confusion matrices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from featurecache.report.load_runs import ScoredRun
+from featurecache.report.table import UNDEFINED, Table, format_interval, format_score
+
+_COLUMNS = (
+    *("AUROC", "AUPRC", "F1", "precision", "recall"),
+    *("threshold", "calibration error", "after Platt scaling"),
+)
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """A confusion matrix, [[tn, fp], [fn, tp]]."""
+
+    run: str
+    counts: Sequence[Sequence[int]]
+
+    @property
+    def row_fractions(self) -> list[list[float]]:
+        """(2, 2) counts as fractions of their row, for the shade of the cells; 0 in empty rows."""
+        return [[count / (sum(row) or 1) for count in row] for row in self.counts]
+
+
+def overview_table(
+    runs: Sequence[ScoredRun], labels: Sequence[str], anchors: Sequence[str]
+) -> Table:
+    """Return one row per label: all metrics of a single run, or the AUROC of several."""
+    if len(runs) == 1:
+        (run,) = runs
+        caption = f"{run.name} by label, on {run.metrics.split} images"
+        columns: Sequence[str] = _COLUMNS
+        cells = [_metric_cells(run, label) for label in labels]
+    else:
+        caption, columns = "AUROC by label", [run.name for run in runs]
+        cells = [[_auroc_cell(run, label) for run in runs] for label in labels]
+    n_positive = [
+        next(scores.n_positive for run in runs if (scores := run.metrics.per_label.get(label)))
+        for label in labels
+    ]
+    rows = [
+        [label, f"{n:,}", *row] for label, n, row in zip(labels, n_positive, cells, strict=True)
+    ]
+    return Table(caption, ["label", "positive", *columns], rows, anchors)
+
+
+def label_table(runs: Sequence[ScoredRun], label: str) -> Table:
+    """Return the metrics of a label, one row per run."""
+    rows = [[run.name, *_metric_cells(run, label)] for run in runs]
+    return Table(f"Metrics of {label}", ["run", *_COLUMNS], rows)
+
+
+def confusion_matrices(runs: Sequence[ScoredRun], label: str) -> list[ConfusionMatrix]:
+    """Return the confusion matrices of a label, without runs that could not learn it."""
+    matrices = [(run.name, run.metrics.per_label[label].confusion) for run in runs]
+    return [ConfusionMatrix(name, counts) for name, counts in matrices if counts is not None]
+
+
+def _auroc_cell(run: ScoredRun, label: str) -> str:
+    scores = run.metrics.per_label.get(label)
+    return UNDEFINED if scores is None else format_interval(scores.auroc, scores.auroc_ci)
+
+
+def _metric_cells(run: ScoredRun, label: str) -> list[str]:
+    """Return the metrics of a label, under ``_COLUMNS``."""
+    scores, calibration = run.metrics.per_label[label], run.metrics.calibration
+    errors = None if calibration is None else calibration.per_label[label]
+    return [
+        format_interval(scores.auroc, scores.auroc_ci),
+        format_interval(scores.auprc, scores.auprc_ci),
+        format_interval(scores.f1, scores.f1_ci),
+        format_score(scores.precision),
+        format_score(scores.recall),
+        format_score(scores.threshold),
+        UNDEFINED if errors is None else format_score(errors.before.ece),
+        UNDEFINED if errors is None else format_score(errors.after.ece),
+    ]

@@ -1,0 +1,134 @@
+"""Common style of a report's matplotlib figures, for SVG in the page and PNG files.
+
+Nothing here uses pyplot or changes its global state.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final
+
+from featurecache.report.palette import LIGHT, series_color
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS: Final = "osD^v<>P"
+REFERENCE_LINE: Final[Mapping[str, Any]] = {
+    "color": LIGHT["muted"],
+    "linewidth": 0.8,
+    "linestyle": (0, (1, 2)),
+}
+"""Thin dotted line, for chance level and similar references."""
+
+_DASHES = ("-", "--", "-.", ":")
+_SQUARE_SIZE = (3.0, 2.9)
+_WIDTH = 4.3
+_MAX_NAME_LENGTH = 34
+_RC_PARAMS: Mapping[str, Any] = {
+    "font.size": 8,
+    "text.parse_math": False,  # a label may hold dollar signs
+    "axes.unicode_minus": True,
+    "text.color": LIGHT["ink"],
+    "axes.labelcolor": LIGHT["muted"],
+    "axes.edgecolor": LIGHT["muted"],
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT["grid"],
+    "grid.linewidth": 0.6,
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "featurecache",
+    # Curves of many images lose the points that nobody can see.
+    "path.simplify": True,
+    "path.simplify_threshold": 1 / 9,
+}
+
+
+@contextmanager
+def report_style() -> Iterator[None]:
+    """Apply the style of reports inside the context; matplotlib's settings are restored after."""
+    from matplotlib import rc_context
+
+    with rc_context(dict(_RC_PARAMS)), warnings.catch_warnings():
+        # A name may use letters that matplotlib's font lacks: browsers have other fonts, a PNG
+        # shows boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def with_report_style(plot: "Callable[..., Figure]") -> "Callable[..., Figure]":
+    """Decorate a plotting function to draw in the style of reports."""
+
+    @wraps(plot)
+    def styled_plot(*args: Any, **kwargs: Any) -> "Figure":
+        with report_style():
+            return plot(*args, **kwargs)
+
+    return styled_plot
+
+
+def save_png(figure: "Figure", path: "Path") -> None:
+    """Save a figure for a paper: PNG, white background, 300 dpi.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    with report_style():
+        figure.savefig(path, format="png", dpi=300, facecolor="white")
+
+
+def unit_square_axes(x_label: str, y_label: str) -> "tuple[Figure, Axes]":
+    """Create axes over [0, 1] x [0, 1], at a fixed position: a page may hold hundreds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SQUARE_SIZE)
+    axes = figure.add_axes((0.145, 0.145, 0.835, 0.835))
+    ticks = (0, 0.25, 0.5, 0.75, 1)
+    tick_labels = ("0", ".25", ".5", ".75", "1")
+    axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_xticks(ticks, tick_labels)
+    axes.set_yticks(ticks, tick_labels)
+    return figure, axes
+
+
+def wide_axes(*, height: float) -> "tuple[Figure, Axes]":
+    """Create axes as wide as a column of the page, with a height in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def series_style(index: int) -> dict[str, Any]:
+    """Return color and dashes of the run at an index: series differ without color, too."""
+    return {"color": series_color(index), "linestyle": _DASHES[index % len(_DASHES)]}
+
+
+def series_marker(index: int) -> str:
+    """Return the marker of the run at an index."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def display_name(name: str) -> str:
+    """Return a name that is fit for a plot: printable, short, and shown in legends."""
+    # SVG is XML, which has no control characters.
+    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    # matplotlib leaves names with a leading underscore out of legends.
+    name = name.lstrip("_") or "–"
+    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"

@@ -1,0 +1,136 @@
+"""Write a report of runs: one HTML page, and its plots on request."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featurecache.errors import UsageError
+from featurecache.io.atomic import new_file
+from featurecache.report.load_runs import RunOrPath
+from featurecache.report.page import ReportPage, build_page
+from featurecache.report.plot_style import save_png
+from featurecache.runs.run import Run
+
+if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """Files of a report.
+
+    Attributes:
+        path: the HTML page.
+        plots: PNG files of its plots.
+        notes: what the page lacks, and what to do about it.
+    """
+
+    path: Path
+    plots: Sequence[Path]
+    notes: Sequence[str]
+
+
+def report(
+    runs: RunOrPath | Sequence[RunOrPath],
+    out: PathLike = "report.html",
+    *,
+    plots: PathLike | None = None,
+    overwrite: bool = False,
+    caches: Sequence[PathLike] = (),
+    finding: str | None = None,
+    data: "Dataset | None" = None,
+    n_bootstrap: int = 1000,
+) -> Path:
+    """Write runs as one HTML page that opens anywhere, without a network.
+
+    Args:
+        runs: Runs, or run folders; further ones are compared with the first.
+        out: HTML file to write.
+        plots: Folder where each plot is also written as a PNG file for papers (300 dpi). It is
+            created if it does not exist.
+        overwrite: Replace an existing page and plots.
+        caches: Caches that are no longer where their runs were made, for the embedding map.
+        finding: Label that colors the embedding map. Defaults to the most balanced label.
+        data: Data set of the first run, to show example images. Their ids are shown, too, so mind
+            who may see the page. Without it the page holds no images.
+        n_bootstrap: Number of bootstrap samples of the differences between runs; 0 for no
+            differences.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: A run is missing or damaged.
+        UsageError: The page or the folder of plots exists, a run is given twice, or ``data`` lacks
+            an image of the first run.
+        UnknownNameError: No run has a label named ``finding``.
+        OSError: The disk is full or not writable.
+    """
+    return write_report(
+        runs,
+        out,
+        plots=plots,
+        overwrite=overwrite,
+        caches=caches,
+        finding=finding,
+        data=data,
+        n_bootstrap=n_bootstrap,
+    ).path
+
+
+def write_report(
+    runs: RunOrPath | Sequence[RunOrPath],
+    out: PathLike = "report.html",
+    *,
+    plots: PathLike | None = None,
+    overwrite: bool = False,
+    caches: Sequence[PathLike] = (),
+    finding: str | None = None,
+    data: "Dataset | None" = None,
+    n_bootstrap: int = 1000,
+) -> WrittenReport:
+    """Write a report like `report`, and return all files written with notes on what is missing."""
+    path, plots_folder = Path(out), None if plots is None else Path(plots)
+    if not overwrite:
+        for target in (path, plots_folder):
+            if target is not None and target.exists():
+                raise UsageError(f"{target} exists: choose another path, or give `overwrite`")
+    page = build_page(
+        [runs] if isinstance(runs, Run | str | os.PathLike) else runs,
+        files=None if data is None else data.files(),
+        caches=[Path(cache) for cache in caches],
+        finding=finding,
+        n_bootstrap=n_bootstrap,
+    )
+    return WrittenReport(path, save_page(page, path, plots_folder), page.notes)
+
+
+def save_page(page: ReportPage, path: Path, plots: Path | None = None) -> list[Path]:
+    """Save a page, and its plots as PNG files; existing files are replaced atomically.
+
+    Args:
+        page: the page.
+        path: HTML file.
+        plots: folder for the plots, created if missing; None for no plots.
+
+    Returns:
+        The plots written.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    written = []
+    if plots is not None:
+        for name, figure in page.figures.items():
+            plot_path = plots / f"{name}.png"
+            with new_file(plot_path) as temporary:
+                save_png(figure, temporary)
+            written.append(plot_path)
+    with new_file(path) as temporary:
+        # Paths may hold bytes that are not UTF-8; they become question marks.
+        temporary.write_bytes(page.html.encode("utf-8", errors="replace"))
+    return written

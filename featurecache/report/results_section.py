@@ -1,0 +1,190 @@
+"""Section "Results": all runs side by side, and their paired differences."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from featurecache.errors import UsageError
+from featurecache.evaluation.comparison import Comparison, compare_scored, require_same_images
+from featurecache.metrics.metrics import Metrics
+from featurecache.report import plots
+from featurecache.report.load_runs import ScoredRun
+from featurecache.report.plot_registry import PlotRegistry
+from featurecache.report.plots import Estimate
+from featurecache.report.table import (
+    UNDEFINED,
+    Table,
+    format_difference,
+    format_interval,
+    format_score,
+)
+
+
+def results_section(
+    scored: Sequence[ScoredRun], registry: PlotRegistry, n_bootstrap: int
+) -> dict[str, Any] | None:
+    """Return the contents of the section; None without runs that scored images.
+
+    Args:
+        scored: the runs; further ones are compared with the first.
+        registry: takes the plot.
+        n_bootstrap: bootstrap samples of the differences; 0 for no differences.
+    """
+    if not scored:
+        return None
+    section: dict[str, Any] = {
+        "headline": headline_table(scored),
+        "tiles": _tiles(scored[0].metrics) if len(scored) == 1 else (),
+        "seeds": [(run.name, line) for run in scored if (line := seed_spread(run.metrics))],
+        "plot": None,
+        "differences": None,
+        "not_comparable": [],
+        "decisions": decisions_table(scored),
+    }
+    if len(scored) > 1:
+        estimates = [
+            Estimate(run.name, run.metrics.macro.auroc, run.metrics.macro.auroc_ci)
+            for run in scored
+        ]
+        section["plot"] = registry.add(
+            "runs",
+            "Macro AUROC of each run with its 95 % interval",
+            plots.forest_plot(estimates, x_label="macro AUROC", reference=0.5),
+        )
+        section |= _comparison(scored, n_bootstrap)
+    return section
+
+
+def _comparison(scored: Sequence[ScoredRun], n_bootstrap: int) -> dict[str, Any]:
+    """Compare the first run with those that scored the same images."""
+    comparable, reasons = [scored[0]], []
+    for run in scored[1:]:
+        try:
+            require_same_images(scored[0].scored, run.scored)
+        except UsageError as error:
+            reasons.append(str(error))
+        else:
+            comparable.append(run)
+    differences = None
+    if len(comparable) > 1 and n_bootstrap > 0:
+        try:
+            comparison = compare_scored([run.scored for run in comparable], n_bootstrap=n_bootstrap)
+        except UsageError as error:
+            reasons.append(str(error))
+        else:
+            differences = differences_table(comparison)
+    return {"differences": differences, "not_comparable": reasons}
+
+
+def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
+    """Return the headline metrics: name, value, and the line below it."""
+    macro = metrics.macro
+    tiles = []
+    for name, value, ci in (
+        ("macro AUROC", macro.auroc, macro.auroc_ci),
+        ("macro AUPRC", macro.auprc, macro.auprc_ci),
+        ("macro F1", macro.f1, macro.f1_ci),
+    ):
+        tiles.append((name, format_score(value), f"{ci[0]:.3f} to {ci[1]:.3f}" if ci else ""))
+    if metrics.calibration is not None:
+        errors = metrics.calibration.macro
+        after = f"{format_score(errors.after.ece)} after Platt scaling"
+        tiles.append(("calibration error", format_score(errors.before.ece), after))
+    patients = f"of {metrics.n_patients:,} patients"
+    return [*tiles, (f"{metrics.split} images", f"{metrics.n:,}", patients)]
+
+
+def headline_table(runs: Sequence[ScoredRun]) -> Table:
+    """Return averages over labels, one row per run; encoder and data set only where they differ."""
+    several_sources = len({(run.model, run.dataset) for run in runs}) > 1
+    columns = ["run", *(["encoder and data"] if several_sources else []), "images", "patients"]
+    rows = []
+    for run in runs:
+        metrics = run.metrics
+        macro, micro = metrics.macro, metrics.micro
+        rows.append(
+            [
+                run.name,
+                *([f"{run.model} on {run.dataset}"] if several_sources else []),
+                f"{metrics.n:,} {metrics.split}",
+                f"{metrics.n_patients:,}",
+                format_interval(macro.auroc, macro.auroc_ci),
+                format_interval(macro.auprc, macro.auprc_ci),
+                format_interval(macro.f1, macro.f1_ci),
+                format_interval(micro.auroc, micro.auroc_ci),
+                format_interval(metrics.exact_match, metrics.ci95.exact_match),
+            ]
+        )
+    return Table(
+        "Averages over labels, with 95 % intervals from a bootstrap over patients",
+        [*columns, "macro AUROC", "macro AUPRC", "macro F1", "micro AUROC", "exact match"],
+        rows,
+    )
+
+
+def decisions_table(runs: Sequence[ScoredRun]) -> Table:
+    """Return calibration, Hamming loss, and metrics at a threshold of 0.5, one row per run."""
+    rows = []
+    for run in runs:
+        metrics, at_half = run.metrics, run.metrics.at_half
+        rows.append(
+            [
+                run.name,
+                *_calibration_errors(metrics),
+                format_interval(metrics.hamming_loss, metrics.ci95.hamming_loss),
+                format_score(at_half.macro.f1),
+                format_score(at_half.micro.f1),
+                format_score(at_half.exact_match),
+                format_score(at_half.hamming_loss),
+            ]
+        )
+    at_half_columns = (
+        f"{name} at\u00a00.5" for name in ("macro F1", "micro F1", "exact match", "Hamming loss")
+    )
+    return Table(
+        "Calibration, and metrics at a threshold of 0.5 instead of those chosen on validation",
+        ["run", "calibration error", "after Platt scaling", "Hamming loss", *at_half_columns],
+        rows,
+    )
+
+
+def _calibration_errors(metrics: Metrics) -> tuple[str, str]:
+    """Return the macro calibration error before and after Platt scaling."""
+    if metrics.calibration is None:
+        return UNDEFINED, UNDEFINED
+    errors, intervals = metrics.calibration.macro, metrics.calibration.ci95
+    return (
+        format_interval(errors.before.ece, intervals.before.ece),
+        format_interval(errors.after.ece, intervals.after.ece),
+    )
+
+
+def differences_table(comparison: Comparison) -> Table:
+    """Return the differences of each further run from the first."""
+    rows = []
+    for run in comparison.comparisons:
+        row = [run.run]
+        for name in ("auroc", "auprc", "f1"):
+            metric = run.macro[name]
+            row.append(format_difference(metric.difference, metric.ci95))
+            row.append(format_score(metric.p_holm))
+        rows.append(row)
+    return Table(
+        f"Difference from {comparison.first}, on the same {comparison.n:,} images and the same "
+        f"{comparison.n_bootstrap:,} bootstrap samples of patients, over {len(comparison.labels)} "
+        "labels",
+        ["run", "macro AUROC", "p", "macro AUPRC", "p", "macro F1", "p"],
+        rows,
+    )
+
+
+def seed_spread(metrics: Metrics) -> str | None:
+    """Return a sentence on the spread of macro AUROC over seeds; None for a single seed."""
+    if metrics.seeds is None:
+        return None
+    spread = metrics.seeds.macro["auroc"]
+    if spread.mean is None or spread.sd is None:
+        return None
+    return (
+        f"Macro AUROC over {len(metrics.seeds.seeds)} seeds: {spread.mean:.4f} ± {spread.sd:.4f} "
+        "(standard deviation). All other metrics are those of the first seed."
+    )
