@@ -4,17 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from featurecache.datasets.load import DatasetLike, as_dataset
 from featurecache.errors import UsageError
 from featurecache.io.atomic import new_file
 from featurecache.report.load_runs import RunOrPath
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.plot_style import save_png
 from featurecache.runs.run import Run
-
-if TYPE_CHECKING:
-    from featurecache.datasets.dataset import Dataset
 
 PathLike = str | os.PathLike[str]
 
@@ -42,10 +39,17 @@ def report(
     overwrite: bool = False,
     caches: Sequence[PathLike] = (),
     finding: str | None = None,
-    data: "Dataset | None" = None,
+    data: DatasetLike | None = None,
     n_bootstrap: int = 1000,
 ) -> Path:
     """Write runs as one HTML page that opens anywhere, without a network.
+
+    Example:
+        >>> import featurecache as fc
+        >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+        >>> runs = [fc.train_head(cache, "linear", controls=False), fc.zero_shot(cache)]
+        >>> fc.report(runs, "report.html", n_bootstrap=20).name
+        'report.html'
 
     Args:
         runs: Runs, or run folders; further ones are compared with the first.
@@ -55,8 +59,8 @@ def report(
         overwrite: Replace an existing page and plots.
         caches: Caches that are no longer where their runs were made, for the embedding map.
         finding: Label that colors the embedding map. Defaults to the most balanced label.
-        data: Data set of the first run, to show example images. Their ids are shown, too, so mind
-            who may see the page. Without it the page holds no images.
+        data: Data set of the first run, or its name or path, to show example images. Their ids are
+            shown, too, so mind who may see the page. Without it the page holds no images.
         n_bootstrap: Number of bootstrap samples of the differences between runs; 0 for no
             differences.
 
@@ -90,7 +94,7 @@ def write_report(
     overwrite: bool = False,
     caches: Sequence[PathLike] = (),
     finding: str | None = None,
-    data: "Dataset | None" = None,
+    data: DatasetLike | None = None,
     n_bootstrap: int = 1000,
 ) -> WrittenReport:
     """Write a report like `report`, and return all files written with notes on what is missing."""
@@ -101,7 +105,7 @@ def write_report(
                 raise UsageError(f"{target} exists: choose another path, or give `overwrite`")
     page = build_page(
         [runs] if isinstance(runs, Run | str | os.PathLike) else runs,
-        files=None if data is None else data.files(),
+        files=None if data is None else as_dataset(data).files(),
         caches=[Path(cache) for cache in caches],
         finding=finding,
         n_bootstrap=n_bootstrap,
