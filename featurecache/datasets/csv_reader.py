@@ -1,4 +1,4 @@
-"""CSV files as tables of text that remember their line numbers."""
+"""Read columns of a CSV or TSV file as text, with line numbers and limits for hostile files."""
 
 import csv
 import gzip
@@ -16,34 +16,36 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BLOCK_ROWS: Final = 1024
-"""Rows that lie in memory as Python's strings at a time; a table holds them in fewer bytes. What so
-few take fits the processor's cache: 16,384 took half as long again."""
+"""Rows held as Python strings at a time; a DataFrame needs less memory. So few fit into the CPU
+cache: 16,384 took 50 % longer."""
 
 MAX_UNPACKED: Final = 2**28
-"""Characters that a compressed table may always unpack to: some million rows."""
+"""Characters that any compressed file may decompress to: about a million rows."""
+
 MAX_EXPANSION: Final = 200
-"""Characters that each of its bytes may unpack to beyond that: most tables make 5 to 30."""
+"""Characters per compressed byte that are allowed beyond that. Most tables have 5 to 30."""
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
-    """Read some columns of a CSV file, by name, as text.
+    """Read columns of a CSV or TSV file, by name, as text.
 
-    The standard library reads rather than pandas, which knows no line numbers and guesses an
-    index where rows are longer than the header. Names and cells lose the spaces around them,
-    blank lines are passed over, and empty cells at the end of a row or header that go beyond the
-    other (a trailing comma) are dropped.
+    The standard library parses the file because pandas reports no line numbers and infers an index
+    if rows are longer than the header. Whitespace around names and cells is stripped, blank lines
+    are skipped, and surplus empty cells at the end of a row or header (a trailing comma) are
+    dropped.
 
     Args:
-        path: A CSV file in UTF-8, compressed where its name ends in ".gz".
-        columns: Names to read.
+        path: A UTF-8 file, separated by tabs if its name ends in ".tsv", and compressed if it
+            ends in ".gz".
+        columns: Names of the columns.
 
     Returns:
-        The columns, in the order asked for, as text; the index, named "line", is the line of the
-        file on which each row starts, counted from 1.
+        The columns, in the given order, as text. The index, named "line", is the line of the file
+        on which each row starts, counted from 1.
 
     Raises:
-        DatasetError: the file cannot be read, is empty, lacks a column or has it twice, or a row
-            is longer or shorter than the header.
+        DatasetError: If the file cannot be read, is empty, lacks a column or has it twice, or a
+            row is longer or shorter than the header.
     """
     import pandas as pd
 
@@ -51,62 +53,60 @@ def read_columns(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
         cells = _cells(path, columns)
         blocks = []
         while block := dict(islice(cells, BLOCK_ROWS)):
-            # Where pandas keeps Python's strings, equal cells are one of them.
-            one: dict[str, str] = {}
-            rows = [[one.setdefault(cell, cell) for cell in row] for row in block.values()]
+            # Share equal strings, because pandas may store Python strings.
+            shared: dict[str, str] = {}
+            rows = [[shared.setdefault(cell, cell) for cell in row] for row in block.values()]
             lines = pd.Index(list(block), name="line")
             blocks.append(pd.DataFrame(rows, lines, columns=list(columns), dtype=str))
-    # UnicodeDecodeError is a ValueError, as is what text_files raises.
+    # UnicodeDecodeError and the errors of bounded_lines are ValueErrors.
     except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
+        raise DatasetError(f"{path} cannot be read as a UTF-8 CSV file: {error}") from error
     if not blocks:
         raise DatasetError(f"{path} has no rows below its header: check the file")
     return pd.concat(blocks)
 
 
 def _cells(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The cells of these columns, of one row after another, each with the row's line."""
+    """Yield the line of each row, and its cells in the given columns."""
     rows = _rows(path)
     _, header = next(rows, (0, []))
     positions = _positions(path, header, columns)
     for line, row in rows:
         if len(row) != len(header):
-            row = _without_tail(row, len(header))
+            row = _strip_empty_tail(row, len(header))
         if len(row) != len(header):
             raise DatasetError(
-                f"line {line} of {path} has {len(row)} cells, the header has {len(header)}: "
-                "mend the line (a cell that holds a comma needs quotes)"
+                f"{path}, line {line}: the row has {len(row)} cells, but the header has "
+                f"{len(header)}. Correct the line (a cell that contains a comma needs quotes)"
             )
         yield line, [row[position].strip() for position in positions]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line that it starts on; the header first."""
+    """Yield the rows that are not blank, header first, each with the line it starts on."""
     require_regular_file(path)
-    zipped = path.suffix == ".gz"
-    most = max(MAX_UNPACKED, MAX_EXPANSION * path.stat().st_size) if zipped else None
-    # utf-8-sig: spreadsheets put a byte order mark in front of the first name.
-    with (gzip.open if zipped else Path.open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(bounded_lines(file, most=most), delimiter=_delimiter(path))
+    compressed = path.suffix == ".gz"
+    limit = max(MAX_UNPACKED, MAX_EXPANSION * path.stat().st_size) if compressed else None
+    delimiter = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ","
+    opener = gzip.open if compressed else Path.open
+    # utf-8-sig skips the byte order mark that spreadsheets write.
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(bounded_lines(file, most=limit), delimiter=delimiter)
         header = True
         line = 1
         for row in reader:
-            # Spreadsheets write a blank line as a line of commas.
+            # Spreadsheets write blank lines as lines of commas.
             if any(cell.strip() for cell in row):
                 if header:
-                    row = _without_tail([name.strip() for name in row], 0)
+                    row = _strip_empty_tail([name.strip() for name in row], 0)
                     header = False
                 yield line, row
-            # A quoted cell may span lines: a row starts after the last line of the one before.
+            # A quoted cell may span lines, so count from the end of the previous row.
             line = reader.line_num + 1
 
 
-def _delimiter(path: Path) -> str:
-    return "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
-
-
-def _without_tail(row: list[str], length: int) -> list[str]:
-    """The row without the empty cells at its end, down to a length."""
+def _strip_empty_tail(row: list[str], length: int) -> list[str]:
+    """Drop empty cells at the end of a row, down to a minimum length."""
     end = len(row)
     while end > length and not row[end - 1].strip():
         end -= 1

@@ -377,7 +377,8 @@ def _label_array(
             )
         names = tuple(map(str, labels.columns)) if label_names is None else tuple(label_names)
         try:
-            values = labels.to_numpy(dtype=np.float32, na_value=np.nan)
+            floats = labels.astype("Float32")
+            values = floats.to_numpy(dtype=np.float32, na_value=np.nan)
         except (TypeError, ValueError) as error:
             raise DatasetError(
                 f"the labels are not numbers ({error}): use 1, 0, and -1 or NaN if unknown"

@@ -1,4 +1,4 @@
-"""Byte-identical files."""
+"""Find byte-identical files."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -11,25 +11,31 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def identical_files(paths: Sequence[Path]) -> list[list[Path]]:
-    """The groups of two or more files with the same bytes, in the order of ``paths``.
+    """Group files with identical bytes.
 
-    Only files of equal size are read. Empty files are broken rather than copies of each other,
-    and make no group.
+    Only files of equal size are read. Empty files are broken rather than copies of each other, so
+    they are not grouped.
+
+    Args:
+        paths: The files.
+
+    Returns:
+        Groups of two or more identical files, each in the order of ``paths``.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: If a file cannot be read.
     """
-    by_size = _groups((path.stat().st_size, path) for path in paths)
+    by_size = _group((path.stat().st_size, path) for path in paths)
     return [
         group
         for size, candidates in by_size.items()
         if size > 0
-        for group in _groups((sha256_of_file(path), path) for path in candidates).values()
+        for group in _group((sha256_of_file(path), path) for path in candidates).values()
     ]
 
 
-def _groups(keyed: Iterable[tuple[Key, Path]]) -> dict[Key, list[Path]]:
-    """The paths that share a key with another path, by key."""
+def _group(keyed: Iterable[tuple[Key, Path]]) -> dict[Key, list[Path]]:
+    """Group paths by key, and keep groups of at least two."""
     groups: defaultdict[Key, list[Path]] = defaultdict(list)
     for key, path in keyed:
         groups[key].append(path)

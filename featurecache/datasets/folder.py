@@ -1,4 +1,4 @@
-"""Any folder of images sorted into one folder per class."""
+"""Data sets in a folder with one subfolder of images per class."""
 
 import os
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from featurecache.errors import DatasetError
 
 
 def load_folder(root: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
-    """Load ``root/<class>/*`` or ``root/<split>/<class>/*``: one label per class.
+    """Load ``root/<class>/*`` or ``root/<split>/<class>/*``, with one label per class.
 
     Args:
-        root: The folder. Where its folders are called train, val (or valid, validation, dev) and
-            test, they are the split; without a val folder, a tenth of train becomes validation.
-        seed: Decides the parts of the split that no folder decides.
+        root: The folder. If its subfolders are named train, val (or valid, validation, dev) and
+            test, they are the splits; without a val folder, a tenth of train becomes validation.
+        seed: Seed of the splits that no folder defines.
 
     Returns:
-        A manifest named after the folder, with the classes, sorted, as labels; each image has
-        the label of its class and none of the others.
+        A data set named after the folder. Its labels are the sorted classes; each image is
+        positive for its class and negative for all others.
 
     Raises:
-        DatasetError: there are fewer than two classes, a class without images, a folder inside a
-            class, or splits and classes side by side.
+        DatasetError: If there are fewer than two classes, a class without images, a folder inside
+            a class folder, or split and class folders side by side.
     """
     import pandas as pd
 
@@ -34,90 +34,87 @@ def load_folder(root: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
     splits = _split_folders(root)
     ids: list[str] = []
     classes: list[str] = []
-    split: list[str] = []
+    image_splits: list[str] = []
     notes = [UNKNOWN_PATIENTS]
-    for folder, split_name in splits.items():
-        for name in _class_folders(root / folder):
-            place = f"{folder}/{name}" if folder else name
-            listing = scan_folder(root / place)
-            if listing.folders:
+    for split_folder, split in splits.items():
+        for class_name in _class_folders(root / split_folder):
+            folder = f"{split_folder}/{class_name}" if split_folder else class_name
+            entries = scan_folder(root / folder)
+            if entries.folders:
                 raise DatasetError(
-                    f"the class folder {root / place} holds the folder {listing.folders[0]!r}: put "
-                    "the images of a class directly into its folder, or list them in a CSV file "
-                    "and load that as a table"
+                    f"the class folder {root / folder} contains the folder "
+                    f"{entries.folders[0]!r}: put the images of a class directly into its folder, "
+                    "or list them in a CSV file"
                 )
-            if not listing.images:
-                raise DatasetError(f"the class folder {root / place} has no images: remove it")
-            if listing.others:
+            if not entries.images:
+                raise DatasetError(f"the class folder {root / folder} has no images: remove it")
+            if entries.others:
                 notes.append(
-                    f"Files left out of {place} because they are no images: "
-                    f"{len(listing.others):,}."
+                    f"Files in {folder} that are not images and were skipped: "
+                    f"{len(entries.others):,}."
                 )
-            ids += [f"{place}/{image}" for image in listing.images]
-            classes += [name] * len(listing.images)
-            split += [split_name] * len(listing.images)
+            ids += [f"{folder}/{image}" for image in entries.images]
+            classes += [class_name] * len(entries.images)
+            image_splits += [split] * len(entries.images)
 
     names = sorted(set(classes))
     if len(names) < 2:
         raise DatasetError(
             f"{root} has only one class, {names[0]!r}: sort the images into two or more class "
-            "folders, or list them in a CSV file and load that as a table"
+            "folders, or list them in a CSV file"
         )
     labels = (np.array(classes)[:, None] == np.array(names)).astype(np.int8)
     if "" in splits:
         assigned = patient_split(ids, labels, seed=seed)
-        notes.append("The split is stratified by class, 70 % train, 10 % validation, 20 % test.")
+        notes.append("The split is stratified by class: 70 % train, 10 % validation, 20 % test.")
     elif "val" not in splits.values():
-        assigned = carve_validation(ids, labels, split, seed=seed)
-        notes.append("There is no val folder: a tenth of train is validation.")
+        assigned = carve_validation(ids, labels, image_splits, seed=seed)
+        notes.append("There is no val folder, so a tenth of train is validation.")
     else:
-        assigned = np.array(split)
+        assigned = np.array(image_splits)
     return Dataset(
         name=safe_name(root.resolve().name),
         root=root,
-        images=pd.DataFrame(
-            {"id": ids, "path": ids, "patient": ids, "split": assigned, "view": ""}, dtype=str
-        ),
+        images=pd.DataFrame({"id": ids, "path": ids, "patient": ids, "split": assigned}, dtype=str),
         labels=labels,
-        label_names=tuple(names),
-        notes=tuple(notes),
+        label_names=names,
+        notes=notes,
     )
 
 
 def _split_folders(root: Path) -> Mapping[str, str]:
-    """The split that each folder stands for; the empty name where folders are classes."""
-    listing = scan_folder(root)
-    if listing.images:
-        raise DatasetError(
-            f"the image {listing.images[0]} lies directly in {root} and so has no class: put it "
-            "into the folder of its class"
-        )
+    """Return the split of each split folder; {"": ""} if the subfolders are classes."""
+    subfolders = _subfolders(root)
     splits = {
-        name: SPLIT_ALIASES[name.lower()]
-        for name in listing.folders
-        if name.lower() in SPLIT_ALIASES
+        name: SPLIT_ALIASES[name.lower()] for name in subfolders if name.lower() in SPLIT_ALIASES
     }
     if not splits:
         return {"": ""}
-    if classes := [name for name in listing.folders if name not in splits]:
+    if classes := [name for name in subfolders if name not in splits]:
         raise DatasetError(
-            f"{root} holds the split folder {next(iter(splits))!r} beside {classes[0]!r}: keep "
-            "splits only, or classes only"
+            f"{root} contains the split folder {next(iter(splits))!r} beside {classes[0]!r}: keep "
+            "only splits, or only classes"
         )
     if len(set(splits.values())) < len(splits):
         raise DatasetError(
-            f"{root} holds two folders for one split ({', '.join(splits)}): keep one of each"
+            f"{root} contains two folders for one split ({', '.join(splits)}): keep one of each"
         )
     return splits
 
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    listing = scan_folder(folder)
-    if listing.images:
+    subfolders = _subfolders(folder)
+    if not subfolders:
+        raise DatasetError(f"{folder} contains no class folders: create one folder per class")
+    return subfolders
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the subfolders, and check that no image is beside them."""
+    entries = scan_folder(folder)
+    if entries.images:
         raise DatasetError(
-            f"the image {listing.images[0]} lies directly in {folder} and so has no class: put it "
-            "into the folder of its class"
+            f"the image {entries.images[0]} is directly in {folder} and therefore has no class: "
+            "move it into the folder of its class"
         )
-    if not listing.folders:
-        raise DatasetError(f"{folder} holds no class folders: put one folder per class there")
-    return listing.folders
+    return entries.folders

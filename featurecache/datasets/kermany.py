@@ -1,4 +1,4 @@
-"""The UCSD paediatric pneumonia films: Kermany et al., Cell 172 (2018), CC BY 4.0."""
+"""UCSD pediatric pneumonia data set: Kermany et al., Cell 172 (2018), CC BY 4.0."""
 
 import os
 import re
@@ -26,8 +26,8 @@ PUBLISHED = "published"
 SPLIT_CHOICES = ("official", PUBLISHED, IMAGE_LEVEL_PROTOCOL)
 
 AS_PUBLISHED = (
-    "The split is that of the folders as published: byte-identical copies stay, and so do training "
-    "images of patients whose number is in test."
+    "The split is that of the published folders: byte-identical copies are kept, and so are "
+    "training images of patients whose number is also in test."
 )
 
 _NAME_PATTERNS = {
@@ -37,8 +37,8 @@ _NAME_PATTERNS = {
 
 
 @dataclass(frozen=True)
-class _Film:
-    """One image: its folders and what its name says."""
+class _Image:
+    """One image: its folder, and what its name contains."""
 
     id: str
     folder: str
@@ -54,34 +54,33 @@ def load_kermany(
     split: str = "official",
     seed: int = 0,
 ) -> Dataset:
-    """Load the paediatric pneumonia films, with the one label ``Pneumonia``.
+    """Load the pediatric pneumonia data set, with the single label ``Pneumonia``.
 
-    The official test folder stays as it is. Byte-identical copies are dropped, and so are the
-    training images of patients whose number is in test as well: the two may or may not be the
-    same child, because numbers repeat between germs, and leaving them out is the safe reading.
-    The official validation folder holds 16 images, too few to choose anything by: its patients
-    are validation, and further patients are carved out of train until validation has a tenth of
-    the images that are not test.
+    In the official split, the test folder is kept as it is. Byte-identical copies are dropped, and
+    so are training images of patients whose number is also in test: they may or may not be the
+    same child, because numbers repeat between germs, so dropping them is the safe choice. The
+    official validation folder has only 16 images. Its patients are validation, and further
+    patients are moved from train until validation has a tenth of the images outside test.
 
     Args:
-        root: Folder of ``train``, ``test`` and perhaps ``val``, or one that holds it as
-            ``chest_xray``; each with ``NORMAL`` and ``PNEUMONIA``.
-        subset: "all", or "viral": all normals, and of the pneumonias only the viral ones.
-        split: "official"; "published": the folders as they are, with copies and shared patients,
-            for an audit to look at; or "image-level-1967-493-616": the published protocol that
-            pools the folders of the viral subset and splits images, not patients. It counts
-            duplicates, so they stay. Scores on the last two are optimistic.
-        seed: Decides the parts of the split that no folder decides.
+        root: Folder with ``train``, ``test`` and optionally ``val``, each with ``NORMAL`` and
+            ``PNEUMONIA``; or the folder that contains it as ``chest_xray``.
+        subset: "all", or "viral" for all normal images and the viral pneumonias only.
+        split: "official"; "published" for the folders as they are, with copies and shared patients
+            (for an audit); or "image-level-1967-493-616" for the published protocol that pools the
+            folders of the viral subset and splits images, not patients. That protocol counts
+            duplicates, so they are kept. Scores on the last two are optimistic.
+        seed: Seed of the splits that no folder defines.
 
     Returns:
-        The manifest "kermany" or "kermany-viral", with "-published" or "-image-level" behind it
-        for the splits of these names.
+        The data set "kermany" or "kermany-viral", followed by "-published" or "-image-level" for
+        these splits.
 
     Raises:
-        DatasetError: a folder is missing or without images, a file's name does not tell its
-            patient, or, in the official split, identical files have different labels.
-        UnknownNameError: there is no such subset or split.
-        UsageError: the image-level protocol is asked for another subset than "viral".
+        DatasetError: If a folder is missing or has no images, the patient cannot be derived from a
+            file name, or, in the official split, identical files have different labels.
+        UnknownNameError: If there is no such subset or split.
+        UsageError: If the image-level protocol is requested for another subset than "viral".
     """
     import pandas as pd
 
@@ -90,48 +89,47 @@ def load_kermany(
     if split not in SPLIT_CHOICES:
         raise UnknownNameError("Kermany split", split, SPLIT_CHOICES)
     if split == IMAGE_LEVEL_PROTOCOL and subset != "viral":
-        raise UsageError(f"the split {split} was published for the subset viral: choose it too")
+        raise UsageError(f"the split {split} requires `subset` viral")
 
     root = _find_root(Path(root))
-    films = _films(root)
+    images = _list_images(root)
     notes = []
     if subset == "viral":
-        viral = [film for film in films if film.label == 0 or film.viral]
+        viral = [image for image in images if image.label == 0 or image.viral]
         notes.append(
-            f"The subset is viral: {len(films) - len(viral):,} bacterial pneumonias are left out."
+            f"The subset is viral: {len(images) - len(viral):,} bacterial pneumonias are left out."
         )
-        films = viral
-    # Each set of images has a name, and with it a cache, of its own: two splits keep the copies.
+        images = viral
+    # A different set of images needs a different name, and so a different cache.
     name = "kermany" if subset == "all" else "kermany-viral"
     if split == IMAGE_LEVEL_PROTOCOL:
         name += "-image-level"
-        assigned, more = _image_level_split(films, seed)
+        assigned, more = _image_level_split(images, seed)
     elif split == PUBLISHED:
         name += "-published"
-        assigned, more = np.array([film.folder for film in films]), [AS_PUBLISHED]
+        assigned, more = np.array([image.folder for image in images]), [AS_PUBLISHED]
     else:
-        films, more = _without_copies(root, films)
+        images, more = _drop_copies(root, images)
         notes += more
-        films, more = _without_test_patients(films)
+        images, more = _drop_test_patients(images)
         notes += more
-        assigned, more = _official_split(films, seed)
+        assigned, more = _official_split(images, seed)
     return Dataset(
         name=name,
         root=root,
         images=pd.DataFrame(
             {
-                "id": [film.id for film in films],
-                "path": [film.id for film in films],
-                "patient": [film.patient for film in films],
+                "id": [image.id for image in images],
+                "path": [image.id for image in images],
+                "patient": [image.patient for image in images],
                 "split": assigned,
-                "view": "",
             },
             dtype=str,
         ),
-        labels=_labels(films),
+        labels=_labels(images),
         label_names=("Pneumonia",),
         notes=(*notes, *more),
-        image_level_split=split != "official",
+        image_level_split=split in (PUBLISHED, IMAGE_LEVEL_PROTOCOL),
         collection="kermany",
     )
 
@@ -169,31 +167,31 @@ def _find_root(root: Path) -> Path:
     return folder
 
 
-def _films(root: Path) -> list[_Film]:
-    """All images, sorted by id."""
-    films = []
+def _list_images(root: Path) -> list[_Image]:
+    """Return all images, sorted by id."""
+    images = []
     for folder in ("train", "val", "test"):
-        # The official val folder is optional: copies of the data set often lack it.
+        # Copies of the data set often lack the official val folder.
         if folder == "val" and not (root / folder).is_dir():
             continue
-        for label, name in enumerate(CLASSES):
-            images = scan_folder(root / folder / name).images
-            if not images:
-                raise DatasetError(f"no images in {root / folder / name}: unpack them there")
-            films += [_film(folder, name, label, image) for image in images]
-    return sorted(films, key=lambda film: film.id)
+        for label, class_name in enumerate(CLASSES):
+            names = scan_folder(root / folder / class_name).images
+            if not names:
+                raise DatasetError(f"no images in {root / folder / class_name}: unpack them there")
+            images += [_parse_name(folder, class_name, label, name) for name in names]
+    return sorted(images, key=lambda image: image.id)
 
 
-def _film(folder: str, class_name: str, label: int, image: str) -> _Film:
-    match = _NAME_PATTERNS[class_name].fullmatch(Path(image).stem)
+def _parse_name(folder: str, class_name: str, label: int, name: str) -> _Image:
+    match = _NAME_PATTERNS[class_name].fullmatch(Path(name).stem)
     if match is None:
         example = "person1_virus_6.jpeg" if label else "IM-0115-0001.jpeg"
         raise DatasetError(
-            f"the name of {folder}/{class_name}/{image} does not tell its patient: "
-            f"a name in {class_name} looks like {example}; move the file away or rename it"
+            f"cannot derive the patient from the name of {folder}/{class_name}/{name}: names in "
+            f"{class_name} look like {example}. Move the file away or rename it"
         )
-    return _Film(
-        id=f"{folder}/{class_name}/{image}",
+    return _Image(
+        id=f"{folder}/{class_name}/{name}",
         folder=folder,
         label=label,
         patient=match["patient"],
@@ -201,18 +199,18 @@ def _film(folder: str, class_name: str, label: int, image: str) -> _Film:
     )
 
 
-def _labels(films: list[_Film]) -> npt.NDArray[np.int8]:
-    return np.array([[film.label] for film in films], dtype=np.int8)
+def _labels(images: list[_Image]) -> npt.NDArray[np.int8]:
+    return np.array([[image.label] for image in images], dtype=np.int8)
 
 
-def _without_copies(root: Path, films: list[_Film]) -> tuple[list[_Film], list[str]]:
-    """Keep one of each group of identical files: one in test where there is one."""
-    by_path = {root / film.id: film for film in films}
+def _drop_copies(root: Path, images: list[_Image]) -> tuple[list[_Image], list[str]]:
+    """Keep one of each group of identical files, preferably one in test."""
+    by_path = {root / image.id: image for image in images}
     groups = [[by_path[path] for path in group] for group in identical_files(list(by_path))]
-    dropped: dict[_Film, _Film] = {}
+    dropped: set[_Image] = set()
     for group in groups:
-        # Films come sorted by id, and so "test/" before "train/" and "val/": the test folder stays
-        # as complete as it can be.
+        # Images are sorted by id, and so "test/" before "train/" and "val/": the test folder stays
+        # as complete as possible.
         kept, *copies = group
         for copy in copies:
             if copy.label != kept.label:
@@ -220,83 +218,85 @@ def _without_copies(root: Path, films: list[_Film]) -> tuple[list[_Film], list[s
                     f"{kept.id} and {copy.id} in {root} are the same file with different labels: "
                     "remove the wrong one"
                 )
-            dropped[copy] = kept
+            dropped.add(copy)
     if not dropped:
-        return films, []
-    # Notes travel into caches and reports, so they name no file.
+        return images, []
+    # Notes end up in caches and reports, so they name no file.
     note = (
-        f"{len(dropped):,} byte-identical copies are left out; extracted with --split published "
-        "they stay, and audit lists them."
+        f"{len(dropped):,} byte-identical copies are left out. The split published keeps them, and "
+        "an audit lists them."
     )
-    return [film for film in films if film not in dropped], [note]
+    return [image for image in images if image not in dropped], [note]
 
 
-def _without_test_patients(films: list[_Film]) -> tuple[list[_Film], list[str]]:
-    test = {film.patient for film in films if film.folder == "test"}
-    kept = [film for film in films if film.folder == "test" or film.patient not in test]
-    if len(kept) == len(films):
-        return films, []
-    shared = test & {film.patient for film in films if film.folder != "test"}
+def _drop_test_patients(images: list[_Image]) -> tuple[list[_Image], list[str]]:
+    """Drop images outside test of patients whose number is in test."""
+    test = {image.patient for image in images if image.folder == "test"}
+    kept = [image for image in images if image.folder == "test" or image.patient not in test]
+    if len(kept) == len(images):
+        return images, []
+    shared = test & {image.patient for image in images if image.folder != "test"}
     note = (
-        f"{len(films) - len(kept):,} training images of {len(shared):,} patients are left out "
-        "because the same patient number is in test; numbers repeat between germs, so they may or "
+        f"{len(images) - len(kept):,} training images of {len(shared):,} patients are left out "
+        "because the same patient number is in test; numbers repeat between germs, so it may or "
         "may not be the same child."
     )
     return kept, [note]
 
 
-def _official_split(films: list[_Film], seed: int) -> tuple[npt.NDArray[np.str_], list[str]]:
-    official = {film.patient for film in films if film.folder == "val"}
+def _official_split(images: list[_Image], seed: int) -> tuple[npt.NDArray[np.str_], list[str]]:
+    val_patients = {image.patient for image in images if image.folder == "val"}
     split = np.array(
         [
-            "test" if film.folder == "test" else "val" if film.patient in official else "train"
-            for film in films
+            "test"
+            if image.folder == "test"
+            else "val"
+            if image.patient in val_patients
+            else "train"
+            for image in images
         ]
     )
     counts = Counter(split.tolist())
-    given = (
-        f" The official val folder is part of it, with all images of its {len(official)} patients."
-        if official
-        else ""
-    )
-    # A tenth of all images outside test, less what the official val folder brings already.
-    wanted = VALIDATION_FRACTION * (counts["train"] + counts["val"]) - counts["val"]
-    if wanted > 0:
+    # A tenth of all images outside test, less those that the official val folder provides.
+    missing = VALIDATION_FRACTION * (counts["train"] + counts["val"]) - counts["val"]
+    if missing > 0:
         split = carve_validation(
-            [film.patient for film in films],
-            _labels(films),
+            [image.patient for image in images],
+            _labels(images),
             split,
-            fraction=wanted / counts["train"],
+            fraction=missing / counts["train"],
             seed=seed,
         )
     note = (
-        "The split is the official one: the test folder is test, and a tenth of the others is "
-        f"validation, by patient.{given}"
+        "The split is the official one: the test folder is test, and a tenth of the other images "
+        "is validation, by patient."
     )
+    if val_patients:
+        note += f" This includes all images of the {len(val_patients)} patients in the val folder."
     return split, [note]
 
 
-def _image_level_split(films: list[_Film], seed: int) -> tuple[npt.NDArray[np.str_], list[str]]:
-    """Per class, ceil(20 %) to test and ceil(20 %) of the rest to validation."""
+def _image_level_split(images: list[_Image], seed: int) -> tuple[npt.NDArray[np.str_], list[str]]:
+    """Per class, assign ceil(20 %) to test and ceil(20 %) of the rest to validation."""
     rng = np.random.default_rng(seed)
-    labels = _labels(films)[:, 0]
-    split = np.full(len(films), "train")
+    labels = _labels(images)[:, 0]
+    split = np.full(len(images), "train")
     for label in range(len(CLASSES)):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        n_test = _fifth(len(rows))
-        n_val = _fifth(len(rows) - n_test)
+        n_test = _ceil_fifth(len(rows))
+        n_val = _ceil_fifth(len(rows) - n_test)
         split[rows[:n_test]] = "test"
         split[rows[n_test : n_test + n_val]] = "val"
     counts = Counter(split.tolist())
     note = (
         f"The split is {IMAGE_LEVEL_PROTOCOL}: the folders are pooled and images, not patients, "
-        f"are drawn; here it gives {counts['train']:,} train, {counts['val']:,} validation and "
-        f"{counts['test']:,} test. Byte-identical copies stay, because the published counts "
+        f"are split, here into {counts['train']:,} train, {counts['val']:,} validation and "
+        f"{counts['test']:,} test. Byte-identical copies are kept, because the published counts "
         "include them."
     )
     return split, [note]
 
 
-def _fifth(count: int) -> int:
-    """20 %, rounded up, in whole numbers: 0.2 * 15 is more than 3 as a float."""
+def _ceil_fifth(count: int) -> int:
+    """Return 20 %, rounded up, in integers: the float 0.2 * 15 is above 3."""
     return -(-count // 5)

@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14: 112,120 frontal films of 30,805 patients, 14 findings.
+"""NIH ChestX-ray14: 112,120 frontal images of 30,805 patients, 14 findings.
 
 Wang et al., "ChestX-ray8" (CVPR 2017); the official files are ``Data_Entry_2017_v2020.csv``,
 ``train_val_list.txt``, ``test_list.txt`` and the images, in twelve archives.
@@ -50,21 +50,21 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
     """Load the images of NIH ChestX-ray14 that are on disk.
 
     Args:
-        root: Folder of ``Data_Entry_2017*.csv`` (or ``.csv.gz``), with the images in ``images/``
+        root: Folder with ``Data_Entry_2017*.csv`` (or ``.csv.gz``), and the images in ``images/``
             or in ``images_001/images/`` to ``images_012/images/``.
-        split: "official" reads ``test_list.txt`` (and ``train_val_list.txt`` where it is there)
-            and carves validation out of the rest by patient; "patient" ignores the lists; "auto"
-            is the official split where ``test_list.txt`` is there, else the split by patient.
-        seed: Decides the parts of the split that no list decides.
+        split: "official" reads ``test_list.txt`` (and ``train_val_list.txt`` if it exists) and
+            takes validation from the other images by patient; "patient" ignores the lists; "auto"
+            is the official split if ``test_list.txt`` exists, else the split by patient.
+        seed: Seed of the splits that no list defines.
 
     Returns:
-        The manifest "nih", with the 14 labels in their official names and order; ``No Finding``
-        is the empty set.
+        The data set "nih", with the 14 labels in their official names and order; ``No Finding``
+        stands for no positive label.
 
     Raises:
-        DatasetError: no CSV file or more than one that could be meant, no image, a row with an
-            unknown finding, an image that is there twice, or lists that contradict each other.
-        UnknownNameError: there is no such choice of split.
+        DatasetError: If there is no CSV file or an ambiguous choice, no image, a row with an
+            unknown finding, an image in two places, or lists that contradict each other.
+        UnknownNameError: If there is no such split.
     """
     import pandas as pd
 
@@ -74,8 +74,7 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
     csv = _find_csv(root)
     columns = ["Image Index", "Finding Labels", "Patient ID", "View Position"]
     table = read_columns(csv, [*columns, "Patient Gender", "Patient Age"])
-    # Every row is checked, those without an image too: a label that is wrong in one place makes
-    # the whole file doubtful.
+    # Rows without an image are checked too: one invalid label makes the whole file doubtful.
     _, all_labels = label_matrix(table["Finding Labels"], LABELS, csv=csv)
 
     paths = _index_images(root)
@@ -97,21 +96,21 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
 
     ages = _years(rows["Patient Age"])
     if impossible := int(((ages == "") & (rows["Patient Age"] != "")).sum()):
-        notes.append(f"The ages of {impossible:,} images are no years of a life: left unknown.")
+        notes.append(f"{impossible:,} images have an impossible age, which is treated as unknown.")
 
     labels = all_labels[present]
     if split == "official" or (split == "auto" and (root / TEST_LIST).is_file()):
         assigned = _official_split(root, rows["Image Index"], rows["Patient ID"], labels, seed)
         notes.append(
-            f"The split is the official one: {TEST_LIST} names the test images, and a tenth of "
+            f"The split is the official one: {TEST_LIST} lists the test images, and a tenth of "
             "the others is validation, by patient."
         )
         notes += _one_class_notes(assigned, labels)
     else:
         assigned = patient_split(rows["Patient ID"], labels, seed=seed)
         notes.append(
-            "The split is by patient, 70 % train, 10 % validation, 20 % test; it is not the "
-            "official one, and scores on it do not compare with published ones."
+            "The split is by patient: 70 % train, 10 % validation, 20 % test. It is not the "
+            "official one, so scores are not comparable with published ones."
         )
 
     images = pd.DataFrame(
@@ -147,31 +146,31 @@ def _metadata_files(root: Path) -> list[str]:
 
 def _find_csv(root: Path) -> Path:
     """Return the metadata file: the 2020 release first, then that of 2017, then others."""
-    found = _metadata_files(root)
-    # The whole metadata beside a subset's own (…_full) is the second choice.
-    plain = [name for name in found if "_full" not in name]
+    names = _metadata_files(root)
+    # Prefer the metadata of a subset to the full metadata beside it (…_full).
+    plain = [name for name in names if "_full" not in name]
     for choice in ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"):
         for name in (choice, f"{choice}.gz"):
             if name in plain:
                 return root / name
-    candidates = plain or found
+    candidates = plain or names
     if not candidates:
         raise DatasetError(f"no Data_Entry_2017*.csv in {root}: give the folder that holds it")
     if len(candidates) > 1:
         raise DatasetError(
-            f"{root} holds {' and '.join(candidates)}: keep one, or name it "
+            f"{root} contains {' and '.join(candidates)}: keep one, or name it "
             "Data_Entry_2017_v2020.csv"
         )
     return root / candidates[0]
 
 
 def _index_images(root: Path) -> dict[str, str]:
-    """The path, relative to the root, of every image by its name."""
-    above = scan_folder(root).folders
-    folders = [name for name in above if name == "images"]
+    """Return the path, relative to the root, of every image by name."""
+    subfolders = scan_folder(root).folders
+    folders = [name for name in subfolders if name == "images"]
     folders += [
         f"{name}/images"
-        for name in above
+        for name in subfolders
         if re.fullmatch(r"images_\d{3}", name) and (root / name / "images").is_dir()
     ]
     paths: dict[str, str] = {}
@@ -179,8 +178,8 @@ def _index_images(root: Path) -> dict[str, str]:
         for name in scan_folder(root / folder).images:
             if name in paths:
                 raise DatasetError(
-                    f"the image {name} is there twice, as {paths[name]} and {folder}/{name} in "
-                    f"{root}: remove one"
+                    f"the image {name} is in two places of {root}, {paths[name]} and "
+                    f"{folder}/{name}: remove one"
                 )
             paths[name] = f"{folder}/{name}"
     if not paths:
@@ -211,7 +210,7 @@ def _official_split(
 
 
 def _years(cells: "pd.Series[str]") -> "pd.Series[str]":
-    """Ages in whole years: "58", or "058Y" as older releases have it; "" where they are none."""
+    """Parse ages in whole years, "58" or "058Y" in older releases; "" if invalid."""
     digits = cells.str.extract(r"^0*(\d{1,3})Y?$", expand=False).fillna("")
     return digits.where(digits.map(lambda years: years != "" and int(years) <= MAX_AGE), "")
 
@@ -221,24 +220,24 @@ def _read_list(path: Path) -> list[str]:
         return read_text(path).split()
     except FileNotFoundError as error:
         raise DatasetError(
-            f"the official split needs {path}: download it, or choose the split by patient"
+            f"the official split needs {path}: download it, or choose `split` patient"
         ) from error
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read as text in UTF-8: {error}") from error
+        raise DatasetError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
 def _one_class_notes(split: npt.NDArray[np.str_], labels: npt.NDArray[np.int8]) -> list[str]:
     notes = []
     for name in ("val", "test"):
-        part = labels[split == name]
+        split_labels = labels[split == name]
         constant = [
             label
-            for label, column in zip(LABELS, part.T, strict=True)
+            for label, column in zip(LABELS, split_labels.T, strict=True)
             if len(np.unique(column)) < 2
         ]
         if constant:
             notes.append(
-                f"In {name} ({len(part):,} images) these labels are all present or all absent, so "
-                f"AUROC and AUPRC are undefined for them: {', '.join(constant)}."
+                f"In {name} ({len(split_labels):,} images) these labels are all positive or all "
+                f"negative, so their AUROC and AUPRC are undefined: {', '.join(constant)}."
             )
     return notes

@@ -1,4 +1,4 @@
-"""Whether paths stay inside their root once symbolic links are followed."""
+"""Check that paths stay inside their root when symbolic links are followed."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -11,23 +11,23 @@ from featurecache.errors import DatasetError
 
 
 def links_leaving_root(root: Path, paths: Collection[str]) -> npt.NDArray[np.bool_]:
-    """Which paths pass through a symbolic link that leads out of the root.
+    """Find paths that pass through a symbolic link out of the root.
 
-    Folders are listed once each, which tells links from files without touching any file: a
-    ``stat`` per image is slow on network disks. What does not exist leads nowhere and passes.
+    Each folder is listed once, which tells links from files without a ``stat`` per image (slow on
+    network disks). Paths that do not exist are accepted.
 
     Args:
-        root: Folder that should hold every path; it may itself be a link.
+        root: Folder that should contain every path; it may itself be a link.
         paths: (N,) posix paths relative to the root, without ``..``.
 
     Returns:
-        (N,) bool, True where the path leaves the root.
+        (N,) bool, True for paths that leave the root.
 
     Raises:
-        DatasetError: a folder may not be listed.
+        DatasetError: If a folder cannot be listed.
     """
     folders = _with_ancestors(map(_parent, paths))
-    outside = set(_outside_entries(root, folders))
+    outside = set(_links_outside(root, folders))
     if not outside:
         return np.zeros(len(paths), dtype=bool)
     tainted = {folder for folder in folders if not outside.isdisjoint(_with_ancestors([folder]))}
@@ -39,24 +39,25 @@ def _parent(path: str) -> str:
 
 
 def _with_ancestors(folders: Iterable[str]) -> set[str]:
-    """The folders and all folders above them; the root is the empty string."""
-    found = {""}
+    """Return the folders and all their ancestors; the root is the empty string."""
+    ancestors = {""}
     for folder in set(folders):
-        while folder not in found:
-            found.add(folder)
+        while folder not in ancestors:
+            ancestors.add(folder)
             folder = _parent(folder)
-    return found
+    return ancestors
 
 
-def _outside_entries(root: Path, folders: Iterable[str]) -> Iterable[str]:
+def _links_outside(root: Path, folders: Iterable[str]) -> Iterable[str]:
+    """Yield the links in the folders that point outside of the root."""
     real_root = Path(os.path.realpath(root))
     for folder in folders:
-        # Plain text: joining a Path takes longer than listing the folder, and sets with a folder
-        # per study have hundreds of thousands.
-        place = f"{root}/{folder}"
+        # String concatenation, because joining a Path takes longer than listing the folder and
+        # data sets with a folder per study have hundreds of thousands.
+        location = f"{root}/{folder}"
         try:
-            with os.scandir(place) as entries:
-                # realpath rather than Path.resolve, which raises on a loop of links.
+            with os.scandir(location) as entries:
+                # realpath instead of Path.resolve, which raises on a loop of links.
                 for entry in entries:
                     if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(
                         real_root
@@ -65,4 +66,6 @@ def _outside_entries(root: Path, folders: Iterable[str]) -> Iterable[str]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
-            raise DatasetError(f"the folder {place} may not be listed: allow reading it") from error
+            raise DatasetError(
+                f"the folder {location} cannot be listed: allow reading it"
+            ) from error

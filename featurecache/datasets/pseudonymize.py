@@ -1,11 +1,13 @@
-"""Ids and patients that tell nobody anything: keyed hashes in place of names.
+"""Pseudonymized ids: keyed hashes in place of image ids and patients.
 
-A hash is HMAC-SHA256 (RFC 2104) of the name in UTF-8, cut to 128 bits: equal names stay equal, and
-without the key nobody can tell a name, nor test a guess. The chance that two of a hundred million
-names get one hash is some 1e-23; they would be refused as one id.
+A hash is the HMAC-SHA256 (RFC 2104) of the UTF-8 name, truncated to 128 bits. Equal names have
+equal hashes, and without the key a name can neither be recovered nor a guess be verified. The
+probability that two of a hundred million names share a hash is about 1e-23; they would be refused
+as a repeated id.
 """
 
 import hmac
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,39 +18,44 @@ from featurecache.datasets.dataset import Dataset
 from featurecache.errors import DatasetError, UsageError
 from featurecache.provenance import hashed_collection, key_fingerprint
 
-FEWEST_BYTES: Final = 16
-MOST_BYTES: Final = 65_536
-"""More is some other file."""
+MIN_KEY_BYTES: Final = 16
+MAX_KEY_BYTES: Final = 65_536
+"""A larger file is something else than a key."""
 
-_DIGITS: Final = 32
-_MAKE_ONE: Final = "make one with 'head -c 32 /dev/urandom > KEYFILE', and keep it as a secret"
+_HEX_DIGITS: Final = 32
+_ADVICE: Final = "create one with 'head -c 32 /dev/urandom > KEYFILE', and keep it secret"
 
 
 @dataclass(frozen=True)
 class IdKey:
-    """The secret that ids are hashed with.
+    """Secret key that ids and patients are hashed with.
 
     Attributes:
-        fingerprint: tells two keys apart and gives neither away.
+        secret: The bytes of the key.
     """
 
     secret: bytes = field(repr=False)
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits."""
+        """16 hexadecimal digits that identify the key without revealing it."""
         return self._digest("key")[:16]
 
     def hash(self, name: str) -> str:
-        """A name's hash, 32 hexadecimal digits."""
+        """Return the hash of a name, as 32 hexadecimal digits."""
         return self._digest(f"name {name}")
 
     def pseudonymize_provenance(
         self, learned: Mapping[str, frozenset[str]]
     ) -> dict[str, frozenset[str]]:
-        """By collection, ids that something was trained on; those that are hashed stay as they are.
+        """Hash the ids of training images; ids that are already hashed are kept.
 
-        One that comes both hashed by this key and as it was is one collection afterwards.
+        Args:
+            learned: Ids by collection. A collection that is present both in plain text and hashed
+                with this key becomes one collection.
+
+        Returns:
+            Hashed ids by collection.
         """
         hashed: dict[str, frozenset[str]] = {}
         for collection, ids in learned.items():
@@ -59,64 +66,76 @@ class IdKey:
         return hashed
 
     def _digest(self, text: str) -> str:
-        return hmac.digest(self.secret, text.encode(), "sha256").hex()[:_DIGITS]
+        return hmac.digest(self.secret, text.encode(), "sha256").hex()[:_HEX_DIGITS]
 
 
-def read_key(path: Path) -> IdKey:
-    """The key in a file: all its bytes, whatever they are.
+def read_key(path: str | os.PathLike[str]) -> IdKey:
+    """Read a key file: the key is all of its bytes.
+
+    Args:
+        path: The file, of 16 to 65,536 bytes.
 
     Raises:
-        UsageError: there is no such file, it cannot be read, or its size is no key's.
+        UsageError: If there is no such file, it cannot be read, or its size is out of range.
     """
+    path = Path(path).expanduser()
     if not path.is_file():
-        raise UsageError(f"--pseudonymize: no file {path}: {_MAKE_ONE}")
+        raise UsageError(f"`pseudonymize`: no key file {path}. To have a key, {_ADVICE}")
     try:
         with path.open("rb") as file:
-            secret = file.read(MOST_BYTES + 1)
+            secret = file.read(MAX_KEY_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"--pseudonymize: {path} cannot be read: {error.strerror}") from error
-    if not FEWEST_BYTES <= len(secret) <= MOST_BYTES:
-        size = f"over {MOST_BYTES:,}" if len(secret) > MOST_BYTES else f"{len(secret)}"
+        raise UsageError(f"`pseudonymize`: cannot read {path}: {error.strerror}") from error
+    if not MIN_KEY_BYTES <= len(secret) <= MAX_KEY_BYTES:
+        size = f"over {MAX_KEY_BYTES:,}" if len(secret) > MAX_KEY_BYTES else f"{len(secret)}"
         raise UsageError(
-            f"--pseudonymize: {path} has {size} bytes, and a key has {FEWEST_BYTES} to "
-            f"{MOST_BYTES:,}: {_MAKE_ONE}"
+            f"`pseudonymize`: {path} has {size} bytes, but a key has {MIN_KEY_BYTES} to "
+            f"{MAX_KEY_BYTES:,}. To have a key, {_ADVICE}"
         )
     return IdKey(secret)
 
 
-def pseudonymize_dataset(manifest: Dataset, key: IdKey) -> Dataset:
-    """The data set with hashes for ids and patients, in the order of the hashed ids.
+def pseudonymize_dataset(dataset: Dataset, key: IdKey) -> Dataset:
+    """Replace the ids and patients of a data set by hashes.
 
-    Its paths stay, for the films are read by them; nothing that is written holds them. Splits were
-    drawn before and stay too.
+    The paths are kept because the images are read from them; nothing that is written contains
+    them. The splits, which were made before, are kept too.
+
+    Args:
+        dataset: The data set.
+        key: The key.
+
+    Returns:
+        The data set, sorted by hashed id.
     """
     hashed = {
-        column: manifest.images[column].map(key.hash).astype(manifest.images[column].dtype)
+        column: dataset.images[column].map(key.hash).astype(dataset.images[column].dtype)
         for column in ("id", "patient")
     }
     return replace(
-        manifest,
-        images=manifest.images.assign(**hashed),
-        labels=manifest.labels.set_axis(hashed["id"], axis="index"),
-        collection=hashed_collection(manifest.collection, key.fingerprint),
+        dataset,
+        images=dataset.images.assign(**hashed),
+        labels=dataset.labels.set_axis(hashed["id"], axis="index"),
+        collection=hashed_collection(dataset.collection, key.fingerprint),
         key=key,
     )
 
 
 @contextmanager
-def redact_errors(dataset: str) -> Iterator[None]:
-    """While the body loads a data set, no error says more than that there is one.
+def redact_errors(dataset_name: str) -> Iterator[None]:
+    """Replace errors raised in the body by one that cannot name an image, a patient or a file.
 
-    Its message may name an image, a patient or a file.
+    Args:
+        dataset_name: Name of the data set that the body loads.
 
     Raises:
-        DatasetError: in place of any that the body raises, and of errors of the system.
+        DatasetError: Instead of any DatasetError or OSError that the body raises.
     """
     try:
         yield
     except (DatasetError, OSError):
         raise DatasetError(
-            f"the data set {dataset} cannot be read, and what is wrong may name an image or a "
-            "patient, so it is not told: the same command without --pseudonymize tells, and writes "
-            "nothing until it is mended"
+            f"the data set {dataset_name} cannot be read. The reason is not reported because it "
+            "may name an image or a patient: run the same without `pseudonymize` to see it; "
+            "nothing is written until it is corrected"
         ) from None

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.errors import UnknownNameError, UsageError
+from featurecache.plugins import load_entry_points
 from featurecache.progress import Progress
 
 if TYPE_CHECKING:
@@ -171,11 +172,16 @@ def _same_function(registered: str | Loader, loader: Loader) -> bool:
 
 
 def get_dataset_spec(name: str) -> DatasetSpec:
-    """Return a registered data set.
+    """Return a registered data set; installed plugins are loaded if the name is unknown.
+
+    Args:
+        name: Name of the data set.
 
     Raises:
         UnknownNameError: If there is none of this name.
     """
+    if name not in DATASETS:
+        load_entry_points()
     if name not in DATASETS:
         raise UnknownNameError("data set", name, DATASETS)
     return DATASETS[name]

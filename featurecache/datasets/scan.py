@@ -1,4 +1,4 @@
-"""What lies in a folder of images, from one look at it."""
+"""List the images, other files and subfolders of a folder."""
 
 import os
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ IMAGE_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class FolderScan:
-    """The names in a folder, each sorted.
+    """Names in a folder, each sorted.
 
     Attributes:
         images: Files with the suffix of an image.
         others: All other files.
-        folders: Folders.
+        folders: Subfolders.
     """
 
     images: tuple[str, ...]
@@ -29,11 +29,14 @@ class FolderScan:
 def scan_folder(folder: Path) -> FolderScan:
     """List a folder once, without a ``stat`` per file.
 
-    Hidden entries (".DS_Store", "._x.jpeg") and "__MACOSX" are droppings of other programs, some
-    of them with the suffix of an image, and are passed over.
+    Hidden entries (".DS_Store", "._x.jpeg") and "__MACOSX" are skipped: other programs leave them
+    behind, some with the suffix of an image.
+
+    Args:
+        folder: The folder.
 
     Raises:
-        DatasetError: the folder is missing or may not be read, or a name in it is not UTF-8.
+        DatasetError: If the folder is missing or cannot be read, or a name in it is not UTF-8.
     """
     images, others, folders = [], [], []
     try:
@@ -41,7 +44,7 @@ def scan_folder(folder: Path) -> FolderScan:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
-                # Bytes that are not UTF-8 arrive as lone surrogates, which no cache can store.
+                # Bytes that are not UTF-8 become lone surrogates, which a cache cannot store.
                 entry.name.encode()
                 if entry.is_dir():
                     folders.append(entry.name)
@@ -55,6 +58,6 @@ def scan_folder(folder: Path) -> FolderScan:
         ) from error
     except OSError as error:
         raise DatasetError(
-            f"the folder {folder} cannot be listed ({error.strerror}): check that it is there"
+            f"the folder {folder} cannot be listed ({error.strerror}): check that it exists"
         ) from error
     return FolderScan(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(folders)))

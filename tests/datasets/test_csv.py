@@ -18,7 +18,7 @@ a/4.png,u4,p3,test,LL,1,1,Edema
 
 @pytest.fixture
 def csv(tmp_path: Path) -> Path:
-    path = tmp_path / "My films.csv"
+    path = tmp_path / "My images.csv"
     path.write_text(TEXT)
     return path
 
@@ -29,68 +29,68 @@ def load(csv: Path, **changes: Any) -> Dataset:
 
 
 def test_columns_become_images_and_labels(csv: Path) -> None:
-    manifest = load(csv, id="uid", patient="who", split="set", view="pose")
-    assert (manifest.images[["sex", "age"]] == "").all(axis=None)
-    assert manifest.name == "My-films"
-    assert manifest.root == csv.parent
-    assert manifest.notes == ()
-    assert manifest.images.drop(columns=["sex", "age"]).to_numpy().tolist() == [
+    dataset = load(csv, id="uid", patient="who", split="set", view="pose")
+    assert (dataset.images[["sex", "age"]] == "").all(axis=None)
+    assert dataset.name == "My-images"
+    assert dataset.root == csv.parent
+    assert dataset.notes == ()
+    assert dataset.images.drop(columns=["sex", "age"]).to_numpy().tolist() == [
         ["u1", "b/1.png", "p1", "val", ""],
         ["u2", "b/2.png", "p1", "val", "AP"],
         ["u3", "a/3.png", "p2", "train", "PA"],
         ["u4", "a/4.png", "p3", "test", "LL"],
     ]
-    assert manifest.label_names == ("Mass", "Edema")
-    assert manifest.label_values.tolist() == [[1, -1], [0, -1], [-1, 0], [1, 1]]
+    assert dataset.label_names == ("Mass", "Edema")
+    assert dataset.label_values.tolist() == [[1, -1], [0, -1], [-1, 0], [1, 1]]
 
 
-def test_sex_and_age_have_columns_of_their_own(tmp_path: Path) -> None:
-    csv = tmp_path / "films.csv"
+def test_sex_and_age_are_read_from_their_columns(tmp_path: Path) -> None:
+    csv = tmp_path / "images.csv"
     csv.write_text("path,Mass,gender,years\n1.png,0,F,40\n2.png,1,,\n3.png,1,M,0.5\n")
     images = load(csv, labels=["Mass"], sex="gender", age="years").images
     assert images["sex"].tolist() == ["F", "", "M"]
     assert images["age"].tolist() == ["40", "", "0.5"]
 
 
-def test_one_column_of_joined_labels(csv: Path) -> None:
-    manifest = load(csv, labels=None, multilabel="found")
-    assert manifest.label_names == ("Edema", "Mass")
-    assert manifest.label_values.tolist() == [[0, 0], [1, 0], [1, 1], [0, 0]]
+def test_multilabel_column_is_parsed(csv: Path) -> None:
+    dataset = load(csv, labels=None, multilabel="found")
+    assert dataset.label_names == ("Edema", "Mass")
+    assert dataset.label_values.tolist() == [[0, 0], [1, 0], [1, 1], [0, 0]]
 
 
-def test_without_columns_for_them_ids_are_paths_and_patients_are_images(csv: Path) -> None:
-    manifest = load(csv)
-    assert manifest.images["id"].tolist() == ["a/3.png", "a/4.png", "b/1.png", "b/2.png"]
-    assert (manifest.images["patient"] == manifest.images["id"]).all()
-    assert (manifest.images["view"] == "").all()
-    assert any("Patients are unknown" in note for note in manifest.notes)
+def test_default_ids_are_paths_and_default_patients_are_images(csv: Path) -> None:
+    dataset = load(csv)
+    assert dataset.images["id"].tolist() == ["a/3.png", "a/4.png", "b/1.png", "b/2.png"]
+    assert (dataset.images["patient"] == dataset.images["id"]).all()
+    assert (dataset.images["view"] == "").all()
+    assert any("Patients are unknown" in note for note in dataset.notes)
 
 
 def test_without_a_split_the_split_is_by_patient(tmp_path: Path) -> None:
     rows = [f"{i}.png,p{i // 4},{i % 2}\n" for i in range(400)]
-    (tmp_path / "films.csv").write_text("path,who,Mass\n" + "".join(rows))
-    manifest = load(tmp_path / "films.csv", labels=["Mass"], patient="who")
-    assert [len(manifest.rows(split)) for split in ("train", "val", "test")] == [280, 40, 80]
-    assert manifest.images.groupby("patient")["split"].nunique().max() == 1
-    other = load(tmp_path / "films.csv", labels=["Mass"], patient="who", seed=1)
-    assert other.images["split"].tolist() != manifest.images["split"].tolist()
+    (tmp_path / "images.csv").write_text("path,who,Mass\n" + "".join(rows))
+    dataset = load(tmp_path / "images.csv", labels=["Mass"], patient="who")
+    assert [len(dataset.rows(split)) for split in ("train", "val", "test")] == [280, 40, 80]
+    assert dataset.images.groupby("patient")["split"].nunique().max() == 1
+    other = load(tmp_path / "images.csv", labels=["Mass"], patient="who", seed=1)
+    assert other.images["split"].tolist() != dataset.images["split"].tolist()
 
 
-def test_a_folder_with_one_csv_file_stands_for_the_file(csv: Path) -> None:
+def test_folder_with_one_csv_file_is_accepted(csv: Path) -> None:
     assert load(csv.parent).images["id"].tolist() == load(csv).images["id"].tolist()
     (csv.parent / "other.csv").write_text(TEXT)
-    with pytest.raises(DatasetError, match=r"contains 2 CSV files: My films\.csv, other\.csv"):
+    with pytest.raises(DatasetError, match=r"contains 2 CSV files: My images\.csv, other\.csv"):
         load(csv.parent)
 
 
-def test_a_folder_without_csv_file_is_refused(tmp_path: Path) -> None:
+def test_folder_without_csv_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="contains 0 CSV files"):
         load(tmp_path)
 
 
-def test_paths_start_from_the_given_root_whether_they_exist_or_not(csv: Path) -> None:
-    (csv.parent / "films").mkdir()
-    assert load(csv, images_root=csv.parent / "films").root == csv.parent / "films"
+def test_images_root_is_used_and_must_be_a_folder(csv: Path) -> None:
+    (csv.parent / "images").mkdir()
+    assert load(csv, images_root=csv.parent / "images").root == csv.parent / "images"
     with pytest.raises(DatasetError, match="missing is not a folder"):
         load(csv, images_root=csv.parent / "missing")
 
@@ -103,13 +103,13 @@ def test_paths_start_from_the_given_root_whether_they_exist_or_not(csv: Path) ->
         {"multilabel": "found"},
     ],
 )
-def test_both_or_neither_kind_of_labels_are_refused(csv: Path, labels: dict[str, Any]) -> None:
+def test_exactly_one_kind_of_labels_is_required(csv: Path, labels: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="give either `labels`"):
         load(csv, **labels)
 
 
 @pytest.mark.parametrize("option", ["path", "multilabel", "id", "patient", "split"])
-def test_a_missing_column_is_refused(csv: Path, option: str) -> None:
+def test_missing_column_is_refused(csv: Path, option: str) -> None:
     changes: dict[str, Any] = {option: "Path"}
     if option == "multilabel":
         changes["labels"] = None
@@ -133,12 +133,12 @@ def test_a_missing_column_is_refused(csv: Path, option: str) -> None:
         ("a/3.png", "../3.png", r"path of image 'u3' \(line 4\) leaves the root"),
     ],
 )
-def test_a_wrong_cell_is_refused_with_its_line(csv: Path, old: str, new: str, message: str) -> None:
+def test_invalid_cell_is_refused_with_its_line(csv: Path, old: str, new: str, message: str) -> None:
     csv.write_text(TEXT.replace(old, new, 1))
     with pytest.raises(DatasetError, match=message):
         load(csv, id="uid", patient="who", split="set")
 
 
-def test_a_label_asked_for_twice_is_refused(csv: Path) -> None:
+def test_repeated_label_is_refused(csv: Path) -> None:
     with pytest.raises(DatasetError, match="'Mass' occurs twice"):
         load(csv, labels=["Mass", "Mass"])

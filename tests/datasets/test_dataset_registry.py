@@ -12,7 +12,7 @@ from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    path = tmp_path / "films.csv"
+    path = tmp_path / "images.csv"
     path.write_text("file,Mass\na.png,1\nb.png,0\n")
     return path
 
@@ -22,7 +22,7 @@ def test_names_are_the_keys() -> None:
     assert set(DATASETS) == {"nih", "kermany", "csv", "folder", "phantom"}
 
 
-def test_listing_the_data_sets_loads_nothing_heavy() -> None:
+def test_listing_data_sets_imports_nothing_heavy() -> None:
     heavy = "{'pandas', 'numpy', 'torch', 'sklearn', 'h5py', 'transformers'}"
     code = f"import sys, featurecache.datasets.registry; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -30,50 +30,50 @@ def test_listing_the_data_sets_loads_nothing_heavy() -> None:
 
 
 def test_options_reach_the_loader(table: Path) -> None:
-    manifest = load_dataset("csv", table, images_root=table.parent, path="file", labels=["Mass"])
-    assert manifest.images["path"].tolist() == ["a.png", "b.png"]
-    assert manifest.label_values.tolist() == [[1], [0]]
+    dataset = load_dataset("csv", table, images_root=table.parent, path="file", labels=["Mass"])
+    assert dataset.images["path"].tolist() == ["a.png", "b.png"]
+    assert dataset.label_values.tolist() == [[1], [0]]
 
 
-def test_an_unknown_data_set_is_refused(tmp_path: Path) -> None:
+def test_unknown_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown data set 'kermani': did you mean kermany"):
         load_dataset("kermani", tmp_path)
     with pytest.raises(UnknownNameError, match="unknown data set"):
         find_root("kermani", tmp_path)
 
 
-def test_an_option_that_the_data_set_does_not_take_is_refused(tmp_path: Path) -> None:
+def test_unknown_option_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nih takes no option 'splits': did you mean split"):
         load_dataset("nih", tmp_path, splits="patient")
     with pytest.raises(UsageError, match="folder takes no option 'subset': it takes seed"):
         load_dataset("folder", tmp_path, subset="viral")
 
 
-def test_a_given_folder_is_the_data_set_or_holds_it(tmp_path: Path) -> None:
+def test_root_is_the_data_set_or_contains_it(tmp_path: Path) -> None:
     assert find_root("nih", tmp_path) == tmp_path
     (tmp_path / "nih").mkdir()
     assert find_root("nih", tmp_path) == tmp_path / "nih"
     assert find_root("kermany", tmp_path) == tmp_path
 
 
-def test_a_file_will_do_for_a_table_only(table: Path) -> None:
+def test_only_csv_accepts_a_file(table: Path) -> None:
     assert find_root("csv", table) == table
-    with pytest.raises(DatasetError, match=r"films\.csv is a file, not a folder"):
+    with pytest.raises(DatasetError, match=r"images\.csv is a file, not a folder"):
         find_root("nih", table)
 
 
-def test_a_pipe_is_no_table(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "films.csv")
-    with pytest.raises(DatasetError, match=r"films\.csv is a pipe or a device"):
-        find_root("csv", tmp_path / "films.csv")
+def test_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "images.csv")
+    with pytest.raises(DatasetError, match=r"images\.csv is a pipe or a device"):
+        find_root("csv", tmp_path / "images.csv")
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="none does not exist"):
         find_root("nih", tmp_path / "none")
 
 
-def test_without_a_folder_the_environment_supplies_it(
+def test_default_root_comes_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FEATURECACHE_DATA", raising=False)

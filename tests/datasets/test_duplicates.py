@@ -10,7 +10,7 @@ from featurecache.datasets.duplicates import identical_files
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.binary(max_size=2), max_size=8))
-def test_two_files_share_a_group_exactly_when_their_bytes_are_equal(contents: list[bytes]) -> None:
+def test_files_are_grouped_if_and_only_if_identical(contents: list[bytes]) -> None:
     with TemporaryDirectory() as folder:
         paths = [Path(folder) / str(number) for number in range(len(contents))]
         for path, content in zip(paths, contents, strict=True):
@@ -24,7 +24,7 @@ def test_two_files_share_a_group_exactly_when_their_bytes_are_equal(contents: li
         }
 
 
-def test_the_published_kermany_films_hold_twelve_pairs_of_copies(shared_data: Path) -> None:
+def test_kermany_data_set_has_twelve_pairs_of_copies(shared_data: Path) -> None:
     groups = identical_files(sorted((shared_data / "kermany").rglob("*.jpeg")))
     assert len(groups) == 12
     assert {len(group) for group in groups} == {2}

@@ -9,7 +9,7 @@ from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 
 def add(root: Path, *ids: str) -> None:
-    """Make small files, each with bytes of its own."""
+    """Create small files with different contents."""
     for name in ids:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -18,7 +18,7 @@ def add(root: Path, *ids: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Twenty patients of each class in train with two films each, three of each in test."""
+    """Twenty patients of each class in train with two images each, three of each in test."""
     for number in range(100, 120):
         add(
             tmp_path,
@@ -36,34 +36,34 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ids(manifest: Dataset, split: str) -> set[str]:
-    return set(manifest.images["id"].iloc[manifest.rows(split)])
+def ids(dataset: Dataset, split: str) -> set[str]:
+    return set(dataset.images["id"].iloc[dataset.rows(split)])
 
 
-def test_folders_become_one_label_and_names_become_patients(root: Path) -> None:
+def test_labels_come_from_folders_and_patients_from_names(root: Path) -> None:
     add(
         root,
         "train/PNEUMONIA/person447_virus_921_1.jpeg",
         "train/NORMAL/NORMAL2-IM-0587-0001-0001.jpg",
         "train/NORMAL/IM-0001-0001.PNG",
     )
-    manifest = load_kermany(root)
-    assert manifest.name == "kermany"
-    assert manifest.label_names == ("Pneumonia",)
-    images = manifest.images.set_index("id")
+    dataset = load_kermany(root)
+    assert dataset.name == "kermany"
+    assert dataset.label_names == ("Pneumonia",)
+    images = dataset.images.set_index("id")
     assert images.loc["train/PNEUMONIA/person447_virus_921_1.jpeg", "patient"] == "person447"
     assert images.loc["train/NORMAL/NORMAL2-IM-0587-0001-0001.jpg", "patient"] == "NORMAL2-IM-0587"
-    # Numbers of the two series of normals are apart.
+    # The two series of normal images have separate numbers.
     assert images.loc["train/NORMAL/IM-0001-0001.PNG", "patient"] == "IM-0001"
     assert images.loc["test/NORMAL/NORMAL2-IM-0001-0001.jpeg", "patient"] == "NORMAL2-IM-0001"
-    assert manifest.label_values[:, 0].tolist() == [
+    assert dataset.label_values[:, 0].tolist() == [
         int("PNEUMONIA" in name) for name in images.index
     ]
     assert (images["path"] == images.index).all()
 
 
 @pytest.mark.parametrize("nesting", ["chest_xray", "chest_xray/chest_xray"])
-def test_the_nested_folders_of_the_archive_are_found(root: Path, nesting: str) -> None:
+def test_nested_folders_of_the_archive_are_found(root: Path, nesting: str) -> None:
     plain = load_kermany(root)
     nesting_root = root / nesting
     nesting_root.mkdir(parents=True)
@@ -74,41 +74,43 @@ def test_the_nested_folders_of_the_archive_are_found(root: Path, nesting: str) -
     assert nested.images["id"].tolist() == plain.images["id"].tolist()
 
 
-def test_droppings_of_other_programs_are_no_films(root: Path) -> None:
+def test_files_left_by_other_programs_are_skipped(root: Path) -> None:
     add(root, "train/NORMAL/._IM-0100-0001.jpeg", "train/NORMAL/.DS_Store", "__MACOSX/train/x")
     add(root, "train/NORMAL/__MACOSX/IM-0100-0001.jpeg")
     assert len(load_kermany(root)) == 86
 
 
-def test_the_test_folder_is_test_and_a_tenth_of_the_rest_is_validation(root: Path) -> None:
-    manifest = load_kermany(root)
-    assert ids(manifest, "test") == {
-        name for name in manifest.images["id"] if name.startswith("test/")
+def test_official_split_keeps_test_and_carves_validation(root: Path) -> None:
+    dataset = load_kermany(root)
+    assert ids(dataset, "test") == {
+        name for name in dataset.images["id"] if name.startswith("test/")
     }
-    # 80 films, two per patient, 40 of each class.
-    assert Counter(name.split("/")[1] for name in ids(manifest, "val")) == {
+    # 80 images, two per patient, 40 of each class.
+    assert Counter(name.split("/")[1] for name in ids(dataset, "val")) == {
         "NORMAL": 4,
         "PNEUMONIA": 4,
     }
-    assert ids(load_kermany(root, seed=1), "val") != ids(manifest, "val")
+    assert ids(load_kermany(root, seed=1), "val") != ids(dataset, "val")
 
 
-def test_the_official_validation_folder_is_validation_with_all_of_its_patients(root: Path) -> None:
+def test_val_folder_is_validation_with_all_of_its_patients(root: Path) -> None:
     add(root, "val/NORMAL/IM-0100-0003.jpeg", "val/PNEUMONIA/person1946_bacteria_4874.jpeg")
-    manifest = load_kermany(root)
-    val = ids(manifest, "val")
+    dataset = load_kermany(root)
+    val = ids(dataset, "val")
     assert {
         "val/NORMAL/IM-0100-0003.jpeg",
         "val/PNEUMONIA/person1946_bacteria_4874.jpeg",
         "train/NORMAL/IM-0100-0001.jpeg",
         "train/NORMAL/IM-0100-0001-0002.jpeg",
     } <= val
-    # 82 films outside test.
+    # 82 images outside test.
     assert len(val) == 8
-    assert any("with all images of its 2 patients" in note for note in manifest.notes)
+    assert any(
+        "includes all images of the 2 patients in the val folder" in note for note in dataset.notes
+    )
 
 
-def test_a_large_official_validation_folder_is_enough(root: Path) -> None:
+def test_large_val_folder_is_the_whole_validation_split(root: Path) -> None:
     official = [f"val/NORMAL/IM-{n:04d}-0001.jpeg" for n in range(900, 920)]
     add(root, *official, "val/PNEUMONIA/person1946_bacteria_4874.jpeg")
     assert ids(load_kermany(root), "val") == {
@@ -117,7 +119,7 @@ def test_a_large_official_validation_folder_is_enough(root: Path) -> None:
     }
 
 
-def test_training_films_of_patients_in_test_are_left_out_and_noted(root: Path) -> None:
+def test_training_images_of_test_patients_are_dropped_and_noted(root: Path) -> None:
     add(
         root,
         "train/PNEUMONIA/person1_bacteria_7.jpeg",
@@ -125,34 +127,34 @@ def test_training_films_of_patients_in_test_are_left_out_and_noted(root: Path) -
         "val/PNEUMONIA/person2_bacteria_9.jpeg",
         "val/NORMAL/IM-0100-0003.jpeg",
     )
-    manifest = load_kermany(root)
-    assert not manifest.images["id"].str.contains("bacteria_[789]").any()
-    assert any(note.startswith("3 training images of 2 patients") for note in manifest.notes)
+    dataset = load_kermany(root)
+    assert not dataset.images["id"].str.contains("bacteria_[789]").any()
+    assert any(note.startswith("3 training images of 2 patients") for note in dataset.notes)
 
 
-def test_the_viral_subset_has_all_normals_and_no_bacteria(root: Path) -> None:
-    manifest = load_kermany(root, subset="viral")
-    assert manifest.name == "kermany-viral"
-    assert not manifest.images["id"].str.contains("bacteria").any()
-    assert manifest.label_values.sum() == 23
-    assert (manifest.label_values == 0).sum() == 43
-    assert "The subset is viral: 20 bacterial pneumonias are left out." in manifest.notes
+def test_viral_subset_has_all_normals_and_no_bacteria(root: Path) -> None:
+    dataset = load_kermany(root, subset="viral")
+    assert dataset.name == "kermany-viral"
+    assert not dataset.images["id"].str.contains("bacteria").any()
+    assert dataset.label_values.sum() == 23
+    assert (dataset.label_values == 0).sum() == 43
+    assert "The subset is viral: 20 bacterial pneumonias are left out." in dataset.notes
 
 
-def test_of_copies_the_one_in_test_stays_else_the_first(root: Path) -> None:
+def test_copy_in_test_is_kept_else_the_first(root: Path) -> None:
     add(root, "train/NORMAL/IM-0200-0001.jpeg", "train/NORMAL/IM-0201-0001.jpeg")
     (root / "train/NORMAL/IM-0201-0001.jpeg").write_bytes(b"train/NORMAL/IM-0200-0001.jpeg")
     (root / "train/NORMAL/IM-0100-0001.jpeg").write_bytes(b"test/NORMAL/NORMAL2-IM-0003-0001.jpeg")
-    manifest = load_kermany(root)
-    present = set(manifest.images["id"])
+    dataset = load_kermany(root)
+    present = set(dataset.images["id"])
     assert "test/NORMAL/NORMAL2-IM-0003-0001.jpeg" in present
     assert "train/NORMAL/IM-0100-0001.jpeg" not in present
     assert "train/NORMAL/IM-0200-0001.jpeg" in present
     assert "train/NORMAL/IM-0201-0001.jpeg" not in present
     assert (
-        "2 byte-identical copies are left out; extracted with --split published they stay, and "
-        "audit lists them."
-    ) in manifest.notes
+        "2 byte-identical copies are left out. The split published keeps them, and an audit lists "
+        "them."
+    ) in dataset.notes
 
 
 def test_copies_with_different_labels_are_refused(root: Path) -> None:
@@ -172,20 +174,20 @@ def test_copies_with_different_labels_are_refused(root: Path) -> None:
         "test/NORMAL/scan.png",
     ],
 )
-def test_a_name_that_does_not_tell_its_patient_is_refused(root: Path, name: str) -> None:
+def test_name_without_patient_is_refused(root: Path, name: str) -> None:
     add(root, name)
-    with pytest.raises(DatasetError, match=f"the name of {name} does not tell its patient"):
+    with pytest.raises(DatasetError, match=f"cannot derive the patient from the name of {name}"):
         load_kermany(root)
 
 
-def test_a_root_without_the_official_folders_is_refused(tmp_path: Path) -> None:
+def test_root_without_train_and_test_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no folders train and test"):
         load_kermany(tmp_path)
 
 
-def test_a_missing_or_empty_class_folder_is_refused(root: Path) -> None:
-    for film in (root / "test/NORMAL").iterdir():
-        film.unlink()
+def test_missing_or_empty_class_folder_is_refused(root: Path) -> None:
+    for image in (root / "test/NORMAL").iterdir():
+        image.unlink()
     with pytest.raises(DatasetError, match=r"no images in .*test/NORMAL"):
         load_kermany(root)
     (root / "test/NORMAL").rmdir()
@@ -198,75 +200,75 @@ def test_unknown_options_are_refused(root: Path) -> None:
         load_kermany(root, subset="virus")
     with pytest.raises(UnknownNameError, match="Kermany split 'image-level'"):
         load_kermany(root, split="image-level")
-    with pytest.raises(UsageError, match="published for the subset viral"):
+    with pytest.raises(UsageError, match="requires `subset` viral"):
         load_kermany(root, split=IMAGE_LEVEL_PROTOCOL)
 
 
-def test_the_published_split_leaves_nothing_out_and_moves_nothing(root: Path) -> None:
+def test_published_split_keeps_everything_in_place(root: Path) -> None:
     add(root, "val/NORMAL/IM-0001-0001.jpeg", "val/PNEUMONIA/person3_bacteria_4.jpeg")
     add(root, "train/PNEUMONIA/person2_bacteria_9.jpeg")
     copy = root / "train/NORMAL/IM-0200-0001.jpeg"
     copy.write_bytes((root / "test/PNEUMONIA/person2_virus_6.jpeg").read_bytes())
-    manifest = load_kermany(root, split=PUBLISHED)
-    assert (manifest.name, manifest.collection) == ("kermany-published", "kermany")
-    assert manifest.image_level_split
+    dataset = load_kermany(root, split=PUBLISHED)
+    assert (dataset.name, dataset.collection) == ("kermany-published", "kermany")
+    assert dataset.image_level_split
     files = {path.relative_to(root).as_posix() for path in root.rglob("*.jpeg")}
-    assert set(manifest.images["id"]) == files
+    assert set(dataset.images["id"]) == files
     assert all(
         id.startswith(f"{split}/")
-        for id, split in manifest.images[["id", "split"]].itertuples(index=False)
+        for id, split in dataset.images[["id", "split"]].itertuples(index=False)
     )
     viral = load_kermany(root, split=PUBLISHED, subset="viral")
     assert viral.name == "kermany-viral-published"
     assert set(viral.images["id"]) == {name for name in files if "bacteria" not in name}
 
 
-def test_the_image_level_protocol_gives_the_published_counts(tmp_path: Path) -> None:
+def test_image_level_protocol_gives_the_published_counts(tmp_path: Path) -> None:
     """1341 + 8 + 234 normals and 1345 + 148 viral pneumonias, as released."""
     for folder, n_normal, n_viral in (("train", 1341, 1345), ("val", 8, 0), ("test", 234, 148)):
         add(tmp_path, *[f"{folder}/NORMAL/IM-{i:04d}-0001.jpeg" for i in range(n_normal)])
         add(tmp_path, *[f"{folder}/PNEUMONIA/person{i}_virus_1.jpeg" for i in range(n_viral)])
         add(tmp_path, f"{folder}/PNEUMONIA/person9999_bacteria_1.jpeg")
-    manifest = load_kermany(tmp_path, subset="viral", split=IMAGE_LEVEL_PROTOCOL)
-    sizes = [len(manifest.rows(split)) for split in ("train", "val", "test")]
+    dataset = load_kermany(tmp_path, subset="viral", split=IMAGE_LEVEL_PROTOCOL)
+    sizes = [len(dataset.rows(split)) for split in ("train", "val", "test")]
     assert sizes == [1967, 493, 616]
     positives = [
-        manifest.label_values[manifest.rows(split)].sum() for split in ("train", "val", "test")
+        dataset.label_values[dataset.rows(split)].sum() for split in ("train", "val", "test")
     ]
     # ceil(1493 / 5) = 299, and ceil(1194 / 5) = 239 of the rest.
     assert positives == [955, 239, 299]
-    assert manifest.image_level_split
-    assert any(note.startswith("IMAGE-LEVEL SPLIT") for note in manifest.notes)
+    assert dataset.image_level_split
+    assert any(note.startswith("IMAGE-LEVEL SPLIT") for note in dataset.notes)
     other = load_kermany(tmp_path, subset="viral", split=IMAGE_LEVEL_PROTOCOL, seed=1)
-    assert ids(other, "test") != ids(manifest, "test")
+    assert ids(other, "test") != ids(dataset, "test")
 
 
-def test_the_image_level_protocol_keeps_copies_and_pools_the_folders(root: Path) -> None:
+def test_image_level_protocol_keeps_copies_and_pools_folders(root: Path) -> None:
     (root / "train/NORMAL/IM-0100-0001.jpeg").write_bytes(b"test/NORMAL/NORMAL2-IM-0003-0001.jpeg")
-    manifest = load_kermany(root, subset="viral", split=IMAGE_LEVEL_PROTOCOL)
-    assert len(manifest) == 66
-    # Its images have the same names as those of the other splits: what was trained on is known.
-    assert manifest.collection == load_kermany(root).collection == "kermany"
-    assert any(name.startswith("train/") for name in ids(manifest, "test"))
-    patients = manifest.images.groupby("patient")["split"].nunique()
+    dataset = load_kermany(root, subset="viral", split=IMAGE_LEVEL_PROTOCOL)
+    assert len(dataset) == 66
+    # Ids are the same in all splits, so training images can be recognized.
+    assert dataset.collection == load_kermany(root).collection == "kermany"
+    assert any(name.startswith("train/") for name in ids(dataset, "test"))
+    patients = dataset.images.groupby("patient")["split"].nunique()
     assert patients.max() > 1
 
 
-def test_the_real_films_have_the_counts_of_their_description(shared_data: Path) -> None:
-    manifest = load_kermany(shared_data / "kermany")
-    # 3,318 files less 12 copies, less 100 films of patients in test, one of which was a copy.
-    assert len(manifest) == 3318 - 12 - 99
-    assert any("12 byte-identical copies" in note for note in manifest.notes)
-    assert any("99 training images of 61 patients" in note for note in manifest.notes)
+def test_real_data_has_the_documented_counts(shared_data: Path) -> None:
+    dataset = load_kermany(shared_data / "kermany")
+    # 3,318 files less 12 copies, less 100 images of test patients (one of them a copy).
+    assert len(dataset) == 3318 - 12 - 99
+    assert any("12 byte-identical copies" in note for note in dataset.notes)
+    assert any("99 training images of 61 patients" in note for note in dataset.notes)
     # Four of the twelve copies are within test, three of them normal.
-    test = manifest.rows("test")
+    test = dataset.rows("test")
     assert len(test) == 234 + 148 + 50 - 4
-    assert manifest.label_values[test].sum() == 148 + 50 - 1
-    n_rest = len(manifest) - len(test)
-    assert abs(len(manifest.rows("val")) - 0.1 * n_rest) <= 2
+    assert dataset.label_values[test].sum() == 148 + 50 - 1
+    n_rest = len(dataset) - len(test)
+    assert abs(len(dataset.rows("val")) - 0.1 * n_rest) <= 2
 
 
-def test_the_real_viral_films_have_the_counts_of_their_description(shared_data: Path) -> None:
-    manifest = load_kermany(shared_data / "kermany", subset="viral", split=IMAGE_LEVEL_PROTOCOL)
-    assert (manifest.label_values == 0).sum() == 1341 + 234
-    assert manifest.label_values.sum() == 1345 + 148
+def test_real_viral_subset_has_the_documented_counts(shared_data: Path) -> None:
+    dataset = load_kermany(shared_data / "kermany", subset="viral", split=IMAGE_LEVEL_PROTOCOL)
+    assert (dataset.label_values == 0).sum() == 1341 + 234
+    assert dataset.label_values.sum() == 1345 + 148

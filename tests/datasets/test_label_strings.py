@@ -18,7 +18,7 @@ def cells(*texts: str) -> "pd.Series[str]":
 
 
 @given(st.lists(st.sets(st.sampled_from(["Mass", "Edema", "Hernia"])), min_size=1))
-def test_the_matrix_is_that_of_scikit_learn(sets: list[set[str]]) -> None:
+def test_matrix_equals_that_of_scikit_learn(sets: list[set[str]]) -> None:
     names = ["Mass", "Edema", "Hernia"]
     texts = ["|".join(sorted(found)) or "No Finding" for found in sets]
     given_names, matrix = label_matrix(cells(*texts), names, csv=CSV)
@@ -26,7 +26,7 @@ def test_the_matrix_is_that_of_scikit_learn(sets: list[set[str]]) -> None:
     assert matrix.tolist() == MultiLabelBinarizer(classes=names).fit_transform(sets).tolist()
 
 
-def test_names_that_are_not_given_are_those_that_occur_sorted() -> None:
+def test_default_names_are_sorted_labels_in_the_data() -> None:
     names, matrix = label_matrix(cells("b| a", "", "No Finding", "b"), None, csv=CSV)
     assert names == ("a", "b")
     assert matrix.tolist() == [[1, 1], [0, 0], [0, 0], [0, 1]]
@@ -35,17 +35,17 @@ def test_names_that_are_not_given_are_those_that_occur_sorted() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("No Finding|Mass", "line 3 of findings.csv has 'No Finding' together with a finding"),
-        ("Mass||Edema", "line 3 of findings.csv has an empty finding"),
-        ("Mass|", "line 3 of findings.csv has an empty finding"),
-        ("Mas", "line 3 .* has an unknown finding 'Mas': did you mean Mass"),
+        ("No Finding|Mass", "findings.csv, line 3: 'No Finding' together with a finding"),
+        ("Mass||Edema", "findings.csv, line 3: empty label"),
+        ("Mass|", "findings.csv, line 3: empty label"),
+        ("Mas", "line 3: unknown finding 'Mas': did you mean Mass"),
     ],
 )
-def test_a_malformed_cell_is_refused_with_its_line(text: str, message: str) -> None:
+def test_malformed_cell_is_refused_with_its_line(text: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         label_matrix(cells("Mass", text), ["Mass", "Edema"], csv=CSV)
 
 
-def test_a_column_without_any_finding_is_refused() -> None:
-    with pytest.raises(DatasetError, match=r"no row .* 'Findings'"):
+def test_column_without_labels_is_refused() -> None:
+    with pytest.raises(DatasetError, match=r"'Findings' of findings\.csv has no labels"):
         label_matrix(cells("", "No Finding"), None, csv=CSV)

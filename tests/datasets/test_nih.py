@@ -33,7 +33,7 @@ def touch_images(root: Path, *names: str, folder: str = "images") -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three images of two patients, whole and without lists."""
+    """Three images of two patients, without lists."""
     write_csv(
         tmp_path,
         row("00000002_000.png", "Pleural_Thickening|Mass", "AP"),
@@ -50,28 +50,28 @@ def split_of(root: Path, **options) -> dict[str, str]:
 
 
 def test_rows_become_images_with_labels_patients_and_views(root: Path) -> None:
-    manifest = load_nih(root)
-    assert manifest.name == "nih"
-    assert manifest.images.drop(columns="split").to_numpy().tolist() == [
+    dataset = load_nih(root)
+    assert dataset.name == "nih"
+    assert dataset.images.drop(columns="split").to_numpy().tolist() == [
         ["00000001_000.png", "images/00000001_000.png", "1", "PA", "F", "50"],
         ["00000002_000.png", "images/00000002_000.png", "2", "AP", "F", "50"],
         ["00000002_001.png", "images/00000002_001.png", "2", "PA", "F", "50"],
     ]
-    found = [{LABELS[c] for c in np.flatnonzero(values)} for values in manifest.label_values]
+    found = [{LABELS[c] for c in np.flatnonzero(values)} for values in dataset.label_values]
     assert found == [set(), {"Pleural_Thickening", "Mass"}, {"Hernia"}]
 
 
-def test_ages_are_whole_years_and_impossible_ones_are_unknown(tmp_path: Path) -> None:
+def test_impossible_ages_are_unknown(tmp_path: Path) -> None:
     ages = {"060Y": "60", "7": "7", "000": "0", "414": "", "": ""}
     names = [f"{number:08d}_000.png" for number in range(len(ages))]
     write_csv(tmp_path, *(row(name, age=age) for name, age in zip(names, ages, strict=True)))
     touch_images(tmp_path, *names)
-    manifest = load_nih(tmp_path)
-    assert manifest.images["age"].tolist() == list(ages.values())
-    assert any(note.startswith("The ages of 1 images are") for note in manifest.notes)
+    dataset = load_nih(tmp_path)
+    assert dataset.images["age"].tolist() == list(ages.values())
+    assert any(note.startswith("1 images have an impossible age") for note in dataset.notes)
 
 
-def test_the_older_release_with_its_trailing_comma_reads_alike(root: Path) -> None:
+def test_older_release_with_trailing_comma_is_read(root: Path) -> None:
     lines = (root / CSV).read_text().splitlines()
     new = load_nih(root)
     (root / CSV).unlink()
@@ -81,7 +81,7 @@ def test_the_older_release_with_its_trailing_comma_reads_alike(root: Path) -> No
     assert old.label_values.tolist() == new.label_values.tolist()
 
 
-def test_images_in_twelve_archives_are_found(root: Path) -> None:
+def test_images_in_archive_folders_are_found(root: Path) -> None:
     (root / "images").rename(root / "images_012")
     touch_images(root, folder="images_012/images")
     for image in (root / "images_012").glob("*.png"):
@@ -95,16 +95,16 @@ def test_images_in_twelve_archives_are_found(root: Path) -> None:
     ]
 
 
-def test_rows_without_image_and_images_without_row_are_counted_and_left_out(root: Path) -> None:
+def test_unmatched_rows_and_images_are_dropped_and_noted(root: Path) -> None:
     (root / "images/00000001_000.png").unlink()
     touch_images(root, "00000009_000.png", "00000009_001.png")
-    manifest = load_nih(root)
-    assert manifest.images["id"].tolist() == ["00000002_000.png", "00000002_001.png"]
-    assert f"1 of the 3 rows of {CSV} have no image on disk and are left out." in manifest.notes
-    assert f"2 of the 4 images on disk have no row in {CSV} and are left out." in manifest.notes
+    dataset = load_nih(root)
+    assert dataset.images["id"].tolist() == ["00000002_000.png", "00000002_001.png"]
+    assert f"1 of the 3 rows of {CSV} have no image on disk and are left out." in dataset.notes
+    assert f"2 of the 4 images on disk have no row in {CSV} and are left out." in dataset.notes
 
 
-def test_auto_is_official_exactly_where_the_test_list_is(root: Path) -> None:
+def test_auto_split_is_official_if_the_test_list_exists(root: Path) -> None:
     assert any("not the official one" in note for note in load_nih(root).notes)
     (root / "test_list.txt").write_text("00000001_000.png\r\n\r\n")
     assert any("is the official one" in note for note in load_nih(root).notes)
@@ -112,7 +112,7 @@ def test_auto_is_official_exactly_where_the_test_list_is(root: Path) -> None:
     assert any("not the official one" in note for note in patient.notes)
 
 
-def test_the_official_split_takes_the_rest_as_training_and_carves_validation(root: Path) -> None:
+def test_official_split_carves_validation_from_the_rest(root: Path) -> None:
     names = [f"{patient:08d}_{i:03d}.png" for patient in range(10, 50) for i in range(2)]
     write_csv(root, *[row(name) for name in names])
     touch_images(root, *names)
@@ -124,7 +124,7 @@ def test_the_official_split_takes_the_rest_as_training_and_carves_validation(roo
     assert split_of(root, seed=1) != split
 
 
-def test_both_lists_together_have_to_name_each_image_once(root: Path) -> None:
+def test_lists_must_contain_each_image_once(root: Path) -> None:
     (root / "test_list.txt").write_text("00000001_000.png\n")
     (root / "train_val_list.txt").write_text("00000002_000.png\n")
     with pytest.raises(DatasetError, match=r"00000002_001.png is in neither of train_val_list"):
@@ -136,18 +136,18 @@ def test_both_lists_together_have_to_name_each_image_once(root: Path) -> None:
         load_nih(root)
 
 
-def test_lists_that_part_a_patient_are_refused(root: Path) -> None:
+def test_lists_that_separate_a_patient_are_refused(root: Path) -> None:
     (root / "test_list.txt").write_text("00000002_000.png\n")
     with pytest.raises(DatasetError, match=r"'2' is in two splits: .*\(line [24]\)"):
         load_nih(root)
 
 
-def test_the_official_split_without_its_list_is_refused(root: Path) -> None:
+def test_official_split_without_list_is_refused(root: Path) -> None:
     with pytest.raises(DatasetError, match=r"needs .*test_list\.txt"):
         load_nih(root, split="official")
 
 
-def test_an_unknown_split_is_refused(root: Path) -> None:
+def test_unknown_split_is_refused(root: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean official"):
         load_nih(root, split="offical")
 
@@ -161,7 +161,7 @@ def test_an_unknown_split_is_refused(root: Path) -> None:
         (["Data_Entry_2017_full.csv", "Data_Entry_2017_list.txt"], "Data_Entry_2017_full.csv"),
     ],
 )
-def test_which_csv_is_read(root: Path, files: list[str], chosen: str) -> None:
+def test_preferred_metadata_file_is_read(root: Path, files: list[str], chosen: str) -> None:
     content = (root / CSV).read_text()
     (root / CSV).unlink()
     for file in files:
@@ -169,69 +169,71 @@ def test_which_csv_is_read(root: Path, files: list[str], chosen: str) -> None:
     assert load_nih(root).notes[0] == f"The labels are those of {chosen}."
 
 
-def test_two_csv_files_that_could_both_be_meant_are_refused(root: Path) -> None:
+def test_ambiguous_metadata_files_are_refused(root: Path) -> None:
     (root / CSV).unlink()
     write_csv(root, name="Data_Entry_2017_a.csv")
     write_csv(root, name="Data_Entry_2017_b.csv")
-    with pytest.raises(DatasetError, match=r"holds Data_Entry_2017_a\.csv and Data_Entry_2017_b"):
+    with pytest.raises(
+        DatasetError, match=r"contains Data_Entry_2017_a\.csv and Data_Entry_2017_b"
+    ):
         load_nih(root)
 
 
-def test_a_folder_without_csv_is_refused(tmp_path: Path) -> None:
+def test_folder_without_metadata_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no Data_Entry_2017\*\.csv in"):
         load_nih(tmp_path)
 
 
-def test_an_unknown_finding_is_refused_with_its_line_even_without_image(root: Path) -> None:
+def test_unknown_finding_is_refused_even_without_image(root: Path) -> None:
     write_csv(root, row("00000001_000.png"), row("00000077_000.png", "Pneumonya"))
-    with pytest.raises(DatasetError, match=r"line 3 of .*'Pneumonya': did you mean Pneumonia"):
+    with pytest.raises(DatasetError, match=r"line 3: .*'Pneumonya': did you mean Pneumonia"):
         load_nih(root)
 
 
 def test_no_finding_beside_a_finding_is_refused(root: Path) -> None:
     write_csv(root, row("00000001_000.png", "No Finding|Mass"))
-    with pytest.raises(DatasetError, match=r"line 2 of .*'No Finding' together"):
+    with pytest.raises(DatasetError, match=r"line 2: 'No Finding' together"):
         load_nih(root)
 
 
-def test_a_missing_column_is_refused(root: Path) -> None:
+def test_missing_column_is_refused(root: Path) -> None:
     header = HEADER.replace("Patient ID", "PatientID")
     write_csv(root, row("00000001_000.png"), header=header)
     with pytest.raises(DatasetError, match="no column 'Patient ID': did you mean 'PatientID'"):
         load_nih(root)
 
 
-def test_an_image_with_two_rows_is_refused(root: Path) -> None:
+def test_image_with_two_rows_is_refused(root: Path) -> None:
     write_csv(root, row("00000001_000.png"), row("00000001_000.png", "Mass"))
     with pytest.raises(DatasetError, match=r"'00000001_000.png' \(line 3\) occurs twice"):
         load_nih(root)
 
 
-def test_an_image_that_lies_in_two_archives_is_refused(root: Path) -> None:
+def test_image_in_two_folders_is_refused(root: Path) -> None:
     touch_images(root, "00000001_000.png", folder="images_003/images")
     with pytest.raises(DatasetError, match=r"images/00000001_000.png and images_003/images/0"):
         load_nih(root)
 
 
-def test_a_root_without_images_is_refused_and_says_where_it_looked(root: Path) -> None:
+def test_root_without_images_is_refused(root: Path) -> None:
     for image in (root / "images").iterdir():
         image.unlink()
     with pytest.raises(DatasetError, match=r"no image in .*images nor in .*images_001"):
         load_nih(root)
 
 
-def test_images_of_which_none_has_a_row_are_refused(root: Path) -> None:
+def test_images_without_any_row_are_refused(root: Path) -> None:
     write_csv(root, row("00000099_000.png"))
     with pytest.raises(DatasetError, match="none of the 3 images"):
         load_nih(root)
 
 
-def test_the_real_subset_has_the_counts_of_its_description(shared_data: Path) -> None:
-    manifest = load_nih(shared_data / "nih")
-    assert len(manifest) == 712
-    assert manifest.images["patient"].nunique() == 478
-    assert manifest.images["view"].value_counts().to_dict() == {"AP": 421, "PA": 291}
-    counts = dict(zip(LABELS, manifest.label_values.sum(axis=0).tolist(), strict=True))
+def test_real_subset_has_the_documented_counts(shared_data: Path) -> None:
+    dataset = load_nih(shared_data / "nih")
+    assert len(dataset) == 712
+    assert dataset.images["patient"].nunique() == 478
+    assert dataset.images["view"].value_counts().to_dict() == {"AP": 421, "PA": 291}
+    counts = dict(zip(LABELS, dataset.label_values.sum(axis=0).tolist(), strict=True))
     assert counts == {
         "Atelectasis": 76,
         "Cardiomegaly": 11,
@@ -248,31 +250,31 @@ def test_the_real_subset_has_the_counts_of_its_description(shared_data: Path) ->
         "Pneumonia": 339,
         "Pneumothorax": 9,
     }
-    test = manifest.rows("test")
+    test = dataset.rows("test")
     assert len(test) == 87
-    assert manifest.label_values[test, LABELS.index("Pneumonia")].all()
-    (note,) = [note for note in manifest.notes if note.startswith("In test")]
+    assert dataset.label_values[test, LABELS.index("Pneumonia")].all()
+    (note,) = [note for note in dataset.notes if note.startswith("In test")]
     assert "Pneumonia" in note
     assert "Hernia" in note
     assert "Edema" not in note
     # 625 images are not test; whole patients of up to a dozen images make 10 % approximate.
-    assert abs(len(manifest.rows("val")) - 62.5) < 6
+    assert abs(len(dataset.rows("val")) - 62.5) < 6
 
 
-def test_labels_of_the_real_subset_agree_with_pandas(shared_data: Path) -> None:
-    manifest = load_nih(shared_data / "nih", split="patient")
+def test_real_labels_agree_with_pandas(shared_data: Path) -> None:
+    dataset = load_nih(shared_data / "nih", split="patient")
     table = pd.read_csv(shared_data / "nih" / CSV, index_col=False, usecols=range(7))
     table = table.sort_values("Image Index")
-    assert manifest.images["id"].tolist() == table["Image Index"].tolist()
+    assert dataset.images["id"].tolist() == table["Image Index"].tolist()
     expected = (
         table["Finding Labels"].str.get_dummies("|").reindex(columns=list(LABELS), fill_value=0)
     )
-    assert manifest.label_values.tolist() == expected.to_numpy().tolist()
-    assert manifest.images["sex"].tolist() == table["Patient Gender"].tolist()
-    assert manifest.images["age"].tolist() == table["Patient Age"].astype(str).tolist()
+    assert dataset.label_values.tolist() == expected.to_numpy().tolist()
+    assert dataset.images["sex"].tolist() == table["Patient Gender"].tolist()
+    assert dataset.images["age"].tolist() == table["Patient Age"].astype(str).tolist()
 
 
-def test_the_whole_metadata_has_the_published_totals(shared_data: Path) -> None:
+def test_full_metadata_has_the_published_totals(shared_data: Path) -> None:
     csv = shared_data / "nih" / "Data_Entry_2017_v2020_full.csv.gz"
     table = read_columns(csv, ["Finding Labels", "Patient ID"])
     _, labels = label_matrix(table["Finding Labels"], LABELS, csv=csv)
@@ -298,10 +300,10 @@ def test_the_whole_metadata_has_the_published_totals(shared_data: Path) -> None:
     }
 
 
-def test_a_compressed_metadata_file_serves_a_few_images(shared_data: Path, tmp_path: Path) -> None:
+def test_compressed_metadata_is_read(shared_data: Path, tmp_path: Path) -> None:
     name = "Data_Entry_2017_v2020_full.csv.gz"
     (tmp_path / name).symlink_to(shared_data / "nih" / name)
     touch_images(tmp_path, "00000001_001.png")
-    manifest = load_nih(tmp_path)
-    assert manifest.label_values.sum() == 2
-    assert any(note.startswith("112,119 of the 112,120 rows") for note in manifest.notes)
+    dataset = load_nih(tmp_path)
+    assert dataset.label_values.sum() == 2
+    assert any(note.startswith("112,119 of the 112,120 rows") for note in dataset.notes)

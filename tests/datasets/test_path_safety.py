@@ -8,7 +8,7 @@ from featurecache.errors import DatasetError
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """inside/real.png, and links: to a file and a folder within, to a file and a folder without."""
+    """inside/real.png, with links to a file and a folder inside and outside of the root."""
     (tmp_path / "outside" / "deep").mkdir(parents=True)
     (tmp_path / "outside" / "x.png").touch()
     root = tmp_path / "root"
@@ -38,29 +38,27 @@ def root(tmp_path: Path) -> Path:
         ("loop", False),
     ],
 )
-def test_only_links_that_lead_out_leave_the_root(root: Path, path: str, leaves: bool) -> None:
+def test_only_links_to_the_outside_leave_the_root(root: Path, path: str, leaves: bool) -> None:
     assert links_leaving_root(root, ["inside/real.png", path]).tolist() == [False, leaves]
 
 
-def test_a_root_that_is_itself_a_link_holds_its_files(root: Path) -> None:
+def test_root_may_be_a_link(root: Path) -> None:
     link = root.parent / "link"
     link.symlink_to(root)
     assert links_leaving_root(link, ["inside/real.png", "near/real.png"]).tolist() == [False, False]
 
 
-def test_a_folder_beside_the_root_with_a_longer_name_is_outside(tmp_path: Path) -> None:
+def test_sibling_with_the_same_prefix_is_outside(tmp_path: Path) -> None:
     (tmp_path / "root2").mkdir()
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "link").symlink_to(tmp_path / "root2")
     assert links_leaving_root(tmp_path / "root", ["link/x.png"]).tolist() == [True]
 
 
-def test_a_folder_that_may_not_be_listed_is_an_error(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(DatasetError, match="may not be listed"):
+    with pytest.raises(DatasetError, match="cannot be listed"):
         links_leaving_root(root, ["inside/real.png"])

@@ -1,5 +1,3 @@
-"""Ids and patients as keyed hashes."""
-
 import hashlib
 import hmac
 from pathlib import Path
@@ -22,7 +20,7 @@ secrets = st.binary(min_size=16, max_size=80)
 
 
 @st.composite
-def manifests(draw: st.DrawFn) -> Dataset:
+def datasets(draw: st.DrawFn) -> Dataset:
     ids = draw(st.lists(names, min_size=1, max_size=12, unique=True))
     patients = draw(st.lists(names, min_size=len(ids), max_size=len(ids)))
     split_of = {p: draw(st.sampled_from(["train", "val", "test"])) for p in sorted(set(patients))}
@@ -43,56 +41,52 @@ def manifests(draw: st.DrawFn) -> Dataset:
 
 
 @given(names, secrets)
-def test_a_hash_is_that_of_the_standard_library_and_of_32_digits(name: str, secret: bytes) -> None:
+def test_hash_is_truncated_hmac_sha256(name: str, secret: bytes) -> None:
     whole = hmac.new(secret, f"name {name}".encode(), hashlib.sha256).hexdigest()
     assert IdKey(secret).hash(name) == whole[:32]
 
 
 @settings(max_examples=40, deadline=None)
-@given(manifests(), secrets)
-def test_rows_stay_whole_equal_patients_equal_and_order_is_that_of_hashed_ids(
-    manifest: Dataset, secret: bytes
-) -> None:
+@given(datasets(), secrets)
+def test_rows_are_kept_and_sorted_by_hashed_id(dataset: Dataset, secret: bytes) -> None:
     key = IdKey(secret)
-    hashed = pseudonymize_dataset(manifest, key)
+    hashed = pseudonymize_dataset(dataset, key)
     assert hashed.images["id"].is_monotonic_increasing
-    before = manifest.images.assign(label=manifest.label_values[:, 0])
+    before = dataset.images.assign(label=dataset.label_values[:, 0])
     before["id"] = [key.hash(name) for name in before["id"]]
     before["patient"] = [key.hash(name) for name in before["patient"]]
     after = hashed.images.assign(label=hashed.label_values[:, 0])
     assert sorted(after.itertuples(index=False)) == sorted(before.itertuples(index=False))
-    assert hashed.images["patient"].nunique() == manifest.images["patient"].nunique()
+    assert hashed.images["patient"].nunique() == dataset.images["patient"].nunique()
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(names, min_size=2, max_size=20, unique=True), secrets, secrets)
-def test_other_names_and_other_keys_give_other_hashes(
-    several: list[str], one: bytes, other: bytes
-) -> None:
+def test_hashes_differ_by_name_and_key(several: list[str], one: bytes, other: bytes) -> None:
     hashed = {IdKey(one).hash(name) for name in several}
     assert len(hashed) == len(several)
-    # Keys that differ in zeros at their ends are one to HMAC.
+    # HMAC ignores trailing zero bytes of a key.
     if one.rstrip(b"\0") != other.rstrip(b"\0"):
         assert not hashed & {IdKey(other).hash(name) for name in several}
         assert IdKey(one).fingerprint != IdKey(other).fingerprint
 
 
-def test_the_collection_says_by_which_key_and_the_secret_is_not_shown() -> None:
+def test_collection_contains_the_fingerprint_and_repr_hides_the_secret() -> None:
     key = IdKey(b"a secret of mine")
     images = pd.DataFrame(
         {"id": ["a"], "path": ["a"], "patient": ["p"], "split": ["test"], "view": [""]}, dtype=str
     )
-    manifest = Dataset(
+    dataset = Dataset(
         name="set",
         root=Path("/nowhere"),
         images=images,
         labels=np.array([[1]], dtype=np.int8),
         label_names=("L",),
-        collection="films",
+        collection="xrays",
     )
-    hashed = pseudonymize_dataset(manifest, key)
+    hashed = pseudonymize_dataset(dataset, key)
     assert (base_name(hashed.collection), key_fingerprint(hashed.collection)) == (
-        "films",
+        "xrays",
         key.fingerprint,
     )
     assert len(key.fingerprint) == 16
@@ -100,29 +94,29 @@ def test_the_collection_says_by_which_key_and_the_secret_is_not_shown() -> None:
     assert "secret of mine" not in repr(hashed)
 
 
-def test_what_was_learned_from_is_hashed_once() -> None:
+def test_provenance_is_hashed_once() -> None:
     key = IdKey(b"0123456789abcdef")
-    mine = f"films#{key.fingerprint}"
-    learned = {"films": frozenset("ab"), mine: frozenset({key.hash("c")}), "x#1": frozenset("d")}
+    mine = f"xrays#{key.fingerprint}"
+    learned = {"xrays": frozenset("ab"), mine: frozenset({key.hash("c")}), "x#1": frozenset("d")}
     assert key.pseudonymize_provenance(learned) == {
         mine: frozenset(map(key.hash, "abc")),
         "x#1": frozenset("d"),
     }
 
 
-def test_films_whose_ids_cannot_be_compared_with_those_of_the_training_are_refused() -> None:
-    require_same_id_key("films", ["films", "other#1"])
-    require_same_id_key("films#1", ["films#1", "other"])
-    for there, here in (("films", "films#1"), ("films#1", "films"), ("films#1", "films#2")):
-        with pytest.raises(UsageError, match="extract with the same --pseudonymize"):
+def test_incomparable_ids_are_refused() -> None:
+    require_same_id_key("xrays", ["xrays", "other#1"])
+    require_same_id_key("xrays#1", ["xrays#1", "other"])
+    for there, here in (("xrays", "xrays#1"), ("xrays#1", "xrays"), ("xrays#1", "xrays#2")):
+        with pytest.raises(UsageError, match="extract with the same"):
             require_same_id_key(here, [there])
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(None, "no file"), (b"fifteen bytes..", "has 15 bytes"), (b"x" * 65_537, "over 65,536")],
+    [(None, "no key file"), (b"fifteen bytes..", "has 15 bytes"), (b"x" * 65_537, "over 65,536")],
 )
-def test_a_key_that_is_none_is_refused_with_how_to_make_one(
+def test_invalid_key_file_is_refused_with_advice(
     tmp_path: Path, data: bytes | None, words: str
 ) -> None:
     path = tmp_path / "key"
@@ -132,15 +126,15 @@ def test_a_key_that_is_none_is_refused_with_how_to_make_one(
         read_key(path)
 
 
-def test_a_key_is_all_bytes_of_its_file(tmp_path: Path) -> None:
+def test_key_is_all_bytes_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\0\xff, and a new line\n")
     assert read_key(tmp_path / "key").secret == b"\0\xff, and a new line\n"
 
 
 @pytest.mark.parametrize("error", [DatasetError("Smith"), OSError(2, "gone", "Smith.png")])
-def test_an_error_that_may_name_a_patient_is_kept_back(error: Exception) -> None:
+def test_error_that_may_name_a_patient_is_redacted(error: Exception) -> None:
     with (
-        pytest.raises(DatasetError, match="without --pseudonymize") as caught,
+        pytest.raises(DatasetError, match="without `pseudonymize`") as caught,
         redact_errors("set"),
     ):
         raise error

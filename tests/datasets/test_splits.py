@@ -42,7 +42,7 @@ def simulated(n_patients: int, rates: list[float], seed: int) -> Rows:
 
 @settings(max_examples=60, deadline=None)
 @given(rows(), st.integers(0, 3))
-def test_no_patient_is_split_and_every_image_is_somewhere(given_rows: Rows, seed: int) -> None:
+def test_every_patient_is_in_exactly_one_split(given_rows: Rows, seed: int) -> None:
     patients, labels = given_rows
     split = patient_split(patients, labels, seed=seed)
     assert split.shape == (len(patients),)
@@ -52,7 +52,7 @@ def test_no_patient_is_split_and_every_image_is_somewhere(given_rows: Rows, seed
 
 @settings(max_examples=60, deadline=None)
 @given(rows(), st.randoms(use_true_random=False))
-def test_the_split_does_not_depend_on_the_order_of_rows(given_rows: Rows, random) -> None:
+def test_split_does_not_depend_on_row_order(given_rows: Rows, random) -> None:
     patients, labels = given_rows
     order = list(range(len(patients)))
     random.shuffle(order)
@@ -63,7 +63,7 @@ def test_the_split_does_not_depend_on_the_order_of_rows(given_rows: Rows, random
 
 @settings(max_examples=60, deadline=None)
 @given(rows())
-def test_carving_moves_whole_patients_from_train_to_val_only(given_rows: Rows) -> None:
+def test_carving_moves_only_whole_patients_from_train_to_val(given_rows: Rows) -> None:
     patients, labels = given_rows
     before = patient_split(patients, labels, fractions=(0.6, 0.2, 0.2), seed=0)
     after = carve_validation(patients, labels, before, fraction=0.3, seed=1)
@@ -74,20 +74,20 @@ def test_carving_moves_whole_patients_from_train_to_val_only(given_rows: Rows) -
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_labels_and_images_keep_to_the_fractions(seed: int) -> None:
+def test_images_and_positives_match_the_fractions(seed: int) -> None:
     fractions = (0.7, 0.1, 0.2)
     patients, labels = simulated(3000, [0.5, 0.2, 0.05, 0.01, 0.003], seed)
     split = patient_split(patients, labels, fractions=fractions, seed=seed)
     for name, fraction in zip(SPLITS, fractions, strict=True):
         chosen = split == name
         assert chosen.mean() == pytest.approx(fraction, abs=0.01)
-        # A patient brings several images of a label, so a share is met to a few images.
+        # A patient has several images of a label, so a fraction is met within a few images.
         expected = fraction * labels.sum(axis=0)
         assert np.abs(labels[chosen].sum(axis=0) - expected).max() <= max(3, 0.01 * expected.max())
 
 
-def test_a_random_split_by_patient_would_miss_those_shares() -> None:
-    """The tolerance of the test above means something: chance alone does not meet it."""
+def test_random_split_by_patient_fails_the_same_tolerance() -> None:
+    """The tolerance of the previous test is strict: a random split does not meet it."""
     patients, labels = simulated(3000, [0.5, 0.2, 0.05, 0.01, 0.003], 0)
     rng = np.random.default_rng(0)
     misses = 0
@@ -101,7 +101,7 @@ def test_a_random_split_by_patient_would_miss_those_shares() -> None:
     assert misses >= 15
 
 
-def test_a_rare_label_is_shared_out_by_hand_computed_counts() -> None:
+def test_rare_label_is_distributed_as_computed_by_hand() -> None:
     """Ten single-image patients with the label and ten without, at 0.7/0.1/0.2: 7, 1 and 2 each."""
     labels = np.array([[1]] * 10 + [[0]] * 10, dtype=np.int8)
     split = patient_split([f"p{i}" for i in range(20)], labels, seed=5)
@@ -109,7 +109,7 @@ def test_a_rare_label_is_shared_out_by_hand_computed_counts() -> None:
         assert [half.tolist().count(name) for name in SPLITS] == [7, 1, 2]
 
 
-def test_large_and_small_patients_are_in_every_part() -> None:
+def test_patient_sizes_are_balanced_across_splits() -> None:
     patients, labels = simulated(2000, [0.3], 0)
     split = patient_split(patients, labels, seed=0)
     frame = pd.DataFrame({"patient": patients, "split": split})
@@ -117,20 +117,20 @@ def test_large_and_small_patients_are_in_every_part() -> None:
     assert per_patient.max() - per_patient.min() < 0.15 * per_patient.mean()
 
 
-def test_the_seed_decides() -> None:
+def test_seed_determines_the_split() -> None:
     patients, labels = simulated(300, [0.3, 0.1], 0)
     first = patient_split(patients, labels, seed=0)
     assert first.tolist() == patient_split(patients, labels, seed=0).tolist()
     assert first.tolist() != patient_split(patients, labels, seed=1).tolist()
 
 
-def test_a_part_with_the_fraction_zero_stays_empty() -> None:
+def test_split_of_fraction_zero_stays_empty() -> None:
     patients, labels = simulated(50, [0.3], 0)
     split = patient_split(patients, labels, fractions=(0.8, 0.0, 0.2), seed=0)
     assert set(split.tolist()) == {"train", "test"}
 
 
-def test_carving_takes_its_share_of_train_and_leaves_test() -> None:
+def test_carving_takes_its_fraction_of_train_and_keeps_test() -> None:
     patients, labels = simulated(2000, [0.3, 0.02], 0)
     split = np.where(np.array(patients) < "01000", "train", "test")
     carved = carve_validation(patients, labels, split, fraction=0.1, seed=0)
@@ -142,23 +142,23 @@ def test_carving_takes_its_share_of_train_and_leaves_test() -> None:
     )
 
 
-def test_carving_from_no_training_images_changes_nothing() -> None:
+def test_carving_without_training_images_changes_nothing() -> None:
     labels = np.ones((2, 1), dtype=np.int8)
     assert carve_validation(["a", "b"], labels, ["test", "test"], seed=0).tolist() == ["test"] * 2
 
 
 @pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.1), (1.2, -0.1, -0.1), (0.5, 0.5)])
-def test_fractions_that_are_no_shares_are_refused(fractions) -> None:
+def test_invalid_fractions_are_refused(fractions) -> None:
     with pytest.raises(UsageError, match="sum to 1"):
         patient_split(["a"], np.ones((1, 1), dtype=np.int8), fractions=fractions, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5])
-def test_a_validation_fraction_out_of_range_is_refused(fraction: float) -> None:
+def test_validation_fraction_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):
         carve_validation(["a"], np.ones((1, 1), np.int8), ["train"], fraction=fraction, seed=0)
 
 
-def test_patients_and_labels_of_different_length_are_refused() -> None:
-    with pytest.raises(DatasetError, match="2 patients against 3 rows"):
+def test_different_lengths_are_refused() -> None:
+    with pytest.raises(DatasetError, match="2 patients but 3 rows"):
         patient_split(["a", "b"], np.ones((3, 1), dtype=np.int8), seed=0)

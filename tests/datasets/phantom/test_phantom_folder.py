@@ -23,119 +23,117 @@ N = 40
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "films"
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "phantom"
     generate_phantom(root, n_images=N, seed=7, size=48)
     return root
 
 
 @pytest.fixture
 def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache, and films that cost nothing to draw."""
+    """The user's cache folder, with images that cost nothing to generate."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     blank = np.zeros((8, 8), dtype=np.uint8)
     monkeypatch.setattr(phantom, "draw_film", lambda *_, **__: blank)
     return tmp_path / "xdg" / "featurecache"
 
 
-def test_the_folder_is_one_that_the_nih_loader_reads(drawn: Path) -> None:
-    manifest = load_nih(drawn, split="official")
-    assert len(manifest) == N
-    assert manifest.label_names == LABELS
+def test_phantom_is_read_by_the_nih_loader(generated: Path) -> None:
+    dataset = load_nih(generated, split="official")
+    assert len(dataset) == N
+    assert dataset.label_names == LABELS
     films = {film.name: film for film in cohort(N, seed=7)}
-    for row, labels in zip(manifest.images.itertuples(), manifest.label_values, strict=True):
+    for row, labels in zip(dataset.images.itertuples(), dataset.label_values, strict=True):
         film = films[row.id]
         assert {LABELS[c] for c in np.flatnonzero(labels)} == set(film.findings)
         assert (row.patient, row.view) == (str(film.number), film.view)
         expected = draw_film(film.patient, film.findings, view=film.view, seed=film.seed, size=48)
-        with Image.open(drawn / row.path) as image:
+        with Image.open(generated / row.path) as image:
             assert image.mode == "L"
             assert np.array_equal(np.asarray(image), expected)
 
 
-def test_no_patient_is_in_two_splits(drawn: Path) -> None:
-    images = load_phantom(drawn).images
+def test_no_patient_is_in_two_splits(generated: Path) -> None:
+    images = load_phantom(generated).images
     assert set(images["split"]) == {"train", "val", "test"}
     assert (images.groupby("patient")["split"].nunique() == 1).all()
     assert images["patient"].nunique() < N
 
 
-def test_the_metadata_has_a_cell_for_each_column(drawn: Path) -> None:
-    with (drawn / "Data_Entry_2017_v2020.csv").open() as file:
+def test_metadata_has_a_cell_for_each_column(generated: Path) -> None:
+    with (generated / "Data_Entry_2017_v2020.csv").open() as file:
         header, *rows = csv.reader(file)
     assert {len(row) for row in rows} == {len(header)}
     assert rows[0][-4:-2] == ["48", "48"]
 
 
-def test_the_films_are_called_synthetic_wherever_they_are_met(drawn: Path) -> None:
-    manifest = load_phantom(drawn)
-    assert manifest.name == "phantom"
-    assert "SYNTHETIC" in manifest.notes[0]
-    readme = (drawn / "README.txt").read_text()
+def test_images_are_marked_as_synthetic(generated: Path) -> None:
+    dataset = load_phantom(generated)
+    assert dataset.name == "phantom"
+    assert "SYNTHETIC" in dataset.notes[0]
+    readme = (generated / "README.txt").read_text()
     assert "synthetic" in readme
     assert "generator version 1 from seed 7" in readme
 
 
-def test_drawing_again_gives_the_same_bytes(drawn: Path, tmp_path: Path) -> None:
+def test_generation_is_reproducible(generated: Path, tmp_path: Path) -> None:
     generate_phantom(tmp_path / "again", n_images=N, seed=7, size=48)
-    for path in drawn.rglob("*.*"):
-        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(drawn)).read_bytes()
+    for path in generated.rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(generated)).read_bytes()
 
 
-def test_another_phantom_than_the_one_asked_for_is_refused(drawn: Path) -> None:
-    assert len(load_phantom(drawn, n_images=N, seed=7)) == N
+def test_other_phantom_than_required_is_refused(generated: Path) -> None:
+    assert len(load_phantom(generated, n_images=N, seed=7)) == N
     with pytest.raises(DatasetError, match=r"number of images of the phantom .* is 40, not 50"):
-        load_phantom(drawn, n_images=50)
+        load_phantom(generated, n_images=50)
     with pytest.raises(DatasetError, match=r"seed of the phantom .* is 7, not 0"):
-        load_phantom(drawn, seed=0)
+        load_phantom(generated, seed=0)
     with pytest.raises(UnknownNameError, match="did you mean official"):
-        load_phantom(drawn, split="offical")
+        load_phantom(generated, split="offical")
 
 
-def test_a_drawing_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def interrupt(drawn: int, total: int) -> None:
-        if drawn == 3:
+def test_failed_generation_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate_phantom(tmp_path / "films", n_images=20, size=32, progress=interrupt)
+        generate_phantom(tmp_path / "phantom", n_images=20, size=32, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_counts_every_film(user_cache: Path, tmp_path: Path) -> None:
+def test_progress_counts_every_image(user_cache: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    generate_phantom(tmp_path / "films", n_images=20, progress=lambda *n: seen.append(n))
+    generate_phantom(tmp_path / "phantom", n_images=20, progress=lambda *n: seen.append(n))
     assert seen == [(n, 20) for n in range(1, 21)]
 
 
-def test_of_two_that_draw_at_once_the_first_to_finish_stays(
-    user_cache: Path, tmp_path: Path
-) -> None:
-    root = tmp_path / "films"
+def test_concurrent_generation_keeps_the_first(user_cache: Path, tmp_path: Path) -> None:
+    root = tmp_path / "phantom"
 
-    def other_process(drawn: int, total: int) -> None:
-        if drawn == total:
+    def other_process(done: int, total: int) -> None:
+        if done == total:
             generate_phantom(root, n_images=20, seed=1)
             (root / "first").touch()
 
     generate_phantom(root, n_images=20, seed=1, progress=other_process)
     assert (root / "first").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
 
 
 @pytest.mark.parametrize("images", [-1, 0, 19, 100_001])
-def test_a_number_of_films_that_makes_no_data_set_is_refused(tmp_path: Path, images: int) -> None:
+def test_number_of_images_out_of_bounds_is_refused(tmp_path: Path, images: int) -> None:
     with pytest.raises(UsageError, match=f"`n_images` is {images}: .* from 20 to 100000"):
         find_root("phantom", tmp_path / "new", n_images=images)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_seed_below_0_is_refused(tmp_path: Path) -> None:
+def test_negative_seed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the seed is -1"):
         find_root("phantom", tmp_path / "new", seed=-1)
 
 
-def test_without_a_folder_films_are_drawn_once_into_the_users_cache(
+def test_default_folder_is_generated_once_in_the_user_cache(
     user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = find_root("phantom", None, n_images=20, seed=3)
@@ -145,19 +143,19 @@ def test_without_a_folder_films_are_drawn_once_into_the_users_cache(
     assert len(load_dataset("phantom", root, n_images=20, seed=3)) == 20
 
 
-def test_each_recipe_has_a_folder_of_its_own() -> None:
+def test_folder_names_differ_between_recipes() -> None:
     recipes = [Recipe(), Recipe(images=50), Recipe(seed=1), Recipe(size=64), Recipe(generator=2)]
     assert len({recipe.folder_name for recipe in recipes}) == len(recipes)
 
 
-def test_a_given_folder_is_read_or_made(user_cache: Path, tmp_path: Path) -> None:
+def test_given_folder_is_read_or_created(user_cache: Path, tmp_path: Path) -> None:
     new = tmp_path / "deep" / "phantom"
     assert find_root("phantom", new, n_images=20) == new
     assert find_root("phantom", new) == new
     assert find_root("phantom", new.parent) == new
 
 
-def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+def test_folder_with_other_content_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(DatasetError, match="contains no phantom: choose a folder that"):
         find_root("phantom", tmp_path)
@@ -166,26 +164,26 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_place_that_cannot_be_written_is_refused(user_cache: Path, tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused(user_cache: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match=r"cannot be written to .*choose a folder"):
-        generate_phantom(tmp_path / "file" / "films", n_images=20)
+        generate_phantom(tmp_path / "file" / "phantom", n_images=20)
 
 
 @pytest.mark.parametrize("text", ["{", json.dumps({"pictures": 3})])
-def test_a_broken_recipe_is_refused(tmp_path: Path, text: str) -> None:
+def test_broken_recipe_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "phantom.json").write_text(text)
     with pytest.raises(DatasetError, match="cannot be read: remove"):
         load_phantom(tmp_path)
 
 
-def test_an_option_of_another_data_set_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_unknown_option_is_refused_before_generation(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="phantom takes no option 'subset'"):
         find_root("phantom", tmp_path / "new", subset="viral")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_600_films_of_seed_0_are_drawn_where_nothing_else_is_asked_for(
+def test_default_phantom_has_600_images_of_seed_0(
     user_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phantom, "generate_phantom", lambda *_, **__: None)
