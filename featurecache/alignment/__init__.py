@@ -1,1 +1,1 @@
-"""Two frozen encoders that were never trained together become one image-text space."""
+"""Alignments: maps between the embedding spaces of two encoders that were trained separately."""

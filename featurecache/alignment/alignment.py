@@ -1,18 +1,19 @@
-"""The alignment of two encoders, and the file that holds it.
+"""The ``Alignment`` of an image and a text encoder, and the file that holds it.
 
-A safetensors file beside a cache. Its tensors, all float32::
+The file is in safetensors format and lies next to a cache. Its tensors, all float32::
 
     weight (D, T)   offset (T,)   scale (1,)   bias (1,)
 
-Its metadata, texts by name: ``format``, ``version``, ``fingerprint``, ``spec`` (JSON: descriptions
-of both encoders, the method, its settings, prompts and validation figures) and ``trained_on``
-(JSON: collection to the ids that it learned from). The fingerprint is of ``spec``, ``trained_on``
-and the tensors' bytes, so that a file that was altered is noticed.
+Its metadata, all strings: ``format``, ``version``, ``fingerprint``, ``spec`` (JSON: specs of both
+encoders, method, settings, prompts and validation metrics) and ``trained_on`` (JSON: the ids of
+the images that it was fitted to, by collection). The fingerprint covers ``spec``, ``trained_on``
+and the bytes of the tensors, so that a modified file is detected.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import AlignmentError
+from featurecache.errors import AlignmentError, UsageError
 from featurecache.io import json as strict_json
 from featurecache.io.atomic import new_file, require_absent
 from featurecache.io.fingerprint import canonical_json, fingerprint
@@ -29,23 +30,31 @@ FORMAT = "featurecache-alignment"
 VERSION = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Alignment:
-    """An affine map of image embeddings into the space of a text encoder.
+    """An affine map from image embeddings into the space of a text encoder.
 
-    An image embedding x of D values, brought to unit length, becomes ``x @ weight + offset``, whose
-    cosines with text embeddings mean something. The texts stay as they are.
+    An L2-normalized image embedding x of D values becomes ``x @ weight + offset``, whose cosine
+    with a text embedding measures how well the text describes the image. Text embeddings are not
+    changed. Fit one with ``align``, or load one from a file.
 
     Attributes:
         weight: (D, T) float32.
         offset: (T,) float32.
-        scale: the factor on the cosine, above 0, as exp(logit_scale) of a trained pair.
-        bias: added to the scaled cosine in sigmoid scores, as logit_bias of a trained pair.
-        spec: ``image_encoder`` and ``text_encoder`` (descriptions), ``model``, ``dataset``,
-            ``method``, ``settings``, ``prompts``, ``labels`` and ``validation``, as a value with a
-            canonical JSON.
-        trained_on: collection to the ids of the images that it, or its encoder's fine-tuning,
-            learned from or chose something by.
+        scale: Factor on the cosine, above 0, like exp(logit_scale) of a CLIP-like model.
+        bias: Added to the scaled cosine in sigmoid scores, like logit_bias of a SigLIP model.
+        spec: ``image_encoder`` and ``text_encoder`` (their specs), ``model``, ``dataset``,
+            ``method``, ``settings``, ``prompts``, ``labels`` and ``validation``, all of them
+            values with a canonical JSON form.
+        trained_on: Ids of the images, by collection, that it was fitted to or selected on; images
+            that its encoder was fine-tuned on are included.
+        path: File that it was loaded from, or where ``save`` writes it by default.
+
+    Example:
+        >>> import featurecache as fc
+        >>> alignment = fc.align("cache/phantom/dinov2-minilm.h5")  # doctest: +SKIP
+        >>> path = alignment.save()  # doctest: +SKIP
+        >>> fc.zero_shot("cache/phantom/dinov2-minilm.h5", alignment=path)  # doctest: +SKIP
     """
 
     weight: NDArray[np.float32]
@@ -54,128 +63,151 @@ class Alignment:
     bias: float
     spec: Mapping[str, Any]
     trained_on: Mapping[str, frozenset[str]]
+    path: Path | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        dims = " to ".join(map(str, self.weight.shape))
+        name, dataset = self.spec.get("model"), self.spec.get("dataset")
+        auroc = (self.spec.get("validation") or {}).get("auroc")
+        score = "" if auroc is None else f", validation AUROC {auroc:.3f}"
+        return f"Alignment({self.spec.get('method')}, {name} on {dataset}, {dims} values{score})"
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256, in hex, of all that it holds."""
+        """SHA-256 of everything that the file holds, in hex."""
         tensors = {
             name: hashlib.sha256(tensor.astype("<f4").tobytes()).hexdigest()
-            for name, tensor in self.tensors().items()
+            for name, tensor in self._tensors().items()
         }
-        return fingerprint({"spec": self.spec, "trained_on": self._ids(), "tensors": tensors})
+        return fingerprint({"spec": self.spec, "trained_on": self._sorted_ids(), "tensors": tensors})
 
-    def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """As the file holds them."""
+    def save(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the alignment to a file. The file appears when it is complete.
+
+        Args:
+            path: The file to write; by default ``<model>.<prompts>-<method>.alignment.safetensors``
+                next to the cache that it was fitted to.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            UsageError: The file exists, or there is no default path.
+            OSError: The disk is full or not writable.
+        """
+        from safetensors.numpy import save_file
+
+        target = self.path if path is None else Path(path).expanduser()
+        if target is None:
+            raise UsageError("give `path`: the alignment was not fitted to a cache file")
+        require_absent(target)
+        metadata = {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "fingerprint": self.fingerprint,
+            "spec": canonical_json(self.spec),
+            "trained_on": canonical_json(self._sorted_ids()),
+        }
+        with new_file(target) as temporary:
+            save_file(self._tensors(), temporary, metadata=metadata)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Alignment":
+        """Read and check an alignment file.
+
+        Raises:
+            AlignmentError: The file is missing, damaged, modified, of another kind, or of a newer
+                format version.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise AlignmentError(f"there is no alignment file at {path}: fit one to the cache")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                _check_format(path, metadata)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise AlignmentError(
+                f"{path} cannot be read as safetensors ({error}): restore it, or fit it again"
+            ) from error
+        try:
+            return _parse(path, metadata, tensors)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise AlignmentError(
+                f"{path} is damaged ({error}): restore it, or fit it again"
+            ) from error
+
+    def _tensors(self) -> dict[str, NDArray[np.float32]]:
         numbers = {"scale": self.scale, "bias": self.bias}
         return {
-            # safetensors writes the memory of an array as it lies, whatever its strides.
+            # safetensors writes an array's memory as it is, ignoring its strides.
             "weight": np.ascontiguousarray(self.weight),
             "offset": np.ascontiguousarray(self.offset),
             **{name: np.array([number], dtype=np.float32) for name, number in numbers.items()},
         }
 
-    def metadata(self) -> dict[str, str]:
-        """As the file holds it."""
-        return {
-            "format": FORMAT,
-            "version": str(VERSION),
-            "fingerprint": self.fingerprint,
-            "spec": canonical_json(self.spec),
-            "trained_on": canonical_json(self._ids()),
-        }
-
-    def _ids(self) -> dict[str, list[str]]:
+    def _sorted_ids(self) -> dict[str, list[str]]:
         return {collection: sorted(ids) for collection, ids in self.trained_on.items()}
 
 
-def write_alignment(target: Path, alignment: Alignment) -> None:
-    """Write an alignment, whole or not at all.
+def as_alignment(alignment: Alignment | str | os.PathLike[str] | None) -> Alignment | None:
+    """Return an alignment as it is, or load it from its path, for functions that accept both.
 
     Raises:
-        UsageError: something is at ``target`` already.
-        OSError: the disk is full or not writable.
+        AlignmentError: As ``Alignment.load``.
     """
-    from safetensors.numpy import save_file
-
-    require_absent(target)
-    with new_file(target) as unfinished:
-        save_file(alignment.tensors(), unfinished, metadata=alignment.metadata())
-
-
-def read_alignment(path: Path) -> Alignment:
-    """Read and check an alignment.
-
-    Raises:
-        AlignmentError: the file is missing, damaged, altered, of another kind or newer.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise AlignmentError(f"no alignment at {path}: make one with 'featurecache align'")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            _check_format(path, metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AlignmentError(
-            f"{path} cannot be read as safetensors ({error}): restore it from a copy, or make it "
-            "again with 'featurecache align'"
-        ) from error
-    try:
-        alignment = _parse(metadata, tensors)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise AlignmentError(
-            f"{path} is damaged ({error}): restore it from a copy, or make it again with "
-            "'featurecache align'"
-        ) from error
-    return alignment
+    if alignment is None or isinstance(alignment, Alignment):
+        return alignment
+    return Alignment.load(alignment)
 
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise AlignmentError(
-            f"{path} is safetensors but no alignment (format: {metadata.get('format')!r}): make "
-            "one with 'featurecache align'"
+            f"{path} is a safetensors file, but not an alignment (format: "
+            f"{metadata.get('format')!r}): give an alignment file"
         )
     version = metadata.get("version", "")
     if not version.isascii() or not version.isdigit() or int(version) < 1:
-        raise AlignmentError(f"{path} has no valid format version (found {version!r})")
+        raise AlignmentError(f"{path} has an invalid format version, {version!r}")
     if int(version) > VERSION:
         raise AlignmentError(
-            f"{path} has format version {version}, this featurecache reads up to {VERSION}: "
-            "upgrade with 'pip install --upgrade featurecache'"
+            f"{path} has format version {version}, but this featurecache reads only up to "
+            f"{VERSION}: upgrade featurecache"
         )
 
 
-def _parse(metadata: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> Alignment:
-    for name, dimensions in (("weight", 2), ("offset", 1), ("scale", 1), ("bias", 1)):
+def _parse(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> Alignment:
+    for name, n_dimensions in (("weight", 2), ("offset", 1), ("scale", 1), ("bias", 1)):
         tensor = tensors[name]
-        if tensor.dtype != np.float32 or tensor.ndim != dimensions or not np.isfinite(tensor).all():
+        if tensor.dtype != np.float32 or tensor.ndim != n_dimensions:
             raise ValueError(
-                f"{name} is {tensor.dtype} {tensor.shape}, or not finite: expected float32 of "
-                f"{dimensions} dimensions"
+                f"{name} is {tensor.dtype} of shape {tensor.shape}, but should be float32 with "
+                f"{n_dimensions} dimensions"
             )
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{name} has values that are not finite")
     weight, offset = tensors["weight"], tensors["offset"]
     scale, bias = tensors["scale"], tensors["bias"]
     if weight.shape[1:] != offset.shape or scale.shape != (1,) or bias.shape != (1,):
         raise ValueError(
-            f"weight {weight.shape}, offset {offset.shape}, scale {scale.shape} and bias "
-            f"{bias.shape} do not fit each other"
+            f"the shapes of weight {weight.shape}, offset {offset.shape}, scale {scale.shape} and "
+            f"bias {bias.shape} do not match"
         )
+    ids = strict_json.validate(strict_json.parse(metadata["trained_on"]), dict[str, list[str]])
     alignment = Alignment(
         weight=weight,
         offset=offset,
         scale=float(scale[0]),
         bias=float(bias[0]),
         spec=strict_json.validate(strict_json.parse(metadata["spec"]), dict[str, Any]),
-        trained_on={
-            collection: frozenset(ids)
-            for collection, ids in strict_json.validate(
-                strict_json.parse(metadata["trained_on"]), dict[str, list[str]]
-            ).items()
-        },
+        trained_on={collection: frozenset(values) for collection, values in ids.items()},
+        path=path,
     )
     if alignment.fingerprint != metadata["fingerprint"]:
-        raise ValueError("its fingerprint is not that of what it holds; the file was altered")
+        raise ValueError("its fingerprint does not match its content, which was modified")
     return alignment

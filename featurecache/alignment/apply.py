@@ -1,4 +1,4 @@
-"""A cache of two unaligned encoders, seen through an alignment."""
+"""Use an alignment on a cache of two separately trained encoders."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,107 +15,123 @@ from featurecache.provenance import require_same_id_key
 from featurecache.store.cache import Cache
 from featurecache.store.records import TextSet
 
-_ROWS_AT_ONCE: Final = 8192
+_ROWS_PER_CHUNK: Final = 8192
 
 
 def align_texts(
     alignment: Alignment, cache: Cache, prompts: str | None = None
 ) -> tuple[TextSet, list[str]]:
-    """A prompt set of a cache as one of an aligned encoder, with the alignment's scale and bias.
+    """Return a prompt set as if its encoder were aligned, with the alignment's scale and bias.
 
     Args:
-        alignment: fitted on this cache or another one.
-        cache: made by the encoders that the alignment was fitted to, with the same settings.
-        prompts: the set; needed only where the cache holds several.
+        alignment: Fitted to this cache or another one.
+        cache: Made with the encoders, and their settings, that the alignment was fitted to.
+        prompts: Name of the prompt set; may be None if the cache holds only one.
 
     Returns:
-        The set, and what ``alignment_warnings`` has to say.
+        The prompt set, and the warnings of ``alignment_warnings``.
 
     Raises:
-        CacheError: there is no text, or the cache does not say which encoder read it.
-        UnknownNameError: there is no such prompt set.
-        UsageError: the encoder is aligned already.
-        RunError: an encoder or its settings are others; the message names the field.
+        CacheError: There is no text, or the cache does not record which encoder embedded it.
+        UnknownNameError: There is no prompt set of that name.
+        UsageError: The encoder is aligned already.
+        RunError: An encoder or its settings differ; the message names the field.
     """
     text = cache.text(prompts)
     if text.aligned:
         raise UsageError(
-            f"images and texts of {cache.header.model} share a space already: leave out --alignment"
+            f"leave out `alignment`: {cache.header.model} embeds images and texts in one space"
         )
     warnings = alignment_warnings(alignment, cache.header.encoder_spec, text_encoder(cache, text))
     return replace(text, aligned=True, scale=alignment.scale, bias=alignment.bias), warnings
 
 
 def text_encoder(cache: Cache, text: TextSet) -> Mapping[str, Any]:
-    """The description of the encoder that read a prompt set of a cache.
+    """Return the spec of the encoder that embedded a prompt set of a cache.
 
     Raises:
-        CacheError: the cache does not say.
+        CacheError: The cache does not record it.
     """
     if text.encoder is None:
         raise CacheError(
-            f"{cache.path} does not say which encoder read its texts: run extract again with "
-            f"--prompts {text.name}, which embeds nothing anew"
+            f"{cache.path} does not record which encoder embedded its prompt set {text.name}: "
+            "extract again with the same prompts, which encodes no image again"
         )
     return text.encoder
 
 
 def alignment_warnings(
-    alignment: Alignment, images: Mapping[str, Any], texts: Mapping[str, Any]
+    alignment: Alignment, image_spec: Mapping[str, Any], text_spec: Mapping[str, Any]
 ) -> list[str]:
-    """Where encoders differ from those of an alignment by library versions alone, as warnings.
+    """Check the encoders of an alignment; return warnings about other library versions.
 
     Args:
-        alignment: what was fitted.
-        images: description of the image encoder.
-        texts: description of the text encoder.
+        alignment: The alignment.
+        image_spec: Spec of the present image encoder.
+        text_spec: Spec of the present text encoder.
+
+    Returns:
+        One warning for each encoder that differs only in library versions.
 
     Raises:
-        RunError: an encoder or its settings are others; the message names the field.
+        RunError: An encoder or its settings differ; the message names the field.
     """
     warnings = []
-    for side, description in (("image", images), ("text", texts)):
-        fitted = alignment.spec[f"{side}_encoder"]
-        whose = f"the {side} side of --alignment"
-        if difference := library_difference(fitted, description, run=whose):
-            warnings.append(f"{whose} was made with other library versions ({difference})")
+    for side, spec in (("image", image_spec), ("text", text_spec)):
+        name = f"the {side} encoder of `alignment`"
+        fitted_spec = alignment.spec[f"{side}_encoder"]
+        if difference := library_difference(fitted_spec, spec, run=name):
+            warnings.append(f"{name} was used with other library versions ({difference})")
     return warnings
 
 
 def align_images(alignment: Alignment, embedding: Embeddings) -> NDArray[np.float32]:
-    """Images in the space of texts: (N, D) of any length to (N, T) float32.
+    """Map image embeddings into the space of the text encoder.
+
+    Args:
+        alignment: The alignment.
+        embedding: (N, D), normalized or not.
+
+    Returns:
+        (N, T) float32, not normalized.
 
     Raises:
-        AlignmentError: the embeddings have another length than those it was fitted to.
-        ValueError: an embedding has no direction.
+        AlignmentError: The alignment was fitted to embeddings of another length.
+        ValueError: An embedding has norm 0, NaN or infinity.
     """
     if embedding.shape[1] != len(alignment.weight):
         raise AlignmentError(
-            f"--alignment takes embeddings of {len(alignment.weight)} values, these have "
-            f"{embedding.shape[1]}: give the alignment of this encoder"
+            f"`alignment` takes embeddings of {len(alignment.weight)} values, but these have "
+            f"{embedding.shape[1]}: give the alignment that was fitted to this encoder"
         )
     mapped = np.empty((len(embedding), len(alignment.offset)), dtype=np.float32)
-    for start in range(0, len(embedding), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, len(embedding), _ROWS_PER_CHUNK):
+        rows = slice(start, start + _ROWS_PER_CHUNK)
         directions = l2_normalize(embedding[rows], "image", first=start)
         mapped[rows] = directions @ alignment.weight + alignment.offset
     return mapped
 
 
 def require_unseen(alignment: Alignment, cache: Cache, rows: NDArray[np.intp]) -> None:
-    """Refuse images that an alignment learned from.
+    """Check that an alignment was not fitted to the images that it is used on.
+
+    Args:
+        alignment: The alignment.
+        cache: The cache.
+        rows: Indices of the rows that it is used on.
 
     Raises:
-        UsageError: there are some among these rows of the cache; or it learned from the same films
-            under ids that cannot be compared with the cache's.
+        UsageError: It was fitted to some of them; or to images of the same collection whose ids
+            cannot be compared with the cache's.
     """
-    require_same_id_key(cache.header.collection, alignment.trained_on)
-    learned = alignment.trained_on.get(cache.header.collection, frozenset())
+    collection = cache.header.collection
+    require_same_id_key(collection, alignment.trained_on)
+    fitted_ids = alignment.trained_on.get(collection, frozenset())
     ids = cache.ids[rows].tolist()
-    leaked = [image for image in ids if image in learned]
+    leaked = [image_id for image_id in ids if image_id in fitted_ids]
     if leaked:
         raise UsageError(
-            f"--alignment learned from {len(leaked)} of these {len(ids)} images of "
-            f"{cache.header.collection}, {leaked[0]!r} the first: take the test images of the "
-            "split that it was fitted with (retrieve: --split test)"
+            f"`alignment` was fitted to {len(leaked)} of these {len(ids)} images of {collection} "
+            f"(first: {leaked[0]!r}): use only images of the test split, with `split` where there "
+            "is a choice"
         )

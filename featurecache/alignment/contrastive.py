@@ -1,4 +1,4 @@
-"""An affine map of images into the space of texts, trained contrastively."""
+"""Train an affine map from images to texts with a contrastive loss."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurecache.alignment.captions import Captions
+from featurecache.alignment.captions import CaptionTargets
 from featurecache.alignment.ridge import AffineMap
 from featurecache.metrics.similarity import Directions
 
@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 LEARNING_RATES = (1e-5, 1e-4, 1e-3)
-"""Those that are tried."""
+"""Learning rates to choose from."""
 
-_MOST = math.log(100)  # of the log scale, as CLIP bounds it
+_MAX_LOG_SCALE = math.log(100)  # as in CLIP
 
 
 @dataclass(frozen=True)
 class ContrastiveSettings:
-    """Adam's steps, and when to stop: after ``patience`` epochs without a lower validation loss."""
+    """Settings of the training.
+
+    Attributes:
+        learning_rate: Learning rate of Adam.
+        batch_size: Images per step.
+        epochs: Maximum number of epochs.
+        patience: Stop after this many epochs without a lower validation loss.
+        seed: Seed of the order of the images.
+    """
 
     learning_rate: float = 1e-4
     batch_size: int = 256
@@ -33,13 +41,13 @@ class ContrastiveSettings:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The map at the best epoch.
+class TrainedMap:
+    """The map after the epoch with the lowest validation loss.
 
     Attributes:
-        map: images to the space of texts.
-        epoch: which one it was; 0 is the map that the training started from.
-        loss: of validation at that epoch.
+        map: The affine map.
+        epoch: The epoch; 0 is the map that training started from.
+        loss: Validation loss after that epoch.
     """
 
     map: AffineMap
@@ -51,61 +59,64 @@ def train_contrastive(
     start: AffineMap,
     scale: float,
     *,
-    train: tuple[Directions, Captions],
-    val: tuple[Directions, Captions],
+    train: tuple[Directions, CaptionTargets],
+    val: tuple[Directions, CaptionTargets],
     settings: ContrastiveSettings,
-) -> Trained:
-    """Train an affine map by ``losses.multi_positive_info_nce``; the texts stay as they are.
+) -> TrainedMap:
+    """Train an affine map with ``losses.multi_positive_info_nce``; texts are not changed.
 
-    Each batch of images stands against all texts. The scale is trained along. It runs on one core:
-    a step is so small that several would mostly wait for each other.
+    Each batch of images is contrasted with all captions. The scale is trained, too. Training uses
+    one core: its steps are so small that several threads would mostly wait for each other.
 
     Args:
-        start: the map to start from.
-        scale: the factor on the cosine to start from.
-        train: images (N, D) at unit length and their captions.
-        val: likewise; they choose the epoch.
-        settings: of the training.
+        start: Initial map.
+        scale: Initial factor on the cosine.
+        train: Normalized images (N, D) and their captions.
+        val: Likewise, for early stopping.
+        settings: Settings of the training.
+
+    Returns:
+        The map of the best epoch.
     """
     import torch
 
     from featurecache.concurrency import worker_threads
 
-    with worker_threads("cpu", most=torch.get_num_threads()) as lanes:
-        lanes.submit(lambda: _train(start, scale, train, val, settings))
-        trained: Trained = next(lanes.rest())
+    with worker_threads("cpu", most=torch.get_num_threads()) as pool:
+        pool.submit(lambda: _train(start, scale, train, val, settings))
+        trained: TrainedMap = next(pool.rest())
     return trained
 
 
 def _train(
     start: AffineMap,
     scale: float,
-    train: tuple[Directions, Captions],
-    val: tuple[Directions, Captions],
+    train: tuple[Directions, CaptionTargets],
+    val: tuple[Directions, CaptionTargets],
     settings: ContrastiveSettings,
-) -> Trained:
+) -> TrainedMap:
     import torch
 
     from featurecache.losses import multi_positive_info_nce
 
     mean = train[0].mean(axis=0, dtype=np.float64)
-    width = train[0].std(axis=0, dtype=np.float64)
-    width[width == 0] = 1  # a value that all images share, moved to 0 by the mean
+    std = train[0].std(axis=0, dtype=np.float64)
+    std[std == 0] = 1  # a constant feature becomes 0 when the mean is subtracted
 
-    def standardised(images: Directions) -> "Tensor":
-        # In place where it can be: there may be many images.
+    def standardize(images: Directions) -> "Tensor":
+        # One temporary array only: there may be many images.
         values = images - mean.astype(np.float32)
-        values /= width.astype(np.float32)
+        values /= std.astype(np.float32)
         return torch.from_numpy(values)
 
     texts = torch.from_numpy(train[1].texts.astype(np.float32))
-    images, truth = standardised(train[0]), torch.from_numpy(train[1].truth)
-    val_images, val_truth = standardised(val[0]), torch.from_numpy(val[1].truth)
+    images, truth = standardize(train[0]), torch.from_numpy(train[1].truth)
+    val_images, val_truth = standardize(val[0]), torch.from_numpy(val[1].truth)
     projection = torch.nn.Linear(images.shape[1], texts.shape[1])
     with torch.no_grad():
-        projection.weight.copy_(torch.from_numpy((start.weight * width[:, np.newaxis]).T))
+        projection.weight.copy_(torch.from_numpy((start.weight * std[:, np.newaxis]).T))
         projection.bias.copy_(torch.from_numpy(start.offset + mean @ start.weight))
-    log_scale = torch.nn.Parameter(torch.tensor(min(math.log(scale), _MOST)))
+    log_scale = torch.nn.Parameter(torch.tensor(min(math.log(scale), _MAX_LOG_SCALE)))
     optimizer = torch.optim.Adam([*projection.parameters(), log_scale], lr=settings.learning_rate)
     generator = torch.Generator().manual_seed(settings.seed)
 
@@ -116,26 +127,28 @@ def _train(
         with torch.no_grad():
             return float(loss(val_images, val_truth))
 
-    best, best_loss, best_state = 0, validation_loss(), deepcopy(projection.state_dict())
+    best_epoch, best_loss = 0, validation_loss()
+    best_state = deepcopy(projection.state_dict())
     for epoch in range(1, settings.epochs + 1):
         for rows in _batches(len(images), settings.batch_size, generator):
             optimizer.zero_grad()
             loss(images[rows], truth[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             with torch.no_grad():
-                log_scale.clamp_(max=_MOST)
-        found = validation_loss()
-        if found < best_loss:
-            best, best_loss, best_state = epoch, found, deepcopy(projection.state_dict())
-        if epoch - best >= settings.patience:
+                log_scale.clamp_(max=_MAX_LOG_SCALE)
+        epoch_loss = validation_loss()
+        if epoch_loss < best_loss:
+            best_epoch, best_loss = epoch, epoch_loss
+            best_state = deepcopy(projection.state_dict())
+        if epoch - best_epoch >= settings.patience:
             break
-    weight = best_state["weight"].numpy().astype(np.float64).T / width[:, np.newaxis]
+    weight = best_state["weight"].numpy().astype(np.float64).T / std[:, np.newaxis]
     offset = best_state["bias"].numpy().astype(np.float64) - mean @ weight
-    return Trained(AffineMap(weight, offset), best, best_loss)
+    return TrainedMap(AffineMap(weight, offset), best_epoch, best_loss)
 
 
-def _batches(rows: int, size: int, generator: "Generator") -> "Iterator[Tensor]":
+def _batches(n_rows: int, size: int, generator: "Generator") -> "Iterator[Tensor]":
     import torch
 
-    order = torch.randperm(rows, generator=generator)
-    return (order[start : start + size] for start in range(0, rows, size))
+    order = torch.randperm(n_rows, generator=generator)
+    return (order[start : start + size] for start in range(0, n_rows, size))

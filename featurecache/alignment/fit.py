@@ -1,5 +1,6 @@
-"""Fit an alignment on the training images of a cache, choose its strength on validation."""
+"""Fit an alignment to the training images of a cache, and select it on validation images."""
 
+import os
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from featurecache.alignment.alignment import Alignment
 from featurecache.alignment.apply import text_encoder
-from featurecache.alignment.captions import Captions, caption_images
+from featurecache.alignment.captions import CaptionTargets, caption_targets
 from featurecache.alignment.contrastive import (
     LEARNING_RATES,
     ContrastiveSettings,
@@ -22,133 +23,161 @@ from featurecache.metrics.multilabel import compute_metrics
 from featurecache.metrics.ranking import macro
 from featurecache.metrics.similarity import Directions, Floats, l2_normalize, normalize_rows
 from featurecache.store.cache import Cache
+from featurecache.store.layout import alignment_path
+from featurecache.store.open import as_cache
 from featurecache.store.records import TextSet
 
 METHODS: Final = ("ridge", "contrastive")
 
 
-def fit_alignment(cache: Cache, *, method: str = "ridge", prompts: str | None = None) -> Alignment:
-    """Map a cache's images into the space of its texts; takes embeddings alone.
+def align(
+    cache: Cache | str | os.PathLike[str], *, method: str = "ridge", prompts: str | None = None
+) -> Alignment:
+    """Map the images of a cache into the embedding space of its texts.
 
-    The map is fitted to the captions of the training images, as ``captions.Captions`` defines them.
-    ``ridge`` regresses images on their captions in closed form; its strength is that with the least
-    squared error on validation. ``contrastive`` goes on from there by a contrastive loss; its
-    learning rate and epoch are those with the least validation loss. Scale and bias of the scores
-    are those of the greatest likelihood on validation. Test rows are never looked at.
+    This makes zero-shot classification and text-to-image retrieval possible for an image and a
+    text encoder that were trained separately. It needs only the embeddings in the cache. Each
+    training image is mapped to the prompt ensembles of its known labels:
+
+    - "ridge" is a ridge regression in closed form, with the strength that has the lowest squared
+      error on validation images.
+    - "contrastive" continues from there with a contrastive loss; learning rate and epoch are those
+      with the lowest validation loss.
+
+    Scale and bias of the scores maximize the likelihood on validation images. Test images are
+    never used.
 
     Args:
-        cache: embeddings of an unaligned encoder, labels, splits and texts.
-        method: ``ridge`` or ``contrastive``.
-        prompts: the prompt set; needed only where the cache holds several.
+        cache: A cache of an encoder whose images and texts do not share a space, or its path.
+        method: "ridge" or "contrastive".
+        prompts: Name of the prompt set; may be None if the cache holds only one.
+
+    Returns:
+        The alignment, not yet saved.
 
     Raises:
-        UnknownNameError: there is no such method or prompt set.
-        CacheError: the cache has no texts, or does not say which encoder read them.
-        UsageError: the encoder is aligned already, training or validation has no caption, or what
-            was fitted says nothing on validation.
+        UnknownNameError: There is no such method or prompt set.
+        CacheError: The cache has no texts, or does not record which encoder embedded them.
+        UsageError: The encoder is aligned already, no training or validation image has a caption,
+            or the fitted map is uninformative on validation images.
+
+    Example:
+        >>> import featurecache as fc
+        >>> alignment = fc.align("cache/phantom/dinov2-minilm.h5")  # doctest: +SKIP
+        >>> alignment.save()  # doctest: +SKIP
+        PosixPath('cache/phantom/dinov2-minilm.signs-ridge.alignment.safetensors')
     """
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
+    cache = as_cache(cache)
     text = cache.text(prompts)
     if text.aligned:
         raise UsageError(
-            f"images and texts of {cache.header.model} share a space already: run zero-shot or "
-            "retrieve as it is"
+            f"{cache.header.model} embeds images and texts in one space already: use it without "
+            "an alignment"
         )
-    read_by = text_encoder(cache, text)
-    rows = {split: _captioned(cache, split, text) for split in ("train", "val")}
-    embedding = cache.embedding
-    train, val = ((normalize_rows(embedding[at]), captions) for at, captions in rows.values())
+    text_spec = text_encoder(cache, text)
+    rows = {split: _rows_with_captions(cache, split, text) for split in ("train", "val")}
+    train, val = (
+        (normalize_rows(cache.embedding[split_rows]), captions)
+        for split_rows, captions in rows.values()
+    )
     try:
         maps = ridge_maps(*train)
     except ValueError as error:
-        raise UsageError(f"{cache.path} has nothing to align: {error}") from error
-    errors = [squared_error(fitted, *val) for fitted in maps]
+        raise UsageError(f"{cache.path} cannot be aligned: {error}") from error
+    errors = [squared_error(candidate, *val) for candidate in maps]
     best = int(np.argmin(errors))
-    fitted = maps[best]
+    affine_map = maps[best]
     settings: dict[str, Any] = {"strength": STRENGTHS[best]}
-    figures: dict[str, Any] = {"squared_error": errors[best]}
+    selection = {"squared_error": errors[best]}
     labels = cache.labels.values[rows["val"][0]]
-    scale, bias, separation = _scores(fitted, val[0], labels, text)
+    scale, bias, auroc = _fit_scores(affine_map, val[0], labels, text)
     if method == "contrastive":
-        tried = [ContrastiveSettings(learning_rate=rate) for rate in LEARNING_RATES]
+        candidates = [ContrastiveSettings(learning_rate=rate) for rate in LEARNING_RATES]
         chosen, trained = min(
             (
-                (one, train_contrastive(fitted, scale, train=train, val=val, settings=one))
-                for one in tried
+                (
+                    candidate,
+                    train_contrastive(affine_map, scale, train=train, val=val, settings=candidate),
+                )
+                for candidate in candidates
             ),
             key=lambda pair: pair[1].loss,
         )
-        fitted = trained.map
+        affine_map = trained.map
         settings |= {**asdict(chosen), "epoch": trained.epoch}
-        figures = {"loss": trained.loss}
-        scale, bias, separation = _scores(fitted, val[0], labels, text)
+        selection = {"loss": trained.loss}
+        scale, bias, auroc = _fit_scores(affine_map, val[0], labels, text)
     return Alignment(
-        weight=fitted.weight.astype(np.float32),
-        offset=fitted.offset.astype(np.float32),
+        weight=affine_map.weight.astype(np.float32),
+        offset=affine_map.offset.astype(np.float32),
         scale=scale,
         bias=bias,
         spec={
             "image_encoder": dict(cache.header.encoder_spec),
-            "text_encoder": dict(read_by),
+            "text_encoder": dict(text_spec),
             "model": cache.header.model,
             "dataset": cache.header.dataset,
             "method": method,
             "settings": settings,
             "prompts": {"name": text.name, "fingerprint": text.fingerprint},
             "labels": list(cache.labels.names),
-            "validation": {"n": len(labels), **figures, "auroc": separation},
+            "validation": {"n": len(labels), **selection, "auroc": auroc},
         },
         trained_on=cache.training_provenance(rows["train"][0]).trained_on,
+        path=alignment_path(cache.path, text.name, method),
     )
 
 
-def _captioned(cache: Cache, split: str, text: TextSet) -> tuple[NDArray[np.intp], Captions]:
-    """The rows of a split that have a caption, and their captions."""
+def _rows_with_captions(
+    cache: Cache, split: str, text: TextSet
+) -> tuple[NDArray[np.intp], CaptionTargets]:
+    """Return the rows of a split that have a caption, and their captions."""
     rows = cache.rows(split)
-    rows = rows[caption_images(cache.labels.values[rows], text).counts() > 0]
+    rows = rows[caption_targets(cache.labels.values[rows], text).counts() > 0]
     if len(rows) == 0:
         raise UsageError(
-            f"{cache.path} has no images of the split {split!r} of which a prompt is known to be "
-            "true: extract a data set with labels and splits"
+            f"{cache.path} has no images in the split {split!r} with a label that gives a caption: "
+            "extract a data set with labels and splits"
         )
-    return rows, caption_images(cache.labels.values[rows], text)
+    return rows, caption_targets(cache.labels.values[rows], text)
 
 
-def _scores(
-    fitted: AffineMap, images: Directions, labels: NDArray[np.int8], text: TextSet
+def _fit_scores(
+    affine_map: AffineMap, images: Directions, labels: NDArray[np.int8], text: TextSet
 ) -> tuple[float, float, float | None]:
-    """The scale and bias of the greatest likelihood, and the macro AUROC, of validation images.
+    """Fit scale and bias to validation images, and return them with the macro AUROC.
 
-    One scale and one bias serve all labels. The scale is that of pair scores, where there are
-    negatives, within labels; the bias is that with which the mean of the sigmoid scores is the
-    share of positives.
+    One scale and one bias serve all labels. The scale is the maximum-likelihood slope within
+    labels of the pair score (of the positive cosine where there are no negative prompts). With the
+    bias, the mean of the sigmoid scores equals the fraction of positives.
 
     Raises:
-        UsageError: no label has both classes, or the scores go down where they should go up.
+        UsageError: No label has both classes, or the scores are not higher for positives.
     """
     from scipy.optimize import brentq
     from scipy.special import expit
 
-    directions = l2_normalize(fitted(images), "aligned image")
+    directions = l2_normalize(affine_map(images), "aligned image")
     positive = directions @ l2_normalize(text.positive.ensemble, "text").T
     score: Floats = positive
     if text.negative is not None:
         score = positive - directions @ l2_normalize(text.negative.ensemble, "text").T
-    known = labels >= 0
-    truth = labels[known]
+    valid = labels >= 0
+    truth = labels[valid]
     scale = fit_common_slope(labels, score)
     if not scale > 0:
         raise UsageError(
-            f"what was learned from training says nothing of the {len(labels)} validation images "
-            f"(the best factor on its scores is {scale:.3g}): take more images, or other prompts"
+            f"the alignment is uninformative on the {len(labels)} validation images (the best "
+            f"factor on its scores is {scale:.3g}): use more images, or other prompts"
         )
-    # The share is that of Platt's soft targets, which is neither 0 nor 1.
-    share = (truth.sum() + 1) / (len(truth) + 2)
-    cosines = scale * positive[known]
-    odds = float(np.log(share / (1 - share)))
-    low, high = odds - float(cosines.max()), odds - float(cosines.min())
-    bias = low if low == high else brentq(lambda b: expit(cosines + b).mean() - share, low, high)
-    nothing = np.zeros(labels.shape, dtype=np.bool_)
-    area = macro(compute_metrics(labels, nothing, score).per_label["auroc"])
-    return scale, float(bias), none_if_nan(area)
+    # The fraction of Platt's soft targets, which is never 0 or 1.
+    fraction = (truth.sum() + 1) / (len(truth) + 2)
+    logits = scale * positive[valid]
+    odds = float(np.log(fraction / (1 - fraction)))
+    low, high = odds - float(logits.max()), odds - float(logits.min())
+    bias = low if low == high else brentq(lambda b: expit(logits + b).mean() - fraction, low, high)
+    decisions = np.zeros(labels.shape, dtype=np.bool_)  # only the ranking matters
+    auroc = macro(compute_metrics(labels, decisions, score).per_label["auroc"])
+    return scale, float(bias), none_if_nan(auroc)

@@ -1,4 +1,4 @@
-"""The contrastive map: its loss by its definition, its best epoch, and its start."""
+"""The contrastive map: its loss, early stopping, and its initial value."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from featurecache.alignment.captions import caption_images
+from featurecache.alignment.captions import caption_targets
 from featurecache.alignment.contrastive import ContrastiveSettings, train_contrastive
 from featurecache.alignment.ridge import AffineMap
 from featurecache.losses import multi_positive_info_nce
@@ -19,18 +19,18 @@ SETTINGS = ContrastiveSettings(learning_rate=3e-3, batch_size=64, epochs=8, pati
 def case():
     images, labels = world(300, seed=1)
     images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
-    images[:, 0] = 0.25  # a value that says nothing has no width either
+    images[:, 0] = 0.25  # a constant feature has standard deviation 0
     captions = [
-        caption_images(part, prompt_set(range(8))) for part in (labels[:200, :8], labels[200:, :8])
+        caption_targets(part, prompt_set(range(8))) for part in (labels[:200, :8], labels[200:, :8])
     ]
     start = AffineMap(np.zeros((DIM, DIM)), POSITIVE[:8].mean(axis=0).astype(np.float64))
     return start, {"train": (images[:200], captions[0]), "val": (images[200:], captions[1])}
 
 
-def loss_of(fitted, images, captions, scale):
+def loss_of(affine_map, images, captions, scale):
     return float(
         multi_positive_info_nce(
-            torch.from_numpy(fitted(images)),
+            torch.from_numpy(affine_map(images)),
             torch.from_numpy(captions.texts),
             torch.from_numpy(captions.truth),
             torch.tensor(scale),
@@ -38,7 +38,7 @@ def loss_of(fitted, images, captions, scale):
     )
 
 
-def test_the_best_epoch_is_better_than_the_start(case):
+def test_best_epoch_improves_on_the_initial_map(case):
     start, splits = case
     trained = train_contrastive(start, 10.0, **splits, settings=SETTINGS)
     assert trained.epoch > 0
@@ -47,16 +47,16 @@ def test_the_best_epoch_is_better_than_the_start(case):
     np.testing.assert_array_equal(again.map.weight, trained.map.weight)
 
 
-def test_its_loss_is_that_of_the_images_as_they_are(case):
-    # One small step barely moves the scale, so that the loss can be had from the map alone.
+def test_reported_loss_applies_to_unstandardized_images(case):
+    # One small step barely changes the scale, so the loss follows from the map.
     start, splits = case
-    one = replace(SETTINGS, learning_rate=1e-5, batch_size=1000, epochs=1)
-    trained = train_contrastive(start, 10.0, **splits, settings=one)
+    one_step = replace(SETTINGS, learning_rate=1e-5, batch_size=1000, epochs=1)
+    trained = train_contrastive(start, 10.0, **splits, settings=one_step)
     assert trained.epoch == 1
     assert trained.loss == pytest.approx(loss_of(trained.map, *splits["val"], 10.0), rel=1e-3)
 
 
-def test_a_start_that_nothing_betters_is_kept(case):
+def test_initial_map_is_kept_if_no_epoch_improves_on_it(case):
     start, splits = case
     images, captions = splits["val"]
     wrong = replace(captions, truth=np.where(captions.truth >= 0, 1 - captions.truth, -1))

@@ -1,4 +1,4 @@
-"""Alignments of a world whose truth is known."""
+"""Fit alignments to simulated data whose true map is known."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from featurecache.alignment.apply import align_images
-from featurecache.alignment.fit import fit_alignment
+from featurecache.alignment.fit import align
 from featurecache.alignment.ridge import STRENGTHS
 from featurecache.errors import CacheError, UnknownNameError, UsageError
-from featurecache.evaluation.from_cache import zero_shot
+from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.store.cache import Cache
 from featurecache.store.records import to_utf8
 from tests.alignment.planted import DIM, ENCODER, LABELS, ROTATION, prompt_set, world, write_planted
@@ -29,7 +29,7 @@ def planted(tmp_path_factory) -> Cache:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> Cache:
-    """Other images, with labels that the alignment has not learned."""
+    """Other images, with labels that the alignment was not fitted to."""
     images, labels = world(800, seed=2)
     path = tmp_path_factory.mktemp("elsewhere") / "elsewhere.h5"
     return write_planted(
@@ -42,50 +42,50 @@ def with_text(cache: Cache, **changes) -> Cache:
 
 
 @pytest.mark.parametrize("method", ["ridge", "contrastive"])
-def test_a_rotation_between_the_spaces_is_found(planted, method):
-    alignment = fit_alignment(planted, method=method)
-    turned_back = alignment.weight @ ROTATION
-    # 1 for a rotation and any factor, 1/16 for chance.
-    share = np.trace(turned_back) / np.linalg.norm(turned_back) / np.sqrt(DIM)
-    assert share > 0.7
+def test_rotation_between_the_spaces_is_recovered(planted, method):
+    alignment = align(planted, method=method)
+    product = alignment.weight @ ROTATION
+    # 1 for the rotation times any factor, 1/16 by chance.
+    similarity = np.trace(product) / np.linalg.norm(product) / np.sqrt(DIM)
+    assert similarity > 0.7
     metrics = zero_shot(planted, alignment=alignment, n_bootstrap=20).metrics
-    assert metrics["macro"]["auroc"] > 0.9
+    assert metrics.macro.auroc > 0.9
     for control in ("permuted_texts", "shuffled_labels", "random_features"):
-        assert 0.4 < metrics["controls"][control]["macro"]["auroc"] < 0.6
-    assert metrics["controls"]["view_only"]["macro"]["auroc"] == 0.5
+        assert 0.4 < metrics.controls[control].macro.auroc < 0.6
+    assert metrics.controls["view_only"].macro.auroc == 0.5
 
 
 @pytest.mark.parametrize("method", ["ridge", "contrastive"])
 @pytest.mark.parametrize("scoring", ["pair", "sigmoid", "softmax"])
-def test_findings_that_it_has_not_learned_are_scored_by_their_texts(
+def test_unseen_labels_are_scored_by_their_texts(
     planted, elsewhere, method, scoring
 ):
-    alignment = fit_alignment(planted, method=method)
+    alignment = align(planted, method=method)
     metrics = zero_shot(elsewhere, alignment=alignment, scoring=scoring, n_bootstrap=0).metrics
-    assert metrics["macro"]["auroc"] > 0.7
-    assert metrics["controls"]["permuted_texts"]["macro"]["auroc"] < 0.6
-    # It is no worse than a rotation that is known, but for what there was to learn it from.
-    known = replace(alignment, weight=ROTATION.T.astype(np.float32), offset=0 * alignment.offset)
-    best = zero_shot(elsewhere, alignment=known, scoring=scoring, n_bootstrap=0).metrics
-    assert metrics["macro"]["auroc"] > best["macro"]["auroc"] - 0.15
+    assert metrics.macro.auroc > 0.7
+    assert metrics.controls["permuted_texts"].macro.auroc < 0.6
+    # Nearly as good as the true rotation; the difference is estimation error.
+    true_map = replace(alignment, weight=ROTATION.T.astype(np.float32), offset=0 * alignment.offset)
+    best = zero_shot(elsewhere, alignment=true_map, scoring=scoring, n_bootstrap=0).metrics
+    assert metrics.macro.auroc > best.macro.auroc - 0.15
 
 
-def test_test_rows_take_no_part(planted, tmp_path):
-    alignment = fit_alignment(planted)
+def test_test_images_are_not_used(planted, tmp_path):
+    alignment = align(planted)
     images = planted.embedding.astype(np.float64)
     labels = planted.labels.values.copy()
     test = planted.rows("test")
     images[test] = np.random.default_rng(0).normal(size=images[test].shape)
     labels[test] = 1 - labels[test]
     other = write_planted(tmp_path / "other.h5", images, labels, prompt_set(KNOWN))
-    assert fit_alignment(other).fingerprint == alignment.fingerprint
+    assert align(other).fingerprint == alignment.fingerprint
     labels[planted.rows("val")[0]] = 1
     changed = write_planted(tmp_path / "changed.h5", images, labels, prompt_set(KNOWN))
-    assert fit_alignment(changed).fingerprint != alignment.fingerprint
+    assert align(changed).fingerprint != alignment.fingerprint
 
 
-def test_it_knows_what_it_learned_from(planted):
-    alignment = fit_alignment(planted)
+def test_alignment_records_its_training_images_and_encoders(planted):
+    alignment = align(planted)
     ids = planted.ids[np.isin(planted.splits, ["train", "val"])]
     assert alignment.trained_on == {
         "planted": frozenset(ids.tolist()),
@@ -98,8 +98,8 @@ def test_it_knows_what_it_learned_from(planted):
     assert spec["labels"] == list(planted.labels.names)
 
 
-def test_the_strength_is_that_with_the_least_error_on_validation(planted):
-    """Against scikit-learn's Ridge on the mean captions, which all count alike here."""
+def test_strength_minimizes_the_validation_error(planted):
+    """Compared with scikit-learn's Ridge on the mean captions, which have equal weights here."""
     text, rows = planted.text(), [planted.rows(split) for split in ("train", "val")]
     x = planted.embedding.astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -111,15 +111,15 @@ def test_the_strength_is_that_with_the_least_error_on_validation(planted):
         np.square(Ridge(alpha=s * unit).fit(*train).predict(val[0]) - val[1]).sum()
         for s in STRENGTHS
     ]
-    chosen = fit_alignment(planted)
-    assert chosen.spec["settings"]["strength"] == STRENGTHS[int(np.argmin(errors))]
+    alignment = align(planted)
+    assert alignment.spec["settings"]["strength"] == STRENGTHS[int(np.argmin(errors))]
     reference = Ridge(alpha=STRENGTHS[int(np.argmin(errors))] * unit).fit(*train)
-    np.testing.assert_allclose(chosen.weight, reference.coef_.T, atol=1e-5)
-    assert 0 < np.argmin(errors) < len(STRENGTHS) - 1  # or the ends of the grid have chosen
+    np.testing.assert_allclose(alignment.weight, reference.coef_.T, atol=1e-5)
+    assert 0 < np.argmin(errors) < len(STRENGTHS) - 1  # not at an end of the grid
 
 
-def test_scale_and_bias_and_figures_are_those_of_validation(planted):
-    alignment = fit_alignment(planted)
+def test_scale_bias_and_metrics_are_those_of_validation(planted):
+    alignment = align(planted)
     val = planted.rows("val")
     mapped = align_images(alignment, planted.embedding[val])
     mapped /= np.linalg.norm(mapped, axis=1, keepdims=True)
@@ -133,45 +133,45 @@ def test_scale_and_bias_and_figures_are_those_of_validation(planted):
     assert alignment.spec["validation"]["n"] == len(val)
 
 
-def test_prompts_without_negatives_will_do(planted, elsewhere):
-    alignment = fit_alignment(with_text(planted, negative=None))
-    found = zero_shot(with_text(elsewhere, negative=None), alignment=alignment, n_bootstrap=0)
-    assert found.scoring == "sigmoid"
-    assert found.metrics["macro"]["auroc"] > 0.8
+def test_prompts_without_negatives_are_supported(planted, elsewhere):
+    alignment = align(with_text(planted, negative=None))
+    run = zero_shot(with_text(elsewhere, negative=None), alignment=alignment, n_bootstrap=0)
+    assert run.config["scoring"] == "sigmoid"
+    assert run.metrics.macro.auroc > 0.8
 
 
-def test_unknown_labels_take_no_part(planted):
-    """Rows of which nothing is known change nothing, whatever they look like."""
+def test_images_with_unknown_labels_are_not_used(planted):
+    """Images whose labels are all unknown have no influence."""
     values = planted.labels.values.copy()
     hidden = planted.rows("train")[:100]
     values[hidden] = -1
     half = replace(planted, labels=replace(planted.labels, values=values))
     ids = planted.ids[hidden].tolist()
-    alignment = fit_alignment(half)
+    alignment = align(half)
     assert alignment.trained_on["planted"].isdisjoint(ids)
     split = planted.splits.astype("U8")
     split[hidden] = "left out"
     fewer = replace(planted, images=replace(planted.images, split=to_utf8(split)))
-    np.testing.assert_array_equal(fit_alignment(fewer).weight, alignment.weight)
+    np.testing.assert_array_equal(align(fewer).weight, alignment.weight)
 
 
-def test_what_cannot_be_aligned_is_refused(planted):
+def test_invalid_input_is_refused(planted):
     with pytest.raises(UnknownNameError, match="did you mean ridge"):
-        fit_alignment(planted, method="rigde")
-    with pytest.raises(UsageError, match="share a space already"):
-        fit_alignment(with_text(planted, aligned=True))
-    with pytest.raises(CacheError, match="run extract again with --prompts signs"):
-        fit_alignment(with_text(planted, encoder=None))
+        align(planted, method="rigde")
+    with pytest.raises(UsageError, match="in one space already"):
+        align(with_text(planted, aligned=True))
+    with pytest.raises(CacheError, match="prompt set signs: extract again"):
+        align(with_text(planted, encoder=None))
     split = np.where(planted.splits == "val", "train", planted.splits)
     images = replace(planted.images, split=to_utf8(split))
-    with pytest.raises(UsageError, match="no images of the split 'val'"):
-        fit_alignment(replace(planted, images=images))
+    with pytest.raises(UsageError, match="no images in the split 'val'"):
+        align(replace(planted, images=images))
 
 
-def test_an_alignment_that_is_wrong_on_validation_is_refused(planted):
+def test_alignment_that_fails_on_validation_is_refused(planted):
     values = planted.labels.values.copy()
     val = planted.rows("val")
     values[val] = 1 - values[val]
     labels = replace(planted.labels, values=values)
-    with pytest.raises(UsageError, match=r"says nothing of the 600 validation images"):
-        fit_alignment(replace(planted, labels=labels))
+    with pytest.raises(UsageError, match="uninformative on the 600 validation images"):
+        align(replace(planted, labels=labels))
