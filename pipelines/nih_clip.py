@@ -35,7 +35,7 @@ DIRECTIONS = {
     "image_to_text": "image to {}",
     "image_to_image": "image to images",
 }
-AT = {"text_to_image": 10, "image_to_text": 3, "image_to_image": 10}
+K = {"text_to_image": 10, "image_to_text": 3, "image_to_image": 10}
 """How many of the nearest count: ten images, three of the fourteen findings."""
 
 
@@ -126,18 +126,16 @@ def retrieval(study: Study, cache: Cache) -> str:
     """Texts to images, images to descriptions, images to images."""
     rows = []
     for direction, title in DIRECTIONS.items():
-        at = AT[direction]
+        k = K[direction]
         for prompts in PROMPTS if "{}" in title else PROMPTS[:1]:
-            measured = measure_retrieval(
-                cache, prompts=prompts, at=at, n_bootstrap=study.n_bootstrap
-            )
-            found = measured[direction]
-            if found is None:
+            measured = measure_retrieval(cache, prompts=prompts, k=k, n_bootstrap=study.n_bootstrap)
+            scores = getattr(measured, direction)
+            if scores is None:
                 continue
             keys = ("precision", "recall", "average_precision")
-            cells = [cell(found[key], found["ci95"][key]) for key in keys]
+            cells = [cell(getattr(scores, key), getattr(scores.ci95, key)) for key in keys]
             name = title.format(f"`{prompts}`")
-            rows.append([name, str(found["n_queries"]), str(at), *cells, cell(found["chance"])])
+            rows.append([name, str(scores.n_queries), str(k), *cells, cell(scores.chance)])
     columns = [
         "",
         "queries",

@@ -79,7 +79,9 @@ class Alignment:
             name: hashlib.sha256(tensor.astype("<f4").tobytes()).hexdigest()
             for name, tensor in self._tensors().items()
         }
-        return fingerprint({"spec": self.spec, "trained_on": self._sorted_ids(), "tensors": tensors})
+        return fingerprint(
+            {"spec": self.spec, "trained_on": self._sorted_ids(), "tensors": tensors}
+        )
 
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the alignment to a file. The file appears when it is complete.
@@ -181,7 +183,9 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
         )
 
 
-def _parse(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> Alignment:
+def _parse(
+    path: Path, metadata: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]
+) -> Alignment:
     for name, n_dimensions in (("weight", 2), ("offset", 1), ("scale", 1), ("bias", 1)):
         tensor = tensors[name]
         if tensor.dtype != np.float32 or tensor.ndim != n_dimensions:

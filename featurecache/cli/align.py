@@ -1,11 +1,11 @@
-"""``align``: bring the images and texts of an unaligned encoder into one space."""
+"""``align``: map the images of a cache into the space of its texts."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from featurecache.cli.options import CacheFile, Prompts, choose_cache
+from featurecache.cli.options import CacheFile, Prompts
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -20,56 +20,55 @@ def align(
     cache: CacheFile = Path("cache"),
     method: Annotated[
         str,
-        typer.Option(help="ridge: in closed form; contrastive: goes on from there by training."),
+        typer.Option(help="ridge (closed form), or contrastive (trained, starting from ridge)."),
     ] = "ridge",
     prompts: Prompts = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The file to make; <model>.<prompts>-<method>.alignment.safetensors beside the "
-            "cache without it.",
+            help="File to write; default: <model>.<prompts>-<method>.alignment.safetensors next to "
+            "the cache.",
             metavar="FILE",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Map images into the space of texts, so that zero-shot and retrieve work with --alignment.
+    """Map images into the space of texts, for zero-shot and retrieve with --alignment.
 
-    It learns from the training images' labels and prompts, chooses its strength on validation
-    images, and never looks at test images.
+    Fitted to the labels and prompts of training images, selected on validation images; test images
+    are never used.
 
     Example: featurecache align --cache cache/nih/dinov2-minilm.h5
     """
-    from featurecache.alignment.alignment import write_alignment
-    from featurecache.alignment.fit import fit_alignment
+    from featurecache.alignment import fit
     from featurecache.io.atomic import require_absent
     from featurecache.store.layout import alignment_path
-    from featurecache.store.reader import read_cache
+    from featurecache.store.open import open_cache
 
-    path, chosen = choose_cache(cache)
-    found = read_cache(path)
-    target = out or alignment_path(path, found.text(prompts).name, method)
-    require_absent(target)
-    print_status(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}, {method}")
-    alignment = fit_alignment(found, method=method, prompts=prompts)
-    write_alignment(target, alignment)
+    opened = open_cache(cache)
+    # Fail before the training, not after it.
+    require_absent(out or alignment_path(opened.path, opened.text(prompts).name, method))
+    newest = " (the newest)" if cache.is_dir() else ""
+    print_status(f"cache {opened.path}{newest}, {opened.header.model}, {method}")
+    alignment = fit.align(opened, method=method, prompts=prompts)
+    path = alignment.save(out)
     spec = alignment.spec
     if json:
-        kept = ("model", "dataset", "method", "settings", "prompts", "labels", "validation")
+        fields = ("model", "dataset", "method", "settings", "prompts", "labels", "validation")
         print_json(
             {
-                "path": str(target),
+                "path": str(path),
                 "fingerprint": alignment.fingerprint,
                 "scale": alignment.scale,
                 "bias": alignment.bias,
-                **{name: spec[name] for name in kept},
+                **{name: spec[name] for name in fields},
             }
         )
         return
     validation = spec["validation"]
     print_table(
         f"{method} alignment on {spec['dataset']}",
-        ["setting or figure", ""],
+        ["setting or metric", ""],
         [
             ["validation images", str(validation["n"])],
             *([name.replace("_", " "), f"{value:g}"] for name, value in spec["settings"].items()),
@@ -81,4 +80,4 @@ def align(
             ),
         ],
     )
-    print_result(f"alignment: {target}")
+    print_result(f"alignment: {path}")

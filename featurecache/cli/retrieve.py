@@ -1,9 +1,7 @@
-"""``retrieve``: images for a text or an image, descriptions for an image; or how good that is."""
+"""``retrieve``: search a cache by text, label or image, or measure retrieval."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,14 +11,7 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import (
-    AlignmentFile,
-    CacheFile,
-    Device,
-    Draws,
-    Prompts,
-    choose_cache,
-)
+from featurecache.cli.options import AlignmentFile, CacheFile, Device, Draws, Prompts
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -31,21 +22,11 @@ from featurecache.cli.output import (
     warn,
     with_interval,
 )
-from featurecache.cli.reload_encoder import reload_encoder
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
-    from featurecache.alignment.alignment import Alignment
-    from featurecache.encoders.encoder import Encoder
-    from featurecache.images.contact_sheet import Captioned
-    from featurecache.retrieval.query import Answer
-    from featurecache.store.cache import Cache
-
-_DIRECTIONS = {
-    "text_to_image": "label descriptions to images",
-    "image_to_text": "images to label descriptions",
-    "image_to_image": "images to images of other patients",
-}
+    from featurecache.retrieval.metrics import QueryMetrics, RetrievalIntervals, RetrievalMetrics
+    from featurecache.retrieval.query import SearchResult
 
 
 @takes_dataset_options(
@@ -62,34 +43,37 @@ _DIRECTIONS = {
 def retrieve(
     *,
     text: Annotated[
-        str | None, typer.Argument(help="Find the images that fit this text best.")
+        str | None, typer.Argument(help="Find the images that this text describes best.")
     ] = None,
     image: Annotated[
         str | None,
         typer.Option(
-            help="An image file, or the id of a cached image: the images most like it, and how "
-            "well each label's description fits it."
+            help="Find the images most similar to this image file or cached image (by id), and "
+            "the labels that describe it best."
         ),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="Find the images that fit this label's prompts best.")
+        str | None,
+        typer.Option(help="Find the images that the prompts of this label describe best."),
     ] = None,
     top: Annotated[
-        int, typer.Option(help="How many images; K of precision and recall at K.", min=1)
+        int,
+        typer.Option(help="Number of images, or the K of precision and recall at K.", min=1),
     ] = 10,
     cache: CacheFile = Path("cache"),
     split: Annotated[
-        str | None, typer.Option(help="Only images of this split; test, where it is measured.")
+        str | None,
+        typer.Option(help="Search only this split; default: all, but test without a query."),
     ] = None,
     prompts: Prompts = None,
     alignment: AlignmentFile = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(help="Write the images found to this contact sheet.", metavar="PNG"),
+        typer.Option(help="Write the retrieved images to this contact sheet.", metavar="PNG"),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The encoder, where its name in the cache does not find it (a folder)."),
+        typer.Option(help="Name or folder of the encoder, if its name in the cache fails."),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
@@ -99,208 +83,128 @@ def retrieve(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="For --contact-sheet: table or folder, if the cache is of one.", metavar="NAME"
+            help="Data set of the cache, for --contact-sheet; default: the name in the cache.",
+            metavar="NAME",
         ),
     ] = None,
     data_root: DataRoot = None,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
-    """Search a cache: exact, by cosine. Without a text, image or label, measure how good it is.
+    """Search a cache by cosine similarity, or measure retrieval if no query is given.
 
-    A text, or an image that is not in the cache, needs the encoder that made the cache; all else
-    needs the cache alone. A contact sheet needs the films: --data-root.
+    A text, or an image that is not in the cache, is embedded with the encoder of the cache. A
+    contact sheet needs the image files (--data-root).
 
     Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet found.png
     """
-    from featurecache.alignment.alignment import read_alignment
+    from featurecache.retrieval.contact_sheet import save_contact_sheet
     from featurecache.retrieval.metrics import measure_retrieval
-    from featurecache.store.reader import read_cache
+    from featurecache.retrieval.query import search
+    from featurecache.store.open import open_cache
 
-    if sum(query is not None for query in (text, image, label)) > 1:
-        raise UsageError("give one of a text, --image and --label")
-    path, chosen = choose_cache(cache)
-    found = read_cache(path)
-    aligned = None if alignment is None else read_alignment(alignment)
-    print_status(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
+    if contact_sheet is not None and contact_sheet.exists():
+        raise UsageError(f"{contact_sheet} is there already: give another `contact_sheet`")
+    opened = open_cache(cache)
+    newest = " (the newest)" if cache.is_dir() else ""
+    print_status(f"cache {opened.path}{newest}, {opened.header.model}")
     if text is None and image is None and label is None:
         if contact_sheet is not None:
             raise UsageError(
-                "--contact-sheet shows what one query found: give a text, --image or --label"
+                "`contact_sheet` shows the result of a query: give a text, `image` or `label`"
             )
-        document = measure_retrieval(
-            found,
+        metrics = measure_retrieval(
+            opened,
             prompts=prompts,
             split=split or "test",
-            at=top,
+            k=top,
             n_bootstrap=n_bootstrap,
-            alignment=aligned,
+            alignment=alignment,
         )
-        _show_measured(found, document, json=json)
+        if json:
+            print_json(metrics.to_json())
+        else:
+            _print_metrics(metrics, opened.header.dataset)
         return
-    if contact_sheet is not None and contact_sheet.exists():
-        raise UsageError(f"{contact_sheet} is there already: give another --contact-sheet")
-    encoder = partial(
-        reload_encoder,
-        path,
-        found.header.model,
-        found.header.encoder_spec,
+    result = search(
+        opened,
+        text,
+        image=image,
+        label=label,
+        top=top,
+        split=split,
+        prompts=prompts,
+        alignment=alignment,
         model=model,
         weights=weights,
         device=device,
-    )
-    answer = _ask(
-        found,
-        encoder,
-        text=text,
-        image=image,
-        # A file's name may be a patient's.
-        called=image if options.pseudonymize is None else "of the file given",
-        label=label,
-        prompts=prompts,
-        split=split,
-        top=top,
-        alignment=aligned,
+        # The name of a file may identify a patient.
+        image_name=None if options.pseudonymize is None else "given",
     )
     if contact_sheet is not None:
-        manifest = load_dataset(dataset or found.header.dataset, data_root, options, quiet=json)
-        _write_sheet(contact_sheet, answer, manifest.files())
+        files = load_dataset(
+            dataset or opened.header.dataset, data_root, options, quiet=json
+        ).files()
+        query_image = image if image is not None and Path(image).is_file() else None
+        save_contact_sheet(contact_sheet, result, files, query_image=query_image)
     if json:
-        print_json(answer.document())
+        print_json(result.to_json())
         return
-    if answer.descriptions:
-        print_table(
-            f"{answer.query}: label descriptions",
-            ["label", "cosine"],
-            [[name, format_float(cosine)] for name, cosine in answer.descriptions],
-        )
-    print_table(
-        f"{answer.query}: images",
-        ["", "cosine", "image", "patient", "split", "labels"],
-        [
-            [
-                str(place),
-                format_float(hit.cosine),
-                hit.id,
-                hit.patient,
-                hit.split,
-                ", ".join(hit.labels) or "-",
-            ]
-            for place, hit in enumerate(answer.hits, start=1)
-        ],
-    )
+    _print_result(result)
     if contact_sheet is not None:
         print_result(f"contact sheet: {contact_sheet}")
 
 
-def _ask(
-    cache: "Cache",
-    encoder: "Callable[[], Encoder]",
-    *,
-    text: str | None,
-    image: str | None,
-    called: str | None,
-    label: str | None,
-    prompts: str | None,
-    split: str | None,
-    top: int,
-    alignment: "Alignment | None",
-) -> "Answer":
-    from featurecache.encoders.encoder import decode_and_preprocess
-    from featurecache.images.subprocess_decoder import SubprocessDecoder
-    from featurecache.retrieval.query import (
-        images_for_label,
-        images_for_text,
-        neighbours_of_cached,
-        neighbours_of_image,
-    )
-
-    if label is not None:
-        return images_for_label(
-            cache, label, prompts=prompts, split=split, top=top, alignment=alignment
+def _print_result(result: "SearchResult") -> None:
+    if result.descriptions:
+        print_table(
+            f"{result.query}: labels that describe it",
+            ["label", "cosine"],
+            [[name, format_float(cosine)] for name, cosine in result.descriptions.items()],
         )
-    if text is not None:
-        return images_for_text(cache, encoder(), text, split=split, top=top, alignment=alignment)
-    assert image is not None
-    assert called is not None
-    if Path(image).is_file():
-        reader = SubprocessDecoder()
-        # Before the encoder is loaded: a file that cannot be used is told at once.
-        picture = reader.image(Path(image), called=called)
-        made_by = encoder()
-        (pixels,) = decode_and_preprocess(reader, Path(image), [made_by], called=called)
-        return neighbours_of_image(
-            cache,
-            made_by,
-            pixels,
-            name=called,
-            picture=picture,
-            prompts=prompts,
-            split=split,
-            top=top,
-            alignment=alignment,
-        )
-    return neighbours_of_cached(
-        cache, image, prompts=prompts, split=split, top=top, alignment=alignment
-    )
-
-
-def _show_measured(cache: "Cache", document: dict[str, Any], *, json: bool) -> None:
-    from featurecache.retrieval.metrics import METRICS
-
-    if json:
-        print_json(document)
-        return
-
-    def row(name: str, figures: dict[str, Any], bounds: dict[str, Any]) -> list[str]:
-        cells = [with_interval(figures[metric], bounds.get(metric)) for metric in METRICS]
-        return [name, *cells, format_float(figures["chance"])]
-
-    at, rows = document["at"], []
-    for key, name in _DIRECTIONS.items():
-        if (figures := document[key]) is None:
-            continue
-        rows.append(row(f"{name} ({figures['n_queries']} queries)", figures, figures["ci95"]))
-        rows += [row(f"  {label}", of, {}) for label, of in figures.get("per_label", {}).items()]
     print_table(
-        f"retrieval on {document['n']} {document['split']} images of {cache.header.dataset} "
-        "[95 % interval over patients]",
+        f"{result.query}: images",
+        ["", "cosine", "image", "patient", "split", "labels"],
         [
-            "",
-            f"precision@{at}",
-            f"recall@{at}",
-            "mean average precision",
-            "chance",
+            [
+                str(image["rank"]),
+                format_float(image["cosine"]),
+                image["id"],
+                image["patient"],
+                image["split"],
+                ", ".join(image["labels"]) or "-",
+            ]
+            for image in result.images.to_dict("records")
         ],
+    )
+
+
+def _print_metrics(metrics: "RetrievalMetrics", dataset_name: str) -> None:
+    def row(
+        name: str, scores: "QueryMetrics", ci95: "RetrievalIntervals | None" = None
+    ) -> list[str]:
+        cells = [
+            with_interval(getattr(scores, metric), getattr(ci95, metric, None))
+            for metric in ("precision", "recall", "average_precision")
+        ]
+        return [name, *cells, format_float(scores.chance)]
+
+    rows = []
+    for name, scores in (
+        ("texts to images", metrics.text_to_image),
+        ("images to texts", metrics.image_to_text),
+        ("images to images of other patients", metrics.image_to_image),
+    ):
+        if scores is not None:
+            rows.append(row(f"{name} ({scores.n_queries} queries)", scores, scores.ci95))
+            rows += [row(f"  {label}", of) for label, of in (scores.per_label or {}).items()]
+    print_table(
+        f"retrieval on {metrics.n} {metrics.split} images of {dataset_name} "
+        "[95 % interval over patients]",
+        ["", f"precision@{metrics.k}", f"recall@{metrics.k}", "mean average precision", "chance"],
         rows,
     )
-    if document["text_to_image"] is None:
-        print_status("note: this cache's texts and images share no space: images to images only")
-    for warning in document["warnings"]:
+    if metrics.text_to_image is None:
+        print_status("note: images and texts of this cache do not share an embedding space")
+    for warning in metrics.warnings:
         warn(warning)
-
-
-def _write_sheet(target: Path, answer: "Answer", paths: dict[str, Path]) -> None:
-    from featurecache.images.contact_sheet import contact_sheet, thumbnail
-    from featurecache.images.subprocess_decoder import SubprocessDecoder
-    from featurecache.io.atomic import new_file
-
-    reader = SubprocessDecoder()
-    films: list[Captioned] = []
-    if answer.picture is not None:
-        films.append((answer.query, thumbnail(answer.picture)))
-    for place, hit in enumerate(answer.hits, start=1):
-        if hit.id not in paths:
-            raise UsageError(
-                f"the data set has no image {hit.id!r} that the cache holds: give the --data-root "
-                "and the options that it was extracted with"
-            )
-        caption = f"{place} {hit.cosine:.3f} {', '.join(hit.labels)}"
-        (film,) = reader.read(paths[hit.id], [thumbnail], called=hit.id)
-        films.append((caption, film))
-    with new_file(target) as unfinished:
-        contact_sheet(_rows(films)).save(unfinished, format="PNG")
-
-
-def _rows(films: Sequence[Any], columns: int = 5) -> list[Sequence[Any]]:
-    return [films[start : start + columns] for start in range(0, len(films), columns)]

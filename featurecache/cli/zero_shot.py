@@ -44,7 +44,6 @@ def zero_shot(
 
     Example: featurecache zero-shot --scoring pair
     """
-    from featurecache.alignment.alignment import read_alignment
     from featurecache.evaluation.zero_shot import zero_shot as score
     from featurecache.io.atomic import require_absent
     from featurecache.store.open import open_cache
@@ -57,7 +56,7 @@ def zero_shot(
         prompts=prompts,
         scoring=scoring,
         n_bootstrap=n_bootstrap,
-        alignment=None if alignment is None else read_alignment(alignment),
+        alignment=alignment,
     )
     prompts_used, method = run.config["prompts"]["name"], run.config["scoring"]
     print_status(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.alignment.alignment import as_alignment
 from featurecache.alignment.apply import align_images, align_texts, require_unseen
 from featurecache.errors import CacheError
 from featurecache.evaluation.controls import (
@@ -47,7 +48,7 @@ def zero_shot(
     *,
     prompts: str | None = None,
     scoring: str = "auto",
-    alignment: "Alignment | None" = None,
+    alignment: "Alignment | str | os.PathLike[str] | None" = None,
     n_bootstrap: int = 1000,
 ) -> Run:
     """Score every image of a cache against its prompts.
@@ -67,7 +68,8 @@ def zero_shot(
         prompts: Name of the prompt set; needed only where the cache holds several.
         scoring: How cosines become probabilities: "sigmoid" with the model's scale and bias,
             "softmax" over the labels, "pair" for each label against its negative, or "auto".
-        alignment: For the cache of an encoder whose images and texts do not share a space.
+        alignment: An alignment or its file, for the cache of an encoder whose images and texts do
+            not share a space.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
 
     Returns:
@@ -75,12 +77,12 @@ def zero_shot(
 
     Raises:
         CacheError: The cache has no text, no labels, or several prompt sets and none is named.
-        UsageError: The encoder is unaligned, the scoring is impossible, or the alignment learned
-            from images that would be scored.
+        UsageError: The encoder is unaligned, the scoring is impossible, or the alignment was
+            fitted to images that would be scored.
         RunError: The alignment is of other encoders or settings; the message names the field.
         UnknownNameError: There is no such prompt set or scoring.
     """
-    cache = as_cache(cache)
+    cache, alignment = as_cache(cache), as_alignment(alignment)
     warnings = cache_caveats(cache)
     train = np.empty(0, dtype=np.intp)
     if alignment is None:

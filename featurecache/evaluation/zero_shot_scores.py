@@ -143,8 +143,8 @@ def choose_scoring(
     if not aligned:
         raise UsageError(
             "zero-shot needs images and texts in one space, but this model's two encoders were"
-            " never trained together: make an alignment with 'featurecache align' and give it with"
-            " --alignment, train a head, or use an aligned model such as xraysiglip"
+            " never trained together: fit an `alignment` and give it, train a head, or use an"
+            " aligned model such as xraysiglip"
         )
     if requested == "pair" and not has_negatives:
         raise UsageError(

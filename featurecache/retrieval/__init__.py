@@ -1,1 +1,1 @@
-"""Nearest neighbors of a text or an image, and how well retrieval works."""
+"""Image retrieval by text, label or image, and its quality."""

@@ -1,16 +1,19 @@
-"""How good retrieval is: texts to images, images to label descriptions, images to images.
+"""Retrieval metrics: text to image, image to text and image to image.
 
-An image is relevant to a label that it has, and to another image with which it shares a label.
-Entries of unknown relevance are left out of a ranking, as they are out of every other metric.
+An image is relevant to a label if the label is positive, and to another image if they share a
+positive label. Entries of unknown relevance are removed from a ranking, as from all other metrics.
 """
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from featurecache.alignment.alignment import Alignment
+from featurecache.alignment.alignment import Alignment, as_alignment
 from featurecache.alignment.apply import align_images, align_texts, require_unseen
 from featurecache.errors import CacheError, UsageError
 from featurecache.evaluation.from_cache import cache_caveats
@@ -24,22 +27,110 @@ from featurecache.metrics.bootstrap import (
 from featurecache.metrics.ranking import Floats, Labels, auprc, macro, ratio
 from featurecache.metrics.similarity import Directions, l2_normalize, normalize_rows
 from featurecache.store.cache import Cache
+from featurecache.store.open import as_cache
 
 METRICS: Final = ("precision", "recall", "average_precision")
 
+_Bounds = tuple[float, float] | None
+
 
 @dataclass(frozen=True)
-class Ranked:
-    """What each of Q queries got from a gallery, (Q,) each; NaN where undefined.
+class QueryMetrics:
+    """Metrics of one query; None where undefined.
 
     Attributes:
-        precision: share of relevant entries among the first K; undefined with fewer than K entries
-            of known relevance.
-        recall: share of the relevant entries that are among the first K; undefined where none is
+        precision: Fraction of relevant images among the first K.
+        recall: Fraction of the relevant images that are among the first K.
+        average_precision: Average precision over the whole ranking.
+        chance: Fraction of relevant images in the gallery, which is the precision of a random
+            order.
+    """
+
+    precision: float | None
+    recall: float | None
+    average_precision: float | None
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class RetrievalIntervals:
+    """95 % intervals from the patient bootstrap: (low, high), or None where undefined."""
+
+    precision: _Bounds
+    recall: _Bounds
+    average_precision: _Bounds
+
+
+@dataclass(frozen=True)
+class DirectionMetrics(QueryMetrics):
+    """Mean metrics over the queries of one direction, such as text to image.
+
+    Attributes:
+        n_queries: Number of queries.
+        ci95: Intervals of the means.
+        per_label: Metrics of each label, where the labels are the queries; otherwise None.
+    """
+
+    n_queries: int
+    ci95: RetrievalIntervals
+    per_label: Mapping[str, QueryMetrics] | None = None
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """Retrieval quality on the images of one split.
+
+    Attributes:
+        k: The K of precision and recall at K.
+        split: The split.
+        n: Number of images.
+        prompts: Name of the prompt set; None where the cache has no texts.
+        text_to_image: Each label's prompt ensemble is a query, the images are the gallery. None
+            where images and texts do not share a space.
+        image_to_text: Each image is a query, the labels are the gallery. None as above, or with
+            fewer than two labels.
+        image_to_image: Each image is a query, the images of other patients are the gallery.
+        warnings: What to know before using the metrics.
+    """
+
+    k: int
+    split: str
+    n: int
+    prompts: str | None
+    text_to_image: DirectionMetrics | None
+    image_to_text: DirectionMetrics | None
+    image_to_image: DirectionMetrics
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metrics as a JSON value."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [f"retrieval on {self.n} {self.split} images, K = {self.k}"]
+        for name in ("text_to_image", "image_to_text", "image_to_image"):
+            if (scores := getattr(self, name)) is not None:
+                values = ", ".join(
+                    f"{metric} {value:.3f}"
+                    for metric in METRICS
+                    if (value := getattr(scores, metric)) is not None
+                )
+                rows.append(f"  {name}: {values} ({scores.n_queries} queries)")
+        return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class RankedQueries:
+    """Metrics of Q queries, (Q,) each; NaN where undefined.
+
+    Attributes:
+        precision: Fraction of relevant entries among the first K; undefined with fewer than K
+            entries of known relevance.
+        recall: Fraction of the relevant entries that are among the first K; undefined if none is
             relevant, or as above.
-        average_precision: over the whole ranking, as scikit-learn defines it; undefined unless
+        average_precision: Over the whole ranking, as scikit-learn defines it; undefined unless
             there are relevant and irrelevant entries.
-        chance: share of relevant entries in the gallery: the precision of a random order.
+        chance: Fraction of relevant entries in the gallery: the precision of a random order.
     """
 
     precision: Floats
@@ -48,194 +139,220 @@ class Ranked:
     chance: Floats
 
 
-def rank_queries(relevant: Labels, cosines: npt.NDArray[np.float32], *, at: int) -> Ranked:
-    """Measure rankings.
+def rank_queries(relevant: Labels, cosines: npt.NDArray[np.float32], *, k: int) -> RankedQueries:
+    """Compute the metrics of rankings.
 
     Args:
-        relevant: (Q, N) of 1, 0 and -1 unknown.
-        cosines: (Q, N); of equal ones, the entry with the lower number comes first among the
-            first K.
-        at: K.
+        relevant: (Q, N) relevance 1, 0 or -1 (unknown).
+        cosines: (Q, N) similarities. Among equal ones within the first K, the entry with the lower
+            index comes first.
+        k: The K of precision and recall at K.
+
+    Returns:
+        The metrics of each query.
 
     Raises:
-        ValueError: the shapes differ, or K is less than 1.
+        ValueError: The shapes differ, or ``k`` is less than 1.
     """
-    if relevant.shape != cosines.shape or at < 1:
-        raise ValueError(f"{relevant.shape} relevances, {cosines.shape} cosines, K = {at}")
-    rows = [_rank_query(truth, score, at) for truth, score in zip(relevant, cosines, strict=True)]
-    return Ranked(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+    if relevant.shape != cosines.shape or k < 1:
+        raise ValueError(
+            f"relevance of shape {relevant.shape}, cosines of shape {cosines.shape}, `k` = {k}"
+        )
+    rows = [_rank_query(truth, score, k) for truth, score in zip(relevant, cosines, strict=True)]
+    return RankedQueries(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
 
 
 def _rank_query(
-    relevant: Labels, cosines: npt.NDArray[np.float32], at: int
+    relevant: Labels, cosines: npt.NDArray[np.float32], k: int
 ) -> tuple[float, float, float, float]:
-    known = relevant >= 0
-    truth, score = relevant[known], cosines[known]
+    valid = relevant >= 0
+    truth, score = relevant[valid], cosines[valid]
     if len(truth) == 0:
         return (np.nan,) * 4
-    positives, chance = int(truth.sum()), float(truth.mean())
-    average = auprc(truth, score)
-    if len(truth) < at:
-        return np.nan, np.nan, average, chance
-    hits = int(truth[np.argsort(-score, kind="stable")[:at]].sum())
-    return hits / at, hits / positives if positives else np.nan, average, chance
+    n_relevant, chance = int(truth.sum()), float(truth.mean())
+    average_precision = auprc(truth, score)
+    if len(truth) < k:
+        return np.nan, np.nan, average_precision, chance
+    hits = int(truth[np.argsort(-score, kind="stable")[:k]].sum())
+    return hits / k, hits / n_relevant if n_relevant else np.nan, average_precision, chance
 
 
 def measure_retrieval(
-    cache: Cache,
+    cache: Cache | str | os.PathLike[str],
     *,
     prompts: str | None = None,
     split: str = "test",
-    at: int = 10,
+    k: int = 10,
     n_bootstrap: int = 1000,
     seed: int = 0,
-    alignment: Alignment | None = None,
-) -> dict[str, Any]:
-    """Measure all three directions on the images of one split.
+    alignment: Alignment | str | os.PathLike[str] | None = None,
+) -> RetrievalMetrics:
+    """Measure retrieval in all three directions on the images of one split.
 
-    Texts to images: each label's prompt ensemble is a query, the images are the gallery; figures
-    are means over labels. Images to texts: each image is a query, the labels are the gallery.
-    Images to images: each image is a query, the images of other patients are the gallery; those of
-    its own patient are easy to find and would flatter. Of these two, figures are means over the
-    images that have a label at all.
+    Text to image: each label's prompt ensemble is a query, the images are the gallery, and metrics
+    are means over labels. Image to text: each image is a query, the labels are the gallery. Image
+    to image: each image is a query, the images of other patients are the gallery; those of the
+    same patient are easy to find and would inflate the metrics. In these two directions, metrics
+    are means over the images with a positive label.
 
-    Intervals come from draws of patients: of the gallery's where texts ask, of the queries' where
-    images ask, their gallery as it is.
+    Intervals come from bootstrap samples of patients: those of the gallery in the first direction,
+    those of the query images (with an unchanged gallery) in the others.
 
     Args:
-        cache: embeddings, and label descriptions where its encoder is aligned.
-        prompts: the prompt set; needed only where the cache holds several.
-        split: whose images are used.
-        at: K of precision and recall.
-        n_bootstrap: number of bootstrap samples over patients.
-        seed: of the draws.
-        alignment: for the texts of an unaligned encoder; images are compared with images as they
-            are.
+        cache: A cache, or its path.
+        prompts: Name of the prompt set; may be None if the cache holds only one.
+        split: The images to use.
+        k: The K of precision and recall at K.
+        n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
+        seed: Seed of the bootstrap.
+        alignment: An alignment or its file, for an encoder whose images and texts do not share a
+            space. Images are compared with images without it.
 
     Returns:
-        ``text_to_image``, ``image_to_text`` (None where texts and images share no space, or
-        where there are fewer than two labels to tell apart) and ``image_to_image``, each with
-        precision, recall, average_precision, chance, n_queries and ci95; the first with per_label.
+        The metrics.
 
     Raises:
-        CacheError: no image of the split has a known label.
-        UsageError: K is less than 1, or the alignment learned from images of the split.
-        RunError: the alignment is of other encoders or settings; the message names the field.
-        UnknownNameError: there is no such prompt set.
+        CacheError: No image of the split has a known label.
+        UsageError: ``k`` is less than 1, or the alignment was fitted to images of the split.
+        RunError: The alignment is of other encoders or settings; the message names the field.
+        UnknownNameError: There is no such prompt set.
     """
-    if at < 1:
-        raise UsageError(f"precision and recall at {at} make no sense: give 1 or more")
+    if k < 1:
+        raise UsageError(f"`k` must be 1 or more, not {k}")
+    cache, alignment = as_cache(cache), as_alignment(alignment)
     rows = cache.rows(split)
     truth = cache.labels.values[rows]
     if not (truth >= 0).any():
-        raise CacheError(f"{cache.path} has no labelled images of the split {split!r} to retrieve")
+        raise CacheError(f"{cache.path} has no labeled images of the split {split!r}")
     embedding = cache.embedding[rows]
-    images = with_texts = normalize_rows(embedding)
-    warnings = cache_caveats(cache)
-    patients = resample_patients(cache.patients[rows], n_bootstrap=n_bootstrap, seed=seed)
+    images = images_in_text_space = normalize_rows(embedding)
+    warnings = list(cache_caveats(cache))
+    resamples = resample_patients(cache.patients[rows], n_bootstrap=n_bootstrap, seed=seed)
     text = cache.text(prompts) if cache.texts else None
     if alignment is not None:
         text, differences = align_texts(alignment, cache, prompts)
         warnings += differences
         require_unseen(alignment, cache, rows)
-        with_texts = normalize_rows(align_images(alignment, embedding))
-    document: dict[str, Any] = {"at": at, "split": split, "n": len(rows)}
-    document["prompts"] = None if text is None else text.name
-    document["text_to_image"] = document["image_to_text"] = None
+        images_in_text_space = normalize_rows(align_images(alignment, embedding))
+    text_to_image = image_to_text = None
     if text is not None and text.aligned:
         labels = l2_normalize(text.positive.ensemble, "text").astype(np.float32)
-        document["text_to_image"] = _texts_ask(truth, with_texts, labels, cache, patients, at)
+        text_to_image = _text_to_image(truth, images_in_text_space, labels, cache, resamples, k)
         if len(labels) > 1:
-            document["image_to_text"] = _images_ask(
-                rank_queries(truth, with_texts @ labels.T, at=at), truth, patients
-            )
-    document["image_to_image"] = _images_ask(
-        _rank_images(truth, images, patients.patient_index, at), truth, patients
+            ranked = rank_queries(truth, images_in_text_space @ labels.T, k=k)
+            image_to_text = _mean_over_images(ranked, truth, resamples)
+    ranked = _rank_images(truth, images, resamples.patient_index, k)
+    return RetrievalMetrics(
+        k=k,
+        split=split,
+        n=len(rows),
+        prompts=None if text is None else text.name,
+        text_to_image=text_to_image,
+        image_to_text=image_to_text,
+        image_to_image=_mean_over_images(ranked, truth, resamples),
+        warnings=tuple(warnings),
     )
-    document["warnings"] = warnings
-    return document
 
 
-def _texts_ask(
+def _text_to_image(
     truth: Labels,
     images: Directions,
     labels: Directions,
     cache: Cache,
-    patients: PatientResamples,
-    at: int,
-) -> dict[str, Any]:
+    resamples: PatientResamples,
+    k: int,
+) -> DirectionMetrics:
     cosines = labels @ images.T
-    ranked = rank_queries(truth.T, cosines, at=at)
-    counts = patients.row_counts()
-    drawn_at = [_drawn_at(truth[:, c], cosines[c], counts, at) for c in range(len(labels))]
-    nothing = np.zeros(truth.shape, dtype=np.bool_)
-    drawn = {
-        "precision": macro(np.stack([precision for precision, _ in drawn_at], axis=-1)),
-        "recall": macro(np.stack([recall for _, recall in drawn_at], axis=-1)),
-        "average_precision": bootstrap_metrics(truth, nothing, cosines.T, patients).macro["auprc"],
-    }
-    figures = {name: none_if_nan(macro(getattr(ranked, name))) for name in (*METRICS, "chance")}
-    per_label = {
-        label: {name: none_if_nan(getattr(ranked, name)[c]) for name in (*METRICS, "chance")}
-        for c, label in enumerate(cache.labels.names)
-    }
-    return {
-        **figures,
-        "n_queries": len(labels),
-        "ci95": {name: interval(values) for name, values in drawn.items()},
-        "per_label": per_label,
-    }
+    ranked = rank_queries(truth.T, cosines, k=k)
+    counts = resamples.row_counts()
+    at_k = [_resampled_at_k(truth[:, c], cosines[c], counts, k) for c in range(len(labels))]
+    decisions = np.zeros(truth.shape, dtype=np.bool_)  # only the ranking matters
+    average_precision = bootstrap_metrics(truth, decisions, cosines.T, resamples).macro["auprc"]
+    return DirectionMetrics(
+        *_reduce(ranked, macro),
+        n_queries=len(labels),
+        ci95=RetrievalIntervals(
+            precision=interval(macro(np.stack([precision for precision, _ in at_k], axis=-1))),
+            recall=interval(macro(np.stack([recall for _, recall in at_k], axis=-1))),
+            average_precision=interval(average_precision),
+        ),
+        per_label={
+            label: QueryMetrics(*_reduce(ranked, itemgetter(c)))
+            for c, label in enumerate(cache.labels.names)
+        },
+    )
 
 
-def _drawn_at(
-    truth: Labels, cosines: npt.NDArray[np.float32], counts: npt.NDArray[np.int32], at: int
+def _reduce(
+    ranked: RankedQueries, reduce: Callable[[Floats], Floats]
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """Reduce the metrics of all queries to a number each: precision, recall, ..., chance."""
+    precision, recall, average_precision, chance = (
+        none_if_nan(reduce(getattr(ranked, name))) for name in (*METRICS, "chance")
+    )
+    return precision, recall, average_precision, chance
+
+
+def _resampled_at_k(
+    truth: Labels, cosines: npt.NDArray[np.float32], counts: npt.NDArray[np.int32], k: int
 ) -> tuple[Floats, Floats]:
-    """Precision and recall at K of one query in draws of the gallery, (draws,) each.
+    """Compute precision and recall at K of one query on B bootstrap samples of the gallery.
 
-    A row that is in a draw several times stands there several times in a row.
+    A row that occurs several times in a sample is ranked that many times in succession.
+
+    Args:
+        truth: (N,) relevance 1, 0 or -1 (unknown).
+        cosines: (N,) similarities.
+        counts: (B, N), how often each row occurs in each sample.
+        k: The K.
+
+    Returns:
+        Precision and recall, (B,) each.
     """
-    known = truth >= 0
-    order = np.argsort(-cosines[known], kind="stable")
-    hit = truth[known][order] == 1
-    weights = counts[:, known][:, order].astype(np.float64)
-    before = np.cumsum(weights, axis=1) - weights
-    taken = np.clip(at - before, 0, weights)
-    hits = taken[:, hit].sum(axis=1)
-    enough = np.where(weights.sum(axis=1) >= at, 1.0, np.nan)
-    return hits / at * enough, ratio(hits, weights[:, hit].sum(axis=1)) * enough
+    valid = truth >= 0
+    order = np.argsort(-cosines[valid], kind="stable")
+    relevant = truth[valid][order] == 1
+    weights = counts[:, valid][:, order].astype(np.float64)
+    n_before = np.cumsum(weights, axis=1) - weights
+    n_within_k = np.clip(k - n_before, 0, weights)
+    hits = n_within_k[:, relevant].sum(axis=1)
+    nan_if_too_few = np.where(weights.sum(axis=1) >= k, 1.0, np.nan)
+    recall = ratio(hits, weights[:, relevant].sum(axis=1))
+    return hits / k * nan_if_too_few, recall * nan_if_too_few
 
 
 def _rank_images(
-    truth: Labels, images: Directions, patient: npt.NDArray[np.intp], at: int
-) -> Ranked:
-    """Each image as a query among the images of other patients; NaN where it has no label."""
+    truth: Labels, images: Directions, patient: npt.NDArray[np.intp], k: int
+) -> RankedQueries:
+    """Rank the images of other patients for each image; NaN for one without a positive label."""
     positive, unknown = truth == 1, truth < 0
-    parts = []
+    rows = []
     for query in range(len(truth)):
-        mine = positive[query]
-        shared = positive[:, mine].any(axis=1)
-        # Where a label of the query is unknown in the other, they may share it or not.
-        open_question = ~shared & unknown[:, mine].any(axis=1)
-        relevant = np.where(open_question, -1, shared.astype(np.int8))
+        query_labels = positive[query]
+        shared = positive[:, query_labels].any(axis=1)
+        # Relevance is unknown where a label of the query is unknown for the other image.
+        undecided = ~shared & unknown[:, query_labels].any(axis=1)
+        relevant = np.where(undecided, -1, shared.astype(np.int8))
         relevant[patient == patient[query]] = -1
-        if not mine.any():
+        if not query_labels.any():
             relevant[:] = -1
-        parts.append(_rank_query(relevant, images @ images[query], at))
-    return Ranked(*np.array(parts, dtype=np.float64).T)
+        rows.append(_rank_query(relevant, images @ images[query], k))
+    return RankedQueries(*np.array(rows, dtype=np.float64).T)
 
 
-def _images_ask(ranked: Ranked, truth: Labels, patients: PatientResamples) -> dict[str, Any]:
-    """Means over the images that have a label, with intervals over their patients."""
-    asked = (truth == 1).any(axis=1)
-    counts = patients.row_counts().astype(np.float64)
-    figures: dict[str, Any] = {}
-    bounds = {}
-    for name in (*METRICS, "chance"):
-        values = np.where(asked, getattr(ranked, name), np.nan)
-        figures[name] = none_if_nan(macro(values))
-        defined = ~np.isnan(values)
-        bounds[name] = interval(
-            ratio(counts[:, defined] @ values[defined], counts[:, defined].sum(axis=1))
-        )
-    del bounds["chance"]
-    return {**figures, "n_queries": int(asked.sum()), "ci95": bounds}
+def _mean_over_images(
+    ranked: RankedQueries, truth: Labels, resamples: PatientResamples
+) -> DirectionMetrics:
+    """Average over the images with a positive label; intervals are over their patients."""
+    is_query = (truth == 1).any(axis=1)
+    counts = resamples.row_counts().astype(np.float64)
+
+    def interval_of(values: Floats) -> _Bounds:
+        valid = is_query & ~np.isnan(values)
+        return interval(ratio(counts[:, valid] @ values[valid], counts[:, valid].sum(axis=1)))
+
+    return DirectionMetrics(
+        *_reduce(ranked, lambda values: macro(np.where(is_query, values, np.nan))),
+        n_queries=int(is_query.sum()),
+        ci95=RetrievalIntervals(*(interval_of(getattr(ranked, name)) for name in METRICS)),
+    )

@@ -1,270 +1,423 @@
-"""What a cache holds that is nearest to a text, a label's prompts or an image."""
+"""Search a cache for the images that are nearest to a text, a label's prompts or an image."""
 
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurecache.alignment.alignment import Alignment
+from featurecache.alignment.alignment import Alignment, as_alignment
 from featurecache.alignment.apply import (
     align_images,
     align_texts,
     alignment_warnings,
     require_unseen,
 )
+from featurecache.encoders.compatibility import library_difference
+from featurecache.encoders.encoder import Encoder, decode_and_preprocess
+from featurecache.encoders.loading import reload_encoder
 from featurecache.errors import CacheError, ImageError, UnknownNameError, UsageError
+from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
 from featurecache.store.cache import Cache
+from featurecache.store.open import as_cache
 from featurecache.store.records import NON_FINITE_EMBEDDING, TextSet, to_float16_checked
 
 if TYPE_CHECKING:
+    import pandas as pd
     from PIL.Image import Image
 
-    from featurecache.encoders.encoder import Array, Encoder
+StrPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One image found: what the cache knows of it, and its cosine with the query."""
-
-    id: str
-    cosine: float
-    patient: str
-    split: str
-    view: str
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a query found.
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The answer to one query.
 
     Attributes:
-        query: in words, for a title.
-        hits: the nearest images, the nearest first.
-        descriptions: of a query by image, every label with the cosine of its prompt ensemble, the
-            best first; empty for other queries, and where texts and images share no space.
-        picture: of a query by image file, the image.
+        query: The query in words, for a title.
+        images: The nearest images, as ``retrieve`` returns them.
+        descriptions: For a query by image, the cosine of each label's prompt ensemble with the
+            image, highest first; empty for other queries, and where texts and images do not share
+            a space.
     """
 
     query: str
-    hits: tuple[Hit, ...]
-    descriptions: tuple[tuple[str, float], ...] = ()
-    picture: "Image | None" = None
+    images: "pd.DataFrame"
+    descriptions: Mapping[str, float] = field(default_factory=dict)
 
-    def document(self) -> dict[str, Any]:
-        """The answer as JSON has it."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as a JSON value."""
         return {
             "query": self.query,
-            "images": [asdict(hit) for hit in self.hits],
+            "images": self.images.to_dict("records"),
             "descriptions": dict(self.descriptions) or None,
         }
 
 
-def images_for_text(
-    cache: Cache,
-    encoder: "Encoder",
-    text: str,
+def retrieve(
+    cache: Cache | StrPath,
+    text: str | None = None,
     *,
+    image: "StrPath | Image | None" = None,
+    label: str | None = None,
+    top: int = 10,
     split: str | None = None,
-    top: int,
-    alignment: Alignment | None = None,
-) -> Answer:
-    """The images that fit a text best.
+    prompts: str | None = None,
+    alignment: Alignment | StrPath | None = None,
+    model: Encoder | StrPath | None = None,
+    weights: StrPath | None = None,
+    device: str = "auto",
+) -> "pd.DataFrame":
+    """Find the images of a cache that are nearest to a text, a label or an image.
+
+    The search is exact, by cosine similarity. A text, or an image that is not in the cache, is
+    embedded with the encoder that the cache was made with.
 
     Args:
-        cache: where to look.
-        encoder: the one that made the cache; the caller has seen to that.
-        text: what is looked for.
-        split: whose images; None for all.
-        top: how many.
-        alignment: for an unaligned encoder.
+        cache: A cache, or its path.
+        text: Find the images that this text describes best.
+        image: Find the images most similar to this one: an image file, a PIL image, or the id of a
+            cached image, which is not among its own results.
+        label: Find the images that the prompts of this label describe best.
+        top: Number of images to return.
+        split: Search only the images of this split; all splits if None.
+        prompts: Name of the prompt set; may be None if the cache holds only one.
+        alignment: An alignment or its file, for an encoder whose images and texts do not share a
+            space. Images are compared with images without it.
+        model: The encoder, or the name or folder to load it from, where the model name in the
+            cache does not find it.
+        weights: Local checkpoint of the encoder.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Returns:
+        One row per image, nearest first, with the columns ``rank`` (from 1), ``id``, ``cosine``,
+        ``patient``, ``split``, ``view`` and ``labels`` (a tuple of the positive labels).
 
     Raises:
-        UsageError: the encoder's texts and images share no space, the text is empty, or the
-            alignment learned from images of that split.
-        RunError: the alignment is of other encoders or settings; the message names the field.
-        CacheError: there are no images of that split.
+        UsageError: Not exactly one of ``text``, ``image`` and ``label`` is given; the text is
+            empty; texts and images do not share a space; or the alignment was fitted to images
+            that would be searched.
+        UnknownNameError: The cache has no such label or prompt set.
+        CacheError: The cache has no such image, no image of the split, or several prompt sets and
+            none is named.
+        ImageError: The image cannot be read, or its embedding is not finite.
+        RunError: The encoder or the alignment does not belong to the cache; the message names the
+            field that differs.
+
+    Example:
+        >>> import featurecache as fc
+        >>> images = fc.retrieve("cache/phantom/tiny.h5", "signs of cardiomegaly", top=3)
+        >>> images.columns.tolist()
+        ['rank', 'id', 'cosine', 'patient', 'split', 'view', 'labels']
+        >>> fc.retrieve("cache/phantom/tiny.h5", image=images["id"][0], top=5)["rank"].tolist()
+        [1, 2, 3, 4, 5]
+    """
+    return search(
+        as_cache(cache),
+        text,
+        image=image,
+        label=label,
+        top=top,
+        split=split,
+        prompts=prompts,
+        alignment=alignment,
+        model=model,
+        weights=weights,
+        device=device,
+    ).images
+
+
+def search(
+    cache: Cache,
+    text: str | None = None,
+    *,
+    image: "StrPath | Image | None" = None,
+    label: str | None = None,
+    top: int = 10,
+    split: str | None = None,
+    prompts: str | None = None,
+    alignment: Alignment | StrPath | None = None,
+    model: Encoder | StrPath | None = None,
+    weights: StrPath | None = None,
+    device: str = "auto",
+    image_name: str | None = None,
+) -> SearchResult:
+    """Search as ``retrieve`` does, and return the label similarities of a query image, too.
+
+    Args:
+        cache: See ``retrieve``.
+        text: See ``retrieve``.
+        image: See ``retrieve``.
+        label: See ``retrieve``.
+        top: See ``retrieve``.
+        split: See ``retrieve``.
+        prompts: See ``retrieve``.
+        alignment: See ``retrieve``.
+        model: See ``retrieve``.
+        weights: See ``retrieve``.
+        device: See ``retrieve``.
+        image_name: Name of an image file in titles and messages, where its path must not be
+            shown; None for the path.
+
+    Returns:
+        The result.
+
+    Raises:
+        FeaturecacheError: See ``retrieve``.
+    """
+    if sum(query is not None for query in (text, image, label)) != 1:
+        raise UsageError("give exactly one of `text`, `image` and `label`")
+    alignment = as_alignment(alignment)
+    rows = np.arange(len(cache)) if split is None else cache.rows(split)
+    if len(rows) == 0:
+        raise CacheError(f"{cache.path} has no images of the split {split!r}")
+    if label is not None:
+        return search_by_label(
+            cache, label, rows=rows, top=top, prompts=prompts, alignment=alignment
+        )
+    if text is not None:
+        if not text.strip():
+            raise UsageError("`text` is empty")
+        encoder = _encoder_of(cache, model, weights, device)
+        return search_by_text(cache, encoder, text, rows=rows, top=top, alignment=alignment)
+    if isinstance(image, (str, os.PathLike)) and not Path(image).expanduser().is_file():
+        return search_by_cached_image(
+            cache, os.fspath(image), rows=rows, top=top, prompts=prompts, alignment=alignment
+        )
+    assert image is not None
+    encoder = _encoder_of(cache, model, weights, device)
+    if isinstance(image, (str, os.PathLike)):
+        path, name = Path(image).expanduser(), image_name or os.fspath(image)
+        (pixels,) = decode_and_preprocess(SubprocessDecoder(), path, [encoder], called=name)
+        embedding = encoder.embed_pixels(pixels[np.newaxis])
+    else:
+        name = image_name or "given"
+        embedding = encoder.encode_images([image])
+    return search_by_embedding(
+        cache, embedding, name=name, rows=rows, top=top, prompts=prompts, alignment=alignment
+    )
+
+
+def _encoder_of(
+    cache: Cache, model: Encoder | StrPath | None, weights: StrPath | None, device: str
+) -> Encoder:
+    spec = cache.header.encoder_spec
+    if isinstance(model, Encoder):
+        library_difference(spec, model.image_spec, run=str(cache.path))
+        return model
+    return reload_encoder(
+        cache.header.model,
+        spec,
+        made_by=str(cache.path),
+        model=None if model is None else os.fspath(model),
+        weights=weights,
+        device=device,
+    )
+
+
+def search_by_text(
+    cache: Cache,
+    encoder: Encoder,
+    text: str,
+    *,
+    rows: npt.NDArray[np.intp],
+    top: int,
+    alignment: Alignment | None = None,
+) -> SearchResult:
+    """Find the images that a text describes best.
+
+    Args:
+        cache: The cache.
+        encoder: The encoder that the cache was made with, which the caller has checked.
+        text: The text.
+        rows: Rows of the cache to search.
+        top: Number of images to return.
+        alignment: For an encoder whose images and texts do not share a space.
+
+    Raises:
+        UsageError: Texts and images do not share a space, or the alignment was fitted to some of
+            the rows.
+        RunError: The alignment is of other encoders or settings; the message names the field.
     """
     if alignment is not None:
         alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_spec)
     elif not encoder.aligned:
-        raise _unaligned(encoder.name)
-    if not text.strip():
-        raise UsageError("the text to look for is empty")
+        raise _no_shared_space(encoder.name)
     query = l2_normalize(encoder.encode_texts([text]), "text")[0]
-    hits = _hits(cache, query, _rows(cache, split), top, alignment)
-    return Answer(f"text {text!r}", hits)
+    return SearchResult(f"text {text!r}", _nearest_images(cache, query, rows, top, alignment))
 
 
-def images_for_label(
+def search_by_label(
     cache: Cache,
     label: str,
     *,
-    prompts: str | None = None,
-    split: str | None = None,
+    rows: npt.NDArray[np.intp],
     top: int,
+    prompts: str | None = None,
     alignment: Alignment | None = None,
-) -> Answer:
-    """The images that fit a label's prompt ensemble best; needs no encoder.
+) -> SearchResult:
+    """Find the images that the prompt ensemble of a label describes best; needs no encoder.
+
+    Args:
+        cache: The cache.
+        label: Name of the label.
+        rows: Rows of the cache to search.
+        top: Number of images to return.
+        prompts: Name of the prompt set; may be None if the cache holds only one.
+        alignment: For an encoder whose images and texts do not share a space.
 
     Raises:
-        UnknownNameError: the cache has no such label, or no such prompt set.
-        UsageError: texts and images share no space, or the alignment learned from images of that
-            split.
-        RunError: the alignment is of other encoders or settings; the message names the field.
-        CacheError: there are no images of that split, no texts, or several sets and none is named.
+        UnknownNameError: The cache has no such label or prompt set.
+        UsageError: As ``search_by_text``.
+        RunError: As ``search_by_text``.
+        CacheError: There are no texts, or several prompt sets and none is named.
     """
     if label not in cache.labels.names:
         raise UnknownNameError("label", label, cache.labels.names)
-    text = _text(cache, prompts, alignment)
+    text = _prompt_set(cache, prompts, alignment)
     if not text.aligned:
-        raise _unaligned(cache.header.model)
-    row = cache.labels.names.index(label)
-    query = l2_normalize(text.positive.ensemble, "text")[row]
-    hits = _hits(cache, query, _rows(cache, split), top, alignment)
-    return Answer(f"label {label}", hits)
+        raise _no_shared_space(cache.header.model)
+    query = l2_normalize(text.positive.ensemble, "text")[cache.labels.names.index(label)]
+    return SearchResult(f"label {label}", _nearest_images(cache, query, rows, top, alignment))
 
 
-def neighbours_of_image(
+def search_by_embedding(
     cache: Cache,
-    encoder: "Encoder",
-    pixels: "Array",
+    embedding: Embeddings,
     *,
     name: str,
-    picture: "Image",
-    prompts: str | None = None,
-    split: str | None = None,
+    rows: npt.NDArray[np.intp],
     top: int,
+    prompts: str | None = None,
     alignment: Alignment | None = None,
-) -> Answer:
-    """The images most like one that the cache need not hold, and how well each label fits it.
+) -> SearchResult:
+    """Find the images most similar to a new one, and how well each label describes it.
 
-    Images are compared with images as they are; an alignment serves the labels' texts alone.
+    Images are compared without the alignment, which is used for the label similarities only.
 
     Args:
-        cache: where to look.
-        encoder: the one that made the cache; the caller has seen to that.
-        pixels: what its ``preprocess`` gives of the image.
-        name: of the image, for a title.
-        picture: the image itself, for a contact sheet.
-        prompts: needed only where the cache holds several sets.
-        split: whose images; None for all.
-        top: how many.
-        alignment: for an unaligned encoder.
+        cache: The cache.
+        embedding: (1, D), embedding of the image by the encoder that the cache was made with.
+        name: Name of the image, for the title and messages.
+        rows: Rows of the cache to search.
+        top: Number of images to return.
+        prompts: Name of the prompt set; may be None if the cache holds only one.
+        alignment: For an encoder whose images and texts do not share a space.
 
     Raises:
-        RunError: the alignment is of other encoders or settings; the message names the field.
-        ImageError: its embedding is one that no cache would store.
-        CacheError: there are no images of that split, or several prompt sets and none is named.
+        RunError: The alignment is of other encoders or settings; the message names the field.
+        ImageError: The embedding cannot be stored in a cache.
+        CacheError: There are several prompt sets and none is named.
     """
-    embedding = encoder.embed_pixels(pixels[np.newaxis])
-    half, usable = to_float16_checked(embedding)
+    half, usable = to_float16_checked(np.asarray(embedding, dtype=np.float32))
     if not usable[0]:
         raise ImageError(f"{name}: {NON_FINITE_EMBEDDING}")
-    query = l2_normalize(half, "image")[0]
-    hits = _hits(cache, query, _rows(cache, split), top)
-    return Answer(f"image {name}", hits, _describe(cache, half, prompts, alignment), picture)
+    images = _nearest_images(cache, l2_normalize(half, "image")[0], rows, top)
+    return SearchResult(f"image {name}", images, _label_cosines(cache, half, prompts, alignment))
 
 
-def neighbours_of_cached(
+def search_by_cached_image(
     cache: Cache,
-    image: str,
+    image_id: str,
     *,
-    prompts: str | None = None,
-    split: str | None = None,
+    rows: npt.NDArray[np.intp],
     top: int,
+    prompts: str | None = None,
     alignment: Alignment | None = None,
-) -> Answer:
-    """The images most like a cached one, which is itself left out; needs no encoder.
+) -> SearchResult:
+    """Find the images most similar to a cached one, which is left out; needs no encoder.
 
-    Images are compared with images as they are; an alignment serves the labels' texts alone.
+    Images are compared without the alignment, which is used for the label similarities only.
+
+    Args:
+        cache: The cache.
+        image_id: Id of the image.
+        rows: Rows of the cache to search.
+        top: Number of images to return.
+        prompts: Name of the prompt set; may be None if the cache holds only one.
+        alignment: For an encoder whose images and texts do not share a space.
 
     Raises:
-        UsageError: the alignment learned from the image.
-        RunError: the alignment is of other encoders or settings; the message names the field.
-        CacheError: it holds no image of that id, no other image of that split, or several prompt
-            sets and none is named.
+        UsageError: The alignment was fitted to the image.
+        RunError: The alignment is of other encoders or settings; the message names the field.
+        CacheError: The cache has no image of that id, or no other image to search; or there are
+            several prompt sets and none is named.
     """
-    found = np.flatnonzero(cache.ids == image)
-    if len(found) == 0:
+    matches = np.flatnonzero(cache.ids == image_id)
+    if len(matches) == 0:
         raise CacheError(
-            f"{image!r} is neither a file nor the id of an image in {cache.path}: give one of them"
+            f"{image_id!r} is neither a file nor the id of an image in {cache.path}: give `image` "
+            "as one of them"
         )
-    rows = _rows(cache, split)
-    rows = rows[rows != found[0]]
+    rows = rows[rows != matches[0]]
     if len(rows) == 0:
-        raise CacheError(f"{cache.path} has no other image to find")
+        raise CacheError(f"{cache.path} has no other image to search")
     if alignment is not None:
-        require_unseen(alignment, cache, found)
-    embedding = cache.read_rows(int(found[0]), int(found[0]) + 1)
-    hits = _hits(cache, l2_normalize(embedding, "image")[0], rows, top)
-    return Answer(f"image {image}", hits, _describe(cache, embedding, prompts, alignment))
+        require_unseen(alignment, cache, matches)
+    embedding = cache.read_rows(int(matches[0]), int(matches[0]) + 1)
+    images = _nearest_images(cache, l2_normalize(embedding, "image")[0], rows, top)
+    return SearchResult(
+        f"image {image_id}", images, _label_cosines(cache, embedding, prompts, alignment)
+    )
 
 
-def _rows(cache: Cache, split: str | None) -> npt.NDArray[np.intp]:
-    rows = np.arange(len(cache.images)) if split is None else cache.rows(split)
-    if len(rows) == 0:
-        raise CacheError(f"{cache.path} has no images of the split {split!r}")
-    return rows
-
-
-def _text(cache: Cache, prompts: str | None, alignment: Alignment | None) -> TextSet:
+def _prompt_set(cache: Cache, prompts: str | None, alignment: Alignment | None) -> TextSet:
     if alignment is None:
         return cache.text(prompts)
     return align_texts(alignment, cache, prompts)[0]
 
 
-def _hits(
+def _nearest_images(
     cache: Cache,
     query: Embeddings,
     rows: npt.NDArray[np.intp],
     top: int,
     alignment: Alignment | None = None,
-) -> tuple[Hit, ...]:
+) -> "pd.DataFrame":
+    import pandas as pd
+
     embedding: Embeddings = cache.embedding[rows]
     if alignment is not None:
         require_unseen(alignment, cache, rows)
         embedding = align_images(alignment, embedding)
-    gallery = normalize_rows(embedding)
-    places, cosines = nearest(query.astype(np.float32), gallery, top=top)
-    labels = cache.labels
-    return tuple(
-        Hit(
-            id=str(cache.ids[row]),
-            cosine=float(cosine),
-            patient=str(cache.patients[row]),
-            split=str(cache.splits[row]),
-            view=str(cache.views[row]),
-            labels=tuple(
-                name
-                for name, value in zip(labels.names, labels.values[row], strict=True)
-                if value == 1
-            ),
-        )
-        for row, cosine in zip(rows[places], cosines, strict=True)
+    indices, cosines = nearest(query.astype(np.float32), normalize_rows(embedding), top=top)
+    found = rows[indices]
+    names = np.array(cache.labels.names, dtype=object)
+    return pd.DataFrame(
+        {
+            "rank": np.arange(1, len(found) + 1),
+            "id": cache.ids[found],
+            "cosine": cosines.astype(np.float64),
+            "patient": cache.patients[found],
+            "split": cache.splits[found],
+            "view": cache.views[found],
+            "labels": [tuple(names[values == 1]) for values in cache.labels.values[found]],
+        }
     )
 
 
-def _describe(
+def _label_cosines(
     cache: Cache, embedding: Embeddings, prompts: str | None, alignment: Alignment | None
-) -> tuple[tuple[str, float], ...]:
+) -> dict[str, float]:
     if not cache.texts:
-        return ()
-    text = _text(cache, prompts, alignment)
+        return {}
+    text = _prompt_set(cache, prompts, alignment)
     if not text.aligned:
-        return ()
+        return {}
     if alignment is not None:
         embedding = align_images(alignment, embedding)
     cosines = l2_normalize(text.positive.ensemble, "text") @ l2_normalize(embedding, "image")[0]
     order = np.argsort(-cosines, kind="stable")
-    return tuple((text.labels[row], float(cosines[row])) for row in order)
+    return {text.labels[row]: float(cosines[row]) for row in order}
 
 
-def _unaligned(model: str) -> UsageError:
+def _no_shared_space(model: str) -> UsageError:
     return UsageError(
-        f"the texts and images of {model} share no space, so no text can find an image: make an "
-        "alignment with 'featurecache align' and give it with --alignment, give --image, or use an "
+        f"the images and texts of {model} do not share an embedding space, so a text cannot find "
+        "an image: fit an `alignment` to the cache and give it, search by `image`, or use an "
         "aligned model such as xraysiglip"
     )

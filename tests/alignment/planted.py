@@ -1,4 +1,4 @@
-"""A world where the truth is known: an image is a rotation of the mean of what is true of it."""
+"""Simulated data: an image is the rotated mean of the prompt embeddings that are true of it."""
 
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from featurecache.store.writer import write_cache
 
 DIM = 16
 LABELS = 64
-_world = np.random.default_rng(7)
-ROTATION = np.linalg.qr(_world.normal(size=(DIM, DIM)))[0]
-_texts = _world.normal(size=(2, LABELS, DIM))
+_rng = np.random.default_rng(7)
+ROTATION = np.linalg.qr(_rng.normal(size=(DIM, DIM)))[0]
+_texts = _rng.normal(size=(2, LABELS, DIM))
 POSITIVE, NEGATIVE = (_texts / np.linalg.norm(_texts, axis=2, keepdims=True)).astype(np.float32)
 ENCODER = {"checkpoint": "of the texts", "libraries": {"torch": "1"}}
 
 
-def world(n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, DIM) and all their labels (N, LABELS)."""
+def simulate(n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return image embeddings (N, DIM) and their labels (N, LABELS)."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, LABELS)) < 0.04).astype(np.int8)
-    true = labels @ POSITIVE + (1 - labels) @ NEGATIVE
-    images = (true + 0.1 * rng.normal(size=true.shape)) @ ROTATION
+    captions = labels @ POSITIVE + (1 - labels) @ NEGATIVE
+    images = (captions + 0.1 * rng.normal(size=captions.shape)) @ ROTATION
     return images * rng.uniform(0.5, 5, size=(n, 1)), labels
 
 
@@ -34,7 +34,7 @@ def prompt_set(columns: range, *, negative: bool = True, **changes) -> TextSet:
         prompts = tuple((f"text of {name}",) for name in names)
         return TextEmbeddings(prompts, vectors[columns][:, np.newaxis], vectors[columns])
 
-    usual = {
+    defaults = {
         "name": "signs",
         "fingerprint": "of the prompts",
         "templates": ("signs of {}",),
@@ -46,7 +46,7 @@ def prompt_set(columns: range, *, negative: bool = True, **changes) -> TextSet:
         "bias": None,
         "encoder": ENCODER,
     }
-    return TextSet(**{**usual, **changes})
+    return TextSet(**{**defaults, **changes})
 
 
 def write_planted(
@@ -57,7 +57,7 @@ def write_planted(
     *,
     collection: str = "planted",
 ) -> Cache:
-    """A cache of these rows: half train, a quarter validation, a quarter test, two a patient."""
+    """Write a cache with two images per patient: half train, a quarter validation and test each."""
     n = len(images)
     half = images.astype(np.float16)
     write_cache(
@@ -70,7 +70,7 @@ def write_planted(
             exposed=False,
             encoder_spec={"checkpoint": "of the images"},
             collection=collection,
-            trained_on={"earlier": frozenset({"film"})},
+            trained_on={"earlier": frozenset({"image"})},
         ),
         images=ImageTable(
             id=to_utf8([f"{row:05d}.png" for row in range(n)]),

@@ -1,42 +1,42 @@
-"""Caches of an unaligned pair, seen through an alignment that is written by hand."""
+"""Use a random alignment on a cache of an unaligned pair of encoders."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
+from scipy.special import logit, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from featurecache.alignment.alignment import Alignment
 from featurecache.alignment.apply import align_images, align_texts
+from featurecache.encoders.encoder import Encoder
 from featurecache.errors import AlignmentError, CacheError, RunError, UsageError
 from featurecache.evaluation.controls import N_SHUFFLES, derangement
-from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
+from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.retrieval.metrics import measure_retrieval
-from featurecache.retrieval.query import (
-    images_for_label,
-    images_for_text,
-    neighbours_of_cached,
-    neighbours_of_image,
-)
+from featurecache.retrieval.query import retrieve, search
 from featurecache.store.records import TextEmbeddings, TextSet, to_utf8
 from tests.evaluation.toy_caches import write_toy_cache
 
 NAMES = ("Mass", "Edema", "Hernia")
-READER = {"checkpoint": "of texts", "libraries": {"torch": "1"}}
+TEXT_ENCODER = {"checkpoint": "of texts", "libraries": {"torch": "1"}}
 
 
-class Pair:
-    """As much of an encoder as a search needs."""
+class StubEncoder(Encoder):
+    """Returns one embedding for any image and one for any text."""
 
-    name, aligned = "pair", False
-    text_spec = READER
+    has_text = True
+    image_spec = {"checkpoint": "0123"}  # noqa: RUF012
+    text_spec = TEXT_ENCODER
 
     def __init__(self, image, text):
+        super().__init__(name="stub")
         self.image, self.text = image, text
 
-    def embed_pixels(self, pixels):
-        return np.repeat(self.image[np.newaxis], len(pixels), axis=0)
+    def encode_images(self, images):
+        return np.repeat(self.image[np.newaxis], len(images), axis=0)
 
     def encode_texts(self, texts):
         return np.repeat(self.text[np.newaxis], len(texts), axis=0)
@@ -52,7 +52,7 @@ def alignment():
         bias=-1.5,
         spec={
             "image_encoder": {"checkpoint": "0123"},
-            "text_encoder": READER,
+            "text_encoder": TEXT_ENCODER,
             "model": "toy-encoder",
             "dataset": "toy",
             "method": "ridge",
@@ -71,7 +71,7 @@ def cache(tmp_path):
         vectors = rng.normal(size=(3, 6)).astype(np.float32)
         return TextEmbeddings(tuple((name,) for name in NAMES), vectors[:, np.newaxis], vectors)
 
-    text = TextSet("signs", "f", ("{}",), NAMES, texts(), texts(), False, None, None, READER)
+    text = TextSet("signs", "f", ("{}",), NAMES, texts(), texts(), False, None, None, TEXT_ENCODER)
     labels = rng.integers(0, 2, size=(80, 3))
     return write_toy_cache(
         tmp_path / "toy.h5", rng.normal(size=(80, 10)), labels, text, names=NAMES
@@ -82,175 +82,189 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def mapped(cache, alignment):
+def mapped_images(cache, alignment):
     images = unit(cache.embedding.astype(np.float64))
     return unit(np.array([row @ alignment.weight + alignment.offset for row in images]))
 
 
-def learned(alignment, cache, split):
+def fitted_to(alignment, cache, split):
     ids = cache.ids[cache.rows(split)].tolist()
     return replace(alignment, trained_on={cache.header.collection: frozenset(ids)})
 
 
 def test_scores_are_those_of_the_mapped_images(cache, alignment):
     text = cache.text()
-    images = mapped(cache, alignment)
+    images = mapped_images(cache, alignment)[np.isin(cache.splits, ["val", "test"])]
     positive, negative = (
         images @ unit(side.ensemble.astype(np.float64)).T for side in (text.positive, text.negative)
     )
     pair = zero_shot(cache, alignment=alignment, n_bootstrap=0)
-    assert pair.scoring == "pair"
-    np.testing.assert_allclose(pair.scores.logits, 9 * (positive - negative), atol=1e-5)
+    assert pair.config["scoring"] == "pair"
+    logits = logit(pair.scored.probability)
+    np.testing.assert_allclose(logits, 9 * (positive - negative), atol=1e-5)
     sigmoid = zero_shot(cache, alignment=alignment, scoring="sigmoid", n_bootstrap=0)
-    np.testing.assert_allclose(sigmoid.scores.logits, 9 * positive - 1.5, atol=1e-5)
-    softmax = zero_shot(cache, alignment=alignment, scoring="softmax", n_bootstrap=0)
-    powers = np.exp(9 * positive)
-    expected = powers / powers.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(softmax.scores.probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(logit(sigmoid.scored.probability), 9 * positive - 1.5, atol=1e-5)
+    run = zero_shot(cache, alignment=alignment, scoring="softmax", n_bootstrap=0)
+    np.testing.assert_allclose(run.scored.probability, softmax(9 * positive, axis=1), atol=1e-5)
 
 
-def test_what_the_texts_bring_is_told_over_permuted_ones(cache, alignment):
-    found = zero_shot(cache, alignment=alignment, n_bootstrap=50)
-    test = cache.rows("test")
-    truth, logits = cache.labels.values[test], found.scores.logits[test]
+def test_alignment_is_accepted_as_a_path(cache, alignment, tmp_path):
+    path = alignment.save(tmp_path / "alignment.safetensors")
+    by_path = zero_shot(str(cache.path), alignment=str(path), n_bootstrap=0)
+    by_object = zero_shot(cache, alignment=alignment, n_bootstrap=0)
+    assert by_path.metrics == by_object.metrics
+    found = retrieve(cache.path, label="Mass", alignment=path)
+    assert found["id"].tolist() == retrieve(cache, label="Mass", alignment=alignment)["id"].tolist()
+    assert measure_retrieval(cache.path, alignment=path, n_bootstrap=0).text_to_image is not None
+
+
+def test_text_gain_is_measured_against_permuted_texts(cache, alignment):
+    run = zero_shot(cache, alignment=alignment, n_bootstrap=50)
+    test = run.scored.splits == "test"
+    truth, scores = run.scored.truth[test], run.scored.probability[test]
 
     def auroc(columns):
         areas = []
         for label, column in enumerate(columns):
-            known = truth[:, label] >= 0
-            areas.append(roc_auc_score(truth[known, label], logits[known, column]))
+            valid = truth[:, label] >= 0
+            areas.append(roc_auc_score(truth[valid, label], scores[valid, column]))
         return np.mean(areas)
 
-    labels = truth.shape[1]
-    permuted = [auroc(derangement(labels, seed=number)) for number in range(N_SHUFFLES)]
-    gain = found.metrics["text_gain"]
-    assert gain["pairs"] == N_SHUFFLES
-    expected = auroc(range(labels)) - np.mean(permuted)
-    assert gain["macro"]["auroc"]["difference"] == pytest.approx(expected)
-    low, high = gain["macro"]["auroc"]["ci95"]
+    n_labels = truth.shape[1]
+    permuted = [auroc(derangement(n_labels, seed=seed)) for seed in range(N_SHUFFLES)]
+    gain = run.metrics.text_gain
+    assert gain.pairs == N_SHUFFLES
+    expected = auroc(range(n_labels)) - np.mean(permuted)
+    assert gain.macro.auroc.difference == pytest.approx(expected)
+    low, high = gain.macro.auroc.ci95
     assert low < expected < high
 
 
-def test_without_an_alignment_the_way_to_one_is_named(cache, alignment):
-    for refused in (
+def test_errors_without_an_alignment_suggest_one(cache):
+    for call in (
         lambda: zero_shot(cache),
-        lambda: images_for_label(cache, "Mass", top=3),
-        lambda: images_for_text(cache, Pair(None, None), "mass", top=3),
+        lambda: retrieve(cache, label="Mass"),
+        lambda: retrieve(cache, "mass", model=StubEncoder(None, None)),
     ):
-        with pytest.raises(UsageError, match="'featurecache align' and give it with --alignment"):
-            refused()
+        with pytest.raises(UsageError, match="`alignment`"):
+            call()
 
 
-def test_a_run_says_which_alignment_it_was_scored_with(cache, alignment, tmp_path):
-    save_zero_shot(tmp_path / "run", cache, zero_shot(cache, alignment=alignment, n_bootstrap=0))
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["alignment"]["fingerprint"] == alignment.fingerprint
-    assert config["alignment"]["method"] == "ridge"
+def test_run_records_its_alignment(cache, alignment):
+    run = zero_shot(cache, alignment=alignment, n_bootstrap=0)
+    assert run.config["alignment"]["fingerprint"] == alignment.fingerprint
+    assert run.config["alignment"]["method"] == "ridge"
 
 
-def test_images_that_it_learned_from_are_never_scored(cache, alignment):
-    safe = learned(alignment, cache, "val")
-    assert zero_shot(cache, alignment=safe, n_bootstrap=0).metrics["n"] == 20
-    assert len(images_for_label(cache, "Mass", split="test", top=3, alignment=safe).hits) == 3
-    leaky, encoder = learned(alignment, cache, "test"), Pair(None, np.ones(6))
+def test_images_that_the_alignment_was_fitted_to_are_refused(cache, alignment):
+    safe = fitted_to(alignment, cache, "val")
+    assert zero_shot(cache, alignment=safe, n_bootstrap=0).metrics.n == 20
+    assert len(retrieve(cache, label="Mass", split="test", top=3, alignment=safe)) == 3
+    leaky, encoder = fitted_to(alignment, cache, "test"), StubEncoder(None, np.ones(6))
     image = str(cache.ids[cache.rows("test")[0]])
-    for refused in (
+    for call in (
         lambda: zero_shot(cache, alignment=leaky),
         lambda: measure_retrieval(cache, alignment=leaky),
-        lambda: images_for_label(cache, "Mass", top=3, alignment=leaky),
-        lambda: images_for_text(cache, encoder, "mass", top=3, alignment=leaky),
-        lambda: neighbours_of_cached(cache, image, top=3, alignment=leaky),
+        lambda: retrieve(cache, label="Mass", alignment=leaky),
+        lambda: retrieve(cache, "mass", model=encoder, alignment=leaky),
+        lambda: retrieve(cache, image=image, alignment=leaky),
     ):
-        with pytest.raises(UsageError, match=r"--alignment learned from .* of toy, '0060.png'"):
-            refused()
+        with pytest.raises(UsageError, match=r"`alignment` was fitted to .* of toy .*'0060.png'"):
+            call()
     other = replace(leaky, trained_on={"elsewhere": leaky.trained_on["toy"]})
-    assert zero_shot(cache, alignment=other, n_bootstrap=0).metrics["n"] == 20
+    assert zero_shot(cache, alignment=other, n_bootstrap=0).metrics.n == 20
 
 
-def test_where_validation_is_all_there_is_what_it_learned_from_is_refused(cache, alignment):
+def test_validation_images_that_are_scored_for_lack_of_test_images_are_checked(cache, alignment):
     split = np.where(cache.splits == "test", "spare", cache.splits)
-    without = replace(cache, images=replace(cache.images, split=to_utf8(split)))
-    with pytest.raises(UsageError, match="learned from 20 of these 20 images"):
-        zero_shot(without, alignment=learned(alignment, cache, "val"))
+    no_test = replace(cache, images=replace(cache.images, split=to_utf8(split)))
+    with pytest.raises(UsageError, match="fitted to 20 of these 20 images"):
+        zero_shot(no_test, alignment=fitted_to(alignment, cache, "val"))
 
 
 @pytest.mark.parametrize(
-    ("side", "change", "said"),
+    ("side", "spec", "message"),
     [
-        ("image", {"checkpoint": "4567"}, "image side .* another encoder .checkpoint: '4567'"),
-        ("text", {**READER, "pooling": "mean"}, "text side .* another encoder .pooling: 'mean'"),
+        ("image", {"checkpoint": "4567"}, "image encoder .* another encoder .checkpoint: '4567'"),
+        (
+            "text",
+            {**TEXT_ENCODER, "pooling": "mean"},
+            "text encoder .* another encoder .pooling: 'mean'",
+        ),
     ],
 )
-def test_another_encoder_is_refused_naming_the_field(cache, alignment, side, change, said):
-    other = replace(alignment, spec={**alignment.spec, f"{side}_encoder": change})
-    for refused in (
+def test_other_encoder_is_refused_naming_the_field(cache, alignment, side, spec, message):
+    other = replace(alignment, spec={**alignment.spec, f"{side}_encoder": spec})
+    encoder = StubEncoder(None, np.ones(6))
+    for call in (
         lambda: zero_shot(cache, alignment=other),
         lambda: measure_retrieval(cache, alignment=other),
-        lambda: images_for_text(cache, Pair(None, np.ones(6)), "mass", top=3, alignment=other),
+        lambda: retrieve(cache, "mass", model=encoder, alignment=other),
     ):
-        with pytest.raises(RunError, match=said):
-            refused()
+        with pytest.raises(RunError, match=message):
+            call()
 
 
-def test_other_library_versions_are_a_warning(cache, alignment):
-    newer = {**READER, "libraries": {"torch": "2"}}
+def test_other_library_versions_give_a_warning(cache, alignment):
+    newer = {**TEXT_ENCODER, "libraries": {"torch": "2"}}
     other = replace(alignment, spec={**alignment.spec, "text_encoder": newer})
     for warnings in (
-        zero_shot(cache, alignment=other, n_bootstrap=0).metrics["warnings"],
-        measure_retrieval(cache, alignment=other, n_bootstrap=0)["warnings"],
+        zero_shot(cache, alignment=other, n_bootstrap=0).warnings,
+        measure_retrieval(cache, alignment=other, n_bootstrap=0).warnings,
     ):
-        assert warnings == [
-            "the text side of --alignment was made with other library versions "
+        assert list(warnings) == [
+            "the text encoder of `alignment` was used with other library versions "
             "(torch: '2' against '1')"
         ]
 
 
-def test_a_cache_that_it_cannot_serve_is_refused(cache, alignment):
+def test_unsuitable_cache_is_refused(cache, alignment):
     text = cache.text()
-    for change, error, said in (
-        ({"encoder": None}, CacheError, "run extract again with --prompts signs"),
-        ({"aligned": True}, UsageError, "leave out --alignment"),
+    for change, error, message in (
+        ({"encoder": None}, CacheError, "prompt set signs: extract again"),
+        ({"aligned": True}, UsageError, "leave out `alignment`"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             align_texts(alignment, replace(cache, texts={"signs": replace(text, **change)}))
-    with pytest.raises(AlignmentError, match="of 10 values, these have 7"):
+    with pytest.raises(AlignmentError, match="of 10 values, but these have 7"):
         align_images(alignment, np.ones((2, 7)))
 
 
-def test_retrieval_by_text_is_in_the_shared_space_and_by_image_is_not(cache, alignment):
+def test_retrieval_by_text_uses_the_alignment_and_by_image_does_not(cache, alignment):
     rows = cache.rows("test")
     truth = cache.labels.values[rows]
-    cosines = mapped(cache, alignment)[rows] @ unit(cache.text().positive.ensemble).T
-    found = measure_retrieval(cache, at=3, n_bootstrap=0, alignment=alignment)
+    cosines = mapped_images(cache, alignment)[rows] @ unit(cache.text().positive.ensemble).T
+    aligned = measure_retrieval(cache, k=3, n_bootstrap=0, alignment=alignment)
     expected = [average_precision_score(truth[:, c], cosines[:, c]) for c in range(3)]
-    assert found["text_to_image"]["average_precision"] == pytest.approx(np.mean(expected))
+    assert aligned.text_to_image.average_precision == pytest.approx(np.mean(expected))
     of_images = [
         average_precision_score(t, c)
         for t, c in zip(truth, cosines, strict=True)
         if 0 < t.sum() < 3
     ]
-    assert found["image_to_text"]["average_precision"] == pytest.approx(np.mean(of_images))
-    alone = measure_retrieval(cache, at=3, n_bootstrap=0)
-    assert alone["text_to_image"] is None
-    assert found["image_to_image"] == alone["image_to_image"]
+    assert aligned.image_to_text.average_precision == pytest.approx(np.mean(of_images))
+    unaligned = measure_retrieval(cache, k=3, n_bootstrap=0)
+    assert unaligned.text_to_image is None
+    assert aligned.image_to_image == unaligned.image_to_image
 
 
-def test_searches_find_what_is_nearest_in_the_shared_space(cache, alignment):
-    images = mapped(cache, alignment)
+def test_searches_return_the_nearest_images_in_the_shared_space(cache, alignment):
+    images = mapped_images(cache, alignment)
     query = np.arange(6.0) - 2
-    encoder = Pair(cache.embedding[5].astype(np.float32), query)
-    by_text = images_for_text(cache, encoder, "a text", top=4, alignment=alignment)
+    encoder = StubEncoder(cache.embedding[5].astype(np.float32), query)
+    by_text = retrieve(cache, "a text", top=4, model=encoder, alignment=alignment)
     order = np.argsort(-images @ unit(query))[:4]
-    assert [hit.id for hit in by_text.hits] == cache.ids[order].tolist()
+    assert by_text["id"].tolist() == cache.ids[order].tolist()
     ensemble = unit(cache.text().positive.ensemble)
-    by_label = images_for_label(cache, "Edema", top=4, alignment=alignment)
+    by_label = retrieve(cache, label="Edema", top=4, alignment=alignment)
     order = np.argsort(-images @ ensemble[1])[:4]
-    assert [hit.id for hit in by_label.hits] == cache.ids[order].tolist()
+    assert by_label["id"].tolist() == cache.ids[order].tolist()
     expected = dict(zip(NAMES, images[5] @ ensemble.T, strict=True))
-    cached = neighbours_of_cached(cache, "0005.png", top=4, alignment=alignment)
-    new = neighbours_of_image(
-        cache, encoder, np.ones(1), name="x", picture=None, top=4, alignment=alignment
-    )
-    for answer in (cached, new):
-        assert dict(answer.descriptions) == pytest.approx(expected, abs=1e-6)
-    assert cached.hits == neighbours_of_cached(cache, "0005.png", top=4).hits
+    cached = search(cache, image="0005.png", top=4, alignment=alignment)
+    picture = Image.new("L", (8, 8))
+    new = search(cache, image=picture, top=4, model=encoder, alignment=alignment)
+    for result in (cached, new):
+        assert dict(result.descriptions) == pytest.approx(expected, abs=1e-6)
+    assert new.images["id"][0] == "0005.png"
+    unaligned = retrieve(cache, image="0005.png", top=4)
+    pd.testing.assert_frame_equal(cached.images, unaligned)

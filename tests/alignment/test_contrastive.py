@@ -10,14 +10,14 @@ from featurecache.alignment.captions import caption_targets
 from featurecache.alignment.contrastive import ContrastiveSettings, train_contrastive
 from featurecache.alignment.ridge import AffineMap
 from featurecache.losses import multi_positive_info_nce
-from tests.alignment.planted import DIM, POSITIVE, prompt_set, world
+from tests.alignment.planted import DIM, POSITIVE, prompt_set, simulate
 
 SETTINGS = ContrastiveSettings(learning_rate=3e-3, batch_size=64, epochs=8, patience=8)
 
 
 @pytest.fixture
 def case():
-    images, labels = world(300, seed=1)
+    images, labels = simulate(300, seed=1)
     images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
     images[:, 0] = 0.25  # a constant feature has standard deviation 0
     captions = [

@@ -14,7 +14,15 @@ from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.store.cache import Cache
 from featurecache.store.records import to_utf8
-from tests.alignment.planted import DIM, ENCODER, LABELS, ROTATION, prompt_set, world, write_planted
+from tests.alignment.planted import (
+    DIM,
+    ENCODER,
+    LABELS,
+    ROTATION,
+    prompt_set,
+    simulate,
+    write_planted,
+)
 
 KNOWN = range(60)
 UNSEEN = range(60, LABELS)
@@ -22,7 +30,7 @@ UNSEEN = range(60, LABELS)
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory) -> Cache:
-    images, labels = world(2400, seed=1)
+    images, labels = simulate(2400, seed=1)
     path = tmp_path_factory.mktemp("planted") / "planted.h5"
     return write_planted(path, images, labels[:, KNOWN], prompt_set(KNOWN))
 
@@ -30,7 +38,7 @@ def planted(tmp_path_factory) -> Cache:
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> Cache:
     """Other images, with labels that the alignment was not fitted to."""
-    images, labels = world(800, seed=2)
+    images, labels = simulate(800, seed=2)
     path = tmp_path_factory.mktemp("elsewhere") / "elsewhere.h5"
     return write_planted(
         path, images, labels[:, UNSEEN], prompt_set(UNSEEN), collection="elsewhere"
@@ -57,9 +65,7 @@ def test_rotation_between_the_spaces_is_recovered(planted, method):
 
 @pytest.mark.parametrize("method", ["ridge", "contrastive"])
 @pytest.mark.parametrize("scoring", ["pair", "sigmoid", "softmax"])
-def test_unseen_labels_are_scored_by_their_texts(
-    planted, elsewhere, method, scoring
-):
+def test_unseen_labels_are_scored_by_their_texts(planted, elsewhere, method, scoring):
     alignment = align(planted, method=method)
     metrics = zero_shot(elsewhere, alignment=alignment, scoring=scoring, n_bootstrap=0).metrics
     assert metrics.macro.auroc > 0.7
@@ -89,7 +95,7 @@ def test_alignment_records_its_training_images_and_encoders(planted):
     ids = planted.ids[np.isin(planted.splits, ["train", "val"])]
     assert alignment.trained_on == {
         "planted": frozenset(ids.tolist()),
-        "earlier": frozenset({"film"}),
+        "earlier": frozenset({"image"}),
     }
     spec = alignment.spec
     assert spec["image_encoder"] == {"checkpoint": "of the images"}

@@ -1,4 +1,4 @@
-"""``align`` as a user runs it, and what it makes possible."""
+"""The ``align`` command, and zero-shot and retrieval with its result."""
 
 import json
 from pathlib import Path
@@ -17,32 +17,39 @@ def extracted(run, tiny_pair, extract_options, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["ridge", "contrastive"])
-def test_a_pair_can_be_scored_once_it_is_aligned(run, extracted, method):
+def test_unaligned_pair_is_scored_with_an_alignment(run, extracted, method):
     refused = run("zero-shot")
     assert refused.code == 2
-    assert "featurecache align" in refused.stderr
+    assert "never trained together" in refused.stderr
     outcome = run("align", "--method", method, "--json")
     assert outcome.code == 0, outcome.stderr
-    made = outcome.json
-    assert made["path"] == ALIGNMENT.format(method)
-    assert made["labels"] == ["Opacity", "Rare"]
-    assert made["scale"] > 0
+    summary = outcome.json
+    assert summary["path"] == ALIGNMENT.format(method)
+    assert summary["labels"] == ["Opacity", "Rare"]
+    assert summary["scale"] > 0
     scored = run(
-        "zero-shot", "--alignment", made["path"], "--n-bootstrap", 20, "--out", "runs/a", "--json"
+        "zero-shot",
+        "--alignment",
+        summary["path"],
+        "--n-bootstrap",
+        20,
+        "--out",
+        "runs/a",
+        "--json",
     )
     assert scored.code == 0, scored.stderr
     assert (scored.json["scoring"], scored.json["n"]) == ("pair", 14)
     config = json.loads(Path("runs/a/config.json").read_text())
-    assert config["alignment"]["fingerprint"] == made["fingerprint"]
+    assert config["alignment"]["fingerprint"] == summary["fingerprint"]
     again = run("align", "--method", method)
     assert again.code == 2
     assert "is there already" in again.stderr
 
 
-def test_retrieval_works_through_it_on_images_that_it_has_not_learned_from(run, extracted):
-    shown = run("align", "--out", "a.safetensors")
-    assert shown.code == 0, shown.stderr
-    assert "alignment: a.safetensors" in shown.stdout
+def test_retrieval_with_an_alignment_is_limited_to_unseen_images(run, extracted):
+    printed = run("align", "--out", "a.safetensors")
+    assert printed.code == 0, printed.stderr
+    assert "alignment: a.safetensors" in printed.stdout
     options = ("--alignment", "a.safetensors", "--top", 3)
     for query in (["bright lungs"], ["--label", "Opacity"]):
         found = run("retrieve", *query, *options, "--split", "test", "--json")
@@ -50,23 +57,23 @@ def test_retrieval_works_through_it_on_images_that_it_has_not_learned_from(run, 
         assert {hit["split"] for hit in found.json["images"]} == {"test"}
         everywhere = run("retrieve", *query, *options)
         assert everywhere.code == 2
-        assert "--alignment learned from 46 of these 60 images" in everywhere.stderr
+        assert "was fitted to 46 of these 60 images" in everywhere.stderr
     measured = run("retrieve", *options, "--n-bootstrap", 20, "--json")
     assert measured.code == 0, measured.stderr
     assert measured.json["text_to_image"]["n_queries"] == 2
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (["align", "--method", "rigde"], "did you mean ridge"),
         (["align", "--prompts", "sign"], "did you mean signs"),
-        (["zero-shot", "--alignment", "none"], "no alignment at none"),
+        (["zero-shot", "--alignment", "none"], "there is no alignment file at none"),
         (["zero-shot", "--alignment", CACHE], "cannot be read as safetensors"),
     ],
 )
-def test_mistakes_are_named(run, extracted, command, said):
+def test_user_errors_are_explained(run, extracted, command, message):
     outcome = run(*command)
     assert outcome.code == 2
-    assert said in outcome.stderr
+    assert message in outcome.stderr
     assert list(Path("cache/films").glob("*.safetensors")) == []

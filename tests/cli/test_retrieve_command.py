@@ -1,4 +1,4 @@
-"""``retrieve`` as a user runs it."""
+"""The ``retrieve`` command."""
 
 from pathlib import Path
 
@@ -17,73 +17,73 @@ def cache(run, tiny_clip, extract_options):
     return read_cache(Path(outcome.json[0]["path"]))
 
 
-def assert_best(found: list[str], cache, query: np.ndarray, *, without: str | None = None) -> None:
-    """The ids are those of the highest cosines, in order; single precision may swap equals."""
+def assert_best(ids: list[str], cache, query: np.ndarray, *, without: str | None = None) -> None:
+    """Check that the ids have the highest cosines, in order, up to rounding to float32."""
     images = cache.embedding.astype(np.float64)
     cosines = images @ query / np.linalg.norm(images, axis=1) / np.linalg.norm(query)
-    of = dict(zip(cache.ids.tolist(), cosines.tolist(), strict=True))
-    of.pop(without, None)
-    assert len(set(found)) == len(found)
-    best = sorted(of.values(), reverse=True)[: len(found)]
-    assert [of[image] for image in found] == pytest.approx(best, abs=1e-6, rel=0)
-    assert np.ptp(cosines) > 1e-3  # or any order would pass
+    cosine_of = dict(zip(cache.ids.tolist(), cosines.tolist(), strict=True))
+    cosine_of.pop(without, None)
+    assert len(set(ids)) == len(ids)
+    best = sorted(cosine_of.values(), reverse=True)[: len(ids)]
+    assert [cosine_of[image] for image in ids] == pytest.approx(best, abs=1e-6, rel=0)
+    assert np.ptp(cosines) > 1e-3  # otherwise any order would pass
 
 
-def ids(outcome) -> list[str]:
+def result_ids(outcome) -> list[str]:
     assert outcome.code == 0, outcome.stderr
     return [hit["id"] for hit in outcome.json["images"]]
 
 
-def test_a_text_finds_the_images_with_the_highest_cosines(run, cache, tiny_clip):
+def test_text_query_returns_the_images_with_the_highest_cosines(run, cache, tiny_clip):
     outcome = run("retrieve", "bright lungs", "--model", tiny_clip, "--top", 5, "--json")
-    # In the precision that the machine and the films chose: bf16 moves cosines by some 1e-3.
+    # In the precision of the cache: bf16 changes cosines by about 1e-3.
     precision = cache.header.encoder_spec["precision"]
     encoder = load_encoder(str(tiny_clip), device="cpu", precision=precision)
     query = encoder.encode_texts(["bright lungs"])[0]
-    assert len(ids(outcome)) == 5
-    assert_best(ids(outcome), cache, query)
+    assert len(result_ids(outcome)) == 5
+    assert_best(result_ids(outcome), cache, query)
     first = outcome.json["images"][0]
     assert first["split"] in ("train", "val", "test")
     assert set(first["labels"]) <= {"Opacity", "Rare"}
 
 
-def test_a_label_finds_images_without_an_encoder(run, cache):
+def test_label_query_needs_no_encoder(run, cache):
     row = cache.labels.names.index("Opacity")
-    found = ids(run("retrieve", "--label", "Opacity", "--top", 3, "--json"))
+    found = result_ids(run("retrieve", "--label", "Opacity", "--top", 3, "--json"))
     assert len(found) == 3
     assert_best(found, cache, cache.text().positive.ensemble[row])
 
 
-def test_a_split_is_searched_alone(run, cache):
+def test_search_is_limited_to_a_split(run, cache):
     outcome = run("retrieve", "--label", "Opacity", "--split", "val", "--top", 60, "--json")
-    assert set(ids(outcome)) == set(cache.ids[cache.rows("val")])
+    assert set(result_ids(outcome)) == set(cache.ids[cache.rows("val")])
 
 
-def test_a_cached_image_finds_others_and_the_file_finds_itself(run, cache, tiny_clip, films):
+def test_cached_image_is_excluded_and_an_image_file_is_not(run, cache, tiny_clip, films):
     image = str(cache.ids[7])
     query = cache.embedding[7].astype(np.float64)
     outcome = run("retrieve", "--image", image, "--top", 4, "--json")
-    assert len(ids(outcome)) == 4
-    assert_best(ids(outcome), cache, query, without=image)
+    assert len(result_ids(outcome)) == 4
+    assert_best(result_ids(outcome), cache, query, without=image)
     scores = list(outcome.json["descriptions"].values())
     assert len(scores) == 2
     assert scores == sorted(scores, reverse=True)
     by_file = run("retrieve", "--image", films / image, "--model", tiny_clip, "--top", 4, "--json")
-    assert ids(by_file)[0] == image
-    assert_best(ids(by_file), cache, query)
+    assert result_ids(by_file)[0] == image
+    assert_best(result_ids(by_file), cache, query)
 
 
-def test_an_image_that_crashes_the_decoder_is_named(run, cache, tiny_clip, films, bad_decoder):
-    film = Path("film.png")
+def test_image_that_crashes_the_decoder_is_reported(run, cache, tiny_clip, films, bad_decoder):
+    image = Path("image.png")
     for spoil in (bad_decoder.crash, bad_decoder.crash_later):
-        film.write_bytes((films / str(cache.ids[7])).read_bytes())
-        spoil(film)
-        outcome = run("retrieve", "--image", film, "--model", tiny_clip)
+        image.write_bytes((films / str(cache.ids[7])).read_bytes())
+        spoil(image)
+        outcome = run("retrieve", "--image", image, "--model", tiny_clip)
         assert outcome.code == 1
-        assert "film.png: the decoder crashed (SIGSEGV)" in outcome.stderr
+        assert "image.png: the decoder crashed (SIGSEGV)" in outcome.stderr
 
 
-def test_a_contact_sheet_shows_what_was_found(run, cache, films, extract_options, tmp_path):
+def test_contact_sheet_shows_the_result(run, cache, films, extract_options, tmp_path):
     options = extract_options[: extract_options.index("--patient-column")]
     outcome = run(
         "retrieve", "--label", "Opacity", "--top", 7, "--contact-sheet", "a.png", *options
@@ -98,36 +98,36 @@ def test_a_contact_sheet_shows_what_was_found(run, cache, films, extract_options
     assert "a.png is there already" in again.stderr
 
 
-def test_without_a_query_it_says_how_good_retrieval_is(run, cache):
+def test_retrieval_is_measured_without_a_query(run, cache):
     outcome = run("retrieve", "--top", 3, "--n-bootstrap", 20, "--json")
     assert outcome.code == 0, outcome.stderr
-    document = outcome.json
-    assert document["n"] == len(cache.rows("test"))
-    assert 0 < document["text_to_image"]["per_label"]["Opacity"]["average_precision"] <= 1
-    shown = run("retrieve", "--top", 3, "--n-bootstrap", 20).stdout
-    assert "precision@3" in shown
-    assert "images to images of other patients" in shown
+    metrics = outcome.json
+    assert metrics["n"] == len(cache.rows("test"))
+    assert 0 < metrics["text_to_image"]["per_label"]["Opacity"]["average_precision"] <= 1
+    printed = run("retrieve", "--top", 3, "--n-bootstrap", 20).stdout
+    assert "precision@3" in printed
+    assert "images to images of other patients" in printed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["a text", "--label", "Opacity"], "one of a text, --image and --label"),
+        (["a text", "--label", "Opacity"], "exactly one of"),
         (["--label", "Opacty"], "did you mean Opacity?"),
         (["--image", "nowhere.png"], "neither a file nor the id of an image"),
         (["--label", "Opacity", "--split", "tset"], "no images of the split 'tset'"),
-        (["--contact-sheet", "x.png"], "--contact-sheet shows what one query found"),
-        ([" "], "the text to look for is empty"),
+        (["--contact-sheet", "x.png"], "shows the result of a query"),
+        ([" "], "is empty"),
     ],
 )
-def test_mistakes_are_named(run, cache, tiny_clip, arguments, said):
+def test_user_errors_are_explained(run, cache, tiny_clip, arguments, message):
     outcome = run("retrieve", *arguments, "--model", tiny_clip)
     assert outcome.code == 2
-    assert said in outcome.stderr
+    assert message in outcome.stderr
     assert outcome.stdout == ""
 
 
-def test_another_encoder_than_the_caches_is_refused(run, cache):
+def test_other_encoder_is_refused(run, cache):
     outcome = run("retrieve", "a text", "--model", "tiny")
     assert outcome.code == 2
     assert "made with another encoder" in outcome.stderr
