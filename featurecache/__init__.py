@@ -9,32 +9,41 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featurecache.alignment.alignment import Alignment
+    from featurecache.alignment.fit import align
     from featurecache.evaluation.comparison import Comparison, compare
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.metrics.metrics import Metrics
+    from featurecache.retrieval.query import retrieve
     from featurecache.runs.run import Run, load_run
 
 __version__ = version("featurecache")
 
 _MODULES = {
+    "Alignment": "alignment.alignment",
     "Comparison": "evaluation.comparison",
     "Metrics": "metrics.metrics",
     "Run": "runs.run",
     "TrainedModel": "evaluation.trained_model",
+    "align": "alignment.fit",
     "compare": "evaluation.comparison",
     "load_run": "runs.run",
+    "retrieve": "retrieval.query",
     "zero_shot": "evaluation.zero_shot",
 }
 """The module that defines each public name."""
 
 __all__ = [
+    "Alignment",
     "Comparison",
     "Metrics",
     "Run",
     "TrainedModel",
+    "align",
     "compare",
     "load_run",
+    "retrieve",
     "zero_shot",
 ]
 

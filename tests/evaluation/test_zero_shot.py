@@ -188,7 +188,7 @@ def test_thresholds_come_from_validation(cache):
 def test_unaligned_encoders_are_refused(cache, toy):
     unaligned = prompt_set(toy, aligned=False)
     with pytest.raises(
-        UsageError, match="two encoders were never trained together: make an alignment"
+        UsageError, match="two encoders were never trained together: fit an `alignment`"
     ):
         zero_shot(with_text(cache, unaligned))
 
