@@ -4,17 +4,31 @@ The dataclass is the only place where a setting is described: validation, the do
 options of the command line are all derived from it.
 """
 
+import inspect
 import math
 import operator
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Container, Mapping
 from dataclasses import MISSING, Field, field, fields
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from featurecache.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def setting(
@@ -86,3 +100,57 @@ def _check_range(declared: "Field[Any]", value: float) -> None:
     limits = " and ".join(f"{_RULES[name][0]} {bound:g}" for name, bound in bounds.items())
     wanted = f"finite and {limits}" if isinstance(value, float) and limits else limits or "finite"
     raise UsageError(f"`{declared.name}` is {value}: must be {wanted}")
+
+
+def describe_settings(cls: type[Config]) -> type[Config]:
+    """Append the help of every setting to the docstring of a configuration dataclass."""
+    cls.__doc__ = f"{cls.__doc__}\n    Attributes:\n{_help_lines(cls)}\n    "
+    return cls
+
+
+def accept_settings(cls: "type[DataclassInstance]") -> Callable[[Function], Function]:
+    """Return a decorator that documents the ``**settings`` of a function one by one.
+
+    The signature shows a keyword argument for every setting, and the line ``**settings: ...`` of
+    the docstring becomes their help, so that ``help()``, notebooks and the reference pages show
+    what the function accepts.
+
+    Args:
+        cls: The configuration dataclass. A setting that the function declares itself keeps the
+            function's own default.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        added = [
+            inspect.Parameter(
+                declared.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty
+                if declared.default is MISSING
+                else declared.default,
+                annotation=declared.type,
+            )
+            for declared in fields(cls)
+            if declared.name not in signature.parameters
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        names = {parameter.name for parameter in added}
+        function.__doc__ = re.sub(
+            r"^ *\*\*settings:.*$",
+            _help_lines(cls, names).replace("\\", r"\\"),
+            function.__doc__ or "",
+            flags=re.MULTILINE,
+        )
+        return function
+
+    return decorate
+
+
+def _help_lines(cls: "type[DataclassInstance]", names: Container[str] | None = None) -> str:
+    return "\n".join(
+        f"        {declared.name}: {declared.metadata['help']}"
+        for declared in fields(cls)
+        if names is None or declared.name in names
+    )

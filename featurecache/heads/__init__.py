@@ -1,1 +1,1 @@
-"""Stage 2: the heads, their training loop, and the runs they leave behind."""
+"""Heads: classifiers on cached embeddings, their training and their run folders."""

@@ -1,7 +1,7 @@
 """AdamW through torch's functional form.
 
-The first optimizer object of ``torch.optim`` imports torch's compiler, which takes longer than
-training a head of few images does; the function that such an object calls needs nothing of it.
+Creating the first optimizer object of ``torch.optim`` imports torch's compiler, which takes longer
+than training a head on few images. The function that such an object calls does not need it.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters with settings of their own.
+    """Parameters that share their settings.
 
     Attributes:
-        parameters: float32, on the processor.
-        learning_rate: at its highest.
-        weight_decay: decoupled: a step shrinks a parameter by the rate times this.
-        epsilon: added to the root of the second moment.
+        parameters: Float32 parameters on the CPU.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay: a step shrinks a parameter by learning rate times
+            weight decay.
+        epsilon: Added to the root of the second moment.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -29,21 +30,24 @@ class ParameterGroup:
 
 
 class AdamW:
-    """Steps of AdamW, with torch's usual betas, for parameters that all get a gradient."""
+    """AdamW with torch's default betas, for parameters that all have a gradient."""
 
     def __init__(self, groups: Sequence[ParameterGroup]) -> None:
         self._groups = [(group, _Moments(group.parameters)) for group in groups]
 
     def step(self, factor: float) -> None:
-        """Move every parameter against its gradient, at ``factor`` times its rate, and forget it.
+        """Update every parameter and clear its gradient.
+
+        Args:
+            factor: Factor on the peak learning rates.
 
         Raises:
-            ValueError: a parameter has no gradient.
+            ValueError: A parameter has no gradient.
         """
         from torch.optim.adamw import adamw
 
         for group, moments in self._groups:
-            gradients = [one.grad for one in group.parameters if one.grad is not None]
+            gradients = [p.grad for p in group.parameters if p.grad is not None]
             if len(gradients) < len(group.parameters):
                 raise ValueError("a parameter has no gradient: the loss does not depend on it")
             with torch.no_grad():
@@ -68,9 +72,9 @@ class AdamW:
 
 
 class _Moments:
-    """Running means of gradients and of their squares, and how many went into each."""
+    """Running means of gradients and of their squares, and the number of steps."""
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.first: list[Tensor] = [torch.zeros_like(one) for one in parameters]
-        self.second: list[Tensor] = [torch.zeros_like(one) for one in parameters]
+        self.first: list[Tensor] = [torch.zeros_like(p) for p in parameters]
+        self.second: list[Tensor] = [torch.zeros_like(p) for p in parameters]
         self.steps: list[Tensor] = [torch.tensor(0.0) for _ in parameters]

@@ -1,11 +1,10 @@
-"""Training by gradient, the one loop of all heads that learn in epochs."""
+"""Heads that are trained by gradient descent, and their training loop."""
 
 import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,89 +15,134 @@ from featurecache.errors import UsageError
 from featurecache.heads.adamw import AdamW
 from featurecache.heads.config import HeadConfig, resolve_schedule
 from featurecache.heads.constant_projection import parameter_groups
-from featurecache.heads.layers import PooledNoise
+from featurecache.heads.layers import GaussianNoise, PooledNoise
 from featurecache.heads.sampling import balanced_weights
-from featurecache.heads.standardize import Standardize, targets
-from featurecache.heads.types import TrainedHead, Training
+from featurecache.heads.standardize import Standardize
+from featurecache.heads.types import Head, TrainedHead, TrainingJob
 from featurecache.losses import asymmetric, balanced_positive_weight, log_prior_odds, masked_bce
 from featurecache.schedule import Epoch, warmup_cosine
 
-if TYPE_CHECKING:
-    from featurecache.heads.head import GradientHead
+MAX_INPUT_BYTES = 4 * 2**30
+"""Standardized embeddings up to this size are kept in memory."""
+
+_VALIDATION_BATCH = 8192
 
 
-def fit_by_gradient(
-    module: "GradientHead", training: Training, rows: NDArray[np.intp]
-) -> TrainedHead:
-    """Train a head: AdamW, warm-up and cosine, early stopping on validation loss.
+class GradientHead(Head):
+    """Base class of heads that are trained in epochs, on standardized embeddings.
 
-    Raises:
-        UsageError: validation loss is never finite.
+    Args:
+        dim: Dimension of the embeddings.
+        config: The settings.
     """
-    supplied = [part for part in module.modules() if isinstance(part, PooledNoise)]
-    # One of its own, for others may be trained at the same time.
-    generator = torch.Generator().manual_seed(training.config.seed)
-    for part in supplied:
-        part.draw_from(generator)
-    try:
-        return _fit(module, training, rows)
-    finally:
-        for part in supplied:
-            part.draw_from(None)
 
+    def __init__(self, dim: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.scaling = Standardize(dim)
+        self.noise = GaussianNoise(config.noise)
 
-def _fit(module: "GradientHead", training: Training, rows: NDArray[np.intp]) -> TrainedHead:
-    data, config = training.data, training.config
-    chosen = resolve_schedule(config, len(rows))
-    low = chosen.precision == "bf16"
-    module.scaling.fit(data.embedding, rows)
-    dtype = torch.bfloat16 if low else torch.float32
-    inputs, val_inputs = (
-        _inputs(module.scaling, data.embedding, of, dtype) for of in (rows, data.val)
-    )
-    y, y_val = (targets(data.labels, of) for of in (rows, data.val))
-    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=low)
-    loss_of = _loss_function(config, y)
-    optimizer = AdamW(
-        parameter_groups(
-            module, learning_rate=chosen.learning_rate, weight_decay=config.weight_decay
+    def logits(self, scaled: Tensor) -> Tensor:
+        """Return the logits (B, C) of standardized embeddings (B, D); add noise in training."""
+        raise NotImplementedError
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return the logits (B, C) of embeddings (B, D) of any length."""
+        return self.logits(self.scaling(embedding))
+
+    def fit(self, job: TrainingJob) -> TrainedHead:
+        """Train with AdamW, a warm-up and cosine schedule, and early stopping on validation loss.
+
+        Raises:
+            UsageError: The validation loss is never finite.
+        """
+        noise_layers = [layer for layer in self.modules() if isinstance(layer, PooledNoise)]
+        # A generator of its own, because other heads may be trained at the same time.
+        generator = torch.Generator().manual_seed(job.config.seed)
+        for layer in noise_layers:
+            layer.set_generator(generator)
+        try:
+            return self._train(job)
+        finally:
+            for layer in noise_layers:
+                layer.set_generator(None)
+
+    def _train(self, job: TrainingJob) -> TrainedHead:
+        data, config = job.data, job.config
+        schedule = resolve_schedule(config, len(data.train))
+        is_bf16 = schedule.precision == "bf16"
+        self.scaling.fit(data.embedding, data.train)
+        dtype = torch.bfloat16 if is_bf16 else torch.float32
+        inputs, val_inputs = (
+            _standardized_inputs(self.scaling, data.embedding, rows, dtype)
+            for rows in (data.train, data.val)
         )
-    )
-    steps = max(1, math.ceil(len(rows) / chosen.batch_size))
-    factor = partial(warmup_cosine, warmup=steps, total=steps * chosen.epochs)
-    step = 0
-    best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(module.state_dict())
-    history: list[Epoch] = []
-    for epoch in range(1, chosen.epochs + 1):
-        module.train()
-        total, seen = 0.0, 0
-        rate = chosen.learning_rate * factor(step)
-        for batch in _batches(data.labels[rows], config, chosen.batch_size, epoch):
+        y, y_val = data.targets(data.train), data.targets(data.val)
+        autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=is_bf16)
+        loss_function = _choose_loss(config, y)
+        optimizer = AdamW(
+            parameter_groups(
+                self, learning_rate=schedule.learning_rate, weight_decay=config.weight_decay
+            )
+        )
+        steps_per_epoch = max(1, math.ceil(len(data.train) / schedule.batch_size))
+        factor = partial(
+            warmup_cosine, warmup=steps_per_epoch, total=steps_per_epoch * schedule.epochs
+        )
+        step = 0
+        best_loss, best_epoch, best_state = math.inf, 0, copy.deepcopy(self.state_dict())
+        history: list[Epoch] = []
+        for epoch in range(1, schedule.epochs + 1):
+            self.train()
+            loss_sum, n_seen = 0.0, 0
+            learning_rate = schedule.learning_rate * factor(step)
+            for batch in _batches(data.labels[data.train], config, schedule.batch_size, epoch):
+                with autocast():
+                    logits = self.logits(inputs(batch))
+                loss = loss_function(logits.float(), y.index_select(0, batch))
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step(factor(step))
+                step += 1
+                loss_sum += loss.item() * len(batch)
+                n_seen += len(batch)
             with autocast():
-                logits = module.logits(inputs(batch))
-            loss = loss_of(logits.float(), y.index_select(0, batch))
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step(factor(step))
-            step += 1
-            total += loss.item() * len(batch)
-            seen += len(batch)
-        with autocast():
-            val_loss = _mean_loss(module, val_inputs, y_val, loss_of)
-        history.append(Epoch(epoch, rate, total / seen, val_loss))
-        if training.on_epoch is not None:
-            training.on_epoch(history[-1])
-        if val_loss < best_loss:
-            best_loss, best_epoch = val_loss, epoch
-            best_state = copy.deepcopy(module.state_dict())
-        elif epoch - best_epoch >= config.patience:
-            break
-    if best_epoch == 0:
-        raise UsageError(
-            f"validation loss was never finite at learning rate {chosen.learning_rate}: lower it"
-        )
-    module.load_state_dict(best_state)
-    settled = replace(config, **asdict(chosen))
-    return TrainedHead(module.eval(), settled, tuple(history), best_epoch, rows)
+                val_loss = self._mean_loss(val_inputs, y_val, loss_function)
+            history.append(Epoch(epoch, learning_rate, loss_sum / n_seen, val_loss))
+            if job.on_epoch is not None:
+                job.on_epoch(history[-1])
+            if val_loss < best_loss:
+                best_loss, best_epoch = val_loss, epoch
+                best_state = copy.deepcopy(self.state_dict())
+            elif epoch - best_epoch >= config.patience:
+                break
+        if best_epoch == 0:
+            raise UsageError(
+                f"the validation loss was never finite with a `learning_rate` of "
+                f"{schedule.learning_rate}: lower it"
+            )
+        self.load_state_dict(best_state)
+        resolved = replace(config, **asdict(schedule))
+        return TrainedHead(self.eval(), resolved, data.train, tuple(history), best_epoch)
+
+    def _mean_loss(self, inputs: "Inputs", targets: Tensor, loss_function: "LossFunction") -> float:
+        """Return the mean loss over the known labels of all rows, computed in batches."""
+        self.eval()
+        loss_sum, n_known = 0.0, 0
+        with torch.inference_mode():
+            for start in range(0, len(targets), _VALIDATION_BATCH):
+                batch = torch.arange(start, min(start + _VALIDATION_BATCH, len(targets)))
+                batch_targets = targets[batch]
+                known = int((batch_targets >= 0).sum())
+                logits = self.logits(inputs(batch))
+                loss_sum += known * loss_function(logits.float(), batch_targets).item()
+                n_known += known
+        return loss_sum / n_known
+
+
+Inputs = Callable[[Tensor], Tensor]
+"""Maps positions (B,) among the rows of a training to the head's inputs (B, D)."""
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits and targets, (B, C) each, to the mean over the known labels."""
 
 
 def _batches(
@@ -111,59 +155,29 @@ def _batches(
         order = generator.permutation(len(labels))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        if len(batch) > 1:  # batch norm has no variance to take from a single row
+        if len(batch) > 1:  # batch norm cannot compute the variance of a single row
             yield torch.from_numpy(batch)
 
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""Logits and targets, (B, C) each, to the mean over the labels that are known."""
-
-
-def _loss_function(config: HeadConfig, targets: Tensor) -> LossFunction:
-    """The loss of a training on these targets, (N, C)."""
+def _choose_loss(config: HeadConfig, targets: Tensor) -> LossFunction:
+    """Return the loss function of a training on targets (N, C)."""
     if config.loss == "asymmetric":
         return asymmetric
     if config.loss == "logit_adjusted":
         prior = log_prior_odds(targets)
-        return lambda logits, known: masked_bce(logits + prior, known)
+        return lambda logits, targets: masked_bce(logits + prior, targets)
     weight = balanced_positive_weight(targets) if config.pos_weight == "balanced" else None
     return partial(masked_bce, positive_weight=weight)
 
 
-Inputs = Callable[[Tensor], Tensor]
-"""Positions among the rows of a training, (B,), to what the head is given of them, (B, D)."""
-
-MOST_HELD = 4 * 2**30
-"""Bytes of standardised embeddings that are held in memory."""
-
-
-_VALIDATED = 8192
-"""As many rows are validated at once."""
-
-
-def _inputs(
+def _standardized_inputs(
     scaling: Standardize,
     embedding: NDArray[np.floating],
     rows: NDArray[np.intp],
     dtype: torch.dtype,
 ) -> Inputs:
-    """The rows standardised: once and for all, or where they are too many, batch by batch."""
-    if len(rows) * embedding.shape[1] * dtype.itemsize <= MOST_HELD:
-        held = scaling.scaled(embedding, rows, dtype)
-        return lambda batch: held.index_select(0, batch)
-    return lambda batch: scaling.scaled(embedding, rows[batch.numpy()], dtype)
-
-
-def _mean_loss(module: "GradientHead", inputs: Inputs, y: Tensor, loss_of: LossFunction) -> float:
-    """Of all rows, some at a time."""
-    module.eval()
-    total, known = 0.0, 0
-    with torch.inference_mode():
-        for start in range(0, len(y), _VALIDATED):
-            batch = torch.arange(start, min(start + _VALIDATED, len(y)))
-            targets = y[batch]
-            number = int((targets >= 0).sum())
-            logits = module.logits(inputs(batch))
-            total += number * loss_of(logits.float(), targets).item()
-            known += number
-    return total / known
+    """Standardize the rows once if they fit in memory, else batch by batch."""
+    if len(rows) * embedding.shape[1] * dtype.itemsize <= MAX_INPUT_BYTES:
+        standardized = scaling.transform(embedding, rows, dtype)
+        return lambda batch: standardized.index_select(0, batch)
+    return lambda batch: scaling.transform(embedding, rows[batch.numpy()], dtype)

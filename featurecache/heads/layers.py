@@ -1,8 +1,8 @@
-"""Noise and dropout at the price of a sum and a product.
+"""Noise and dropout that cost little more than an addition and a multiplication.
 
-Drawing a random number for every entry of every batch takes longer than the matrix products of a
-head. Here a supply is drawn once, several times as long as a batch, and each batch is given a
-stretch of it from a random place on.
+Generating a random number for every entry of every batch takes longer than the matrix products of a
+head. Each layer here generates a pool of random numbers once, several times as long as a batch, and
+takes for each batch a slice of it that starts at a random position.
 """
 
 from collections.abc import Sequence
@@ -11,82 +11,93 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-SUPPLY = 2**20
-"""The fewest numbers of a supply."""
-BATCHES = 4
-"""A supply holds those of at least so many batches."""
+MIN_POOL_SIZE = 2**20
+MIN_POOL_BATCHES = 4
 
 
 class PooledNoise(nn.Module):
-    """In training, gives each batch random numbers of its own shape; see ``draw``."""
+    """Base class of layers that need random numbers in the shape of their input."""
 
     def __init__(self) -> None:
         super().__init__()
-        # No buffers: they are not saved.
-        self.supply = torch.empty(0)
+        # Not buffers: random numbers are not saved.
+        self.pool = torch.empty(0)
         self.generator: torch.Generator | None = None
 
-    def draw_from(self, generator: torch.Generator | None) -> None:
-        """Draw from this generator from now on, or, of None, from torch's own."""
-        self.supply = torch.empty(0)
+    def set_generator(self, generator: torch.Generator | None) -> None:
+        """Use this random generator from now on; None for torch's global one."""
+        self.pool = torch.empty(0)
         self.generator = generator
 
-    def draw(self, number: int) -> Tensor:
-        """So many random numbers, float32."""
+    def generate(self, size: int) -> Tensor:
+        """Return ``size`` random numbers, (size,) float32."""
         raise NotImplementedError
 
-    def stretch(self, values: Tensor) -> Tensor:
-        """Random numbers of the shape and type of ``values``."""
-        number = values.numel()
-        if len(self.supply) < BATCHES * number or self.supply.dtype != values.dtype:
-            self.supply = self.draw(max(SUPPLY, BATCHES * number)).to(values.dtype)
-        start = int(torch.randint(len(self.supply) - number, (), generator=self.generator))
-        return self.supply[start : start + number].view_as(values)
+    def sample_like(self, values: Tensor) -> Tensor:
+        """Return random numbers of the shape and type of ``values``."""
+        size = values.numel()
+        if len(self.pool) < MIN_POOL_BATCHES * size or self.pool.dtype != values.dtype:
+            pool = self.generate(max(MIN_POOL_SIZE, MIN_POOL_BATCHES * size))
+            self.pool = pool.to(values.dtype)
+        start = int(torch.randint(len(self.pool) - size, (), generator=self.generator))
+        return self.pool[start : start + size].view_as(values)
 
 
 class GaussianNoise(PooledNoise):
-    """Adds Gaussian noise in training."""
+    """Add Gaussian noise in training.
+
+    Args:
+        deviation: Standard deviation of the noise.
+    """
 
     def __init__(self, deviation: float) -> None:
         super().__init__()
         self.deviation = deviation
 
-    def draw(self, number: int) -> Tensor:
-        """Of mean 0 and the noise's deviation."""
-        return self.deviation * torch.randn(number, generator=self.generator)
+    def generate(self, size: int) -> Tensor:
+        """Return normal random numbers of mean 0 and the layer's standard deviation."""
+        return self.deviation * torch.randn(size, generator=self.generator)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The values, in training with noise."""
+        """Return the values, with noise in training."""
         if not self.training or self.deviation == 0:
             return values
-        return values + self.stretch(values)
+        return values + self.sample_like(values)
 
 
 class Dropout(PooledNoise):
-    """Inverted dropout: in training, a share p of the values becomes 0, the others scale up."""
+    """Inverted dropout: in training, set values to 0 and scale up the others.
+
+    Args:
+        p: Probability that a value is set to 0.
+    """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
 
-    def draw(self, number: int) -> Tensor:
-        """Of 0, with probability p, and ``1 / (1 - p)``."""
-        return (torch.rand(number, generator=self.generator) >= self.p) / (1 - self.p)
+    def generate(self, size: int) -> Tensor:
+        """Return factors: 0 with probability p, else ``1 / (1 - p)``."""
+        return (torch.rand(size, generator=self.generator) >= self.p) / (1 - self.p)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The values, in training thinned out."""
+        """Return the values, with dropout in training."""
         if not self.training or self.p == 0:
             return values
-        return values * self.stretch(values)
+        return values * self.sample_like(values)
 
 
 def hidden_layers(hidden: Sequence[int], *, dropout: float) -> nn.Sequential:
-    """What follows the first of several hidden layers: (B, hidden[0]) to (B, hidden[-1]).
+    """Return the layers after the first linear one: (B, hidden[0]) to (B, hidden[-1]).
 
-    ReLU and dropout, then the other layers with batch norm, ReLU and dropout. The first has no
-    batch norm. It needs none, since embeddings come in standardised, and must have none where text
-    was added to them or put beside them: text is the same for every image, so batch norm would
-    subtract all that it brings, and leave it no gradient either.
+    These are ReLU and dropout, then for each further size a linear layer, batch norm, ReLU and
+    dropout. There is no batch norm after the first linear layer: its inputs are standardized, and
+    where text was added to them or concatenated, batch norm would remove it. Text is the same for
+    every image, so subtracting the batch mean would cancel it and its gradient.
+
+    Args:
+        hidden: Sizes of the hidden layers.
+        dropout: Dropout probability.
     """
     layers: list[nn.Module] = [nn.ReLU(), Dropout(dropout)]
     for inputs, outputs in pairwise(hidden):

@@ -1,4 +1,4 @@
-"""Logistic regression of many labels at once, held to given weights."""
+"""Logistic regression of many labels at once, with a penalty on the distance to given weights."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Weights:
-    """Of C labels: directions (C, D) and intercepts (C,), ``logits = x weight' + intercept``."""
+    """Weights of C labels: ``logits = x @ weight.T + intercept``.
+
+    Attributes:
+        weight: (C, D).
+        intercept: (C,).
+    """
 
     weight: Floats
     intercept: Floats
@@ -25,56 +30,55 @@ def fit_logistic(
     *,
     center: Weights,
     start: Weights | None = None,
-    steps: int = 1000,
+    max_steps: int = 1000,
 ) -> Weights:
-    """The least of a convex sum, by L-BFGS (scipy's), all labels in one run.
+    """Fit one logistic regression per label with SciPy's L-BFGS, all labels in one run.
 
-    For each label, ``mean over its known images of log loss + penalty * |w - center|^2``, the
-    intercept being free. The labels have no part in common; together they need one pass over the
-    images where each would need its own. In sklearn's terms ``C = 1 / (2 n penalty)``, with n the
-    label's known images.
+    For each label this minimizes ``mean log loss over known images + penalty * |w - center|^2``,
+    with a free intercept. The labels are independent, but together they need one pass over the
+    images per step instead of one pass each. In scikit-learn's terms ``C = 1 / (2 n penalty)``
+    for n known images.
 
     Args:
-        x: (N, D) float32.
-        targets: (N, C) of 1, 0, or -1 for unknown, which takes no part.
-        penalty: (C,) of positive numbers.
-        center: the weights that the penalty draws to; its intercepts are where the search begins.
-        start: where the search begins; None for ``center``.
-        steps: the most steps.
+        x: (N, D) float32 features.
+        targets: (N, C): 1, 0, or -1 for unknown, which is ignored.
+        penalty: (C,) positive penalties.
+        center: Weights that the penalty pulls towards. A label without known images keeps them.
+        start: Where the search begins; None for ``center``.
+        max_steps: Maximum number of L-BFGS steps.
     """
     from scipy.optimize import minimize
 
     known = (targets >= 0).to(x.dtype)
     positive = (targets == 1).to(x.dtype)
-    # A label of which nothing is known keeps its center.
-    share = known / known.sum(dim=0).clamp(min=1)
+    image_weight = known / known.sum(dim=0).clamp(min=1)
     labels, dim = center.weight.shape
-    strength = torch.from_numpy(np.asarray(penalty, dtype=np.float64))
-    middle = torch.from_numpy(center.weight)
+    penalties = torch.from_numpy(np.asarray(penalty, dtype=np.float64))
+    center_weight = torch.from_numpy(center.weight)
 
     def loss_and_gradient(flat: Floats) -> tuple[float, Floats]:
-        both = torch.from_numpy(flat).view(labels, dim + 1)
-        weight, intercept = both[:, :dim], both[:, dim]
+        parameters = torch.from_numpy(flat).view(labels, dim + 1)
+        weight, intercept = parameters[:, :dim], parameters[:, dim]
         logits = torch.addmm(intercept.to(x.dtype), x, weight.to(x.dtype).T)
-        loss = (share * (torch.nn.functional.softplus(logits) - positive * logits)).sum(
+        loss = (image_weight * (torch.nn.functional.softplus(logits) - positive * logits)).sum(
             dtype=torch.float64
         )
-        residual = share * (torch.sigmoid(logits) - positive)
-        off = weight - middle
-        gradient = torch.empty_like(both)
-        gradient[:, :dim] = (residual.T @ x).double() + 2 * strength[:, None] * off
+        residual = image_weight * (torch.sigmoid(logits) - positive)
+        offset = weight - center_weight
+        gradient = torch.empty_like(parameters)
+        gradient[:, :dim] = (residual.T @ x).double() + 2 * penalties[:, None] * offset
         gradient[:, dim] = residual.sum(dim=0, dtype=torch.float64)
-        total = loss + (strength * off.square().sum(dim=1)).sum()
+        total = loss + (penalties * offset.square().sum(dim=1)).sum()
         return float(total), gradient.reshape(-1).numpy()
 
     begin = start or center
-    found = minimize(
+    result = minimize(
         loss_and_gradient,
         np.column_stack([begin.weight, begin.intercept]).reshape(-1),
         jac=True,
         method="L-BFGS-B",
-        # The sum over labels is flat to single precision long before a rare label is.
-        options={"maxiter": steps, "maxfun": 2 * steps, "ftol": 1e-12, "gtol": 1e-7},
+        # The sum over labels converges to single precision long before a rare label does.
+        options={"maxiter": max_steps, "maxfun": 2 * max_steps, "ftol": 1e-12, "gtol": 1e-7},
     )
-    both = found.x.reshape(labels, dim + 1)
-    return Weights(both[:, :dim].copy(), both[:, dim].copy())
+    parameters = result.x.reshape(labels, dim + 1)
+    return Weights(parameters[:, :dim].copy(), parameters[:, dim].copy())

@@ -1,169 +1,260 @@
-"""The heads there are."""
+"""The registry of heads: the built-in ones and those that users register."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.heads.config import HeadConfig
 
 if TYPE_CHECKING:
-    from featurecache.heads.head import Head
     from featurecache.heads.text_features import LabelTexts
+    from featurecache.heads.types import Head
 
-UseOfText = Literal["none", "constant", "aligned"]
+TextUse = Literal["none", "constant", "aligned"]
+"""How a head uses text: not at all; the same text for every image, so that it cannot distinguish
+images; or by comparing images with each label's text, which needs an aligned encoder."""
 
-_COMMON = frozenset(
-    {"head", "train_size", "resample", "text_ablation", "prompts", "fusion", "seed"}
-)
-_GRADIENT = frozenset(
+HeadFactory = Callable[[int, int, Any, HeadConfig], "Head"]
+"""Builds a head from the dimension of embeddings, the number of labels, the labels' texts (a
+``LabelTexts``, or None if the head uses no text) and the settings."""
+
+GRADIENT_SETTINGS = frozenset(
     {
         *("hidden", "dropout", "noise", "learning_rate", "weight_decay", "epochs", "batch_size"),
         *("precision", "patience", "loss", "pos_weight"),
     }
 )
+"""Settings of a head that subclasses ``GradientHead``."""
+
+_COMMON_SETTINGS = frozenset(
+    {"head", "train_size", "resample", "text_ablation", "prompts", "fusion", "seed"}
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadSpec:
-    """One kind of head.
+    """One registered head.
 
     Attributes:
-        name: as given to ``--head``.
-        summary: one sentence.
-        text: "none"; "constant" where every image is given the same text, which can then say
-            nothing of one image that it does not say of another; "aligned" where images are
-            compared with each label's text, for which the encoder has to be aligned.
-        settings: the fields of ``HeadConfig`` that it heeds, beside those that all heed.
-        hidden: its hidden layers where none are given.
-        kind: the name of its class, in the module of its own name.
+        name: Name of the head.
+        summary: What it computes, in one phrase.
+        factory: Builds it; for a built-in head, the module and name of its class.
+        text: How it uses text.
+        settings: The fields of ``HeadConfig`` that it uses in addition to those that apply to all
+            heads.
+        hidden: Default sizes of its hidden layers.
     """
 
     name: str
     summary: str
-    text: UseOfText
-    settings: frozenset[str]
-    hidden: tuple[int, ...] | None
-    kind: str
+    factory: "HeadFactory | str"
+    text: TextUse = "none"
+    settings: frozenset[str] = frozenset()
+    hidden: tuple[int, ...] | None = None
 
     @property
     def uses_text(self) -> bool:
-        """Whether it needs prompt ensembles."""
+        """Whether it needs text embeddings."""
         return self.text != "none"
 
     @property
     def has_epochs(self) -> bool:
-        """Whether it is trained by gradient, epoch by epoch."""
+        """Whether it is trained in epochs."""
         return "epochs" in self.settings
 
     def build(
         self, dim: int, labels: int, texts: "LabelTexts | None", config: HeadConfig
     ) -> "Head":
-        """The head, not trained, for embeddings of ``dim`` and so many labels."""
-        if self.uses_text and texts is None:
-            raise ValueError(f"the {self.name} head needs text")
-        module = import_module(f"featurecache.heads.models.{self.name}")
-        head: Head = getattr(module, self.kind)(dim, labels, texts, config)
-        return head
+        """Return the untrained head.
 
-    def check(self, config: HeadConfig) -> None:
-        """Refuse settings that would change nothing.
+        Args:
+            dim: Dimension of the embeddings.
+            labels: Number of labels, C.
+            texts: Text embeddings of the labels; needed by a head that uses text.
+            config: The settings.
 
         Raises:
-            UsageError: one is given that this head does not heed.
+            ValueError: The head uses text and there is none.
         """
-        if self.text == "none" and config.text_ablation != "none":
+        if self.uses_text and texts is None:
+            raise ValueError(f"the {self.name} head needs text")
+        factory = self.factory
+        if isinstance(factory, str):  # imported on use, since torch takes a second to import
+            module, _, kind = factory.partition(":")
+            factory = getattr(import_module(f"featurecache.heads.models.{module}"), kind)
+        return factory(dim, labels, texts, config)
+
+    def check(self, config: HeadConfig) -> None:
+        """Refuse settings that would have no effect on this head.
+
+        Raises:
+            UsageError: A setting differs from its default, and the head does not use it.
+        """
+        if not self.uses_text and config.text_ablation != "none":
             raise UsageError(
-                f"head {self.name!r} uses no text, so --text-ablation {config.text_ablation} would "
-                "change nothing: leave it out, or choose a head that uses text"
+                f"head {self.name!r} uses no text, so `text_ablation` would have no effect: leave "
+                "it out, or choose a head that uses text"
             )
         if config.resample == "weighted" and not self.has_epochs:
             raise UsageError(
-                f"head {self.name!r} looks at every image once, so --resample weighted would change "
-                "nothing: leave it out, or give --resample undersample"
+                f"head {self.name!r} is fitted on each image once, so weighted `resample` would "
+                "have no effect: leave it out, or use undersample"
             )
         for field in fields(config):
-            heeded = field.name in _COMMON | self.settings
-            if not heeded and getattr(config, field.name) != field.default:
-                option = f"--{field.name.replace('_', '-')}"
-                raise UsageError(f"head {self.name!r} has no {option}: leave it out")
+            used = field.name in _COMMON_SETTINGS | self.settings
+            if not used and getattr(config, field.name) != field.default:
+                raise UsageError(f"head {self.name!r} has no `{field.name}`: leave it out")
 
 
-_WIDE = (512, 256)
-_NONE: frozenset[str] = frozenset()
+_HEADS = {
+    spec.name: spec
+    for spec in (
+        HeadSpec(
+            name="baseline",
+            summary="an MLP on the image embedding alone",
+            factory="baseline:Baseline",
+            settings=GRADIENT_SETTINGS,
+            hidden=(512, 256),
+        ),
+        HeadSpec(
+            name="concat",
+            summary="an image branch and a text branch, concatenated, then a classifier",
+            factory="concat:Concat",
+            text="constant",
+            settings=GRADIENT_SETTINGS,
+            hidden=(512, 256),
+        ),
+        HeadSpec(
+            name="weighted_sum",
+            summary="learned weights add projected text to the image embedding, then an MLP",
+            factory="weighted_sum:WeightedSum",
+            text="constant",
+            settings=GRADIENT_SETTINGS,
+            hidden=(512, 256),
+        ),
+        HeadSpec(
+            name="text_residual",
+            summary="the zero-shot score, corrected by an MLP on image times label text",
+            factory="text_residual:TextResidual",
+            text="aligned",
+            settings=GRADIENT_SETTINGS,
+            hidden=(64,),
+        ),
+        HeadSpec(
+            name="linear",
+            summary="logistic regression per label, regularization chosen on validation",
+            factory="linear:Linear",
+        ),
+        HeadSpec(
+            name="lp_plus_plus",
+            summary="a linear probe that starts from class means, blended with the text score",
+            factory="lp_plus_plus:LpPlusPlus",
+            text="aligned",
+        ),
+        HeadSpec(
+            name="clap",
+            summary="a linear probe that starts from the texts and is kept near them; needs no "
+            "validation",
+            factory="clap:Clap",
+            text="aligned",
+        ),
+        HeadSpec(
+            name="tip_adapter",
+            summary="the zero-shot score plus the labels of similar training images",
+            factory="tip_adapter:TipAdapter",
+            text="aligned",
+        ),
+        HeadSpec(
+            name="knn",
+            summary="the fraction of positives among the nearest training images",
+            factory="knn:Knn",
+        ),
+        HeadSpec(
+            name="prototype",
+            summary="the similarity to the mean of a label's positives minus that of its negatives",
+            factory="prototype:Prototype",
+        ),
+        HeadSpec(
+            name="svm",
+            summary="a linear support vector machine per label",
+            factory="svm:Svm",
+        ),
+    )
+}
+_BUILT_IN = frozenset(_HEADS)
 
-HEADS: Mapping[str, HeadSpec] = MappingProxyType(
-    {
-        spec.name: spec
-        for spec in (
-            HeadSpec(
-                "baseline",
-                "an MLP on the image embedding alone",
-                *("none", _GRADIENT, _WIDE, "Baseline"),
-            ),
-            HeadSpec(
-                "concat",
-                "an image branch and a text branch, concatenated, then a classifier",
-                *("constant", _GRADIENT, _WIDE, "Concat"),
-            ),
-            HeadSpec(
-                "weighted_sum",
-                "learned weights add projected text to the image embedding, then an MLP",
-                *("constant", _GRADIENT, _WIDE, "WeightedSum"),
-            ),
-            HeadSpec(
-                "text_residual",
-                "the zero-shot score, corrected by an MLP on image times label text",
-                *("aligned", _GRADIENT, (64,), "TextResidual"),
-            ),
-            HeadSpec(
-                "linear",
-                "a logistic probe for each label, its strength chosen on validation",
-                *("none", _NONE, None, "Linear"),
-            ),
-            HeadSpec(
-                "lp_plus_plus",
-                "a linear probe that starts from class means, with the text score blended in",
-                *("aligned", _NONE, None, "LpPlusPlus"),
-            ),
-            HeadSpec(
-                "clap",
-                "a linear probe that starts from the texts and is held to them; no validation",
-                *("aligned", _NONE, None, "Clap"),
-            ),
-            HeadSpec(
-                "tip_adapter",
-                "the zero-shot score plus the labels of similar training images",
-                *("aligned", _NONE, None, "TipAdapter"),
-            ),
-            HeadSpec(
-                "knn",
-                "the share of positives among the nearest training images",
-                *("none", _NONE, None, "Knn"),
-            ),
-            HeadSpec(
-                "prototype",
-                "nearer to the mean of a label's positives than to that of its negatives",
-                *("none", _NONE, None, "Prototype"),
-            ),
-            HeadSpec(
-                "svm",
-                "a linear support vector machine for each label",
-                *("none", _NONE, None, "Svm"),
-            ),
-        )
-    }
-)
+HEADS: Mapping[str, HeadSpec] = MappingProxyType(_HEADS)
+"""All registered heads by name."""
+
+
+def register_head(
+    name: str,
+    factory: HeadFactory,
+    *,
+    summary: str = "",
+    text: TextUse = "none",
+    settings: Iterable[str] = (),
+) -> None:
+    """Register a head of your own under a name, for ``train_head`` and the command line.
+
+    Saved runs of it can be loaded wherever it is registered. To have it registered in every
+    process, name the module that calls this function in the entry point group
+    ``featurecache.plugins`` of your package.
+
+    Args:
+        name: Name of the head; registering a name again replaces the earlier head, except for
+            built-in heads.
+        factory: A subclass of ``Head``, or a function that returns one. It is called with the
+            dimension of the embeddings, the number of labels, the labels' texts (None if ``text``
+            is "none") and the ``HeadConfig``.
+        summary: What the head computes, in one phrase.
+        text: "none"; "constant" if every image gets the same text; or "aligned" if images are
+            compared with each label's text.
+        settings: The fields of ``HeadConfig`` that it uses, such as ``GRADIENT_SETTINGS``; others
+            are refused unless they apply to all heads.
+
+    Raises:
+        UsageError: The name is not usable or belongs to a built-in head, or a setting is unknown.
+
+    Example:
+        >>> import featurecache as fc
+        >>> from featurecache.heads.models.prototype import Prototype
+        >>> fc.register_head("my_prototype", Prototype, summary="nearest class mean")
+    """
+    if not name.replace("-", "_").isidentifier():
+        raise UsageError(f"`name` is {name!r}: use letters, digits, - and _")
+    if name in _BUILT_IN:
+        raise UsageError(f"{name!r} is a built-in head: choose another `name`")
+    if text not in get_args(TextUse):
+        raise UnknownNameError("use of text", text, get_args(TextUse))
+    known = {field.name for field in fields(HeadConfig)}
+    for setting in (settings := frozenset(settings)):
+        if setting not in known:
+            raise UnknownNameError("setting", setting, known)
+    _HEADS[name] = HeadSpec(
+        name=name, summary=summary, factory=factory, text=text, settings=settings
+    )
 
 
 def head_spec(name: str) -> HeadSpec:
-    """A head by name.
+    """Return a registered head, loading installed plugins if the name is not known yet.
 
     Raises:
-        UnknownNameError: there is no such head.
+        UnknownNameError: There is no such head.
     """
-    if name not in HEADS:
+    if name not in _HEADS:
+        _load_plugins()
+    if name not in _HEADS:
         raise UnknownNameError("head", name, HEADS)
-    return HEADS[name]
+    return _HEADS[name]
+
+
+def _load_plugins() -> None:
+    try:
+        from featurecache.plugins import load_entry_points
+    except ModuleNotFoundError:
+        return
+    load_entry_points()

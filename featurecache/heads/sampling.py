@@ -1,4 +1,4 @@
-"""Which training rows a head sees: random subsets, balanced subsets, balanced draws."""
+"""Choice of training rows: random subsets, balanced subsets and balanced sampling weights."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,60 +7,65 @@ from featurecache.errors import UsageError
 
 
 def random_subset(rows: NDArray[np.intp], size: int, *, seed: int) -> NDArray[np.intp]:
-    """``size`` of the rows without replacement, in ascending order.
+    """Choose ``size`` of the rows without replacement.
+
+    Args:
+        rows: (M,) the rows to choose from.
+        size: How many to choose.
+        seed: Random seed.
+
+    Returns:
+        (size,) the chosen rows in ascending order.
 
     Raises:
-        UsageError: there are not that many.
+        UsageError: There are fewer rows than ``size``.
     """
     if size > len(rows):
-        raise UsageError(
-            f"--train-size {size} is more than the {len(rows)} training images there are"
-        )
-    chosen = np.random.default_rng(seed).choice(rows, size=size, replace=False)
-    return np.sort(chosen)
+        raise UsageError(f"`train_size` is {size}, but there are only {len(rows)} training images")
+    return np.sort(np.random.default_rng(seed).choice(rows, size=size, replace=False))
 
 
 def balanced_subset(
     labels: NDArray[np.int8], rows: NDArray[np.intp], *, size: int | None, seed: int
 ) -> NDArray[np.intp]:
-    """Rows in which every label, and "no finding", comes up as often as the data allow.
+    """Choose rows so that every label, and "no finding", is as frequent as the data allow.
 
-    Again and again, the group that has the fewest rows so far gets one more of its own; a row with
-    several findings counts for each. Groups that run out are left behind.
+    Rows are chosen one by one, always from the group (a label, or no finding) that has the fewest
+    so far. A row with several findings counts for each of them. A group without rows left is
+    skipped.
 
     Args:
-        labels: (N, C) of 1, 0, -1.
-        rows: those to choose from.
-        size: how many; None for the median group's count times the number of groups, or as many as
-            there are.
-        seed: of the choice.
+        labels: (N, C) labels: 1, 0 or -1.
+        rows: The rows to choose from.
+        size: How many to choose; None for the median group size times the number of groups, or all
+            usable rows if there are fewer.
+        seed: Random seed.
 
     Returns:
         The chosen rows in ascending order.
 
     Raises:
-        UsageError: fewer than ``size`` rows are in any group, or none is.
+        UsageError: No row, or fewer than ``size`` rows, belong to any group.
     """
     groups = _groups(labels[rows])
     groups = groups[:, groups.any(axis=0)]
     usable = int(groups.any(axis=1).sum())
     if usable == 0:
         raise UsageError(
-            "--resample undersample found no training image with a positive label or with all labels "
-            "negative: give labels, or train without --resample"
+            "`resample` is undersample, but no training image has a positive label or only "
+            "negative ones: give labels, or leave out `resample`"
         )
-    wanted = size
-    if wanted is None:
-        wanted = min(usable, int(np.median(groups.sum(axis=0))) * groups.shape[1])
-    if wanted > usable:
+    if size is None:
+        size = min(usable, int(np.median(groups.sum(axis=0))) * groups.shape[1])
+    if size > usable:
         raise UsageError(
-            f"--train-size {wanted} is more than the {usable} training images with known labels"
+            f"`train_size` is {size}, but there are only {usable} training images with known labels"
         )
     order = np.random.default_rng(seed).permutation(len(rows))
     queues = [list(order[groups[order, group]])[::-1] for group in range(groups.shape[1])]
     counts = np.zeros(groups.shape[1])
     taken = np.zeros(len(rows), dtype=bool)
-    while taken.sum() < wanted:
+    while taken.sum() < size:
         group = int(counts.argmin())
         while queues[group] and taken[queues[group][-1]]:
             queues[group].pop()
@@ -74,25 +79,25 @@ def balanced_subset(
 
 
 def balanced_weights(labels: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Odds of drawing each row so that each label, and "no finding", is drawn about as often.
+    """Return sampling probabilities that make all labels, and "no finding", similarly frequent.
 
-    A row's odds are those of its rarest group: one over that group's count.
+    A row's weight is one over the size of its smallest group. A row without a group (no positive
+    label, and some unknown) has the weight of the largest group.
 
     Args:
-        labels: (N, C) of 1, 0, -1.
+        labels: (N, C) labels: 1, 0 or -1.
 
     Returns:
-        (N,) summing to 1. A row in no group (nothing known to be there, something unknown) has the
-        odds of the most common group.
+        (N,) probabilities that sum to 1.
     """
     groups = _groups(labels)
     counts = groups.sum(axis=0)
-    odds = np.where(groups, 1.0 / np.maximum(counts, 1), 0.0).max(axis=1)
-    odds[odds == 0] = 1.0 / counts.max(initial=1)
-    result: NDArray[np.float64] = odds / odds.sum()
-    return result
+    weights = np.where(groups, 1.0 / np.maximum(counts, 1), 0.0).max(axis=1)
+    weights[weights == 0] = 1.0 / counts.max(initial=1)
+    probabilities: NDArray[np.float64] = weights / weights.sum()
+    return probabilities
 
 
 def _groups(labels: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """(N, C + 1): the labels that are there, and whether all are known to be absent."""
+    """Return membership (N, C + 1): of each positive label, and of "no finding" (all negative)."""
     return np.column_stack([labels == 1, (labels == 0).all(axis=1)])

@@ -1,11 +1,11 @@
-"""The text a head is given: real, or a control that can carry no meaning.
+"""The text embeddings that a head uses: the real ones, or an ablation of them.
 
-A gain that survives the permuted control is not a gain from text.
-
-    real       each label's own ensembles
-    permuted   the same ensembles, none at its own label
+    none       the embeddings of each label's own prompts
+    permuted   the same embeddings, each at another label
     random     random directions
-    zero       nothing
+    zero       zeros
+
+A gain over the image alone that remains with permuted texts is not a gain from the text's meaning.
 """
 
 from dataclasses import dataclass, replace
@@ -21,14 +21,14 @@ from featurecache.store.records import TextSet
 
 @dataclass(frozen=True)
 class LabelTexts:
-    """The prompt ensembles of C labels, (C, D_text) float32 each.
+    """Prompt embeddings of C labels, each (C, D_text) float32 and averaged over a label's prompts.
 
     Attributes:
-        positive: of the prompts that say a label is there.
-        negative: of those that say it is not; None where there are none.
-        scale: the encoder's factor on a cosine; None where it has none.
-        bias: what it adds to that; None where it adds nothing.
-        aligned: whether texts share the images' space.
+        positive: Embeddings of the prompts that state a finding.
+        negative: Embeddings of the prompts that deny it; None without such prompts.
+        scale: The encoder's factor on cosine similarities; None if it has none.
+        bias: The encoder's bias on scaled similarities; None if it has none.
+        aligned: Whether texts and images share one embedding space.
     """
 
     positive: NDArray[np.float32]
@@ -38,48 +38,55 @@ class LabelTexts:
     aligned: bool = False
 
     @classmethod
-    def of(cls, texts: TextSet) -> "LabelTexts":
-        """Those of a cached prompt set."""
-        negative = None if texts.negative is None else texts.negative.ensemble
-        return cls(texts.positive.ensemble, negative, texts.scale, texts.bias, texts.aligned)
+    def from_text_set(cls, text_set: TextSet) -> "LabelTexts":
+        """Return the embeddings of a cached prompt set."""
+        negative = None if text_set.negative is None else text_set.negative.ensemble
+        return cls(
+            text_set.positive.ensemble, negative, text_set.scale, text_set.bias, text_set.aligned
+        )
 
     @property
     def factor(self) -> float:
-        """The scale, or 1 where the encoder has none."""
+        """The scale, or 1 if the encoder has none."""
         return 1.0 if self.scale is None else self.scale
 
     def contrast(self) -> NDArray[np.float32]:
-        """(C, D) positive less negative; positive alone where there are no negatives."""
+        """Return positive minus negative embeddings, (C, D); positive ones without negatives."""
         return self.positive if self.negative is None else self.positive - self.negative
 
 
-def ablate_texts(texts: LabelTexts, control: TextAblation, *, seed: int) -> LabelTexts:
-    """What a head is given in place of the real texts.
+def ablate_texts(texts: LabelTexts, ablation: TextAblation, *, seed: int) -> LabelTexts:
+    """Return the embeddings that a head uses under an ablation.
+
+    Args:
+        texts: The real embeddings.
+        ablation: One of the ablations of this module.
+        seed: Random seed of the permutation or the directions.
 
     Raises:
-        UsageError: a single label has nothing to be permuted with.
+        UsageError: The texts of a single label cannot be permuted.
     """
-    if control == "none":
+    if ablation == "none":
         return texts
     generator = np.random.default_rng(seed)
-    if control == "permuted":
+    if ablation == "permuted":
         if len(texts.positive) < 2:
             raise UsageError(
-                "--text-ablation permuted needs two labels or more; use random or zero with one"
-                " label"
+                "`text_ablation` is permuted, which needs two labels or more: use random or zero"
+                " for a single label"
             )
         others = derangement(len(texts.positive), seed=seed)
 
-    def changed(ensemble: NDArray[np.float32]) -> NDArray[np.float32]:
-        if control == "zero":
+    def ablate(ensemble: NDArray[np.float32]) -> NDArray[np.float32]:
+        if ablation == "zero":
             return np.zeros_like(ensemble)
-        if control == "random":
-            drawn = generator.standard_normal(ensemble.shape)
-            drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-            return drawn.astype(np.float32)
+        if ablation == "random":
+            directions = generator.standard_normal(ensemble.shape)
+            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+            return directions.astype(np.float32)
         return ensemble[others]
 
-    # Positive texts first, so that they do not depend on whether there are negative ones.
-    positive = changed(texts.positive)
-    negative = None if texts.negative is None else changed(texts.negative)
+    # Positive texts come first so that they do not depend on whether there are negative ones.
+    positive = ablate(texts.positive)
+    negative = None if texts.negative is None else ablate(texts.negative)
     return replace(texts, positive=positive, negative=negative)

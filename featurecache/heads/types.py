@@ -1,63 +1,73 @@
-"""What a head is trained on, and what comes of it."""
+"""What a head is trained on, the base class of all heads, and the result of a training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
+from featurecache.heads.standardize import l2_normalize
 from featurecache.heads.text_features import LabelTexts
 from featurecache.schedule import Epoch
 
-if TYPE_CHECKING:
-    from featurecache.heads.head import Head
-
 
 @dataclass(frozen=True)
-class HeadData:
-    """What a head is trained on.
+class TrainingData:
+    """Embeddings, labels and texts to train a head on.
 
     Attributes:
-        embedding: (N, D) image embeddings, of any length and float type.
-        labels: (N, C) int8 of 1, 0, -1 unknown.
-        train: rows to learn from.
-        val: rows to stop by, and to choose settings by.
-        text: prompt ensembles of the C labels; None where there is no text.
-        dims: where the embeddings of several encoders stand side by side, the length of each.
-        part_texts: prompt ensembles as each of these encoders reads them, where there is text.
+        embedding: (N, D) image embeddings of any floating type; they need not be normalized.
+        labels: (N, C) int8: 1 positive, 0 negative, -1 unknown.
+        train: Rows to learn from.
+        val: Rows for early stopping and for choosing settings.
+        texts: Prompt embeddings of the C labels; None without text.
+        encoder_dims: For concatenated embeddings of several encoders, the dimension of each.
+        encoder_texts: For several encoders and a head that uses text, the prompt embeddings of
+            each.
     """
 
     embedding: NDArray[np.floating]
     labels: NDArray[np.int8]
     train: NDArray[np.intp]
     val: NDArray[np.intp]
-    text: LabelTexts | None
-    dims: tuple[int, ...] = ()
-    part_texts: tuple[LabelTexts, ...] = ()
+    texts: LabelTexts | None = None
+    encoder_dims: tuple[int, ...] = ()
+    encoder_texts: tuple[LabelTexts, ...] = ()
 
     @property
-    def parts(self) -> tuple["HeadData", ...]:
-        """What each of several encoders alone gives to learn from; none for a single one."""
-        ends = np.cumsum(self.dims, dtype=np.intp)
-        texts = self.part_texts or (None,) * len(self.dims)
+    def per_encoder(self) -> tuple["TrainingData", ...]:
+        """The data of each of several encoders alone; empty for a single encoder."""
+        ends = np.cumsum(self.encoder_dims, dtype=np.intp)
+        texts = self.encoder_texts or (None,) * len(self.encoder_dims)
         return tuple(
-            HeadData(self.embedding[:, end - dim : end], self.labels, self.train, self.val, text)
-            for dim, end, text in zip(self.dims, ends, texts, strict=True)
+            TrainingData(
+                self.embedding[:, end - dim : end], self.labels, self.train, self.val, text
+            )
+            for dim, end, text in zip(self.encoder_dims, ends, texts, strict=True)
         )
+
+    def normalized(self, rows: NDArray[np.intp]) -> Tensor:
+        """Return the embeddings of n rows at unit length, (n, D) float32."""
+        return l2_normalize(torch.from_numpy(np.array(self.embedding[rows])))
+
+    def targets(self, rows: NDArray[np.intp]) -> Tensor:
+        """Return the labels of n rows as losses take them, (n, C) float32: 1, 0 or -1."""
+        return torch.from_numpy(self.labels[rows].astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One line of the history of a head whose settings are chosen on validation.
+    """One line of the history of a head that chooses its settings on validation images.
 
     Attributes:
-        label: the label it was tried for; empty where it is the same for all.
-        setting: what was tried, such as ``C=0.1``.
-        validation: what came of it.
-        measure: ``loss``, the lower the better, or ``auroc``, the higher.
-        chosen: whether it was the best.
+        label: Index of the label that the setting was tried for; empty if it is shared by all.
+        setting: The setting, such as ``C=0.1``.
+        validation: Its validation score.
+        measure: ``loss`` (lower is better) or ``auroc`` (higher is better).
+        chosen: Whether it was the best.
     """
 
     label: str
@@ -68,44 +78,72 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingJob:
     """One head to train.
 
     Attributes:
-        on_epoch: told of every epoch, in the thread that trains.
+        data: The data.
+        config: The settings.
+        on_epoch: Called after every epoch, in the thread that trains.
     """
 
-    data: HeadData
+    data: TrainingData
     config: HeadConfig
     on_epoch: Callable[[Epoch], None] | None = None
 
 
+class Head(nn.Module):
+    """Base class of heads: maps (B, D) image embeddings of any length to (B, C) logits."""
+
+    def fit(self, job: TrainingJob) -> "TrainedHead":
+        """Learn from the rows ``job.data.train``, choosing settings on ``job.data.val``.
+
+        Returns:
+            This head, in evaluation mode.
+        """
+        raise NotImplementedError
+
+    def resize_buffers_for(self, state: Mapping[str, Tensor]) -> None:
+        """Resize buffers whose size depends on the training images, before a state is loaded.
+
+        Args:
+            state: The state dict that will be loaded.
+
+        Raises:
+            ValueError: The state cannot belong to this head.
+        """
+
+
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head in evaluation mode, with the settings that did best on validation.
+    """A trained head.
 
     Attributes:
-        config: the settings that were used, with none left open.
-        history: what was tried: epochs, or candidates; empty where nothing was to be chosen.
-        best_epoch: the epoch whose weights these are; None for a head that has no epochs.
-        train_rows: the rows it learned from.
-        members: the heads whose logits it averages, where it is such a mean; it has no history of
-            its own.
+        module: The head, in evaluation mode, with the weights that did best on validation.
+        config: The settings that were used, with all defaults resolved.
+        train_rows: The rows that it learned from.
+        history: The epochs or candidates that were tried; empty if there was nothing to choose.
+        best_epoch: The epoch that the weights come from; None for a head without epochs.
+        members: The heads of an ensemble, which has no history of its own.
     """
 
-    module: "Head"
+    module: Head
     config: HeadConfig
-    history: tuple[Epoch, ...] | tuple[Candidate, ...]
-    best_epoch: int | None
     train_rows: NDArray[np.intp]
+    history: tuple[Epoch, ...] | tuple[Candidate, ...] = ()
+    best_epoch: int | None = None
     members: tuple["TrainedHead", ...] = ()
 
     @property
     def chosen(self) -> str:
-        """What validation chose, for people."""
+        """What was chosen on validation images, such as "best epoch 7" or "C=0.1"."""
         if self.members:
             return "; ".join(member.chosen for member in self.members)
         if self.best_epoch is not None:
             return f"best epoch {self.best_epoch}"
-        settings = {one.setting for one in self.history if isinstance(one, Candidate) if one.chosen}
+        settings = {
+            candidate.setting
+            for candidate in self.history
+            if isinstance(candidate, Candidate) and candidate.chosen
+        }
         return ", ".join(sorted(settings)) or "nothing to choose"

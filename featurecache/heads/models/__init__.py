@@ -1,1 +1,1 @@
-"""The heads: one module per head."""
+"""The built-in heads, one module each."""

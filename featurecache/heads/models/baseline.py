@@ -1,17 +1,17 @@
-"""The baseline head: image embedding alone through an MLP."""
+"""The baseline head: an MLP on the image embedding alone."""
 
 from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.head import GradientHead
+from featurecache.heads.gradient import GradientHead
 from featurecache.heads.layers import hidden_layers
 
 
 class Baseline(GradientHead):
     """Hidden layers of decreasing size, then one logit per label.
 
-    The sanity check and floor of "squeezing every drop out of CLIP features": what the image
-    embedding can do by itself.
+    The reference for heads that use text: what the image embedding can do by itself, as in
+    "squeezing every drop out of CLIP features".
     """
 
     def __init__(self, dim: int, labels: int, texts: None, config: HeadConfig) -> None:
@@ -22,6 +22,6 @@ class Baseline(GradientHead):
         self.output = nn.Linear(config.hidden[-1], labels)
 
     def logits(self, scaled: Tensor) -> Tensor:
-        """(B, D) standardised embeddings to (B, C) logits."""
+        """Return the logits (B, C) of standardized embeddings (B, D)."""
         logits: Tensor = self.output(self.hidden(self.first(self.noise(scaled))))
         return logits

@@ -1,25 +1,24 @@
-"""CLAP: a linear probe that starts from the texts and is held to them."""
+"""CLAP: a linear probe that starts from the text embeddings and is penalized for leaving them."""
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.head import Head
 from featurecache.heads.logistic import Weights, fit_logistic
-from featurecache.heads.standardize import l2_normalize, l2_normalize_tensor, targets
+from featurecache.heads.standardize import l2_normalize
 from featurecache.heads.text_features import LabelTexts
-from featurecache.heads.types import TrainedHead, Training
+from featurecache.heads.types import Head, TrainedHead, TrainingJob
 
 
 class Clap(Head):
-    """``s <x, w> + b`` with a penalty ``lambda |w - t|^2`` that draws each w to its text.
+    """``s <x, w> + b`` with a penalty ``lambda |w - t|^2`` that keeps each w near its text t.
 
     Silva-Rodriguez et al. 2024, "A closer look at the few-shot adaptation of large vision-language
-    models", for several labels at once, with t a label's text less its negative text. lambda is the
-    mean zero-shot probability of the label on its own positives: texts that know their finding hold
-    its probe fast. Nothing is chosen on validation, so it suits data too few for one.
+    models", for several labels at once; t is the label's positive minus its negative text. lambda
+    is the mean zero-shot probability of the label on its own positives, so texts that recognize
+    their finding hold the probe more tightly. No validation images are used, which suits data sets
+    too small to spare any.
     """
 
     def __init__(self, dim: int, labels: int, texts: LabelTexts, config: HeadConfig) -> None:
@@ -28,35 +27,42 @@ class Clap(Head):
         self.output = nn.Linear(dim, labels)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(B, D) embeddings of any length to (B, C) logits."""
-        logits: Tensor = self.output(l2_normalize_tensor(embedding))
+        """Return the logits (B, C) of embeddings (B, D) of any length."""
+        logits: Tensor = self.output(l2_normalize(embedding))
         return logits
 
     @torch.no_grad()
-    def fit(self, training: Training, rows: NDArray[np.intp]) -> TrainedHead:
+    def fit(self, job: TrainingJob) -> TrainedHead:
         """Learn from the training rows."""
-        data, scale = training.data, self.texts.factor
-        x = l2_normalize(data.embedding, rows)
-        y = targets(data.labels, rows)
+        data, scale = job.data, self.texts.factor
+        x, y = data.normalized(data.train), data.targets(data.train)
         positive = (y == 1).double()
         probability = zero_shot_probabilities(x, self.texts)
-        held = (positive * probability).sum(dim=0) / positive.sum(dim=0).clamp(min=1)
-        # A label without positives has nothing but its text.
-        held[positive.sum(dim=0) == 0] = 1
+        penalty = (positive * probability).sum(dim=0) / positive.sum(dim=0).clamp(min=1)
+        # A label without positives relies on its text alone.
+        penalty[positive.sum(dim=0) == 0] = 1
         center = Weights(
             scale * self.texts.contrast().astype(np.float64), np.zeros(data.labels.shape[1])
         )
-        # Of the weights s w that give the logits, which are s times as far from s t as w from t.
-        found = fit_logistic(x, y, held.numpy() / scale**2, center=center)
-        self.output.weight.copy_(torch.from_numpy(found.weight))
-        self.output.bias.copy_(torch.from_numpy(found.intercept))
-        return TrainedHead(self.eval(), training.config, (), None, rows)
+        # The fitted weights are s w, at s times the distance from s t that w has from t.
+        fitted = fit_logistic(x, y, penalty.numpy() / scale**2, center=center)
+        self.output.weight.copy_(torch.from_numpy(fitted.weight))
+        self.output.bias.copy_(torch.from_numpy(fitted.intercept))
+        return TrainedHead(self.eval(), job.config, data.train)
 
 
 def zero_shot_probabilities(unit: Tensor, texts: LabelTexts) -> Tensor:
-    """(N, D) embeddings of length 1 to (N, C), float64, as the encoder was trained to tell.
+    """Return zero-shot probabilities, the way that the encoder was trained to give them.
 
-    Text against negative text where there are both; else by the encoder's bias; else among labels.
+    With negative texts, each label's positive text competes with its negative one. Otherwise the
+    encoder's bias gives a probability per label, or, without a bias, all labels compete.
+
+    Args:
+        unit: (N, D) image embeddings of unit length.
+        texts: Text embeddings of C labels in the same space.
+
+    Returns:
+        (N, C) float64 probabilities.
     """
     logits = texts.factor * (unit @ torch.from_numpy(texts.contrast()).T).double()
     if texts.negative is not None:

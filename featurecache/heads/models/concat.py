@@ -1,11 +1,11 @@
-"""The two-branch head: image and text through branches of their own, concatenated."""
+"""The two-branch head: image and text through a branch each, then concatenated."""
 
 import torch
 from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.constant_projection import ConstantProjection
-from featurecache.heads.head import GradientHead
+from featurecache.heads.gradient import GradientHead
 from featurecache.heads.layers import Dropout, hidden_layers
 from featurecache.heads.text_features import LabelTexts
 from featurecache.prompts import mega_vector
@@ -14,11 +14,11 @@ from featurecache.prompts import mega_vector
 class Concat(GradientHead):
     """``classifier([image_branch(x), text_branch(t)])`` with t the prompt mega-vector.
 
-    As in "squeezing every drop out of CLIP features", with one mend: t is the same for every
-    image, so a batch norm on its branch would see a batch of equal rows, return its own bias
-    whatever the text, and explode in evaluation, where its running variance is nearly zero. The
-    text branch is therefore evaluated once a step, on its single row, with a layer norm; and the
-    classifier's first layer has no batch norm, which would subtract the text again.
+    As in "squeezing every drop out of CLIP features", with one correction. The text t is the same
+    for every image, so batch norm on its branch would see a batch of equal rows: it would return
+    its bias whatever the text, and in evaluation its running variance, nearly zero, would blow up
+    any drift. The text branch is therefore evaluated once per step, on its single row, with layer
+    norm; and the first layer of the classifier has no batch norm, which would subtract the text.
     """
 
     def __init__(self, dim: int, labels: int, texts: LabelTexts, config: HeadConfig) -> None:
@@ -40,12 +40,12 @@ class Concat(GradientHead):
         self.output = nn.Linear(hidden[-1], labels)
 
     def logits(self, scaled: Tensor) -> Tensor:
-        """(B, D) standardised embeddings to (B, C) logits."""
+        """Return the logits (B, C) of standardized embeddings (B, D)."""
         image = self.image_branch(self.noise(scaled))
         text = self.text_branch(self.text_projection())
-        # W [image, text] = W_image image + W_text text, and the text needs no more than one row.
-        of_image, of_text = self.first.weight.chunk(2, dim=1)
-        shift = nn.functional.linear(text, of_text, self.first.bias)
-        joined = nn.functional.linear(image, of_image) + shift
-        logits: Tensor = self.output(self.hidden(joined))
+        # W [image, text] = W_image image + W_text text, where the text needs only one row.
+        image_weight, text_weight = self.first.weight.chunk(2, dim=1)
+        shift = nn.functional.linear(text, text_weight, self.first.bias)
+        fused = nn.functional.linear(image, image_weight) + shift
+        logits: Tensor = self.output(self.hidden(fused))
         return logits

@@ -1,10 +1,9 @@
-"""The nearest-neighbour head: what the most similar training images have."""
+"""The nearest-neighbor head: the labels of the most similar training images."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featurecache.heads.config import HeadConfig
@@ -13,66 +12,66 @@ from featurecache.heads.models.platt_scaled import (
     in_chunks,
     select_by_validation_auroc,
 )
-from featurecache.heads.standardize import l2_normalize, l2_normalize_tensor
-from featurecache.heads.types import TrainedHead, Training
+from featurecache.heads.standardize import l2_normalize
+from featurecache.heads.types import TrainedHead, TrainingJob
 
-NEIGHBOURS = (1, 3, 10, 30, 100, 300)
+NEIGHBOR_COUNTS = (1, 3, 10, 30, 100, 300)
 
 
 class Knn(PlattScaledHead):
-    """The share of positives among the K training images with the highest cosines.
+    """The fraction of positives among the K training images of highest cosine similarity.
 
-    K has the highest macro AUROC on validation. Neighbours of which a label is not known take no
-    part in its share; where it is known of none, the share is that of all training images. The head
-    holds the training embeddings as they are in the cache.
+    K has the highest macro AUROC on validation images. Neighbors whose label is unknown are ignored
+    for that label; if it is unknown for all of them, the fraction among all training images is
+    used. The head stores the training embeddings as they are in the cache.
     """
 
     keys: Tensor
     labels: Tensor
-    neighbours: Tensor
+    neighbors: Tensor
 
     def __init__(self, dim: int, labels: int, texts: None, config: HeadConfig) -> None:
         super().__init__(labels)
         self.register_buffer("keys", torch.zeros(1, dim, dtype=torch.float16))
         self.register_buffer("labels", torch.zeros(1, labels, dtype=torch.int8))
-        self.register_buffer("neighbours", torch.tensor(1))
+        self.register_buffer("neighbors", torch.tensor(1))
 
     def resize_buffers_for(self, state: Mapping[str, Tensor]) -> None:
-        """Take the number of training images."""
-        rows = len(state["keys"])
-        self.keys = torch.zeros(rows, self.keys.shape[1], dtype=state["keys"].dtype)
-        self.labels = torch.zeros(rows, self.labels.shape[1], dtype=torch.int8)
+        """Take the number of training images from the state."""
+        n_images = len(state["keys"])
+        self.keys = torch.zeros(n_images, self.keys.shape[1], dtype=state["keys"].dtype)
+        self.labels = torch.zeros(n_images, self.labels.shape[1], dtype=torch.int8)
 
     def scores(self, unit: Tensor) -> Tensor:
-        """(B, D) embeddings of length 1 to (B, C) shares."""
-        number = int(self.neighbours)
-        return self._shares(self._nearest(unit, number), number)
+        """Return the fractions (B, C) for embeddings (B, D) of unit length."""
+        k = int(self.neighbors)
+        return self._positive_fraction(self._nearest(unit, k), k)
 
-    def _nearest(self, unit: Tensor, number: int) -> Tensor:
-        """(B, number) the training images with the highest cosines, from the highest down."""
-        return (unit @ l2_normalize_tensor(self.keys).T).topk(number, dim=1).indices
+    def _nearest(self, unit: Tensor, k: int) -> Tensor:
+        """Return the indices (B, k) of the most similar training images, most similar first."""
+        return (unit @ l2_normalize(self.keys).T).topk(k, dim=1).indices
 
-    def _shares(self, nearest: Tensor, number: int) -> Tensor:
-        labels = self.labels[nearest[:, :number]]
+    def _positive_fraction(self, nearest: Tensor, k: int) -> Tensor:
+        labels = self.labels[nearest[:, :k]]
         known = (labels >= 0).sum(dim=1)
         positive = (labels == 1).sum(dim=1)
-        everywhere = (self.labels == 1).sum(dim=0) / (self.labels >= 0).sum(dim=0).clamp(min=1)
-        return torch.where(known > 0, positive / known.clamp(min=1), everywhere)
+        overall = (self.labels == 1).sum(dim=0) / (self.labels >= 0).sum(dim=0).clamp(min=1)
+        return torch.where(known > 0, positive / known.clamp(min=1), overall)
 
     @torch.no_grad()
-    def fit(self, training: Training, rows: NDArray[np.intp]) -> TrainedHead:
-        """Keep the training rows; choose K by the validation rows."""
-        data = training.data
-        self.keys = torch.from_numpy(np.array(data.embedding[rows]))
-        self.labels = torch.from_numpy(data.labels[rows])
-        possible = [number for number in NEIGHBOURS if number <= len(rows)]
-        val = l2_normalize(data.embedding, data.val)
-        nearest = in_chunks(lambda part: self._nearest(part, possible[-1]), val)
+    def fit(self, job: TrainingJob) -> TrainedHead:
+        """Store the training rows; choose K on the validation rows."""
+        data = job.data
+        self.keys = torch.from_numpy(np.array(data.embedding[data.train]))
+        self.labels = torch.from_numpy(data.labels[data.train])
+        counts = [k for k in NEIGHBOR_COUNTS if k <= len(data.train)]
+        nearest = in_chunks(
+            lambda chunk: self._nearest(chunk, counts[-1]), data.normalized(data.val)
+        )
         truth = data.labels[data.val]
         best, scores, history = select_by_validation_auroc(
-            truth,
-            [(number, f"k={number}", self._shares(nearest, number).numpy()) for number in possible],
+            truth, [(k, f"k={k}", self._positive_fraction(nearest, k).numpy()) for k in counts]
         )
-        self.neighbours.fill_(best)
+        self.neighbors.fill_(best)
         self.calibrate(truth, scores)
-        return TrainedHead(self.eval(), training.config, history, None, rows)
+        return TrainedHead(self.eval(), job.config, data.train, history)

@@ -1,4 +1,4 @@
-"""Heads whose scores are no log-odds until validation has given them a slope and an intercept."""
+"""Heads whose scores rank images, and become log-odds by Platt scaling on validation images."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -8,20 +8,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurecache.heads.head import Head
-from featurecache.heads.standardize import l2_normalize_tensor
-from featurecache.heads.types import Candidate
+from featurecache.heads.standardize import l2_normalize
+from featurecache.heads.types import Candidate, Head
 from featurecache.metrics.calibration import fit_platt
 from featurecache.metrics.ranking import Labels, auroc, macro
 
-_ROWS = 1024
-"""As many images are scored at once."""
+_CHUNK_ROWS = 1024
 
 Setting = TypeVar("Setting")
 
 
 class PlattScaledHead(Head):
-    """A head of scores (B, C) that rank, and of logits that are fitted to them on validation."""
+    """Base class of heads that compute scores; logits are ``slope * score + intercept``.
+
+    Args:
+        labels: Number of labels, C.
+    """
 
     slope: Tensor
     intercept: Tensor
@@ -32,51 +34,57 @@ class PlattScaledHead(Head):
         self.register_buffer("intercept", torch.zeros(labels))
 
     def scores(self, unit: Tensor) -> Tensor:
-        """(B, D) embeddings of length 1 to (B, C) scores, the higher the likelier."""
+        """Return scores (B, C) of embeddings (B, D) of unit length; higher is more likely."""
         raise NotImplementedError
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(B, D) embeddings of any length to (B, C) logits."""
-        return self.slope * in_chunks(self.scores, l2_normalize_tensor(embedding)) + self.intercept
+        """Return the logits (B, C) of embeddings (B, D) of any length."""
+        return self.slope * in_chunks(self.scores, l2_normalize(embedding)) + self.intercept
 
     def calibrate(self, truth: Labels, scores: NDArray[np.floating]) -> None:
-        """Take slope and intercept from validation images; (N, C) each.
+        """Fit slope and intercept of each label on validation images.
 
-        A label keeps its scores as they are where validation has not both classes, or where its
-        scores rank validation the wrong way round, which a negative slope would hide.
+        A label keeps slope 1 and intercept 0 if validation lacks positives or negatives, or if its
+        scores rank validation images the wrong way round, which a negative slope would hide.
+
+        Args:
+            truth: (N, C) labels of the validation images.
+            scores: (N, C) their scores.
         """
         platt = fit_platt(truth, scores)
-        usable = platt.slope > 0  # not where it is NaN
+        usable = platt.slope > 0  # False for NaN
         self.slope.copy_(torch.from_numpy(np.where(usable, platt.slope, 1)))
         self.intercept.copy_(torch.from_numpy(np.where(usable, platt.intercept, 0)))
 
 
 def select_by_validation_auroc(
-    truth: Labels, tried: Sequence[tuple[Setting, str, NDArray[np.floating]]]
+    truth: Labels, candidates: Sequence[tuple[Setting, str, NDArray[np.floating]]]
 ) -> tuple[Setting, NDArray[np.floating], tuple[Candidate, ...]]:
-    """The setting whose scores have the highest macro AUROC on validation; the first of equals.
+    """Choose the setting with the highest macro AUROC on validation images; the first of equals.
+
+    If no label has both classes in validation, nothing can be chosen, and the first setting is
+    returned.
 
     Args:
         truth: (N, C) labels of the validation images.
-        tried: settings, how to call them, and their scores (N, C).
+        candidates: Of each setting its value, its name and its scores (N, C).
 
     Returns:
-        The setting, its scores, and the history. Where no label has both classes in validation,
-        nothing can be chosen, and it is the first.
+        The setting, its scores, and the history of all candidates.
     """
-    areas = [
+    aurocs = [
         float(macro(np.array([auroc(truth[:, c], scores[:, c]) for c in range(truth.shape[1])])))
-        for _, _, scores in tried
+        for _, _, scores in candidates
     ]
-    best = 0 if np.isnan(areas).all() else int(np.nanargmax(areas))
+    best = 0 if np.isnan(aurocs).all() else int(np.nanargmax(aurocs))
     history = tuple(
-        Candidate("", name, area, "auroc", number == best)
-        for number, ((_, name, _), area) in enumerate(zip(tried, areas, strict=True))
+        Candidate("", name, value, "auroc", index == best)
+        for index, ((_, name, _), value) in enumerate(zip(candidates, aurocs, strict=True))
     )
-    return tried[best][0], tried[best][2], history
+    return candidates[best][0], candidates[best][2], history
 
 
-def in_chunks(function: Callable[[Tensor], Tensor], unit: Tensor) -> Tensor:
-    """A function of rows, (B, D) to (B, K), of all of them, some at a time."""
-    parts = torch.tensor_split(unit, list(range(_ROWS, len(unit), _ROWS)))
-    return torch.cat([function(part) for part in parts])
+def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Apply a row-wise function, (B, D) to (B, K), to all rows, a limited number at a time."""
+    chunks = torch.tensor_split(rows, list(range(_CHUNK_ROWS, len(rows), _CHUNK_ROWS)))
+    return torch.cat([function(chunk) for chunk in chunks])

@@ -1,21 +1,18 @@
-"""The prototype head: class means, and nothing to be tuned."""
+"""The prototype head: the nearest class mean, without any setting."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.models.platt_scaled import PlattScaledHead
-from featurecache.heads.standardize import l2_normalize
-from featurecache.heads.types import TrainedHead, Training
+from featurecache.heads.types import TrainedHead, TrainingJob
 
 
 class Prototype(PlattScaledHead):
-    """``<x, p+> - <x, p->`` with p the mean of a label's positives, and negatives, at length 1.
+    """``<x, p+> - <x, p->`` with p the mean of a label's positives and negatives, at unit length.
 
-    A label without positives or without negatives has only the other mean to go by; one with
-    neither scores 0.
+    A label without positives, or without negatives, is scored by the other mean alone; one without
+    either scores 0.
     """
 
     contrast: Tensor
@@ -25,20 +22,19 @@ class Prototype(PlattScaledHead):
         self.register_buffer("contrast", torch.zeros(labels, dim))
 
     def scores(self, unit: Tensor) -> Tensor:
-        """(B, D) embeddings of length 1 to (B, C) scores."""
+        """Return the scores (B, C) of embeddings (B, D) of unit length."""
         return unit @ self.contrast.T
 
     @torch.no_grad()
-    def fit(self, training: Training, rows: NDArray[np.intp]) -> TrainedHead:
-        """Take the means of the training rows."""
-        data = training.data
-        unit = l2_normalize(data.embedding, rows)
-        labels = torch.from_numpy(data.labels[rows])
+    def fit(self, job: TrainingJob) -> TrainedHead:
+        """Compute the means of the training rows."""
+        data = job.data
+        unit = data.normalized(data.train)
+        labels = torch.from_numpy(data.labels[data.train])
         means = [
-            torch.nn.functional.normalize((labels == value).float().T @ unit, dim=1)
-            for value in (1, 0)
+            nn.functional.normalize((labels == value).float().T @ unit, dim=1) for value in (1, 0)
         ]
         self.contrast.copy_(means[0] - means[1])
-        scores = self.scores(l2_normalize(data.embedding, data.val))
+        scores = self.scores(data.normalized(data.val))
         self.calibrate(data.labels[data.val], scores.numpy())
-        return TrainedHead(self.eval(), training.config, (), None, rows)
+        return TrainedHead(self.eval(), job.config, data.train)

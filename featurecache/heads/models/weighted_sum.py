@@ -1,11 +1,11 @@
-"""The weighted-sum head: learned weights decide how much of image and text goes in."""
+"""The weighted-sum head: learned weights decide how much of image and text enters the MLP."""
 
 import torch
 from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.constant_projection import ConstantProjection
-from featurecache.heads.head import GradientHead
+from featurecache.heads.gradient import GradientHead
 from featurecache.heads.layers import hidden_layers
 from featurecache.heads.text_features import LabelTexts
 from featurecache.prompts import mega_vector
@@ -15,8 +15,8 @@ class WeightedSum(GradientHead):
     """``MLP(w_img * x + w_prompt * relu(P t))`` with t the prompt mega-vector.
 
     As in "squeezing every drop out of CLIP features". Since t is the same for every image, the text
-    adds a constant to the input: the head can do no more than the baseline with a rescaled and
-    shifted first layer. That is why every score of it belongs beside its text controls.
+    adds a constant to the input: the head is equivalent to the baseline with a rescaled and shifted
+    first layer. Compare it with its text ablations.
     """
 
     def __init__(self, dim: int, labels: int, texts: LabelTexts, config: HeadConfig) -> None:
@@ -31,8 +31,8 @@ class WeightedSum(GradientHead):
         self.output = nn.Linear(config.hidden[-1], labels)
 
     def logits(self, scaled: Tensor) -> Tensor:
-        """(B, D) standardised embeddings to (B, C) logits."""
-        # W (w x + c) + b = (W w) x + (W c + b), without a product for each image and dimension.
+        """Return the logits (B, C) of standardized embeddings (B, D)."""
+        # W (w x + c) + b = (W w) x + (W c + b): no product per image and dimension.
         text = self.prompt_weight * torch.relu(self.projection())
         weight = self.first.weight * self.image_weight
         mixed = nn.functional.linear(self.noise(scaled), weight) + self.first(text)
