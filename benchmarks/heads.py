@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from featurecache.heads.config import HeadConfig, resolve_schedule
 from featurecache.heads.text_features import LabelTexts
-from featurecache.heads.training import predict_probabilities, train_head
-from featurecache.heads.types import HeadData
+from featurecache.heads.fit import predict_probabilities, fit_head
+from featurecache.heads.types import TrainingData
 from featurecache.metrics.ranking import auroc
 
 POSITIVES = (11559, 2776, 4667, 2303, 13317, 2516, 1686, 227, 19894, 5782, 6331, 3385, 1431, 5302)
@@ -55,7 +55,7 @@ def print_row(name: str, seconds: float, epochs: int | None, score: float | None
     print(f"| {name} | {seconds:.1f} | {epochs or '–'} | {cell} |", flush=True)
 
 
-def synthetic(rows: int, dim: int) -> HeadData:
+def synthetic(rows: int, dim: int) -> TrainingData:
     """Return embeddings from which labels can partly be predicted."""
     generator = np.random.default_rng(0)
     prevalence = np.array(POSITIVES) / 112_120
@@ -73,10 +73,10 @@ def synthetic(rows: int, dim: int) -> HeadData:
     text = generator.standard_normal((len(prevalence), dim)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)  # like a prompt ensemble
     val, train = np.sort(order[: rows // 10]), np.sort(order[rows // 10 :])
-    return HeadData(embedding, labels, train, val, LabelTexts(text))
+    return TrainingData(embedding, labels, train, val, LabelTexts(text))
 
 
-def macro_auroc(data: HeadData, probability: NDArray[np.float64]) -> float:
+def macro_auroc(data: TrainingData, probability: NDArray[np.float64]) -> float:
     """Return the macro AUROC on the validation rows."""
     truth = data.labels[data.val]
     return float(np.mean([auroc(truth[:, c], probability[:, c]) for c in range(truth.shape[1])]))
@@ -86,16 +86,16 @@ Result = tuple[float, int | None, float | None]
 """Duration in seconds, epochs and validation macro AUROC; None where they do not apply."""
 
 
-def featurecache_head(head: str, data: HeadData) -> Result:
+def featurecache_head(head: str, data: TrainingData) -> Result:
     """Train a head of featurecache with default settings."""
     start = time.perf_counter()
-    trained = train_head(data, HeadConfig(head=head))
+    trained = fit_head(data, HeadConfig(head=head))
     seconds = time.perf_counter() - start
     probability = predict_probabilities(trained.module, data.embedding[data.val])
     return seconds, len(trained.history), macro_auroc(data, probability)
 
 
-def products(data: HeadData) -> Result:
+def products(data: TrainingData) -> Result:
     """Compute only the matrix products of the forward and backward passes."""
     import torch
 
@@ -115,7 +115,7 @@ def products(data: HeadData) -> Result:
     return time.perf_counter() - start, schedule.epochs, None
 
 
-def notebook(data: HeadData) -> Result:
+def notebook(data: TrainingData) -> Result:
     """Train as in a typical notebook."""
     import torch
     from torch import nn
@@ -150,7 +150,7 @@ def notebook(data: HeadData) -> Result:
     return time.perf_counter() - start, epoch, best
 
 
-def mlp(data: HeadData) -> Result:
+def mlp(data: TrainingData) -> Result:
     """Train scikit-learn's MLPClassifier."""
     from sklearn.neural_network import MLPClassifier
 
@@ -161,7 +161,7 @@ def mlp(data: HeadData) -> Result:
     return time.perf_counter() - start, model.n_iter_, macro_auroc(data, model.predict_proba(x_val))
 
 
-def standardize(data: HeadData) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def standardize(data: TrainingData) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return standardized training and validation embeddings."""
     from sklearn.preprocessing import StandardScaler
 
@@ -172,7 +172,7 @@ def standardize(data: HeadData) -> tuple[NDArray[np.float32], NDArray[np.float32
     return x, x_val
 
 
-def logistic(data: HeadData) -> Result:
+def logistic(data: TrainingData) -> Result:
     """Train scikit-learn's LogisticRegression with default regularization."""
     from sklearn.linear_model import LogisticRegression
 
@@ -185,7 +185,7 @@ def logistic(data: HeadData) -> Result:
     return time.perf_counter() - start, None, macro_auroc(data, np.stack(columns, axis=1))
 
 
-METHODS: dict[str, Callable[[HeadData], Result]] = {
+METHODS: dict[str, Callable[[TrainingData], Result]] = {
     **{head: partial(featurecache_head, head) for head in ("baseline", "concat", "weighted_sum")},
     "products": products,
     "notebook": notebook,

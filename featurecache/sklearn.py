@@ -75,11 +75,11 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups: (N,) the patient of each row; None where each row is a patient of its own.
 
         Raises:
-            UsageError: as ``train_head``.
+            UsageError: as ``fit_head``.
             ValueError: X or y cannot be used; scikit-learn says why.
         """
-        from featurecache.heads.training import train_head
-        from featurecache.heads.types import HeadData
+        from featurecache.heads.fit import fit_head
+        from featurecache.heads.types import TrainingData
 
         X, y = validate_data(self, X, y, multi_output=True, dtype=np.float32)
         check_classification_targets(y)
@@ -107,8 +107,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             text_ablation=self.text_ablation,
             seed=self.random_state,
         )
-        data = HeadData(X, labels, np.sort(train), np.sort(val), self.texts)
-        self.trained_ = train_head(data, config)
+        data = TrainingData(X, labels, np.sort(train), np.sort(val), self.texts)
+        self.trained_ = fit_head(data, config)
         return self
 
     def _labels(self, y: NDArray[Any]) -> NDArray[np.int8]:
@@ -158,7 +158,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return found
 
     def _of_labels(self, X: Any) -> NDArray[np.float64]:
-        from featurecache.heads.training import predict_probabilities
+        from featurecache.heads.fit import predict_probabilities
 
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float32)

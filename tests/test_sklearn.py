@@ -9,8 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.training import predict_probabilities, train_head
-from featurecache.heads.types import HeadData
+from featurecache.heads.fit import predict_probabilities, fit_head
+from featurecache.heads.types import TrainingData
 from featurecache.sklearn import HeadClassifier
 
 SMALL = {"hidden": (16,), "epochs": 40, "learning_rate": 1e-2, "batch_size": 8}
@@ -35,8 +35,8 @@ def test_it_is_the_head_trained_on_the_same_rows(films):
     val = np.setdiff1d(np.arange(300), train)
     assert not set(groups[train]) & set(groups[val])
     assert 0.1 < len(val) / 300 < 0.2
-    data = HeadData(x, y.astype(np.int8), train, val, None)
-    head = train_head(data, HeadConfig(head="linear", seed=4))
+    data = TrainingData(x, y.astype(np.int8), train, val, None)
+    head = fit_head(data, HeadConfig(head="linear", seed=4))
     np.testing.assert_array_equal(model.predict_proba(x), predict_probabilities(head.module, x))
     np.testing.assert_array_equal(model.predict(x), model.predict_proba(x) > 0.5)
     odds = model.decision_function(x)

@@ -1,8 +1,8 @@
-"""Make a run of a trained head, and load its model from the run folder."""
+"""The trained model of a head: its weights in a run folder, and its predictions."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,24 +12,20 @@ from numpy.typing import NDArray
 
 from featurecache.encoders.loading import reload_encoder
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.from_cache import cache_reference, predictions_from, run_name
 from featurecache.evaluation.trained_model import TrainedModel, read_calibration
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.experiment import Experiment
+from featurecache.heads.fit import predict_probabilities
+from featurecache.heads.models.ensemble import LogitEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
-from featurecache.heads.training import predict_probabilities
-from featurecache.heads.types import TrainedHead
+from featurecache.heads.types import Head
 from featurecache.metrics.calibration import PlattScaling
 from featurecache.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
-from featurecache.runs.run import Run
 from featurecache.runs.weights import read_weights
-from featurecache.store.cache import Cache
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
-    from featurecache.heads.head import Head
 
 KIND = "head"
 WEIGHTS = "head.safetensors"
@@ -65,7 +61,7 @@ class HeadModel(TrainedModel):
         source: The run folder or name, for messages.
     """
 
-    module: "Head"
+    module: Head
     config: HeadConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
@@ -117,65 +113,19 @@ class HeadModel(TrainedModel):
         ]
 
     def save(self, folder: Path) -> None:
-        """Write ``head.safetensors``."""
+        """Write the weights, ``head.safetensors``, into a run folder."""
         from safetensors.torch import save_file
 
         state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def run_of_head(cache: Cache, experiment: Experiment, *, seeds: int) -> Run:
-    """Return the run of a trained head."""
-    head, text, metrics = experiment.head, experiment.text, experiment.metrics
-    thresholds = {name: metrics.per_label[name].threshold for name in cache.labels.names}
-    provenance = cache.training_provenance(head.train_rows)
-    reference = cache_reference(cache)
-    model = HeadModel(
-        module=head.module.eval(),
-        config=head.config,
-        labels=cache.labels.names,
-        thresholds=tuple(thresholds.values()),
-        encoders=_encoder_references(reference),
-        calibration=read_calibration(metrics),
-        provenance=provenance,
-        source=run_name(cache, head.config.head),
-    )
-    return Run(
-        kind=KIND,
-        config={
-            "settings": asdict(head.config),
-            "seeds": seeds,
-            "labels": list(cache.labels.names),
-            "thresholds": thresholds,
-            "cache": reference,
-            "prompts": None
-            if text is None
-            else {"name": text.name, "fingerprint": text.fingerprint},
-            "best_epoch": head.best_epoch,
-            "chosen": head.chosen,
-            "n_train": len(head.train_rows),
-        },
-        metrics=metrics,
-        scored=predictions_from(cache, experiment.probability),
-        default_name=run_name(cache, head.config.head),
-        history=_history(cache, head),
-        provenance=provenance,
-        load_model=lambda: model,
-    )
+def encoder_references(reference: Mapping[str, Any]) -> tuple[EncoderReference, ...]:
+    """Return the encoders of the cache that a run's config records.
 
-
-def _history(cache: Cache, head: TrainedHead) -> list[dict[str, Any]]:
-    """Return the lines of ``history.csv``; with several members, each names its encoder."""
-    if not head.members:
-        return [asdict(line) for line in head.history]
-    return [
-        {"model": cache_member.header.model, **asdict(line)}
-        for cache_member, member in zip(cache.members, head.members, strict=True)
-        for line in member.history
-    ]
-
-
-def _encoder_references(reference: Mapping[str, Any]) -> tuple[EncoderReference, ...]:
+    Args:
+        reference: The entry ``cache`` of the config.
+    """
     return tuple(
         EncoderReference(str(one["model"]), dict(one["spec"]), int(one["dim"]))
         for one in reference.get("joined", [reference])
@@ -191,10 +141,9 @@ def load_model(folder: Path) -> HeadModel:
     """
     config = read_config(folder, KIND, files=[WEIGHTS])
     try:
-        stored = config["settings"]
-        settings = HeadConfig(**{**stored, "hidden": stored["hidden"] and tuple(stored["hidden"])})
+        settings = HeadConfig(**config["settings"])
         labels = tuple(config["labels"])
-        encoders = _encoder_references(config["cache"])
+        encoders = encoder_references(config["cache"])
         dims = [encoder.dim for encoder in encoders]
         sizes = dims if settings.fusion == "late" else [sum(dims)]
         state = read_weights(folder, WEIGHTS, sizes=[*sizes, len(labels), *(settings.hidden or ())])
@@ -204,7 +153,7 @@ def load_model(folder: Path) -> HeadModel:
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
     except RunError:
         raise
-    # UsageError: a head or a setting that this version does not know.
+    # UsageError: a head that is not registered here, or a setting of another version.
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise RunError(
             f"run folder {folder} contradicts itself ({error}): restore it, or train the head again"
@@ -221,13 +170,11 @@ def load_model(folder: Path) -> HeadModel:
     )
 
 
-def _untrained_head(settings: HeadConfig, dims: Sequence[int], labels: int) -> "Head":
-    """Return a head for a state to be loaded into."""
-    from featurecache.heads.models.ensemble import LogitEnsemble
-
+def _untrained_head(settings: HeadConfig, dims: Sequence[int], labels: int) -> Head:
+    """Return a head that a state can be loaded into."""
     if settings.fusion == "late" and len(dims) > 1:
         return LogitEnsemble([_untrained_head(settings, [dim], labels) for dim in dims], dims)
     spec, dim = head_spec(settings.head), sum(dims)
-    # The state holds what the texts became, so any will do.
+    # The state holds everything computed from the texts, so any texts will do.
     zeros = np.zeros((labels, dim), dtype=np.float32)
     return spec.build(dim, labels, LabelTexts(zeros) if spec.uses_text else None, settings)

@@ -1,7 +1,9 @@
-"""Learning curves: what heads score, by the number of images they learned from."""
+"""Learning curves: how well heads score by the number of training images."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
-from featurecache.evaluation.from_cache import cache_caveats, cache_reference
+from featurecache.evaluation.from_cache import cache_caveats, cache_reference, run_name
 from featurecache.evaluation.repeated_runs import (
     Trial,
     TrialRanking,
@@ -17,249 +19,338 @@ from featurecache.evaluation.repeated_runs import (
     rank_all,
     ranking_gain,
 )
-from featurecache.heads.config import HeadConfig
-from featurecache.heads.experiment import predict_on, training_data_from
-from featurecache.heads.training import train_heads
-from featurecache.heads.types import Training
+from featurecache.heads.config import Fusion, HeadConfig
+from featurecache.heads.fit import fit_heads
+from featurecache.heads.train import predict_on, training_data_from
+from featurecache.heads.types import TrainingJob
 from featurecache.metrics.bootstrap import none_if_nan
-from featurecache.runs.folder import new_run, write_config, write_json
+from featurecache.metrics.metrics import CurveMetrics, CurvePoint, format_with_interval
+from featurecache.runs.folder import free_folder, new_run, write_config, write_json
+from featurecache.runs.run import RUNS_FOLDER
 from featurecache.store.cache import Cache
+from featurecache.store.open import as_cache
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 KIND = "curve"
-SMALLEST = 16
-MOST_SIZES = 8
+SMALLEST_SIZE = 16
+MAX_SIZES = 8
+
+Interval = tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A grid of heads, sizes and seeds.
+@dataclass(frozen=True, eq=False, repr=False)
+class LearningCurve:
+    """Test scores of heads trained on increasing numbers of images.
 
     Attributes:
-        heads: the first is what the others are compared with.
-        sizes: training images, ascending.
-        seeds: of the subsets and of the trainings; the heads of one seed share a subset.
-        cells: by head, a cell for each size: ``macro`` AUROC and AUPRC, means over the seeds;
-            ``ci95``, over patients and seeds; ``seeds``, the AUROC of each; ``labels``, how many
-            could be learned from that few images with every seed; ``gain`` over the first head,
-            paired by patient and seed (None for the first). None where undefined.
+        heads: Names of the heads; the others are compared with the first.
+        seeds: Seeds of the subsets and trainings. Heads of one seed share a subset.
+        metrics: Scores by head and size, with the sizes and the number of test images.
+        config: What was trained on, as ``config.json`` holds it.
+        default_name: Name of the folder that ``save`` makes when it is given none.
     """
 
     heads: tuple[str, ...]
-    sizes: tuple[int, ...]
     seeds: tuple[int, ...]
-    cells: dict[str, list[dict[str, Any]]]
-    n: int
-    n_patients: int
-    warnings: tuple[str, ...]
+    metrics: CurveMetrics
+    config: Mapping[str, Any]
+    default_name: str
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of training images, ascending."""
+        return tuple(self.metrics.sizes)
 
-def default_sizes(most: int) -> tuple[int, ...]:
-    """From 16 to all, eight sizes at the most, each as many times the one before as the others."""
-    if most <= SMALLEST:
-        return (most,)
-    number = min(MOST_SIZES, 1 + max(1, int(np.log2(most / SMALLEST))))
-    return tuple(np.unique(np.geomspace(SMALLEST, most, number).round().astype(int)).tolist())
+    @property
+    def points(self) -> Mapping[str, Sequence[CurvePoint]]:
+        """The scores by head, one per size."""
+        return self.metrics.cells
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the scores has to know."""
+        return tuple(self.metrics.warnings)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row per head and size.
+
+        Columns are ``head``, ``size``, ``labels`` (how many could be learned), ``auroc``,
+        ``auroc_low`` and ``auroc_high`` (its 95 % interval), the same for ``auprc``, and
+        ``auroc_gain``, ``auroc_gain_low`` and ``auroc_gain_high`` over the first head. Undefined
+        values are NaN.
+        """
+        import pandas as pd
+
+        rows = []
+        for head, size, point in self._iterate():
+            row: dict[str, Any] = {"head": head, "size": size, "labels": point.labels}
+            for name, value, interval in (
+                ("auroc", point.macro.auroc, point.ci95.auroc),
+                ("auprc", point.macro.auprc, point.ci95.auprc),
+                ("auroc_gain", point.auroc_gain.difference, point.auroc_gain.ci95),
+            ):
+                low, high = interval or (None, None)
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row)
+        numbers = [name for name in rows[0] if name not in ("head", "size", "labels")]
+        return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
+
+    def plot(self) -> "Figure":
+        """Draw macro AUROC with 95 % bands by size, and below it the gains over the first head."""
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter
+
+        has_gains = len(self.heads) > 1
+        figure = Figure(figsize=(7, 7 if has_gains else 4.5), layout="constrained")
+        axes = figure.subplots(2 if has_gains else 1, 1, sharex=True, squeeze=False)[:, 0]
+        for index, head in enumerate(self.heads):
+            points = self.points[head]
+            scores = [(point.macro.auroc, point.ci95.auroc) for point in points]
+            _draw_band(axes[0], self.sizes, scores, color=f"C{index}", label=head)
+            if index > 0:
+                gains = [(point.auroc_gain.difference, point.auroc_gain.ci95) for point in points]
+                _draw_band(axes[1], self.sizes, gains, color=f"C{index}", label=head)
+        cache = self.config["cache"]
+        axes[0].set(
+            title=f"{cache['model']} on {cache['dataset']}",
+            ylabel="test AUROC, macro",
+            xscale="log",
+        )
+        axes[0].legend(loc="lower right")
+        if has_gains:
+            axes[1].axhline(0, color="0.4", linewidth=1)
+            axes[1].set(ylabel=f"gain over {self.heads[0]}")
+        axes[-1].set(xlabel="training images")
+        axes[-1].set_xticks(self.sizes, [str(size) for size in self.sizes])
+        axes[-1].xaxis.set_minor_formatter(NullFormatter())
+        return figure
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write a run folder with the scores (``curve.json``) and the plot (``curve.png``).
+
+        Args:
+            path: Folder to create; None for ``runs/<default_name>``, with a number appended if
+                that exists.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: ``path`` exists already.
+            OSError: The disk is full or not writable.
+        """
+        target = free_folder(RUNS_FOLDER, self.default_name) if path is None else Path(path)
+        with new_run(target) as folder:
+            write_config(folder, KIND, self.config)
+            write_json(folder / "curve.json", self.metrics.to_json())
+            self.plot().savefig(folder / "curve.png", dpi=150)
+        return target
+
+    def _iterate(self) -> Iterator[tuple[str, int, CurvePoint]]:
+        for head in self.heads:
+            for size, point in zip(self.sizes, self.points[head], strict=True):
+                yield head, size, point
+
+    def __repr__(self) -> str:
+        """Return the macro AUROC of each head and size."""
+        lines = [
+            f"  {head} on {size}: {format_with_interval(point.macro.auroc, point.ci95.auroc)}"
+            for head, size, point in self._iterate()
+        ]
+        return "\n".join([f"LearningCurve of macro AUROC, {self._test_set()}", *lines])
+
+    def _repr_html_(self) -> str:
+        """Return a table of macro AUROC for notebooks, a row per size and a column per head."""
+        header = "".join(f"<th>{escape(head)}</th>" for head in self.heads)
+        rows = ""
+        for index, size in enumerate(self.sizes):
+            points = [self.points[head][index] for head in self.heads]
+            cells = "".join(
+                f"<td>{format_with_interval(point.macro.auroc, point.ci95.auroc)}</td>"
+                for point in points
+            )
+            rows += f"<tr><th>{size}</th>{cells}</tr>"
+        return (
+            f"<table><caption>Macro AUROC by training images, {self._test_set()}</caption>"
+            f"<tr><th></th>{header}</tr>{rows}</table>"
+        )
+
+    def _test_set(self) -> str:
+        return (
+            f"{self.metrics.n:,} test images of {self.metrics.n_patients:,} patients, mean of "
+            f"{len(self.seeds)} seeds"
+        )
 
 
 def learning_curve(
-    cache: Cache,
-    configs: Sequence[HeadConfig],
-    sizes: Sequence[int] | None = None,
+    cache: Cache | str | os.PathLike[str],
+    heads: str | Sequence[str | HeadConfig],
     *,
+    sizes: Sequence[int] | None = None,
     seeds: int = 5,
+    seed: int = 0,
+    prompts: str | None = None,
+    fusion: Fusion = "early",
     n_bootstrap: int = 1000,
     on_head: Callable[[], None] | None = None,
-) -> Curve:
-    """Train every head on every size with every seed, side by side, and measure all on test.
+) -> LearningCurve:
+    """Train heads on increasing numbers of images, with several seeds, and score them on test.
+
+    Heads of one seed learn from the same images, so that their differences are paired.
+
+    Example:
+        >>> import featurecache as fc
+        >>> curve = fc.learning_curve(
+        ...     "cache/phantom/tiny.h5", ["linear", "prototype"], sizes=[16, 64], seeds=2
+        ... )
+        >>> curve.points["linear"][1].macro.auroc > curve.points["linear"][0].macro.auroc
+        True
 
     Args:
-        cache: embeddings, labels, splits and, for heads that use it, text.
-        configs: one for each head; ``train_size`` and ``seed`` are set for them.
-        sizes: numbers of training images; None for ``default_sizes``.
-        seeds: how many, from the first config's on.
-        n_bootstrap: number of bootstrap samples over patients.
-        on_head: called for each head that is trained.
+        cache: A cache with labels and splits, and with text embeddings for heads that use text; or
+            its path.
+        heads: Names of heads, each once. The others are compared with the first. A ``HeadConfig``
+            in place of a name sets everything but ``train_size`` and ``seed``.
+        sizes: Numbers of training images; by default up to eight, evenly spaced on a logarithmic
+            scale from 16 to all.
+        seeds: Number of subsets and trainings for each size.
+        seed: The first seed.
+        prompts: Name of the prompt set in the cache. Default: the only one.
+        fusion: How to combine several encoders, see ``HeadConfig``.
+        n_bootstrap: Number of bootstrap samples over patients.
+        on_head: Called after every training.
 
     Raises:
-        CacheError: the cache has no labels, or no text and a head needs it.
-        UsageError: a size is more than there is, or twice the same head.
+        CacheError: The cache has no labels, or no text embeddings and a head needs them.
+        UsageError: A size is larger than the training split, or a head is given twice.
+        UnknownNameError: There is no such head or prompt set.
     """
+    cache = as_cache(cache)
     if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: must be at least 1")
+        raise UsageError(f"`seeds` is {seeds}: must be at least 1")
+    configs = [
+        head if isinstance(head, HeadConfig) else HeadConfig(head, prompts=prompts, fusion=fusion)
+        for head in ([heads] if isinstance(heads, str) else heads)
+    ]
     names = tuple(config.head for config in configs)
     if not names or len(set(names)) < len(names):
-        raise UsageError("give one or more heads, each once")
-    train = len(cache.rows("train"))
-    chosen = tuple(sorted(set(sizes or default_sizes(train))))
-    for size in chosen:
-        if not 2 <= size <= train:
-            raise UsageError(f"size {size}: there are {train} training images, and 2 is the least")
-    numbers = tuple(range(configs[0].seed, configs[0].seed + seeds))
-    grid = [
-        replace(config, train_size=size, seed=seed)
-        for config in configs
-        for size in chosen
-        for seed in numbers
-    ]
-    data = {config.head: training_data_from(cache, config) for config in configs}
-    trained = train_heads([Training(data[one.head], one) for one in grid], on_head=on_head)
-    trials = (predict_on(cache, head, data[head.config.head]) for head in trained)
-    found = {name: [[next(trials) for _ in numbers] for _ in chosen] for name in names}
-    _, scored = found[names[0]][0][0].data.scored
-    cells: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for place in range(len(chosen)):
-        learned = np.logical_and.reduce(
-            [one.data.learned for name in names for one in found[name][place]]
+        raise UsageError("`heads` must name one or more heads, each once")
+    n_train = len(cache.rows("train"))
+    sizes = sorted(set(sizes or default_sizes(n_train)))
+    if sizes[0] < 2 or sizes[-1] > n_train:
+        raise UsageError(
+            f"`sizes` are {', '.join(map(str, sizes))}: give numbers from 2 to {n_train}, the "
+            "number of training images"
         )
-        if not learned.any():
-            for name in names:
-                cells[name].append(_NOTHING)
-            continue
-        same = [_only(one, learned) for name in names for one in found[name][place]]
-        ranked = iter(rank_all(same, scored, n_bootstrap=n_bootstrap))
-        of_head = {name: [next(ranked) for _ in numbers] for name in names}
-        for name in names:
-            first = None if name == names[0] else of_head[names[0]]
-            cells[name].append({**_cell(of_head[name], first), "labels": int(learned.sum())})
-    patients = cache.patients[scored]
-    return Curve(
-        names,
-        chosen,
-        numbers,
-        cells,
-        len(scored),
-        len(set(patients.tolist())),
-        tuple(cache_caveats(cache)),
+    all_seeds = tuple(range(seed, seed + seeds))
+    data = {config.head: training_data_from(cache, config) for config in configs}
+    grid = [
+        replace(config, train_size=size, seed=one_seed)
+        for config in configs
+        for size in sizes
+        for one_seed in all_seeds
+    ]
+    jobs = [TrainingJob(data[config.head], config) for config in grid]
+    trials = (
+        predict_on(cache, head, data[head.config.head]) for head in fit_heads(jobs, on_head=on_head)
+    )
+    by_size = {name: [[next(trials) for _ in all_seeds] for _ in sizes] for name in names}
+    _, rows = by_size[names[0]][0][0].data.scored
+    points: dict[str, list[CurvePoint]] = {name: [] for name in names}
+    for index in range(len(sizes)):
+        trials_of = {name: by_size[name][index] for name in names}
+        for name, point in _score_size(trials_of, rows, n_bootstrap=n_bootstrap).items():
+            points[name].append(point)
+    return LearningCurve(
+        heads=names,
+        seeds=all_seeds,
+        metrics=CurveMetrics(
+            n=len(rows),
+            n_patients=len(np.unique(cache.patients[rows])),
+            sizes=sizes,
+            cells=points,
+            warnings=cache_caveats(cache),
+        ),
+        config={
+            "heads": list(names),
+            "sizes": list(sizes),
+            "seeds": list(all_seeds),
+            "labels": list(cache.labels.names),
+            "cache": cache_reference(cache),
+        },
+        default_name=run_name(cache, KIND),
     )
 
 
-def _only(one: Trial, learned: NDArray[np.bool_]) -> Trial:
-    return Trial(replace(one.data, learned=learned), one.score)
+def default_sizes(n_train: int) -> tuple[int, ...]:
+    """Return up to eight sizes, evenly spaced on a logarithmic scale, from 16 to all images."""
+    if n_train <= SMALLEST_SIZE:
+        return (n_train,)
+    number = min(MAX_SIZES, 1 + max(1, int(np.log2(n_train / SMALLEST_SIZE))))
+    return tuple(
+        np.unique(np.geomspace(SMALLEST_SIZE, n_train, number).round().astype(int)).tolist()
+    )
 
 
-def _cell(rankings: Sequence[TrialRanking], first: Sequence[TrialRanking] | None) -> dict[str, Any]:
-    summary = mean_ranking(rankings)
-    gain = None
-    if first is not None:
-        gain = ranking_gain(list(zip(rankings, first, strict=True))).macro.to_json()
+def _score_size(
+    trials: Mapping[str, Sequence[Trial]], rows: NDArray[np.intp], *, n_bootstrap: int
+) -> dict[str, CurvePoint]:
+    """Return the scores of all heads at one size, on the labels that every training could learn.
+
+    Args:
+        trials: By head, a trial per seed.
+        rows: The rows to score.
+        n_bootstrap: Number of bootstrap samples over patients.
+    """
+    learned = np.logical_and.reduce(
+        [trial.data.learned for of_head in trials.values() for trial in of_head]
+    )
+    if not learned.any():
+        return dict.fromkeys(trials, CurvePoint.undefined())
+    comparable = [
+        replace(trial, data=replace(trial.data, learned=learned))
+        for of_head in trials.values()
+        for trial in of_head
+    ]
+    ranked = iter(rank_all(comparable, rows, n_bootstrap=n_bootstrap))
+    rankings = {name: [next(ranked) for _ in of_head] for name, of_head in trials.items()}
+    reference = next(iter(rankings))
     return {
-        "macro": summary.macro.to_json(),
-        "ci95": summary.ci95.macro.to_json(),
-        "seeds": [none_if_nan(one.averages["macro"]["auroc"]) for one in rankings],
-        "gain": gain,
+        name: _make_point(
+            of_head, None if name == reference else rankings[reference], int(learned.sum())
+        )
+        for name, of_head in rankings.items()
     }
 
 
-_UNDEFINED = {"auroc": None, "auprc": None}
-_NOTHING: dict[str, Any] = {
-    "macro": _UNDEFINED,
-    "ci95": _UNDEFINED,
-    "seeds": [],
-    "gain": None,
-    "labels": 0,
-}
-"""Of a size at which no label can be learned."""
+def _make_point(
+    rankings: Sequence[TrialRanking], reference: Sequence[TrialRanking] | None, n_labels: int
+) -> CurvePoint:
+    summary = mean_ranking(rankings)
+    gain = None if reference is None else ranking_gain(list(zip(rankings, reference, strict=True)))
+    return CurvePoint(
+        macro=summary.macro,
+        ci95=summary.ci95.macro,
+        seeds=[none_if_nan(ranking.averages["macro"]["auroc"]) for ranking in rankings],
+        gain=None if gain is None else gain.macro,
+        labels=n_labels,
+    )
 
 
-def auroc_gain(cell: dict[str, Any]) -> dict[str, Any]:
-    """``difference`` and ``ci95`` of a cell's gain in AUROC; None where there is none."""
-    nothing = {"difference": None, "ci95": None}
-    gain: dict[str, Any] = nothing if cell["gain"] is None else cell["gain"]["auroc"]
-    return gain
-
-
-def save_curve(target: Path, cache: Cache, curve: Curve) -> None:
-    """Write a run folder with the figures (``curve.json``) and the plot (``curve.png``).
-
-    Raises:
-        UsageError: something is at ``target`` already.
-        OSError: the disk is full or not writable.
-    """
-    with new_run(target) as folder:
-        write_config(
-            folder,
-            KIND,
-            {
-                "heads": list(curve.heads),
-                "sizes": list(curve.sizes),
-                "seeds": list(curve.seeds),
-                "labels": list(cache.labels.names),
-                "cache": cache_reference(cache),
-            },
-        )
-        write_json(
-            folder / "curve.json",
-            {
-                "n": curve.n,
-                "n_patients": curve.n_patients,
-                "sizes": list(curve.sizes),
-                "cells": curve.cells,
-                "warnings": list(curve.warnings),
-            },
-        )
-        draw_curve(curve, title=f"{cache.header.model} on {cache.header.dataset}").savefig(
-            folder / "curve.png", dpi=150
-        )
-
-
-def draw_curve(curve: Curve, *, title: str) -> "Figure":
-    """The curves with bands of their 95 % intervals, and below them the gains over the first."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
-
-    several = len(curve.heads) > 1
-    figure = Figure(figsize=(7, 7 if several else 4.5), layout="constrained")
-    axes = figure.subplots(2 if several else 1, 1, sharex=True, squeeze=False)[:, 0]
-    for number, name in enumerate(curve.heads):
-        cells = curve.cells[name]
-        _band(
-            axes[0],
-            curve.sizes,
-            f"C{number}",
-            name,
-            [cell["macro"]["auroc"] for cell in cells],
-            [cell["ci95"]["auroc"] for cell in cells],
-        )
-        if number > 0:
-            gains = [auroc_gain(cell) for cell in cells]
-            _band(
-                axes[1],
-                curve.sizes,
-                f"C{number}",
-                name,
-                [gain["difference"] for gain in gains],
-                [gain["ci95"] for gain in gains],
-            )
-    axes[0].set(title=title, ylabel="test AUROC, macro", xscale="log")
-    axes[0].legend(loc="lower right")
-    if several:
-        axes[1].axhline(0, color="0.4", linewidth=1)
-        axes[1].set(ylabel=f"gain over {curve.heads[0]}")
-    axes[-1].set(xlabel="training images")
-    axes[-1].set_xticks(curve.sizes, [str(size) for size in curve.sizes])
-    axes[-1].xaxis.set_minor_formatter(NullFormatter())
-    return figure
-
-
-def _band(
-    axes: Any,
+def _draw_band(
+    axes: "Axes",
     sizes: Sequence[int],
-    colour: str,
-    name: str,
-    values: Sequence[float | None],
-    bounds: Sequence[Sequence[float] | None],
+    scores: Sequence[tuple[float | None, Interval]],
+    *,
+    color: str,
+    label: str,
 ) -> None:
     nan = float("nan")
-    axes.plot(
-        sizes,
-        [nan if value is None else value for value in values],
-        color=colour,
-        label=name,
-        marker="o",
-        markersize=3,
-    )
-    low, high = zip(*((nan, nan) if bound is None else bound for bound in bounds), strict=True)
-    axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
+    values = [nan if value is None else value for value, _ in scores]
+    low, high = zip(*(interval or (nan, nan) for _, interval in scores), strict=True)
+    axes.plot(sizes, values, color=color, label=label, marker="o", markersize=3)
+    axes.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)

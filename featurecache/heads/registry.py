@@ -240,21 +240,11 @@ def register_head(
 
 
 def head_spec(name: str) -> HeadSpec:
-    """Return a registered head, loading installed plugins if the name is not known yet.
+    """Return a registered head.
 
     Raises:
         UnknownNameError: There is no such head.
     """
     if name not in _HEADS:
-        _load_plugins()
-    if name not in _HEADS:
         raise UnknownNameError("head", name, HEADS)
     return _HEADS[name]
-
-
-def _load_plugins() -> None:
-    try:
-        from featurecache.plugins import load_entry_points
-    except ModuleNotFoundError:
-        return
-    load_entry_points()

@@ -7,7 +7,7 @@ keys are ignored when a file is read, since a newer version may have written the
 
 from typing import Annotated, Any, Self
 
-from annotated_types import Ge, Le, Len
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr
 
 Count = Annotated[int, Ge(0), Le(2**53)]
@@ -198,6 +198,67 @@ class RankingGain(_Model):
 
     macro: RankingDifferences
     micro: RankingDifferences | None = None
+
+
+class CurvePoint(_Model):
+    """The scores of one head at one number of training images.
+
+    Attributes:
+        macro: Means over the seeds.
+        ci95: Their 95 % intervals, over patients and seeds.
+        seeds: AUROC of each seed.
+        gain: Gain over the first head, paired by patient and seed; None for the first head.
+        labels: Number of labels that could be learned with every seed; the scores are of these.
+    """
+
+    macro: RankingScores
+    ci95: RankingIntervals
+    seeds: list[Score | None] = []
+    gain: RankingDifferences | None
+    labels: Count
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Attach the intervals to the scores."""
+        self.macro._intervals = self.ci95
+
+    @property
+    def auroc_gain(self) -> Difference:
+        """The gain in AUROC over the first head; undefined for the first head."""
+        return Difference(difference=None, ci95=None) if self.gain is None else self.gain.auroc
+
+    @classmethod
+    def undefined(cls) -> Self:
+        """Return the point of a size at which no label can be learned."""
+        scores = RankingScores(auroc=None, auprc=None)
+        return cls(macro=scores, ci95=RankingIntervals(), gain=None, labels=0)
+
+
+class CurveMetrics(_Model):
+    """The scores of a learning curve; the content of ``curve.json``.
+
+    Attributes:
+        n: Number of test images.
+        n_patients: Number of their patients.
+        sizes: Numbers of training images, ascending.
+        cells: By head, a point for each size.
+        warnings: What a reader of these numbers has to know.
+    """
+
+    n: Count
+    n_patients: Count
+    sizes: list[Annotated[int, Gt(0), Le(2**53)]]
+    cells: Annotated[dict[str, list[CurvePoint]], Len(1)]
+    warnings: list[str] = []
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Check that every head has a point for each size.
+
+        Raises:
+            ValueError: A head has more or fewer points.
+        """
+        for head, points in self.cells.items():
+            if len(points) != len(self.sizes):
+                raise ValueError(f"{head} has {len(points)} points for {len(self.sizes)} sizes")
 
 
 class TextGain(RankingGain):

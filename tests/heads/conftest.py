@@ -1,4 +1,4 @@
-"""Toy caches, written and read by the store itself."""
+"""Toy caches and toy training data."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from featurecache.heads.text_features import LabelTexts
-from featurecache.heads.types import HeadData
+from featurecache.heads.types import TrainingData
 from featurecache.store.cache import Cache
 from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
@@ -27,14 +27,14 @@ DESCRIPTION = {
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     before = torch.get_num_threads()
-    # Two threads on a busy machine spend their time waiting for each other.
+    # On a busy machine, two threads spend their time waiting for each other.
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
 def text_set(ensemble: np.ndarray, labels: tuple[str, ...], *, name: str = "toy") -> TextSet:
-    """A prompt set of one prompt a label, of unaligned texts."""
+    """Return a prompt set with one prompt per label and unaligned texts."""
     prompts = tuple((f"signs of {label}",) for label in labels)
     texts = TextEmbeddings(prompts, ensemble[:, np.newaxis].astype(np.float32), ensemble)
     return TextSet(
@@ -44,9 +44,9 @@ def text_set(ensemble: np.ndarray, labels: tuple[str, ...], *, name: str = "toy"
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Cache]:
-    """A function that writes a cache of given arrays and reads it back.
+    """Return a function that writes a cache of given arrays and opens it.
 
-    Without a patient, each image is of a patient of its own.
+    Without ``patient``, every image has a patient of its own.
     """
 
     def write(
@@ -100,9 +100,9 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
 
 @pytest.fixture
 def problem() -> dict[str, np.ndarray]:
-    """300 images of 150 patients with three findings that the embedding tells in part.
+    """Return 300 images of 150 patients with three findings that partly show in the embedding.
 
-    Mass is told well, Effusion less, Nodule hardly. AP films are taken of the ill.
+    Mass is easy to recognize, Effusion less so, Nodule hardly at all. Ill patients have AP views.
     """
     rng = np.random.default_rng(3)
     embedding = rng.normal(size=(300, 12))
@@ -128,26 +128,26 @@ NAMES = ("Mass", "Effusion", "Nodule")
 
 @pytest.fixture
 def cache(write: Callable[..., Cache], problem: dict[str, np.ndarray]) -> Cache:
-    """The problem as a cache with one prompt set."""
+    """Return the problem as a cache with one prompt set."""
     arrays = {name: problem[name] for name in ("embedding", "labels", "split", "patient", "view")}
     return write(**arrays, names=NAMES, texts=(text_set(problem["text"], NAMES),))
 
 
 @pytest.fixture
 def aligned_cache(write: Callable[..., Cache], problem: dict[str, np.ndarray]) -> Cache:
-    """The problem with texts in the images' space, which know the findings in part."""
+    """Return the problem as a cache with texts that are aligned with the images."""
     arrays = {name: problem[name] for name in ("embedding", "labels", "split", "patient", "view")}
     return write(**arrays, names=NAMES, texts=(aligned_texts(problem),), file="aligned.h5")
 
 
 @pytest.fixture
 def aligned_set(problem: dict[str, np.ndarray]) -> TextSet:
-    """The texts of the aligned cache."""
+    """Return the texts of the aligned cache."""
     return aligned_texts(problem)
 
 
 def aligned_texts(problem: dict[str, np.ndarray]) -> TextSet:
-    """Directions to a finding and away from it, with some error."""
+    """Return noisy directions towards and away from each finding."""
     rng = np.random.default_rng(8)
     true = problem["directions"].T + 0.2 * rng.normal(size=(3, 12))
     positive = (true / np.linalg.norm(true, axis=1, keepdims=True)).astype(np.float32)
@@ -157,12 +157,12 @@ def aligned_texts(problem: dict[str, np.ndarray]) -> TextSet:
 
 
 @pytest.fixture
-def data(problem: dict[str, np.ndarray]) -> HeadData:
-    """The problem as what a head is trained on."""
-    return HeadData(
+def data(problem: dict[str, np.ndarray]) -> TrainingData:
+    """Return the problem as training data."""
+    return TrainingData(
         embedding=problem["embedding"].astype(np.float16),
         labels=problem["labels"],
         train=np.flatnonzero(problem["split"] == "train"),
         val=np.flatnonzero(problem["split"] == "val"),
-        text=LabelTexts(problem["text"]),
+        texts=LabelTexts(problem["text"]),
     )

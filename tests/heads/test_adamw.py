@@ -1,4 +1,4 @@
-"""AdamW by its function, against torch's optimizer object and schedule."""
+"""AdamW in functional form, against torch's optimizer object and scheduler."""
 
 import subprocess
 import sys
@@ -23,22 +23,22 @@ def factor(step):
 
 def losses(model, step):
     generator = torch.Generator().manual_seed(0)
-    found = []
+    values = []
     for number in range(30):
         x = torch.randn(16, 5, generator=generator)
         loss = (model(x) - x[:, :2].sin()).square().mean()
         loss.backward()
         step(number)
-        found.append(loss.item())
-    return found
+        values.append(loss.item())
+    return values
 
 
-def test_every_step_is_that_of_torchs_optimizer():
+def test_steps_equal_those_of_torchs_optimizer():
     theirs, ours = network(), network()
     optimizer = torch.optim.AdamW(
         [
-            {"params": part.parameters(), **of_part}
-            for part, of_part in zip((theirs[:2], theirs[3]), SETTINGS, strict=True)
+            {"params": layers.parameters(), **settings}
+            for layers, settings in zip((theirs[:2], theirs[3]), SETTINGS, strict=True)
         ],
         fused=True,
     )
@@ -51,25 +51,28 @@ def test_every_step_is_that_of_torchs_optimizer():
 
     groups = [
         ParameterGroup(
-            list(part.parameters()), one["lr"], one["weight_decay"], one.get("eps", 1e-8)
+            list(layers.parameters()),
+            settings["lr"],
+            settings["weight_decay"],
+            settings.get("eps", 1e-8),
         )
-        for part, one in zip((ours[:2], ours[3]), SETTINGS, strict=True)
+        for layers, settings in zip((ours[:2], ours[3]), SETTINGS, strict=True)
     ]
     adamw = AdamW(groups)
     expected = losses(theirs, torch_step)
     assert losses(ours, lambda number: adamw.step(factor(number))) == expected
     assert expected[-1] < expected[0]
-    for one, other in zip(theirs.parameters(), ours.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for expected, actual in zip(theirs.parameters(), ours.parameters(), strict=True):
+        assert torch.equal(expected, actual)
 
 
-def test_a_parameter_that_the_loss_does_not_depend_on_is_refused():
+def test_parameter_without_gradient_is_refused():
     weight = nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match="no gradient"):
         AdamW([ParameterGroup([weight], 1e-3, 0.0)]).step(1.0)
 
 
-def test_no_compiler_is_imported():
+def test_torchs_compiler_is_not_imported():
     script = (
         "import sys, torch; from featurecache.heads.adamw import AdamW, ParameterGroup; "
         "weight = torch.nn.Parameter(torch.ones(2)); weight.sum().backward(); "

@@ -1,4 +1,4 @@
-"""Training the output of a layer on a fixed input, against training its weights one by one."""
+"""Training the output of a layer with constant input, against training its weights."""
 
 import pytest
 import torch
@@ -12,14 +12,12 @@ RATE, DECAY = 1e-3, 0.05
 
 
 class Network(nn.Module):
-    """A text layer whose output is added to images, and a layer of its own after that."""
+    """A text layer whose output is added to the images, followed by a linear layer."""
 
-    def __init__(self, text, *, element_wise):
+    def __init__(self, text, *, as_linear):
         super().__init__()
         torch.manual_seed(3)
-        self.layer = (
-            nn.Linear(INPUTS, OUTPUTS) if element_wise else ConstantProjection(text, OUTPUTS)
-        )
+        self.layer = nn.Linear(INPUTS, OUTPUTS) if as_linear else ConstantProjection(text, OUTPUTS)
         self.text = text
         self.rest = nn.Linear(OUTPUTS, 2)
 
@@ -33,7 +31,7 @@ class Network(nn.Module):
 
 
 def trained(network, step, *, steps=150):
-    """The layer's output before training and after each step."""
+    """Return the layer's output before training and after each step."""
     network.double()
     generator = torch.Generator().manual_seed(1)
     outputs = [network.projected().detach().clone()]
@@ -47,40 +45,40 @@ def trained(network, step, *, steps=150):
     return torch.stack(outputs)
 
 
-def both(text):
-    one = Network(text, element_wise=True)
-    optimizer = torch.optim.AdamW(one.parameters(), weight_decay=DECAY)
+def train_both(text):
+    linear = Network(text, as_linear=True)
+    optimizer = torch.optim.AdamW(linear.parameters(), weight_decay=DECAY)
 
     def torch_step(factor):
         optimizer.param_groups[0]["lr"] = factor * RATE
         optimizer.step()
         optimizer.zero_grad()
 
-    other = Network(text, element_wise=False)
-    other.double()
-    ours = AdamW(parameter_groups(other, learning_rate=RATE, weight_decay=DECAY))
-    return trained(one, torch_step), trained(other, ours.step)
+    constant = Network(text, as_linear=False)
+    constant.double()
+    ours = AdamW(parameter_groups(constant, learning_rate=RATE, weight_decay=DECAY))
+    return trained(linear, torch_step), trained(constant, ours.step)
 
 
 @pytest.mark.parametrize("length", [0.2, 3.0])
-def test_the_output_moves_as_that_of_weights_trained_one_by_one(length):
+def test_output_follows_that_of_trained_weights(length):
     text = torch.randn(INPUTS, generator=torch.Generator().manual_seed(0))
     text *= length / text.norm()
-    slow, fast = both(text)
-    assert torch.allclose(slow[0], fast[0], atol=1e-7)  # drawn in single precision
-    way = (slow[-1] - slow[0]).abs().max()
-    assert way > 0.05
-    assert (slow - fast).abs().max() < 2e-3 * way
+    slow, fast = train_both(text)
+    assert torch.allclose(slow[0], fast[0], atol=1e-7)  # initialized in single precision
+    distance = (slow[-1] - slow[0]).abs().max()
+    assert distance > 0.05
+    assert (slow - fast).abs().max() < 2e-3 * distance
 
 
-def test_a_text_of_zeros_leaves_a_bias():
-    slow, fast = both(torch.zeros(INPUTS))
-    way = (slow[-1] - slow[0]).abs().max()
-    assert way > 0.01
-    assert (slow - fast).abs().max() < 1e-5 * way
+def test_zero_input_leaves_a_bias():
+    slow, fast = train_both(torch.zeros(INPUTS))
+    distance = (slow[-1] - slow[0]).abs().max()
+    assert distance > 0.01
+    assert (slow - fast).abs().max() < 1e-5 * distance
 
 
-def test_the_first_output_is_that_of_a_layer_drawn_by_the_same_seed():
+def test_initial_output_is_that_of_a_linear_layer_with_the_same_seed():
     text = torch.randn(INPUTS)
     torch.manual_seed(8)
     layer = nn.Linear(INPUTS, OUTPUTS)

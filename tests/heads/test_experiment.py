@@ -10,7 +10,7 @@ import sklearn.metrics as reference
 from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
-from featurecache.heads.training import predict_probabilities
+from featurecache.heads.fit import predict_probabilities
 from featurecache.store.records import Labels
 
 CONFIG = HeadConfig(head="baseline", hidden=(8,), epochs=6, batch_size=32, learning_rate=1e-2)

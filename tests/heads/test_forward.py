@@ -1,4 +1,4 @@
-"""Each head's logits against its formula in numpy, and what text can and cannot do to them."""
+"""Logits of the gradient heads against their formulas, and the effect of text on them."""
 
 import copy
 
@@ -19,7 +19,7 @@ EPSILON = 1e-5  # torch's default in batch norm and layer norm
 
 
 def build(head, *, hidden=(6, 5), text=None, dropout=0.0, seed=0):
-    """A head in double precision whose every weight and statistic is drawn, none left at 0 or 1."""
+    """Return a head in double precision with random weights and statistics, none of them 0 or 1."""
     config = HeadConfig(head=head, hidden=hidden, dropout=dropout, noise=0.0)
     torch.manual_seed(seed)
     mega = torch.randn(TEXT) if text is None else text
@@ -34,7 +34,7 @@ def build(head, *, hidden=(6, 5), text=None, dropout=0.0, seed=0):
 
 
 def texts(mega):
-    """The texts of three labels whose mega-vector this is."""
+    """Return the texts of three labels with this mega-vector."""
     return LabelTexts(mega.reshape(LABELS, -1).numpy())
 
 
@@ -74,7 +74,7 @@ def output(state, x):
     return x @ state["output.weight"].T + state["output.bias"]
 
 
-def by_hand(head, state, x, layers):
+def expected_logits(head, state, x, layers):
     x = scaled(state, x)
     if head == "baseline":
         return output(state, hidden(state, x, layers))
@@ -85,23 +85,23 @@ def by_hand(head, state, x, layers):
     image = relu(batch_norm(state, "image_branch.1", x @ state["image_branch.0.weight"].T))
     text = relu(layer_norm(state, "text_branch.0", state["text_projection.output"][0]))
     joined = np.concatenate([image, np.tile(text, (len(image), 1))], axis=1)
-    # The first size is that of the branches; a lone one serves the classifier too.
+    # The first size is that of the branches; a single one is used for the classifier as well.
     return output(state, hidden(state, joined, max(1, layers - 1)))
 
 
 @pytest.mark.parametrize("sizes", [(6,), (6, 5), (8, 6, 4)])
 @pytest.mark.parametrize("head", SEED_HEADS)
-def test_the_logits_are_those_of_the_formula(head, sizes):
+def test_logits_follow_the_formula(head, sizes):
     module = build(head, hidden=sizes).eval()
     state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-    expected = by_hand(head, state, images().numpy(), len(sizes))
-    found = module(images()).detach().numpy()
-    assert found.shape == (16, LABELS)
-    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+    expected = expected_logits(head, state, images().numpy(), len(sizes))
+    logits = module(images()).detach().numpy()
+    assert logits.shape == (16, LABELS)
+    np.testing.assert_allclose(logits, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("head", SEED_HEADS)
-def test_evaluated_logits_depend_on_the_image_alone(head):
+def test_logits_in_evaluation_do_not_depend_on_the_batch(head):
     module = build(head, dropout=0.5).eval()
     together = module(images())
     alone = torch.cat([module(row[np.newaxis]) for row in images()])
@@ -110,47 +110,47 @@ def test_evaluated_logits_depend_on_the_image_alone(head):
 
 @pytest.mark.parametrize("head", ["concat", "weighted_sum"])
 def test_other_text_gives_other_logits_in_training(head):
-    # The same draws for all weights, so that nothing but the text differs.
+    # The same initial weights, so that only the text differs.
     texts = [torch.randn(TEXT, generator=torch.Generator().manual_seed(n)) for n in (4, 5)]
-    first, second = (fresh(head, text)(images()) for text in texts)
+    first, second = (build_untrained(head, text)(images()) for text in texts)
     assert (first - second).abs().mean() > 0.05 * first.std()
 
 
-def fresh(head, text):
+def build_untrained(head, text):
     torch.manual_seed(0)
     config = HeadConfig(head=head, hidden=(6, 5), dropout=0.0, noise=0.0)
     return head_spec(head).build(DIM, LABELS, texts(text), config).double().train()
 
 
-def other_text(module):
+def change_text(module):
     module.text_projection.output.data.neg_()
 
 
 def test_batch_norm_on_the_text_branch_would_hide_the_text():
-    # The unmended head of the article, of the same weights: one text row for every image.
-    unmended = build("concat").train()
-    _, *rest = unmended.text_branch
+    # The head as published, with the same weights: a text row for every image.
+    published = build("concat").train()
+    _, *rest = published.text_branch
     branch = nn.Sequential(nn.BatchNorm1d(6, dtype=torch.float64), *rest).train()
     texts = [torch.randn(1, 6, dtype=torch.float64) for _ in range(2)]
     first, second = (branch(text.expand(16, -1)) for text in texts)
     assert (first - second).abs().max() < 1e-10
-    first, second = (unmended.text_branch(text) for text in texts)
+    first, second = (published.text_branch(text) for text in texts)
     assert (first - second).abs().max() > 0.1
 
 
 def test_batch_norm_after_the_fusion_would_hide_the_text():
-    mended = build("concat").train()
-    unmended = copy.deepcopy(mended)
+    corrected = build("concat").train()
+    published = copy.deepcopy(corrected)
     norm = nn.BatchNorm1d(5, dtype=torch.float64)
-    unmended.hidden = nn.Sequential(norm, *unmended.hidden).train()
-    for module, least, most in ((mended, 0.1, np.inf), (unmended, 0, 1e-10)):
+    published.hidden = nn.Sequential(norm, *published.hidden).train()
+    for module, least, most in ((corrected, 0.1, np.inf), (published, 0, 1e-10)):
         before = module(images())
-        other_text(module)
+        change_text(module)
         assert least <= (module(images()) - before).abs().mean() <= most
 
 
 @pytest.mark.parametrize("head", ["concat", "weighted_sum"])
-def test_every_weight_learns(head):
+def test_every_parameter_has_a_gradient(head):
     module = build(head).train()
     targets = (torch.rand(16, LABELS, generator=torch.Generator().manual_seed(1)) < 0.5).double()
     masked_bce(module(images()), targets).backward()
@@ -158,7 +158,7 @@ def test_every_weight_learns(head):
         assert parameter.grad.abs().max() > 1e-6, name
 
 
-def test_the_text_branch_is_the_same_in_training_and_evaluation():
+def test_text_branch_is_the_same_in_training_and_evaluation():
     module = build("concat")
     text = module.text_projection()
     trained = module.train().text_branch(text)
@@ -166,33 +166,33 @@ def test_the_text_branch_is_the_same_in_training_and_evaluation():
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_the_weighted_sum_is_a_baseline_with_another_first_layer(mode):
+def test_weighted_sum_is_a_baseline_with_another_first_layer(mode):
     # W (w_img x + w_prompt relu(P t)) + b = (W w_img) x + (b + W w_prompt relu(P t))
     head, baseline = build("weighted_sum"), build("baseline", seed=1)
     state = head.state_dict()
     w = state["first.weight"]
     shift = state["prompt_weight"] * torch.relu(state["projection.output"][0])
-    changed = {name: tensor for name, tensor in state.items() if name in baseline.state_dict()}
-    changed["first.weight"] = w * state["image_weight"]
-    changed["first.bias"] = state["first.bias"] + w @ shift
-    baseline.load_state_dict(changed)
+    rescaled = {name: tensor for name, tensor in state.items() if name in baseline.state_dict()}
+    rescaled["first.weight"] = w * state["image_weight"]
+    rescaled["first.bias"] = state["first.bias"] + w @ shift
+    baseline.load_state_dict(rescaled)
     head.train(mode == "train")
     baseline.train(mode == "train")
     torch.testing.assert_close(baseline(images()), head(images()))
 
 
-def test_weighted_sum_starts_with_image_and_prompt_weighing_the_same():
+def test_weighted_sum_starts_with_equal_image_and_prompt_weights():
     config = HeadConfig(head="weighted_sum", hidden=(4,))
     module = head_spec("weighted_sum").build(DIM, LABELS, texts(torch.randn(TEXT)), config)
     assert module.image_weight.tolist() == module.prompt_weight.tolist() == [1] * DIM
 
 
 @pytest.mark.parametrize("head", sorted(name for name, spec in HEADS.items() if spec.uses_text))
-def test_a_head_that_uses_text_is_not_built_without(head):
+def test_head_that_uses_text_is_not_built_without_text(head):
     with pytest.raises(ValueError, match=f"the {head} head needs text"):
         head_spec(head).build(DIM, LABELS, None, HeadConfig(head=head))
 
 
-def test_an_unknown_head_is_answered_with_the_nearest():
+def test_unknown_head_is_refused_with_the_nearest():
     with pytest.raises(UnknownNameError, match="unknown head 'weighted-sum': did you mean weighte"):
         head_spec("weighted-sum")

@@ -14,9 +14,9 @@ from featurecache.errors import RunError, UsageError
 from featurecache.heads import io as saving
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
+from featurecache.heads.fit import predict_probabilities
 from featurecache.heads.io import read_head, save_head
 from featurecache.heads.registry import HEADS
-from featurecache.heads.training import predict_probabilities
 from featurecache.provenance import read_provenance
 
 

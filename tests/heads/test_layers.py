@@ -1,4 +1,4 @@
-"""Noise and dropout: the share, the scale, and that the draws are new and follow the seed."""
+"""Noise and dropout: frequencies, scale and random numbers."""
 
 import numpy as np
 import pytest
@@ -8,24 +8,25 @@ from featurecache.heads.layers import Dropout, GaussianNoise
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
-def test_in_training_a_share_is_zero_and_the_others_are_scaled_up(p):
+def test_dropout_zeroes_a_fraction_and_scales_up_the_rest(p):
     torch.manual_seed(0)
     dropped = Dropout(p)(torch.ones(1003, 501))
     assert dropped.unique().tolist() == [0.0, pytest.approx(1 / (1 - p))]
-    # Four standard deviations of a share of half a million entries.
+    # Four standard deviations of the fraction among half a million entries.
     deviation = np.sqrt(p * (1 - p) / dropped.numel())
     assert (dropped == 0).double().mean().item() == pytest.approx(p, abs=4 * deviation)
 
 
-def test_every_place_is_dropped_as_often():
+def test_every_position_is_dropped_equally_often():
     torch.manual_seed(1)
     module = Dropout(0.5)
     counts = sum((module(torch.ones(64)) == 0).double() for _ in range(4000))
-    # Each place comes up 2,000 times, give or take 32; five of these is rare among 64.
+    # Each position is dropped 2,000 times with a standard deviation of 32; five of those are
+    # unlikely among 64 positions.
     assert (counts - 2000).abs().max() < 5 * 32
 
 
-def test_draws_are_new_each_time_and_follow_the_seed():
+def test_random_numbers_differ_between_calls_and_follow_the_seed():
     torch.manual_seed(2)
     module = Dropout(0.3)
     first, second = module(torch.ones(500)), module(torch.ones(500))
@@ -43,18 +44,18 @@ def test_gradients_pass_where_values_do():
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.999])
-def test_out_of_training_nothing_is_dropped(p):
+def test_nothing_is_dropped_in_evaluation(p):
     module = Dropout(p).eval()
     values = torch.randn(7, 3)
     assert torch.equal(module(values), values)
 
 
-def test_all_but_everything_may_be_dropped():
+def test_dropout_close_to_one_stays_finite():
     torch.manual_seed(4)
     assert Dropout(0.999)(torch.ones(10_000)).isfinite().all()
 
 
-def test_noise_is_normal_with_the_deviation_that_was_asked_for():
+def test_noise_is_normal_with_the_given_deviation():
     torch.manual_seed(5)
     module = GaussianNoise(0.3)
     noise = module(torch.zeros(400, 500)).double()
@@ -66,7 +67,7 @@ def test_noise_is_normal_with_the_deviation_that_was_asked_for():
 
 
 @pytest.mark.parametrize("module", [Dropout(0.3), GaussianNoise(0.3)])
-def test_a_larger_batch_or_another_type_gets_a_supply_of_its_own(module):
+def test_larger_batch_or_other_dtype_gets_a_new_pool(module):
     torch.manual_seed(6)
     for rows, dtype in ((10, torch.float32), (2_000_000, torch.float32), (10, torch.bfloat16)):
         noisy = module(torch.ones(rows, 1, dtype=dtype))
@@ -74,7 +75,7 @@ def test_a_larger_batch_or_another_type_gets_a_supply_of_its_own(module):
         assert len(noisy.unique()) > 1
 
 
-def test_random_numbers_are_not_saved():
+def test_random_numbers_are_not_in_the_state_dict():
     module = Dropout(0.3)
     module(torch.ones(10))
     assert module.state_dict() == {}

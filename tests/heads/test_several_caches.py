@@ -12,10 +12,10 @@ from featurecache.encoders.encoder import Encoder
 from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment, training_data_from
+from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.io import read_head, save_head
 from featurecache.heads.prediction import predict_images
 from featurecache.heads.registry import HEADS
-from featurecache.heads.training import predict_probabilities, train_head
 from featurecache.images.decode import read_image
 from featurecache.store.concat import concat_caches
 from tests.heads.head_names import ALIGNED_HEADS
@@ -67,7 +67,7 @@ def test_the_mean_of_logits_is_that_of_heads_trained_alone(caches, head):
     joined = run_experiment(concat_caches(caches), config, n_bootstrap=0, controls=False)
     alone = []
     for cache in caches:
-        trained = train_head(training_data_from(cache, config), config)
+        trained = fit_head(training_data_from(cache, config), config)
         alone.append(log_odds(predict_probabilities(trained.module, cache.embedding)))
     # Rows joined are of length 1, and so rounded otherwise than in their caches.
     np.testing.assert_allclose(log_odds(joined.probability), np.mean(alone, axis=0), atol=0.1)
@@ -76,8 +76,8 @@ def test_the_mean_of_logits_is_that_of_heads_trained_alone(caches, head):
 def test_a_member_trained_by_gradient_is_the_head_trained_alone(caches):
     config = HeadConfig(head="baseline", fusion="late", hidden=(8, 4), epochs=3)
     data = training_data_from(concat_caches(caches), config)
-    together = train_head(data, config)
-    alone = train_head(data.parts[0], config)
+    together = fit_head(data, config)
+    alone = fit_head(data.per_encoder[0], config)
     assert together.members[0].best_epoch == alone.best_epoch
     first = dict(together.module.members[0].state_dict())
     for name, value in alone.module.state_dict().items():
@@ -87,8 +87,8 @@ def test_a_member_trained_by_gradient_is_the_head_trained_alone(caches):
 def test_every_member_learns_from_what_the_controls_changed(caches):
     data = training_data_from(concat_caches(caches), HeadConfig(head="baseline", fusion="late"))
     shuffled = replace(data, labels=1 - data.labels)
-    assert all(part.labels is shuffled.labels for part in shuffled.parts)
-    assert [part.embedding.shape for part in data.parts] == [(300, 6), (300, 6)]
+    assert all(part.labels is shuffled.labels for part in shuffled.per_encoder)
+    assert [part.embedding.shape for part in data.per_encoder] == [(300, 6), (300, 6)]
 
 
 @pytest.mark.parametrize("head", ALIGNED_HEADS)

@@ -1,0 +1,335 @@
+"""Train a head on a cache, choose its thresholds on validation, and score it on test."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.errors import CacheError, UsageError
+from featurecache.evaluation.controls import (
+    N_SHUFFLES,
+    random_features,
+    shuffle_labels,
+    summarize_control,
+    text_gain,
+)
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.from_cache import (
+    cache_caveats,
+    cache_reference,
+    predictions_from,
+    run_name,
+    split_data_from,
+)
+from featurecache.evaluation.repeated_runs import Trial
+from featurecache.evaluation.trained_model import read_calibration
+from featurecache.heads.config import MANY_IMAGES, HeadConfig
+from featurecache.heads.fit import fit_heads, predict_probabilities
+from featurecache.heads.io import KIND, HeadModel, encoder_references
+from featurecache.heads.registry import head_spec
+from featurecache.heads.text_features import LabelTexts
+from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
+from featurecache.metrics.metrics import Metrics, RankingSummary, SeedSpread, Spread
+from featurecache.runs.run import Run
+from featurecache.schedule import Epoch
+from featurecache.settings import accept_settings
+from featurecache.store.cache import Cache
+from featurecache.store.layout import UNKNOWN
+from featurecache.store.open import as_cache
+
+
+@accept_settings(HeadConfig)
+def train_head(
+    cache: Cache | str | os.PathLike[str],
+    head: str = "weighted_sum",
+    *,
+    seeds: int = 1,
+    n_bootstrap: int = 1000,
+    controls: bool = True,
+    on_epoch: Callable[[int, Epoch], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a head on cached embeddings and evaluate it on the test images.
+
+    The epoch, or the settings of a head without epochs, are chosen on validation images, and so are
+    the thresholds. Test images are only scored.
+
+    Example:
+        >>> import featurecache as fc
+        >>> run = fc.train_head("cache/phantom/tiny.h5", "linear", controls=False)
+        >>> run.metrics.macro.auroc > 0.9
+        True
+        >>> run.predict(["film.png"])  # doctest: +SKIP
+
+    Args:
+        cache: A cache with labels and splits, and with text embeddings for a head that uses text;
+            or its path.
+        head: Name of the head: a built-in or a registered one.
+        seeds: Number of trainings, with the seeds ``seed``, ``seed + 1``, ... The metrics are those
+            of the first; ``metrics.seeds`` has mean and standard deviation over all.
+        n_bootstrap: Number of bootstrap samples over patients.
+        controls: Whether to train negative controls: the first seed's head on shuffled labels, five
+            times, and on random features; and every seed's head on permuted texts, for
+            ``metrics.text_gain``.
+        on_epoch: Called after every epoch, with the seed and the epoch.
+        **settings: see ``HeadConfig``.
+
+    Returns:
+        A run of kind "head", which is not saved yet.
+
+    Raises:
+        CacheError: The cache has no labels, or no text embeddings and the head needs them.
+        UsageError: A split is missing, or a setting is out of range, has no effect on this head, or
+            cannot be met by the data.
+        UnknownNameError: There is no such head or prompt set.
+    """
+    return train_with_config(
+        as_cache(cache),
+        HeadConfig(head=head, **settings),
+        seeds=seeds,
+        n_bootstrap=n_bootstrap,
+        controls=controls,
+        on_epoch=on_epoch,
+    )
+
+
+def train_with_config(
+    cache: Cache,
+    config: HeadConfig,
+    *,
+    seeds: int = 1,
+    n_bootstrap: int = 1000,
+    controls: bool = True,
+    on_epoch: Callable[[int, Epoch], None] | None = None,
+) -> Run:
+    """Train a head like ``train_head``, with its settings in one object."""
+    if seeds < 1:
+        raise UsageError(f"`seeds` is {seeds}: must be at least 1")
+    data = training_data_from(cache, config)
+    configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
+    permuted = (
+        [replace(config, text_ablation="permuted") for config in configs]
+        if controls and _can_permute_texts(data, config)
+        else []
+    )
+    trained = fit_heads(
+        [TrainingJob(data, config, _with_seed(on_epoch, config.seed)) for config in configs]
+        + [TrainingJob(data, config) for config in permuted]
+    )
+    heads, permuted_heads = trained[:seeds], trained[seeds:]
+    trials = [predict_on(cache, head, data) for head in heads]
+    permuted_trials = [predict_on(cache, head, data) for head in permuted_heads]
+    _, rows = trials[0].data.scored
+    metrics = evaluate(
+        trials[0].data,
+        trials[0].score,
+        # Trained last: random features for a large data set take longer than a first epoch.
+        controls=_score_controls(cache, data, config, n_bootstrap) if controls else {},
+        text_gain=text_gain(trials, permuted_trials, rows, n_bootstrap=n_bootstrap),
+        warnings=_warnings(cache, heads, config),
+        n_bootstrap=n_bootstrap,
+    )
+    if seeds > 1:
+        others = [evaluate(trial.data, trial.score, n_bootstrap=0) for trial in trials[1:]]
+        metrics = metrics.replace(seeds=_spread([metrics, *others], config.seed))
+    probability = trials[0].score.astype(np.float64, copy=False)
+    return _make_run(cache, heads[0], metrics, probability, seeds=seeds)
+
+
+def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
+    """Return the training data that a cache holds for a head.
+
+    Raises:
+        CacheError: The cache has no labels, or no text embeddings and the head needs them.
+        UnknownNameError: There is no such head or prompt set.
+    """
+    if not cache.labels.names or (cache.labels.values == UNKNOWN).all():
+        raise CacheError(
+            f"{cache.path} holds no labels to train on: extract a labeled data set into it"
+        )
+    uses_text = head_spec(config.head).uses_text
+    members = cache.members if len(cache.members) > 1 else ()
+
+    def texts_of(cache: Cache) -> LabelTexts:
+        return LabelTexts.from_text_set(cache.text(config.prompts))
+
+    return TrainingData(
+        embedding=cache.embedding,
+        labels=cache.labels.values,
+        train=cache.rows("train"),
+        val=cache.rows("val"),
+        texts=texts_of(cache) if uses_text else None,
+        encoder_dims=tuple(member.dim for member in members),
+        encoder_texts=tuple(texts_of(member) for member in members if uses_text),
+    )
+
+
+def predict_on(cache: Cache, head: TrainedHead, data: TrainingData) -> Trial:
+    """Return the predictions of a head for all images of the cache that it was trained on.
+
+    Args:
+        cache: The cache.
+        head: The head.
+        data: The data that the head was trained on, which may be a control's.
+    """
+    train_labels = cache.labels.values[head.train_rows]
+    learned = (train_labels == 1).any(axis=0) & (train_labels == 0).any(axis=0)
+    split_data = split_data_from(cache, train=head.train_rows, learned=learned)
+    return Trial(split_data, predict_probabilities(head.module, data.embedding))
+
+
+def _with_seed(
+    on_epoch: Callable[[int, Epoch], None] | None, seed: int
+) -> Callable[[Epoch], None] | None:
+    return None if on_epoch is None else (lambda epoch: on_epoch(seed, epoch))
+
+
+def _can_permute_texts(data: TrainingData, config: HeadConfig) -> bool:
+    has_texts = data.texts is not None and len(data.texts.positive) > 1
+    return has_texts and config.text_ablation == "none"
+
+
+def _score_controls(
+    cache: Cache, data: TrainingData, config: HeadConfig, n_bootstrap: int
+) -> dict[str, RankingSummary | None]:
+    """Train the same head where there is nothing to learn, and score it."""
+    splits = [data.train, data.val]
+    uninformative = [
+        *(
+            replace(data, labels=shuffle_labels(data.labels, splits, seed=config.seed + shuffle))
+            for shuffle in range(N_SHUFFLES)
+        ),
+        replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)),
+    ]
+    heads = fit_heads([TrainingJob(control, config) for control in uninformative])
+    trials = [
+        predict_on(cache, head, control) for head, control in zip(heads, uninformative, strict=True)
+    ]
+    _, rows = trials[-1].data.scored
+    return {
+        "shuffled_labels": summarize_control(trials[:N_SHUFFLES], rows, n_bootstrap=n_bootstrap),
+        "random_features": summarize_control(trials[N_SHUFFLES:], rows, n_bootstrap=n_bootstrap),
+    }
+
+
+def _spread(metrics: Sequence[Metrics], first_seed: int) -> SeedSpread:
+    """Return mean and standard deviation (n - 1) over seeds; None where a value is undefined."""
+
+    def spread(values: list[float | None]) -> Spread:
+        known = [value for value in values if value is not None]
+        defined = len(known) == len(values)
+        return Spread(
+            mean=float(np.mean(known)) if defined else None,
+            sd=float(np.std(known, ddof=1)) if defined else None,
+            values=values,
+        )
+
+    def spread_of(group: str) -> dict[str, Spread]:
+        return {
+            name: spread([getattr(getattr(one, group), name) for one in metrics])
+            for name in type(metrics[0].macro).model_fields
+        }
+
+    return SeedSpread(
+        seeds=list(range(first_seed, first_seed + len(metrics))),
+        macro=spread_of("macro"),
+        micro=spread_of("micro"),
+        exact_match=spread([one.exact_match for one in metrics]),
+        hamming_loss=spread([one.hamming_loss for one in metrics]),
+    )
+
+
+def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) -> list[str]:
+    warnings = cache_caveats(cache)
+
+    def with_seeds(affected: Sequence[TrainedHead]) -> str:
+        if len(affected) == len(heads):
+            return ""
+        return f" with seed {', '.join(str(head.config.seed) for head in affected)}"
+
+    for column, name in enumerate(cache.labels.names):
+        labels = cache.labels.values[:, column]
+        for value, kind in ((1, "positives"), (0, "negatives")):
+            if lacking := [head for head in heads if not (labels[head.train_rows] == value).any()]:
+                warnings.append(
+                    f"{name} has no {kind} in training{with_seeds(lacking)}: its metrics are "
+                    "undefined"
+                )
+    if unfinished := [head for head in heads if _stopped_too_early(config, head)]:
+        warnings.append(
+            f"the validation loss was still falling at the last epoch ({heads[0].config.epochs})"
+            f"{with_seeds(unfinished)}: give more `epochs`"
+        )
+    return warnings
+
+
+def _stopped_too_early(config: HeadConfig, head: TrainedHead) -> bool:
+    """Return whether more epochs might have helped, unless the short schedule was the default."""
+    if config.epochs is None and len(head.train_rows) >= MANY_IMAGES:
+        return False
+    members = head.members or (head,)
+    return any(
+        member.best_epoch is not None and member.best_epoch == member.config.epochs
+        for member in members
+    )
+
+
+def _make_run(
+    cache: Cache,
+    head: TrainedHead,
+    metrics: Metrics,
+    probability: NDArray[np.float64],
+    *,
+    seeds: int,
+) -> Run:
+    config = head.config
+    thresholds = {name: metrics.per_label[name].threshold for name in cache.labels.names}
+    provenance = cache.training_provenance(head.train_rows)
+    reference = cache_reference(cache)
+    text_set = cache.text(config.prompts) if head_spec(config.head).uses_text else None
+    model = HeadModel(
+        module=head.module,
+        config=config,
+        labels=cache.labels.names,
+        thresholds=tuple(thresholds.values()),
+        encoders=encoder_references(reference),
+        calibration=read_calibration(metrics),
+        provenance=provenance,
+        source=run_name(cache, config.head),
+    )
+    return Run(
+        kind=KIND,
+        config={
+            "settings": asdict(config),
+            "seeds": seeds,
+            "labels": list(cache.labels.names),
+            "thresholds": thresholds,
+            "cache": reference,
+            "prompts": None
+            if text_set is None
+            else {"name": text_set.name, "fingerprint": text_set.fingerprint},
+            "best_epoch": head.best_epoch,
+            "chosen": head.chosen,
+            "n_train": len(head.train_rows),
+        },
+        metrics=metrics,
+        scored=predictions_from(cache, probability),
+        default_name=run_name(cache, config.head),
+        history=_history_lines(cache, head),
+        provenance=provenance,
+        load_model=lambda: model,
+    )
+
+
+def _history_lines(cache: Cache, head: TrainedHead) -> list[dict[str, Any]]:
+    """Return the lines of ``history.csv``; those of an ensemble name each member's encoder."""
+    if not head.members:
+        return [asdict(line) for line in head.history]
+    return [
+        {"model": cache_member.header.model, **asdict(line)}
+        for cache_member, member in zip(cache.members, head.members, strict=True)
+        for line in member.history
+    ]
