@@ -54,10 +54,15 @@ def run_demo(
     from featurecache.datasets.load import load_dataset
     from featurecache.encoders.loading import load_encoder
     from featurecache.evaluation.zero_shot import zero_shot
+<<<<<<< HEAD
     from featurecache.extraction.update import update_caches
     from featurecache.heads.config import HeadConfig
     from featurecache.heads.experiment import run_experiment
     from featurecache.heads.io import run_of_head
+=======
+    from featurecache.extraction.extract import extract
+    from featurecache.heads.train import train_head
+>>>>>>> 64740e9 (train_head and learning_curve are the library's experiments: they return a Run and a typed LearningCurve)
     from featurecache.io.atomic import require_absent
     from featurecache.prompts import load_prompts
     from featurecache.store.reader import read_cache
@@ -78,11 +83,9 @@ def run_demo(
     for head in HEADS:
         tell(f"training the head {head}")
         start = time.perf_counter()
-        experiment = run_experiment(
-            cache, HeadConfig(head=head), n_bootstrap=n_bootstrap, controls=False
-        )
-        run_of_head(cache, experiment, seeds=1).save(folder / "runs" / head)
-        rows.append(_row(head, experiment.metrics, start))
+        run = train_head(cache, head, n_bootstrap=n_bootstrap, controls=False)
+        run.save(folder / "runs" / head)
+        rows.append(_row(head, run.metrics, start))
     tell("scoring zero-shot, by the prompts alone")
     start = time.perf_counter()
     scored = zero_shot(cache, n_bootstrap=n_bootstrap)

@@ -16,7 +16,6 @@ from featurecache.cli.output import (
     warn,
     with_interval,
 )
-from featurecache.heads.config import HeadConfig
 
 
 def learning_curve(
@@ -54,20 +53,10 @@ def learning_curve(
 
     Example: featurecache learning-curve --head baseline --head concat --sizes 16,128,1024
     """
-    from featurecache.heads.learning_curve import (
-        auroc_gain,
-        default_sizes,
-        learning_curve,
-        save_curve,
-    )
+    from featurecache.heads.learning_curve import default_sizes, learning_curve
     from featurecache.io.atomic import require_absent
-    from featurecache.runs.folder import free_folder
 
     names = head or ["baseline", "concat", "weighted_sum"]
-    configs = [
-        HeadConfig(head=name, prompts=prompts, fusion=fusion, seed=seed)  # type: ignore[arg-type]
-        for name in names
-    ]
     numbers = None if sizes is None else _numbers(sizes)
     if out is not None:
         require_absent(out)
@@ -78,38 +67,31 @@ def learning_curve(
         task = bar.add_task("train", total=len(names) * len(chosen) * seeds, detail="")
         result = learning_curve(
             found,
-            configs,
-            chosen,
+            names,
+            sizes=chosen,
             seeds=seeds,
+            seed=seed,
+            prompts=prompts,
+            fusion=fusion,  # type: ignore[arg-type]  # HeadConfig checks it
             n_bootstrap=n_bootstrap,
             on_head=lambda: bar.update(task, advance=1, detail=""),
         )
-    name = f"{found.path.parent.name}-{found.path.stem}-curve"
-    target = free_folder(Path("runs"), name) if out is None else out
-    save_curve(target, found, result)
+    target, metrics = result.save(out), result.metrics
     if json:
-        print_json(
-            {
-                "run": str(target),
-                "sizes": list(result.sizes),
-                "cells": result.cells,
-                "warnings": list(result.warnings),
-            }
-        )
+        print_json({"run": str(target), **metrics.to_json()})
         return
     for name in result.heads:
         others = name != result.heads[0]
         rows = []
-        for size, cell in zip(result.sizes, result.cells[name], strict=True):
-            row = [str(size), str(cell["labels"])]
-            row.append(with_interval(cell["macro"]["auroc"], cell["ci95"]["auroc"]))
+        for size, point in zip(result.sizes, result.points[name], strict=True):
+            row = [str(size), str(point.labels)]
+            row.append(with_interval(point.macro.auroc, point.macro.auroc_ci))
             if others:
-                gain = auroc_gain(cell)
-                row.append(with_interval(gain["difference"], gain["ci95"]))
+                row.append(with_interval(point.auroc_gain.difference, point.auroc_gain.ci95))
             rows.append(row)
         print_table(
-            f"{name}: macro AUROC on {result.n} test images of {result.n_patients} patients, mean "
-            f"of {len(result.seeds)} seeds [95 % interval over patients and seeds]",
+            f"{name}: macro AUROC on {metrics.n} test images of {metrics.n_patients} patients, "
+            f"mean of {len(result.seeds)} seeds [95 % interval over patients and seeds]",
             [
                 "images",
                 "labels",

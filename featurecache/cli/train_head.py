@@ -117,9 +117,8 @@ def train_head(
 
     Example: featurecache train-head --head weighted_sum --seeds 5
     """
-    from featurecache.heads.experiment import run_experiment
-    from featurecache.heads.io import run_of_head
     from featurecache.heads.registry import head_spec
+    from featurecache.heads.train import train_head
     from featurecache.io.atomic import require_absent
 
     spec = head_spec(head)
@@ -155,9 +154,9 @@ def train_head(
             )
             epochs_in_all *= len(found.members) if fusion == "late" else 1
         task = bar.add_task("train", total=epochs_in_all, detail="")
-        experiment = run_experiment(
+        run = train_head(
             found,
-            config,
+            **vars(config),
             seeds=seeds,
             n_bootstrap=n_bootstrap,
             controls=controls,
@@ -165,9 +164,7 @@ def train_head(
                 task, advance=1, detail=f"seed {seed} validation loss {epoch.val_loss:.4f}"
             ),
         )
-    run = run_of_head(found, experiment, seeds=seeds)
-    target = run.save(out)
-    metrics = experiment.metrics
+    target, metrics = run.save(out), run.metrics
     if json:
         print_json({"run": str(target), **metrics.to_json()})
         return
@@ -178,9 +175,9 @@ def train_head(
             f"macro AUROC over {seeds} seeds: {format_float(spread.mean, digits=4)} "
             f"± {format_float(spread.sd, digits=4)} (standard deviation)"
         )
-    for warning in experiment.warnings:
+    for warning in run.warnings:
         warn(warning)
-    print_result(f"run: {target} ({experiment.head.chosen})")
+    print_result(f"run: {target} ({run.config['chosen']})")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

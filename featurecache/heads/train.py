@@ -86,26 +86,7 @@ def train_head(
             cannot be met by the data.
         UnknownNameError: There is no such head or prompt set.
     """
-    return train_with_config(
-        as_cache(cache),
-        HeadConfig(head=head, **settings),
-        seeds=seeds,
-        n_bootstrap=n_bootstrap,
-        controls=controls,
-        on_epoch=on_epoch,
-    )
-
-
-def train_with_config(
-    cache: Cache,
-    config: HeadConfig,
-    *,
-    seeds: int = 1,
-    n_bootstrap: int = 1000,
-    controls: bool = True,
-    on_epoch: Callable[[int, Epoch], None] | None = None,
-) -> Run:
-    """Train a head like ``train_head``, with its settings in one object."""
+    cache, config = as_cache(cache), HeadConfig(head=head, **settings)
     if seeds < 1:
         raise UsageError(f"`seeds` is {seeds}: must be at least 1")
     data = training_data_from(cache, config)

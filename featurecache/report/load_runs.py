@@ -63,6 +63,7 @@ class ScoredRun(ReportRun):
 
 
 @dataclass(frozen=True, eq=False)
+<<<<<<< HEAD
 class CurveRun(ReportRun):
     """A learning curve.
 
@@ -71,6 +72,16 @@ class CurveRun(ReportRun):
     """
 
     curve: Mapping[str, Any]
+=======
+class CurveRun(Run):
+    """A learning curve.
+
+    Attributes:
+        curve: Scores by head and number of training images.
+    """
+
+    curve: CurveMetrics
+>>>>>>> 64740e9 (train_head and learning_curve are the library's experiments: they return a Run and a typed LearningCurve)
 
 
 def load_runs(runs: Sequence[RunOrPath]) -> list[ScoredRun | CurveRun]:

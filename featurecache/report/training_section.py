@@ -72,10 +72,17 @@ def learning_curves(curves: Sequence[CurveRun], registry: PlotRegistry) -> list[
     """Return the plots and the table of each learning curve."""
     sections = []
     for run in curves:
+<<<<<<< HEAD
         sizes, cells = run.curve["sizes"], run.curve["cells"]
         scores = {
             head: [Estimate(head, c["macro"]["auroc"], c["ci95"]["auroc"]) for c in row]
             for head, row in cells.items()
+=======
+        sizes, cells = run.curve.sizes, run.curve.cells
+        scores = {
+            head: [Estimate(head, point.macro.auroc, point.ci95.auroc) for point in points]
+            for head, points in cells.items()
+>>>>>>> 64740e9 (train_head and learning_curve are the library's experiments: they return a Run and a typed LearningCurve)
         }
         curve_plots = [
             registry.add(
@@ -84,11 +91,29 @@ def learning_curves(curves: Sequence[CurveRun], registry: PlotRegistry) -> list[
                 plots.learning_curve_plot(sizes, scores, y_label="macro AUROC"),
             )
         ]
+<<<<<<< HEAD
         first, *others = cells
         if others:
             gains = {head: [_gain(head, cell) for cell in cells[head]] for head in others}
             figure = plots.learning_curve_plot(
                 sizes, gains, y_label=f"gain over {first}", first_index=1
+=======
+        gains = {
+            head: [
+                Estimate(head, point.auroc_gain.difference, point.auroc_gain.ci95)
+                for point in points
+            ]
+            for head, points in list(cells.items())[1:]
+        }
+        if gains:
+            first = next(iter(cells))
+            shown.append(
+                drawn.add(
+                    f"gain-{run.name}",
+                    f"{run.name}: gain in macro AUROC over {first}, paired",
+                    plots.sizes_figure(sizes, gains, axis=f"gain over {first}", first=1),
+                )
+>>>>>>> 64740e9 (train_head and learning_curve are the library's experiments: they return a Run and a typed LearningCurve)
             )
             title = f"{run.name}: paired gain in macro AUROC over {first}"
             curve_plots.append(registry.add(f"gain-{run.name}", title, figure))

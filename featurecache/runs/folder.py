@@ -23,8 +23,8 @@ from featurecache.errors import RunError
 from featurecache.io import json as strict_json
 from featurecache.io.atomic import new_folder, require_absent
 from featurecache.io.csv import read_rows, write_rows
-from featurecache.metrics.metrics import Metrics
-from featurecache.runs.schema import ConfigDocument, CurveConfigDocument, CurveDocument
+from featurecache.metrics.metrics import CurveMetrics, Metrics
+from featurecache.runs.schema import ConfigDocument, CurveConfigDocument
 
 FORMAT = "featurecache-run"
 VERSION = 1
@@ -148,7 +148,7 @@ def read_metrics(folder: Path) -> Metrics:
     return metrics
 
 
-def read_curve(folder: Path) -> dict[str, Any]:
+def read_curve(folder: Path) -> CurveMetrics:
     """Read ``curve.json`` of a learning curve.
 
     Raises:
@@ -157,13 +157,10 @@ def read_curve(folder: Path) -> dict[str, Any]:
     _read_any_config(folder)
     path = run_file(folder, "curve.json")
     try:
-        document: dict[str, Any] = strict_json.validate(strict_json.read(path), CurveDocument)
-        for head, cells in document["cells"].items():
-            if len(cells) != len(document["sizes"]):
-                raise ValueError(f"{head} has {len(cells)} sizes")
+        curve: CurveMetrics = strict_json.validate_model(strict_json.read(path), CurveMetrics)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): make the run again") from error
-    return document
+    return curve
 
 
 def read_history(folder: Path) -> list[dict[str, str]]:

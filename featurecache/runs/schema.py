@@ -1,64 +1,16 @@
 """Shapes of the JSON files of a run folder, as far as anything reads them.
 
 A run may come from a stranger, so code that reads a value relies on these shapes. Further keys are
-allowed, since a newer version may write them. ``metrics.json`` is ``metrics.metrics.Metrics``.
+allowed, since a newer version may write them. ``metrics.json`` is
+``metrics.metrics.Metrics``, and ``curve.json`` is ``metrics.metrics.CurveMetrics``.
 """
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any
 
-from annotated_types import Gt, Le, Len
+from annotated_types import Len
 from typing_extensions import TypedDict
 
-from featurecache.metrics.metrics import Change, Count, Score
-
-Bounds = Annotated[list[Score], Len(2, 2)]
-ChangeBounds = Annotated[list[Change], Len(2, 2)]
-
-
-class CurveScores(TypedDict):
-    """Ranking metrics of a learning curve."""
-
-    auroc: Score | None
-    auprc: Score | None
-
-
-class CurveIntervals(TypedDict):
-    """Their 95 % intervals."""
-
-    auroc: Bounds | None
-    auprc: Bounds | None
-
-
-class CurveDifference(TypedDict):
-    """A paired difference."""
-
-    difference: Change | None
-    ci95: ChangeBounds | None
-
-
-class CurveGain(TypedDict):
-    """The paired difference in AUROC to the first head."""
-
-    auroc: CurveDifference
-
-
-class CurveCell(TypedDict):
-    """The metrics of one head at one size."""
-
-    macro: CurveScores
-    ci95: CurveIntervals
-    gain: CurveGain | None
-    labels: Count
-
-
-class CurveDocument(TypedDict):
-    """``curve.json``."""
-
-    n: Count
-    n_patients: Count
-    sizes: list[Annotated[int, Gt(0), Le(2**53)]]
-    cells: Annotated[dict[str, list[CurveCell]], Len(1)]
-    warnings: NotRequired[list[str]]
+from featurecache.metrics.metrics import Count
 
 
 class CacheReference(TypedDict, total=False):
