@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.heads.config import HeadConfig, resolve_schedule
+from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.text_features import LabelTexts
-from featurecache.heads.fit import predict_probabilities, fit_head
 from featurecache.heads.types import TrainingData
 from featurecache.metrics.ranking import auroc
 

@@ -54,15 +54,8 @@ def run_demo(
     from featurecache.datasets.load import load_dataset
     from featurecache.encoders.loading import load_encoder
     from featurecache.evaluation.zero_shot import zero_shot
-<<<<<<< HEAD
     from featurecache.extraction.update import update_caches
-    from featurecache.heads.config import HeadConfig
-    from featurecache.heads.experiment import run_experiment
-    from featurecache.heads.io import run_of_head
-=======
-    from featurecache.extraction.extract import extract
     from featurecache.heads.train import train_head
->>>>>>> 64740e9 (train_head and learning_curve are the library's experiments: they return a Run and a typed LearningCurve)
     from featurecache.io.atomic import require_absent
     from featurecache.prompts import load_prompts
     from featurecache.store.reader import read_cache

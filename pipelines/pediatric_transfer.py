@@ -22,8 +22,8 @@ from featurecache.evaluation.comparison import read_scored
 from featurecache.evaluation.external import save_external, validate_external
 from featurecache.finetune.run import FinetunedClassifier, read_finetuned
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.io import SavedHead, read_head
 from featurecache.heads.fit import predict_probabilities
+from featurecache.heads.io import SavedHead, read_head
 from featurecache.images.decode import read_image
 from featurecache.metrics.bootstrap import none_if_nan
 from featurecache.metrics.ranking import auroc

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.fit import predict_probabilities, fit_head
+from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.types import TrainingData
 from featurecache.sklearn import HeadClassifier
 

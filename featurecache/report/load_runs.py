@@ -8,7 +8,7 @@ from typing import Any
 
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.comparison import ScoredImages, scored_images
-from featurecache.metrics.metrics import Metrics
+from featurecache.metrics.metrics import CurveMetrics, Metrics
 from featurecache.runs.folder import read_config, read_curve, run_kind
 from featurecache.runs.run import Run, load_run
 
@@ -63,25 +63,14 @@ class ScoredRun(ReportRun):
 
 
 @dataclass(frozen=True, eq=False)
-<<<<<<< HEAD
 class CurveRun(ReportRun):
     """A learning curve.
 
     Attributes:
-        curve: contents of ``curve.json``.
-    """
-
-    curve: Mapping[str, Any]
-=======
-class CurveRun(Run):
-    """A learning curve.
-
-    Attributes:
-        curve: Scores by head and number of training images.
+        curve: scores by head and number of training images.
     """
 
     curve: CurveMetrics
->>>>>>> 64740e9 (train_head and learning_curve are the library's experiments: they return a Run and a typed LearningCurve)
 
 
 def load_runs(runs: Sequence[RunOrPath]) -> list[ScoredRun | CurveRun]:
@@ -129,7 +118,7 @@ def _load_run(run: RunOrPath, name: str) -> ScoredRun | CurveRun:
         folder = Path(run)
         if run_kind(folder) == CURVE_KIND:
             curve, config = read_curve(folder), read_config(folder, CURVE_KIND)
-            return CurveRun(name, CURVE_KIND, config, folder, curve.get("warnings") or (), curve)
+            return CurveRun(name, CURVE_KIND, config, folder, curve.warnings, curve)
         run = load_run(folder)
         _check_history(run, folder / "history.csv")
     return ScoredRun(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from featurecache.metrics.metrics import CurvePoint
 from featurecache.metrics.ranking import Floats
 from featurecache.report import plots
 from featurecache.report.load_runs import CurveRun, ScoredRun
@@ -72,17 +73,10 @@ def learning_curves(curves: Sequence[CurveRun], registry: PlotRegistry) -> list[
     """Return the plots and the table of each learning curve."""
     sections = []
     for run in curves:
-<<<<<<< HEAD
-        sizes, cells = run.curve["sizes"], run.curve["cells"]
-        scores = {
-            head: [Estimate(head, c["macro"]["auroc"], c["ci95"]["auroc"]) for c in row]
-            for head, row in cells.items()
-=======
         sizes, cells = run.curve.sizes, run.curve.cells
         scores = {
-            head: [Estimate(head, point.macro.auroc, point.ci95.auroc) for point in points]
+            head: [Estimate(head, one.macro.auroc, one.macro.auroc_ci) for one in points]
             for head, points in cells.items()
->>>>>>> 64740e9 (train_head and learning_curve are the library's experiments: they return a Run and a typed LearningCurve)
         }
         curve_plots = [
             registry.add(
@@ -91,29 +85,11 @@ def learning_curves(curves: Sequence[CurveRun], registry: PlotRegistry) -> list[
                 plots.learning_curve_plot(sizes, scores, y_label="macro AUROC"),
             )
         ]
-<<<<<<< HEAD
         first, *others = cells
         if others:
-            gains = {head: [_gain(head, cell) for cell in cells[head]] for head in others}
+            gains = {head: [_gain(head, point) for point in cells[head]] for head in others}
             figure = plots.learning_curve_plot(
                 sizes, gains, y_label=f"gain over {first}", first_index=1
-=======
-        gains = {
-            head: [
-                Estimate(head, point.auroc_gain.difference, point.auroc_gain.ci95)
-                for point in points
-            ]
-            for head, points in list(cells.items())[1:]
-        }
-        if gains:
-            first = next(iter(cells))
-            shown.append(
-                drawn.add(
-                    f"gain-{run.name}",
-                    f"{run.name}: gain in macro AUROC over {first}, paired",
-                    plots.sizes_figure(sizes, gains, axis=f"gain over {first}", first=1),
-                )
->>>>>>> 64740e9 (train_head and learning_curve are the library's experiments: they return a Run and a typed LearningCurve)
             )
             title = f"{run.name}: paired gain in macro AUROC over {first}"
             curve_plots.append(registry.add(f"gain-{run.name}", title, figure))
@@ -121,31 +97,28 @@ def learning_curves(curves: Sequence[CurveRun], registry: PlotRegistry) -> list[
     return sections
 
 
-def _gain(head: str, cell: Mapping[str, Any]) -> Estimate:
-    if not cell["gain"]:
-        return Estimate(head, None, None)
-    auroc = cell["gain"]["auroc"]
-    return Estimate(head, auroc["difference"], auroc["ci95"])
+def _gain(head: str, point: CurvePoint) -> Estimate:
+    return Estimate(head, point.auroc_gain.difference, point.auroc_gain.ci95)
 
 
 def curve_table(run: CurveRun) -> Table:
     """Return a learning curve as a table, one row per head and size."""
     rows = []
-    for head, cells in run.curve["cells"].items():
-        for size, cell in zip(run.curve["sizes"], cells, strict=True):
-            gain = _gain(head, cell)
+    for head, points in run.curve.cells.items():
+        for size, point in zip(run.curve.sizes, points, strict=True):
+            gain = _gain(head, point)
             rows.append(
                 [
                     head,
                     f"{size:,}",
-                    str(cell["labels"]),
-                    format_interval(cell["macro"]["auroc"], cell["ci95"]["auroc"]),
-                    format_interval(cell["macro"]["auprc"], cell["ci95"]["auprc"]),
+                    str(point.labels),
+                    format_interval(point.macro.auroc, point.macro.auroc_ci),
+                    format_interval(point.macro.auprc, point.macro.auprc_ci),
                     format_difference(gain.value, gain.ci),
                 ]
             )
     return Table(
-        f"{run.name}: {run.curve['n']:,} test images of {run.curve['n_patients']:,} patients, "
+        f"{run.name}: {run.curve.n:,} test images of {run.curve.n_patients:,} patients, "
         f"means over {len(run.config.get('seeds', []))} seeds, 95 % intervals over patients and "
         "seeds",
         [

@@ -65,7 +65,9 @@ def test_informative_texts_beat_the_baseline_and_permuted_texts():
 def test_uninformative_texts_bring_no_gain():
     data, test, _ = problem(labels=6, informative=False)
     config = HeadConfig(head="text_residual")
-    low, high = gain_interval(data, test, config, HeadConfig(head="text_residual", text_ablation="permuted"))
+    low, high = gain_interval(
+        data, test, config, HeadConfig(head="text_residual", text_ablation="permuted")
+    )
     assert low < 0 < high or high < 0
     assert gain_interval(data, test, config, HeadConfig(head="baseline"))[0] < 0.01
 
@@ -94,7 +96,9 @@ def test_initial_logits_are_zero_shot_scores_plus_label_frequency():
     p = predict_probabilities(fit_head(data, config).module, data.embedding)
     frequency = data.labels[data.train].mean(axis=0)
     x = data.embedding.astype(np.float64)
-    logits = 10 * x @ data.texts.contrast().astype(np.float64).T + np.log(frequency / (1 - frequency))
+    logits = 10 * x @ data.texts.contrast().astype(np.float64).T + np.log(
+        frequency / (1 - frequency)
+    )
     np.testing.assert_allclose(p, 1 / (1 + np.exp(-logits)), atol=1e-4)
 
 
