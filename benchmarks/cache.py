@@ -29,17 +29,14 @@ LABELS = tuple(f"finding {number}" for number in range(len(POSITIVES)))
 
 FIRST_EPOCH = """
 import os, sys, time
-from pathlib import Path
-from featurecache.heads.config import HeadConfig
-from featurecache.heads.experiment import run_experiment
-from featurecache.store.reader import read_cache
+from featurecache.heads.train import train_head
 ends = []
 def note(seed, epoch):
     ends.append(time.time())
     if len(ends) == 2:
         print(2 * ends[0] - ends[1] - float(sys.argv[2]), flush=True)
         os._exit(0)
-run_experiment(read_cache(Path(sys.argv[1])), HeadConfig(head="weighted_sum"), on_epoch=note)
+train_head(sys.argv[1], on_epoch=note)
 """
 """Prints the seconds from a given time to the start of the first epoch (as long as the second)."""
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from featurecache.heads.config import HeadConfig
-from featurecache.heads.experiment import run_experiment
+from featurecache.heads.io import HeadModel
+from featurecache.heads.train import train_head
 from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample_patients
 from featurecache.metrics.ranking import auroc, macro
 from featurecache.store.cache import Cache
@@ -56,9 +56,9 @@ def main() -> None:
     arguments = parser.parse_args()
     cache = read_cache(arguments.cache)
     start = time.perf_counter()
-    head = run_experiment(
-        cache, HeadConfig(head="baseline"), n_bootstrap=0, controls=False
-    ).probability
+    run = train_head(cache, "baseline", n_bootstrap=0, controls=False)
+    assert isinstance(run.model, HeadModel)
+    head = run.model.probabilities(cache.embedding)
     trained = time.perf_counter()
     logistic = logistic_probabilities(cache)
     fitted = time.perf_counter()

@@ -27,9 +27,7 @@ from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher
 from featurecache.finetune.random_init import randomly_initialized
 from featurecache.finetune.run import finetune
-from featurecache.heads.config import HeadConfig
-from featurecache.heads.experiment import run_experiment
-from featurecache.heads.io import save_head
+from featurecache.heads.train import train_head
 from featurecache.io.atomic import new_file, sync
 from featurecache.store.merge import Shard, merge_caches
 from featurecache.store.reader import read_cache
@@ -161,9 +159,8 @@ def test_an_extraction_a_merge_and_a_head(films: Dataset, tmp_path: Path, calls:
         assert calls.at("sync", parts, after=part) < calls.at("rename", shard)
         assert calls.at("remove", parts) > durable
     cache = read_cache(whole)
-    config = HeadConfig(head="baseline", epochs=1, hidden=(4,))
-    experiment = run_experiment(cache, config, n_bootstrap=0, controls=False)
-    save_head(tmp_path / "runs" / "head", cache, experiment, seeds=1)
+    run = train_head(cache, "baseline", epochs=1, hidden=(4,), n_bootstrap=0, controls=False)
+    run.save(tmp_path / "runs" / "head")
     assert calls.published()[-1] == tmp_path / "runs" / "head"
     calls.check()
 

@@ -40,8 +40,7 @@ def warm() -> None:
     import featurecache.cli
     import featurecache.extraction.extract
     import featurecache.finetune.run
-    import featurecache.heads.experiment
-    import featurecache.heads.io
+    import featurecache.heads.train
     import featurecache.report.page  # noqa: F401
 
 

@@ -10,7 +10,7 @@ from featurecache.errors import CheckpointError, RunError, UsageError
 from featurecache.evaluation.comparison import read_scored
 from featurecache.evaluation.trained_model import read_platt
 from featurecache.finetune.run import read_finetuned
-from featurecache.heads.io import read_head
+from featurecache.heads.io import load_model
 from featurecache.provenance import read_provenance
 from featurecache.report.page import build_page
 from tests.faults.bytes import write_example
@@ -67,7 +67,7 @@ def _file(make: Callable[[Path], Path], name: str) -> Callable[[Path], Path]:
 
 
 def _read_head(file: Path) -> object:
-    return read_head(file.parent)
+    return load_model(file.parent)
 
 
 def _read_tuned(file: Path) -> object:
