@@ -1,25 +1,25 @@
-"""Stage 1 against what people use today, and against what the encoder alone would take.
+"""Throughput of extraction, compared with common alternatives and with an upper bound.
 
     python benchmarks/extraction.py --data DATA [--models vit-b-32 dinov2-small tiny] [--rounds 3]
 
-DATA holds the folders kermany and nih. Each round runs every method once on the same films: 224 px
-JPEGs, and 1024 px PNGs, so many that the fastest is busy for some seconds. The table gives images a
-second, medians over the rounds, and ratios.
+DATA holds the folders kermany and nih. Each round runs every method once on the same images: 224 px
+JPEGs and 1024 px PNGs, enough to keep the fastest method busy for some seconds. The table gives
+median images per second over rounds, and ratios.
 
-bound           what two costs allow that share the same cores: a forward pass of a batch that is in
-                memory, in the precision of ours, on all cores; and reading, decoding and
-                preprocessing one film on one core
-ours            featurecache's extraction, from files to a finished cache
-notebook        the usual notebook: Dataset, DataLoader with a worker per core, processor, fp32,
+bound           upper bound from two costs that share the cores: the forward pass of a batch in
+                memory, in the precision of featurecache, on all cores; and reading, decoding and
+                preprocessing an image on one core
+ours            extraction by featurecache, from files to a finished cache
+notebook        a typical notebook: Dataset, DataLoader with a worker per core, processor, fp32,
                 np.save
-loop            the usual script: one film at a time through processor and model, fp32
+loop            a typical script: one image at a time through processor and model, fp32
 clip-retrieval  its clip inference, from files to its folder of embeddings
-CLIP_benchmark  its loop over a DataLoader, with amp
+CLIP_benchmark  its loop over a DataLoader, with AMP
 
-The last two load CLIP only, and so run on vit-b-32 alone, a CLIP of that size with random weights,
-which take as long as trained ones. They run where --peers names a Python that has them installed;
-docs/engineering/speed.md says how. All methods load the same weights, before any clock runs, and
-the embeddings of these two are checked against ours.
+The last two load CLIP only, so they run on vit-b-32 alone, a CLIP of that size with random weights
+(which are as fast as trained ones). They need --peers, a Python interpreter that has them
+installed; docs/engineering/speed.md describes how to create it. All methods load the same weights
+before timing starts, and the embeddings of these two are checked against those of featurecache.
 """
 
 import argparse
@@ -50,43 +50,45 @@ BATCH = 32
 CORES = len(os.sched_getaffinity(0))
 CLIP = "vit-b-32"
 SECONDS = 12
-"""How long the fastest method is to be busy in each round, about."""
+"""Approximate duration of the fastest method in each round."""
 PEERS = ("clip-retrieval", "CLIP_benchmark")
 
 
 @dataclass(frozen=True)
-class Run:
-    """What the methods are timed on.
+class Setup:
+    """Inputs of the methods.
 
     Attributes:
         ours: the encoder in the precision that featurecache chooses.
-        plain: the same in fp32.
-        manifest: the films, in one folder below its root.
-        work: a folder to write into.
-        weights: those of the encoder for the peers; None where they cannot load it.
-        peers: their interpreter.
+        plain: the encoder in fp32.
+        dataset: the images, in one folder below its root.
+        work: folder for output.
+        weights: weights of the encoder for the peers; None where they cannot load it.
+        peers: Python interpreter of the peers.
     """
 
     ours: Encoder
     plain: Encoder
-    manifest: Dataset
+    dataset: Dataset
     work: Path
     weights: Path | None
     peers: Path | None
 
     @property
     def paths(self) -> list[Path]:
-        """The films' files."""
-        return [self.manifest.root / path for path in self.manifest.images["path"]]
+        """Return the paths of the images."""
+        return [self.dataset.root / path for path in self.dataset.images["path"]]
 
 
 def main() -> None:
-    """Time every method on every kind of film, and print a table."""
+    """Time every method on every kind of image and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--models", nargs="+", default=[CLIP, "dinov2-small", "tiny"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", type=Path, help="a Python that has clip_retrieval and the other")
+    parser.add_argument(
+        "--peers", type=Path, help="Python interpreter that has clip-retrieval and CLIP_benchmark"
+    )
     arguments = parser.parse_args()
     kinds = {
         "224 px JPEG": sorted((arguments.data / "kermany/train/NORMAL").glob("*.jpeg")),
@@ -97,25 +99,25 @@ def main() -> None:
     for model in arguments.models:
         for kind, files in kinds.items():
             with tempfile.TemporaryDirectory() as work:
-                run = prepare(model, files, Path(work), arguments.peers)
-                print(row(model, kind, run, arguments.rounds), flush=True)
+                setup = prepare(model, files, Path(work), arguments.peers)
+                print(row(model, kind, setup, arguments.rounds), flush=True)
 
 
-def prepare(model: str, files: Sequence[Path], work: Path, peers: Path | None) -> Run:
-    """The encoders, their weights in memory, and as many films as take the time."""
+def prepare(model: str, files: Sequence[Path], work: Path, peers: Path | None) -> Setup:
+    """Load the encoders, and copy as many images as the duration needs."""
     source, weights = write_clip(work) if model == CLIP else (model, None)
     load = partial(load_encoder, source)
-    few = films(files, work / "few", 2 * BATCH)
+    few = copy_images(files, work / "few", 2 * BATCH)
     ours, plain = choose_precision(load, few, work / "nothing"), load(precision="fp32")
     for encoder in (ours, plain):
         encoder.embed_pixels(np.stack([encoder.preprocess(read_image(files[0]))] * 2))
-    rate = bound(Run(ours, plain, few, work, None, None))
+    rate = bound(Setup(ours, plain, few, work, None, None))
     number = max(2 * BATCH, round(SECONDS * rate / BATCH) * BATCH)
-    return Run(ours, plain, films(files, work / "films", number), work, weights, peers)
+    return Setup(ours, plain, copy_images(files, work / "images", number), work, weights, peers)
 
 
-def films(files: Sequence[Path], root: Path, number: int) -> Dataset:
-    """So many films, each in a file of its own; repeated where need be."""
+def copy_images(files: Sequence[Path], root: Path, number: int) -> Dataset:
+    """Copy images into one folder, repeated as needed, and return them as a data set."""
     import pandas as pd
 
     folder = root / "all"
@@ -126,7 +128,7 @@ def films(files: Sequence[Path], root: Path, number: int) -> Dataset:
     paths = [f"{folder.name}/{name}" for name in names]
     images = pd.DataFrame({"id": names, "path": paths, "patient": names})
     return Dataset(
-        name="films",
+        name="images",
         root=root,
         images=images.assign(split="train", view=""),
         labels=np.zeros((number, 1), dtype=np.int8),
@@ -135,9 +137,9 @@ def films(files: Sequence[Path], root: Path, number: int) -> Dataset:
 
 
 def write_clip(work: Path) -> tuple[str, Path]:
-    """A CLIP of ViT-B/32 with random weights: a Hugging Face folder, and open_clip's file.
+    """Write a ViT-B/32 CLIP with random weights, as a Hugging Face folder and for open_clip.
 
-    Texts play no part: the tokenizer is that of tiny.
+    Its tokenizer is that of tiny, as texts are not encoded.
     """
     import torch
     from safetensors.torch import save_file
@@ -146,7 +148,7 @@ def write_clip(work: Path) -> tuple[str, Path]:
     import featurecache.encoders
 
     torch.manual_seed(0)
-    # The activation of open_clip's ViT-B-32.
+    # The activation function of open_clip's ViT-B-32.
     config = CLIPConfig(text_config={"hidden_act": "gelu"}, vision_config={"hidden_act": "gelu"})
     network = CLIPModel(config)
     folder = work / CLIP
@@ -161,7 +163,7 @@ def write_clip(work: Path) -> tuple[str, Path]:
 
 
 def open_clip_layout(state: dict[str, Any]) -> dict[str, Any]:
-    """The weights of transformers' CLIP under the names, and in the shapes, of open_clip's."""
+    """Return the weights of a CLIP of transformers under the names and shapes of open_clip."""
     import torch
 
     names = {
@@ -180,7 +182,7 @@ def open_clip_layout(state: dict[str, Any]) -> dict[str, Any]:
         "mlp.fc1": "mlp.c_fc",
         "mlp.fc2": "mlp.c_proj",
     }
-    found = {
+    converted = {
         "visual.proj": state["visual_projection.weight"].T.contiguous(),
         "text_projection": state["text_projection.weight"].T.contiguous(),
     }
@@ -188,63 +190,63 @@ def open_clip_layout(state: dict[str, Any]) -> dict[str, Any]:
         if "projection" in key or ".k_proj." in key or ".v_proj." in key:
             continue
         if ".q_proj." in key:
-            value = torch.cat([state[key.replace(".q_", f".{part}_")] for part in "qkv"])
+            value = torch.cat([state[key.replace(".q_", f".{p}_")] for p in "qkv"])
         name = key.replace("q_proj.", "in_proj_")
-        for theirs, its in names.items():
-            name = name.replace(theirs, its)
-        found[name] = value
-    return found
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        converted[name] = value
+    return converted
 
 
-def row(model: str, kind: str, run: Run, rounds: int) -> str:
-    """One line of the table."""
+def row(model: str, kind: str, setup: Setup, rounds: int) -> str:
+    """Return one row of the table."""
     methods = dict(METHODS)
-    if run.weights is not None and run.peers is not None:
+    if setup.weights is not None and setup.peers is not None:
         methods |= {name: partial(peer, name) for name in PEERS}
     rates: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds):
         for name, method in methods.items():
-            rates[name].append(method(run))
-    middle = {name: statistics.median(values) for name, values in rates.items()}
-    best = max(rate for name, rate in middle.items() if name not in ("bound", "ours"))
-    cells = [model, kind, str(len(run.manifest)), run.ours.precision]
-    cells += [f"{middle[name]:.1f}" if name in middle else "–" for name in (*METHODS, *PEERS)]
-    cells += [f"{middle['ours'] / middle['bound']:.2f}", f"{middle['ours'] / best:.1f}"]
+            rates[name].append(method(setup))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    best = max(rate for name, rate in medians.items() if name not in ("bound", "ours"))
+    cells = [model, kind, str(len(setup.dataset)), setup.ours.precision]
+    cells += [f"{medians[name]:.1f}" if name in medians else "–" for name in (*METHODS, *PEERS)]
+    cells += [f"{medians['ours'] / medians['bound']:.2f}", f"{medians['ours'] / best:.1f}"]
     return f"| {' | '.join(cells)} |"
 
 
-def bound(run: Run) -> float:
-    """Images a second that the cores could do if they never waited."""
-    paths = run.paths
+def bound(setup: Setup) -> float:
+    """Return the images per second of cores that never wait."""
+    paths = setup.paths
     start = time.perf_counter()
-    pixels = [run.ours.preprocess(read_image(path)) for path in paths[: 2 * BATCH]]
-    decode = (time.perf_counter() - start) / len(pixels)
+    pixels = [setup.ours.preprocess(read_image(path)) for path in paths[: 2 * BATCH]]
+    decode_seconds = (time.perf_counter() - start) / len(pixels)
     batch = np.stack(pixels[:BATCH])
     passes = len(paths) // BATCH
     start = time.perf_counter()
     for _ in range(passes):
-        run.ours.embed_pixels(batch)
-    forward = (time.perf_counter() - start) * CORES / (passes * BATCH)
-    return CORES / (forward + decode)
+        setup.ours.embed_pixels(batch)
+    forward_seconds = (time.perf_counter() - start) * CORES / (passes * BATCH)
+    return CORES / (forward_seconds + decode_seconds)
 
 
-def ours(run: Run) -> float:
-    """Files to a finished cache."""
-    cache = run.work / "cache"
+def ours(setup: Setup) -> float:
+    """Extract with featurecache."""
+    cache = setup.work / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     start = time.perf_counter()
     (summary,) = update_caches(
-        run.manifest, [run.ours], cache_dir=cache, batch_size=BATCH, workers=CORES
+        setup.dataset, [setup.ours], cache_dir=cache, batch_size=BATCH, workers=CORES
     )
     return summary.done / (time.perf_counter() - start)
 
 
-def notebook(run: Run) -> float:
-    """A DataLoader with a worker for each core."""
+def notebook(setup: Setup) -> float:
+    """Encode with a DataLoader that has a worker per core."""
     import torch
     from torch.utils.data import DataLoader, Dataset
 
-    class Films(Dataset[Any]):
+    class Images(Dataset[Any]):
         def __len__(self) -> int:
             return len(paths)
 
@@ -252,51 +254,51 @@ def notebook(run: Run) -> float:
             from PIL import Image
 
             image = Image.open(paths[index]).convert("RGB")
-            return torch.from_numpy(run.plain.preprocess(image))
+            return torch.from_numpy(setup.plain.preprocess(image))
 
-    paths = run.paths
+    paths = setup.paths
     start = time.perf_counter()
-    loader = DataLoader(Films(), batch_size=BATCH, num_workers=CORES)
-    found = np.concatenate([run.plain.embed_pixels(batch.numpy()) for batch in loader])
-    np.save(run.work / "notebook.npy", found)
-    return len(found) / (time.perf_counter() - start)
+    loader = DataLoader(Images(), batch_size=BATCH, num_workers=CORES)
+    embeddings = np.concatenate([setup.plain.embed_pixels(batch.numpy()) for batch in loader])
+    np.save(setup.work / "notebook.npy", embeddings)
+    return len(embeddings) / (time.perf_counter() - start)
 
 
-def loop(run: Run) -> float:
-    """One film at a time; a third of the films."""
+def loop(setup: Setup) -> float:
+    """Encode a third of the images, one at a time."""
     from PIL import Image
 
-    some = run.paths[::3]
+    paths = setup.paths[::3]
     start = time.perf_counter()
-    for path in some:
+    for path in paths:
         image = Image.open(path).convert("RGB")
-        run.plain.embed_pixels(run.plain.preprocess(image)[np.newaxis])
-    return len(some) / (time.perf_counter() - start)
+        setup.plain.embed_pixels(setup.plain.preprocess(image)[np.newaxis])
+    return len(paths) / (time.perf_counter() - start)
 
 
-def peer(name: str, run: Run) -> float:
-    """One of the peers in a process of its own, after ours; its embeddings are to be ours."""
+def peer(name: str, setup: Setup) -> float:
+    """Run a peer in its own process, after ours, and check its embeddings."""
     script = Path(__file__).with_name("extraction_peers.py")
-    out = run.work / "peer.npy"
-    arguments = [name, run.weights, run.manifest.root, out, BATCH, CORES]
-    command = [str(run.peers), str(script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr}")
-    (cache,) = (run.work / "cache").rglob("*.h5")
+    out = setup.work / "peer.npy"
+    arguments = [name, setup.weights, setup.dataset.root, out, BATCH, CORES]
+    command = [str(setup.peers), str(script), *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise SystemExit(f"{name} failed:\n{process.stderr}")
+    (cache,) = (setup.work / "cache").rglob("*.h5")
     cosine = min_cosine(np.load(out), read_cache(cache).embedding.astype(np.float32))
     if cosine < MIN_COSINE:
-        raise SystemExit(f"{name} gave other embeddings than ours: a cosine of {cosine:.4f}")
-    return float(done.stdout.split()[-1])
+        raise SystemExit(f"{name} gave other embeddings than featurecache: cosine {cosine:.4f}")
+    return float(process.stdout.split()[-1])
 
 
-METHODS: dict[str, Callable[[Run], float]] = {
+METHODS: dict[str, Callable[[Setup], float]] = {
     "bound": bound,
     "ours": ours,
     "notebook": notebook,
     "loop": loop,
 }
-COLUMNS = ("model", "films", "number", "precision", *METHODS, *PEERS)
+COLUMNS = ("model", "images", "number", "precision", *METHODS, *PEERS)
 COLUMNS += ("ours / bound", "ours / best other")
 
 

@@ -1,19 +1,19 @@
-"""What extraction and merging take in memory, and how that grows with the number of images.
+"""Peak memory of extraction and merging, and how it grows with the number of images.
 
-    python benchmarks/memory.py [--images 10000 30000 100000]
+    python benchmarks/memory.py [--n-images 10000 30000 100000]
 
-Every figure is of a process of its own, which loads a table of films from a CSV file with ids,
-paths, patients, splits, views and findings as long as those of ChestX-ray14, and runs one of
+Each measurement runs in its own process, which loads a data set from a CSV file with ids, paths,
+patients, splits, views and findings as long as those of ChestX-ray14, and then runs one of
 
-fresh      an extraction from nothing
-resumed    one that was interrupted when half of the films were encoded
-extended   one that finds a finished cache of half of the films
-merge      two shards put together, without any table
+fresh      an extraction into a new cache
+resumed    an extraction that was interrupted when half of the images were encoded
+extended   an extraction into a finished cache of half of the images
+merge      merging of two shards, without the data set
 
-The encoder is a stub of 64 dimensions, and all films are the same one of 16 pixels square, so that
-nothing grows but what is kept about the images. The slopes, in bytes an image, are from the
-fewest images to the most: of the table by itself, as it lies in memory once loaded; of the most
-memory that the process ever had; and of that without the table.
+The encoder is a stub with 64 dimensions, and all images are the same 16 x 16 pixels, so that only
+what is kept about the images grows. Slopes, in bytes per image, are from the smallest to the
+largest number of images: of the data set in memory, of the peak memory, and of the peak without the
+data set.
 """
 
 import argparse
@@ -44,7 +44,7 @@ FINDINGS = ("Atelectasis|Effusion", "No Finding", "Infiltration", "Mass|Nodule|P
 
 
 class Stub(Encoder):
-    """A fixed random map of a few pixels."""
+    """A fixed random projection of a few pixels."""
 
     aligned = False
     has_images = True
@@ -60,92 +60,99 @@ class Stub(Encoder):
         self.weights = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
     def preprocess(self, image: Image.Image) -> Array:
-        """Shrink it."""
-        grey = np.asarray(image.convert("L").resize((PIXELS, PIXELS)), dtype=np.float32)
-        return np.stack([grey / 255] * 3)
+        """Resize the image."""
+        gray = np.asarray(image.convert("L").resize((PIXELS, PIXELS)), dtype=np.float32)
+        return np.stack([gray / 255] * 3)
 
     def embed_pixels(self, pixels: Array) -> Array:
-        """Map them."""
+        """Project the pixels."""
         return pixels.reshape(len(pixels), -1) @ self.weights
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """There are none."""
+        """Raise, as there is no text encoder."""
         raise NotImplementedError
 
 
 def main() -> None:
-    """Measure every case at every size, and print a table."""
+    """Measure every case at every size and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, nargs="+", default=[10_000, 30_000, 100_000])
-    sizes = sorted(parser.parse_args().images)
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # as the commands do
-    head = [*(f"{size:,} images, MiB" for size in sizes), "table", "in all", "without the table"]
+    parser.add_argument("--n-images", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    sizes = sorted(parser.parse_args().n_images)
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # like the commands
+    head = [
+        *(f"{size:,} images, MiB" for size in sizes),
+        "data set",
+        "peak",
+        "peak without data set",
+    ]
     print(f"| | {' | '.join(head)} |")
     print("|---" * (1 + len(head)) + "|")
     rows: dict[str, list[tuple[int, int]]] = {name: [] for name in CASES}
     with tempfile.TemporaryDirectory() as name:
         for size in sizes:
-            films = Path(name) / f"{size}"
-            write_films(films, size)
+            data_dir = Path(name) / f"{size}"
+            write_images(data_dir, size)
             for case, (prepare, measured) in CASES.items():
-                cache = films / f"cache-{case}"
+                cache = data_dir / f"cache-{case}"
                 for step in prepare:
-                    alone(step, films, cache)
-                rows[case].append(alone(measured, films, cache))
-    for case, found in rows.items():
-        (table, least), (full_table, most) = found[0], found[-1]
-        images = sizes[-1] - sizes[0]
-        slopes = [(full_table - table) / images, (most - least) / images]
-        cells = [f"{peak / 2**20:.0f}" for _, peak in found]
+                    in_subprocess(step, data_dir, cache)
+                rows[case].append(in_subprocess(measured, data_dir, cache))
+    for case, results in rows.items():
+        (small_data, small_peak), (large_data, large_peak) = results[0], results[-1]
+        n_images = sizes[-1] - sizes[0]
+        slopes = [(large_data - small_data) / n_images, (large_peak - small_peak) / n_images]
+        cells = [f"{peak / 2**20:.0f}" for _, peak in results]
         cells += [f"{slope:.0f}" for slope in (*slopes, slopes[1] - slopes[0])]
         print(f"| {case} | {' | '.join(cells)} |")
 
 
-def write_films(folder: Path, number: int) -> None:
-    """So many equal films, and the table of them."""
+def write_images(folder: Path, n_images: int) -> None:
+    """Write equal images, and a CSV file that lists them."""
     folder.mkdir()
-    films = folder / "images"
-    films.mkdir()
+    images = folder / "images"
+    images.mkdir()
     shades = np.random.default_rng(0).integers(256, size=(16, 16), dtype=np.uint8)
-    Image.fromarray(shades).save(folder / "film.png")
-    film_bytes = (folder / "film.png").read_bytes()
+    Image.fromarray(shades).save(folder / "image.png")
+    image_bytes = (folder / "image.png").read_bytes()
     lines = ["id,path,patient,fold,view,findings"]
-    for film in range(number):
-        patient = film // 4  # as many films as a patient of ChestX-ray14 has
-        name = f"{patient:08d}_{film % 4:03d}.png"
-        (films / name).write_bytes(film_bytes)
+    for number in range(n_images):
+        patient = number // 4  # images per patient as in ChestX-ray14
+        name = f"{patient:08d}_{number % 4:03d}.png"
+        (images / name).write_bytes(image_bytes)
         fold = ("train", "train", "val", "test")[patient % 4]
-        view = ("PA", "AP")[film % 2]
-        lines.append(f"{name},images/{name},{patient:08d},{fold},{view},{FINDINGS[film % 4]}")
-    (folder / "films.csv").write_text("\n".join(lines))
+        view = ("PA", "AP")[number % 2]
+        lines.append(f"{name},images/{name},{patient:08d},{fold},{view},{FINDINGS[number % 4]}")
+    (folder / "images.csv").write_text("\n".join(lines))
 
 
-def alone(step: Callable[[Path, Path], int], films: Path, cache: Path) -> tuple[int, int]:
-    """Run a step in a new process: what its table takes, and the most it had, in bytes."""
+def in_subprocess(
+    step: Callable[[Path, Path], int], data_dir: Path, cache: Path
+) -> tuple[int, int]:
+    """Run a step in a new process; return bytes of the data set and of the peak memory."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure, step, films, cache).result()
+        return pool.submit(measure, step, data_dir, cache).result()
 
 
-def measure(step: Callable[[Path, Path], int], films: Path, cache: Path) -> tuple[int, int]:
-    """Run a step in this process."""
-    return step(films, cache), resident("VmHWM")
+def measure(step: Callable[[Path, Path], int], data_dir: Path, cache: Path) -> tuple[int, int]:
+    """Run a step in this process; return bytes of the data set and of the peak memory."""
+    return step(data_dir, cache), resident("VmHWM")
 
 
 def resident(which: str) -> int:
-    """Bytes in memory now (VmRSS), or the most there ever were (VmHWM).
+    """Return the resident memory in bytes: current (VmRSS) or peak (VmHWM).
 
-    Not ``ru_maxrss``: a process inherits that from the one that started it.
+    Not ``ru_maxrss``, which a process inherits from its parent.
     """
-    found = re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    match = re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) * 1024
 
 
-def table_of(films: Path) -> Dataset:
-    """The films."""
+def load_images(data_dir: Path) -> Dataset:
+    """Load the data set."""
     return load_csv(
-        films / "films.csv",
+        data_dir / "images.csv",
         id="id",
         patient="patient",
         split="fold",
@@ -154,48 +161,48 @@ def table_of(films: Path) -> Dataset:
     )
 
 
-def run(films: Path, cache: Path, **options: Any) -> int:
-    """Extract; gives what the table takes."""
+def run(data_dir: Path, cache: Path, **options: Any) -> int:
+    """Extract; return the bytes of the data set in memory."""
     before = resident("VmRSS")
-    manifest = table_of(films)
-    table = resident("VmRSS") - before
-    update_caches(manifest, [Stub()], cache_dir=cache, batch_size=BATCH, workers=WORKERS, **options)
-    return table
+    dataset = load_images(data_dir)
+    dataset_bytes = resident("VmRSS") - before
+    update_caches(dataset, [Stub()], cache_dir=cache, batch_size=BATCH, workers=WORKERS, **options)
+    return dataset_bytes
 
 
-def whole(films: Path, cache: Path) -> int:
-    """Extract all films."""
-    return run(films, cache)
+def whole(data_dir: Path, cache: Path) -> int:
+    """Extract all images."""
+    return run(data_dir, cache)
 
 
-def half(films: Path, cache: Path) -> int:
+def half(data_dir: Path, cache: Path) -> int:
     """Extract the first half into a finished cache."""
-    return run(films, cache, limit=len(table_of(films)) // 2)
+    return run(data_dir, cache, limit=len(load_images(data_dir)) // 2)
 
 
-def interrupted(films: Path, cache: Path) -> int:
-    """Extract until half are encoded, and leave that in parts."""
+def interrupted(data_dir: Path, cache: Path) -> int:
+    """Extract until half of the images are encoded, and leave them in chunks."""
 
     def stop(finished: int, total: int) -> None:
         if finished >= total // 2:
             raise KeyboardInterrupt
 
     try:
-        return run(films, cache, progress=stop)
+        return run(data_dir, cache, progress=stop)
     except KeyboardInterrupt:
         return 0
 
 
-def shards(films: Path, cache: Path) -> int:
+def shards(data_dir: Path, cache: Path) -> int:
     """Extract both halves as shards."""
     for number in (1, 2):
-        run(films, cache, shard=Shard(number, 2))
+        run(data_dir, cache, shard=Shard(number, 2))
     return 0
 
 
-def merge(films: Path, cache: Path) -> int:
-    """Put the shards together."""
-    target = cache_path(cache, "films", "stub")
+def merge(data_dir: Path, cache: Path) -> int:
+    """Merge the shards."""
+    target = cache_path(cache, "images", "stub")
     merge_caches([Shard(number, 2).path(target) for number in (1, 2)])
     return 0
 

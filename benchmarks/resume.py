@@ -1,17 +1,18 @@
-"""What it takes to find that nothing is left to do: extracting a large data set a second time.
+"""Cost of extracting a large data set again when all of its images are cached.
 
-    python benchmarks/resume.py [--images 1000000]
+    python benchmarks/resume.py [--n-images 1000000]
 
-The films are links to 256 files, a thousand in a folder, listed by a CSV file with ids, paths,
+Images are links to 256 files, a thousand per folder, listed by a CSV file with ids, paths,
 patients, splits, views and findings as long as those of ChestX-ray14. Their cache is made by an
-engine that reads no film. Then, each in a process of its own, with the usual engine:
+engine that reads no image. Then, each in its own process, with the usual engine:
 
-again    the same extraction: all is cached
-hashed   the same with hashed ids, into a cache that was made so
-parts    one that was interrupted when all was encoded and nothing put together yet
+again           the same extraction
+pseudonymized   the same with pseudonymized ids, and a cache of such ids
+chunks          an extraction that was interrupted after the last image, before its chunks were
+                combined
 
-Printed are the seconds that the table takes to load, its ids to hash, and the extraction; and the
-most memory that the process ever had.
+The table holds the seconds to load the data set, to pseudonymize its ids and to extract, and the
+peak memory of the process.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from memory import BATCH, DIM, FINDINGS, WORKERS, Stub, resident, table_of
+from memory import BATCH, DIM, FINDINGS, WORKERS, Stub, load_images, resident
 from PIL import Image
 
 from featurecache.datasets.pseudonymize import IdKey, pseudonymize_dataset
@@ -40,96 +41,100 @@ FILES = 256
 KEY = IdKey(b"the key of a benchmark")
 
 Seconds = tuple[float, float, float]
-"""To load, to hash, to extract."""
+"""To load, to pseudonymize, to extract."""
 
 
 def main() -> None:
-    """Measure every case, and print a table."""
+    """Measure every case and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=1_000_000)
-    images = parser.parse_args().images
-    print(f"| {images:,} images | load, s | hash, s | extract, s | in all, s | memory, MiB |")
+    parser.add_argument("--n-images", type=int, default=1_000_000)
+    n_images = parser.parse_args().n_images
+    print(
+        f"| {n_images:,} images | load, s | pseudonymize, s | extract, s | total, s | peak, MiB |"
+    )
     print("|---" * 6 + "|")
     with tempfile.TemporaryDirectory() as name:
-        films = Path(name)
-        write_films(films, images)
-        for case, prepare, hashed in (
+        data_dir = Path(name)
+        write_images(data_dir, n_images)
+        for case, prepare, pseudonymized in (
             ("again", finished, False),
-            ("hashed", finished, True),
-            ("parts", interrupted, False),
+            ("pseudonymized", finished, True),
+            ("chunks", interrupted, False),
         ):
-            cache = films / f"cache-{case}"
-            alone(prepare, films, cache, hashed)
-            seconds, peak = alone(again, films, cache, hashed)
-            cells = [f"{part:.1f}" for part in (*seconds, sum(seconds))]
+            cache = data_dir / f"cache-{case}"
+            in_subprocess(prepare, data_dir, cache, pseudonymized)
+            seconds, peak = in_subprocess(again, data_dir, cache, pseudonymized)
+            cells = [f"{duration:.1f}" for duration in (*seconds, sum(seconds))]
             print(f"| {case} | {' | '.join(cells)} | {peak / 2**20:.0f} |", flush=True)
 
 
-def write_films(folder: Path, number: int) -> None:
-    """A few files, links to them, and the table of the links."""
+def write_images(folder: Path, n_images: int) -> None:
+    """Write a few files, links to them, and a CSV file that lists the links."""
     rng = np.random.default_rng(0)
-    files = [folder / f"film-{file}.png" for file in range(FILES)]
+    files = [folder / f"image-{file}.png" for file in range(FILES)]
     for file in files:
         Image.fromarray(rng.integers(256, size=(16, 16), dtype=np.uint8)).save(file)
-    with (folder / "films.csv").open("w", encoding="utf-8") as table:
+    with (folder / "images.csv").open("w", encoding="utf-8") as table:
         table.write("id,path,patient,fold,view,findings\n")
-        for film in range(number):
-            patient = film // 4
-            name, place = f"{patient:08d}_{film % 4:03d}.png", f"images/{film // 1000:06d}"
-            if film % 1000 == 0:
-                (folder / place).mkdir(parents=True)
-            os.link(files[film % FILES], folder / place / name)
-            fold, view = ("train", "train", "val", "test")[patient % 4], ("PA", "AP")[film % 2]
-            table.write(f"{name},{place}/{name},{patient:08d},{fold},{view},{FINDINGS[film % 4]}\n")
+        for number in range(n_images):
+            patient = number // 4
+            name, subfolder = f"{patient:08d}_{number % 4:03d}.png", f"images/{number // 1000:06d}"
+            if number % 1000 == 0:
+                (folder / subfolder).mkdir(parents=True)
+            os.link(files[number % FILES], folder / subfolder / name)
+            fold, view = ("train", "train", "val", "test")[patient % 4], ("PA", "AP")[number % 2]
+            table.write(
+                f"{name},{subfolder}/{name},{patient:08d},{fold},{view},{FINDINGS[number % 4]}\n"
+            )
 
 
-def alone(
-    step: Callable[[Path, Path, bool], Seconds], films: Path, cache: Path, hashed: bool
+def in_subprocess(
+    step: Callable[[Path, Path, bool], Seconds], data_dir: Path, cache: Path, pseudonymized: bool
 ) -> tuple[Seconds, int]:
-    """Run a step in a new process: what it took, and the most memory, in bytes, that it had."""
+    """Run a step in a new process; return its duration and the peak memory in bytes."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure, step, films, cache, hashed).result()
+        return pool.submit(measure, step, data_dir, cache, pseudonymized).result()
 
 
 def measure(
-    step: Callable[[Path, Path, bool], Seconds], films: Path, cache: Path, hashed: bool
+    step: Callable[[Path, Path, bool], Seconds], data_dir: Path, cache: Path, pseudonymized: bool
 ) -> tuple[Seconds, int]:
-    """Run a step in this process."""
-    return step(films, cache, hashed), resident("VmHWM")
+    """Run a step in this process; return its duration and the peak memory in bytes."""
+    return step(data_dir, cache, pseudonymized), resident("VmHWM")
 
 
-def again(films: Path, cache: Path, hashed: bool, **options: Any) -> Seconds:
+def again(data_dir: Path, cache: Path, pseudonymized: bool, **options: Any) -> Seconds:
     """Extract."""
     start = time.perf_counter()
-    manifest = table_of(films)
+    dataset = load_images(data_dir)
     loaded = time.perf_counter()
-    if hashed:
-        manifest = pseudonymize_dataset(manifest, KEY)
+    if pseudonymized:
+        dataset = pseudonymize_dataset(dataset, KEY)
     ready = time.perf_counter()
-    update_caches(manifest, [Stub()], cache_dir=cache, batch_size=BATCH, workers=WORKERS, **options)
+    update_caches(dataset, [Stub()], cache_dir=cache, batch_size=BATCH, workers=WORKERS, **options)
     return loaded - start, ready - loaded, time.perf_counter() - ready
 
 
-def finished(films: Path, cache: Path, hashed: bool) -> Seconds:
-    """Make the cache, without reading films."""
-    return again(films, cache, hashed, engine=pretend)
+def finished(data_dir: Path, cache: Path, pseudonymized: bool) -> Seconds:
+    """Make the cache, without reading images."""
+    return again(data_dir, cache, pseudonymized, engine=fake_engine)
 
 
-def interrupted(films: Path, cache: Path, hashed: bool) -> Seconds:
-    """Make all its parts, and not the cache."""
+def interrupted(data_dir: Path, cache: Path, pseudonymized: bool) -> Seconds:
+    """Make all chunks, but not the cache."""
 
     def stop(done: int, total: int) -> None:
         if done == total:
             raise KeyboardInterrupt
 
     try:
-        return again(films, cache, hashed, engine=pretend, progress=stop)
+        return again(data_dir, cache, pseudonymized, engine=fake_engine, progress=stop)
     except KeyboardInterrupt:
         return 0.0, 0.0, 0.0
 
 
-def pretend(
+def fake_engine(
     tasks: Iterable[ImageTask],
     encoders: Sequence[Encoder],
     handle: EventHandler,
@@ -137,7 +142,7 @@ def pretend(
     batch_size: int,
     **_: Any,
 ) -> None:
-    """An engine that looks at each film's file and makes its embedding up."""
+    """Extraction engine that does not read images: embeddings are random."""
     digests: dict[int, str] = {}
     rng = np.random.default_rng(0)
     batch: list[tuple[int, str, os.stat_result]] = []
