@@ -13,7 +13,7 @@ from typing import Final, Literal
 from featurecache.datasets.load import find_root
 from featurecache.datasets.registry import DATASETS
 from featurecache.encoders.hub import MODELS_VARIABLE, local_folder
-from featurecache.encoders.registry import SPECS, EncoderSpec
+from featurecache.encoders.registry import ENCODERS, EncoderSpec
 from featurecache.errors import CheckpointError, DatasetError
 
 State = Literal["ok", "note", "problem"]
@@ -158,12 +158,12 @@ def _locks(folder: Path) -> Check:
 
 def _models() -> Iterator[Check]:
     try:
-        ready = [name for name, spec in SPECS.items() if _is_ready(spec)]
+        ready = [name for name, spec in ENCODERS.items() if _is_ready(spec)]
     except CheckpointError as error:
         yield Check("models", "problem", str(error), f"correct ${MODELS_VARIABLE}")
         return
     yield Check("local models", "ok", ", ".join(ready))
-    if missing := [name for name in SPECS if name not in ready]:
+    if missing := [name for name in ENCODERS if name not in ready]:
         advice = f"downloaded on first use; or set ${MODELS_VARIABLE} to a folder of checkpoints"
         yield Check("models to download", "note", ", ".join(missing), advice)
 
@@ -172,10 +172,10 @@ def _is_ready(spec: EncoderSpec) -> bool:
     """Return whether a model's files are on this machine, without asking the hub."""
     from huggingface_hub import try_to_load_from_cache
 
-    if spec.embedded:
+    if spec.embedded or spec.family == "custom":
         return True
-    if spec.parts:
-        return all(_is_ready(SPECS[part]) for part in spec.parts)
+    if spec.members:
+        return all(_is_ready(ENCODERS[member]) for member in spec.members)
     if local_folder(spec.name, spec.hub_ids[0] if spec.hub_ids else "") is not None:
         return True
     return any(isinstance(try_to_load_from_cache(i, "config.json"), str) for i in spec.hub_ids)

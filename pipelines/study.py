@@ -22,7 +22,7 @@ from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.load import load_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
-from featurecache.encoders.registry import SPECS
+from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import FeaturecacheError
 from featurecache.evaluation.comparison import compare
 from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
@@ -117,8 +117,8 @@ class Study:
     @cached_property
     def trainable(self) -> Encoder:
         """The encoder that can be fine-tuned: of a pair without a joint space, that of images."""
-        spec = SPECS.get(self.model)
-        return load_encoder(spec.parts[0]) if spec and spec.parts else self.encoder
+        spec = ENCODERS.get(self.model)
+        return load_encoder(spec.members[0]) if spec and spec.members else self.encoder
 
     @property
     def without_joint_space(self) -> list[str]:

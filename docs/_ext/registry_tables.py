@@ -21,13 +21,13 @@ Table = tuple[tuple[str, ...], Iterable[Sequence[str]]]
 
 def models() -> Table:
     """Return the registered encoders."""
-    from featurecache.encoders.registry import SPECS
+    from featurecache.encoders.registry import ENCODERS
 
     def row(name: str) -> tuple[str, ...]:
-        spec = SPECS[name]
+        spec = ENCODERS[name]
         note = spec.note
-        if spec.parts:
-            note = f"{' and '.join(spec.parts)}; {note}"
+        if spec.members:
+            note = f"{' and '.join(spec.members)}; {note}"
         if spec.extra:
             note = f"extra {spec.extra}; {note}"
         return (
@@ -42,7 +42,7 @@ def models() -> Table:
         )
 
     columns = ("name", "hub", "dim", "pixels", "aligned", "license", "may have seen", "note")
-    return columns, map(row, SPECS)
+    return columns, map(row, ENCODERS)
 
 
 def datasets() -> Table:

@@ -80,7 +80,7 @@ def alignment_warnings(
     for side, spec in (("image", image_spec), ("text", text_spec)):
         name = f"the {side} encoder of `alignment`"
         fitted_spec = alignment.spec[f"{side}_encoder"]
-        if difference := library_difference(fitted_spec, spec, run=name):
+        if difference := library_difference(fitted_spec, spec, source=name):
             warnings.append(f"{name} was used with other library versions ({difference})")
     return warnings
 

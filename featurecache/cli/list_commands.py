@@ -10,10 +10,10 @@ def models(json: Json = False) -> None:
 
     Example: featurecache models --json
     """
-    from featurecache.encoders.registry import SPECS
+    from featurecache.encoders.registry import ENCODERS
 
     if json:
-        print_json([asdict(spec) for spec in SPECS.values()])
+        print_json([asdict(spec) for spec in ENCODERS.values()])
         return
     print_table(
         "Models (also hf:ORG/NAME, or a folder, for anything CLIP- or SigLIP-shaped)",
@@ -27,7 +27,7 @@ def models(json: Json = False) -> None:
                 spec.license,
                 spec.note,
             ]
-            for spec in SPECS.values()
+            for spec in ENCODERS.values()
         ],
     )
 

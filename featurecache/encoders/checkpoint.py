@@ -1,4 +1,4 @@
-"""A checkpoint on disk: which files it has, their hashes, its configuration."""
+"""A checkpoint on disk: its files, their hashes and its configuration."""
 
 import pickle
 import zipfile
@@ -29,8 +29,8 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "tokenizer_config.json",
 )
-# What config.json says about its own making, not about the network.
-_HOUSEKEEPING = frozenset({"_name_or_path", "dtype", "torch_dtype", "transformers_version"})
+# Entries of config.json that describe how it was written, not the network.
+_METADATA_KEYS = frozenset({"_name_or_path", "dtype", "torch_dtype", "transformers_version"})
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ MEDCLIP = Layout(None, ("model.safetensors", "pytorch_model.bin"))
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The folder of a checkpoint and its weight files: several when sharded.
+    """The folder of a checkpoint and its weight files: several if sharded.
 
-    None when it was opened for its architecture alone; what needs weights then refuses it.
+    There are none if it was opened for its architecture alone.
     """
 
     folder: Path
@@ -60,32 +60,32 @@ class Checkpoint:
 
     @property
     def revision(self) -> str | None:
-        """The commit of the hub's repository that the folder is of; None for any other folder."""
+        """Commit of the Hugging Face repository, for a folder in the hub's cache; else None."""
         return self.folder.name if self.folder.parent.name == "snapshots" else None
 
     @property
     def weight_hashes(self) -> list[str]:
-        """The sha256 of each weight file's bytes, sorted; each file is read once a process.
+        """The sha256 of each weight file, sorted; each file is read once per process.
 
         Raises:
-            CheckpointError: there are no weights.
+            CheckpointError: There are no weights.
         """
         self.require_weights()
         return sorted(_hash(path) for path in self.weights)
 
     def config(self, name: str = "config.json") -> dict[str, Any]:
-        """The JSON of a configuration file, without what it says about its own making.
+        """Return the JSON of a configuration file, without entries on how it was written.
 
         Raises:
-            CheckpointError: the file cannot be read as a JSON object.
+            CheckpointError: The file cannot be read as a JSON object.
         """
-        return _without_housekeeping(read_json(self.folder / name))
+        return _without_metadata(read_json(self.folder / name))
 
     def scalar(self, key: str) -> float | None:
-        """A one-element tensor of the weights, read alone; None when there is no such key.
+        """Read a single one-element tensor of the weights; None if there is no such key.
 
         Raises:
-            CheckpointError: there are no weights, or a file of them cannot be read.
+            CheckpointError: There are no weights, or a file cannot be read.
         """
         self.require_weights()
         for path in self.weights:
@@ -98,23 +98,23 @@ class Checkpoint:
         return None
 
     def require_weights(self) -> None:
-        """Refuse a checkpoint that was opened for its architecture alone.
+        """Check that the checkpoint was not opened for its architecture alone.
 
         Raises:
-            CheckpointError: there are no weights.
+            CheckpointError: There are no weights.
         """
         if not self.weights:
             raise CheckpointError(
-                f"{self.folder} was opened for its architecture alone: train it from fresh "
+                f"{self.folder} was opened for its architecture alone: train it from random "
                 "weights, or load a checkpoint that has weights"
             )
 
 
 def open_checkpoint(folder: Path, layout: Layout) -> Checkpoint:
-    """Take stock of a checkpoint folder without reading its weights.
+    """Find the files of a checkpoint folder without reading its weights.
 
     Raises:
-        CheckpointError: the folder is missing, or lacks its configuration or its weights.
+        CheckpointError: The folder is missing, or lacks its configuration or its weights.
     """
     _require_config(folder, layout)
     for name in layout.weights:
@@ -126,72 +126,72 @@ def open_checkpoint(folder: Path, layout: Layout) -> Checkpoint:
 
 
 def open_architecture(folder: Path) -> Checkpoint:
-    """Take stock of a folder in transformers' layout for its architecture: no weights are used.
+    """Open a folder in transformers' layout for its architecture, without weights.
 
     Raises:
-        CheckpointError: the folder is missing, or lacks its configuration.
+        CheckpointError: The folder is missing, or lacks its configuration.
     """
     _require_config(folder, TRANSFORMERS)
     return Checkpoint(folder, ())
 
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
-    """The tokenizer's files in a folder.
+    """Return the files of the tokenizer in a folder.
 
     Raises:
-        CheckpointError: the folder has no vocabulary.
+        CheckpointError: The folder has no vocabulary.
     """
     require_vocabulary(folder)
     return tuple(folder / name for name in _TOKENIZER_FILES if (folder / name).is_file())
 
 
 def tokenizer_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of each tokenizer file in a folder, by file name.
+    """Return the sha256 of each tokenizer file in a folder, by file name.
 
     Raises:
-        CheckpointError: the folder has no vocabulary.
+        CheckpointError: The folder has no vocabulary.
     """
     return {path.name: _hash(path) for path in tokenizer_files(folder)}
 
 
 def has_vocabulary(folder: Path) -> bool:
-    """Whether a folder holds the vocabulary of a tokenizer."""
+    """Return whether a folder holds the vocabulary of a tokenizer."""
     return any((folder / name).is_file() for name in VOCABULARY_FILES)
 
 
 def require_vocabulary(folder: Path) -> None:
-    """Refuse a folder without the vocabulary of a tokenizer.
+    """Check that a folder holds the vocabulary of a tokenizer.
 
     Raises:
-        CheckpointError: it has none.
+        CheckpointError: It does not.
     """
     if not has_vocabulary(folder):
         raise CheckpointError(
-            f"{folder} has no tokenizer: fetch its {', '.join(VOCABULARY_FILES)}, "
-            "whichever are published"
+            f"{folder} has no tokenizer: add those of {', '.join(VOCABULARY_FILES)} that are "
+            "published with it"
         )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a checkpoint's file.
+    """Return the JSON object in a file of a checkpoint.
 
     Raises:
-        CheckpointError: the file cannot be read as a JSON object.
+        CheckpointError: The file cannot be read as a JSON object.
     """
     try:
         content = strict_json.read(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object: fetch the checkpoint again")
+        raise CheckpointError(f"{path} does not hold a JSON object: download the checkpoint again")
     return content
 
 
 def read_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
-    """The tensors of a weight file, safetensors or pickled.
+    """Return the tensors of a weight file, safetensors or pickled.
 
     Raises:
-        CheckpointError: the file is damaged, or holds other objects than tensors.
+        CheckpointError: The file is damaged, or holds other objects than tensors.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -205,10 +205,10 @@ def read_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
 
 
 def read_pickled_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
-    """The tensors of a ``torch.save`` file; anything else inside is refused, not run.
+    """Return the tensors of a ``torch.save`` file; other objects raise and are never run.
 
     Raises:
-        CheckpointError: the file is damaged, or holds other objects than tensors.
+        CheckpointError: The file is damaged, or holds other objects than tensors.
     """
     import torch
 
@@ -230,20 +230,20 @@ def read_pickled_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
 
 
 def check_keys(path: Path, *, missing: set[str], unexpected: set[str]) -> None:
-    """Refuse weights that do not cover their network exactly.
+    """Check that weights cover their network exactly.
 
     Raises:
-        CheckpointError: a key is missing or unexpected; the first three of each are named.
+        CheckpointError: A key is missing or unexpected; the first three of each are named.
     """
     if not missing and not unexpected:
         return
-    parts = [
+    problems = [
         f"{len(keys)} {kind} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
         for kind, keys in (("missing", missing), ("unexpected", unexpected))
         if keys
     ]
     raise CheckpointError(
-        f"the weights in {path} do not fit their network: {' and '.join(parts)} keys; "
+        f"the weights in {path} do not fit their network: {' and '.join(problems)} keys; "
         "check that config and weights belong together"
     )
 
@@ -252,7 +252,7 @@ def _require_config(folder: Path, layout: Layout) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder: give the folder of a checkpoint")
     if layout.config is not None and not (folder / layout.config).is_file():
-        raise CheckpointError(f"{folder} has no {layout.config}: give a whole checkpoint folder")
+        raise CheckpointError(f"{folder} has no {layout.config}: give a complete checkpoint folder")
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -263,11 +263,11 @@ def _shards(index: Path) -> tuple[Path, ...]:
         )
     names = sorted(set(listed.values()))
     shards = tuple(index.parent / name for name in names)
-    lacking = [path.name for path in shards if not path.is_file()]
-    if lacking or not shards:
+    missing = [path.name for path in shards if not path.is_file()]
+    if missing or not shards:
         raise CheckpointError(
-            f"{index.parent} lacks {', '.join(lacking) or 'its shards'}, which {index.name} "
-            "should list: fetch the checkpoint again"
+            f"{index.parent} lacks {', '.join(missing) or 'its shards'}, which {index.name} "
+            "should list: download the checkpoint again"
         )
     return shards
 
@@ -277,13 +277,13 @@ def _is_name(name: object) -> bool:
 
 
 def _hash(path: Path) -> str:
-    found = path.stat()
-    return _hash_once(path, found.st_size, found.st_mtime_ns)
+    status = path.stat()
+    return _hash_once(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
 def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
-    # Size and time are in the key so that a file replaced while the process lives is read anew.
+    # Size and time are part of the key, so that a file that is replaced is read again.
     return sha256_of_file(path)
 
 
@@ -300,9 +300,9 @@ def _safetensors_entry(path: Path, key: str) -> "torch.Tensor | None":
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def _without_housekeeping(config: dict[str, Any]) -> dict[str, Any]:
+def _without_metadata(config: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _without_housekeeping(value) if isinstance(value, dict) else value
+        key: _without_metadata(value) if isinstance(value, dict) else value
         for key, value in config.items()
-        if key not in _HOUSEKEEPING
+        if key not in _METADATA_KEYS
     }

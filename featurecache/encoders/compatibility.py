@@ -1,37 +1,70 @@
-"""Whether two descriptions are of one encoder."""
+"""Check that the encoder at hand is the one that a cache or a run was made with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featurecache.errors import RunError
+from featurecache.errors import RunError, UsageError
 from featurecache.io.fingerprint import first_difference
 
 
 def library_difference(
-    trained: Mapping[str, Any], present: Mapping[str, Any], *, run: object
+    expected: Mapping[str, Any], actual: Mapping[str, Any], *, source: object
 ) -> str | None:
-    """Where an encoder differs from that of a run or cache by library versions alone, if it does.
+    """Return where two encoder specs differ if they differ by library versions alone.
 
-    Other versions of the libraries may decode or resize a pixel differently; that is worth a
-    warning. Anything else that differs makes the embeddings mean something else.
+    Other versions of the libraries may decode or resize a pixel slightly differently, which is
+    worth a warning. Any other difference makes the embeddings incomparable.
 
     Args:
-        trained: ``image_spec`` of the run's or cache's encoder.
-        present: of the encoder whose embeddings are to go with it.
-        run: the run or cache, for the message.
+        expected: Spec of the encoder that a run or cache was made with.
+        actual: Spec of the encoder whose embeddings are to be used with it.
+        source: The run or cache, named in the message.
 
     Returns:
-        The difference; None for none.
+        The difference, such as ``torch: '2.12' against '2.13'``; None if there is none.
 
     Raises:
-        RunError: the weights, the preprocessing or the precision differ; the message names the
+        RunError: The weights, the preprocessing or the precision differ; the message names the
             field.
     """
-    trained, present = dict(trained), dict(present)
-    libraries = first_difference(trained.pop("libraries", {}), present.pop("libraries", {}))
-    if difference := first_difference(trained, present):
+    expected, actual = dict(expected), dict(actual)
+    libraries = first_difference(expected.pop("libraries", {}), actual.pop("libraries", {}))
+    if difference := first_difference(expected, actual):
         raise RunError(
-            f"{run} was made with another encoder ({difference}): give the one that it was made "
+            f"{source} was made with another encoder ({difference}): give the one that it was made "
             "with"
         )
     return libraries
+
+
+def check_encoder_specs(
+    expected: Sequence[Mapping[str, Any]],
+    actual: Sequence[Mapping[str, Any]],
+    *,
+    source: object,
+) -> list[str]:
+    """Check that the encoders of a cache are those that a model was trained on, in their order.
+
+    Args:
+        expected: Specs of the encoders that the model was trained on.
+        actual: Specs of the encoders of the cache.
+        source: The run of the model, named in messages.
+
+    Returns:
+        The differences of encoders that ran with other library versions; see
+        ``library_difference``.
+
+    Raises:
+        UsageError: The number of encoders differs.
+        RunError: An encoder differs; the message names the field.
+    """
+    if len(expected) != len(actual):
+        raise UsageError(
+            f"{source} takes the embeddings of {len(expected)} encoders, but `cache` gives "
+            f"{len(actual)}: give the caches of its encoders, in their order"
+        )
+    differences = (
+        library_difference(old, new, source=source)
+        for old, new in zip(expected, actual, strict=True)
+    )
+    return [difference for difference in differences if difference]

@@ -1,4 +1,4 @@
-"""Where an encoder's weights are: an option, the folder of local models, or the hub."""
+"""Find the weights of an encoder: given, in the folder of local models, or on the hub."""
 
 import os
 from functools import partial
@@ -10,7 +10,7 @@ from featurecache.errors import CheckpointError
 MODELS_VARIABLE = "FEATURECACHE_MODELS"
 TOKENIZER_PATTERNS = ("*.json", "*.txt", "*.model")
 _HUB_TIMEOUT = 5.0
-"""Seconds to wait for the hub's answer before saying that it cannot be reached."""
+"""Seconds to wait for an answer of the hub."""
 
 
 def find_checkpoint(
@@ -25,16 +25,16 @@ def find_checkpoint(
     """Find a checkpoint: ``weights``, else ``$FEATURECACHE_MODELS``, else the hub.
 
     Args:
-        name: the registry name, looked for in the folder of local models.
-        hub_id: ``org/name`` on the Hugging Face hub; its last part is looked for likewise.
-        layout: which files make a whole checkpoint.
-        weights: a checkpoint folder that is used without looking further.
-        revision: a branch, tag or commit of the hub's repository. Local folders do not know
-            theirs, so a revision always means the hub and its cache.
-        gated: whether the hub asks for accepted terms, to say so when it refuses.
+        name: Registry name, looked for in the folder of local models.
+        hub_id: ``org/name`` on the Hugging Face hub; ``name`` is looked for locally as well.
+        layout: The files that make up a checkpoint.
+        weights: A checkpoint folder, used without looking elsewhere.
+        revision: A branch, tag or commit of the repository. Local folders have no revision, so
+            with one only the hub and its cache are searched.
+        gated: Whether the hub requires accepted terms, for the error message.
 
     Raises:
-        CheckpointError: nothing was found, or what was found is not whole.
+        CheckpointError: Nothing was found, or the checkpoint is incomplete.
     """
     if weights is not None:
         return open_checkpoint(weights, layout)
@@ -43,17 +43,21 @@ def find_checkpoint(
     patterns = [*TOKENIZER_PATTERNS, *_weight_patterns(layout.weights[0])]
     folder = hub_folder(name, hub_id, patterns=patterns, revision=revision, gated=gated)
     if not any(any(folder.glob(pattern)) for pattern in _weight_patterns(layout.weights[0])):
-        # Some older repositories hold pickled tensors only; they are fetched only when needed.
+        # Some older repositories have only pickled tensors, which are fetched only when needed.
         patterns += _weight_patterns(layout.weights[1])
         folder = hub_folder(name, hub_id, patterns=patterns, revision=revision, gated=gated)
     return open_checkpoint(folder, layout)
 
 
 def local_folder(name: str, hub_id: str = "") -> Path | None:
-    """The folder of a model in ``$FEATURECACHE_MODELS``: by name, or the hub id's last part.
+    """Return the folder of a model in ``$FEATURECACHE_MODELS``; None if there is none.
+
+    Args:
+        name: Registry name.
+        hub_id: ``org/name`` on the hub; a folder called ``name`` is found too.
 
     Raises:
-        CheckpointError: the variable is set, but names no folder.
+        CheckpointError: The variable is set, but is not a folder.
     """
     setting = os.environ.get(MODELS_VARIABLE)
     if not setting:
@@ -73,13 +77,20 @@ def hub_folder(
     revision: str | None = None,
     gated: bool = False,
 ) -> Path:
-    """The local snapshot of a hub repository, downloaded where it is not in the hub's cache.
+    """Return the local snapshot of a hub repository, downloading it if it is not cached.
 
-    ``HF_HUB_OFFLINE`` and the other settings of huggingface_hub hold; without a connection a
+    ``HF_HUB_OFFLINE`` and the other settings of huggingface_hub apply. Without a connection a
     cached snapshot is used.
 
+    Args:
+        name: Name of the model, for messages.
+        hub_id: ``org/name`` of the repository.
+        patterns: Patterns of the files to download.
+        revision: A branch, tag or commit; None for the default branch.
+        gated: Whether the hub requires accepted terms, for the error message.
+
     Raises:
-        CheckpointError: the repository is neither cached nor reachable, or access is refused.
+        CheckpointError: The repository is neither cached nor reachable, or access is refused.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -94,17 +105,17 @@ def hub_folder(
         try:
             return Path(snapshot(etag_timeout=_HUB_TIMEOUT))
         except ConnectionError:
-            # Offline, huggingface_hub 1 looks for no pinned commit in its cache.
+            # Offline, huggingface_hub 1 does not look for a pinned commit in its cache.
             return Path(snapshot(local_files_only=True))
     except GatedRepoError as error:
         raise CheckpointError(
             f"the hub refuses {hub_id}: request access at https://huggingface.co/{hub_id}, "
-            "then log in with `hf auth login`"
+            "then log in with 'hf auth login'"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        wanted = hub_id if revision is None else f"{hub_id} at revision {revision}"
+        repository = hub_id if revision is None else f"{hub_id} at revision {revision}"
         raise CheckpointError(
-            f"the hub has no {wanted}, or it is private: check the name, or `hf auth login`"
+            f"the hub has no {repository}, or it is private: check the name, or 'hf auth login'"
         ) from error
     except OSError as error:  # no connection, offline mode, a full disk, an HTTP status
         terms = (
@@ -114,7 +125,7 @@ def hub_folder(
         )
         raise CheckpointError(
             f"the weights of {name} ({hub_id}) are not on this machine and could not be "
-            f"downloaded: connect to the hub, pass --weights DIR, or put them at "
+            f"downloaded: connect to the hub, give `weights`, or put them at "
             f"${MODELS_VARIABLE}/{name.rpartition('/')[2]}{terms}"
         ) from error
 

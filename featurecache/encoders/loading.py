@@ -1,11 +1,12 @@
-"""From a name to an encoder: registered ones, any fitting hub repository, or a folder."""
+"""Load an encoder by name: a registered one, a Hugging Face repository, or a folder."""
 
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from featurecache.device import resolve_device
 from featurecache.encoders.checkpoint import (
     OPEN_CLIP,
     TRANSFORMERS,
@@ -14,128 +15,231 @@ from featurecache.encoders.checkpoint import (
     open_checkpoint,
     read_json,
 )
-from featurecache.encoders.clip import MODEL_TYPES, DualEncoder
+from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
+from featurecache.encoders.clip import DualEncoder
 from featurecache.encoders.compatibility import library_difference
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.hub import MODELS_VARIABLE, find_checkpoint
-from featurecache.encoders.inference import resolve_device, resolve_precision
 from featurecache.encoders.medclip import MedclipEncoder, find_medclip
 from featurecache.encoders.medclip_network import MODEL_TYPE as MEDCLIP_TYPE
 from featurecache.encoders.open_clip import OpenClipEncoder, require_open_clip
 from featurecache.encoders.pair import PairEncoder
-from featurecache.encoders.registry import SPECS, EncoderSpec, exposed_to
-from featurecache.encoders.unimodal import TEXT_TYPES, VISION_TYPES, TextEncoder, VisionEncoder
+from featurecache.encoders.registry import (
+    ENCODERS,
+    EncoderSpec,
+    custom_loader,
+    exposed_to,
+    find_encoder,
+)
+from featurecache.encoders.unimodal import TextEncoder, VisionEncoder
 from featurecache.errors import CheckpointError, UnknownNameError, UsageError
 from featurecache.provenance import Provenance, read_provenance
 
 _log = logging.getLogger(__name__)
 
-HUB_PREFIX = "hf:"
+HUB_PREFIX: Final = "hf:"
+PRECISIONS: Final = ("fp32", "bf16")
+
+RUN_FORMAT: Final = "featurecache-run"
+"""The ``format`` in the ``config.json`` of a run folder."""
 
 _EMBEDDED = Path(__file__).parent
 
-RUN_FORMAT = "featurecache-run"
-"""What a run folder's config.json has as its ``format``."""
-
-_Adapter = (
-    type[DualEncoder]
-    | type[VisionEncoder]
-    | type[TextEncoder]
-    | type[MedclipEncoder]
-    | type[OpenClipEncoder]
-)
-_SHAPES: dict[str, _Adapter] = {
-    **dict.fromkeys(MODEL_TYPES, DualEncoder),
-    **dict.fromkeys(VISION_TYPES, VisionEncoder),
-    **dict.fromkeys(TEXT_TYPES, TextEncoder),
+_FAMILIES: dict[str, type[CheckpointEncoder]] = {
+    "dual": DualEncoder,
+    "vision": VisionEncoder,
+    "text": TextEncoder,
+    "open_clip": OpenClipEncoder,
+}
+_MODEL_TYPES: dict[str, type[CheckpointEncoder]] = {
+    **dict.fromkeys(DualEncoder.model_types, DualEncoder),
+    **dict.fromkeys(VisionEncoder.model_types, VisionEncoder),
+    **dict.fromkeys(TextEncoder.model_types, TextEncoder),
     MEDCLIP_TYPE: MedclipEncoder,
 }
 
 
 def load_encoder(
-    name: str,
+    name: str | os.PathLike[str],
     *,
-    weights: Path | None = None,
+    weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Encoder:
-    """Make an encoder ready: its files found, its configuration read, its weights not yet loaded.
+    """Load a frozen encoder.
+
+    Its files are found and its configuration is read at once; the weights are read when they are
+    first needed.
 
     Args:
-        name: a registry name (see ``SPECS``), ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``, or the
+        name: A registered name, such as ``"xraysiglip"`` (``featurecache models`` lists them);
+            ``"hf:ORG/NAME"`` or ``"hf:ORG/NAME@REVISION"`` for a Hugging Face repository; or the
             path of a checkpoint folder or of a run that fine-tuned an encoder.
-        weights: a local checkpoint folder to use for ``name``; for medclip also its file.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto`` (fp32), ``fp32`` or ``bf16``.
+        weights: A local checkpoint folder to use for ``name``; for medclip also a weight file.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        precision: ``"fp32"``, ``"bf16"``, or ``"auto"``, which is fp32: whether bf16 changes the
+            embeddings can be seen only on images, which ``extract`` has.
+
+    Returns:
+        The encoder; see ``Encoder`` for its attributes and methods.
 
     Raises:
-        UnknownNameError: no such name.
-        UsageError: the options contradict each other, or an extra is not installed.
-        CheckpointError: the weights are missing, incomplete, or of an unsupported shape.
+        UnknownNameError: There is no such encoder.
+        UsageError: The arguments contradict each other, this machine lacks the device, or an
+            optional dependency is not installed.
+        CheckpointError: The weights are missing, incomplete or of an unsupported model type.
+
+    Examples:
+        >>> import featurecache as fc
+        >>> encoder = fc.load_encoder("tiny", device="cpu")
+        >>> encoder.dim, encoder.has_text, encoder.aligned
+        (128, True, True)
+        >>> encoder.encode_texts(["signs of edema"]).shape
+        (1, 128)
     """
+    name = os.fspath(name)
+    path = None if weights is None else Path(weights).expanduser()
     device = resolve_device(device)
     precision = resolve_precision(precision)
     folder = Path(name).expanduser()
-    if name in SPECS:
-        spec = SPECS[name]
-        encoder = _load_registered(spec, weights=weights, device=device, precision=precision)
-        encoder.provenance = (
-            read_provenance(_EMBEDDED / name)
-            if spec.embedded and weights is None
-            else Provenance(exposed_to(name))
-        )
-    elif name.startswith(HUB_PREFIX):
-        hub_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
-        checkpoint = find_checkpoint(
-            hub_id.rpartition("/")[2],
-            hub_id=hub_id,
-            layout=TRANSFORMERS,
-            weights=weights,
-            revision=revision or None,
-        )
-        encoder = _load_by_shape(checkpoint, name=name, device=device, precision=precision)
-        encoder.provenance = Provenance(exposed_to(name))
-        encoder.revision = checkpoint.revision
-    elif folder.is_dir():
-        if weights is not None:
-            raise UsageError(f"the model {name} is a folder of weights: leave out --weights")
-        inner = _encoder_folder(folder)
-        checkpoint = open_checkpoint(inner, TRANSFORMERS)
-        encoder = _load_by_shape(
-            checkpoint, name=folder.resolve().name, device=device, precision=precision
-        )
-        if inner != folder:
-            encoder.provenance = read_provenance(folder)
-    else:
-        error = UnknownNameError("model", name, SPECS)
-        error.args = (f"{error}; a model may also be hf:ORG/NAME or the path of a folder",)
-        raise error
+    if name.startswith(HUB_PREFIX):
+        return _load_from_hub(name, weights=path, device=device, precision=precision)
+    if spec := find_encoder(name):
+        encoder = _load_registered(spec, weights=path, device=device, precision=precision)
+        if spec.embedded and path is None:
+            encoder.provenance = read_provenance(_EMBEDDED / name)
+        elif encoder.provenance == Provenance():
+            encoder.provenance = Provenance(spec.exposed_to)
+        return encoder
+    if folder.is_dir():
+        if path is not None:
+            raise UsageError(f"{name} is a folder with weights of its own: leave out `weights`")
+        return _load_folder(folder, device=device, precision=precision)
+    error = UnknownNameError("model", name, ENCODERS)
+    error.args = (f"{error}; a model may also be hf:ORG/NAME or the path of a folder",)
+    raise error
+
+
+def as_encoder(
+    model: str | os.PathLike[str] | Encoder,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Encoder:
+    """Return an encoder as it is, and load one that is given by its name or folder.
+
+    Args:
+        model: An encoder, or what ``load_encoder`` takes.
+        weights: See ``load_encoder``; only with a name.
+        device: See ``load_encoder``. An encoder keeps its own.
+        precision: See ``load_encoder``. An encoder keeps its own.
+
+    Raises:
+        UsageError: ``weights`` is given beside an encoder; or see ``load_encoder``.
+    """
+    if not isinstance(model, Encoder):
+        return load_encoder(model, weights=weights, device=device, precision=precision)
+    if weights is not None:
+        raise UsageError(f"{model.name} is loaded already: leave out `weights`")
+    return model
+
+
+def reload_encoder(
+    name: str,
+    spec: Mapping[str, Any],
+    *,
+    model: str | os.PathLike[str] | Encoder | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    source: object = None,
+) -> Encoder:
+    """Load the encoder that a cache or a run was made with, in the same precision.
+
+    A difference in library versions alone is logged as a warning.
+
+    Args:
+        name: Name of the encoder, as the cache or run has it.
+        spec: Its image spec, as the cache or run has it.
+        model: What to load instead of ``name``, such as a folder of the same weights.
+        weights: A local checkpoint; None for the usual places.
+        device: See ``load_encoder``.
+        source: The cache or run, named in messages; None for the encoder's name.
+
+    Raises:
+        RunError: The encoder differs from ``spec`` in more than library versions; the message
+            names the field.
+    """
+    source = f"what {name} embedded" if source is None else source
+    precision = str(spec.get("precision", "auto"))
+    encoder = as_encoder(model or name, weights=weights, device=device, precision=precision)
+    if difference := library_difference(spec, encoder.image_spec, source=source):
+        warnings.warn(f"{source} was made with other library versions ({difference})", stacklevel=2)
     return encoder
 
 
-def load_architecture(folder: Path, *, device: str = "auto") -> Encoder:
-    """Make an encoder from a folder without weights, or whose weights are not wanted.
+def load_architecture(folder: str | os.PathLike[str], *, device: str = "auto") -> Encoder:
+    """Load an encoder from a folder without its weights.
 
-    It can ``preprocess``, and be trained from fresh weights by ``trainable(init_seed=...)``;
-    what needs weights, descriptions and embeddings included, raises CheckpointError.
+    It can ``preprocess`` and be trained from random weights by ``trainable(init_seed=...)``.
+    Whatever needs weights, specs and embeddings included, raises CheckpointError.
 
     Args:
-        folder: config.json with the files of the image processor and the tokenizer.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        folder: Folder with config.json and the files of the image processor and the tokenizer.
+        device: See ``load_encoder``.
 
     Raises:
-        UsageError: this machine has no such device.
-        CheckpointError: a file is missing, or the model is of an unsupported shape.
+        UsageError: This machine has no such device.
+        CheckpointError: A file is missing, or the model type is not supported.
     """
-    return _load_by_shape(
-        open_architecture(folder),
-        name=folder.resolve().name,
+    return _load_by_model_type(
+        open_architecture(Path(folder).expanduser()),
+        name=Path(folder).expanduser().resolve().name,
         device=resolve_device(device),
         precision="fp32",
     )
 
 
+def resolve_precision(precision: str) -> str:
+    """Return the precision, which is fp32 for ``auto``.
+
+    Raises:
+        UsageError: The name is unknown.
+    """
+    if precision == "auto":
+        return "fp32"
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}: use auto, {', '.join(PRECISIONS)}")
+    return precision
+
+
+def _load_from_hub(name: str, *, weights: Path | None, device: str, precision: str) -> Encoder:
+    hub_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+    checkpoint = find_checkpoint(
+        hub_id.rpartition("/")[2],
+        hub_id=hub_id,
+        layout=TRANSFORMERS,
+        weights=weights,
+        revision=revision or None,
+    )
+    encoder = _load_by_model_type(checkpoint, name=name, device=device, precision=precision)
+    encoder.provenance = Provenance(exposed_to(name))
+    return encoder
+
+
+def _load_folder(folder: Path, *, device: str, precision: str) -> Encoder:
+    encoder_folder = _encoder_folder(folder)
+    checkpoint = open_checkpoint(encoder_folder, TRANSFORMERS)
+    encoder = _load_by_model_type(
+        checkpoint, name=folder.resolve().name, device=device, precision=precision
+    )
+    if encoder_folder != folder:
+        encoder.provenance = read_provenance(folder)
+    return encoder
+
+
 def _encoder_folder(folder: Path) -> Path:
+    """Return the folder itself, or the encoder inside the folder of a fine-tuning run."""
     config = folder / "config.json"
     if not config.is_file() or read_json(config).get("format") != RUN_FORMAT:
         return folder
@@ -156,20 +260,30 @@ def _encoder_folder(folder: Path) -> Path:
 def _load_registered(
     spec: EncoderSpec, *, weights: Path | None, device: str, precision: str
 ) -> Encoder:
+    if spec.family == "custom":
+        loader = custom_loader(spec.name)
+        encoder = loader(device=device, precision=precision, weights=weights)
+        if not isinstance(encoder, Encoder):
+            raise TypeError(
+                f"the loader of {spec.name} returned a {type(encoder).__name__}, not an Encoder"
+            )
+        encoder.name = spec.name
+        return encoder
     if spec.family == "pair":
         if weights is not None:
             raise UsageError(
-                f"{spec.name} has two checkpoints, so --weights cannot name them: put "
-                f"{' and '.join(spec.parts)} into ${MODELS_VARIABLE}"
+                f"{spec.name} has two checkpoints, so `weights` cannot name them: put "
+                f"{' and '.join(spec.members)} into ${MODELS_VARIABLE}"
             )
         vision, text = (
-            _load_registered(SPECS[part], weights=None, device=device, precision=precision)
-            for part in spec.parts
+            _load_registered(ENCODERS[member], weights=None, device=device, precision=precision)
+            for member in spec.members
         )
         return PairEncoder(vision, text, name=spec.name)
     if spec.family == "medclip":
-        checkpoint = find_medclip(weights)
-        return MedclipEncoder(checkpoint, name=spec.name, device=device, precision=precision)
+        return MedclipEncoder(
+            find_medclip(weights), name=spec.name, device=device, precision=precision
+        )
     if spec.family == "open_clip":
         require_open_clip(spec.name)
     if spec.embedded:
@@ -182,61 +296,16 @@ def _load_registered(
             weights=weights,
             gated=spec.gated,
         )
-    families: dict[str, _Adapter] = {
-        "dual": DualEncoder,
-        "vision": VisionEncoder,
-        "text": TextEncoder,
-        "open_clip": OpenClipEncoder,
-    }
-    family = families[spec.family]
-    encoder = family(checkpoint, name=spec.name, device=device, precision=precision)
-    encoder.revision = checkpoint.revision
-    return encoder
+    return _FAMILIES[spec.family](checkpoint, name=spec.name, device=device, precision=precision)
 
 
-def _load_by_shape(checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> Encoder:
+def _load_by_model_type(
+    checkpoint: Checkpoint, *, name: str, device: str, precision: str
+) -> Encoder:
     model_type = checkpoint.config().get("model_type")
-    if model_type not in _SHAPES:
+    if model_type not in _MODEL_TYPES:
         raise CheckpointError(
             f"{name} has model_type {model_type!r} in its config.json; supported are "
-            f"{', '.join(_SHAPES)}"
+            f"{', '.join(_MODEL_TYPES)}"
         )
-    return _SHAPES[model_type](checkpoint, name=name, device=device, precision=precision)
-
-
-def reload_encoder(
-    name: str,
-    spec: Mapping[str, Any],
-    *,
-    made_by: str,
-    model: str | None = None,
-    weights: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-) -> Encoder:
-    """Load the encoder behind a cache or a run again, in its precision.
-
-    Other versions of the libraries are logged as a warning.
-
-    Args:
-        name: Name of the encoder.
-        spec: Its image spec, as the cache or the run records it.
-        made_by: The cache or run, for messages.
-        model: Name or folder to load in place of ``name``.
-        weights: Local checkpoint; None for the usual places.
-        device: "auto", "cpu", "cuda" or "mps".
-
-    Returns:
-        The encoder.
-
-    Raises:
-        RunError: The encoder that was found is another one; the message names the field.
-    """
-    encoder = load_encoder(
-        model or name,
-        weights=None if weights is None else Path(weights),
-        device=device,
-        precision=str(spec.get("precision", "auto")),
-    )
-    if difference := library_difference(spec, encoder.image_spec, run=made_by):
-        _log.warning("%s was made with other library versions (%s)", made_by, difference)
-    return encoder
+    return _MODEL_TYPES[model_type](checkpoint, name=name, device=device, precision=precision)

@@ -2,7 +2,7 @@
 
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685): a frozen
 weight W becomes W + B A, where A and B have a small rank; B starts at zero, so training starts from
-W. The adapters themselves are those of the peft library.
+W. The adapters are those of the peft library.
 """
 
 import sys
@@ -18,50 +18,50 @@ if TYPE_CHECKING:
 
 
 def add_lora(network: "nn.Module", blocks: "Sequence[nn.Module]", *, rank: int, seed: int) -> None:
-    """Put an adapter on every linear layer of the blocks, and freeze all else.
+    """Put an adapter on every linear layer of the blocks, and freeze all other weights.
 
     Args:
-        network: changed in place; what it gives is as before, for the adapters start at zero.
-        blocks: parts of it.
-        rank: of the adapters. Their product is added as it is (in the paper's terms, alpha = r).
-        seed: of their first weights.
+        network: Changed in place. Its outputs stay the same, because the adapters start at zero.
+        blocks: Modules of the network.
+        rank: Rank of the adapters. Their product is added unscaled (in the paper's terms,
+            alpha = r).
+        seed: Seed of the initial weights of the adapters.
 
     Raises:
-        UsageError: the library that adapters need is not installed, or the blocks have no linear
-            layer.
+        UsageError: peft is not installed, or the blocks have no linear layer.
     """
     if find_spec("peft") is None:
-        raise UsageError(
-            "--trainable lora-R needs the library peft: pip install 'featurecache[lora]'"
-        )
+        raise UsageError("training lora-R needs peft: pip install 'featurecache[lora]'")
     from peft import LoraConfig, inject_adapter_in_model
     from torch import nn
 
-    inside = {id(part) for block in blocks for part in block.modules()}
+    inside = {id(module) for block in blocks for module in block.modules()}
     names = [
         name
-        for name, part in network.named_modules()
-        if isinstance(part, nn.Linear) and id(part) in inside
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and id(module) in inside
     ]
     if not names:
         raise UsageError(
-            "--trainable lora-R needs linear layers, and the vision blocks of this model, a "
-            "convolutional one, have none: take --trainable last-N"
+            "training lora-R needs linear layers, and the vision tower of this model, a "
+            "convolutional one, has none: set `trainable` to last-N"
         )
     with seeded(seed):
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), network)
 
 
 def merge_lora(network: "nn.Module") -> None:
-    """Add the adapters into the weights they sit on, and take them out of the network again."""
+    """Add the adapters to the weights they sit on, and remove them from the network."""
     if "peft" not in sys.modules:
-        return  # nobody can have put an adapter in; importing it takes seconds
+        return  # no adapter can have been added, and importing peft takes seconds
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    adapted = [
-        (name, part) for name, part in network.named_modules() if isinstance(part, BaseTunerLayer)
+    adapters = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, BaseTunerLayer)
     ]
-    for name, part in adapted:
-        part.merge(safe_merge=True)
+    for name, adapter in adapters:
+        adapter.merge(safe_merge=True)
         parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, part.get_base_layer())
+        setattr(network.get_submodule(parent), child, adapter.get_base_layer())

@@ -1,4 +1,4 @@
-"""The download of MedCLIP's weights, which are not on the hub."""
+"""Download MedCLIP's weights, which are not on the Hugging Face hub."""
 
 import shutil
 import tempfile
@@ -12,16 +12,16 @@ from featurecache.io.atomic import new_folder
 URL = "https://storage.googleapis.com/pytrial/medclip-vit-pretrained.zip"
 _FILE = "pytorch_model.bin"
 _TIMEOUT = 10.0
-"""Seconds without any byte before the server counts as out of reach."""
+"""Seconds without data before the download fails."""
 
 
 def download_medclip() -> Path:
-    """The folder with MedCLIP's ``pytorch_model.bin``, downloaded at the first call.
+    """Return the folder of MedCLIP's ``pytorch_model.bin``, downloading it at the first call.
 
-    It lies beside the hub's cache, in ``$HF_HOME/featurecache/``; ``HF_HUB_OFFLINE`` holds.
+    It is kept beside the hub's cache, in ``$HF_HOME/featurecache/``; ``HF_HUB_OFFLINE`` applies.
 
     Raises:
-        CheckpointError: the file is not there and cannot be downloaded.
+        CheckpointError: The file is missing and cannot be downloaded.
     """
     from huggingface_hub.constants import HF_HOME, HF_HUB_OFFLINE
 
@@ -35,7 +35,7 @@ def download_medclip() -> Path:
     except (OSError, BadZipFile, StopIteration) as error:
         raise CheckpointError(
             f"the weights of medclip are not on this machine and {URL} could not be downloaded: "
-            "connect, pass --weights with its pytorch_model.bin or its unpacked folder, or put "
+            "connect, give its pytorch_model.bin or its unpacked folder as `weights`, or put "
             "that at $FEATURECACHE_MODELS/medclip"
         ) from error
     return target

@@ -1,4 +1,4 @@
-"""MedCLIP's network in torch: built, read from its published state dict, and written back to one.
+"""MedCLIP's network: build it, read its published state dict, and write it back in that layout.
 
 Both towers are built from their configurations, since the checkpoint overwrites every weight.
 """
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import torch
 
 MODEL_TYPE = "medclip"
-"""What ``config.json`` says beside written weights; as published there is none."""
+"""The ``model_type`` in the ``config.json`` of saved weights; the published ones have no config."""
 
 SIDE = 224
 _VOCABULARY_SIZE = 28_996
-_EMBEDDING_SIZE = 512
+EMBEDDING_SIZE = 512
 _HIDDEN_SIZE = 768
 _INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 
@@ -35,15 +35,15 @@ _SWIN_RENAMES = (
     ("intermediate.dense", "mlp.fc1"),
     ("output.dense", "mlp.fc2"),
 )
-# Constants that old releases of transformers saved and new ones compute.
+# Constants that old releases of transformers saved and current ones compute.
 _COMPUTED = ("relative_position_index", "embeddings.position_ids")
 
 
 def build_network() -> "torch.nn.ModuleDict":
-    """Both towers and the logit scale, freshly initialised, in eval mode.
+    """Build both towers and the logit scale with random weights, in eval mode.
 
-    Its keys are those of the published state dict, but for Swin's modules, which have the names
-    of the installed transformers.
+    The keys are those of the published state dict, except that Swin's modules have the names of
+    the installed transformers.
     """
     import torch
     from torch.nn import Linear, ModuleDict, Parameter
@@ -64,7 +64,7 @@ def build_network() -> "torch.nn.ModuleDict":
             name: ModuleDict(
                 {
                     "model": tower,
-                    "projection_head": Linear(_HIDDEN_SIZE, _EMBEDDING_SIZE, bias=False),
+                    "projection_head": Linear(_HIDDEN_SIZE, EMBEDDING_SIZE, bias=False),
                 }
             )
             for name, tower in towers.items()
@@ -75,34 +75,34 @@ def build_network() -> "torch.nn.ModuleDict":
 
 
 def read_network(checkpoint: Checkpoint) -> "torch.nn.ModuleDict":
-    """The network of a checkpoint, every weight accounted for.
+    """Read the network of a checkpoint; every weight must fit.
 
     Raises:
-        CheckpointError: there are no weights, they cannot be read, or do not fit.
+        CheckpointError: There are no weights, they cannot be read, or they do not fit.
     """
     checkpoint.require_weights()
     network = build_network()
     expected = set(network.state_dict())
     state = {
         _current_name(key, expected): tensor
-        for path in checkpoint.weights
-        for key, tensor in read_tensors(path).items()
+        for file in checkpoint.weights
+        for key, tensor in read_tensors(file).items()
         if key in expected or not key.endswith(_COMPUTED)
     }
-    place = checkpoint.weights[0]
-    check_keys(place, missing=expected - state.keys(), unexpected=state.keys() - expected)
+    path = checkpoint.weights[0]
+    check_keys(path, missing=expected - state.keys(), unexpected=state.keys() - expected)
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:  # a tensor of another shape
-        raise CheckpointError(f"the weights in {place} are not MedCLIP-ViT's: {error}") from error
+        raise CheckpointError(f"the weights in {path} are not MedCLIP-ViT's: {error}") from error
     return network
 
 
 def write_network(network: "torch.nn.ModuleDict", folder: Path) -> None:
-    """Write ``model.safetensors`` under the published names, and a ``config.json`` to know it by.
+    """Write ``model.safetensors`` with the published names, and a ``config.json``.
 
     Raises:
-        OSError: the disk is full or not writable.
+        OSError: The disk is full or not writable.
     """
     from safetensors.torch import save_file
 
@@ -115,17 +115,17 @@ def write_network(network: "torch.nn.ModuleDict", folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": MODEL_TYPE}), encoding="utf-8")
 
 
-def network_parts(network: Any) -> ModuleGroups:
-    """Where the network can be cut; the twelve blocks of the Swin's four stages in one row."""
+def module_groups(network: Any) -> ModuleGroups:
+    """Return the groups of the network; the blocks are the twelve of Swin's four stages."""
     from torch.nn import ModuleList
 
     vision = network["vision_model"]
     swin, projection = vision["model"], vision["projection_head"]
     blocks = []
     for stage in swin.encoder.layers:
-        *inner, last = stage.blocks
-        merging = [] if stage.downsample is None else [stage.downsample]
-        blocks += [*inner, ModuleList([last, *merging])]
+        *first_blocks, last_block = stage.blocks
+        patch_merging = [] if stage.downsample is None else [stage.downsample]
+        blocks += [*first_blocks, ModuleList([last_block, *patch_merging])]
     return ModuleGroups(
         vision=(vision,),
         blocks=tuple(blocks),
@@ -135,7 +135,7 @@ def network_parts(network: Any) -> ModuleGroups:
 
 
 def _current_name(key: str, expected: set[str]) -> str:
-    # Which names are current is asked of the built network, not of a version number.
+    # The built network decides which names are current, not a version number.
     if key in expected or not key.startswith("vision_model."):
         return key
     for old, new in _SWIN_RENAMES:

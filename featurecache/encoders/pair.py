@@ -10,46 +10,41 @@ if TYPE_CHECKING:
 
 
 class PairEncoder(Encoder):
-    """The vision of one encoder and the text of another, in two spaces.
+    """The image encoder of one model and the text encoder of another, in two embedding spaces.
 
-    Its descriptions are those of its parts: embeddings made by a part alone are the same.
+    Its specs are those of its members, so the embeddings of a member alone are the same.
     """
 
-    aligned = False
     has_images = True
     has_text = True
 
     def __init__(self, vision: Encoder, text: Encoder, *, name: str) -> None:
-        """Join two encoders.
+        """Combine two encoders.
+
+        Args:
+            vision: Encoder of the images.
+            text: Encoder of the texts.
+            name: Name of the pair.
 
         Raises:
-            ValueError: the parts differ in device or precision.
+            ValueError: The two differ in device or precision.
         """
         if (vision.device, vision.precision) != (text.device, text.precision):
-            raise ValueError(f"the parts of {name} differ in device or precision")
+            raise ValueError(f"the members of {name} differ in device or precision")
         super().__init__(name=name, device=vision.device, precision=vision.precision)
         self._vision = vision
         self._text = text
-        self.revision = vision.revision  # that of what embeds the images of a cache
-
-    @property
-    def scale(self) -> float | None:
-        """None: a cosine between two spaces means nothing."""
-        return None
-
-    @property
-    def bias(self) -> float | None:
-        """None: a cosine between two spaces means nothing."""
-        return None
+        self.dim = vision.dim
+        self.revision = vision.revision  # a cache stores the revision of its image encoder
 
     @property
     def image_spec(self) -> Mapping[str, Any]:
-        """The vision part's."""
+        """The spec of the image encoder."""
         return self._vision.image_spec
 
     @property
     def text_spec(self) -> Mapping[str, Any]:
-        """The text part's."""
+        """The spec of the text encoder."""
         return self._text.text_spec
 
     def preprocess(self, image: "Image") -> Array:
@@ -62,9 +57,9 @@ class PairEncoder(Encoder):
         return self._vision.picklable_preprocess
 
     def embed_pixels(self, pixels: Array) -> Array:
-        """See ``Encoder.embed_pixels``; D is the vision part's."""
+        """See ``Encoder.embed_pixels``; D is that of the image encoder."""
         return self._vision.embed_pixels(pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """See ``Encoder.encode_texts``; D is the text part's."""
+        """See ``Encoder.encode_texts``; D is that of the text encoder."""
         return self._text.encode_texts(texts)

@@ -1,9 +1,9 @@
-"""What the common image processors of transformers do to an image, bit for bit, without detours.
+"""A fast and bit-exact equivalent of the common image processors of transformers.
 
-They convert grey to colour, resize three equal channels by way of numpy, and calculate in double
-precision. Yet what becomes of a pixel depends on nothing but its value once the image is resized
-and cropped, and a value is one of 256. So here Pillow resizes as many channels as there are, and
-the rest is looked up in a table, which the processor itself fills.
+They convert gray to color, resize three equal channels by way of numpy, and compute in double
+precision. But once an image is resized and cropped, the result for a pixel depends only on its
+value, which is one of 256. So here Pillow resizes as many channels as the image has, and the rest
+is looked up in a table that the processor itself fills.
 """
 
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ _STEPS = {"do_convert_rgb", "do_resize", "do_center_crop", "do_rescale", "do_nor
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop, look up.
+    """Resize, crop, and look up normalized values.
 
     Attributes:
         size: ``shortest_edge``, or ``height`` and ``width``, in pixels.
-        resample: Pillow's number of the filter.
-        crop: (height, width) of the middle that is kept; None for all.
-        table: (3, 256) what each value of a channel becomes.
+        resample: Pillow's number of the interpolation filter.
+        crop: (height, width) of the center crop; None for no crop.
+        table: (3, 256) float32, the normalized value for each channel and pixel value.
     """
 
     size: Mapping[str, int]
@@ -43,7 +43,7 @@ class Preprocessing:
     table: Array
 
     def __call__(self, image: "Image") -> Array:
-        """One grey (L) or RGB image as float32 of shape (3, H, W)."""
+        """Return a gray (L) or RGB image as float32 of shape (3, H, W)."""
         image = image.resize(self._resized(*image.size), self.resample)
         if self.crop is not None:
             height, width = self.crop
@@ -51,10 +51,10 @@ class Preprocessing:
             image = image.crop((left, top, left + width, top + height))
         values = np.asarray(image).reshape(image.height, image.width, -1)
         pixels = np.empty((3, image.height, image.width), dtype=np.float32)
-        for channel, becomes in enumerate(self.table):
-            # No value is out of bounds; without a mode numpy would check, in a copy.
-            at = values[..., channel % values.shape[-1]]
-            np.take(becomes, at, out=pixels[channel], mode="clip")
+        for channel, normalized in enumerate(self.table):
+            channel_values = values[..., channel % values.shape[-1]]
+            # No index is out of bounds; the default mode would check that, in a copy.
+            np.take(normalized, channel_values, out=pixels[channel], mode="clip")
         return pixels
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class Preprocessing:
 
 
 def read_preprocessing(processor: Any) -> Preprocessing | None:
-    """The preprocessing of an image processor; None for one that does more than is known here."""
+    """Return what an image processor does; None for one that does more than is supported here."""
     from PIL import Image
 
     settings = processor.to_dict()
@@ -77,16 +77,16 @@ def read_preprocessing(processor: Any) -> Preprocessing | None:
         type(processor).__name__.removesuffix("Pil") not in PROCESSORS
         or not {"do_resize"} <= steps <= _STEPS
         or size.keys() not in ({"shortest_edge"}, {"height", "width"})
-        # What is missing from a crop is padded.
+        # A crop larger than the image would have to be padded.
         or (crop and any(crop[side] > size.get(side, size.get("shortest_edge")) for side in crop))
     ):
         return None
-    ramp = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
-    without = {key: False for key in ("do_resize", "do_center_crop") if key in steps}
-    values = processor(images=ramp, return_tensors="np", **without)["pixel_values"][0]
+    all_values = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
+    skip = {key: False for key in ("do_resize", "do_center_crop") if key in steps}
+    table = processor(images=all_values, return_tensors="np", **skip)["pixel_values"][0]
     return Preprocessing(
         size=size,
         resample=int(settings["resample"]),
         crop=(int(crop["height"]), int(crop["width"])) if crop else None,
-        table=np.ascontiguousarray(values, dtype=np.float32).reshape(3, 256),
+        table=np.ascontiguousarray(table, dtype=np.float32).reshape(3, 256),
     )

@@ -1,4 +1,4 @@
-"""Networks, image processors and tokenizers in transformers' layout, read strictly and quietly."""
+"""Load networks, image processors and tokenizers with transformers, strictly and quietly."""
 
 import pickle
 import warnings
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _POSITION_IDS = "position_ids"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""Nothing is fetched, and no code that a checkpoint brings is run. Left out, transformers would ask
-the user in the middle of a command whether to run it."""
+"""Nothing is downloaded, and no code in a checkpoint is run. Without the second setting,
+transformers would ask the user in the middle of a command whether to run it."""
 
 
 def load_config(checkpoint: Checkpoint) -> Any:
-    """The transformers configuration of a checkpoint.
+    """Return the transformers configuration of a checkpoint.
 
     Raises:
-        CheckpointError: transformers knows no such configuration.
+        CheckpointError: transformers does not support the configuration.
     """
     from transformers import AutoConfig
 
-    _refuse_kernels(checkpoint)
+    _check_no_remote_code(checkpoint)
     try:
         with _quiet():
             return AutoConfig.from_pretrained(checkpoint.folder, **_LOCAL)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{checkpoint.folder / 'config.json'} describes no known model: {_first_line(error)}"
+            f"{checkpoint.folder / 'config.json'} is not of a supported model: {_first_line(error)}"
         ) from error
 
 
 def load_network(
     checkpoint: Checkpoint, *, unused: tuple[str, ...] = (), **options: Any
 ) -> "torch.nn.Module":
-    """The network of a checkpoint in fp32, every weight accounted for.
+    """Read the network of a checkpoint in fp32; every weight must fit.
 
     Args:
-        checkpoint: where it is.
-        unused: prefixes of keys that the checkpoint may have for parts that are not built.
-        options: further arguments of the network's class.
+        checkpoint: The checkpoint.
+        unused: Prefixes of keys that the checkpoint may have for modules that are not built.
+        options: Further arguments of the class of the network.
 
     Raises:
-        CheckpointError: there are no weights, they cannot be read, or a key is missing or
+        CheckpointError: There are no weights, they cannot be read, or a key is missing or
             unexpected.
     """
     import torch
@@ -64,10 +64,10 @@ def load_network(
     from transformers import AutoModel
 
     checkpoint.require_weights()
-    _refuse_kernels(checkpoint)
+    _check_no_remote_code(checkpoint)
     try:
         with _quiet():
-            # The dtype is stated because transformers 5 otherwise takes the checkpoint's.
+            # By default transformers 5 would take the dtype of the checkpoint.
             network, report = AutoModel.from_pretrained(
                 checkpoint.folder,
                 **_LOCAL,
@@ -99,15 +99,15 @@ def load_network(
 
 
 def random_network(checkpoint: Checkpoint, *, seed: int, **options: Any) -> "torch.nn.Module":
-    """A network of a checkpoint's architecture in fp32, with transformers' initial weights.
+    """Build a network of a checkpoint's architecture in fp32, with random weights.
 
     Args:
-        checkpoint: where its configuration is; its weights are not read.
-        seed: decides every weight.
-        options: further arguments of the network's class.
+        checkpoint: The checkpoint; only its configuration is read.
+        seed: Seed of the weights, which transformers initializes.
+        options: Further arguments of the class of the network.
 
     Raises:
-        CheckpointError: transformers knows no such configuration.
+        CheckpointError: transformers does not support the configuration.
     """
     import torch
     from transformers import AutoModel
@@ -115,26 +115,26 @@ def random_network(checkpoint: Checkpoint, *, seed: int, **options: Any) -> "tor
     config = load_config(checkpoint)
     with seeded(seed), _quiet():
         network = AutoModel.from_config(config, dtype=torch.float32, **options)
-    # Unlike a network that was read, a built one starts in training mode.
+    # Unlike a network that was read, a new one starts in training mode.
     module: torch.nn.Module = network.eval()
     return module
 
 
 def write_network(network: Any, folder: Path) -> None:
-    """Write a network of transformers: ``config.json`` and ``model.safetensors``.
+    """Write ``config.json`` and ``model.safetensors`` of a transformers network.
 
     Raises:
-        OSError: the disk is full or not writable.
+        OSError: The disk is full or not writable.
     """
     with _quiet():
         network.save_pretrained(folder)
 
 
 def processor_files(folder: Path) -> tuple[Path, ...]:
-    """The image processor's files in a checkpoint folder.
+    """Return the files of the image processor in a checkpoint folder.
 
     Raises:
-        CheckpointError: the folder has none.
+        CheckpointError: The folder has none.
     """
     files = tuple(folder / name for name in _PROCESSOR_FILES if (folder / name).is_file())
     if not files:
@@ -143,26 +143,27 @@ def processor_files(folder: Path) -> tuple[Path, ...]:
 
 
 class ImageProcessor:
-    """A checkpoint's own image processor, on its Pillow back end.
+    """The image processor of a checkpoint, on its Pillow back end.
 
-    The torchvision back end gives slightly other pixels, so it is never used, installed or not.
+    The torchvision back end gives slightly different pixels, so it is never used, even where it is
+    installed.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read the processor's configuration.
+        """Read the configuration of the processor.
 
         Raises:
-            CheckpointError: the folder has none, or transformers does not know it.
+            CheckpointError: The folder has none, or transformers does not support it.
         """
         from transformers import AutoImageProcessor
 
         processor_files(folder)
-        # Before back ends had names, in transformers 5.0, Pillow was "not fast".
-        named = find_spec("transformers.image_processing_backends") is not None
-        choice = {"backend": "pil"} if named else {"use_fast": False}
+        # Before back ends had names, in transformers 5.0, the Pillow one was "not fast".
+        has_names = find_spec("transformers.image_processing_backends") is not None
+        backend = {"backend": "pil"} if has_names else {"use_fast": False}
         try:
             with _quiet():
-                self._processor = AutoImageProcessor.from_pretrained(folder, **_LOCAL, **choice)
+                self._processor = AutoImageProcessor.from_pretrained(folder, **_LOCAL, **backend)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"the image processor in {folder} cannot be loaded: {_first_line(error)}"
@@ -170,73 +171,72 @@ class ImageProcessor:
         self._preprocess = read_preprocessing(self._processor)
 
     @property
-    def description(self) -> dict[str, Any]:
-        """Its class and configuration."""
-        return {"class": type(self._processor).__name__, "config": _plain(self._processor)}
+    def spec(self) -> dict[str, Any]:
+        """Its class and configuration, for the spec of an encoder."""
+        return {"class": type(self._processor).__name__, "config": _to_json(self._processor)}
 
     @property
-    def portable(self) -> "Callable[[Image], Array]":
-        """What it does, without transformers where that is possible."""
+    def picklable(self) -> "Callable[[Image], Array]":
+        """An equivalent function that can be pickled, without transformers if possible."""
         return self if self._preprocess is None else self._preprocess
 
     def __call__(self, image: "Image") -> Array:
-        """One grey or RGB image as float32 of shape (3, H, W)."""
+        """Return a gray or RGB image as float32 of shape (3, H, W)."""
         if self._preprocess is not None:
             return self._preprocess(image)
-        # Not every processor's configuration asks for the conversion that its network needs.
+        # Not every configuration asks for the conversion to RGB that its network needs.
         batch = self._processor(images=image.convert("RGB"), return_tensors="np")
         return np.ascontiguousarray(batch["pixel_values"][0], dtype=np.float32)
 
 
 def load_tokenizer(folder: Path, *, class_name: str = "AutoTokenizer", **options: Any) -> Any:
-    """The tokenizer of a checkpoint folder.
+    """Load the tokenizer of a checkpoint folder.
 
     Args:
-        folder: where its files are.
-        class_name: the transformers class that reads them; by default what they say themselves.
-        options: further arguments of that class.
+        folder: The checkpoint folder.
+        class_name: The transformers class that reads it; by default the one its files name.
+        options: Further arguments of that class.
 
     Raises:
-        CheckpointError: the folder has no vocabulary, or transformers cannot read it.
+        CheckpointError: The folder has no vocabulary, or transformers cannot read it.
     """
     import transformers
 
     tokenizer_class = getattr(transformers, class_name)
-    # Without this check transformers 5 makes some tokenizers with an empty vocabulary.
+    # Without this check transformers 5 creates some tokenizers with an empty vocabulary.
     require_vocabulary(folder)
     try:
         with _quiet(), warnings.catch_warnings():
-            # transformers 5.0 opens vocabularies in a way that tokenizers is about to drop.
+            # transformers 5.0 opens vocabularies in a way that tokenizers has deprecated.
             warnings.filterwarnings("ignore", ".*will not create from files", DeprecationWarning)
             return tokenizer_class.from_pretrained(folder, **_LOCAL, **options)
-    except Exception as error:  # the tokenizers library raises nothing narrower
+    except Exception as error:  # the tokenizers library raises plain exceptions
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}"
         ) from error
 
 
-def _refuse_kernels(checkpoint: Checkpoint) -> None:
-    """Refuse a configuration that names compiled code on the hub, which transformers would run.
+def _check_no_remote_code(checkpoint: Checkpoint) -> None:
+    """Check that a configuration names no compiled code on the hub, which transformers would run.
 
     Raises:
-        CheckpointError: it does.
+        CheckpointError: It does.
     """
-    parts: list[Any] = [checkpoint.config()]
-    while parts:
-        part = parts.pop()
-        for key, value in part.items():
-            named = value.values() if isinstance(value, dict) else (value,)
-            if key.endswith("_implementation") and any("/" in str(name) for name in named):
+    sections: list[Any] = [checkpoint.config()]
+    while sections:
+        for key, value in sections.pop().items():
+            names = value.values() if isinstance(value, dict) else (value,)
+            if key.endswith("_implementation") and any("/" in str(name) for name in names):
                 raise CheckpointError(
                     f"{checkpoint.folder / 'config.json'} asks for code from elsewhere ({key}: "
-                    f"{value!r}), which is never run: take that line out of it"
+                    f"{value!r}), which is never run: remove that line"
                 )
             if isinstance(value, dict):
-                parts.append(value)
+                sections.append(value)
 
 
-def _plain(processor: Any) -> dict[str, Any]:
-    # Tuples against lists and _private entries differ between releases without any effect.
+def _to_json(processor: Any) -> dict[str, Any]:
+    # Tuples versus lists and _private entries differ between releases without any effect.
     entries = processor.to_dict().items()
     return {
         key: list(value) if isinstance(value, tuple) else value
@@ -251,16 +251,16 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # Reports and bars of transformers would go between the lines of a command's own output;
-    # what matters in them is raised as an error here.
+    # Messages and progress bars of transformers would mix with the output of a command. What
+    # matters in them is raised as an error here.
     from transformers.utils import logging
 
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
-        if bar:
+        if has_bar:
             logging.enable_progress_bar()

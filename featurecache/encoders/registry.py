@@ -1,259 +1,311 @@
-"""The registered encoders: what each is, where it comes from, under which terms."""
+"""The registered encoders: what each is, where its weights come from, and under which license."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
-Family = Literal["dual", "vision", "text", "pair", "medclip", "open_clip"]
+from featurecache.errors import UsageError
+
+if TYPE_CHECKING:
+    import os
+
+    from featurecache.encoders.encoder import Encoder
+
+Family = Literal["dual", "vision", "text", "pair", "medclip", "open_clip", "custom"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """One registered encoder, described without loading anything.
+    """One registered encoder; describing it loads nothing.
 
     Attributes:
-        name: the registry name, as given to ``--model``.
-        family: which adapter runs it. ``dual``: CLIP- and SigLIP-shaped; ``vision`` and ``text``:
-            one tower; ``pair``: the two towers of other registered encoders.
-        hub_ids: the Hugging Face repositories it comes from; empty when it is not on the hub.
-        parts: for a pair, the registry names of its vision and its text encoder; else empty.
-        dim: length of an embedding. For listings: the checkpoint's own config decides.
-        pixels: side of the square that the network sees; None without a vision tower. For
-            listings: the checkpoint's own image processor decides.
-        aligned: images and texts share one space, so that zero-shot scores mean something.
-        embedded: it ships with the package, as ``encoders/<name>/``.
-        gated: the hub asks users to accept terms before the download.
-        extra: the pip extra that it needs, or None.
-        license: of the weights.
-        exposed_to: data sets (names in the data set registry) that its training may have seen, so
-            that scores on them are not those of unseen films.
-        note: what a user should know before trusting a number.
+        name: Registry name.
+        dim: Length of an embedding. For listings: the checkpoint's own config decides.
+        family: The class that runs it. ``dual``: CLIP- or SigLIP-shaped; ``vision`` and ``text``:
+            one tower; ``pair``: the images of one registered encoder and the texts of another;
+            ``custom``: registered with a loader of its own.
+        hub_ids: Hugging Face repositories of its weights; empty if they are not on the hub.
+        members: For a pair, the registry names of its vision and its text encoder; else empty.
+        pixels: Side of the square that the network sees; None without a vision tower, or unknown.
+            For listings: the checkpoint's own image processor decides.
+        aligned: Whether images and texts share one embedding space.
+        embedded: Whether the weights ship with the package, in ``encoders/<name>/``.
+        gated: Whether the hub requires users to accept terms before the download.
+        extra: The pip extra that it needs, or None.
+        license: License of the weights.
+        exposed_to: Data sets (names in the data set registry) that its training may have seen, so
+            that metrics on them are not those of unseen images.
+        note: What a user should know before trusting a metric.
     """
 
     name: str
-    family: Family
-    hub_ids: tuple[str, ...]
-    parts: tuple[str, ...]
     dim: int
-    pixels: int | None
-    aligned: bool
-    embedded: bool
-    gated: bool
-    extra: str | None
-    license: str
-    exposed_to: tuple[str, ...]
-    note: str
+    family: Family = "dual"
+    hub_ids: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    pixels: int | None = None
+    aligned: bool = False
+    embedded: bool = False
+    gated: bool = False
+    extra: str | None = None
+    license: str = ""
+    exposed_to: tuple[str, ...] = ()
+    note: str = ""
 
 
-def _dual(
-    name: str,
-    hub_id: str,
-    *,
-    dim: int,
-    pixels: int,
-    license: str,
-    note: str,
-    gated: bool = False,
-    exposed_to: tuple[str, ...] = (),
-) -> EncoderSpec:
-    return EncoderSpec(
-        name=name,
-        family="dual",
-        hub_ids=(hub_id,),
-        parts=(),
-        dim=dim,
-        pixels=pixels,
-        aligned=True,
-        embedded=False,
-        gated=gated,
-        extra=None,
-        license=license,
-        exposed_to=exposed_to,
-        note=note,
-    )
+class EncoderLoader(Protocol):
+    """A function that creates an encoder."""
+
+    def __call__(
+        self, *, device: str, precision: str, weights: "str | os.PathLike[str] | None"
+    ) -> "Encoder":
+        """Create the encoder.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``mps``.
+            precision: ``fp32`` or ``bf16``.
+            weights: The checkpoint that the user gave; None for the encoder's own.
+        """
 
 
 _XRAY_NOTE = "possible NIH exposure: its training corpus includes ChestX-ray14"
 
-_ALL = (
+_BUILT_IN = (
     EncoderSpec(
         name="tiny",
-        family="dual",
-        hub_ids=(),
-        parts=(),
         dim=128,
         pixels=128,
         aligned=True,
         embedded=True,
-        gated=False,
-        extra=None,
         license="Apache-2.0",
-        exposed_to=(),
         note="ours, 1.2 million weights, for trying things out; see encoders/tiny/README.md",
     ),
-    _dual(
-        "clip",
-        "openai/clip-vit-base-patch32",
+    EncoderSpec(
+        name="clip",
+        hub_ids=("openai/clip-vit-base-patch32",),
         dim=512,
         pixels=224,
+        aligned=True,
         license="MIT",
-        note="general images; centre crop cuts non-square films",
+        note="general images; its center crop cuts images that are not square",
     ),
-    _dual(
-        "pubmedclip",
-        "flaviagiammarino/pubmed-clip-vit-base-patch32",
+    EncoderSpec(
+        name="pubmedclip",
+        hub_ids=("flaviagiammarino/pubmed-clip-vit-base-patch32",),
         dim=512,
         pixels=224,
+        aligned=True,
         license="MIT",
         note="CLIP fine-tuned on figures of open-access papers (ROCO)",
     ),
-    _dual(
-        "xraysiglip",
-        "StanfordAIMI/XraySigLIP__vit-l-16-siglip-384__webli",
+    EncoderSpec(
+        name="xraysiglip",
+        hub_ids=("StanfordAIMI/XraySigLIP__vit-l-16-siglip-384__webli",),
         dim=1024,
         pixels=512,
+        aligned=True,
         license="CC-BY-NC-4.0",
         exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
-    _dual(
-        "xraysiglip-b",
-        "StanfordAIMI/XraySigLIP__vit-b-16-siglip-512__webli",
+    EncoderSpec(
+        name="xraysiglip-b",
+        hub_ids=("StanfordAIMI/XraySigLIP__vit-b-16-siglip-512__webli",),
         dim=768,
         pixels=512,
+        aligned=True,
         license="CC-BY-NC-4.0",
         exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
-    _dual(
-        "xrayclip",
-        "StanfordAIMI/XrayCLIP__vit-l-14__laion2b-s32b-b82k",
+    EncoderSpec(
+        name="xrayclip",
+        hub_ids=("StanfordAIMI/XrayCLIP__vit-l-14__laion2b-s32b-b82k",),
         dim=768,
         pixels=224,
+        aligned=True,
         license="CC-BY-NC-4.0",
         exposed_to=("nih",),
         note=_XRAY_NOTE,
     ),
-    _dual(
-        "siglip2",
-        "google/siglip2-base-patch16-224",
+    EncoderSpec(
+        name="siglip2",
+        hub_ids=("google/siglip2-base-patch16-224",),
         dim=768,
         pixels=224,
+        aligned=True,
         license="Apache-2.0",
         note="general images",
     ),
-    _dual(
-        "medsiglip",
-        "google/medsiglip-448",
+    EncoderSpec(
+        name="medsiglip",
+        hub_ids=("google/medsiglip-448",),
         dim=1152,
         pixels=448,
+        aligned=True,
+        gated=True,
         license="Health AI Developer Foundations terms",
         note="gated: accept the terms on its hub page first",
-        gated=True,
     ),
     EncoderSpec(
         name="medclip",
         family="medclip",
-        hub_ids=(),
-        parts=(),
         dim=512,
         pixels=224,
         aligned=True,
-        embedded=False,
-        gated=False,
-        extra=None,
         license="MIT",
-        exposed_to=(),
-        note="MedCLIP-ViT; published prompts were drawn unseeded, so its logits do not repeat",
+        note="MedCLIP-ViT; published prompts were sampled unseeded, so its logits do not repeat",
     ),
     EncoderSpec(
         name="rad-dino",
         family="vision",
         hub_ids=("microsoft/rad-dino",),
-        parts=(),
         dim=768,
         pixels=518,
-        aligned=False,
-        embedded=False,
-        gated=False,
-        extra=None,
         license="MIT (MSRLA in older revisions)",
         exposed_to=("nih",),
-        note="images only; possible NIH exposure: pre-trained on ChestX-ray14 among others",
+        note="images only; possible NIH exposure: pretrained on ChestX-ray14 among others",
     ),
     EncoderSpec(
         name="dinov2-small",
         family="vision",
         hub_ids=("facebook/dinov2-small",),
-        parts=(),
         dim=384,
         pixels=224,
-        aligned=False,
-        embedded=False,
-        gated=False,
-        extra=None,
         license="Apache-2.0",
-        exposed_to=(),
         note="images only; general images",
     ),
     EncoderSpec(
         name="minilm",
         family="text",
         hub_ids=("sentence-transformers/all-MiniLM-L6-v2",),
-        parts=(),
         dim=384,
-        pixels=None,
-        aligned=False,
-        embedded=False,
-        gated=False,
-        extra=None,
         license="Apache-2.0",
-        exposed_to=(),
         note="texts only; general English",
     ),
     EncoderSpec(
         name="dinov2-minilm",
         family="pair",
         hub_ids=("facebook/dinov2-small", "sentence-transformers/all-MiniLM-L6-v2"),
-        parts=("dinov2-small", "minilm"),
+        members=("dinov2-small", "minilm"),
         dim=384,
         pixels=224,
-        aligned=False,
-        embedded=False,
-        gated=False,
-        extra=None,
         license="Apache-2.0",
-        exposed_to=(),
         note="two unaligned encoders: heads work, zero-shot and retrieval by text do not",
     ),
     EncoderSpec(
         name="biomedclip",
         family="open_clip",
         hub_ids=("microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",),
-        parts=(),
         dim=512,
         pixels=224,
         aligned=True,
-        embedded=False,
-        gated=False,
         extra="open-clip",
         license="MIT",
-        exposed_to=(),
         note="figures of PubMed Central papers; runs through open_clip",
     ),
 )
 
-SPECS: Mapping[str, EncoderSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
-"""Every registered encoder by name; further ones load as ``hf:ORG/NAME`` or from a folder."""
+_BUILT_IN_NAMES = frozenset(spec.name for spec in _BUILT_IN)
+_encoders = {spec.name: spec for spec in _BUILT_IN}
+_loaders: dict[str, EncoderLoader] = {}
+
+ENCODERS: Mapping[str, EncoderSpec] = MappingProxyType(_encoders)
+"""Every registered encoder by name. Others load as ``hf:ORG/NAME`` or from a folder."""
+
+
+def register_encoder(
+    name: str,
+    loader: EncoderLoader | EncoderSpec,
+    *,
+    dim: int = 0,
+    pixels: int | None = None,
+    aligned: bool = False,
+    license: str = "",
+    exposed_to: tuple[str, ...] = (),
+    note: str = "",
+) -> None:
+    """Make an encoder available by name, in Python and on the command line.
+
+    Args:
+        name: Name to load it by: letters, digits, ``.``, ``_`` and ``-``. Registering a name of
+            yours again replaces it.
+        loader: A function with the keyword arguments ``device``, ``precision`` and ``weights``
+            that returns an ``Encoder``; or an ``EncoderSpec``, for weights on the Hugging Face hub
+            in the shape of a supported family, which already holds what the other arguments say.
+        dim: Length of an image embedding, for listings.
+        pixels: Side of the square that the network sees, for listings.
+        aligned: Whether images and texts share one embedding space, for listings.
+        license: License of the weights.
+        exposed_to: Data sets that its training may have seen, such as ``("nih",)``. Results on
+            them carry a warning.
+        note: What a user should know before trusting a metric.
+
+    Raises:
+        UsageError: The name is not allowed, or is that of a built-in encoder.
+
+    Examples:
+        >>> import numpy as np
+        >>> import featurecache as fc
+        >>> class MeanGray(fc.Encoder):
+        ...     dim = 3
+        ...     image_spec = {"mean gray": 1}
+        ...     def preprocess(self, image):
+        ...         return np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)
+        ...     def embed_pixels(self, pixels):
+        ...         return pixels.mean(axis=(2, 3))
+        >>> def load_mean_gray(*, device, precision, weights):
+        ...     return MeanGray(name="mean-gray")
+        >>> fc.register_encoder("mean-gray", load_mean_gray, dim=3)
+        >>> fc.load_encoder("mean-gray")
+        MeanGray('mean-gray', dim=3, images, cpu, fp32)
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"encoder name {name!r}: use letters, digits, '.', '_' and '-'")
+    if name in _BUILT_IN_NAMES:
+        raise UsageError(f"{name} is a built-in encoder: choose another name")
+    if isinstance(loader, EncoderSpec):
+        _encoders[name] = replace(loader, name=name)
+        _loaders.pop(name, None)
+        return
+    _encoders[name] = EncoderSpec(
+        name=name,
+        family="custom",
+        dim=dim,
+        pixels=pixels,
+        aligned=aligned,
+        license=license,
+        exposed_to=exposed_to,
+        note=note,
+    )
+    _loaders[name] = loader
+
+
+def find_encoder(name: str) -> EncoderSpec | None:
+    """Return the registered encoder of a name, also one that an installed plugin registers."""
+    return _encoders.get(name)
+
+
+def custom_loader(name: str) -> EncoderLoader:
+    """Return the loader that an encoder was registered with."""
+    return _loaders[name]
 
 
 def exposed_to(model: str) -> tuple[str, ...]:
-    """The data sets that a model's published training may have seen; none where nothing is known.
+    """Return the data sets that a model's published training may have seen.
 
     Args:
-        model: registry name, or ``hf:ID`` of a registered encoder.
+        model: Registry name, or ``hf:ID`` of a registered encoder.
+
+    Returns:
+        Names of data sets; empty if nothing is known.
     """
     hub_id = model.removeprefix("hf:").partition("@")[0]
-    found = (s.exposed_to for s in SPECS.values() if model == s.name or hub_id in s.hub_ids)
-    return next(found, ())
+    exposures = (
+        spec.exposed_to
+        for spec in _encoders.values()
+        if model == spec.name or hub_id in spec.hub_ids
+    )
+    return next(exposures, ())

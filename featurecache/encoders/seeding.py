@@ -1,4 +1,4 @@
-"""Random weights that are the same whenever they are drawn."""
+"""Reproducible random weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers on the CPU from this seed; outside, nothing has been drawn."""
+    """Seed torch's CPU generator inside the block, and restore its state afterwards."""
     import torch
 
-    # Not torch.manual_seed, which would seed every GPU as well and not be undone there.
+    # Not torch.manual_seed, which would also seed every GPU and not be undone there.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""An encoder in training: its network with gradients, which parts move, and back to a folder."""
+"""An encoder in training: its network with gradients, which weights train, and how to save it."""
 
 import re
 import shutil
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleGroups:
-    """Where an encoder can be cut for training.
+    """The modules of an encoder that can be trained separately.
 
     Attributes:
-        vision: the whole vision tower with its projection.
-        blocks: the tower's blocks in order, each with what stands between it and the next: in a
-            Swin, the merging of patches.
-        tail: what follows the last block: the final norm, a pooling head, the projection.
-        projections: what maps each tower's output into the joint space; empty without one. In
-            SigLIP's vision tower that is the pooling head.
+        vision: The whole vision tower with its projection.
+        blocks: The blocks of the vision tower in order, each with what follows it before the next
+            block, such as the patch merging of a Swin transformer.
+        tail: What follows the last block: the final norm, a pooling head, the projection.
+        projections: What maps the output of each tower into the joint embedding space; empty
+            without one. In SigLIP's vision tower that is the pooling head.
     """
 
     vision: "tuple[nn.Module, ...]"
@@ -36,26 +36,26 @@ class ModuleGroups:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainableEncoder:
-    """A network in fp32 with gradients, apart from the one that its encoder infers with.
+    """A network in fp32 with gradients, separate from the one its encoder uses for inference.
 
-    It is made in eval mode, so that it embeds as the encoder does, with every parameter trainable;
-    ``module.train()`` switches on the dropout of those that have any. Precision is the caller's:
-    what runs under autocast gives what autocast gives.
+    It starts in eval mode, so that it embeds as the encoder does, with every parameter trainable;
+    ``module.train()`` enables dropout where there is any. The caller decides on autocast.
 
     Attributes:
-        module: holds every parameter of the encoder, logit scale and bias included.
-        parts: where it can be cut; see ``set_trainable``.
-        embed_images: pixels, float32 of shape (B, 3, H, W) on the module's device, to (B, D), not
-            normalised, as ``Encoder.embed_pixels`` has it.
-        embed_texts: T texts to (T, D), not normalised, tokenised and padded as in
-            ``Encoder.encode_texts``. UsageError where there is no text tower.
-        write_network: writes config.json and model.safetensors into an empty folder.
-        files: the files of the image processor and the tokenizer, which training leaves alone.
-        log_scale_range: what the model's own training clamped ``log_scale`` to; None: nothing.
+        module: Holds every parameter of the encoder, logit scale and bias included.
+        groups: The modules that can be trained separately; see ``set_trainable``.
+        embed_images: Maps pixels, float32 of shape (B, 3, H, W) on the module's device, to
+            embeddings (B, D), not normalized, as ``Encoder.embed_pixels`` does.
+        embed_texts: Maps T texts to embeddings (T, D), not normalized, as
+            ``Encoder.encode_texts`` does. Raises UsageError without a text tower.
+        write_network: Writes config.json and model.safetensors into an empty folder.
+        files: The files of the image processor and the tokenizer, which training does not change.
+        log_scale_range: The range that the model's own training clamps ``log_scale`` to; None for
+            no clamping.
     """
 
     module: "nn.Module"
-    parts: ModuleGroups
+    groups: ModuleGroups
     embed_images: "Callable[[Tensor], Tensor]"
     embed_texts: "Callable[[Sequence[str]], Tensor]"
     write_network: Callable[[Path], None]
@@ -64,29 +64,29 @@ class TrainableEncoder:
 
     @property
     def log_scale(self) -> "nn.Parameter | None":
-        """The logarithm of the factor on the cosine, one element; None without a joint space."""
+        """Logarithm of the factor on the cosine, one element; None without a joint space."""
         parameter: nn.Parameter | None = getattr(self.module, "logit_scale", None)
         return parameter
 
     @property
     def bias(self) -> "nn.Parameter | None":
-        """SigLIP's additive logit bias, one element; None where there is none."""
+        """SigLIP's additive logit bias, one element; None if there is none."""
         parameter: nn.Parameter | None = getattr(self.module, "logit_bias", None)
         return parameter
 
     @property
     def contrastive(self) -> Literal["softmax", "sigmoid"] | None:
-        """The contrastive loss that its logits are made for; None without a joint space."""
+        """The contrastive loss of the model's own training; None without a joint space."""
         if self.log_scale is None:
             return None
         return "softmax" if self.bias is None else "sigmoid"
 
     def scale(self) -> "Tensor | None":
-        """``exp(log_scale)`` with its gradient; None where ``log_scale`` is None.
+        """Return ``exp(log_scale)`` with its gradient; None without a joint space.
 
-        A parameter that has left ``log_scale_range`` is first set to the range's end, as in
-        MedCLIP's own training. Clamping in the graph instead would leave it without a gradient,
-        and so outside for good.
+        A parameter that has left ``log_scale_range`` is first set to the end of the range, as in
+        MedCLIP's own training. Clamping inside the graph would leave it without a gradient, so
+        that it could never come back.
         """
         import torch
 
@@ -97,28 +97,29 @@ class TrainableEncoder:
                 self.log_scale.clamp_(*self.log_scale_range)
         return self.log_scale.exp()
 
-    def set_trainable(self, part: str, *, seed: int = 0) -> int:
-        """Freeze everything but one part; a logit scale and bias train with any part.
+    def set_trainable(self, which: str, *, seed: int = 0) -> int:
+        """Freeze all weights but one group. The logit scale and bias always train.
 
         Args:
-            part: ``all``; ``vision``, the vision tower with its projection; ``last-N``, the last
-                N blocks of the vision tower with what follows them; ``lora-R``, adapters of rank R
-                on the linear layers of the vision tower's blocks; ``head``, none of the towers,
-                only the projections into the joint space.
-            seed: of the adapters' first weights.
+            which: ``all``; ``vision``, the vision tower with its projection; ``last-N``, the last
+                N blocks of the vision tower with what follows them; ``lora-R``, LoRA adapters of
+                rank R on the linear layers of the blocks of the vision tower; ``head``, only the
+                projections into the joint embedding space.
+            seed: Seed of the initial weights of the adapters.
 
         Returns:
             The number of trainable parameters; 0 for the ``head`` of a vision-only encoder.
 
         Raises:
-            UsageError: there is no such part, or an extra is missing; everything is as it was.
+            UsageError: There is no such group, or an optional dependency is missing. Nothing has
+                been changed then.
         """
-        if rank := _number(part, "lora"):
-            add_lora(self.module, self.parts.blocks, rank=rank, seed=seed)
+        if rank := _number(which, "lora"):
+            add_lora(self.module, self.groups.blocks, rank=rank, seed=seed)
         else:
-            chosen = self._modules_of(part)
+            modules = self._modules_of(which)
             self.module.requires_grad_(False)
-            for module in chosen:
+            for module in modules:
                 module.requires_grad_(True)
         for parameter in (self.log_scale, self.bias):
             if parameter is not None:
@@ -126,42 +127,46 @@ class TrainableEncoder:
         return sum(value.numel() for value in self.module.parameters() if value.requires_grad)
 
     def merge_lora(self) -> None:
-        """End training with ``lora-R``: the adapters' products become part of the weights."""
+        """Add the products of LoRA adapters to the weights, and remove the adapters."""
         merge_lora(self.module)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint folder that ``load_encoder`` reads, whole or not at all.
+        """Write a checkpoint folder for ``load_encoder``, completely or not at all.
 
-        For all but MedCLIP, transformers' ``AutoModel.from_pretrained`` reads it as well. The
-        files of the image processor and the tokenizer are those of the source, byte for byte.
+        For all models but MedCLIP, transformers' ``AutoModel.from_pretrained`` reads it as well.
+        The files of the image processor and the tokenizer are copied from the source.
 
         Raises:
-            UsageError: something is at ``folder`` already.
-            OSError: the disk is full or not writable.
+            UsageError: ``folder`` exists.
+            OSError: The disk is full or not writable.
         """
         if folder.exists():
-            raise UsageError(f"{folder} is there already: give another folder, or move it away")
+            raise UsageError(f"{folder} exists already: give another folder, or move it away")
         with new_folder(folder) as unfinished:
             self.write_network(unfinished)
             for path in self.files:
                 shutil.copyfile(path, unfinished / path.name)
 
-    def _modules_of(self, part: str) -> "tuple[nn.Module, ...]":
-        blocks = self.parts.blocks
-        named = {"all": (self.module,), "vision": self.parts.vision, "head": self.parts.projections}
-        if part in named:
-            return named[part]
-        last = _number(part, "last")
+    def _modules_of(self, which: str) -> "tuple[nn.Module, ...]":
+        blocks = self.groups.blocks
+        by_name = {
+            "all": (self.module,),
+            "vision": self.groups.vision,
+            "head": self.groups.projections,
+        }
+        if which in by_name:
+            return by_name[which]
+        last = _number(which, "last")
         if last == 0 or last > len(blocks):
             raise UsageError(
-                f"there is no part {part!r} to train: the vision tower has {len(blocks)} blocks, "
-                f"so last-1 to last-{len(blocks)} are known, lora-1 and more, and "
-                f"{', '.join(named)}"
+                f"cannot train {which!r}: the vision tower has {len(blocks)} blocks, so set "
+                f"`trainable` to last-1 to last-{len(blocks)}, lora-1 and more, or one of "
+                f"{', '.join(by_name)}"
             )
-        return (*blocks[-last:], *self.parts.tail)
+        return (*blocks[-last:], *self.groups.tail)
 
 
-def _number(part: str, kind: str) -> int:
-    """N of a part "kind-N"; 0 where it is none."""
-    found = re.fullmatch(f"{kind}-([1-9][0-9]*)", part)
-    return int(found[1]) if found else 0
+def _number(which: str, kind: str) -> int:
+    """Return N of "kind-N"; 0 for anything else."""
+    match = re.fullmatch(f"{kind}-([1-9][0-9]*)", which)
+    return int(match[1]) if match else 0

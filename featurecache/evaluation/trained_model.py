@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.encoders.compatibility import library_difference
+from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.errors import UsageError
 from featurecache.evaluation.external import validate_external
 from featurecache.metrics.calibration import PlattScaling, log_odds
@@ -139,16 +139,7 @@ class TrainedModel(ABC):
         cache = as_cache(cache)
         specs = [member.header.encoder_spec for member in cache.members]
         model = self.match_precision(specs)
-        expected = model.encoder_specs()
-        if len(specs) != len(expected):
-            raise UsageError(
-                f"{name} takes the embeddings of {len(expected)} encoders, but `cache` gives "
-                f"{len(specs)}: give the caches of its encoders, in their order"
-            )
-        differences = [
-            library_difference(trained, present, run=name)
-            for trained, present in zip(expected, specs, strict=True)
-        ]
+        differences = check_encoder_specs(model.encoder_specs(), specs, source=name)
         return validate_external(
             cache,
             model.probabilities,
@@ -161,7 +152,6 @@ class TrainedModel(ABC):
             warnings=[
                 f"the cache was made with other library versions than the training ({difference})"
                 for difference in differences
-                if difference
             ],
             n_bootstrap=n_bootstrap,
         )

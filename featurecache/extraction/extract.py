@@ -274,7 +274,7 @@ def _loader(
 ) -> Callable[..., Encoder]:
     """Return a function that loads an encoder in a given precision."""
     from featurecache.encoders.loading import load_encoder
-    from featurecache.encoders.registry import SPECS
+    from featurecache.encoders.registry import ENCODERS
 
     if isinstance(model, Encoder):
         if weights is not None:
@@ -290,7 +290,7 @@ def _loader(
     name = os.fspath(model)
     return partial(
         load_encoder,
-        str(folder.absolute()) if name not in SPECS and folder.is_dir() else name,
+        str(folder.absolute()) if name not in ENCODERS and folder.is_dir() else name,
         weights=None if weights is None else Path(weights).absolute(),
         device=device,
     )

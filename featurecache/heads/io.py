@@ -102,7 +102,7 @@ class HeadModel(TrainedModel):
             reload_encoder(
                 encoder.name,
                 encoder.spec,
-                made_by=self.source,
+                source=self.source,
                 model=model,
                 weights=path,
                 device=device,

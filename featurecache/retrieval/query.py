@@ -207,12 +207,12 @@ def _encoder_of(
 ) -> Encoder:
     spec = cache.header.encoder_spec
     if isinstance(model, Encoder):
-        library_difference(spec, model.image_spec, run=str(cache.path))
+        library_difference(spec, model.image_spec, source=cache.path)
         return model
     return reload_encoder(
         cache.header.model,
         spec,
-        made_by=str(cache.path),
+        source=cache.path,
         model=None if model is None else os.fspath(model),
         weights=weights,
         device=device,

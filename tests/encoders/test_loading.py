@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.pair import PairEncoder
-from featurecache.encoders.registry import SPECS
+from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import CheckpointError, UnknownNameError, UsageError
 from featurecache.io.fingerprint import canonical_json, fingerprint, sha256_of_file
 from tests import published
@@ -50,13 +50,13 @@ def test_the_registry_is_read_without_any_heavy_import():
 
 
 def test_every_registered_encoder_says_where_it_comes_from():
-    assert {name: spec.name for name, spec in SPECS.items()} == {name: name for name in SPECS}
-    for spec in SPECS.values():
+    assert {name: spec.name for name, spec in ENCODERS.items()} == {name: name for name in ENCODERS}
+    for spec in ENCODERS.values():
         assert spec.license
         assert spec.hub_ids or spec.embedded or spec.family == "medclip"
-        assert all(part in SPECS for part in spec.parts)
-    assert "possible NIH exposure" in SPECS["xraysiglip"].note
-    assert [name for name, spec in SPECS.items() if spec.gated] == ["medsiglip"]
+        assert all(member in ENCODERS for member in spec.members)
+    assert "possible NIH exposure" in ENCODERS["xraysiglip"].note
+    assert [name for name, spec in ENCODERS.items() if spec.gated] == ["medsiglip"]
 
 
 def test_an_unknown_name_offers_the_nearest_and_the_other_ways():
@@ -65,7 +65,7 @@ def test_an_unknown_name_offers_the_nearest_and_the_other_ways():
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, spec in SPECS.items() if not spec.embedded and n != "biomedclip"]
+    "name", [n for n, spec in ENCODERS.items() if not spec.embedded and n != "biomedclip"]
 )
 def test_every_registered_name_to_be_downloaded_fails_quickly_and_helpfully_offline(
     name, monkeypatch
@@ -77,12 +77,12 @@ def test_every_registered_name_to_be_downloaded_fails_quickly_and_helpfully_offl
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     start = time.monotonic()
-    with pytest.raises(CheckpointError, match=r"(?s)--weights.*\$FEATURECACHE_MODELS/") as caught:
+    with pytest.raises(CheckpointError, match=r"(?s)`weights`.*\$FEATURECACHE_MODELS/") as caught:
         load_encoder(name, device="cpu")
     assert time.monotonic() - start < 5
-    hub_ids = SPECS[name].hub_ids
+    hub_ids = ENCODERS[name].hub_ids
     assert not hub_ids or hub_ids[0] in str(caught.value)
-    assert ("access" in str(caught.value)) == SPECS[name].gated
+    assert ("access" in str(caught.value)) == ENCODERS[name].gated
 
 
 def test_biomedclip_without_open_clip_gives_the_pip_command(monkeypatch):
@@ -155,7 +155,7 @@ def test_an_unsupported_shape_is_refused(clip_copy):
 
 
 def test_weights_beside_a_folder_are_refused(tiny_clip):
-    with pytest.raises(UsageError, match="--weights"):
+    with pytest.raises(UsageError, match="leave out `weights`"):
         load_encoder(str(tiny_clip), weights=tiny_clip)
 
 

@@ -33,7 +33,7 @@ def test_only_adapters_and_the_scale_train_and_what_is_frozen_stays_bit_equal(tr
     count = trainable.set_trainable("lora-2")
     layers = [
         part
-        for block in trainable.parts.blocks
+        for block in trainable.groups.blocks
         for part in block.modules()
         if isinstance(part, torch.nn.Linear) and part.weight.shape[0] != 2 != part.weight.shape[1]
     ]

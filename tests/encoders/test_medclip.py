@@ -130,7 +130,7 @@ def test_medclip_texts_are_lower_cased(encoder):
 
 
 def test_medclip_vision_has_the_published_number_of_parameters(encoder):
-    with encoder._network.inference() as network:
+    with encoder._network.inference(encoder._load_network) as network:
         vision = network["vision_model"]
     assert sum(value.numel() for value in vision.parameters()) == 27_912_570
 
@@ -190,7 +190,7 @@ def test_without_weights_or_network_the_zip_is_named(monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    with pytest.raises(CheckpointError, match=r"medclip-vit-pretrained\.zip.*--weights"):
+    with pytest.raises(CheckpointError, match=r"medclip-vit-pretrained\.zip.*`weights`"):
         load_encoder("medclip", device="cpu")
 
 
@@ -244,7 +244,7 @@ def saved(encoder, tmp_path_factory):
     trainable = encoder.trainable()
     with torch.no_grad():
         trainable.log_scale.fill_(3.0)
-        trainable.parts.projections[0].weight.mul_(2)
+        trainable.groups.projections[0].weight.mul_(2)
     folder = tmp_path_factory.mktemp("saved") / "tuned"
     trainable.save(folder)
     with torch.no_grad():

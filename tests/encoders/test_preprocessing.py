@@ -90,7 +90,7 @@ def test_what_is_not_known_is_left_to_the_processor(family, settings, images, tm
     loaded = ImageProcessor(tmp_path)
     want = reference(processor, images["tall"])
     np.testing.assert_array_equal(loaded(images["tall"]), want)
-    sent = pickle.loads(pickle.dumps(loaded.portable))  # noqa: S301
+    sent = pickle.loads(pickle.dumps(loaded.picklable))  # noqa: S301
     np.testing.assert_array_equal(sent(images["tall"]), want)
 
 

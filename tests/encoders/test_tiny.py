@@ -12,7 +12,7 @@ import featurecache.encoders.loading as loading
 from featurecache.datasets.kermany import load_kermany
 from featurecache.datasets.nih import TEST_LIST, load_nih
 from featurecache.encoders.loading import load_encoder
-from featurecache.encoders.registry import SPECS
+from featurecache.encoders.registry import ENCODERS
 
 FOLDER = Path(loading.__file__).parent / "tiny"
 TEXTS = ["signs of pleural effusion", "no signs of pleural effusion", "Zebra!"]
@@ -35,7 +35,7 @@ def test_it_loads_without_hub_models_or_data():
 
 
 def test_it_is_what_the_registry_says_and_no_larger_than_promised():
-    spec = SPECS["tiny"]
+    spec = ENCODERS["tiny"]
     encoder = load_encoder("tiny", device="cpu")
     pixels = np.zeros((2, 3, spec.pixels, spec.pixels), dtype=np.float32)
     assert encoder.embed_pixels(pixels).shape == (2, spec.dim)

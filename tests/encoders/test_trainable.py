@@ -346,7 +346,7 @@ def test_a_saved_config_does_not_say_where_it_came_from(load, folders, tmp_path)
 
 def test_nothing_is_saved_over_what_is_there(load, tmp_path):
     (tmp_path / "there").mkdir()
-    with pytest.raises(UsageError, match="there is there already"):
+    with pytest.raises(UsageError, match="there exists already"):
         load("dinov2").trainable().save(tmp_path / "there")
     assert not list((tmp_path / "there").iterdir())
 
@@ -445,7 +445,7 @@ def test_an_architecture_never_uses_weights_nor_pretends_to_have_them(folders):
         "training": encoder.trainable,
     }
     for use in uses.values():
-        with pytest.raises(CheckpointError, match="architecture alone: train it from fresh"):
+        with pytest.raises(CheckpointError, match="architecture alone: train it from random"):
             use()
 
 

@@ -149,7 +149,9 @@ def test_other_library_versions_alone_are_told_and_not_refused(trained, films):
     other = Blocks(libraries={"torch": "2.7"})
 
     def difference(encoder):
-        return library_difference(head.encoders[0].description, encoder.image_spec, run=head.path)
+        return library_difference(
+            head.encoders[0].description, encoder.image_spec, source=head.path
+        )
 
     assert difference(other) == "torch: '2.6' against '2.7'"
     assert difference(Blocks()) is None
@@ -160,6 +162,6 @@ def test_comparing_changes_neither_description(trained):
     head: SavedHead = trained[0]
     before = dict(head.encoders[0].description)
     encoder = Blocks()
-    library_difference(head.encoders[0].description, encoder.image_spec, run=head.path)
+    library_difference(head.encoders[0].description, encoder.image_spec, source=head.path)
     assert head.encoders[0].description == before
     assert encoder.image_spec == DESCRIPTION

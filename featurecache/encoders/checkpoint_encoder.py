@@ -1,0 +1,162 @@
+"""The base of all encoders whose network is read from a checkpoint."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.encoders.checkpoint import Checkpoint
+from featurecache.encoders.encoder import Array, Encoder, text_batches
+from featurecache.encoders.inference import InferenceNetwork, to_array
+from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
+from featurecache.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from featurecache.encoders.pretrained import ImageProcessor
+
+
+class CheckpointEncoder(Encoder):
+    """An encoder that runs a network of a checkpoint, read at the first use.
+
+    A subclass sets ``_family`` and ``dim``, defines ``_load_network``, and for each modality it
+    has a forward pass (``_image_features``, ``_batch_text_features``) and what else decides an
+    embedding (``_image_settings``, ``_text_settings``). One that can be trained also defines
+    ``_random_network``, ``_module_groups``, ``_write_network`` and ``_companion_files``.
+    """
+
+    _family: str
+    _processor: "ImageProcessor"
+    _log_scale_range: tuple[float, float] | None = None
+    """Bounds of the learned log scale; None for no bounds."""
+
+    def __init__(self, checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> None:
+        super().__init__(name=name, device=device, precision=precision)
+        self.revision = checkpoint.revision
+        self._checkpoint = checkpoint
+        self._network = InferenceNetwork(device=device, precision=precision)
+
+    @abstractmethod
+    def _load_network(self) -> Any:
+        """Read the network in fp32."""
+
+    def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+        """Embed a batch of pixels, (B, 3, H, W) to (B, D)."""
+        raise NotImplementedError
+
+    def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
+        """Embed at most ``TEXT_BATCH`` texts, to (T, D)."""
+        raise NotImplementedError
+
+    def _image_settings(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _text_settings(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @cached_property
+    def scale(self) -> float | None:
+        """``exp(logit_scale)``; None if images and texts are not aligned.
+
+        Raises:
+            CheckpointError: The weights are missing, unreadable, or have no ``logit_scale``.
+        """
+        if not self.aligned:
+            return None
+        log_scale = self._checkpoint.scalar("logit_scale")
+        if log_scale is None:
+            raise CheckpointError(f"the weights of {self.name} have no logit_scale")
+        if self._log_scale_range is not None:
+            lowest, highest = self._log_scale_range
+            log_scale = min(max(log_scale, lowest), highest)
+        return math.exp(log_scale)
+
+    @cached_property
+    def bias(self) -> float | None:
+        """``logit_bias``; None if the checkpoint has none, as those of CLIP."""
+        return self._checkpoint.scalar("logit_bias") if self.aligned else None
+
+    @property
+    def image_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.image_spec``."""
+        if not self.has_images:
+            return super().image_spec
+        return {**self._spec(), **self._image_settings()}
+
+    @property
+    def text_spec(self) -> Mapping[str, Any]:
+        """See ``Encoder.text_spec``."""
+        if not self.has_text:
+            return super().text_spec
+        return {**self._spec(), **self._text_settings()}
+
+    def _spec(self) -> dict[str, Any]:
+        return {
+            "family": self._family,
+            "model": self.name,
+            "weights": self._checkpoint.weight_hashes,
+            "precision": self.precision,
+        }
+
+    def preprocess(self, image: "Image") -> Array:
+        """See ``Encoder.preprocess``."""
+        return self._processor(image) if self.has_images else super().preprocess(image)
+
+    @property
+    def picklable_preprocess(self) -> "Callable[[Image], Array] | None":
+        """See ``Encoder.picklable_preprocess``."""
+        return self._processor.picklable if self.has_images else None
+
+    def embed_pixels(self, pixels: Array) -> Array:
+        """See ``Encoder.embed_pixels``."""
+        if not self.has_images:
+            return super().embed_pixels(pixels)
+        with self._network.inference(self._load_network) as network:
+            return to_array(self._image_features(network, self._network.to_device(pixels)))
+
+    def encode_texts(self, texts: Sequence[str]) -> Array:
+        """See ``Encoder.encode_texts``."""
+        if not self.has_text:
+            return super().encode_texts(texts)
+        with self._network.inference(self._load_network) as network:
+            return to_array(self._text_features(network, texts))
+
+    def _text_features(self, network: Any, texts: Sequence[str]) -> "torch.Tensor":
+        import torch
+
+        if not self.has_text:
+            super().encode_texts(texts)
+        return torch.cat(
+            [self._batch_text_features(network, batch) for batch in text_batches(texts)]
+        )
+
+    def trainable(self, *, init_seed: int | None = None) -> TrainableEncoder:
+        """See ``Encoder.trainable``."""
+        files = self._companion_files()
+        network = self._load_network() if init_seed is None else self._random_network(init_seed)
+        return TrainableEncoder(
+            module=network.to(self.device),
+            groups=self._module_groups(network),
+            embed_images=partial(self._image_features, network),
+            embed_texts=partial(self._text_features, network),
+            write_network=partial(self._write_network, network),
+            files=files,
+            log_scale_range=self._log_scale_range,
+        )
+
+    def _random_network(self, seed: int) -> Any:
+        raise NotImplementedError
+
+    def _module_groups(self, network: Any) -> ModuleGroups:
+        raise NotImplementedError
+
+    def _write_network(self, network: Any, folder: Path) -> None:
+        raise NotImplementedError
+
+    def _companion_files(self) -> tuple[Path, ...]:
+        """The files of the image processor and the tokenizer, which are saved with the weights."""
+        raise NotImplementedError
