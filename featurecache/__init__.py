@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurecache.alignment.alignment import Alignment
     from featurecache.alignment.fit import align
+    from featurecache.encoders.encoder import Encoder
+    from featurecache.encoders.loading import load_encoder
+    from featurecache.encoders.registry import register_encoder
     from featurecache.evaluation.comparison import Comparison, compare
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
@@ -23,12 +26,15 @@ __version__ = version("featurecache")
 _MODULES = {
     "Alignment": "alignment.alignment",
     "Comparison": "evaluation.comparison",
+    "Encoder": "encoders.encoder",
     "Metrics": "metrics.metrics",
     "Run": "runs.run",
     "TrainedModel": "evaluation.trained_model",
     "align": "alignment.fit",
     "compare": "evaluation.comparison",
+    "load_encoder": "encoders.loading",
     "load_run": "runs.run",
+    "register_encoder": "encoders.registry",
     "retrieve": "retrieval.query",
     "zero_shot": "evaluation.zero_shot",
 }
@@ -37,12 +43,15 @@ _MODULES = {
 __all__ = [
     "Alignment",
     "Comparison",
+    "Encoder",
     "Metrics",
     "Run",
     "TrainedModel",
     "align",
     "compare",
+    "load_encoder",
     "load_run",
+    "register_encoder",
     "retrieve",
     "zero_shot",
 ]

@@ -174,7 +174,7 @@ def reload_encoder(
     precision = str(spec.get("precision", "auto"))
     encoder = as_encoder(model or name, weights=weights, device=device, precision=precision)
     if difference := library_difference(spec, encoder.image_spec, source=source):
-        warnings.warn(f"{source} was made with other library versions ({difference})", stacklevel=2)
+        _log.warning("%s was made with other library versions (%s)", source, difference)
     return encoder
 
 

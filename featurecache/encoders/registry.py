@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from featurecache.errors import UsageError
+from featurecache.plugins import load_entry_points
 
 if TYPE_CHECKING:
     import os
@@ -285,6 +286,8 @@ def register_encoder(
 
 def find_encoder(name: str) -> EncoderSpec | None:
     """Return the registered encoder of a name, also one that an installed plugin registers."""
+    if name not in _encoders:
+        load_entry_points()
     return _encoders.get(name)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.encoders.compatibility import check_encoder_specs
-from featurecache.errors import UsageError
 from featurecache.evaluation.external import validate_external
 from featurecache.metrics.calibration import PlattScaling, log_odds
 from featurecache.metrics.metrics import Metrics

@@ -16,7 +16,6 @@ from featurecache.alignment.apply import (
     alignment_warnings,
     require_unseen,
 )
-from featurecache.encoders.compatibility import library_difference
 from featurecache.encoders.encoder import Encoder, decode_and_preprocess
 from featurecache.encoders.loading import reload_encoder
 from featurecache.errors import CacheError, ImageError, UnknownNameError, UsageError
@@ -205,17 +204,13 @@ def search(
 def _encoder_of(
     cache: Cache, model: Encoder | StrPath | None, weights: StrPath | None, device: str
 ) -> Encoder:
-    spec = cache.header.encoder_spec
-    if isinstance(model, Encoder):
-        library_difference(spec, model.image_spec, source=cache.path)
-        return model
     return reload_encoder(
         cache.header.model,
-        spec,
-        source=cache.path,
-        model=None if model is None else os.fspath(model),
+        cache.header.encoder_spec,
+        model=model,
         weights=weights,
         device=device,
+        source=cache.path,
     )
 
 
