@@ -24,7 +24,7 @@ def load_csv(
     file: str | os.PathLike[str],
     *,
     path: str = "path",
-    labels: Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
     multilabel: str | None = None,
     id: str | None = None,
     patient: str | None = None,
@@ -66,6 +66,8 @@ def load_csv(
     """
     import pandas as pd
 
+    if isinstance(labels, str):
+        labels = [labels]
     if bool(labels) == bool(multilabel):
         raise UsageError(
             "give either `labels` (columns of one label each) or `multilabel` (one column of "

@@ -139,6 +139,10 @@ def test_invalid_cell_is_refused_with_its_line(csv: Path, old: str, new: str, me
         load(csv, id="uid", patient="who", split="set")
 
 
+def test_single_label_may_be_a_string(csv: Path) -> None:
+    assert load(csv, labels="Mass").label_names == ("Mass",)
+
+
 def test_repeated_label_is_refused(csv: Path) -> None:
     with pytest.raises(DatasetError, match="'Mass' occurs twice"):
         load(csv, labels=["Mass", "Mass"])

@@ -20,7 +20,7 @@ def cells(*texts: str) -> "pd.Series[str]":
 @given(st.lists(st.sets(st.sampled_from(["Mass", "Edema", "Hernia"])), min_size=1))
 def test_matrix_equals_that_of_scikit_learn(sets: list[set[str]]) -> None:
     names = ["Mass", "Edema", "Hernia"]
-    texts = ["|".join(sorted(found)) or "No Finding" for found in sets]
+    texts = ["|".join(sorted(labels)) or "No Finding" for labels in sets]
     given_names, matrix = label_matrix(cells(*texts), names, csv=CSV)
     assert given_names == ("Mass", "Edema", "Hernia")
     assert matrix.tolist() == MultiLabelBinarizer(classes=names).fit_transform(sets).tolist()

@@ -57,8 +57,8 @@ def test_rows_become_images_with_labels_patients_and_views(root: Path) -> None:
         ["00000002_000.png", "images/00000002_000.png", "2", "AP", "F", "50"],
         ["00000002_001.png", "images/00000002_001.png", "2", "PA", "F", "50"],
     ]
-    found = [{LABELS[c] for c in np.flatnonzero(values)} for values in dataset.label_values]
-    assert found == [set(), {"Pleural_Thickening", "Mass"}, {"Hernia"}]
+    label_sets = [{LABELS[c] for c in np.flatnonzero(values)} for values in dataset.label_values]
+    assert label_sets == [set(), {"Pleural_Thickening", "Mass"}, {"Hernia"}]
 
 
 def test_impossible_ages_are_unknown(tmp_path: Path) -> None:

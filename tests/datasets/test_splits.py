@@ -26,10 +26,10 @@ def rows(draw: st.DrawFn) -> Rows:
 
 
 def splits_by_patient(patients: list[str], split: np.ndarray) -> dict[str, set[str]]:
-    found: defaultdict[str, set[str]] = defaultdict(set)
+    splits: defaultdict[str, set[str]] = defaultdict(set)
     for patient, name in zip(patients, split.tolist(), strict=True):
-        found[patient].add(name)
-    return found
+        splits[patient].add(name)
+    return splits
 
 
 def simulated(n_patients: int, rates: list[float], seed: int) -> Rows:
@@ -47,7 +47,7 @@ def test_every_patient_is_in_exactly_one_split(given_rows: Rows, seed: int) -> N
     split = patient_split(patients, labels, seed=seed)
     assert split.shape == (len(patients),)
     assert set(split.tolist()) <= set(SPLITS)
-    assert all(len(found) == 1 for found in splits_by_patient(patients, split).values())
+    assert all(len(splits) == 1 for splits in splits_by_patient(patients, split).values())
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,7 +70,7 @@ def test_carving_moves_only_whole_patients_from_train_to_val(given_rows: Rows) -
     moved = before != after
     assert set(before[moved].tolist()) <= {"train"}
     assert set(after[moved].tolist()) <= {"val"}
-    assert all(len(found) == 1 for found in splits_by_patient(patients, after).values())
+    assert all(len(splits) == 1 for splits in splits_by_patient(patients, after).values())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -92,8 +92,8 @@ def test_random_split_by_patient_fails_the_same_tolerance() -> None:
     rng = np.random.default_rng(0)
     misses = 0
     for _ in range(20):
-        test_patients = set(rng.permutation(sorted(set(patients)))[:600].tolist())
-        chosen = np.array([patient in test_patients for patient in patients])
+        select_test_patients = set(rng.permutation(sorted(set(patients)))[:600].tolist())
+        chosen = np.array([patient in select_test_patients for patient in patients])
         expected = 0.2 * labels.sum(axis=0)
         misses += np.abs(labels[chosen].sum(axis=0) - expected).max() > max(
             3, 0.01 * expected.max()

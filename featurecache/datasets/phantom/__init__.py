@@ -1,7 +1,7 @@
-"""The embedded data set: synthetic chest radiographs with the 14 findings, drawn from a seed.
+"""Phantom: synthetic chest radiographs with 14 findings, generated from a seed.
 
-A film is drawn as it is taken. ``anatomy`` says how a patient is built, ``chest`` lays out how
-much air, soft tissue and bone each ray crosses, the findings change that, and ``film`` sums it up
-and develops it: overlays superpose as they do in a radiograph, and an opacity is air that has
-gone, not white paint.
+An image is simulated the way a radiograph is taken. ``anatomy`` describes a patient, ``chest``
+computes how much air, soft tissue and bone each ray crosses, the findings change these layers, and
+``radiograph`` turns their attenuation into pixels. So structures superimpose as in a real
+radiograph, and an opacity is missing air instead of white paint.
 """

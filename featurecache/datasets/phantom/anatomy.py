@@ -1,27 +1,27 @@
-"""How one patient is built: the measures that a radiologist would take."""
+"""Anatomy of a patient: the measures that determine a chest radiograph."""
 
 from dataclasses import dataclass, replace
 
-from featurecache.datasets.phantom.randomness import Part, stream
+from featurecache.datasets.phantom.randomness import Stream, random_stream
 
-ADULT = 16
-"""Years from which a patient is built as an adult."""
+ADULT_AGE = 16
+"""Age in years from which a patient has the anatomy of an adult."""
 
 AP_MAGNIFICATION = 1.1
-"""The heart lies in front: with the beam from the front it is further from the film, and larger."""
+"""Magnification of the heart, which is farther from the detector in an AP view."""
 
-LYING_BREATH = 0.03
-"""How much less deeply a patient breathes who is filmed in bed, as height of the diaphragm."""
+AP_DIAPHRAGM_RISE = 0.03
+"""Elevation of the diaphragm in bed, where patients inhale less deeply."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patient:
-    """One person.
+    """A patient.
 
     Attributes:
-        age: Years.
+        age: Age in years.
         sex: "F" or "M".
-        seed: Decides everything else about the build.
+        seed: Seed of the anatomy.
     """
 
     age: int
@@ -31,29 +31,29 @@ class Patient:
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """The measures of one chest, in heights of the film unless said otherwise.
+    """Measures of one chest, in units of the image height unless noted otherwise.
 
     Attributes:
-        half_width: Of the rib cage at its widest, inside the ribs.
-        apex: Height of the lungs' tops (y, downwards).
-        dome: Height of the right diaphragm; the left one is lower by ``dome_step``.
-        dome_step: Left diaphragm below the right one.
-        dome_depth: How far the lateral angle lies below the dome; 0 is a flat diaphragm.
-        heart: Cardiothoracic ratio, the heart's width over the rib cage's.
-        heart_tilt: Radians; 0 lies flat, more stands upright.
+        half_width: Half of the maximum inner width of the rib cage.
+        apex: y of the lung apices (y grows downwards).
+        dome: y of the right hemidiaphragm.
+        dome_step: How much lower the left hemidiaphragm is.
+        dome_depth: How much lower the costophrenic angle is than the dome; 0 is a flat diaphragm.
+        heart: Cardiothoracic ratio: width of the heart over that of the rib cage.
+        heart_tilt: Tilt of the heart in radians; 0 is horizontal.
         vessels_width: Half-width of the upper mediastinum.
         knob: Radius of the aortic arch.
-        rib_pitch: From one rib to the next.
+        rib_pitch: Distance between ribs.
         rib_drop: How much lower a posterior rib ends than it starts.
-        bone: Density of bone, 1 in an adult of 40.
-        depth: Of the trunk, 1 in a person of average weight.
+        bone: Density of bone; 1 at the age of 40.
+        depth: Depth of the trunk; 1 at average weight.
         wall: Thickness of the lateral chest wall.
-        breast: Of breast tissue over the lower lungs, as a share of the trunk's depth.
-        air: Of the lungs' air, as a share of the trunk's depth.
+        breast: Depth of breast tissue over the lower lungs, relative to the trunk.
+        air: Depth of air in the lungs, relative to the trunk.
         markings: Density of the vessels.
-        scapulae: How far the shoulder blades lie over the lungs, 0 to 1.
-        gas: Of gas in the stomach, 0 to 1.
-        turn: Of the patient about the spine, as shift of the heart against it.
+        scapulae: How far the scapulae overlap the lungs, 0 to 1.
+        gas: Amount of gas in the stomach, 0 to 1.
+        turn: Rotation about the spine, as a shift of the heart.
     """
 
     half_width: float
@@ -78,11 +78,11 @@ class Anatomy:
     turn: float
 
 
-def build(patient: Patient) -> Anatomy:
-    """The anatomy of a healthy person of that age and sex."""
-    rng = stream(patient.seed, Part.BUILD)
+def build_anatomy(patient: Patient) -> Anatomy:
+    """Return the anatomy of a healthy patient of this age and sex."""
+    rng = random_stream(patient.seed, Stream.BUILD)
     weight = rng.gamma(9.0, 1 / 9)
-    child = patient.age < ADULT
+    child = patient.age < ADULT_AGE
     woman = patient.sex == "F" and not child
     age_over_40 = max(patient.age - 40, 0) / 40
     return Anatomy(
@@ -109,14 +109,14 @@ def build(patient: Patient) -> Anatomy:
     )
 
 
-def in_view(anatomy: Anatomy, view: str) -> Anatomy:
-    """The anatomy as a film shows it: "PA" as it is, "AP" in bed and with a larger heart."""
+def anatomy_in_view(anatomy: Anatomy, view: str) -> Anatomy:
+    """Return the anatomy as it appears in a view: in "AP", in bed and with a magnified heart."""
     if view == "PA":
         return anatomy
     return replace(
         anatomy,
         heart=anatomy.heart * AP_MAGNIFICATION,
         vessels_width=anatomy.vessels_width * AP_MAGNIFICATION,
-        dome=anatomy.dome - LYING_BREATH,
+        dome=anatomy.dome - AP_DIAPHRAGM_RISE,
         scapulae=min(anatomy.scapulae + 0.5, 1.0),
     )

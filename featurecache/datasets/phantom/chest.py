@@ -1,4 +1,4 @@
-"""The layers of a chest: how much air, soft tissue and bone each ray crosses."""
+"""Layers of a chest: how much air, soft tissue and bone each ray crosses."""
 
 from dataclasses import dataclass
 
@@ -6,24 +6,24 @@ import numpy as np
 
 from featurecache.datasets.phantom.anatomy import Anatomy
 from featurecache.datasets.phantom.outline import LEFT, RIGHT, Outline
-from featurecache.datasets.phantom.shapes import Field, Plane, smooth
+from featurecache.datasets.phantom.shapes import Field, Plane, smoothstep
 from featurecache.datasets.phantom.skeleton import skeleton
 from featurecache.datasets.phantom.vessels import vessels
 
 BONE = 0.62
-"""Attenuation of bone of depth 1, where the trunk's depth of soft tissue is 1."""
+"""Attenuation of bone of depth 1, relative to soft tissue of depth 1."""
 
 
 @dataclass(eq=False, kw_only=True)
 class Chest:
-    """A chest in layers, each (H, W), for the findings to change.
+    """A chest as layers, each (H, W), which findings can change.
 
     Attributes:
-        outline: What it was laid out from.
+        outline: Outline that the layers were computed from.
         trunk: Depth of soft tissue if there were no air: 1 in the middle of an average trunk.
         air: Depth of air in the lungs.
-        markings: Share of that air that vessels take, 0 to 1.
-        filled: Share of that air that fluid, cells or scars have replaced, 0 to 1.
+        markings: Fraction of that air replaced by vessels, 0 to 1.
+        filled: Fraction of that air replaced by fluid, cells or scars, 0 to 1.
         gas: Depth of gas outside the lungs.
         bone: Depth of bone.
     """
@@ -38,32 +38,42 @@ class Chest:
 
     @property
     def plane(self) -> Plane:
-        """The film's pixels."""
+        """The pixels."""
         return self.outline.plane
 
-    def fill(self, share: Field) -> None:
-        """Replace a share of the air that is left, so that one opacity adds to another."""
-        self.filled = 1 - (1 - self.filled) * (1 - np.clip(share, 0, 1))
+    def fill(self, fraction: Field) -> None:
+        """Replace a fraction of the remaining air, so that opacities add up.
+
+        Args:
+            fraction: (H, W), clipped to [0, 1].
+        """
+        self.filled = 1 - (1 - self.filled) * (1 - np.clip(fraction, 0, 1))
 
     def attenuation(self) -> Field:
-        """(H, W) of the whole: what the ray meets, added up."""
+        """Return the total (H, W) attenuation along each ray."""
         air = self.air * (1 - self.filled) * (1 - self.markings) + self.gas
-        # There is no more air in a body than body.
+        # Air cannot exceed the depth of the body.
         soft = self.trunk - np.minimum(air, 0.97 * self.trunk)
         return soft + BONE * self.bone
 
 
-def lay_out(anatomy: Anatomy, plane: Plane, *, seed: int) -> Chest:
-    """Lay out a healthy chest; ``seed`` grows the patient's vessels."""
+def build_chest(anatomy: Anatomy, plane: Plane, *, seed: int) -> Chest:
+    """Compute the layers of a healthy chest.
+
+    Args:
+        anatomy: Measures of the chest.
+        plane: The pixels.
+        seed: Seed of the vessels.
+    """
     outline = Outline.of(anatomy, plane)
     lungs = outline.lung(RIGHT) + outline.lung(LEFT)
     across = np.clip(outline.beside / outline.cage, 0, 1)
-    # Rays cross less lung near the wall and near the top.
-    round_back = np.sqrt(np.sqrt(1 - across**2)) * (0.82 + 0.18 * smooth(plane.y - 0.28, 0.3))
+    # Rays cross less lung near the wall and the apex.
+    thickness = np.sqrt(np.sqrt(1 - across**2)) * (0.82 + 0.18 * smoothstep(plane.y - 0.28, 0.3))
     return Chest(
         outline=outline,
         trunk=outline.trunk(),
-        air=anatomy.air * round_back * lungs * (1 - outline.mediastinum()),
+        air=anatomy.air * thickness * lungs * (1 - outline.mediastinum()),
         markings=anatomy.markings * vessels(outline, seed=seed),
         filled=np.zeros_like(lungs),
         gas=outline.gas(),

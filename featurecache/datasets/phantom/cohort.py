@@ -1,4 +1,4 @@
-"""Who is filmed, how often, in which view, and what is found."""
+"""The simulated patients: number of images, view and findings of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurecache.datasets.nih import LABELS
-from featurecache.datasets.phantom.anatomy import ADULT, Patient
-from featurecache.datasets.phantom.randomness import Part, stream
+from featurecache.datasets.phantom.anatomy import ADULT_AGE, Patient
+from featurecache.datasets.phantom.randomness import Stream, random_stream
 
 WEIGHTS: Mapping[str, float] = {
     "Infiltration": 1.4,
@@ -15,51 +15,51 @@ WEIGHTS: Mapping[str, float] = {
     "Atelectasis": 1.2,
     "Hernia": 0.8,
 }
-"""How often a finding is drawn, where that is not 1.
+"""Relative frequency of findings, if not 1.
 
-Flattened: in ChestX-ray14 an infiltration is 88 times as frequent as a hernia, and some hundred
-films would hold none.
+Flatter than in ChestX-ray14, where infiltrations are 88 times as frequent as hernias: a few hundred
+images would contain no hernia.
 """
 
-ILL = 0.62
-"""Share of the patients who are ill."""
+SICK_FRACTION = 0.62
+"""Fraction of the patients who are sick."""
 
-FOUND = {True: 0.85, False: 0.20}
-"""Chance that a film of somebody who is ill, or is not, shows a finding: about 60 % overall."""
+FINDING_PROBABILITY = {True: 0.85, False: 0.20}
+"""Probability that an image of a sick (or healthy) patient has findings: about 60 % overall."""
 
-FINDINGS_PER_FILM = (0.40, 0.30, 0.20, 0.10)
-"""Chances that a film with findings shows one, two, three or four."""
+FINDINGS_PER_IMAGE = (0.40, 0.30, 0.20, 0.10)
+"""Probabilities that an image with findings has one, two, three or four."""
 
-FILMS_PER_PATIENT = (0.40, 0.25, 0.15, 0.12, 0.08)
-"""Chances that a patient comes once, twice ... five times."""
+IMAGES_PER_PATIENT = (0.40, 0.25, 0.15, 0.12, 0.08)
+"""Probabilities that a patient has one to five images."""
 
-LYING = {True: 0.60, False: 0.25}
-"""Chance that a film with, or without, findings is taken AP: the sick are filmed in bed.
+AP_PROBABILITY = {True: 0.60, False: 0.25}
+"""Probability that an image with (or without) findings is AP: sick patients are imaged in bed.
 
-A model can learn the view in place of the findings, as it can from real films.
+So a model can learn the view instead of the findings, as with real data.
 """
 
-CHILDREN = 0.10
-"""Share of the patients who are children."""
+CHILD_FRACTION = 0.10
+"""Fraction of the patients who are children."""
 
-LEAST_SEVERE = 0.35
-"""A finding that is labelled can be seen: severities are uniform from here to 1."""
+MIN_SEVERITY = 0.35
+"""Severities are uniform between this and 1, so every labeled finding is visible."""
 
 TEST_FRACTION = 0.2
-"""Share of the patients whose films are test images."""
+"""Fraction of the patients in the test split."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film:
-    """One film to draw.
+class Radiograph:
+    """Description of one image to generate.
 
     Attributes:
-        number: Of the patient, from 1.
-        follow_up: Of the visit, from 0.
-        patient: Who is filmed.
+        number: Number of the patient, from 1.
+        follow_up: Number of the patient's image, from 0.
+        patient: The patient.
         view: "PA" or "AP".
         findings: Severities by label, in the order of ``nih.LABELS``.
-        seed: Of the film.
+        seed: Seed of the image.
     """
 
     number: int
@@ -71,48 +71,63 @@ class Film:
 
     @property
     def name(self) -> str:
-        """The image's file name, as ChestX-ray14 forms it."""
+        """File name, in the style of ChestX-ray14."""
         return f"{self.number:08d}_{self.follow_up:03d}.png"
 
 
-def cohort(images: int, *, seed: int) -> list[Film]:
-    """The first N films of an endless row of patients; a larger N adds films to the same ones."""
-    films: list[Film] = []
+def cohort(n_images: int, *, seed: int) -> list[Radiograph]:
+    """Return the first images of an endless sequence of patients.
+
+    Args:
+        n_images: Number of images; a larger number adds images to the same ones.
+        seed: Seed of all random numbers.
+    """
+    images: list[Radiograph] = []
     number = 0
-    while len(films) < images:
+    while len(images) < n_images:
         number += 1
-        films += _visits(number, seed)
-    return films[:images]
+        images += _images_of(number, seed)
+    return images[:n_images]
 
 
-def held_out(films: list[Film], *, seed: int) -> set[int]:
-    """The numbers of the patients, a fifth of all, whose films are test images."""
-    numbers = sorted({film.number for film in films})
-    order = stream(seed, Part.COHORT).permutation(len(numbers))
+def select_test_patients(images: list[Radiograph], *, seed: int) -> set[int]:
+    """Select a fifth of the patients for testing.
+
+    Args:
+        images: All images.
+        seed: Seed of the selection.
+
+    Returns:
+        Numbers of the test patients.
+    """
+    numbers = sorted({image.number for image in images})
+    order = random_stream(seed, Stream.COHORT).permutation(len(numbers))
     return {numbers[i] for i in order[: max(round(TEST_FRACTION * len(numbers)), 1)]}
 
 
-def _visits(number: int, seed: int) -> list[Film]:
-    rng = stream(seed, Part.PATIENT, number)
-    child = rng.random() < CHILDREN
+def _images_of(number: int, seed: int) -> list[Radiograph]:
+    rng = random_stream(seed, Stream.PATIENT, number)
+    child = rng.random() < CHILD_FRACTION
     patient = Patient(
-        age=int(rng.integers(2, ADULT) if child else np.clip(rng.normal(52, 17), ADULT, 94)),
+        age=int(
+            rng.integers(2, ADULT_AGE) if child else np.clip(rng.normal(52, 17), ADULT_AGE, 94)
+        ),
         sex=str(rng.choice(("F", "M"))),
         seed=_seed(rng),
     )
-    ill = bool(rng.random() < ILL)
-    visits = 1 + int(rng.choice(len(FILMS_PER_PATIENT), p=FILMS_PER_PATIENT))
-    return [_film(number, follow_up, patient, ill, seed) for follow_up in range(visits)]
+    sick = bool(rng.random() < SICK_FRACTION)
+    n_images = 1 + int(rng.choice(len(IMAGES_PER_PATIENT), p=IMAGES_PER_PATIENT))
+    return [_image(number, follow_up, patient, sick, seed) for follow_up in range(n_images)]
 
 
-def _film(number: int, follow_up: int, patient: Patient, ill: bool, seed: int) -> Film:
-    rng = stream(seed, Part.FILM, number, follow_up)
-    findings = _findings(rng) if rng.random() < FOUND[ill] else {}
-    return Film(
+def _image(number: int, follow_up: int, patient: Patient, sick: bool, seed: int) -> Radiograph:
+    rng = random_stream(seed, Stream.IMAGE, number, follow_up)
+    findings = _findings(rng) if rng.random() < FINDING_PROBABILITY[sick] else {}
+    return Radiograph(
         number=number,
         follow_up=follow_up,
         patient=patient,
-        view="AP" if rng.random() < LYING[bool(findings)] else "PA",
+        view="AP" if rng.random() < AP_PROBABILITY[bool(findings)] else "PA",
         findings=findings,
         seed=_seed(rng),
     )
@@ -120,9 +135,9 @@ def _film(number: int, follow_up: int, patient: Patient, ill: bool, seed: int) -
 
 def _findings(rng: np.random.Generator) -> dict[str, float]:
     weights = np.array([WEIGHTS.get(label, 1.0) for label in LABELS])
-    count = 1 + int(rng.choice(len(FINDINGS_PER_FILM), p=FINDINGS_PER_FILM))
-    drawn = rng.choice(len(LABELS), count, replace=False, p=weights / weights.sum())
-    return {LABELS[i]: float(rng.uniform(LEAST_SEVERE, 1)) for i in sorted(drawn)}
+    count = 1 + int(rng.choice(len(FINDINGS_PER_IMAGE), p=FINDINGS_PER_IMAGE))
+    chosen = rng.choice(len(LABELS), count, replace=False, p=weights / weights.sum())
+    return {LABELS[i]: float(rng.uniform(MIN_SEVERITY, 1)) for i in sorted(chosen)}
 
 
 def _seed(rng: np.random.Generator) -> int:

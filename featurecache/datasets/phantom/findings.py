@@ -1,4 +1,4 @@
-"""The 14 findings of ChestX-ray14, and how each one is drawn."""
+"""The 14 findings of ChestX-ray14 and the function that adds each one."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -20,17 +20,17 @@ from featurecache.datasets.phantom.chest import Chest
 from featurecache.datasets.phantom.organs import cardiomegaly, emphysema, hernia
 from featurecache.datasets.phantom.pleura import effusion, pleural_thickening, pneumothorax
 
-Reshape = Callable[[Anatomy, float], Anatomy]
-"""Changes how the patient is built, given a severity in (0, 1]."""
+ChangeAnatomy = Callable[[Anatomy, float], Anatomy]
+"""Changes the anatomy, given a severity in (0, 1]."""
 
-Paint = Callable[[Chest, float, np.random.Generator], None]
-"""Changes the layers of a chest, given a severity in (0, 1] and the finding's own stream."""
+ChangeLayers = Callable[[Chest, float, np.random.Generator], None]
+"""Changes the layers of a chest, given a severity in (0, 1] and a generator for the finding."""
 
-RESHAPING: Mapping[str, Reshape] = MappingProxyType(
+ANATOMY_FINDINGS: Mapping[str, ChangeAnatomy] = MappingProxyType(
     {"Cardiomegaly": cardiomegaly, "Emphysema": emphysema}
 )
 
-PAINTED: Mapping[str, Paint] = MappingProxyType(
+LAYER_FINDINGS: Mapping[str, ChangeLayers] = MappingProxyType(
     {
         "Atelectasis": atelectasis,
         "Consolidation": consolidation,
@@ -41,7 +41,7 @@ PAINTED: Mapping[str, Paint] = MappingProxyType(
         "Mass": mass,
         "Nodule": nodule,
         "Pneumonia": pneumonia,
-        # The pleura last: fluid lies over what is in the lung, and air pushes it aside.
+        # Pleural findings last: fluid covers what is in the lung, and air displaces it.
         "Pneumothorax": pneumothorax,
         "Pleural_Thickening": pleural_thickening,
         "Effusion": effusion,

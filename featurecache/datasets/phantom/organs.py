@@ -1,4 +1,4 @@
-"""Findings of whole organs: a large heart, lungs with too much air, a stomach out of place."""
+"""Findings of whole organs: cardiomegaly, emphysema and hiatal hernia."""
 
 from dataclasses import replace
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from featurecache.datasets.phantom.anatomy import Anatomy
 from featurecache.datasets.phantom.chest import Chest
-from featurecache.datasets.phantom.shapes import ball, radius, smooth
+from featurecache.datasets.phantom.shapes import ellipse_radius, smoothstep, sphere_depth
 
 
 def cardiomegaly(anatomy: Anatomy, severity: float) -> Anatomy:
-    """The heart takes more than half of the chest's width."""
+    """Enlarge the heart to more than half of the width of the chest."""
     return replace(
         anatomy,
         heart=anatomy.heart + 0.07 + 0.13 * severity,
@@ -19,7 +19,7 @@ def cardiomegaly(anatomy: Anatomy, severity: float) -> Anatomy:
 
 
 def emphysema(anatomy: Anatomy, severity: float) -> Anatomy:
-    """Too much air: dark lungs, thin vessels, a low flat diaphragm, a narrow heart."""
+    """Overinflate the lungs: dark, with thin vessels, a low flat diaphragm and a narrow heart."""
     return replace(
         anatomy,
         air=anatomy.air + 0.05 + 0.08 * severity,
@@ -33,15 +33,15 @@ def emphysema(anatomy: Anatomy, severity: float) -> Anatomy:
 
 
 def hernia(chest: Chest, severity: float, rng: np.random.Generator) -> None:
-    """Part of the stomach behind the heart: a round shadow with gas above a level of fluid."""
+    """Add part of the stomach behind the heart: a round opacity with an air-fluid level."""
     anatomy, plane = chest.outline.anatomy, chest.plane
     size = 0.085 + 0.055 * severity
-    centre = (rng.uniform(-0.03, 0.07), anatomy.dome - 0.55 * size - rng.uniform(0.0, 0.03))
-    disc = radius(plane, centre, (1.2 * size, size))
-    chest.fill(0.9 * np.sqrt(ball(disc)))
-    chest.trunk = chest.trunk + 0.22 * ball(disc)
-    # The fluid fills the lower half or less; the wall around the gas stays.
-    level = centre[1] + rng.uniform(0.0, 0.4) * size
-    inside = radius(plane, centre, (1.05 * size, 0.85 * size))
-    gas = (0.60 + 0.15 * severity) * ball(inside) * smooth(level - plane.y, 0.008)
+    center = (rng.uniform(-0.03, 0.07), anatomy.dome - 0.55 * size - rng.uniform(0.0, 0.03))
+    disc = ellipse_radius(plane, center, (1.2 * size, size))
+    chest.fill(0.9 * np.sqrt(sphere_depth(disc)))
+    chest.trunk = chest.trunk + 0.22 * sphere_depth(disc)
+    # Fluid fills at most the lower half; the wall around the gas remains.
+    level = center[1] + rng.uniform(0.0, 0.4) * size
+    inside = ellipse_radius(plane, center, (1.05 * size, 0.85 * size))
+    gas = (0.60 + 0.15 * severity) * sphere_depth(inside) * smoothstep(level - plane.y, 0.008)
     chest.gas = chest.gas + gas

@@ -1,4 +1,4 @@
-"""Taking and developing one film."""
+"""Generate one radiograph."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featurecache.datasets.nih import LABELS
-from featurecache.datasets.phantom.anatomy import Patient, build, in_view
-from featurecache.datasets.phantom.chest import Chest, lay_out
-from featurecache.datasets.phantom.findings import PAINTED, RESHAPING
-from featurecache.datasets.phantom.randomness import Part, stream
-from featurecache.datasets.phantom.shapes import Field, Plane, smooth, threads
+from featurecache.datasets.phantom.anatomy import Patient, anatomy_in_view, build_anatomy
+from featurecache.datasets.phantom.chest import Chest, build_chest
+from featurecache.datasets.phantom.findings import ANATOMY_FINDINGS, LAYER_FINDINGS
+from featurecache.datasets.phantom.randomness import Stream, random_stream
+from featurecache.datasets.phantom.shapes import Field, Plane, draw_lines, smoothstep
 from featurecache.errors import UnknownNameError, UsageError
 
 VIEWS = ("PA", "AP")
@@ -19,14 +19,14 @@ VIEWS = ("PA", "AP")
 
 @dataclass(frozen=True)
 class _Technique:
-    """How films of one view are taken.
+    """How images of one view are taken.
 
     Attributes:
-        rotation: Standard deviation, in radians.
-        gain: Of the film; more is whiter.
-        haze: Share of the light that is scatter, the same everywhere.
+        rotation: Standard deviation of the rotation, in radians.
+        gain: Factor of the attenuation; higher is whiter.
+        haze: Fraction of uniform scatter.
         grain: Standard deviation of the noise.
-        leads: Most leads of a monitor that lie on the chest.
+        leads: Maximum number of monitor leads on the chest.
     """
 
     rotation: float
@@ -38,61 +38,61 @@ class _Technique:
 
 _TECHNIQUES = {
     "PA": _Technique(rotation=0.025, gain=1.75, haze=0.02, grain=0.008, leads=0),
-    # In bed: skew, short exposure, no grid against scatter, and a monitor's leads.
+    # In bed: rotated, short exposure, no anti-scatter grid, and monitor leads.
     "AP": _Technique(rotation=0.05, gain=1.60, haze=0.07, grain=0.014, leads=2),
 }
 
 
-def draw_film(
+def draw_radiograph(
     patient: Patient, findings: Mapping[str, float], *, view: str, seed: int, size: int = 224
 ) -> npt.NDArray[np.uint8]:
-    """Draw one frontal film of one patient.
+    """Generate one frontal radiograph.
 
-    The same arguments give the same pixels. A finding of severity 0 is no finding, and a finding
-    that is there moves nothing else.
+    The same arguments give the same pixels. A finding of severity 0 changes nothing, and a finding
+    does not move anything else.
 
     Args:
-        patient: Who is filmed.
-        findings: Severities, from 0 to 1, by the names of ``nih.LABELS``.
-        view: "PA", or "AP" for a film in bed.
-        seed: Decides pose, exposure, and where the findings are.
+        patient: The patient.
+        findings: Severities from 0 to 1, by the names of ``nih.LABELS``.
+        view: "PA", or "AP" for an image taken in bed.
+        seed: Seed of pose, exposure and location of the findings.
         size: Height and width in pixels.
 
     Returns:
         (size, size) uint8, bone white and air black.
 
     Raises:
-        UnknownNameError: there is no such finding or view.
-        UsageError: a severity is not from 0 to 1, or the size is less than 32 pixels.
+        UnknownNameError: If there is no such finding or view.
+        UsageError: If a severity is not from 0 to 1, or the size is less than 32 pixels.
     """
-    _check(findings, view, size)
+    _check_arguments(findings, view, size)
     present = {name: severity for name, severity in findings.items() if severity > 0}
-    anatomy = in_view(build(patient), view)
-    for name, reshape in RESHAPING.items():
+    anatomy = anatomy_in_view(build_anatomy(patient), view)
+    for name, change_anatomy in ANATOMY_FINDINGS.items():
         if name in present:
-            anatomy = reshape(anatomy, present[name])
-    chest = lay_out(anatomy, _pose(_TECHNIQUES[view], seed, size), seed=patient.seed)
-    for name, paint in PAINTED.items():
+            anatomy = change_anatomy(anatomy, present[name])
+    chest = build_chest(anatomy, _pose(_TECHNIQUES[view], seed, size), seed=patient.seed)
+    for name, change_layers in LAYER_FINDINGS.items():
         if name in present:
-            rng = stream(seed, Part.FINDINGS + LABELS.index(name))
-            paint(chest, present[name], rng)
-    return _develop(chest, _TECHNIQUES[view], seed)
+            rng = random_stream(seed, Stream.FINDINGS + LABELS.index(name))
+            change_layers(chest, present[name], rng)
+    return _expose(chest, _TECHNIQUES[view], seed)
 
 
-def _check(findings: Mapping[str, float], view: str, size: int) -> None:
+def _check_arguments(findings: Mapping[str, float], view: str, size: int) -> None:
     if view not in VIEWS:
         raise UnknownNameError("view", view, VIEWS)
     for name, severity in findings.items():
         if name not in LABELS:
             raise UnknownNameError("finding", name, LABELS)
         if not 0 <= severity <= 1:
-            raise UsageError(f"severity {severity} of {name} is not from 0 to 1")
+            raise UsageError(f"the severity of {name} is {severity}: give a number from 0 to 1")
     if size < 32:
-        raise UsageError(f"a film of {size} pixels shows nothing: draw 32 or more")
+        raise UsageError(f"the image size is {size} pixels: give 32 or more")
 
 
 def _pose(technique: _Technique, seed: int, size: int) -> Plane:
-    rng = stream(seed, Part.POSE)
+    rng = random_stream(seed, Stream.POSE)
     return Plane.posed(
         size,
         rotation=rng.normal(0, technique.rotation),
@@ -101,32 +101,32 @@ def _pose(technique: _Technique, seed: int, size: int) -> Plane:
     )
 
 
-def _develop(chest: Chest, technique: _Technique, seed: int) -> npt.NDArray[np.uint8]:
-    """Let light through the layers, add what else is on a film, and measure it in 8 bits."""
-    rng = stream(seed, Part.EXPOSURE)
+def _expose(chest: Chest, technique: _Technique, seed: int) -> npt.NDArray[np.uint8]:
+    """Compute the transmission through the layers and convert it to 8-bit gray values."""
+    rng = random_stream(seed, Stream.EXPOSURE)
     gain = technique.gain * np.exp(rng.normal(0, 0.07))
-    through = np.exp(-gain * (chest.attenuation() + _metal(chest.plane, technique, seed)))
-    white = (1 - through) * (1 - technique.haze) + technique.haze * smooth(chest.trunk, 0.3)
-    grain = stream(seed, Part.GRAIN).standard_normal(white.shape)
+    through = np.exp(-gain * (chest.attenuation() + _overlays(chest.plane, technique, seed)))
+    white = (1 - through) * (1 - technique.haze) + technique.haze * smoothstep(chest.trunk, 0.3)
+    grain = random_stream(seed, Stream.GRAIN).standard_normal(white.shape)
     white = white + technique.grain * grain * np.sqrt(white)
-    grey = np.clip(white * rng.uniform(0.92, 1.0), 0, 1)
-    pixels: npt.NDArray[np.uint8] = np.rint(255 * grey).astype(np.uint8)
+    gray = np.clip(white * rng.uniform(0.92, 1.0), 0, 1)
+    pixels: npt.NDArray[np.uint8] = np.rint(255 * gray).astype(np.uint8)
     return pixels
 
 
-def _metal(plane: Plane, technique: _Technique, seed: int) -> Field:
-    """Attenuation of the letter that marks the patient's left, and of a monitor's leads."""
-    rng = stream(seed, Part.FURNITURE)
+def _overlays(plane: Plane, technique: _Technique, seed: int) -> Field:
+    """Return the attenuation of the side marker and of the monitor leads."""
+    rng = random_stream(seed, Stream.OVERLAYS)
     left, top = rng.uniform(0.36, 0.42), rng.uniform(0.03, 0.10)
     stem = np.maximum(np.abs(plane.x - left) - 0.004, np.abs(plane.y - top) - 0.020)
     foot = np.maximum(np.abs(plane.x - left - 0.008) - 0.012, np.abs(plane.y - top - 0.018) - 0.003)
-    total = 1.2 * smooth(-np.minimum(stem, foot), 0.005)
+    total = 1.2 * smoothstep(-np.minimum(stem, foot), 0.005)
     for _ in range(rng.integers(0, technique.leads, endpoint=True)):
         t = np.linspace(0, 1, 400)
         start, sag = rng.uniform((-0.3, 0.2), (0.3, 0.5)), rng.uniform(-0.15, 0.15)
         end = (rng.choice((-0.5, 0.5)), rng.uniform(0.0, 0.9))
         x = start[0] + (end[0] - start[0]) * t + sag * t * (1 - t)
         y = start[1] + (end[1] - start[1]) * t + 0.6 * abs(sag) * t * (1 - t)
-        total += 0.35 * np.clip(threads(plane, x, y, np.ones_like(t), 0.0022), 0, 1)
-        total += 0.30 * smooth(0.014 - np.hypot(plane.x - start[0], plane.y - start[1]), 0.006)
+        total += 0.35 * np.clip(draw_lines(plane, x, y, np.ones_like(t), 0.0022), 0, 1)
+        total += 0.30 * smoothstep(0.014 - np.hypot(plane.x - start[0], plane.y - start[1]), 0.006)
     return total

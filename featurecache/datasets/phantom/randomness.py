@@ -1,32 +1,35 @@
-"""Independent streams of random numbers, so that no part of a film disturbs another."""
+"""Independent random number streams, so that parts of an image do not affect each other."""
 
 from enum import IntEnum
 
 import numpy as np
 
 
-class Part(IntEnum):
-    """What draws random numbers. A number, once given, stays: it decides what is drawn.
+class Stream(IntEnum):
+    """Key of each random number stream. Changing a number changes the images.
 
-    The findings follow, at ``FINDINGS`` plus their place in the list of labels.
+    The key of a finding is ``FINDINGS`` plus its index in the list of labels.
     """
 
     COHORT = 0
     PATIENT = 1
-    FILM = 2
+    IMAGE = 2
     BUILD = 3
     VESSELS = 4
     POSE = 5
     EXPOSURE = 6
     GRAIN = 7
-    FURNITURE = 8
+    OVERLAYS = 8
     FINDINGS = 100
 
 
-def stream(seed: int, *key: int) -> np.random.Generator:
-    """The random numbers of one part of one patient or film.
+def random_stream(seed: int, *key: int) -> np.random.Generator:
+    """Return the random number generator of one stream.
 
-    A finding that is absent draws nothing, and one that is present draws from its own stream:
-    the rest of the film is the same with and without it.
+    Each finding has its own stream, so the rest of the image is the same with and without it.
+
+    Args:
+        seed: Seed of the data set, patient or image.
+        *key: Key of the stream, and numbers that distinguish its uses.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

@@ -1,4 +1,4 @@
-"""The plane that a film is drawn on, and the soft shapes that are drawn."""
+"""Image plane in patient coordinates, and soft-edged shapes."""
 
 from dataclasses import dataclass
 
@@ -10,22 +10,22 @@ Field = npt.NDArray[np.float64]
 """(H, W) float64: one number per pixel."""
 
 CM = 1 / 38
-"""A centimetre in units of the plane: the film is some 38 cm high."""
+"""One centimeter in units of the plane: the image is about 38 cm high."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """The pixels of a film in the patient's own coordinates.
+    """Pixel positions in patient coordinates.
 
-    The unit is the height of an unposed film. ``x`` runs from 0 in the midline to the right of
-    the image, which is the patient's left; ``y`` runs from 0 at the top to 1 at the bottom.
+    The unit is the height of an image without pose changes. ``x`` is 0 in the midline and grows to
+    the right of the image, which is the patient's left; ``y`` is 0 at the top and 1 at the bottom.
 
     Attributes:
-        x: (H, W) of each pixel.
-        y: (H, W) of each pixel.
+        x: (H, W) x of each pixel.
+        y: (H, W) y of each pixel.
         pixel: Side of a pixel.
-        rotation: Radians, clockwise on the film.
-        shift: Of the patient on the film, to the right and down.
+        rotation: Rotation in the image in radians, clockwise.
+        shift: Shift of the patient in the image, to the right and down.
     """
 
     x: Field
@@ -43,7 +43,14 @@ class Plane:
         scale: float = 1.0,
         shift: tuple[float, float] = (0.0, 0.0),
     ) -> "Plane":
-        """A square film of ``size`` pixels, the patient turned, enlarged and shifted on it."""
+        """Return the plane of a square image with the patient rotated, scaled and shifted.
+
+        Args:
+            size: Height and width in pixels.
+            rotation: In radians, clockwise.
+            scale: Magnification.
+            shift: To the right and down.
+        """
         line = (np.arange(size) + 0.5) / size - 0.5
         across, down = line[np.newaxis, :] - shift[0], line[:, np.newaxis] - shift[1]
         cos, sin = np.cos(rotation) / scale, np.sin(rotation) / scale
@@ -56,7 +63,7 @@ class Plane:
         )
 
     def pixels(self, x: Field, y: Field) -> tuple[Field, Field]:
-        """Row and column, in fractions of pixels, of points in the patient's coordinates."""
+        """Return the (fractional) rows and columns of points in patient coordinates."""
         size = self.x.shape[0]
         scale = 1 / (size * self.pixel)
         cos, sin = np.cos(self.rotation) * scale, np.sin(self.rotation) * scale
@@ -65,9 +72,9 @@ class Plane:
         return (row + 0.5) * size - 0.5, (column + 0.5) * size - 0.5
 
 
-def smooth(distance: Field, width: float) -> Field:
-    """0 where ``distance`` is well below 0, 1 where it is well above, ``width`` between."""
-    # In place: a film takes some forty of these, and fresh memory costs more than the arithmetic.
+def smoothstep(distance: Field, width: float) -> Field:
+    """Smooth step from 0 to 1, centered where ``distance`` is 0, over ``width``."""
+    # In place, because allocation would cost more than the arithmetic: an image needs about 40.
     t = distance * (1 / width)
     t += 0.5
     np.clip(t, 0, 1, out=t)
@@ -77,16 +84,16 @@ def smooth(distance: Field, width: float) -> Field:
     return step
 
 
-def bump(distance: Field, width: float) -> Field:
-    """1 where ``distance`` is 0, falling like a bell of standard deviation ``width``."""
+def gaussian(distance: Field, width: float) -> Field:
+    """Gaussian of ``distance`` with standard deviation ``width`` and maximum 1."""
     return np.exp(-0.5 * (distance / width) ** 2)
 
 
-def radius(
-    plane: Plane, centre: tuple[float, float], axes: tuple[float, float], tilt: float = 0.0
+def ellipse_radius(
+    plane: Plane, center: tuple[float, float], axes: tuple[float, float], tilt: float = 0.0
 ) -> Field:
-    """Distance from an ellipse's centre: 0 there, 1 on its edge; ``tilt`` in radians, clockwise."""
-    dx, dy = plane.x - centre[0], plane.y - centre[1]
+    """Normalized distance from the center of an ellipse: 1 on its edge; ``tilt`` in radians."""
+    dx, dy = plane.x - center[0], plane.y - center[1]
     cos, sin = np.cos(tilt), np.sin(tilt)
     along: Field = dx * (cos / axes[0]) + dy * (sin / axes[0])
     across = dy * (cos / axes[1]) - dx * (sin / axes[1])
@@ -97,44 +104,49 @@ def radius(
     return along
 
 
-def ball(radius: Field) -> Field:
-    """How deep a ray passes through a ball: 1 through the centre, 0 at the edge and outside."""
+def sphere_depth(radius: Field) -> Field:
+    """Depth of a sphere along a ray: 1 through the center, 0 at the edge and outside."""
     depth: Field = 1 - radius * radius
     np.maximum(depth, 0, out=depth)
     np.sqrt(depth, out=depth)
     return depth
 
 
-def clouds(plane: Plane, rng: np.random.Generator, cells: int) -> Field:
-    """Smooth noise of mean 0 and standard deviation about 1, ``cells`` lumps across the film.
+def value_noise(plane: Plane, rng: np.random.Generator, cells: int) -> Field:
+    """Smooth value noise of mean 0 and standard deviation about 1.
 
-    Two octaves, the finer one weaker. The lattice belongs to the film, not to its pixels: a
-    larger film shows the same clouds.
+    It has two octaves, the finer one weaker, and does not depend on the resolution: a larger image
+    shows the same pattern.
+
+    Args:
+        plane: The pixels.
+        rng: Random number generator.
+        cells: Number of lattice cells across the image.
     """
     size = plane.x.shape[0]
     total = np.zeros((size, size))
     for octave, weight in ((cells, 1.3), (2 * cells, 0.8)):
         lattice = rng.standard_normal((octave + 1, octave + 1))
-        place = (np.arange(size) + 0.5) / size * octave
-        low = place.astype(int)
-        part = place - low
-        part = part * part * (3 - 2 * part)
-        rows = lattice[low] * (1 - part)[:, None] + lattice[low + 1] * part[:, None]
-        total += weight * (rows[:, low] * (1 - part) + rows[:, low + 1] * part)
+        position = (np.arange(size) + 0.5) / size * octave
+        low = position.astype(int)
+        weights = position - low
+        weights = weights * weights * (3 - 2 * weights)
+        rows = lattice[low] * (1 - weights)[:, None] + lattice[low + 1] * weights[:, None]
+        total += weight * (rows[:, low] * (1 - weights) + rows[:, low + 1] * weights)
     return total
 
 
-def threads(plane: Plane, x: Field, y: Field, weight: Field, width: float) -> Field:
-    """Thin lines, given as dense points, blurred to a bell of standard deviation ``width``.
+def draw_lines(plane: Plane, x: Field, y: Field, weight: Field, width: float) -> Field:
+    """Draw thin lines, given as dense points, with a Gaussian profile.
 
-    A line of weight 1 whose points lie ``width`` apart is about 1 at its ridge.
+    A line of weight 1 whose points are ``width`` apart has a maximum of about 1.
 
     Args:
-        plane: The film.
-        x: (P,) of the points.
-        y: (P,) of the points.
-        weight: (P,) of the points.
-        width: In units of the plane.
+        plane: The pixels.
+        x: (P,) x of the points.
+        y: (P,) y of the points.
+        weight: (P,) weight of the points.
+        width: Standard deviation of the profile, in units of the plane.
     """
     size = plane.x.shape[0]
     row, column = plane.pixels(x, y)
@@ -143,15 +155,15 @@ def threads(plane: Plane, x: Field, y: Field, weight: Field, width: float) -> Fi
     top, left = row.astype(int), column.astype(int)
     below, right = row - top, column - left
     total = np.zeros(size * size)
-    for step, share in (
+    for step, coverage in (
         (0, (1 - below) * (1 - right)),
         (1, (1 - below) * right),
         (size, below * (1 - right)),
         (size + 1, below * right),
     ):
-        total += np.bincount(top * size + left + step, weight * share, minlength=size * size)
+        total += np.bincount(top * size + left + step, weight * coverage, minlength=size * size)
     sigma = width / plane.pixel
-    # Points one width apart along a line blur to 1 / (sqrt(2 pi) sigma) a pixel and point.
+    # Points one width apart along a line blur to 1 / (sqrt(2 pi) sigma) per pixel and point.
     ridge = np.sqrt(2 * np.pi) * sigma * sigma
     blurred: Field = gaussian_filter(total.reshape(size, size), sigma)
     blurred *= ridge

@@ -16,7 +16,7 @@ from featurecache.datasets.phantom.folder import (
     load_phantom,
     phantom_root,
 )
-from featurecache.datasets.phantom.radiograph import draw_film
+from featurecache.datasets.phantom.radiograph import draw_radiograph
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 N = 40
@@ -34,7 +34,7 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache folder, with images that cost nothing to generate."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     blank = np.zeros((8, 8), dtype=np.uint8)
-    monkeypatch.setattr(phantom, "draw_film", lambda *_, **__: blank)
+    monkeypatch.setattr(phantom, "draw_radiograph", lambda *_, **__: blank)
     return tmp_path / "xdg" / "featurecache"
 
 
@@ -42,12 +42,14 @@ def test_phantom_is_read_by_the_nih_loader(generated: Path) -> None:
     dataset = load_nih(generated, split="official")
     assert len(dataset) == N
     assert dataset.label_names == LABELS
-    films = {film.name: film for film in cohort(N, seed=7)}
+    images = {image.name: image for image in cohort(N, seed=7)}
     for row, labels in zip(dataset.images.itertuples(), dataset.label_values, strict=True):
-        film = films[row.id]
-        assert {LABELS[c] for c in np.flatnonzero(labels)} == set(film.findings)
-        assert (row.patient, row.view) == (str(film.number), film.view)
-        expected = draw_film(film.patient, film.findings, view=film.view, seed=film.seed, size=48)
+        image = images[row.id]
+        assert {LABELS[c] for c in np.flatnonzero(labels)} == set(image.findings)
+        assert (row.patient, row.view) == (str(image.number), image.view)
+        expected = draw_radiograph(
+            image.patient, image.findings, view=image.view, seed=image.seed, size=48
+        )
         with Image.open(generated / row.path) as image:
             assert image.mode == "L"
             assert np.array_equal(np.asarray(image), expected)
@@ -138,7 +140,7 @@ def test_default_folder_is_generated_once_in_the_user_cache(
 ) -> None:
     root = find_root("phantom", None, n_images=20, seed=3)
     assert root == user_cache / "phantom-v1-20-224-seed3"
-    monkeypatch.setattr(phantom, "draw_film", pytest.fail)
+    monkeypatch.setattr(phantom, "draw_radiograph", pytest.fail)
     assert find_root("phantom", None, n_images=20, seed=3) == root
     assert len(load_dataset("phantom", root, n_images=20, seed=3)) == 20
 
