@@ -1,17 +1,19 @@
 """The exceptions that featurecache raises on purpose.
 
     FeaturecacheError                exit code 1
-    ├── UsageError                   exit code 2: the user can mend it
+    ├── UsageError                   exit code 2: a mistake that the user can correct
     │   ├── UnknownNameError         a model, data set, head, label ... that does not exist
     │   ├── DatasetError             a data set that is missing, malformed or contradictory
     │   ├── PromptError              a prompt set or file that cannot be used
     │   ├── CheckpointError          weights that are missing or do not fit their encoder
-    │   ├── CacheError               a cache that is missing, broken or lacks what is needed
-    │   ├── RunError                 a run folder that is missing, broken or does not fit
-    │   └── AlignmentError           an alignment that is missing, broken or does not fit
+    │   ├── CacheError               a cache that is missing, damaged or lacks what is needed
+    │   ├── RunError                 a run folder that is missing, damaged or does not fit
+    │   └── AlignmentError           an alignment that is missing, damaged or does not fit
     └── ImageError                   one image that cannot be used; recorded, not fatal
 
-Every message says what happened to which file or option, and what to do now.
+``UsageError`` and ``ImageError`` are also ``ValueError``s, and ``UnknownNameError`` is also a
+``LookupError``, so code that catches those keeps working. Inside this package catch the narrower
+class first. Every message says what is wrong with which file or value, and what to do.
 """
 
 from collections.abc import Iterable
@@ -24,20 +26,28 @@ class FeaturecacheError(Exception):
     exit_code = 1
 
 
-class UsageError(FeaturecacheError):
-    """Input that the user can mend: an option, a file, a name."""
+class UsageError(FeaturecacheError, ValueError):
+    """A mistake that the user can correct: an argument, a file, a name."""
 
     exit_code = 2
 
 
-class UnknownNameError(UsageError):
-    """A name that is not among the known ones; the message offers the nearest."""
+class UnknownNameError(UsageError, LookupError):
+    """A name that does not exist; the message offers the closest valid ones.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
-        near = get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
-        super().__init__(f"unknown {kind} {name!r}: {hint}")
+    Args:
+        kind: What the name is of, such as ``model``.
+        name: The name that was given.
+        names: The valid names.
+        hint: What else to try, added to the message.
+    """
+
+    def __init__(self, kind: str, name: str, names: Iterable[str], *, hint: str = "") -> None:
+        valid = sorted(names)
+        near = get_close_matches(name, valid, n=3, cutoff=0.5)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(valid)}"
+        message = f"unknown {kind} {name!r}: {advice}"
+        super().__init__(f"{message}; {hint}" if hint else message)
 
 
 class DatasetError(UsageError):
@@ -53,16 +63,16 @@ class CheckpointError(UsageError):
 
 
 class CacheError(UsageError):
-    """A cache that is missing, broken, or lacks what was asked of it."""
+    """A cache that is missing, damaged, or lacks what is needed."""
 
 
 class RunError(UsageError):
-    """A run folder that is missing, broken, or does not fit the data at hand."""
+    """A run folder that is missing, damaged, or does not fit the data."""
 
 
 class AlignmentError(UsageError):
-    """An alignment that is missing, broken, or does not fit the data at hand."""
+    """An alignment that is missing, damaged, or does not fit the data."""
 
 
-class ImageError(FeaturecacheError):
-    """One image that cannot be used; extraction records the reason and goes on."""
+class ImageError(FeaturecacheError, ValueError):
+    """One image that cannot be used; extraction records the reason and continues."""

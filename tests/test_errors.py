@@ -1,3 +1,5 @@
+"""The exceptions: exit codes, built-in base classes, and messages with the closest names."""
+
 import pytest
 
 from featurecache import errors
@@ -15,37 +17,52 @@ from featurecache.errors import (
 )
 
 MODELS = ["clip", "medclip", "xraysiglip", "rad-dino"]
+USAGE_ERRORS = [
+    UsageError,
+    DatasetError,
+    PromptError,
+    CheckpointError,
+    CacheError,
+    RunError,
+    AlignmentError,
+]
 
 
-@pytest.mark.parametrize(
-    ("error", "exit_code"),
-    [
-        (FeaturecacheError, 1),
-        (ImageError, 1),
-        (UsageError, 2),
-        (UnknownNameError, 2),
-        (DatasetError, 2),
-        (PromptError, 2),
-        (CheckpointError, 2),
-        (CacheError, 2),
-        (RunError, 2),
-        (AlignmentError, 2),
-    ],
-)
-def test_a_users_mistake_exits_with_2_and_a_failure_with_1(
-    error: type[FeaturecacheError], exit_code: int
-) -> None:
-    assert error.exit_code == exit_code
-    assert issubclass(error, UsageError) == (exit_code == 2)
+@pytest.mark.parametrize("error", USAGE_ERRORS)
+def test_a_user_error_exits_with_2_and_is_a_value_error(error: type[UsageError]) -> None:
+    assert error.exit_code == 2
+    assert issubclass(error, UsageError)
+    assert issubclass(error, ValueError)
+    # An OSError of our own would be reported as one of the operating system.
+    assert not issubclass(error, OSError)
 
 
-def test_every_exception_has_the_one_base() -> None:
-    found = [value for value in vars(errors).values() if isinstance(value, type)]
-    classes = [value for value in found if value.__module__ == errors.__name__]
+@pytest.mark.parametrize("error", [FeaturecacheError, ImageError])
+def test_a_failure_exits_with_1(error: type[FeaturecacheError]) -> None:
+    assert error.exit_code == 1
+    assert not issubclass(error, UsageError)
+
+
+def test_an_unknown_name_is_a_lookup_error_and_an_image_error_a_value_error() -> None:
+    assert issubclass(UnknownNameError, UsageError)
+    assert issubclass(UnknownNameError, LookupError)
+    assert issubclass(ImageError, ValueError)
+
+
+def test_all_exceptions_share_one_base() -> None:
+    classes = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    ]
     assert FeaturecacheError in classes
     assert all(issubclass(value, FeaturecacheError) for value in classes)
-    # An OSError or a ValueError of our own would be swallowed where Python's are caught.
-    assert not any(issubclass(value, OSError | ValueError) for value in classes)
+
+
+@pytest.mark.parametrize("error", [*USAGE_ERRORS, FeaturecacheError, ImageError])
+def test_the_message_is_the_text_unchanged(error: type[FeaturecacheError]) -> None:
+    # str() of a KeyError would be quoted, that of an OSError rearranged.
+    assert str(error("cache/a.h5 is 'damaged'")) == "cache/a.h5 is 'damaged'"
 
 
 @pytest.mark.parametrize(
@@ -54,12 +71,17 @@ def test_every_exception_has_the_one_base() -> None:
         ("xraysigllip", "unknown model 'xraysigllip': did you mean xraysiglip?"),
         ("raddino", "unknown model 'raddino': did you mean rad-dino?"),
         ("cclip", "unknown model 'cclip': did you mean clip or medclip?"),
-        ("resnet", "unknown model 'resnet': known: clip, medclip, rad-dino, xraysiglip"),
-        ("", "unknown model '': known: clip, medclip, rad-dino, xraysiglip"),
+        ("resnet", "unknown model 'resnet': choose from clip, medclip, rad-dino, xraysiglip"),
+        ("", "unknown model '': choose from clip, medclip, rad-dino, xraysiglip"),
     ],
 )
-def test_an_unknown_name_gets_the_nearest_ones(name: str, message: str) -> None:
+def test_an_unknown_name_gets_the_closest_names(name: str, message: str) -> None:
     assert str(UnknownNameError("model", name, MODELS)) == message
+
+
+def test_a_hint_follows_the_names() -> None:
+    message = str(UnknownNameError("model", "raddino", MODELS, hint="a folder will do, too"))
+    assert message == "unknown model 'raddino': did you mean rad-dino?; a folder will do, too"
 
 
 def test_at_most_three_names_are_offered() -> None:
@@ -67,6 +89,6 @@ def test_at_most_three_names_are_offered() -> None:
     assert message.count(" or ") == 2
 
 
-def test_the_known_names_may_come_from_any_iterable() -> None:
+def test_the_valid_names_may_be_any_iterable() -> None:
     message = str(UnknownNameError("label", "Mas", (name for name in ["Mass", "Nodule"])))
     assert message == "unknown label 'Mas': did you mean Mass?"

@@ -284,7 +284,7 @@ def test_a_known_name_is_its_set_and_an_unknown_one_gets_the_nearest() -> None:
     assert load_prompts("signs") is PROMPT_SETS["signs"]
     with pytest.raises(UnknownNameError, match="unknown prompt set 'sign': did you mean signs"):
         load_prompts("sign")
-    with pytest.raises(UnknownNameError, match=r"known: FILE\.json, FILE\.toml, lungs"):
+    with pytest.raises(UnknownNameError, match=r"choose from FILE\.json, FILE\.toml, lungs"):
         load_prompts("prompts.yaml")
 
 

@@ -58,6 +58,8 @@ def read_columns(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
             rows = [[shared.setdefault(cell, cell) for cell in row] for row in block.values()]
             lines = pd.Index(list(block), name="line")
             blocks.append(pd.DataFrame(rows, lines, columns=list(columns), dtype=str))
+    except DatasetError:
+        raise
     # UnicodeDecodeError and the errors of bounded_lines are ValueErrors.
     except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a UTF-8 CSV file: {error}") from error

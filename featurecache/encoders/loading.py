@@ -115,9 +115,8 @@ def load_encoder(
         if path is not None:
             raise UsageError(f"{name} is a folder with weights of its own: leave out `weights`")
         return _load_folder(folder, device=device, precision=precision)
-    error = UnknownNameError("model", name, ENCODERS)
-    error.args = (f"{error}; a model may also be hf:ORG/NAME or the path of a folder",)
-    raise error
+    hint = "a model may also be hf:ORG/NAME or the path of a folder"
+    raise UnknownNameError("model", name, ENCODERS, hint=hint)
 
 
 def as_encoder(

@@ -134,6 +134,8 @@ def load_model(folder: Path) -> FinetunedModel:
             head.load_state_dict(state)
             head.eval()
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
+    except UsageError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise RunError(f"run folder {folder} contradicts itself: {error}") from error
     return FinetunedModel(

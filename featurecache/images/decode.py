@@ -80,6 +80,8 @@ def read_file(path: Path) -> tuple[bytes, FileState]:
             after = os.fstat(file.fileno())
     except FileNotFoundError:
         raise ImageError("missing: no such file") from None
+    except ImageError:
+        raise
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
     except ValueError:
@@ -140,6 +142,8 @@ def decode_image(data: bytes) -> "PIL.Image.Image":
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, DICOM)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
+    except ImageError:
+        raise
     except MemoryError:
         raise ImageError("needs more memory than there is") from None
     except _DAMAGE as error:

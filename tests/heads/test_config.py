@@ -40,7 +40,7 @@ def test_setting_out_of_range_is_refused(settings, message):
     [
         ({"text_ablation": "permutted"}, "'permutted': did you mean permuted"),
         ({"resample": "undersampel"}, "unknown resample 'undersampel': did you mean undersample"),
-        ({"pos_weight": "heavy"}, "'heavy': known: balanced, none"),
+        ({"pos_weight": "heavy"}, "'heavy': choose from balanced, none"),
     ],
 )
 def test_unknown_choice_is_refused_with_valid_ones(settings, message):
