@@ -4,55 +4,78 @@ The names in ``__all__`` are the public API. Each is imported when it is first u
 ``import featurecache`` is instant.
 """
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featurecache.alignment.alignment import Alignment
     from featurecache.alignment.fit import align
+    from featurecache.datasets.dataset import Dataset
+    from featurecache.datasets.load import load_dataset
     from featurecache.encoders.encoder import Encoder
     from featurecache.encoders.loading import load_encoder
     from featurecache.encoders.registry import register_encoder
     from featurecache.evaluation.comparison import Comparison, compare
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
+    from featurecache.extraction.extract import extract
+    from featurecache.heads.train import train_head
     from featurecache.metrics.metrics import Metrics
+    from featurecache.report.report import report
     from featurecache.retrieval.query import retrieve
     from featurecache.runs.run import Run, load_run
+    from featurecache.store.cache import Cache
+    from featurecache.store.open import open_cache
 
 __version__ = version("featurecache")
 
 _MODULES = {
     "Alignment": "alignment.alignment",
+    "Cache": "store.cache",
     "Comparison": "evaluation.comparison",
+    "Dataset": "datasets.dataset",
     "Encoder": "encoders.encoder",
     "Metrics": "metrics.metrics",
     "Run": "runs.run",
     "TrainedModel": "evaluation.trained_model",
     "align": "alignment.fit",
     "compare": "evaluation.comparison",
+    "extract": "extraction.extract",
+    "load_dataset": "datasets.load",
     "load_encoder": "encoders.loading",
     "load_run": "runs.run",
+    "open_cache": "store.open",
     "register_encoder": "encoders.registry",
+    "report": "report.report",
     "retrieve": "retrieval.query",
+    "train_head": "heads.train",
     "zero_shot": "evaluation.zero_shot",
 }
 """The module that defines each public name."""
 
 __all__ = [
     "Alignment",
+    "Cache",
     "Comparison",
+    "Dataset",
     "Encoder",
     "Metrics",
     "Run",
     "TrainedModel",
     "align",
     "compare",
+    "extract",
+    "load_dataset",
     "load_encoder",
     "load_run",
+    "open_cache",
     "register_encoder",
+    "report",
     "retrieve",
+    "train_head",
     "zero_shot",
 ]
 
@@ -67,3 +90,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package, where a public function hides the subpackage of the same name.
+
+    The import system makes each subpackage an attribute of its parent, so that ``fc.report`` would
+    be the subpackage as soon as anything imported it. Imports from it are not affected.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -39,7 +39,7 @@ def report(
     overwrite: bool = False,
     caches: Sequence[PathLike] = (),
     finding: str | None = None,
-    data: DatasetLike | None = None,
+    data: "DatasetLike | None" = None,
     n_bootstrap: int = 1000,
 ) -> Path:
     """Write runs as one HTML page that opens anywhere, without a network.
@@ -94,7 +94,7 @@ def write_report(
     overwrite: bool = False,
     caches: Sequence[PathLike] = (),
     finding: str | None = None,
-    data: DatasetLike | None = None,
+    data: "DatasetLike | None" = None,
     n_bootstrap: int = 1000,
 ) -> WrittenReport:
     """Write a report like `report`, and return all files written with notes on what is missing."""
