@@ -1,4 +1,4 @@
-"""The options that say which films are meant; every command that reads films takes them."""
+"""Options that select a data set, shared by all commands that read images."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 
-from featurecache.cli.output import progress_bar
+from featurecache.cli.output import print_status, progress_bar
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,44 +27,54 @@ def _option(help_text: str) -> Any:
 
 DEFAULT_DATASET = "phantom"
 
-DatasetName = Annotated[str, typer.Option(help="Data set. See 'featurecache datasets'.")]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(
+        help="Data set: a name from 'featurecache datasets'. By default it is recognized from "
+        f"--data-root; without that, it is {DEFAULT_DATASET}."
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="The data set's folder (for csv: its file), or one that holds it under its name; "
-        "$FEATURECACHE_DATA/NAME without it. phantom is generated, in a folder that does not "
-        "exist yet or, by default, in the user's cache.",
-        metavar="DIR",
+        help="Folder of the data set, any folder of images sorted by class, or a CSV or TSV file. "
+        "With --dataset also a folder that contains it under its name; default "
+        "$FEATURECACHE_DATA/NAME. phantom is generated in a folder that does not exist yet or, by "
+        "default, in the user's cache.",
+        metavar="PATH",
     ),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """How a data set is read; each data set refuses what it does not take.
+    """Options of the loaders; a data set refuses those that it does not take.
 
-    A command has them as its parameter ``options`` and is decorated with
+    A command takes them as its parameter ``options`` and is decorated with
     ``takes_dataset_options``.
     """
 
     split: Annotated[
         str | None,
         _option(
-            "nih, phantom: auto, official or patient; kermany: official, published (nothing left "
-            "out, for an audit) or image-level-1967-493-616."
+            "nih, phantom: auto, official or patient; kermany: official, published (keeps all "
+            "images, for an audit) or image-level-1967-493-616."
         ),
     ] = None
     subset: Annotated[str | None, _option("kermany: all or viral.")] = None
     n_images: Annotated[int | None, _option("phantom: number of images; default 600.")] = None
     dataset_seed: Annotated[
-        int | None, _option("Seed of a split that is drawn; phantom: of everything.")
+        int | None,
+        _option("Seed of splits that the data set does not define; phantom: of everything."),
     ] = None
-    path_column: Annotated[str | None, _option("csv: column of paths.")] = None
+    path_column: Annotated[str | None, _option("csv: column of image paths; default path.")] = None
     label_column: Annotated[
         list[str] | None,
-        _option("csv: column of one label (1, 0, -1 or empty); give it again for more."),
+        _option("csv: column of one label (1, 0, -1 or empty); repeat it for more labels."),
     ] = None
-    multilabel_column: Annotated[str | None, _option("csv: column of labels joined by '|'.")] = None
+    multilabel_column: Annotated[
+        str | None, _option("csv: column of positive labels joined by '|'.")
+    ] = None
     id_column: Annotated[str | None, _option("csv: column of ids.")] = None
     patient_column: Annotated[str | None, _option("csv: column of patients.")] = None
     split_column: Annotated[str | None, _option("csv: column of splits.")] = None
@@ -72,13 +82,14 @@ class DatasetOptions:
     sex_column: Annotated[str | None, _option("csv: column of sexes.")] = None
     age_column: Annotated[str | None, _option("csv: column of ages in years.")] = None
     images_root: Annotated[
-        Path | None, _option("csv: folder that the paths start from, if not the CSV's.")
+        Path | None,
+        _option("csv: folder that the paths are relative to; default the file's folder."),
     ] = None
     pseudonymize: Annotated[
         Path | None,
         typer.Option(
-            help="Put hashes in place of ids and patients, keyed with this file's bytes, in all "
-            "that is written; give the same file wherever the data set is read again.",
+            help="Replace ids and patients by hashes keyed with the bytes of this file in "
+            "everything that is written. Use the same file whenever the data set is read.",
             metavar="KEYFILE",
         ),
     ] = None
@@ -125,10 +136,10 @@ _OTHER_OPTIONS: Final = ("split", "subset", "n_images")
 def takes_dataset_options(
     *, without: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Show typer the fields of a command's ``DatasetOptions`` as options, one for each field.
+    """Make each field of a command's ``DatasetOptions`` an option of the command.
 
     Args:
-        without: fields that this command does not offer.
+        without: Fields that this command does not offer.
     """
     kinds = get_type_hints(DatasetOptions, include_extras=True)
     offered = [
@@ -158,18 +169,25 @@ def takes_dataset_options(
 
 
 def load_dataset(
-    dataset: str, data_root: Path | None, options: DatasetOptions, *, quiet: bool
+    dataset: str | None, data_root: Path | None, options: DatasetOptions, *, quiet: bool
 ) -> "Dataset":
     """Load the data set that the options select, with a progress bar while it is generated.
 
     Args:
-        dataset: Name of a data set.
+        dataset: Name of a data set; None recognizes it from its root.
         data_root: Its folder or file; None for the default.
-        options: How the data set is read.
+        options: Options of the loader.
         quiet: Show no progress bar.
     """
     from featurecache.datasets import load
 
+    if dataset is None and data_root is not None:
+        has_labels = bool(options.label_column or options.multilabel_column)
+        dataset = load.recognize_dataset(data_root, {"labels": None} if has_labels else None)
+        print_status(f"data set {dataset}, recognized from {data_root}")
+    elif dataset is None:
+        dataset = DEFAULT_DATASET
+        print_status(f"data set {dataset} by default")
     with _generation_progress(hidden=quiet) as progress:
         return load.load_dataset(
             dataset,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.dataset_options import (
-    DEFAULT_DATASET,
     DataRoot,
     DatasetName,
     DatasetOptions,
@@ -47,7 +46,7 @@ def extract(
             show_default=DEFAULT_MODEL,
         ),
     ] = None,
-    dataset: DatasetName = DEFAULT_DATASET,
+    dataset: DatasetName = None,
     data_root: DataRoot = None,
     weights: Annotated[
         Path | None,

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from featurecache.cli.dataset_options import (
-    DEFAULT_DATASET,
     DataRoot,
     DatasetName,
     DatasetOptions,
@@ -37,7 +36,7 @@ def finetune(
     model: Annotated[
         str, typer.Option(help="Encoder to start from. See 'featurecache models'.")
     ] = DEFAULT_MODEL,
-    dataset: DatasetName = DEFAULT_DATASET,
+    dataset: DatasetName = None,
     objective: Annotated[
         str | None, typer.Option(help="bce (a head on the labels) or contrastive (captions).")
     ] = None,

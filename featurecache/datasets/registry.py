@@ -77,8 +77,8 @@ class DatasetSpec:
         for name in names:
             if name not in valid:
                 near = get_close_matches(name, valid, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(valid) or '-'}"
-                raise UsageError(f"the data set {self.name} takes no option {name!r}: {hint}")
+                hint = f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(valid)}"
+                raise UsageError(f"the data set {self.name} takes no option `{name}`: {hint}")
 
 
 def _resolve(function: str | Callable[..., Any]) -> Callable[..., Any]:

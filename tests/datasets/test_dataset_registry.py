@@ -43,9 +43,9 @@ def test_unknown_data_set_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_option_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nih takes no option 'splits': did you mean split"):
+    with pytest.raises(UsageError, match="nih takes no option `splits`: did you mean `split`"):
         load_dataset("nih", tmp_path, splits="patient")
-    with pytest.raises(UsageError, match="folder takes no option 'subset': it takes seed"):
+    with pytest.raises(UsageError, match="folder takes no option `subset`: it takes seed"):
         load_dataset("folder", tmp_path, subset="viral")
 
 

@@ -113,7 +113,7 @@ def test_progress_is_called_while_a_phantom_is_generated(tmp_path: Path) -> None
 def test_registered_data_set_is_loaded_by_name(folder: Path, registered: None) -> None:
     register_dataset("ward", load_ward, description="our ward")
     assert load_dataset("ward", folder, seed=1).label_names == ("ill", "well")
-    with pytest.raises(UsageError, match="ward takes no option 'sead': did you mean seed"):
+    with pytest.raises(UsageError, match="ward takes no option `sead`: did you mean `seed`"):
         load_dataset("ward", folder, sead=1)
     register_dataset("ward", load_ward)
     with pytest.raises(UsageError, match="already a data set 'ward'"):

@@ -180,7 +180,7 @@ def test_broken_recipe_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_unknown_option_is_refused_before_generation(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="phantom takes no option 'subset'"):
+    with pytest.raises(UsageError, match="phantom takes no option `subset`"):
         find_root("phantom", tmp_path / "new", subset="viral")
     assert list(tmp_path.iterdir()) == []
 
