@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from featurecache.alignment.fit import align
     from featurecache.datasets.dataset import Dataset
     from featurecache.datasets.load import load_dataset
+    from featurecache.datasets.registry import register_dataset
     from featurecache.encoders.encoder import Encoder
     from featurecache.encoders.loading import load_encoder
     from featurecache.encoders.registry import register_encoder
@@ -48,6 +49,7 @@ _MODULES = {
     "load_encoder": "encoders.loading",
     "load_run": "runs.run",
     "open_cache": "store.open",
+    "register_dataset": "datasets.registry",
     "register_encoder": "encoders.registry",
     "report": "report.report",
     "retrieve": "retrieval.query",
@@ -72,6 +74,7 @@ __all__ = [
     "load_encoder",
     "load_run",
     "open_cache",
+    "register_dataset",
     "register_encoder",
     "report",
     "retrieve",

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 
 from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
 from featurecache.errors import DatasetError
@@ -77,7 +77,7 @@ def load_dataset(
         return pseudonymize_dataset(spec.load(folder, options), key)
 
 
-DatasetLike: TypeAlias = "Dataset | str | os.PathLike[str] | tuple[str, str | os.PathLike[str]]"
+DatasetLike: TypeAlias = Union["Dataset", str, os.PathLike[str], tuple[str, str | os.PathLike[str]]]
 """A data set, or what ``load_dataset`` takes: a name, a path, or a tuple of both."""
 
 
