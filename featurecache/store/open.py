@@ -59,9 +59,7 @@ def newest_cache(folder: Path) -> Path:
     if caches:
         return max(caches, key=lambda path: path.stat().st_mtime_ns)
     if files:
-        raise CacheError(
-            f"{folder} holds only shards of caches: merge them, or open one by its path"
-        )
+        raise CacheError(f"{folder} holds only shards: merge them, or open one by its path")
     raise CacheError(f"no finished cache in {folder}: extract one, or open one by its path")
 
 

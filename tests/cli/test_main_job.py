@@ -83,7 +83,7 @@ def test_a_shard_is_not_the_newest_cache(run, extracted):
     Path("cache/films/tiny-clip.h5").unlink()
     outcome = run("zero-shot")
     assert outcome.code == 2
-    assert "put its shards together with 'featurecache cache merge'" in outcome.stderr
+    assert "holds only shards: merge them" in outcome.stderr
 
 
 def test_a_second_run_folder_gets_a_name_of_its_own(run, extracted):
@@ -161,7 +161,7 @@ def test_new_prompts_and_new_labels_encode_no_image(
     assert set(info["prompts"]) == {"signs", "mine"}
     several = run("train-head", "--head", "concat")
     assert several.code == 2
-    assert "choose one with --prompts" in several.stderr
+    assert "several prompt sets (mine, signs)" in several.stderr
     assert run("train-head", "--head", "concat", "--prompts", "mine", "--n-bootstrap", 0).code == 0
 
 
