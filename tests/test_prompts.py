@@ -254,7 +254,7 @@ def test_a_file_that_cannot_be_parsed_is_refused(tmp_path: Path, name: str, text
 def test_the_key_that_is_there_twice_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"templates": ["{pathology}"], "phrases": {"A": "a", "B": "b", "B": "c"}}')
-    with pytest.raises(PromptError, match="the key 'B' is there more than once"):
+    with pytest.raises(PromptError, match="the key 'B' occurs more than once"):
         load_prompts(str(path))
 
 

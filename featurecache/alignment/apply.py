@@ -52,12 +52,12 @@ def text_encoder(cache: Cache, text: TextSet) -> Mapping[str, Any]:
     Raises:
         CacheError: The cache does not record it.
     """
-    if text.encoder is None:
+    if text.encoder_spec is None:
         raise CacheError(
             f"{cache.path} does not record which encoder embedded its prompt set {text.name}: "
-            "extract again with the same prompts, which encodes no image again"
+            "use a cache of a single encoder, or extract again with the same prompts"
         )
-    return text.encoder
+    return text.encoder_spec
 
 
 def alignment_warnings(

@@ -74,7 +74,7 @@ def audit(
         if not looks:
             raise UsageError("--contact-sheet shows films: give --dataset or --data-root too")
         if contact_sheet.exists():
-            raise UsageError(f"{contact_sheet} is there already: give another --contact-sheet")
+            raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
     found = read_cache(path)
     print_status(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
     films = None

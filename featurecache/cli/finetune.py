@@ -123,7 +123,7 @@ def finetune(
     from featurecache.finetune.random_init import load_source, randomly_initialized
     from featurecache.finetune.run import finetune as run
     from featurecache.finetune.run import require_unfinished
-    from featurecache.store.layout import safe_name
+    from featurecache.store.layout import to_file_name
 
     settings = {
         "objective": objective,
@@ -160,7 +160,7 @@ def finetune(
         else Teacher(load_encoder(teacher, device=device, precision=config.precision))
     )
     manifest = load_dataset(dataset, data_root, options, quiet=json)
-    name = safe_name(f"{manifest.name}-{encoder.name}-{config.objective}")
+    name = to_file_name(f"{manifest.name}-{encoder.name}-{config.objective}")
     target = Path("runs") / name if out is None else out
     require_unfinished(target)
     if config.init == "random":

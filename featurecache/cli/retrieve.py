@@ -104,7 +104,7 @@ def retrieve(
     from featurecache.store.open import open_cache
 
     if contact_sheet is not None and contact_sheet.exists():
-        raise UsageError(f"{contact_sheet} is there already: give another `contact_sheet`")
+        raise UsageError(f"{contact_sheet} already exists: give another `contact_sheet`")
     opened = open_cache(cache)
     newest = " (the newest)" if cache.is_dir() else ""
     print_status(f"cache {opened.path}{newest}, {opened.header.model}")

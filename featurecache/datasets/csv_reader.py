@@ -93,7 +93,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     opener = gzip.open if compressed else Path.open
     # utf-8-sig skips the byte order mark that spreadsheets write.
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(bounded_lines(file, most=limit), delimiter=delimiter)
+        reader = csv.reader(bounded_lines(file, max_chars=limit), delimiter=delimiter)
         header = True
         line = 1
         for row in reader:

@@ -10,7 +10,7 @@ from featurecache.device import has_fast_bf16
 from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import ImageError
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT, SubprocessDecoder
-from featurecache.store.builder import begun_description
+from featurecache.store.builder import stored_encoder_spec
 from featurecache.store.layout import cache_path
 from featurecache.store.merge import Shard
 
@@ -58,7 +58,7 @@ def choose_precision(
     """
     encoder = load(precision="fp32")
     path = cache_path(cache_dir, dataset.name, encoder.name)
-    description = begun_description(path if shard is None else shard.path(path))
+    description = stored_encoder_spec(path if shard is None else shard.path(path))
     if description is not None:
         return load(precision=str(description.get("precision", "fp32")))
     if not has_fast_bf16(encoder.device):

@@ -1,7 +1,6 @@
 """Encode a prompt set for the labels of a data set."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +37,7 @@ def encode_prompts(
         {"encoder": description, "labels": list(labels), "positive": positive, "negative": negative}
     )
     if cached is not None and cached.fingerprint == text_fingerprint:
-        return replace(cached, encoder=description)
+        return cached
     return TextSet(
         name=prompts.name,
         fingerprint=text_fingerprint,
@@ -49,7 +48,7 @@ def encode_prompts(
         aligned=encoder.aligned,
         scale=encoder.scale,
         bias=encoder.bias,
-        encoder=description,
+        encoder_spec=description,
     )
 
 

@@ -5,7 +5,7 @@
 <run>.parts/teacher.npy        the teacher's embeddings, if there is one
 <run>.parts/last.pt            everything needed to go on
 <run>.parts/best.safetensors   the weights at the best epoch so far
-<run>.parts/bookmarks          which images are being decoded
+<run>.parts/crash_journal      which images are being decoded
 <run>.parts/lock               held by the process that is at work
 """
 

@@ -56,9 +56,9 @@ def randomly_initialized(
         UsageError: the model cannot be trained.
     """
     from featurecache.encoders.loading import load_encoder
-    from featurecache.store.layout import safe_name
+    from featurecache.store.layout import to_file_name
 
-    start = folder / f"seed-{seed}" / safe_name(source.name)
+    start = folder / f"seed-{seed}" / to_file_name(source.name)
     if not start.is_dir():
         source.trainable(init_seed=seed).save(start)
     return load_encoder(str(start), device=source.device, precision=precision)

@@ -60,7 +60,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """Give an empty folder beside ``target`` to fill; on a clean exit it becomes ``target``.
 
     Raises:
-        FileExistsError: ``target`` is there already; nothing is overwritten.
+        FileExistsError: ``target`` already exists; nothing is overwritten.
         OSError: the disk is full or not writable; it names a file.
     """
     temporary = _beside(target)
@@ -111,7 +111,7 @@ def require_absent(target: Path) -> None:
         UsageError: something is at ``target`` already.
     """
     if target.exists():
-        raise UsageError(f"{target} is there already: give another --out, or move it away")
+        raise UsageError(f"{target} already exists: give another `out`, or move it away")
 
 
 def remove_leftovers(target: Path) -> None:

@@ -1,9 +1,9 @@
-"""CSV files of ours whose cells no spreadsheet runs as formulas.
+"""CSV files whose cells a spreadsheet does not run as formulas.
 
-A spreadsheet takes a cell for a formula by how it begins, quoted or not, and a formula can send
-what is in the sheet to others. A text that begins so gets an apostrophe in front, and so does one
-that begins with an apostrophe, so that a reader who takes one apostrophe off has each text as it
-was. Numbers are written as they are.
+A spreadsheet recognizes a formula by its first character, quoted or not, and a formula can send
+data elsewhere. A text that starts like one gets an apostrophe in front, as does a text that starts
+with an apostrophe, so that removing one apostrophe restores every text. Numbers are written
+unchanged.
 """
 
 import csv
@@ -13,38 +13,38 @@ from typing import Final, TextIO
 from featurecache.io.text import bounded_lines
 
 FORMULA_PREFIXES: Final = "=+-@\t\r\n＝＋－＠"
-"""The signs of https://owasp.org/www-community/attacks/CSV_Injection, in both widths."""
+"""From https://owasp.org/www-community/attacks/CSV_Injection, half-width and full-width."""
 
-_GUARD: Final = "'"
-
-
-def escape_formula(cell: str) -> str:
-    """A text as it is written."""
-    return _GUARD + cell if cell.startswith((*FORMULA_PREFIXES, _GUARD)) else cell
+_ESCAPE: Final = "'"
 
 
-def unescape_formula(cell: str) -> str:
-    """A text as it was before it was written."""
-    return cell.removeprefix(_GUARD)
+def escape_formula(text: str) -> str:
+    """Return a text as it is written."""
+    return _ESCAPE + text if text.startswith((*FORMULA_PREFIXES, _ESCAPE)) else text
+
+
+def unescape_formula(text: str) -> str:
+    """Return a written text as it was before ``escape_formula``."""
+    return text.removeprefix(_ESCAPE)
 
 
 def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
-    """Write rows; texts among their cells are guarded."""
-    usual = csv.writer(file, lineterminator="\n")
-    # Python's leaves a carriage return unquoted, which its reader takes for the end of the row.
+    """Write rows, with their texts escaped."""
+    minimal = csv.writer(file, lineterminator="\n")
+    # Python's writer leaves a carriage return unquoted, and its reader takes that for a new row.
     quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for row in rows:
         cells = [escape_formula(cell) if isinstance(cell, str) else cell for cell in row]
-        returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)
-        (quoting if returns else usual).writerow(cells)
+        has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        (quoting if has_return else minimal).writerow(cells)
 
 
 def read_rows(file: TextIO) -> Iterator[list[str]]:
-    """The rows that ``write_rows`` wrote, all their cells as texts.
+    """Yield the rows that ``write_rows`` wrote, all cells as texts.
 
     Raises:
-        csv.Error: it is no CSV file.
-        ValueError: a line is longer than any.
+        csv.Error: The file is not CSV.
+        ValueError: A line is too long, or contains a NUL byte.
     """
     for row in csv.reader(bounded_lines(file), strict=True):
         yield [unescape_formula(cell) for cell in row]

@@ -1,4 +1,4 @@
-"""JSON from a file that a stranger may have written."""
+"""Parse and validate JSON from untrusted sources."""
 
 import json
 import math
@@ -14,52 +14,50 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="BaseModel")
 
-_DIGITS = 20
-"""Of a whole number at most: those of 64 bits, with a sign."""
-MAX_DEPTH = 64
-"""Lists and objects in one another; ours are at most seven."""
+MAX_DEPTH: Final = 64
+"""Nested lists and objects; ours are nested at most seven deep."""
+_MAX_DIGITS: Final = 20
+"""Characters of an integer: 64 bits and a sign."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
-_HALF: Final = re.compile("[\ud800-\udfff]")
 
 
 def parse(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, holds NaN, infinity or half a character, names a key twice, or is
-            nested too deep.
+        ValueError: The text is not JSON, contains NaN, infinity, a number out of range or an
+            unpaired surrogate, has duplicate keys, or is nested too deep.
     """
     try:
         value = json.loads(
             text,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_whole,
-            object_pairs_hook=_each_key_once,
+            parse_constant=_reject_constant,
+            parse_float=_finite_float,
+            parse_int=_bounded_int,
+            object_pairs_hook=_unique_keys,
         )
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
-    if _depth(value) > MAX_DEPTH:
-        raise ValueError("it is nested too deep")
+    _check_depth([value], MAX_DEPTH + 1)
     if _SURROGATE.search(text if isinstance(text, str) else text.decode("utf-8", "replace")):
         _reject_lone_surrogates(value)
     return value
 
 
 def validate(value: Any, shape: Any) -> Any:
-    """The same value, which has this shape.
+    """Return a parsed JSON value after checking that it has a shape.
 
     Args:
-        value: of a JSON text.
-        shape: a type: a ``TypedDict``, for example.
+        value: The value.
+        shape: A type, such as a ``TypedDict``.
 
     Raises:
-        ValueError: it has another; the message says where.
+        ValueError: It has another shape; the message names the place.
     """
     from pydantic import ValidationError
 
     try:
-        _validator(shape).validate_python(value, strict=True)
+        _type_adapter(shape).validate_python(value, strict=True)
     except ValidationError as error:
         raise ValueError(_first_error(error)) from error
     return value
@@ -93,70 +91,60 @@ def _first_error(error: "ValidationError") -> str:
 
 
 @cache
-def _validator(shape: Any) -> "TypeAdapter[Any]":
-    """Made once for each shape, which takes longer than to hold a value against it."""
+def _type_adapter(shape: Any) -> "TypeAdapter[Any]":
+    """Return the validator of a shape, which takes longer to build than to use."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(shape)
 
 
 def read(path: Path) -> Any:
-    """The value of a JSON file.
+    """Return the value of a JSON file.
 
     Raises:
-        ValueError: as for ``parse``; or as for ``read_text``.
-        OSError: as for ``read_text``.
+        ValueError: See ``parse`` and ``read_text``.
+        OSError: See ``read_text``.
     """
     return parse(read_text(path))
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not allowed in JSON")
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is beyond every float")
+        raise ValueError(f"{text[:40]} exceeds the range of a float")
     return number
 
 
-def _whole(text: str) -> int:
-    # Python's integers have no end, and turning a long one into a float fails.
-    if len(text) > _DIGITS:
-        raise ValueError(f"{text[:40]} is beyond every count")
+def _bounded_int(text: str) -> int:
+    # Python's integers are unbounded, and converting a huge one to float fails.
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"{text[:40]} has more than {_MAX_DIGITS} digits")
     return int(text)
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {max(keys, key=keys.count)!r} is there more than once")
-    return found
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} occurs more than once")
+    return unique
+
+
+def _check_depth(value: Any, levels: int) -> None:
+    if levels == 0:
+        raise ValueError("it is nested too deep")
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, (list, dict)):
+            _check_depth(item, levels - 1)
 
 
 def _reject_lone_surrogates(value: Any) -> None:
-    """A surrogate without its other half is no character, and no file and no page could hold it."""
-    level = [value]
-    while level:
-        texts = [one for one in level if isinstance(one, str)]
-        texts += [key for one in level if isinstance(one, dict) for key in one]
-        if any(_HALF.search(text) for text in texts):
-            raise ValueError("a text has half a character")
-        level = _inside(level)
-
-
-def _inside(level: list[Any]) -> list[Any]:
-    """What the lists and objects among these values hold."""
-    inner = [one for one in level if isinstance(one, (list, dict))]
-    return [item for one in inner for item in (one.values() if isinstance(one, dict) else one)]
-
-
-def _depth(value: Any) -> int:
-    """Levels of lists and objects, counted no further than one too many."""
-    depth, level = 0, [value]
-    while level and depth <= MAX_DEPTH:
-        depth += any(isinstance(one, (list, dict)) for one in level)
-        level = _inside(level)
-    return depth
+    """Reject text that is not valid Unicode, and that no file or page could hold."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it contains an unpaired surrogate") from error

@@ -1,4 +1,4 @@
-"""A cache in the making: what is stored already, what is added, and the finished file."""
+"""Build a cache: what is already stored, what is added, and the finished file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -16,7 +16,7 @@ from featurecache.store.chunks import (
     ChunkIndex,
     EncodedRows,
     concatenate,
-    first_description,
+    first_encoder_spec,
     read_chunk_rows,
     require_same_id_scheme,
 )
@@ -26,148 +26,153 @@ from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextSet, Utf8, positions
 from featurecache.store.writer import write_cache
 
-NOWHERE: Final = -2
-"""The source of an image without an embedding."""
+NOT_STORED: Final = -2
+"""``source`` of an image without an embedding."""
 _CACHE: Final = -1
-"""The source of a row that lies in the finished cache; parts count from 0."""
+"""``source`` of a row in the finished cache; chunk files are numbered from 0."""
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Of N images, in order of id: what each embedding was made from, and where it lies.
+    """Where the embeddings of N images are stored, and from which image files they were made.
 
-    Arrays that are filled in as embeddings come, and so take the same memory from the beginning.
+    The arrays are filled in as embeddings arrive, so memory use is constant.
+
+    Attributes:
+        id: Image ids, (N,), ascending.
+        sha256: SHA-256 of the image files, in hex, (N,); empty where there is no embedding.
+        size: Bytes of the image files, (N,).
+        mtime_ns: Modification times of the image files, (N,).
+        source: Where the embedding is, (N,): ``NOT_STORED``, the cache, or a chunk file.
+        row: Row in the source, (N,).
     """
 
     id: Utf8
     sha256: Utf8
-    """Empty where there is no embedding."""
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     source: NDArray[np.int32]
     row: NDArray[np.int32]
 
+    @classmethod
+    def empty(cls, ids: Utf8) -> "StoredRows":
+        """Return a record of these ids, which are sorted, without any embedding."""
+        return cls(
+            id=ids,
+            sha256=np.zeros(len(ids), dtype="S64"),
+            size=np.zeros(len(ids), dtype=np.int64),
+            mtime_ns=np.zeros(len(ids), dtype=np.int64),
+            source=np.full(len(ids), NOT_STORED, dtype=np.int32),
+            row=np.zeros(len(ids), dtype=np.int32),
+        )
+
     def present(self) -> NDArray[np.bool_]:
-        """Which of the N have an embedding."""
-        present: NDArray[np.bool_] = self.source != NOWHERE
+        """Return which images have an embedding, (N,)."""
+        present: NDArray[np.bool_] = self.source != NOT_STORED
         return present
 
-    def place(self, rows: ImageTable | ChunkIndex, source: int) -> Utf8:
-        """Fill in the rows of a source, in place of older ones; gives the ids not among the N."""
+    def add(self, rows: ImageTable | ChunkIndex, source: int) -> Utf8:
+        """Record the rows of a source, replacing older ones; return the ids not among the N."""
         at = positions(self.id, rows.id)
-        (known,) = np.nonzero(at >= 0)
-        at = at[known]
-        self.sha256[at] = rows.sha256[known]
-        self.size[at] = rows.size[known]
-        self.mtime_ns[at] = rows.mtime_ns[known]
+        (requested,) = np.nonzero(at >= 0)
+        at = at[requested]
+        self.sha256[at] = rows.sha256[requested]
+        self.size[at] = rows.size[requested]
+        self.mtime_ns[at] = rows.mtime_ns[requested]
         self.source[at] = source
-        self.row[at] = known
-        return np.delete(rows.id, known)
+        self.row[at] = requested
+        return np.delete(rows.id, requested)
 
 
-def nothing_stored(ids: Utf8) -> StoredRows:
-    """No embedding of any of these images, which are sorted."""
-    return StoredRows(
-        id=ids,
-        sha256=np.zeros(len(ids), dtype="S64"),
-        size=np.zeros(len(ids), dtype=np.int64),
-        mtime_ns=np.zeros(len(ids), dtype=np.int64),
-        source=np.full(len(ids), NOWHERE, dtype=np.int32),
-        row=np.zeros(len(ids), dtype=np.int32),
-    )
-
-
-def begun_description(path: Path) -> Mapping[str, Any] | None:
-    """The description that a cache or its first part was made with; None where nothing is there.
+def stored_encoder_spec(path: Path) -> Mapping[str, Any] | None:
+    """Return the encoder spec of a cache, or of its first chunk file; None if there is neither.
 
     Raises:
-        CacheError: the file is damaged.
+        CacheError: The file is damaged.
     """
     if path.exists():
         return read_cache(path).header.encoder_spec
-    return first_description(chunks_path(path))
+    return first_encoder_spec(chunks_path(path))
 
 
 class CacheBuilder:
-    """Adds rows to a cache file, through parts that survive a kill.
+    """Adds rows to a cache, through chunk files that survive a kill.
+
+    Args:
+        path: The cache file.
+        header: What the cache is about.
+        ids: Ids of the images that it is to hold, sorted.
 
     Attributes:
-        cache: the finished cache that was there at the start, or None.
-        stored: what has an embedding, in the cache or in parts, among the images asked about.
-        outside: ids that had an embedding at the start and were not asked about, sorted.
+        cache: The cache that existed at the start, or None.
+        stored: Which of the requested images have an embedding, in the cache or in chunk files.
+        outside: Ids, sorted, that had an embedding at the start and are not requested.
+
+    Raises:
+        CacheError: The cache or its chunk files are damaged, were made with another encoder spec
+            (the message names the field that differs), or their ids are pseudonymized differently.
     """
 
     def __init__(self, path: Path, header: Header, ids: Utf8) -> None:
-        """Open what is there.
-
-        Args:
-            path: the cache file.
-            header: what it is about.
-            ids: the images that it may come to hold, sorted.
-
-        Raises:
-            CacheError: the cache or its parts are damaged, or were made with another description;
-                the message names the field that differs; or the ids there are hashed otherwise.
-        """
         self.path = path
         self.header = header
         self.cache: Cache | None = read_cache(path) if path.exists() else None
         if self.cache is not None:
-            begun = self.cache.header
-            require_same_id_scheme(path, begun.collection, header.collection)
-            if difference := first_difference(begun.encoder_spec, header.encoder_spec):
+            stored = self.cache.header
+            require_same_id_scheme(path, stored.collection, header.collection)
+            if difference := first_difference(stored.encoder_spec, header.encoder_spec):
                 raise CacheError(
-                    f"{path} was made with other settings ({difference}): mixing them would make "
-                    "its embeddings incomparable; use another --cache, or move the file away"
+                    f"{path} was made with other settings ({difference}), so its embeddings cannot "
+                    "be mixed with new ones: give another `cache_dir`, or move the file away"
                 )
-            # What was known when the cache was begun stays.
+            # Facts about the first extraction stay, unless this one has its own.
             for name in ("bf16_cosine", "revision"):
                 if getattr(header, name) is None:
-                    self.header = replace(self.header, **{name: getattr(begun, name)})
+                    self.header = replace(self.header, **{name: getattr(stored, name)})
         self._folder = ChunkFolder(chunks_path(path), header.encoder_spec, header.collection)
-        self._parts: list[Path] = []
+        self._chunks: list[Path] = []
         self._dims: set[int] = set()
         self._pending: list[EncodedRows] = []
-        self.stored = nothing_stored(ids)
-        outside = [] if self.cache is None else [self.stored.place(self.cache.images, _CACHE)]
-        outside += [self._take(part) for part in self._folder.read()]
+        self.stored = StoredRows.empty(ids)
+        outside = [] if self.cache is None else [self.stored.add(self.cache.images, _CACHE)]
+        outside += [self._add_chunk(chunk) for chunk in self._folder.read()]
         self.outside: Utf8 = np.unique(np.concatenate(outside)) if outside else ids[:0]
 
     @property
     def crash_journal(self) -> Path:
-        """File that records which images are being decoded; deleted with the chunks."""
+        """File in which an extraction records the images it is decoding; removed at the end."""
         return self._folder.folder / "crash_journal"
 
     def failed(self, reason: str) -> set[bytes]:
-        """The ids of images whose recorded reason begins so."""
+        """Return the ids of images whose recorded failure starts with this reason."""
         failures = {} if self.cache is None else self.cache.failures
-        return {name.encode() for name, told in failures.items() if told.startswith(reason)}
+        return {image.encode() for image, text in failures.items() if text.startswith(reason)}
 
     def add(self, rows: EncodedRows) -> None:
-        """Take one encoded batch; it is on the disk once ``flush`` has run."""
+        """Add an encoded batch; it is on the disk after the next ``flush``."""
         self._pending.append(rows)
         if sum(map(len, self._pending)) >= CHUNK_ROWS:
             self.flush()
 
     def touch(self, row: int, size: int, mtime_ns: int) -> None:
-        """Take note of a file that changed but holds the bytes that its embedding was made from.
+        """Record the new state of a file that was rewritten with the same bytes.
 
         Args:
-            row: the place of its id among those asked about.
-            size: of the file now.
-            mtime_ns: its time of change now.
+            row: Index of its id among the requested ones.
+            size: Its size now.
+            mtime_ns: Its modification time now.
         """
         self.stored.size[row], self.stored.mtime_ns[row] = size, mtime_ns
 
     def flush(self) -> None:
-        """Write the batches taken so far as one part.
+        """Write the batches added so far as one chunk file.
 
-        Only whole batches reach the parts, so that a resumed extraction forms the same batches as
-        an undisturbed one and its embeddings are equal to the last bit. (Unless the encoder gave
-        an image no usable embedding: that image is tried again, and the batches shift by one.)
+        Only whole batches are written, so that a resumed extraction forms the same batches as an
+        uninterrupted one and its embeddings are equal to the last bit. (Unless the encoder gave an
+        image no usable embedding: that image is tried again, which shifts the batches by one.)
         """
         if self._pending:
-            self._take(self._folder.add(concatenate(self._pending)))
+            self._add_chunk(self._folder.add(concatenate(self._pending)))
             self._pending = []
 
     def finish(
@@ -178,43 +183,42 @@ class CacheBuilder:
         texts: Mapping[str, TextSet],
         failures: Mapping[str, str],
     ) -> bool:
-        """Write the finished cache with these rows and remove the parts.
+        """Write the finished cache and remove the chunk files.
 
         Args:
-            images: the rows the cache is to have; each must be stored.
-            labels: their labels.
-            texts: prompt sets.
-            failures: image id to reason.
+            images: Rows of the cache; each must be stored.
+            labels: Their labels.
+            texts: Encoded prompt sets by name.
+            failures: Reasons by image id.
 
         Returns:
-            Whether anything had changed; when nothing had, the file is left alone.
+            Whether the file was written; it is left alone if nothing has changed.
         """
         self.flush()
         rows = positions(self.stored.id, images.id)
         missing = (rows < 0) | ~self.stored.present()[rows]
         if missing.any():
             raise ValueError(f"no embedding is stored for {images.id[missing][0].decode()!r}")
-        if self._is_current(images, labels, texts, failures):
-            self._folder.delete()
-            return False
-        write_cache(
-            self.path,
-            header=self.header,
-            images=images,
-            dim=self._dim(),
-            embedding=lambda start, stop: self._read(rows, start, stop),
-            labels=labels,
-            texts=texts,
-            failures=failures,
-        )
+        changed = not self._is_current(images, labels, texts, failures)
+        if changed:
+            write_cache(
+                self.path,
+                header=self.header,
+                images=images,
+                dim=self._dim(),
+                embedding=lambda start, stop: self._read(rows, start, stop),
+                labels=labels,
+                texts=texts,
+                failures=failures,
+            )
         self._folder.delete()
-        return True
+        return changed
 
-    def _take(self, part: ChunkIndex) -> Utf8:
-        """Count a part in; gives its ids that were not asked about."""
-        self._parts.append(part.path)
-        self._dims.add(part.dim)
-        return self.stored.place(part, len(self._parts) - 1)
+    def _add_chunk(self, chunk: ChunkIndex) -> Utf8:
+        """Record a chunk file; return its ids that are not requested."""
+        self._chunks.append(chunk.path)
+        self._dims.add(chunk.dim)
+        return self.stored.add(chunk, len(self._chunks) - 1)
 
     def _dim(self) -> int:
         dims = self._dims | ({self.cache.dim} if self.cache else set())
@@ -227,7 +231,7 @@ class CacheBuilder:
             if source == _CACHE:
                 assert self.cache is not None
                 return self.cache.read_rows(low, high)
-            return read_chunk_rows(self._parts[source], low, high)
+            return read_chunk_rows(self._chunks[source], low, high)
 
         block = rows[start:stop]
         return gather_rows(
@@ -242,7 +246,7 @@ class CacheBuilder:
         failures: Mapping[str, str],
     ) -> bool:
         cache = self.cache
-        if cache is None or self._parts:
+        if cache is None or self._chunks:
             return False
         same_images = all(
             np.array_equal(getattr(cache.images, column.name), getattr(images, column.name))
@@ -252,14 +256,12 @@ class CacheBuilder:
             same_images
             and cache.labels.names == labels.names
             and np.array_equal(cache.labels.values, labels.values)
-            and {name: _identity(text) for name, text in cache.texts.items()}
-            == {name: _identity(text) for name, text in texts.items()}
+            and _fingerprints(cache.texts) == _fingerprints(texts)
             and dict(cache.failures) == dict(failures)
             # The encoder spec was compared at the start.
             and cache.header == replace(self.header, encoder_spec=cache.header.encoder_spec)
         )
 
 
-def _identity(text: TextSet) -> tuple[str, bool]:
-    """Files of before do not say which encoder read their texts, though it is the same one."""
-    return text.fingerprint, text.encoder is None
+def _fingerprints(texts: Mapping[str, TextSet]) -> dict[str, str]:
+    return {name: text.fingerprint for name, text in texts.items()}

@@ -46,7 +46,7 @@ class Cache:
         failures: Reason why an image has no embedding, by image id.
         state: Size in bytes and mtime_ns of the file when it was opened. Later reads check that it
             is still the same file.
-        sums: Checksums of the embedding, one per block of rows; None in files without.
+        sums: Checksums of the embedding, one per block of rows.
 
     Example:
         >>> import featurecache as fc
@@ -66,7 +66,7 @@ class Cache:
     texts: Mapping[str, TextSet]
     failures: Mapping[str, str]
     state: tuple[int, int]
-    sums: Sums | None
+    sums: Sums
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -1,8 +1,8 @@
-"""Checksums of all that a cache or a part holds, so that no flipped byte goes unseen.
+"""Checksums of everything in a cache or chunk file, so that no changed byte goes unnoticed.
 
-They lie in the group ``/checksums``, in four datasets, and are CRC-32 as zlib, PNG and gzip have
-it: no change of up to four bytes in a row escapes it, and it runs at the pace of memory. It guards
-against faults and not against forgers, who could as well write new sums.
+They are stored in the group ``/checksums`` and are CRC-32 as in zlib, PNG and gzip: a change of up
+to four adjacent bytes is always detected, and computing them is as fast as reading memory. They
+detect faults, not forgery: a forger could write new checksums.
 """
 
 import zlib
@@ -18,7 +18,7 @@ from featurecache.io.fingerprint import canonical_json
 from featurecache.store.hdf5 import read_numbers, read_strings, subgroup, write_strings
 from featurecache.store.layout import CHUNK_ROWS
 from featurecache.store.records import from_utf8, to_utf8
-from featurecache.store.validation import Hdf5Object, attribute, validate_hdf5
+from featurecache.store.validation import Hdf5Object, validate_hdf5
 
 if TYPE_CHECKING:
     import h5py
@@ -34,11 +34,11 @@ _READ_ROWS = 64 * CHUNK_ROWS
 
 @dataclass(frozen=True)
 class Checksums:
-    """The checksums in a file.
+    """The checksums stored in a file.
 
     Attributes:
-        headers: of each group and dataset, by path, the CRC-32 of what it is: see ``header_sum``.
-        rows: of each dataset, by path, those of its blocks of rows.
+        headers: ``header_sum`` of each group and dataset, by path.
+        rows: Checksums of the blocks of rows of each dataset, by path.
     """
 
     headers: Mapping[str, int]
@@ -46,61 +46,63 @@ class Checksums:
 
 
 class RunningSums:
-    """The checksums of rows that come some at a time."""
+    """Computes the checksums of rows that arrive piece by piece."""
 
     def __init__(self) -> None:
-        self._whole: list[int] = []
-        self._begun, self._rows = 0, 0
+        self._complete: list[int] = []
+        self._partial, self._partial_rows = 0, 0
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Take the next rows, whose bytes are those that lie in the file."""
+        """Add the next rows, with the same bytes as in the file."""
         rows = np.ascontiguousarray(rows)
         while len(rows):
-            block, rows = np.split(rows, [CHUNK_ROWS - self._rows])
-            self._begun = zlib.crc32(block.data, self._begun)
-            self._rows += len(block)
-            if self._rows == CHUNK_ROWS:
-                self._whole.append(self._begun)
-                self._begun, self._rows = 0, 0
+            block, rows = np.split(rows, [CHUNK_ROWS - self._partial_rows])
+            self._partial = zlib.crc32(block.data, self._partial)
+            self._partial_rows += len(block)
+            if self._partial_rows == CHUNK_ROWS:
+                self._complete.append(self._partial)
+                self._partial, self._partial_rows = 0, 0
 
     def sums(self) -> Sums:
-        """Those of all rows so far, the last block being what it is."""
-        return np.array(self._whole + [self._begun] * (self._rows > 0), dtype=np.uint32)
+        """Return the checksums of all rows so far; the last block may be short."""
+        sums = self._complete + [self._partial] * (self._partial_rows > 0)
+        return np.array(sums, dtype=np.uint32)
 
 
 def block_sums(rows: NDArray[Any]) -> Sums:
-    """The CRC-32 of each block of rows, of which the first begins a block."""
+    """Return the CRC-32 of each block of rows, the first of which starts a block."""
     running = RunningSums()
     running.add(rows)
     return running.sums()
 
 
-def header_sum(surveyed: Hdf5Object) -> int:
-    """The CRC-32 of an object's attributes, and of a dataset's type and shape, as JSON."""
+def header_sum(hdf5_object: Hdf5Object) -> int:
+    """Return the CRC-32 of an object's attributes and a dataset's type and shape, as JSON."""
     import h5py
 
-    header: dict[str, Any] = {"attributes": dict(surveyed.attributes)}
-    if isinstance(surveyed.found, h5py.Dataset):
-        header |= {"type": surveyed.found.dtype.str, "shape": list(surveyed.found.shape)}
+    node = hdf5_object.node
+    header: dict[str, Any] = {"attributes": dict(hdf5_object.attributes)}
+    if isinstance(node, h5py.Dataset):
+        header |= {"type": node.dtype.str, "shape": list(node.shape)}
     return zlib.crc32(canonical_json(header).encode())
 
 
-def write_checksums(file: "h5py.File", known: Mapping[str, Sums]) -> None:
-    """Write the checksums of a file to which nothing more is written.
+def write_checksums(file: "h5py.File", computed: Mapping[str, Sums]) -> None:
+    """Write the checksums of a file, after everything else.
 
     Args:
-        file: the file, open for writing.
-        known: by path, the sums of rows that need not be read again.
+        file: The file, open for writing.
+        computed: Checksums, by path, of datasets that need not be read again.
     """
-    file.flush()  # the survey looks at the size of the file
+    file.flush()  # validation compares with the size of the file
     objects = validate_hdf5(file)
     rows = {
-        path: known[path] if path in known else _sums_of(found)
-        for path, found in _datasets(objects)
+        path: computed[path] if path in computed else _sums_of(node)
+        for path, node in _datasets(objects)
     }
     group = file.create_group(GROUP)
     write_strings(group, "object", to_utf8(list(objects)))
-    headers = [header_sum(surveyed) for surveyed in objects.values()]
+    headers = [header_sum(hdf5_object) for hdf5_object in objects.values()]
     group.create_dataset("header", data=np.array(headers, dtype=np.uint32))
     none = np.empty(0, dtype=np.uint32)
     blocks = [len(rows.get(path, none)) for path in objects]
@@ -108,14 +110,12 @@ def write_checksums(file: "h5py.File", known: Mapping[str, Sums]) -> None:
     group.create_dataset("crc32", data=np.concatenate([none, *rows.values()]))
 
 
-def read_checksums(file: "h5py.File") -> Checksums | None:
-    """The checksums in a file; None in one of version 1, which has none.
+def read_checksums(file: "h5py.File") -> Checksums:
+    """Return the checksums stored in a file.
 
     Raises:
-        CacheError: they are missing, or contradict each other.
+        CacheError: They are missing, or inconsistent with each other.
     """
-    if attribute(file, "version", variable=False) == 1:
-        return None
     group = subgroup(file, GROUP)
     paths = from_utf8(read_strings(group, "object")).tolist()
     headers = read_numbers(group, "header", dtype="uint32", shape=(len(paths),))
@@ -123,7 +123,7 @@ def read_checksums(file: "h5py.File") -> Checksums | None:
     sums = read_numbers(group, "crc32", dtype="uint32", shape=(None,))
     ends = np.cumsum(blocks)
     if len(set(paths)) < len(paths) or (blocks < 0).any() or blocks.sum() != len(sums):
-        raise CacheError(f"{file.filename}: /{GROUP} contradicts itself: the file is damaged")
+        raise CacheError(f"{file.filename} is damaged: /{GROUP} is inconsistent")
     return Checksums(
         headers=dict(zip(paths, headers.tolist(), strict=True)),
         rows={
@@ -136,100 +136,97 @@ def read_checksums(file: "h5py.File") -> Checksums | None:
 def find_corruption(
     objects: Mapping[str, Hdf5Object], checksums: Checksums, *, skip: str | None = None
 ) -> Iterator[str]:
-    """What in a file is not what was written, one sentence each.
+    """Yield one sentence for everything in a file that does not match its checksums.
 
     Args:
-        objects: all that the file holds.
-        checksums: its own.
-        skip: a dataset of which only the header is looked at.
+        objects: All groups and datasets of the file.
+        checksums: Those stored in it.
+        skip: A dataset whose rows are not checked, only its header.
     """
-    content = {path: one for path, one in objects.items() if not _is_checksum(path)}
+    content = {path: item for path, item in objects.items() if not _is_checksum(path)}
     for path in sorted({*content} ^ {*checksums.headers}):
         yield f"{path} {'has no checksum' if path in content else 'is missing'}"
     for path in content.keys() & checksums.headers.keys():
         if header_sum(content[path]) != checksums.headers[path]:
-            yield f"an attribute, the type or the shape of {path} is not what was written"
-    for path, found in _datasets(content):
+            yield f"an attribute, the type or the shape of {path} does not match its checksum"
+    for path, node in _datasets(content):
         if path in checksums.headers and path != skip:
-            yield from _damaged_rows(found, checksums.rows[path])
+            yield from _corrupt_rows(node, checksums.rows[path])
 
 
-def require_intact(
-    file: "h5py.File", *, skip: str
-) -> tuple[dict[str, Hdf5Object], Checksums | None]:
-    """Look at all that a file holds, and hold it against its checksums.
+def require_intact(file: "h5py.File", *, skip: str) -> tuple[dict[str, Hdf5Object], Checksums]:
+    """Validate the structure of a file and compare its content with its checksums.
 
     Args:
-        file: a cache or a part.
-        skip: the dataset of which only the header is looked at, as its rows are read later.
+        file: A cache or chunk file.
+        skip: The dataset whose rows are read and checked later.
 
     Returns:
-        What it holds, by path, and the checksums; None in a file of version 1, which has none.
+        Groups and datasets by path, and the checksums.
 
     Raises:
-        CacheError: the file is damaged; the message says where.
+        CacheError: The file is damaged; the message tells where.
     """
     objects, checksums = validate_hdf5(file), read_checksums(file)
-    if checksums is not None and (
-        first := next(find_corruption(objects, checksums, skip=skip), None)
-    ):
+    if first := next(find_corruption(objects, checksums, skip=skip), None):
         raise CacheError(
-            f"{file.filename} is damaged: {first}; restore it from a copy, or delete it and run "
+            f"{file.filename} is damaged: {first}; restore it from a copy, or delete it and "
             "extract again"
         )
     return objects, checksums
 
 
-def read_verified(found: "h5py.Dataset", sums: Sums | None, start: int, stop: int) -> NDArray[Any]:
-    """Rows ``start`` to ``stop`` of a dataset, whose blocks are held against these sums.
+def read_verified(node: "h5py.Dataset", sums: Sums, start: int, stop: int) -> NDArray[Any]:
+    """Return rows ``start`` to ``stop`` of a dataset after checking the blocks they are in.
+
+    Args:
+        node: The dataset.
+        sums: Checksums of all its blocks.
+        start: First row.
+        stop: Row after the last.
 
     Raises:
-        CacheError: the rows are not what was written.
+        CacheError: The rows do not match their checksums.
     """
-    if sums is None:
-        rows: NDArray[Any] = found[start:stop]
-        return rows
     first = start - start % CHUNK_ROWS
-    last = min(len(found), stop + -stop % CHUNK_ROWS)
-    rows = found[first:last]
+    last = min(len(node), stop + -stop % CHUNK_ROWS)
+    rows: NDArray[Any] = node[first:last]
     expected = sums[first // CHUNK_ROWS : -(-last // CHUNK_ROWS)]
     if not np.array_equal(block_sums(rows), expected):
         raise CacheError(
-            f"{found.file.filename}: rows {first} to {last - 1} of {found.name} are not what was "
-            "written: restore the file from a copy, or delete it and run extract again"
+            f"{node.file.filename} is damaged: rows {first} to {last - 1} of {node.name} do not "
+            "match their checksum; restore it from a copy, or delete it and extract again"
         )
     return rows[start - first : stop - first]
 
 
-def _damaged_rows(found: "h5py.Dataset", sums: Sums) -> Iterator[str]:
-    """The blocks of a dataset that are not what was written; those that adjoin as one."""
-    present = _sums_of(found)
-    if len(present) != len(sums):
-        yield f"{found.name} has another number of rows than was written"
+def _corrupt_rows(node: "h5py.Dataset", sums: Sums) -> Iterator[str]:
+    """Yield the ranges of rows of a dataset that do not match their checksums."""
+    actual = _sums_of(node)
+    if len(actual) != len(sums):
+        yield f"{node.name} does not have the number of rows that was written"
         return
-    (wrong,) = np.nonzero(present != sums)
+    (wrong,) = np.nonzero(actual != sums)
     for blocks in np.split(wrong, np.flatnonzero(np.diff(wrong) > 1) + 1):
         if len(blocks):
-            last = min(len(found), (int(blocks[-1]) + 1) * CHUNK_ROWS) - 1
-            yield (
-                f"rows {int(blocks[0]) * CHUNK_ROWS} to {last} of {found.name} are not what was "
-                "written"
-            )
+            first = int(blocks[0]) * CHUNK_ROWS
+            last = min(len(node), (int(blocks[-1]) + 1) * CHUNK_ROWS) - 1
+            yield f"rows {first} to {last} of {node.name} do not match their checksum"
 
 
-def _sums_of(found: "h5py.Dataset") -> Sums:
+def _sums_of(node: "h5py.Dataset") -> Sums:
     running = RunningSums()
-    for start in range(0, len(found), _READ_ROWS):
-        running.add(found[start : start + _READ_ROWS])
+    for start in range(0, len(node), _READ_ROWS):
+        running.add(node[start : start + _READ_ROWS])
     return running.sums()
 
 
 def _datasets(objects: Mapping[str, Hdf5Object]) -> "Iterator[tuple[str, h5py.Dataset]]":
     import h5py
 
-    for path, surveyed in objects.items():
-        if isinstance(surveyed.found, h5py.Dataset):
-            yield path, surveyed.found
+    for path, hdf5_object in objects.items():
+        if isinstance(hdf5_object.node, h5py.Dataset):
+            yield path, hdf5_object.node
 
 
 def _is_checksum(path: str) -> bool:

@@ -1,12 +1,12 @@
-"""Parts: the rows of a cache that is still being made, in immutable files.
+"""Chunk files: the rows of a cache that is still being extracted, in immutable files.
 
-A part is written whole and moved into place, so that a killed extraction leaves every part readable
-and loses at most the rows that were in no part yet.
+A chunk file is written in full and then moved into place. A killed extraction leaves every chunk
+file readable and loses at most the rows that were not yet in one.
 """
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +35,27 @@ from featurecache.store.hdf5 import (
     write_strings,
 )
 from featurecache.store.layout import CHUNK_FORMAT, CHUNK_ROWS, VERSION
-from featurecache.store.reader import read_description
+from featurecache.store.reader import read_encoder_spec
 from featurecache.store.records import Utf8
 
 if TYPE_CHECKING:
     import h5py
 
+_EMBEDDING = "/embedding"
+_NAMES = "part-*.h5"
+
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Some images and their embeddings, (B,) each and (B, D) float16, not normalised."""
+    """Ids, file states and embeddings of B images.
+
+    Attributes:
+        id: Image ids, (B,).
+        sha256: SHA-256 of the image files, in hex, (B,).
+        size: Bytes of the image files, (B,) int64.
+        mtime_ns: Modification times of the image files, (B,) int64.
+        embedding: (B, D) float16, not normalized.
+    """
 
     id: Utf8
     sha256: Utf8
@@ -56,20 +67,19 @@ class EncodedRows:
         return len(self.id)
 
 
-def concatenate(rows: list[EncodedRows]) -> EncodedRows:
-    """Rows behind one another."""
+def concatenate(batches: list[EncodedRows]) -> EncodedRows:
+    """Return the rows of all batches."""
     return EncodedRows(
-        id=np.concatenate([r.id for r in rows]),
-        sha256=np.concatenate([r.sha256 for r in rows]),
-        size=np.concatenate([r.size for r in rows]),
-        mtime_ns=np.concatenate([r.mtime_ns for r in rows]),
-        embedding=np.concatenate([r.embedding for r in rows]),
+        **{
+            field.name: np.concatenate([getattr(batch, field.name) for batch in batches])
+            for field in fields(EncodedRows)
+        }
     )
 
 
 @dataclass(frozen=True)
 class ChunkIndex:
-    """A part without its embeddings."""
+    """A chunk file without its embeddings; fields as in ``EncodedRows``."""
 
     path: Path
     id: Utf8
@@ -80,40 +90,46 @@ class ChunkIndex:
 
 
 class ChunkFolder:
-    """The parts of one unfinished cache, all made with the same description, of one collection."""
+    """The chunk files of one unfinished cache, all of one encoder spec and one collection.
 
-    def __init__(self, folder: Path, description: Mapping[str, Any], collection: str) -> None:
+    Args:
+        folder: Where they are; need not exist yet.
+        encoder_spec: Everything that decides an image's embedding.
+        collection: Collection of the images; see ``featurecache.provenance``.
+    """
+
+    def __init__(self, folder: Path, encoder_spec: Mapping[str, Any], collection: str) -> None:
         self.folder = folder
-        self.description = description
+        self.encoder_spec = encoder_spec
         self.collection = collection
 
     def read(self) -> Iterator[ChunkIndex]:
-        """What is there already, oldest first, one part at a time.
+        """Yield the existing chunk files, oldest first.
 
         Raises:
-            CacheError: a part is damaged, or was made with another description; the message names
-                the field that differs; or its ids are hashed otherwise.
+            CacheError: A chunk file is damaged, was made with another encoder spec (the message
+                names the field that differs), or its ids are pseudonymized differently.
         """
-        return map(self._read_index, sorted(self.folder.glob("part-*.h5")))
+        return map(self._read_index, sorted(self.folder.glob(_NAMES)))
 
     def add(self, rows: EncodedRows) -> ChunkIndex:
-        """Write rows as the next part; on return they are on the disk.
+        """Write rows as the next chunk file; when this returns they are on the disk.
 
         Raises:
-            OSError: the disk is full or not writable; the parts already there are untouched.
+            OSError: The disk is full or not writable; existing chunk files are untouched.
         """
-        last = max(self.folder.glob("part-*.h5"), default=None)
+        last = max(self.folder.glob(_NAMES), default=None)
         number = 0 if last is None else int(last.stem.removeprefix("part-")) + 1
         path = self.folder / f"part-{number:08d}.h5"
-        content = (rows, self.description)
+        content = (rows, self.encoder_spec)
         with new_file(path) as temporary, sealed_file(temporary, *content) as file:
             write_attributes(
                 file,
                 {
                     "format": CHUNK_FORMAT,
                     "version": VERSION,
-                    "fingerprint": fingerprint(self.description),
-                    "spec": canonical_json(self.description),
+                    "fingerprint": fingerprint(self.encoder_spec),
+                    "spec": canonical_json(self.encoder_spec),
                     "collection": self.collection,
                 },
             )
@@ -126,7 +142,7 @@ class ChunkFolder:
                 data=rows.embedding,
                 chunks=(min(CHUNK_ROWS, len(rows)), rows.embedding.shape[1]),
             )
-            write_checksums(file, {"/embedding": block_sums(rows.embedding)})
+            write_checksums(file, {_EMBEDDING: block_sums(rows.embedding)})
         return ChunkIndex(
             path, rows.id, rows.sha256, rows.size, rows.mtime_ns, rows.embedding.shape[1]
         )
@@ -137,18 +153,15 @@ class ChunkFolder:
 
     def _read_index(self, path: Path) -> ChunkIndex:
         with opened(path, CHUNK_FORMAT) as file:
-            attributes = _attributes(file)
-            found, _ = read_description(file.filename, attributes)
-            if difference := first_difference(found, self.description):
+            attributes = _read_attributes(file)
+            encoder_spec, _ = read_encoder_spec(file.filename, attributes)
+            if difference := first_difference(encoder_spec, self.encoder_spec):
                 raise CacheError(
-                    f"{self.folder} holds an unfinished extraction made with other settings "
-                    f"({difference}): finish it with those, or delete the folder, or use another "
-                    "--cache"
+                    f"{self.folder} holds an unfinished extraction with other settings "
+                    f"({difference}): finish it with those settings, delete the folder, or give "
+                    "another `cache_dir`"
                 )
-            # Parts of before do not say, and have no hashed ids.
-            require_same_id_scheme(
-                self.folder, str(attributes.get("collection", "")), self.collection
-            )
+            require_same_id_scheme(self.folder, str(attributes["collection"]), self.collection)
             ids = read_strings(file, "id")
             rows = len(ids)
             embedding = numeric(file, "embedding", dtype="float16", shape=(rows, None))
@@ -162,56 +175,58 @@ class ChunkFolder:
             )
 
 
-def require_same_id_scheme(path: Path, there: str, here: str) -> None:
-    """Refuse to put images into a cache whose ids are hashed otherwise: each would be in it twice.
+def require_same_id_scheme(path: Path, stored: str, given: str) -> None:
+    """Check that new images have ids of the same kind as those already in a cache.
+
+    Otherwise every image would be in the cache twice.
 
     Args:
-        path: of the cache or its parts.
-        there: the collection that it holds images of.
-        here: the collection that they are of.
+        path: The cache or its folder of chunk files, for the message.
+        stored: Collection of the images in it.
+        given: Collection of the new images.
 
     Raises:
-        CacheError: the ids of one are hashed, those of the other not or with another key.
+        CacheError: The ids of one are pseudonymized and those of the other are not, or with
+            another key.
     """
-    if key_fingerprint(there) != key_fingerprint(here):
-        what = (
-            "the --pseudonymize that it was begun with"
-            if key_fingerprint(there)
-            else "no --pseudonymize"
+    if key_fingerprint(stored) != key_fingerprint(given):
+        advice = (
+            "give the same key file as `pseudonymize`"
+            if key_fingerprint(stored)
+            else "leave out `pseudonymize`"
         )
         raise CacheError(
-            f"the ids in {path} are {describe_id_scheme(there)}, and those of the data set are now "
-            f"{describe_id_scheme(here)}, so that every image would be there twice: give {what}, or use "
-            "another --cache"
+            f"the ids in {path} are {describe_id_scheme(stored)} and those of the data set are "
+            f"{describe_id_scheme(given)}, so every image would be stored twice: {advice}, or give "
+            "another `cache_dir`"
         )
 
 
-def first_description(folder: Path) -> Mapping[str, Any] | None:
-    """The description of the first part in a folder; None where there is none.
+def first_encoder_spec(folder: Path) -> Mapping[str, Any] | None:
+    """Return the encoder spec of the first chunk file in a folder; None if there is none.
 
     Raises:
-        CacheError: it is damaged.
+        CacheError: It is damaged.
     """
-    first = min(folder.glob("part-*.h5"), default=None)
+    first = min(folder.glob(_NAMES), default=None)
     if first is None:
         return None
     with opened(first, CHUNK_FORMAT) as file:
-        return read_description(file.filename, _attributes(file))[0]
+        return read_encoder_spec(file.filename, _read_attributes(file))[0]
 
 
-def _attributes(file: "h5py.File") -> Mapping[str, Any]:
-    """Those of a part, of which all but the embedding is held against its checksums."""
-    objects, _ = require_intact(file, skip="/embedding")
+def _read_attributes(file: "h5py.File") -> Mapping[str, Any]:
+    """Return the root attributes of a chunk file, after checking all but its embeddings."""
+    objects, _ = require_intact(file, skip=_EMBEDDING)
     return objects["/"].attributes
 
 
 def read_chunk_rows(path: Path, start: int, stop: int) -> NDArray[np.float16]:
-    """Embedding rows ``start`` to ``stop`` of one part.
+    """Return embedding rows ``start`` to ``stop`` of a chunk file.
 
     Raises:
-        CacheError: it is damaged.
+        CacheError: It is damaged.
     """
     with opened(path, CHUNK_FORMAT) as file:
-        checksums = read_checksums(file)
-        sums = None if checksums is None else checksums.rows["/embedding"]
+        sums = read_checksums(file).rows[_EMBEDDING]
         return read_verified(dataset(file, "embedding"), sums, start, stop)

@@ -1,4 +1,4 @@
-"""Several caches of the same images, seen as one whose embeddings stand side by side."""
+"""Concatenate the features of several caches of the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,23 +9,20 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.fingerprint import fingerprint
-from featurecache.store.cache import Cache
-from featurecache.store.records import ImageTable, Labels, TextEmbeddings, TextSet, positions
-
-_ROWS = 4096
-"""As many rows are joined at once: single precision takes twice the memory of what is kept."""
+from featurecache.store.cache import BLOCK_ROWS, Cache
+from featurecache.store.records import Labels, TextEmbeddings, TextSet, positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ConcatCache(Cache):
-    """The images that all of several caches hold, with all their embeddings.
+    """The images that all of several caches hold, with concatenated features.
 
-    Its description is ``{"joined": [description of each part]}``. Texts, too, stand side by side,
-    and share no space with anything.
+    Its encoder spec is ``{"joined": [spec of each cache]}``. Texts are concatenated as well, but do
+    not share a space with the images.
 
     Attributes:
-        caches: two caches or more, as they are.
-        cache_rows: of each part, the rows (N,) that its images have there.
+        caches: Two or more caches.
+        cache_rows: For each cache, the rows there of the N images.
     """
 
     caches: tuple[Cache, ...]
@@ -33,88 +30,93 @@ class ConcatCache(Cache):
 
     @property
     def members(self) -> tuple[Cache, ...]:
-        """The caches that this joins."""
+        """The caches that are concatenated."""
         return self.caches
+
+    @property
+    def prompt_sets(self) -> frozenset[str]:
+        """Names of the prompt sets that all of the caches hold text embeddings of."""
+        return frozenset.intersection(*(cache.prompt_sets for cache in self.caches))
 
     @cached_property
     def embedding(self) -> NDArray[np.float16]:
-        """(N, D) float16 in memory, each part's share of length 1."""
-        return self.read_rows(0, len(self.images))
+        """Embeddings, (N, D) float16 in memory; those of each cache have unit length."""
+        return self.read_rows(0, len(self))
 
     def read_rows(self, start: int, stop: int) -> NDArray[np.float16]:
-        """Rows ``start`` to ``stop`` of the embedding.
+        """Return rows ``start`` to ``stop`` of the embeddings.
 
         Raises:
-            CacheError: a part is gone, damaged, or not the one that was read.
+            CacheError: A file is gone, damaged, or not the one that was opened.
         """
         joined = np.empty((stop - start, self.dim), dtype=np.float16)
-        for first in range(start, stop, _ROWS):
-            last = min(first + _ROWS, stop)
+        for first in range(start, stop, BLOCK_ROWS):
+            last = min(first + BLOCK_ROWS, stop)
             joined[first - start : last - start] = concat_embeddings(
                 [
-                    part.embedding[rows[first:last]]
-                    for part, rows in zip(self.caches, self.cache_rows, strict=True)
+                    cache.embedding[rows[first:last]]
+                    for cache, rows in zip(self.caches, self.cache_rows, strict=True)
                 ]
             )
         return joined
 
     def text(self, prompts: str | None = None) -> TextSet:
-        """The parts' prompt sets of that name side by side; as ``Cache.text`` has it.
+        """Return the caches' prompt sets of this name, concatenated; see ``Cache.text``.
 
         Raises:
-            CacheError: a part has no such set, or their prompts differ.
-            UnknownNameError: no prompt set of that name.
+            CacheError: A cache has no such set, or their prompts differ.
+            UnknownNameError: There is no prompt set of that name.
         """
-        sets = [part.text(prompts) for part in self.caches]
+        sets = [cache.text(prompts) for cache in self.caches]
         first = sets[0]
-        for part, other in zip(self.caches[1:], sets[1:], strict=True):
+        for cache, other in zip(self.caches[1:], sets[1:], strict=True):
             if other.positive.prompts != first.positive.prompts:
                 raise CacheError(
-                    f"the prompts {other.name!r} of {part.path} are not the prompts "
-                    f"{first.name!r} of {self.caches[0].path}: run extract again with the same ones"
+                    f"the prompts {other.name!r} of {cache.path} are not the prompts "
+                    f"{first.name!r} of {self.caches[0].path}: extract again with the same ones"
                 )
-        negatives = [one.negative for one in sets if one.negative is not None]
+        negatives = [text.negative for text in sets if text.negative is not None]
         return TextSet(
             name=first.name,
-            fingerprint=fingerprint({"joined": [one.fingerprint for one in sets]}),
+            fingerprint=fingerprint({"joined": [text.fingerprint for text in sets]}),
             templates=first.templates,
             labels=first.labels,
-            positive=_side_by_side([one.positive for one in sets]),
-            negative=_side_by_side(negatives) if len(negatives) == len(sets) else None,
+            positive=_concat_texts([text.positive for text in sets]),
+            negative=_concat_texts(negatives) if len(negatives) == len(sets) else None,
             aligned=False,
             scale=None,
             bias=None,
         )
 
 
-def concat_embeddings(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.float16]:
-    """Embeddings of the same images side by side: (N, D_k) each to (N, sum of D_k).
+def concat_embeddings(embeddings: Sequence[NDArray[np.floating]]) -> NDArray[np.float16]:
+    """Concatenate embeddings of the same images: (N, D_k) each to (N, sum of D_k).
 
-    Each is brought to length 1 first, so that none outweighs another by its encoder's scale.
+    Each is scaled to unit length first, so that no encoder dominates by the scale of its output.
     """
-    shares = []
-    for part in parts:
-        single = part.astype(np.float32)
-        shares.append(single / np.linalg.norm(single, axis=1, keepdims=True))
-    return np.concatenate(shares, axis=1).astype(np.float16)
+    scaled = []
+    for embedding in embeddings:
+        single = embedding.astype(np.float32)
+        scaled.append(single / np.linalg.norm(single, axis=1, keepdims=True))
+    return np.concatenate(scaled, axis=1).astype(np.float16)
 
 
 def concat_caches(caches: Sequence[Cache]) -> Cache:
-    """Several caches as one, of the images that all of them hold; a single one as it is.
+    """Concatenate caches for the images that all of them hold; a single cache is returned as it is.
 
     Raises:
-        CacheError: they share no image, or disagree on labels, splits, patients or files of the
+        CacheError: They share no image, or disagree on labels, splits, patients or files of the
             images they share; the message names both.
-        UsageError: none is given, or one twice.
+        UsageError: The list is empty or names a cache twice.
     """
     if not caches:
-        raise UsageError("give a cache")
+        raise UsageError("give at least one cache")
     first = caches[0]
     if len(caches) == 1:
         return first
     paths = [cache.path.resolve() for cache in caches]
     if len(set(paths)) < len(paths):
-        raise UsageError("a cache is given twice: give each --cache once")
+        raise UsageError("a cache is given twice: give each cache once")
     shared = first.images.id
     for cache in caches[1:]:
         shared = shared[positions(cache.images.id, shared) >= 0]
@@ -124,79 +126,73 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
             "give caches of one data set"
         )
     rows = tuple(positions(cache.images.id, shared) for cache in caches)
-    for cache, of_cache in zip(caches[1:], rows[1:], strict=True):
-        _check_agreement(first, rows[0], cache, of_cache)
-    description = {"joined": [dict(cache.header.encoder_spec) for cache in caches]}
+    for cache, shared_rows in zip(caches[1:], rows[1:], strict=True):
+        _require_agreement(first, rows[0], cache, shared_rows)
+    encoder_spec = {"joined": [dict(cache.header.encoder_spec) for cache in caches]}
     header = replace(
         first.header,
         model="+".join(cache.header.model for cache in caches),
         exposed=any(cache.header.exposed for cache in caches),
         image_level_split=any(cache.header.image_level_split for cache in caches),
-        encoder_spec=description,
-        trained_on=_trained_on(caches),
+        encoder_spec=encoder_spec,
+        trained_on=_union_trained_on(caches),
         bf16_cosine=None,
     )
     return ConcatCache(
         path=first.path.with_name("+".join(cache.path.stem for cache in caches)),
         header=header,
-        fingerprint=fingerprint(description),
+        fingerprint=fingerprint(encoder_spec),
         created=max(cache.created for cache in caches),
-        images=_take(first.images, rows[0]),
+        images=first.images.take(rows[0]),
         dim=sum(cache.dim for cache in caches),
         labels=Labels(first.labels.names, first.labels.values[rows[0]]),
         texts={},
         failures={},
         state=first.state,
-        sums=None,
+        sums=first.sums,
         caches=tuple(caches),
         cache_rows=rows,
     )
 
 
-def _take(images: ImageTable, rows: NDArray[np.intp]) -> ImageTable:
-    return ImageTable(**{name: column[rows] for name, column in vars(images).items()})
-
-
-def _check_agreement(
+def _require_agreement(
     first: Cache, rows: NDArray[np.intp], other: Cache, other_rows: NDArray[np.intp]
 ) -> None:
     both = f"{first.path} and {other.path}"
     if first.header.collection != other.header.collection:
         raise CacheError(
-            f"{both} are of different films, {first.header.collection} and "
+            f"{both} are of different images, {first.header.collection} and "
             f"{other.header.collection}: give caches of one data set"
         )
     if first.labels.names != other.labels.names:
-        raise CacheError(f"{both} have different labels: run extract again for one of them")
-    for name, what in (("split", "splits"), ("patient", "patients"), ("sha256", "files")):
-        differ = getattr(first.images, name)[rows] != getattr(other.images, name)[other_rows]
+        raise CacheError(f"{both} have different labels: extract one of them again")
+    differences = {
+        what: getattr(first.images, name)[rows] != getattr(other.images, name)[other_rows]
+        for name, what in (("split", "splits"), ("patient", "patients"), ("sha256", "files"))
+    }
+    unequal_labels = first.labels.values[rows] != other.labels.values[other_rows]
+    differences["labels"] = unequal_labels.any(axis=1)
+    for what, differ in differences.items():
         if differ.any():
             raise CacheError(
-                f"{both} differ in the {what} of {int(differ.sum())} images, "
-                f"{first.ids[rows[int(np.argmax(differ))]]} the first: run extract again for one "
-                "of them with the options of the other"
+                f"{both} differ in the {what} of {int(differ.sum())} images, the first is "
+                f"{first.ids[rows[int(np.argmax(differ))]]}: extract one of them again with the "
+                "settings of the other"
             )
-    unlike = (first.labels.values[rows] != other.labels.values[other_rows]).any(axis=1)
-    if unlike.any():
-        raise CacheError(
-            f"{both} differ in the labels of {int(unlike.sum())} images, "
-            f"{first.ids[rows[int(np.argmax(unlike))]]} the first: run extract again for one of "
-            "them"
-        )
 
 
-def _trained_on(caches: Sequence[Cache]) -> dict[str, frozenset[str]]:
-    """All images that any of the encoders was fine-tuned on."""
-    together: dict[str, frozenset[str]] = {}
+def _union_trained_on(caches: Sequence[Cache]) -> dict[str, frozenset[str]]:
+    """Return all images that any of the encoders was fine-tuned on, by collection."""
+    union: dict[str, frozenset[str]] = {}
     for cache in caches:
         for collection, ids in cache.header.trained_on.items():
-            together[collection] = together.get(collection, frozenset()) | ids
-    return together
+            union[collection] = union.get(collection, frozenset()) | ids
+    return union
 
 
-def _side_by_side(texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
+def _concat_texts(texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
     return TextEmbeddings(
         prompts=texts[0].prompts,
-        embedding=np.concatenate([one.embedding for one in texts], axis=2),
-        ensemble=np.concatenate([one.ensemble for one in texts], axis=1),
+        embedding=np.concatenate([text.embedding for text in texts], axis=2),
+        ensemble=np.concatenate([text.ensemble for text in texts], axis=1),
     )

@@ -1,5 +1,6 @@
-"""What caches there are, and what one of them holds, without reading its embeddings."""
+"""List caches, and describe one, without reading embeddings."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,23 @@ from featurecache.provenance import base_name, describe_id_scheme
 from featurecache.store.layout import chunks_path
 from featurecache.store.reader import read_cache
 
+_UNFINISHED = "unfinished: extract again"
+
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of a list of caches; None where the file does not say."""
+class CacheEntry:
+    """One line of a list of caches.
+
+    Attributes:
+        path: The cache file.
+        images: Number of images; None, like the next three, if it cannot be read.
+        dim: Length of an embedding.
+        labels: Number of labels.
+        prompts: Names of prompt sets.
+        failed: Number of images without an embedding.
+        bytes: Size on the disk.
+        state: "finished", "unfinished: ...", or why the file cannot be read.
+    """
 
     path: Path
     images: int | None
@@ -24,38 +38,37 @@ class Entry:
     failed: int | None
     bytes: int
     state: str
-    """"finished", "unfinished: run extract again", or why it cannot be read."""
 
 
-def list_caches(folder: Path) -> list[Entry]:
-    """Every cache below a folder, sorted by path, unfinished and unreadable ones too.
+def list_caches(folder: str | os.PathLike[str]) -> list[CacheEntry]:
+    """Return every cache below a folder, sorted by path, with unfinished and unreadable ones.
 
     Raises:
-        CacheError: the folder does not exist.
+        CacheError: The folder does not exist.
     """
+    folder = Path(folder)
     if not folder.is_dir():
-        raise CacheError(
-            f"no folder {folder}: give --cache, or make it with 'featurecache extract'"
-        )
-    finished = {p for p in folder.rglob("*.h5") if not p.parent.name.endswith(".parts")}
+        raise CacheError(f"there is no folder {folder}: extract a cache, or check the path")
+    finished = {path for path in folder.rglob("*.h5") if not path.parent.name.endswith(".parts")}
     started = {
-        p.with_name(p.name.removesuffix(".parts")) for p in folder.rglob("*.h5.parts") if p.is_dir()
+        path.with_name(path.name.removesuffix(".parts"))
+        for path in folder.rglob("*.h5.parts")
+        if path.is_dir()
     }
-    return [_entry(path) for path in sorted(finished | started)]
+    return [_describe_entry(path) for path in sorted(finished | started)]
 
 
-def describe_cache(path: Path) -> dict[str, Any]:
-    """What a cache holds and how it was made, as one JSON document.
+def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a cache holds and how it was made, as a JSON document.
 
     Raises:
-        CacheError: the file cannot be read as a cache.
+        CacheError: The file cannot be read as a cache.
     """
     cache = read_cache(path)
     values = cache.labels.values
     splits, counts = np.unique(cache.splits, return_counts=True)
-    memory = len(cache.images) * cache.dim * 2
     return {
-        "path": str(path),
+        "path": str(cache.path),
         "dataset": cache.header.dataset,
         "model": cache.header.model,
         "fingerprint": cache.fingerprint,
@@ -63,9 +76,9 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "created": cache.created,
         "collection": base_name(cache.header.collection),
         "ids": describe_id_scheme(cache.header.collection),
-        "images": len(cache.images),
+        "images": len(cache),
         "dim": cache.dim,
-        "memory": f"{memory / 2**20:.1f} MiB for the embeddings when read",
+        "memory": f"{len(cache) * cache.dim * 2 / 2**20:.1f} MiB for the embeddings when read",
         "splits": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
         "patients": len(np.unique(cache.patients)),
         "image_level_split": cache.header.image_level_split,
@@ -96,22 +109,22 @@ def describe_cache(path: Path) -> dict[str, Any]:
     }
 
 
-def _entry(path: Path) -> Entry:
-    unfinished = chunks_path(path).is_dir()
+def _describe_entry(path: Path) -> CacheEntry:
+    chunks = chunks_path(path)
     if not path.exists():
-        size = sum(part.stat().st_size for part in chunks_path(path).glob("*.h5"))
-        return Entry(path, None, None, None, [], None, size, "unfinished: run extract again")
+        size = sum(chunk.stat().st_size for chunk in chunks.glob("*.h5"))
+        return CacheEntry(path, None, None, None, [], None, size, _UNFINISHED)
     try:
         cache = read_cache(path)
     except CacheError as error:
-        return Entry(path, None, None, None, [], None, path.stat().st_size, str(error))
-    return Entry(
+        return CacheEntry(path, None, None, None, [], None, path.stat().st_size, str(error))
+    return CacheEntry(
         path=path,
-        images=len(cache.images),
+        images=len(cache),
         dim=cache.dim,
         labels=len(cache.labels.names),
         prompts=sorted(cache.texts),
         failed=len(cache.failures),
         bytes=path.stat().st_size,
-        state="unfinished: run extract again" if unfinished else "finished",
+        state=_UNFINISHED if chunks.is_dir() else "finished",
     )

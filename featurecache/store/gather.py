@@ -1,4 +1,4 @@
-"""Rows of one embedding that lie in several places."""
+"""Gather embedding rows from several sources."""
 
 from collections.abc import Callable
 
@@ -6,24 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 ReadSource = Callable[[int, int, int], NDArray[np.float16]]
-"""Of a source, by its number, the rows ``start`` to ``stop``: (stop - start, D) float16."""
+"""Reads rows ``start`` to ``stop`` of the source with this number: (stop - start, D) float16."""
 
 
 def gather_rows(
     source: NDArray[np.integer], row: NDArray[np.integer], *, dim: int, read: ReadSource
 ) -> NDArray[np.float16]:
-    """Rows of several sources, (N, D), with one read of each.
+    """Return rows of several sources, (N, D) float16, with one read per source.
 
     Args:
-        source: (N,) which source each row lies in.
-        row: (N,) its place there; of one source they ascend nearly everywhere, so that little is
-            read beside what is wanted.
-        dim: D.
-        read: reads a source.
+        source: Number of the source of each row, (N,).
+        row: Index in its source of each row, (N,). Within a source they are mostly ascending, so
+            that little is read in between.
+        dim: Length D of a row.
+        read: Reads rows of a source.
     """
     block = np.empty((len(source), dim), dtype=np.float16)
     for number in np.unique(source):
-        mine = source == number
-        low, high = int(row[mine].min()), int(row[mine].max()) + 1
-        block[mine] = read(int(number), low, high)[row[mine] - low]
+        selected = source == number
+        low, high = int(row[selected].min()), int(row[selected].max()) + 1
+        block[selected] = read(int(number), low, high)[row[selected] - low]
     return block

@@ -1,4 +1,4 @@
-"""Strings, attributes and opening: the few HDF5 idioms that reader and writer share."""
+"""HDF5 basics that the reader and the writer share: opening, strings, attributes, checked reads."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
-from featurecache.store.heaps import refuse_damaged_heaps
 from featurecache.store.layout import VERSION
-from featurecache.store.preallocate import reserve, size_of
+from featurecache.store.preallocate import reserve, upper_bound
 from featurecache.store.records import BLOCK_STRINGS, Utf8, from_utf8
 from featurecache.store.validation import Value, attribute
 
@@ -20,27 +19,27 @@ if TYPE_CHECKING:
     import h5py
 
 _HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError)
-"""What h5py turns an error of the HDF5 library into."""
+"""Exceptions that h5py raises for errors of the HDF5 library."""
 
 
 @contextmanager
 def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
-    """Open a file of ours for reading.
+    """Open a cache or chunk file for reading.
 
     Raises:
-        CacheError: it is missing, not HDF5, cut short, not of this format, of a newer version, or
-            lacks a part of the format that the body asks for.
+        CacheError: The file is missing, not HDF5, truncated, of another format or version, or
+            lacks something that the body asks for.
     """
     import h5py
 
     if not path.is_file():
-        raise CacheError(f"no cache at {path}: make it with 'featurecache extract'")
+        raise CacheError(f"there is no cache at {path}: extract one, or check the path")
     try:
         file = h5py.File(path, "r")
     except _HDF5_ERRORS as error:
         raise CacheError(
-            f"{path} cannot be read as HDF5 (cut short, damaged or another kind of file): "
-            "restore it from a copy, or delete it and run extract again"
+            f"{path} cannot be read as HDF5 (truncated, damaged or another kind of file): "
+            "restore it from a copy, or delete it and extract again"
         ) from error
     with file:
         try:
@@ -51,81 +50,76 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
 
 
 def _check_format(file: "h5py.File", format_name: str) -> None:
-    version = attribute(file, "version", variable=False)
+    version = attribute(file, "version")
     if not isinstance(version, int) or version < 1:
         raise CacheError(
-            f"{file.filename} is no {format_name} file: it has no valid format version (found "
-            f"{version!r})"
+            f"{file.filename} is not a {format_name} file: {version!r} is not a format version"
         )
-    if version > VERSION:
+    if version != VERSION:
         raise CacheError(
-            f"{file.filename} has format version {version}, this featurecache reads up to "
-            f"{VERSION}: upgrade with 'pip install --upgrade featurecache'"
+            f"{file.filename} has format version {version}, and this version of featurecache reads "
+            f"version {VERSION}: upgrade with 'pip install --upgrade featurecache', or extract "
+            "again"
         )
-    if version == 1:
-        refuse_damaged_heaps(Path(file.filename))
-    found = attribute(file, "format", variable=version == 1)
-    if found != format_name:
+    if (stored := attribute(file, "format")) != format_name:
         raise CacheError(
-            f"{file.filename} is HDF5 but not a {format_name} file (format: {found!r})"
+            f"{file.filename} is HDF5 but not a {format_name} file (format: {stored!r})"
         )
 
 
 def dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
-    """A dataset by name, in a file that ``survey`` has looked at.
+    """Return a dataset by name, of a file that ``validate_hdf5`` has checked.
 
     Raises:
-        CacheError: it is missing, or something else is there in its place.
+        CacheError: It is missing, or something else has its name.
     """
     import h5py
 
-    # get(getlink=True) looks without following: a link to another file is never opened.
-    found = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(found, h5py.Dataset):
+    # get(getlink=True) does not follow the link, so that no other file is ever opened.
+    node = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(node, h5py.Dataset):
         raise CacheError(
-            f"{group.file.filename} lacks {group.name.rstrip('/')}/{name}: it is damaged"
+            f"{group.file.filename} is damaged: it lacks {group.name.rstrip('/')}/{name}"
         )
-    return found
+    return node
 
 
 def subgroup(parent: "h5py.Group", name: str) -> "h5py.Group":
-    """A group by name.
+    """Return a group by name.
 
     Raises:
-        CacheError: it is missing, or something else is there in its place.
+        CacheError: It is missing, or something else has its name.
     """
     import h5py
 
-    if isinstance(parent.get(name, getlink=True), h5py.HardLink):
-        found = parent[name]
-        if isinstance(found, h5py.Group):
-            return found
-    raise CacheError(f"{parent.file.filename} lacks the group {name!r}: it is damaged")
+    node = parent[name] if isinstance(parent.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(node, h5py.Group):
+        raise CacheError(f"{parent.file.filename} is damaged: it lacks the group {name!r}")
+    return node
 
 
 @contextmanager
 def sealed_file(path: Path, *content: object) -> "Iterator[h5py.File]":
-    """Write a new file, of whose table of contents HDF5 keeps checksums itself.
+    """Write a new file whose internal tables are protected by HDF5's own checksums.
 
-    It does so from the format of HDF5 1.8 on, which everything of today reads.
-
-    HDF5 takes the process with it where it cannot write. So the disk gives all the room before, and
-    what is left over is returned at the end.
+    HDF5 writes these from file format 1.8 on, which every current tool reads. It aborts the process
+    when a write fails, so the disk space is reserved in advance and the surplus returned at the
+    end.
 
     Args:
-        path: of the file.
-        content: all that is going to be written.
+        path: The file.
+        content: Everything that is going to be written.
 
     Raises:
-        OSError: the disk is full or not writable.
+        OSError: The disk is full or not writable.
     """
     import h5py
 
-    size = size_of(content)
+    size = upper_bound(content)
     reserve(path, size)
     file = h5py.File(path, "w", libver=("v108", "v108"))
     try:
-        reserve(path, size)  # HDF5 began with an empty file
+        reserve(path, size)  # opening with "w" truncated the file
         yield file
         file.flush()
         end = file.id.get_filesize()
@@ -134,7 +128,7 @@ def sealed_file(path: Path, *content: object) -> "Iterator[h5py.File]":
     os.truncate(path, end)
 
 
-def write_attributes(found: "h5py.Group", values: Mapping[str, Value | None]) -> None:
+def write_attributes(node: "h5py.Group", values: Mapping[str, Value | None]) -> None:
     """Write texts, numbers and booleans as attributes; None is left out."""
     import h5py
 
@@ -142,13 +136,13 @@ def write_attributes(found: "h5py.Group", values: Mapping[str, Value | None]) ->
         if isinstance(value, str):
             text = value.encode()
             dtype = h5py.string_dtype("utf-8", max(1, len(text)))
-            found.attrs.create(name, np.bytes_(text), dtype=dtype)
+            node.attrs.create(name, np.bytes_(text), dtype=dtype)
         elif value is not None:
-            found.attrs[name] = value
+            node.attrs[name] = value
 
 
 def write_strings(group: "h5py.Group", name: str, values: Utf8) -> None:
-    """Write strings as one dataset, no wider than the longest of them."""
+    """Write strings as one fixed-length dataset, as wide as the longest of them."""
     import h5py
 
     width = max(1, int(np.char.str_len(values).max(initial=0)))
@@ -159,20 +153,20 @@ def write_strings(group: "h5py.Group", name: str, values: Utf8) -> None:
 def read_strings(
     group: "h5py.Group", name: str, *, shape: tuple[int | None, ...] = (None,)
 ) -> Utf8:
-    """Read what ``write_strings`` wrote, checking its shape (None: any length).
+    """Read what ``write_strings`` wrote and check its shape (None: any length).
 
     Raises:
-        CacheError: the dataset is missing, holds no fixed-width text, or has another shape.
-        UnicodeDecodeError: what it holds is not UTF-8.
+        CacheError: The dataset is missing, is not fixed-length text, or has another shape.
+        UnicodeDecodeError: It is not UTF-8.
     """
-    found = dataset(group, name)
-    _check_shape(found, "text", shape, right_type=found.dtype.kind == "S")
-    if 0 in found.shape:
-        return np.empty(found.shape, dtype="S1")
-    strings: Utf8 = found[()]
+    stored = dataset(group, name)
+    _check_shape(stored, "text", shape, right_type=stored.dtype.kind == "S")
+    if 0 in stored.shape:
+        return np.empty(stored.shape, dtype="S1")
+    strings: Utf8 = stored[()]
     for start in range(0, len(strings), BLOCK_STRINGS):
         block = strings[start : start + BLOCK_STRINGS]
-        if block.view(np.uint8).max() > 127:  # else it is ASCII, and takes no looking at
+        if block.view(np.uint8).max() > 127:  # ASCII needs no decoding to be valid
             from_utf8(block)
     return strings
 
@@ -180,10 +174,10 @@ def read_strings(
 def read_numbers(
     group: "h5py.Group", name: str, *, dtype: str, shape: tuple[int | None, ...]
 ) -> NDArray[Any]:
-    """Read a numeric dataset whole, checking its type and shape (None: any length).
+    """Read a numeric dataset into memory and check its type and shape (None: any length).
 
     Raises:
-        CacheError: it is missing, or of another type or shape.
+        CacheError: It is missing, or has another type or shape.
     """
     numbers: NDArray[Any] = numeric(group, name, dtype=dtype, shape=shape)[()]
     return numbers
@@ -192,25 +186,26 @@ def read_numbers(
 def numeric(
     group: "h5py.Group", name: str, *, dtype: str, shape: tuple[int | None, ...]
 ) -> "h5py.Dataset":
-    """A numeric dataset of this type and shape (None: any length), not read yet.
+    """Return a numeric dataset of this type and shape (None: any length) without reading it.
 
     Raises:
-        CacheError: it is missing, or of another type or shape.
+        CacheError: It is missing, or has another type or shape.
     """
-    found = dataset(group, name)
-    _check_shape(found, dtype, shape, right_type=found.dtype == np.dtype(dtype))
-    return found
+    stored = dataset(group, name)
+    _check_shape(stored, dtype, shape, right_type=stored.dtype == np.dtype(dtype))
+    return stored
 
 
 def _check_shape(
-    found: "h5py.Dataset", kind: str, shape: tuple[int | None, ...], *, right_type: bool
+    stored: "h5py.Dataset", kind: str, shape: tuple[int | None, ...], *, right_type: bool
 ) -> None:
-    fits = len(found.shape) == len(shape) and all(
-        want is None or have == want for have, want in zip(found.shape, shape, strict=True)
+    fits = len(stored.shape) == len(shape) and all(
+        expected is None or actual == expected
+        for actual, expected in zip(stored.shape, shape, strict=True)
     )
     if not right_type or not fits:
-        wanted = ", ".join("any" if want is None else str(want) for want in shape)
+        expected = ", ".join("any" if length is None else str(length) for length in shape)
         raise CacheError(
-            f"{found.file.filename}: {found.name} is {found.dtype} {found.shape}, "
-            f"expected {kind} ({wanted}): the file is damaged"
+            f"{stored.file.filename} is damaged: {stored.name} is {stored.dtype} {stored.shape}, "
+            f"expected {kind} ({expected})"
         )

@@ -1,7 +1,8 @@
-"""Several caches of the same kind become one: the shards of a data set, put together."""
+"""Merge the shards of a data set, or other caches of the same kind, into one cache."""
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import compress
 from pathlib import Path
@@ -23,7 +24,7 @@ from featurecache.store.writer import write_cache
 
 @dataclass(frozen=True)
 class Shard:
-    """One of ``count`` parts of a data set, counted from 1."""
+    """One of ``count`` shards of a data set, numbered from 1."""
 
     number: int
     count: int
@@ -47,65 +48,69 @@ class Shard:
         return cls(int(number), int(count))
 
     def path(self, cache_file: Path) -> Path:
-        """Where the shard of a cache lies: ``<model>.I-of-N.h5`` for ``<model>.h5``."""
+        """Return the file of a cache's shard: ``<model>.I-of-N.h5`` for ``<model>.h5``."""
         return cache_file.with_name(f"{cache_file.stem}.{self.number}-of-{self.count}.h5")
 
 
 def shard_of(path: Path) -> tuple[Path, Shard] | None:
-    """The cache that a shard is part of, and which part; None where the name is no shard's."""
-    found = re.fullmatch(r"(.+)\.([1-9]\d*)-of-([1-9]\d*)\.h5", path.name)
-    if found is None or int(found[2]) > int(found[3]):
+    """Return the cache that a file is a shard of, and which; None if its name is not a shard's."""
+    match = re.fullmatch(r"(.+)\.([1-9]\d*)-of-([1-9]\d*)\.h5", path.name)
+    if match is None or int(match[2]) > int(match[3]):
         return None
-    return path.with_name(f"{found[1]}.h5"), Shard(int(found[2]), int(found[3]))
+    return path.with_name(f"{match[1]}.h5"), Shard(int(match[2]), int(match[3]))
 
 
-def merge_caches(paths: Sequence[Path], target: Path | None = None) -> tuple[Path, int]:
-    """Write one cache of the images of several, which stay as they are.
+def merge_caches(
+    paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str] | None = None
+) -> tuple[Path, int]:
+    """Write one cache with the images of several, which are left as they are.
 
     Args:
-        paths: two or more caches of one data set, made with the same settings, without an image in
-            common; of shards, all of them.
-        target: the cache to write; None, for shards, where the whole cache belongs.
+        paths: Two or more caches of one data set, made with the same settings, without common
+            images; of shards, all of them.
+        out: The cache to write; may be None for shards, which name the cache they belong to.
 
     Returns:
-        Where the cache is, and its number of images.
+        The file that was written, and its number of images.
 
     Raises:
-        CacheError: a file is damaged, or they do not belong together; the message says why.
-        UsageError: a shard is missing, something is at ``target`` already, or another process is
-            writing it.
-        OSError: the disk is full or not writable.
+        CacheError: A file is damaged, or the caches do not belong together; the message tells why.
+        UsageError: A shard is missing, ``out`` exists already, or another process is writing it.
+        OSError: The disk is full or not writable.
     """
-    if len(paths) < 2:
+    files = [Path(path) for path in paths]
+    if len(files) < 2:
         raise UsageError("give two or more caches to merge")
-    whole = _whole_of(paths)
-    target = target or whole
+    whole = _cache_of_shards(files)
+    target = whole if out is None else Path(out)
     if target is None:
-        raise UsageError("these are no shards of one cache, so say with --out where to write")
+        raise UsageError("these are not shards of one cache: give `out`, the file to write")
     with exclusive_lock(target, lock_path(target)):
         require_absent(target)
-        return target, _merge(paths, target)
+        return target, _merge(files, target)
 
 
 def _merge(paths: Sequence[Path], target: Path) -> int:
-    """Write the cache; gives its number of images."""
+    """Write the merged cache; return its number of images."""
     caches = [read_cache(path) for path in paths]
     first = caches[0]
     for other in caches[1:]:
-        _refuse_others(first, other)
+        _require_same_kind(first, other)
     order = np.argsort(np.concatenate([cache.images.id for cache in caches]), kind="stable")
 
     def column(name: str) -> Any:
         return np.concatenate([getattr(cache.images, name) for cache in caches])[order]
 
     images = ImageTable(**{field.name: column(field.name) for field in fields(ImageTable)})
-    twice = images.id[1:][images.id[1:] == images.id[:-1]]
-    if len(twice):
-        raise CacheError(f"{twice[0].decode()!r} is in two of the caches: give each once")
+    duplicates = images.id[1:][images.id[1:] == images.id[:-1]]
+    if len(duplicates):
+        raise CacheError(
+            f"{duplicates[0].decode()!r} is in two of the caches: give each cache once"
+        )
     rows = [len(cache.images) for cache in caches]
     source = np.repeat(np.arange(len(caches), dtype=np.int32), rows)[order]
     row = np.concatenate([np.arange(n, dtype=np.int32) for n in rows])[order]
-    failures = {key: why for cache in caches for key, why in cache.failures.items()}
+    failures = {image: reason for cache in caches for image, reason in cache.failures.items()}
     failed = positions(images.id, to_utf8(list(failures))) < 0
     write_cache(
         target,
@@ -127,40 +132,43 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     return len(images)
 
 
-def _whole_of(paths: Sequence[Path]) -> Path | None:
-    """The cache that shards are of; None where they are not all shards of one."""
-    found = [shard_of(path) for path in paths]
-    shards = [shard for shard in found if shard is not None]
-    if len(shards) < len(paths) or len({(whole, s.count) for whole, s in shards}) > 1:
+def _cache_of_shards(paths: Sequence[Path]) -> Path | None:
+    """Return the cache that all of these are shards of; None if they are not.
+
+    Raises:
+        UsageError: A shard is missing.
+    """
+    names = map(shard_of, paths)
+    shards = [name for name in names if name is not None]
+    if len(shards) < len(paths) or len({(whole, shard.count) for whole, shard in shards}) > 1:
         return None
     whole, shard = shards[0]
-    missing = set(range(1, shard.count + 1)) - {s.number for _, s in shards}
+    missing = set(range(1, shard.count + 1)) - {present.number for _, present in shards}
     if missing:
-        number = min(missing)
+        first = Shard(min(missing), shard.count)
         raise UsageError(
-            f"{len(missing)} of {shard.count} shards are missing, "
-            f"{Shard(number, shard.count).path(whole)} the first: extract it with "
-            f"--shard {number}/{shard.count}, or give it too"
+            f"{len(missing)} of {shard.count} shards are missing, the first is "
+            f"{first.path(whole)}: extract shard {first.number}/{first.count}, or give it too"
         )
     return whole
 
 
-def _refuse_others(first: Cache, other: Cache) -> None:
-    which = f"{first.path} and {other.path} do not belong together"
+def _require_same_kind(first: Cache, other: Cache) -> None:
+    both = f"{first.path} and {other.path} cannot be merged"
     if difference := first_difference(first.header.encoder_spec, other.header.encoder_spec):
-        raise CacheError(f"{which}: they were made with different settings ({difference})")
-    for what in ("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"):
-        one, two = getattr(first.header, what), getattr(other.header, what)
+        raise CacheError(f"{both}: they were made with different settings ({difference})")
+    for name in ("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"):
+        one, two = getattr(first.header, name), getattr(other.header, name)
         if one != two:
-            raise CacheError(f"{which}: their {what} differ ({one!r}, {two!r})")
+            raise CacheError(f"{both}: their {name} differs ({one!r}, {two!r})")
     if first.labels.names != other.labels.names:
         raise CacheError(
-            f"{which}: their labels are {', '.join(first.labels.names)} and "
+            f"{both}: their labels are {', '.join(first.labels.names)} and "
             f"{', '.join(other.labels.names)}"
         )
-    if _fingerprints(first.texts.values()) != _fingerprints(other.texts.values()):
-        raise CacheError(f"{which}: their prompts differ; extract both with the same --prompts")
+    if _fingerprints(first.texts) != _fingerprints(other.texts):
+        raise CacheError(f"{both}: their prompts differ; extract both with the same prompts")
 
 
-def _fingerprints(texts: Iterable[TextSet]) -> set[tuple[str, str]]:
-    return {(text.name, text.fingerprint) for text in texts}
+def _fingerprints(texts: Mapping[str, TextSet]) -> set[tuple[str, str]]:
+    return {(name, text.fingerprint) for name, text in texts.items()}

@@ -1,4 +1,4 @@
-"""Room on the disk for a file, taken before anything is written."""
+"""Reserve disk space for a file before anything is written to it."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 
 OVERHEAD: Final = 256 * 1024
-"""Bytes, amply, of the tables of an HDF5 file, of its checksums, and of the gaps between them."""
+"""Bytes, with a wide margin, of an HDF5 file's tables and checksums and of the gaps between."""
 
 
-def size_of(content: object) -> int:
-    """Bytes that a file has at most which holds arrays, strings, and collections of those.
+def upper_bound(content: object) -> int:
+    """Return an upper bound of the bytes of an HDF5 file with this content.
 
     Args:
-        content: an array, a string, a number, or a collection, mapping or dataclass of such.
+        content: An array, text or number, or a collection, mapping or dataclass of such.
     """
     return OVERHEAD + _bytes_of(content)
 
@@ -32,24 +32,28 @@ def _bytes_of(content: object) -> int:
     if isinstance(content, Mapping):
         return _bytes_of(content.keys()) + _bytes_of(content.values())
     if isinstance(content, Iterable):
-        strings, others = [], 0
-        for one in content:
-            if isinstance(one, str):
-                strings.append(_bytes_of(one))
+        text_sizes, others = [], 0
+        for item in content:
+            if isinstance(item, str):
+                text_sizes.append(_bytes_of(item))
             else:
-                others += _bytes_of(one)
-        # Of the strings of a dataset, each takes as much as the longest.
-        return others + len(strings) * max(strings, default=0)
-    return 8  # a number, or nothing
+                others += _bytes_of(item)
+        # In a dataset of fixed-length text, each takes as much as the longest.
+        return others + len(text_sizes) * max(text_sizes, default=0)
+    return 8  # a number, or None
 
 
 def reserve(path: Path, size: int) -> None:
-    """Make a file so long, with room for all of it; on a disk that cannot, nothing happens.
+    """Extend a file to this size with allocated blocks, where the file system can do that.
+
+    Args:
+        path: The file; created if missing.
+        size: In bytes.
 
     Raises:
-        OSError: the disk is full or not writable, or the file would be longer than is allowed.
+        OSError: The disk is full or not writable, or the file would exceed a size limit.
     """
-    if not hasattr(os, "posix_fallocate"):  # on macOS and Windows
+    if not hasattr(os, "posix_fallocate"):  # macOS and Windows
         return
     with path.open("ab") as file:
         try:

@@ -1,5 +1,6 @@
 """Read and validate a finished cache."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ from featurecache.store.records import (
     Labels,
     TextEmbeddings,
     TextSet,
-    Utf8,
     from_utf8,
 )
 from featurecache.store.validation import Value
@@ -28,106 +28,105 @@ if TYPE_CHECKING:
     import h5py
 
 
-def read_cache(path: Path) -> Cache:
-    """Read and check a finished cache.
-
-    Raises:
-        CacheError: the file is missing, damaged, of a newer version, or contradicts itself; the
-            message names the part that is wrong.
-    """
-    with opened(path, FORMAT) as file:
-        state = file_state(path)
-        # The embedding is not read here, and so not looked at.
-        objects, checksums = require_intact(file, skip=EMBEDDING)
-        header, stored = _read_header(file, objects["/"].attributes)
-        images, dim = _read_images(file)
-        labels = _read_labels(file, len(images))
-        text_group = subgroup(file, "text")
-        texts = {
-            name: _read_text(subgroup(text_group, name), name, objects[f"/text/{name}"].attributes)
-            for name in text_group
-        }
-        failures = _read_failures(subgroup(file, "failures"))
-        created = str(objects["/"].attributes.get("created", ""))
-    return Cache(
-        path=path,
-        header=header,
-        fingerprint=stored,
-        created=created,
-        images=images,
-        dim=dim,
-        labels=labels,
-        texts=texts,
-        failures=failures,
-        state=state,
-        sums=None if checksums is None else checksums.rows[EMBEDDING],
-    )
-
-
-def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def read_description(where: str, attributes: Mapping[str, Value]) -> tuple[dict[str, Any], str]:
-    """The description and fingerprint of a cache or a part.
+def read_cache(path: str | os.PathLike[str]) -> Cache:
+    """Read and validate a finished cache; its embeddings are left in the file.
 
     Args:
-        where: the file.
-        attributes: those of its root.
+        path: The file.
 
     Raises:
-        CacheError: they are missing, or the fingerprint is not the description's.
+        CacheError: The file is missing, damaged, of another version, or contradicts itself; the
+            message names the part that is wrong.
+    """
+    path = Path(path)
+    with opened(path, FORMAT) as file:
+        state = file_state(path)
+        objects, checksums = require_intact(file, skip=EMBEDDING)
+        attributes = objects["/"].attributes
+        encoder_spec, spec_fingerprint = read_encoder_spec(file.filename, attributes)
+        images, dim = _read_images(file)
+        text_group = subgroup(file, "text")
+        return Cache(
+            path=path,
+            header=_read_header(file, attributes, encoder_spec),
+            fingerprint=spec_fingerprint,
+            created=str(attributes.get("created", "")),
+            images=images,
+            dim=dim,
+            labels=_read_labels(file, len(images)),
+            texts={
+                name: _read_text(
+                    subgroup(text_group, name), name, objects[f"/text/{name}"].attributes
+                )
+                for name in text_group
+            },
+            failures=_read_failures(subgroup(file, "failures")),
+            state=state,
+            sums=checksums.rows[EMBEDDING],
+        )
+
+
+def read_encoder_spec(
+    file_name: str, attributes: Mapping[str, Value]
+) -> tuple[dict[str, Any], str]:
+    """Return the encoder spec of a cache or chunk file, and its fingerprint.
+
+    Args:
+        file_name: The file, for messages.
+        attributes: Those of its root.
+
+    Raises:
+        CacheError: They are missing, or the fingerprint does not match the spec.
     """
     try:
-        description = strict_json.parse(_text_of(attributes["spec"]))
+        encoder_spec = strict_json.parse(_require_text(attributes["spec"]))
         stored = str(attributes["fingerprint"])
-        altered = not isinstance(description, dict) or fingerprint(description) != stored
+        matches = isinstance(encoder_spec, dict) and fingerprint(encoder_spec) == stored
     except (KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{where} has no readable 'spec' and 'fingerprint'") from error
-    if altered:
-        raise CacheError(f"{where}: its fingerprint is not that of its spec; the file was altered")
-    return description, stored
+        raise CacheError(
+            f"{file_name} is damaged: it has no readable 'spec' and 'fingerprint'"
+        ) from error
+    if not matches:
+        raise CacheError(f"{file_name} is damaged: its fingerprint does not match its spec")
+    return encoder_spec, stored
 
 
-def _read_header(file: "h5py.File", attributes: Mapping[str, Value]) -> tuple[Header, str]:
-    description, stored = read_description(file.filename, attributes)
+def _read_header(
+    file: "h5py.File", attributes: Mapping[str, Value], encoder_spec: Mapping[str, Any]
+) -> Header:
+    trained_on = subgroup(file, "trained_on")
     try:
-        header = Header(
+        return Header(
             model=str(attributes["model"]),
             dataset=str(attributes["dataset"]),
-            notes=_texts(attributes["notes"]),
+            notes=_parse_texts(attributes["notes"]),
             image_level_split=bool(attributes["image_level_split"]),
             exposed=bool(attributes["exposed"]),
-            encoder_spec=description,
-            # Files of before have neither: each data set had ids of its own.
-            collection=str(attributes.get("collection", attributes["dataset"])),
-            trained_on=_read_trained_on(file) if "trained_on" in file else {},
+            encoder_spec=encoder_spec,
+            collection=str(attributes["collection"]),
+            trained_on={
+                collection: frozenset(from_utf8(read_strings(trained_on, collection)).tolist())
+                for collection in trained_on
+            },
             bf16_cosine=float(attributes["bf16_cosine"]) if "bf16_cosine" in attributes else None,
             revision=str(attributes["revision"]) if "revision" in attributes else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(
-            f"{file.filename} lacks an attribute, or one is unreadable: {error}"
+            f"{file.filename} is damaged: an attribute is missing or unreadable: {error}"
         ) from error
-    return header, stored
 
 
-def _read_trained_on(file: "h5py.File") -> dict[str, frozenset[str]]:
-    group = subgroup(file, "trained_on")
-    return {name: frozenset(from_utf8(read_strings(group, name)).tolist()) for name in group}
-
-
-def _texts(attribute: Value) -> tuple[str, ...]:
-    texts = strict_json.parse(_text_of(attribute))
+def _parse_texts(attribute: Value) -> tuple[str, ...]:
+    texts = strict_json.parse(_require_text(attribute))
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{texts!r} is not a list of texts")
     return tuple(texts)
 
 
-def _text_of(attribute: Value) -> str:
+def _require_text(attribute: Value) -> str:
     if not isinstance(attribute, str):
-        raise ValueError(f"{attribute!r} is no text")
+        raise ValueError(f"{attribute!r} is not text")
     return attribute
 
 
@@ -136,15 +135,15 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
     ids = read_strings(group, "id")
     rows = len(ids)
     if not (ids[:-1] < ids[1:]).all():
-        raise CacheError(f"{file.filename}: /images/id is not sorted, or an id is there twice")
+        raise CacheError(f"{file.filename} is damaged: /images/id is not sorted, or has duplicates")
     images = ImageTable(
         id=ids,
         sha256=read_strings(group, "sha256", shape=(rows,)),
         patient=read_strings(group, "patient", shape=(rows,)),
         split=read_strings(group, "split", shape=(rows,)),
         view=read_strings(group, "view", shape=(rows,)),
-        sex=_strings_or_blank(group, "sex", rows),
-        age=_strings_or_blank(group, "age", rows),
+        sex=read_strings(group, "sex", shape=(rows,)),
+        age=read_strings(group, "age", shape=(rows,)),
         size=read_numbers(group, "size", dtype="int64", shape=(rows,)),
         mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(rows,)),
     )
@@ -152,21 +151,16 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
     return images, int(embedding.shape[1])
 
 
-def _strings_or_blank(group: "h5py.Group", name: str, rows: int) -> Utf8:
-    """A column that files of before do not have: nothing of it is known."""
-    if name not in group:
-        return np.full(rows, b"")
-    return read_strings(group, name, shape=(rows,))
-
-
 def _read_labels(file: "h5py.File", rows: int) -> Labels:
     group = subgroup(file, "labels")
     names = tuple(from_utf8(read_strings(group, "names")).tolist())
     values = read_numbers(group, "values", dtype="int8", shape=(rows, len(names)))
     if len(set(names)) != len(names):
-        raise CacheError(f"{file.filename}: /labels/names holds a name twice")
+        raise CacheError(f"{file.filename} is damaged: /labels/names has duplicates")
     if not np.isin(values, (1, 0, UNKNOWN)).all():
-        raise CacheError(f"{file.filename}: /labels/values holds others than 1, 0 and -1")
+        raise CacheError(
+            f"{file.filename} is damaged: /labels/values has values other than 1, 0 and -1"
+        )
     return Labels(names, values)
 
 
@@ -174,38 +168,37 @@ def _read_failures(group: "h5py.Group") -> dict[str, str]:
     ids = from_utf8(read_strings(group, "id")).tolist()
     reasons = from_utf8(read_strings(group, "reason", shape=(len(ids),))).tolist()
     if len(set(ids)) != len(ids):
-        raise CacheError(f"{group.file.filename}: /failures/id holds an id twice")
+        raise CacheError(f"{group.file.filename} is damaged: /failures/id has duplicates")
     return dict(zip(ids, reasons, strict=True))
 
 
 def _read_text(group: "h5py.Group", name: str, attributes: Mapping[str, Value]) -> TextSet:
-    where = f"{group.file.filename}: {group.name}"
+    where = f"{group.file.filename} is damaged: {group.name}"
     labels = tuple(from_utf8(read_strings(group, "labels")).tolist())
     if len(set(labels)) != len(labels):
-        raise CacheError(f"{where}/labels holds a label twice")
+        raise CacheError(f"{where}/labels has duplicates")
     positive = _read_embeddings(group, len(labels), dim=None)
     dim = positive.embedding.shape[2]
     negative = None
     if "negatives" in group:
         negative = _read_embeddings(subgroup(group, "negatives"), len(labels), dim=dim)
     try:
-        encoder = None
-        if "encoder" in attributes:
-            encoder = dict(strict_json.parse(_text_of(attributes["encoder"])))
         return TextSet(
             name=name,
             fingerprint=str(attributes["fingerprint"]),
-            templates=_texts(attributes["templates"]),
+            templates=_parse_texts(attributes["templates"]),
             labels=labels,
             positive=positive,
             negative=negative,
             aligned=bool(attributes["aligned"]),
             scale=float(attributes["scale"]) if "scale" in attributes else None,
             bias=float(attributes["bias"]) if "bias" in attributes else None,
-            encoder=encoder,
+            encoder_spec=dict(strict_json.parse(_require_text(attributes["encoder"])))
+            if "encoder" in attributes
+            else None,
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise CacheError(f"{where} lacks an attribute, or one is unreadable: {error}") from error
+        raise CacheError(f"{where} has a missing or unreadable attribute: {error}") from error
 
 
 def _read_embeddings(group: "h5py.Group", labels: int, *, dim: int | None) -> TextEmbeddings:

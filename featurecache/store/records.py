@@ -1,4 +1,4 @@
-"""What a cache holds, as arrays."""
+"""The content of a cache as arrays and records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,39 +14,53 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Utf8 = NDArray[np.bytes_]
-"""Strings as they lie in a cache file, UTF-8 of one width: numpy's own take four times as much.
-Their order is that of the strings."""
+"""Strings as in a cache file: fixed-length UTF-8, a quarter of the memory of numpy's ``str_``. They
+sort like the strings themselves."""
 
 BLOCK_STRINGS = 65_536
-"""Strings that lie in memory in another form at a time."""
+"""Strings that are converted at a time."""
 
 NON_FINITE_EMBEDDING = "its embedding is not finite in float16, or is all zero"
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """One row per cached image, ordered by id. All arrays have N rows."""
+    """Metadata of the N cached images, ordered by id; all arrays have shape (N,).
+
+    Attributes:
+        id: Image ids, unique and ascending.
+        sha256: SHA-256 of the image files, in hex.
+        patient: Patient ids.
+        split: train, val or test.
+        view: View position; empty where unknown.
+        sex: Empty where unknown.
+        age: In years; empty where unknown.
+        size: Bytes of the image files. Together with ``mtime_ns``, a cheap check whether a file has
+            changed.
+        mtime_ns: Modification times of the image files.
+    """
 
     id: Utf8
     sha256: Utf8
     patient: Utf8
     split: Utf8
     view: Utf8
-    """Empty where not known; so are ``sex`` and ``age``."""
     sex: Utf8
     age: Utf8
-    """In years."""
     size: NDArray[np.int64]
-    """Bytes of the file, and beside it ``mtime_ns``: they tell cheaply that a file has changed."""
     mtime_ns: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.id)
 
+    def take(self, rows: NDArray[np.intp]) -> "ImageTable":
+        """Return the table with these rows only."""
+        return ImageTable(**{name: column[rows] for name, column in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Labels:
-    """Label names (C,) and values (N, C) int8: 1, 0, -1 unknown."""
+    """Label names (C,) and values (N, C) int8: 1 positive, 0 negative, -1 unknown."""
 
     names: tuple[str, ...]
     values: NDArray[np.int8]
@@ -60,7 +74,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """The prompts of C labels and what they mean: K texts a label, D values a text, float32."""
+    """The prompts of C labels, K per label, and their embeddings.
+
+    Attributes:
+        prompts: C tuples of K texts.
+        embedding: Text embeddings, (C, K, D) float32, not normalized.
+        ensemble: Mean of a label's embeddings on the unit sphere, (C, D) float32.
+    """
 
     prompts: tuple[tuple[str, ...], ...]
     embedding: NDArray[np.float32]
@@ -69,7 +89,22 @@ class TextEmbeddings:
 
 @dataclass(frozen=True)
 class TextSet:
-    """One prompt set, encoded: ``/text/<name>``."""
+    """One encoded prompt set: ``/text/<name>``.
+
+    Attributes:
+        name: Name of the prompt set.
+        fingerprint: Fingerprint of the text encoder, the labels and all prompts.
+        templates: Positive templates, then negative ones.
+        labels: Label names (C,).
+        positive: Prompts that state a finding.
+        negative: Prompts that deny it, if the set has any.
+        aligned: Whether texts and images share an embedding space, so that cosines between them
+            are meaningful.
+        scale: Factor on the cosine in the model's own score, if it has one.
+        bias: Summand of the model's own sigmoid score, if it has one.
+        encoder_spec: Everything that decides a text's embedding; None for sets that concatenate
+            several encoders.
+    """
 
     name: str
     fingerprint: str
@@ -78,24 +113,22 @@ class TextSet:
     positive: TextEmbeddings
     negative: TextEmbeddings | None
     aligned: bool
-    """Whether the texts share the images' space, so that their cosines mean something."""
     scale: float | None
     bias: float | None
-    encoder: Mapping[str, Any] | None = None
-    """Everything that decides a text's embedding; None in files of before, until extract runs."""
+    encoder_spec: Mapping[str, Any] | None = None
 
     def select(self, labels: tuple[str, ...]) -> "TextSet":
-        """The same set for these labels, in this order.
+        """Return the set for these labels, in this order.
 
         Raises:
-            CacheError: a label has no prompts in this set.
+            CacheError: A label has no prompts in this set.
         """
         if labels == self.labels:
             return self
         if missing := [label for label in labels if label not in self.labels]:
             raise CacheError(
                 f"prompt set {self.name!r} in the cache has no text for label {missing[0]!r}: "
-                f"run extract again with --prompts {self.name}"
+                "extract again with this prompt set"
             )
         rows = [self.labels.index(label) for label in labels]
 
@@ -113,29 +146,37 @@ class TextSet:
 
 @dataclass(frozen=True)
 class Header:
-    """What a cache is about."""
+    """Which encoder and which data set a cache is about.
+
+    Attributes:
+        model: Name of the encoder.
+        dataset: Name of the data set.
+        notes: Sentences for readers: what was left out, which split was used.
+        image_level_split: Whether images of one patient may be in two splits, which makes scores
+            optimistic.
+        exposed: Whether the encoder's published training may have included these images.
+        encoder_spec: Everything that decides an image's embedding; its fingerprint is the cache's.
+        collection: The published images that these are; data sets of one collection share ids.
+        trained_on: Ids of the images that the encoder was fine-tuned on, by collection.
+        bf16_cosine: Lowest cosine between embeddings in bf16 and fp32, if that decided the
+            precision.
+        revision: Commit of the hub repository that the weights came from, if they did.
+    """
 
     model: str
     dataset: str
     notes: tuple[str, ...]
     image_level_split: bool
-    """True where images of one patient may lie in two splits, so that scores are optimistic."""
     exposed: bool
-    """True where the encoder's published training may have seen these images."""
     encoder_spec: Mapping[str, Any]
-    """Everything that decides an image's embedding; its fingerprint is the cache's."""
     collection: str
-    """The published films that the images are of: data sets of one collection share ids."""
     trained_on: Mapping[str, frozenset[str]] = field(repr=False)
-    """Of each collection, the images that the encoder was fine-tuned on."""
     bf16_cosine: float | None = None
-    """The least cosine between embeddings in bf16 and in fp32, where it chose the precision."""
     revision: str | None = None
-    """The commit of the hub's repository that the weights came from, where they did."""
 
 
 def to_utf8(strings: "Sequence[Any] | NDArray[np.str_] | pd.Series[str]") -> Utf8:
-    """Strings, or rows of strings, as a cache file holds them."""
+    """Return strings, or rows of strings, as a cache file stores them."""
     blocks = [
         np.char.encode(np.asarray(strings[start : start + BLOCK_STRINGS], dtype=np.str_), "utf-8")
         for start in range(0, len(strings), BLOCK_STRINGS)
@@ -144,13 +185,13 @@ def to_utf8(strings: "Sequence[Any] | NDArray[np.str_] | pd.Series[str]") -> Utf
 
 
 def from_utf8(strings: Utf8) -> NDArray[np.str_]:
-    """The strings as numpy's own, of the same shape."""
+    """Return stored strings as ``str_``, in the same shape."""
     decoded: NDArray[np.str_] = np.char.decode(strings, "utf-8")
     return decoded
 
 
 def positions(ids: Utf8, wanted: Utf8) -> NDArray[np.intp]:
-    """Where each of the wanted ids is among the sorted ones, -1 where it is not."""
+    """Return the index of each wanted id among sorted ids, -1 where it is missing."""
     if len(ids) == 0:
         return np.full(len(wanted), -1, dtype=np.intp)
     at = np.searchsorted(ids, wanted)
@@ -162,10 +203,14 @@ def positions(ids: Utf8, wanted: Utf8) -> NDArray[np.intp]:
 def to_float16_checked(
     embedding: NDArray[np.float32],
 ) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """Embeddings (B, D) as a cache stores them, and which of them it would store.
+    """Return embeddings as a cache stores them, and which of them are usable.
 
-    float16 ends at 65504: what lies beyond is not stored as infinite, and a row of zeros, which
-    has no direction, is not stored either.
+    Args:
+        embedding: (B, D).
+
+    Returns:
+        The embeddings, (B, D) float16, and a mask (B,). Rows with a value beyond 65504, the
+        largest float16, are not usable, nor are rows of zeros, which have no direction.
     """
     with np.errstate(over="ignore"):
         half = embedding.astype(np.float16)

@@ -1,7 +1,7 @@
-"""Everything in a file, looked at before anything of it is read into memory.
+"""Validate the structure of an untrusted HDF5 file before any of its data is read into memory.
 
-A file may come from a stranger. What it claims to hold is held against its size, so that reading
-it takes no more memory than a file of that size can need.
+The sizes that a file claims are checked against its real size, so that reading it takes no more
+memory than a file of that size can need.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,98 +19,87 @@ if TYPE_CHECKING:
 Value = str | int | float | bool
 
 MAX_ATTRIBUTE = 2**24
-"""Bytes of an attribute's text at most: JSON takes some twenty times as much when it is parsed."""
+"""Bytes of an attribute's text: parsed JSON takes some twenty times as much memory."""
 MAX_OBJECTS = 10_000
-"""Groups and datasets at most, a prompt set being some eight: each takes a while to look at."""
+"""Groups and datasets of a file; a prompt set has about eight."""
 MAX_ATTRIBUTES = 64
-"""Attributes of a group or dataset at most."""
+"""Attributes of a group or dataset."""
 MAX_DEPTH = 8
-"""Groups in one another at most; ours are four."""
+"""Nested groups; ours are nested four deep."""
 
 
 @dataclass(frozen=True)
 class Hdf5Object:
-    """A group or a dataset of a file, and the values of its attributes."""
+    """A group or dataset of a file, with the values of its attributes."""
 
-    found: "h5py.Group | h5py.Dataset"
+    node: "h5py.Group | h5py.Dataset"
     attributes: Mapping[str, Value]
 
 
 def validate_hdf5(file: "h5py.File") -> dict[str, Hdf5Object]:
-    """All groups and datasets of a file by path, the root as ``/``; links are left out.
+    """Return all groups and datasets of a file by path, the root as ``/``; links are left out.
 
     Raises:
-        CacheError: something is of a kind that no cache of its version holds, is there under two
-            names, or is more than the file has bytes for.
+        CacheError: An object is of a kind that no cache holds, has two names, or is larger than
+            the file.
     """
-    surveyed: dict[str, Hdf5Object] = {}
-    seen: set[int] = set()
+    objects: dict[str, Hdf5Object] = {}
+    addresses: set[int] = set()
     claimed, size = 0, Path(file.filename).stat().st_size
-    first_version = attribute(file, "version", variable=False) == 1
-    for found in _objects(file):
-        if (place := _place(found)) in seen:
+    for node in _iter_objects(file):
+        if (address := _address(node)) in addresses:
+            raise CacheError(f"{file.filename} is damaged: {node.name} has a second name")
+        addresses.add(address)
+        if len(addresses) > MAX_OBJECTS or len(node.attrs) > MAX_ATTRIBUTES:
             raise CacheError(
-                f"{file.filename}: {found.name} is there under a second name: it is damaged"
+                f"{file.filename} is damaged: it has more groups, datasets or attributes than any "
+                f"cache, at {node.name}"
             )
-        seen.add(place)
-        if len(seen) > MAX_OBJECTS or len(found.attrs) > MAX_ATTRIBUTES:
-            raise CacheError(
-                f"{file.filename} holds more groups, datasets or attributes than any cache, at "
-                f"{found.name}: it is damaged"
-            )
-        attributes = {}
-        for name in found.attrs:
-            attributes[name] = _value(found, name, variable=first_version)
-            claimed += len(str(attributes[name]))
-        claimed += _stored_bytes(found, size)
+        attributes = {name: _read_attribute(node, name) for name in node.attrs}
+        claimed += sum(len(str(value)) for value in attributes.values()) + _data_size(node, size)
         if claimed > size:
             raise CacheError(
-                f"{file.filename} claims to hold more than its {size} bytes, at {found.name}: "
-                "it is damaged"
+                f"{file.filename} is damaged: it claims to hold more than its {size} bytes, at "
+                f"{node.name}"
             )
-        surveyed[found.name] = Hdf5Object(found, attributes)
-    return surveyed
+        objects[node.name] = Hdf5Object(node, attributes)
+    return objects
 
 
-def attribute(found: "h5py.Group | h5py.Dataset", name: str, *, variable: bool) -> Value | None:
-    """The value of an attribute; None where there is none of that name.
-
-    Args:
-        found: what has it.
-        name: its name.
-        variable: whether its text may be of variable length. HDF5 keeps such text in heaps that it
-            has no checksums of, and runs in circles over one that is damaged.
+def attribute(node: "h5py.Group | h5py.Dataset", name: str) -> Value | None:
+    """Return the value of an attribute, or None if there is none of that name.
 
     Raises:
-        CacheError: it is no single text, number or boolean, or its text is too long.
+        CacheError: It is not a single text, number or boolean, or its text is too long.
     """
-    return _value(found, name, variable=variable) if name in found.attrs else None
+    return _read_attribute(node, name) if name in node.attrs else None
 
 
-def _value(found: "h5py.Group | h5py.Dataset", name: str, *, variable: bool) -> Value:
+def _read_attribute(node: "h5py.Group | h5py.Dataset", name: str) -> Value:
     import h5py
 
-    stored = found.attrs.get_id(name)
+    stored = node.attrs.get_id(name)
     kind = stored.get_type()
-    plain = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)
-    text = kind.get_class() == h5py.h5t.STRING and (variable or not kind.is_variable_str())
-    # A list may name one long text many times, and so be far larger in memory than in the file.
-    if (plain or text) and stored.shape == () and kind.get_size() <= MAX_ATTRIBUTE:
-        value = found.attrs[name]
+    number = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM)
+    # HDF5 keeps variable-length text in heaps without checksums, and loops forever over one that
+    # is damaged. A list may point to one long text many times, and so need far more memory than
+    # the file has bytes.
+    text = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
+    if (number or text) and stored.shape == () and kind.get_size() <= MAX_ATTRIBUTE:
+        value = node.attrs[name]
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, bytes):
             value = value.decode()
-        if isinstance(value, (int, float)) or len(value) <= MAX_ATTRIBUTE:
-            return value  # type: ignore[no-any-return]
+        return value  # type: ignore[no-any-return]
     raise CacheError(
-        f"{found.file.filename}: the attribute {name!r} of {found.name} is no single text, number "
-        "or boolean, or too long: the file is damaged"
+        f"{node.file.filename} is damaged: the attribute {name!r} of {node.name} is not a single "
+        "fixed-length text, number or boolean, or it is too long"
     )
 
 
-def _objects(group: "h5py.Group") -> "Iterator[h5py.Group | h5py.Dataset]":
-    """A group, and what is below it; it ends as long as nothing is there under two names."""
+def _iter_objects(group: "h5py.Group") -> "Iterator[h5py.Group | h5py.Dataset]":
+    """Yield a group and everything below it; ends only if no object has two names."""
     import h5py
 
     yield group
@@ -119,60 +108,54 @@ def _objects(group: "h5py.Group") -> "Iterator[h5py.Group | h5py.Dataset]":
         group = groups.pop()
         if len(group) > MAX_OBJECTS or group.name.count("/") > MAX_DEPTH:
             raise CacheError(
-                f"{group.file.filename}: {group.name} holds more, or lies deeper, than in any "
-                "cache: it is damaged"
+                f"{group.file.filename} is damaged: {group.name} has more members, or is nested "
+                "deeper, than in any cache"
             )
         for name in group:
-            # get(getlink=True) looks without following: a link to another file is never opened.
+            # get(getlink=True) does not follow the link, so that no other file is ever opened.
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 continue
-            found = group[name]
-            if isinstance(found, h5py.Group):
-                groups.append(found)
-            elif not isinstance(found, h5py.Dataset):
+            node = group[name]
+            if isinstance(node, h5py.Group):
+                groups.append(node)
+            elif not isinstance(node, h5py.Dataset):
                 raise CacheError(
-                    f"{group.file.filename}: {name} in {group.name} is neither a group nor a "
-                    "dataset: it is damaged"
+                    f"{group.file.filename} is damaged: {name} in {group.name} is neither a group "
+                    "nor a dataset"
                 )
-            yield found
+            yield node
 
 
-def _place(found: "h5py.Group | h5py.Dataset") -> int:
+def _address(node: "h5py.Group | h5py.Dataset") -> int:
     import h5py
 
-    return int(h5py.h5o.get_info(found.id).addr)
+    return int(h5py.h5o.get_info(node.id).addr)
 
 
-def _stored_bytes(found: "h5py.Group | h5py.Dataset", size: int) -> int:
-    """What a dataset takes in memory; 0 for a group.
+def _data_size(node: "h5py.Group | h5py.Dataset", file_size: int) -> int:
+    """Return the bytes that a dataset takes in memory; 0 for a group.
 
     Raises:
-        CacheError: its values are not plain numbers or fixed-width text, or not all of them are
+        CacheError: Its values are not plain numbers or fixed-length text, or not all of them are
             stored in this file: HDF5 would read the missing ones as zeros, or from another file.
     """
     import h5py
 
-    if isinstance(found, h5py.Group):
+    if isinstance(node, h5py.Group):
         return 0
-    kind = found.id.get_type()
+    where = f"{node.file.filename} is damaged: {node.name}"
+    kind = node.id.get_type()
     plain = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING)
     if not plain or (kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()):
-        raise CacheError(
-            f"{found.file.filename}: {found.name} holds neither numbers nor text of a fixed width: "
-            "the file is damaged"
-        )
-    if found.shape is None:
-        raise CacheError(f"{found.file.filename}: {found.name} holds nothing: it is damaged")
-    # Not found.nbytes, in which a size beyond 64 bits would wrap.
+        raise CacheError(f"{where} holds neither numbers nor fixed-length text")
+    if not node.shape:
+        raise CacheError(f"{where} is not an array")
+    # Not node.nbytes, which wraps beyond 64 bits.
     claimed = kind.get_size()
-    for length in found.shape:
+    for length in node.shape:
         claimed *= int(length)
-    filtered = found.id.get_create_plist().get_nfilters() > 0
-    # HDF5 says where bytes are to lie without looking whether the file reaches that far.
-    if filtered or found.external or not claimed <= min(found.id.get_storage_size(), size):
-        raise CacheError(
-            f"{found.file.filename}: {found.name} is compressed, lies in another file, or was "
-            "never written in full: restore the file from a copy, or delete it and run extract "
-            "again"
-        )
+    filtered = node.id.get_create_plist().get_nfilters() > 0
+    # HDF5 reports where data is stored without checking whether the file reaches that far.
+    if filtered or node.external or not claimed <= min(node.id.get_storage_size(), file_size):
+        raise CacheError(f"{where} is compressed, stored in another file, or only partly written")
     return int(claimed)

@@ -1,7 +1,8 @@
-"""The one writer of finished caches."""
+"""Write finished caches."""
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError
 from featurecache.io.atomic import new_file
 from featurecache.io.fingerprint import canonical_json, fingerprint
+from featurecache.store.cache import BLOCK_ROWS
 from featurecache.store.checksums import RunningSums, Sums, write_checksums
 from featurecache.store.hdf5 import sealed_file, write_attributes, write_strings
 from featurecache.store.layout import EMBEDDING, FORMAT, VERSION
@@ -21,11 +23,8 @@ from featurecache.store.validation import Value
 if TYPE_CHECKING:
     import h5py
 
-BLOCK_ROWS = 4096
-"""Embedding rows held in memory at a time while a cache is written."""
-
 ReadRows = Callable[[int, int], NDArray[np.float16]]
-"""Rows ``start`` to ``stop`` of the embedding, (stop - start, D) float16."""
+"""Reads rows ``start`` to ``stop`` of the embeddings: (stop - start, D) float16."""
 
 
 def write_cache(
@@ -39,13 +38,24 @@ def write_cache(
     texts: Mapping[str, TextSet],
     failures: Mapping[str, str],
 ) -> None:
-    """Write a cache file in one piece and move it into place.
+    """Write a cache file to a temporary name and move it into place.
 
-    The embedding lies contiguous in the file, so that it can be memory-mapped.
+    The embeddings are stored contiguously, so that they can be memory-mapped.
+
+    Args:
+        path: The cache file.
+        header: What the cache is about.
+        images: Metadata of the N images, ordered by id.
+        dim: Length D of an embedding.
+        embedding: Reads rows of the embeddings.
+        labels: Labels of the images.
+        texts: Encoded prompt sets by name.
+        failures: Reason why an image has no embedding, by image id.
 
     Raises:
-        OSError: the disk is full or not writable; what was at ``path`` is untouched.
-        CacheError: an embedding is not finite, so the rows it came from are damaged; likewise.
+        OSError: The disk is full or not writable; an existing file at ``path`` is untouched.
+        CacheError: An embedding is not finite, so its source is damaged; an existing file is
+            untouched.
     """
     rows = np.broadcast_to(np.float16(0), (len(images), dim))
     content = (header, images, rows, labels, texts, failures)
@@ -86,16 +96,13 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
 
 
 def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: ReadRows) -> Sums:
-    """Write the images; gives the checksums of their embedding, as it was before it was written."""
-    write_strings(group, "id", images.id)
-    write_strings(group, "sha256", images.sha256)
-    write_strings(group, "patient", images.patient)
-    write_strings(group, "split", images.split)
-    write_strings(group, "view", images.view)
-    write_strings(group, "sex", images.sex)
-    write_strings(group, "age", images.age)
-    group.create_dataset("size", data=images.size, dtype=np.int64)
-    group.create_dataset("mtime_ns", data=images.mtime_ns, dtype=np.int64)
+    """Write metadata and embeddings; return the embeddings' checksums, taken before writing."""
+    for field in fields(ImageTable):
+        column = getattr(images, field.name)
+        if column.dtype.kind == "S":
+            write_strings(group, field.name, column)
+        else:
+            group.create_dataset(field.name, data=column, dtype=np.int64)
     target = group.create_dataset("embedding", shape=(len(images), dim), dtype=np.float16)
     running = RunningSums()
     for start in range(0, len(images), BLOCK_ROWS):
@@ -105,8 +112,8 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
         if broken.any():
             first = images.id[start:stop][broken][0].decode()
             raise CacheError(
-                f"the stored embedding of {first!r} is not finite: "
-                "the cache or its parts are damaged; delete both and run extract again"
+                f"the stored embedding of {first!r} is not finite, so the cache or its chunk files "
+                "are damaged: delete both and extract again"
             )
         target[start:stop] = block
         running.add(block)
@@ -122,7 +129,7 @@ def _write_text(group: "h5py.Group", text: TextSet) -> None:
             "aligned": text.aligned,
             "scale": text.scale,
             "bias": text.bias,
-            "encoder": None if text.encoder is None else canonical_json(text.encoder),
+            "encoder": None if text.encoder_spec is None else canonical_json(text.encoder_spec),
         },
     )
     write_strings(group, "labels", to_utf8(text.labels))

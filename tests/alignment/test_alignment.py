@@ -72,7 +72,7 @@ def test_fingerprint_covers_the_whole_content(change):
 
 def test_existing_file_is_not_overwritten(path):
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         ALIGNMENT.save(path)
     assert path.read_bytes() == before
 

@@ -43,7 +43,7 @@ def test_unaligned_pair_is_scored_with_an_alignment(run, extracted, method):
     assert config["alignment"]["fingerprint"] == summary["fingerprint"]
     again = run("align", "--method", method)
     assert again.code == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_retrieval_with_an_alignment_is_limited_to_unseen_images(run, extracted):

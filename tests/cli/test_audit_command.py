@@ -80,7 +80,7 @@ def test_the_tables_hold_the_findings_and_the_sheet_the_films(run, options, tmp_
         assert sheet.width > 2 * 192
     again = run("audit", *options, "--contact-sheet", "pairs.png")
     assert again.code == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_a_sheet_needs_films(run, options):

@@ -165,7 +165,7 @@ def test_a_run_folder_with_a_missing_file(run, made, films, tiny_clip, name):
 
 def test_an_existing_out_folder_is_not_written_over(run, made):
     before = sorted(p.name for p in (made / "run").iterdir())
-    refused(run("train-head", "--head", "baseline", "--out", "run"), "run is there already")
+    refused(run("train-head", "--head", "baseline", "--out", "run"), "run already exists")
     assert sorted(p.name for p in (made / "run").iterdir()) == before
 
 

@@ -45,4 +45,4 @@ def test_the_demo_prints_a_table_and_leaves_a_folder_for_every_other_command(
     assert run("extract", "--cache", folder / "cache", "--json").json[0]["done"] == 0
     refused = run("demo", "--out", folder)
     assert refused.code == 2
-    assert "is there already" in refused.stderr
+    assert "already exists" in refused.stderr

@@ -95,7 +95,7 @@ def test_contact_sheet_shows_the_result(run, cache, films, extract_options, tmp_
         assert np.asarray(sheet).std() > 10
     again = run("retrieve", "--label", "Opacity", "--contact-sheet", "a.png", *options)
     assert again.code == 2
-    assert "a.png is there already" in again.stderr
+    assert "a.png already exists" in again.stderr
 
 
 def test_retrieval_is_measured_without_a_query(run, cache):

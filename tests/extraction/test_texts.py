@@ -68,7 +68,7 @@ def test_text_set_stores_the_spec_of_its_encoder(
     dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
     _, encoder = run(dataset, cache, PROMPTS)
-    assert read_cache(stub_path).text().encoder == dict(encoder.text_spec)
+    assert read_cache(stub_path).text().encoder_spec == dict(encoder.text_spec)
 
 
 def test_a_set_without_negatives_has_none(dataset: Dataset, cache: Path, stub_path: Path) -> None:

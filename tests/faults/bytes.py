@@ -82,7 +82,7 @@ def _texts(generator: np.random.Generator) -> TextSet:
         aligned=True,
         scale=10.5,
         bias=-2.25,
-        encoder={"model": "m", "tokenizer": "t"},
+        encoder_spec={"model": "m", "tokenizer": "t"},
     )
 
 
@@ -107,7 +107,7 @@ def content(cache: Cache) -> dict[str, object]:
         "created": cache.created,
         "names": cache.labels.names,
         "sets": list(cache.texts),
-        "text": (*said, text.encoder, text.positive.prompts, text.negative.prompts),
+        "text": (*said, text.encoder_spec, text.positive.prompts, text.negative.prompts),
         "failures": dict(cache.failures),
     }
 

@@ -235,7 +235,7 @@ def resumed(
         assert not half, f"{half} are in place, and another: {ending.said}"
     last = run(command, work)
     if last.code == 2:
-        assert "is there already" in last.said, last.said
+        assert "already exists" in last.said, last.said
     else:
         last.clean(0)
     found = difference(tree(work), expected)

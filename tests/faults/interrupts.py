@@ -80,7 +80,7 @@ def trial(name: str, by: signal.Signals, seed: int, folder: Path) -> str:
         ending = Life(command, work, dying(moment(2 * seed + life, number), by)).end()
         if ending.code == 0:
             break
-        refused = ending.code == 2 and "is there already" in ending.said and ended
+        refused = ending.code == 2 and "already exists" in ending.said and ended
         if refused:
             break
         ending.clean(ENDS[by])

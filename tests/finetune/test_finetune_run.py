@@ -178,7 +178,7 @@ def test_what_is_left_of_a_finished_fine_tuning_goes_when_it_is_refused(tmp_path
     with new_run(run) as folder:
         write_config(folder, "finetune", {})
     parts.mkdir()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         require_unfinished(run)
     assert not parts.exists()
     # That of another run of the name is somebody's unfinished work.
@@ -186,6 +186,6 @@ def test_what_is_left_of_a_finished_fine_tuning_goes_when_it_is_refused(tmp_path
     with new_run(other) as folder:
         write_config(folder, "head", {})
     (tmp_path / "other.parts").mkdir()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         require_unfinished(other)
     assert (tmp_path / "other.parts").exists()

@@ -1,4 +1,4 @@
-"""Caches, in this format and the one before, and the parts of an unfinished extraction."""
+"""Caches, and the chunk files of an unfinished extraction."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +15,8 @@ from featurecache.store.verify import verify_cache
 from tests.faults.bytes import write_example
 from tests.fuzz.changes import Changed, changed_hdf5
 from tests.fuzz.readers import Reader
-from tests.store.handwritten import write_version_1
 
-_DESCRIPTION = {"model": "m", "precision": "bf16", "size": [224, 224]}
+_ENCODER_SPEC = {"model": "m", "precision": "bf16", "size": [224, 224]}
 
 
 def _cache(folder: Path) -> Path:
@@ -25,20 +24,15 @@ def _cache(folder: Path) -> Path:
     return folder / "m.h5"
 
 
-def _version_1(folder: Path) -> Path:
-    write_version_1(folder / "m.h5")
-    return folder / "m.h5"
-
-
 def _read_cache(file: Path) -> object:
-    with suppress(CacheError):  # reading it is tried in any case
+    with suppress(CacheError):  # it is read in any case
         verify_cache(file)
     cache = read_cache(file)
     texts = [cache.text(name) for name in cache.texts]
     return texts, cache.read_rows(0, len(cache.images)), np.asarray(cache.embedding)
 
 
-def _part(folder: Path) -> Path:
+def _chunk(folder: Path) -> Path:
     rows = EncodedRows(
         id=to_utf8([f"{row:03d}ä.png" for row in range(40)]),
         sha256=to_utf8([f"{row:064x}" for row in range(40)]),
@@ -46,12 +40,12 @@ def _part(folder: Path) -> Path:
         mtime_ns=np.arange(1, 41),
         embedding=np.random.default_rng(0).standard_normal((40, 6)).astype(np.float16),
     )
-    return ChunkFolder(folder, _DESCRIPTION, "films").add(rows).path
+    return ChunkFolder(folder, _ENCODER_SPEC, "nih").add(rows).path
 
 
-def _read_part(file: Path) -> object:
-    parts = ChunkFolder(file.parent, _DESCRIPTION, "films")
-    return [read_chunk_rows(index.path, 0, len(index.id)) for index in parts.read()]
+def _read_chunk(file: Path) -> object:
+    chunks = ChunkFolder(file.parent, _ENCODER_SPEC, "nih")
+    return [read_chunk_rows(chunk.path, 0, len(chunk.id)) for chunk in chunks.read()]
 
 
 def _seal(file: Any) -> None:
@@ -66,6 +60,5 @@ def _changed(whole: bytes) -> Changed:
 
 READERS = {
     "cache": Reader(_cache, _read_cache, (CacheError,), _changed),
-    "cache-version-1": Reader(_version_1, _read_cache, (CacheError,), _changed),
-    "part": Reader(_part, _read_part, (CacheError,), _changed),
+    "chunk": Reader(_chunk, _read_chunk, (CacheError,), _changed),
 }

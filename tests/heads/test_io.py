@@ -134,7 +134,7 @@ def test_the_metrics_and_history_files_are_those_of_the_experiment(any_head):
 def test_a_run_is_never_written_over_another(cache, tmp_path):
     folder, experiment = saved(cache, tmp_path)
     before = (folder / "config.json").read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         save_head(folder, cache, experiment, seeds=1)
     assert (folder / "config.json").read_bytes() == before
 

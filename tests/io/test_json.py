@@ -1,4 +1,4 @@
-"""JSON of strangers: what is no value of ours is refused, and the message says where."""
+"""Untrusted JSON: values of another shape are refused, and the message names the place."""
 
 from typing import Annotated, NotRequired
 
@@ -23,7 +23,7 @@ class Document(TypedDict):
 WHOLE = {"n": 1, "inner": {"a": {"share": 0.5}, "b": {"share": None}}, "bounds": [0, 1.5]}
 
 
-def test_a_value_of_the_shape_comes_back_with_all_that_is_in_it() -> None:
+def test_value_of_the_shape_is_returned_unchanged() -> None:
     value = {**WHOLE, "newer": [1, 2]}
     assert strict_json.validate(value, Document) is value
 
@@ -43,20 +43,44 @@ def test_a_value_of_the_shape_comes_back_with_all_that_is_in_it() -> None:
         ({"more": 1}, "^more: "),
     ],
 )
-def test_another_shape_is_refused(changed: dict[str, object], message: str) -> None:
+def test_other_shapes_are_refused(changed: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         strict_json.validate({**WHOLE, **changed}, Document)
     assert "\n" not in str(caught.value)
 
 
-def test_half_a_character_is_refused() -> None:
+def test_unpaired_surrogates_are_refused() -> None:
     for text in (r'["\ud800"]', r'{"\udfff": 1}', r'{"a": [{"b": "x\uD812y"}]}'):
         for given in (text, text.encode()):
-            with pytest.raises(ValueError, match="half a character"):
+            with pytest.raises(ValueError, match="unpaired surrogate"):
                 strict_json.parse(given)
     assert strict_json.parse(r'["\ud83d\ude00", "\\ud800"]') == ["😀", "\\ud800"]
 
 
-def test_a_key_that_is_there_twice_is_named() -> None:
-    with pytest.raises(ValueError, match="the key 'b' is there more than once"):
+def test_duplicate_keys_are_refused() -> None:
+    with pytest.raises(ValueError, match="the key 'b' occurs more than once"):
         strict_json.parse('{"a": 1, "b": 2, "b": 3}')
+
+
+def test_nesting_is_limited() -> None:
+    depth = strict_json.MAX_DEPTH
+    assert strict_json.parse("[" * depth + "]" * depth)
+    assert strict_json.parse('{"a":' * depth + "1" + "}" * depth)
+    for levels in (depth + 1, 100_000):
+        with pytest.raises(ValueError, match="nested too deep"):
+            strict_json.parse("[" * levels + "]" * levels)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("NaN", "NaN is not allowed"),
+        ("-Infinity", "-Infinity is not allowed"),
+        ("1e999", "exceeds the range"),
+        ("9" * 21, "more than 20 digits"),
+        ("{", "Expecting"),
+    ],
+)
+def test_invalid_numbers_and_syntax_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        strict_json.parse(text)

@@ -1,4 +1,4 @@
-"""Text of strangers: no pipe, no endless line, no file that unpacks without end."""
+"""Untrusted text files: no pipes, no endless lines, no decompression bombs."""
 
 import gzip
 import io
@@ -17,45 +17,43 @@ from featurecache.io.text import bounded_lines, read_text
 from featurecache.prompts import load_prompts
 
 
-def test_text_comes_back(tmp_path: Path) -> None:
+def test_text_is_returned(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes("ä\r\n".encode())
     assert read_text(tmp_path / "a") == "ä\n"
     assert list(bounded_lines(io.StringIO("a\nb"))) == ["a\n", "b"]
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_too_large_file_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a").open("wb") as file:
-        file.truncate(2**40)  # a hole: takes no room on the disk
-    with pytest.raises(ValueError, match="1099511627776 bytes are more"):
+        file.truncate(2**40)  # sparse: takes no disk space
+    with pytest.raises(ValueError, match="has 1099511627776 bytes, more than"):
         read_text(tmp_path / "a")
 
 
 @pytest.mark.parametrize("given", ["1234", "12\n34"])
-def test_characters_are_counted(given: str) -> None:
-    assert list(bounded_lines(io.StringIO(given), most=len(given)))
-    with pytest.raises(ValueError, match=f"over {len(given) - 1} characters"):
-        list(bounded_lines(io.StringIO(given), most=len(given) - 1))
+def test_characters_are_limited(given: str) -> None:
+    assert list(bounded_lines(io.StringIO(given), max_chars=len(given)))
+    with pytest.raises(ValueError, match=f"more than {len(given) - 1} characters"):
+        list(bounded_lines(io.StringIO(given), max_chars=len(given) - 1))
 
 
-def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
+def test_endless_line_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "predictions.csv").open("wb") as file:
         file.truncate(2**40)
     with (
         (tmp_path / "predictions.csv").open(encoding="utf-8") as file,
-        pytest.raises(ValueError, match="a line has over 1048576 characters"),
+        pytest.raises(ValueError, match="a line has more than 1048576 characters"),
     ):
         list(csv_cells.read_rows(file))
-    with pytest.raises(DatasetError, match="a line has over 1048576 characters"):
+    with pytest.raises(DatasetError, match="a line has more than 1048576 characters"):
         read_columns(tmp_path / "predictions.csv", ["path"])
 
 
-def test_a_table_that_unpacks_without_end_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featurecache.datasets.csv_reader.MAX_UNPACKED", 1000)
     rows = "path\n" + "a.png\n" * 100_000
     (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(rows.encode()))
-    with pytest.raises(DatasetError, match="it unpacks to over"):
+    with pytest.raises(DatasetError, match="characters when unpacked"):
         read_columns(tmp_path / "bomb.csv.gz", ["path"])
     monkeypatch.setattr("featurecache.datasets.csv_reader.MAX_UNPACKED", len(rows))
     assert len(read_columns(tmp_path / "bomb.csv.gz", ["path"])) == 100_000
@@ -81,7 +79,7 @@ def read_list(path: Path) -> object:
         ("test_list.txt", read_list, DatasetError),
     ],
 )
-def test_a_pipe_is_not_waited_for(
+def test_pipe_is_not_waited_for(
     tmp_path: Path, name: str, read: Callable[[Path], object], refusal: type[Exception]
 ) -> None:
     os.mkfifo(tmp_path / name)
@@ -90,7 +88,7 @@ def test_a_pipe_is_not_waited_for(
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"templates":' + "[" * 100_000])
-def test_brackets_without_end_are_refused(tmp_path: Path, text: str) -> None:
+def test_endless_brackets_are_refused(tmp_path: Path, text: str) -> None:
     for name in ("a.json", "a.toml"):
         (tmp_path / name).write_text("templates = " + text if name == "a.toml" else text)
         with pytest.raises(PromptError, match="cannot be parsed"):

@@ -95,7 +95,7 @@ def test_reproduction_commands_are_valid(workspace, kind):
     # Refused because it exists, which is checked after all options are parsed.
     outcome = workspace.run(*last[1:], "--out", kind)
     assert outcome.exit_code == 2
-    assert "is there already" in outcome.output
+    assert "already exists" in outcome.output
 
 
 def test_command_line_is_quoted_for_a_shell():

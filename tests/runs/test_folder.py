@@ -51,9 +51,9 @@ def test_a_free_folder_is_the_first_that_does_not_exist(tmp_path: Path) -> None:
 def test_a_run_never_overwrites_anything(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "run"
     target.mkdir() if kind == "folder" else target.touch()
-    with pytest.raises(UsageError, match="run is there already: give another --out"):
+    with pytest.raises(UsageError, match="run already exists: give another `out`"):
         require_absent(target)
-    with pytest.raises(UsageError, match="run is there already"), new_run(target):
+    with pytest.raises(UsageError, match="run already exists"), new_run(target):
         pytest.fail("the body must not run: it may train for hours")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -1,4 +1,4 @@
-"""The hand-written cache file that most tests of the store begin with."""
+"""The handwritten cache file that most tests of the store start from."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from tests.store import handwritten
 
 
 @pytest.fixture
-def version_1(tmp_path: Path) -> Path:
-    """A sound file of format version 1 that the package did not write."""
+def cache_file(tmp_path: Path) -> Path:
+    """A sound cache file that featurecache did not write."""
     path = tmp_path / "nih" / "m.h5"
     path.parent.mkdir()
-    handwritten.write_version_1(path)
+    handwritten.write_cache(path)
     return path

@@ -1,6 +1,10 @@
-"""A cache file of format version 1, written with plain h5py from the published layout alone."""
+"""A cache file written with plain h5py from the published format alone."""
 
 import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -18,47 +22,118 @@ ENSEMBLE = [
 ]
 
 
-def write_version_1(path: Path) -> None:
-    """Three images, two labels, one prompt set with negatives, one failure."""
-    with h5py.File(path, "w") as file:
-        file.attrs["format"] = "featurecache"
-        file.attrs["version"] = 1
-        file.attrs["spec"] = SPEC
-        file.attrs["fingerprint"] = hashlib.sha256(SPEC.encode()).hexdigest()
-        file.attrs["model"] = "hf:org/m"
-        file.attrs["dataset"] = "nih"
-        file.attrs["notes"] = '["one", "zwölf"]'
-        file.attrs["image_level_split"] = False
-        file.attrs["exposed"] = False
-        file.attrs["created"] = "2025-01-02T03:04:05+00:00"
-        text(file, "images/id", IDS)
-        text(file, "images/sha256", ["0" * 64, "1" * 64, "2" * 64])
-        text(file, "images/patient", ["p1", "p2", "p2"])
-        text(file, "images/split", ["train", "test", "test"])
-        text(file, "images/view", ["PA", "", "AP"])
+def write_cache(path: Path) -> None:
+    """Write a cache of three images, two labels, one prompt set with negatives, one failure."""
+    with h5py.File(path, "w", libver=("v108", "v108")) as file:
+        set_attributes(
+            file,
+            format="featurecache",
+            version=1,
+            spec=SPEC,
+            fingerprint=hashlib.sha256(SPEC.encode()).hexdigest(),
+            model="hf:org/m",
+            dataset="nih",
+            notes='["one", "zwölf"]',
+            image_level_split=False,
+            exposed=False,
+            created="2025-01-02T03:04:05+00:00",
+            collection="nih",
+        )
+        file.create_group("trained_on")
+        write_text(file, "images/id", IDS)
+        write_text(file, "images/sha256", ["0" * 64, "1" * 64, "2" * 64])
+        write_text(file, "images/patient", ["p1", "p2", "p2"])
+        write_text(file, "images/split", ["train", "test", "test"])
+        write_text(file, "images/view", ["PA", "", "AP"])
+        write_text(file, "images/sex", ["F", "", "M"])
+        write_text(file, "images/age", ["40", "", "7"])
         file["images/size"] = np.array([10, 20, 30], dtype="<i8")
         file["images/mtime_ns"] = np.array([1, 2, 3], dtype="<i8")
         file["images/embedding"] = np.array(EMBEDDING, dtype="<f2")
-        text(file, "labels/names", ["Mass", "Edema"])
+        write_text(file, "labels/names", ["Mass", "Edema"])
         file["labels/values"] = np.array([[1, 0], [0, -1], [-1, 1]], dtype="i1")
         group = file.create_group("text/signs")
-        group.attrs["fingerprint"] = "f" * 64
-        group.attrs["templates"] = '["signs of {pathology}", "{pathology}", "no {pathology}"]'
-        group.attrs["aligned"] = True
-        group.attrs["scale"] = 10.0
-        group.attrs["bias"] = -2.0
-        text(group, "labels", ["Mass", "Edema"])
-        text(group, "prompts", [["signs of mass", "mass"], ["signs of edema", "edema"]])
+        set_attributes(
+            group,
+            fingerprint="f" * 64,
+            templates='["signs of {pathology}", "{pathology}", "no {pathology}"]',
+            aligned=True,
+            scale=10.0,
+            bias=-2.0,
+            encoder='{"model":"m"}',
+        )
+        write_text(group, "labels", ["Mass", "Edema"])
+        write_text(group, "prompts", [["signs of mass", "mass"], ["signs of edema", "edema"]])
         group["embedding"] = np.array(TEXTS, dtype="<f4")
         group["ensemble"] = np.array(ENSEMBLE, dtype="<f4")
-        text(group, "negatives/prompts", [["no mass"], ["no edema"]])
+        write_text(group, "negatives/prompts", [["no mass"], ["no edema"]])
         group["negatives/embedding"] = np.array([[[0, 0, 0, 2]], [[4, 0, 0, 0]]], dtype="<f4")
         group["negatives/ensemble"] = np.array([[0, 0, 0, 1], [1, 0, 0, 0]], dtype="<f4")
-        text(file, "failures/id", ["b/2"])
-        text(file, "failures/reason", ["the file is empty"])
+        write_text(file, "failures/id", ["b/2"])
+        write_text(file, "failures/reason", ["the file is empty"])
+        write_checksums(file)
 
 
-def text(group: h5py.Group, name: str, values: list[str] | list[list[str]]) -> None:
-    """Fixed-width UTF-8, padded with null bytes."""
+@contextmanager
+def edit(path: Path) -> Iterator[h5py.File]:
+    """Open a cache for changes that the checksums do not give away."""
+    with h5py.File(path, "r+", libver=("v108", "latest")) as file:
+        yield file
+        write_checksums(file)
+
+
+def set_attributes(node: h5py.Group, **values: str | float | bool) -> None:
+    """Set attributes, text as fixed-length UTF-8."""
+    for name, value in values.items():
+        if isinstance(value, str):
+            data = value.encode()
+            node.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", len(data)))
+        else:
+            node.attrs[name] = value
+
+
+def write_text(group: h5py.Group, name: str, values: list[str] | list[list[str]]) -> None:
+    """Write a dataset of fixed-length UTF-8, padded with zero bytes."""
     encoded = np.char.encode(np.array(values), "utf-8")
     group[name] = encoded.astype(h5py.string_dtype("utf-8", encoded.itemsize))
+
+
+def write_checksums(file: h5py.File) -> None:
+    """Write ``/checksums`` anew; datasets that no cache may hold get checksums of no rows."""
+    if "checksums" in file:
+        del file["checksums"]
+    nodes = {"/": file["/"]}
+    file.visititems(lambda name, node: nodes.setdefault(f"/{name}", node) and None)
+    paths, headers, blocks, sums = [], [], [], []
+    for path, node in nodes.items():
+        if not isinstance(node, (h5py.Group, h5py.Dataset)):
+            continue
+        header: dict[str, object] = {
+            "attributes": {name: _plain(value) for name, value in node.attrs.items()}
+        }
+        block_sums = []
+        if isinstance(node, h5py.Dataset):
+            header |= {"shape": list(node.shape or ()), "type": node.dtype.str}
+            # Not what is stored elsewhere or in part, and would be read as zeros without end.
+            stored_here = not node.external and node.id.get_storage_size() == node.nbytes
+            if node.dtype.kind in "iufS" and node.shape and stored_here:
+                rows = node[()]
+                block_sums = [
+                    zlib.crc32(rows[start : start + 512].tobytes())
+                    for start in range(0, len(rows), 512)
+                ]
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        paths.append(path)
+        headers.append(zlib.crc32(text.encode()))
+        blocks.append(len(block_sums))
+        sums += block_sums
+    write_text(file, "checksums/object", paths)
+    file["checksums/header"] = np.array(headers, dtype="<u4")
+    file["checksums/blocks"] = np.array(blocks, dtype="<i8")
+    file["checksums/crc32"] = np.array(sums, dtype="<u4")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if isinstance(value, np.generic) else str(value)

@@ -1,4 +1,4 @@
-"""A cache in the making: parts, resuming from them, and the finished file read with plain h5py."""
+"""Build a cache: chunk files, resuming from them, and the finished file read with plain h5py."""
 
 import hashlib
 import json
@@ -12,8 +12,9 @@ import pytest
 
 from featurecache.errors import CacheError
 from featurecache.store.builder import CacheBuilder
+from featurecache.store.checksums import write_checksums
 from featurecache.store.chunks import EncodedRows
-from featurecache.store.layout import cache_path, chunks_path, lock_path, safe_name
+from featurecache.store.layout import cache_path, chunks_path, lock_path, to_file_name
 from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
 
@@ -87,7 +88,7 @@ def path(tmp_path: Path) -> Path:
     return cache_path(tmp_path, "nih", "hf:org/m")
 
 
-def test_the_files_lie_where_the_format_says(tmp_path: Path) -> None:
+def test_paths_follow_the_published_format(tmp_path: Path) -> None:
     path = cache_path(tmp_path, "nih", "hf:org/m")
     assert path == tmp_path / "nih" / "hf--org--m.h5"
     assert chunks_path(path) == tmp_path / "nih" / "hf--org--m.h5.parts"
@@ -105,11 +106,11 @@ def test_the_files_lie_where_the_format_says(tmp_path: Path) -> None:
         ("胸部", "胸部"),
     ],
 )
-def test_no_name_leaves_its_folder(name: str, safe: str) -> None:
-    assert safe_name(name) == safe
+def test_file_names_stay_in_their_folder(name: str, safe: str) -> None:
+    assert to_file_name(name) == safe
 
 
-def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
+def test_finished_file_follows_the_published_format(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i3", "i1"]))
     builder.add(rows(["i2"]))
@@ -122,7 +123,7 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
         }
         assert attributes | texts | {"created": ""} == {
             "format": "featurecache",
-            "version": 2,
+            "version": 1,
             "fingerprint": hashlib.sha256(spec.encode()).hexdigest(),
             "spec": spec,
             "model": "hf:org/m",
@@ -170,7 +171,7 @@ def test_the_finished_file_is_laid_out_as_the_format_says(path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["hf--org--m.h5"]
 
 
-def test_a_file_of_ours_reads_as_what_was_written(path: Path) -> None:
+def test_written_cache_is_read_back(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     finish(builder, ["i1", "i2"])
@@ -182,7 +183,7 @@ def test_a_file_of_ours_reads_as_what_was_written(path: Path) -> None:
     assert text.positive.embedding.tolist() == [[[3, 4]]]
 
 
-def test_parts_are_chunked_and_named_in_order(path: Path) -> None:
+def test_chunk_files_are_chunked_and_numbered(path: Path) -> None:
     builder = build(path)
     for ids in (["i1", "i2"], ["i3"]):
         builder.add(rows(ids))
@@ -196,7 +197,7 @@ def test_parts_are_chunked_and_named_in_order(path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_part_is_written_once_enough_rows_are_there(path: Path) -> None:
+def test_chunk_file_is_written_at_512_rows(path: Path) -> None:
     builder = build(path)
     for start in range(0, 520, 8):
         builder.add(rows([f"i{number}" for number in range(start, start + 8)]))
@@ -206,11 +207,11 @@ def test_a_part_is_written_once_enough_rows_are_there(path: Path) -> None:
         assert file["embedding"].chunks == (512, 2)
 
 
-def test_a_new_builder_finds_the_parts_of_the_last_one(path: Path) -> None:
+def test_new_builder_resumes_from_chunk_files(path: Path) -> None:
     first = build(path)
     first.add(rows(["i2", "i3"]))
     first.flush()
-    first.add(rows(["i9"]))  # never flushed: lost, as by a kill
+    first.add(rows(["i9"]))  # not flushed: lost, as after a kill
     second = build(path, ids=["i1", "i2", "i3", "i9"])
     assert second.stored.present().tolist() == [False, True, True, False]
     assert second.stored.sha256.tolist() == [b"", b"0-i2", b"0-i3", b""]
@@ -221,7 +222,7 @@ def test_a_new_builder_finds_the_parts_of_the_last_one(path: Path) -> None:
     assert not chunks_path(path).exists()
 
 
-def test_nothing_is_stored_in_the_beginning(path: Path) -> None:
+def test_new_builder_has_stored_nothing(path: Path) -> None:
     builder = build(path)
     assert builder.cache is None
     assert not builder.stored.present().any()
@@ -229,7 +230,7 @@ def test_nothing_is_stored_in_the_beginning(path: Path) -> None:
     assert list(path.parent.parent.iterdir()) == []
 
 
-def test_what_was_not_asked_about_is_told_once(path: Path) -> None:
+def test_unrequested_ids_are_reported_once(path: Path) -> None:
     builder = build(path, ids=["i2", "i4", "i6", "i9"])
     builder.add(rows(["i2", "i4", "i6"]))
     finish(builder, ["i2", "i4", "i6"])
@@ -241,7 +242,7 @@ def test_what_was_not_asked_about_is_told_once(path: Path) -> None:
     assert builder.stored.present().tolist() == [False, True, False]
 
 
-def test_the_newest_of_several_rows_of_an_image_counts(path: Path) -> None:
+def test_newest_row_of_an_image_wins(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2", "i3"], version=1))
     finish(builder, ["i1", "i2", "i3"], version=1)
@@ -255,7 +256,7 @@ def test_the_newest_of_several_rows_of_an_image_counts(path: Path) -> None:
     assert read_cache(path).embedding.tolist() == [[2, 2], [3, 3], [4, 1]]
 
 
-def test_rows_come_from_cache_and_parts_whatever_their_order(
+def test_rows_are_gathered_from_cache_and_chunk_files_in_any_order(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("featurecache.store.writer.BLOCK_ROWS", 7)
@@ -272,7 +273,7 @@ def test_rows_come_from_cache_and_parts_whatever_their_order(
     assert read_cache(path).embedding[:, 0].tolist() == list(range(1, 101))
 
 
-def test_a_finished_cache_loses_rows_only_when_told(path: Path) -> None:
+def test_rows_are_dropped_only_on_request(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2", "i3"]))
     finish(builder, ["i1", "i2", "i3"])
@@ -281,7 +282,7 @@ def test_a_finished_cache_loses_rows_only_when_told(path: Path) -> None:
     assert (cache.ids.tolist(), cache.embedding.tolist()) == (["i2"], [[3, 0]])
 
 
-def test_an_unchanged_cache_is_not_written_again(path: Path) -> None:
+def test_unchanged_cache_is_not_rewritten(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1"]))
     assert finish(builder, ["i1"])
@@ -292,7 +293,7 @@ def test_an_unchanged_cache_is_not_written_again(path: Path) -> None:
     assert finish(build(path, replace(HEADER, notes=("other",))), ["i1"])
 
 
-def test_a_row_without_an_embedding_is_refused(path: Path) -> None:
+def test_row_without_an_embedding_is_refused(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1"]))
     with pytest.raises(ValueError, match="no embedding is stored for 'i2'"):
@@ -309,7 +310,7 @@ def test_a_row_without_an_embedding_is_refused(path: Path) -> None:
         ({"pooling": "cls"}, "pooling: nothing against 'cls'"),
     ],
 )
-def test_another_description_is_refused_by_the_field_that_differs(
+def test_other_encoder_spec_is_refused_naming_the_field(
     path: Path, finished: bool, changed: dict[str, object], difference: str
 ) -> None:
     builder = build(path)
@@ -325,7 +326,7 @@ def test_another_description_is_refused_by_the_field_that_differs(
     assert sorted(file.read_bytes() for file in path.parent.rglob("*.h5")) == before
 
 
-def test_a_tuple_in_a_description_is_the_list_that_json_makes_of_it(path: Path) -> None:
+def test_tuple_in_an_encoder_spec_equals_a_list(path: Path) -> None:
     header = replace(HEADER, encoder_spec={"size": (2, (3, 4))})
     builder = build(path, header)
     builder.add(rows(["i1"]))
@@ -362,7 +363,7 @@ def damage(part: Path, name: str, value: object) -> None:
         ("embedding", h5py.SoftLink("/size")),
     ],
 )
-def test_a_damaged_part_is_refused_by_name(path: Path, name: str, value: object) -> None:
+def test_damaged_chunk_file_is_named(path: Path, name: str, value: object) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
@@ -372,7 +373,7 @@ def test_a_damaged_part_is_refused_by_name(path: Path, name: str, value: object)
         build(path)
 
 
-def test_a_cut_part_is_refused_by_name(path: Path) -> None:
+def test_truncated_chunk_file_is_named(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
@@ -384,24 +385,24 @@ def test_a_cut_part_is_refused_by_name(path: Path) -> None:
             build(path)
 
 
-def test_a_stored_embedding_that_is_not_finite_is_never_copied_on(path: Path) -> None:
+def test_corrupt_embedding_is_not_copied(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
     (part,) = chunks_path(path).iterdir()
     damage(part, "embedding", np.array([[1, 2], [np.nan, 1]], "f2"))
-    with pytest.raises(CacheError, match=r"/embedding are not what was written"):
+    with pytest.raises(CacheError, match=r"/embedding do not match their checksum"):
         finish(build(path), ["i1", "i2"])
     with h5py.File(part, "a") as file:
         del file["checksums"]
-        file.attrs["version"] = 1  # a part of before
-    with pytest.raises(CacheError, match=r"'i2' is not finite.*run extract again"):
+        write_checksums(file, {})
+    with pytest.raises(CacheError, match=r"'i2' is not finite.*extract again"):
         finish(build(path), ["i1", "i2"])
     assert not path.exists()
     assert list(chunks_path(path).iterdir()) == [part]
 
 
-def test_the_spec_is_canonical_json_of_the_description(path: Path) -> None:
+def test_spec_attribute_is_json_of_the_encoder_spec(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1"]))
     builder.flush()
@@ -409,4 +410,4 @@ def test_the_spec_is_canonical_json_of_the_description(path: Path) -> None:
     with h5py.File(part) as file:
         assert json.loads(file.attrs["spec"]) == HEADER.encoder_spec
         assert file.attrs["format"] == b"featurecache-part"
-        assert file.attrs["version"] == 2
+        assert file.attrs["version"] == 1

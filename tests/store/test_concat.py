@@ -1,4 +1,4 @@
-"""Several caches of the same images seen as one; what does not belong together is refused."""
+"""Concatenated caches of the same images; caches that do not belong together are refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from featurecache.store.records import (
 )
 from featurecache.store.writer import write_cache
 
-HEADER = Header("a", "set", (), False, False, {"model": "a"}, "films", {"films": frozenset({"x"})})
+HEADER = Header("a", "set", (), False, False, {"model": "a"}, "nih", {"nih": frozenset({"x"})})
 
 
 def text(dim: int, *, prompt: str = "signs of mass", negative: bool = True) -> TextSet:
@@ -43,8 +43,8 @@ def cache(
     labels: str = "Mass",
     **columns: list[str],
 ) -> Cache:
-    """Films by number; by default those with an even one have the finding and are for training."""
-    told = {
+    """Write images by number; by default even numbers are positive and in the training split."""
+    columns = {
         "sha256": [f"sha {row}" for row in rows],
         "patient": [f"p{row}" for row in rows],
         "split": ["train" if row % 2 == 0 else "test" for row in rows],
@@ -57,7 +57,7 @@ def cache(
         header=header,
         images=ImageTable(
             id=to_utf8([f"i{row}" for row in rows]),
-            **{name: to_utf8(column) for name, column in told.items()},
+            **{name: to_utf8(column) for name, column in columns.items()},
             view=blank,
             sex=blank,
             age=blank,
@@ -67,7 +67,7 @@ def cache(
         dim=half.shape[1],
         embedding=lambda start, stop: half[start:stop],
         labels=Labels((labels,), np.array([[row % 2 == 0] for row in rows], np.int8)),
-        texts={one.name: one for one in texts},
+        texts={text.name: text for text in texts},
         failures={},
     )
     return read_cache(path)
@@ -85,7 +85,7 @@ def pair(tmp_path) -> tuple[Cache, Cache]:
         model="b",
         encoder_spec={"model": "b"},
         exposed=True,
-        trained_on={"films": frozenset({"y"}), "more": frozenset({"z"})},
+        trained_on={"nih": frozenset({"y"}), "more": frozenset({"z"})},
     )
     return (
         cache(tmp_path / "a.h5", A_ROWS, A, texts=(text(2),)),
@@ -93,7 +93,7 @@ def pair(tmp_path) -> tuple[Cache, Cache]:
     )
 
 
-def test_shared_images_with_both_embeddings_at_length_1(pair):
+def test_shared_images_have_both_embeddings_at_unit_length(pair):
     joined = concat_caches(pair)
     assert joined.ids.tolist() == ["i2", "i3", "i5"]
     assert joined.splits.tolist() == ["train", "test", "test"]
@@ -105,16 +105,16 @@ def test_shared_images_with_both_embeddings_at_length_1(pair):
     assert joined.embedding.dtype == np.float16
 
 
-def test_the_header_tells_what_any_of_them_tells(pair):
+def test_header_combines_all_caches(pair):
     joined = concat_caches(pair)
     assert joined.header.model == "a+b"
     assert joined.header.exposed
     assert joined.header.encoder_spec == {"joined": [{"model": "a"}, {"model": "b"}]}
-    assert joined.header.trained_on == {"films": {"x", "y"}, "more": {"z"}}
+    assert joined.header.trained_on == {"nih": {"x", "y"}, "more": {"z"}}
     assert joined.members == pair
 
 
-def test_texts_stand_side_by_side_and_share_no_space(pair):
+def test_texts_are_concatenated_and_not_aligned(pair):
     joined = concat_caches(pair).text("signs")
     assert joined.positive.ensemble.tolist() == [[2, 2, 3, 3, 3]]
     assert joined.positive.embedding.tolist() == [[[2, 2, 3, 3, 3]]]
@@ -123,13 +123,13 @@ def test_texts_stand_side_by_side_and_share_no_space(pair):
     assert joined.scale is None
 
 
-def test_a_single_cache_is_itself(pair):
+def test_single_cache_is_returned(pair):
     assert concat_caches(pair[:1]) is pair[0]
     assert pair[0].members == (pair[0],)
 
 
-def test_more_rows_than_are_joined_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("featurecache.store.concat._ROWS", 2)
+def test_rows_are_joined_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("featurecache.store.concat.BLOCK_ROWS", 2)
     rng = np.random.default_rng(0)
     rows = list(range(1, 8))
     parts = [rng.normal(size=(7, dim)).astype(np.float16) for dim in (3, 4)]
@@ -138,44 +138,44 @@ def test_more_rows_than_are_joined_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"patient": ["p2", "p3", "p4", "other"]}, "patients of 1 images, i5 the first"),
-        ({"split": ["train", "val", "train", "val"]}, "splits of 2 images, i3 the first"),
-        ({"sha256": ["?"] * 4}, "files of 3 images, i2 the first"),
+        ({"patient": ["p2", "p3", "p4", "other"]}, "patients of 1 images, the first is i5"),
+        ({"split": ["train", "val", "train", "val"]}, "splits of 2 images, the first is i3"),
+        ({"sha256": ["?"] * 4}, "files of 3 images, the first is i2"),
         ({"labels": "Nodule"}, "different labels"),
-        ({"header": replace(HEADER, collection="others")}, "films and others"),
+        ({"header": replace(HEADER, collection="others")}, "nih and others"),
     ],
 )
-def test_caches_that_disagree_are_refused(pair, tmp_path, change, says):
+def test_caches_that_disagree_are_refused(pair, tmp_path, change, message):
     other = cache(tmp_path / "c.h5", B_ROWS, B, **change)
-    with pytest.raises(CacheError, match=says):
+    with pytest.raises(CacheError, match=message):
         concat_caches([pair[0], other])
 
 
-def test_other_labels_of_the_same_name_are_refused(pair, tmp_path):
+def test_other_label_values_are_refused(pair, tmp_path):
     other = replace(pair[1], labels=Labels(("Mass",), 1 - pair[1].labels.values))
-    with pytest.raises(CacheError, match="labels of 3 images, i2 the first"):
+    with pytest.raises(CacheError, match="labels of 3 images, the first is i2"):
         concat_caches([pair[0], other])
 
 
-def test_no_image_in_common(pair, tmp_path):
+def test_caches_without_shared_images_are_refused(pair, tmp_path):
     with pytest.raises(CacheError, match="share no image"):
         concat_caches([pair[0], cache(tmp_path / "c.h5", [6, 7], B[:2])])
 
 
-def test_the_same_cache_twice(pair):
+def test_same_cache_twice_is_refused(pair):
     with pytest.raises(UsageError, match="given twice"):
         concat_caches([pair[0], pair[0]])
 
 
-def test_other_prompts_of_the_same_name_are_refused_where_text_is_asked_for(pair, tmp_path):
+def test_other_prompts_of_the_same_name_are_refused(pair, tmp_path):
     other = cache(tmp_path / "c.h5", B_ROWS, B, texts=(text(3, prompt="evidence of mass"),))
     joined = concat_caches([pair[0], other])
     with pytest.raises(CacheError, match=r"the prompts 'signs' of .*c\.h5 are not the prompts"):
         joined.text()
 
 
-def test_negatives_only_where_all_have_them(pair, tmp_path):
+def test_negatives_are_kept_only_if_all_caches_have_them(pair, tmp_path):
     other = cache(tmp_path / "c.h5", B_ROWS, B, texts=(text(3, negative=False),))
     assert concat_caches([pair[0], other]).text().negative is None

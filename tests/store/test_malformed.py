@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file, reading it is a CacheError that names the part."""
+"""Whatever is wrong with a file, reading it raises a CacheError that names what is wrong."""
 
 import json
 import random
@@ -19,7 +19,10 @@ Change = Callable[[h5py.File], None]
 
 def attribute(path: str, name: str, value: object) -> Change:
     def change(file: h5py.File) -> None:
-        file[path].attrs[name] = value
+        if isinstance(value, (str, float, bool)):
+            handwritten.set_attributes(file[path], **{name: value})
+        else:
+            file[path].attrs[name] = value
 
     return change
 
@@ -42,7 +45,7 @@ def put(path: str, value: object) -> Change:
 def texts(path: str, values: list[str] | list[list[str]]) -> Change:
     def change(file: h5py.File) -> None:
         del file[path]
-        handwritten.text(file, path, values)
+        handwritten.write_text(file, path, values)
 
     return change
 
@@ -63,46 +66,53 @@ def virtual(file: h5py.File) -> None:
 
 
 def altered_spec(file: h5py.File) -> None:
-    spec = json.loads(file.attrs["spec"])
-    file.attrs["spec"] = json.dumps(spec | {"precision": "bf16"})
+    spec = json.loads(handwritten.SPEC)
+    handwritten.set_attributes(file, spec=json.dumps(spec | {"precision": "bf16"}))
 
 
-def short_age(file: h5py.File) -> None:
-    handwritten.text(file, "images/age", ["40", "50"])
+def variable_length_attribute(file: h5py.File) -> None:
+    file.attrs["model"] = "m"
 
 
 LABEL_2 = np.array([[2, 0], [0, -1], [-1, 1]], dtype="i1")
 
 MALFORMED: dict[str, tuple[Change, str]] = {
     "another format": (attribute("/", "format", "AnnData"), "not a featurecache file.*AnnData"),
-    "a part in place of a cache": (attribute("/", "format", "featurecache-part"), "not a featurec"),
+    "a chunk file as a cache": (attribute("/", "format", "featurecache-part"), "not a featurec"),
     "no format": (without_attribute("/", "format"), "not a featurecache file"),
-    "format is a list": (attribute("/", "format", ["featurecache", "x"]), "'format' .*no single"),
-    "no version": (without_attribute("/", "version"), "no valid format version"),
-    "version is text": (attribute("/", "version", "1"), "'version' .*no single"),
-    "version 0": (attribute("/", "version", 0), "no valid format version"),
-    "newer version": (attribute("/", "version", 3), "version 3.*reads up to 2.*upgrade"),
-    "no checksums": (attribute("/", "version", 2), "'format' .*no single text"),
-    "altered spec": (altered_spec, "fingerprint is not that of its spec"),
-    "altered fingerprint": (attribute("/", "fingerprint", "0" * 64), "fingerprint is not that"),
-    "an age too few": (short_age, r"/images/age is .* \(2,\), expected text \(3\)"),
+    "format is a list": (
+        attribute("/", "format", ["featurecache", "x"]),
+        "'format' .*not a single",
+    ),
+    "no version": (without_attribute("/", "version"), "None is not a format version"),
+    "version is text": (attribute("/", "version", "1"), "'1' is not a format version"),
+    "version 0": (attribute("/", "version", 0), "0 is not a format version"),
+    "another version": (attribute("/", "version", 2), "version 2.*reads version 1: upgrade"),
+    "variable-length attribute": (variable_length_attribute, "'model' .*not a single fixed-length"),
+    "altered spec": (altered_spec, "fingerprint does not match its spec"),
+    "altered fingerprint": (attribute("/", "fingerprint", "0" * 64), "fingerprint does not match"),
+    "one age fewer": (
+        texts("images/age", ["40", "50"]),
+        r"/images/age is .* \(2,\), expected text \(3\)",
+    ),
     "no fingerprint": (without_attribute("/", "fingerprint"), "'fingerprint'"),
     "no spec": (without_attribute("/", "spec"), "'spec'"),
     "spec is not JSON": (attribute("/", "spec", "{"), "'spec'"),
     "spec is a number": (attribute("/", "spec", 7), "'spec'"),
     "spec is a list": (attribute("/", "spec", "[]"), "spec"),
     "spec has a NaN": (attribute("/", "spec", '{"a": NaN}'), "'spec'"),
-    "spec has half a character": (attribute("/", "spec", '{"a": "\\ud800"}'), "'spec'"),
-    "spec has no bottom": (attribute("/", "spec", "[" * 30_000), "'spec'"),
+    "spec has an unpaired surrogate": (attribute("/", "spec", '{"a": "\\ud800"}'), "'spec'"),
+    "spec is nested too deep": (attribute("/", "spec", "[" * 30_000), "'spec'"),
+    "no collection": (without_attribute("/", "collection"), "collection"),
     "no model": (without_attribute("/", "model"), "model"),
     "no dataset": (without_attribute("/", "dataset"), "dataset"),
     "no notes": (without_attribute("/", "notes"), "notes"),
     "notes are a number": (attribute("/", "notes", "3"), "list of texts"),
     "notes are numbers": (attribute("/", "notes", "[3]"), "list of texts"),
-    "no word on the split": (without_attribute("/", "image_level_split"), "image_level_split"),
-    "no word on exposure": (without_attribute("/", "exposed"), "exposed"),
+    "no image_level_split": (without_attribute("/", "image_level_split"), "image_level_split"),
+    "no exposed": (without_attribute("/", "exposed"), "exposed"),
     "id not sorted": (texts("images/id", ["b", "a", "c"]), "/images/id is not sorted"),
-    "id twice": (texts("images/id", ["a", "a", "c"]), "/images/id .*twice"),
+    "duplicate id": (texts("images/id", ["a", "a", "c"]), "/images/id .*duplicates"),
     "id of variable length": (
         created("images/id", data=["a", "b", "c"], dtype=h5py.string_dtype()),
         "/images/id",
@@ -120,19 +130,19 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "embedding big-endian": (put("images/embedding", np.ones((3, 4), ">f2")), "/images/embedding"),
     "embedding with a row more": (put("images/embedding", np.ones((4, 4), "f2")), "embedding"),
     "embedding in one row": (put("images/embedding", np.ones(12, "f2")), "/images/embedding"),
-    "embedding never written": (
+    "embedding not written": (
         created("images/embedding", shape=(3, 4), dtype="f2"),
-        "/images/embedding .*never written",
+        "/images/embedding .*partly written",
     ),
-    "embedding of no end": (
+    "embedding larger than the file": (
         created("images/embedding", shape=(3, 2**40), dtype="f2", chunks=(1, 512)),
-        "/images/embedding .*never written",
+        "/images/embedding .*partly written",
     ),
     "embedding in another file": (
         created("images/embedding", shape=(3, 4), dtype="f2", external=[("other", 0, 24)]),
         "/images/embedding .*another file",
     ),
-    "embedding by way of another file": (virtual, "/images/embedding .*another file"),
+    "virtual embedding": (virtual, "/images/embedding .*another file"),
     "embedding of objects": (
         created("images/embedding", shape=(3, 4), dtype=h5py.vlen_dtype(np.float16)),
         "/images/embedding",
@@ -151,16 +161,16 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "labels as int16": (put("labels/values", np.zeros((3, 2), "i2")), "/labels/values is int16"),
     "labels of a row fewer": (put("labels/values", np.zeros((2, 2), "i1")), "/labels/values"),
     "labels of a column more": (put("labels/values", np.zeros((3, 3), "i1")), "/labels/values"),
-    "label name twice": (texts("labels/names", ["Mass", "Mass"]), "/labels/names"),
+    "duplicate label name": (texts("labels/names", ["Mass", "Mass"]), "/labels/names"),
     "label names in a matrix": (texts("labels/names", [["Mass"], ["Edema"]]), "/labels/names"),
-    "a reason without its id": (texts("failures/reason", ["x", "y"]), "/failures/reason"),
-    "a failure twice": (
+    "failure reason without id": (texts("failures/reason", ["x", "y"]), "/failures/reason"),
+    "duplicate failure": (
         lambda file: [texts(f"failures/{name}", ["x", "x"])(file) for name in ("id", "reason")],
-        "/failures/id .*twice",
+        "/failures/id has duplicates",
     ),
     "text labels are numbers": (put("text/signs/labels", np.arange(2)), "/text/signs/labels"),
-    "text label twice": (texts("text/signs/labels", ["Mass", "Mass"]), "/text/signs/labels"),
-    "one list of prompts": (texts("text/signs/prompts", ["a", "b"]), "/text/signs/prompts"),
+    "duplicate text label": (texts("text/signs/labels", ["Mass", "Mass"]), "/text/signs/labels"),
+    "prompts in one dimension": (texts("text/signs/prompts", ["a", "b"]), "/text/signs/prompts"),
     "text embedding of other prompts": (
         put("text/signs/embedding", np.ones((2, 3, 4), "f4")),
         "/text/signs/embedding",
@@ -179,7 +189,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     ),
     "no templates": (without_attribute("text/signs", "templates"), "/text/signs.*templates"),
     "templates are a text": (attribute("text/signs", "templates", '"x"'), "/text/signs.*list of"),
-    "no word on alignment": (without_attribute("text/signs", "aligned"), "/text/signs.*aligned"),
+    "no aligned": (without_attribute("text/signs", "aligned"), "/text/signs.*aligned"),
     "scale is text": (attribute("text/signs", "scale", "ten"), "/text/signs.*ten"),
     "negatives behind a broken link": (
         put("text/signs/negatives", h5py.SoftLink("/nowhere")),
@@ -198,92 +208,101 @@ def put_link(file: h5py.File, path: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-def test_a_malformed_cache_is_refused(version_1: Path, what: str) -> None:
+def test_malformed_cache_is_refused(cache_file: Path, what: str) -> None:
     change, message = MALFORMED[what]
-    with h5py.File(version_1, "a") as file:
+    with handwritten.edit(cache_file) as file:
         change(file)
     with pytest.raises(CacheError, match=message) as caught:
-        read_cache(version_1)
-    assert str(version_1) in str(caught.value)
+        read_cache(cache_file)
+    assert str(cache_file) in str(caught.value)
 
 
 def datasets_and_groups(path: Path) -> list[str]:
     names: list[str] = []
     with h5py.File(path) as file:
         file.visit(names.append)
-    return names
+    return [name for name in names if not name.startswith("checksums")]
 
 
-def test_any_missing_part_is_refused_by_name(version_1: Path) -> None:
-    whole = version_1.read_bytes()
-    names = set(datasets_and_groups(version_1))
+@pytest.mark.parametrize("name", ["", "/object", "/header", "/blocks", "/crc32"])
+def test_missing_checksums_are_refused(cache_file: Path, name: str) -> None:
+    with h5py.File(cache_file, "r+") as file:
+        del file[f"checksums{name}"]
+    with pytest.raises(CacheError, match=f"lacks .*checksums'?{name}"):
+        read_cache(cache_file)
+
+
+def test_missing_object_is_named(cache_file: Path) -> None:
+    whole = cache_file.read_bytes()
+    names = set(datasets_and_groups(cache_file))
     assert len(names) > 20
-    # These two may be absent; the rest of the format may not.
-    for name in sorted(names - {"text/signs", "text/signs/negatives"}):
-        version_1.write_bytes(whole)
-        with h5py.File(version_1, "a") as file:
+    for name in sorted(names - {"text/signs", "text/signs/negatives"}):  # these are optional
+        cache_file.write_bytes(whole)
+        with handwritten.edit(cache_file) as file:
             del file[name]
         with pytest.raises(CacheError, match=f"lacks .*{name.split('/')[-1]}"):
-            read_cache(version_1)
+            read_cache(cache_file)
 
 
 @pytest.mark.parametrize("kind", ["soft", "external"])
-def test_no_link_is_followed(version_1: Path, tmp_path: Path, kind: str) -> None:
-    whole = version_1.read_bytes()
+def test_links_are_not_followed(cache_file: Path, tmp_path: Path, kind: str) -> None:
+    whole = cache_file.read_bytes()
     other = tmp_path / "other.h5"
-    handwritten.write_version_1(other)
-    for name in sorted(set(datasets_and_groups(version_1))):
-        version_1.write_bytes(whole)
-        with h5py.File(version_1, "a") as file:
+    handwritten.write_cache(other)
+    for name in sorted(set(datasets_and_groups(cache_file))):
+        cache_file.write_bytes(whole)
+        with handwritten.edit(cache_file) as file:
             file.move(name, "elsewhere")
             target = h5py.SoftLink("/elsewhere")
             file[name] = target if kind == "soft" else h5py.ExternalLink(str(other), f"/{name}")
-            assert name in file  # the link leads to something sound
+            assert name in file  # the target of the link is sound
         with pytest.raises(CacheError, match=f"lacks .*{name.split('/')[-1]}"):
-            read_cache(version_1)
+            read_cache(cache_file)
 
 
-def test_a_cut_file_is_refused_at_every_length(version_1: Path) -> None:
-    whole = version_1.read_bytes()
+def test_truncated_cache_is_refused_at_every_length(cache_file: Path) -> None:
+    whole = cache_file.read_bytes()
     lengths = sorted({*range(0, len(whole), 97), 1, 7, 8, len(whole) - 1})
     for length in lengths:
-        version_1.write_bytes(whole[:length])
-        with pytest.raises(CacheError, match=r"cannot be read as HDF5.*run extract again"):
-            read_cache(version_1)
+        cache_file.write_bytes(whole[:length])
+        with pytest.raises(CacheError, match=r"cannot be read as HDF5.*extract again"):
+            read_cache(cache_file)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 4096, b"\x89PNG\r\n\x1a\n" + b"x" * 999, b"{}"])
-def test_another_kind_of_file_is_refused(version_1: Path, data: bytes) -> None:
-    version_1.write_bytes(data)
+def test_other_file_types_are_refused(cache_file: Path, data: bytes) -> None:
+    cache_file.write_bytes(data)
     with pytest.raises(CacheError, match="cannot be read as HDF5"):
-        read_cache(version_1)
+        read_cache(cache_file)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.h5", tmp_path):
-        with pytest.raises(CacheError, match=r"no cache at .*featurecache extract"):
+        with pytest.raises(CacheError, match=r"there is no cache at .*: extract one"):
             read_cache(path)
 
 
-def test_overwritten_values_raise_nothing_but_cache_errors(version_1: Path) -> None:
-    # The values only: a damaged table of contents can crash the HDF5 library itself.
+def test_overwritten_values_raise_only_cache_errors(cache_file: Path) -> None:
+    # Only values: damaged internal tables can crash the HDF5 library itself.
     values: dict[str, tuple[int, int]] = {}
-    with h5py.File(version_1) as file:
-        for name in datasets_and_groups(version_1):
+    with h5py.File(cache_file) as file:
+        for name in datasets_and_groups(cache_file):
             if isinstance(file[name], h5py.Dataset):
                 values[name] = file[name].id.get_offset(), file[name].nbytes
-    whole = version_1.read_bytes()
+    whole = cache_file.read_bytes()
     rng = random.Random(3)
-    refused = set()
+    reported = set()
     for number in range(200):
         name = rng.choice(sorted(values))
         offset, size = values[name]
         data = bytearray(whole)
         data[offset : offset + size] = rng.randbytes(size)
-        damaged = version_1.with_name(f"{number}.h5")
+        damaged = cache_file.with_name(f"{number}.h5")
         damaged.write_bytes(data)
         try:
-            verify_cache(damaged)
+            problems = verify_cache(damaged)
         except CacheError:
-            refused.add(name)
-    assert {"images/id", "images/patient", "labels/values"} <= refused
+            problems = ["unreadable"]
+        if problems:
+            reported.add(name)
+    assert {"images/id", "images/patient", "labels/values"} <= reported

@@ -1,4 +1,4 @@
-"""Shards put together are the cache of the whole; what does not belong together is refused."""
+"""Merged shards equal the whole cache; caches that do not belong together are refused."""
 
 import dataclasses
 from pathlib import Path
@@ -78,7 +78,7 @@ def write(
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 @pytest.mark.parametrize("block_rows", [5, 4096])
-def test_merged_shards_are_the_cache_of_the_whole(tmp_path, monkeypatch, count, block_rows):
+def test_merged_shards_equal_the_whole_cache(tmp_path, monkeypatch, count, block_rows):
     monkeypatch.setattr("featurecache.store.writer.BLOCK_ROWS", block_rows)
     whole = read_cache(write(tmp_path / "whole.h5", range(40), failures={"x": "gone", "y": "cut"}))
     shards = [
@@ -103,39 +103,39 @@ def test_merged_shards_are_the_cache_of_the_whole(tmp_path, monkeypatch, count, 
     assert all(path.is_file() for path in shards)
 
 
-def test_an_image_that_failed_in_one_cache_and_not_in_the_other_is_no_failure(tmp_path):
+def test_image_that_failed_in_one_cache_only_is_not_a_failure(tmp_path):
     one = write(tmp_path / "a.h5", [0, 1], failures={"i0002": "missing"})
     two = write(tmp_path / "b.h5", [2, 3])
     target, _ = merge_caches([one, two], tmp_path / "both.h5")
     assert read_cache(target).failures == {}
 
 
-def test_a_missing_shard_is_named(tmp_path):
+def test_missing_shard_is_named(tmp_path):
     whole = tmp_path / "m.h5"
     shards = [write(Shard(n, 4).path(whole), range(n - 1, 40, 4)) for n in (1, 2, 4)]
-    with pytest.raises(UsageError, match=r"1 of 4 shards .*m\.3-of-4\.h5 the first.*--shard 3/4"):
+    with pytest.raises(UsageError, match=r"1 of 4 .*m\.3-of-4\.h5: extract shard 3/4"):
         merge_caches(shards)
     assert not whole.exists()
 
 
-def test_caches_that_are_no_shards_need_a_place(tmp_path):
+def test_other_caches_than_shards_need_a_target(tmp_path):
     one, two = write(tmp_path / "a.h5", [0, 1]), write(tmp_path / "b.h5", [2, 3])
-    with pytest.raises(UsageError, match="--out"):
+    with pytest.raises(UsageError, match="give `out`"):
         merge_caches([one, two])
     with pytest.raises(UsageError, match="two or more"):
         merge_caches([one], tmp_path / "c.h5")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         merge_caches([one, two], two)
 
 
-def test_an_image_in_two_caches_is_refused(tmp_path):
+def test_image_in_two_caches_is_refused(tmp_path):
     one, two = write(tmp_path / "a.h5", [0, 1, 2]), write(tmp_path / "b.h5", [2, 3])
     with pytest.raises(CacheError, match="'i0002' is in two"):
         merge_caches([one, two], tmp_path / "c.h5")
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"encoder_spec": {"model": "m", "precision": "bf16"}}, "precision"),
         ({"dataset": "other"}, "their dataset differ"),
@@ -143,10 +143,10 @@ def test_an_image_in_two_caches_is_refused(tmp_path):
         ({"image_level_split": True}, "their image_level_split differ"),
     ],
 )
-def test_caches_of_other_settings_are_refused_naming_what_differs(tmp_path, change, words):
+def test_other_settings_are_refused_naming_the_difference(tmp_path, change, message):
     one = write(tmp_path / "a.h5", [0, 1])
     two = write(tmp_path / "b.h5", [2, 3], header=dataclasses.replace(HEADER, **change))
-    with pytest.raises(CacheError, match=words):
+    with pytest.raises(CacheError, match=message):
         merge_caches([one, two], tmp_path / "c.h5")
     assert not (tmp_path / "c.h5").exists()
 
@@ -163,11 +163,11 @@ def test_other_labels_and_other_prompts_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.h5", "m.0-of-4.h5", "m.5-of-4.h5", "m.1-of-4.h5.parts"])
-def test_other_names_are_no_shards(name):
+def test_other_names_are_not_shards(name):
     assert shard_of(Path(name)) is None
 
 
-def test_a_shard_is_known_by_its_name_and_counted_from_one():
+def test_shards_are_recognized_by_name_and_numbered_from_one():
     path = Shard(3, 12).path(Path("cache/nih/hf--org--m.v2.h5"))
     assert path == Path("cache/nih/hf--org--m.v2.3-of-12.h5")
     assert shard_of(path) == (Path("cache/nih/hf--org--m.v2.h5"), Shard(3, 12))

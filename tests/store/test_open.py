@@ -17,31 +17,31 @@ def set_age(path: Path, seconds: int) -> None:
     os.utime(path, (1_000_000 - seconds, 1_000_000 - seconds))
 
 
-def test_file_is_opened_by_str_or_path(version_1: Path) -> None:
-    assert open_cache(str(version_1)).path == version_1
-    assert open_cache(version_1).path == version_1
+def test_file_is_opened_by_str_or_path(cache_file: Path) -> None:
+    assert open_cache(str(cache_file)).path == cache_file
+    assert open_cache(cache_file).path == cache_file
 
 
-def test_folder_gives_its_newest_cache(version_1: Path) -> None:
-    folder = version_1.parent.parent
+def test_folder_gives_its_newest_cache(cache_file: Path) -> None:
+    folder = cache_file.parent.parent
     other = folder / "kermany" / "m.h5"
     other.parent.mkdir()
-    shutil.copy(version_1, other)
-    set_age(version_1, 20)
+    shutil.copy(cache_file, other)
+    set_age(cache_file, 20)
     set_age(other, 10)
     assert open_cache(folder).path == other
     set_age(other, 30)
-    assert open_cache(folder).path == version_1
+    assert open_cache(folder).path == cache_file
 
 
-def test_shards_and_unfinished_caches_are_never_the_newest(version_1: Path) -> None:
-    folder = version_1.parent.parent
-    set_age(version_1, 20)
-    shutil.copy(version_1, version_1.with_name("m.1-of-2.h5"))
-    (version_1.parent / "n.h5.parts").mkdir()
-    shutil.copy(version_1, version_1.parent / "n.h5.parts" / "part-00000000.h5")
-    assert open_cache(folder).path == version_1
-    version_1.unlink()
+def test_shards_and_unfinished_caches_are_never_the_newest(cache_file: Path) -> None:
+    folder = cache_file.parent.parent
+    set_age(cache_file, 20)
+    shutil.copy(cache_file, cache_file.with_name("m.1-of-2.h5"))
+    (cache_file.parent / "n.h5.parts").mkdir()
+    shutil.copy(cache_file, cache_file.parent / "n.h5.parts" / "part-00000000.h5")
+    assert open_cache(folder).path == cache_file
+    cache_file.unlink()
     with pytest.raises(CacheError, match="holds only shards: merge them"):
         open_cache(folder)
 
@@ -51,26 +51,26 @@ def test_folder_without_caches_is_refused(tmp_path: Path) -> None:
         open_cache(tmp_path)
 
 
-def test_list_concatenates_features(version_1: Path) -> None:
-    other = shutil.copy(version_1, version_1.with_name("n.h5"))
-    cache = open_cache([version_1, str(other)])
+def test_list_concatenates_features(cache_file: Path) -> None:
+    other = shutil.copy(cache_file, cache_file.with_name("n.h5"))
+    cache = open_cache([cache_file, str(other)])
     assert isinstance(cache, ConcatCache)
-    assert [member.path for member in cache.members] == [version_1, Path(other)]
+    assert [member.path for member in cache.members] == [cache_file, Path(other)]
     X, _, _ = cache.arrays()
     assert X.shape == (3, 8)
     with pytest.raises(UsageError, match="given twice"):
-        open_cache([version_1, version_1])
-    with pytest.raises(UsageError, match="give a cache"):
+        open_cache([cache_file, cache_file])
+    with pytest.raises(UsageError, match="at least one cache"):
         open_cache([])
 
 
-def test_home_folder_is_expanded(version_1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(version_1.parent))
-    assert open_cache("~/m.h5").path == version_1
+def test_home_folder_is_expanded(cache_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(cache_file.parent))
+    assert open_cache("~/m.h5").path == cache_file
 
 
-def test_arrays_of_all_images(version_1: Path) -> None:
-    X, y, groups = open_cache(version_1).arrays()
+def test_arrays_of_all_images(cache_file: Path) -> None:
+    X, y, groups = open_cache(cache_file).arrays()
     assert (X.dtype, y.dtype) == (np.float32, np.float32)
     assert X.tolist() == handwritten.EMBEDDING
     np.testing.assert_array_equal(y, [[1, 0], [0, np.nan], [np.nan, 1]])
@@ -79,44 +79,45 @@ def test_arrays_of_all_images(version_1: Path) -> None:
 
 @pytest.mark.parametrize("block_rows", [1, 2, 4096])
 def test_arrays_of_a_split(
-    version_1: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
+    cache_file: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
 ) -> None:
     monkeypatch.setattr("featurecache.store.cache.BLOCK_ROWS", block_rows)
-    X, y, groups = open_cache(version_1).arrays("test")
+    X, y, groups = open_cache(cache_file).arrays("test")
     assert X.tolist() == handwritten.EMBEDDING[1:]
     np.testing.assert_array_equal(y, [[0, np.nan], [np.nan, 1]])
     assert groups.tolist() == ["p2", "p2"]
 
 
-def test_arrays_of_an_unknown_split_are_refused(version_1: Path) -> None:
+def test_arrays_of_an_unknown_split_are_refused(cache_file: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown split 'tests': did you mean test\?"):
-        open_cache(version_1).arrays("tests")
+        open_cache(cache_file).arrays("tests")
 
 
-def test_to_pandas_has_metadata_and_labels(version_1: Path) -> None:
-    frame = open_cache(version_1).to_pandas()
+def test_to_pandas_has_metadata_and_labels(cache_file: Path) -> None:
+    frame = open_cache(cache_file).to_pandas()
     assert list(frame) == ["id", "patient", "split", "view", "sex", "age", "Mass", "Edema"]
     assert frame["id"].tolist() == handwritten.IDS
     assert frame["view"].isna().tolist() == [False, True, False]
-    assert frame["age"].isna().all()
+    assert frame["sex"].isna().tolist() == [False, True, False]
+    np.testing.assert_array_equal(frame["age"], [40, np.nan, 7])
     np.testing.assert_array_equal(frame["Mass"], [1, 0, np.nan])
 
 
-def test_to_pandas_adds_embeddings_when_asked(version_1: Path) -> None:
-    column = open_cache(version_1).to_pandas(embeddings=True)["embedding"]
+def test_to_pandas_adds_embeddings_when_asked(cache_file: Path) -> None:
+    column = open_cache(cache_file).to_pandas(embeddings=True)["embedding"]
     assert np.stack(column).tolist() == handwritten.EMBEDDING
 
 
-def test_text_embeddings_are_the_ensembles(version_1: Path) -> None:
-    cache = open_cache(version_1)
+def test_text_embeddings_are_the_ensembles(cache_file: Path) -> None:
+    cache = open_cache(cache_file)
     np.testing.assert_array_equal(cache.text_embeddings(), np.float32(handwritten.ENSEMBLE))
     assert cache.text_embeddings("signs").dtype == np.float32
 
 
-def test_repr_shows_what_the_cache_holds(version_1: Path) -> None:
-    cache = open_cache(version_1)
+def test_repr_shows_what_the_cache_holds(cache_file: Path) -> None:
+    cache = open_cache(cache_file)
     assert repr(cache).splitlines() == [
-        f"Cache({str(version_1)!r})",
+        f"Cache({str(cache_file)!r})",
         "  model: hf:org/m",
         "  dataset: nih",
         "  images: 3 (test 2, train 1)",

@@ -1,4 +1,4 @@
-"""A disk that is full: HDF5, which would take the process with it, never meets one."""
+"""A full disk is detected before HDF5, which would abort the process, writes to it."""
 
 import errno
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from featurecache.store.hdf5 import sealed_file
-from featurecache.store.preallocate import size_of
+from featurecache.store.preallocate import upper_bound
 from featurecache.store.reader import read_cache
 from featurecache.store.records import ImageTable, Labels, TextEmbeddings, to_utf8
 from featurecache.store.verify import verify_cache
@@ -19,7 +19,7 @@ from tests.store.test_builder import HEADER, TEXT, build, rows
 
 
 def write(path: Path, images: int, *, width: int = 8, dim: int = 32) -> None:
-    """A cache with something of everything, whose strings are as wide as asked for."""
+    """Write a cache with every kind of content and strings of this width."""
     ids = to_utf8([f"{number:0{width}d}" for number in range(images)])
     numbers = np.arange(images)
     strings = dict.fromkeys(("id", "sha256", "patient", "split", "view", "sex", "age"), ids)
@@ -44,19 +44,19 @@ def write(path: Path, images: int, *, width: int = 8, dim: int = 32) -> None:
 
 
 @pytest.mark.parametrize(("images", "width"), [(1, 1), (3000, 8), (3000, 600), (1, 60_000)])
-def test_as_much_room_is_taken_as_is_needed_and_the_rest_given_back(
+def test_reserved_space_suffices_and_surplus_is_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, width: int
 ) -> None:
-    taken: list[int] = []
+    reserved: list[int] = []
 
-    def noted(content: object) -> int:
-        taken.append(size_of(content))
-        return taken[-1]
+    def record(content: object) -> int:
+        reserved.append(upper_bound(content))
+        return reserved[-1]
 
-    monkeypatch.setattr("featurecache.store.hdf5.size_of", noted)
+    monkeypatch.setattr("featurecache.store.hdf5.upper_bound", record)
     write(tmp_path / "cache.h5", images, width=width)
     size = (tmp_path / "cache.h5").stat().st_size
-    assert size <= taken[0] <= 1.5 * size + 400_000
+    assert size <= reserved[0] <= 1.5 * size + 400_000
     assert verify_cache(tmp_path / "cache.h5") == []
     assert len(read_cache(tmp_path / "cache.h5").ids) == images
     # Nothing of what was not needed lies behind the end.
@@ -65,7 +65,7 @@ def test_as_much_room_is_taken_as_is_needed_and_the_rest_given_back(
 
 
 @pytest.mark.parametrize("size", [0, 1, 2000, 70_000, 300_000, 500_000])
-def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, size: int) -> None:
+def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path, size: int) -> None:
     write(tmp_path / "cache.h5", 3)
     before = (tmp_path / "cache.h5").read_bytes()
     builder = build(tmp_path / "begun.h5")
@@ -74,16 +74,16 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, size: int) 
         (lambda: write(tmp_path / "cache.h5", 3000), "cache.h5"),
         (builder.flush, "part-00000000.h5"),
     ):
-        with longest_file(size), pytest.raises(OSError, match=name) as told:
+        with longest_file(size), pytest.raises(OSError, match=name) as caught:
             what()
-        assert told.value.errno == errno.EFBIG
+        assert caught.value.errno == errno.EFBIG
     assert (tmp_path / "cache.h5").read_bytes() == before
     assert [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")] == []
     builder.flush()
     assert len(build(tmp_path / "begun.h5").stored.present().nonzero()[0]) == 3
 
 
-def test_a_disk_that_cannot_reserve_is_written_all_the_same(
+def test_file_systems_without_preallocation_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: int) -> None:

@@ -1,8 +1,7 @@
-"""What a thorough look finds in a file that reads."""
+"""Problems that ``verify_cache`` reports in a cache that can be read."""
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -11,36 +10,36 @@ from featurecache.store.verify import verify_cache
 from tests.store import handwritten
 
 
-def test_a_sound_cache_has_no_problems(version_1: Path) -> None:
-    assert verify_cache(version_1) == []
+def test_sound_cache_has_no_problems(cache_file: Path) -> None:
+    assert verify_cache(cache_file) == []
 
 
-def test_rows_that_are_no_embedding_are_found(
-    version_1: Path, monkeypatch: pytest.MonkeyPatch
+def test_unusable_embeddings_are_reported(
+    cache_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("featurecache.store.verify.BLOCK_ROWS", 2)
-    with h5py.File(version_1, "a") as file:
+    with handwritten.edit(cache_file) as file:
         file["images/embedding"][1] = 0
         file["images/embedding"][2, 3] = np.nan
-    assert verify_cache(version_1) == [
+    assert verify_cache(cache_file) == [
         "the embedding of 'b/1' is all zero (1 such rows)",
         "the embedding of 'ç' is not finite (1 such rows)",
     ]
 
 
-def test_a_patient_in_two_splits_is_found(version_1: Path) -> None:
-    with h5py.File(version_1, "a") as file:
+def test_patient_in_two_splits_is_reported(cache_file: Path) -> None:
+    with handwritten.edit(cache_file) as file:
         del file["images/patient"]
-        handwritten.text(file, "images/patient", ["p1", "p1", "p2"])
-    assert verify_cache(version_1) == ["patient 'p1' is in more than one split"]
+        handwritten.write_text(file, "images/patient", ["p1", "p1", "p2"])
+    assert verify_cache(cache_file) == ["patient 'p1' is in more than one split"]
 
 
-def test_a_split_by_image_may_part_a_patient(version_1: Path) -> None:
-    with h5py.File(version_1, "a") as file:
+def test_image_level_split_may_divide_a_patient(cache_file: Path) -> None:
+    with handwritten.edit(cache_file) as file:
         del file["images/patient"]
-        handwritten.text(file, "images/patient", ["p1", "p1", "p2"])
+        handwritten.write_text(file, "images/patient", ["p1", "p1", "p2"])
         file.attrs["image_level_split"] = True
-    assert verify_cache(version_1) == []
+    assert verify_cache(cache_file) == []
 
 
 @pytest.mark.parametrize(
@@ -48,36 +47,33 @@ def test_a_split_by_image_may_part_a_patient(version_1: Path) -> None:
     [("text/signs/ensemble", "positive"), ("text/signs/negatives/ensemble", "negative")],
 )
 @pytest.mark.parametrize("value", [[0.0, 0.6, 0.8, 0.0], [0, 0, 0, 0.5], [np.nan, 0, 0, 1]])
-def test_an_ensemble_that_its_prompts_do_not_give_is_found(
-    version_1: Path, dataset: str, kind: str, value: list[float]
+def test_wrong_ensemble_is_reported(
+    cache_file: Path, dataset: str, kind: str, value: list[float]
 ) -> None:
-    with h5py.File(version_1, "a") as file:
+    with handwritten.edit(cache_file) as file:
         file[dataset][1] = value
-    assert verify_cache(version_1) == [
+    assert verify_cache(cache_file) == [
         f"prompt set 'signs': a {kind} ensemble is not the mean of its prompts on the unit sphere"
     ]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
-def test_a_text_without_direction_is_found(version_1: Path, value: float) -> None:
-    with h5py.File(version_1, "a") as file:
+def test_unusable_text_embedding_is_reported(cache_file: Path, value: float) -> None:
+    with handwritten.edit(cache_file) as file:
         file["text/signs/embedding"][0, 1] = value
-    assert verify_cache(version_1) == [
-        "prompt set 'signs': a positive embedding is not finite, or is all zero"
-    ]
+    (problem,) = verify_cache(cache_file)
+    assert problem.startswith("prompt set 'signs': positive prompts: ")
 
 
-def test_an_image_both_failed_and_embedded_is_found(version_1: Path) -> None:
-    with h5py.File(version_1, "a") as file:
+def test_failed_image_with_an_embedding_is_reported(cache_file: Path) -> None:
+    with handwritten.edit(cache_file) as file:
         del file["failures/id"]
-        handwritten.text(file, "failures/id", ["b/1"])
-    assert verify_cache(version_1) == [
-        "'b/1' is recorded as failed and has an embedding all the same"
-    ]
+        handwritten.write_text(file, "failures/id", ["b/1"])
+    assert verify_cache(cache_file) == ["'b/1' is recorded as failed but has an embedding"]
 
 
-def test_parts_left_beside_a_cache_are_found(version_1: Path) -> None:
-    chunks_path(version_1).mkdir()
-    (problem,) = verify_cache(version_1)
-    assert "run extract again" in problem
-    assert str(chunks_path(version_1)) in problem
+def test_leftover_chunk_files_are_reported(cache_file: Path) -> None:
+    chunks_path(cache_file).mkdir()
+    (problem,) = verify_cache(cache_file)
+    assert "extract again" in problem
+    assert str(chunks_path(cache_file)) in problem
