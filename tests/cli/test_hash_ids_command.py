@@ -173,7 +173,7 @@ def test_shards_and_an_interrupted_extraction_have_no_names_and_merge(
 
     # Parts know their key as caches do.
     refused = say("extract", "--model", tiny_clip, *whole(named, "other-key"), code=2)
-    assert "every image would be there twice" in refused.stderr
+    assert "every image would be stored twice" in refused.stderr
     assert "not hashed" in say(*extract[:3], *whole(named, None), code=2).stderr
 
 

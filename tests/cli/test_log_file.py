@@ -62,7 +62,7 @@ def test_a_log_tells_a_run_from_its_versions_to_its_exit_code(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["cache", "info", "none.h5"], 2, "ERROR error: no cache at none.h5"),
+        (["cache", "info", "none.h5"], 2, "ERROR error: there is no cache at none.h5"),
         (["extract", "--batch-size", "none"], 2, "ERROR error: Invalid value"),
         (["models"], 0, "INFO command: models"),
     ],

@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurecache.io.csv import escape_formula, read_rows, unescape_formula, write_rows
-from featurecache.runs.folder import (
-    read_history,
-    read_predictions,
-    write_config,
-    write_history,
-    write_predictions,
-)
+from featurecache.runs.folder import read_history, write_history
+from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
 
 prefixes = st.sampled_from(["", *"=+-@\t\r\n'\"＝＋－＠"])
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -59,19 +54,16 @@ def test_escape_is_one_apostrophe(text: str) -> None:
 
 def test_predictions_contain_no_formulas(tmp_path: Path) -> None:
     n = len(FORMULAS)
-    truth = np.zeros((n, 2), dtype=np.int8)
-    probability = np.full((n, 2), 1e-9)
     labels = ("=cmd|' /C calc'!A0", "'quoted'")
-    write_config(tmp_path, "head", {})
-    write_predictions(
-        tmp_path,
+    written = Predictions(
         ids=np.array(FORMULAS),
         patients=np.array(FORMULAS[::-1]),
         splits=np.full(n, "test"),
         label_names=labels,
-        truth=truth,
-        probability=probability,
+        truth=np.zeros((n, 2), dtype=np.int8),
+        probability=np.full((n, 2), 1e-9),
     )
+    write_predictions(tmp_path, written)
     header, *rows = read_as_spreadsheet(tmp_path / "predictions.csv")
     assert header[3] == "'=cmd|' /C calc'!A0 truth"
     for cell in [*header, *(cell for row in rows for cell in row[:3])]:
