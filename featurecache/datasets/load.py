@@ -69,7 +69,7 @@ def load_dataset(
     else:
         spec = get_dataset_spec(os.fspath(source))
     spec.check_options(options)
-    key = None if pseudonymize is None else read_key(Path(pseudonymize).expanduser())
+    key = None if pseudonymize is None else read_key(pseudonymize)
     folder = _find_root(spec, root, options, progress)
     if key is None:
         return spec.load(folder, options)

@@ -151,11 +151,11 @@ def register_dataset(
 
     Example:
         >>> import featurecache as fc
-        >>> def load_ward(root, *, seed=0):
+        >>> def load_clinic(root, *, seed=0):
         ...     dataset = fc.load_dataset("folder", root, seed=seed)
         ...     return dataset
-        >>> fc.register_dataset("ward", load_ward, description="chest X-rays of our ward")
-        >>> dataset = fc.load_dataset("ward", "~/ward", seed=1)  # doctest: +SKIP
+        >>> fc.register_dataset("clinic", load_clinic, description="chest X-rays of our clinic")
+        >>> dataset = fc.load_dataset("clinic", "~/clinic", seed=1)  # doctest: +SKIP
     """
     if (registered := _specs.get(name)) and not _same_function(registered.loader, loader):
         raise UsageError(f"there is already a data set {name!r}: choose another name")
