@@ -50,10 +50,10 @@ def cost(encoder: Encoder, pixels: Array, size: int) -> float:
     """Return CPU milliseconds per image at a batch size."""
     n_batches = 2 * max(1, len(pixels) // (2 * size))  # the same number for each of two threads
     start = time.process_time()
-    with worker_threads("cpu", most=MAX_ENCODER_THREADS) as threads:
+    with worker_threads("cpu", max_workers=MAX_ENCODER_THREADS) as threads:
         for _ in range(n_batches):
             threads.submit(partial(encoder.embed_pixels, pixels[:size]))
-        for _ in threads.rest():
+        for _ in threads.drain():
             pass
     return (time.process_time() - start) / (n_batches * size) * 1e3
 

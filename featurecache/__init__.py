@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from featurecache.extraction.extract import extract
     from featurecache.heads.train import train_head
     from featurecache.metrics.metrics import Metrics
+    from featurecache.prompts import PromptSet
     from featurecache.report.report import report
     from featurecache.retrieval.query import retrieve
     from featurecache.runs.run import Run, load_run
@@ -40,6 +41,7 @@ _MODULES = {
     "Dataset": "datasets.dataset",
     "Encoder": "encoders.encoder",
     "Metrics": "metrics.metrics",
+    "PromptSet": "prompts",
     "Run": "runs.run",
     "TrainedModel": "evaluation.trained_model",
     "align": "alignment.fit",
@@ -65,6 +67,7 @@ __all__ = [
     "Dataset",
     "Encoder",
     "Metrics",
+    "PromptSet",
     "Run",
     "TrainedModel",
     "align",

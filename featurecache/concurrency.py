@@ -1,4 +1,4 @@
-"""Work side by side: calls in lanes, each on its share of the processor's cores."""
+"""Run calls in parallel, each thread on its share of the processor's cores."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,50 +12,59 @@ Result = TypeVar("Result")
 
 @dataclass
 class OrderedThreadPool(Generic[Result]):
-    """Runs calls in as many threads as there are lanes and gives their results in order.
+    """Runs calls in threads and yields their results in the order of submission.
 
-    A network that spreads each of its operations over all cores waits, at the end of every one, for
-    the core that something else has borrowed. Lanes wait for nobody: each computes its own.
+    A network that spreads each operation over all cores waits after every one for the core that
+    something else is using. Threads with cores of their own do not wait for each other.
+
+    Attributes:
+        pool: The threads.
+        workers: The number of threads.
+        pending: Calls whose results have not been taken yet, oldest first.
     """
 
     pool: ThreadPoolExecutor
-    number: int
-    waiting: deque[Future[Result]] = field(default_factory=deque)
+    workers: int
+    pending: deque[Future[Result]] = field(default_factory=deque)
 
     def submit(self, call: Callable[[], Result]) -> None:
-        """Take a call."""
-        self.waiting.append(self.pool.submit(call))
+        """Queue a call."""
+        self.pending.append(self.pool.submit(call))
 
-    def ready(self) -> Iterator[Result]:
-        """The results that are due: no more calls stay behind than there are lanes."""
-        while len(self.waiting) > self.number:
-            yield self.waiting.popleft().result()
+    def completed(self) -> Iterator[Result]:
+        """Yield the oldest results until no more calls are pending than there are threads."""
+        while len(self.pending) > self.workers:
+            yield self.pending.popleft().result()
 
-    def rest(self) -> Iterator[Result]:
-        """The results that are still to come."""
-        while self.waiting:
-            yield self.waiting.popleft().result()
+    def drain(self) -> Iterator[Result]:
+        """Yield all remaining results."""
+        while self.pending:
+            yield self.pending.popleft().result()
 
 
 @contextmanager
-def worker_threads(device: str, *, most: int) -> "Iterator[OrderedThreadPool[Any]]":
-    """Lanes for work on a device: one for a GPU, on a processor one for each of torch's threads.
+def worker_threads(device: str, *, max_workers: int) -> "Iterator[OrderedThreadPool[Any]]":
+    """Open a thread pool for work on a device.
 
-    There are no more than ``most``. On a processor, torch's threads are shared out among them until
-    the lanes are closed. Calls that have not begun when an error or an interrupt closes them never
-    will.
+    On a CPU there is one thread for each of torch's threads, which are divided among them until
+    the pool is closed; on a GPU there is one thread. Calls that have not started when an error or
+    an interrupt closes the pool never start.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``mps``.
+        max_workers: Largest number of threads.
     """
     import torch
 
-    threads = torch.get_num_threads()
-    number = min(threads, most) if device == "cpu" else 1
-    if number > 1:
-        # A thread takes the number over when it first computes: the lanes' threads are new.
-        torch.set_num_threads(threads // number)
-    pool = ThreadPoolExecutor(number, thread_name_prefix="lane")
+    torch_threads = torch.get_num_threads()
+    workers = min(torch_threads, max_workers) if device == "cpu" else 1
+    if workers > 1:
+        # A thread adopts the number when it first computes, and the threads of the pool are new.
+        torch.set_num_threads(torch_threads // workers)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="worker")
     try:
-        yield OrderedThreadPool(pool, number)
+        yield OrderedThreadPool(pool, workers)
     finally:
         pool.shutdown(cancel_futures=True)
-        if number > 1:
-            torch.set_num_threads(threads)
+        if workers > 1:
+            torch.set_num_threads(torch_threads)

@@ -1,23 +1,23 @@
-"""What libraries say where there is no memory left, in the many ways that each has of its own."""
+"""Recognize out-of-memory errors, which each library reports in a different way."""
 
 import errno
 import re
 from collections.abc import Iterator
 from typing import Final
 
-_SAID: Final = re.compile(
+_MESSAGES: Final = re.compile(
     "|".join(
         (
             "bad allocation|(std::)?bad_alloc",  # C++
             "can(no|')t allocate memory",  # the system, torch
-            "can't start new thread",  # Python: there is no room for its stack
+            "can't start new thread",  # Python: no memory for its stack
             "could not create a primitive",  # oneDNN, below torch's convolutions
-            "error return without exception set",  # Python, which had none to tell it with
-            "failed to map segment",  # the loader of libraries
+            "error return without exception set",  # Python: no memory for an exception
+            "failed to map segment",  # the loader of shared libraries
             r"malloc of size \d+ failed|realloc of size \d+ failed",  # Arrow
             "memory allocation failed",  # HDF5
             "out of memory",  # CUDA
-            "returned NULL without setting an exception",  # Python, likewise
+            "returned NULL without setting an exception",  # Python: no memory for an exception
             r"unable to (alloc|create thread)",  # numpy, OpenBLAS
         )
     ),
@@ -26,22 +26,23 @@ _SAID: Final = re.compile(
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or one that it came from, says that memory did not suffice."""
+    """Return whether an exception, or one that caused it, says that memory ran out."""
     return any(
-        isinstance(one, MemoryError)
-        or type(one).__name__ == "OutOfMemoryError"  # torch's, which is not imported for this
-        or getattr(one, "errno", None) == errno.ENOMEM
-        or _SAID.search(str(one)) is not None
-        for one in _chain(error)
+        isinstance(link, MemoryError)
+        or type(link).__name__ == "OutOfMemoryError"  # torch's, without importing torch
+        or getattr(link, "errno", None) == errno.ENOMEM
+        or _MESSAGES.search(str(link)) is not None
+        for link in _chain(error)
     )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception with all its causes and contexts."""
     seen: set[int] = set()
-    rest: list[BaseException | None] = [error]
-    while rest:
-        one = rest.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            rest += [one.__cause__, one.__context__]
+    pending: list[BaseException | None] = [error]
+    while pending:
+        link = pending.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            pending += [link.__cause__, link.__context__]

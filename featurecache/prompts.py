@@ -1,10 +1,12 @@
-"""Prompts: named sets of templates, positive and negative, and the ensembles made of them.
+"""Prompt sets: templates that turn labels into texts, and the ensembles of their embeddings.
 
-A template holds ``{pathology}``, which becomes the label as a radiologist would write it
-(``Pleural_Thickening`` is "pleural thickening"). Per label, the K prompts of a set are encoded and
-averaged into one ensemble embedding; the ensembles of all labels, flattened, are the mega-vector.
+A template contains ``{pathology}``, which is replaced by the label as a radiologist would write it
+(``Pleural_Thickening`` becomes "pleural thickening"). For each label, the K prompts of a set are
+encoded and averaged into one ensemble embedding. The ensembles of all labels, concatenated, are
+the mega-vector.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import TypedDict
 
 from featurecache.errors import PromptError, UnknownNameError
 from featurecache.io import json as strict_json
@@ -40,10 +44,27 @@ PHRASES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Templates for all labels, with exceptions for single ones.
+    """Prompt templates for all labels, with exceptions for single labels.
 
-    ``prompts`` and ``negative_prompts`` replace a label's prompts outright, for findings whose
-    grammar fits no template ("heart size is normal"); each holds as many as the templates give.
+    Attributes:
+        name: Up to 64 letters, digits, ``.``, ``_`` and ``-``.
+        templates: Templates for the presence of a finding; each contains ``{pathology}``.
+        negatives: Templates for its absence; may be empty.
+        phrases: How labels are written in a sentence; other labels are lower-cased.
+        prompts: Complete texts that replace the templates for a label, as many as there are
+            templates: for findings that fit none grammatically.
+        negative_prompts: The same for ``negatives``, such as "heart size is normal".
+
+    Raises:
+        PromptError: The name, a template or a text cannot be used; the message says why.
+
+    Examples:
+        >>> import featurecache as fc
+        >>> prompts = fc.PromptSet("mine", ("signs of {pathology}",), ("no {pathology}",))
+        >>> prompts.positive_texts(["Mass", "Pneumonia"])
+        [['signs of pulmonary mass'], ['signs of pneumonia']]
+        >>> prompts.negative_texts(["Pneumonia"])
+        [['no pneumonia']]
     """
 
     name: str
@@ -59,64 +80,69 @@ class PromptSet:
                 f"prompt set name {self.name!r}: use up to 64 letters, digits, '.', '_' and '-'"
             )
         if not self.templates:
-            raise PromptError(f"prompt set {self.name!r} has no templates")
+            raise self._error("has no templates")
         for template in (*self.templates, *self.negatives):
             if not template.strip():
-                raise PromptError(f"prompt set {self.name!r} has an empty template")
+                raise self._error("has an empty template")
             if _BRACES.search(template.replace(PLACEHOLDER, "")):
-                raise PromptError(
-                    f"prompt set {self.name!r}: template {template!r} has braces around something "
-                    f"else than {PLACEHOLDER}, which would be encoded as they stand"
+                raise self._error(
+                    f"has the template {template!r}: only {PLACEHOLDER} is replaced, so remove "
+                    "other braces"
                 )
         for template in self.templates:
             if PLACEHOLDER not in template:
-                raise PromptError(
-                    f"prompt set {self.name!r}: template {template!r} lacks {PLACEHOLDER}, "
-                    "so that every label would get the same text"
+                raise self._error(
+                    f"has the template {template!r} without {PLACEHOLDER}: every label would get "
+                    "the same text"
                 )
-        self._check_given("prompts", self.prompts, len(self.templates))
-        self._check_given("negative_prompts", self.negative_prompts, len(self.negatives))
+        self._check_texts("prompts", self.prompts, len(self.templates))
+        self._check_texts("negative_prompts", self.negative_prompts, len(self.negatives))
 
-    def _check_given(self, what: str, given: Mapping[str, tuple[str, ...]], count: int) -> None:
-        for label, prompts in given.items():
-            if len(prompts) != count:
-                raise PromptError(
-                    f"prompt set {self.name!r}: {what} of {label!r} must hold {count} texts, "
-                    f"as many as there are templates; found {len(prompts)}"
+    def _error(self, problem: str) -> PromptError:
+        return PromptError(f"prompt set {self.name!r} {problem}")
+
+    def _check_texts(
+        self, attribute: str, texts_by_label: Mapping[str, tuple[str, ...]], count: int
+    ) -> None:
+        for label, texts in texts_by_label.items():
+            if len(texts) != count:
+                raise self._error(
+                    f"has {len(texts)} {attribute} for {label!r}: give {count}, as many as there "
+                    "are templates"
                 )
-            for prompt in prompts:
-                if not prompt.strip() or _BRACES.search(prompt):
-                    raise PromptError(
-                        f"prompt set {self.name!r}: {what} of {label!r} hold {prompt!r}; they are "
-                        "used as they stand, so write whole texts without braces"
+            for text in texts:
+                if not text.strip() or _BRACES.search(text):
+                    raise self._error(
+                        f"has {attribute} for {label!r} with the text {text!r}: give a complete "
+                        "text without braces"
                     )
 
     def phrase(self, label: str) -> str:
-        """A label as it is written in a sentence."""
+        """Return a label as it is written in a sentence."""
         return self.phrases.get(label) or label.replace("_", " ").strip().lower()
 
-    def positive_prompts(self, labels: Sequence[str]) -> list[list[str]]:
-        """The prompts that say a finding is there: C lists of K texts."""
-        return [self._fill(label, self.templates, self.prompts) for label in labels]
+    def positive_texts(self, labels: Sequence[str]) -> list[list[str]]:
+        """Return the texts that say a finding is present: C lists of K texts."""
+        return [self._texts(label, self.templates, self.prompts) for label in labels]
 
-    def negative_prompts_of(self, labels: Sequence[str]) -> list[list[str]]:
-        """The prompts that say a finding is absent: C lists of K' texts, or no list at all."""
+    def negative_texts(self, labels: Sequence[str]) -> list[list[str]]:
+        """Return the texts that say a finding is absent: C lists of K' texts, or an empty list."""
         if not self.negatives:
             return []
-        return [self._fill(label, self.negatives, self.negative_prompts) for label in labels]
+        return [self._texts(label, self.negatives, self.negative_prompts) for label in labels]
 
-    def _fill(
-        self, label: str, templates: tuple[str, ...], given: Mapping[str, tuple[str, ...]]
+    def _texts(
+        self, label: str, templates: tuple[str, ...], exceptions: Mapping[str, tuple[str, ...]]
     ) -> list[str]:
-        if label in given:
-            return list(given[label])
+        if label in exceptions:
+            return list(exceptions[label])
         return [template.replace(PLACEHOLDER, self.phrase(label)) for template in templates]
 
 
 PROMPT_SETS: Mapping[str, PromptSet] = MappingProxyType(
     {
-        prompts.name: prompts
-        for prompts in (
+        prompt_set.name: prompt_set
+        for prompt_set in (
             PromptSet(
                 name="signs",
                 templates=(
@@ -154,113 +180,118 @@ PROMPT_SETS: Mapping[str, PromptSet] = MappingProxyType(
         )
     }
 )
-"""``signs``: the four of "squeezing every drop out of CLIP features"; ``showing``: those of CLIP on
-ChestX-ray14; ``lungs``: those of CLIP against MedCLIP on paediatric X-rays."""
+"""The built-in prompt sets.
+
+``signs``: the four of "squeezing every drop out of CLIP features". ``showing``: that of CLIP on
+ChestX-ray14. ``lungs``: that of CLIP against MedCLIP on pediatric chest X-rays.
+"""
 
 
-def load_prompts(name_or_file: str) -> PromptSet:
-    """A named prompt set, or one from a user's JSON or TOML file.
+class _PromptFile(TypedDict, total=False):
+    name: str
+    templates: list[str]
+    negatives: list[str]
+    phrases: dict[str, str]
+    prompts: dict[str, list[str]]
+    negative_prompts: dict[str, list[str]]
 
-    The file holds ``templates`` (a list) and may hold ``name`` (else the file's), ``negatives``
-    (a list), ``phrases`` (label to phrase), ``prompts`` and ``negative_prompts`` (label to list).
+
+def load_prompts(prompts: str | os.PathLike[str] | PromptSet) -> PromptSet:
+    """Return a prompt set by name, from a file, or as it is.
+
+    A JSON or TOML file holds ``templates`` (a list) and optionally ``name`` (by default that of the
+    file), ``negatives`` (a list), ``phrases`` (label to phrase), ``prompts`` and
+    ``negative_prompts`` (label to list).
+
+    Args:
+        prompts: The name of a built-in set, the path of a ``.json`` or ``.toml`` file, or a
+            ``PromptSet``.
 
     Raises:
-        UnknownNameError: neither a known set nor a ``.json`` or ``.toml`` file.
-        PromptError: the file is missing, malformed, or its content contradicts itself.
+        UnknownNameError: There is no such set, and it is not a ``.json`` or ``.toml`` file.
+        PromptError: The file is missing, malformed, or its content cannot be used.
     """
-    if name_or_file in PROMPT_SETS:
-        return PROMPT_SETS[name_or_file]
-    path = Path(name_or_file)
-    if path.suffix.lower() not in (".json", ".toml"):
-        raise UnknownNameError("prompt set", name_or_file, [*PROMPT_SETS, "FILE.json", "FILE.toml"])
+    if isinstance(prompts, PromptSet):
+        return prompts
+    name = os.fspath(prompts)
+    if name in PROMPT_SETS:
+        return PROMPT_SETS[name]
+    path = Path(name).expanduser()
+    suffix = path.suffix.lower()
+    if suffix not in (".json", ".toml"):
+        raise UnknownNameError("prompt set", name, [*PROMPT_SETS, "FILE.json", "FILE.toml"])
     try:
-        text = read_text(path, encoding="utf-8-sig")  # Windows editors begin it with a mark
-        parse = strict_json.parse if path.suffix.lower() == ".json" else tomllib.loads
-        content = parse(text)
+        text = read_text(path, encoding="utf-8-sig")  # Windows editors write a byte order mark
+        content = strict_json.parse(text) if suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise PromptError(f"prompt file {path}: {error.strerror}") from error
-    # JSON, TOML and UTF-8 errors are ValueErrors; TOML of many brackets is a RecursionError.
+    # JSON, TOML and UTF-8 errors are ValueErrors; deeply nested TOML is a RecursionError.
     except (ValueError, RecursionError) as error:
         raise PromptError(f"prompt file {path} cannot be parsed: {error}") from error
     return _from_content(content, path)
 
 
 def _from_content(content: Any, path: Path) -> PromptSet:
-    known = ("name", "templates", "negatives", "phrases", "prompts", "negative_prompts")
-    if not isinstance(content, dict):
-        raise PromptError(f"prompt file {path} must hold an object with the key 'templates'")
-    if unknown := sorted(set(content) - set(known)):
-        raise PromptError(
-            f"prompt file {path}: unknown key {unknown[0]!r}; known: {', '.join(known)}"
-        )
-
-    def texts(value: Any, where: str) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise PromptError(f"prompt file {path}: {where} must be a list of texts")
-        return tuple(value)
-
-    def table(key: str) -> dict[str, Any]:
-        value = content.get(key, {})
-        if not isinstance(value, dict):
-            raise PromptError(f"prompt file {path}: {key!r} must map labels to texts")
-        return value
-
-    phrases = table("phrases")
-    if not all(isinstance(phrase, str) and phrase.strip() for phrase in phrases.values()):
-        raise PromptError(f"prompt file {path}: 'phrases' must map labels to texts")
-    name = content.get("name", path.stem)
-    if not isinstance(name, str):
-        raise PromptError(f"prompt file {path}: 'name' must be a text")
+    try:
+        file: _PromptFile = strict_json.validate(content, _PromptFile)
+    except ValueError as error:
+        raise PromptError(f"prompt file {path} is malformed: {error}") from error
+    keys = tuple(_PromptFile.__annotations__)
+    if unknown := sorted(file.keys() - set(keys)):
+        raise PromptError(f"prompt file {path}: unknown key {unknown[0]!r}; use {', '.join(keys)}")
+    phrases = file.get("phrases", {})
+    if not all(phrase.strip() for phrase in phrases.values()):
+        raise PromptError(f"prompt file {path}: a phrase is empty")
+    name = file.get("name", path.stem)
     if name in PROMPT_SETS:
-        raise PromptError(
-            f"prompt file {path}: the name {name!r} is a built-in set's; choose another"
-        )
+        raise PromptError(f"prompt file {path}: the name {name!r} is built in; choose another")
+
+    def as_tuples(texts: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+        return {label: tuple(of_label) for label, of_label in texts.items()}
+
     return PromptSet(
         name=name,
-        templates=texts(content.get("templates", []), "'templates'"),
-        negatives=texts(content.get("negatives", []), "'negatives'"),
+        templates=tuple(file.get("templates", ())),
+        negatives=tuple(file.get("negatives", ())),
         phrases={**PHRASES, **phrases},
-        prompts={k: texts(v, f"'prompts' of {k!r}") for k, v in table("prompts").items()},
-        negative_prompts={
-            k: texts(v, f"'negative_prompts' of {k!r}")
-            for k, v in table("negative_prompts").items()
-        },
+        prompts=as_tuples(file.get("prompts", {})),
+        negative_prompts=as_tuples(file.get("negative_prompts", {})),
     )
 
 
 def ensemble(embeddings: "NDArray[np.floating[Any]]") -> "NDArray[np.float32]":
     """Average the prompts of each label on the unit sphere.
 
-    ``t_c = norm(mean_k norm(e_ck))``, so that no prompt counts for more by its length
+    ``t_c = norm(mean_k norm(e_ck))``, so that the length of an embedding does not weight its prompt
     (Radford et al. 2021, section 3.1.4).
 
     Args:
-        embeddings: (C, K, D), of any length.
+        embeddings: Shape (C, K, D), not necessarily normalized.
 
     Returns:
-        (C, D) float32, of unit length.
+        float32, shape (C, D), unit length.
 
     Raises:
-        ValueError: an embedding is zero or not finite, or a label's prompts cancel out.
+        ValueError: An embedding is zero or not finite, or the prompts of a label cancel out.
     """
     import numpy as np
 
-    mean = _unit(np.asarray(embeddings, dtype=np.float64)).mean(axis=1)
-    # Vectors that cancel leave a rounding error, seldom a zero.
+    mean = _l2_normalize(np.asarray(embeddings, dtype=np.float64)).mean(axis=1)
+    # The mean of vectors that cancel out is a rounding error, seldom zero.
     if (np.linalg.norm(mean, axis=-1) < 1e-6).any():
         raise ValueError("the prompts of a label cancel out: their mean has no direction")
-    result: NDArray[np.float32] = _unit(mean).astype(np.float32)
+    result: NDArray[np.float32] = _l2_normalize(mean).astype(np.float32)
     return result
 
 
 def mega_vector(ensembles: "NDArray[np.floating[Any]]") -> "NDArray[np.float32]":
-    """All labels' ensembles behind one another: (C, D) to (C * D,) float32."""
+    """Concatenate the ensembles of all labels: (C, D) to (C * D,) float32."""
     import numpy as np
 
     return np.ascontiguousarray(ensembles, dtype=np.float32).reshape(-1)
 
 
-def _unit(vectors: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def _l2_normalize(vectors: "NDArray[np.float64]") -> "NDArray[np.float64]":
     import numpy as np
 
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -233,7 +233,7 @@ def train_tokenizer() -> "PreTrainedTokenizerFast":
     corpus = [
         text
         for prompts in PROMPT_SETS.values()
-        for texts in (*prompts.positive_prompts(LABELS), *prompts.negative_prompts_of(LABELS))
+        for texts in (*prompts.positive_texts(LABELS), *prompts.negative_texts(LABELS))
         for text in texts
     ]
     tokenizer.train_from_iterator(

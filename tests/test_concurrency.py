@@ -1,4 +1,4 @@
-"""Lanes: results in order, as many at once as there are threads, and torch's threads given back."""
+"""The thread pool: results in order, and torch's threads divided and restored."""
 
 import threading
 import time
@@ -17,69 +17,69 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("threads", "lanes"), [(1, 1), (2, 2), (9, 4)], indirect=["threads"])
-def test_threads_are_shared_out_among_lanes_and_given_back(threads, lanes):
-    with worker_threads("cpu", most=4) as opened:
-        assert opened.number == lanes
-        opened.submit(torch.get_num_threads)
-        assert list(opened.rest()) == [threads // lanes]
+@pytest.mark.parametrize(("threads", "workers"), [(1, 1), (2, 2), (9, 4)], indirect=["threads"])
+def test_torch_threads_are_divided_among_workers_and_restored(threads, workers):
+    with worker_threads("cpu", max_workers=4) as pool:
+        assert pool.workers == workers
+        pool.submit(torch.get_num_threads)
+        assert list(pool.drain()) == [threads // workers]
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("threads", [4], indirect=True)
-def test_a_gpu_has_one_lane(threads):
-    with worker_threads("cuda", most=4) as opened:
-        assert opened.number == 1
+def test_gpu_has_one_worker(threads):
+    with worker_threads("cuda", max_workers=4) as pool:
+        assert pool.workers == 1
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
-def test_two_calls_run_at_once_and_their_results_come_in_order(threads):
-    meeting = threading.Barrier(2, timeout=10)
+def test_calls_run_in_parallel_and_results_keep_their_order(threads):
+    barrier = threading.Barrier(2, timeout=10)
 
     def call(number: int) -> int:
-        meeting.wait()  # nobody passes alone
+        barrier.wait()  # only two calls together pass
         time.sleep(0.05 if number % 2 == 0 else 0)
         return number
 
-    found = []
-    with worker_threads("cpu", most=4) as opened:
+    results = []
+    with worker_threads("cpu", max_workers=4) as pool:
         for number in range(6):
-            opened.submit(lambda number=number: call(number))
-            found += opened.ready()
-        found += opened.rest()
-    assert found == list(range(6))
+            pool.submit(lambda number=number: call(number))
+            results += pool.completed()
+        results += pool.drain()
+    assert results == list(range(6))
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)
-def test_an_error_of_a_call_is_raised(threads):
+def test_error_of_a_call_is_raised(threads):
     def fail():
         raise ValueError("no such luck")
 
-    with worker_threads("cpu", most=4) as opened:
-        opened.submit(fail)
+    with worker_threads("cpu", max_workers=4) as pool:
+        pool.submit(fail)
         with pytest.raises(ValueError, match="no such luck"):
-            list(opened.rest())
+            list(pool.drain())
 
 
 @pytest.mark.parametrize("threads", [1], indirect=True)
-def test_after_an_error_waiting_calls_never_begin(threads):
-    began = []
+def test_pending_calls_never_start_after_an_error(threads):
+    started = []
     release = threading.Event()
 
     def call(number: int) -> None:
-        began.append(number)
+        started.append(number)
         release.wait(10)
 
     def interrupted() -> None:
-        with worker_threads("cpu", most=1) as opened:
+        with worker_threads("cpu", max_workers=1) as pool:
             for number in range(5):
-                opened.submit(lambda number=number: call(number))
-            while not began:
+                pool.submit(lambda number=number: call(number))
+            while not started:
                 time.sleep(0.001)
             threading.Timer(0.05, release.set).start()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert began == [0]
+    assert started == [0]

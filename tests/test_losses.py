@@ -1,4 +1,4 @@
-"""The losses against their formulas in double precision, in plain loops."""
+"""The losses against their formulas, computed with plain loops in double precision."""
 
 import math
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from featurecache.losses import (
-    asymmetric,
-    balanced_positive_weight,
+    asymmetric_loss,
+    balanced_pos_weight,
     log_prior_odds,
     masked_bce,
     multi_positive_info_nce,
@@ -27,7 +27,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def by_hand(logits, targets, weight):
+def bce_reference(logits, targets, weight):
     """-mean over known of w y log p + (1 - y) log(1 - p), with log p = -log(1 + exp(-z))."""
     known = targets >= 0
     losses = np.where(targets == 1, weight * np.logaddexp(0, -logits), np.logaddexp(0, logits))
@@ -36,21 +36,23 @@ def by_hand(logits, targets, weight):
 
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 10**6), rows=st.integers(1, 6), labels=st.integers(1, 4))
-def test_it_is_the_mean_over_known_labels(seed, rows, labels):
+def test_masked_bce_is_the_mean_over_known_labels(seed, rows, labels):
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=20, size=(rows, labels))
     targets = rng.choice([1.0, 0.0, -1.0], size=(rows, labels))
     weight = rng.uniform(0.1, 50, labels)
     arguments = torch.tensor(logits), torch.tensor(targets)
-    assert masked_bce(*arguments).item() == pytest.approx(by_hand(logits, targets, 1.0), rel=1e-12)
-    weighted = masked_bce(*arguments, positive_weight=torch.tensor(weight)).item()
-    assert weighted == pytest.approx(by_hand(logits, targets, weight), rel=1e-12)
+    assert masked_bce(*arguments).item() == pytest.approx(
+        bce_reference(logits, targets, 1.0), rel=1e-12
+    )
+    weighted = masked_bce(*arguments, pos_weight=torch.tensor(weight)).item()
+    assert weighted == pytest.approx(bce_reference(logits, targets, weight), rel=1e-12)
 
 
-def test_its_gradient_is_the_probability_less_the_label():
+def test_gradient_of_masked_bce_is_probability_minus_label():
     logits = torch.tensor([[0.3, -2.0], [1.5, 4.0]], dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[1.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
-    masked_bce(logits, targets, positive_weight=torch.tensor([1.0, 3.0]).double()).backward()
+    masked_bce(logits, targets, pos_weight=torch.tensor([1.0, 3.0]).double()).backward()
     p = 1 / (1 + np.exp(-logits.detach().numpy()))
     expected = [[(p[0, 0] - 1) / 3, p[0, 1] / 3], [0, 3 * (p[1, 1] - 1) / 3]]
     np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-12)
@@ -58,24 +60,24 @@ def test_its_gradient_is_the_probability_less_the_label():
 
 @pytest.mark.parametrize("logit", [torch.inf, -torch.inf, torch.nan, 1e38])
 @pytest.mark.parametrize("weight", [None, torch.tensor([2.0, 5.0])])
-def test_an_unknown_label_takes_no_part_whatever_its_logit(logit, weight):
+def test_masked_bce_ignores_unknown_labels_with_any_logit(logit, weight):
     logits = torch.tensor([[logit, 0.7]], requires_grad=True)
-    loss = masked_bce(logits, torch.tensor([[-1.0, 0.0]]), positive_weight=weight)
+    loss = masked_bce(logits, torch.tensor([[-1.0, 0.0]]), pos_weight=weight)
     loss.backward()
     assert loss.item() == pytest.approx(np.log1p(np.exp(0.7)))
     assert logits.grad[0, 0].item() == 0
     assert logits.grad[0, 1].item() == pytest.approx(1 / (1 + np.exp(-0.7)))
 
 
-def test_where_nothing_is_known_the_loss_and_its_gradient_are_zero():
+def test_masked_bce_and_its_gradient_are_zero_without_known_labels():
     logits = torch.tensor([[1.0, torch.inf]], requires_grad=True)
-    loss = masked_bce(logits, torch.full((1, 2), -1.0), positive_weight=torch.ones(2))
+    loss = masked_bce(logits, torch.full((1, 2), -1.0), pos_weight=torch.ones(2))
     loss.backward()
     assert loss.item() == 0
     assert logits.grad.tolist() == [[0, 0]]
 
 
-def asymmetric_by_hand(logits, targets, positive_focus, negative_focus, margin):
+def asymmetric_reference(logits, targets, gamma_positive, gamma_negative, margin):
     total, known = 0.0, 0
     for z, y in zip(logits.ravel(), targets.ravel(), strict=True):
         if y < 0:
@@ -84,58 +86,58 @@ def asymmetric_by_hand(logits, targets, positive_focus, negative_focus, margin):
         q = max(p - margin, 0)
         known += 1
         if y == 1:
-            total -= (1 - p) ** positive_focus * math.log(p)
+            total -= (1 - p) ** gamma_positive * math.log(p)
         else:
-            total -= q**negative_focus * math.log(1 - q)
+            total -= q**gamma_negative * math.log(1 - q)
     return total / max(1, known)
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
-    positive_focus=st.sampled_from([0.0, 1.0, 2.0]),
-    negative_focus=st.sampled_from([0.0, 1.0, 4.0]),
+    gamma_positive=st.sampled_from([0.0, 1.0, 2.0]),
+    gamma_negative=st.sampled_from([0.0, 1.0, 4.0]),
     margin=st.sampled_from([0.0, 0.05, 0.2]),
 )
-def test_the_asymmetric_loss_is_its_formula(seed, positive_focus, negative_focus, margin):
+def test_asymmetric_loss_equals_its_formula(seed, gamma_positive, gamma_negative, margin):
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=4, size=(5, 3))
     targets = rng.choice([1.0, 0.0, -1.0], size=(5, 3))
-    found = asymmetric(
+    loss = asymmetric_loss(
         torch.tensor(logits),
         torch.tensor(targets),
-        positive_focus=positive_focus,
-        negative_focus=negative_focus,
+        gamma_positive=gamma_positive,
+        gamma_negative=gamma_negative,
         margin=margin,
     ).item()
-    by_loop = asymmetric_by_hand(logits, targets, positive_focus, negative_focus, margin)
-    assert found == pytest.approx(by_loop, rel=1e-9, abs=1e-12)
+    expected = asymmetric_reference(logits, targets, gamma_positive, gamma_negative, margin)
+    assert loss == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_without_focus_and_margin_the_asymmetric_loss_is_cross_entropy():
+def test_asymmetric_loss_without_focus_and_margin_is_cross_entropy():
     logits, targets = torch.randn(6, 2).double(), torch.tensor([[1.0, 0], [0, -1]]).repeat(3, 1)
     targets = targets.double()
-    plain = asymmetric(logits, targets, positive_focus=0, negative_focus=0, margin=0)
+    plain = asymmetric_loss(logits, targets, gamma_positive=0, gamma_negative=0, margin=0)
     assert plain.item() == pytest.approx(masked_bce(logits, targets).item(), rel=1e-12)
 
 
-def test_the_asymmetric_loss_and_its_gradient_are_finite_whatever_the_logit():
+def test_asymmetric_loss_and_its_gradient_are_finite_for_any_logit():
     logits = torch.tensor([[80.0, -80.0, math.inf], [-80.0, 80.0, math.nan]], requires_grad=True)
     targets = torch.tensor([[1.0, 0, -1], [1.0, 0, -1]])
-    loss = asymmetric(logits, targets)
+    loss = asymmetric_loss(logits, targets)
     loss.backward()
     assert loss.isfinite()
     assert logits.grad[:, :2].isfinite().all()
     assert (logits.grad[:, 2] == 0).all()
 
 
-def test_log_prior_odds_are_those_of_the_known_labels():
+def test_log_prior_odds_use_known_labels_only():
     targets = torch.tensor([[1.0, 0, 1, -1], [0, 0, 1, -1], [0, -1, -1, -1], [0, 1, 1, -1]])
     expected = [math.log(1 / 3), math.log(1 / 2), 0.0, 0.0]
     assert log_prior_odds(targets).tolist() == pytest.approx(expected)
 
 
-def test_the_balanced_weight_is_negatives_over_positives():
+def test_balanced_pos_weight_is_negatives_over_positives():
     targets = torch.tensor(
         [
             [1.0, 1.0, 0.0, 1.0, -1.0],
@@ -145,23 +147,23 @@ def test_the_balanced_weight_is_negatives_over_positives():
         ]
     )
     # Without positives, negatives or either there is nothing to balance.
-    assert balanced_positive_weight(targets).tolist() == [3, 0.5, 1, 1, 1]
+    assert balanced_pos_weight(targets).tolist() == [3, 0.5, 1, 1, 1]
 
 
-def cosines_by_hand(images, texts):
+def cosines_reference(images, texts):
     return [
         [sum(x * t) / math.sqrt(sum(x * x)) / math.sqrt(sum(t * t)) for t in texts] for x in images
     ]
 
 
 def mean_of_means(losses):
-    """The mean of each list that is not empty, then the mean of those; 0 where there is none."""
+    """Average each list that is not empty, then the averages; 0 if all lists are empty."""
     means = [sum(row) / len(row) for row in losses if row]
     return sum(means) / len(means) if means else 0.0
 
 
-def info_nce_by_hand(images, texts, truth, scale):
-    z = np.array([[scale * cos for cos in row] for row in cosines_by_hand(images, texts)])
+def info_nce_reference(images, texts, truth, scale):
+    z = np.array([[scale * cos for cos in row] for row in cosines_reference(images, texts)])
 
     def one_way(z, truth):
         return mean_of_means(
@@ -185,9 +187,9 @@ def info_nce_by_hand(images, texts, truth, scale):
     return 0.5 * one_way(z, truth) + 0.5 * one_way(z.T, truth.T)
 
 
-def sigmoid_by_hand(images, texts, truth, scale, bias):
+def sigmoid_reference(images, texts, truth, scale, bias):
     total = 0.0
-    for i, row in enumerate(cosines_by_hand(images, texts)):
+    for i, row in enumerate(cosines_reference(images, texts)):
         for u, cos in enumerate(row):
             if truth[i][u] >= 0:
                 y = 1 if truth[i][u] == 1 else -1
@@ -196,12 +198,12 @@ def sigmoid_by_hand(images, texts, truth, scale, bias):
 
 
 def one_caption_each(caption, texts):
-    """Truth (B, U) of images that have one caption each."""
+    """Return the truth, (B, U), of images with one caption each."""
     return functional.one_hot(torch.as_tensor(caption), texts).to(torch.int8)
 
 
 def plain_info_nce(images, texts, truth, scale):
-    """CLIP's loss with each image's own copy of its text, every other copy a negative."""
+    """CLIP's loss: each image has its own copy of its text, and all other copies are negatives."""
     caption = truth.argmax(dim=1)
     logits = scale * functional.normalize(images) @ functional.normalize(texts)[caption].T
     pairs = torch.arange(len(images))
@@ -223,14 +225,14 @@ def contrastive_batch(seed, *, images=5, texts=3, dim=4):
 
 
 def images_at(cosines):
-    """Unit images with the given cosines to the texts e_1 ... e_U, which come with them."""
+    """Return unit images with the given cosines to the texts e_1 ... e_U, and these texts."""
     rest = (1 - (cosines**2).sum(dim=1, keepdim=True)).sqrt()
     texts = torch.eye(cosines.shape[1], cosines.shape[1] + 1, dtype=cosines.dtype)
     return torch.cat([cosines, rest], dim=1), texts
 
 
-def force_on_cosines(loss, cosines, truth, scale):
-    """The loss's gradient with respect to each cosine of image and text, (B, U)."""
+def gradient_of_cosines(loss, cosines, truth, scale):
+    """Return the gradient of the loss with respect to each cosine of image and text, (B, U)."""
     cosines = torch.tensor(cosines, dtype=torch.float64, requires_grad=True)
     images, texts = images_at(cosines)
     value = loss(images, texts, torch.as_tensor(truth), torch.tensor(scale))
@@ -246,21 +248,21 @@ def force_on_cosines(loss, cosines, truth, scale):
     scale=st.floats(0.5, 30),
     bias=st.floats(-15, 5),
 )
-def test_the_contrastive_losses_are_their_formulas(seed, images, texts, dim, scale, bias):
+def test_contrastive_losses_equal_their_formulas(seed, images, texts, dim, scale, bias):
     x, t, truth = contrastive_batch(seed, images=images, texts=texts, dim=dim)
     arguments = torch.tensor(x), torch.tensor(t), torch.tensor(truth)
     scale_, bias_ = (torch.tensor([value], dtype=torch.float64) for value in (scale, bias))
-    # The formulas in plain exponentials lose what is near 0; hence the absolute term.
+    # The formulas in plain exponentials lose precision near 0, hence the absolute tolerance.
     info_nce = multi_positive_info_nce(*arguments, scale_).item()
-    expected = info_nce_by_hand(x, t, truth, scale)
+    expected = info_nce_reference(x, t, truth, scale)
     assert info_nce == pytest.approx(expected, rel=1e-9, abs=1e-12)
     sigmoid = pairwise_sigmoid(*arguments, scale_, bias_).item()
-    expected = sigmoid_by_hand(x, t, truth, scale, bias)
+    expected = sigmoid_reference(x, t, truth, scale, bias)
     assert sigmoid == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("caption", [[0, 1, 0, 2, 0], [3, 3, 3, 3, 3], [4, 3, 2, 1, 0], None])
-def test_the_contrastive_gradients_are_those_of_finite_differences(caption):
+def test_contrastive_gradients_equal_finite_differences(caption):
     x, t, several = contrastive_batch(7, texts=5)
     truth = torch.tensor(several) if caption is None else one_caption_each(caption, 5)
     values = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (x, t, 6.0, -2.0)]
@@ -271,12 +273,12 @@ def test_the_contrastive_gradients_are_those_of_finite_differences(caption):
     def sigmoid(x, t, scale, bias):
         return pairwise_sigmoid(x, t, truth, scale, bias)
 
-    for loss, by_hand, n in ((info_nce, info_nce_by_hand, 3), (sigmoid, sigmoid_by_hand, 4)):
+    for loss, reference, n in ((info_nce, info_nce_reference, 3), (sigmoid, sigmoid_reference, 4)):
         assert torch.autograd.gradcheck(loss, values[:n])
         gradients = torch.autograd.grad(loss(*values[:n]), values[:n])
 
-        def at(arguments, by_hand=by_hand):
-            return by_hand(*arguments[:2], truth.numpy(), *(float(v) for v in arguments[2:]))
+        def at(arguments, reference=reference):
+            return reference(*arguments[:2], truth.numpy(), *(float(v) for v in arguments[2:]))
 
         points = [value.detach().numpy() for value in values[:n]]
         for argument, gradient in enumerate(gradients):
@@ -290,7 +292,7 @@ def test_the_contrastive_gradients_are_those_of_finite_differences(caption):
                 assert gradient.numpy()[place] == pytest.approx(slope, rel=1e-6, abs=1e-8)
 
 
-def test_with_a_caption_for_each_image_it_is_the_loss_of_clip():
+def test_info_nce_with_distinct_captions_is_the_loss_of_clip():
     x, t, _ = contrastive_batch(3, images=6, texts=6)
     pairs = one_caption_each([2, 0, 1, 5, 4, 3], 6)
     arguments = torch.tensor(x), torch.tensor(t), pairs
@@ -306,53 +308,55 @@ def test_with_a_caption_for_each_image_it_is_the_loss_of_clip():
     texts=st.integers(1, 4),
     scale=st.floats(0.5, 100),
 )
-def test_every_image_is_drawn_to_true_texts_and_pushed_from_false_ones(seed, images, texts, scale):
+def test_gradients_attract_true_pairs_and_repel_false_ones(seed, images, texts, scale):
     rng = np.random.default_rng(seed)
     cosines = rng.uniform(-0.45, 0.45, (images, texts))
     truth = rng.choice([1, 0, -1], (images, texts)).astype(np.int8)
     for loss in (multi_positive_info_nce, sigmoid_at_bias(-3.0)):
-        force = force_on_cosines(loss, cosines, truth, scale=scale)
-        assert (force[truth == 1] <= 1e-12).all()
-        assert (force[truth == 0] >= -1e-12).all()
-        assert (abs(force[truth == -1]) <= 1e-12).all()
+        gradient = gradient_of_cosines(loss, cosines, truth, scale=scale)
+        assert (gradient[truth == 1] <= 1e-12).all()
+        assert (gradient[truth == 0] >= -1e-12).all()
+        assert (abs(gradient[truth == -1]) <= 1e-12).all()
 
 
-def test_the_plain_loss_pushes_an_image_from_its_caption_when_another_image_has_it():
-    # Three images of caption 0; the first is nearest to its text and well apart from the fourth.
+def test_plain_loss_repels_an_image_from_a_shared_caption_and_ours_does_not():
+    # Three images share caption 0; the first is closest to its text and far from the fourth.
     cosines = [[0.6, 0.0], [0.2, 0.0], [0.2, 0.0], [-0.6, 0.6]]
     truth = one_caption_each([0, 0, 0, 1], 2)
-    ours = force_on_cosines(multi_positive_info_nce, cosines, truth, scale=10.0)
-    plain = force_on_cosines(plain_info_nce, cosines, truth, scale=10.0)
+    ours = gradient_of_cosines(multi_positive_info_nce, cosines, truth, scale=10.0)
+    plain = gradient_of_cosines(plain_info_nce, cosines, truth, scale=10.0)
     assert ours[0, 0] < 0
     assert plain[0, 0] > 1
 
 
-def test_an_image_does_not_feel_where_the_others_of_its_caption_are():
+def test_gradient_is_independent_of_other_images_of_the_same_caption():
     cosines = np.array([[0.6, 0.0], [0.2, 0.1], [0.2, 0.3], [-0.6, 0.6]])
     truth = one_caption_each([0, 0, 0, 1], 2)
     elsewhere = cosines.copy()
     elsewhere[1:3] = [[-0.7, 0.5], [0.9, -0.3]]
     for loss in (multi_positive_info_nce, sigmoid_at_bias(-3.0)):
-        before, after = (force_on_cosines(loss, c, truth, scale=5.0) for c in (cosines, elsewhere))
+        before, after = (
+            gradient_of_cosines(loss, c, truth, scale=5.0) for c in (cosines, elsewhere)
+        )
         assert after[0, 0] == pytest.approx(before[0, 0], rel=1e-12)
     before, after = (
-        force_on_cosines(plain_info_nce, c, truth, scale=5.0) for c in (cosines, elsewhere)
+        gradient_of_cosines(plain_info_nce, c, truth, scale=5.0) for c in (cosines, elsewhere)
     )
     assert abs(after[0, 0] - before[0, 0]) > 0.1
 
 
-def test_images_at_their_captions_leave_nothing_to_lose():
+def test_info_nce_is_zero_for_perfect_embeddings_with_shared_captions():
     texts = torch.eye(3)
     caption = torch.tensor([0, 0, 0, 1, 2, 2])
     arguments = texts[caption], texts, one_caption_each(caption, 3)
     scale = torch.tensor(50.0)
     assert multi_positive_info_nce(*arguments, scale).item() == pytest.approx(0, abs=1e-6)
-    # Every shared caption costs the plain loss, however good the embeddings are.
-    floor = (3 * math.log(3) + 2 * math.log(2)) / 6
-    assert plain_info_nce(*arguments, scale).item() == pytest.approx(floor, abs=1e-6)
+    # The plain loss of shared captions is positive even for perfect embeddings.
+    minimum = (3 * math.log(3) + 2 * math.log(2)) / 6
+    assert plain_info_nce(*arguments, scale).item() == pytest.approx(minimum, abs=1e-6)
 
 
-def test_a_batch_of_one_caption_has_nothing_to_contrast():
+def test_info_nce_is_zero_for_a_single_caption():
     images = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     texts = torch.ones(1, 3)
     loss = multi_positive_info_nce(images, texts, torch.ones(4, 1), torch.tensor(10.0))
@@ -362,7 +366,7 @@ def test_a_batch_of_one_caption_has_nothing_to_contrast():
 
 
 @pytest.mark.parametrize("loss", [multi_positive_info_nce, sigmoid_at_bias(-10.0)])
-def test_half_precision_embeddings_are_compared_in_single_precision(loss):
+def test_cosines_of_bf16_embeddings_are_computed_in_fp32(loss):
     x, t, truth = (torch.tensor(v) for v in contrastive_batch(5, images=8, texts=4, dim=64))
     x, t = x.bfloat16(), t.bfloat16()
     scale = torch.tensor(100.0)
@@ -373,7 +377,7 @@ def test_half_precision_embeddings_are_compared_in_single_precision(loss):
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_where_nothing_is_true_there_is_nothing_to_lose():
+def test_info_nce_is_zero_without_true_pairs():
     images = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     truth = torch.tensor([[0, -1]]).expand(4, 2)
     loss = multi_positive_info_nce(images, torch.eye(2, 3), truth, torch.tensor(10.0))
@@ -393,14 +397,14 @@ def test_where_nothing_is_true_there_is_nothing_to_lose():
         -2 * torch.ones(3, 3),
     ],
 )
-def test_truth_of_another_shape_or_with_other_values_is_refused(loss, truth):
+def test_truth_of_wrong_shape_or_values_is_refused(loss, truth):
     with pytest.raises(ValueError, match="1, 0 and -1"):
         loss(torch.ones(3, 2), torch.ones(3, 2), truth, torch.tensor(1.0))
 
 
 @pytest.mark.parametrize(("images", "texts"), [(0, 3), (3, 0)])
-def test_an_empty_batch_is_refused(images, texts):
-    with pytest.raises(ValueError, match="neither empty"):
+def test_empty_batch_is_refused(images, texts):
+    with pytest.raises(ValueError, match="neither may be empty"):
         multi_positive_info_nce(
             torch.ones(images, 2),
             torch.ones(texts, 2),

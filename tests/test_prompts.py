@@ -1,3 +1,5 @@
+"""Prompt sets: their texts, their files, and ensembles of their embeddings."""
+
 import json
 import math
 import re
@@ -30,16 +32,16 @@ WORDING = {
     "Pneumonia": "pneumonia",
     "Pneumothorax": "pneumothorax",
 }
-"""The 14 findings of ChestX-ray14, and what a report calls them."""
+"""The 14 findings of ChestX-ray14, and how a report writes them."""
 
 
 # --- the built-in sets -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("label", WORDING)
-def test_a_finding_is_worded_as_in_a_report(label: str) -> None:
+def test_positive_texts_use_radiologists_phrases(label: str) -> None:
     wording = WORDING[label]
-    assert PROMPT_SETS["signs"].positive_prompts([label]) == [
+    assert PROMPT_SETS["signs"].positive_texts([label]) == [
         [
             f"signs of {wording}",
             f"indication of {wording}",
@@ -47,15 +49,13 @@ def test_a_finding_is_worded_as_in_a_report(label: str) -> None:
             f"presence of {wording}",
         ]
     ]
-    assert PROMPT_SETS["showing"].positive_prompts([label]) == [
-        [f"A chest X-ray showing {wording}"]
-    ]
+    assert PROMPT_SETS["showing"].positive_texts([label]) == [[f"A chest X-ray showing {wording}"]]
 
 
 @pytest.mark.parametrize("label", sorted(set(WORDING) - {"Cardiomegaly"}))
-def test_the_absence_of_a_finding_is_grammatical(label: str) -> None:
+def test_negative_texts_use_radiologists_phrases(label: str) -> None:
     wording = WORDING[label]
-    assert PROMPT_SETS["signs"].negative_prompts_of([label]) == [
+    assert PROMPT_SETS["signs"].negative_texts([label]) == [
         [
             f"no signs of {wording}",
             f"no indication of {wording}",
@@ -63,13 +63,11 @@ def test_the_absence_of_a_finding_is_grammatical(label: str) -> None:
             f"absence of {wording}",
         ]
     ]
-    assert PROMPT_SETS["showing"].negative_prompts_of([label]) == [
-        [f"A chest X-ray without {wording}"]
-    ]
+    assert PROMPT_SETS["showing"].negative_texts([label]) == [[f"A chest X-ray without {wording}"]]
 
 
-def test_the_absence_of_cardiomegaly_speaks_of_the_heart() -> None:
-    assert PROMPT_SETS["signs"].negative_prompts_of(["Cardiomegaly"]) == [
+def test_negative_texts_of_cardiomegaly_describe_the_heart() -> None:
+    assert PROMPT_SETS["signs"].negative_texts(["Cardiomegaly"]) == [
         [
             "heart size is normal",
             "normal heart size",
@@ -77,23 +75,23 @@ def test_the_absence_of_cardiomegaly_speaks_of_the_heart() -> None:
             "no enlargement of the heart",
         ]
     ]
-    assert PROMPT_SETS["showing"].negative_prompts_of(["Cardiomegaly"]) == [
+    assert PROMPT_SETS["showing"].negative_texts(["Cardiomegaly"]) == [
         ["A chest X-ray showing a normal heart size"]
     ]
 
 
-def test_pneumonia_against_normal_lungs() -> None:
+def test_lungs_compares_pneumonia_with_normal_lungs() -> None:
     lungs = PROMPT_SETS["lungs"]
-    assert lungs.positive_prompts(["Pneumonia"]) == [["a photo of pneumonia lungs."]]
-    assert lungs.negative_prompts_of(["Pneumonia"]) == [["a photo of normal lungs."]]
+    assert lungs.positive_texts(["Pneumonia"]) == [["a photo of pneumonia lungs."]]
+    assert lungs.negative_texts(["Pneumonia"]) == [["a photo of normal lungs."]]
 
 
 @pytest.mark.parametrize("name", PROMPT_SETS)
-def test_a_built_in_set_has_a_text_for_every_label_and_template(name: str) -> None:
+def test_built_in_set_has_a_text_for_every_label_and_template(name: str) -> None:
     prompts = PROMPT_SETS[name]
     assert prompts.name == name
-    positive = prompts.positive_prompts(list(WORDING))
-    negative = prompts.negative_prompts_of(list(WORDING))
+    positive = prompts.positive_texts(list(WORDING))
+    negative = prompts.negative_texts(list(WORDING))
     assert [len(texts) for texts in positive] == [len(prompts.templates)] * 14
     assert [len(texts) for texts in negative] == [len(prompts.negatives)] * 14
     for text in (text for texts in positive + negative for text in texts):
@@ -102,35 +100,35 @@ def test_a_built_in_set_has_a_text_for_every_label_and_template(name: str) -> No
     assert len({tuple(texts) for texts in positive}) == 14  # no two labels read the same
 
 
-def test_labels_come_in_the_order_asked() -> None:
+def test_texts_follow_the_order_of_labels() -> None:
     prompts = PROMPT_SETS["showing"]
-    assert [texts[0].split()[-1] for texts in prompts.positive_prompts(["Mass", "Edema"])] == [
+    assert [texts[0].split()[-1] for texts in prompts.positive_texts(["Mass", "Edema"])] == [
         "mass",
         "edema",
     ]
 
 
-# --- a set of one's own ------------------------------------------------------------------------
+# --- custom sets -------------------------------------------------------------------------------
 
 
-def test_an_unlisted_label_is_lower_cased_and_its_underscores_become_spaces() -> None:
+def test_label_without_phrase_is_lower_cased_with_spaces() -> None:
     prompts = PromptSet(name="x", templates=("{pathology}: {pathology}",))
-    assert prompts.positive_prompts(["Enlarged_Cardiomediastinum"]) == [
+    assert prompts.positive_texts(["Enlarged_Cardiomediastinum"]) == [
         ["enlarged cardiomediastinum: enlarged cardiomediastinum"]
     ]
 
 
-def test_a_set_without_negatives_has_none() -> None:
-    assert PromptSet(name="x", templates=("{pathology}",)).negative_prompts_of(["Mass"]) == []
+def test_set_without_negatives_has_no_negative_texts() -> None:
+    assert PromptSet(name="x", templates=("{pathology}",)).negative_texts(["Mass"]) == []
 
 
-def test_a_phrase_of_ones_own_replaces_the_built_in_ones() -> None:
+def test_custom_phrases_replace_the_built_in_ones() -> None:
     prompts = PromptSet(name="x", templates=("{pathology}",), phrases={"Mass": "a lump"})
-    assert prompts.positive_prompts(["Mass", "Edema"]) == [["a lump"], ["edema"]]
+    assert prompts.positive_texts(["Mass", "Edema"]) == [["a lump"], ["edema"]]
 
 
 @pytest.mark.parametrize("name", ["", "-x", ".x", "a b", "a/b", "../x", "ü", "x" * 65, "x\n"])
-def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
+def test_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(PromptError, match="letters, digits"):
         PromptSet(name=name, templates=("{pathology}",))
 
@@ -141,44 +139,50 @@ def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
         ({"templates": []}, "has no templates"),
         ({"templates": ["{pathology}", " "]}, "has an empty template"),
         ({"negatives": ["no {pathology}", ""]}, "has an empty template"),
-        ({"templates": ["signs of disease"]}, "'signs of disease' lacks {pathology}"),
-        ({"templates": ["{pathology} in {place}"]}, "braces around something else"),
-        ({"templates": ["signs of {patology}"]}, "braces around something else"),
-        ({"negatives": ["no {patology}"]}, "braces around something else"),
-        ({"negatives": ["no {pathology"]}, "braces around something else"),
+        ({"templates": ["signs of disease"]}, "'signs of disease' without {pathology}"),
+        ({"templates": ["{pathology} in {place}"]}, "only {pathology} is replaced"),
+        ({"templates": ["signs of {patology}"]}, "only {pathology} is replaced"),
+        ({"negatives": ["no {patology}"]}, "only {pathology} is replaced"),
+        ({"negatives": ["no {pathology"]}, "only {pathology} is replaced"),
         (
             {"prompts": {"Mass": ["a mass", "a lump"]}},
-            "prompts of 'Mass' must hold 1 texts, as many as there are templates; found 2",
+            "has 2 prompts for 'Mass': give 1, as many as there are templates",
         ),
-        ({"prompts": {"Mass": []}}, "prompts of 'Mass' must hold 1 texts"),
-        ({"prompts": {"Mass": [" "]}}, "prompts of 'Mass' hold ' '"),
-        ({"prompts": {"Mass": ["a {pathology}"]}}, "prompts of 'Mass' hold 'a {pathology}'"),
+        ({"prompts": {"Mass": []}}, "has 0 prompts for 'Mass': give 1"),
+        ({"prompts": {"Mass": [" "]}}, "has prompts for 'Mass' with the text ' '"),
+        (
+            {"prompts": {"Mass": ["a {pathology}"]}},
+            "with the text 'a {pathology}'",
+        ),
         (
             {"negative_prompts": {"Mass": ["no mass"]}},
-            "negative_prompts of 'Mass' must hold 0 texts",
+            "has 1 negative_prompts for 'Mass': give 0",
         ),
         (
             {"negatives": ["no {pathology}"], "negative_prompts": {"Mass": ["x", "y"]}},
-            "negative_prompts of 'Mass' must hold 1 texts",
+            "has 2 negative_prompts for 'Mass': give 1",
         ),
-        ({"colour": "red"}, "unknown key 'colour'; known: name, templates, negatives, phrases"),
-        ({"templates": "{pathology}"}, "'templates' must be a list of texts"),
-        ({"templates": ["{pathology}", 3]}, "'templates' must be a list of texts"),
-        ({"negatives": {"a": "b"}}, "'negatives' must be a list of texts"),
-        ({"prompts": ["a"]}, "'prompts' must map labels to texts"),
-        ({"prompts": {"Mass": "a mass"}}, "'prompts' of 'Mass' must be a list of texts"),
-        ({"negative_prompts": 1}, "'negative_prompts' must map labels to texts"),
-        ({"negative_prompts": {"Mass": [1]}}, "'negative_prompts' of 'Mass' must be a list"),
-        ({"phrases": ["Mass"]}, "'phrases' must map labels to texts"),
-        ({"phrases": {"Mass": 1}}, "'phrases' must map labels to texts"),
-        ({"phrases": {"Mass": " "}}, "'phrases' must map labels to texts"),
-        ({"name": 7}, "'name' must be a text"),
-        ({"name": "signs"}, "the name 'signs' is a built-in set's"),
+        ({"color": "red"}, "unknown key 'color'; use name, templates, negatives, phrases"),
+        ({"templates": "{pathology}"}, "templates: Input should be a valid list"),
+        ({"templates": ["{pathology}", 3]}, "templates.1: Input should be a valid string"),
+        ({"negatives": {"a": "b"}}, "negatives: Input should be a valid list"),
+        ({"prompts": ["a"]}, "prompts: Input should be a valid dictionary"),
+        ({"prompts": {"Mass": "a mass"}}, "prompts.Mass: Input should be a valid list"),
+        ({"negative_prompts": 1}, "negative_prompts: Input should be a valid dictionary"),
+        (
+            {"negative_prompts": {"Mass": [1]}},
+            "negative_prompts.Mass.0: Input should be",
+        ),
+        ({"phrases": ["Mass"]}, "phrases: Input should be a valid dictionary"),
+        ({"phrases": {"Mass": 1}}, "phrases.Mass: Input should be a valid string"),
+        ({"phrases": {"Mass": " "}}, "a phrase is empty"),
+        ({"name": 7}, "name: Input should be a valid string"),
+        ({"name": "signs"}, "the name 'signs' is built in"),
         ({"name": "my prompts"}, "prompt set name 'my prompts'"),
     ],
 )
 @pytest.mark.parametrize("format", ["json", "toml"])
-def test_a_file_that_contradicts_itself_is_refused(
+def test_file_with_invalid_content_is_refused(
     tmp_path: Path, content: dict[str, object], message: str, format: str
 ) -> None:
     path = tmp_path / f"mine.{format}"
@@ -189,7 +193,7 @@ def test_a_file_that_contradicts_itself_is_refused(
 
 
 def toml(document: dict[str, object]) -> str:
-    """A TOML text of a document two levels deep: JSON's texts, lists and numbers are TOML's too."""
+    """Write a document two levels deep as TOML; strings, lists and numbers are as in JSON."""
     flat = {key: value for key, value in document.items() if not isinstance(value, dict)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in flat.items()]
     for key, value in document.items():
@@ -210,24 +214,24 @@ DOCUMENT: dict[str, object] = {
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
 @pytest.mark.parametrize("name", ["mine.json", "mine.toml", "MINE.JSON"])
-def test_a_file_says_everything_a_set_has(tmp_path: Path, name: str, mark: str) -> None:
+def test_file_can_define_every_attribute(tmp_path: Path, name: str, mark: str) -> None:
     path = tmp_path / name
     text = toml(DOCUMENT) if name.endswith("toml") else json.dumps(DOCUMENT, ensure_ascii=False)
     path.write_text(mark + text, encoding="utf-8")
     prompts = load_prompts(str(path))
     assert prompts.name == "clinic-1"
-    assert prompts.positive_prompts(["Mass", "Effusion", "Cardiomegaly"]) == [
+    assert prompts.positive_texts(["Mass", "Effusion", "Cardiomegaly"]) == [
         ["signs of lung mass", "Röntgen: lung mass"],
         ["signs of pleural effusion", "Röntgen: pleural effusion"],
         ["the heart is enlarged", "a large heart"],
     ]
-    assert prompts.negative_prompts_of(["Mass", "Cardiomegaly"]) == [
+    assert prompts.negative_texts(["Mass", "Cardiomegaly"]) == [
         ["no lung mass"],
         ["heart size is normal"],
     ]
 
 
-def test_a_file_without_a_name_gives_its_own(tmp_path: Path) -> None:
+def test_name_defaults_to_that_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "clinic.json").write_text('{"templates": ["{pathology}"]}')
     assert load_prompts(str(tmp_path / "clinic.json")).name == "clinic"
 
@@ -245,13 +249,13 @@ def test_a_file_without_a_name_gives_its_own(tmp_path: Path) -> None:
         ("a.toml", b"\xff\xfe"),
     ],
 )
-def test_a_file_that_cannot_be_parsed_is_refused(tmp_path: Path, name: str, text: bytes) -> None:
+def test_unparsable_file_is_refused(tmp_path: Path, name: str, text: bytes) -> None:
     (tmp_path / name).write_bytes(text)
     with pytest.raises(PromptError, match=rf"{name} cannot be parsed: \S"):
         load_prompts(str(tmp_path / name))
 
 
-def test_the_key_that_is_there_twice_is_named(tmp_path: Path) -> None:
+def test_duplicate_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"templates": ["{pathology}"], "phrases": {"A": "a", "B": "b", "B": "c"}}')
     with pytest.raises(PromptError, match="the key 'B' occurs more than once"):
@@ -259,20 +263,20 @@ def test_the_key_that_is_there_twice_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", '"signs"', "null", "3"])
-def test_a_json_file_without_an_object_is_refused(tmp_path: Path, text: str) -> None:
+def test_json_file_without_an_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(PromptError, match="must hold an object with the key 'templates'"):
+    with pytest.raises(PromptError, match="is malformed"):
         load_prompts(str(tmp_path / "a.json"))
 
 
 @pytest.mark.parametrize("text", ["{}", '{"negatives": ["no {pathology}"]}'])
-def test_a_file_without_templates_is_refused(tmp_path: Path, text: str) -> None:
+def test_file_without_templates_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(PromptError, match="prompt set 'a' has no templates"):
         load_prompts(str(tmp_path / "a.json"))
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"gone\.json: No such file"):
         load_prompts(str(tmp_path / "gone.json"))
     (tmp_path / "folder.toml").mkdir()
@@ -280,7 +284,10 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         load_prompts(str(tmp_path / "folder.toml"))
 
 
-def test_a_known_name_is_its_set_and_an_unknown_one_gets_the_nearest() -> None:
+def test_prompts_are_found_by_name_path_or_given_as_a_set(tmp_path: Path) -> None:
+    (tmp_path / "clinic.json").write_text('{"templates": ["{pathology}"]}')
+    clinic = load_prompts(tmp_path / "clinic.json")
+    assert load_prompts(clinic) is clinic
     assert load_prompts("signs") is PROMPT_SETS["signs"]
     with pytest.raises(UnknownNameError, match="unknown prompt set 'sign': did you mean signs"):
         load_prompts("sign")
@@ -305,19 +312,19 @@ def ensemble_of_plain_floats(embeddings: Sequence[Sequence[Sequence[float]]]) ->
     return result
 
 
-def test_an_ensemble_is_a_mean_on_the_sphere() -> None:
+def test_ensemble_is_the_normalized_mean_of_directions() -> None:
     # (3, 4) and (0, 10) have the directions (.6, .8) and (0, 1), whose sum is (.6, 1.8).
     result = ensemble(np.asarray([[[3.0, 4.0], [0.0, 10.0]]]))
     assert result.tolist() == [pytest.approx([1 / math.sqrt(10), 3 / math.sqrt(10)], abs=1e-7)]
     assert result.dtype == np.float32
 
 
-def test_the_ensemble_of_one_prompt_is_its_direction() -> None:
+def test_ensemble_of_one_prompt_is_its_direction() -> None:
     np.testing.assert_allclose(ensemble(np.asarray([[[0.0, -5.0]]])), [[0.0, -1.0]])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_ensembles_agree_with_plain_floats(dtype: type[np.floating]) -> None:
+def test_ensemble_equals_computation_in_plain_python(dtype: type[np.floating]) -> None:
     embeddings = (np.random.default_rng(0).normal(size=(14, 4, 64)) * 30).astype(dtype)
     expected = ensemble_of_plain_floats(embeddings.astype(float).tolist())
     np.testing.assert_allclose(ensemble(embeddings), expected, atol=1e-7)
@@ -328,7 +335,7 @@ EMBEDDINGS = arrays(np.float32, array_shapes(min_dims=3, max_dims=3, max_side=4)
 
 
 def has_directions(embeddings: NDArray[np.floating]) -> bool:
-    """Whether every prompt, and the mean of every label, is well away from zero."""
+    """Return whether every prompt, and the mean of every label, is far from zero."""
     wide = embeddings.astype(float)
     lengths = np.linalg.norm(wide, axis=-1, keepdims=True)
     if (lengths < 1e-3).any():
@@ -337,7 +344,7 @@ def has_directions(embeddings: NDArray[np.floating]) -> bool:
 
 
 @given(EMBEDDINGS, st.floats(1e-3, 1e3), st.data())
-def test_an_ensemble_has_unit_length_and_ignores_the_length_of_a_prompt(
+def test_ensemble_has_unit_length_and_ignores_lengths_of_prompts(
     embeddings: NDArray[np.float32], scale: float, data: st.DataObject
 ) -> None:
     assume(has_directions(embeddings))
@@ -351,7 +358,7 @@ def test_an_ensemble_has_unit_length_and_ignores_the_length_of_a_prompt(
 
 
 @given(EMBEDDINGS, st.randoms(use_true_random=False))
-def test_the_order_of_prompts_does_not_matter(
+def test_ensemble_ignores_the_order_of_prompts(
     embeddings: NDArray[np.float32], random: "np.random.Generator"
 ) -> None:
     assume(has_directions(embeddings))
@@ -361,7 +368,7 @@ def test_the_order_of_prompts_does_not_matter(
 
 
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf, -math.inf])
-def test_an_embedding_without_a_direction_is_refused(value: float) -> None:
+def test_ensemble_of_embedding_without_direction_is_refused(value: float) -> None:
     embeddings = np.ones((3, 2, 4))
     embeddings[1, 1] = value
     with pytest.raises(ValueError, match="zero or not finite"):
@@ -369,7 +376,7 @@ def test_an_embedding_without_a_direction_is_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_prompts_that_cancel_out_are_refused(dtype: type[np.floating]) -> None:
+def test_ensemble_of_prompts_that_cancel_out_is_refused(dtype: type[np.floating]) -> None:
     opposed = np.asarray([[[1.0, 2.0], [-3.0, -6.0]]], dtype)
     angles = np.deg2rad([10, 130, 250])  # a star: its sum is a rounding error, not a zero
     star = np.stack([np.cos(angles), np.sin(angles)], axis=-1)[None].astype(dtype)
@@ -378,7 +385,7 @@ def test_prompts_that_cancel_out_are_refused(dtype: type[np.floating]) -> None:
             ensemble(embeddings)
 
 
-def test_the_mega_vector_holds_the_labels_one_after_another() -> None:
+def test_mega_vector_concatenates_labels() -> None:
     ensembles = np.asarray([[1, 2, 3], [4, 5, 6]], np.float64)
     result = mega_vector(ensembles)
     assert result.dtype == np.float32

@@ -82,9 +82,9 @@ def train_contrastive(
 
     from featurecache.concurrency import worker_threads
 
-    with worker_threads("cpu", most=torch.get_num_threads()) as pool:
+    with worker_threads("cpu", max_workers=torch.get_num_threads()) as pool:
         pool.submit(lambda: _train(start, scale, train, val, settings))
-        trained: TrainedMap = next(pool.rest())
+        trained: TrainedMap = next(pool.drain())
     return trained
 
 

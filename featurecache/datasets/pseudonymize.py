@@ -16,7 +16,7 @@ from typing import Final
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import DatasetError, UsageError
-from featurecache.provenance import hashed_collection, key_fingerprint
+from featurecache.provenance import key_fingerprint, pseudonymized_collection
 
 MIN_KEY_BYTES: Final = 16
 MAX_KEY_BYTES: Final = 65_536
@@ -60,7 +60,7 @@ class IdKey:
         hashed: dict[str, frozenset[str]] = {}
         for collection, ids in learned.items():
             if not key_fingerprint(collection):
-                collection = hashed_collection(collection, self.fingerprint)
+                collection = pseudonymized_collection(collection, self.fingerprint)
                 ids = frozenset(map(self.hash, ids))
             hashed[collection] = hashed.get(collection, frozenset()) | ids
         return hashed
@@ -116,7 +116,7 @@ def pseudonymize_dataset(dataset: Dataset, key: IdKey) -> Dataset:
         dataset,
         images=dataset.images.assign(**hashed),
         labels=dataset.labels.set_axis(hashed["id"], axis="index"),
-        collection=hashed_collection(dataset.collection, key.fingerprint),
+        collection=pseudonymized_collection(dataset.collection, key.fingerprint),
         key=key,
     )
 

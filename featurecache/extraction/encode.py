@@ -133,14 +133,14 @@ def encode_ahead(
                     batches[index].append(image)
                 if len(batches[index]) == batch_size:
                     submit(index)
-            yield from threads.ready()
+            yield from threads.completed()
             yield ImageResult(
                 image.row, image.size, image.mtime_ns, frozenset(image.pixels), image.reason
             )
         for index, batch in enumerate(batches):
             if batch:
                 submit(index)
-        yield from threads.rest()
+        yield from threads.drain()
 
 
 def _encode(index: int, encoder: "Encoder", batch: Sequence[DecodedImage]) -> EncodedBatch:

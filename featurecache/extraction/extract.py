@@ -233,11 +233,7 @@ def run_extraction(
     if weights is not None and len(models) > 1:
         raise UsageError("`weights` is the checkpoint of one model: give a single `model` with it")
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
-    prompt_set = (
-        prompts
-        if isinstance(prompts, PromptSet)
-        else load_prompts(os.fspath(prompts or DEFAULT_PROMPTS))
-    )
+    prompt_set = load_prompts(prompts or DEFAULT_PROMPTS)
     loaders = [_loader(model, weights=weights, device=device) for model in models]
     # A wrong name is reported before any image is read, generated or downloaded.
     encoders = [load(precision=precision) for load in loaders]

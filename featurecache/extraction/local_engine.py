@@ -29,7 +29,7 @@ def encode_locally(
     journal_entry: JournalEntry,
 ) -> None:
     """Encode on all cores of this machine, or on its GPU; see ``Engine``."""
-    with worker_threads(common_device(encoders), most=MAX_ENCODER_THREADS) as threads:
+    with worker_threads(common_device(encoders), max_workers=MAX_ENCODER_THREADS) as threads:
         events = encode_ahead(
             tasks,
             encoders,
@@ -45,5 +45,5 @@ def encode_locally(
                     handle(event, seconds)
             finally:
                 # An interrupt must not lose the batches that are being encoded.
-                for event, seconds in with_wait_times(threads.rest()):
+                for event, seconds in with_wait_times(threads.drain()):
                     handle(event, seconds)

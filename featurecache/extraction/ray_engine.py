@@ -165,7 +165,7 @@ class Actor:
         return encode_ahead(
             [replace(t, isolated=t.isolated or journal.is_suspect(t.id)) for t in segment],
             self._encoders,
-            OrderedThreadPool(threads.pool, threads.number),
+            OrderedThreadPool(threads.pool, threads.workers),
             batch_size=self._settings.batch_size,
             workers=self._settings.workers,
             image_timeout=self._settings.image_timeout,
@@ -185,7 +185,7 @@ class Actor:
         # At the normal end of the actor; a crash leaves the file.
         atexit.register(journal_file.unlink, missing_ok=True)
         self._threads = self._resources.enter_context(
-            worker_threads(common_device(self._encoders), most=MAX_ENCODER_THREADS)
+            worker_threads(common_device(self._encoders), max_workers=MAX_ENCODER_THREADS)
         )
         return self._threads
 

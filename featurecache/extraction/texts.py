@@ -31,7 +31,7 @@ def encode_prompts(
     Raises:
         UsageError: The encoder has no text tower.
     """
-    positive, negative = prompts.positive_prompts(labels), prompts.negative_prompts_of(labels)
+    positive, negative = prompts.positive_texts(labels), prompts.negative_texts(labels)
     description = dict(encoder.text_spec)
     text_fingerprint = fingerprint(
         {"encoder": description, "labels": list(labels), "positive": positive, "negative": negative}

@@ -39,11 +39,9 @@ def caption_films(labels: NDArray[np.int8], names: Sequence[str], prompts: Promp
         prompts: the words.
     """
     texts: dict[tuple[str, ...], NDArray[np.int8]] = {}
-    for name, positive, column in zip(
-        names, prompts.positive_prompts(names), labels.T, strict=True
-    ):
+    for name, positive, column in zip(names, prompts.positive_texts(names), labels.T, strict=True):
         texts[tuple(positive)] = column
-        negative = prompts.negative_prompts_of([name])
+        negative = prompts.negative_texts([name])
         if negative and any(PLACEHOLDER in template for template in prompts.negatives):
             texts[tuple(negative[0])] = np.where(column < 0, column, 1 - column).astype(np.int8)
     for findings in np.unique(labels == 1, axis=0):
@@ -55,8 +53,8 @@ def caption_films(labels: NDArray[np.int8], names: Sequence[str], prompts: Promp
 
 def scored_captions(names: Sequence[str], prompts: PromptSet) -> tuple[list[str], list[str]]:
     """For each label the caption that says it is there, and one that says it is not."""
-    positive = [texts[0] for texts in prompts.positive_prompts(names)]
-    negative = [texts[0] for texts in prompts.negative_prompts_of(names)]
+    positive = [texts[0] for texts in prompts.positive_texts(names)]
+    negative = [texts[0] for texts in prompts.negative_texts(names)]
     return positive, negative or [_combined([], prompts)[0]] * len(names)
 
 

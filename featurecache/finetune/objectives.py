@@ -16,7 +16,7 @@ from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.gradient_cache import Chunk, backward_in_chunks
 from featurecache.finetune.head import build_head
 from featurecache.losses import (
-    balanced_positive_weight,
+    balanced_pos_weight,
     masked_bce,
     multi_positive_info_nce,
     pairwise_sigmoid,
@@ -97,7 +97,7 @@ class BceObjective(Objective):
         self.head = build_head(config.head, dim, len(manifest.label_names))
         self._targets = torch.from_numpy(manifest.label_values.astype(np.float32))
         self._weight = (
-            balanced_positive_weight(torch.from_numpy(learned.astype(np.float32)))
+            balanced_pos_weight(torch.from_numpy(learned.astype(np.float32)))
             if config.pos_weight == "balanced"
             else None
         )
@@ -107,7 +107,7 @@ class BceObjective(Objective):
         assert self.head is not None
         logits = self.head(embedding.float())
         weight = None if self._weight is None else self._weight.to(logits)
-        return masked_bce(logits, self._targets[rows].to(logits), positive_weight=weight)
+        return masked_bce(logits, self._targets[rows].to(logits), pos_weight=weight)
 
     def backward(
         self,

@@ -56,12 +56,12 @@ def fit_heads(
         The fitted heads, in the order of the jobs.
     """
     prepared = [_PreparedTraining(job) for job in jobs]
-    with worker_threads("cpu", most=torch.get_num_threads()) as pool:
+    with worker_threads("cpu", max_workers=torch.get_num_threads()) as pool:
         for training in prepared:
             if training.fits_on_one_core:
                 pool.submit(training.fit)
         fitted: deque[TrainedHead] = deque()
-        for head in pool.rest():
+        for head in pool.drain():
             fitted.append(head)
             if on_head is not None:
                 on_head()

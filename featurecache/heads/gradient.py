@@ -19,7 +19,7 @@ from featurecache.heads.layers import GaussianNoise, PooledNoise
 from featurecache.heads.sampling import balanced_weights
 from featurecache.heads.standardize import Standardize
 from featurecache.heads.types import Head, TrainedHead, TrainingJob
-from featurecache.losses import asymmetric, balanced_positive_weight, log_prior_odds, masked_bce
+from featurecache.losses import asymmetric_loss, balanced_pos_weight, log_prior_odds, masked_bce
 from featurecache.schedule import Epoch, warmup_cosine
 
 MAX_INPUT_BYTES = 4 * 2**30
@@ -162,12 +162,12 @@ def _batches(
 def _choose_loss(config: HeadConfig, targets: Tensor) -> LossFunction:
     """Return the loss function of a training on targets (N, C)."""
     if config.loss == "asymmetric":
-        return asymmetric
+        return asymmetric_loss
     if config.loss == "logit_adjusted":
         prior = log_prior_odds(targets)
         return lambda logits, targets: masked_bce(logits + prior, targets)
-    weight = balanced_positive_weight(targets) if config.pos_weight == "balanced" else None
-    return partial(masked_bce, positive_weight=weight)
+    weight = balanced_pos_weight(targets) if config.pos_weight == "balanced" else None
+    return partial(masked_bce, pos_weight=weight)
 
 
 def _standardized_inputs(

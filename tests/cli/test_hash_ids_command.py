@@ -111,7 +111,7 @@ def test_nothing_that_leaves_holds_a_name_and_with_the_key_all_is_found_again(
     assert "37" in say("extract", "--model", tiny_clip, *films).stdout
     cache = Path(first["path"])
     info = say("cache", "info", cache, "--json").json
-    assert info["ids"].startswith("hashed with the key ")
+    assert info["ids"].startswith("pseudonymized with the key ")
     assert info["patients"] == 19  # both films of one could not be read
     say("cache", "info", cache)
     say("cache", "verify", cache)
@@ -174,7 +174,7 @@ def test_shards_and_an_interrupted_extraction_have_no_names_and_merge(
     # Parts know their key as caches do.
     refused = say("extract", "--model", tiny_clip, *whole(named, "other-key"), code=2)
     assert "every image would be stored twice" in refused.stderr
-    assert "not hashed" in say(*extract[:3], *whole(named, None), code=2).stderr
+    assert "not pseudonymized" in say(*extract[:3], *whole(named, None), code=2).stderr
 
 
 @pytest.mark.parametrize("second", ["other-key", None])

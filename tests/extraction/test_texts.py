@@ -111,16 +111,14 @@ def test_changed_prompts_encode_texts_alone(
     assert summary.prompts == "mine, encoded"
     labels = ("Mass", "Edema")
     asked = [text for texts in encoder.texts for text in texts]
-    wanted = prompts.positive_prompts(labels) + prompts.negative_prompts_of(labels)
+    wanted = prompts.positive_texts(labels) + prompts.negative_texts(labels)
     assert asked == [text for texts in wanted for text in texts]
     after = read_cache(stub_path)
     np.testing.assert_array_equal(after.embedding, before_embedding)
     assert set(after.texts) == {"mine", "other"}
     assert after.texts["other"].fingerprint == before.texts["other"].fingerprint
     assert after.texts["mine"].fingerprint != before.texts["mine"].fingerprint
-    assert after.texts["mine"].positive.prompts == tuple(
-        map(tuple, prompts.positive_prompts(labels))
-    )
+    assert after.texts["mine"].positive.prompts == tuple(map(tuple, prompts.positive_texts(labels)))
 
 
 def test_without_prompts_the_cached_texts_stay(

@@ -41,7 +41,7 @@ def _toml(folder: Path) -> Path:
 
 def _read(file: Path) -> object:
     prompts = load_prompts(str(file))
-    texts = prompts.positive_prompts(LABELS) + prompts.negative_prompts_of(LABELS)
+    texts = prompts.positive_texts(LABELS) + prompts.negative_texts(LABELS)
     assert all(text.strip() for of_label in texts for text in of_label)
     return texts
 

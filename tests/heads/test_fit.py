@@ -23,7 +23,7 @@ from featurecache.heads.registry import HeadSpec
 from featurecache.heads.standardize import Standardize
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainingData, TrainingJob
-from featurecache.losses import asymmetric, masked_bce
+from featurecache.losses import asymmetric_loss, masked_bce
 from tests.heads.head_names import SEED_HEADS
 
 SMALL = HeadConfig(head="baseline", hidden=(8, 4), epochs=3, batch_size=32)
@@ -347,7 +347,7 @@ def test_chosen_loss_is_minimized(data, loss):
     logits, y = torch.logit(p), torch.from_numpy(data.labels).double()
     train, val = (torch.from_numpy(rows) for rows in (data.train, data.val))
     if loss == "asymmetric":
-        of_train, of_val = (asymmetric(logits[rows], y[rows]).item() for rows in (train, val))
+        of_train, of_val = (asymmetric_loss(logits[rows], y[rows]).item() for rows in (train, val))
     else:
         positives, negatives = ((data.labels[data.train] == v).sum(axis=0) for v in (1, 0))
         prior = torch.from_numpy(np.log(positives / negatives))

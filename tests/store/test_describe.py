@@ -63,7 +63,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "revision": None,
         "created": "2025-01-02T03:04:05+00:00",
         "collection": "nih",
-        "ids": "not hashed",
+        "ids": "not pseudonymized",
         "images": 3,
         "dim": 4,
         "memory": "0.0 MiB for the embeddings when read",
