@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.heads.config import HeadConfig
+from featurecache.plugins import load_entry_points
 
 if TYPE_CHECKING:
     from featurecache.heads.text_features import LabelTexts
@@ -240,11 +241,14 @@ def register_head(
 
 
 def head_spec(name: str) -> HeadSpec:
-    """Return a registered head.
+    """Return a registered head, looking for it in installed plugins if need be.
 
     Raises:
         UnknownNameError: There is no such head.
+        UsageError: An installed plugin cannot be imported.
     """
+    if name not in _HEADS:
+        load_entry_points()
     if name not in _HEADS:
         raise UnknownNameError("head", name, HEADS)
     return _HEADS[name]
