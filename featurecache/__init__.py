@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.extraction.extract import extract
+    from featurecache.heads.learning_curve import LearningCurve, learning_curve
+    from featurecache.heads.registry import register_head
     from featurecache.heads.train import train_head
     from featurecache.metrics.metrics import Metrics
     from featurecache.prompts import PromptSet
     from featurecache.report.report import report
     from featurecache.retrieval.query import retrieve
     from featurecache.runs.run import Run, load_run
+    from featurecache.sklearn import HeadClassifier
     from featurecache.store.cache import Cache
     from featurecache.store.open import open_cache
 
@@ -40,6 +43,8 @@ _MODULES = {
     "Comparison": "evaluation.comparison",
     "Dataset": "datasets.dataset",
     "Encoder": "encoders.encoder",
+    "HeadClassifier": "sklearn",
+    "LearningCurve": "heads.learning_curve",
     "Metrics": "metrics.metrics",
     "PromptSet": "prompts",
     "Run": "runs.run",
@@ -47,12 +52,14 @@ _MODULES = {
     "align": "alignment.fit",
     "compare": "evaluation.comparison",
     "extract": "extraction.extract",
+    "learning_curve": "heads.learning_curve",
     "load_dataset": "datasets.load",
     "load_encoder": "encoders.loading",
     "load_run": "runs.run",
     "open_cache": "store.open",
     "register_dataset": "datasets.registry",
     "register_encoder": "encoders.registry",
+    "register_head": "heads.registry",
     "report": "report.report",
     "retrieve": "retrieval.query",
     "train_head": "heads.train",
@@ -66,6 +73,8 @@ __all__ = [
     "Comparison",
     "Dataset",
     "Encoder",
+    "HeadClassifier",
+    "LearningCurve",
     "Metrics",
     "PromptSet",
     "Run",
@@ -73,12 +82,14 @@ __all__ = [
     "align",
     "compare",
     "extract",
+    "learning_curve",
     "load_dataset",
     "load_encoder",
     "load_run",
     "open_cache",
     "register_dataset",
     "register_encoder",
+    "register_head",
     "report",
     "retrieve",
     "train_head",

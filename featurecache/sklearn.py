@@ -1,6 +1,6 @@
-"""Heads as scikit-learn estimators, for cross-validation, pipelines and grids."""
+"""Heads as scikit-learn estimators, for cross-validation, pipelines and grid search."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +12,39 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from featurecache.heads.config import HeadConfig, Loss, PosWeight, Resample, TextAblation
 from featurecache.heads.text_features import LabelTexts
 
+_SETTINGS = (
+    *("hidden", "dropout", "noise", "learning_rate", "weight_decay", "epochs", "batch_size"),
+    *("patience", "loss", "pos_weight", "resample", "text_ablation"),
+)
+
 
 class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A head on image embeddings: ``fit``, ``predict_proba``, ``predict``, ``decision_function``.
+    """A head on image embeddings, as a scikit-learn classifier.
 
-    Targets are (N, C) of 1 and 0, several labels an image, or (N,) classes: two make one label,
-    more make a label each, of which the most probable is predicted. Part of the rows given to
-    ``fit`` becomes validation, to stop by and to choose settings by; with ``groups``, no patient is
-    on both sides.
+    Targets are (N, C) multilabel indicators of 1 and 0, or (N,) classes. Two classes are one label;
+    more classes are one label each, of which the most probable is predicted. Some of the rows given
+    to ``fit`` are held out for validation, to stop the training and to choose settings; with
+    ``groups``, no group is on both sides.
+
+    Example:
+        >>> import featurecache as fc
+        >>> from sklearn.model_selection import GroupKFold, cross_val_score
+        >>> X, y, patients = fc.open_cache("cache/phantom/tiny.h5").arrays("train")
+        >>> scores = cross_val_score(
+        ...     fc.HeadClassifier("linear"), X, y, groups=patients, cv=GroupKFold(3),
+        ...     scoring="roc_auc", params={"groups": patients},
+        ... )  # doctest: +SKIP
 
     Args:
-        head: a name in ``featurecache.heads.registry.HEADS``.
-        texts: prompt ensembles of the C labels, for a head that uses text.
-        validation_share: of the rows given to ``fit``.
-        random_state: a seed, of that share and of the training.
-        hidden: this and all that follow as ``HeadConfig`` has them.
+        head: Name of the head.
+        texts: Text embeddings of the C labels, for a head that uses text.
+        validation_size: Fraction of the rows that is held out for validation.
+        random_state: Random seed of the validation split and of the training.
+        hidden: This and the following arguments are settings of ``HeadConfig``.
+
+    Attributes:
+        classes_: The classes, or the indices of the labels.
+        trained_: The trained head.
     """
 
     def __init__(
@@ -34,130 +52,106 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         head: str = "baseline",
         *,
         texts: LabelTexts | None = None,
-        validation_share: float = 0.15,
+        validation_size: float = 0.15,
         random_state: int = 0,
-        hidden: tuple[int, ...] | None = None,
+        hidden: tuple[int, ...] | None = HeadConfig.hidden,
         dropout: float = HeadConfig.dropout,
         noise: float = HeadConfig.noise,
-        learning_rate: float | None = None,
+        learning_rate: float | None = HeadConfig.learning_rate,
         weight_decay: float = HeadConfig.weight_decay,
-        epochs: int | None = None,
-        batch_size: int | None = None,
+        epochs: int | None = HeadConfig.epochs,
+        batch_size: int | None = HeadConfig.batch_size,
         patience: int = HeadConfig.patience,
-        loss: Loss = "bce",
-        pos_weight: PosWeight = "none",
-        resample: Resample = "none",
-        text_ablation: TextAblation = "none",
+        loss: Loss = HeadConfig.loss,
+        pos_weight: PosWeight = HeadConfig.pos_weight,
+        resample: Resample = HeadConfig.resample,
+        text_ablation: TextAblation = HeadConfig.text_ablation,
     ) -> None:
-        self.head = head
-        self.texts = texts
-        self.validation_share = validation_share
-        self.random_state = random_state
-        self.hidden = hidden
-        self.dropout = dropout
-        self.noise = noise
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.patience = patience
-        self.loss = loss
-        self.pos_weight = pos_weight
-        self.resample = resample
-        self.text_ablation = text_ablation
+        # scikit-learn requires an explicit signature, and each argument as an attribute.
+        arguments = locals()
+        for name in self._get_param_names():
+            setattr(self, name, arguments[name])
 
-    def fit(self, X: Any, y: Any, groups: NDArray[Any] | None = None) -> "HeadClassifier":
-        """Train on embeddings X (N, D) of any length and targets y.
+    def fit(self, X: Any, y: Any, groups: NDArray[Any] | None = None) -> Self:
+        """Train the head.
 
         Args:
-            X: embeddings.
+            X: (N, D) embeddings of any length.
             y: (N, C) of 1 and 0, or (N,) classes.
-            groups: (N,) the patient of each row; None where each row is a patient of its own.
+            groups: (N,) group of each row, such as its patient; None if rows are independent.
 
         Raises:
-            UsageError: as ``fit_head``.
-            ValueError: X or y cannot be used; scikit-learn says why.
+            UsageError: A setting is out of range, or has no effect on the head.
+            ValueError: X or y is unsuitable.
         """
         from featurecache.heads.fit import fit_head
         from featurecache.heads.types import TrainingData
 
         X, y = validate_data(self, X, y, multi_output=True, dtype=np.float32)
         check_classification_targets(y)
-        labels = self._labels(y)
-        if groups is None:
-            parts = ShuffleSplit(1, test_size=self.validation_share, random_state=self.random_state)
-        else:
-            parts = GroupShuffleSplit(
-                1, test_size=self.validation_share, random_state=self.random_state
-            )
-        train, val = next(parts.split(X, groups=groups))
-        config = HeadConfig(
-            head=self.head,
-            hidden=self.hidden,
-            dropout=self.dropout,
-            noise=self.noise,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            patience=self.patience,
-            loss=self.loss,
-            pos_weight=self.pos_weight,
-            resample=self.resample,
-            text_ablation=self.text_ablation,
-            seed=self.random_state,
+        labels = self._to_labels(y)
+        splitter = (ShuffleSplit if groups is None else GroupShuffleSplit)(
+            1, test_size=self.validation_size, random_state=self.random_state
         )
-        data = TrainingData(X, labels, np.sort(train), np.sort(val), self.texts)
-        self.trained_ = fit_head(data, config)
+        train, val = next(splitter.split(X, groups=groups))
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        self.trained_ = fit_head(
+            TrainingData(X, labels, np.sort(train), np.sort(val), self.texts),
+            HeadConfig(head=self.head, seed=self.random_state, **settings),
+        )
         return self
 
-    def _labels(self, y: NDArray[Any]) -> NDArray[np.int8]:
-        """(N, C) of what was given, and what the classes are called."""
+    def _to_labels(self, y: NDArray[Any]) -> NDArray[np.int8]:
+        """Return the targets as labels (N, C), and remember the classes."""
         self.multilabel_ = y.ndim == 2 and y.shape[1] > 1
         if self.multilabel_:
             if not np.isin(y, (0, 1)).all():
-                raise ValueError("y with several columns must be of 1 and 0")
+                raise ValueError("y with several columns must consist of 1 and 0")
             self.classes_ = np.arange(y.shape[1])
             return np.asarray(y, dtype=np.int8)
-        self.classes_, numbers = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        self.classes_, index = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError("HeadClassifier needs two classes or more, and there is 1 class")
+            raise ValueError("HeadClassifier needs at least two classes, but y has 1 class")
         if len(self.classes_) == 2:
-            return np.asarray(numbers[:, np.newaxis], dtype=np.int8)
-        each = np.arange(len(self.classes_))
-        return np.asarray(numbers[:, np.newaxis] == each, dtype=np.int8)
+            return np.asarray(index[:, np.newaxis], dtype=np.int8)
+        return np.asarray(index[:, np.newaxis] == np.arange(len(self.classes_)), dtype=np.int8)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """(N, D) embeddings to probabilities.
+        """Return probabilities for embeddings (N, D).
 
         Returns:
-            Of each label, (N, C), for several labels an image; else of each class, in rows of
-            sum 1.
+            (N, C): of each label in the multilabel case, else of each class, with rows that sum
+            to 1.
         """
-        p = self._of_labels(X)
+        p = self._label_probabilities(X)
         if self.multilabel_:
             return p
         if p.shape[1] == 1:
             return np.hstack([1 - p, p])
-        total: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
-        return total
+        normalized: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
+        return normalized
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Log-odds: (N, C), or (N,) for two classes."""
+        """Return log-odds for embeddings (N, D): (N, C), or (N,) for two classes."""
         from featurecache.metrics.calibration import log_odds
 
-        odds = log_odds(self._of_labels(X))
+        odds = log_odds(self._label_probabilities(X))
         return odds[:, 0] if odds.shape[1] == 1 else odds
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """(N, C) of 1 where a label is more likely than not; else (N,) the most probable class."""
+        """Return predictions for embeddings (N, D).
+
+        Returns:
+            (N, C) of 1 where a label is more probable than not and 0 elsewhere in the multilabel
+            case, else (N,) the most probable classes.
+        """
         p = self.predict_proba(X)
         if self.multilabel_:
             return (p > 0.5).astype(np.int64)
-        found: NDArray[Any] = self.classes_[p.argmax(axis=1)]
-        return found
+        classes: NDArray[Any] = self.classes_[p.argmax(axis=1)]
+        return classes
 
-    def _of_labels(self, X: Any) -> NDArray[np.float64]:
+    def _label_probabilities(self, X: Any) -> NDArray[np.float64]:
         from featurecache.heads.fit import predict_probabilities
 
         check_is_fitted(self)

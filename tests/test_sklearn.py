@@ -1,4 +1,7 @@
-"""The scikit-learn estimator: scikit-learn's own checks, and a head trained directly."""
+"""HeadClassifier: scikit-learn's own checks, and the head that it trains."""
+
+import dataclasses
+import inspect
 
 import numpy as np
 import pytest
@@ -17,34 +20,42 @@ SMALL = {"hidden": (16,), "epochs": 40, "learning_rate": 1e-2, "batch_size": 8}
 
 
 @parametrize_with_checks([HeadClassifier("baseline", **SMALL), HeadClassifier("linear")])
-def test_scikit_learns_own_checks(estimator, check):
+def test_estimator_passes_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
 @pytest.fixture
-def films():
+def data():
     x, y = make_multilabel_classification(300, 20, n_classes=3, random_state=0)
     return x.astype(np.float32), y
 
 
-def test_it_is_the_head_trained_on_the_same_rows(films):
-    x, y = films
+def test_parameters_are_the_settings_of_head_config():
+    parameters = inspect.signature(HeadClassifier).parameters
+    of_a_cache = {"prompts", "fusion", "train_size", "precision", "seed"}
+    for field in dataclasses.fields(HeadConfig):
+        if field.name not in of_a_cache | {"head"}:
+            assert parameters[field.name].default == field.default
+
+
+def test_estimator_trains_the_head_on_the_training_rows(data):
+    x, y = data
     groups = np.arange(300) // 3
     model = HeadClassifier("linear", random_state=4).fit(x, y, groups=groups)
     train = model.trained_.train_rows
     val = np.setdiff1d(np.arange(300), train)
     assert not set(groups[train]) & set(groups[val])
     assert 0.1 < len(val) / 300 < 0.2
-    data = TrainingData(x, y.astype(np.int8), train, val, None)
-    head = fit_head(data, HeadConfig(head="linear", seed=4))
+    training_data = TrainingData(x, y.astype(np.int8), train, val)
+    head = fit_head(training_data, HeadConfig(head="linear", seed=4))
     np.testing.assert_array_equal(model.predict_proba(x), predict_probabilities(head.module, x))
     np.testing.assert_array_equal(model.predict(x), model.predict_proba(x) > 0.5)
     odds = model.decision_function(x)
     np.testing.assert_allclose(1 / (1 + np.exp(-odds)), model.predict_proba(x), atol=1e-9)
 
 
-def test_it_drops_into_cross_validation_and_pipelines(films):
-    x, y = films
+def test_estimator_works_in_cross_validation_and_pipelines(data):
+    x, y = data
     model = make_pipeline(StandardScaler(), HeadClassifier("linear"))
     scores = cross_val_score(
         model, x, y, groups=np.arange(300) // 3, cv=GroupKFold(3), scoring="roc_auc"
@@ -52,12 +63,12 @@ def test_it_drops_into_cross_validation_and_pipelines(films):
     assert (scores > 0.75).all()
 
 
-def test_three_classes_are_predicted_as_one_of_them():
+def test_one_of_three_classes_is_predicted():
     rng = np.random.default_rng(0)
     centers = 3 * rng.normal(size=(3, 8))
-    which = rng.integers(3, size=240)
-    x = (centers[which] + rng.normal(size=(240, 8))).astype(np.float32)
-    names = np.array(["normal", "viral", "bacterial"])[which]
+    index = rng.integers(3, size=240)
+    x = (centers[index] + rng.normal(size=(240, 8))).astype(np.float32)
+    names = np.array(["normal", "viral", "bacterial"])[index]
     model = HeadClassifier("linear").fit(x, names)
     assert model.classes_.tolist() == ["bacterial", "normal", "viral"]
     p = model.predict_proba(x)
@@ -65,7 +76,7 @@ def test_three_classes_are_predicted_as_one_of_them():
     assert (model.predict(x) == names).mean() > 0.9
 
 
-def test_columns_of_other_numbers_are_refused(films):
-    x, y = films
-    with pytest.raises(ValueError, match="must be of 1 and 0"):
+def test_indicators_other_than_zero_and_one_are_refused(data):
+    x, y = data
+    with pytest.raises(ValueError, match="must consist of 1 and 0"):
         HeadClassifier("linear").fit(x, 2 * y)
