@@ -1,1 +1,1 @@
-"""What is wrong with a data set, found from a cache and its films before a score is believed."""
+"""Audit of a data set: leaks between splits, shortcuts, and labels with too little support."""

@@ -1,62 +1,161 @@
-"""The whole audit of a cache, as one document."""
+"""Audit a data set for problems that make metrics on it misleading."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 
-from featurecache.audit.label_support import label_support
+from featurecache.audit.label_support import LabelSupport, label_support
 from featurecache.audit.leakage import (
-    identical_files_across_splits,
-    knows_patients,
-    learned_images,
+    IdenticalFiles,
+    SharedPatients,
+    fine_tuning_images,
+    has_patients,
+    identical_files,
     shared_patients,
 )
-from featurecache.audit.near_duplicates import NEIGHBOURS, Progress, near_duplicates
-from featurecache.audit.shortcuts import shortcut_probes
+from featurecache.audit.near_duplicates import NEIGHBORS, NearDuplicates, near_duplicates
+from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
+from featurecache.datasets.load import DatasetLike, as_dataset
 from featurecache.datasets.splits import SPLITS
+from featurecache.progress import DetailedProgress
 from featurecache.store.cache import Cache
+from featurecache.store.open import as_cache
+
+
+@dataclass(frozen=True, repr=False)
+class Audit:
+    """The result of an audit. Undefined values are None.
+
+    Attributes:
+        dataset: Name of the data set.
+        model: Name of the encoder.
+        n: Number of images.
+        n_patients: Number of patients; None where patients are unknown.
+        splits: Number of images by split.
+        shared_patients: Patients with images in several splits; None where patients are unknown.
+        fine_tuning_images: Number of images, by split, that the encoder was fine-tuned on.
+        identical_files: Images whose files are byte-identical.
+        near_duplicates: Nearly identical images in different splits.
+        shortcuts: How well view, sex and age can be predicted from the embeddings.
+        label_support: Numbers of positives and negatives by label, split and view.
+    """
+
+    dataset: str
+    model: str
+    n: int
+    n_patients: int | None
+    splits: Mapping[str, int]
+    shared_patients: SharedPatients | None
+    fine_tuning_images: Mapping[str, int]
+    identical_files: IdenticalFiles
+    near_duplicates: NearDuplicates
+    shortcuts: Shortcuts
+    label_support: Mapping[str, LabelSupport]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the audit as a JSON value."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {name}: {value}" for name, value in self._summary().items())
+        return f"Audit of {self.dataset} by {self.model}\n{rows}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th>"
+            f"<td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in self._summary().items()
+        )
+        title = f"Audit of {escape(self.dataset)} by {escape(self.model)}"
+        return f"<table><caption>{title}</caption>{rows}</table>"
+
+    def _summary(self) -> dict[str, str]:
+        splits = ", ".join(f"{split} {count}" for split, count in self.splits.items())
+        shared, near = self.shared_patients, self.near_duplicates
+        across = self.identical_files.across_splits
+        probes = {
+            **{f"{name} AUROC": probe.highest_auroc for name, probe in self.shortcuts.categories()},
+            "age R2": None if self.shortcuts.age is None else self.shortcuts.age.r2,
+        }
+        weak = [
+            label
+            for label, support in self.label_support.items()
+            if any(split.state != "enough" for split in support.splits.values())
+        ]
+        return {
+            "images": f"{self.n} ({splits})",
+            "patients in several splits": "unknown" if shared is None else str(shared.patients),
+            "byte-identical images across splits": str(across.images),
+            "near-duplicate pairs across splits": (
+                f"not checked ({len(near.suspected.pairs)} suspected)"
+                if near.pairs is None
+                else str(len(near.pairs))
+            ),
+            "images that the encoder was fine-tuned on": str(sum(self.fine_tuning_images.values())),
+            "predictable from embeddings": (
+                ", ".join(
+                    f"{name} {value:.3f}" for name, value in probes.items() if value is not None
+                )
+                or "unknown"
+            ),
+            "labels with too little support in a split": (
+                f"{len(weak)} of {len(self.label_support)}"
+            ),
+        }
 
 
 def audit(
-    cache: Cache,
-    films: Mapping[str, Path] | None = None,
+    cache: Cache | str | os.PathLike[str],
+    data: DatasetLike | None = None,
     *,
-    neighbours: int = NEIGHBOURS,
+    neighbors: int = NEIGHBORS,
     n_bootstrap: int = 1000,
     seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Look for what would make scores on a data set untrue.
+    progress: DetailedProgress | None = None,
+) -> Audit:
+    """Look for leaks between splits, shortcuts, and labels that are too rare to score.
 
     Args:
-        cache: of the data set, by any encoder.
-        films: file of each image by its id, to confirm near-identical films on pixels; None
-            leaves them unconfirmed.
-        neighbours: how many of each image's nearest in other splits are compared with it.
-        n_bootstrap: number of bootstrap samples over patients.
-        seed: of folds and draws.
-        progress: called while films are read and compared.
+        cache: A cache of the data set, by any encoder, or its path.
+        data: The data set, or anything that ``load_dataset`` takes. Its images are read to confirm
+            near-duplicates by their pixels; without it they are only suspected.
+        neighbors: Number of nearest images in other splits that each image is compared with.
+        n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
+        seed: Seed of the folds and of the bootstrap.
+        progress: Called while images are read and compared.
 
     Returns:
-        The document of ``featurecache audit --json``. Undefined is None.
+        The audit.
 
     Raises:
-        UsageError: ``films`` lacks an image of the cache.
-        ValueError: an embedding has no direction.
+        UsageError: ``data`` lacks an image of the cache.
+        ValueError: An embedding has norm 0, NaN or infinity.
+
+    Example:
+        >>> import featurecache as fc
+        >>> result = fc.audit("cache/phantom/tiny.h5", n_bootstrap=20)
+        >>> result.shared_patients.patients
+        0
+        >>> result.shortcuts.sex.values["F"].auroc > 0.5
+        True
     """
+    cache = as_cache(cache)
+    files = None if data is None else as_dataset(data).files()
     counts = {split: int((cache.splits == split).sum()) for split in SPLITS}
-    return {
-        "dataset": cache.header.dataset,
-        "model": cache.header.model,
-        "n": len(cache.images),
-        "n_patients": len(np.unique(cache.patients)) if knows_patients(cache) else None,
-        "splits": {split: count for split, count in counts.items() if count},
-        "shared_patients": shared_patients(cache),
-        "learned_images": learned_images(cache),
-        "identical_files_across_splits": identical_files_across_splits(cache),
-        "near_duplicates": near_duplicates(cache, films, neighbours=neighbours, progress=progress),
-        "readability": shortcut_probes(cache, n_bootstrap=n_bootstrap, seed=seed),
-        "labels": label_support(cache),
-    }
+    return Audit(
+        dataset=cache.header.dataset,
+        model=cache.header.model,
+        n=len(cache),
+        n_patients=len(np.unique(cache.patients)) if has_patients(cache) else None,
+        splits={split: count for split, count in counts.items() if count},
+        shared_patients=shared_patients(cache),
+        fine_tuning_images=fine_tuning_images(cache),
+        identical_files=identical_files(cache),
+        near_duplicates=near_duplicates(cache, files, neighbors=neighbors, progress=progress),
+        shortcuts=shortcut_probes(cache, n_bootstrap=n_bootstrap, seed=seed),
+        label_support=label_support(cache),
+    )

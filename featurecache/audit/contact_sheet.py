@@ -1,53 +1,77 @@
-"""Near-identical films side by side, for people to judge."""
+"""Near-duplicate images side by side, for a person to judge."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from featurecache.audit.near_duplicates import ImagePair
 from featurecache.images.contact_sheet import Captioned, contact_sheet, thumbnail
 from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.io.atomic import new_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MOST_PAIRS: Final = 60
+MAX_PAIRS: Final = 60
 
-_PAIRS_A_ROW: Final = 2
+_PAIRS_PER_ROW: Final = 2
 
 
-def pair_sheet(pairs: Sequence[Mapping[str, Any]], films: Mapping[str, Path]) -> "Image":
-    """The first ``MOST_PAIRS`` pairs of an audit's list, two a row.
+def draw_pairs(pairs: Sequence[ImagePair], files: Mapping[str, Path]) -> "Image":
+    """Draw the first ``MAX_PAIRS`` pairs, two per row.
 
-    Over a pair's first film stand its number in the list, from 1, its likeness, and the splits;
-    over its second, the end of that film's id.
+    The caption of the first image of a pair is its number in the list (from 1), the similarity and
+    the splits; the caption of the second is the end of its id.
 
     Args:
-        pairs: as ``near_duplicates`` lists them, one or more.
-        films: file of each image by its id.
+        pairs: One pair or more.
+        files: File of each image by its id.
+
+    Returns:
+        An 8-bit gray image.
 
     Raises:
-        ImageError: a film cannot be read.
+        ImageError: An image cannot be read.
     """
-    reader = SubprocessDecoder()
-    shown: list[list[Captioned]] = [
-        _captioned(number, pair, films, reader)
-        for number, pair in enumerate(pairs[:MOST_PAIRS], start=1)
+    decoder = SubprocessDecoder()
+    tiles = [
+        _draw_pair(number, pair, files, decoder)
+        for number, pair in enumerate(pairs[:MAX_PAIRS], start=1)
     ]
     return contact_sheet(
         [
-            [film for pair in shown[start : start + _PAIRS_A_ROW] for film in pair]
-            for start in range(0, len(shown), _PAIRS_A_ROW)
+            [tile for pair in tiles[start : start + _PAIRS_PER_ROW] for tile in pair]
+            for start in range(0, len(tiles), _PAIRS_PER_ROW)
         ]
     )
 
 
-def _captioned(
-    number: int, pair: Mapping[str, Any], films: Mapping[str, Path], reader: SubprocessDecoder
+def save_contact_sheet(
+    path: str | os.PathLike[str], pairs: Sequence[ImagePair], files: Mapping[str, Path]
+) -> None:
+    """Write the picture of ``draw_pairs`` to a PNG file.
+
+    Args:
+        path: The file to write.
+        pairs: See ``draw_pairs``.
+        files: See ``draw_pairs``.
+
+    Raises:
+        ImageError: See ``draw_pairs``.
+    """
+    sheet = draw_pairs(pairs, files)
+    with new_file(Path(path)) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _draw_pair(
+    number: int, pair: ImagePair, files: Mapping[str, Path], decoder: SubprocessDecoder
 ) -> list[Captioned]:
-    one, two = pair["images"]
-    alike = "" if pair["likeness"] is None else f" {pair['likeness']:.3f}"
-    captions = (f"{number}:{alike} {' and '.join(pair['splits'])}", two[-30:])
-    return [
-        (caption, *reader.read(films[image], [thumbnail], called=image))
-        for caption, image in zip(captions, (one, two), strict=True)
-    ]
+    similarity = "" if pair.similarity is None else f" {pair.similarity:.3f}"
+    captions = (f"{number}:{similarity} {' and '.join(pair.splits)}", pair.images[1][-30:])
+    tiles: list[Captioned] = []
+    for caption, image in zip(captions, pair.images, strict=True):
+        (tile,) = decoder.read(files[image], [thumbnail], called=image)
+        tiles.append((caption, tile))
+    return tiles

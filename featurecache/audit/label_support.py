@@ -1,6 +1,8 @@
-"""Which labels can be scored at all: positives, negatives and prevalence, by split and by view."""
+"""Label support: numbers of positives and negatives, and prevalence, by split and view."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,82 +11,133 @@ from featurecache.datasets.splits import SPLITS
 from featurecache.store.cache import Cache
 
 TYPICAL_AUROC: Final = 0.8
-WIDEST: Final = 0.2
-"""A label has too few positives or negatives where the 95 % interval of an AUROC of 0.8 would be
-wider than this, from 0.7 to 0.9: it could not tell a good encoder from a poor one."""
+MAX_WIDTH: Final = 0.2
+"""Support is too small where the 95 % interval of an AUROC of 0.8 would be wider than this, from
+0.7 to 0.9: it could not separate a good encoder from a poor one."""
 
 
-def expected_width(positive: int, negative: int, *, area: float = TYPICAL_AUROC) -> float | None:
-    """The width that the 95 % interval of an AUROC would have.
+@dataclass(frozen=True)
+class PatientCounts:
+    """Numbers of patients with a positive and with a negative image."""
 
-    Hanley and McNeil, Radiology 143 (1982), with patients in place of images: images of one
-    patient say less than as many patients would.
+    positive: int
+    negative: int
+
+
+@dataclass(frozen=True)
+class SplitSupport:
+    """Support of a label in one split.
+
+    Attributes:
+        positive: Number of positive images.
+        negative: Number of negative images.
+        unknown: Number of images whose label is unknown.
+        patients: Numbers of patients.
+        prevalence: Fraction of positives among images with a known label; None without any.
+        expected_width: Expected width of the 95 % interval of an AUROC of 0.8.
+        state: "enough"; "too few" patients; "constant", where all known labels are equal; or
+            "unknown", where no label is known.
+    """
+
+    positive: int
+    negative: int
+    unknown: int
+    patients: PatientCounts
+    prevalence: float | None
+    expected_width: float | None
+    state: str
+
+
+@dataclass(frozen=True)
+class ViewSupport:
+    """Support of a label in one view.
+
+    Attributes:
+        known: Number of images with a known label.
+        prevalence: Fraction of positives among them; None without any.
+    """
+
+    known: int
+    prevalence: float | None
+
+
+@dataclass(frozen=True)
+class LabelSupport:
+    """Support of a label.
+
+    Attributes:
+        splits: Support by split.
+        views: Support by view; empty where views are unknown.
+    """
+
+    splits: Mapping[str, SplitSupport]
+    views: Mapping[str, ViewSupport]
+
+
+def expected_width(
+    n_positive: int, n_negative: int, *, auroc: float = TYPICAL_AUROC
+) -> float | None:
+    """Return the expected width of the 95 % interval of an AUROC.
+
+    Hanley and McNeil, Radiology 143 (1982), with patients instead of images, since several images
+    of one patient carry less information than as many patients.
 
     Args:
-        positive: patients with a positive image.
-        negative: patients with a negative one.
-        area: the AUROC.
+        n_positive: Number of patients with a positive image.
+        n_negative: Number of patients with a negative image.
+        auroc: The AUROC.
 
     Returns:
-        Twice 1.96 standard errors; None where either is missing.
+        Twice 1.96 standard errors; None without positives or without negatives.
     """
-    if not positive or not negative:
+    if not n_positive or not n_negative:
         return None
-    two_positives, two_negatives = area / (2 - area), 2 * area**2 / (1 + area)
+    # Probabilities that two random positives both score above a random negative, and that a random
+    # positive scores above two random negatives.
+    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     variance = (
-        area * (1 - area)
-        + (positive - 1) * (two_positives - area**2)
-        + (negative - 1) * (two_negatives - area**2)
-    ) / (positive * negative)
+        auroc * (1 - auroc)
+        + (n_positive - 1) * (q1 - auroc**2)
+        + (n_negative - 1) * (q2 - auroc**2)
+    ) / (n_positive * n_negative)
     return float(2 * 1.96 * np.sqrt(variance))
 
 
-def label_support(cache: Cache) -> dict[str, Any]:
-    """What there is of each label.
-
-    Returns:
-        By label: ``splits``, by split the images ``positive``, ``negative`` and ``unknown``, the
-        ``patients`` with a positive and with a negative one, the ``prevalence`` among known
-        images, the ``expected_width`` of an AUROC's interval, and the ``state``: "enough", "too
-        few", "constant" where the known are all alike, or "unknown" where none is known.
-        ``views``: by view, ``known`` images and their ``prevalence``; empty where no view is.
-    """
+def label_support(cache: Cache) -> dict[str, LabelSupport]:
+    """Count positives and negatives of each label, by split and by view."""
     splits = {split: rows for split in SPLITS if (rows := cache.splits == split).any()}
     views = {view: cache.views == view for view in np.unique(cache.views).tolist() if view}
     return {
-        name: {
-            "splits": {
-                split: _in_split(values[rows], cache.patients[rows])
+        name: LabelSupport(
+            splits={
+                split: _split_support(values[rows], cache.patients[rows])
                 for split, rows in splits.items()
             },
-            "views": {
-                view: {
-                    "known": int((values[rows] >= 0).sum()),
-                    "prevalence": _prevalence(values[rows]),
-                }
+            views={
+                view: ViewSupport(int((values[rows] >= 0).sum()), _prevalence(values[rows]))
                 for view, rows in views.items()
             },
-        }
+        )
         for name, values in zip(cache.labels.names, cache.labels.values.T, strict=True)
     }
 
 
-def _in_split(values: npt.NDArray[np.int8], patients: npt.NDArray[np.str_]) -> dict[str, Any]:
+def _split_support(values: npt.NDArray[np.int8], patients: npt.NDArray[np.str_]) -> SplitSupport:
     positive, negative = (len(np.unique(patients[values == value])) for value in (1, 0))
     width = expected_width(positive, negative)
     if width is not None:
-        state = "enough" if width <= WIDEST else "too few"
+        state = "enough" if width <= MAX_WIDTH else "too few"
     else:
         state = "constant" if positive or negative else "unknown"
-    return {
-        "positive": int((values == 1).sum()),
-        "negative": int((values == 0).sum()),
-        "unknown": int((values == -1).sum()),
-        "patients": {"positive": positive, "negative": negative},
-        "prevalence": _prevalence(values),
-        "expected_width": width,
-        "state": state,
-    }
+    return SplitSupport(
+        positive=int((values == 1).sum()),
+        negative=int((values == 0).sum()),
+        unknown=int((values == -1).sum()),
+        patients=PatientCounts(positive, negative),
+        prevalence=_prevalence(values),
+        expected_width=width,
+        state=state,
+    )
 
 
 def _prevalence(values: npt.NDArray[np.int8]) -> float | None:

@@ -1,7 +1,8 @@
-"""Leaks that a cache's columns show: shared patients, byte-identical copies, films learned from."""
+"""Leaks that the metadata of a cache reveals: shared patients, identical files, training images."""
 
 from collections import Counter, defaultdict
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,84 +10,163 @@ from numpy.typing import NDArray
 from featurecache.store.cache import Cache
 
 
-def knows_patients(cache: Cache) -> bool:
-    """Whether patients are known; where they are not, each image counts as its own."""
+@dataclass(frozen=True)
+class SharedPatient:
+    """A patient with images in several splits.
+
+    Attributes:
+        patient: Id of the patient.
+        images: Number of images by split.
+    """
+
+    patient: str
+    images: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class SharedPatients:
+    """The patients with images in several splits.
+
+    Attributes:
+        patients: Number of these patients.
+        images: Number of their images.
+        details: Each of these patients.
+    """
+
+    patients: int
+    images: int
+    details: tuple[SharedPatient, ...]
+
+
+@dataclass(frozen=True)
+class IdenticalGroup:
+    """Images whose files are byte-identical.
+
+    Attributes:
+        images: Their ids.
+        splits: Their splits.
+        patients: Their patients.
+        same_labels: Whether their known labels agree.
+    """
+
+    images: tuple[str, ...]
+    splits: tuple[str, ...]
+    patients: tuple[str, ...]
+    same_labels: bool
+
+
+@dataclass(frozen=True)
+class GroupsAcrossSplits:
+    """Groups with images in different splits.
+
+    Attributes:
+        groups: Number of groups.
+        images: Number of images in them.
+        conflicting_labels: Number of groups whose known labels disagree.
+    """
+
+    groups: int
+    images: int
+    conflicting_labels: int
+
+
+@dataclass(frozen=True)
+class GroupsWithinSplit:
+    """Groups with several images in one split.
+
+    Attributes:
+        groups: Number of groups.
+        copies: Number of images beyond the first of each group and split.
+        conflicting_labels: Number of groups whose known labels disagree.
+    """
+
+    groups: int
+    copies: int
+    conflicting_labels: int
+
+
+@dataclass(frozen=True)
+class IdenticalFiles:
+    """Images whose files are byte-identical. A group may be both across splits and within one.
+
+    Attributes:
+        copies: Number of images beyond the first of each group.
+        across_splits: Groups with images in different splits.
+        within_split: Groups with several images in one split.
+        groups: All groups.
+    """
+
+    copies: int
+    across_splits: GroupsAcrossSplits
+    within_split: GroupsWithinSplit
+    groups: tuple[IdenticalGroup, ...]
+
+
+def has_patients(cache: Cache) -> bool:
+    """Return whether patients are known; if not, each image counts as its own patient."""
     return not np.array_equal(cache.patients, cache.ids)
 
 
-def shared_patients(cache: Cache) -> dict[str, Any] | None:
-    """The patients with images in two splits or more; None where no patients are known.
-
-    Returns:
-        ``patients`` and ``images``, how many, and ``list``: of each patient the number of images
-        by split.
-    """
-    if not knows_patients(cache):
+def shared_patients(cache: Cache) -> SharedPatients | None:
+    """Find the patients with images in several splits; None where patients are unknown."""
+    if not has_patients(cache):
         return None
     splits: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for patient, split in zip(cache.patients.tolist(), cache.splits.tolist(), strict=True):
         splits[patient][split] += 1
-    shared = {name: counts for name, counts in sorted(splits.items()) if len(counts) > 1}
-    return {
-        "patients": len(shared),
-        "images": sum(sum(counts.values()) for counts in shared.values()),
-        "list": [{"patient": name, "images": dict(counts)} for name, counts in shared.items()],
-    }
+    shared = tuple(
+        SharedPatient(patient, dict(counts))
+        for patient, counts in sorted(splits.items())
+        if len(counts) > 1
+    )
+    return SharedPatients(
+        patients=len(shared),
+        images=sum(sum(patient.images.values()) for patient in shared),
+        details=shared,
+    )
 
 
-def identical_files_across_splits(cache: Cache) -> dict[str, Any]:
-    """Images whose files have the same bytes, by the hashes in the cache.
-
-    Returns:
-        ``across_splits``: ``groups`` of images of which some lie in different splits, and the
-        ``images`` in them. ``within_split``: groups of which some lie in the same split, and the
-        ``copies``, images beyond the first of their group and split. A group may be both. In
-        each, ``other_labels`` counts the groups whose known labels contradict each other.
-        ``copies`` counts images beyond the first of their group, wherever they lie; ``list`` has
-        the groups.
-    """
+def identical_files(cache: Cache) -> IdenticalFiles:
+    """Find images whose files are byte-identical, by the hashes in the cache."""
     _, group_of, sizes = np.unique(cache.images.sha256, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(sizes[group_of] > 1)
-    groups: defaultdict[int, list[int]] = defaultdict(list)
+    members: defaultdict[int, list[int]] = defaultdict(list)
     for row in rows.tolist():
-        groups[int(group_of[row])].append(row)
-    across = {"groups": 0, "images": 0, "other_labels": 0}
-    within = {"groups": 0, "copies": 0, "other_labels": 0}
-    listed = []
-    for members in groups.values():
-        counts = Counter(cache.splits[members].tolist())
-        other = not same_labels(cache.labels.values[members])
-        if len(counts) > 1:
-            across["groups"] += 1
-            across["images"] += len(members)
-            across["other_labels"] += other
-        if max(counts.values()) > 1:
-            within["groups"] += 1
-            within["copies"] += len(members) - len(counts)
-            within["other_labels"] += other
-        listed.append(
-            {
-                "images": cache.ids[members].tolist(),
-                "splits": cache.splits[members].tolist(),
-                "patients": cache.patients[members].tolist(),
-                "same_labels": not other,
-            }
+        members[int(group_of[row])].append(row)
+    groups = tuple(
+        IdenticalGroup(
+            images=tuple(cache.ids[group].tolist()),
+            splits=tuple(cache.splits[group].tolist()),
+            patients=tuple(cache.patients[group].tolist()),
+            same_labels=same_labels(cache.labels.values[group]),
         )
-    return {
-        "copies": len(rows) - len(groups),
-        "across_splits": across,
-        "within_split": within,
-        "list": listed,
-    }
+        for group in members.values()
+    )
+    across = [group for group in groups if len(set(group.splits)) > 1]
+    within = [group for group in groups if len(set(group.splits)) < len(group.splits)]
+    return IdenticalFiles(
+        copies=len(rows) - len(groups),
+        across_splits=GroupsAcrossSplits(
+            groups=len(across),
+            images=sum(len(group.images) for group in across),
+            conflicting_labels=sum(not group.same_labels for group in across),
+        ),
+        within_split=GroupsWithinSplit(
+            groups=len(within),
+            copies=sum(len(group.images) - len(set(group.splits)) for group in within),
+            conflicting_labels=sum(not group.same_labels for group in within),
+        ),
+        groups=groups,
+    )
 
 
-def learned_images(cache: Cache) -> dict[str, int]:
-    """How many images of each split the encoder was fine-tuned on."""
-    learned = cache.header.trained_on.get(cache.header.collection, frozenset())
-    held = np.isin(cache.ids, sorted(learned))
-    return dict(sorted(Counter(cache.splits[held].tolist()).items()))
+def fine_tuning_images(cache: Cache) -> dict[str, int]:
+    """Count the images of each split that the encoder was fine-tuned on."""
+    ids = cache.header.trained_on.get(cache.header.collection, frozenset())
+    seen = np.isin(cache.ids, sorted(ids))
+    return dict(sorted(Counter(cache.splits[seen].tolist()).items()))
 
 
 def same_labels(values: NDArray[np.int8]) -> bool:
-    """Whether rows (N, C) of labels agree wherever they are known."""
+    """Return whether rows (N, C) of labels agree wherever they are known."""
     return not bool(((values == 1).any(axis=0) & (values == 0).any(axis=0)).any())

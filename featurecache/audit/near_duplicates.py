@@ -1,14 +1,15 @@
-"""Near-identical films in different splits: looked for by embedding, confirmed on pixels.
+"""Near-duplicate images in different splits: found by embedding, confirmed by pixels.
 
-What an encoder sees of a copy may differ more than what it sees of another film: of 300 shifted
-copies of real films, ``tiny`` has the original among the five nearest for 116. So where the films
-can be looked at, candidates are also sought by the films' own spectra, and the decision is that of
-the pixels. Without films, embeddings that are out of the ordinary are all that can be told.
+To an encoder, a changed copy may look less similar than another image: for only 116 of 300 shifted
+copies of real images, ``tiny`` has the original among the five nearest. Where the image files are
+available, candidates are therefore found by the images' spectra as well, and pixels decide.
+Without files, unusually similar embeddings are only reported as suspected.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -16,113 +17,170 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from featurecache.audit.image_similarity import IDENTICAL, Miniature, likeness, miniature, spectrum
+from featurecache.audit.image_similarity import (
+    MIN_SIMILARITY,
+    Miniature,
+    miniature,
+    similarities,
+    spectrum,
+)
 from featurecache.audit.leakage import same_labels
 from featurecache.errors import ImageError, UsageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Directions, batch_nearest, normalize_rows
+from featurecache.progress import DetailedProgress
 from featurecache.store.cache import Cache
 
-NEIGHBOURS: Final = 5
-"""How many of each image's nearest in other splits are candidates, by embedding and by spectrum."""
+NEIGHBORS: Final = 5
+"""Nearest images in other splits that are candidates, by embedding and by spectrum."""
 
-FEWEST: Final = 20
-"""Images from which on it can be said which distances are out of the ordinary."""
+MIN_IMAGES: Final = 20
+"""Minimum number of images to estimate which distances are unusual."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is done, how much of it is, and of how much."""
+PairValues = dict[tuple[int, int], float]
+"""A cosine or similarity by pair of cache rows, the lower row first."""
 
-Pairs = dict[tuple[int, int], float]
-"""Two rows of a cache, the lower first, and a cosine."""
+
+@dataclass(frozen=True)
+class ImagePair:
+    """Two similar images in different splits.
+
+    Attributes:
+        images: Their ids.
+        splits: Their splits.
+        patients: Their patients.
+        same_labels: Whether their known labels agree.
+        cosine: Cosine of their embeddings.
+        similarity: Similarity of their pixels; None where it was not computed.
+    """
+
+    images: tuple[str, str]
+    splits: tuple[str, str]
+    patients: tuple[str, str]
+    same_labels: bool
+    cosine: float
+    similarity: float | None
+
+
+@dataclass(frozen=True)
+class SuspectedPairs:
+    """Pairs with an unusually high cosine.
+
+    Attributes:
+        cosine: Cosine from which on a pair is suspected; None with too few images.
+        pairs: The pairs, in descending order of the cosine.
+    """
+
+    cosine: float | None
+    pairs: tuple[ImagePair, ...]
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Near-duplicates in different splits. Byte-identical files are not included.
+
+    Attributes:
+        neighbors: Number of nearest images in other splits that each image was compared with.
+        min_similarity: Similarity from which on two images are near-duplicates.
+        compared: Number of pairs whose pixels were compared; None without image files.
+        pairs: The near-duplicates, in descending order of the similarity; None without image files.
+        suspected: Pairs with an unusually high cosine.
+        unreadable: Reason why an image could not be compared, by id.
+    """
+
+    neighbors: int
+    min_similarity: float
+    compared: int | None
+    pairs: tuple[ImagePair, ...] | None
+    suspected: SuspectedPairs
+    unreadable: Mapping[str, str]
 
 
 def near_duplicates(
     cache: Cache,
-    films: Mapping[str, Path] | None,
+    files: Mapping[str, Path] | None,
     *,
-    neighbours: int = NEIGHBOURS,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Near-identical films in different splits; byte-identical ones are not among them.
+    neighbors: int = NEIGHBORS,
+    progress: DetailedProgress | None = None,
+) -> NearDuplicates:
+    """Find near-duplicate images in different splits.
 
     Args:
-        cache: where candidates are looked for.
-        films: file of each image by its id; None where there are none to look at, and candidates
-            stay unconfirmed.
-        neighbours: how many of each image's nearest in other splits are candidates.
-        progress: called while films are read and compared.
+        cache: The cache.
+        files: File of each image by its id; without it, candidates are not confirmed.
+        neighbors: Number of nearest images in other splits that are candidates.
+        progress: Called while images are read and compared.
 
     Returns:
-        ``compared``, the number of pairs whose pixels were compared. ``pairs``, those that are
-        near-identical, the most alike first. Both are None where no film was looked at.
-        ``outstanding``: the ``cosine`` from which on two embeddings are out of the ordinary
-        (``similarity_cutoff``), and the ``pairs`` above it, the nearest first, with their
-        ``likeness`` where it was measured. ``unreadable``: films that could not be compared, by
-        id, with the reason.
+        The near-duplicates.
 
     Raises:
-        UsageError: ``films`` lacks an image of the cache.
+        UsageError: ``files`` lacks an image of the cache.
     """
-    gallery = normalize_rows(cache.embedding)
-    rows = np.arange(len(gallery))
-    candidates, nearest = nearest_in_other_splits(cache, rows, gallery, top=neighbours)
-    cosine = similarity_cutoff(nearest)
-    outstanding = (
-        [] if cosine is None else [p for p, found in candidates.items() if found >= cosine]
+    embeddings = normalize_rows(cache.embedding)
+    rows = np.arange(len(embeddings))
+    candidates, nearest_cosines = nearest_in_other_splits(cache, rows, embeddings, top=neighbors)
+    cutoff = similarity_cutoff(nearest_cosines)
+    suspected = (
+        [] if cutoff is None else [pair for pair, cosine in candidates.items() if cosine >= cutoff]
     )
-    alike: Pairs = {}
+    similarity: PairValues = {}
     unreadable: dict[str, str] = {}
-    if films is not None and candidates:
-        miniatures, unreadable = _miniatures(cache, films, progress)
-        alike = _likenesses(cache, miniatures, candidates, neighbours, progress)
-    confirmed = [pair for pair, value in alike.items() if value >= IDENTICAL]
+    if files is not None and candidates:
+        miniatures, unreadable = _read_miniatures(cache, files, progress)
+        similarity = _compare_pixels(cache, miniatures, candidates, neighbors, progress)
+    confirmed = [pair for pair, value in similarity.items() if value >= MIN_SIMILARITY]
 
-    def listed(pairs: list[tuple[int, int]], by: Pairs) -> list[dict[str, Any]]:
-        return [
-            {
-                "images": cache.ids[list(pair)].tolist(),
-                "splits": cache.splits[list(pair)].tolist(),
-                "patients": cache.patients[list(pair)].tolist(),
-                "same_labels": same_labels(cache.labels.values[list(pair)]),
-                "cosine": float(gallery[pair[0]] @ gallery[pair[1]]),
-                "likeness": alike.get(pair),
-            }
-            for pair in sorted(pairs, key=lambda pair: (-by[pair], pair))
-        ]
+    def describe(pairs: Sequence[tuple[int, int]], order: PairValues) -> tuple[ImagePair, ...]:
+        return tuple(
+            ImagePair(
+                images=_pair_of(cache.ids, pair),
+                splits=_pair_of(cache.splits, pair),
+                patients=_pair_of(cache.patients, pair),
+                same_labels=same_labels(cache.labels.values[list(pair)]),
+                cosine=float(embeddings[pair[0]] @ embeddings[pair[1]]),
+                similarity=similarity.get(pair),
+            )
+            for pair in sorted(pairs, key=lambda pair: (-order[pair], pair))
+        )
 
-    return {
-        "neighbours": neighbours,
-        "least_likeness": IDENTICAL,
-        "compared": None if films is None else len(alike),
-        "pairs": None if films is None else listed(confirmed, alike),
-        "outstanding": {"cosine": cosine, "pairs": listed(outstanding, candidates)},
-        "unreadable": unreadable,
-    }
+    return NearDuplicates(
+        neighbors=neighbors,
+        min_similarity=MIN_SIMILARITY,
+        compared=None if files is None else len(similarity),
+        pairs=None if files is None else describe(confirmed, similarity),
+        suspected=SuspectedPairs(cutoff, describe(suspected, candidates)),
+        unreadable=unreadable,
+    )
+
+
+def _pair_of(values: npt.NDArray[np.str_], pair: tuple[int, int]) -> tuple[str, str]:
+    return str(values[pair[0]]), str(values[pair[1]])
 
 
 def nearest_in_other_splits(
-    cache: Cache, rows: npt.NDArray[np.intp], gallery: Directions, *, top: int
-) -> tuple[Pairs, npt.NDArray[np.float32]]:
-    """Each image with its nearest in other splits, but for those whose files are the same.
+    cache: Cache, rows: npt.NDArray[np.intp], directions: Directions, *, top: int
+) -> tuple[PairValues, npt.NDArray[np.float32]]:
+    """Pair each image with its nearest ones in other splits, except byte-identical ones.
 
     Args:
-        cache: of which images are looked at.
-        rows: (M,) its rows that are looked at.
-        gallery: (M, D) of these rows, at unit length.
-        top: how many.
+        cache: The cache.
+        rows: (M,) rows of the cache to consider.
+        directions: (M, D), one vector of unit length per row.
+        top: Number of nearest images.
 
     Returns:
-        The pairs, and (M',) the cosine of each image to its nearest, where it has one.
+        The cosine of each pair, and (M',) the highest cosine of each image that has a pair.
     """
-    pairs: Pairs = {}
+    pairs: PairValues = {}
     nearest = [np.empty(0, dtype=np.float32)]
     for split in np.unique(cache.splits[rows]):
-        mine = cache.splits[rows] == split
-        queries, others = rows[mine], rows[~mine]
+        in_split = cache.splits[rows] == split
+        queries, others = rows[in_split], rows[~in_split]
         if not len(others):
             continue
-        places, cosines = batch_nearest(gallery[mine], gallery[~mine], top=top)
-        for query, near, values in zip(queries.tolist(), others[places], cosines, strict=True):
+        indices, cosines = batch_nearest(directions[in_split], directions[~in_split], top=top)
+        for query, near, values in zip(queries.tolist(), others[indices], cosines, strict=True):
             differ = cache.images.sha256[near] != cache.images.sha256[query]
             nearest.append(values[differ][:1])
             for row, cosine in zip(near[differ].tolist(), values[differ].tolist(), strict=True):
@@ -131,81 +189,81 @@ def nearest_in_other_splits(
 
 
 def similarity_cutoff(nearest: npt.NDArray[np.floating[Any]]) -> float | None:
-    """The cosine from which on two images are nearer than those of a data set ever are by chance.
+    """Return the cosine from which on two images are unusually similar for their data set.
 
-    The logarithms of the distances 1 - cosine from images to their nearest are taken for normal.
-    Their median and median absolute deviation, which some copies among them do not move, give the
-    distance beneath which half an image of as many would lie: nothing is tuned on copies.
+    The logarithms of the distances 1 - cosine between images and their nearest neighbors are
+    modeled as normal, with the median and the median absolute deviation as robust estimates that a
+    few copies do not change. At the cutoff, half an image is expected to be nearer by chance.
 
     Args:
-        nearest: (N,) cosine of each image to its nearest in another split.
+        nearest: (N,) cosine of each image with its nearest neighbor in another split.
 
     Returns:
-        The cosine; None with fewer than ``FEWEST`` images.
+        The cosine; None with fewer than ``MIN_IMAGES`` images.
     """
     from scipy.stats import norm
 
-    if len(nearest) < FEWEST:
+    if len(nearest) < MIN_IMAGES:
         return None
-    # float32 knows the cosine of a copy to some 1e-7.
+    # The cosine of a copy is accurate to about 1e-7 in float32.
     logarithms = np.log(np.maximum(1 - nearest.astype(np.float64), 1e-7))
-    middle = np.median(logarithms)
-    spread = np.median(np.abs(logarithms - middle)) / norm.ppf(0.75)
-    return float(1 - np.exp(middle + norm.ppf(1 / (2 * len(nearest))) * spread))
+    median = np.median(logarithms)
+    spread = np.median(np.abs(logarithms - median)) / norm.ppf(0.75)
+    return float(1 - np.exp(median + norm.ppf(1 / (2 * len(nearest))) * spread))
 
 
-def _miniatures(
-    cache: Cache, films: Mapping[str, Path], progress: Progress | None
+def _read_miniatures(
+    cache: Cache, files: Mapping[str, Path], progress: DetailedProgress | None
 ) -> tuple[dict[int, Miniature], dict[str, str]]:
-    """The miniature of each row whose film can be read; and why others cannot, by id."""
+    """Read the miniature of each row; return those of readable images and the other reasons."""
     ids = cache.ids.tolist()
-    if lacking := [image for image in ids if image not in films]:
+    if missing := [image_id for image_id in ids if image_id not in files]:
         raise UsageError(
-            f"the data set has no image {lacking[0]!r} that the cache holds: give the --data-root "
-            "and the options that it was extracted with"
+            f"`data` has no image {missing[0]!r}, which is in the cache: give the data set, with "
+            "the options, that the cache was extracted from"
         )
 
-    reader = SubprocessDecoder()
+    decoder = SubprocessDecoder()
 
-    def read(image: str) -> Miniature | ImageError:
+    def read(image_id: str) -> Miniature | ImageError:
         try:
-            return reader.read(films[image], [miniature])[0]
+            return decoder.read(files[image_id], [miniature])[0]
         except ImageError as error:
             return error
 
     miniatures: dict[int, Miniature] = {}
     unreadable: dict[str, str] = {}
-    # Each thread waits for a child process of its own.
+    # Each thread waits for a subprocess of its own.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for row, made in enumerate(pool.map(read, ids)):
-            if isinstance(made, ImageError):
-                unreadable[ids[row]] = str(made)
+        for row, result in enumerate(pool.map(read, ids)):
+            if isinstance(result, ImageError):
+                unreadable[ids[row]] = str(result)
             else:
-                miniatures[row] = made
+                miniatures[row] = result
             if progress is not None:
-                progress("read films", row + 1, len(ids))
+                progress(row + 1, len(ids), "read images")
     return miniatures, unreadable
 
 
-def _likenesses(
+def _compare_pixels(
     cache: Cache,
     miniatures: Mapping[int, Miniature],
-    candidates: Pairs,
-    neighbours: int,
-    progress: Progress | None,
-) -> Pairs:
-    """The likeness of every pair of candidates, those by spectrum among them, that can be read."""
+    candidates: PairValues,
+    neighbors: int,
+    progress: DetailedProgress | None,
+) -> PairValues:
+    """Compute the similarity of all readable candidates, by embedding and by spectrum."""
     pairs = {pair for pair in candidates if pair[0] in miniatures and pair[1] in miniatures}
     if miniatures:
-        spectra = np.stack([spectrum(film) for film in miniatures.values()])
+        spectra = np.stack([spectrum(image) for image in miniatures.values()])
         rows = np.fromiter(miniatures, dtype=np.intp)
-        pairs |= nearest_in_other_splits(cache, rows, spectra, top=neighbours)[0].keys()
-    alike: Pairs = {}
-    for one, group in groupby(sorted(pairs), key=lambda pair: pair[0]):
-        others = [two for _, two in group]
-        values = likeness(miniatures[one], (miniatures[two] for two in others))
-        for two, value in zip(others, values, strict=True):
-            alike[one, two] = value
+        pairs |= nearest_in_other_splits(cache, rows, spectra, top=neighbors)[0].keys()
+    result: PairValues = {}
+    for row, group in groupby(sorted(pairs), key=lambda pair: pair[0]):
+        others = [other for _, other in group]
+        values = similarities(miniatures[row], (miniatures[other] for other in others))
+        for other, value in zip(others, values, strict=True):
+            result[row, other] = value
             if progress is not None:
-                progress("compare films", len(alike), len(pairs))
-    return alike
+                progress(len(result), len(pairs), "compare images")
+    return result

@@ -1,6 +1,11 @@
-"""How well view, sex and age can be read from an embedding: what can be read can be a shortcut."""
+"""Shortcut probes: how well view, sex and age can be predicted from the embeddings.
 
-from typing import Any, Final
+An attribute that can be predicted can serve as a shortcut for a label that is correlated with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +14,7 @@ from featurecache.audit.probe import cross_val_predict, grouped_folds
 from featurecache.metrics.bootstrap import (
     PatientResamples,
     bootstrap_metrics,
-    ci_or_none,
+    interval,
     none_if_nan,
     resample_patients,
 )
@@ -18,109 +23,187 @@ from featurecache.metrics.similarity import Directions, normalize_rows
 from featurecache.store.cache import Cache
 from featurecache.store.records import from_utf8
 
-FEWEST_PATIENTS: Final = 20
-"""Of each value, or with a known age: with fewer, a fold would hold a handful of them."""
+MIN_PATIENTS: Final = 20
+"""Minimum number of patients of each value, or of known age: with fewer, a fold has only a few."""
+
+_Bounds = tuple[float, float] | None
 
 
-def shortcut_probes(cache: Cache, *, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Measure a linear probe for each attribute, on all images whose attribute is known.
+@dataclass(frozen=True)
+class ValueScore:
+    """How well one value of an attribute is separated from all others.
 
-    Predictions are of patients that the probe has not seen (``probe.cross_val_predict``);
-    intervals are over patients and hold nothing of the chance in fitting and folds.
+    Attributes:
+        n: Number of images with this value.
+        auroc: AUROC against all other values.
+        ci95: Interval of the AUROC over patients.
+    """
+
+    n: int
+    auroc: float
+    ci95: _Bounds
+
+
+@dataclass(frozen=True)
+class CategoryProbe:
+    """A probe for a categorical attribute.
+
+    Attributes:
+        n: Number of images whose value is known and common enough.
+        n_patients: Number of their patients.
+        values: Scores by value. Of two values only the alphabetically first is listed, since the
+            score of the other is the same.
+    """
+
+    n: int
+    n_patients: int
+    values: Mapping[str, ValueScore]
+
+    @property
+    def highest_auroc(self) -> float:
+        """The AUROC of the value that is easiest to predict."""
+        return max(score.auroc for score in self.values.values())
+
+
+@dataclass(frozen=True)
+class AgeIntervals:
+    """Intervals over patients."""
+
+    r2: _Bounds
+    mae: _Bounds
+
+
+@dataclass(frozen=True)
+class AgeProbe:
+    """A probe for age.
+
+    Attributes:
+        n: Number of images of known age.
+        n_patients: Number of their patients.
+        r2: Coefficient of determination.
+        mae: Mean absolute error in years.
+        mae_of_median: Mean absolute error of predicting the median age for all images.
+        ci95: Intervals over patients.
+    """
+
+    n: int
+    n_patients: int
+    r2: float | None
+    mae: float | None
+    mae_of_median: float
+    ci95: AgeIntervals
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """Probes by attribute; None where too few values are known, or all are equal."""
+
+    view: CategoryProbe | None
+    sex: CategoryProbe | None
+    age: AgeProbe | None
+
+    def categories(self) -> list[tuple[str, CategoryProbe]]:
+        """Return the probes for categorical attributes that could be fitted, by name."""
+        probes = {"view": self.view, "sex": self.sex}
+        return [(name, probe) for name, probe in probes.items() if probe is not None]
+
+
+def shortcut_probes(cache: Cache, *, n_bootstrap: int = 1000, seed: int = 0) -> Shortcuts:
+    """Fit a linear probe for view, sex and age to all images for which it is known.
+
+    Predictions are for patients that the probe was not fitted to (``probe.cross_val_predict``).
+    Intervals are over patients; they do not include the randomness of fitting and folds.
+
+    Args:
+        cache: The cache.
+        n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
+        seed: Seed of the folds and of the bootstrap.
 
     Returns:
-        ``view`` and ``sex``: of each value with ``FEWEST_PATIENTS`` patients, the ``auroc``
-        against all other such values with its ``ci95``; of two values, only of the first in the
-        alphabet, for the other's is the same. ``age``: ``r2`` and ``mae`` in years, with their
-        ``ci95``, and ``mae_of_median``, what guessing the median age for everybody gives. Each
-        with ``n`` and ``n_patients``; None where too little is known, or it is all the same.
+        The probes.
     """
-    gallery = normalize_rows(cache.embedding)
-    return {
-        "view": _category(gallery, cache.views, cache.patients, n_bootstrap=n_bootstrap, seed=seed),
-        "sex": _category(
-            gallery, from_utf8(cache.images.sex), cache.patients, n_bootstrap=n_bootstrap, seed=seed
-        ),
-        "age": _age(
-            gallery, from_utf8(cache.images.age), cache.patients, n_bootstrap=n_bootstrap, seed=seed
-        ),
-    }
+    embeddings = normalize_rows(cache.embedding)
+    sexes, ages = from_utf8(cache.images.sex), from_utf8(cache.images.age)
+    options = {"n_bootstrap": n_bootstrap, "seed": seed}
+    return Shortcuts(
+        view=_probe_category(embeddings, cache.views, cache.patients, **options),
+        sex=_probe_category(embeddings, sexes, cache.patients, **options),
+        age=_probe_age(embeddings, ages, cache.patients, **options),
+    )
 
 
-def _category(
-    gallery: Directions,
+def _probe_category(
+    embeddings: Directions,
     values: npt.NDArray[np.str_],
     patients: npt.NDArray[np.str_],
     *,
     n_bootstrap: int,
     seed: int,
-) -> dict[str, Any] | None:
+) -> CategoryProbe | None:
     names = [
         str(name)
         for name in np.unique(values[values != ""])
-        if len(np.unique(patients[values == name])) >= FEWEST_PATIENTS
+        if len(np.unique(patients[values == name])) >= MIN_PATIENTS
     ]
     if len(names) < 2:
         return None
     rows = np.flatnonzero(np.isin(values, names))
-    samples = resample_patients(patients[rows], n_bootstrap=n_bootstrap, seed=seed)
-    figures = {}
+    resamples = resample_patients(patients[rows], n_bootstrap=n_bootstrap, seed=seed)
+    scores = {}
     for name in names[:1] if len(names) == 2 else names:
         truth = (values[rows] == name).astype(np.int8)
         fold = grouped_folds(truth.astype(np.float64), patients[rows], seed=seed)
-        score = cross_val_predict(gallery[rows], truth.astype(np.float64), fold)
-        nothing = np.zeros((len(rows), 1), dtype=np.bool_)
-        drawn = bootstrap_metrics(truth[:, np.newaxis], nothing, score[:, np.newaxis], samples)
-        figures[name] = {
-            "n": int(truth.sum()),
-            "auroc": auroc(truth, score),
-            "ci95": ci_or_none(drawn.per_label["auroc"][:, 0]),
-        }
-    return {"n": len(rows), "n_patients": samples.counts.shape[1], "values": figures}
+        score = cross_val_predict(embeddings[rows], truth.astype(np.float64), fold)
+        decisions = np.zeros((len(rows), 1), dtype=np.bool_)  # only the ranking matters
+        resampled = bootstrap_metrics(
+            truth[:, np.newaxis], decisions, score[:, np.newaxis], resamples
+        )
+        scores[name] = ValueScore(
+            n=int(truth.sum()),
+            auroc=auroc(truth, score),
+            ci95=interval(resampled.per_label["auroc"][:, 0]),
+        )
+    return CategoryProbe(n=len(rows), n_patients=resamples.counts.shape[1], values=scores)
 
 
-def _age(
-    gallery: Directions,
+def _probe_age(
+    embeddings: Directions,
     values: npt.NDArray[np.str_],
     patients: npt.NDArray[np.str_],
     *,
     n_bootstrap: int,
     seed: int,
-) -> dict[str, Any] | None:
+) -> AgeProbe | None:
     rows = np.flatnonzero(values != "")
-    if len(np.unique(patients[rows])) < FEWEST_PATIENTS:
+    if len(np.unique(patients[rows])) < MIN_PATIENTS:
         return None
     age = values[rows].astype(np.float64)
     if (age == age[0]).all():
         return None
     fold = grouped_folds(age, patients[rows], seed=seed)
-    missed = cross_val_predict(gallery[rows], age, fold) - age
-    samples = resample_patients(patients[rows], n_bootstrap=n_bootstrap, seed=seed)
-    once = PatientResamples(samples.patient_index, np.ones((1, samples.counts.shape[1]), np.int32))
-    (r2,), (mae,) = _fit(age, missed, once)
-    r2_drawn, mae_drawn = _fit(age, missed, samples)
-    return {
-        "n": len(rows),
-        "n_patients": samples.counts.shape[1],
-        "r2": none_if_nan(r2),
-        "mae": none_if_nan(mae),
-        "mae_of_median": float(np.abs(age - np.median(age)).mean()),
-        "ci95": {"r2": ci_or_none(r2_drawn), "mae": ci_or_none(mae_drawn)},
-    }
-
-
-def _fit(
-    target: npt.NDArray[np.float64], missed: npt.NDArray[np.float64], resamples: PatientResamples
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """R2 and mean absolute error in every draw, from sums by patient."""
-    n, total, squares, errors, absolute = (
-        resamples.counts.astype(np.float64) @ np.bincount(resamples.patient_index, values)
-        for values in (
-            np.ones(len(target)),
-            target - target.mean(),
-            (target - target.mean()) ** 2,
-            missed**2,
-            np.abs(missed),
-        )
+    errors = cross_val_predict(embeddings[rows], age, fold) - age
+    resamples = resample_patients(patients[rows], n_bootstrap=n_bootstrap, seed=seed)
+    n_patients = resamples.counts.shape[1]
+    data = PatientResamples(resamples.patient_index, np.ones((1, n_patients), np.int32))
+    (r2,), (mae,) = _regression_metrics(age, errors, data)
+    resampled_r2, resampled_mae = _regression_metrics(age, errors, resamples)
+    return AgeProbe(
+        n=len(rows),
+        n_patients=n_patients,
+        r2=none_if_nan(r2),
+        mae=none_if_nan(mae),
+        mae_of_median=float(np.abs(age - np.median(age)).mean()),
+        ci95=AgeIntervals(r2=interval(resampled_r2), mae=interval(resampled_mae)),
     )
-    return 1 - ratio(errors, squares - total**2 / n), ratio(absolute, n)
+
+
+def _regression_metrics(
+    target: npt.NDArray[np.float64], errors: npt.NDArray[np.float64], resamples: PatientResamples
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Compute R2 and the mean absolute error of B bootstrap samples, (B,) each."""
+    centered = target - target.mean()
+    n, total, squares, squared_errors, absolute_errors = (
+        resamples.counts.astype(np.float64) @ np.bincount(resamples.patient_index, values)
+        for values in (np.ones(len(target)), centered, centered**2, errors**2, np.abs(errors))
+    )
+    return 1 - ratio(squared_errors, squares - total**2 / n), ratio(absolute_errors, n)

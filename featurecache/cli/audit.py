@@ -1,8 +1,7 @@
-"""``audit``: what is wrong with a data set, before a score on it is believed."""
+"""``audit``: look for problems of a data set that make metrics on it misleading."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +11,7 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import CacheFile, Draws, choose_cache
+from featurecache.cli.options import CacheFile, Draws
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -28,8 +27,12 @@ from featurecache.errors import UsageError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-SHOWN = 20
-"""Rows of a list that a table shows; --json has them all."""
+    from featurecache.audit.audit import Audit
+    from featurecache.audit.leakage import GroupsAcrossSplits, GroupsWithinSplit
+    from featurecache.audit.near_duplicates import ImagePair
+
+MAX_ROWS = 20
+"""Rows of a list that are printed; --json has all of them."""
 
 
 @takes_dataset_options(without=("view_column", "sex_column", "age_column"))
@@ -39,19 +42,19 @@ def audit(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="The data set of the cache: its films are looked at too. --data-root alone is "
-            "enough where the cache is named after its data set.",
+            help="Data set of the cache, whose images are compared; default with --data-root: the "
+            "name in the cache.",
             metavar="NAME",
         ),
     ] = None,
     data_root: DataRoot = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(help="Show near-identical films on this contact sheet.", metavar="PNG"),
+        typer.Option(help="Write near-duplicate images to this contact sheet.", metavar="PNG"),
     ] = None,
-    neighbours: Annotated[
+    neighbors: Annotated[
         int,
-        typer.Option(help="How many of each image's nearest are compared on pixels.", min=1),
+        typer.Option(help="Nearest images that each image is compared with by pixels.", min=1),
     ] = 5,
     n_bootstrap: Draws = 1000,
     options: DatasetOptions,
@@ -59,179 +62,169 @@ def audit(
 ) -> None:
     """Look for leaks between splits, shortcuts in the embeddings and labels too rare to score.
 
-    What is found is no error: the exit code is 0. Without --dataset or --data-root no film is
-    looked at, and near-identical ones are only suspected. Give the options that the cache was
-    extracted with.
+    The exit code is 0 whatever is found. Without --dataset or --data-root no image is read, and
+    near-duplicates are only suspected. Give the same data set options as to extract.
 
-    Example: featurecache audit --dataset kermany --data-root ~/data/kermany --contact-sheet pairs.png
+    Example: featurecache audit --dataset kermany --data-root ~/data/kermany --contact-sheet a.png
     """
-    from featurecache.audit.audit import audit as run
-    from featurecache.store.reader import read_cache
+    from featurecache.audit import audit as library
+    from featurecache.audit.contact_sheet import save_contact_sheet
+    from featurecache.store.open import open_cache
 
-    path, chosen = choose_cache(cache)
-    looks = dataset is not None or data_root is not None
+    has_data = dataset is not None or data_root is not None
     if contact_sheet is not None:
-        if not looks:
-            raise UsageError("--contact-sheet shows films: give --dataset or --data-root too")
+        if not has_data:
+            raise UsageError("`contact_sheet` shows images: give `dataset` or `data_root`, too")
         if contact_sheet.exists():
-            raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
-    found = read_cache(path)
-    print_status(f"cache {path}{' (the newest)' if chosen else ''}, {found.header.model}")
-    films = None
-    if looks:
-        films = load_dataset(
-            dataset or found.header.dataset, data_root, options, quiet=json
-        ).files()
+            raise UsageError(f"{contact_sheet} already exists: give another `contact_sheet`")
+    opened = open_cache(cache)
+    newest = " (the newest)" if cache.is_dir() else ""
+    print_status(f"cache {opened.path}{newest}, {opened.header.model}")
+    data = None
+    if has_data:
+        data = load_dataset(dataset or opened.header.dataset, data_root, options, quiet=json)
     with progress_bar(hidden=json) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total, detail="")
-            bar.update(tasks[what], completed=done)
+        def progress(done: int, total: int, task: str) -> None:
+            if task not in tasks:
+                tasks[task] = bar.add_task(task, total=total, detail="")
+            bar.update(tasks[task], completed=done)
 
-        document = run(
-            found, films, neighbours=neighbours, n_bootstrap=n_bootstrap, progress=progress
+        result = library.audit(
+            opened, data, neighbors=neighbors, n_bootstrap=n_bootstrap, progress=progress
         )
-    pairs = document["near_duplicates"]["pairs"]
-    if contact_sheet is not None and films is not None and pairs:
-        _write_sheet(contact_sheet, pairs, films)
+    pairs = result.near_duplicates.pairs
+    if contact_sheet is not None and data is not None and pairs:
+        save_contact_sheet(contact_sheet, pairs, data.files())
     if json:
-        print_json(document)
+        print_json(result.to_json())
         return
-    _print(document)
+    _print(result)
     if contact_sheet is not None:
         print_result(
-            f"contact sheet: {contact_sheet}" if pairs else "no near-identical films: no sheet"
+            f"contact sheet: {contact_sheet}" if pairs else "no near-duplicates: no contact sheet"
         )
 
 
-def _print(document: Mapping[str, Any]) -> None:
-    splits = ", ".join(f"{count} {split}" for split, count in document["splits"].items())
+def _print(result: "Audit") -> None:
+    splits = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     print_table(
-        f"{document['n']} images of {document['dataset']}: {splits}",
+        f"{result.n} images of {result.dataset}: {splits}",
         ["leaks", "found", ""],
-        _leaks(document),
+        _leak_rows(result),
     )
-    near = document["near_duplicates"]
-    listed = near["outstanding"]["pairs"] if near["pairs"] is None else near["pairs"]
-    if listed:
-        title = "suspected, nearest first" if near["pairs"] is None else "most alike first"
+    near = result.near_duplicates
+    pairs = near.suspected.pairs if near.pairs is None else near.pairs
+    if pairs:
+        kind = "suspected near-duplicates" if near.pairs is None else "near-duplicates"
+        cut = f" ({MAX_ROWS} of {len(pairs)}; --json has all)" if len(pairs) > MAX_ROWS else ""
         print_table(
-            f"near-identical films in two splits, {title}"
-            + (f" ({SHOWN} of {len(listed)}; --json has all)" if len(listed) > SHOWN else ""),
-            ["", "likeness", "cosine", "image", "image", "patient", "labels"],
-            [_pair(place, pair) for place, pair in enumerate(listed[:SHOWN], start=1)],
+            f"{kind} in different splits, most similar first{cut}",
+            ["", "similarity", "cosine", "image", "image", "patient", "labels"],
+            [_pair_row(number, pair) for number, pair in enumerate(pairs[:MAX_ROWS], start=1)],
         )
-    for image, reason in list(near["unreadable"].items())[:SHOWN]:
+    for image, reason in list(near.unreadable.items())[:MAX_ROWS]:
         print_status(f"not compared: {image}: {reason}")
     print_table(
-        "read from the embeddings of patients not seen [95 % interval over patients]",
+        "predicted from the embeddings of unseen patients [95 % interval over patients]",
         ["", "images", "patients", "AUROC", "R2", "mean error"],
-        _readable(document["readability"]),
+        _shortcut_rows(result),
     )
     print_table(
-        "labels: positive images of known (of how many patients), the width that the 95 % "
-        "interval of an AUROC would have",
+        "labels: positive images among known ones (and their patients), expected width of the 95 % "
+        "interval of an AUROC",
         ["", "split", "positive", "known", "prevalence", "width", "", "prevalence by view"],
-        _labels(document["labels"]),
+        _label_rows(result),
     )
 
 
-def _leaks(document: Mapping[str, Any]) -> list[list[str]]:
-    shared, learned = document["shared_patients"], document["learned_images"]
-    identical, near = document["identical_files_across_splits"], document["near_duplicates"]
-    across, within = identical["across_splits"], identical["within_split"]
-    outstanding = near["outstanding"]
+def _leak_rows(result: "Audit") -> list[list[str]]:
+    shared, near = result.shared_patients, result.near_duplicates
+    across, within = result.identical_files.across_splits, result.identical_files.within_split
+    suspected = near.suspected
 
-    def derangement(groups: Mapping[str, int]) -> str:
-        return f"{groups['groups']} groups, {groups['other_labels']} with other labels"
+    def describe(groups: "GroupsAcrossSplits | GroupsWithinSplit") -> str:
+        return f"{groups.groups} groups, {groups.conflicting_labels} with conflicting labels"
 
     return [
         [
-            "patients in two splits",
-            "-" if shared is None else str(shared["patients"]),
-            "no patients are known" if shared is None else f"with {shared['images']} images",
+            "patients in several splits",
+            "-" if shared is None else str(shared.patients),
+            "patients are unknown" if shared is None else f"with {shared.images} images",
         ],
-        ["byte-identical images across splits", str(across["images"]), derangement(across)],
-        ["byte-identical copies within a split", str(within["copies"]), derangement(within)],
+        ["byte-identical images across splits", str(across.images), describe(across)],
+        ["byte-identical copies within a split", str(within.copies), describe(within)],
         [
-            "near-identical pairs across splits",
-            format_float(None) if near["pairs"] is None else str(len(near["pairs"])),
-            "no films were looked at: give --data-root"
-            if near["pairs"] is None
-            else f"likeness {near['least_likeness']} or more, of {near['compared']} pairs "
-            f"compared; {len(near['unreadable'])} films could not be read",
-        ],
-        [
-            "pairs across splits out of the ordinary",
-            format_float(None) if outstanding["cosine"] is None else str(len(outstanding["pairs"])),
-            "too few images to say"
-            if outstanding["cosine"] is None
-            else f"by embedding alone, from a cosine of {outstanding['cosine']:.4f} on",
+            "near-duplicate pairs across splits",
+            format_float(None) if near.pairs is None else str(len(near.pairs)),
+            "no images were read: give --data-root"
+            if near.pairs is None
+            else f"similarity {near.min_similarity} or more, of {near.compared} pairs compared; "
+            f"{len(near.unreadable)} images could not be read",
         ],
         [
-            "images that the encoder learned from",
-            str(sum(learned.values())),
-            ", ".join(f"{count} {split}" for split, count in learned.items()),
+            "unusually similar embeddings across splits",
+            format_float(None) if suspected.cosine is None else str(len(suspected.pairs)),
+            "too few images to tell"
+            if suspected.cosine is None
+            else f"pairs with a cosine of {suspected.cosine:.4f} or more",
+        ],
+        [
+            "images that the encoder was fine-tuned on",
+            str(sum(result.fine_tuning_images.values())),
+            ", ".join(f"{count} {split}" for split, count in result.fine_tuning_images.items()),
         ],
     ]
 
 
-def _pair(place: int, pair: Mapping[str, Any]) -> list[str]:
-    one, two = pair["patients"]
+def _pair_row(number: int, pair: "ImagePair") -> list[str]:
+    first, second = pair.patients
     return [
-        str(place),
-        format_float(pair["likeness"]),
-        format_float(pair["cosine"], digits=4),
-        *(f"{split}: {image}" for split, image in zip(pair["splits"], pair["images"], strict=True)),
-        "the same" if one == two else f"{one}, {two}",
-        "the same" if pair["same_labels"] else "others",
+        str(number),
+        format_float(pair.similarity),
+        format_float(pair.cosine, digits=4),
+        *(f"{split}: {image}" for split, image in zip(pair.splits, pair.images, strict=True)),
+        "same" if first == second else f"{first}, {second}",
+        "same" if pair.same_labels else "conflicting",
     ]
 
 
-def _readable(document: Mapping[str, Any]) -> list[list[str]]:
+def _shortcut_rows(result: "Audit") -> list[list[str]]:
+    undefined = [format_float(None)] * 5
     rows = []
     for name in ("view", "sex"):
-        if (of := document[name]) is None:
-            rows.append([name, *[format_float(None)] * 5])
+        probe = getattr(result.shortcuts, name)
+        if probe is None:
+            rows.append([name, *undefined])
             continue
-        sizes = [str(of["n"]), str(of["n_patients"])]
+        sizes = [str(probe.n), str(probe.n_patients)]
         rows += [
-            [f"{name} {value}", *sizes, with_interval(figures["auroc"], figures["ci95"]), "", ""]
-            for value, figures in of["values"].items()
+            [f"{name} {value}", *sizes, with_interval(score.auroc, score.ci95), "", ""]
+            for value, score in probe.values.items()
         ]
-    if (age := document["age"]) is None:
-        return [*rows, ["age", *[format_float(None)] * 5]]
-    r2, mae = (with_interval(age[key], age["ci95"][key]) for key in ("r2", "mae"))
-    guess = f"{mae} years; {age['mae_of_median']:.3f} by guessing the median"
-    return [*rows, ["age", str(age["n"]), str(age["n_patients"]), "", r2, guess]]
+    age = result.shortcuts.age
+    if age is None:
+        return [*rows, ["age", *undefined]]
+    r2, mae = with_interval(age.r2, age.ci95.r2), with_interval(age.mae, age.ci95.mae)
+    error = f"{mae} years; {age.mae_of_median:.3f} for the median"
+    return [*rows, ["age", str(age.n), str(age.n_patients), "", r2, error]]
 
 
-def _labels(document: Mapping[str, Any]) -> list[list[str]]:
+def _label_rows(result: "Audit") -> list[list[str]]:
     return [
         [
             label,
-            split,
-            f"{of['positive']} ({of['patients']['positive']})",
-            f"{of['positive'] + of['negative']}",
-            format_float(of["prevalence"]),
-            format_float(of["expected_width"]),
-            of["state"],
-            ", ".join(
-                f"{view} {format_float(at['prevalence'])}" for view, at in figures["views"].items()
-            )
-            if first == 0
+            name,
+            f"{split.positive} ({split.patients.positive})",
+            f"{split.positive + split.negative}",
+            format_float(split.prevalence),
+            format_float(split.expected_width),
+            split.state,
+            ", ".join(f"{view} {format_float(of.prevalence)}" for view, of in support.views.items())
+            if position == 0
             else "",
         ]
-        for label, figures in document.items()
-        for first, (split, of) in enumerate(figures["splits"].items())
+        for label, support in result.label_support.items()
+        for position, (name, split) in enumerate(support.splits.items())
     ]
-
-
-def _write_sheet(target: Path, pairs: list[Mapping[str, Any]], films: Mapping[str, Path]) -> None:
-    from featurecache.audit.contact_sheet import pair_sheet
-    from featurecache.io.atomic import new_file
-
-    with new_file(target) as unfinished:
-        pair_sheet(pairs, films).save(unfinished, format="PNG")
