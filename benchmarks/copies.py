@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featurecache.audit.image_similarity import IDENTICAL, likeness, miniature, spectrum
-from featurecache.audit.near_duplicates import NEIGHBOURS
+from featurecache.audit.image_similarity import MIN_SIMILARITY, miniature, similarities, spectrum
+from featurecache.audit.near_duplicates import NEIGHBORS
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.images.decode import decode_image, read_image
@@ -87,7 +87,7 @@ def main() -> None:
         value
         for images in patients.values()
         for row, path in enumerate(images)
-        for value in likeness(small[path], (small[other] for other in images[:row]))
+        for value in similarities(small[path], (small[other] for other in images[:row]))
     ]
     print(f"nih: {len(pairs)} pairs of one patient, maximum similarity {max(pairs):.3f}")
     measure_neighbors(kermany)
@@ -104,18 +104,20 @@ def measure_copies(name: str, paths: list[Path], encoder: Encoder, *, number: in
     for change in CHANGES:
         copies = [change(images[row].convert("L"), rng) for row in rows]
         tiny = [miniature(copy) for copy in copies]
-        values = [next(likeness(small[row], [copy])) for row, copy in zip(rows, tiny, strict=True)]
+        values = [
+            next(similarities(small[row], [copy])) for row, copy in zip(rows, tiny, strict=True)
+        ]
         by_spectrum, _ = batch_nearest(
-            np.stack([spectrum(copy) for copy in tiny]), spectra, top=NEIGHBOURS
+            np.stack([spectrum(copy) for copy in tiny]), spectra, top=NEIGHBORS
         )
-        by_embedding, _ = batch_nearest(embed(encoder, copies), embeddings, top=NEIGHBOURS)
+        by_embedding, _ = batch_nearest(embed(encoder, copies), embeddings, top=NEIGHBORS)
         n_found = [
             int((near == rows[:, None]).any(axis=1).sum()) for near in (by_spectrum, by_embedding)
         ]
         print(
             f"{name}, {change.__name__}: minimum similarity {min(values):.3f}, "
-            f"{sum(value < IDENTICAL for value in values)} of {number} missed; among the "
-            f"{NEIGHBOURS} nearest by spectrum {n_found[0]}, by {encoder.name} {n_found[1]}"
+            f"{sum(value < MIN_SIMILARITY for value in values)} of {number} missed; among the "
+            f"{NEIGHBORS} nearest by spectrum {n_found[0]}, by {encoder.name} {n_found[1]}"
         )
 
 
@@ -124,12 +126,12 @@ def measure_neighbors(paths: list[Path]) -> None:
     small = [miniature(read_image(path)) for path in paths]
     hashes = [sha256_of_file(path) for path in paths]
     spectra = np.stack([spectrum(image) for image in small])
-    near, _ = batch_nearest(spectra, spectra, top=NEIGHBOURS + 1)
+    near, _ = batch_nearest(spectra, spectra, top=NEIGHBORS + 1)
     pairs: Mapping[float, tuple[Path, Path]] = {
         value: (paths[row], paths[other])
         for row, others in enumerate(near.tolist())
         for other, value in zip(
-            others, likeness(small[row], (small[other] for other in others)), strict=True
+            others, similarities(small[row], (small[other] for other in others)), strict=True
         )
         if hashes[row] != hashes[other]
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurecache.alignment.alignment import Alignment
     from featurecache.alignment.fit import align
+    from featurecache.audit.audit import Audit, audit
     from featurecache.datasets.dataset import Dataset
     from featurecache.datasets.load import load_dataset
     from featurecache.datasets.registry import register_dataset
@@ -39,6 +40,7 @@ __version__ = version("featurecache")
 
 _MODULES = {
     "Alignment": "alignment.alignment",
+    "Audit": "audit.audit",
     "Cache": "store.cache",
     "Comparison": "evaluation.comparison",
     "Dataset": "datasets.dataset",
@@ -50,6 +52,7 @@ _MODULES = {
     "Run": "runs.run",
     "TrainedModel": "evaluation.trained_model",
     "align": "alignment.fit",
+    "audit": "audit.audit",
     "compare": "evaluation.comparison",
     "extract": "extraction.extract",
     "learning_curve": "heads.learning_curve",
@@ -69,6 +72,7 @@ _MODULES = {
 
 __all__ = [
     "Alignment",
+    "Audit",
     "Cache",
     "Comparison",
     "Dataset",
@@ -80,6 +84,7 @@ __all__ = [
     "Run",
     "TrainedModel",
     "align",
+    "audit",
     "compare",
     "extract",
     "learning_curve",
@@ -114,6 +119,21 @@ class _Package(ModuleType):
 
     The import system makes each subpackage an attribute of its parent, so that ``fc.report`` would
     be the subpackage as soon as anything imported it. Imports from it are not affected.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+class _Package(ModuleType):
+    """Keeps a public function such as ``audit`` callable when the package ``audit`` is imported.
+
+    Python sets an imported package as an attribute of its parent, which would hide the function of
+    the same name. ``from featurecache.audit.audit import ...`` works nonetheless.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

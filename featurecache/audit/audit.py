@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from featurecache.audit.leakage import (
 )
 from featurecache.audit.near_duplicates import NEIGHBORS, NearDuplicates, near_duplicates
 from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
-from featurecache.datasets.load import DatasetLike, as_dataset
+from featurecache.datasets.load import as_dataset
 from featurecache.datasets.splits import SPLITS
 from featurecache.progress import DetailedProgress
 from featurecache.store.cache import Cache
 from featurecache.store.open import as_cache
+
+if TYPE_CHECKING:
+    from featurecache.datasets.load import DatasetLike
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +113,7 @@ class Audit:
 
 def audit(
     cache: Cache | str | os.PathLike[str],
-    data: DatasetLike | None = None,
+    data: "DatasetLike | None" = None,
     *,
     neighbors: int = NEIGHBORS,
     n_bootstrap: int = 1000,

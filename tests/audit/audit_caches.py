@@ -1,4 +1,4 @@
-"""Caches with whatever an audit is to find."""
+"""Caches with given metadata, for tests of the audit."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,16 @@ from featurecache.store.records import Header, ImageTable, Labels, to_utf8
 from featurecache.store.writer import write_cache
 
 
-def make(folder: Path, split: list[str], **columns: Any) -> Cache:
-    """A cache of images "0000", "0001" ... each of a patient and with bytes of its own.
+def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
+    """Write a cache of images "0000", "0001", ... and open it.
 
-    Columns are those of ``ImageTable``, ``embedding``, ``labels``, ``label_names`` and
-    ``trained_on``.
+    By default, each image has a patient and a file hash of its own.
+
+    Args:
+        folder: Where the file is written.
+        split: Split of each image.
+        **columns: Columns of ``ImageTable``, ``embedding``, ``labels``, ``label_names`` and
+            ``trained_on``.
     """
     n = len(split)
     ids = np.array(columns.pop("id", [f"{row:04d}" for row in range(n)]))

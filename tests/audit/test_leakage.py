@@ -4,90 +4,90 @@ import numpy as np
 import pytest
 
 from featurecache.audit.leakage import (
-    identical_files_across_splits,
-    learned_images,
+    GroupsAcrossSplits,
+    GroupsWithinSplit,
+    IdenticalFiles,
+    SharedPatient,
+    SharedPatients,
+    fine_tuning_images,
+    identical_files,
     same_labels,
     shared_patients,
 )
 from featurecache.datasets.kermany import PUBLISHED, load_kermany
 from featurecache.io.fingerprint import sha256_of_file
-from tests.audit.audit_caches import make
+from tests.audit.audit_caches import make_cache
 
 
-def test_patients_in_two_splits_are_counted_and_named(tmp_path: Path) -> None:
-    cache = make(
+def test_patients_in_several_splits_are_counted_and_listed(tmp_path: Path) -> None:
+    cache = make_cache(
         tmp_path,
         ["train", "train", "test", "val", "test", "test"],
         patient=["a", "a", "a", "b", "c", "c"],
     )
-    assert shared_patients(cache) == {
-        "patients": 1,
-        "images": 3,
-        "list": [{"patient": "a", "images": {"train": 2, "test": 1}}],
-    }
+    assert shared_patients(cache) == SharedPatients(
+        patients=1, images=3, details=(SharedPatient("a", {"train": 2, "test": 1}),)
+    )
 
 
-def test_unknown_patients_are_not_said_to_be_apart(tmp_path: Path) -> None:
-    cache = make(tmp_path, ["train", "test"], patient=["0000", "0001"])
+def test_shared_patients_are_undefined_where_patients_are_unknown(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, ["train", "test"], patient=["0000", "0001"])
     assert shared_patients(cache) is None
 
 
-def test_copies_across_splits_and_within_one_are_counted_apart(tmp_path: Path) -> None:
-    cache = make(
+def test_copies_across_splits_and_within_a_split_are_counted_separately(tmp_path: Path) -> None:
+    cache = make_cache(
         tmp_path,
         ["train", "test", "train", "train", "train", "val", "val", "val", "test"],
         sha256=["x", "x", "y", "y", "y", "z", "z", "z", "z"],
         labels=[[0], [1], [1], [1], [-1], [0], [0], [0], [0]],
     )
-    found = identical_files_across_splits(cache)
-    assert found["copies"] == 6
-    # x and z lie in two splits; y and z are there several times in one.
-    assert found["across_splits"] == {"groups": 2, "images": 6, "other_labels": 1}
-    assert found["within_split"] == {"groups": 2, "copies": 4, "other_labels": 0}
-    assert [entry["images"] for entry in found["list"]] == [
-        ["0000", "0001"],
-        ["0002", "0003", "0004"],
-        ["0005", "0006", "0007", "0008"],
+    found = identical_files(cache)
+    assert found.copies == 6
+    # x and z are in two splits; y and z occur several times in one split.
+    assert found.across_splits == GroupsAcrossSplits(2, images=6, conflicting_labels=1)
+    assert found.within_split == GroupsWithinSplit(2, copies=4, conflicting_labels=0)
+    assert [group.images for group in found.groups] == [
+        ("0000", "0001"),
+        ("0002", "0003", "0004"),
+        ("0005", "0006", "0007", "0008"),
     ]
-    assert [entry["same_labels"] for entry in found["list"]] == [False, True, True]
+    assert [group.same_labels for group in found.groups] == [False, True, True]
 
 
-def test_a_clean_set_has_none(tmp_path: Path) -> None:
-    cache = make(tmp_path, ["train", "val", "test"])
-    assert identical_files_across_splits(cache) == {
-        "copies": 0,
-        "across_splits": {"groups": 0, "images": 0, "other_labels": 0},
-        "within_split": {"groups": 0, "copies": 0, "other_labels": 0},
-        "list": [],
-    }
+def test_clean_data_set_has_no_leaks(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path, ["train", "val", "test"])
+    assert identical_files(cache) == IdenticalFiles(
+        0, GroupsAcrossSplits(0, 0, 0), GroupsWithinSplit(0, 0, 0), groups=()
+    )
     shared = shared_patients(cache)
     assert shared is not None
-    assert shared["patients"] == 0
-    assert learned_images(cache) == {}
+    assert shared.patients == 0
+    assert fine_tuning_images(cache) == {}
 
 
-def test_images_that_the_encoder_learned_from_are_those_of_the_same_collection(
+def test_fine_tuning_images_are_those_of_the_same_collection(
     tmp_path: Path,
 ) -> None:
     trained_on = {"set": frozenset({"0000", "0002", "gone"}), "other": frozenset({"0001"})}
-    cache = make(tmp_path, ["train", "train", "test"], trained_on=trained_on)
-    assert learned_images(cache) == {"train": 1, "test": 1}
+    cache = make_cache(tmp_path, ["train", "train", "test"], trained_on=trained_on)
+    assert fine_tuning_images(cache) == {"train": 1, "test": 1}
 
 
 @pytest.mark.parametrize(
-    ("rows", "same"),
+    ("rows", "agree"),
     [([[1, 0], [1, 0]], True), ([[1, 0], [1, -1]], True), ([[1, 0], [1, 1]], False)],
 )
-def test_unknown_labels_contradict_nothing(rows: list[list[int]], same: bool) -> None:
-    assert same_labels(np.array(rows, dtype=np.int8)) is same
+def test_unknown_labels_do_not_conflict(rows: list[list[int]], agree: bool) -> None:
+    assert same_labels(np.array(rows, dtype=np.int8)) is agree
 
 
-def test_the_real_kermany_folders_hold_shared_patients_and_copies(
+def test_published_kermany_split_has_shared_patients_and_copies(
     shared_data: Path, tmp_path: Path
 ) -> None:
     manifest = load_kermany(shared_data / "kermany", split=PUBLISHED)
     images = manifest.images
-    cache = make(
+    cache = make_cache(
         tmp_path,
         images["split"].tolist(),
         id=images["id"].tolist(),
@@ -98,16 +98,16 @@ def test_the_real_kermany_folders_hold_shared_patients_and_copies(
     )
     shared = shared_patients(cache)
     assert shared is not None
-    assert shared["patients"] == 61
-    # The same number, but always with another germ.
-    for entry in shared["list"]:
-        ids = images["id"][images["patient"] == entry["patient"]]
-        germs = [
+    assert shared.patients == 61
+    # Always with different pathogens: the patient numbers may not be unique.
+    for entry in shared.details:
+        ids = images["id"][images["patient"] == entry.patient]
+        pathogens = [
             {name.split("_")[1] for name in ids if name.startswith(f"{split}/")}
             for split in ("train", "test")
         ]
-        assert not germs[0] & germs[1]
-    found = identical_files_across_splits(cache)
-    assert found["copies"] == 12
+        assert not pathogens[0] & pathogens[1]
+    found = identical_files(cache)
+    assert found.copies == 12
     assert found["across_splits"]["groups"] == 0
     assert found["within_split"] == {"groups": 12, "copies": 12, "other_labels": 0}

@@ -1,4 +1,4 @@
-"""``audit`` as a user runs it."""
+"""The ``audit`` command."""
 
 import csv
 import shutil
@@ -12,7 +12,7 @@ from featurecache.images.decode import read_image
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory):
-    """Sixty drawn films as a table: one of train is copied to test, one is so as a small JPEG."""
+    """A CSV of phantom images: one of train is copied to test, another as a smaller JPEG."""
     root = tmp_path_factory.mktemp("leaky")
     generate_phantom(root / "films", n_images=60, seed=4)
     films = sorted((root / "films" / "images").glob("*_000.png"))
@@ -33,7 +33,7 @@ def leaky(tmp_path_factory):
 
 @pytest.fixture
 def options(run, tiny_clip, leaky):
-    """A cache of the table, and what says where its films are."""
+    """Extract the CSV; return the options that describe it."""
     described = [option for name in ("view", "sex", "age") for option in (f"--{name}-column", name)]
     options = [
         *("--dataset", "csv", "--data-root", leaky, "--label-column", "Mass"),
@@ -44,37 +44,37 @@ def options(run, tiny_clip, leaky):
     return options
 
 
-def test_planted_leaks_are_found_and_are_no_errors(run, options, leaky):
+def test_leaks_are_found_and_are_no_errors(run, options, leaky):
     outcome = run("audit", *options, "--n-bootstrap", 20, "--json")
     assert outcome.code == 0, outcome.stderr
     found = outcome.json
-    identical = found["identical_files_across_splits"]
+    identical = found["identical_files"]
     source = sorted(path.name for path in leaky.parent.glob("*_000.png"))
-    assert identical["across_splits"] == {"groups": 1, "images": 2, "other_labels": 1}
-    assert identical["list"][0]["images"] == [source[1], "copy.png"]
+    assert identical["across_splits"] == {"groups": 1, "images": 2, "conflicting_labels": 1}
+    assert identical["groups"][0]["images"] == [source[1], "copy.png"]
     (pair,) = found["near_duplicates"]["pairs"]
     assert pair["images"] == [source[3], "near.jpeg"]
     assert pair["same_labels"] is True
     assert found["shared_patients"]["patients"] == 0
     assert found["n_patients"] == found["n"]
-    # Two images alone have another view and sex, and all known ages are the same.
-    assert found["readability"] == {"view": None, "sex": None, "age": None}
-    assert found["labels"]["Mass"]["splits"]["test"]["state"] == "too few"
+    # Only two images have another view and sex, and all known ages are equal.
+    assert found["shortcuts"] == {"view": None, "sex": None, "age": None}
+    assert found["label_support"]["Mass"]["splits"]["test"]["state"] == "too few"
 
 
-def test_without_films_nothing_is_confirmed_and_that_is_said(run, options):
+def test_near_duplicates_are_not_confirmed_without_images(run, options):
     outcome = run("audit", "--n-bootstrap", 20, "--json")
     assert outcome.code == 0, outcome.stderr
     assert outcome.json["near_duplicates"]["pairs"] is None
-    told = run("audit", "--n-bootstrap", 20)
-    assert "no films were looked at: give --data-root" in told.stdout
+    printed = run("audit", "--n-bootstrap", 20)
+    assert "no images were read: give --data-root" in printed.stdout
 
 
-def test_the_tables_hold_the_findings_and_the_sheet_the_films(run, options, tmp_path):
+def test_tables_and_contact_sheet_show_the_leaks(run, options, tmp_path):
     outcome = run("audit", *options, "--n-bootstrap", 20, "--contact-sheet", "pairs.png")
     assert outcome.code == 0, outcome.stderr
     assert "near.jpeg" in outcome.stdout
-    assert "1 groups, 1 with other labels" in outcome.stdout
+    assert "1 groups, 1 with conflicting labels" in outcome.stdout
     assert "contact sheet: pairs.png" in outcome.stdout
     with Image.open(tmp_path / "pairs.png") as sheet:
         assert sheet.width > 2 * 192
@@ -83,7 +83,7 @@ def test_the_tables_hold_the_findings_and_the_sheet_the_films(run, options, tmp_
     assert "already exists" in again.stderr
 
 
-def test_a_sheet_needs_films(run, options):
+def test_contact_sheet_needs_images(run, options):
     outcome = run("audit", "--contact-sheet", "pairs.png")
     assert outcome.code == 2
-    assert "give --dataset or --data-root too" in outcome.stderr
+    assert "shows images: give" in outcome.stderr

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurecache.audit.contact_sheet import pair_sheet
+from featurecache.audit.contact_sheet import draw_pairs
+from featurecache.audit.near_duplicates import ImagePair
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import FeaturecacheError, ImageError
 from featurecache.images.contact_sheet import thumbnail
@@ -204,9 +205,9 @@ def test_a_report_has_no_picture_of_a_bad_film(films: list[Path], bad_decoder, h
 
 
 def test_a_sheet_of_pairs_names_the_bad_film(films: list[Path], bad_decoder, hasty) -> None:
-    pair = {"images": ["0", "1"], "splits": ["train", "test"], "likeness": 0.95}
+    pair = ImagePair(("0", "1"), ("train", "test"), ("a", "b"), True, 0.99, 0.95)
     by_id = {path.stem: path for path in films}
-    assert pair_sheet([pair], by_id).width > 2 * 192
+    assert draw_pairs([pair], by_id).width > 2 * 192
     bad_decoder.crash(films[1])
     with pytest.raises(ImageError, match=r"1: the decoder crashed \(SIGSEGV\)"):
-        pair_sheet([pair], by_id)
+        draw_pairs([pair], by_id)
