@@ -127,18 +127,3 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
-
-
-class _Package(ModuleType):
-    """Keeps a public function such as ``audit`` callable when the package ``audit`` is imported.
-
-    Python sets an imported package as an attribute of its parent, which would hide the function of
-    the same name. ``from featurecache.audit.audit import ...`` works nonetheless.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _MODULES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
