@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.errors import DatasetError, UsageError
+from featurecache.errors import DatasetError, FeaturecacheError, UsageError
 from featurecache.provenance import key_fingerprint, pseudonymized_collection
 
 MIN_KEY_BYTES: Final = 16
@@ -128,12 +128,17 @@ def redact_errors(dataset_name: str) -> Iterator[None]:
     Args:
         dataset_name: Name of the data set that the body loads.
 
+    Other errors of this library, such as an unknown option value, and MemoryError are not changed.
+
     Raises:
-        DatasetError: Instead of any DatasetError or OSError that the body raises.
+        DatasetError: Instead of any other exception that the body raises.
     """
     try:
         yield
-    except (DatasetError, OSError):
+    except Exception as error:
+        harmless = isinstance(error, FeaturecacheError | MemoryError)
+        if harmless and not isinstance(error, DatasetError):
+            raise
         raise DatasetError(
             f"the data set {dataset_name} cannot be read. The reason is not reported because it "
             "may name an image or a patient: run the same without `pseudonymize` to see it; "

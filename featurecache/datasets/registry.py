@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from featurecache.errors import UnknownNameError, UsageError
+from featurecache.errors import DatasetError, UnknownNameError, UsageError
 from featurecache.plugins import load_entry_points
 from featurecache.progress import Progress
 
@@ -45,8 +45,20 @@ class DatasetSpec:
     root_finder: str = ""
 
     def load(self, root: Path, options: Mapping[str, Any]) -> "Dataset":
-        """Call the loader."""
-        return cast("Dataset", _resolve(self.loader)(root, **options))
+        """Call the loader.
+
+        Raises:
+            DatasetError: If it returns something else than a data set.
+        """
+        from featurecache.datasets.dataset import Dataset
+
+        dataset = _resolve(self.loader)(root, **options)
+        if not isinstance(dataset, Dataset):
+            raise DatasetError(
+                f"the loader of the data set {self.name} returned a {type(dataset).__name__}, not "
+                "a Dataset: correct the function that was registered"
+            )
+        return dataset
 
     def recognizes(self, folder: Path) -> bool:
         """Return whether a folder has the layout of this data set."""
@@ -77,7 +89,11 @@ class DatasetSpec:
         for name in names:
             if name not in valid:
                 near = get_close_matches(name, valid, n=1)
-                hint = f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(valid)}"
+                hint = (
+                    f"did you mean `{near[0]}`?"
+                    if near
+                    else f"it takes {', '.join(valid) or 'none'}"
+                )
                 raise UsageError(f"the data set {self.name} takes no option `{name}`: {hint}")
 
 

@@ -122,6 +122,12 @@ def test_registered_data_set_is_loaded_by_name(folder: Path, registered: None) -
         register_dataset("nih", load_ward)
 
 
+def test_loader_that_returns_no_data_set_is_refused(folder: Path, registered: None) -> None:
+    register_dataset("ward", lambda root: root)
+    with pytest.raises(DatasetError, match="ward returned a PosixPath, not a Dataset"):
+        load_dataset("ward", folder)
+
+
 def test_unknown_name_loads_installed_plugins(
     folder: Path, registered: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.pseudonymize import IdKey, pseudonymize_dataset, read_key, redact_errors
-from featurecache.errors import DatasetError, UsageError
+from featurecache.errors import DatasetError, UnknownNameError, UsageError
 from featurecache.provenance import base_name, key_fingerprint, require_same_id_key
 
 names = st.text(
@@ -131,7 +131,9 @@ def test_key_is_all_bytes_of_its_file(tmp_path: Path) -> None:
     assert read_key(tmp_path / "key").secret == b"\0\xff, and a new line\n"
 
 
-@pytest.mark.parametrize("error", [DatasetError("Smith"), OSError(2, "gone", "Smith.png")])
+@pytest.mark.parametrize(
+    "error", [DatasetError("Smith"), OSError(2, "gone", "Smith.png"), KeyError("Smith")]
+)
 def test_error_that_may_name_a_patient_is_redacted(error: Exception) -> None:
     with (
         pytest.raises(DatasetError, match="without `pseudonymize`") as caught,
@@ -140,3 +142,9 @@ def test_error_that_may_name_a_patient_is_redacted(error: Exception) -> None:
         raise error
     assert "Smith" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_unknown_option_value_is_not_redacted() -> None:
+    error = UnknownNameError("split", "offical", ["official"])
+    with pytest.raises(UnknownNameError, match="did you mean official"), redact_errors("set"):
+        raise error
