@@ -4,6 +4,7 @@ The names in ``__all__`` are the public API. Each is imported when it is first u
 ``import featurecache`` is instant.
 """
 
+import logging
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
     from featurecache.encoders.loading import load_encoder
     from featurecache.encoders.registry import register_encoder
+    from featurecache.errors import FeaturecacheError
     from featurecache.evaluation.comparison import Comparison, compare
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.extraction.extract import extract
+    from featurecache.finetune.run import finetune
     from featurecache.heads.learning_curve import LearningCurve, learning_curve
     from featurecache.heads.registry import register_head
     from featurecache.heads.train import train_head
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 
 __version__ = version("featurecache")
 
+# The program that uses the package decides what is logged where.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 _MODULES = {
     "Alignment": "alignment.alignment",
     "Audit": "audit.audit",
@@ -45,6 +51,7 @@ _MODULES = {
     "Comparison": "evaluation.comparison",
     "Dataset": "datasets.dataset",
     "Encoder": "encoders.encoder",
+    "FeaturecacheError": "errors",
     "HeadClassifier": "sklearn",
     "LearningCurve": "heads.learning_curve",
     "Metrics": "metrics.metrics",
@@ -55,6 +62,7 @@ _MODULES = {
     "audit": "audit.audit",
     "compare": "evaluation.comparison",
     "extract": "extraction.extract",
+    "finetune": "finetune.run",
     "learning_curve": "heads.learning_curve",
     "load_dataset": "datasets.load",
     "load_encoder": "encoders.loading",
@@ -77,6 +85,7 @@ __all__ = [
     "Comparison",
     "Dataset",
     "Encoder",
+    "FeaturecacheError",
     "HeadClassifier",
     "LearningCurve",
     "Metrics",
@@ -87,6 +96,7 @@ __all__ = [
     "audit",
     "compare",
     "extract",
+    "finetune",
     "learning_curve",
     "load_dataset",
     "load_encoder",
@@ -115,10 +125,9 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package, where a public function hides the subpackage of the same name.
+    """Keep ``audit``, ``finetune`` and ``report`` functions where packages have the same names.
 
-    The import system makes each subpackage an attribute of its parent, so that ``fc.report`` would
-    be the subpackage as soon as anything imported it. Imports from it are not affected.
+    Importing ``featurecache.audit`` would bind the package to ``featurecache.audit``.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -76,3 +76,7 @@ class AlignmentError(UsageError):
 
 class ImageError(FeaturecacheError, ValueError):
     """One image that cannot be used; extraction records the reason and continues."""
+
+
+class FeaturecacheWarning(UserWarning):
+    """Something that a user has to know about a result, but that does not prevent it."""

@@ -1,6 +1,8 @@
 """The ``featurecache`` command: its subcommands and its own options."""
 
 import os
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -27,22 +29,22 @@ from featurecache.cli import (
 )
 from featurecache.cli.errors import DEBUG_VARIABLE, NOT_RESUMABLE, RESUMABLE, with_exit_code
 from featurecache.cli.log_file import LoggedGroup
+from featurecache.plugins import load_plugins
 
 app = typer.Typer(
     name="featurecache",
     cls=LoggedGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done, 1 a failure, 2 a mistake that you can mend, 129 the terminal went "
-    "away, 130 interrupted (Ctrl-C), 143 terminated.",
+    epilog="Exit codes: 0 success, 1 failure, 2 user mistake, 129 terminal closed, 130 interrupted "
+    "(Ctrl-C), 143 terminated.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"featurecache {__version__}")
         raise typer.Exit
 
@@ -57,10 +59,18 @@ def featurecache(
         bool,
         typer.Option("--debug", help="Show Python tracebacks.", envvar=DEBUG_VARIABLE),
     ] = False,
-    log_file: Annotated[  # LoggedGroup reads it, for it has to hear how a command ends
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Python module that registers encoders, data sets or heads; repeat for more.",
+            envvar="FEATURECACHE_PLUGINS",
+            metavar="MODULE",
+        ),
+    ] = None,
+    log_file: Annotated[  # read by LoggedGroup, which logs how a command ends
         Path | None,
         typer.Option(
-            help="Append what happens to this file, with times.",
+            help="Append a timestamped log to this file.",
             envvar="FEATURECACHE_LOG_FILE",
             metavar="FILE",
         ),
@@ -74,33 +84,43 @@ def featurecache(
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
     # Read when pandas is imported. pyarrow's own allocator keeps what a table has freed, which is
-    # some 200 bytes an image (benchmarks/memory.py).
+    # some 200 bytes per image (benchmarks/memory.py).
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    if plugin:
+        sys.path.insert(0, "")  # a module in the current folder, as for "python -m"
+        load_plugins(plugin)
 
 
-_INTERRUPTED = {
-    "demo": "what there is of its folder can be deleted, and the same command begins anew",
-    "extract": RESUMABLE,
-    "finetune": RESUMABLE,
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "Start": {"demo": demo.demo, "doctor": doctor.doctor},
+    "Data": {"datasets": list_commands.datasets, "audit": audit.audit},
+    "Embed": {"models": list_commands.models, "extract": extract.extract},
+    "Learn": {
+        "heads": list_commands.heads,
+        "train-head": train_head.train_head,
+        "learning-curve": learning_curve.learning_curve,
+        "finetune": finetune.finetune,
+        "align": align.align,
+    },
+    "Evaluate": {
+        "zero-shot": zero_shot.zero_shot,
+        "evaluate": evaluate.evaluate,
+        "compare": compare.compare,
+    },
+    "Look": {
+        "predict": predict.predict,
+        "retrieve": retrieve.retrieve,
+        "report": report.report,
+    },
 }
-for _name, _command in (
-    ("demo", demo.demo),
-    ("extract", extract.extract),
-    ("train-head", train_head.train_head),
-    ("finetune", finetune.finetune),
-    ("align", align.align),
-    ("zero-shot", zero_shot.zero_shot),
-    ("retrieve", retrieve.retrieve),
-    ("predict", predict.predict),
-    ("audit", audit.audit),
-    ("evaluate", evaluate.evaluate),
-    ("compare", compare.compare),
-    ("learning-curve", learning_curve.learning_curve),
-    ("report", report.report),
-    ("models", list_commands.models),
-    ("datasets", list_commands.datasets),
-    ("heads", list_commands.heads),
-    ("doctor", doctor.doctor),
-):
-    app.command(_name)(with_exit_code(_command, interrupted=_INTERRUPTED.get(_name, NOT_RESUMABLE)))
-app.add_typer(cache.app, name="cache")
+"""The commands by task, as the help shows them."""
+
+_RESUMABLE = {"extract", "finetune"}
+
+for _task, _commands in COMMANDS.items():
+    for _name, _command in _commands.items():
+        _interrupted = RESUMABLE if _name in _RESUMABLE else NOT_RESUMABLE
+        app.command(_name, rich_help_panel=_task)(
+            with_exit_code(_command, interrupted=_interrupted)
+        )
+app.add_typer(cache.app, name="cache", rich_help_panel="Embed")

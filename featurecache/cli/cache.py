@@ -1,4 +1,4 @@
-"""``cache ls``, ``info``, ``verify``, ``merge``: look after caches."""
+"""``cache ls``, ``info``, ``verify``, ``merge``: manage caches."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from featurecache.cli.errors import with_exit_code
 from featurecache.cli.options import CacheFolder
 from featurecache.cli.output import Json, print_json, print_result, print_status, print_table
 
-app = typer.Typer(help="Look after caches.", no_args_is_help=True)
+app = typer.Typer(help="List, describe, verify and merge caches.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="A cache file.", metavar="FILE")]
 
@@ -17,7 +17,7 @@ File = Annotated[Path, typer.Argument(help="A cache file.", metavar="FILE")]
 @app.command("ls")
 @with_exit_code
 def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
-    """List the caches of a folder, unfinished and unreadable ones too.
+    """List the caches in a folder, including unfinished and unreadable ones.
 
     Example: featurecache cache ls
     """
@@ -47,7 +47,7 @@ def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
 @app.command("info")
 @with_exit_code
 def info(file: File, json: Json = False) -> None:
-    """Show what a cache holds and how it was made.
+    """Describe what a cache holds and how it was made.
 
     Example: featurecache cache info cache/kermany/dinov2-minilm.h5
     """
@@ -79,7 +79,7 @@ def info(file: File, json: Json = False) -> None:
 @app.command("verify")
 @with_exit_code
 def verify(file: File, json: Json = False) -> None:
-    """Check a cache thoroughly: structure, embeddings, splits, text.
+    """Verify a cache thoroughly: structure, checksums, embeddings, splits and texts.
 
     Example: featurecache cache verify cache/kermany/dinov2-minilm.h5
     """
@@ -91,7 +91,7 @@ def verify(file: File, json: Json = False) -> None:
     else:
         for problem in problems:
             print_result(problem)
-        print_result(f"{file}: {'sound' if not problems else f'{len(problems)} problems'}")
+        print_result(f"{file}: {f'{len(problems)} problems' if problems else 'sound'}")
     if problems:
         raise typer.Exit(1)
 
@@ -106,7 +106,7 @@ def merge(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Put caches together that hold different images of one data set, such as shards.
+    """Merge caches that hold different images of one data set, such as shards.
 
     Example: featurecache cache merge cache/nih/xraysiglip.*-of-2.h5
     """
@@ -116,4 +116,4 @@ def merge(
     if json:
         print_json({"path": str(path), "images": images})
         return
-    print_result(f"{path}: {images} images of {len(files)} caches, which are still there")
+    print_result(f"{path}: {images} images of {len(files)} caches, which are kept")

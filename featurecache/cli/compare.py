@@ -1,12 +1,15 @@
-"""``compare``: runs against each other on the same images."""
+"""``compare``: compare runs on the same images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.options import Draws
+from featurecache.cli.options import NBootstrap
 from featurecache.cli.output import Json, format_float, print_json, print_table
+
+if TYPE_CHECKING:
+    from featurecache.evaluation.comparison import MetricComparison
 
 _METRICS = ("auroc", "auprc", "f1")
 
@@ -15,35 +18,34 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders; each is compared with the first.")
     ],
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     json: Json = False,
 ) -> None:
-    """Compare runs in pairs: differences with intervals, on the same draws of patients.
+    """Compare runs in pairs: differences with intervals, on the same bootstrap samples.
 
-    The runs must have scored the same images. With --json every metric is compared.
+    The runs must have scored the same images. --json has every metric.
 
     Example: featurecache compare runs/kermany-dinov2-minilm-baseline
     runs/kermany-dinov2-minilm-concat
     """
-    from featurecache.evaluation.comparison import compare as run
+    import featurecache as fc
 
-    found = run(runs, n_bootstrap=n_bootstrap).to_json()
+    result = fc.compare(runs, n_bootstrap=n_bootstrap)
     if json:
-        print_json(found)
+        print_json(result.to_json())
         return
-    for comparison in found["comparisons"]:
-        rows = [("macro", comparison["macro"]), *comparison["per_label"].items()]
+    for comparison in result.comparisons:
+        rows = [("macro", comparison.macro), *comparison.per_label.items()]
         print_table(
-            f"{comparison['run']} less {found['first']}: {found['n']} {found['split']} images of "
-            f"{found['n_patients']} patients [95 % interval], p after Holm",
-            ["", *(name.upper() if name != "f1" else "F1" for name in _METRICS)],
-            [[name, *(_cell(figures[metric]) for metric in _METRICS)] for name, figures in rows],
+            f"{comparison.run} minus {result.first}: {result.n} {result.split} images of "
+            f"{result.n_patients} patients [95 % interval], p with Holm's correction",
+            ["", *("F1" if name == "f1" else name.upper() for name in _METRICS)],
+            [[name, *(_cell(metrics[metric]) for metric in _METRICS)] for name, metrics in rows],
         )
 
 
-def _cell(figure: dict[str, float | list[float] | None]) -> str:
-    difference, bounds, p = figure["difference"], figure["ci95"], figure["p_holm"]
-    if not isinstance(difference, float) or not isinstance(bounds, list):
+def _cell(metric: "MetricComparison") -> str:
+    if metric.difference is None or metric.ci95 is None:
         return "-"
-    assert isinstance(p, float)
-    return f"{difference:+.3f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}] p {format_float(p)}"
+    low, high = metric.ci95
+    return f"{metric.difference:+.3f} [{low:+.3f}, {high:+.3f}] p {format_float(metric.p_holm)}"

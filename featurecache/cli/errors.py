@@ -1,16 +1,18 @@
-"""What becomes of errors and signals: one or two lines on stderr, and an exit code.
+"""Turn errors and signals into one or two lines on stderr and an exit code.
 
-0    done
+0    success
 1    a failure
-2    a user's mistake: an option, a file, a name
-129  the terminal went away
+2    a mistake of the user: an option, a file, a name
+129  the terminal was closed (SIGHUP)
 130  interrupted (Ctrl-C)
-143  terminated
+143  terminated (SIGTERM)
 """
 
 import errno
+import inspect
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,90 +25,122 @@ from typing import Any, Final, NoReturn
 import typer
 
 from featurecache.cli.log_file import log_command
-from featurecache.cli.output import print_status
+from featurecache.cli.output import print_status, shown_warnings
 from featurecache.errors import FeaturecacheError
 from featurecache.oom import ran_out_of_memory
 
 DEBUG_VARIABLE = "FEATURECACHE_DEBUG"
 
 TERMINATION_SIGNALS: Final = {
-    name: word
-    for name, word in (
-        ("SIGHUP", "the terminal went away"),  # not on Windows
+    name: message
+    for name, message in (
+        ("SIGHUP", "the terminal was closed"),  # not on Windows
         ("SIGINT", "interrupted"),
         ("SIGTERM", "terminated"),
     )
     if hasattr(signal, name)
 }
-"""The signals that end a command, and how it says so."""
+"""The signals that end a command, and how its message begins."""
 
 ADVICE: Final = {
-    errno.ENOSPC: "the disk is full: make room, and give the same command again",
-    errno.EDQUOT: "your share of the disk is used up: make room, and give the same command again",
-    errno.EFBIG: "the file grew beyond what is allowed: see ulimit -f",
-    errno.EROFS: "it is read-only: write to another folder",
-    errno.EACCES: "not allowed: change its permissions, or give another file or folder",
-    errno.EPERM: "not allowed: change its permissions, or give another file or folder",
-    errno.ENOENT: "not there any more: see who moved or removed it or its folder, put it back, and "
-    "give the same command again",
-    errno.ENOTDIR: "a part of this path is no folder: give another",
+    errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "your disk quota is used up: free some space and run the same command again",
+    errno.EFBIG: "the file exceeds the size limit: see ulimit -f",
+    errno.EROFS: "the file system is read-only: write to another folder",
+    errno.EACCES: "permission denied: change its permissions, or choose another file or folder",
+    errno.EPERM: "permission denied: change its permissions, or choose another file or folder",
+    errno.ENOENT: "no longer exists: find out what moved or removed it or its folder, restore it, "
+    "and run the same command again",
+    errno.ENOTDIR: "a part of this path is not a folder: choose another",
 }
+"""What to do about errors of the operating system."""
+
+OPTION_NAMES: Final = {
+    "cache_dir": "cache",
+    "data": "data-root",
+    "models": "model",
+    "path": "out",
+}
+"""Library arguments whose option has another name."""
 
 
 class TerminationSignal(KeyboardInterrupt):
-    """A signal that asks the process to end; what unwinds for Ctrl-C unwinds for it too."""
+    """A signal that asks the process to end. It unwinds the program like Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.signal = signal.Signals(number)
 
 
-OUT_OF_MEMORY: Final = "out of memory: end other programs, or lift the limit (ulimit -v)"
-RESUMABLE: Final = "what was finished is kept, and the same command goes on"
-NOT_RESUMABLE: Final = "nothing unfinished is left, and the same command begins anew"
+OUT_OF_MEMORY: Final = "out of memory: close other programs, or raise the limit (ulimit -v)"
+RESUMABLE: Final = "finished work is kept; run the same command again to resume"
+NOT_RESUMABLE: Final = "nothing was left unfinished; run the same command again to start over"
 
 
 def with_exit_code(
     command: Callable[..., None], *, interrupted: str = NOT_RESUMABLE
 ) -> Callable[..., None]:
-    """Make a command end with a message and an exit code where it would raise.
+    """Wrap a command so that errors become a message and an exit code.
 
     Args:
-        command: the command.
-        interrupted: what becomes of its work when a signal ends it.
+        command: The command.
+        interrupted: What happens to its work when a signal ends it.
     """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         log_command(command.__name__, kwargs)
         try:
-            with _signals_as_exceptions(), _suppress_secondary_tracebacks():
+            with (
+                _signals_as_exceptions(),
+                _suppress_secondary_tracebacks(),
+                shown_warnings(),
+            ):
                 command(*args, **kwargs)
             return
         except BrokenPipeError:
-            raise  # typer ends quietly when the reader of its output went away
+            raise  # typer exits quietly when the reader of its output went away
         except (KeyboardInterrupt, Exception) as error:
-            ending = _ending(error, interrupted)
-            if ending is None:
+            result = _message_and_code(error, interrupted)
+            if result is None:
                 raise
             if os.environ.get(DEBUG_VARIABLE):
                 import traceback
 
                 traceback.print_exc()
-        # Only here is the memory that the error held free again, some of which words take.
-        message, code = ending
-        print_status(f"error: {message}", logging.ERROR)
+        # Printing takes memory, which is free again only when the error is gone.
+        message, code = result
+        print_status(f"error: {with_option_names(message, command)}", logging.ERROR)
         raise typer.Exit(code)
 
     return run
 
 
-def _ending(error: BaseException, interrupted: str) -> tuple[str, int] | None:
-    """What to say of an error, and the exit code; None for one that nobody foresaw."""
+def with_option_names(message: str, command: Callable[..., None]) -> str:
+    """Replace arguments in backticks, as library messages name them, by a command's options.
+
+    Example:
+        "give `train_size`" becomes "give --train-size".
+    """
+    parameters = inspect.signature(command).parameters
+
+    def option(match: "re.Match[str]") -> str:
+        name = match.group(1)
+        option = OPTION_NAMES.get(name, name).replace("_", "-")
+        takes_it = {name, option.replace("-", "_")} & {
+            re.sub(r"_(column|columns)$", "", parameter) for parameter in parameters
+        } | {name} & set(parameters)
+        return f"--{option}" if takes_it else name
+
+    return re.sub(r"`(\w+)`", option, message)
+
+
+def _message_and_code(error: BaseException, interrupted: str) -> tuple[str, int] | None:
+    """Return the message and the exit code of an error; None for an unexpected one."""
     if isinstance(error, KeyboardInterrupt):
         number = error.signal if isinstance(error, TerminationSignal) else signal.SIGINT
         return f"{TERMINATION_SIGNALS[number.name]}: {interrupted}", 128 + number
-    # What cannot be read for want of memory is not therefore damaged, nor a mistake.
+    # A file that cannot be read for lack of memory is neither damaged nor a mistake.
     if ran_out_of_memory(error) and getattr(error, "exit_code", None) != 1:
         return f"{OUT_OF_MEMORY}; {interrupted}", 1
     if isinstance(error, FeaturecacheError):
@@ -119,11 +153,11 @@ def _ending(error: BaseException, interrupted: str) -> tuple[str, int] | None:
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """While the body runs, the first signal of ``TERMINATION_SIGNALS`` unwinds it as Ctrl-C does.
+    """Let the first termination signal unwind the body as Ctrl-C does.
 
-    The second would unwind what writes down the work that is done, so it is only answered; the
-    third is the system's again and ends the process at once. A signal that whoever began the
-    process had it ignore, as nohup does, stays ignored.
+    A second signal would interrupt the code that saves finished work, so it is only answered; the
+    third one is left to the system and ends the process at once. A signal that the parent process
+    had ignored, as nohup does, stays ignored.
     """
 
     def unwind(number: int, _: object) -> NoReturn:
@@ -132,58 +166,58 @@ def _signals_as_exceptions() -> Iterator[None]:
 
     def ask_for_patience(*_: object) -> None:
         handle(signal.SIG_DFL)
-        os.write(2, b"\nwriting down what is finished: once more ends at once\n")
+        os.write(2, b"\nsaving finished work; interrupt once more to end at once\n")
 
     def handle(handler: Callable[..., Any] | signal.Handlers) -> None:
-        for name in before:
+        for name in previous:
             signal.signal(signal.Signals[name], handler)
 
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # only it receives signals
         yield
         return
-    before = {
-        name: usual
+    previous = {
+        name: handler
         for name in TERMINATION_SIGNALS
-        if (usual := signal.getsignal(signal.Signals[name])) != signal.SIG_IGN
+        if (handler := signal.getsignal(signal.Signals[name])) != signal.SIG_IGN
     }
     handle(unwind)
     try:
         yield
     finally:
-        for name, usual in before.items():
-            signal.signal(signal.Signals[name], usual)
+        for name, handler in previous.items():
+            signal.signal(signal.Signals[name], handler)
 
 
 @contextmanager
 def _suppress_secondary_tracebacks() -> Iterator[None]:
-    """Have nothing printed that the command itself tells of.
+    """Suppress secondary tracebacks for errors the command reports itself.
 
-    Where HDF5 cannot write, h5py raises, and prints it again for each object that is open. Where
-    memory runs out, it does so in whatever thread asks next, be it the one that draws the bar.
+    When HDF5 cannot write, h5py raises, and prints the error again for every open object. When
+    memory runs out, it does so in whichever thread allocates next, such as the progress bar's.
     """
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
 
-    def is_echo(error: BaseException | None) -> bool:
+    def is_secondary(error: BaseException | None) -> bool:
         if error is None:
             return False
         return str(error).startswith("Can't decrement id ref count") or ran_out_of_memory(error)
 
-    def except_echoes(
+    def excepthook(
         kind: type[BaseException], error: BaseException, where: TracebackType | None
     ) -> None:
-        if not is_echo(error):
+        if not is_secondary(error):
             hooks[0](kind, error, where)
 
-    def unraisable_except_echoes(unraisable: "sys.UnraisableHookArgs") -> None:
-        if not is_echo(unraisable.exc_value):
+    def unraisablehook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not is_secondary(unraisable.exc_value):
             hooks[1](unraisable)
 
-    def of_thread_except_echoes(raised: threading.ExceptHookArgs) -> None:
-        if not is_echo(raised.exc_value):
+    def thread_excepthook(raised: threading.ExceptHookArgs) -> None:
+        if not is_secondary(raised.exc_value):
             hooks[2](raised)
 
-    sys.excepthook, sys.unraisablehook = except_echoes, unraisable_except_echoes
-    threading.excepthook = of_thread_except_echoes
+    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
+    threading.excepthook = thread_excepthook
     try:
         yield
     finally:

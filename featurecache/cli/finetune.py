@@ -196,7 +196,7 @@ def finetune(
             {"run": str(target), "best_epoch": result.best_epoch, **result.metrics.to_json()}
         )
         return
-    print_metrics(f"{config.objective} on {manifest.name}", result.metrics.to_json())
+    print_metrics(f"{config.objective} on {manifest.name}", result.metrics)
     for warning in result.metrics.warnings:
         warn(warning)
     print_result(f"run: {target} (best epoch {result.best_epoch})")

@@ -1,11 +1,12 @@
-"""``learning-curve``: what heads score, by the number of images they learned from."""
+"""``learning-curve``: metrics by the number of training images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from featurecache.cli.options import CacheFiles, Draws, Fusion, Prompts, open_caches
+from featurecache.cli.config_options import takes_settings
+from featurecache.cli.options import CacheFiles, NBootstrap, describe_choice, require_free
 from featurecache.cli.output import (
     Json,
     print_json,
@@ -16,88 +17,88 @@ from featurecache.cli.output import (
     warn,
     with_interval,
 )
+from featurecache.heads.config import HeadConfig
+
+_OFFERED = {"prompts", "fusion", "seed"}
+_NOT_OFFERED = tuple(name for name in HeadConfig.__dataclass_fields__ if name not in _OFFERED)
 
 
+@takes_settings(HeadConfig, without=_NOT_OFFERED)
 def learning_curve(
     head: Annotated[
         list[str] | None,
         typer.Option(
-            help="A head; give --head again for others, which are compared with the first. Without "
-            "it baseline, concat and weighted_sum."
+            help="Name of a head; repeat for others, which are compared with the first. By "
+            "default baseline, concat and weighted_sum."
         ),
     ] = None,
     cache: CacheFiles = None,
-    fusion: Fusion = "early",
     sizes: Annotated[
         str | None,
         typer.Option(
-            help="Numbers of training images, joined by commas. Without it eight from 16 to all.",
+            help="Numbers of training images, joined by commas. By default eight from 16 to all.",
             metavar="N,N,...",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Subsets and trainings for each size.", min=1)] = 5,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    prompts: Prompts = None,
+    seeds: Annotated[
+        int, typer.Option(help="Number of subsets and trainings for each size.", min=1)
+    ] = 5,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder to make; runs/DATASET-MODEL-curve without it.", metavar="DIR"
+            help="Run folder to create; by default runs/DATASET-MODEL-curve.", metavar="DIR"
         ),
     ] = None,
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     json: Json = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
-    """Train heads on ever more images, several times each, and plot what they score on test.
+    """Train heads on more and more images, several times each, and plot their test metrics.
 
-    Heads of one seed learn from the same images, so that their differences are paired.
+    Heads with the same seed learn from the same images, so their differences are paired.
 
     Example: featurecache learning-curve --head baseline --head concat --sizes 16,128,1024
     """
-    from featurecache.heads.learning_curve import default_sizes, learning_curve
-    from featurecache.io.atomic import require_absent
+    import featurecache as fc
+    from featurecache.heads.learning_curve import default_sizes
 
-    names = head or ["baseline", "concat", "weighted_sum"]
+    heads = head or ["baseline", "concat", "weighted_sum"]
     numbers = None if sizes is None else _numbers(sizes)
-    if out is not None:
-        require_absent(out)
-    found, called = open_caches(cache)
-    print_status(f"cache {called}, heads {', '.join(names)}")
+    require_free(out)
+    paths = cache or [Path("cache")]
+    opened = fc.open_cache(paths)
+    print_status(f"cache {describe_choice(paths, opened)}, heads {', '.join(heads)}")
     with progress_bar(hidden=json) as bar:
-        chosen = numbers or default_sizes(len(found.rows("train")))
-        task = bar.add_task("train", total=len(names) * len(chosen) * seeds, detail="")
-        result = learning_curve(
-            found,
-            names,
-            sizes=chosen,
+        numbers = numbers or list(default_sizes(len(opened.rows("train"))))
+        task = bar.add_task("train", total=len(heads) * len(numbers) * seeds, detail="")
+        result = fc.learning_curve(
+            opened,
+            heads,
+            sizes=numbers,
             seeds=seeds,
-            seed=seed,
-            prompts=prompts,
-            fusion=fusion,  # type: ignore[arg-type]  # HeadConfig checks it
             n_bootstrap=n_bootstrap,
             on_head=lambda: bar.update(task, advance=1, detail=""),
+            **settings,
         )
     target, metrics = result.save(out), result.metrics
     if json:
         print_json({"run": str(target), **metrics.to_json()})
         return
     for name in result.heads:
-        others = name != result.heads[0]
+        is_first = name == result.heads[0]
         rows = []
         for size, point in zip(result.sizes, result.points[name], strict=True):
             row = [str(size), str(point.labels)]
             row.append(with_interval(point.macro.auroc, point.macro.auroc_ci))
-            if others:
+            if not is_first:
                 row.append(with_interval(point.auroc_gain.difference, point.auroc_gain.ci95))
             rows.append(row)
+        gain = [] if is_first else [f"gain over {result.heads[0]}, paired"]
         print_table(
             f"{name}: macro AUROC on {metrics.n} test images of {metrics.n_patients} patients, "
             f"mean of {len(result.seeds)} seeds [95 % interval over patients and seeds]",
-            [
-                "images",
-                "labels",
-                "AUROC",
-                *([f"gain over {result.heads[0]}, paired"] if others else []),
-            ],
+            ["images", "labels", "AUROC", *gain],
             rows,
         )
     for warning in result.warnings:

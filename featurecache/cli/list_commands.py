@@ -1,4 +1,4 @@
-"""``models``, ``datasets``, ``heads``: what there is."""
+"""``models``, ``datasets``, ``heads``: list what can be chosen by name."""
 
 from dataclasses import asdict
 
@@ -6,7 +6,7 @@ from featurecache.cli.output import Json, print_json, print_table
 
 
 def models(json: Json = False) -> None:
-    """List the encoders that can be given to --model.
+    """List the encoders that --model accepts.
 
     Example: featurecache models --json
     """
@@ -16,7 +16,7 @@ def models(json: Json = False) -> None:
         print_json([asdict(spec) for spec in ENCODERS.values()])
         return
     print_table(
-        "Models (also hf:ORG/NAME, or a folder, for anything CLIP- or SigLIP-shaped)",
+        "Models (also hf:ORG/NAME or a folder, for any CLIP- or SigLIP-like model)",
         ["name", "dim", "pixels", "aligned", "license", "note"],
         [
             [
@@ -33,14 +33,14 @@ def models(json: Json = False) -> None:
 
 
 def datasets(json: Json = False) -> None:
-    """List the data sets that can be given to --dataset.
+    """List the data sets that --dataset accepts.
 
     Example: featurecache datasets
     """
     from featurecache.datasets.registry import DATASETS
 
     rows = [[spec.name, spec.description, spec.terms] for spec in DATASETS.values()]
-    columns = ["name", "what it is", "terms"]
+    columns = ["name", "description", "terms"]
     if json:
         print_json([dict(zip(("name", "description", "terms"), row, strict=True)) for row in rows])
         return
@@ -48,7 +48,7 @@ def datasets(json: Json = False) -> None:
 
 
 def heads(json: Json = False) -> None:
-    """List the heads that can be given to --head.
+    """List the heads that --head accepts.
 
     Example: featurecache heads
     """
@@ -69,13 +69,13 @@ def heads(json: Json = False) -> None:
         return
     print_table(
         "Heads",
-        ["name", "text", "what it is"],
+        ["name", "text", "description"],
         [[spec.name, _TEXT[spec.text], spec.summary] for spec in HEADS.values()],
     )
 
 
 _TEXT = {
     "none": "none",
-    "constant": "a constant: the same for every image",
+    "constant": "constant: the same for every image",
     "aligned": "compared with each image; needs an aligned encoder",
 }

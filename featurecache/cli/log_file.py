@@ -1,20 +1,21 @@
-"""The log file: what a run says, with times, for those who were not there.
+"""Timestamped log of one command.
 
-    2026-11-26T01:46:12.123Z 4711 WARNING failed: film-07: the file is empty
+    2026-11-26T01:46:12.123Z 4711 WARNING failed: image-07: the file is empty
 
-An entry is one line: time (UTC), process, level, text. It is written by one system call to the end
-of the file, so that several processes may share it; nothing waits in memory.
+An entry is one line: time (UTC), process, level, text. Each is written by one system call, so that
+several processes can share the file.
 """
 
 import logging
 import os
 import platform
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.metadata import version
+from io import FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,71 +27,79 @@ from featurecache.errors import UsageError
 
 _log = logging.getLogger(__name__)
 
-_VERSIONS: Final = ("featurecache", "torch", "transformers", "numpy", "h5py")
+_LIBRARIES: Final = ("featurecache", "torch", "transformers", "numpy", "h5py")
 
 
-class LogFile(logging.Handler):
-    """Appends entries to a file."""
+class _OneLine(logging.Formatter):
+    """Format a record as one line, whatever its text."""
+
+    converter = staticmethod(time.gmtime)  # UTC
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(process)d %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Escape line breaks, so that an id that holds one does not look like two entries."""
+        record.message = escape_control_chars(record.message).replace("\n", "\\n")
+        return super().formatMessage(record)
+
+
+class LogFile(logging.FileHandler):
+    """Append log records to a file."""
 
     def __init__(self, path: Path) -> None:
-        """Open it.
+        """Open the file.
 
         Raises:
-            UsageError: it cannot be opened.
+            UsageError: The file cannot be opened.
         """
-        super().__init__()
-        self._path = path
         try:
-            # O_NONBLOCK: a FIFO that nobody reads is refused and not waited for.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._descriptor = os.open(path, flags, 0o666)
+            super().__init__(path, encoding="utf-8")
         except OSError as error:
+            reason = error.strerror or str(error)
             raise UsageError(
-                f"--log-file: {path} cannot be opened: {error.strerror}: give a file in a folder "
-                "that is there and may be written to"
+                f"`log_file` {path} cannot be opened: {reason}: choose a file in an existing "
+                "folder that you may write to"
             ) from error
-        os.set_blocking(self._descriptor, True)
+        self.setFormatter(_OneLine())
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write an entry; where that fails, say so once: the work is worth more than its log."""
-        at = datetime.fromtimestamp(record.created, UTC)
-        when = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        # Line breaks too: an id that holds one must not look like two entries.
-        text = escape_control_chars(record.getMessage()).replace("\n", "\\n")
-        entry = f"{when} {os.getpid()} {record.levelname} {text}\n"
-        try:
-            os.write(self._descriptor, entry.encode())
-        except OSError as error:
-            logging.getLogger("featurecache").removeHandler(self)
-            typer.echo(
-                f"warning: the log {escape_control_chars(str(self._path))} cannot be written "
-                f"({error.strerror}): the run goes on without it",
-                err=True,
-            )
+    def _open(self) -> TextIOWrapper:
+        # O_NONBLOCK: opening a pipe that nobody reads fails instead of waiting forever.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(self.baseFilename, flags, 0o666)
+        os.set_blocking(descriptor, True)
+        return TextIOWrapper(FileIO(descriptor, "a"), encoding="utf-8", write_through=True)
 
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
-        super().close()
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Report the first failure and go on without the log: the work is worth more."""
+        error = sys.exception()
+        logging.getLogger("featurecache").removeHandler(self)
+        typer.echo(
+            f"warning: the log {escape_control_chars(self.baseFilename)} cannot be written "
+            f"({getattr(error, 'strerror', error)}): the command continues without it",
+            err=True,
+        )
 
 
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
-    """Have the file say what happens while the body runs, and how it ended.
+    """Log what happens in the body to a file, from the library versions to the exit code.
 
     Raises:
-        UsageError: the file cannot be opened.
+        UsageError: The file cannot be opened.
     """
     if path is None:
         yield
         return
     logger, handler = logging.getLogger("featurecache"), LogFile(path)
     level = logger.level
-    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
     start = time.monotonic()
-    made_of = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
-    _log.info(f"start: {made_of}, Python {platform.python_version()}, {platform.platform()}")
+    versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    _log.info(f"start: {versions}, Python {platform.python_version()}, {platform.platform()}")
     code = 0
     try:
         with _warnings_logged():
@@ -100,14 +109,14 @@ def logging_to(path: Path | None) -> Iterator[None]:
         raise
     finally:
         _log.info(f"end: exit code {code} after {time.monotonic() - start:.1f} s")
-        logger.setLevel(level)
         logger.removeHandler(handler)
+        logger.setLevel(level)
         handler.close()
 
 
 @contextmanager
 def _warnings_logged() -> Iterator[None]:
-    """While the body runs, the log hears the warnings of libraries too, which are shown as ever."""
+    """Log the Python warnings of the body as well as showing them."""
     show = warnings.showwarning
 
     def show_and_log(
@@ -124,43 +133,44 @@ def _warnings_logged() -> Iterator[None]:
 
 
 def _exit_code(error: BaseException) -> int:
-    """What the process will end with; an error that nobody foresaw is logged by its place."""
+    """Return the exit code of an error. An unexpected one is logged by its place."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     code = getattr(error, "exit_code", getattr(error, "code", None))
     if isinstance(code, int):
-        if hasattr(error, "format_message"):  # the parser's, which shows it in a box
+        if hasattr(error, "format_message"):  # a parsing error, which typer prints in a box
             _log.error(f"error: {error.format_message()}")
         return code
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = "" if place is None else f" in {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-    # Not its message, which may hold anything.
+    # Not its message, which may hold anything, such as the name of a patient.
     _log.error(f"error: {type(error).__name__}{where}")
     return 1
 
 
 class LoggedGroup(TyperGroup):
-    """The group of all commands; what runs in it goes to the log file that its option names."""
+    """The group of all commands; logs what runs in it to the file given by its option."""
 
-    def invoke(self, ctx: Any) -> Any:  # a Context of click's, or of what typer has in its place
+    def invoke(self, ctx: Any) -> Any:  # a Context of click, or of what typer uses in its place
         """Run the command of a context."""
         try:
             with logging_to(ctx.params.get("log_file")):
                 return super().invoke(ctx)
-        except UsageError as error:  # no log to tell it to
-            typer.echo(f"error: {escape_control_chars(str(error))}", err=True)
+        except UsageError as error:  # the log itself cannot be opened, or a plugin be imported
+            message = str(error).replace("`log_file`", "--log-file")
+            typer.echo(f"error: {escape_control_chars(message)}", err=True)
             raise typer.Exit(error.exit_code) from None
 
 
 def log_command(name: str, parameters: Mapping[str, Any]) -> None:
-    """Log a command line as it was understood."""
+    """Log a command with the parameters that were given."""
     given = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in parameters.items()
-        if not (value is None or value is False or value == [])  # a seed of 0 is given
+        if not (value is None or value is False or value == [])  # a seed of 0 was given
     }
     if "pseudonymize" in given and "image" in given:
-        given["image"] = "a file or an id"  # a file's name may be a patient's
+        given["image"] = "a file or an id"  # the name of a file may be that of a patient
     _log.info(f"command: {name} " + ", ".join(f"{key}={value!r}" for key, value in given.items()))

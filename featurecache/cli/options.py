@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ CacheFile = Annotated[
     typer.Option(
         "--cache",
         envvar="FEATURECACHE_CACHE",
-        help="A cache file, or a folder of caches: then the newest one in it.",
+        help="A cache file, or a folder of caches, of which the newest is used.",
         metavar="FILE",
     ),
 ]
@@ -28,20 +29,13 @@ CacheFiles = Annotated[
     typer.Option(
         "--cache",
         envvar="FEATURECACHE_CACHE",
-        help="A cache file, or a folder of caches: then the newest one in it. Give it again to "
-        "join caches of the same films.",
+        help="A cache file, or a folder of caches, of which the newest is used. Repeat to join "
+        "caches of the same images.",
         metavar="FILE",
         show_default="cache",
     ),
 ]
-Fusion = Annotated[
-    str,
-    typer.Option(
-        help="Of several caches: features trains one head on their embeddings side by side, logits "
-        "one on each and takes the mean of their logits."
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option(help="Where the encoder runs: auto, cpu, cuda or mps.")]
 Prompts = Annotated[
     str | None,
     typer.Option(help="Prompt set in the cache; needed only where it holds several."),
@@ -50,40 +44,62 @@ AlignmentFile = Annotated[
     Path | None,
     typer.Option(
         "--alignment",
-        help="What 'featurecache align' made, for a model whose images and texts share no space.",
+        help="Alignment file of 'featurecache align', for a model whose images and texts do not "
+        "share a space.",
         metavar="FILE",
     ),
 ]
-Draws = Annotated[int, typer.Option(help="Bootstrap draws for the intervals; 0 for none.", min=0)]
+NBootstrap = Annotated[
+    int, typer.Option(help="Bootstrap samples over patients for the intervals; 0 for none.", min=0)
+]
 OptionalRun = Annotated[
     Path | None,
-    typer.Option("--out", help="Run folder to make; none without it.", metavar="DIR"),
+    typer.Option("--out", help="Run folder to create; by default none.", metavar="DIR"),
 ]
 
 
-def open_caches(given: list[Path] | None) -> "tuple[Cache, str]":
-    """Open the given caches side by side, and describe them for the first line of the output.
-
-    Raises:
-        CacheError: There is none, or they do not go together.
-    """
-    from featurecache.store.open import open_cache
-
-    paths = given or [Path("cache")]
-    cache = open_cache(paths)
-    chosen = [
+def describe_choice(given: Path | Sequence[Path], cache: "Cache") -> str:
+    """Return the files of an opened cache, and which were chosen as the newest of a folder."""
+    paths = [given] if isinstance(given, Path) else given
+    return " and ".join(
         f"{member.path}{' (the newest)' if path.is_dir() else ''}"
         for path, member in zip(paths, cache.members, strict=True)
-    ]
-    return cache, " and ".join(chosen)
+    )
+
+
+def require_free(out: Path | None) -> None:
+    """Check that a folder to create does not exist yet, before any work is done.
+
+    Raises:
+        UsageError: It exists.
+    """
+    from featurecache.io.atomic import require_absent
+
+    if out is not None:
+        require_absent(out)
+
+
+def open_caches(given: list[Path] | None) -> "tuple[Cache, str]":
+    """Open caches, and describe which they are."""
+    import featurecache as fc
+
+    paths = given or [Path("cache")]
+    cache = fc.open_cache(paths)
+    return cache, describe_choice(paths, cache)
 
 
 def choose_cache(given: Path) -> tuple[Path, bool]:
-    """Return a cache file, and whether it was chosen as the newest of a folder.
-
-    Raises:
-        CacheError: There is none.
-    """
+    """Return a cache file, and whether it was chosen as the newest of a folder."""
     from featurecache.store.open import newest_cache
 
     return (newest_cache(given), True) if given.is_dir() else (given, False)
+
+
+Draws = NBootstrap
+Fusion = Annotated[
+    str,
+    typer.Option(
+        help="early: one head on concatenated features of several "
+        "caches; late: one head on each, and the mean of their logits."
+    ),
+]

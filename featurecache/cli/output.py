@@ -1,57 +1,82 @@
-"""What commands print: tables and progress for people, one JSON document for programs."""
+"""Print results: tables and progress for people, one JSON document for programs."""
 
 import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from featurecache.errors import FeaturecacheWarning
+
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from featurecache.metrics.metrics import Metrics, RankingScores
+    from featurecache.runs.run import Run
 
 _log = logging.getLogger(__name__)
 
 QUIET_SECONDS: Final = 600.0
-"""The log hears of work that goes on at each tenth of it, and after this time."""
+"""Progress is logged at each tenth of the work, and after this time."""
 
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
+    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
 ]
 
 
 def escape_control_chars(text: str) -> str:
-    """Text fit for a terminal: what would move its cursor or hide a word is spelled out.
+    """Spell out characters that would move the cursor of a terminal or hide a word.
 
-    Labels, ids and file names may come from anybody.
+    Labels, ids and file names may come from a stranger.
     """
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
 
 
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Print the library's own warnings like those of a command, without a place in the code."""
+    show = warnings.showwarning
+
+    def show_warning(
+        message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any
+    ) -> None:
+        if issubclass(category, FeaturecacheWarning):
+            warn(str(message))
+        else:
+            show(message, category, *args, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FeaturecacheWarning)
+        warnings.showwarning = show_warning
+        yield
+
+
 def print_status(line: str, level: int = logging.INFO) -> None:
-    """A line for people, on stderr, so that stdout holds results only."""
+    """Print a line for people on stderr, so that stdout holds only results."""
     _log.log(level, line)
     typer.echo(escape_control_chars(line), err=True)
 
 
 def warn(text: str) -> None:
-    """A warning, on stderr."""
+    """Print a warning on stderr."""
     print_status(f"warning: {text}", logging.WARNING)
 
 
 def print_result(line: str) -> None:
-    """A line of the result, on stdout."""
+    """Print a line of the result on stdout."""
     _log.info(line)
     typer.echo(escape_control_chars(line))
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document of ``--json``; the log hears its warnings."""
+    """Print the JSON document of ``--json``, and log its warnings."""
     if isinstance(document, dict):
         for warning in document.get("warnings", ()):
             _log.warning(f"warning: {warning}")
@@ -59,7 +84,7 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout, as wide as it needs to be where stdout is no terminal."""
+    """Print a table on stdout, as wide as it needs to be where stdout is not a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -80,7 +105,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 @contextmanager
 def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
-    """A bar on stderr with rate and time left; the log hears of it now and then."""
+    """Show a progress bar on stderr with rate and time left; log it now and then."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -98,7 +123,7 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
         def update(self, task_id: TaskID, *args: Any, **kwargs: Any) -> None:
             super().update(task_id, *args, **kwargs)
             task = self.tasks[task_id]
-            milestones.pass_by(
+            milestones.update(
                 task.description, task.completed, task.total, str(task.fields["detail"])
             )
 
@@ -116,82 +141,88 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
 
 
 class _Milestones:
-    """What the log has heard of each task."""
+    """Log the progress of each task at every tenth, and when much time has passed."""
 
     def __init__(self) -> None:
-        self._told: dict[str, tuple[int, float]] = {}
+        self._logged: dict[str, tuple[int, float]] = {}
 
-    def pass_by(self, task: str, completed: float, total: float | None, detail: str) -> None:
-        """Log how far a task is, if it is a tenth further or was not heard of for long."""
+    def update(self, task: str, completed: float, total: float | None, detail: str) -> None:
+        """Log a task that is a tenth further, or was last logged long ago."""
         now = time.monotonic()
-        tenth, at = self._told.setdefault(task, (0, now))
-        here = int(10 * completed / total) if total else 0
-        if here != tenth or now - at > QUIET_SECONDS:
-            self._told[task] = here, now
-            more = f", {detail}" if detail else ""
-            _log.info(f"{task}: {completed:.0f} of {total or 0:.0f}{more}")
+        logged_tenth, logged_at = self._logged.setdefault(task, (0, now))
+        tenth = int(10 * completed / total) if total else 0
+        if tenth != logged_tenth or now - logged_at > QUIET_SECONDS:
+            self._logged[task] = tenth, now
+            suffix = f", {detail}" if detail else ""
+            _log.info(f"{task}: {completed:.0f} of {total or 0:.0f}{suffix}")
 
 
 def format_float(value: float | None, *, digits: int = 3) -> str:
-    """A figure as text; undefined is a dash."""
+    """Return a score as text; "-" for undefined."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
-    """A figure with its 95 % interval."""
+def with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    """Return a score with its 95 % interval as text."""
     if value is None or interval is None:
         return format_float(value)
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
-    """The headline figures and the figures of each label, the first three with their intervals."""
-    bounded, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "accuracy")
-    intervals = metrics["ci95"]
+def print_metrics(title: str, metrics: "Metrics") -> None:
+    """Print the headline metrics, then those of each label; the first three with intervals."""
+    with_intervals, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "specificity")
 
-    def row(
-        name: str, positives: str, figures: Mapping[str, Any], bounds: Mapping[str, Any]
-    ) -> list[str]:
+    def row(name: str, positives: str, scores: "RankingScores") -> list[str]:
         return [
             name,
             positives,
-            *(with_interval(figures.get(key), bounds.get(key)) for key in bounded),
-            *(format_float(figures.get(key)) for key in plain),
+            *(
+                with_interval(getattr(scores, key, None), scores.interval(key))
+                for key in with_intervals
+            ),
+            *(format_float(getattr(scores, key, None)) for key in plain),
         ]
 
-    rows = [row(group, "", metrics[group], intervals[group]) for group in ("macro", "micro")]
-    for name, control in metrics["controls"].items():
+    rows = [row("macro", "", metrics.macro), row("micro", "", metrics.micro)]
+    for name, control in metrics.controls.items():
         if control is not None:
-            control_name = f"macro of {name.replace('_', ' ')}"
-            rows.append(row(control_name, "", control["macro"], control["ci95"]["macro"]))
-    for label, figures in metrics["per_label"].items():
-        bounds = intervals["per_label"][label]
-        rows.append(row(label, str(figures["n_positive"]), figures, bounds))
+            rows.append(row(f"macro of {name.replace('_', ' ')}", "", control.macro))
+    for label, scores in metrics.per_label.items():
+        rows.append(row(label, str(scores.n_positive), scores))
     print_table(
-        f"{title}: {metrics['n']} {metrics['split']} images of {metrics['n_patients']} patients, "
+        f"{title}: {metrics.n} {metrics.split} images of {metrics.n_patients} patients, "
         "[95 % interval over patients]",
         ["", "positive", "AUROC", "AUPRC", "F1", *plain],
         rows,
     )
-    exact = with_interval(metrics["exact_match"], intervals["exact_match"])
-    hamming = with_interval(metrics["hamming_loss"], intervals["hamming_loss"])
-    if (calibration := metrics.get("calibration")) is not None:
-        before, after = (
-            with_interval(calibration["macro"][side]["ece"], calibration["ci95"][side]["ece"])
-            for side in ("before", "after")
-        )
-        print_result(f"calibration error {before}, after Platt scaling on validation {after}")
-    if (gain := metrics.get("text_gain")) is not None:
-        auroc = gain["macro"]["auroc"]
-        of = "" if gain["pairs"] == 1 else f", mean of {gain['pairs']} pairs"
+    if metrics.calibration is not None:
+        errors, intervals = metrics.calibration.macro, metrics.calibration.ci95
         print_result(
-            f"its own texts rather than permuted ones (paired{of}): macro AUROC "
-            f"{with_interval(auroc['difference'], auroc['ci95'])}"
+            f"calibration error {with_interval(errors.before.ece, intervals.before.ece)}, "
+            f"after Platt scaling on validation "
+            f"{with_interval(errors.after.ece, intervals.after.ece)}"
         )
-    half = metrics["at_half"]
-    print_result(f"exact match {exact}   Hamming loss {hamming}")
+    if metrics.text_gain is not None:
+        gain, pairs = metrics.text_gain.macro.auroc, metrics.text_gain.pairs
+        mean_of = "" if pairs == 1 else f", mean of {pairs} pairs"
+        print_result(
+            f"gain over permuted texts (paired{mean_of}): macro AUROC "
+            f"{with_interval(gain.difference, gain.ci95)}"
+        )
+    exact_match = with_interval(metrics.exact_match, metrics.ci95.exact_match)
+    hamming_loss = with_interval(metrics.hamming_loss, metrics.ci95.hamming_loss)
+    print_result(f"exact match {exact_match}   Hamming loss {hamming_loss}")
+    half = metrics.at_half
     print_result(
-        f"at a threshold of 0.5 for all labels: macro F1 {format_float(half['macro']['f1'])}, "
-        f"micro F1 {format_float(half['micro']['f1'])}, exact match {format_float(half['exact_match'])}, "
-        f"Hamming loss {format_float(half['hamming_loss'])}"
+        f"at a threshold of 0.5 for all labels: macro F1 {format_float(half.macro.f1)}, "
+        f"micro F1 {format_float(half.micro.f1)}, exact match {format_float(half.exact_match)}, "
+        f"Hamming loss {format_float(half.hamming_loss)}"
     )
+
+
+def print_run(title: str, run: "Run") -> None:
+    """Print the metrics and the warnings of a run."""
+    print_metrics(title, run.metrics)
+    for warning in run.warnings:
+        warn(warning)

@@ -1,4 +1,4 @@
-"""``predict``: a trained head, or a fine-tuned encoder, on new images."""
+"""``predict``: predict new images with a trained model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,77 +13,74 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder that train-head or finetune made.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    run: Annotated[Path, typer.Argument(help="Run folder of train-head or finetune.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.")],
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="The encoder, where its name in the run does not find it (a folder); of several "
-            "encoders give it for each, in the run's order."
+            help="Encoder, where its name in the run does not find it (a folder); repeat for each "
+            "of several, in the run's order."
         ),
     ] = None,
     weights: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Local checkpoint of the encoder; of several, for each, in the run's order.",
+            help="Local checkpoint of the encoder; repeat for each of several, in the run's order.",
             metavar="PATH",
         ),
     ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Print a trained head's probabilities for new images.
+    """Print a trained model's probabilities for new images.
 
-    A probability at or over the label's threshold, chosen on validation, is marked with *. The
-    calibrated one, by Platt's correction fitted on validation, stands beside it in brackets.
+    A probability that reaches the label's threshold, chosen on validation, is marked with *. The
+    calibrated probability, by Platt scaling fitted on validation, follows in parentheses.
 
-    Example: featurecache predict runs/kermany-dinov2-minilm-baseline film.png
+    Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
     """
-    import numpy as np
+    import featurecache as fc
 
-    from featurecache.runs.run import load_run
-
-    loaded = load_run(run)
+    loaded = fc.load_run(run)
     table = loaded.predict(images, models=model, weights=weights, device=device)
     labels = list(loaded.scored.label_names)
-    thresholds = {label: loaded.metrics.per_label[label].threshold for label in labels}
+    readable = table["error"].isna()
     if json:
-
-        def values(row: "pd.Series[Any]", column: str) -> "dict[str, float | None]":
-            cells = {label: float(row[f"{label} {column}"]) for label in labels}
-            return {label: None if np.isnan(value) else value for label, value in cells.items()}
-
+        thresholds = {label: loaded.metrics.per_label[label].threshold for label in labels}
         print_json(
             [
                 {
                     "image": row["image"],
-                    "probabilities": None if row["error"] else values(row, "probability"),
-                    "calibrated": values(row, "calibrated"),
+                    "probabilities": _values(row, labels, "probability") if ok else None,
+                    "calibrated": _values(row, labels, "calibrated"),
                     "thresholds": thresholds,
-                    "reason": row["error"],
+                    "reason": None if ok else row["error"],
                 }
-                for _, row in table.iterrows()
+                for ok, (_, row) in zip(readable, table.iterrows(), strict=True)
             ]
         )
     else:
-
-        def cell(row: "pd.Series[Any]", label: str) -> str:
-            mark = "*" if row[f"{label} positive"] else ""
-            calibrated = row[f"{label} calibrated"]
-            suffix = "" if np.isnan(calibrated) else f" ({format_float(calibrated)})"
-            return f"{format_float(row[f'{label} probability'])}{mark}{suffix}"
-
         print_table(
             f"probabilities of {run} (calibrated)",
             ["image", *labels],
             [
-                [row["image"], *(cell(row, label) for label in labels)]
-                for _, row in table.iterrows()
-                if not row["error"]
+                [row["image"], *(_cell(row, label) for label in labels)]
+                for _, row in table[readable].iterrows()
             ],
         )
-    errors = [error for error in table["error"] if error]
-    for error in errors:
+    for error in table["error"][~readable]:
         print_status(f"error: {error}")
-    if errors:
+    if not readable.all():
         raise typer.Exit(2)
+
+
+def _values(row: "pd.Series[Any]", labels: list[str], column: str) -> dict[str, float | None]:
+    values = {label: float(row[f"{label} {column}"]) for label in labels}
+    return {label: None if value != value else value for label, value in values.items()}
+
+
+def _cell(row: "pd.Series[Any]", label: str) -> str:
+    mark = "*" if row[f"{label} positive"] else ""
+    calibrated = float(row[f"{label} calibrated"])
+    suffix = "" if calibrated != calibrated else f" ({format_float(calibrated)})"  # NaN
+    return f"{format_float(row[f'{label} probability'])}{mark}{suffix}"

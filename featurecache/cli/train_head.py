@@ -1,189 +1,103 @@
-"""``train-head``: stage 2."""
+"""``train-head``: train a head on a cache."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurecache.cli.options import CacheFiles, Draws, Fusion, Prompts, open_caches
+from featurecache.cli.config_options import takes_settings
+from featurecache.cli.options import CacheFiles, NBootstrap, describe_choice, require_free
 from featurecache.cli.output import (
     Json,
     format_float,
     print_json,
-    print_metrics,
     print_result,
+    print_run,
     print_status,
     progress_bar,
-    warn,
 )
-from featurecache.heads.config import HeadConfig, resolve_schedule
+from featurecache.heads.config import HeadConfig
 
-_TRAINING = "Training"
-_DEFAULTS = HeadConfig(head="baseline")
-_BY_SIZE = "Without it as suits the number of training images."
+if TYPE_CHECKING:
+    from featurecache.store.cache import Cache
 
 
+@takes_settings(HeadConfig, without=("head",))
 def train_head(
     head: Annotated[
-        str,
-        typer.Option(help="weighted_sum, linear ...: see featurecache heads."),
+        str, typer.Option(help="Name of the head, such as weighted_sum: see 'featurecache heads'.")
     ],
     cache: CacheFiles = None,
-    fusion: Fusion = _DEFAULTS.fusion,
-    seeds: Annotated[int, typer.Option(help="Train this many, for mean and spread.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    train_size: Annotated[
-        int | None, typer.Option(help="Train on N images; all without it.", metavar="N")
-    ] = None,
-    resample: Annotated[
-        str,
-        typer.Option(
-            help="none; undersample: as many images of each label; weighted: draw them as often."
-        ),
-    ] = "none",
-    pos_weight: Annotated[
-        str, typer.Option(help="none; balanced: weigh a label's positives by their rarity.")
-    ] = "none",
-    text_ablation: Annotated[
-        str, typer.Option(help="none, or permuted, random or zero: text that can carry no meaning.")
-    ] = "none",
-    prompts: Prompts = None,
+    seeds: Annotated[
+        int, typer.Option(help="Number of trainings, for mean and standard deviation.", min=1)
+    ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder to make; runs/DATASET-MODEL-HEAD without it.", metavar="DIR"),
+        typer.Option(
+            help="Run folder to create; by default runs/DATASET-MODEL-HEAD.", metavar="DIR"
+        ),
     ] = None,
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     controls: Annotated[
         bool,
         typer.Option(
-            help="Train anew on shuffled labels, five times, and on random features, to show what "
-            "the head scores where there is nothing to learn."
+            help="Train negative controls too, on shuffled labels, random features and permuted "
+            "texts, to show what the head scores where there is nothing to learn."
         ),
     ] = True,
-    hidden: Annotated[
-        str | None,
-        typer.Option(
-            help="Sizes of the hidden layers, such as 512,256. Without it as suits the head.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    loss: Annotated[
-        str,
-        typer.Option(
-            help="bce; asymmetric, for rare findings; logit_adjusted, for findings of very "
-            "different frequency.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = _DEFAULTS.loss,
-    dropout: Annotated[
-        float, typer.Option(help="Dropout probability.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.dropout,
-    noise: Annotated[
-        float, typer.Option(help="Gaussian noise on the inputs.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.noise,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(help=f"Highest learning rate. {_BY_SIZE}", rich_help_panel=_TRAINING),
-    ] = None,
-    weight_decay: Annotated[
-        float, typer.Option(help="Weight decay.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.weight_decay,
-    epochs: Annotated[
-        int | None, typer.Option(help=f"The most epochs. {_BY_SIZE}", rich_help_panel=_TRAINING)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help=f"Images a step. {_BY_SIZE}", rich_help_panel=_TRAINING)
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="fp32 or bf16. Without it bf16 where training images are many and the processor "
-            "has instructions for it, else fp32.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    patience: Annotated[
-        int,
-        typer.Option(
-            help="Epochs without a better validation loss to stop after.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = _DEFAULTS.patience,
     json: Json = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
-    """Train a head on cached embeddings and measure it on the test images.
+    """Train a head on cached embeddings and evaluate it on the test images.
 
-    The epoch is chosen by validation loss, thresholds by validation F1; test is only measured.
+    The epoch is chosen by validation loss and the thresholds by validation F1; nothing is chosen
+    on test.
 
     Example: featurecache train-head --head weighted_sum --seeds 5
     """
-    from featurecache.heads.registry import head_spec
-    from featurecache.heads.train import train_head
-    from featurecache.io.atomic import require_absent
+    import featurecache as fc
 
-    spec = head_spec(head)
-    config = HeadConfig(
-        head=head,
-        hidden=None if hidden is None else _sizes(hidden),
-        dropout=dropout,
-        noise=noise,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        epochs=epochs,
-        batch_size=batch_size,
-        precision=precision,  # type: ignore[arg-type]
-        patience=patience,
-        loss=loss,  # type: ignore[arg-type]
-        pos_weight=pos_weight,  # type: ignore[arg-type]  # HeadConfig checks its value
-        resample=resample,  # type: ignore[arg-type]
-        train_size=train_size,
-        text_ablation=text_ablation,  # type: ignore[arg-type]
-        prompts=prompts,
-        fusion=fusion,  # type: ignore[arg-type]
-        seed=seed,
-    )
-    if out is not None:
-        require_absent(out)
-    found, called = open_caches(cache)
-    print_status(f"cache {called}, head {head}, seed {seed}")
+    require_free(out)
+    paths = cache or [Path("cache")]
+    opened = fc.open_cache(paths)
+    seed = settings.get("seed", 0)
+    print_status(f"cache {describe_choice(paths, opened)}, head {head}, seed {seed}")
     with progress_bar(hidden=json) as bar:
-        epochs_in_all = None
-        if spec.has_epochs:
-            epochs_in_all = (
-                resolve_schedule(config, train_size or len(found.rows("train"))).epochs * seeds
-            )
-            epochs_in_all *= len(found.members) if fusion == "late" else 1
-        task = bar.add_task("train", total=epochs_in_all, detail="")
-        run = train_head(
-            found,
-            **vars(config),
+        epochs = _total_epochs(opened, HeadConfig(head=head, **settings), seeds)
+        task = bar.add_task("train", total=epochs, detail="")
+        run = fc.train_head(
+            opened,
+            head,
             seeds=seeds,
             n_bootstrap=n_bootstrap,
             controls=controls,
             on_epoch=lambda seed, epoch: bar.update(
                 task, advance=1, detail=f"seed {seed} validation loss {epoch.val_loss:.4f}"
             ),
+            **settings,
         )
-    target, metrics = run.save(out), run.metrics
+    target = run.save(out)
     if json:
-        print_json({"run": str(target), **metrics.to_json()})
+        print_json({"run": str(target), **run.metrics.to_json()})
         return
-    print_metrics(f"{head} on {found.header.dataset}", metrics.to_json())
-    if metrics.seeds is not None:
-        spread = metrics.seeds.macro["auroc"]
+    print_run(f"{head} on {run.dataset_name}", run)
+    if run.metrics.seeds is not None:
+        spread = run.metrics.seeds.macro["auroc"]
         print_result(
             f"macro AUROC over {seeds} seeds: {format_float(spread.mean, digits=4)} "
             f"± {format_float(spread.sd, digits=4)} (standard deviation)"
         )
-    for warning in run.warnings:
-        warn(warning)
     print_result(f"run: {target} ({run.config['chosen']})")
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r}: give sizes joined by commas, such as 512,256", param_hint="--hidden"
-        ) from None
+def _total_epochs(cache: "Cache", config: HeadConfig, seeds: int) -> int | None:
+    """Return the most epochs that training may take; None for a head without epochs."""
+    from featurecache.heads.config import resolve_schedule
+    from featurecache.heads.registry import head_spec
+
+    if not head_spec(config.head).has_epochs:
+        return None
+    images = config.train_size or len(cache.rows("train"))
+    heads = len(cache.members) if config.fusion == "late" else 1
+    return resolve_schedule(config, images).epochs * seeds * heads

@@ -8,18 +8,13 @@ import typer
 from featurecache.cli.options import (
     AlignmentFile,
     CacheFile,
-    Draws,
+    NBootstrap,
     OptionalRun,
     Prompts,
+    describe_choice,
+    require_free,
 )
-from featurecache.cli.output import (
-    Json,
-    print_json,
-    print_metrics,
-    print_result,
-    print_status,
-    warn,
-)
+from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
 
 
 def zero_shot(
@@ -27,49 +22,40 @@ def zero_shot(
     scoring: Annotated[
         str,
         typer.Option(
-            help="auto; sigmoid (the model's scale and bias); softmax over labels, or over a "
-            "single label and its negative; pair (each label against its negative)."
+            help="How cosines become probabilities: auto; sigmoid (with the model's scale and "
+            "bias); softmax over labels, or over a single label and its negative; pair (each "
+            "label against its negative)."
         ),
     ] = "auto",
     prompts: Prompts = None,
     alignment: AlignmentFile = None,
     out: OptionalRun = None,
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     json: Json = False,
 ) -> None:
-    """Score images by their likeness to prompts, without any training.
+    """Score images by their similarity to prompts, without any training.
 
-    Thresholds are chosen on validation images where there are any; test is only measured. A model
-    whose images and texts share no space, such as dinov2-minilm, needs an --alignment.
+    Thresholds are chosen on validation images where there are any; nothing is chosen on test. A
+    model whose images and texts do not share a space, such as dinov2-minilm, needs an --alignment.
 
     Example: featurecache zero-shot --scoring pair
     """
-    from featurecache.evaluation.zero_shot import zero_shot as score
-    from featurecache.io.atomic import require_absent
-    from featurecache.store.open import open_cache
+    import featurecache as fc
 
-    if out is not None:
-        require_absent(out)
-    opened = open_cache(cache)
-    run = score(
-        opened,
-        prompts=prompts,
-        scoring=scoring,
-        n_bootstrap=n_bootstrap,
-        alignment=alignment,
+    require_free(out)
+    opened = fc.open_cache(cache)
+    run = fc.zero_shot(
+        opened, prompts=prompts, scoring=scoring, alignment=alignment, n_bootstrap=n_bootstrap
     )
     prompts_used, method = run.config["prompts"]["name"], run.config["scoring"]
     print_status(
-        f"cache {opened.path}{' (the newest)' if cache.is_dir() else ''}, prompts "
-        f"{prompts_used!r}, {method} scoring"
+        f"cache {describe_choice(cache, opened)}, prompts {prompts_used!r}, {method} scoring"
     )
     if out is not None:
         run.save(out)
     if json:
         print_json({"scoring": method, "prompts": prompts_used, **run.metrics.to_json()})
         return
-    print_metrics(f"zero-shot on {run.dataset_name}", run.metrics.to_json())
-    for warning in run.warnings:
-        warn(warning)
+    print_run(f"zero-shot on {run.dataset_name}", run)
     if out is not None:
         print_result(f"run: {out}")

@@ -1,7 +1,7 @@
 """Load an encoder by name: a registered one, a Hugging Face repository, or a folder."""
 
-import logging
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -32,10 +32,8 @@ from featurecache.encoders.registry import (
     find_encoder,
 )
 from featurecache.encoders.unimodal import TextEncoder, VisionEncoder
-from featurecache.errors import CheckpointError, UnknownNameError, UsageError
+from featurecache.errors import CheckpointError, FeaturecacheWarning, UnknownNameError, UsageError
 from featurecache.provenance import Provenance, read_provenance
-
-_log = logging.getLogger(__name__)
 
 HUB_PREFIX: Final = "hf:"
 PRECISIONS: Final = ("fp32", "bf16")
@@ -155,7 +153,7 @@ def reload_encoder(
 ) -> Encoder:
     """Load the encoder that a cache or a run was made with, in the same precision.
 
-    A difference in library versions alone is logged as a warning.
+    A difference in library versions alone gives a ``FeaturecacheWarning``.
 
     Args:
         name: Name of the encoder, as the cache or run has it.
@@ -173,7 +171,11 @@ def reload_encoder(
     precision = str(spec.get("precision", "auto"))
     encoder = as_encoder(model or name, weights=weights, device=device, precision=precision)
     if difference := library_difference(spec, encoder.image_spec, source=source):
-        _log.warning("%s was made with other library versions (%s)", source, difference)
+        warnings.warn(
+            f"{source} was made with other library versions ({difference})",
+            FeaturecacheWarning,
+            stacklevel=2,
+        )
     return encoder
 
 

@@ -111,10 +111,11 @@ class TrainedModel(ABC):
         for c, label in enumerate(self.labels):
             columns[f"{label} probability"] = probability[:, c]
             columns[f"{label} calibrated"] = calibrated[:, c]
-            columns[f"{label} positive"] = [
-                None if np.isnan(p) else bool(p >= self.thresholds[c]) for p in probability[:, c]
-            ]
-        columns["error"] = [one.reason for one in results]
+            positive = probability[:, c] >= self.thresholds[c]
+            unknown = np.isnan(probability[:, c])
+            columns[f"{label} positive"] = pd.array(positive, dtype="boolean")
+            columns[f"{label} positive"][unknown] = pd.NA
+        columns["error"] = pd.Series([one.reason for one in results], dtype=object)
         return pd.DataFrame(columns)
 
     def evaluate(

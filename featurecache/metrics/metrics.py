@@ -63,6 +63,11 @@ class RankingScores(_Model):
         """The 95 % interval of the AUPRC."""
         return self._intervals.auprc
 
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """Return the 95 % interval of a metric by its name, such as ``"recall"``."""
+        bounds: tuple[float, float] | None = getattr(self._intervals, metric, None)
+        return bounds
+
 
 class DecisionIntervals(RankingIntervals):
     """Confidence intervals of all metrics of one label or average."""
@@ -99,11 +104,6 @@ class DecisionScores(RankingScores):
     def f1_ci(self) -> tuple[float, float] | None:
         """The 95 % interval of the F1 score."""
         return self._intervals.f1
-
-    def interval(self, metric: str) -> tuple[float, float] | None:
-        """Return the 95 % interval of any metric by its name, such as ``"recall"``."""
-        bounds: tuple[float, float] | None = getattr(self._intervals, metric)
-        return bounds
 
 
 class LabelScores(DecisionScores):

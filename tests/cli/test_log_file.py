@@ -1,4 +1,4 @@
-"""--log-file: what happened, an entry a line."""
+"""--log-file: a timestamped log with one entry per line."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ def entries(path: Path) -> list[str]:
     return [line.split(" ", 2)[2] for line in lines]
 
 
-def test_a_log_tells_a_run_from_its_versions_to_its_exit_code(
+def test_a_log_records_a_command_from_versions_to_exit_code(
     run, tiny_clip, films, extract_options, tmp_path
 ):
     broken = tmp_path / "films"
@@ -39,23 +39,23 @@ def test_a_log_tells_a_run_from_its_versions_to_its_exit_code(
     log = tmp_path / "run.log"
     outcome = run("--log-file", log, "extract", "--model", tiny_clip, *options)
     assert outcome.code == 0
-    told = entries(log)
-    assert re.match(r"INFO start: featurecache \S+, torch \S+, .*Python 3", told[0])
-    assert told[1].startswith("INFO command: extract model=[")
-    assert "image_timeout=60.0" in told[1]
-    assert "label_column=['Opacity', 'Rare']" in told[1]
-    assert "WARNING failed: film-007.png: the file is empty" in told
-    assert [t for t in told if t.startswith("INFO extract: 60 of 60")]
-    assert re.fullmatch(r"INFO end: exit code 0 after \d+\.\d s", told[-1])
+    logged = entries(log)
+    assert re.match(r"INFO start: featurecache \S+, torch \S+, .*Python 3", logged[0])
+    assert logged[1].startswith("INFO command: extract model=[")
+    assert "image_timeout=60.0" in logged[1]
+    assert "label_column=['Opacity', 'Rare']" in logged[1]
+    assert "WARNING failed: film-007.png: the file is empty" in logged
+    assert [t for t in logged if t.startswith("INFO extract: 60 of 60")]
+    assert re.fullmatch(r"INFO end: exit code 0 after \d+\.\d s", logged[-1])
     # What was said to people is among it.
     said = [line for line in outcome.stderr.splitlines() if "prompts 'signs'" in line]
-    assert f"INFO {said[0]}" in told
+    assert f"INFO {said[0]}" in logged
 
     again = run("--log-file", log, "train-head", "--head", "linear", "--n-bootstrap", 0, "--json")
     assert again.code == 0
     more = entries(log)
-    assert more[: len(told)] == told
-    assert "seed=0" in more[len(told) + 1]
+    assert more[: len(logged)] == logged
+    assert "seed=0" in more[len(logged) + 1]
     assert any(t.startswith("WARNING warning: Rare has no positives in training") for t in more)
 
 
@@ -67,15 +67,15 @@ def test_a_log_tells_a_run_from_its_versions_to_its_exit_code(
         (["models"], 0, "INFO command: models"),
     ],
 )
-def test_a_log_has_every_ending(run, tmp_path, arguments, code, words):
+def test_a_log_records_how_a_command_ended(run, tmp_path, arguments, code, words):
     log = tmp_path / "run.log"
     assert run("--log-file", log, *arguments).code == code
-    told = entries(log)
-    assert any(t.startswith(words) for t in told)
-    assert told[-1].startswith(f"INFO end: exit code {code} after ")
+    logged = entries(log)
+    assert any(t.startswith(words) for t in logged)
+    assert logged[-1].startswith(f"INFO end: exit code {code} after ")
 
 
-def test_an_error_that_nobody_foresaw_is_logged_by_its_place_alone(tmp_path):
+def test_an_unexpected_error_is_logged_by_its_place_only(tmp_path):
     log = tmp_path / "log"
     with pytest.raises(KeyError), logging_to(log):
         raise KeyError("a patient's name")
@@ -86,20 +86,20 @@ def test_an_error_that_nobody_foresaw_is_logged_by_its_place_alone(tmp_path):
     assert entries(log)[-1].startswith("INFO end: exit code 130")
 
 
-def test_the_environment_names_it_and_nothing_is_logged_without_it(run, tmp_path, monkeypatch):
+def test_the_log_can_be_set_by_the_environment(run, tmp_path, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_LOG_FILE", str(tmp_path / "log"))
     assert run("models").code == 0
-    told = entries(tmp_path / "log")
+    logged = entries(tmp_path / "log")
     monkeypatch.delenv("FEATURECACHE_LOG_FILE")
     assert run("models").code == 0
-    assert entries(tmp_path / "log") == told
+    assert entries(tmp_path / "log") == logged
     logger = logging.getLogger("featurecache")
     assert [type(handler) for handler in logger.handlers] == [logging.NullHandler]
     assert logger.level == logging.NOTSET
 
 
 @given(st.text())
-def test_no_text_makes_two_entries_or_moves_a_cursor(tmp_path_factory, text: str) -> None:
+def test_any_text_gives_one_entry_without_control_characters(tmp_path_factory, text: str) -> None:
     log = tmp_path_factory.mktemp("log") / "log"
     handler = LogFile(log)
     handler.emit(logging.makeLogRecord({"msg": text.replace("%", "%%"), "levelname": "INFO"}))
@@ -107,7 +107,7 @@ def test_no_text_makes_two_entries_or_moves_a_cursor(tmp_path_factory, text: str
     assert len(entries(log)) == 1
 
 
-def test_processes_share_a_log_by_whole_lines(tmp_path):
+def test_processes_share_a_log_in_complete_lines(tmp_path):
     log = tmp_path / "log"
     children = []
     for number in range(3):
@@ -120,33 +120,33 @@ def test_processes_share_a_log_by_whole_lines(tmp_path):
         children.append(child)
     for child in children:
         assert os.waitpid(child, 0)[1] == 0
-    told = [(int(t.split()[1]), int(t.split()[2]), len(t.split()[-1])) for t in entries(log)]
+    logged = [(int(t.split()[1]), int(t.split()[2]), len(t.split()[-1])) for t in entries(log)]
     for number in range(3):
-        mine = [(entry, length) for owner, entry, length in told if owner == number]
+        mine = [(entry, length) for owner, entry, length in logged if owner == number]
         assert [entry for entry, _ in mine] == list(range(200))
         assert number == 0 or {length for _, length in mine} == {500 * number}
 
 
-def test_a_log_that_cannot_be_opened_is_a_mistake_told_before_work(
+def test_a_log_that_cannot_be_opened_is_reported_before_any_work(
     run, tiny_clip, extract_options, tmp_path
 ):
     os.mkfifo(tmp_path / "fifo")  # nobody reads it
     for log in (tmp_path / "none" / "log", tmp_path, tmp_path / "fifo"):
         outcome = run("--log-file", log, "extract", "--model", tiny_clip, *extract_options)
         assert outcome.code == 2
-        assert f"error: --log-file: {log} cannot be opened" in outcome.stderr
+        assert f"error: --log-file {log} cannot be opened" in outcome.stderr
         assert not Path("cache").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_log_on_a_full_disk_is_told_once_and_the_run_goes_on(run):
+def test_a_full_disk_is_reported_once_and_the_command_continues(run):
     outcome = run("--log-file", "/dev/full", "models")
     assert outcome.code == 0
     assert outcome.stderr.count("the log /dev/full cannot be written") == 1
     assert "tiny" in outcome.stdout
 
 
-def test_warnings_of_libraries_are_logged_and_shown(tmp_path, monkeypatch):
+def test_python_warnings_are_logged_and_shown(tmp_path, monkeypatch):
     shown: list[str] = []
 
     def show(message: Warning | str, *_args: object, **_kwargs: object) -> None:
@@ -162,7 +162,7 @@ def test_warnings_of_libraries_are_logged_and_shown(tmp_path, monkeypatch):
     assert shown == ["it is\nlate"]
 
 
-def test_progress_is_logged_by_tenths_and_after_a_long_time(tmp_path, monkeypatch):
+def test_progress_is_logged_at_tenths_and_after_a_long_time(tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr(output.time, "monotonic", lambda: now)
     log = tmp_path / "log"
@@ -174,14 +174,14 @@ def test_progress_is_logged_by_tenths_and_after_a_long_time(tmp_path, monkeypatc
         for done in range(3):
             now += output.QUIET_SECONDS + 1
             bar.update(slow, completed=done, detail="1 image/s")
-    told = [t for t in entries(log) if " of " in t]
-    assert told[:10] == [f"INFO encode: {tenth}00 of 1000" for tenth in range(1, 11)]
-    assert told[10:] == [f"INFO slow: {done} of 1000000000, 1 image/s" for done in (1, 2)]
+    logged = [t for t in entries(log) if " of " in t]
+    assert logged[:10] == [f"INFO encode: {tenth}00 of 1000" for tenth in range(1, 11)]
+    assert logged[10:] == [f"INFO slow: {done} of 1000000000, 1 image/s" for done in (1, 2)]
 
 
-def test_what_an_image_is_called_is_kept_back_with_hashed_ids(tmp_path):
+def test_image_names_are_not_logged_with_pseudonymized_ids(tmp_path):
     with logging_to(tmp_path / "log"):
-        log_file.log_command("retrieve", {"image": "smith.png", "hash_ids": Path("key")})
-    assert "command: retrieve image='a file or an id', hash_ids='key'" in "".join(
+        log_file.log_command("retrieve", {"image": "smith.png", "pseudonymize": Path("key")})
+    assert "command: retrieve image='a file or an id', pseudonymize='key'" in "".join(
         entries(tmp_path / "log")
     )

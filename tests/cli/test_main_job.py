@@ -83,7 +83,7 @@ def test_a_shard_is_not_the_newest_cache(run, extracted):
     Path("cache/films/tiny-clip.h5").unlink()
     outcome = run("zero-shot")
     assert outcome.code == 2
-    assert "holds only shards: merge them" in outcome.stderr
+    assert "holds only shards of caches: merge them" in outcome.stderr
 
 
 def test_a_second_run_folder_gets_a_name_of_its_own(run, extracted):
@@ -161,7 +161,7 @@ def test_new_prompts_and_new_labels_encode_no_image(
     assert set(info["prompts"]) == {"signs", "mine"}
     several = run("train-head", "--head", "concat")
     assert several.code == 2
-    assert "several prompt sets (mine, signs)" in several.stderr
+    assert "give --prompts" in several.stderr
     assert run("train-head", "--head", "concat", "--prompts", "mine", "--n-bootstrap", 0).code == 0
 
 
@@ -247,7 +247,7 @@ def test_a_head_is_measured_on_another_data_set_of_the_same_encoder(
     assert outcome.json["n"] == 60
     assert outcome.json["label_map"] == {"Opacity": "Shadow"}
     for label_map, words in (
-        ("Opacity", "write TRAINED=PRESENT"),
+        ("Opacity", "write SRC=DST"),
         ("Opacity=Mass", "trained: Opacity, Rare; in the data set: Shadow, Rare"),
     ):
         refused = run("evaluate", head, "--label-map", label_map)
@@ -273,7 +273,7 @@ def test_runs_are_compared_on_the_same_images_only(run, extracted, tmp_path):
     one, two = "runs/films-tiny-clip-baseline", "runs/films-tiny-clip-concat"
     shown = run("compare", one, two, "--n-bootstrap", 50)
     assert shown.code == 0, shown.stderr
-    assert f"{two} less {one}" in shown.stdout
+    assert f"{two} minus {one}" in shown.stdout
     found = run("compare", one, two, "--n-bootstrap", 50, "--json").json
     figures = [
         json.loads((tmp_path / folder / "metrics.json").read_text())["macro"]["auroc"]

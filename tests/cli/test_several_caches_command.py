@@ -56,7 +56,7 @@ def test_one_encoder_for_a_head_of_two_is_refused(run, two_caches, films):
     ).json["run"]
     refused = run("evaluate", folder, *two_caches[:2])
     assert refused.code == 2
-    assert "takes the embeddings of 2 encoders, and --cache gives 1" in " ".join(
+    assert "takes the embeddings of 2 encoders, but --cache gives 1" in " ".join(
         refused.stderr.split()
     )
     refused = run("predict", folder, films / "film-000.png", "--model", "tiny")

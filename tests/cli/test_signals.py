@@ -64,7 +64,7 @@ class Command:
 @pytest.mark.parametrize(
     ("by", "code", "word"),
     [
-        (signal.SIGHUP, 129, "the terminal went away"),
+        (signal.SIGHUP, 129, "the terminal was closed"),
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, 143, "terminated"),
     ],
@@ -74,7 +74,7 @@ def test_a_signal_ends_a_command_by_its_code_and_says_what_is_kept(
 ) -> None:
     command = Command(0.0)
     command.process.send_signal(by)
-    told = f"error: {word}: what was finished is kept, and the same command goes on\n"
+    told = f"error: {word}: finished work is kept; run the same command again to resume\n"
     assert command.end() == (code, "writing\nwritten\n", told)
 
 
@@ -86,7 +86,7 @@ def test_a_second_signal_does_not_cost_what_is_being_written(second: signal.Sign
     command.process.send_signal(second)
     code, out, err = command.end()
     assert (code, out) == (130, "written\n")
-    assert "once more ends at once\nerror: interrupted: " in err
+    assert "interrupt once more to end at once\nerror: interrupted: " in err
 
 
 def test_a_third_signal_ends_at_once() -> None:

@@ -41,7 +41,7 @@ ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGH
 WORDS = {
     signal.SIGTERM: "terminated",
     signal.SIGINT: "interrupted",
-    signal.SIGHUP: "the terminal went away",
+    signal.SIGHUP: "the terminal was closed",
 }
 
 

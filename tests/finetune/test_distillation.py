@@ -10,6 +10,7 @@ import torch
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import RunError
 from featurecache.extraction.crash_journal import CrashJournal
+from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Distillation, Teacher, teacher_embeddings
 from featurecache.finetune.run import finetune
@@ -82,7 +83,7 @@ def test_an_encoder_comes_to_say_what_its_teacher_says(films, clip, vision, tmp_
 def test_a_killed_one_goes_on_and_another_teacher_is_refused(
     films, clip, vision, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("featurecache.finetune.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     whole = tmp_path / "whole"
     finetune(films, clip, CONTRASTIVE, target=whole, teacher=Teacher(vision), n_bootstrap=0)
 

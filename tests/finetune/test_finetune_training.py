@@ -9,6 +9,7 @@ import torch
 
 from featurecache.errors import FeaturecacheError, RunError, UsageError
 from featurecache.extraction.crash_journal import CrashJournal
+from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.dataloader import ImageStream
 from featurecache.finetune.training import Trainer, open_checkpoint
@@ -57,7 +58,7 @@ def test_training_lowers_the_validation_loss(films, clip, config, tmp_path):
 def test_a_killed_training_goes_on_to_the_same_weights(
     films, clip, config, kill_at, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("featurecache.finetune.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     undisturbed = train(films, clip, config, tmp_path / "whole")
     with pytest.raises(KilledError):
         train(films, clip, config, tmp_path / "killed", kill_at=kill_at)
@@ -161,7 +162,7 @@ def test_other_settings_are_refused_and_named(films, clip, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_refused(films, clip, tmp_path, monkeypatch):
-    monkeypatch.setattr("featurecache.finetune.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     with pytest.raises(KilledError):
         train(films, clip, BCE, tmp_path / "run", kill_at=4)
     last = tmp_path / "run.parts" / "last.pt"
@@ -200,7 +201,7 @@ def test_running_out_of_memory_says_which_knob_to_turn(films, clip, tmp_path, mo
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr("featurecache.finetune.training.Trainer._train_step", fail)
+    monkeypatch.setattr(training.Trainer, "_train_step", fail)
     with pytest.raises(FeaturecacheError, match="--micro-batch-size"):
         train(films, clip, BCE, tmp_path / "run")
     assert not (tmp_path / "run").exists()
