@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.datasets.csv_reader import read_columns
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
@@ -149,7 +149,7 @@ def _check_slashes(paths: "pd.Series[str]", file: Path) -> None:
 
 def _translate(
     cells: "pd.Series[str]", values: Mapping[str, int] | Mapping[str, str], file: Path, valid: str
-) -> "npt.NDArray[np.int_] | npt.NDArray[np.str_]":
+) -> "NDArray[np.int_] | NDArray[np.str_]":
     """Return the value of each cell, ignoring case."""
     import pandas as pd
 

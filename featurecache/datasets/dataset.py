@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.splits import SPLITS
@@ -94,7 +94,7 @@ class Dataset:
     image_level_split: bool
     collection: str
     key: "IdKey | None"
-    label_values: npt.NDArray[np.int8] = field(init=False)
+    label_values: NDArray[np.int8] = field(init=False)
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Dataset:
         name: str,
         root: str | os.PathLike[str],
         images: "pd.DataFrame",
-        labels: "pd.DataFrame | npt.NDArray[Any]",
+        labels: "pd.DataFrame | NDArray[Any]",
         label_names: Sequence[str] | None = None,
         notes: Sequence[str] = (),
         image_level_split: bool = False,
@@ -192,7 +192,7 @@ class Dataset:
         paths = (self.root / path for path in self.images["path"])
         return dict(zip(self.images["id"], paths, strict=True))
 
-    def take(self, rows: npt.NDArray[np.intp]) -> "Dataset":
+    def take(self, rows: NDArray[np.intp]) -> "Dataset":
         """Return the data set with only these images.
 
         Args:
@@ -215,7 +215,7 @@ class Dataset:
         """
         return self.take(self.rows(name))
 
-    def rows(self, split: str) -> npt.NDArray[np.intp]:
+    def rows(self, split: str) -> NDArray[np.intp]:
         """Return the row numbers, ascending, of the images in one split.
 
         Args:
@@ -246,7 +246,7 @@ def safe_name(text: str) -> str:
     return name
 
 
-def _row(images: "pd.DataFrame", where: npt.NDArray[np.bool_]) -> str:
+def _row(images: "pd.DataFrame", where: NDArray[np.bool_]) -> str:
     """Describe the first marked row for a message: its id, and its line if known."""
     position = int(np.argmax(where))
     name = repr(images["id"].iloc[position])
@@ -357,9 +357,9 @@ def _check_patients(images: "pd.DataFrame") -> None:
 
 def _label_array(
     images: "pd.DataFrame",
-    labels: "pd.DataFrame | npt.NDArray[Any]",
+    labels: "pd.DataFrame | NDArray[Any]",
     label_names: Sequence[str] | None,
-) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return (N, C) label values with -1 for NaN, and the C names."""
     import pandas as pd
 
@@ -392,7 +392,7 @@ def _label_array(
     return values, names
 
 
-def _check_labels(images: "pd.DataFrame", values: npt.NDArray[Any], names: tuple[str, ...]) -> None:
+def _check_labels(images: "pd.DataFrame", values: NDArray[Any], names: tuple[str, ...]) -> None:
     if not names or not all(names):
         raise DatasetError(f"the label names are {names}: give at least one, and none empty")
     if repeated := {name for name in names if names.count(name) > 1}:

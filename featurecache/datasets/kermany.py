@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.duplicates import identical_files
@@ -199,7 +199,7 @@ def _parse_name(folder: str, class_name: str, label: int, name: str) -> _Image:
     )
 
 
-def _labels(images: list[_Image]) -> npt.NDArray[np.int8]:
+def _labels(images: list[_Image]) -> NDArray[np.int8]:
     return np.array([[image.label] for image in images], dtype=np.int8)
 
 
@@ -244,7 +244,7 @@ def _drop_test_patients(images: list[_Image]) -> tuple[list[_Image], list[str]]:
     return kept, [note]
 
 
-def _official_split(images: list[_Image], seed: int) -> tuple[npt.NDArray[np.str_], list[str]]:
+def _official_split(images: list[_Image], seed: int) -> tuple[NDArray[np.str_], list[str]]:
     val_patients = {image.patient for image in images if image.folder == "val"}
     split = np.array(
         [
@@ -276,7 +276,7 @@ def _official_split(images: list[_Image], seed: int) -> tuple[npt.NDArray[np.str
     return split, [note]
 
 
-def _image_level_split(images: list[_Image], seed: int) -> tuple[npt.NDArray[np.str_], list[str]]:
+def _image_level_split(images: list[_Image], seed: int) -> tuple[NDArray[np.str_], list[str]]:
     """Per class, assign ceil(20 %) to test and ceil(20 %) of the rest to validation."""
     rng = np.random.default_rng(seed)
     labels = _labels(images)[:, 0]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.errors import DatasetError, UnknownNameError
 
@@ -17,7 +17,7 @@ NO_FINDING = "No Finding"
 
 def label_matrix(
     cells: "pd.Series[str]", names: Sequence[str] | None, *, csv: Path
-) -> tuple[tuple[str, ...], npt.NDArray[np.int8]]:
+) -> tuple[tuple[str, ...], NDArray[np.int8]]:
     """Parse cells such as ``Effusion|Mass`` into a label matrix.
 
     ``No Finding`` and the empty cell stand for no positive label.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.datasets.csv_reader import read_columns
 from featurecache.datasets.dataset import MAX_AGE, Dataset
@@ -194,9 +194,9 @@ def _official_split(
     root: Path,
     ids: "pd.Series[str]",
     patients: "pd.Series[str]",
-    labels: npt.NDArray[np.int8],
+    labels: NDArray[np.int8],
     seed: int,
-) -> npt.NDArray[np.str_]:
+) -> NDArray[np.str_]:
     test = ids.isin(_read_list(root / TEST_LIST)).to_numpy()
     if (root / TRAIN_LIST).is_file():
         train = ids.isin(_read_list(root / TRAIN_LIST)).to_numpy()
@@ -226,7 +226,7 @@ def _read_list(path: Path) -> list[str]:
         raise DatasetError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
-def _one_class_notes(split: npt.NDArray[np.str_], labels: npt.NDArray[np.int8]) -> list[str]:
+def _one_class_notes(split: NDArray[np.str_], labels: NDArray[np.int8]) -> list[str]:
     notes = []
     for name in ("val", "test"):
         split_labels = labels[split == name]

@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.errors import DatasetError
 
 
-def links_leaving_root(root: Path, paths: Collection[str]) -> npt.NDArray[np.bool_]:
+def links_leaving_root(root: Path, paths: Collection[str]) -> NDArray[np.bool_]:
     """Find paths that pass through a symbolic link out of the root.
 
     Each folder is listed once, which tells links from files without a ``stat`` per image (slow on

@@ -1,7 +1,7 @@
 """Splits by patient, stratified on all labels."""
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike, NDArray
 
 from featurecache.errors import DatasetError, UsageError
 
@@ -25,12 +25,12 @@ VALIDATION_FRACTION = 0.1
 
 
 def patient_split(
-    patients: npt.ArrayLike,
-    labels: npt.NDArray[np.int8],
+    patients: ArrayLike,
+    labels: NDArray[np.int8],
     *,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int,
-) -> npt.NDArray[np.str_]:
+) -> NDArray[np.str_]:
     """Split images into train, val and test by patient, stratified on all labels at once.
 
     The result depends on the patients, their labels and the seed, not on the order of the rows.
@@ -57,13 +57,13 @@ def patient_split(
 
 
 def carve_validation(
-    patients: npt.ArrayLike,
-    labels: npt.NDArray[np.int8],
-    split: npt.ArrayLike,
+    patients: ArrayLike,
+    labels: NDArray[np.int8],
+    split: ArrayLike,
     *,
     fraction: float = VALIDATION_FRACTION,
     seed: int,
-) -> npt.NDArray[np.str_]:
+) -> NDArray[np.str_]:
     """Move whole patients from train to val, stratified on all labels at once.
 
     Args:
@@ -92,11 +92,11 @@ def carve_validation(
 
 
 def _assign_patients(
-    patients: npt.ArrayLike,
-    labels: npt.NDArray[np.int8],
+    patients: ArrayLike,
+    labels: NDArray[np.int8],
     fractions: tuple[float, ...],
     seed: int,
-) -> npt.NDArray[np.intp]:
+) -> NDArray[np.intp]:
     """Assign whole patients to subsets; return the (N,) subset index of each image.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011) with patients in place of
@@ -127,7 +127,7 @@ def _assign_patients(
     filled = np.zeros((len(subsets), counts.shape[1]))
     subset_of = np.full(len(names), -1, dtype=np.intp)
 
-    def distribute(members: npt.NDArray[np.intp], column: int) -> None:
+    def distribute(members: NDArray[np.intp], column: int) -> None:
         half = counts[members, column].mean() / 2 if len(members) else 0
         for patient in members:
             filling = (filled[:, column] + half) / target

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom.anatomy import Patient, anatomy_in_view, build_anatomy
@@ -45,7 +45,7 @@ _TECHNIQUES = {
 
 def draw_radiograph(
     patient: Patient, findings: Mapping[str, float], *, view: str, seed: int, size: int = 224
-) -> npt.NDArray[np.uint8]:
+) -> NDArray[np.uint8]:
     """Generate one frontal radiograph.
 
     The same arguments give the same pixels. A finding of severity 0 changes nothing, and a finding
@@ -101,7 +101,7 @@ def _pose(technique: _Technique, seed: int, size: int) -> Plane:
     )
 
 
-def _expose(chest: Chest, technique: _Technique, seed: int) -> npt.NDArray[np.uint8]:
+def _expose(chest: Chest, technique: _Technique, seed: int) -> NDArray[np.uint8]:
     """Compute the transmission through the layers and convert it to 8-bit gray values."""
     rng = random_stream(seed, Stream.EXPOSURE)
     gain = technique.gain * np.exp(rng.normal(0, 0.07))
@@ -110,7 +110,7 @@ def _expose(chest: Chest, technique: _Technique, seed: int) -> npt.NDArray[np.ui
     grain = random_stream(seed, Stream.GRAIN).standard_normal(white.shape)
     white = white + technique.grain * grain * np.sqrt(white)
     gray = np.clip(white * rng.uniform(0.92, 1.0), 0, 1)
-    pixels: npt.NDArray[np.uint8] = np.rint(255 * gray).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(255 * gray).astype(np.uint8)
     return pixels
 
 

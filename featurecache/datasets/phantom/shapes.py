@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-Field = npt.NDArray[np.float64]
+Field = NDArray[np.float64]
 """(H, W) float64: one number per pixel."""
 
 CM = 1 / 38
