@@ -164,9 +164,10 @@ class Dataset:
         return f"<p>{self._headline()}</p>{self.counts().to_html()}"
 
     def _headline(self) -> str:
+        n_labels = len(self.label_names)
         return (
             f"Dataset {self.name}: {len(self):,} images of {self.images['patient'].nunique():,} "
-            f"patients, {len(self.label_names)} labels"
+            f"patients, {n_labels} {'label' if n_labels == 1 else 'labels'}"
         )
 
     def counts(self) -> "pd.DataFrame":
