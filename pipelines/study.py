@@ -27,8 +27,8 @@ from featurecache.errors import FeaturecacheError
 from featurecache.evaluation.comparison import compare
 from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
 from featurecache.extraction.update import update_caches
-from featurecache.finetune.config import configure
-from featurecache.finetune.run import finetune
+from featurecache.finetune.config import make_config
+from featurecache.finetune.run import train_encoder
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.experiment import run_experiment
 from featurecache.heads.io import save_head
@@ -185,10 +185,12 @@ class Study:
             given = {**TUNING.get(self.model, {}), **settings}
             if self.quick:
                 given = {**given, "epochs": 1}
-            config = configure(recipe, given)
+            config = make_config(recipe, given)
             most = config.train_size or len(manifest.rows("train"))
             config = replace(config, batch_size=min(config.batch_size, most))
-            finetune(manifest, self.trainable, config, target=target, n_bootstrap=self.n_bootstrap)
+            train_encoder(
+                manifest, self.trainable, config, target=target, n_bootstrap=self.n_bootstrap
+            )
         return target
 
     def differences(self, first: Path, other: Path) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from featurecache.datasets.kermany import load_kermany
 from featurecache.datasets.nih import LABELS, TEST_LIST, load_nih
 from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
 from featurecache.encoders.loading import load_encoder
-from featurecache.finetune.checkpoint import unfinished
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher
 from featurecache.finetune.random_init import load_source, randomly_initialized
-from featurecache.finetune.run import finetune
+from featurecache.finetune.run import train_encoder
+from featurecache.finetune.training_state import state_folder
 from featurecache.prompts import PROMPT_SETS
 from featurecache.provenance import PROVENANCE_FILE, Provenance
 
@@ -88,11 +88,11 @@ def main() -> None:
     if not run.is_dir():
         encoder = randomly_initialized(
             load_source(str(architecture), device="auto", precision=SETTINGS.precision),
-            folder=unfinished(run) / "start",
+            folder=state_folder(run) / "start",
             seed=SETTINGS.seed,
             precision=SETTINGS.precision,
         )
-        finetune(
+        train_encoder(
             manifest,
             encoder,
             SETTINGS,

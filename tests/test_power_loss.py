@@ -22,11 +22,11 @@ from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST
 from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.encoders.loading import load_encoder
 from featurecache.extraction.update import update_caches
-from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Teacher
 from featurecache.finetune.random_init import randomly_initialized
-from featurecache.finetune.run import finetune
+from featurecache.finetune.run import train_encoder
+from featurecache.finetune.training_state import TrainingState
 from featurecache.heads.train import train_head
 from featurecache.io.atomic import new_file, sync
 from featurecache.store.merge import Shard, merge_caches
@@ -166,10 +166,10 @@ def test_an_extraction_a_merge_and_a_head(films: Dataset, tmp_path: Path, calls:
 
 
 def test_the_state_of_a_fine_tuning(tmp_path: Path, calls: Calls) -> None:
-    checkpoint = Checkpoint(tmp_path / "runs" / "tuned", {"seed": 1})
-    checkpoint.save_best({"weight": torch.ones(3)})
-    checkpoint.save({"step": 1})
-    checkpoint.save({"step": 2})
+    state = TrainingState(tmp_path / "runs" / "tuned", {"seed": 1})
+    state.save_best({"weight": torch.ones(3)})
+    state.save({"step": 1})
+    state.save({"step": 2})
     names = ["settings.json", "best.safetensors", "last.pt", "last.pt"]
     assert [path.name for path in calls.published()] == names
     calls.check()
@@ -235,7 +235,7 @@ def test_a_fine_tuning(films: Dataset, tmp_path: Path, calls: Calls) -> None:
     encoder = load_encoder("tiny", device="cpu")
     start = randomly_initialized(encoder, folder=tmp_path / "fresh", seed=1, precision="fp32")
     settings = FinetuneConfig(objective="bce", trainable="head", epochs=1, batch_size=8)
-    finetune(films, start, settings, target=run, n_bootstrap=0, teacher=Teacher(encoder))
+    train_encoder(films, start, settings, target=run, n_bootstrap=0, teacher=Teacher(encoder))
     (weights,) = (path for path in calls.published() if path.is_relative_to(tmp_path / "fresh"))
     assert weights.name == "tiny"
     state = {"crash_journal", "settings.json", "teacher.npy", "best.safetensors", "last.pt"}
@@ -316,7 +316,7 @@ ELSEWHERE = {
     "featurecache/encoders/pretrained.py: write_network": "given TrainableEncoder.save's folder",
     "featurecache/extraction/crash_journal.py: __init__": "changes a file of new_file in place",
     "featurecache/finetune/random_init.py: randomly_initialized": "TrainableEncoder.save is atomic",
-    "featurecache/finetune/training.py: _train_epoch": "Checkpoint.save is atomic",
+    "featurecache/finetune/training.py: _train_epoch": "TrainingState.save is atomic",
     "featurecache/report/examples.py: _as_address": "into memory",
     "featurecache/report/plots.py: save_png": "given the file of write_report",
     "featurecache/report/svg.py: _saved": "into memory",

@@ -1,10 +1,12 @@
-"""``finetune``: train the encoder itself."""
+"""The command ``finetune``."""
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featurecache.cli.config_options import takes_settings
 from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetName,
@@ -12,191 +14,105 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import DEFAULT_MODEL, Device, Draws
+from featurecache.cli.options import DEFAULT_MODEL, Device, NBootstrap
 from featurecache.cli.output import (
     Json,
     print_json,
-    print_metrics,
     print_result,
+    print_run,
     print_status,
     progress_bar,
-    warn,
 )
+from featurecache.finetune.config import RECIPES, FinetuneConfig, make_config
 
-_TRAINING = "Training (a recipe's or a default where not given)"
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
-
-def _setting(help_text: str) -> Any:
-    return typer.Option(help=help_text, rich_help_panel=_TRAINING)
+    from featurecache.datasets.dataset import Dataset
+    from featurecache.encoders.encoder import Encoder
 
 
 @takes_dataset_options(without=("sex_column", "age_column"))
+@takes_settings(FinetuneConfig)
 def finetune(
     *,
     model: Annotated[
         str, typer.Option(help="Encoder to start from. See 'featurecache models'.")
     ] = DEFAULT_MODEL,
     dataset: DatasetName = None,
-    objective: Annotated[
-        str | None, typer.Option(help="bce (a head on the labels) or contrastive (captions).")
-    ] = None,
+    data_root: DataRoot = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Published settings: nih-bce, pediatric-clip, pediatric-clip-ucsd, "
-            "pediatric-medclip, pediatric-medclip-ucsd."
-        ),
-    ] = None,
-    trainable: Annotated[
-        str | None,
-        typer.Option(
-            help="What moves of the encoder: all, vision, last-N (blocks), lora-R (adapters of "
-            "rank R) or head (projections)."
-        ),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            help="pretrained, or random: weights drawn by --seed; a folder then needs only its "
-            "config, image processor and tokenizer."
+            help=f"Published settings, which other options override: {', '.join(RECIPES)}."
         ),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="An encoder whose image embeddings it learns from as well.")
+        str | None,
+        typer.Option(help="Encoder whose image embeddings are learned as well (distillation)."),
     ] = None,
-    train_size: Annotated[
-        int | None, typer.Option(help="Train on N images; all without it.", metavar="N")
-    ] = None,
-    data_root: DataRoot = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Local checkpoint of the model.", metavar="PATH")
+        Path | None,
+        typer.Option(help="Local checkpoint to use instead of downloading it.", metavar="PATH"),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder to make; runs/DATASET-MODEL-OBJECTIVE without it.", metavar="DIR"
+            help="Run folder to create; by default runs/DATASET-MODEL-OBJECTIVE.", metavar="DIR"
         ),
     ] = None,
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     workers: Annotated[int, typer.Option(help="Decoding threads.", min=1)] = 2,
     device: Device = "auto",
-    head: Annotated[str | None, _setting("Of bce: linear or mlp.")] = None,
-    prompts: Annotated[
-        str | None, _setting("Of contrastive: showing, lungs, signs or a file.")
-    ] = None,
-    teacher_weight: Annotated[float | None, _setting("Of the teacher's loss.")] = None,
-    optimizer: Annotated[str | None, _setting("adam or adamw.")] = None,
-    learning_rate: Annotated[float | None, _setting("Highest, of the encoder.")] = None,
-    head_learning_rate: Annotated[float | None, _setting("Highest, of the head.")] = None,
-    weight_decay: Annotated[float | None, _setting("Weight decay.")] = None,
-    epochs: Annotated[int | None, _setting("The most epochs.")] = None,
-    batch_size: Annotated[int | None, _setting("Images a step.")] = None,
-    micro_batch_size: Annotated[
-        int | None, _setting("Images in memory at once; changes no gradient.")
-    ] = None,
-    patience: Annotated[
-        int | None, _setting("Epochs without a better validation loss to stop after.")
-    ] = None,
-    warmup_ratio: Annotated[float | None, _setting("Share of the steps to warm up over.")] = None,
-    max_grad_norm: Annotated[float | None, _setting("The longest gradient of a step.")] = None,
-    pos_weight: Annotated[str | None, _setting("none or balanced.")] = None,
-    augment: Annotated[
-        bool | None, typer.Option("--augment/--no-augment", rich_help_panel=_TRAINING)
-    ] = None,
-    precision: Annotated[str | None, _setting("fp32 or bf16.")] = None,
-    seed: Annotated[int | None, _setting("Seed.")] = None,
+    settings: dict[str, Any],
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Train the encoder itself on images; the result is an encoder like any other.
 
-    Killed at any moment, the same command goes on. The epoch is chosen by validation loss; test
-    images are only measured. Give the run folder to extract --model, or to predict.
+    If the command is killed, the same command continues from there. The epoch is chosen by
+    validation loss; test images are only evaluated. Give the run folder to extract --model, or to
+    predict.
 
     Example: featurecache finetune --model dinov2-small --dataset kermany --objective bce
     --trainable last-2
     """
-    from featurecache.encoders.loading import load_encoder
-    from featurecache.finetune.checkpoint import unfinished
-    from featurecache.finetune.config import configure
-    from featurecache.finetune.distillation import Teacher
-    from featurecache.finetune.random_init import load_source, randomly_initialized
-    from featurecache.finetune.run import finetune as run
-    from featurecache.finetune.run import require_unfinished
-    from featurecache.store.layout import to_file_name
+    from featurecache.finetune.finetune import run_finetuning
 
-    settings = {
-        "objective": objective,
-        "trainable": trainable,
-        "init": init,
-        "train_size": train_size,
-        "head": head,
-        "prompts": prompts,
-        "teacher_weight": teacher_weight,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "head_learning_rate": head_learning_rate,
-        "weight_decay": weight_decay,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "micro_batch_size": micro_batch_size,
-        "patience": patience,
-        "warmup_ratio": warmup_ratio,
-        "max_grad_norm": max_grad_norm,
-        "pos_weight": pos_weight,
-        "augment": augment,
-        "precision": precision,
-        "seed": seed,
-    }
-    config = configure(recipe, {k: v for k, v in settings.items() if v is not None})
-    # What stands in the way is told before any film is read, drawn or written about.
-    if out is not None:
-        require_unfinished(out)
-    load = load_source if config.init == "random" else load_encoder
-    encoder = load(model, weights=weights, device=device, precision=config.precision)
-    taught_by = (
-        None
-        if teacher is None
-        else Teacher(load_encoder(teacher, device=device, precision=config.precision))
-    )
-    manifest = load_dataset(dataset, data_root, options, quiet=json)
-    name = to_file_name(f"{manifest.name}-{encoder.name}-{config.objective}")
-    target = Path("runs") / name if out is None else out
-    require_unfinished(target)
-    if config.init == "random":
-        encoder = randomly_initialized(
-            encoder,
-            folder=unfinished(target) / "start",
-            seed=config.seed,
-            precision=config.precision,
-        )
-    print_status(
-        f"{len(manifest)} images of {manifest.name}; {encoder.name} on {encoder.device} in "
-        f"{config.precision}; {config.objective}, training {config.trainable} from "
-        f"{config.init} weights; into {target}/"
-    )
-    for note in manifest.notes:
-        print_status(f"note: {note}")
-    with progress_bar(hidden=json) as bar:
-        task = bar.add_task("finetune", total=None, detail="")
-        result = run(
-            manifest,
-            encoder,
+    config = make_config(recipe, settings)
+    with ExitStack() as stack:
+        # The bar appears when training begins; before, loading the data set may show its own.
+        bars: list[Progress] = []
+
+        def print_start(data: "Dataset", encoder: "Encoder", target: Path) -> None:
+            print_status(
+                f"{len(data)} images of {data.name}; {encoder.name} on {encoder.device} in "
+                f"{config.precision}; {config.objective}, training {config.trainable} from "
+                f"{config.init} weights; into {target}/"
+            )
+            for note in data.notes:
+                print_status(f"note: {note}")
+            bars.append(stack.enter_context(progress_bar(hidden=json)))
+            bars[0].add_task("finetune", total=None, detail="")
+
+        run = run_finetuning(
+            lambda: load_dataset(dataset, data_root, options, quiet=json),
+            model,
             config,
-            target=target,
-            workers=workers,
+            teacher=teacher,
+            weights=weights,
+            device=device,
+            out=out,
             n_bootstrap=n_bootstrap,
-            teacher=taught_by,
-            progress=lambda done, total, detail: bar.update(
-                task, completed=done, total=total, detail=detail
+            workers=workers,
+            on_start=print_start,
+            progress=lambda done, total, detail: bars[0].update(
+                bars[0].task_ids[0], completed=done, total=total, detail=detail
             ),
         )
+    best_epoch = run.config["best_epoch"]
     if json:
-        print_json(
-            {"run": str(target), "best_epoch": result.best_epoch, **result.metrics.to_json()}
-        )
+        print_json({"run": str(run.path), "best_epoch": best_epoch, **run.metrics.to_json()})
         return
-    print_metrics(f"{config.objective} on {manifest.name}", result.metrics)
-    for warning in result.metrics.warnings:
-        warn(warning)
-    print_result(f"run: {target} (best epoch {result.best_epoch})")
+    print_run(f"{config.objective} on {run.dataset_name}", run)
+    print_result(f"run: {run.path} (best epoch {best_epoch})")

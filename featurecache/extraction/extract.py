@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, overload
 
+from featurecache.datasets.load import as_dataset
 from featurecache.encoders.encoder import Encoder
+from featurecache.encoders.loading import as_encoder
+from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine
@@ -117,7 +120,7 @@ def extract(
             encoder gets none.
         cache_dir: Directory of the caches; the cache is ``CACHE_DIR/DATASET/MODEL.h5``.
         weights: Local checkpoint to use for the model instead of downloading it.
-        device: "auto", "cpu", "cuda" or "mps".
+        device: "auto", "cpu", "cuda" or "mps"; an ``Encoder`` keeps its own.
         precision: "fp32", "bf16" or "auto". The latter keeps the precision of an existing cache;
             otherwise it measures whether bf16 is fast on this machine and leaves the embeddings of
             sixteen images unchanged (cosine at least 0.999). An ``Encoder`` keeps its own.
@@ -221,8 +224,6 @@ def run_extraction(
     Returns:
         One summary for each model.
     """
-    from featurecache.datasets.load import as_dataset
-
     cache_dir = Path(cache_dir)
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
@@ -243,8 +244,12 @@ def run_extraction(
     dataset = data() if callable(data) else as_dataset(data)
     if precision == "auto":
         encoders = [
-            choose_precision(load, dataset, cache_dir, shard=shard, image_timeout=image_timeout)
-            for load in loaders
+            model
+            if isinstance(model, Encoder)
+            else choose_precision(
+                load, dataset, cache_dir, shard=shard, image_timeout=image_timeout
+            )
+            for model, load in zip(models, loaders, strict=True)
         ]
     if on_start is not None:
         on_start(dataset, encoders, prompt_set)
@@ -269,36 +274,12 @@ def _loader(
     model: ModelLike, *, weights: str | os.PathLike[str] | None, device: str
 ) -> Callable[..., Encoder]:
     """Return a function that loads an encoder in a given precision."""
-    from featurecache.encoders.loading import load_encoder
-    from featurecache.encoders.registry import ENCODERS
-
-    if isinstance(model, Encoder):
-        if weights is not None:
-            raise UsageError(f"{model.name} is loaded already: leave out `weights`")
-        if device not in ("auto", model.device):
-            raise UsageError(
-                f"{model.name} was loaded on {model.device}, but `device` is {device!r}: load it "
-                "there, or leave `device` out"
-            )
-        return partial(_require_precision, model)
-    # Absolute, because a worker of a cluster may run in another folder.
-    folder = Path(model).expanduser()
-    name = os.fspath(model)
-    return partial(
-        load_encoder,
-        str(folder.absolute()) if name not in ENCODERS and folder.is_dir() else name,
-        weights=None if weights is None else Path(weights).absolute(),
-        device=device,
-    )
-
-
-def _require_precision(encoder: Encoder, *, precision: str) -> Encoder:
-    if precision not in ("auto", encoder.precision):
-        raise UsageError(
-            f"{encoder.name} was loaded in {encoder.precision}, but `precision` is {precision!r}: "
-            "load it in that, or leave `precision` out"
-        )
-    return encoder
+    if not isinstance(model, Encoder) and os.fspath(model) not in ENCODERS:
+        # Absolute, because a worker of a cluster may run in another folder.
+        folder = Path(model).expanduser()
+        model = folder.absolute() if folder.is_dir() else model
+    weights = None if weights is None else Path(weights).absolute()
+    return partial(as_encoder, model, weights=weights, device=device)
 
 
 def _engine(

@@ -1,1 +1,1 @@
-"""The fine-tune path: the encoder itself is trained, from images; the cache is never read."""
+"""Fine-tuning: train the encoder itself on images; caches are not used."""

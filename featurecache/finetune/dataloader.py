@@ -1,4 +1,4 @@
-"""Training images, decoded and preprocessed ahead of the encoder, in the order asked for."""
+"""Load training images, decoded and preprocessed ahead of the encoder, in a given order."""
 
 import logging
 from collections.abc import Iterator
@@ -24,63 +24,76 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class ImageStream:
-    """Reads the films of a manifest.
+class ImageLoader:
+    """Loads the images of a data set in batches.
 
     Attributes:
-        manifest: the films.
-        encoder: whose ``preprocess`` gives their pixels.
-        workers: decoding threads.
-        bookmarks: which of them are being decoded; those that killed a process are decoded apart.
-        failures: image id to the reason why it could not be used; filled while reading. Such an
-            image is left out of every batch from then on, so it is left out of every run alike, and
-            one that hangs is waited for once.
+        dataset: The images.
+        encoder: Preprocesses them.
+        workers: Number of decoding threads.
+        journal: Records which images are being decoded. Images that crashed a process are decoded
+            in a subprocess.
+        failures: Reason why an image could not be used, by image id; filled while loading. Such an
+            image is left out of every later batch, so that all epochs and continued trainings agree
+            and an image that hangs is waited for only once.
     """
 
-    manifest: "Dataset"
+    dataset: "Dataset"
     encoder: "Encoder"
     workers: int
-    bookmarks: CrashJournal
+    journal: CrashJournal
     failures: dict[str, str] = field(default_factory=dict)
-
-    def _fail(self, image: str, reason: str) -> None:
-        if image not in self.failures:
-            _log.warning(f"failed: {image}: {reason}")
-        self.failures[image] = reason
 
     def batches(
         self, rows: NDArray[np.intp], size: int
     ) -> Iterator[tuple[NDArray[np.intp], Tensor]]:
-        """The rows in batches of ``size``: those that could be used, and their (B, 3, H, W).
+        """Yield the images in batches.
 
-        There are as many batches as sizes fit into the rows, so that a step has its number whatever
-        could be read; one of which nothing could be used is empty.
+        The number of batches depends only on the number of rows, so that a step keeps its number
+        whatever could be read; a batch of which no image can be used is empty.
+
+        Args:
+            rows: Data set rows to load, in order.
+            size: Number of rows in each batch.
+
+        Yields:
+            The rows of a batch that could be used, (B,), and their pixels, (B, 3, H, W).
         """
-        paths = self.manifest.images["path"]
-        ids = self.manifest.images["id"]
-        asked_for = ~ids.isin(self.failures).to_numpy()[rows]
+        paths = self.dataset.images["path"]
+        ids = self.dataset.images["id"]
+        requested = ~ids.isin(self.failures).to_numpy()[rows]
 
-        def item(row: np.intp) -> ImageTask:
-            image = str(ids.iloc[row])
-            apart = self.bookmarks.is_suspect(image)
-            return ImageTask(int(row), image, self.manifest.root / paths.iloc[row], {0: ""}, apart)
+        def task(row: np.intp) -> ImageTask:
+            image_id = str(ids.iloc[row])
+            return ImageTask(
+                row=int(row),
+                id=image_id,
+                path=self.dataset.root / paths.iloc[row],
+                stored_sha256={0: ""},
+                isolated=self.journal.is_suspect(image_id),
+            )
 
-        decoded = decode_ahead(
-            map(item, rows[asked_for]),
+        images = decode_ahead(
+            map(task, rows[requested]),
             {0: self.encoder},
             workers=self.workers,
             window=size + 2 * self.workers,
-            journal_entry=self.bookmarks.entry,
+            journal_entry=self.journal.entry,
         )
-        with closing(decoded):
+        with closing(images):
             for start in range(0, len(rows), size):
-                batch = list(islice(decoded, int(asked_for[start : start + size].sum())))
+                batch = list(islice(images, int(requested[start : start + size].sum())))
                 for image in batch:
                     if image.reason is not None:
-                        self._fail(str(ids.iloc[image.row]), image.reason)
+                        self._record_failure(str(ids.iloc[image.row]), image.reason)
                 usable = [image for image in batch if image.reason is None]
                 pixels = [torch.from_numpy(image.pixels[0]) for image in usable]
                 yield (
                     np.array([image.row for image in usable], dtype=np.intp),
                     torch.stack(pixels) if pixels else torch.empty(0),
                 )
+
+    def _record_failure(self, image_id: str, reason: str) -> None:
+        if image_id not in self.failures:
+            _log.warning(f"failed: {image_id}: {reason}")
+        self.failures[image_id] = reason

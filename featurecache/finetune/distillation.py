@@ -1,9 +1,9 @@
-"""Distillation: beside its objective, an encoder learns to say what a larger one says.
+"""Distillation: in addition to its objective, an encoder learns to reproduce a larger encoder.
 
 Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network" (arXiv 1503.02531), in
 the form for embeddings (Romero et al. 2015, "FitNets", arXiv 1412.6550): a linear layer on the
-student's embedding is fitted to the teacher's by least squares. The teacher sees each image once,
-as it is; the student sees it augmented.
+student's embedding is fitted to the teacher's embedding by least squares. The teacher embeds each
+original image once; the student sees it augmented.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from featurecache.errors import FeaturecacheError, RunError
 from featurecache.extraction.crash_journal import CrashJournal
-from featurecache.finetune.dataloader import ImageStream
+from featurecache.finetune.dataloader import ImageLoader
 from featurecache.io.atomic import new_file
 from featurecache.io.fingerprint import fingerprint
 
@@ -34,8 +34,8 @@ class Teacher:
     """An encoder to learn from.
 
     Attributes:
-        encoder: reads images.
-        rows: the training rows of the manifest that it sees; None for all.
+        encoder: An encoder of images.
+        rows: Training rows of the data set that it embeds; None for all.
     """
 
     encoder: "Encoder"
@@ -43,37 +43,42 @@ class Teacher:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides its embeddings."""
+        """Fingerprint of everything that decides its embeddings."""
         rows = None if self.rows is None else self.rows.tolist()
         return fingerprint({"encoder": dict(self.encoder.image_spec), "rows": rows})
 
 
 class Distillation:
-    """The teacher's embeddings of some rows of a manifest, and the layer that is fitted to them.
+    """The teacher's embeddings of some rows of a data set, and the layer that is fitted to them.
 
     Attributes:
-        projection: (B, dim) embeddings of the student to (B, D) standardised ones of the teacher.
+        projection: Maps embeddings of the student, (B, dim), to standardized embeddings of the
+            teacher, (B, D).
     """
 
     def __init__(self, targets: NDArray[np.float32], *, dim: int, weight: float) -> None:
-        """Standardise the targets.
+        """Standardize the targets.
 
         Args:
-            targets: (N, D) for each row of the manifest; NaN for those without a target.
-            dim: of the student's embedding.
-            weight: of the loss.
+            targets: (N, D), one row for each row of the data set; NaN for rows without a target.
+            dim: Dimension of the student's embedding.
+            weight: Weight of the loss.
         """
         known = targets[np.isfinite(targets).all(axis=1)]
-        spread = known.std(axis=0)
-        standard = (targets - known.mean(axis=0)) / np.where(spread > 0, spread, 1)
-        self._targets = torch.from_numpy(standard.astype(np.float32))
+        std = known.std(axis=0)
+        standardized = (targets - known.mean(axis=0)) / np.where(std > 0, std, 1)
+        self._targets = torch.from_numpy(standardized.astype(np.float32))
         self._weight = weight
         self.projection = nn.Linear(dim, targets.shape[1])
 
     def loss(self, embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
-        """The mean square error over the rows with a target, times the weight.
+        """Return the weighted mean squared error over the rows that have a target.
 
-        A constant would score 1; where no row has a target it is 0.
+        A constant prediction scores about 1. Without any target the loss is 0.
+
+        Args:
+            embedding: Embeddings of the student, (B, dim).
+            rows: Their rows in the data set, (B,).
         """
         targets = self._targets[rows].to(embedding.device)
         known = torch.isfinite(targets).all(dim=1)
@@ -84,39 +89,48 @@ class Distillation:
 
 def teacher_embeddings(
     teacher: Teacher,
-    manifest: "Dataset",
+    dataset: "Dataset",
     train: NDArray[np.intp],
     *,
     file: Path,
     workers: int,
-    bookmarks: CrashJournal,
+    journal: CrashJournal,
     progress: "DetailedProgress | None" = None,
 ) -> NDArray[np.float32]:
-    """The teacher's embeddings (N, D) of the training rows that it sees, NaN for other rows.
+    """Embed the training images with the teacher.
 
-    They are kept in ``file``, and read from there if it is there.
+    Args:
+        teacher: The teacher.
+        dataset: The N images.
+        train: Training rows.
+        file: Where the embeddings are kept; if it exists, they are read from it.
+        workers: Number of decoding threads.
+        journal: Records which images are being decoded.
+        progress: Called with the number of finished and of all images.
+
+    Returns:
+        (N, D); NaN for rows that the teacher does not embed.
 
     Raises:
-        RunError: the file is damaged.
-        FeaturecacheError: none of the images can be read.
+        RunError: The file is damaged.
+        FeaturecacheError: No image can be read.
     """
     if file.is_file():
-        return read_embeddings(file, len(manifest))
+        return read_embeddings(file, len(dataset))
     rows = train if teacher.rows is None else teacher.rows
-    encoder = teacher.encoder
     embeddings: NDArray[np.float32] | None = None
     done = 0
-    images = ImageStream(manifest, encoder, workers, bookmarks)
+    images = ImageLoader(dataset, teacher.encoder, workers, journal)
     for usable, pixels in images.batches(rows, BATCH_SIZE):
         done += BATCH_SIZE
         if len(usable) == 0:
             continue
-        found = encoder.embed_pixels(pixels.numpy())
+        batch = teacher.encoder.embed_pixels(pixels.numpy())
         if embeddings is None:
-            embeddings = np.full((len(manifest), found.shape[1]), np.nan, dtype=np.float32)
-        embeddings[usable] = found
+            embeddings = np.full((len(dataset), batch.shape[1]), np.nan, dtype=np.float32)
+        embeddings[usable] = batch
         if progress is not None:
-            progress(min(done, len(rows)), len(rows), f"images through {encoder.name}")
+            progress(min(done, len(rows)), len(rows), f"images through {teacher.encoder.name}")
     if embeddings is None:
         raise FeaturecacheError(f"none of {len(rows)} images can be read: check the data set")
     with new_file(file) as temporary, temporary.open("wb") as stream:
@@ -125,16 +139,16 @@ def teacher_embeddings(
 
 
 def read_embeddings(file: Path, rows: int) -> NDArray[np.float32]:
-    """A teacher's kept embeddings, (rows, D).
+    """Read the embeddings that ``teacher_embeddings`` kept, of shape (rows, D).
 
     Raises:
-        RunError: the file is damaged.
+        RunError: The file is damaged.
     """
     try:
-        # Mapped first: what the file claims to hold is held against its size.
+        # Memory-mapped first, so that the claimed shape is checked against the size of the file.
         stored = np.load(file, mmap_mode="r", allow_pickle=False)
         if stored.dtype != np.float32 or stored.ndim != 2 or len(stored) != rows:
             raise ValueError(f"it holds {stored.dtype} {stored.shape}")
     except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"{file} is damaged: delete {file.parent} to start anew") from error
+        raise RunError(f"{file} is damaged: delete {file.parent} to start again") from error
     return np.array(stored)

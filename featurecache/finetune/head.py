@@ -9,9 +9,17 @@ DROPOUT = 0.1
 
 
 def build_head(kind: HeadKind, dim: int, labels: int) -> nn.Sequential:
-    """One linear layer, or one hidden layer before it: (B, dim) embeddings to (B, C) logits.
+    """Build a linear layer, or a multilayer perceptron with one hidden layer.
 
-    A layer norm comes first, since encoders differ a hundredfold in the length of an embedding.
+    A layer norm comes first, because the norms of embeddings differ a hundredfold among encoders.
+
+    Args:
+        kind: "linear" or "mlp".
+        dim: Dimension of the embedding.
+        labels: Number of labels.
+
+    Returns:
+        A module from (B, dim) embeddings to (B, labels) logits.
     """
     if kind == "linear":
         return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, labels))

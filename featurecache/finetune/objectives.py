@@ -1,4 +1,4 @@
-"""The two objectives: what a batch's loss is, and how its gradient reaches the encoder."""
+"""The two objectives: the loss of a batch, and how its gradient reaches the encoder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurecache.errors import UsageError
-from featurecache.finetune.captions import caption_films
+from featurecache.finetune.captions import write_captions
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.gradient_cache import Chunk, backward_in_chunks
 from featurecache.finetune.head import build_head
@@ -28,27 +28,35 @@ if TYPE_CHECKING:
     from featurecache.encoders.trainable import TrainableEncoder
 
 
-FurtherLoss = Callable[[Tensor, NDArray[np.intp]], Tensor]
-"""Of image embeddings (B, D) and their manifest rows, a scalar."""
+AuxiliaryLoss = Callable[[Tensor, NDArray[np.intp]], Tensor]
+"""From image embeddings, (B, D), and their data set rows, (B,), to a scalar."""
 
 
-def no_further_loss(embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
-    """Zero."""
+def no_auxiliary_loss(embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
+    """Return zero."""
     return embedding.new_zeros(())
 
 
 class Objective(ABC):
-    """What is learned of a manifest by an encoder.
+    """What an encoder learns from a data set.
 
     Attributes:
-        head: a module that is trained beside the encoder; None where the encoder is all.
+        head: A module that is trained together with the encoder; None if there is none.
     """
 
-    head: nn.Module | None
+    head: nn.Module | None = None
 
     @abstractmethod
     def loss(self, embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
-        """The loss of image embeddings (B, D) of these manifest rows, a scalar."""
+        """Return the loss of image embeddings.
+
+        Args:
+            embedding: Image embeddings, (B, D).
+            rows: Their data set rows, (B,).
+
+        Returns:
+            A scalar.
+        """
 
     @abstractmethod
     def backward(
@@ -57,15 +65,15 @@ class Objective(ABC):
         rows: NDArray[np.intp],
         *,
         seed: tuple[int, ...],
-        further: FurtherLoss = no_further_loss,
+        auxiliary: AuxiliaryLoss = no_auxiliary_loss,
     ) -> Tensor:
-        """Add the gradient of a batch's loss.
+        """Accumulate the gradient of a batch's loss.
 
         Args:
-            images: embeds the batch in chunks, see ``backward_in_chunks``.
-            rows: the manifest rows of the batch.
-            seed: of dropout.
-            further: what else is lost on the embeddings of these rows.
+            images: Embeds the batch in chunks, see ``backward_in_chunks``.
+            rows: Data set rows of the batch, (B,).
+            seed: Seed of dropout.
+            auxiliary: A loss to add.
 
         Returns:
             The loss, detached.
@@ -73,40 +81,47 @@ class Objective(ABC):
 
 
 class BceObjective(Objective):
-    """A head on the image embedding, binary cross-entropy over the labels that are known."""
+    """A head on the image embedding, trained by binary cross-entropy on the known labels."""
+
+    head: nn.Module
 
     def __init__(
         self,
-        manifest: "Dataset",
+        dataset: "Dataset",
         config: FinetuneConfig,
         *,
         train: NDArray[np.intp],
         dim: int,
     ) -> None:
-        """Build the head and weigh the labels, for these training rows of the manifest.
+        """Build the head and the label weights.
+
+        Args:
+            dataset: The images and labels.
+            config: Settings.
+            train: Training rows.
+            dim: Dimension of the image embedding.
 
         Raises:
-            UsageError: no label has positives among the training images.
+            UsageError: No label has positives among the training images.
         """
-        learned = manifest.label_values[train]
-        if not (learned == 1).any():
+        train_labels = dataset.label_values[train]
+        if not (train_labels == 1).any():
             raise UsageError(
-                f"no training image is positive for {', '.join(manifest.label_names)}: there is "
-                "nothing to learn; check the labels and the split"
+                f"no training image is positive for {', '.join(dataset.label_names)}, so there is "
+                "nothing to learn: check the labels and the split"
             )
-        self.head = build_head(config.head, dim, len(manifest.label_names))
-        self._targets = torch.from_numpy(manifest.label_values.astype(np.float32))
-        self._weight = (
-            balanced_pos_weight(torch.from_numpy(learned.astype(np.float32)))
+        self.head = build_head(config.head, dim, len(dataset.label_names))
+        self._targets = torch.from_numpy(dataset.label_values.astype(np.float32))
+        self._pos_weight = (
+            balanced_pos_weight(torch.from_numpy(train_labels.astype(np.float32)))
             if config.pos_weight == "balanced"
             else None
         )
 
     def loss(self, embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
         """See ``Objective.loss``."""
-        assert self.head is not None
         logits = self.head(embedding.float())
-        weight = None if self._weight is None else self._weight.to(logits)
+        weight = None if self._pos_weight is None else self._pos_weight.to(logits)
         return masked_bce(logits, self._targets[rows].to(logits), pos_weight=weight)
 
     def backward(
@@ -115,58 +130,65 @@ class BceObjective(Objective):
         rows: NDArray[np.intp],
         *,
         seed: tuple[int, ...],
-        further: FurtherLoss = no_further_loss,
+        auxiliary: AuxiliaryLoss = no_auxiliary_loss,
     ) -> Tensor:
         """See ``Objective.backward``."""
         return backward_in_chunks(
-            lambda embedding: self.loss(embedding, rows) + further(embedding, rows),
+            lambda embedding: self.loss(embedding, rows) + auxiliary(embedding, rows),
             images,
             seed=seed,
         )
 
 
 class ContrastiveObjective(Objective):
-    """Images against the captions that are true of images in the batch."""
-
-    head = None
+    """Images against the captions that are true of some image in the batch."""
 
     def __init__(
         self,
-        manifest: "Dataset",
+        dataset: "Dataset",
         config: FinetuneConfig,
         *,
         train: NDArray[np.intp],
         encoder: "TrainableEncoder",
     ) -> None:
-        """Write the captions; ``train`` are the training rows of the manifest.
+        """Write the captions.
+
+        Args:
+            dataset: The images and labels.
+            config: Settings.
+            train: Training rows.
+            encoder: The encoder in training.
 
         Raises:
-            UsageError: the encoder has no text tower, or no caption tells training images apart.
+            UsageError: The encoder has no text tower, or no caption distinguishes training images.
         """
         if encoder.contrastive is None:
             raise UsageError(
-                "the contrastive objective needs a text tower, and this model has none: use "
-                "--objective bce"
+                "the contrastive objective needs a text tower, and this model has none: give "
+                "`objective` bce"
             )
         if config.pos_weight != "none":
-            raise UsageError("--pos-weight balanced goes with --objective bce")
-        self._encoder = encoder
-        self._draw_words = config.augment
-        self._captions = caption_films(
-            manifest.label_values, manifest.label_names, load_prompts(config.prompts)
-        )
-        learned = self._captions.truth[train]
-        if not ((learned == 1).any(axis=0) & (learned == 0).any(axis=0)).any():
             raise UsageError(
-                "every caption is true of all training images or of none: there is nothing to "
-                "tell apart; check the labels and the split"
+                "`pos_weight` balanced is for the bce objective: leave it out, or give `objective` "
+                "bce"
+            )
+        self._encoder = encoder
+        self._random_templates = config.augment
+        self._captions = write_captions(
+            dataset.label_values, dataset.label_names, load_prompts(config.prompts)
+        )
+        truth = self._captions.truth[train]
+        if not ((truth == 1).any(axis=0) & (truth == 0).any(axis=0)).any():
+            raise UsageError(
+                "every caption is true of all training images or of none, so there is nothing to "
+                "learn: check the labels and the split"
             )
 
     def loss(self, embedding: Tensor, rows: NDArray[np.intp]) -> Tensor:
-        """See ``Objective.loss``; captions are in the words of the first template."""
-        present, truth = self._present(rows)
-        texts = [self._captions.texts[caption][0] for caption in present]
-        return self._compare(embedding, self._encoder.embed_texts(texts), truth)
+        """See ``Objective.loss``; captions are in the wording of the first template."""
+        captions, truth = self._batch_captions(rows)
+        texts = [self._captions.texts[caption][0] for caption in captions]
+        return self._contrast(embedding, self._encoder.embed_texts(texts), truth)
 
     def backward(
         self,
@@ -174,32 +196,34 @@ class ContrastiveObjective(Objective):
         rows: NDArray[np.intp],
         *,
         seed: tuple[int, ...],
-        further: FurtherLoss = no_further_loss,
+        auxiliary: AuxiliaryLoss = no_auxiliary_loss,
     ) -> Tensor:
-        """See ``Objective.backward``; with augmentation each caption's template is drawn."""
-        present, truth = self._present(rows)
-        n_bootstrap = np.random.default_rng(seed)
+        """See ``Objective.backward``; with augmentation each caption gets a random template."""
+        captions, truth = self._batch_captions(rows)
+        generator = np.random.default_rng(seed)
         texts = []
-        for caption in present:
-            words = self._captions.texts[caption]
-            texts.append(words[n_bootstrap.integers(len(words)) if self._draw_words else 0])
+        for caption in captions:
+            wordings = self._captions.texts[caption]
+            template = generator.integers(len(wordings)) if self._random_templates else 0
+            texts.append(wordings[template])
         return backward_in_chunks(
-            lambda embedding, encoded: (
-                self._compare(embedding, encoded, truth) + further(embedding, rows)
+            lambda embedding, text_embedding: (
+                self._contrast(embedding, text_embedding, truth) + auxiliary(embedding, rows)
             ),
             images,
             [partial(self._encoder.embed_texts, texts)],
             seed=seed,
         )
 
-    def _present(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], Tensor]:
-        """The captions that are true of one of these rows, and the truth of each for each row."""
+    def _batch_captions(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], Tensor]:
+        """Return the captions that are true of any of these rows, and their truth for each row."""
         truth = self._captions.truth[rows]
-        # Where nothing is known to be true there still has to be a text.
-        present = np.flatnonzero((truth == 1).any(axis=0)) if (truth == 1).any() else np.array([0])
-        return present, torch.from_numpy(truth[:, present])
+        true_of_any = (truth == 1).any(axis=0)
+        # If none is known to be true, there still has to be a text.
+        captions = np.flatnonzero(true_of_any) if true_of_any.any() else np.array([0])
+        return captions, torch.from_numpy(truth[:, captions])
 
-    def _compare(self, images: Tensor, texts: Tensor, truth: Tensor) -> Tensor:
+    def _contrast(self, images: Tensor, texts: Tensor, truth: Tensor) -> Tensor:
         images, texts = images.float(), texts.float()
         truth = truth.to(images.device)
         scale = self._encoder.scale()

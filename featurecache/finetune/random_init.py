@@ -1,63 +1,59 @@
-"""Starting from fresh weights: an architecture becomes a checkpoint like any other."""
+"""Start from random weights: an architecture becomes a checkpoint like any other."""
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from featurecache.encoders.encoder import Encoder
+from featurecache.encoders.loading import as_encoder, load_architecture, load_encoder
 from featurecache.errors import UsageError
-
-if TYPE_CHECKING:
-    from featurecache.encoders.encoder import Encoder
+from featurecache.store.layout import to_file_name
 
 
 def load_source(
-    model: str, *, weights: Path | None = None, device: str, precision: str
-) -> "Encoder":
-    """The encoder that lends its architecture; a folder needs no weights.
+    model: str | os.PathLike[str] | Encoder,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str,
+    precision: str,
+) -> Encoder:
+    """Load an encoder for its architecture; a model folder needs no weights.
 
     Args:
-        model: as ``load_encoder`` takes it.
-        weights: a local checkpoint of a registered model.
-        device: as ``load_encoder`` takes it.
-        precision: likewise.
+        model: See ``as_encoder``.
+        weights: Local checkpoint of a registered model.
+        device: See ``load_encoder``.
+        precision: See ``load_encoder``.
 
     Raises:
-        UnknownNameError: no such model.
-        UsageError: the options contradict each other.
-        CheckpointError: a file is missing, or the model is of an unsupported shape.
+        UnknownNameError: There is no such model.
+        UsageError: The arguments contradict each other.
+        CheckpointError: A file is missing, or the architecture is not supported.
     """
-    from featurecache.encoders.loading import load_architecture, load_encoder
-
-    architecture = Path(model).expanduser()
-    if architecture.is_dir():
+    if not isinstance(model, Encoder) and (folder := Path(model).expanduser()).is_dir():
         if weights is not None:
             raise UsageError(
-                f"--weights {weights} would not be used, for {model} gives the architecture and "
-                "fresh weights are drawn: leave one of them out"
+                f"{model} gives the architecture, and its weights are drawn at random, so "
+                f"{os.fspath(weights)} would not be used: leave out `weights`"
             )
-        return load_architecture(architecture, device=device)
-    return load_encoder(model, weights=weights, device=device, precision=precision)
+        return load_architecture(folder, device=device)
+    return as_encoder(model, weights=weights, device=device, precision=precision)
 
 
-def randomly_initialized(
-    source: "Encoder", *, folder: Path, seed: int, precision: str
-) -> "Encoder":
-    """An encoder with the architecture of another, and weights that the seed draws.
+def randomly_initialized(source: Encoder, *, folder: Path, seed: int, precision: str) -> Encoder:
+    """Return an encoder with the architecture of another, and random weights.
 
-    They are written as a checkpoint under ``folder``, once: its hash is then in the description of
-    the encoder, and a training that goes on starts from the same file.
+    The weights are written as a checkpoint under ``folder``, once: their hash is part of the
+    encoder's spec, and a training that continues starts from the same file.
 
     Args:
-        source: as ``load_source`` gives it.
-        folder: where checkpoints with fresh weights are kept.
-        seed: decides every weight.
-        precision: as ``load_encoder`` takes it.
+        source: An encoder loaded by ``load_source``.
+        folder: Where checkpoints with random weights are kept.
+        seed: Seed of all weights.
+        precision: See ``load_encoder``.
 
     Raises:
-        UsageError: the model cannot be trained.
+        UsageError: The model cannot be trained.
     """
-    from featurecache.encoders.loading import load_encoder
-    from featurecache.store.layout import to_file_name
-
     start = folder / f"seed-{seed}" / to_file_name(source.name)
     if not start.is_dir():
         source.trainable(init_seed=seed).save(start)

@@ -1,10 +1,9 @@
-"""The loop that trains an encoder itself, from images; it never reads a cache."""
+"""The training loop of a fine-tuning; it reads images, never a cache."""
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,17 +13,17 @@ from torch import Tensor, nn
 
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.finetune.augmentation import augment
-from featurecache.finetune.checkpoint import Checkpoint
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.dataloader import ImageStream
-from featurecache.finetune.distillation import Distillation, Teacher
+from featurecache.finetune.dataloader import ImageLoader
+from featurecache.finetune.distillation import Distillation
 from featurecache.finetune.objectives import (
+    AuxiliaryLoss,
     BceObjective,
     ContrastiveObjective,
-    FurtherLoss,
     Objective,
-    no_further_loss,
+    no_auxiliary_loss,
 )
+from featurecache.finetune.training_state import TrainingState
 from featurecache.oom import ran_out_of_memory
 from featurecache.progress import DetailedProgress
 from featurecache.schedule import Epoch, warmup_cosine
@@ -35,329 +34,345 @@ if TYPE_CHECKING:
     from featurecache.encoders.trainable import TrainableEncoder
 
 SAVE_SECONDS = 120.0
-"""The most work, in time, that a kill can cost."""
+"""Maximum time between saved states, and so the most work that a kill can cost."""
 
 
 @dataclass(frozen=True)
-class Finetuned:
+class FinetunedEncoder:
     """An encoder at its best epoch by validation loss.
 
     Attributes:
-        encoder: the trained towers, in evaluation mode.
-        head: of the BCE objective; None for the contrastive one.
-        trainable: how many parameters moved.
+        encoder: The encoder, in evaluation mode.
+        head: Head of the BCE objective; None for the contrastive one.
+        history: One entry for each epoch.
+        best_epoch: Number of the best epoch.
+        n_trainable: Number of parameters that were trained.
     """
 
     encoder: "TrainableEncoder"
     head: nn.Module | None
     history: tuple[Epoch, ...]
     best_epoch: int
-    trainable: int
+    n_trainable: int
+
+
+@dataclass
+class LoopState:
+    """Where the training loop is.
+
+    Attributes:
+        epoch: Number of the current epoch, from 1.
+        step: Number of finished steps of the epoch.
+        loss_sum: Sum of the losses of these steps.
+        learning_rate: Learning rate at the start of the epoch.
+        history: Finished epochs.
+        best_loss: Lowest validation loss so far.
+        best_epoch: Epoch that it was reached in; 0 for none.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    loss_sum: float = 0.0
+    learning_rate: float = 0.0
+    history: list[Epoch] = field(default_factory=list)
+    best_loss: float = math.inf
+    best_epoch: int = 0
 
 
 class Trainer:
-    """One fine-tuning: the towers, the objective, the optimiser, and where they stand."""
+    """One fine-tuning: the encoder in training, the objective, the optimizer, and the loop."""
 
     def __init__(
         self,
-        manifest: "Dataset",
+        dataset: "Dataset",
         encoder: "Encoder",
         config: FinetuneConfig,
         *,
-        images: ImageStream,
+        images: ImageLoader,
     ) -> None:
-        """Open the encoder for training.
+        """Prepare the encoder for training.
+
+        Args:
+            dataset: Images, labels and splits.
+            encoder: The encoder to start from.
+            config: Settings.
+            images: Loads the images of the data set.
 
         Raises:
-            UsageError: the encoder cannot be trained so, a split is missing, or the batch is larger
-                than the training data.
+            UsageError: The encoder cannot be trained with these settings, a split is missing, or
+                the batch is larger than the training split.
         """
         self.config = config
         self.images = images
-        self.train, self.val = _training_rows(manifest, config), manifest.rows("val")
-        if len(self.val) == 0:
+        self.train_rows, self.val_rows = training_rows(dataset, config), dataset.rows("val")
+        if len(self.val_rows) == 0:
             raise UsageError(
-                "there are no validation images to stop by: give some images the split 'val'"
+                "there are no validation images to stop training by: assign images to the split "
+                "'val'"
             )
-        if config.batch_size > len(self.train):
+        if config.batch_size > len(self.train_rows):
             raise UsageError(
-                f"--batch-size {config.batch_size} is more than the {len(self.train)} training "
-                "images there are"
+                f"`batch_size` {config.batch_size} is more than the {len(self.train_rows)} "
+                "training images"
             )
+        self.steps_per_epoch = len(self.train_rows) // config.batch_size
         self.device = encoder.device
-        self.towers = encoder.trainable()
-        moving = self.towers.set_trainable(config.trainable, seed=config.seed)
+        self.encoder = encoder.trainable()
+        self.n_trainable = self.encoder.set_trainable(config.trainable, seed=config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.objective = self._objective(manifest)
-        head = self.objective.head
-        self.trainable = moving + (sum(p.numel() for p in head.parameters()) if head else 0)
-        if self.trainable == 0:
-            raise UsageError(f"--trainable {config.trainable} leaves nothing to train")
-        self.beside: dict[str, nn.Module] = {} if head is None else {"head": head}
-        self.further: FurtherLoss = no_further_loss
-        self.steps = len(self.train) // config.batch_size
-        self._start()
-        self.epoch, self.step, self.loss_sum, self.rate = 1, 0, 0.0, 0.0
-        self.history: list[Epoch] = []
-        self.best_loss, self.best_epoch = math.inf, 0
+            self.objective = self._make_objective(dataset)
+        self.heads: dict[str, nn.Module] = {}
+        """Modules that are trained together with the encoder."""
+        if self.objective.head is not None:
+            self.heads["head"] = self.objective.head
+            self.n_trainable += sum(p.numel() for p in self.objective.head.parameters())
+        if self.n_trainable == 0:
+            raise UsageError(f"`trainable` {config.trainable} leaves nothing to train")
+        self.auxiliary: AuxiliaryLoss = no_auxiliary_loss
+        self.state = LoopState()
 
-    def learn_from(self, teacher: NDArray[np.float32]) -> None:
-        """Learn from a teacher's embeddings as well, (N, D) for each row of the manifest."""
+    def add_teacher(self, embeddings: NDArray[np.float32]) -> None:
+        """Also learn from a teacher's embeddings, (N, D), one for each row of the data set."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             distillation = Distillation(
-                teacher, dim=self._dimension(), weight=self.config.teacher_weight
+                embeddings, dim=self._dimension(), weight=self.config.teacher_weight
             )
-        self.beside["teacher"] = distillation.projection.to(self.device)
-        self.further = distillation.loss
-        self._start()
+        self.heads["teacher"] = distillation.projection.to(self.device)
+        self.auxiliary = distillation.loss
 
-    def _start(self) -> None:
-        self.optimizer = self._optimizer()
-        total = self.steps * self.config.epochs
-        warmup = int(self.config.warmup_ratio * total)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: warmup_cosine(step, warmup=warmup, total=total)
-        )
-
-    def _objective(self, manifest: "Dataset") -> Objective:
+    def _make_objective(self, dataset: "Dataset") -> Objective:
         if self.config.objective == "contrastive":
             return ContrastiveObjective(
-                manifest, self.config, train=self.train, encoder=self.towers
+                dataset, self.config, train=self.train_rows, encoder=self.encoder
             )
-        objective = BceObjective(manifest, self.config, train=self.train, dim=self._dimension())
-        assert objective.head is not None
+        objective = BceObjective(dataset, self.config, train=self.train_rows, dim=self._dimension())
         objective.head.to(self.device)
         return objective
 
     def _dimension(self) -> int:
-        for usable, pixels in self.images.batches(self.val, 1):
-            if len(usable) == 0:
+        """Return the dimension of the image embedding."""
+        for rows, pixels in self.images.batches(self.val_rows, 1):
+            if len(rows) == 0:
                 continue
             with torch.inference_mode():
-                return int(self.towers.embed_images(pixels.to(self.device)).shape[1])
+                return int(self.encoder.embed_images(pixels.to(self.device)).shape[1])
         raise FeaturecacheError("no validation image can be read: check the data set")
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        config = self.config
-        groups: list[dict[str, Any]] = []
-        if moving := [p for p in self.towers.module.parameters() if p.requires_grad]:
-            groups.append({"params": moving, "lr": config.learning_rate})
-        for module in self.beside.values():
-            groups.append({"params": list(module.parameters()), "lr": config.head_learning_rate})
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        return kind(groups, weight_decay=config.weight_decay)
+    def run(
+        self, training_state: TrainingState, progress: DetailedProgress | None = None
+    ) -> FinetunedEncoder:
+        """Train to the end, continuing from the state of a killed process if there is one.
 
-    def run(self, checkpoint: Checkpoint, progress: DetailedProgress | None = None) -> Finetuned:
-        """Train to the end, or from where a killed run left off.
+        Args:
+            training_state: Where states are saved.
+            progress: Called with the number of finished steps, their maximum, and the epoch or the
+                validation loss.
+
+        Returns:
+            The encoder at its best epoch.
 
         Raises:
-            RunError: the checkpoint is damaged.
-            FeaturecacheError: no training or validation image can be read, memory runs out, or the
+            RunError: The saved state is damaged.
+            FeaturecacheError: No training or validation image can be read, memory runs out, or the
                 validation loss was never finite.
         """
-        saved = checkpoint.load()
+        self._make_optimizer()
+        saved = training_state.load()
         if saved is not None:
             try:
-                self._restore(saved)
+                self._load_state(saved)
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                raise checkpoint.damaged("last.pt") from error
+                raise training_state.damaged("last.pt") from error
         with torch.random.fork_rng(devices=[]):
             try:
-                while self.epoch <= self.config.epochs and not self._patience_is_out():
-                    self._train_epoch(checkpoint, progress)
-            except (RuntimeError, MemoryError) as error:  # torch says it by the former
+                while self.state.epoch <= self.config.epochs and not self._out_of_patience():
+                    self._train_epoch(training_state, progress)
+            except (RuntimeError, MemoryError) as error:  # torch raises the former
                 if not ran_out_of_memory(error):
                     raise
                 raise FeaturecacheError(
-                    f"out of memory with {self.config.micro_batch_size} images at once: give a smaller "
-                    "--micro-batch-size (the batch and its gradient stay the same), or --trainable last-2; "
-                    "the same command goes on from the last saved step"
+                    f"out of memory with {self.config.micro_batch_size} images at once: give a "
+                    "smaller `micro_batch_size` (the batch and its gradient stay the same), or "
+                    "`trainable` last-2; the same call continues from the last saved step"
                 ) from error
-        if self.best_epoch == 0:
+        if self.state.best_epoch == 0:
             raise UsageError(
-                f"validation loss was never finite at learning rate {self.config.learning_rate}: "
-                "lower it"
+                f"validation loss was never finite at `learning_rate` {self.config.learning_rate}: "
+                "give a lower one"
             )
-        self._load_weights(checkpoint.best())
-        self.towers.merge_lora()
-        self.towers.module.eval()
-        if self.objective.head is not None:
-            self.objective.head.eval()
-        return Finetuned(
-            self.towers, self.objective.head, tuple(self.history), self.best_epoch, self.trainable
+        self._load_weights(training_state.load_best())
+        self.encoder.merge_lora()
+        self._set_training(False)
+        return FinetunedEncoder(
+            encoder=self.encoder,
+            head=self.objective.head,
+            history=tuple(self.state.history),
+            best_epoch=self.state.best_epoch,
+            n_trainable=self.n_trainable,
         )
 
     def embed(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], Tensor]:
-        """The rows that can be read, and their embeddings (N, D), without gradients."""
-        self.towers.module.eval()
-        found, embeddings = [], []
+        """Embed images without gradients.
+
+        Args:
+            rows: Data set rows.
+
+        Returns:
+            The N rows that can be read, and their embeddings, (N, D).
+
+        Raises:
+            FeaturecacheError: None of the images can be read.
+        """
+        self.encoder.module.eval()
+        readable, embeddings = [], []
         for usable, pixels in self.images.batches(rows, self.config.micro_batch_size):
             if len(usable) == 0:
                 continue
             with torch.inference_mode(), self._autocast():
-                embedding = self.towers.embed_images(pixels.to(self.device))
+                embedding = self.encoder.embed_images(pixels.to(self.device))
                 embeddings.append(embedding.float())
-            found.append(usable)
-        if not found:
+            readable.append(usable)
+        if not readable:
             raise FeaturecacheError(f"none of {len(rows)} images can be read: check the data set")
-        return np.concatenate(found), torch.cat(embeddings)
+        return np.concatenate(readable), torch.cat(embeddings)
 
-    def _train_epoch(self, checkpoint: Checkpoint, progress: DetailedProgress | None) -> None:
-        config = self.config
-        order = np.random.default_rng([config.seed, self.epoch]).permutation(self.train)
-        # The last images of an epoch that fill no batch wait for another epoch's order.
-        order = order[: self.steps * config.batch_size]
-        if self.step == 0:
-            self.rate = float(self.optimizer.param_groups[0]["lr"])
-        saved = time.monotonic()
+    def _train_epoch(
+        self, training_state: TrainingState, progress: DetailedProgress | None
+    ) -> None:
+        config, state = self.config, self.state
+        max_steps = self.steps_per_epoch * config.epochs
+        order = np.random.default_rng([config.seed, state.epoch]).permutation(self.train_rows)
+        # The remaining images, too few for a batch, are likely to be used in another epoch.
+        order = order[: self.steps_per_epoch * config.batch_size]
+        if state.step == 0:
+            state.learning_rate = float(self.optimizer.param_groups[0]["lr"])
+        last_saved = time.monotonic()
         self._set_training(True)
         for rows, pixels in self.images.batches(
-            order[self.step * config.batch_size :], config.batch_size
+            order[state.step * config.batch_size :], config.batch_size
         ):
             if len(rows):
-                self.loss_sum += self._train_step(rows, pixels.to(self.device))
-            self.step += 1
+                state.loss_sum += self._train_step(rows, pixels.to(self.device))
+            state.step += 1
             if progress is not None:
-                done = (self.epoch - 1) * self.steps + self.step
-                progress(done, self.steps * config.epochs, f"epoch {self.epoch}")
-            if time.monotonic() - saved > SAVE_SECONDS:
-                checkpoint.save(self._state())
-                saved = time.monotonic()
+                done = (state.epoch - 1) * self.steps_per_epoch + state.step
+                progress(done, max_steps, f"epoch {state.epoch}")
+            if time.monotonic() - last_saved > SAVE_SECONDS:
+                training_state.save(self._state_dict())
+                last_saved = time.monotonic()
         self._set_training(False)
-        rows, embedding = self.embed(self.val)
+        rows, embedding = self.embed(self.val_rows)
         with torch.inference_mode():
             val_loss = float(self.objective.loss(embedding, rows))
-        train_loss = self.loss_sum / self.step
-        self.history.append(Epoch(self.epoch, self.rate, train_loss, val_loss))
-        if val_loss < self.best_loss:
-            self.best_loss, self.best_epoch = val_loss, self.epoch
-            checkpoint.save_best(self._weights())
-        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
-        checkpoint.save(self._state())
+        train_loss = state.loss_sum / state.step
+        state.history.append(Epoch(state.epoch, state.learning_rate, train_loss, val_loss))
+        if val_loss < state.best_loss:
+            state.best_loss, state.best_epoch = val_loss, state.epoch
+            training_state.save_best(self._weights())
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        training_state.save(self._state_dict())
         if progress is not None:
-            done = (self.epoch - 1) * self.steps
-            progress(done, self.steps * config.epochs, f"validation loss {val_loss:.4f}")
+            done = (state.epoch - 1) * self.steps_per_epoch
+            progress(done, max_steps, f"validation loss {val_loss:.4f}")
 
     def _train_step(self, rows: NDArray[np.intp], pixels: Tensor) -> float:
-        config = self.config
+        config, state = self.config, self.state
         if config.augment:
-            pixels = augment(pixels, [(config.seed, self.epoch, int(row)) for row in rows])
+            pixels = augment(pixels, [(config.seed, state.epoch, int(row)) for row in rows])
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             loss = self.objective.backward(
                 [
-                    partial(self.towers.embed_images, p)
-                    for p in torch.split(pixels, config.micro_batch_size)
+                    partial(self.encoder.embed_images, chunk)
+                    for chunk in torch.split(pixels, config.micro_batch_size)
                 ],
                 rows,
-                # Dropout depends on the step alone, so that a resumed run draws the same.
-                seed=(config.seed, self.epoch, self.step),
-                further=self.further,
+                # Dropout depends on the step alone, so it is the same in a continued training.
+                seed=(config.seed, state.epoch, state.step),
+                auxiliary=self.auxiliary,
             )
-        moving = [p for group in self.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(moving, config.max_grad_norm)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         self.optimizer.step()
-        self.schedule.step()
+        self.scheduler.step()
         return loss.item()
 
+    def _make_optimizer(self) -> None:
+        config = self.config
+        groups: list[dict[str, Any]] = []
+        if trained := [p for p in self.encoder.module.parameters() if p.requires_grad]:
+            groups.append({"params": trained, "lr": config.learning_rate})
+        for module in self.heads.values():
+            groups.append({"params": list(module.parameters()), "lr": config.head_learning_rate})
+        optimizer = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = optimizer(groups, weight_decay=config.weight_decay)
+        total = self.steps_per_epoch * config.epochs
+        warmup = int(config.warmup_ratio * total)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: warmup_cosine(step, warmup=warmup, total=total)
+        )
+
     def _set_training(self, training: bool) -> None:
-        for module in (self.towers.module, *self.beside.values()):
+        for module in (self.encoder.module, *self.heads.values()):
             module.train(training)
 
     def _autocast(self) -> torch.autocast:
         device = torch.device(self.device).type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _patience_is_out(self) -> bool:
-        return bool(self.history) and self.epoch - 1 - self.best_epoch >= self.config.patience
+    def _out_of_patience(self) -> bool:
+        state = self.state
+        return bool(state.history) and state.epoch - 1 - state.best_epoch >= self.config.patience
 
     def _weights(self) -> dict[str, Tensor]:
-        parts = {"encoder": self.towers.module, **self.beside}
+        modules = {"encoder": self.encoder.module, **self.heads}
         return {
             f"{name}.{key}": value
-            for name, module in parts.items()
+            for name, module in modules.items()
             for key, value in module.state_dict().items()
         }
 
     def _load_weights(self, weights: dict[str, Tensor]) -> None:
-        for name, module in {"encoder": self.towers.module, **self.beside}.items():
+        for name, module in {"encoder": self.encoder.module, **self.heads}.items():
             prefix = f"{name}."
-            part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            module.load_state_dict(part)
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            )
 
-    def _state(self) -> dict[str, Any]:
+    def _state_dict(self) -> dict[str, Any]:
         return {
             "weights": self._weights(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.last_epoch,
-            "epoch": self.epoch,
-            "step": self.step,
-            "loss_sum": self.loss_sum,
-            "rate": self.rate,
-            "history": [asdict(epoch) for epoch in self.history],
-            "best_loss": self.best_loss,
-            "best_epoch": self.best_epoch,
+            "scheduler": self.scheduler.last_epoch,
+            "loop": asdict(self.state),
             "failures": dict(self.images.failures),
         }
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._load_weights(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(
-            {**self.schedule.state_dict(), "last_epoch": state["schedule"]}
+    def _load_state(self, saved: dict[str, Any]) -> None:
+        self._load_weights(saved["weights"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(
+            {**self.scheduler.state_dict(), "last_epoch": saved["scheduler"]}
         )
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.loss_sum, self.rate = state["loss_sum"], state["rate"]
-        self.history = [Epoch(**line) for line in state["history"]]
-        self.best_loss, self.best_epoch = state["best_loss"], state["best_epoch"]
-        self.images.failures.update(state["failures"])
+        history = [Epoch(**row) for row in saved["loop"]["history"]]
+        self.state = LoopState(**{**saved["loop"], "history": history})
+        self.images.failures.update(saved["failures"])
 
 
-def open_checkpoint(
-    target: Path,
-    manifest: "Dataset",
-    encoder: "Encoder",
-    config: FinetuneConfig,
-    teacher: Teacher | None = None,
-) -> Checkpoint:
-    """The checkpoint beside a run to be, for these settings, images and encoder.
+def training_rows(dataset: "Dataset", config: FinetuneConfig) -> NDArray[np.intp]:
+    """Return the data set rows to train on, ascending.
 
     Raises:
-        RunError: it was started with others.
+        UsageError: ``train_size`` is more than the training split has.
     """
-    from featurecache.io.fingerprint import fingerprint
-
-    images = {
-        "id": manifest.images["id"].tolist(),
-        "split": manifest.images["split"].tolist(),
-        "labels": manifest.label_values.tolist(),
-    }
-    settings = {
-        **asdict(config),
-        "dataset": manifest.name,
-        "images": fingerprint(images),
-        "model": encoder.name,
-        "encoder": fingerprint(encoder.image_spec),
-        "teacher": None if teacher is None else teacher.fingerprint,
-    }
-    return Checkpoint(target, settings)
-
-
-def _training_rows(manifest: "Dataset", config: FinetuneConfig) -> NDArray[np.intp]:
-    """The rows of a manifest that are trained on, ascending.
-
-    Raises:
-        UsageError: ``--train-size`` asks for more than there are.
-    """
-    rows = manifest.rows("train")
+    rows = dataset.rows("train")
     if config.train_size is None:
         return rows
     if config.train_size > len(rows):
         raise UsageError(
-            f"--train-size {config.train_size} is more than the {len(rows)} training images there "
-            "are"
+            f"`train_size` {config.train_size} is more than the {len(rows)} training images"
         )
     generator = np.random.default_rng(config.seed)
     return np.sort(generator.choice(rows, size=config.train_size, replace=False))

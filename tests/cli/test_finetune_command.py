@@ -106,7 +106,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
 ):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     for arguments, words in (
-        (["--model", tiny_clip], "--objective bce or contrastive"),
+        (["--model", tiny_clip], "bce or contrastive"),
         (["--model", tiny_clip, "--objective", "bcee"], "did you mean bce"),
         (["--model", tiny_clip, "--recipe", "nih"], "did you mean nih-bce"),
         (["--model", "dinov2-small", "--objective", "contrastive"], "text tower"),

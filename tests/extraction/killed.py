@@ -1,7 +1,7 @@
-"""Extractions that are killed by SIGKILL, again and again, and what lies on the disk after each.
+"""Extract in forked processes that are killed by SIGKILL, and check the disk after each kill.
 
 Run as ``killed.py WORK SEED``: extracts the images in WORK/data into WORK/cache, first some of
-them, then all, and prints a JSON object about it. Each life of an extraction is a forked process.
+them, then all, and prints a JSON report.
 """
 
 import json
@@ -30,10 +30,10 @@ BATCH = 4
 BATCH_SECONDS = 0.04
 BLOCK_SECONDS = 0.03
 RANDOM_KILLS = 8
-"""While encoding, and as many again while the finished file is written."""
+"""Kills while encoding, and as many while the finished file is written."""
 
 DEATHS: dict[str, Callable[[], None]] = {}
-"""Moments at which an extraction kills itself, for those that a clock would seldom hit."""
+"""Functions that make an extraction kill itself at moments that a timer would rarely hit."""
 
 
 def die() -> None:
@@ -46,7 +46,7 @@ def moment(patch: Callable[[], None]) -> Callable[[], None]:
 
 
 @moment
-def while_a_part_is_written() -> None:
+def while_a_chunk_is_written() -> None:
     chunks.write_strings = lambda *_: die()
 
 
@@ -71,12 +71,12 @@ def when_the_finished_file_lacks_its_texts_only() -> None:
 
 
 @moment
-def when_the_finished_file_is_in_place_and_no_part_is_removed() -> None:
+def when_the_finished_file_is_in_place_and_no_chunk_is_removed() -> None:
     chunks.ChunkFolder.delete = lambda _: die()
 
 
 @moment
-def when_some_of_the_parts_are_removed() -> None:
+def when_some_of_the_chunks_are_removed() -> None:
     def dying(self: chunks.ChunkFolder) -> None:
         for part in sorted(self.folder.glob("part-*.h5"))[::2]:
             part.unlink()
@@ -86,7 +86,7 @@ def when_some_of_the_parts_are_removed() -> None:
 
 
 def make_slow() -> None:
-    """Write parts and blocks of a few rows, so that there is much to interrupt."""
+    """Write small chunks and blocks, so that there is much to interrupt."""
     builder.CHUNK_ROWS, writer.BLOCK_ROWS = BATCH, 2 * BATCH
     read = builder.CacheBuilder._read
 
@@ -98,7 +98,7 @@ def make_slow() -> None:
 
 
 def start(dataset: Dataset, cache: Path, patch: Callable[[], None] | None = None) -> int:
-    """Begin a life of the extraction; gives its process id once it is at the images."""
+    """Start an extraction in a process; return its id once it has started reading images."""
     at_work, tell = os.pipe()
     process = os.fork()
     if process:
@@ -121,7 +121,7 @@ def start(dataset: Dataset, cache: Path, patch: Callable[[], None] | None = None
 
 
 def readable(path: Path) -> dict[str, bytes]:
-    """Every embedding on the disk by id; raises where one cannot be read."""
+    """Read every embedding on the disk, by image id."""
     found: dict[str, bytes] = {}
     if path.exists():
         cache = read_cache(path)
@@ -135,15 +135,15 @@ def readable(path: Path) -> dict[str, bytes]:
     return found
 
 
-class Witness:
-    """Looks at the disk after every death."""
+class DiskChecker:
+    """Check the disk after every kill."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.before = readable(path)
 
     def check(self) -> int:
-        """How many embeddings there are; exits where one is wrong or was lost."""
+        """Return the number of embeddings; exit if one is wrong or was lost."""
         after = readable(self.path)
         for image_id, row in after.items():
             if row != expected_embedding(int(image_id[1:])).astype(np.float16).tobytes():
@@ -155,7 +155,7 @@ class Witness:
 
 
 def wait(process: int) -> bool:
-    """Whether a life ended by SIGKILL and not by reaching its end."""
+    """Return whether a process ended by SIGKILL, not by finishing."""
     _, status = os.waitpid(process, 0)
     if os.WIFSIGNALED(status):
         return os.WTERMSIG(status) == signal.SIGKILL
@@ -165,27 +165,27 @@ def wait(process: int) -> bool:
 
 
 def kill_until_finished(dataset: Dataset, cache: Path, rng: random.Random) -> dict[str, Any]:
-    """Kill at random moments and at chosen ones, then let one life reach the end."""
-    witness = Witness(cache / "set" / "stub.h5")
+    """Kill at random moments and at chosen ones, then let one process finish."""
+    checker = DiskChecker(cache / "set" / "stub.h5")
     found: dict[str, Any] = {"encoding": [], "writing": [], "chosen": []}
 
-    # The moments add up to less than encoding and writing take, so that no life gets to the end.
+    # The delays add up to less than encoding and writing take, so that no process finishes.
     def kill_at_random(stage: str, longest: float) -> None:
         for _ in range(RANDOM_KILLS):
             process = start(dataset, cache)
             time.sleep(rng.uniform(0, longest))
             os.kill(process, signal.SIGKILL)
             if wait(process):
-                found[stage].append(witness.check())
+                found[stage].append(checker.check())
 
     kill_at_random("encoding", 0.12)
     for name, death in DEATHS.items():
         if wait(start(dataset, cache, death)):
             found["chosen"].append(name)
-            witness.check()
+            checker.check()
     kill_at_random("writing", 0.1)
     if wait(start(dataset, cache)):
-        raise SystemExit("the last life was killed, by nobody here")
+        raise SystemExit("the last process was killed by something else")
     return found
 
 
@@ -194,7 +194,7 @@ def main() -> None:
     ids = sorted(path.stem for path in (work / "data").glob("*.png"))
     some = make_dataset(work / "data", ids[::2])
     everything = make_dataset(work / "data", ids)
-    # What loads at its first use is loaded here, once for all lives.
+    # Slow imports, once for all processes.
     update_caches(
         make_dataset(work / "data", ids[:2]), [StubEncoder()], cache_dir=work / "cache-of-two"
     )

@@ -1,7 +1,7 @@
-"""Extractions with a decoder that crashes or hangs, and what came of each.
+"""Extract in forked processes with a decoder that crashes or hangs.
 
-Run as ``lives.py WORK IMAGE_TIMEOUT LIVES``: extracts WORK/data into WORK/cache so many times, each
-in a forked process, and prints a JSON list: the signal that a life ended by, or what it told.
+Run as ``lives.py WORK IMAGE_TIMEOUT COUNT``: extracts WORK/data into WORK/cache COUNT times and
+prints a JSON list with, for each process, the signal that ended it or its summary.
 """
 
 import json
@@ -18,8 +18,7 @@ BATCH = 4
 
 
 def spoil(path: Path, how: bytes) -> None:
-    """Make an image one that crashes the decoder, or hangs it; without a decoder such as that it is
-    as good as before."""
+    """Make an image crash or hang the bad decoder; any other decoder reads it as before."""
     path.write_bytes(path.read_bytes() + how)
     touch(path)
 
@@ -37,7 +36,7 @@ def hanging(path: Path) -> None:
 
 
 def live(work: Path, lives: int, *, seconds: float = 30.0) -> list[Any]:
-    """Run this file: for each life its signal, or ``done``, ``failed`` and ``written``."""
+    """Run this file: for each process its signal, or ``done``, ``failed`` and ``written``."""
     here = Path(__file__).parent
     found = [here / "bad_decoder", *(path for path in sys.path if path)]
     done = subprocess.run(
@@ -49,11 +48,11 @@ def live(work: Path, lives: int, *, seconds: float = 30.0) -> list[Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told: list[Any] = json.loads(done.stdout)
-    return told
+    results: list[Any] = json.loads(done.stdout)
+    return results
 
 
-def _extract(work: Path, seconds: float, tell: int) -> None:
+def _extract(work: Path, seconds: float, pipe: int) -> None:
     from featurecache.extraction.update import update_caches
 
     ids = sorted(path.stem for path in (work / "data").glob("*.png"))
@@ -64,29 +63,29 @@ def _extract(work: Path, seconds: float, tell: int) -> None:
         batch_size=BATCH,
         image_timeout=seconds,
     )
-    told = {name: getattr(summary, name) for name in ("done", "failed", "written")}
-    os.write(tell, json.dumps(told).encode())
+    result = {name: getattr(summary, name) for name in ("done", "failed", "written")}
+    os.write(pipe, json.dumps(result).encode())
 
 
 def main() -> None:
     work, seconds, lives = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    # What takes long to load is loaded here, once for all lives.
+    # Slow imports, once for all processes.
     import torch  # noqa: F401
 
-    told: list[Any] = []
+    results: list[Any] = []
     for _ in range(lives):
-        listen, tell = os.pipe()
+        read_end, write_end = os.pipe()
         process = os.fork()
         if not process:
-            _extract(work, seconds, tell)
-            return  # and to the end of the process, which must come
-        os.close(tell)
+            _extract(work, seconds, write_end)
+            return  # the process must end by itself
+        os.close(write_end)
         _, status = os.waitpid(process, 0)
-        with os.fdopen(listen) as answer:
-            told.append(
+        with os.fdopen(read_end) as answer:
+            results.append(
                 os.WTERMSIG(status) if os.WIFSIGNALED(status) else json.loads(answer.read())
             )
-    print(json.dumps(told))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A small encoder, its images and its data sets: what every test of extraction works on.
 
-An image is one colour, its number written into red, green and blue, and its embedding is a fixed
-linear map of that colour, so that a test can say what must come out without asking the code.
+An image has a single color, which encodes its number in red, green and blue, and its embedding is
+a fixed linear map of that color, so that tests can compute the expected result independently.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ _TICKS = itertools.count()
 
 
 def expected_embedding(number: int) -> np.ndarray:
-    """The embedding of an image's number, (DIM,) float32; exact, whatever the order of sums."""
-    colour = np.array([number >> 16, number >> 8 & 255, number & 255], dtype=np.float32)
+    """The embedding of an image's number, (DIM,) float32; exact in any order of summation."""
+    color = np.array([number >> 16, number >> 8 & 255, number & 255], dtype=np.float32)
     weights = np.arange(1, 3 * DIM + 1, dtype=np.float32).reshape(3, DIM)
-    return colour @ weights / 16 + 1
+    return color @ weights / 16 + 1
 
 
 def expected_text(text: str) -> np.ndarray:
@@ -39,14 +39,14 @@ def expected_text(text: str) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)[:DIM] + np.float32(1)
 
 
-def colour_of(image: Image.Image) -> Array:
+def color_of(image: Image.Image) -> Array:
     """The first pixel, (3, 1, 1)."""
-    colour = np.asarray(image.convert("RGB"), dtype=np.float32)[0, 0]
-    return colour.reshape(3, 1, 1)
+    color = np.asarray(image.convert("RGB"), dtype=np.float32)[0, 0]
+    return color.reshape(3, 1, 1)
 
 
 class StubEncoder(Encoder):
-    """Images and texts by formula; remembers what it was asked.
+    """Embeds images and texts by a formula, and records its calls.
 
     Attributes:
         batches: the image numbers of each call of ``embed_pixels``.
@@ -85,7 +85,7 @@ class StubEncoder(Encoder):
 
     @property
     def image_spec(self) -> Mapping[str, Any]:
-        # The tuple comes back from JSON as a list, and must not count as another setting.
+        # The tuple comes back from JSON as a list, which must not count as a difference.
         return {"checkpoint": self.checkpoint, "preprocessing": {"size": (1, 1)}}
 
     @property
@@ -93,14 +93,14 @@ class StubEncoder(Encoder):
         return {"checkpoint": self.checkpoint, "max_length": 8}
 
     def preprocess(self, image: Image.Image) -> Array:
-        return colour_of(image)
+        return color_of(image)
 
-    picklable_preprocess = staticmethod(colour_of)
+    picklable_preprocess = staticmethod(color_of)
 
     def embed_pixels(self, pixels: Array) -> Array:
         time.sleep(self.seconds)
-        colours = pixels[:, :, 0, 0].astype(np.int64)
-        numbers = (colours @ [1 << 16, 1 << 8, 1]).tolist()
+        colors = pixels[:, :, 0, 0].astype(np.int64)
+        numbers = (colors @ [1 << 16, 1 << 8, 1]).tolist()
         self.batches.append(numbers)
         rows = np.stack([expected_embedding(number) for number in numbers])
         special = {NOT_FINITE: np.nan, TOO_LARGE: 1e6, ALL_ZERO: 0.0}
@@ -115,15 +115,15 @@ class StubEncoder(Encoder):
 
 
 def write_image(path: Path, number: int) -> None:
-    """Write an image of that number, 16 pixels square; its time of change is always a new one."""
+    """Write a 16 x 16 image of that number, with a new modification time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colour = (number >> 16, number >> 8 & 255, number & 255)
-    Image.new("RGB", (16, 16), colour).save(path)
+    color = (number >> 16, number >> 8 & 255, number & 255)
+    Image.new("RGB", (16, 16), color).save(path)
     touch(path)
 
 
 def touch(path: Path) -> None:
-    """Give a file a time of change that no file had before, however coarse the clock is."""
+    """Give a file a modification time that no file had before, however coarse the clock is."""
     changed = 1_700_000_000_000_000_000 + 1_000_000 * next(_TICKS)
     os.utime(path, ns=(changed, changed))
 
@@ -154,7 +154,7 @@ def make_dataset(root: Path, ids: Sequence[str], **changes: Any) -> Dataset:
 
 
 def write_images(root: Path, count: int, *, start: int = 0) -> list[str]:
-    """Write images ``i000``, ``i001`` ... with these numbers; gives their ids."""
+    """Write images ``i000``, ``i001`` ... with these numbers; return their ids."""
     ids = [f"i{number:03d}" for number in range(start, start + count)]
     for number, image_id in enumerate(ids, start):
         write_image(root / f"{image_id}.png", number)
@@ -162,7 +162,7 @@ def write_images(root: Path, count: int, *, start: int = 0) -> list[str]:
 
 
 def content(cache: Cache) -> dict[str, Any]:
-    """All that a cache holds but the time it was made, as values that compare with ``==``."""
+    """Everything in a cache except its creation time, as values that compare with ``==``."""
     images, header = cache.images, cache.header
     table = zip(
         cache.ids.tolist(),

@@ -19,7 +19,7 @@ IMAGES = 14
 CRASHED = "the decoder crashed (SIGSEGV)"
 
 
-def films(root: Path) -> Dataset:
+def make_images(root: Path) -> Dataset:
     return make_dataset(root, write_images(root, IMAGES))
 
 
@@ -29,7 +29,7 @@ def run(dataset: Dataset, cache: Path) -> ExtractionSummary:
 
 
 def without(dataset: Dataset, tmp_path: Path, bad: list[str]) -> dict[str, object]:
-    """What an undisturbed extraction gives when these images are nothing worse than damaged."""
+    """The result of an undisturbed extraction in which these images are merely damaged."""
     whole = {image_id: (dataset.root / f"{image_id}.png").read_bytes() for image_id in bad}
     for image_id in bad:
         (dataset.root / f"{image_id}.png").write_bytes(b"no image")
@@ -39,10 +39,10 @@ def without(dataset: Dataset, tmp_path: Path, bad: list[str]) -> dict[str, objec
     return {name: value for name, value in expected.items() if name != "failures"}
 
 
-def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
+def test_crashing_images_cost_one_process_each_and_no_other_image(
     tmp_path: Path,
 ) -> None:
-    dataset = films(tmp_path / "data")
+    dataset = make_images(tmp_path / "data")
     bad = ["i005", "i009", "i012"]
     expected = without(dataset, tmp_path, bad)
     crashing(dataset.root / "i005.png")
@@ -51,7 +51,7 @@ def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
     *deaths, last, again = live(tmp_path, 5)
     assert deaths == [signal.SIGSEGV] * 3
     assert last["failed"] == dict.fromkeys(bad, CRASHED)
-    # Recorded as it was, it is known for good.
+    # A recorded crash is not repeated.
     assert again == {"done": 0, "failed": last["failed"], "written": False}
     made = content(read_cache(tmp_path / "cache/set/stub.h5"))
     assert made | expected == made
@@ -64,22 +64,22 @@ def test_images_that_crash_the_decoder_cost_one_run_each_and_no_other_image(
     assert {path.name for path in summary.path.parent.iterdir()} == {"stub.h5", "stub.h5.lock"}
 
 
-def test_an_image_that_hangs_is_recorded_and_the_process_ends(tmp_path: Path) -> None:
-    dataset = films(tmp_path / "data")
+def test_hanging_image_is_recorded_and_process_ends(tmp_path: Path) -> None:
+    dataset = make_images(tmp_path / "data")
     bad = ["i002", "i003", "i009"]
     expected = without(dataset, tmp_path, bad)
     for image_id in bad:
         hanging(dataset.root / f"{image_id}.png")
-    (told,) = live(tmp_path, 1, seconds=0.3)
-    assert told["failed"] == dict.fromkeys(bad, "took longer than 0.3 s")
+    (result,) = live(tmp_path, 1, seconds=0.3)
+    assert result["failed"] == dict.fromkeys(bad, "took longer than 0.3 s")
     made = content(read_cache(tmp_path / "cache/set/stub.h5"))
     assert made | expected == made
     summary = run(dataset, tmp_path / "cache")
     assert (summary.done, summary.failed, summary.images) == (3, {}, IMAGES)
 
 
-def test_what_an_innocent_death_left_is_decoded_apart_to_the_same_pixels(tmp_path: Path) -> None:
-    dataset = films(tmp_path / "data")
+def test_suspected_images_are_decoded_in_subprocess_to_same_pixels(tmp_path: Path) -> None:
+    dataset = make_images(tmp_path / "data")
     expected = content(read_cache(run(dataset, tmp_path / "undisturbed").path))
     crashing(dataset.root / "i000.png")
     crashing(dataset.root / "i001.png")

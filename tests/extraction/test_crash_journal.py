@@ -1,4 +1,4 @@
-"""What outlives a process."""
+"""The crash journal outlives its process."""
 
 import os
 from contextlib import closing
@@ -8,15 +8,15 @@ from featurecache.extraction.crash_journal import CrashJournal
 A, B, C = "a", "b", "c"
 
 
-def test_what_is_being_decoded_is_known_to_the_next_process_and_to_the_one_after(tmp_path):
+def test_open_entries_are_suspects_in_later_processes(tmp_path):
     files = [tmp_path / "one" / "journal", tmp_path / "two" / "journal"]
     dead = CrashJournal(files)
     assert not dead.is_suspect(A)
     with dead.entry(C):
         pass
-    kept = dead.entry(A), dead.entry(B)  # or they would end when they are collected
-    for place in kept:
-        place.__enter__()
+    entries = dead.entry(A), dead.entry(B)  # kept alive, or they would end when collected
+    for entry in entries:
+        entry.__enter__()
     for found in (files, files[:1], files[1:]):
         again = CrashJournal(found)
         assert [again.is_suspect(image) for image in (A, B, C)] == [True, True, False]
@@ -28,7 +28,7 @@ def test_what_is_being_decoded_is_known_to_the_next_process_and_to_the_one_after
         ]
 
 
-def test_the_file_grows_with_threads_and_not_with_images(tmp_path):
+def test_file_grows_with_threads_not_with_images(tmp_path):
     file = tmp_path / "parts" / "journal"
     with closing(CrashJournal([file])) as journal:
         for _ in range(100):
@@ -38,13 +38,15 @@ def test_the_file_grows_with_threads_and_not_with_images(tmp_path):
     assert not file.parent.exists()
 
 
-def test_a_thread_that_comes_back_after_the_end_writes_into_no_other_file(tmp_path):
+def test_stuck_thread_does_not_write_into_reused_descriptor(tmp_path):
     file = tmp_path / "parts" / "journal"
     journal = CrashJournal([file])
     stuck = journal.entry(A)
     stuck.__enter__()
     journal.close()
-    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)  # by the number that is free now
+    other = os.open(
+        tmp_path / "other", os.O_RDWR | os.O_CREAT
+    )  # gets the descriptor that is free now
     stuck.__exit__(None, None, None)
     assert os.fstat(other).st_size == 0
     os.close(other)

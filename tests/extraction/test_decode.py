@@ -1,4 +1,4 @@
-"""Reading ahead: in order, once, and not further than the window."""
+"""Images are decoded ahead in order, once, and within the window."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ from featurecache.images.subprocess_decoder import SubprocessDecoder
 from tests.extraction.stub_encoder import StubEncoder, write_images
 
 
-def items(root: Path, count: int) -> list[ImageTask]:
+def image_tasks(root: Path, count: int) -> list[ImageTask]:
     ids = write_images(root, count)
     return [
         ImageTask(row, image_id, root / f"{image_id}.png", {0: ""})
@@ -26,26 +26,26 @@ def items(root: Path, count: int) -> list[ImageTask]:
     ]
 
 
-def test_images_come_in_order_though_the_first_take_longest(root: Path) -> None:
+def test_images_are_yielded_in_order(root: Path) -> None:
     class Slow(StubEncoder):
         def preprocess(self, image: Image.Image) -> np.ndarray:
             pixels = super().preprocess(image)
             time.sleep(0.03 if pixels[2, 0, 0] % 4 == 0 else 0)
             return pixels
 
-    found = list(decode_ahead(items(root, 20), {0: Slow()}, workers=4, window=8))
+    found = list(decode_ahead(image_tasks(root, 20), {0: Slow()}, workers=4, window=8))
     assert [image.row for image in found] == list(range(20))
     assert [int(image.pixels[0][2, 0, 0]) for image in found] == list(range(20))
 
 
 @pytest.mark.parametrize(("workers", "window"), [(1, 1), (2, 5), (4, 50)])
-def test_no_more_is_read_ahead_than_the_window(root: Path, workers: int, window: int) -> None:
+def test_window_limits_reading_ahead(root: Path, workers: int, window: int) -> None:
     taken: list[int] = []
 
     def source() -> Iterator[ImageTask]:
-        for item in items(root, 20):
-            taken.append(item.row)
-            yield item
+        for task in image_tasks(root, 20):
+            taken.append(task.row)
+            yield task
 
     ahead = decode_ahead(source(), {0: StubEncoder()}, workers=workers, window=window)
     for number, _ in enumerate(ahead, start=1):
@@ -53,7 +53,7 @@ def test_no_more_is_read_ahead_than_the_window(root: Path, workers: int, window:
     assert len(taken) == 20
 
 
-def test_a_reader_that_is_closed_leaves_no_thread_and_reads_no_more(root: Path) -> None:
+def test_closing_stops_threads(root: Path) -> None:
     read: list[int] = []
 
     class Slow(StubEncoder):
@@ -62,28 +62,26 @@ def test_a_reader_that_is_closed_leaves_no_thread_and_reads_no_more(root: Path) 
             read.append(1)
             return super().preprocess(image)
 
-    ahead = decode_ahead(items(root, 40), {0: Slow()}, workers=2, window=30)
+    ahead = decode_ahead(image_tasks(root, 40), {0: Slow()}, workers=2, window=30)
     next(ahead)
     ahead.close()
     assert len(read) < 15
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
-def test_pixels_are_made_only_for_encoders_whose_embedding_is_of_other_bytes(root: Path) -> None:
-    (item,) = items(root, 1)
+def test_only_outdated_embeddings_get_pixels(root: Path) -> None:
+    (task,) = image_tasks(root, 1)
     encoders = dict(enumerate([StubEncoder()] * 3))
-    reader = SubprocessDecoder()
-    sha256 = decode(item, encoders, reader).sha256
-    found = decode(ImageTask(0, item.id, item.path, {0: sha256, 2: "another"}), encoders, reader)
+    decoder = SubprocessDecoder()
+    sha256 = decode(task, encoders, decoder).sha256
+    found = decode(ImageTask(0, task.id, task.path, {0: sha256, 2: "another"}), encoders, decoder)
     assert set(found.pixels) == {2}
     assert found.reason is None
-    known = ImageTask(0, item.id, item.path, {0: sha256, 1: sha256})
-    assert decode(known, encoders, reader).pixels == {}
+    known = ImageTask(0, task.id, task.path, {0: sha256, 1: sha256})
+    assert decode(known, encoders, decoder).pixels == {}
 
 
-def test_where_everything_hangs_the_end_comes_all_the_same(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_stuck_images_end_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_module, "MAX_STUCK_IMAGES", 5)
     monkeypatch.setattr(timeout_pool, "GRACE", 0.02)
     release = threading.Event()
@@ -94,23 +92,23 @@ def test_where_everything_hangs_the_end_comes_all_the_same(
             return np.zeros((3, 1, 1), np.float32)
 
     found: list[str | None] = []
-    ahead = decode_ahead(items(root, 20), {0: Stuck()}, workers=2, window=8, timeout=0.05)
+    ahead = decode_ahead(image_tasks(root, 20), {0: Stuck()}, workers=2, window=8, timeout=0.05)
     with pytest.raises(FeaturecacheError, match=r"5 images hang, .i004. the last"):
         found.extend(image.reason for image in ahead)
     assert found == ["took longer than 0.05 s"] * 4
     release.set()
 
 
-def test_an_image_that_is_decoded_apart_gives_the_same_pixels_and_reasons(root: Path) -> None:
-    (item, spoilt) = items(root, 2)
-    spoilt.path.write_bytes(b"no image")
-    reader = SubprocessDecoder()
-    for one in (item, spoilt):
-        here, apart = (
-            decode(replace(one, isolated=apart), {0: StubEncoder()}, reader)
-            for apart in (False, True)
+def test_isolated_decoding_gives_same_pixels_and_reasons(root: Path) -> None:
+    (task, damaged) = image_tasks(root, 2)
+    damaged.path.write_bytes(b"no image")
+    decoder = SubprocessDecoder()
+    for one in (task, damaged):
+        here, isolated = (
+            decode(replace(one, isolated=isolated), {0: StubEncoder()}, decoder)
+            for isolated in (False, True)
         )
-        assert (here.sha256, here.reason) == (apart.sha256, apart.reason)
+        assert (here.sha256, here.reason) == (isolated.sha256, isolated.reason)
         assert [pixels.tobytes() for pixels in here.pixels.values()] == [
-            pixels.tobytes() for pixels in apart.pixels.values()
+            pixels.tobytes() for pixels in isolated.pixels.values()
         ]

@@ -1,4 +1,4 @@
-"""What ends up in the cache, what a later run does again, and what it refuses."""
+"""The content of a cache, what a repeated extraction computes again, and what is refused."""
 
 import hashlib
 import os
@@ -43,7 +43,7 @@ def state(path: Path) -> tuple[int, int]:
 
 
 def fresh(dataset: Dataset, tmp_path: Path, **options: Any) -> dict[str, Any]:
-    """The content of a cache that is made in one undisturbed run."""
+    """The content of a cache from one undisturbed extraction."""
     summary, _ = run(dataset, tmp_path / "fresh", **options)
     made = content(read_cache(summary.path))
     shutil.rmtree(tmp_path / "fresh")
@@ -62,7 +62,7 @@ def test_every_image_is_encoded_and_stored(
     files = [root / f"i{number:03d}.png" for number in range(10)]
     with h5py.File(stub_path) as file:
         assert file.attrs["format"] == b"featurecache"
-        assert file.attrs["version"] == 2
+        assert file.attrs["version"] == 1
         assert file.attrs["spec"] == b'{"checkpoint":"one","preprocessing":{"size":[1,1]}}'
         assert file.attrs["model"] == b"stub"
         assert file.attrs["dataset"] == b"set"
@@ -73,7 +73,7 @@ def test_every_image_is_encoded_and_stored(
             images["embedding"][()],
             np.stack([expected_embedding(number) for number in range(10)]).astype(np.float16),
         )
-        assert (np.linalg.norm(images["embedding"][()], axis=1) > 2).all()  # not normalised
+        assert (np.linalg.norm(images["embedding"][()], axis=1) > 2).all()  # not normalized
         assert images["id"].asstr()[()].tolist() == [f"i{number:03d}" for number in range(10)]
         assert images["sha256"].asstr()[()].tolist() == [
             hashlib.sha256(file.read_bytes()).hexdigest() for file in files
@@ -96,9 +96,7 @@ def test_every_image_is_encoded_and_stored(
     assert sorted(path.name for path in stub_path.parent.iterdir()) == ["stub.h5", "stub.h5.lock"]
 
 
-def test_rows_are_in_the_order_of_their_ids_whatever_the_manifests_order(
-    root: Path, cache: Path, tmp_path: Path
-) -> None:
+def test_rows_are_sorted_by_id(root: Path, cache: Path, tmp_path: Path) -> None:
     ids = write_images(root, 30)
     shuffled = np.random.default_rng(0).permutation(ids).tolist()
     _, encoder = run(make_dataset(root, shuffled), cache)
@@ -107,7 +105,7 @@ def test_rows_are_in_the_order_of_their_ids_whatever_the_manifests_order(
     assert made == fresh(make_dataset(root, ids), tmp_path)
 
 
-def test_no_batch_reaches_over_the_end_of_a_run(
+def test_no_batch_crosses_the_end_of_a_segment(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("featurecache.extraction.encode.SEGMENT_BATCHES", 2)
@@ -122,7 +120,7 @@ def test_no_batch_reaches_over_the_end_of_a_run(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
-def test_workers_change_nothing(
+def test_number_of_workers_does_not_change_the_cache(
     root: Path, cache: Path, tmp_path: Path, stub_path: Path, workers: int
 ) -> None:
     dataset = make_dataset(root, write_images(root, 40))
@@ -132,12 +130,12 @@ def test_workers_change_nothing(
 
 
 def test_progress_counts_every_image(dataset: Dataset, cache: Path) -> None:
-    told: list[tuple[int, int]] = []
-    run(dataset, cache, progress=lambda finished, total: told.append((finished, total)))
-    assert told == [(number, 10) for number in range(11)]
+    calls: list[tuple[int, int]] = []
+    run(dataset, cache, progress=lambda finished, total: calls.append((finished, total)))
+    assert calls == [(number, 10) for number in range(11)]
 
 
-def test_the_shares_of_the_time_add_up(dataset: Dataset, cache: Path) -> None:
+def test_time_shares_sum_to_one(dataset: Dataset, cache: Path) -> None:
     summary, _ = run(dataset, cache, StubEncoder(seconds=0.02))
     assert summary.read_share is not None
     assert summary.encode_share is not None
@@ -148,18 +146,18 @@ def test_the_shares_of_the_time_add_up(dataset: Dataset, cache: Path) -> None:
     assert 10 / summary.seconds < summary.images_per_second < 10 / (3 * 0.02)
 
 
-def test_a_second_run_has_nothing_to_do(
+def test_repeated_extraction_does_nothing(
     dataset: Dataset, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = PROMPT_SETS["showing"]
     run(dataset, cache, prompts=prompts)
     before = state(stub_path)
     monkeypatch.setattr("featurecache.extraction.decode.decode", None)
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     summary, encoder = run(
-        dataset, cache, prompts=prompts, progress=lambda *numbers: told.append(numbers)
+        dataset, cache, prompts=prompts, progress=lambda *numbers: calls.append(numbers)
     )
-    assert (encoder.batches, encoder.texts, told) == ([], [], [(0, 0)])
+    assert (encoder.batches, encoder.texts, calls) == ([], [], [(0, 0)])
     assert (summary.images, summary.done, summary.reused) == (10, 0, 10)
     assert summary.images_per_second is None
     assert summary.read_share is None
@@ -167,11 +165,11 @@ def test_a_second_run_has_nothing_to_do(
     assert state(stub_path) == before
 
 
-def test_new_images_run_alone(
+def test_only_new_images_are_encoded(
     dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     run(dataset, cache)
-    # Some of the ten lie between the others, some behind them.
+    # Some of the ten are between the others, some after them.
     new = [*(f"i{number:03d}b" for number in range(0, 10, 2)), *write_images(root, 5, start=10)]
     for number, image_id in enumerate(new[:5], start=200):
         write_image(root / f"{image_id}.png", number)
@@ -183,7 +181,7 @@ def test_new_images_run_alone(
 
 
 @pytest.mark.parametrize("what", ["labels", "split", "patient", "view", "notes", "label_names"])
-def test_other_words_about_the_images_run_no_image(
+def test_changed_metadata_encodes_no_image(
     dataset: Dataset, cache: Path, stub_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     changes: dict[str, dict[str, Any]] = {
@@ -213,7 +211,7 @@ def test_other_words_about_the_images_run_no_image(
     assert after.header.notes == changed.notes
 
 
-def test_a_changed_file_is_encoded_again(
+def test_changed_file_is_encoded_again(
     dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     run(dataset, cache)
@@ -225,9 +223,7 @@ def test_a_changed_file_is_encoded_again(
     np.testing.assert_array_equal(read_cache(stub_path).embedding[3], expected_embedding(77))
 
 
-def test_a_change_that_keeps_the_size_and_one_that_keeps_the_time_are_both_seen(
-    dataset: Dataset, root: Path, cache: Path
-) -> None:
+def test_change_of_size_or_time_alone_is_noticed(dataset: Dataset, root: Path, cache: Path) -> None:
     run(dataset, cache)
     path = root / "i003.png"
     before = path.stat()
@@ -243,7 +239,7 @@ def test_a_change_that_keeps_the_size_and_one_that_keeps_the_time_are_both_seen(
     assert encoder.encoded == [3]
 
 
-def test_a_touched_file_is_read_but_not_encoded(
+def test_touched_file_is_read_but_not_encoded(
     dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     run(dataset, cache)
@@ -258,7 +254,7 @@ def test_a_touched_file_is_read_but_not_encoded(
     assert state(stub_path) == before
 
 
-def test_a_vanished_file_keeps_its_embedding(
+def test_missing_file_keeps_its_embedding(
     dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     run(dataset, cache)
@@ -267,13 +263,13 @@ def test_a_vanished_file_keeps_its_embedding(
     summary, encoder = run(dataset, cache)
     assert (encoder.batches, summary.failed, summary.written) == ([], {}, False)
     assert content(read_cache(stub_path)) == before
-    # Also where the cache must be written for another reason.
+    # Also when the cache is written for another reason.
     summary, encoder = run(make_dataset(root, [*dataset.images["id"], "i999"]), cache)
     assert summary.failed == {"i999": "missing: no such file"}
     assert content(read_cache(stub_path)) == before | {"failures": summary.failed}
 
 
-def test_a_limit_takes_the_first_images_and_the_rest_come_later(
+def test_limit_takes_first_images_and_later_calls_the_rest(
     dataset: Dataset, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     summary, encoder = run(dataset, cache, limit=5)
@@ -287,7 +283,7 @@ def test_a_limit_takes_the_first_images_and_the_rest_come_later(
     assert content(read_cache(stub_path)) == fresh(dataset, tmp_path)
 
 
-def test_a_limit_drops_nothing(dataset: Dataset, cache: Path, stub_path: Path) -> None:
+def test_limit_drops_no_cached_image(dataset: Dataset, cache: Path, stub_path: Path) -> None:
     run(dataset, cache)
     before = state(stub_path)
     summary, encoder = run(dataset, cache, limit=3)
@@ -295,7 +291,7 @@ def test_a_limit_drops_nothing(dataset: Dataset, cache: Path, stub_path: Path) -
     assert state(stub_path) == before
 
 
-def test_images_that_left_the_data_set_are_dropped_on_demand_only(
+def test_removed_images_are_dropped_only_with_prune(
     dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     run(dataset, cache)
@@ -310,7 +306,7 @@ def test_images_that_left_the_data_set_are_dropped_on_demand_only(
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_another_checkpoint_is_refused_by_the_field_that_differs(
+def test_other_checkpoint_is_refused_by_differing_field(
     dataset: Dataset, cache: Path, stub_path: Path, finished: bool
 ) -> None:
     if finished:
@@ -327,7 +323,7 @@ def test_another_checkpoint_is_refused_by_the_field_that_differs(
     assert {path: path.read_bytes() for path in stub_path.parent.rglob("*.h5")} == before
 
 
-def test_a_broken_cache_is_refused_and_left_alone(
+def test_damaged_cache_is_refused_and_not_changed(
     dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
     run(dataset, cache)
@@ -338,13 +334,13 @@ def test_a_broken_cache_is_refused_and_left_alone(
     assert stub_path.read_bytes() == before
 
 
-def test_two_encoders_of_one_name_are_refused(dataset: Dataset, cache: Path) -> None:
+def test_encoders_with_same_name_are_refused(dataset: Dataset, cache: Path) -> None:
     with pytest.raises(UsageError, match="the same name"):
         update_caches(dataset, [StubEncoder(), StubEncoder(checkpoint="two")], cache_dir=cache)
     assert not cache.exists()
 
 
-def test_an_encoder_of_texts_alone_is_refused(dataset: Dataset, cache: Path) -> None:
+def test_text_encoder_is_refused(dataset: Dataset, cache: Path) -> None:
     encoder = StubEncoder("words")
     encoder.has_images = False
     with pytest.raises(UsageError, match="'words' has no image encoder"):
@@ -362,7 +358,7 @@ def test_numbers_below_one_are_refused(
     assert not cache.exists()
 
 
-def test_an_extraction_at_work_keeps_others_out(
+def test_second_extraction_into_same_cache_is_refused(
     dataset: Dataset, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
     second = StubEncoder()
@@ -381,13 +377,13 @@ def test_an_extraction_at_work_keeps_others_out(
     assert content(read_cache(stub_path)) == fresh(dataset, tmp_path)
 
 
-def test_the_lock_is_given_back_when_an_extraction_fails(dataset: Dataset, cache: Path) -> None:
+def test_failed_extraction_releases_lock(dataset: Dataset, cache: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         run(dataset, cache, progress=lambda finished, total: 1 // 0)
     assert run(dataset, cache)[0].images == 10
 
 
-def test_other_models_and_data_sets_are_not_locked(dataset: Dataset, cache: Path) -> None:
+def test_other_models_are_not_locked(dataset: Dataset, cache: Path) -> None:
     inner: list[ExtractionSummary] = []
 
     def progress(finished: int, total: int) -> None:
@@ -399,13 +395,13 @@ def test_other_models_and_data_sets_are_not_locked(dataset: Dataset, cache: Path
     assert read_cache(inner[0].path).dim == DIM
 
 
-def test_a_name_with_a_slash_stays_in_its_folder(dataset: Dataset, cache: Path) -> None:
+def test_slash_in_name_does_not_leave_folder(dataset: Dataset, cache: Path) -> None:
     summary, _ = run(dataset, cache, StubEncoder("hf:org/name"))
     assert summary.path == cache / "set" / "hf--org--name.h5"
     assert read_cache(summary.path).header.model == "hf:org/name"
 
 
-def test_data_sets_with_foreign_names_do_not_share_a_cache(root: Path, cache: Path) -> None:
+def test_data_sets_with_non_ascii_names_do_not_share_a_cache(root: Path, cache: Path) -> None:
     paths = set()
     for name in ("胸部", "肺"):
         folder = root / name

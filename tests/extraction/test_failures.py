@@ -1,4 +1,4 @@
-"""Images that cannot be used: recorded with a reason, never a row of zeros, never the end."""
+"""Unusable images are recorded with a reason; they never become zeros or end the extraction."""
 
 import itertools
 import os
@@ -77,9 +77,7 @@ def spoil(root: Path, dataset: Dataset, ids: list[str]) -> None:
 
 
 @pytest.mark.timeout(30)
-def test_every_kind_of_failure_is_recorded_and_the_run_goes_on(
-    root: Path, cache: Path, stub_path: Path
-) -> None:
+def test_every_kind_of_failure_is_recorded(root: Path, cache: Path, stub_path: Path) -> None:
     dataset = make_dataset(root, write_images(root, 3 * len(SPOILERS)))
     bad = dataset.images["id"].tolist()[1::3]
     spoil(root, dataset, bad)
@@ -87,7 +85,7 @@ def test_every_kind_of_failure_is_recorded_and_the_run_goes_on(
     assert sorted(summary.failed) == bad
     for image_id, (name, (_, reason)) in zip(bad, SPOILERS.items(), strict=True):
         assert reason in summary.failed[image_id], name
-        # The id stands beside the reason; the machine's folders are nobody's business.
+        # The id stands beside the reason; paths of the machine stay private.
         assert str(root) not in summary.failed[image_id]
     good = [number for number in range(3 * len(SPOILERS)) if number % 3 != 1]
     assert summary.images == summary.done == len(good)
@@ -102,7 +100,7 @@ def test_every_kind_of_failure_is_recorded_and_the_run_goes_on(
     assert verify_cache(stub_path) == []
 
 
-def test_failures_are_tried_again_and_change_nothing(
+def test_failures_are_retried_without_rewriting_the_cache(
     dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     (root / "i003.png").write_bytes(b"no image")
@@ -117,7 +115,7 @@ def test_failures_are_tried_again_and_change_nothing(
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_repaired_image_leaves_the_failures(
+def test_repaired_image_is_no_longer_a_failure(
     dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     (root / "i003.png").write_bytes(b"no image")
@@ -132,7 +130,7 @@ def test_a_repaired_image_leaves_the_failures(
     assert len(read_cache(stub_path).images) == 10
 
 
-def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
+def test_changed_image_that_became_unusable_loses_its_row(
     root: Path, cache: Path, stub_path: Path
 ) -> None:
     dataset = make_dataset(root, write_images(root, 2 * len(SPOILERS)))
@@ -141,7 +139,7 @@ def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
     before_rows = dict(zip(before.ids.tolist(), before.embedding.tolist(), strict=True))
     spoiled = dataset.images["id"].tolist()[::2]
     spoil(root, dataset, spoiled)
-    # A file that is gone, or only leads nowhere, says nothing against its old embedding.
+    # A missing file or broken link does not invalidate its old embedding.
     unseen = {spoiled[[*SPOILERS].index(name)] for name in ("missing", "loop")}
     summary, _ = run(dataset, cache)
     assert set(summary.failed) == set(spoiled) - unseen
@@ -153,7 +151,7 @@ def test_an_image_that_changed_and_is_unusable_now_loses_its_row(
     assert verify_cache(stub_path) == []
 
 
-def test_failures_outside_the_limit_and_outside_the_data_set(
+def test_failures_outside_limit_are_kept_and_of_removed_images_dropped(
     dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     for number in (2, 8):
@@ -171,7 +169,7 @@ def run_limited(dataset: Dataset, cache: Path, limit: int) -> ExtractionSummary:
 
 
 @pytest.mark.parametrize("what", ["missing", "not-an-image", "nan"])
-def test_a_data_set_without_a_usable_image_is_an_error(
+def test_data_set_without_usable_image_is_an_error(
     dataset: Dataset, root: Path, cache: Path, stub_path: Path, what: str
 ) -> None:
     for path in dataset.images["path"]:
@@ -184,7 +182,7 @@ def test_a_data_set_without_a_usable_image_is_an_error(
     assert run(dataset, cache)[0].images == 10
 
 
-def test_that_nothing_works_is_no_mistake_of_usage(dataset: Dataset, cache: Path) -> None:
+def test_no_usable_image_is_not_a_usage_error(dataset: Dataset, cache: Path) -> None:
     for path in dataset.images["path"]:
         (dataset.root / path).unlink()
     with pytest.raises(FeaturecacheError) as caught:
@@ -192,7 +190,7 @@ def test_that_nothing_works_is_no_mistake_of_usage(dataset: Dataset, cache: Path
     assert not isinstance(caught.value, UsageError)
 
 
-def test_a_cache_survives_that_all_its_images_break(
+def test_cache_survives_when_all_images_become_unusable(
     dataset: Dataset, root: Path, cache: Path, stub_path: Path
 ) -> None:
     run(dataset, cache)
@@ -204,7 +202,7 @@ def test_a_cache_survives_that_all_its_images_break(
     assert content(read_cache(stub_path)) == before
 
 
-def test_a_file_that_vanishes_while_it_is_read_is_recorded(
+def test_file_deleted_during_extraction_is_recorded(
     dataset: Dataset, root: Path, cache: Path
 ) -> None:
     encoder = StubEncoder()
@@ -223,7 +221,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_recorded(
 def listen(path: Path) -> None:
     path.unlink()
     with socket.socket(socket.AF_UNIX) as one:
-        # The name of a socket may have a hundred characters.
+        # The path of a socket is limited to about a hundred characters.
         folder = os.open(path.parent, os.O_RDONLY)
         one.bind(f"/proc/self/fd/{folder}/{path.name}")
         os.close(folder)
@@ -239,7 +237,7 @@ MIDWAY = {
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("what", MIDWAY)
-def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_back(
+def test_file_damaged_during_extraction_is_encoded_once_restored(
     dataset: Dataset, root: Path, cache: Path, tmp_path: Path, what: str
 ) -> None:
     (undisturbed,) = update_caches(dataset, [StubEncoder()], cache_dir=tmp_path / "undisturbed")
@@ -265,19 +263,19 @@ def test_a_file_that_is_spoilt_in_mid_run_is_recorded_and_taken_up_when_it_is_ba
     assert content(read_cache(summary.path)) == content(read_cache(undisturbed.path))
 
 
-def test_clocks_that_jump_and_times_that_no_clock_shows_lose_nothing(
+def test_jumping_clocks_and_odd_file_times_lose_nothing(
     dataset: Dataset, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, seconds in enumerate((0, -(10**9), 4 * 10**9, 10**10)):  # 1938, 2096, 2286
         os.utime(root / f"i{number:03d}.png", (seconds, seconds))
     real, steps = time.time, itertools.count()
-    # Before every look at it the clock is put back by a day.
+    # At every call the clock is a day earlier.
     monkeypatch.setattr(time, "time", lambda: real() - 86_400 * next(steps))
     first, encoder = run(dataset, cache)
     assert (encoder.encoded, first.failed) == (list(range(10)), {})
     second, encoder = run(dataset, cache)
     assert (encoder.encoded, second.reused, second.written) == ([], 10, False)
-    # A copy of before, put back with its old time, is seen as well.
+    # An older file, restored with its old time, is noticed as well.
     write_image(root / "i004.png", 40)
     os.utime(root / "i004.png", (1, 1))
     third, encoder = run(dataset, cache)
@@ -285,7 +283,7 @@ def test_clocks_that_jump_and_times_that_no_clock_shows_lose_nothing(
     assert third.images == 10
 
 
-def test_a_name_that_no_file_can_have_is_recorded(root: Path, cache: Path) -> None:
+def test_impossible_file_name_is_recorded(root: Path, cache: Path) -> None:
     dataset = make_dataset(root, write_images(root, 3))
     dataset.images.loc[1, "path"] = "a\0b.png"
     summary, encoder = run(dataset, cache)

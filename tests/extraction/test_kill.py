@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: whatever was stored stays, and the end is always the same."""
+"""Extractions killed by SIGKILL keep what was stored and end with the same cache."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, wr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_an_extraction_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_killed_extraction_ends_like_undisturbed_one(tmp_path: Path) -> None:
     ids = write_images(tmp_path / "data", 200)
     script = Path(killed.__file__)
     done = subprocess.run(
@@ -24,7 +24,7 @@ def test_an_extraction_killed_again_and_again_ends_as_an_undisturbed_one(tmp_pat
         capture_output=True,
         text=True,
         timeout=120,
-        # numpy's threads would not survive the forks.
+        # NumPy's threads do not survive a fork.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         check=False,
     )
@@ -33,7 +33,7 @@ def test_an_extraction_killed_again_and_again_ends_as_an_undisturbed_one(tmp_pat
     for name, cache, asked in (("first", "cache-of-some", ids[::2]), ("second", "cache", ids)):
         assert kills[name]["chosen"] == list(killed.DEATHS)
         assert len(kills[name]["encoding"]) == len(kills[name]["writing"]) == killed.RANDOM_KILLS
-        # They were killed at work, not before it began nor after it was done.
+        # They were killed at work, not before it started or after it finished.
         assert len(set(kills[name]["encoding"])) > 1
         assert kills[name]["writing"][0] == len(asked)
         dataset = make_dataset(tmp_path / "data", asked)
@@ -42,7 +42,7 @@ def test_an_extraction_killed_again_and_again_ends_as_an_undisturbed_one(tmp_pat
         assert content(read_cache(tmp_path / cache / "set" / "stub.h5")) == content(
             read_cache(undisturbed / "set" / "stub.h5")
         )
-        # No half-written file is left, and no part.
+        # No temporary file and no chunk is left.
         assert {path.name for path in (tmp_path / cache / "set").iterdir()} == {
             *("stub.h5", "stub.h5.lock"),
         }

@@ -1,4 +1,4 @@
-"""bf16 is taken where it is fast and changes little, and a cache goes on as it was begun."""
+"""bf16 is chosen where it is fast and accurate, and a cache keeps its precision."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from tests.extraction.stub_encoder import StubEncoder, make_dataset, write_image
 
 
 class Rounded(StubEncoder):
-    """In bf16 its embeddings are turned by an angle."""
+    """Rotates its embeddings by an angle in bf16."""
 
     def __init__(self, *, precision: str, angle: float = 0.0, made: list | None = None) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Rounded(StubEncoder):
         rows = super().embed_pixels(pixels)
         if self.precision == "fp32":
             return rows
-        # Turned within the plane of the row and of another direction, orthogonal to it.
+        # Rotated in the plane of the row and an orthogonal direction.
         away = np.zeros_like(rows)
         away[:, 0], away[:, 1] = rows[:, 1], -rows[:, 0]
         away *= (np.linalg.norm(rows, axis=1) / np.linalg.norm(away, axis=1))[:, np.newaxis]
@@ -41,14 +41,14 @@ def fast(monkeypatch):
 
 
 @pytest.mark.parametrize(("angle", "chosen"), [(0.04, "bf16"), (0.05, "fp32")])
-def test_bf16_is_taken_where_the_least_cosine_is_high_enough(fast, dataset, cache, angle, chosen):
+def test_bf16_is_chosen_if_min_cosine_is_high_enough(fast, dataset, cache, angle, chosen):
     assert np.cos(0.04) > MIN_COSINE > np.cos(0.05)
     encoder = choose_precision(partial(Rounded, angle=angle), dataset, cache)
     assert encoder.precision == chosen
     assert encoder.bf16_cosine == pytest.approx(np.cos(angle), abs=1e-6)
 
 
-def test_without_instructions_for_bf16_nothing_is_probed(monkeypatch, dataset, cache):
+def test_device_without_fast_bf16_is_not_probed(monkeypatch, dataset, cache):
     monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: False)
     made = []
     encoder = choose_precision(partial(Rounded, made=made), dataset, cache)
@@ -58,9 +58,7 @@ def test_without_instructions_for_bf16_nothing_is_probed(monkeypatch, dataset, c
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_cache_goes_on_in_the_precision_it_was_begun_in(
-    fast, dataset, cache, precision, finished
-):
+def test_cache_keeps_its_precision(fast, dataset, cache, precision, finished):
     class StopError(Exception):
         pass
 
@@ -68,17 +66,17 @@ def test_a_cache_goes_on_in_the_precision_it_was_begun_in(
         if done == 8 and not finished:
             raise StopError
 
-    begun = Rounded(precision=precision, angle=0.5 if precision == "fp32" else 0.0)
+    started = Rounded(precision=precision, angle=0.5 if precision == "fp32" else 0.0)
     try:
-        update_caches(dataset, [begun], cache_dir=cache, batch_size=2, progress=progress)
+        update_caches(dataset, [started], cache_dir=cache, batch_size=2, progress=progress)
     except StopError:
         assert not (cache / "set/stub.h5").exists()
-    # The probe would choose the other one.
+    # A new measurement would choose the other one.
     angle = 0.0 if precision == "fp32" else 0.5
     assert choose_precision(partial(Rounded, angle=angle), dataset, cache).precision == precision
 
 
-def test_what_was_measured_stands_in_the_cache_and_stays(fast, dataset, cache):
+def test_measured_cosine_is_stored_in_cache(fast, dataset, cache):
     encoder = choose_precision(partial(Rounded, angle=0.03), dataset, cache)
     (summary,) = update_caches(dataset, [encoder], cache_dir=cache)
     measured = read_cache(summary.path).header.bf16_cosine
@@ -89,7 +87,7 @@ def test_what_was_measured_stands_in_the_cache_and_stays(fast, dataset, cache):
     assert read_cache(summary.path).header.bf16_cosine == measured
 
 
-def test_films_that_cannot_be_read_are_left_out_of_the_probe(fast, root, cache):
+def test_unreadable_images_are_not_probed(fast, root, cache):
     dataset = make_dataset(root, write_images(root, 4))
     for name in dataset.images["path"].iloc[:3]:
         (root / name).write_bytes(b"no image")
@@ -99,7 +97,7 @@ def test_films_that_cannot_be_read_are_left_out_of_the_probe(fast, root, cache):
     assert choose_precision(Rounded, dataset, cache).precision == "fp32"
 
 
-def test_films_that_hang_or_crash_are_left_out_of_the_probe(fast, root, cache, bad_decoder):
+def test_hanging_and_crashing_images_are_not_probed(fast, root, cache, bad_decoder):
     dataset = make_dataset(root, write_images(root, 5))
     for name, spoil in zip(dataset.images["path"], bad_decoder, strict=False):
         spoil(root / name)
@@ -109,7 +107,7 @@ def test_films_that_hang_or_crash_are_left_out_of_the_probe(fast, root, cache, b
     assert made[0].batches == [[3, 4]]
 
 
-def test_the_least_cosine_is_of_the_worst_row_and_zero_without_a_direction():
+def test_min_cosine_is_of_worst_row_and_zero_for_zero_row():
     one = np.float32([[1, 0], [0, 2], [3, 4]])
     other = np.float32([[2, 0], [0.1, 2], [4, 3]])
     assert min_cosine(one, other) == pytest.approx(24 / 25)

@@ -1,4 +1,4 @@
-"""On Ray: the same cache as the local engine's, whoever is lost on the way."""
+"""The Ray engine makes the same cache as the local one, even if workers are lost."""
 
 import pickle
 import re
@@ -23,18 +23,18 @@ from featurecache.progress import Progress
 from featurecache.store.reader import read_cache
 from tests.extraction.stub_encoder import content
 
-# Ray warns of settings of its own, when it sets them.
+# Ray warns about settings that it sets itself.
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.")
 
 Load = Callable[[], Encoder]
 IMAGES, BATCH = 90, 3
-"""Eight runs of 12 images, the last one shorter."""
+"""Eight segments of 12 images, the last one shorter."""
 TINY = partial(load_encoder, "tiny", precision="fp32")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Two machines of one core each, as far as Ray can tell."""
+    """Two machines of one core each, as far as Ray knows."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -48,7 +48,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Synthetic films, three of which cannot be used."""
+    """Synthetic images, three of which cannot be used."""
     root = tmp_path_factory.mktemp("films") / "phantom"
     generate_phantom(root, n_images=IMAGES, size=64)
     films = load_phantom(root)
@@ -71,7 +71,7 @@ def run(dataset: Dataset, cache: Path, *loads: Load, **options: object) -> list[
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ExtractionSummary:
-    """What the local engine does."""
+    """The result of the local engine."""
     (summary,) = run(dataset, tmp_path_factory.mktemp("local"), TINY)
     return summary
 
@@ -94,7 +94,7 @@ def actors() -> list[psutil.Process]:
     return [process for process in processes if "MapWorker" in process.cmdline()[0]]
 
 
-def test_the_caches_are_those_of_the_local_engine(
+def test_caches_equal_those_of_local_engine(
     dataset: Dataset,
     undisturbed: ExtractionSummary,
     tiny_clip: Path,
@@ -102,18 +102,18 @@ def test_the_caches_are_those_of_the_local_engine(
     cluster: None,
 ) -> None:
     half = partial(load_encoder, str(tiny_clip), precision="bf16")
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     first, second = run(
         dataset,
         tmp_path / "ray",
         *(TINY, half),
         engine=on_ray(TINY, half),
-        progress=lambda *numbers: told.append(numbers),
+        progress=lambda *numbers: calls.append(numbers),
     )
     assert same(first, undisturbed)
     assert (first.done, first.failed) == (IMAGES - 3, undisturbed.failed)
     assert len(first.failed) == 3
-    assert told == [(number, IMAGES) for number in range(IMAGES + 1)]
+    assert calls == [(number, IMAGES) for number in range(IMAGES + 1)]
     assert first.read_share + first.encode_share + first.write_share == pytest.approx(1)
     assert same_in_bf16(second, *run(dataset, tmp_path / "local", half))
 
@@ -126,7 +126,7 @@ def same_in_bf16(one: ExtractionSummary, other: ExtractionSummary) -> bool:
     return a.ids.tolist() == b.ids.tolist() and cosine.min() >= 0.9999
 
 
-def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
+def test_interrupted_extraction_continues_although_worker_is_killed(
     dataset: Dataset, undisturbed: ExtractionSummary, tmp_path: Path, cluster: None
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -141,7 +141,7 @@ def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
     killed: list[int] = []
 
     def kill(finished: int, _: int) -> None:
-        """One of the two actors, when a first run has come back and others are on their way."""
+        """Kill one of two actors when the first segment has arrived and others are in progress."""
         if finished and not killed:
             worker = actors()[-1]
             worker.kill()
@@ -150,13 +150,13 @@ def test_it_goes_on_from_an_interrupt_though_a_worker_is_killed_at_work(
 
     (summary,) = run(dataset, tmp_path, TINY, engine=on_ray(TINY), progress=kill)
     assert len(killed) == 1
-    # Two batches; the third was not told of yet.
+    # Two batches; the third was not reported yet.
     assert summary.reused == 2 * BATCH
     assert summary.done + summary.reused == IMAGES - 3
     assert same(summary, undisturbed)
 
 
-def test_an_actor_with_another_encoder_refuses_and_its_refusal_can_be_sent(
+def test_actor_with_other_encoder_returns_picklable_error(
     dataset: Dataset,
 ) -> None:
     actor = Actor(
@@ -170,7 +170,7 @@ def test_an_actor_with_another_encoder_refuses_and_its_refusal_can_be_sent(
 
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
-def test_without_the_extra_the_command_to_type_is_told(
+def test_missing_ray_error_has_install_command(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Interrupted in Python: what was encoded stays, and the end is that of an undisturbed run."""
+"""Interrupted extractions keep what was encoded and end like undisturbed ones."""
 
 import threading
 import time
@@ -49,7 +49,7 @@ def run(dataset: Dataset, cache: Path, progress: Progress | None = None) -> Stub
     return encoder
 
 
-def ids_in_parts(path: Path) -> list[str]:
+def ids_in_chunks(path: Path) -> list[str]:
     ids: list[str] = []
     for part in sorted(chunks_path(path).glob("part-*.h5")):
         with h5py.File(part) as file:
@@ -64,7 +64,7 @@ def dataset(root: Path) -> Dataset:
 
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 @pytest.mark.parametrize("position", [0, 1, 4, 7, 8, 13, 20, 21, 22])
-def test_an_interrupted_run_goes_on_where_it_was(
+def test_interrupted_extraction_continues(
     dataset: Dataset, tmp_path: Path, error: BaseException, position: int
 ) -> None:
     undisturbed = run(dataset, tmp_path / "undisturbed")
@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert not path.exists()
     whole = position // BATCH * BATCH
     assert first.encoded == list(range(whole))
-    assert ids_in_parts(path) == [f"i{number:03d}" for number in range(whole)]
+    assert ids_in_chunks(path) == [f"i{number:03d}" for number in range(whole)]
 
     second = run(dataset, tmp_path / "cache")
     assert first.batches + second.batches == undisturbed.batches
@@ -92,7 +92,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert not chunks_path(path).exists()
 
 
-def test_many_interrupts_cost_nothing(dataset: Dataset, tmp_path: Path) -> None:
+def test_many_interrupts_encode_nothing_twice(dataset: Dataset, tmp_path: Path) -> None:
     undisturbed = run(dataset, tmp_path / "undisturbed")
     batches: list[list[int]] = []
     interrupts = 0
@@ -117,7 +117,7 @@ def test_many_interrupts_cost_nothing(dataset: Dataset, tmp_path: Path) -> None:
     )
 
 
-def test_batches_are_the_same_around_images_that_cannot_be_read(
+def test_batches_are_the_same_around_unreadable_images(
     dataset: Dataset, root: Path, tmp_path: Path
 ) -> None:
     for number in (0, 5, 6, 13):
@@ -135,7 +135,7 @@ def test_batches_are_the_same_around_images_that_cannot_be_read(
     )
 
 
-def test_an_encoder_that_fails_loses_its_own_batch_only(
+def test_failing_encoder_loses_only_its_batch(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = StubEncoder()
@@ -149,12 +149,12 @@ def test_an_encoder_that_fails_loses_its_own_batch_only(
     monkeypatch.setattr(encoder, "embed_pixels", fail_later)
     with pytest.raises(RuntimeError, match="out of memory"):
         update_caches(dataset, [encoder], cache_dir=tmp_path, batch_size=BATCH)
-    assert len(ids_in_parts(tmp_path / "set/stub.h5")) == 3 * BATCH
+    assert len(ids_in_chunks(tmp_path / "set/stub.h5")) == 3 * BATCH
     resumed = run(dataset, tmp_path)
     assert resumed.encoded == list(range(3 * BATCH, IMAGES))
 
 
-def test_an_interrupt_stops_the_reading(
+def test_interrupt_stops_reading(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = StubEncoder()
@@ -166,7 +166,7 @@ def test_an_interrupt_stops_the_reading(
         return preprocess(image)
 
     monkeypatch.setattr(encoder, "preprocess", slowly)
-    # The error, kept here, keeps the frames of the extraction alive, as a debugger would.
+    # The error keeps the frames of the extraction alive, as a debugger would.
     with pytest.raises(KeyboardInterrupt) as caught:
         update_caches(
             dataset,
@@ -180,7 +180,7 @@ def test_an_interrupt_stops_the_reading(
     assert len(read) < 12
 
 
-def test_an_interrupt_while_finishing_leaves_the_parts(
+def test_interrupt_while_finishing_keeps_chunks(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -192,28 +192,26 @@ def test_an_interrupt_while_finishing_leaves_the_parts(
             run(dataset, tmp_path / "cache")
     path = tmp_path / "cache/set/stub.h5"
     assert {file.name for file in path.parent.iterdir()} == {"stub.h5.parts", "stub.h5.lock"}
-    assert len(ids_in_parts(path)) == IMAGES
+    assert len(ids_in_chunks(path)) == IMAGES
     assert run(dataset, tmp_path / "cache").batches == []
     run(dataset, tmp_path / "undisturbed")
     assert content(read_cache(path)) == content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
 
 
-def test_an_interrupted_extension_leaves_the_old_cache_readable(
-    root: Path, dataset: Dataset, tmp_path: Path
-) -> None:
+def test_interrupted_update_keeps_old_cache(root: Path, dataset: Dataset, tmp_path: Path) -> None:
     run(make_dataset(root, dataset.images["id"].tolist()[::2]), tmp_path / "cache")
     path = tmp_path / "cache/set/stub.h5"
     before = path.read_bytes()
     with pytest.raises(KeyboardInterrupt):
         run(dataset, tmp_path / "cache", interrupt_at(9, KeyboardInterrupt()))
     assert path.read_bytes() == before
-    assert ids_in_parts(path) == [f"i{number:03d}" for number in range(1, 16, 2)]
+    assert ids_in_chunks(path) == [f"i{number:03d}" for number in range(1, 16, 2)]
     assert run(dataset, tmp_path / "cache").encoded == [17, 19, 21]
     run(dataset, tmp_path / "undisturbed")
     assert content(read_cache(path)) == content(read_cache(tmp_path / "undisturbed/set/stub.h5"))
 
 
-def test_a_file_that_changes_between_interrupt_and_resume_is_encoded_again(
+def test_file_changed_after_interrupt_is_encoded_again(
     root: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -231,7 +229,7 @@ def test_a_file_that_changes_between_interrupt_and_resume_is_encoded_again(
     ]
 
 
-def test_parts_of_images_that_left_the_data_set_are_dropped_on_demand_only(
+def test_chunks_of_removed_images_are_dropped_only_with_prune(
     root: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -239,28 +237,26 @@ def test_parts_of_images_that_left_the_data_set_are_dropped_on_demand_only(
     smaller = make_dataset(root, dataset.images["id"].tolist()[3:])
     with pytest.raises(CacheError, match=r"holds 3 images .*give `prune`"):
         run(smaller, tmp_path / "cache")
-    assert len(ids_in_parts(tmp_path / "cache/set/stub.h5")) == 8
+    assert len(ids_in_chunks(tmp_path / "cache/set/stub.h5")) == 8
     encoder = StubEncoder()
     (summary,) = update_caches(smaller, [encoder], cache_dir=tmp_path / "cache", prune=True)
     assert (summary.images, summary.done, summary.reused) == (IMAGES - 3, IMAGES - 8, 5)
     assert encoder.encoded == list(range(8, IMAGES))
 
 
-def test_a_part_is_written_when_the_last_is_long_ago(
+def test_chunks_are_flushed_regularly(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("featurecache.extraction.pipeline.FLUSH_SECONDS", 0.0)
     path = tmp_path / "set/stub.h5"
     seen: list[int] = []
-    run(dataset, tmp_path, lambda finished, total: seen.append(len(ids_in_parts(path))))
-    # One batch is still being encoded, in the one lane that one thread gives.
+    run(dataset, tmp_path, lambda finished, total: seen.append(len(ids_in_chunks(path))))
+    # One batch is still being encoded in the only encoder thread.
     behind = [max(0, finished // BATCH - 1) * BATCH for finished in range(IMAGES + 1)]
     assert seen == behind
 
 
-def test_half_written_files_of_a_killed_run_are_swept_away(
-    dataset: Dataset, tmp_path: Path
-) -> None:
+def test_temporary_files_of_killed_extraction_are_removed(dataset: Dataset, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / ".stub.h5.x7k2.tmp").write_bytes(b"half a cache")

@@ -1,4 +1,4 @@
-"""Whatever happens to a data set, its cache ends as if it had been made in one go."""
+"""Whatever happens to a data set, its cache ends like one from a single extraction."""
 
 import contextlib
 from collections.abc import Callable
@@ -40,7 +40,7 @@ STEPS = st.one_of(
 
 
 class Stopped(Exception):  # noqa: N818
-    """What the interrupted runs are stopped with."""
+    """Interrupts an extraction."""
 
 
 def stop_at(position: int) -> Callable[[int, int], None]:
@@ -76,14 +76,14 @@ def run(
     steps=st.lists(STEPS, min_size=2, max_size=14),
     labels=st.lists(st.sampled_from([1, 0, -1]), min_size=SLOTS, max_size=SLOTS),
 )
-def test_any_sequence_ends_in_the_cache_of_a_fresh_extraction(
+def test_any_sequence_ends_like_a_fresh_extraction(
     tmp_path_factory: pytest.TempPathFactory,
     steps: list[tuple[str, int, object]],
     labels: list[int],
 ) -> None:
     folder = tmp_path_factory.mktemp("sequence")
     root, cache = folder / "data", folder / "cache"
-    present = {0}  # one image is always there and sound
+    present = {0}  # one image is always present and readable
     write_image(root / "i000.png", 7)
     prompts: set[str] = set()
 
@@ -99,7 +99,7 @@ def test_any_sequence_ends_in_the_cache_of_a_fresh_extraction(
                 write_image(path, int(str(value)))
                 present.add(slot)
             case "spoil" if slot in present:
-                # A file that vanishes keeps its embedding, so that history would show.
+                # A missing file keeps its embedding, so the result would depend on history.
                 if value == "missing" and slot in stored(cache):
                     continue
                 if value == "missing":
@@ -133,7 +133,7 @@ def test_any_sequence_ends_in_the_cache_of_a_fresh_extraction(
 
 
 def stored(cache: Path) -> set[int]:
-    """The slots that have an embedding in the cache or its parts."""
+    """The slots that have an embedding in the cache or its chunks."""
     path = cache / "set" / "stub.h5"
     ids = set(read_cache(path).ids.tolist()) if path.exists() else set()
     folder = ChunkFolder(chunks_path(path), StubEncoder().image_spec, "set")

@@ -1,4 +1,4 @@
-"""Several encoders in one run: one decoding for all, a cache for each."""
+"""Several encoders: every image is decoded once, and every encoder has its cache."""
 
 from collections import Counter
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_each_image_is_decoded_once(
         assert content(read_cache(summary.path)) == alone(dataset, encoder.name, tmp_path)
 
 
-def test_an_encoder_that_is_finished_is_not_asked_again(
+def test_finished_cache_is_not_touched(
     dataset: Dataset, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
     update_caches(dataset, [StubEncoder("a")], cache_dir=cache)
@@ -68,7 +68,7 @@ def test_an_encoder_that_is_finished_is_not_asked_again(
     assert content(read_cache(second.path)) == alone(dataset, "b", tmp_path)
 
 
-def test_each_encoder_gets_only_what_it_lacks(
+def test_each_encoder_gets_only_missing_images(
     root: Path, cache: Path, tmp_path: Path, decoded: Counter[bytes]
 ) -> None:
     ids = write_images(root, 12)
@@ -83,7 +83,7 @@ def test_each_encoder_gets_only_what_it_lacks(
     first, second = update_caches(dataset, [a, b], cache_dir=cache, batch_size=4)
     assert a.batches == [[44, 6, 7, 8], [9, 10, 11]]
     assert b.batches == [[0, 1, 2, 44], [9, 10, 11]]
-    # i003 is stored by both; i005 was touched but not changed, so that nobody wants its pixels.
+    # i003 is in both caches; i005 was touched but not changed, so no encoder needs its pixels.
     assert sum(decoded.values()) == len(decoded) == 10
     assert (first.done, first.reused) == (7, 5)
     assert (second.done, second.reused) == (7, 5)
@@ -91,7 +91,7 @@ def test_each_encoder_gets_only_what_it_lacks(
     assert content(read_cache(second.path)) == alone(dataset, "b", tmp_path)
 
 
-def test_an_interrupt_keeps_the_work_of_every_encoder(dataset: Dataset, cache: Path) -> None:
+def test_interrupt_keeps_work_of_every_encoder(dataset: Dataset, cache: Path) -> None:
     def progress(finished: int, total: int) -> None:
         if finished == 9:
             raise KeyboardInterrupt
@@ -109,13 +109,13 @@ def test_an_interrupt_keeps_the_work_of_every_encoder(dataset: Dataset, cache: P
     assert a.encoded == b.encoded == [8, 9]
 
 
-def test_a_failure_counts_for_every_encoder(dataset: Dataset, root: Path, cache: Path) -> None:
+def test_failure_is_recorded_for_every_encoder(dataset: Dataset, root: Path, cache: Path) -> None:
     (root / "i003.png").write_bytes(b"no image")
     first, second = update_caches(dataset, [StubEncoder("a"), StubEncoder("b")], cache_dir=cache)
     assert set(first.failed) == set(second.failed) == {"i003"}
 
 
-def test_a_refused_encoder_keeps_the_others_from_starting(dataset: Dataset, cache: Path) -> None:
+def test_refused_encoder_prevents_others_from_starting(dataset: Dataset, cache: Path) -> None:
     update_caches(dataset, [StubEncoder("b", checkpoint="two")], cache_dir=cache)
     a = StubEncoder("a")
     with pytest.raises(CacheError, match="checkpoint: 'two' against 'one'"):

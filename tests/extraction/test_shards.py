@@ -1,4 +1,4 @@
-"""Shards, extracted apart and merged, are the cache that one extraction makes."""
+"""Shards, extracted separately and merged, equal the cache of one extraction."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SIGNS = PROMPT_SETS["signs"]
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])
-def test_merged_shards_are_the_cache_of_one_extraction(dataset, cache, tmp_path, count):
+def test_merged_shards_equal_cache_of_one_extraction(dataset, cache, tmp_path, count):
     (whole,) = update_caches(dataset, [StubEncoder()], cache_dir=tmp_path / "whole", prompts=SIGNS)
     summaries = [
         update_caches(
@@ -29,12 +29,12 @@ def test_merged_shards_are_the_cache_of_one_extraction(dataset, cache, tmp_path,
     target, images = merge_caches([summary.path for summary in summaries])
     assert (target, images) == (cache / "set/stub.h5", 10)
     assert content(read_cache(target)) == content(read_cache(whole.path))
-    # The merged cache is one like any other: nothing is left to do.
+    # The merged cache is like any other: nothing is left to do.
     (again,) = update_caches(dataset, [StubEncoder()], cache_dir=cache, prompts=SIGNS)
     assert (again.done, again.reused, again.written) == (0, 10, False)
 
 
-def test_a_shard_goes_on_where_it_was(dataset, cache):
+def test_repeated_shard_does_nothing(dataset, cache):
     encoder = StubEncoder()
     update_caches(dataset, [encoder], cache_dir=cache, shard=Shard(2, 3))
     (again,) = update_caches(dataset, [encoder], cache_dir=cache, shard=Shard(2, 3))

@@ -1,4 +1,4 @@
-"""Prompt sets: encoded for the labels, stored, and encoded again only when they change."""
+"""Prompt sets are encoded for the labels and encoded again only when they change."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ def run(
 
 
 def mean_direction(texts: list[str]) -> np.ndarray:
-    """The ensemble of one label, straight from its definition."""
+    """The ensemble of one label, from its definition."""
     total = np.zeros(DIM)
     for text in texts:
         vector = expected_text(text).astype(np.float64)
@@ -43,7 +43,7 @@ def mean_direction(texts: list[str]) -> np.ndarray:
     return total / np.sqrt((total**2).sum())
 
 
-def test_prompts_are_encoded_and_read_back(dataset: Dataset, cache: Path, stub_path: Path) -> None:
+def test_prompts_are_encoded_and_stored(dataset: Dataset, cache: Path, stub_path: Path) -> None:
     summary, _ = run(dataset, cache, PROMPTS)
     assert summary.prompts == "mine, encoded"
     text = read_cache(stub_path).text("mine")
@@ -71,15 +71,13 @@ def test_text_set_stores_the_spec_of_its_encoder(
     assert read_cache(stub_path).text().encoder_spec == dict(encoder.text_spec)
 
 
-def test_a_set_without_negatives_has_none(dataset: Dataset, cache: Path, stub_path: Path) -> None:
+def test_prompt_set_without_negatives(dataset: Dataset, cache: Path, stub_path: Path) -> None:
     _, encoder = run(dataset, cache, PromptSet("plain", ("{pathology}",)))
     assert encoder.texts == [["pulmonary mass", "pulmonary edema"]]
     assert read_cache(stub_path).text().negative is None
 
 
-def test_the_same_prompts_are_not_encoded_again(
-    dataset: Dataset, cache: Path, stub_path: Path
-) -> None:
+def test_same_prompts_are_not_encoded_again(dataset: Dataset, cache: Path, stub_path: Path) -> None:
     run(dataset, cache, PROMPTS)
     before = stub_path.read_bytes()
     summary, encoder = run(dataset, cache, PROMPTS)
@@ -97,7 +95,7 @@ def test_the_same_prompts_are_not_encoded_again(
         {"prompts": {"Edema": ("wet lungs", "water in the lungs")}},
     ],
 )
-def test_changed_prompts_encode_texts_alone(
+def test_changed_prompts_encode_only_texts(
     dataset: Dataset, cache: Path, stub_path: Path, changes: dict[str, object]
 ) -> None:
     other = PromptSet("other", ("x {pathology}",))
@@ -121,7 +119,7 @@ def test_changed_prompts_encode_texts_alone(
     assert after.texts["mine"].positive.prompts == tuple(map(tuple, prompts.positive_texts(labels)))
 
 
-def test_without_prompts_the_cached_texts_stay(
+def test_cached_texts_are_kept_without_prompts(
     dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
     run(dataset, cache, PROMPTS)
@@ -142,7 +140,7 @@ def test_new_labels_encode_their_prompts(dataset: Dataset, cache: Path, stub_pat
     assert text.positive.prompts[0] == ("signs of hiatal hernia", "hiatal hernia of the lung")
 
 
-def test_renamed_labels_with_the_same_prompts_are_found_by_their_new_names(
+def test_renamed_labels_are_stored_by_new_names(
     dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
     prompts = PromptSet("plain", ("{pathology}",))
@@ -154,7 +152,7 @@ def test_renamed_labels_with_the_same_prompts_are_found_by_their_new_names(
     assert text.positive.prompts == (("pulmonary mass",), ("pulmonary edema",))
 
 
-def test_an_encoder_without_text_gives_none_and_says_so(
+def test_encoder_without_text_gets_no_prompts(
     dataset: Dataset, cache: Path, stub_path: Path
 ) -> None:
     summary, encoder = run(dataset, cache, PROMPTS, has_text=False)

@@ -1,4 +1,4 @@
-"""A pool whose calls may never return."""
+"""A thread pool whose calls may never return."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from featurecache.extraction import timeout_pool
 from featurecache.extraction.timeout_pool import TimedOut, TimeoutPool
 
 
-def test_a_call_that_hangs_is_given_up_and_its_thread_replaced():
+def test_stuck_call_is_abandoned_and_thread_replaced():
     release = threading.Event()
     pool = TimeoutPool(1, timeout=0.05, name="test")
     calls = [pool.submit(call) for call in (lambda: 1, release.wait, lambda: 3)]
@@ -29,7 +29,7 @@ def test_a_call_that_hangs_is_given_up_and_its_thread_replaced():
         time.sleep(0.01)
 
 
-def test_waiting_for_a_thread_does_not_count():
+def test_time_in_queue_does_not_count():
     pool = TimeoutPool(1, timeout=0.05, name="test")
     calls = [pool.submit(lambda: time.sleep(0.04)) for _ in range(10)]
     time.sleep(0.5)
@@ -38,7 +38,7 @@ def test_waiting_for_a_thread_does_not_count():
     pool.close()
 
 
-def test_a_process_that_was_stopped_meanwhile_gives_up_nothing(monkeypatch):
+def test_suspended_process_abandons_no_call(monkeypatch):
     clock = SimpleNamespace(monotonic=time.monotonic)
     monkeypatch.setattr(timeout_pool, "time", clock)
     pool = TimeoutPool(1, timeout=60, name="test")
@@ -50,7 +50,7 @@ def test_a_process_that_was_stopped_meanwhile_gives_up_nothing(monkeypatch):
     pool.close()
 
 
-def test_an_error_is_raised_where_the_result_is_asked_for_be_it_a_timeout_of_its_own():
+def test_error_of_call_is_raised_by_result():
     def fail():
         raise TimeoutError("no answer")
 

@@ -1,7 +1,7 @@
-"""Fine-tunings whose decoder crashes, one after another until one gets to its end.
+"""Fine-tune in forked processes whose decoder crashes, until one of them finishes.
 
-Run as ``bad_training.py FILMS MODEL RUN``, with films.csv beside RUN and the bad decoder on
-PYTHONPATH; prints the signals that they ended by. Each is a forked process.
+Run as ``bad_training.py IMAGES MODEL RUN``, with films.csv next to RUN and the bad decoder on
+PYTHONPATH; prints the signals that ended the processes.
 """
 
 import json
@@ -12,19 +12,19 @@ from pathlib import Path
 from featurecache.encoders.loading import load_encoder
 from tests.finetune import killed_training
 
-MOST = 6
+MAX_PROCESSES = 6
 
 
 def main() -> None:
     films, model, target = (Path(argument) for argument in sys.argv[1:4])
-    # What takes long to load is loaded here, once for all of them.
+    # Slow imports, once for all processes.
     load_encoder(str(model), device="cpu").trainable()
     ended: list[int] = []
-    while not target.exists() and len(ended) < MOST:
+    while not target.exists() and len(ended) < MAX_PROCESSES:
         process = os.fork()
         if not process:
             killed_training.tune(films, model, target)
-            return  # and to the end of the process, which must come
+            return  # the process must end by itself
         _, status = os.waitpid(process, 0)
         ended.append(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
     print(json.dumps(ended))

@@ -1,4 +1,4 @@
-"""Small films that a small encoder can learn from, as a manifest on disk."""
+"""Small images that a small encoder can learn from, as a data set on disk."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ SPLITS = ["train"] * 48 + ["val"] * 16 + ["test"] * 16
 
 @pytest.fixture(scope="session")
 def films(tmp_path_factory) -> Dataset:
-    """80 films; "Opacity" is a bright upper half, "Nodule" a bright lower one."""
+    """80 images; "Opacity" is a bright upper half, "Nodule" a bright lower one."""
     root = tmp_path_factory.mktemp("finetune-films")
     rng = np.random.default_rng(3)
     labels = (rng.random((80, 2)) < 0.5).astype(np.int8)
@@ -37,7 +37,7 @@ def films(tmp_path_factory) -> Dataset:
 
 @pytest.fixture
 def part_of(films):
-    """The manifest with some of its rows, or with other labels."""
+    """The data set with some of its rows, or with other labels."""
 
     def choose(rows: np.ndarray, labels: np.ndarray | None = None) -> Dataset:
         chosen = films.label_values[rows] if labels is None else labels

@@ -1,7 +1,7 @@
-"""A fine-tuning that is killed by SIGKILL again and again, then let go to its end.
+"""Fine-tune in forked processes that are killed by SIGKILL, then in one that is not.
 
-Run as ``killed_training.py FILMS MODEL RUN SEED``, with films.csv beside RUN; prints after how many
-steps it was killed each time. Each life of the fine-tuning is a forked process.
+Run as ``killed_training.py IMAGES MODEL RUN SEED``, with films.csv next to RUN; prints the number
+of steps after which each process was killed.
 """
 
 import json
@@ -16,7 +16,7 @@ from featurecache.datasets.csv import load_csv
 from featurecache.encoders.loading import load_encoder
 from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.run import finetune
+from featurecache.finetune.run import train_encoder
 
 KILLS = 4
 CONFIG = FinetuneConfig(
@@ -24,11 +24,11 @@ CONFIG = FinetuneConfig(
 )
 
 
-def tune(films: Path, model: Path, target: Path, told: int | None = None) -> None:
-    """One life; writes a byte into ``told`` at each step."""
-    # Every step is saved, so that most lives begin in the middle of an epoch.
+def tune(films: Path, model: Path, target: Path, pipe: int | None = None) -> None:
+    """Fine-tune; write a byte into ``pipe`` at each step."""
+    # Every step is saved, so that most processes continue in the middle of an epoch.
     training.SAVE_SECONDS = 0.0
-    finetune(
+    train_encoder(
         load_csv(
             target.with_name("films.csv"),
             images_root=films,
@@ -41,18 +41,18 @@ def tune(films: Path, model: Path, target: Path, told: int | None = None) -> Non
         target=target,
         workers=1,
         n_bootstrap=0,
-        progress=None if told is None else lambda *_: os.write(told, b"x") and None,
+        progress=None if pipe is None else lambda *_: os.write(pipe, b"x") and None,
     )
 
 
 def kill_at_random(films: Path, model: Path, target: Path, rng: random.Random) -> int | None:
-    """Kill one life within its first steps; gives how many, or None where it got to the end."""
-    steps, told = os.pipe()
+    """Kill a process within its first steps; return their number, or None if it finished."""
+    steps, pipe = os.pipe()
     process = os.fork()
     if not process:
-        tune(films, model, target, told)
+        tune(films, model, target, pipe)
         os._exit(0)
-    os.close(told)
+    os.close(pipe)
     os.read(steps, 1)
     time.sleep(rng.uniform(0, 0.08))
     os.kill(process, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Augmentation against scipy's interpolation and cases worked out by hand."""
+"""Augmentation compared with SciPy's interpolation and with cases computed by hand."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 
-from featurecache.finetune.augmentation import Distortion, augment, distort, draw_distortion
+from featurecache.finetune.augmentation import Distortion, augment, distort, random_distortion
 
-# ImageNet's, as most encoders have them: each channel has a scale of its own.
+# ImageNet's, which most encoders use: each channel has a different scale.
 MEAN = np.array([0.485, 0.456, 0.406])[:, None, None]
 STD = np.array([0.229, 0.224, 0.225])[:, None, None]
 
@@ -17,28 +17,28 @@ STD = np.array([0.229, 0.224, 0.225])[:, None, None]
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     before = torch.get_num_threads()
-    # Two threads on a busy machine spend their time waiting for each other.
+    # Two threads wait for each other on a busy machine.
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def films(count, *, height=16, width=20, seed=0):
-    """Normalised grey images, (B, 3, H, W)."""
-    grey = np.random.default_rng(seed).uniform(size=(count, 1, height, width))
-    return torch.tensor((grey - MEAN) / STD, dtype=torch.float32)
+def gray_images(count, *, height=16, width=20, seed=0):
+    """Normalized gray images, (B, 3, H, W)."""
+    gray = np.random.default_rng(seed).uniform(size=(count, 1, height, width))
+    return torch.tensor((gray - MEAN) / STD, dtype=torch.float32)
 
 
-def by_scipy(image, distortion):
-    """One (C, H, W) image, channel by channel, in pixels from the image's centre."""
+def distort_with_scipy(image, distortion):
+    """Distort one (C, H, W) image, in pixels from its center."""
     height, width = image.shape[1:]
     angle = np.deg2rad(distortion.angle)
     # Rows run downwards: from (right, down), this turns clockwise.
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    back = np.linalg.inv(distortion.scale * turn)  # of (down, right)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    back = np.linalg.inv(distortion.scale * rotation)  # of (down, right)
     shift = np.array([distortion.down * height, distortion.right * width])
-    centre = np.array([(height - 1) / 2, (width - 1) / 2])
-    offset = centre - back @ (centre + shift)
+    center = np.array([(height - 1) / 2, (width - 1) / 2])
+    offset = center - back @ (center + shift)
     moved = np.stack(
         [affine_transform(c, back, offset=offset, order=1, mode="nearest") for c in image]
     )
@@ -57,21 +57,19 @@ def by_scipy(image, distortion):
     contrast=st.floats(0.5, 1.5),
     size=st.sampled_from([(9, 9), (8, 13), (12, 7)]),
 )
-def test_a_distortion_is_what_scipy_makes_of_it(
-    angle, right, down, scale, brightness, contrast, size
-):
-    pixels = films(1, height=size[0], width=size[1]).double()
+def test_distortion_agrees_with_scipy(angle, right, down, scale, brightness, contrast, size):
+    pixels = gray_images(1, height=size[0], width=size[1]).double()
     distortion = Distortion(angle, right, down, scale, brightness, contrast)
     actual = distort(pixels, [distortion])[0].numpy()
-    np.testing.assert_allclose(actual, by_scipy(pixels[0].numpy(), distortion), atol=1e-9)
+    np.testing.assert_allclose(actual, distort_with_scipy(pixels[0].numpy(), distortion), atol=1e-9)
 
 
-def test_no_distortion_leaves_the_image_as_it_is():
-    pixels = films(2)
+def test_identity_leaves_image_unchanged():
+    pixels = gray_images(2)
     torch.testing.assert_close(distort(pixels, [Distortion()] * 2), pixels, rtol=0, atol=1e-5)
 
 
-def test_a_shift_repeats_the_border_that_it_leaves():
+def test_shift_repeats_border():
     rows = [[1.0, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
     pixels = torch.tensor(rows)[None, None]
     right = distort(pixels, [Distortion(right=1 / 4)])[0, 0]
@@ -81,7 +79,7 @@ def test_a_shift_repeats_the_border_that_it_leaves():
     np.testing.assert_allclose(down.numpy(), [rows[0], rows[0], rows[1]], atol=1e-4)
 
 
-def test_a_positive_angle_turns_clockwise():
+def test_positive_angle_is_clockwise():
     pixels = torch.zeros(1, 1, 3, 3)
     pixels[0, 0, 0, 1] = 1  # noon
     turned = distort(pixels, [Distortion(angle=90)])[0, 0]
@@ -90,7 +88,7 @@ def test_a_positive_angle_turns_clockwise():
     torch.testing.assert_close(turned, expected, rtol=0, atol=1e-5)
 
 
-def test_contrast_and_brightness_are_about_the_mean_and_in_ranges():
+def test_contrast_is_about_mean_and_brightness_in_ranges():
     pixels = torch.tensor([[[[0.0, 1.0], [2.0, 5.0]]]])
     changed = distort(pixels, [Distortion(brightness=0.1, contrast=1.1)])
     # The mean is 2, the range 5.
@@ -100,8 +98,8 @@ def test_contrast_and_brightness_are_about_the_mean_and_in_ranges():
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**9))
-def test_a_grey_film_stays_grey(seed):
-    augmented = augment(films(1), [seed])[0].double().numpy() * STD + MEAN
+def test_gray_image_stays_gray(seed):
+    augmented = augment(gray_images(1), [seed])[0].double().numpy() * STD + MEAN
     np.testing.assert_allclose(augmented[1:], augmented[:2], atol=1e-5)
 
 
@@ -117,8 +115,8 @@ def test_left_stays_left_and_top_stays_top(oblong):
     assert (corner > 0.99 * weight.sum(dim=(1, 2))).all()
 
 
-def test_what_is_drawn_fills_its_ranges_and_stays_within():
-    drawn = [draw_distortion(seed) for seed in range(4000)]
+def test_random_distortions_are_uniform_over_their_ranges():
+    distortions = [random_distortion(seed) for seed in range(4000)]
     for part, low, high in (
         ("angle", -7, 7),
         ("right", -0.04, 0.04),
@@ -127,26 +125,28 @@ def test_what_is_drawn_fills_its_ranges_and_stays_within():
         ("brightness", -0.1, 0.1),
         ("contrast", 0.9, 1.1),
     ):
-        counts, _ = np.histogram([getattr(d, part) for d in drawn], bins=10, range=(low, high))
-        assert counts.sum() == len(drawn), part
+        counts, _ = np.histogram(
+            [getattr(d, part) for d in distortions], bins=10, range=(low, high)
+        )
+        assert counts.sum() == len(distortions), part
         # 400 each, with a standard deviation of 19.
         assert (abs(counts - 400) < 100).all(), part
-    parts = np.array([list(vars(d).values()) for d in drawn])
+    parts = np.array([list(vars(d).values()) for d in distortions])
     correlation = np.corrcoef(parts.T) - np.eye(parts.shape[1])
     assert abs(correlation).max() < 0.1
 
 
 @settings(deadline=None, max_examples=30)
 @given(rows=st.lists(st.integers(0, 9), min_size=1, max_size=10))
-def test_an_image_is_the_same_in_any_batch(rows):
-    pixels = films(10)
+def test_result_does_not_depend_on_batch(rows):
+    pixels = gray_images(10)
     seeds = [(7, 3, row) for row in range(10)]
     alone = [augment(pixels[row : row + 1], [seeds[row]])[0] for row in rows]
     assert torch.equal(augment(pixels[rows], [seeds[row] for row in rows]), torch.stack(alone))
 
 
-def test_the_seed_decides_and_the_callers_random_numbers_do_not():
-    pixels = films(1)
+def test_seed_decides_and_global_generator_is_untouched():
+    pixels = gray_images(1)
     torch.manual_seed(1)
     first = augment(pixels, [(5, 2)])
     state = torch.get_rng_state()
@@ -157,13 +157,13 @@ def test_the_seed_decides_and_the_callers_random_numbers_do_not():
     assert not torch.allclose(augment(pixels, [(5, 3)]), first, atol=1e-2)
 
 
-def test_images_are_placed_as_finely_under_autocast():
-    pixels = films(2, height=64, width=64)
+def test_autocast_does_not_change_positions():
+    pixels = gray_images(2, height=64, width=64)
     expected = augment(pixels, [1, 2])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(augment(pixels, [1, 2]), expected)
 
 
-def test_a_seed_is_needed_for_each_image():
+def test_missing_seed_is_refused():
     with pytest.raises(ValueError, match="2 distortions or seeds for 3 images"):
-        augment(films(3), [1, 2])
+        augment(gray_images(3), [1, 2])

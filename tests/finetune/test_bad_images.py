@@ -1,4 +1,4 @@
-"""Images that crash the decoder cost a fine-tuning themselves, and a run each."""
+"""Images that crash the decoder are left out of a fine-tuning."""
 
 import json
 import os
@@ -16,14 +16,14 @@ CRASHED = "the decoder crashed (SIGSEGV)"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_images_that_crash_are_left_out_as_undecodable_ones_are(
+def test_crashing_images_are_left_out_like_undecodable_ones(
     films, tiny_clip, tmp_path: Path, bad_decoder
 ) -> None:
     table = films.images.assign(Opacity=films.label_values[:, 0], Nodule=films.label_values[:, 1])
     table.to_csv(tmp_path / "films.csv", index=False)
     root = tmp_path / "films"
     shutil.copytree(films.root, root)
-    # Of training, of validation, of test.
+    # In the training, validation and test splits.
     bad = {"010.png": bad_decoder.crash, "050.png": bad_decoder.crash_later}
     bad["070.png"] = bad_decoder.crash
     for name in bad:
@@ -52,8 +52,10 @@ def test_images_that_crash_are_left_out_as_undecodable_ones_are(
         if name == Path("config.json"):
             continue
         assert (undecodable / name).read_bytes() == (crashed / name).read_bytes(), name
-    one, other = (json.loads((run / "config.json").read_text()) for run in (undecodable, crashed))
-    assert other.pop("failures") == dict.fromkeys(bad, CRASHED)
-    assert one.pop("failures").keys() == bad.keys()
-    assert one == other
+    config, other_config = (
+        json.loads((run / "config.json").read_text()) for run in (undecodable, crashed)
+    )
+    assert other_config.pop("failures") == dict.fromkeys(bad, CRASHED)
+    assert config.pop("failures").keys() == bad.keys()
+    assert config == other_config
     assert not crashed.with_name("crashed.parts").exists()

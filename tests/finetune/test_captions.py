@@ -1,11 +1,11 @@
-"""Captions: what they say, and of which films they are true."""
+"""Captions: their wording, and the images that they are true of."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from featurecache.finetune.captions import caption_films, scored_captions
+from featurecache.finetune.captions import scored_captions, write_captions
 from featurecache.prompts import PROMPT_SETS
 
 LUNGS, SHOWING, SIGNS = (PROMPT_SETS[name] for name in ("lungs", "showing", "signs"))
@@ -13,21 +13,22 @@ NAMES = ("Effusion", "Mass")
 
 
 def truths(labels, prompts, names=NAMES):
-    """Each caption in its first words, and the list of its truths."""
-    found = caption_films(np.array(labels, dtype=np.int8), names, prompts)
+    """Map the first wording of each caption to its truth for each image."""
+    captions = write_captions(np.array(labels, dtype=np.int8), names, prompts)
     return {
-        words[0]: column.tolist() for words, column in zip(found.texts, found.truth.T, strict=True)
+        words[0]: column.tolist()
+        for words, column in zip(captions.texts, captions.truth.T, strict=True)
     }
 
 
-def test_the_captions_of_the_paediatric_study():
+def test_captions_of_pediatric_study():
     assert truths([[1], [0], [1]], LUNGS, ("Pneumonia",)) == {
         "a photo of pneumonia lungs.": [1, 0, 1],
         "a photo of normal lungs.": [0, 1, 0],
     }
 
 
-def test_every_caption_that_is_true_of_a_film_is_its_own_and_shared_ones_are_never_negatives():
+def test_shared_captions_are_true_of_every_image_that_they_fit():
     assert truths([[1, 0], [1, 1], [0, 0], [1, 0]], SHOWING) == {
         "A chest X-ray showing pleural effusion": [1, 1, 0, 1],
         "A chest X-ray without pleural effusion": [0, 0, 1, 0],
@@ -38,7 +39,7 @@ def test_every_caption_that_is_true_of_a_film_is_its_own_and_shared_ones_are_nev
     }
 
 
-def test_what_hangs_on_an_unknown_label_is_neither_true_nor_false():
+def test_caption_about_unknown_label_is_neither_true_nor_false():
     assert truths([[1, -1], [0, -1], [1, 1], [0, 0]], SHOWING) == {
         "A chest X-ray showing pleural effusion": [1, 0, 1, 0],
         "A chest X-ray without pleural effusion": [0, 1, 0, 1],
@@ -49,9 +50,9 @@ def test_what_hangs_on_an_unknown_label_is_neither_true_nor_false():
     }
 
 
-def test_each_caption_is_there_in_the_words_of_each_template():
-    found = caption_films(np.array([[1, 1], [0, 0]], dtype=np.int8), NAMES, SIGNS)
-    words = dict(zip([texts[0] for texts in found.texts], found.texts, strict=True))
+def test_caption_has_wording_of_each_template():
+    captions = write_captions(np.array([[1, 1], [0, 0]], dtype=np.int8), NAMES, SIGNS)
+    words = dict(zip([texts[0] for texts in captions.texts], captions.texts, strict=True))
     assert words["signs of pleural effusion and pulmonary mass"][2] == (
         "evidence of pleural effusion and pulmonary mass"
     )
@@ -60,10 +61,10 @@ def test_each_caption_is_there_in_the_words_of_each_template():
 
 
 @given(labels=arrays(np.int8, (5, 3), elements=st.sampled_from([1, 0, -1])))
-def test_no_film_that_shows_everything_a_caption_says_is_its_negative(labels):
+def test_truth_follows_from_labels(labels):
     names = ("Effusion", "Mass", "Edema")
-    found = caption_films(labels, names, SHOWING)
-    for words, truth in zip(found.texts, found.truth.T, strict=True):
+    captions = write_captions(labels, names, SHOWING)
+    for words, truth in zip(captions.texts, captions.truth.T, strict=True):
         said = [c for c, name in enumerate(names) if SHOWING.phrase(name) in words[0]]
         if said and "showing" in words[0]:
             shown = (labels[:, said] == 1).all(axis=1)
@@ -71,7 +72,7 @@ def test_no_film_that_shows_everything_a_caption_says_is_its_negative(labels):
             assert ((truth == 0) == (labels[:, said] == 0).any(axis=1)).all()
 
 
-def test_a_label_is_scored_by_its_caption_against_its_absence():
+def test_label_is_scored_against_its_absence():
     assert scored_captions(["Mass"], SHOWING) == (
         ["A chest X-ray showing pulmonary mass"],
         ["A chest X-ray without pulmonary mass"],

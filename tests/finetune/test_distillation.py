@@ -1,4 +1,4 @@
-"""Learning from a teacher's embeddings beside the objective."""
+"""Learning from a teacher's embeddings in addition to the objective."""
 
 import dataclasses
 from functools import partial
@@ -13,7 +13,7 @@ from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Distillation, Teacher, teacher_embeddings
-from featurecache.finetune.run import finetune
+from featurecache.finetune.run import train_encoder
 from featurecache.images.decode import read_image
 
 CONTRASTIVE = FinetuneConfig(
@@ -21,46 +21,48 @@ CONTRASTIVE = FinetuneConfig(
 )
 
 
-def test_the_loss_is_the_mean_square_error_on_standardised_targets():
+def test_loss_is_mean_squared_error_on_standardized_targets():
     rng = np.random.default_rng(0)
     targets = rng.normal(5.0, 3.0, (6, 4)).astype(np.float32)
     targets[4] = np.nan
     torch.manual_seed(0)
-    found = Distillation(targets, dim=3, weight=0.5)
+    distillation = Distillation(targets, dim=3, weight=0.5)
     embedding = torch.randn(2, 3)
     known = np.delete(targets, 4, axis=0)
     wanted = (targets[[1, 5]] - known.mean(axis=0)) / known.std(axis=0)
     unit = embedding / embedding.norm(dim=1, keepdim=True)
-    fitted = unit @ found.projection.weight.T + found.projection.bias
+    fitted = unit @ distillation.projection.weight.T + distillation.projection.bias
     expected = 0.5 * ((fitted.detach().numpy() - wanted) ** 2).mean()
-    assert found.loss(embedding, np.array([1, 5])).item() == pytest.approx(expected, rel=1e-5)
-    # A row without a target takes no part.
+    assert distillation.loss(embedding, np.array([1, 5])).item() == pytest.approx(
+        expected, rel=1e-5
+    )
+    # A row without a target is ignored.
     wider = torch.cat([embedding, torch.randn(1, 3)])
-    assert found.loss(wider, np.array([1, 5, 4])).item() == pytest.approx(expected, rel=1e-5)
-    assert found.loss(wider[:1], np.array([4])).item() == 0
+    assert distillation.loss(wider, np.array([1, 5, 4])).item() == pytest.approx(expected, rel=1e-5)
+    assert distillation.loss(wider[:1], np.array([4])).item() == 0
 
 
-def test_a_value_that_never_changes_is_no_division_by_zero():
-    found = Distillation(np.ones((3, 2), dtype=np.float32), dim=2, weight=1.0)
-    assert torch.isfinite(found.loss(torch.ones(3, 2), np.arange(3)))
+def test_constant_target_does_not_divide_by_zero():
+    distillation = Distillation(np.ones((3, 2), dtype=np.float32), dim=2, weight=1.0)
+    assert torch.isfinite(distillation.loss(torch.ones(3, 2), np.arange(3)))
 
 
-def test_the_teacher_sees_each_image_once_and_what_it_said_is_kept(films, vision, tmp_path):
+def test_teacher_embeddings_are_kept_and_reused(films, vision, tmp_path):
     rows = films.rows("train")[:5]
     file = tmp_path / "teacher.npy"
-    ask = partial(teacher_embeddings, file=file, workers=1, bookmarks=CrashJournal([]))
-    found = ask(Teacher(vision, rows), films, films.rows("train"))
+    ask = partial(teacher_embeddings, file=file, workers=1, journal=CrashJournal([]))
+    embeddings = ask(Teacher(vision, rows), films, films.rows("train"))
     pixels = [vision.preprocess(read_image(films.root / films.images["path"][r])) for r in rows]
-    assert np.allclose(found[rows], vision.embed_pixels(np.stack(pixels)), atol=1e-5)
-    assert np.isnan(np.delete(found, rows, axis=0)).all()
-    assert np.array_equal(ask(Teacher(None), films, rows), found, equal_nan=True)
+    assert np.allclose(embeddings[rows], vision.embed_pixels(np.stack(pixels)), atol=1e-5)
+    assert np.isnan(np.delete(embeddings, rows, axis=0)).all()
+    assert np.array_equal(ask(Teacher(None), films, rows), embeddings, equal_nan=True)
 
 
-def test_an_encoder_comes_to_say_what_its_teacher_says(films, clip, vision, tmp_path):
+def test_student_learns_to_predict_teacher_embeddings(films, clip, vision, tmp_path):
     def fit(weight, target):
-        """How well a linear layer on the student's embedding fits the teacher's, on test."""
+        """Return R^2 on test of a linear map from the student's to the teacher's embedding."""
         config = dataclasses.replace(CONTRASTIVE, epochs=12, patience=12, teacher_weight=weight)
-        finetune(films, clip, config, target=target, teacher=Teacher(vision), n_bootstrap=0)
+        train_encoder(films, clip, config, target=target, teacher=Teacher(vision), n_bootstrap=0)
         encoder = load_encoder(str(target), device="cpu")
 
         def embed(model):
@@ -80,12 +82,12 @@ def test_an_encoder_comes_to_say_what_its_teacher_says(films, clip, vision, tmp_
     assert fit(10.0, tmp_path / "much") > fit(1e-6, tmp_path / "little")
 
 
-def test_a_killed_one_goes_on_and_another_teacher_is_refused(
+def test_killed_training_continues_and_other_teacher_is_refused(
     films, clip, vision, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     whole = tmp_path / "whole"
-    finetune(films, clip, CONTRASTIVE, target=whole, teacher=Teacher(vision), n_bootstrap=0)
+    train_encoder(films, clip, CONTRASTIVE, target=whole, teacher=Teacher(vision), n_bootstrap=0)
 
     class KilledError(Exception):
         pass
@@ -96,7 +98,7 @@ def test_a_killed_one_goes_on_and_another_teacher_is_refused(
 
     killed = tmp_path / "killed"
     with pytest.raises(KilledError):
-        finetune(
+        train_encoder(
             films,
             clip,
             CONTRASTIVE,
@@ -106,7 +108,7 @@ def test_a_killed_one_goes_on_and_another_teacher_is_refused(
             progress=kill,
         )
     with pytest.raises(RunError, match="teacher"):
-        finetune(films, clip, CONTRASTIVE, target=killed, n_bootstrap=0)
-    finetune(films, clip, CONTRASTIVE, target=killed, teacher=Teacher(vision), n_bootstrap=0)
+        train_encoder(films, clip, CONTRASTIVE, target=killed, n_bootstrap=0)
+    train_encoder(films, clip, CONTRASTIVE, target=killed, teacher=Teacher(vision), n_bootstrap=0)
     for name in ("encoder/model.safetensors", "history.csv", "predictions.csv"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name

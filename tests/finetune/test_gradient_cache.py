@@ -18,7 +18,7 @@ BATCH, CAPTIONS = 256, 6
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     before = torch.get_num_threads()
-    # Two threads on a busy machine spend their time waiting for each other.
+    # Two threads wait for each other on a busy machine.
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)

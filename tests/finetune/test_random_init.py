@@ -1,4 +1,4 @@
-"""Fresh weights in a model's architecture are a checkpoint like any other."""
+"""Random weights in a model's architecture are a checkpoint like any other."""
 
 import shutil
 
@@ -18,21 +18,21 @@ def architecture(tiny_clip, tmp_path):
     return folder
 
 
-def fresh(model, folder, seed=0, **options):
+def random_encoder(model, folder, seed=0, **options):
     source = load_source(str(model), device="cpu", precision="fp32", **options)
     return randomly_initialized(source, folder=folder, seed=seed, precision="fp32")
 
 
-def test_a_folder_needs_no_weights(architecture, tmp_path):
-    encoder = fresh(architecture, tmp_path / "start")
+def test_folder_needs_no_weights(architecture, tmp_path):
+    encoder = random_encoder(architecture, tmp_path / "start")
     assert encoder.name == "small-clip"
     pixels = np.zeros((1, 3, 32, 32), dtype=np.float32)
     assert encoder.embed_pixels(pixels).shape == (1, 24)
 
 
-def test_the_seed_decides_the_weights_and_those_of_the_checkpoint_are_not_used(tiny_clip, tmp_path):
+def test_seed_decides_weights_and_checkpoint_is_not_used(tiny_clip, tmp_path):
     def weights(place, seed):
-        name = fresh(tiny_clip, tmp_path / place, seed).name
+        name = random_encoder(tiny_clip, tmp_path / place, seed).name
         return load_file(tmp_path / place / f"seed-{seed}" / name / "model.safetensors")
 
     key = "visual_projection.weight"
@@ -42,24 +42,24 @@ def test_the_seed_decides_the_weights_and_those_of_the_checkpoint_are_not_used(t
     assert not one.equal(load_file(tiny_clip / "model.safetensors")[key])
 
 
-def test_a_registered_model_lends_its_architecture(tiny_clip, tmp_path):
-    assert fresh("clip", tmp_path / "start", weights=tiny_clip).name == "clip"
+def test_registered_model_gives_its_architecture(tiny_clip, tmp_path):
+    assert random_encoder("clip", tmp_path / "start", weights=tiny_clip).name == "clip"
 
 
-def test_what_is_there_already_is_taken(architecture, tmp_path):
-    fresh(architecture, tmp_path / "start")
+def test_existing_weights_are_reused(architecture, tmp_path):
+    random_encoder(architecture, tmp_path / "start")
     path = tmp_path / "start/seed-0/small-clip/model.safetensors"
     before = path.stat().st_mtime_ns
-    fresh(architecture, tmp_path / "start")
+    random_encoder(architecture, tmp_path / "start")
     assert path.stat().st_mtime_ns == before
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path):
+def test_folder_without_model_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        fresh(tmp_path, tmp_path / "start")
+        random_encoder(tmp_path, tmp_path / "start")
     assert not (tmp_path / "start").exists()
 
 
-def test_weights_that_would_not_be_used_are_refused(architecture, tiny_clip, tmp_path):
-    with pytest.raises(UsageError, match=r"would not be used.*leave one of them out"):
-        fresh(architecture, tmp_path / "start", weights=tiny_clip)
+def test_unused_weights_are_refused(architecture, tiny_clip, tmp_path):
+    with pytest.raises(UsageError, match="would not be used: leave out `weights`"):
+        random_encoder(architecture, tmp_path / "start", weights=tiny_clip)

@@ -9,7 +9,7 @@ from featurecache.cli import main
 from featurecache.errors import CheckpointError, RunError, UsageError
 from featurecache.evaluation.comparison import read_scored
 from featurecache.evaluation.trained_model import read_platt
-from featurecache.finetune.run import read_finetuned
+from featurecache.finetune.io import load_model as load_finetuned
 from featurecache.heads.io import load_model
 from featurecache.provenance import read_provenance
 from featurecache.report.page import build_page
@@ -71,7 +71,7 @@ def _read_head(file: Path) -> object:
 
 
 def _read_tuned(file: Path) -> object:
-    return read_finetuned(file.parent, device="cpu")
+    return load_finetuned(file.parent)
 
 
 def _read_figures(file: Path) -> object:

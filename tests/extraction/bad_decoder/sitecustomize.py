@@ -1,6 +1,6 @@
-"""A decoder that crashes, or never returns, at films that say so; or what comes after it crashes.
+"""An image decoder that crashes or hangs on marked images, or whose images crash later.
 
-With this folder on PYTHONPATH, every Python has it: an extraction, and its children.
+With this folder on PYTHONPATH, every Python process uses it, subprocesses included.
 """
 
 import ctypes

@@ -1,12 +1,12 @@
-"""The state of an unfinished fine-tuning, so that a killed one goes on where it was.
+"""The state of an unfinished fine-tuning, from which a killed process continues.
 
-<run>.parts/settings.json      what the fine-tuning was started with
-<run>.parts/start/             the fresh weights that it started from, if it did
-<run>.parts/teacher.npy        the teacher's embeddings, if there is one
-<run>.parts/last.pt            everything needed to go on
-<run>.parts/best.safetensors   the weights at the best epoch so far
-<run>.parts/crash_journal      which images are being decoded
-<run>.parts/lock               held by the process that is at work
+<run>.parts/settings.json      settings that the fine-tuning was started with
+<run>.parts/start/             random initial weights, if it started from them
+<run>.parts/teacher.npy        embeddings of the teacher, if there is one
+<run>.parts/last.pt            everything that is needed to continue
+<run>.parts/best.safetensors   weights of the best epoch so far
+<run>.parts/crash_journal      images that are being decoded
+<run>.parts/lock               held by the process that is fine-tuning
 """
 
 import shutil
@@ -26,14 +26,9 @@ from featurecache.io.fingerprint import canonical_json, first_difference
 from featurecache.io.lock import exclusive_lock
 
 
-def unfinished(target: Path) -> Path:
-    """The folder beside a run to be in which its fine-tuning is kept until it is finished."""
+def state_folder(target: Path) -> Path:
+    """Return the folder next to a run folder that holds the state until the run is finished."""
     return target.with_name(target.name + ".parts")
-
-
-def bookmarks_of(target: Path) -> Path:
-    """The file in which a fine-tuning keeps which images it is at."""
-    return unfinished(target) / "crash_journal"
 
 
 @contextmanager
@@ -41,54 +36,58 @@ def finetune_lock(target: Path) -> Iterator[None]:
     """Be the only process that fine-tunes into a run folder while the body runs.
 
     Raises:
-        UsageError: another process is at work on it.
+        UsageError: Another process is doing so.
     """
-    folder = unfinished(target)
+    folder = state_folder(target)
     lock = folder / "lock"
     new_parent = not target.parent.exists()
     with exclusive_lock(target, lock):
         try:
             yield
         finally:
-            if folder.is_dir() and list(folder.iterdir()) == [lock]:  # it never got to work
+            if folder.is_dir() and list(folder.iterdir()) == [lock]:  # nothing was started
                 shutil.rmtree(folder, ignore_errors=True)
                 if new_parent:
                     with suppress(OSError):
                         target.parent.rmdir()
 
 
-class Checkpoint:
-    """A folder beside the run to be."""
+class TrainingState:
+    """A folder next to the future run folder."""
 
     def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
-        """Open or start it.
+        """Open or create it.
+
+        Args:
+            target: The future run folder.
+            settings: Everything that decides the result of the fine-tuning.
 
         Raises:
-            RunError: it was started with other settings; the message names the first that differs.
+            RunError: It was started with other settings; the message names the first that differs.
         """
-        self.folder = unfinished(target)
+        self.folder = state_folder(target)
         path = self.folder / "settings.json"
         if path.is_file():
             try:
-                found = strict_json.read(path)
+                started_with = strict_json.read(path)
             except (OSError, ValueError) as error:
                 raise self.damaged(path.name) from error
-            if not isinstance(found, dict):
+            if not isinstance(started_with, dict):
                 raise self.damaged(path.name)
-            if difference := first_difference(found, dict(settings)):
+            if difference := first_difference(started_with, dict(settings)):
                 raise RunError(
                     f"{self.folder} holds an unfinished fine-tuning with other settings "
-                    f"({difference}): finish it with those, delete it, or give another --out"
+                    f"({difference}): finish it with those, delete it, or give another `out`"
                 )
         else:
             with new_file(path) as temporary:
                 temporary.write_text(canonical_json(dict(settings)), encoding="utf-8")
 
     def load(self) -> dict[str, Any] | None:
-        """What ``save`` saved last; None at the start.
+        """Return what ``save`` saved last; None at the start.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: The file is damaged.
         """
         path = self.folder / "last.pt"
         if not path.is_file():
@@ -101,37 +100,37 @@ class Checkpoint:
         return state
 
     def damaged(self, name: str) -> RunError:
-        """What to raise over one of its files."""
-        return RunError(f"{self.folder / name} is damaged: delete {self.folder} to start anew")
+        """Return the error for one of its files being damaged."""
+        return RunError(f"{self.folder / name} is damaged: delete {self.folder} to start again")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Save everything needed to go on; a kill leaves the last state or this one.
+        """Save everything that is needed to continue; a kill leaves the last state or this one.
 
         Raises:
-            OSError: the disk is full or not writable; the last state is untouched.
+            OSError: The disk is full or not writable; the last state is unchanged.
         """
-        # By a file of Python's: where the disk is full, that says so, and torch's own does not.
+        # Through a Python file, whose error says that the disk is full; torch's own does not.
         with new_file(self.folder / "last.pt") as temporary, temporary.open("wb") as file:
             try:
                 torch.save(dict(state), file)
             except RuntimeError as error:
-                # torch ends its archive in any case, and then complains of what is missing in it.
+                # torch finishes its archive in any case, and then complains about missing bytes.
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
-        """Keep the weights of the best epoch so far."""
+        """Save the weights of the best epoch so far."""
         from safetensors.torch import save_file
 
         with new_file(self.folder / "best.safetensors") as temporary:
             save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
 
-    def best(self) -> dict[str, Tensor]:
-        """The weights that ``save_best`` kept.
+    def load_best(self) -> dict[str, Tensor]:
+        """Return the weights that ``save_best`` saved.
 
         Raises:
-            RunError: the file is missing or damaged.
+            RunError: The file is missing or damaged.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""The whole path: images in, a run folder out that every other command takes."""
+"""From images to a run folder that all other commands accept."""
 
 import csv
 import dataclasses
@@ -14,14 +14,15 @@ from featurecache.encoders.loading import load_encoder
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.controls import random_features, view_only_probabilities
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.run import finetune, read_finetuned, require_unfinished
+from featurecache.finetune.io import load_model
+from featurecache.finetune.run import require_no_run, train_encoder
 from featurecache.images.decode import read_image
 from featurecache.provenance import Provenance
 from featurecache.runs.folder import new_run, write_config
 from featurecache.runs.prediction import classify_images
 
 BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=12, batch_size=16)
-# A small learning rate without augmentation, because so small a model learns unsteadily otherwise.
+# A small learning rate and no augmentation, because so small a model learns unsteadily otherwise.
 CONTRASTIVE = FinetuneConfig(
     "contrastive", learning_rate=5e-4, epochs=15, patience=15, batch_size=16, augment=False
 )
@@ -29,25 +30,25 @@ CONTRASTIVE = FinetuneConfig(
 
 @pytest.fixture(params=[BCE, CONTRASTIVE], ids=["bce", "contrastive"])
 def made(request, films, clip, tmp_path):
-    return finetune(films, clip, request.param, target=tmp_path / "run", n_bootstrap=50)
+    return train_encoder(films, clip, request.param, target=tmp_path / "run", n_bootstrap=50)
 
 
-def test_it_learns_what_the_films_show(made):
-    assert made.metrics["macro"]["auroc"] > 0.8
-    assert made.metrics["split"] == "test"
+def test_it_learns_the_labels(made):
+    assert made.metrics.macro.auroc > 0.8
+    assert made.metrics.split == "test"
 
 
-def test_the_figures_follow_from_the_predictions(made, tmp_path):
+def test_metrics_follow_from_predictions(made, tmp_path):
     with (tmp_path / "run/predictions.csv").open() as file:
         test = [row for row in csv.DictReader(file) if row["split"] == "test"]
     for name in ("Opacity", "Nodule"):
         truth = [int(row[f"{name} truth"]) for row in test]
         probability = [float(row[f"{name} probability"]) for row in test]
         expected = roc_auc_score(truth, probability)
-        assert made.metrics["per_label"][name]["auroc"] == pytest.approx(expected)
+        assert made.metrics.per_label[name].auroc == pytest.approx(expected)
 
 
-def test_the_encoder_is_a_normal_folder_and_an_encoder_like_any_other(made, films, tmp_path):
+def test_encoder_is_ordinary_checkpoint_folder(made, films, tmp_path):
     network = AutoModel.from_pretrained(tmp_path / "run/encoder").eval()
     encoder = load_encoder(str(tmp_path / "run"), device="cpu")
     assert encoder.name == "run"
@@ -57,39 +58,39 @@ def test_the_encoder_is_a_normal_folder_and_an_encoder_like_any_other(made, film
     assert np.allclose(encoder.embed_pixels(pixels), direct.numpy(), atol=1e-5)
 
 
-def test_the_run_predicts_what_it_predicted(made, films, tmp_path):
-    found = read_finetuned(tmp_path / "run", device="cpu")
+def test_saved_model_reproduces_predictions(made, films, tmp_path):
+    model = made.model
     with (tmp_path / "run/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))[:5]
     paths = [films.root / row["id"] for row in rows]
     for row, prediction in zip(
-        rows, classify_images([found.encoder], found.probabilities, paths), strict=True
+        rows, classify_images([model.encoder], model.probabilities, paths), strict=True
     ):
-        stored = [float(row[f"{name} probability"]) for name in found.labels]
+        stored = [float(row[f"{name} probability"]) for name in model.labels]
         assert prediction.probability == pytest.approx(stored, abs=2e-2)
 
 
-def test_nothing_unfinished_is_left(made, tmp_path):
+def test_no_unfinished_state_is_left(made, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_vision_only_encoder_learns_by_bce(films, vision, tmp_path):
-    result = finetune(
+def test_vision_encoder_learns_with_bce(films, vision, tmp_path):
+    result = train_encoder(
         films,
         vision,
         dataclasses.replace(BCE, trainable="last-1"),
         target=tmp_path / "run",
         n_bootstrap=0,
     )
-    assert result.metrics["macro"]["auroc"] > 0.8
+    assert result.metrics.macro.auroc > 0.8
     assert load_encoder(str(tmp_path / "run"), device="cpu").has_text is False
 
 
-def test_what_it_learned_from_follows_it(films, clip, tmp_path):
+def test_provenance_is_stored_with_encoder(films, clip, tmp_path):
     config = dataclasses.replace(BCE, epochs=1, train_size=20)
     clip.provenance = Provenance(("films",))
-    made = finetune(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
-    assert any("possible FILMS exposure" in text for text in made.metrics["warnings"])
+    made = train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
+    assert any("possible FILMS exposure" in text for text in made.warnings)
     provenance = load_encoder(str(tmp_path / "run"), device="cpu").provenance
     ids = films.images["id"].to_numpy()
     trained = provenance.trained_on["films"]
@@ -99,93 +100,91 @@ def test_what_it_learned_from_follows_it(films, clip, tmp_path):
     assert not trained & set(ids[films.rows("test")])
 
 
-def test_an_encoder_is_not_tuned_again_on_a_split_that_tests_what_it_learned_from(
-    films, clip, tmp_path
-):
-    finetune(
+def test_second_finetuning_on_other_split_is_refused(films, clip, tmp_path):
+    train_encoder(
         films, clip, dataclasses.replace(BCE, epochs=1), target=tmp_path / "run", n_bootstrap=0
     )
     again = load_encoder(str(tmp_path / "run"), device="cpu")
     swap = films.images["split"].map({"train": "test", "val": "val", "test": "train"})
     swapped = dataclasses.replace(films, images=films.images.assign(split=swap))
     with pytest.raises(UsageError, match="trained on 48 of the 48 test images of films"):
-        finetune(swapped, again, BCE, target=tmp_path / "second", n_bootstrap=0)
+        train_encoder(swapped, again, BCE, target=tmp_path / "second", n_bootstrap=0)
 
 
-def test_an_image_level_split_is_warned_of(films, clip, tmp_path):
+def test_image_level_split_gives_warning(films, clip, tmp_path):
     by_image = dataclasses.replace(films, image_level_split=True)
     config = dataclasses.replace(BCE, epochs=1)
-    made = finetune(by_image, clip, config, target=tmp_path / "run", n_bootstrap=0)
-    assert any("the split is by image" in text for text in made.metrics["warnings"])
+    made = train_encoder(by_image, clip, config, target=tmp_path / "run", n_bootstrap=0)
+    assert any("the split is by image" in text for text in made.warnings)
 
 
-def test_the_view_control_learns_from_the_images_that_were_trained_on(films, clip, tmp_path):
+def test_view_control_learns_from_training_images(films, clip, tmp_path):
     views = np.where(np.arange(80) % 5 < 2, "AP", "PA")
     seen = dataclasses.replace(films, images=films.images.assign(view=views))
     few = dataclasses.replace(BCE, epochs=1, train_size=20, seed=1)
-    made = finetune(seen, clip, few, target=tmp_path / "run", n_bootstrap=0)
+    made = train_encoder(seen, clip, few, target=tmp_path / "run", n_bootstrap=0)
     config = json.loads((tmp_path / "run/provenance.json").read_text())["trained_on"]["films"]
     rows = np.flatnonzero(seen.images["id"].isin(config) & (seen.images["split"] == "train"))
     test = seen.rows("test")
     expected = view_only_probabilities(views[rows], seen.label_values[rows], views[test])
     truth = seen.label_values[test]
     aurocs = [roc_auc_score(truth[:, c], expected[:, c]) for c in range(2)]
-    assert made.metrics["controls"]["view_only"]["macro"]["auroc"] == pytest.approx(np.mean(aurocs))
+    assert made.metrics.controls["view_only"].macro.auroc == pytest.approx(np.mean(aurocs))
 
 
 @pytest.mark.parametrize("config", [BCE, CONTRASTIVE])
-def test_the_other_controls_are_of_the_tuned_encoder_itself(films, clip, tmp_path, config):
+def test_other_controls_use_finetuned_encoder(films, clip, tmp_path, config):
     config = dataclasses.replace(config, epochs=1)
-    made = finetune(films, clip, config, target=tmp_path / "run", n_bootstrap=50)
-    tuned = read_finetuned(tmp_path / "run", device="cpu")
+    made = train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=50)
+    tuned = made.model
     held_out = np.concatenate([films.rows("val"), films.rows("test")])
     dim = json.loads((tmp_path / "run/config.json").read_text())["dim"]
     random = tuned.probabilities(random_features((len(held_out), dim), seed=0))
     test = films.rows("test")
     truth, random = films.label_values[test], random[-len(test) :]
     aurocs = [roc_auc_score(truth[:, c], random[:, c]) for c in range(2)]
-    controls = made.metrics["controls"]
-    assert controls["random_features"]["macro"]["auroc"] == pytest.approx(np.mean(aurocs))
-    low, high = controls["shuffled_labels"]["ci95"]["macro"]["auroc"]
+    controls = made.metrics.controls
+    assert controls["random_features"].macro.auroc == pytest.approx(np.mean(aurocs))
+    low, high = controls["shuffled_labels"].macro.auroc_ci
     assert low < 0.5 < high
 
 
 @pytest.mark.parametrize("name", ["config.json", "head.safetensors"])
-def test_a_missing_file_is_named(films, clip, tmp_path, name):
+def test_missing_file_is_named(films, clip, tmp_path, name):
     config = dataclasses.replace(BCE, epochs=1)
-    finetune(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
+    train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
     (tmp_path / "run" / name).unlink()
     with pytest.raises(RunError, match=name):
-        read_finetuned(tmp_path / "run")
+        load_model(tmp_path / "run")
 
 
-def test_a_label_without_positives_is_null(films, clip, part_of, tmp_path):
+def test_label_without_training_positives_is_undefined(films, clip, part_of, tmp_path):
     labels = films.label_values.copy()
     labels[films.rows("train"), 1] = 0
-    result = finetune(
+    result = train_encoder(
         part_of(np.arange(80), labels),
         clip,
         dataclasses.replace(BCE, epochs=1),
         target=tmp_path / "run",
         n_bootstrap=0,
     )
-    assert result.metrics["per_label"]["Nodule"]["auroc"] is None
-    assert any("Nodule has no positives" in text for text in result.metrics["warnings"])
+    assert result.metrics.per_label["Nodule"].auroc is None
+    assert any("Nodule has no positives" in text for text in result.warnings)
 
 
-def test_what_is_left_of_a_finished_fine_tuning_goes_when_it_is_refused(tmp_path):
+def test_state_of_finished_run_is_deleted_when_repeated(tmp_path):
     run, parts = tmp_path / "run", tmp_path / "run.parts"
     with new_run(run) as folder:
         write_config(folder, "finetune", {})
     parts.mkdir()
     with pytest.raises(UsageError, match="already exists"):
-        require_unfinished(run)
+        require_no_run(run)
     assert not parts.exists()
-    # That of another run of the name is somebody's unfinished work.
+    # Next to a run of another kind it may be unfinished work.
     other = tmp_path / "other"
     with new_run(other) as folder:
         write_config(folder, "head", {})
     (tmp_path / "other.parts").mkdir()
     with pytest.raises(UsageError, match="already exists"):
-        require_unfinished(other)
+        require_no_run(other)
     assert (tmp_path / "other.parts").exists()

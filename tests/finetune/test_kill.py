@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the fine-tuning goes on, and ends as an undisturbed one."""
+"""A fine-tuning killed by SIGKILL at random moments ends like an undisturbed one."""
 
 import json
 import os
@@ -12,9 +12,7 @@ from tests.finetune import killed_training
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fine_tuning_killed_again_and_again_ends_as_an_undisturbed_one(
-    films, tiny_clip, tmp_path: Path
-) -> None:
+def test_killed_finetuning_ends_like_undisturbed_one(films, tiny_clip, tmp_path: Path) -> None:
     table = films.images.assign(Opacity=films.label_values[:, 0], Nodule=films.label_values[:, 1])
     table.to_csv(tmp_path / "films.csv", index=False)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"

@@ -1,4 +1,4 @@
-"""Batches in lanes: the cache is that of one lane."""
+"""The cache does not depend on the number of encoder threads."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def _threads_as_before():
 
 
 @pytest.mark.usefixtures("_threads_as_before")
-def test_an_extraction_in_several_lanes_gives_the_cache_of_one(dataset, tmp_path):
+def test_several_threads_give_the_cache_of_one(dataset, tmp_path):
     torch.set_num_threads(1)
     (one,) = update_caches(dataset, [StubEncoder()], cache_dir=tmp_path / "one", batch_size=3)
     torch.set_num_threads(3)

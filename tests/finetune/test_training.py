@@ -1,4 +1,4 @@
-"""The loop: it learns, resumes to the same weights, freezes what it says, and refuses in time."""
+"""The training loop: learning, continuing after a kill, frozen parts, and early errors."""
 
 import dataclasses
 from functools import partial
@@ -11,19 +11,20 @@ from featurecache.errors import FeaturecacheError, RunError, UsageError
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
-from featurecache.finetune.dataloader import ImageStream
-from featurecache.finetune.training import Trainer, open_checkpoint
+from featurecache.finetune.dataloader import ImageLoader
+from featurecache.finetune.training import Trainer
+from featurecache.finetune.training_state import TrainingState
 
 BCE = FinetuneConfig("bce", learning_rate=1e-3, head_learning_rate=1e-2, epochs=4, batch_size=16)
 CONTRASTIVE = FinetuneConfig("contrastive", learning_rate=5e-4, epochs=4, batch_size=16)
 
 
 class KilledError(Exception):
-    """Stands for a kill: raised from the progress callback, caught by nobody in between."""
+    """Stands for a kill; raised by the progress callback."""
 
 
 def trainer(films, encoder, config):
-    return Trainer(films, encoder, config, images=ImageStream(films, encoder, 2, CrashJournal([])))
+    return Trainer(films, encoder, config, images=ImageLoader(films, encoder, 2, CrashJournal([])))
 
 
 def train(films, encoder, config, target, *, kill_at=None):
@@ -33,8 +34,8 @@ def train(films, encoder, config, target, *, kill_at=None):
         if kill_at is not None and done >= kill_at and detail.startswith("epoch"):
             raise KilledError
 
-    checkpoint = open_checkpoint(target, films, encoder, config)
-    return made.run(checkpoint, progress)
+    state = TrainingState(target, dataclasses.asdict(config))
+    return made.run(state, progress)
 
 
 def weights(result):
@@ -45,7 +46,7 @@ def weights(result):
 
 
 @pytest.mark.parametrize("config", [BCE, CONTRASTIVE], ids=["bce", "contrastive"])
-def test_training_lowers_the_validation_loss(films, clip, config, tmp_path):
+def test_training_lowers_validation_loss(films, clip, config, tmp_path):
     longer = dataclasses.replace(config, epochs=8, patience=8, augment=False)
     result = train(films, clip, longer, tmp_path / "run")
     losses = [epoch.val_loss for epoch in result.history]
@@ -55,7 +56,7 @@ def test_training_lowers_the_validation_loss(films, clip, config, tmp_path):
 
 @pytest.mark.parametrize("config", [BCE, CONTRASTIVE], ids=["bce", "contrastive"])
 @pytest.mark.parametrize("kill_at", [1, 5, 9])
-def test_a_killed_training_goes_on_to_the_same_weights(
+def test_killed_training_ends_with_same_weights(
     films, clip, config, kill_at, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
@@ -69,7 +70,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_unknown_labels_take_no_part_in_the_contrastive_objective(films, clip, part_of, tmp_path):
+def test_contrastive_objective_ignores_unknown_labels(films, clip, part_of, tmp_path):
     labels = films.label_values.copy()
     labels[::3, 1] = -1
     labels[1::7] = -1
@@ -82,17 +83,17 @@ def test_unknown_labels_take_no_part_in_the_contrastive_objective(films, clip, p
         assert objective.loss(torch.eye(2, 24), nothing) == 0
 
 
-def test_chunks_change_no_gradient(films, clip):
+def test_micro_batches_do_not_change_gradient(films, clip):
     def gradients(micro_batch_size):
         made = trainer(films, clip, CONTRASTIVE)
-        # In double precision: attention does not feel its keys' bias, and in single precision
-        # that gradient is rounding alone, near the bound.
-        made.towers.module.double()
-        rows, pixels = next(made.images.batches(made.train, 16))
+        # In double precision: attention does not depend on the bias of its keys, so in single
+        # precision that gradient is pure rounding error.
+        made.encoder.module.double()
+        rows, pixels = next(made.images.batches(made.train_rows, 16))
         parts = pixels.double().split(micro_batch_size)
-        chunks = [partial(made.towers.embed_images, part) for part in parts]
+        chunks = [partial(made.encoder.embed_images, part) for part in parts]
         made.objective.backward(chunks, rows, seed=(0,))
-        named = made.towers.module.named_parameters()
+        named = made.encoder.module.named_parameters()
         return {name: p.grad for name, p in named if p.grad is not None}
 
     whole, parts = gradients(16), gradients(3)
@@ -103,7 +104,7 @@ def test_chunks_change_no_gradient(films, clip):
 
 
 @pytest.mark.parametrize("part", ["vision", "last-1", "head"])
-def test_what_is_frozen_stays_equal_to_the_last_bit(films, clip, part, tmp_path):
+def test_frozen_parameters_do_not_change(films, clip, part, tmp_path):
     before = {k: v.clone() for k, v in clip.trainable().module.state_dict().items()}
     config = dataclasses.replace(CONTRASTIVE, trainable=part, epochs=1)
     result = train(films, clip, config, tmp_path / "run")
@@ -116,21 +117,21 @@ def test_what_is_frozen_stays_equal_to_the_last_bit(films, clip, part, tmp_path)
     assert not any("text_model" in name for name in moved)
 
 
-def test_a_train_size_trains_on_that_many_images(films, clip):
+def test_train_size_limits_training_images(films, clip):
     small = trainer(films, clip, dataclasses.replace(BCE, train_size=20))
-    assert len(set(small.train)) == 20
-    assert set(small.train) <= set(films.rows("train"))
-    with pytest.raises(UsageError, match="train-size 49 is more than the 48"):
+    assert len(set(small.train_rows)) == 20
+    assert set(small.train_rows) <= set(films.rows("train"))
+    with pytest.raises(UsageError, match="`train_size` 49 is more than the 48"):
         trainer(films, clip, dataclasses.replace(BCE, train_size=49))
 
 
-def test_another_seed_gives_other_weights(films, clip, tmp_path):
+def test_seed_decides_weights(films, clip, tmp_path):
     one = train(films, clip, dataclasses.replace(BCE, epochs=1), tmp_path / "a")
     other = train(films, clip, dataclasses.replace(BCE, epochs=1, seed=1), tmp_path / "b")
     assert not torch.equal(weights(one)["head.1.weight"], weights(other)["head.1.weight"])
 
 
-def test_training_stops_when_patience_is_out_and_keeps_the_best_epoch(films, clip, tmp_path):
+def test_training_stops_early_and_keeps_best_epoch(films, clip, tmp_path):
     wild = dataclasses.replace(
         BCE, learning_rate=0.5, head_learning_rate=0.5, warmup_ratio=0.0, epochs=30, patience=2
     )
@@ -138,8 +139,8 @@ def test_training_stops_when_patience_is_out_and_keeps_the_best_epoch(films, cli
     assert len(result.history) == result.best_epoch + 2 < 30
 
 
-def test_the_test_images_are_never_read(films, clip, tmp_path):
-    stream = ImageStream(films, clip, 1, CrashJournal([]))
+def test_training_never_reads_test_images(films, clip, tmp_path):
+    stream = ImageLoader(films, clip, 1, CrashJournal([]))
     read = []
     batches = stream.batches
 
@@ -150,18 +151,18 @@ def test_the_test_images_are_never_read(films, clip, tmp_path):
     stream.batches = record
     config = dataclasses.replace(BCE, epochs=1)
     made = Trainer(films, clip, config, images=stream)
-    made.run(open_checkpoint(tmp_path / "run", films, clip, config))
+    made.run(TrainingState(tmp_path / "run", {}))
     assert set(read) == {*films.rows("train"), *films.rows("val")}
 
 
-def test_other_settings_are_refused_and_named(films, clip, tmp_path):
+def test_continuing_with_other_settings_is_refused(films, clip, tmp_path):
     with pytest.raises(KilledError):
         train(films, clip, BCE, tmp_path / "run", kill_at=4)
     with pytest.raises(RunError, match=r"learning_rate: 0\.001 against 0\.01"):
         train(films, clip, dataclasses.replace(BCE, learning_rate=1e-2), tmp_path / "run")
 
 
-def test_a_damaged_checkpoint_is_refused(films, clip, tmp_path, monkeypatch):
+def test_damaged_state_is_refused(films, clip, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     with pytest.raises(KilledError):
         train(films, clip, BCE, tmp_path / "run", kill_at=4)
@@ -174,12 +175,12 @@ def test_a_damaged_checkpoint_is_refused(films, clip, tmp_path, monkeypatch):
         train(films, clip, BCE, tmp_path / "run")
 
 
-def test_what_cannot_be_trained_is_refused(films, clip, vision, part_of):
+def test_impossible_trainings_are_refused(films, clip, vision, part_of):
     with pytest.raises(UsageError, match="needs a text tower"):
         trainer(films, vision, CONTRASTIVE)
     with pytest.raises(UsageError, match="no validation images"):
         trainer(part_of(films.rows("train")), clip, BCE)
-    with pytest.raises(UsageError, match="batch-size 64 is more than the 48 training"):
+    with pytest.raises(UsageError, match="`batch_size` 64 is more than the 48 training"):
         trainer(films, clip, dataclasses.replace(BCE, batch_size=64))
     nothing = np.zeros((80, 2), dtype=np.int8)
     with pytest.raises(UsageError, match="no training image is positive"):
@@ -197,56 +198,56 @@ def test_what_cannot_be_trained_is_refused(films, clip, vision, part_of):
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),  # on a processor
     ],
 )
-def test_running_out_of_memory_says_which_knob_to_turn(films, clip, tmp_path, monkeypatch, error):
+def test_out_of_memory_error_gives_advice(films, clip, tmp_path, monkeypatch, error):
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(training.Trainer, "_train_step", fail)
-    with pytest.raises(FeaturecacheError, match="--micro-batch-size"):
+    monkeypatch.setattr(Trainer, "_train_step", fail)
+    with pytest.raises(FeaturecacheError, match="give a smaller `micro_batch_size`"):
         train(films, clip, BCE, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_unreadable_images_are_left_out_and_named(films, clip, part_of, tmp_path):
+def test_unreadable_images_are_left_out_and_recorded(films, clip, part_of, tmp_path):
     broken = dataclasses.replace(
         films, images=films.images.assign(path=["missing.png", *films.images["path"][1:]])
     )
-    stream = ImageStream(broken, clip, 1, CrashJournal([]))
+    stream = ImageLoader(broken, clip, 1, CrashJournal([]))
     config = dataclasses.replace(BCE, epochs=1)
     made = Trainer(broken, clip, config, images=stream)
-    made.run(open_checkpoint(tmp_path / "run", broken, clip, config))
+    made.run(TrainingState(tmp_path / "run", {}))
     assert stream.failures == {"000.png": "missing: no such file"}
 
 
-def test_a_batch_of_which_nothing_can_be_read_keeps_the_steps_in_their_places(films, clip):
+def test_unreadable_batch_is_empty(films, clip):
     gone = films.images["path"].where(films.images.index != 1, "missing.png")
     broken = dataclasses.replace(films, images=films.images.assign(path=gone))
-    batches = list(ImageStream(broken, clip, 1, CrashJournal([])).batches(np.arange(3), 1))
+    batches = list(ImageLoader(broken, clip, 1, CrashJournal([])).batches(np.arange(3), 1))
     assert [rows.tolist() for rows, _ in batches] == [[0], [], [2]]
 
 
-def test_what_could_not_be_read_once_is_not_tried_again(films, clip, monkeypatch):
+def test_failed_image_is_not_read_again(films, clip, monkeypatch):
     from featurecache.extraction import decode
 
-    asked, read_file = [], decode.read_file
+    names, read_file = [], decode.read_file
 
     def counted(path):
-        asked.append(path.name)
+        names.append(path.name)
         return read_file(path)
 
     monkeypatch.setattr(decode, "read_file", counted)
     gone = films.images["path"].where(films.images.index != 2, "missing.png")
     broken = dataclasses.replace(films, images=films.images.assign(path=gone))
-    stream = ImageStream(broken, clip, 1, CrashJournal([]))
+    stream = ImageLoader(broken, clip, 1, CrashJournal([]))
     order = np.array([3, 2, 0, 1])
     for _ in range(3):
         batches = [rows.tolist() for rows, _ in stream.batches(order, 2)]
         assert batches == [[3], [0, 1]]
-    assert asked.count("missing.png") == 1
-    assert len(asked) == 1 + 3 * 3
+    assert names.count("missing.png") == 1
+    assert len(names) == 1 + 3 * 3
 
 
-def test_the_callers_random_numbers_are_left_alone(films, clip, tmp_path):
+def test_global_generator_is_untouched(films, clip, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

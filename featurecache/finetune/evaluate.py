@@ -1,0 +1,114 @@
+"""Evaluate a fine-tuned encoder on the validation and test images."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featurecache.evaluation.controls import random_features, untrained_controls
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.split_data import SplitData
+from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.io import caption_scores, label_captions
+from featurecache.finetune.training import FinetunedEncoder
+from featurecache.metrics.metrics import Metrics
+from featurecache.runs.predictions import Predictions
+
+if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
+
+
+def evaluate_encoder(
+    finetuned: FinetunedEncoder,
+    config: FinetuneConfig,
+    dataset: "Dataset",
+    *,
+    train_rows: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    embedding: torch.Tensor,
+    warnings: Sequence[str],
+    n_bootstrap: int,
+) -> tuple[Metrics, Predictions]:
+    """Evaluate image embeddings of a fine-tuned encoder.
+
+    Args:
+        finetuned: The encoder, with its head if it has one.
+        config: Its settings.
+        dataset: Images, labels and splits.
+        train_rows: Data set rows that it was trained on.
+        rows: The N data set rows to predict, from the validation and test splits.
+        embedding: Their embeddings, (N, D).
+        warnings: Warnings to add to the metrics.
+        n_bootstrap: Number of bootstrap samples over patients.
+
+    Returns:
+        The metrics, and the predictions for ``rows``.
+    """
+    images, labels = dataset.images, dataset.label_values
+    logits = _logits(finetuned, config, dataset.label_names, embedding)
+    random = torch.from_numpy(random_features((len(rows), embedding.shape[1]), seed=0)).to(
+        embedding
+    )
+    random_logits = _logits(finetuned, config, dataset.label_names, random)
+    ranking = np.zeros(labels.shape)
+    ranking[rows] = logits
+    probability = 1 / (1 + np.exp(-ranking))
+    split = images["split"].to_numpy(dtype=np.str_)
+    has_positives = (labels[train_rows] == 1).any(axis=0)
+    data = SplitData(
+        truth=labels,
+        label_names=dataset.label_names,
+        patient=images["patient"].to_numpy(dtype=np.str_),
+        view=images["view"].to_numpy(dtype=np.str_),
+        train=train_rows,
+        val=rows[split[rows] == "val"],
+        test=rows[split[rows] == "test"],
+        learned=has_positives & (labels[train_rows] == 0).any(axis=0),
+    )
+    _, scored_rows = data.scored
+    metrics = evaluate(
+        data,
+        probability,
+        ranking=ranking,
+        controls=untrained_controls(
+            data, ranking, random_logits[np.isin(rows, scored_rows)], n_bootstrap=n_bootstrap
+        ),
+        warnings=[
+            *(
+                f"{name} has no positives in training: its metrics are undefined"
+                for name in np.array(dataset.label_names)[~has_positives]
+            ),
+            *warnings,
+        ],
+        n_bootstrap=n_bootstrap,
+    )
+    predictions = Predictions(
+        ids=images["id"].to_numpy(dtype=np.str_)[rows],
+        patients=images["patient"].to_numpy(dtype=np.str_)[rows],
+        splits=split[rows],
+        label_names=dataset.label_names,
+        truth=labels[rows],
+        probability=probability[rows],
+    )
+    return metrics, predictions
+
+
+def _logits(
+    finetuned: FinetunedEncoder,
+    config: FinetuneConfig,
+    label_names: Sequence[str],
+    embedding: torch.Tensor,
+) -> NDArray[np.float64]:
+    """Return (N, C): the logits of the head, or of each label's caption against its absence."""
+    with torch.inference_mode():
+        if finetuned.head is not None:
+            logits: NDArray[np.float64] = finetuned.head(embedding).double().cpu().numpy()
+            return logits
+        captions = label_captions(label_names, config)
+        texts = finetuned.encoder.embed_texts(captions).float().cpu().numpy()
+        scale = finetuned.encoder.scale()
+        return caption_scores(
+            embedding.cpu().numpy(), texts, None if scale is None else float(scale)
+        ).logits

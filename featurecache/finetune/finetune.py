@@ -1,0 +1,164 @@
+"""``finetune``: train an encoder itself on the images of a data set."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurecache.datasets.load import as_dataset
+from featurecache.encoders.encoder import Encoder
+from featurecache.encoders.loading import as_encoder
+from featurecache.finetune.config import FinetuneConfig, make_config
+from featurecache.finetune.distillation import Teacher
+from featurecache.finetune.random_init import load_source, randomly_initialized
+from featurecache.finetune.run import require_no_run, train_encoder
+from featurecache.finetune.training_state import state_folder
+from featurecache.progress import DetailedProgress
+from featurecache.runs.run import RUNS_FOLDER, Run
+from featurecache.settings import accept_settings
+from featurecache.store.layout import to_file_name
+
+if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
+    from featurecache.datasets.load import DatasetLike
+
+ModelLike = str | os.PathLike[str] | Encoder
+OnStart = Callable[["Dataset", Encoder, Path], None]
+"""Called before training, with the data set, the initial encoder, and the run folder."""
+
+
+@accept_settings(FinetuneConfig)
+def finetune(
+    data: "DatasetLike",
+    model: ModelLike = "tiny",
+    *,
+    objective: str | None = None,
+    recipe: str | None = None,
+    teacher: ModelLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    out: str | os.PathLike[str] | None = None,
+    n_bootstrap: int = 1000,
+    workers: int = 2,
+    progress: DetailedProgress | None = None,
+    **settings: Any,
+) -> Run:
+    """Train an encoder on the images of a data set and write a run folder.
+
+    The result is an encoder like any other: ``extract`` takes the run folder as its model. If the
+    process is killed, at any moment, the same call continues from the last saved step. The epoch is
+    chosen by validation loss; the test images are only evaluated.
+
+    Args:
+        data: The data set: a ``Dataset``, or what ``load_dataset`` takes, such as a name, a path,
+            or a tuple of both.
+        model: The encoder to start from: a name, the path of a checkpoint folder or of a
+            fine-tuning run, or an ``Encoder``.
+        objective: "bce", a head on the labels, or "contrastive", images against captions of their
+            labels. Required without a recipe.
+        recipe: Name of published settings, a key of ``RECIPES``; given settings override it.
+        teacher: An encoder whose image embeddings are learned as well (distillation).
+        weights: Local checkpoint to use for the model instead of downloading it.
+        device: "auto", "cpu", "cuda" or "mps".
+        out: The run folder to create; by default ``runs/DATASET-MODEL-OBJECTIVE``.
+        n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
+        workers: Number of decoding threads.
+        progress: Called with the number of finished steps, their maximum, and a description.
+        **settings: Every other field of ``FinetuneConfig``.
+
+    Returns:
+        The run. ``run.path`` is its folder, which holds the encoder.
+
+    Raises:
+        UnknownNameError: There is no such model, data set or recipe, or a setting has an unknown
+            value.
+        UsageError: The settings do not fit the encoder or the data set, ``out`` exists already, or
+            another process is writing it.
+        RunError: An unfinished fine-tuning for ``out`` has other settings.
+        FeaturecacheError: No image can be read, or memory runs out.
+
+    Example:
+        >>> import featurecache as fc
+        >>> run = fc.finetune("phantom", "tiny", objective="bce", trainable="head", epochs=1)
+        >>> cache = fc.extract("phantom", run.path)
+    """
+    return run_finetuning(
+        data,
+        model,
+        make_config(recipe, {"objective": objective, **settings}),
+        teacher=teacher,
+        weights=weights,
+        device=device,
+        out=out,
+        n_bootstrap=n_bootstrap,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def run_finetuning(
+    data: "DatasetLike | Callable[[], Dataset]",
+    model: ModelLike,
+    config: FinetuneConfig,
+    *,
+    teacher: ModelLike | None,
+    weights: str | os.PathLike[str] | None,
+    device: str,
+    out: str | os.PathLike[str] | None,
+    n_bootstrap: int,
+    workers: int,
+    on_start: OnStart | None = None,
+    progress: DetailedProgress | None = None,
+) -> Run:
+    """Do what ``finetune`` does, with a hook before training.
+
+    Args:
+        data: As in ``finetune``, or a function that loads the data set. It is called after all
+            names were checked, because loading may take long.
+        model: See ``finetune``, as for all arguments that are not described here.
+        config: All settings.
+        teacher: See ``finetune``.
+        weights: See ``finetune``.
+        device: See ``finetune``.
+        out: See ``finetune``.
+        n_bootstrap: See ``finetune``.
+        workers: See ``finetune``.
+        on_start: Called before training.
+        progress: See ``finetune``.
+
+    Returns:
+        The run.
+    """
+    # What prevents the run is reported before any image is read, generated or downloaded.
+    if out is not None:
+        require_no_run(Path(out))
+    load = load_source if config.init == "random" else as_encoder
+    encoder = load(model, weights=weights, device=device, precision=config.precision)
+    teacher_encoder = (
+        None
+        if teacher is None
+        else Teacher(as_encoder(teacher, device=device, precision=config.precision))
+    )
+    dataset = data() if callable(data) else as_dataset(data)
+    name = to_file_name(f"{dataset.name}-{encoder.name}-{config.objective}")
+    target = RUNS_FOLDER / name if out is None else Path(out)
+    require_no_run(target)
+    if config.init == "random":
+        encoder = randomly_initialized(
+            encoder,
+            folder=state_folder(target) / "start",
+            seed=config.seed,
+            precision=config.precision,
+        )
+    if on_start is not None:
+        on_start(dataset, encoder, target)
+    return train_encoder(
+        dataset,
+        encoder,
+        config,
+        target=target,
+        workers=workers,
+        n_bootstrap=n_bootstrap,
+        teacher=teacher_encoder,
+        progress=progress,
+    )
