@@ -44,7 +44,7 @@ def prompt_set(columns: range, *, negative: bool = True, **changes) -> TextSet:
         "aligned": False,
         "scale": None,
         "bias": None,
-        "encoder": ENCODER,
+        "encoder_spec": ENCODER,
     }
     return TextSet(**{**defaults, **changes})
 
