@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.encoders.loading import load_encoder
-from featurecache.images.decode import decode_image, read_bytes
+from featurecache.images.decode import decode_image
+from featurecache.images.read import read_bytes
 
 Result = TypeVar("Result")
 

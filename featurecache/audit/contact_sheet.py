@@ -72,6 +72,6 @@ def _draw_pair(
     captions = (f"{number}:{similarity} {' and '.join(pair.splits)}", pair.images[1][-30:])
     tiles: list[Captioned] = []
     for caption, image in zip(captions, pair.images, strict=True):
-        (tile,) = decoder.read(files[image], [thumbnail], called=image)
+        (tile,) = decoder.read(files[image], [thumbnail], name=image)
         tiles.append((caption, tile))
     return tiles

@@ -200,7 +200,7 @@ class Encoder:
     def _pixels(self, image: "str | os.PathLike[str] | Image", decoder: SubprocessDecoder) -> Array:
         if isinstance(image, str | os.PathLike):
             path = Path(image).expanduser()
-            (pixels,) = decode_and_preprocess(decoder, path, [self], called=str(image))
+            (pixels,) = decode_and_preprocess(decoder, path, [self], name=str(image))
             return pixels
         return self.preprocess(_to_gray_or_rgb(image))
 
@@ -288,7 +288,7 @@ def decode_and_preprocess(
     source: Path | bytes,
     encoders: Sequence[Encoder],
     *,
-    called: str | None = None,
+    name: str | None = None,
 ) -> list[Array]:
     """Decode an image in a subprocess and preprocess it for each encoder.
 
@@ -299,7 +299,7 @@ def decode_and_preprocess(
         decoder: The decoder that reads the image.
         source: Path of the image file, or its bytes.
         encoders: The encoders to preprocess for.
-        called: Name of the image in error messages; None for the reason alone.
+        name: Name of the image in error messages; None for the reason alone.
 
     Returns:
         One array of pixels, float32 of shape (3, H, W), for each encoder.
@@ -311,6 +311,6 @@ def decode_and_preprocess(
     functions = [encoder.picklable_preprocess for encoder in encoders]
     picklable = [function for function in functions if function is not None]
     if len(picklable) == len(functions):
-        return decoder.read(source, picklable, called=called)
-    image = decoder.image(source, called=called)
+        return decoder.read(source, picklable, name=name)
+    image = decoder.image(source, name=name)
     return [encoder.preprocess(image) for encoder in encoders]

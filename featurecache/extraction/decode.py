@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import FeaturecacheError, ImageError
 from featurecache.extraction.timeout_pool import Call, TimedOut, TimeoutPool
-from featurecache.images.decode import decode_image, read_file
+from featurecache.images.decode import decode_image
+from featurecache.images.read import read_file
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT, SubprocessDecoder, timeout_message
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def decode_ahead(
         FeaturecacheError: ``MAX_STUCK_IMAGES`` images are stuck at the same time.
     """
     pending: deque[tuple[ImageTask, Call[DecodedImage]]] = deque()
-    decoder = SubprocessDecoder(seconds=timeout)
+    decoder = SubprocessDecoder(timeout=timeout)
     with closing(TimeoutPool(workers, timeout=timeout, name="decode")) as pool:
 
         def next_result() -> DecodedImage:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
-from featurecache.images.decode import FileState
+from featurecache.images.read import FileState
 from featurecache.store.builder import StoredRows
 from featurecache.store.records import Utf8
 

@@ -63,7 +63,7 @@ def choose_precision(
         return load(precision=str(description.get("precision", "fp32")))
     if not has_fast_bf16(encoder.device):
         return encoder
-    pixels = _probe_pixels(encoder, dataset, SubprocessDecoder(seconds=image_timeout))
+    pixels = _probe_pixels(encoder, dataset, SubprocessDecoder(timeout=image_timeout))
     if pixels is None:
         return encoder
     reference = encoder.embed_pixels(pixels)

@@ -1,4 +1,4 @@
-"""Films side by side, with captions, for people to look at."""
+"""Contact sheets: images side by side with captions."""
 
 from collections.abc import Sequence
 
@@ -12,32 +12,35 @@ INK = 225
 THUMBNAIL = 192
 
 Captioned = tuple[str, npt.NDArray[np.uint8]]
-"""A caption, and the (H, W) film that it stands over."""
+"""A caption, and the (H, W) image below it."""
 
 
 def contact_sheet(rows: Sequence[Sequence[Captioned]]) -> Image.Image:
-    """Lay films of one size out in rows on black, as an 8-bit grey image.
+    """Lay out images of equal size in rows on black, as one 8-bit grayscale image.
+
+    Args:
+        rows: Images with captions; rows may have different lengths.
 
     Raises:
-        ValueError: there is no film, or their sizes differ.
+        ValueError: There is no image, or their sizes differ.
     """
-    shapes = {film.shape for row in rows for _, film in row}
+    shapes = {pixels.shape for row in rows for _, pixels in row}
     if len(shapes) != 1:
-        raise ValueError(f"a contact sheet needs films of one size, not of {len(shapes)}")
+        raise ValueError(f"a contact sheet needs images of one size, not of {len(shapes)}")
     ((height, width),) = shapes
     step_x, step_y = width + GAP, height + CAPTION_HEIGHT + GAP
     sheet = Image.new("L", (max(map(len, rows)) * step_x - GAP, len(rows) * step_y - GAP))
     for i, row in enumerate(rows):
-        for j, (caption, film) in enumerate(row):
-            # On a strip of its own: a long caption ends with its film, not on the next one.
+        for j, (caption, pixels) in enumerate(row):
+            # On its own strip, a long caption is cut off at its image's edge.
             strip = Image.new("L", (width, CAPTION_HEIGHT))
             ImageDraw.Draw(strip).text((2, 1), caption, fill=INK)
             sheet.paste(strip, (j * step_x, i * step_y))
-            sheet.paste(Image.fromarray(film), (j * step_x, i * step_y + CAPTION_HEIGHT))
+            sheet.paste(Image.fromarray(pixels), (j * step_x, i * step_y + CAPTION_HEIGHT))
     return sheet
 
 
-def thumbnail(film: Image.Image) -> npt.NDArray[np.uint8]:
-    """A film of any shape as a small grey square, whole, centred on black."""
-    square = ImageOps.pad(film.convert("L"), (THUMBNAIL, THUMBNAIL), color=0)
+def thumbnail(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return an image of any shape as a small grayscale square, centered on black."""
+    square = ImageOps.pad(image.convert("L"), (THUMBNAIL, THUMBNAIL), color=0)
     return np.asarray(square, dtype=np.uint8)

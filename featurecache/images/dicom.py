@@ -1,10 +1,10 @@
-"""Decode one DICOM object to 8 bits; nothing but its pixels comes out.
+"""Decode a DICOM file to 8-bit pixels; nothing else of it leaves this module.
 
-The names in its header never leave this module, nor does a message of pydicom, which may quote
-them. The grey values go the way that the standard draws (PS3.4, N.2): rescale or modality LUT, then
-the VOI LUT or the first window of the file, then MONOCHROME1 is turned round. A file without a
-window is scaled from the least to the greatest value that its stored bits can have, and refused
-where its own values fill less than a sixteenth of that. Presentation states, overlays and a
+Names in the header are never passed on, nor are messages of pydicom, which may quote them.
+Grayscale values are transformed as the standard describes (PS3.4, N.2): rescale or modality LUT,
+then the VOI LUT or the first window of the file, then MONOCHROME1 is inverted. A file without a
+window is scaled from the lowest to the highest value that its stored bits can represent, and
+refused if its own values span less than a sixteenth of that. Presentation states, overlays and the
 presentation LUT shape are ignored.
 """
 
@@ -22,39 +22,40 @@ if TYPE_CHECKING:
     import PIL.Image
 
 _MAGIC: Final = slice(128, 132)
-_GREY: Final = ("MONOCHROME1", "MONOCHROME2")
+_GRAYSCALE: Final = ("MONOCHROME1", "MONOCHROME2")
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes are those of a DICOM file (PS3.10): DICM behind a preamble."""
+    """Return whether this is a DICOM file (PS3.10): a preamble followed by ``DICM``."""
     return data[_MAGIC] == b"DICM"
 
 
 def decode_dicom(data: bytes, check_size: Callable[[int, int], None]) -> "PIL.Image.Image":
-    """Decode the bytes of one DICOM file to grey (``L``) or ``RGB``.
+    """Decode the bytes of a DICOM file to grayscale (``L``) or ``RGB``.
 
     Args:
-        data: the file.
-        check_size: refuses a width and height by an ``ImageError``, before pixels take memory.
+        data: The content of the file.
+        check_size: Raises an ``ImageError`` for a width and height that are refused, before pixels
+            take memory.
 
     Raises:
-        ImageError: pydicom is not installed; the object holds no pixels, several frames, or
-            writing burnt into its pixels; or it is damaged.
+        ImageError: pydicom is not installed; the file has no pixels, several frames, or annotations
+            burned into its pixels; or it is damaged.
     """
     from PIL import Image
 
     if find_spec("pydicom") is None:
         raise ImageError("a DICOM file, which needs pydicom: pip install 'featurecache[dicom]'")
     try:
-        found = _read(data)
-        _check(found)
-        check_size(int(found.Columns), int(found.Rows))
-        pixels = _pixels(found)
+        dicom = _read(data)
+        _check_object(dicom)
+        check_size(int(dicom.Columns), int(dicom.Rows))
+        pixels = _pixels(dicom)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001
-        # pydicom and its decoders raise whatever their Python trips over, with the header's values
-        # in the message: only the kind is told.
+        # pydicom and its decoders raise all kinds of exceptions, whose messages may quote the
+        # header: only their type is passed on.
         raise ImageError(
             f"a DICOM file that is damaged or of an unsupported kind ({type(error).__name__})"
         ) from None
@@ -67,110 +68,112 @@ def _read(data: bytes) -> Any:
 
     import pydicom
 
-    # Both would quote the header. Not undone: a filter that is lifted again holds for all threads.
+    # Both may quote the header. Not restored, because filters are shared by all threads.
     warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     return pydicom.dcmread(io.BytesIO(data))
 
 
-def _check(found: Any) -> None:
-    if "PixelData" not in found:
-        kind = _named(found.file_meta.MediaStorageSOPClassUID)
+def _check_object(dicom: Any) -> None:
+    if "PixelData" not in dicom:
+        kind = _uid_name(dicom.file_meta.MediaStorageSOPClassUID)
         raise ImageError(f"a DICOM object without an image ({kind})")
-    if int(found.get("NumberOfFrames") or 1) > 1:
-        raise ImageError("holds several frames: export the frame you mean as an image of its own")
-    if str(found.get("BurnedInAnnotation", "")).strip().upper() == "YES":
+    if int(dicom.get("NumberOfFrames") or 1) > 1:
+        raise ImageError("holds several frames: export the one you need as a separate image")
+    if str(dicom.get("BurnedInAnnotation", "")).strip().upper() == "YES":
         raise ImageError(
-            "says that writing is burnt into its pixels (BurnedInAnnotation), which may be a "
-            "patient's name: take the writing out and set the attribute to NO"
+            "has annotations burned into its pixels (BurnedInAnnotation), which may be a patient's "
+            "name: remove them and set the attribute to NO"
         )
 
 
-def _named(uid: Any) -> str:
-    """A UID of the standard by name; of others nothing is told, for they may be anything."""
+def _uid_name(uid: Any) -> str:
+    """Return the name of a standard UID; others may contain anything and are not passed on."""
     name = str(uid.name)
     return "unknown" if name == str(uid) else name
 
 
-def _pixels(found: Any) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 3)."""
+def _pixels(dicom: Any) -> NDArray[np.uint8]:
+    """Return pixels of shape (H, W) or (H, W, 3)."""
     from pydicom.pixels import apply_color_lut
 
     try:
-        stored = found.pixel_array
-    except RuntimeError:  # of all decoders that there are, with their messages
-        syntax = _named(found.file_meta.TransferSyntaxUID)
-        raise ImageError(f"its pixels cannot be decompressed ({syntax}): save it plain") from None
-    kind = str(found.PhotometricInterpretation)
-    if kind in _GREY:
-        return _grey(found, stored, inverted=kind == "MONOCHROME1")
-    bits = int(found.BitsStored)
+        stored = dicom.pixel_array
+    except RuntimeError:  # no decoder could read them
+        syntax = _uid_name(dicom.file_meta.TransferSyntaxUID)
+        raise ImageError(
+            f"its pixels cannot be decompressed ({syntax}): save it uncompressed"
+        ) from None
+    kind = str(dicom.PhotometricInterpretation)
+    if kind in _GRAYSCALE:
+        return _grayscale(dicom, stored, inverted=kind == "MONOCHROME1")
+    bits = int(dicom.BitsStored)
     if kind == "PALETTE COLOR":
-        stored = apply_color_lut(stored, found)
+        stored = apply_color_lut(stored, dicom)
         bits = 8 * stored.dtype.itemsize
     if stored.ndim != 3 or stored.shape[2] != 3:
         raise ImageError(
-            "pixels of this PhotometricInterpretation are not supported: save it as grey"
+            "pixels of this PhotometricInterpretation are not supported: save it as grayscale"
         )
     return _to_8_bit(stored.astype(np.float64), 0, 2**bits - 1)
 
 
-def _grey(found: Any, stored: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
+def _grayscale(dicom: Any, stored: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
     from pydicom.pixels import apply_modality_lut
 
-    bits, signed = int(found.BitsStored), bool(found.PixelRepresentation)
+    bits, signed = int(dicom.BitsStored), bool(dicom.PixelRepresentation)
     ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
-    values = apply_modality_lut(stored, found).astype(np.float64)
-    if "ModalityLUTSequence" in found:
-        table = found.ModalityLUTSequence[0]
+    values = apply_modality_lut(stored, dicom).astype(np.float64)
+    if "ModalityLUTSequence" in dicom:
+        table = dicom.ModalityLUTSequence[0]
         ends = np.array([0, 2 ** int(table.LUTDescriptor[2]) - 1])
     else:
-        ends = ends * float(found.get("RescaleSlope", 1)) + float(found.get("RescaleIntercept", 0))
-    if "VOILUTSequence" in found:
-        values, ends = _looked_up(found, values)
-    elif found.get("WindowWidth") is not None:
-        values, ends = _windowed(found, values)
+        ends = ends * float(dicom.get("RescaleSlope", 1)) + float(dicom.get("RescaleIntercept", 0))
+    if "VOILUTSequence" in dicom:
+        values, ends = _apply_voi_lut(dicom, values)
+    elif dicom.get("WindowWidth") is not None:
+        values, ends = _apply_window(dicom, values)
     elif np.ptp(values) < np.ptp(ends) / 16:
-        # As with 12 bits in a 16-bit PNG: it would come out nearly flat.
+        # As with 12 bits in a 16-bit PNG, the result would be nearly uniform.
         raise ImageError(
-            f"has no window, and its values fill less than a sixteenth of their {bits} bits: put "
-            "a WindowCenter and a WindowWidth into it"
+            f"has no window, and its values span less than a sixteenth of their {bits} bits: set "
+            "its WindowCenter and WindowWidth"
         )
     low, high = sorted(ends.tolist())
     return _to_8_bit(values, high, low) if inverted else _to_8_bit(values, low, high)
 
 
-def _looked_up(
-    found: Any, values: NDArray[np.float64]
+def _apply_voi_lut(
+    dicom: Any, values: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Values through the first VOI LUT, and the ends of its range (PS3.3, C.11.2.1.1).
+    """Apply the first VOI LUT; return values and the ends of its range (PS3.3, C.11.2.1.1).
 
-    Not by pydicom, which looks up values beyond a table of 8 bits modulo 256.
+    Not with pydicom, which takes values beyond an 8-bit table modulo 256.
     """
-    item = found.VOILUTSequence[0]
+    item = dicom.VOILUTSequence[0]
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     entries = entries or 2**16
     table = item.LUTData
     if isinstance(table, bytes):
-        order = "<" if found.file_meta.TransferSyntaxUID.is_little_endian else ">"
-        wide = len(table) >= 2 * entries
-        table = np.frombuffer(table, dtype=f"{order}u2" if wide else "u1")
-    places = np.clip(values - first, 0, entries - 1).astype(np.intp)
-    return np.asarray(table, dtype=np.float64)[places], np.array([0, 2**bits - 1])
+        order = "<" if dicom.file_meta.TransferSyntaxUID.is_little_endian else ">"
+        two_bytes = len(table) >= 2 * entries
+        table = np.frombuffer(table, dtype=f"{order}u2" if two_bytes else "u1")
+    indices = np.clip(values - first, 0, entries - 1).astype(np.intp)
+    return np.asarray(table, dtype=np.float64)[indices], np.array([0, 2**bits - 1])
 
 
-def _windowed(
-    found: Any, values: NDArray[np.float64]
+def _apply_window(
+    dicom: Any, values: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Values through the first window, in 0 to 1 (PS3.3, C.11.2.1)."""
+    """Apply the first window; return values with the range 0 to 1 (PS3.3, C.11.2.1)."""
     center, width = (
-        float(np.atleast_1d(value)[0]) for value in (found.WindowCenter, found.WindowWidth)
+        float(np.atleast_1d(value)[0]) for value in (dicom.WindowCenter, dicom.WindowWidth)
     )
-    shape = str(found.get("VOILUTFunction") or "LINEAR").upper()
+    shape = str(dicom.get("VOILUTFunction") or "LINEAR").upper()
     if width <= 0 or (shape == "LINEAR" and width < 1):
-        raise ImageError(f"its window is {width} wide: mend WindowWidth, or take it out")
+        raise ImageError(f"its WindowWidth is {width}, which is not valid: correct or remove it")
     if shape == "SIGMOID":
-        # Written so that no value overflows.
+        # The logistic function, written so that no value overflows.
         windowed = 0.5 * (1 + np.tanh(2 * (values - center) / width))
     elif shape == "LINEAR_EXACT":
         windowed = (values - center) / width + 0.5
@@ -178,11 +181,11 @@ def _windowed(
         # A width of 1 is a step.
         windowed = (values - (center - 0.5)) / max(width - 1, 1e-9) + 0.5
     else:
-        raise ImageError("its VOILUTFunction is none of the standard's: mend it, or take it out")
+        raise ImageError("its VOILUTFunction is not in the standard: correct or remove it")
     return windowed, np.array([0.0, 1.0])
 
 
 def _to_8_bit(values: NDArray[np.float64], black: float, white: float) -> NDArray[np.uint8]:
-    """Values from black to white as 0 to 255; what lies beyond is cut off."""
-    share = (values - black) / (white - black)
-    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    """Scale values from black to white to 0 to 255, clipping values outside."""
+    scaled = (values - black) / (white - black)
+    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)

@@ -1,12 +1,12 @@
-"""Read images in child processes, where a decoder may crash or never return.
+"""Decode images in subprocesses, where a decoder may crash or hang.
 
-    python -m featurecache.images.subprocess_decoder CONNECTION SECONDS
+    python -m featurecache.images.subprocess_decoder CONNECTION TIMEOUT
 
-A child takes images one after another, until one kills it or its parent is gone. The first image
-waits 0.2 s for it to start, the others for little more than their own decoding.
+A worker process takes one image after another, until one kills it or its parent is gone. The first
+image waits 0.2 s for the worker to start, the others for little more than their own decoding.
 
-What a child is told is pickled, for it comes from its parent. What the parent is told is numbers
-and text and no more: whoever's image it was may have taken the child over.
+Requests are pickled because we send them. Replies are raw arrays and text only, because a
+malicious image may control the worker.
 """
 
 import io
@@ -25,108 +25,112 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import FeaturecacheError, ImageError
-from featurecache.images.decode import decode_image, read_bytes
+from featurecache.images.decode import decode_image
+from featurecache.images.read import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGE_TIMEOUT: Final = 60.0
-"""That reading, decoding and preprocessing one image may take."""
+"""Seconds for reading, decoding and preprocessing one image."""
 
 CRASHED: Final = "the decoder crashed"
-"""How the reason begins; an image that has it is always read apart."""
+"""Start of the failure reason of an image that is always decoded in a subprocess."""
 
 _GRACE: Final = 1.0
-"""Seconds by which the child's own clock, which the kernel keeps, goes before the parent's. The
-parent's clock is for a child that waits for a disk and cannot be ended. It runs on while the parent
-is stopped (Ctrl-Z, a laptop that sleeps), and looks once more when its time is up."""
+"""Seconds by which the worker's own timer, which the kernel keeps, precedes the parent's. The
+parent's timer is for a worker that waits for a disk and cannot be killed. It runs on while the
+parent is stopped (Ctrl-Z, a sleeping laptop), so it checks once more when the time is up."""
 
-_BEGUN, _REFUSED, _MADE = b"begun", b"refused", b"made"
+_STARTED, _REFUSED, _DONE = b"started", b"refused", b"done"
 
-Make = Callable[["Image"], NDArray[Any]]
-"""What is to be made of an image; it can be pickled."""
+Transform = Callable[["Image"], NDArray[Any]]
+"""Makes an array of an image; must be picklable."""
 
 
 class SubprocessDecoder:
-    """Reads images in child processes: what one does there costs a child and not this process.
+    """Decodes images in subprocesses, so that a crash costs a worker and not this process.
 
-    Several threads may ask at once; there are as many children as images were read at once. They
-    end with the reader.
+    Several threads may use it at once; there are as many workers as images were decoded at the same
+    time. They end with the decoder.
+
+    Args:
+        timeout: Maximum time to read, decode and transform one image, in seconds.
     """
 
-    def __init__(self, *, seconds: float = IMAGE_TIMEOUT) -> None:
-        """Start nothing yet.
-
-        Args:
-            seconds: that reading an image may take, and what is made of it.
-        """
-        self._seconds = seconds
+    def __init__(self, *, timeout: float = IMAGE_TIMEOUT) -> None:
+        self._timeout = timeout
         self._idle: list[_Worker] = []
-        self._children: set[_Worker] = set()
-        weakref.finalize(self, _end_all, self._children)
+        self._workers: set[_Worker] = set()
+        weakref.finalize(self, _end_all, self._workers)
 
     def read(
-        self, source: Path | bytes, makes: Sequence[Make], *, called: str | None = None
+        self, source: Path | bytes, transforms: Sequence[Transform], *, name: str | None = None
     ) -> list[NDArray[Any]]:
-        """Read an image and make something of it.
+        """Decode an image and transform it.
 
         Args:
-            source: the file, or its bytes.
-            makes: what is called with the image, in the child.
-            called: what the message calls the image; None for the reason alone.
+            source: The file, or its content.
+            transforms: Called with the image, in the worker.
+            name: Name of the image in messages; messages are the bare reason if None.
 
         Returns:
-            What each of ``makes`` gave.
+            The result of each transform.
 
         Raises:
-            ImageError: see ``images.read_image``; or it took too long, or the child crashed.
-            FeaturecacheError: no child starts, or ``makes`` failed otherwise.
+            ImageError: The image cannot be used (see ``read_image``), took too long, or crashed the
+                worker.
+            FeaturecacheError: No worker starts, or a transform failed.
         """
-        child = self._take()
+        worker = self._take_worker()
         try:
-            found = child.ask(source, makes, self._seconds)
-        except _WorkerDied as lost:
-            self._children.discard(child)
-            if lost.error is None:
-                return self.read(source, makes, called=called)
-            error = lost.error
-        except ImageError as refused:
-            self._idle.append(child)
-            error = refused
+            arrays = worker.request(source, transforms, self._timeout)
+        except _WorkerDied as death:
+            self._workers.discard(worker)
+            if death.error is None:
+                return self.read(source, transforms, name=name)
+            error = death.error
+        except ImageError as refusal:
+            self._idle.append(worker)
+            error = refusal
         else:
-            self._idle.append(child)
-            return found
-        if called is not None and isinstance(error, ImageError):
-            error = ImageError(f"{called}: {error}")
+            self._idle.append(worker)
+            return arrays
+        if name is not None and isinstance(error, ImageError):
+            error = ImageError(f"{name}: {error}")
         raise error
 
-    def image(self, source: Path | bytes, *, called: str | None = None) -> "Image":
-        """The image itself, as ``images.decode_image`` gives it.
+    def image(self, source: Path | bytes, *, name: str | None = None) -> "Image":
+        """Return an image as ``decode_image`` does.
+
+        Args:
+            source: The file, or its content.
+            name: Name of the image in messages.
 
         Raises:
-            ImageError: see ``read``.
-            FeaturecacheError: no child starts.
+            ImageError: See ``read``.
+            FeaturecacheError: No worker starts.
         """
         from PIL import Image
 
-        (pixels,) = self.read(source, [np.asarray], called=called)
+        (pixels,) = self.read(source, [np.asarray], name=name)
         return Image.fromarray(pixels)
 
-    def _take(self) -> "_Worker":
+    def _take_worker(self) -> "_Worker":
         with suppress(IndexError):  # none is idle
             return self._idle.pop()
-        child = _Worker(self._seconds)
-        self._children.add(child)
-        return child
+        worker = _Worker(self._timeout)
+        self._workers.add(worker)
+        return worker
 
 
-def timeout_message(seconds: float) -> str:
-    """The reason of an image that takes too long."""
-    return f"took longer than {seconds:g} s"
+def timeout_message(timeout: float) -> str:
+    """Return the failure reason of an image that takes longer than this many seconds."""
+    return f"took longer than {timeout:g} s"
 
 
 class _WorkerDied(Exception):  # noqa: N818
-    """A child is gone, for this reason; None where it was gone before it was asked."""
+    """A worker has ended, with this error; None if it ended before the request reached it."""
 
     def __init__(self, error: FeaturecacheError | None) -> None:
         super().__init__()
@@ -134,77 +138,71 @@ class _WorkerDied(Exception):  # noqa: N818
 
 
 class _Worker:
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, timeout: float) -> None:
         self._connection, theirs = Pipe()
-        # -P: nothing that lies in the folder of the command is imported.
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "featurecache.images.subprocess_decoder",
-            str(theirs.fileno()),
-        ]
+        # -P: import nothing from the current directory.
+        module = "featurecache.images.subprocess_decoder"
         with theirs:
             self._process = subprocess.Popen(
-                [*command, str(seconds)],
+                [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(timeout)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**environ, "PYTHONPATH": pathsep.join(sys.path)},
-                # Ctrl-C and Ctrl-Z are the parent's.
+                # Ctrl-C and Ctrl-Z are for the parent only.
                 start_new_session=True,
             )
         self._has_worked = False
 
-    def ask(
-        self, source: Path | bytes, makes: Sequence[Make], seconds: float
+    def request(
+        self, source: Path | bytes, transforms: Sequence[Transform], timeout: float
     ) -> list[NDArray[Any]]:
-        """What a child answers.
+        """Return the worker's reply.
 
         Raises:
-            ImageError: it refuses the image.
-            _WorkerDied: it is gone.
+            ImageError: The image cannot be used.
+            _WorkerDied: The worker has ended.
         """
-        begun = False
+        started = False
         try:
-            self._connection.send((source, list(makes)))
-            begun = self._connection.recv_bytes() == _BEGUN
+            self._connection.send((source, list(transforms)))
+            started = self._connection.recv_bytes() == _STARTED
             self._has_worked = True
-            if not (self._connection.poll(seconds + _GRACE) or self._connection.poll(_GRACE)):
+            if not (self._connection.poll(timeout + _GRACE) or self._connection.poll(_GRACE)):
                 self.end()
-                raise _WorkerDied(ImageError(timeout_message(seconds)))
-            answer = self._connection.recv_bytes()
-            if answer == _MADE:
-                return [_from_bytes(self._connection.recv_bytes()) for _ in makes]
+                raise _WorkerDied(ImageError(timeout_message(timeout)))
+            reply = self._connection.recv_bytes()
+            if reply == _DONE:
+                return [_from_bytes(self._connection.recv_bytes()) for _ in transforms]
         except (EOFError, ConnectionError):
-            raise _WorkerDied(self._describe_exit(seconds, begun=begun)) from None
-        raise ImageError(answer.removeprefix(_REFUSED).decode())
+            raise _WorkerDied(self._describe_exit(timeout, started=started)) from None
+        raise ImageError(reply.removeprefix(_REFUSED).decode())
 
     def end(self) -> None:
-        """End the child; one that waits for a disk ends when that answers."""
+        """Kill the worker; one that waits for a disk ends when the disk responds."""
         self._process.kill()
         self._connection.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
 
-    def _describe_exit(self, seconds: float, *, begun: bool) -> FeaturecacheError | None:
+    def _describe_exit(self, timeout: float, *, started: bool) -> FeaturecacheError | None:
         self._connection.close()
         status = self._process.wait()
-        if begun and status == -signal.SIGALRM:
-            return ImageError(timeout_message(seconds))
-        if begun and status < 0:
+        if started and status == -signal.SIGALRM:
+            return ImageError(timeout_message(timeout))
+        if started and status < 0:
             return ImageError(f"{CRASHED} ({signal.Signals(-status).name})")
-        if self._has_worked and not begun:
-            return None  # the system ends children first where memory runs out
+        if self._has_worked and not started:
+            return None  # killed while idle, as the system does when memory runs out
         return FeaturecacheError(
-            f"no image can be read in a child process (it ended with {status}): see what stands "
-            f"above, and whether {sys.executable} -m {__name__} starts"
+            f"no image can be decoded in a subprocess (exit status {status}): see the output "
+            f"above, and check that {sys.executable} -m {__name__} starts"
         )
 
 
-def _end_all(children: set[_Worker]) -> None:
-    for child in list(children):
-        child.end()
+def _end_all(workers: set[_Worker]) -> None:
+    for worker in list(workers):
+        worker.end()
 
 
 def _to_bytes(array: NDArray[Any]) -> bytes:
@@ -218,29 +216,29 @@ def _from_bytes(data: bytes) -> NDArray[Any]:
     return array
 
 
-def _main(connection: Connection, seconds: float) -> None:
+def _main(connection: Connection, timeout: float) -> None:
     with suppress(OSError):
-        # Where memory runs out this process goes, and not its parent.
+        # When memory runs out, this process is killed and not its parent.
         Path("/proc/self/oom_score_adj").write_text("1000")
     while True:
         try:
-            source, makes = connection.recv()
+            source, transforms = connection.recv()
         except EOFError:
             return
-        connection.send_bytes(_BEGUN)
-        # The parent may be gone, or the decoder deaf to Python: the kernel ends it in any case.
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        connection.send_bytes(_STARTED)
+        # By the kernel: the parent may be gone, and the decoder may not return to Python.
+        signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
             image = decode_image(read_bytes(source) if isinstance(source, Path) else source)
-            made = [_to_bytes(make(image)) for make in makes]
+            arrays = [_to_bytes(transform(image)) for transform in transforms]
         except ImageError as error:
-            answer = [_REFUSED + str(error).encode()]
+            reply = [_REFUSED + str(error).encode()]
         else:
-            answer = [_MADE, *made]
-        # Not while it waits for a parent that is stopped.
+            reply = [_DONE, *arrays]
+        # Not while sending to a parent that is stopped.
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for part in answer:
-            connection.send_bytes(part)
+        for message in reply:
+            connection.send_bytes(message)
 
 
 if __name__ == "__main__":

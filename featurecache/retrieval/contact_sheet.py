@@ -41,7 +41,7 @@ def draw_result(
     tiles: list[Captioned] = []
     if query_image is not None:
         path = Path(query_image).expanduser()
-        (tile,) = decoder.read(path, [thumbnail], called=result.query)
+        (tile,) = decoder.read(path, [thumbnail], name=result.query)
         tiles.append((result.query, tile))
     for image in result.images.to_dict("records"):
         image_id = image["id"]
@@ -51,7 +51,7 @@ def draw_result(
                 "the options, that the cache was extracted from"
             )
         caption = f"{image['rank']} {image['cosine']:.3f} {', '.join(image['labels'])}"
-        (tile,) = decoder.read(files[image_id], [thumbnail], called=image_id)
+        (tile,) = decoder.read(files[image_id], [thumbnail], name=image_id)
         tiles.append((caption, tile))
     return contact_sheet(
         [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]

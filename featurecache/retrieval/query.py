@@ -191,7 +191,7 @@ def search(
     encoder = _encoder_of(cache, model, weights, device)
     if isinstance(image, (str, os.PathLike)):
         path, name = Path(image).expanduser(), image_name or os.fspath(image)
-        (pixels,) = decode_and_preprocess(SubprocessDecoder(), path, [encoder], called=name)
+        (pixels,) = decode_and_preprocess(SubprocessDecoder(), path, [encoder], name=name)
         embedding = encoder.embed_pixels(pixels[np.newaxis])
     else:
         name = image_name or "given"

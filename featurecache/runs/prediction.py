@@ -93,7 +93,7 @@ def _classify_batch(
     pixels: dict[Path, list[NDArray[np.float32]]] = {}
     for path in paths:
         try:
-            pixels[path] = decode_and_preprocess(decoder, path, encoders, called=str(path))
+            pixels[path] = decode_and_preprocess(decoder, path, encoders, name=str(path))
         except ImageError as error:
             yield Prediction(path, None, str(error))
     if not pixels:

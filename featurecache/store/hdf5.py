@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import CacheError
+from featurecache.errors import CacheError, FeaturecacheError
 from featurecache.store.layout import VERSION
 from featurecache.store.preallocate import reserve, upper_bound
 from featurecache.store.records import BLOCK_STRINGS, Utf8, from_utf8
@@ -45,6 +45,8 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
         try:
             _check_format(file, format_name)
             yield file
+        except FeaturecacheError:
+            raise
         except _HDF5_ERRORS as error:
             raise CacheError(f"{path} is damaged: {error}") from error
 

@@ -94,7 +94,11 @@ def read_encoder_spec(
 def _read_header(
     file: "h5py.File", attributes: Mapping[str, Value], encoder_spec: Mapping[str, Any]
 ) -> Header:
-    trained_on = subgroup(file, "trained_on")
+    group = subgroup(file, "trained_on")
+    trained_on = {
+        collection: frozenset(from_utf8(read_strings(group, collection)).tolist())
+        for collection in group
+    }
     try:
         return Header(
             model=str(attributes["model"]),
@@ -104,10 +108,7 @@ def _read_header(
             exposed=bool(attributes["exposed"]),
             encoder_spec=encoder_spec,
             collection=str(attributes["collection"]),
-            trained_on={
-                collection: frozenset(from_utf8(read_strings(trained_on, collection)).tolist())
-                for collection in trained_on
-            },
+            trained_on=trained_on,
             bf16_cosine=float(attributes["bf16_cosine"]) if "bf16_cosine" in attributes else None,
             revision=str(attributes["revision"]) if "revision" in attributes else None,
         )

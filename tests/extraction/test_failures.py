@@ -288,4 +288,4 @@ def test_impossible_file_name_is_recorded(root: Path, cache: Path) -> None:
     dataset.images.loc[1, "path"] = "a\0b.png"
     summary, encoder = run(dataset, cache)
     assert encoder.encoded == [0, 2]
-    assert summary.failed == {"i001": "cannot be read: no file can have this name"}
+    assert summary.failed == {"i001": "cannot be read: this is not a valid file name"}

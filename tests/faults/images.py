@@ -135,7 +135,7 @@ def _refuse_what_has_no_permission() -> AbstractContextManager[object]:
             raise PermissionError(13, "Permission denied")
         return opening(path, flags, *more, **options)
 
-    return patch("featurecache.images.decode.os.open", refusing)
+    return patch("featurecache.images.read.os.open", refusing)
 
 
 def _fifo_at_the_last_moment(seed: int, folder: Path) -> str:
@@ -150,7 +150,7 @@ def _fifo_at_the_last_moment(seed: int, folder: Path) -> str:
             os.mkfifo(path)
         return opening(path, flags, *more, **options)
 
-    with patch("featurecache.images.decode.os.open", swapping):
+    with patch("featurecache.images.read.os.open", swapping):
         summary = films.run(workers=films.rng.randint(1, 4))
     films.check_spared(summary.failed, ["not a regular file"])
     return "recorded"
@@ -172,7 +172,7 @@ def _growing(seed: int, folder: Path) -> str:
                 file.write(bytes(films.rng.randint(1, 10_000)))
         return status
 
-    with patch("featurecache.images.decode.os.fstat", growing):
+    with patch("featurecache.images.read.os.fstat", growing):
         summary = films.run(workers=films.rng.randint(1, 4))
     films.check_spared(summary.failed, ["changed while it was read"])
     for path, data in bad.items():

@@ -33,7 +33,7 @@ def short(name: str, seed: int, folder: Path) -> str:
     ending = Life(command, work, _limited_to(more)).end()
     outcome = told(ending)
     if ending.code == 0 and difference(tree(work), expected) is not None:
-        assert "needs more memory than there is" in ending.said, ending.said
+        assert "needs more memory than is available" in ending.said, ending.said
         outcome = "recorded images, then took them up"
     resumed(command, work, expected, ending)
     return outcome

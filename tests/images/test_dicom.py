@@ -1,4 +1,4 @@
-"""DICOM files: their grey values against pydicom's own windows and hand-computed ones."""
+"""DICOM files: their gray values against pydicom's own windows and hand-computed ones."""
 
 import io
 import logging
@@ -23,7 +23,7 @@ from featurecache.images.subprocess_decoder import SubprocessDecoder
 NAME = "SECRET^PATIENT"
 
 
-def film(
+def dicom_file(
     stored: np.ndarray, *, kind: str = "MONOCHROME2", bits: int = 12, **attributes: Any
 ) -> bytes:
     """A DICOM file of these stored values; an attribute of None is left out."""
@@ -60,37 +60,37 @@ def stored() -> np.ndarray:
     return values
 
 
-def grey(data: bytes) -> np.ndarray:
+def gray(data: bytes) -> np.ndarray:
     image = decode_image(data)
     assert image.mode == "L"
     assert not image.info
     return np.asarray(image)
 
 
-def test_without_a_window_the_stored_bits_are_the_range(stored):
-    np.testing.assert_array_equal(grey(film(stored)), np.rint(stored / 4095 * 255))
+def test_stored_bits_are_the_range_without_a_window(stored):
+    np.testing.assert_array_equal(gray(dicom_file(stored)), np.rint(stored / 4095 * 255))
 
 
-def test_monochrome1_is_turned_round(stored):
+def test_monochrome1_is_inverted(stored):
     expected = np.rint((4095 - stored) / 4095 * 255)
-    np.testing.assert_array_equal(grey(film(stored, kind="MONOCHROME1")), expected)
+    np.testing.assert_array_equal(gray(dicom_file(stored, kind="MONOCHROME1")), expected)
 
 
 def test_16_bits_and_8_bits(stored):
     deep = (stored * 16).astype(np.uint16)
-    np.testing.assert_array_equal(grey(film(deep, bits=16)), np.rint(deep / 65535 * 255))
+    np.testing.assert_array_equal(gray(dicom_file(deep, bits=16)), np.rint(deep / 65535 * 255))
     flat = (stored // 16).astype(np.uint8)
-    np.testing.assert_array_equal(grey(film(flat, bits=8)), flat)
+    np.testing.assert_array_equal(gray(dicom_file(flat, bits=8)), flat)
 
 
-def test_signed_values_range_from_their_least_to_their_greatest(stored):
+def test_signed_values_use_their_full_range(stored):
     signed = (stored.astype(np.int32) - 2048).astype(np.int16)
-    np.testing.assert_array_equal(grey(film(signed)), np.rint(stored / 4095 * 255))
+    np.testing.assert_array_equal(gray(dicom_file(signed)), np.rint(stored / 4095 * 255))
 
 
 @pytest.mark.parametrize("shape", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize("rescale", [None, (2.0, -1024.0)])
-def test_a_window_is_pydicoms(stored, shape, rescale):
+def test_window_equals_pydicom(stored, shape, rescale):
     attributes: dict[str, Any] = {"WindowCenter": 1500, "WindowWidth": 900}
     if shape:
         attributes["VOILUTFunction"] = shape
@@ -98,44 +98,44 @@ def test_a_window_is_pydicoms(stored, shape, rescale):
     if rescale:
         attributes |= {"RescaleSlope": rescale[0], "RescaleIntercept": rescale[1]}
         values = values * rescale[0] + rescale[1]
-    data = film(stored, **attributes)
+    data = dicom_file(stored, **attributes)
     described = pydicom.dcmread(io.BytesIO(data))
     reference = apply_windowing(values, described)
     low, high = (0, 4095) if not rescale else (rescale[1], 4095 * rescale[0] + rescale[1])
     expected = (reference - low) / (high - low) * 255
-    np.testing.assert_allclose(grey(data), expected, atol=0.51)
+    np.testing.assert_allclose(gray(data), expected, atol=0.51)
 
 
-def test_the_first_of_several_windows(stored):
-    one = film(stored, WindowCenter=1500, WindowWidth=900)
-    several = film(stored, WindowCenter=[1500, 40], WindowWidth=[900, 400])
-    np.testing.assert_array_equal(grey(one), grey(several))
+def test_first_of_several_windows_is_used(stored):
+    one = dicom_file(stored, WindowCenter=1500, WindowWidth=900)
+    several = dicom_file(stored, WindowCenter=[1500, 40], WindowWidth=[900, 400])
+    np.testing.assert_array_equal(gray(one), gray(several))
 
 
-def test_a_window_and_monochrome1(stored):
-    plain = film(stored, WindowCenter=1500, WindowWidth=900)
-    turned = film(stored, kind="MONOCHROME1", WindowCenter=1500, WindowWidth=900)
-    np.testing.assert_allclose(grey(turned), 255 - grey(plain).astype(int), atol=1)
+def test_window_with_monochrome1(stored):
+    plain = dicom_file(stored, WindowCenter=1500, WindowWidth=900)
+    turned = dicom_file(stored, kind="MONOCHROME1", WindowCenter=1500, WindowWidth=900)
+    np.testing.assert_allclose(gray(turned), 255 - gray(plain).astype(int), atol=1)
 
 
-def test_a_voi_table_goes_before_a_window(stored):
+def test_voi_lut_takes_precedence_over_a_window(stored):
     table = Dataset()
     # From 1000 on, 256 entries of 8 bits, falling.
     table.add_new("LUTDescriptor", "US", [256, 1000, 8])
     table.add_new("LUTData", "OW", np.arange(255, -1, -1).astype(np.uint16).tobytes())
-    data = film(stored, WindowCenter=1500, WindowWidth=900, VOILUTSequence=[table])
+    data = dicom_file(stored, WindowCenter=1500, WindowWidth=900, VOILUTSequence=[table])
     expected = 255 - np.clip(stored.astype(int) - 1000, 0, 255)
-    np.testing.assert_array_equal(grey(data), expected)
+    np.testing.assert_array_equal(gray(data), expected)
 
 
-def test_a_step_is_a_window(stored):
-    data = film(stored, WindowCenter=1500, WindowWidth=1)
-    np.testing.assert_array_equal(grey(data), np.where(stored > 1499, 255, 0))
+def test_window_of_width_1_is_a_step(stored):
+    data = dicom_file(stored, WindowCenter=1500, WindowWidth=1)
+    np.testing.assert_array_equal(gray(data), np.where(stored > 1499, 255, 0))
 
 
-def test_colour_stays_colour():
+def test_color_stays_color():
     pixels = np.random.default_rng(1).integers(256, size=(20, 24, 3)).astype(np.uint8)
-    image = decode_image(film(pixels, kind="RGB", bits=8))
+    image = decode_image(dicom_file(pixels, kind="RGB", bits=8))
     assert image.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(image), pixels)
 
@@ -144,7 +144,7 @@ def test_colour_stays_colour():
     "name",
     ["MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "MR_small_bigendian"],
 )
-def test_lossless_compression_changes_no_pixel(name):
+def test_lossless_compression_keeps_pixels(name):
     plain = read_image(Path(get_testdata_file("MR_small.dcm")))
     other = read_image(Path(get_testdata_file(f"{name}.dcm")))
     np.testing.assert_array_equal(np.asarray(plain), np.asarray(other))
@@ -161,14 +161,14 @@ def test_lossless_compression_changes_no_pixel(name):
         ("image_dfl.dcm", "L", (512, 512)),
     ],
 )
-def test_other_syntaxes_are_read(name, mode, size):
+def test_other_transfer_syntaxes_are_read(name, mode, size):
     image = read_image(Path(get_testdata_file(name)))
     assert (image.mode, image.size) == (mode, size)
     assert len(np.unique(np.asarray(image))) > 1
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("SC_rgb_rle_2frame.dcm", "several frames"),
         ("rtplan.dcm", r"without an image \(RT Plan Storage\)"),
@@ -176,35 +176,35 @@ def test_other_syntaxes_are_read(name, mode, size):
         ("MR_truncated.dcm", r"damaged or of an unsupported kind \(ValueError\)"),
         ("SC_rgb_small_odd.dcm", "too small"),
         ("JPGExtended.dcm", r"cannot be decompressed \(JPEG Extended"),
-        ("JPEG2000.dcm", "no window, and its values fill less than a sixteenth of their 16 bits"),
+        ("JPEG2000.dcm", "no window, and its values span less than a sixteenth of their 16 bits"),
     ],
 )
-def test_what_is_no_single_film_is_refused(name, says):
-    with pytest.raises(ImageError, match=says):
+def test_other_objects_are_refused(name, message):
+    with pytest.raises(ImageError, match=message):
         read_image(Path(get_testdata_file(name)))
 
 
-def test_writing_in_the_pixels_is_refused(stored):
-    with pytest.raises(ImageError, match="burnt into its pixels"):
-        decode_image(film(stored, BurnedInAnnotation="YES"))
-    assert decode_image(film(stored, BurnedInAnnotation="NO"))
+def test_burned_in_annotations_are_refused(stored):
+    with pytest.raises(ImageError, match="annotations burned into its pixels"):
+        decode_image(dicom_file(stored, BurnedInAnnotation="YES"))
+    assert decode_image(dicom_file(stored, BurnedInAnnotation="NO"))
 
 
-def test_a_claim_of_a_huge_picture_is_refused_before_it_takes_memory(stored):
+def test_huge_size_is_refused_before_it_takes_memory(stored):
     with pytest.raises(ImageError, match=f"more than {MAX_PIXELS:,}"):
-        decode_image(film(stored, Rows=65535, Columns=65535))
+        decode_image(dicom_file(stored, Rows=65535, Columns=65535))
 
 
 @pytest.mark.parametrize("width", [0, -3])
-def test_a_window_without_width_is_refused(stored, width):
-    with pytest.raises(ImageError, match="mend WindowWidth"):
-        decode_image(film(stored, WindowCenter=100, WindowWidth=width))
+def test_window_without_width_is_refused(stored, width):
+    with pytest.raises(ImageError, match="its WindowWidth is"):
+        decode_image(dicom_file(stored, WindowCenter=100, WindowWidth=width))
 
 
-def test_without_pydicom_the_command_to_type_is_told(stored, monkeypatch):
+def test_missing_pydicom_error_has_the_install_command(stored, monkeypatch):
     monkeypatch.setattr("featurecache.images.dicom.find_spec", lambda name: None)
     with pytest.raises(ImageError, match=r"pip install 'featurecache\[dicom\]'"):
-        decode_image(film(stored))
+        decode_image(dicom_file(stored))
 
 
 class AsItIs:
@@ -213,8 +213,8 @@ class AsItIs:
     preprocess = picklable_preprocess = staticmethod(np.asarray)
 
 
-def test_no_name_comes_out(stored, tmp_path, caplog, capfd):
-    whole = film(stored)
+def test_patient_names_are_never_passed_on(stored, tmp_path, caplog, capfd):
+    whole = dicom_file(stored)
     rng = np.random.default_rng(2)
     caplog.set_level(logging.DEBUG)
     said = []
@@ -236,8 +236,8 @@ def test_no_name_comes_out(stored, tmp_path, caplog, capfd):
     assert "SECRET" not in everything
 
 
-def test_damage_gives_an_image_or_an_image_error(stored):
-    whole = film(stored, WindowCenter=1500, WindowWidth=900)
+def test_damage_raises_only_image_errors(stored):
+    whole = dicom_file(stored, WindowCenter=1500, WindowWidth=900)
     rng = np.random.default_rng(3)
     outcomes = set()
     for _ in range(500):

@@ -1,4 +1,4 @@
-"""Images are read in child processes as they are here, and what kills a child costs its image."""
+"""Images decoded in subprocesses: same results, and a crash costs one image only."""
 
 import gc
 import os
@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ CRASHED = "the decoder crashed (SIGSEGV)"
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> list[Path]:
-    """Grey and colour in turn."""
+def images(tmp_path: Path) -> list[Path]:
+    """Six images, grayscale and color in turn."""
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{number}.png" for number in range(6)]
     for number, path in enumerate(paths):
@@ -40,24 +41,28 @@ def films(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that wait half a second for an image."""
-    for module in ("prediction", "report.examples", "audit.sheet"):
-        reader = partial(SubprocessDecoder, seconds=0.5)
-        monkeypatch.setattr(f"featurecache.{module}.SubprocessDecoder", reader)
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every use of a decoder wait half a second for an image."""
+    for module in ("runs.prediction", "report.examples", "audit.contact_sheet"):
+        decoder = partial(SubprocessDecoder, timeout=0.5)
+        # By import_module: ``featurecache.report`` may also be the function of that name.
+        target = import_module(f"featurecache.{module}")
+        monkeypatch.setattr(target, "SubprocessDecoder", decoder)
 
 
 def children() -> list[int]:
-    """The processes that this one has started and that have not ended."""
+    """Return the decoder processes that this one has started and that have not ended."""
     listed = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     if not listed.exists():
-        pytest.skip("this system does not tell")
-    found = [
+        pytest.skip("this system does not list child processes")
+    processes = [
         int(child)
         for task in listed.parents[1].glob("*/children")
         for child in task.read_text().split()
     ]
-    return [child for child in found if b"featurecache.images.subprocess_decoder" in cmdline(child)]
+    return [
+        child for child in processes if b"featurecache.images.subprocess_decoder" in cmdline(child)
+    ]
 
 
 def cmdline(process: int) -> bytes:
@@ -67,95 +72,96 @@ def cmdline(process: int) -> bytes:
         return b""
 
 
-def test_an_image_is_the_same_whoever_reads_it(films: list[Path]) -> None:
-    reader = SubprocessDecoder()
-    for path in films:
+def test_subprocess_gives_the_same_image(images: list[Path]) -> None:
+    decoder = SubprocessDecoder()
+    for path in images:
         here = read_image(path)
-        for apart in (reader.image(path), reader.image(path.read_bytes())):
-            assert (apart.mode, apart.tobytes()) == (here.mode, here.tobytes())
-        made = reader.read(path, [thumbnail, np.asarray])
-        assert [one.tobytes() for one in made] == [thumbnail(here).tobytes(), here.tobytes()]
+        for decoded in (decoder.image(path), decoder.image(path.read_bytes())):
+            assert (decoded.mode, decoded.tobytes()) == (here.mode, here.tobytes())
+        arrays = decoder.read(path, [thumbnail, np.asarray])
+        assert [array.tobytes() for array in arrays] == [thumbnail(here).tobytes(), here.tobytes()]
 
 
-def test_what_cannot_be_read_is_refused_in_the_same_words(films: list[Path]) -> None:
-    reader = SubprocessDecoder()
-    films[0].write_bytes(b"no image")
-    films[1].write_bytes(films[1].read_bytes()[:100])
-    films[2].unlink()
-    for path in films[:3]:
+def test_subprocess_gives_the_same_error(images: list[Path]) -> None:
+    decoder = SubprocessDecoder()
+    images[0].write_bytes(b"no image")
+    images[1].write_bytes(images[1].read_bytes()[:100])
+    images[2].unlink()
+    for path in images[:3]:
         with pytest.raises(ImageError) as here:
             read_image(path, "it")
-        with pytest.raises(ImageError) as apart:
-            reader.image(path, called="it")
-        assert str(apart.value) == str(here.value)
-    assert reader.image(films[3]).size == (30, 20)
+        with pytest.raises(ImageError) as decoded:
+            decoder.image(path, name="it")
+        assert str(decoded.value) == str(here.value)
+    assert decoder.image(images[3]).size == (30, 20)
 
 
-def test_one_child_reads_image_after_image_and_ends_with_its_reader(films: list[Path]) -> None:
-    reader = SubprocessDecoder()
+def test_one_worker_per_thread_ends_with_the_decoder(images: list[Path]) -> None:
+    decoder = SubprocessDecoder()
     gc.collect()
     before = children()
-    for path in films:
-        reader.image(path)
+    for path in images:
+        decoder.image(path)
     assert len(children()) == len(before) + 1
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(reader.image, films * 5))
+        list(pool.map(decoder.image, images * 5))
     assert len(before) < len(children()) <= len(before) + 3
-    del reader
+    del decoder
     gc.collect()
     assert children() == before
 
 
-def test_what_crashes_or_hangs_costs_itself_and_no_other(films: list[Path], bad_decoder) -> None:
-    reader = SubprocessDecoder(seconds=0.3)
-    bad_decoder.crash(films[1])
-    bad_decoder.hang(films[2])
-    bad_decoder.crash_later(films[4])
-    said: list[str | None] = []
-    for path in films:
+def test_crashes_and_hangs_cost_one_image_each(images: list[Path], bad_decoder) -> None:
+    decoder = SubprocessDecoder(timeout=0.3)
+    bad_decoder.crash(images[1])
+    bad_decoder.hang(images[2])
+    bad_decoder.crash_later(images[4])
+    errors: list[str | None] = []
+    for path in images:
         try:
-            reader.read(path, [thumbnail])
+            decoder.read(path, [thumbnail])
         except ImageError as error:
-            said.append(str(error))
+            errors.append(str(error))
         else:
-            said.append(None)
-    assert said == [None, CRASHED, "took longer than 0.3 s", None, CRASHED, None]
-    assert reader.image(films[4]).size == (30, 20)  # it is what comes after that crashes
+            errors.append(None)
+    assert errors == [None, CRASHED, "took longer than 0.3 s", None, CRASHED, None]
+    assert decoder.image(images[4]).size == (30, 20)  # only the transform crashes
 
 
-def test_a_child_that_was_ended_while_it_had_nothing_to_do_is_replaced(films: list[Path]) -> None:
-    reader = SubprocessDecoder()
+def test_worker_killed_while_idle_is_replaced(images: list[Path]) -> None:
+    decoder = SubprocessDecoder()
     gc.collect()
     before = children()
-    reader.image(films[0])
+    decoder.image(images[0])
     (child,) = set(children()) - set(before)
     os.kill(child, signal.SIGKILL)
     while children() != before:
         time.sleep(0.01)
-    assert reader.image(films[0]).size == (30, 20)
+    assert decoder.image(images[0]).size == (30, 20)
 
 
-def test_where_python_does_not_start_no_image_is_blamed(
-    films: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_worker_that_does_not_start_is_not_an_image_error(
+    images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(FeaturecacheError, match="no image can be read in a child") as caught:
-        SubprocessDecoder().image(films[0])
+    with pytest.raises(
+        FeaturecacheError, match="no image can be decoded in a subprocess"
+    ) as caught:
+        SubprocessDecoder().image(images[0])
     assert not isinstance(caught.value, ImageError)
 
 
-def test_a_child_outlives_its_parent_by_no_more_than_its_image(
-    films: list[Path], bad_decoder
-) -> None:
-    bad_decoder.hang(films[0])
+def test_worker_ends_soon_after_its_parent(images: list[Path], bad_decoder) -> None:
+    bad_decoder.hang(images[0])
     script = (
-        "import sys; from pathlib import Path; from featurecache.images.subprocess_decoder import SubprocessDecoder\n"
-        "reader = SubprocessDecoder(seconds=1)\n"
-        "reader.image(Path(sys.argv[2])); print(*(c._process.pid for c in reader._children))\n"
-        "sys.stdout.flush(); reader.image(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path\n"
+        "from featurecache.images.subprocess_decoder import SubprocessDecoder\n"
+        "decoder = SubprocessDecoder(timeout=1)\n"
+        "decoder.image(Path(sys.argv[2])); print(*(c._process.pid for c in decoder._workers))\n"
+        "sys.stdout.flush(); decoder.image(Path(sys.argv[1]))"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", script, films[0], films[1]],
+        [sys.executable, "-c", script, images[0], images[1]],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
@@ -171,24 +177,24 @@ def test_a_child_outlives_its_parent_by_no_more_than_its_image(
         time.sleep(0.05)
 
 
-def test_a_prediction_tells_of_bad_images_and_predicts_the_others(
-    films: list[Path], bad_decoder, hasty
+def test_prediction_reports_bad_images_and_predicts_the_others(
+    images: list[Path], bad_decoder, short_timeout
 ) -> None:
     encoder = load_encoder("tiny", device="cpu", precision="fp32")
 
     def classify(embedding: np.ndarray) -> np.ndarray:
         return embedding[:, :2].astype(np.float64)
 
-    whole = classify_images([encoder], classify, films)
+    whole = classify_images([encoder], classify, images)
     assert [prediction.reason for prediction in whole] == [None] * 6
-    bad_decoder.crash(films[1])
-    bad_decoder.hang(films[2])
-    bad_decoder.crash_later(films[4])
-    found = classify_images([encoder], classify, films)
+    bad_decoder.crash(images[1])
+    bad_decoder.hang(images[2])
+    bad_decoder.crash_later(images[4])
+    found = classify_images([encoder], classify, images)
     assert {one.path: one.reason for one in found if one.probability is None} == {
-        films[1]: f"{films[1]}: {CRASHED}",
-        films[2]: f"{films[2]}: took longer than 0.5 s",
-        films[4]: f"{films[4]}: {CRASHED}",
+        images[1]: f"{images[1]}: {CRASHED}",
+        images[2]: f"{images[2]}: took longer than 0.5 s",
+        images[4]: f"{images[4]}: {CRASHED}",
     }
     for number in (0, 3, 5):
         np.testing.assert_allclose(
@@ -196,18 +202,22 @@ def test_a_prediction_tells_of_bad_images_and_predicts_the_others(
         )
 
 
-def test_a_report_has_no_picture_of_a_bad_film(films: list[Path], bad_decoder, hasty) -> None:
-    for path, spoil in zip(films, bad_decoder, strict=False):
+def test_report_has_no_thumbnail_of_a_bad_image(
+    images: list[Path], bad_decoder, short_timeout
+) -> None:
+    for path, spoil in zip(images, bad_decoder, strict=False):
         spoil(path)
-    thumbnails = Thumbnails({path.stem: path for path in films})
-    readable = [thumbnails.data_url(path.stem) is not None for path in films]
+    thumbnails = Thumbnails({path.stem: path for path in images})
+    readable = [thumbnails.data_url(path.stem) is not None for path in images]
     assert readable == [False] * 3 + [True] * 3
 
 
-def test_a_sheet_of_pairs_names_the_bad_film(films: list[Path], bad_decoder, hasty) -> None:
+def test_contact_sheet_error_names_the_bad_image(
+    images: list[Path], bad_decoder, short_timeout
+) -> None:
     pair = ImagePair(("0", "1"), ("train", "test"), ("a", "b"), True, 0.99, 0.95)
-    by_id = {path.stem: path for path in films}
+    by_id = {path.stem: path for path in images}
     assert draw_pairs([pair], by_id).width > 2 * 192
-    bad_decoder.crash(films[1])
+    bad_decoder.crash(images[1])
     with pytest.raises(ImageError, match=r"1: the decoder crashed \(SIGSEGV\)"):
         draw_pairs([pair], by_id)
