@@ -58,7 +58,7 @@ class PromptSet:
     Raises:
         PromptError: The name, a template or a text cannot be used; the message says why.
 
-    Examples:
+    Example:
         >>> import featurecache as fc
         >>> prompts = fc.PromptSet("mine", ("signs of {pathology}",), ("no {pathology}",))
         >>> prompts.positive_texts(["Mass", "Pneumonia"])

@@ -1,4 +1,4 @@
-"""Checkpoints with seeded random weights, written in the layouts in which real ones are published.
+"""Checkpoints with seeded random weights, in the layouts of the published ones.
 
 Nothing here calls featurecache.
 """
@@ -20,8 +20,8 @@ CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 
-def randomise(module: torch.nn.Module, *, seed: int) -> None:
-    """Replace the initial weights, many of them constant, by ones that all matter."""
+def randomize(module: torch.nn.Module, *, seed: int) -> None:
+    """Replace the initial weights, many of them constant, by random ones."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in module.named_parameters():
@@ -32,14 +32,14 @@ def randomise(module: torch.nn.Module, *, seed: int) -> None:
 
 
 def random_model(model_class, config, *, seed: int):
-    """A CLIP or SigLIP with random weights, without the seconds of its own initialisation."""
+    """Build a CLIP or SigLIP with random weights, skipping its own slow initialization."""
     with torch.device("meta"):
         model = model_class(config)
     model = model.to_empty(device="cpu").eval()
     for name, buffer in model.named_buffers():
         assert name.endswith("position_ids")
         buffer.copy_(torch.arange(buffer.shape[-1])[None])
-    randomise(model, seed=seed)
+    randomize(model, seed=seed)
     return model
 
 
@@ -48,7 +48,7 @@ def write_json(path: Path, content) -> None:
 
 
 def write_clip_tokenizer(folder: Path, *, vocabulary_size: int) -> tuple[dict[str, int], list]:
-    """CLIP's ``vocab.json`` and ``merges.txt``; start and end of text have the two last ids."""
+    """Write CLIP's ``vocab.json`` and ``merges.txt``; start and end of text have the last ids."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -101,7 +101,7 @@ def write_clip(folder: Path, config, *, seed: int):
         model.logit_scale.fill_(4.2)
     model.save_pretrained(folder)
     side = config.vision_config.image_size
-    # As openai/clip-vit-base-patch32 has it, the class named in its old way.
+    # As in openai/clip-vit-base-patch32, with the old name of the class.
     write_json(
         folder / "preprocessor_config.json",
         {
@@ -205,7 +205,7 @@ def write_siglip(folder: Path, config, *, seed: int):
 
 
 def write_wordpiece(folder: Path, *, size: int) -> None:
-    """A cased BERT's ``vocab.txt`` alone, as Bio_ClinicalBERT is published."""
+    """Write only a ``vocab.txt`` of a cased BERT, as Bio_ClinicalBERT is published."""
     folder.mkdir(parents=True, exist_ok=True)
     words = sorted({w.strip(".;,").lower() for s in SENTENCES for w in s.split()})
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
@@ -224,7 +224,7 @@ def write_wordpiece(folder: Path, *, size: int) -> None:
 
 
 def write_joined(folder: Path, *, seed: int, vision: str = "bit"):
-    """A VisionTextDualEncoder of a small vision network and a small BERT."""
+    """Write a VisionTextDualEncoder of a small vision network and a small BERT."""
     from transformers import (
         BertConfig,
         BitConfig,
@@ -265,7 +265,7 @@ def write_joined(folder: Path, *, seed: int, vision: str = "bit"):
         towers[vision], text, projection_dim=24
     )
     model = VisionTextDualEncoderModel(config).eval()
-    randomise(model, seed=seed)
+    randomize(model, seed=seed)
     with torch.no_grad():
         model.logit_scale.fill_(3.1)
     model.save_pretrained(folder)
@@ -319,7 +319,7 @@ def medclip_towers(*, seed: int) -> torch.nn.ModuleDict:
             for name, model in (("vision_model", vision), ("text_model", text))
         }
     ).eval()
-    randomise(towers, seed=seed)
+    randomize(towers, seed=seed)
     return towers
 
 
@@ -338,7 +338,7 @@ _OLD_SWIN_NAMES = (
 
 
 def medclip_state(towers: torch.nn.ModuleDict, *, logit_scale: float) -> dict[str, torch.Tensor]:
-    """The published state dict: Swin's old names, and the constants that were saved then."""
+    """Return the published state dict, with Swin's old names and the constants saved then."""
     state = {"logit_scale": torch.tensor(logit_scale)}
     for key, tensor in towers.state_dict().items():
         if key.startswith("vision_model."):
@@ -347,7 +347,7 @@ def medclip_state(towers: torch.nn.ModuleDict, *, logit_scale: float) -> dict[st
         state[key] = tensor
     for key in [k for k in state if k.endswith("self.relative_position_bias_table")]:
         index = key.removesuffix("bias_table") + "index"
-        # Wrong on purpose where the network computes its own: it must not be used.
+        # Wrong on purpose: the network computes these values itself.
         state.setdefault(index, torch.zeros(49, 49, dtype=torch.int64))
     state["text_model.model.embeddings.position_ids"] = torch.arange(512)[None]
     return state
@@ -361,7 +361,7 @@ def write_dinov2(folder: Path, *, seed: int) -> None:
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14
     )
     model = Dinov2Model(config)
-    randomise(model, seed=seed)
+    randomize(model, seed=seed)
     model.save_pretrained(folder)
     write_json(
         folder / "preprocessor_config.json",
@@ -397,12 +397,12 @@ def write_bert(folder: Path, *, seed: int) -> None:
         intermediate_size=64,
     )
     model = BertModel(config)
-    randomise(model, seed=seed)
+    randomize(model, seed=seed)
     model.save_pretrained(folder)
 
 
 def wordpiece_ids(folder: Path, text: str) -> list[int]:
-    """Lower-cased WordPiece between [CLS] and [SEP], from ``vocab.txt`` alone."""
+    """Tokenize by lower-cased WordPiece between [CLS] and [SEP], using only ``vocab.txt``."""
     from tokenizers import BertWordPieceTokenizer
 
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()

@@ -54,7 +54,7 @@ class Encoder:
             images; None if it was not measured.
         revision: Commit of the Hugging Face repository the weights come from; None for others.
 
-    Examples:
+    Example:
         >>> import featurecache as fc
         >>> encoder = fc.load_encoder("tiny", device="cpu")
         >>> encoder
@@ -179,7 +179,7 @@ class Encoder:
             ImageError: An image cannot be used; the message names it.
             CheckpointError: The weights cannot be read or do not fit the network.
 
-        Examples:
+        Example:
             >>> import featurecache as fc
             >>> from PIL import Image
             >>> encoder = fc.load_encoder("tiny", device="cpu")

@@ -87,7 +87,7 @@ def load_encoder(
             optional dependency is not installed.
         CheckpointError: The weights are missing, incomplete or of an unsupported model type.
 
-    Examples:
+    Example:
         >>> import featurecache as fc
         >>> encoder = fc.load_encoder("tiny", device="cpu")
         >>> encoder.dim, encoder.has_text, encoder.aligned
@@ -265,8 +265,9 @@ def _load_registered(
         loader = custom_loader(spec.name)
         encoder = loader(device=device, precision=precision, weights=weights)
         if not isinstance(encoder, Encoder):
-            raise TypeError(
-                f"the loader of {spec.name} returned a {type(encoder).__name__}, not an Encoder"
+            raise UsageError(
+                f"the loader of the encoder {spec.name} returned a {type(encoder).__name__}, not "
+                "an Encoder: correct the function that was registered"
             )
         encoder.name = spec.name
         return encoder

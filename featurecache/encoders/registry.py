@@ -247,7 +247,7 @@ def register_encoder(
     Raises:
         UsageError: The name is not allowed, or is that of a built-in encoder.
 
-    Examples:
+    Example:
         >>> import numpy as np
         >>> import featurecache as fc
         >>> class MeanGray(fc.Encoder):
@@ -264,9 +264,9 @@ def register_encoder(
         MeanGray('mean-gray', dim=3, images, cpu, fp32)
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"encoder name {name!r}: use letters, digits, '.', '_' and '-'")
+        raise UsageError(f"`name` is {name!r}: use letters, digits, '.', '_' and '-'")
     if name in _BUILT_IN_NAMES:
-        raise UsageError(f"{name} is a built-in encoder: choose another name")
+        raise UsageError(f"{name!r} is a built-in encoder: choose another `name`")
     if isinstance(loader, EncoderSpec):
         _encoders[name] = replace(loader, name=name)
         _loaders.pop(name, None)

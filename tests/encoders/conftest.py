@@ -1,4 +1,4 @@
-"""Images of odd shapes, and no hub."""
+"""Test images of unusual shapes; no access to the hub."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from PIL import Image
 
 @pytest.fixture(autouse=True)
 def _no_hub(monkeypatch, tmp_path, request):
-    """No test depends on what the machine's hub cache or local models hold."""
+    """Make tests independent of the hub cache and the local models of the machine."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no-hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "no-home"))
@@ -17,7 +17,7 @@ def _no_hub(monkeypatch, tmp_path, request):
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, Image.Image]:
-    """Smooth and noisy pictures of odd shapes, in the modes that decoding leaves: L and RGB."""
+    """Smooth and noisy images of unusual shapes, in the modes of decoded images, L and RGB."""
     rng = np.random.default_rng(5)
 
     def noise(*shape: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def images() -> dict[str, Image.Image]:
     return {
         "tall": Image.fromarray(noise(613, 251)),
         "wide": Image.fromarray(noise(240, 701, 3)),
-        "grey": Image.fromarray(noise(300, 300)),
+        "gray": Image.fromarray(noise(300, 300)),
         "small": Image.fromarray(noise(97, 130)),
         "rgba": Image.fromarray(noise(333, 275, 4), mode=None).convert("RGB"),
         "palette": palette.convert("RGB"),

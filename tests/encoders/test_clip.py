@@ -1,4 +1,4 @@
-"""CLIP- and SigLIP-shaped encoders against computations written from the formulas."""
+"""CLIP- and SigLIP-shaped encoders against reference computations."""
 
 import re
 import string
@@ -17,7 +17,7 @@ MANY = [f"finding number {i} " + "effusion " * (i % 9) for i in range(70)]
 
 
 def clip_pixels(image: Image.Image, side: int) -> np.ndarray:
-    """Shortest edge to ``side``, bicubic; centre crop; CLIP's mean and deviation."""
+    """Resize the shortest edge, bicubic; center crop; normalize with CLIP's mean and std."""
     rgb = image.convert("RGB")
     w, h = rgb.size
     short = min(w, h)
@@ -36,7 +36,7 @@ def clip_image_reference(model, image: Image.Image) -> np.ndarray:
 
 
 def clip_text_reference(model, tokenizer, text: str) -> np.ndarray:
-    """One text alone, unpadded, pooled where the end-of-text token stands."""
+    """Embed one text alone, unpadded, pooled at the end-of-text token."""
     ids = tokenizer(text)["input_ids"]
     limit = model.config.text_config.max_position_embeddings
     if len(ids) > limit:
@@ -66,7 +66,7 @@ def clip_b32(tmp_path_factory):
     return folder, model, CLIPTokenizer(vocab=vocabulary, merges=merges)
 
 
-def test_clip_equals_the_direct_computation(clip_b32, images):
+def test_clip_embeddings_equal_reference(clip_b32, images):
     folder, model, tokenizer = clip_b32
     encoder = load_encoder("clip", weights=folder, device="cpu")
     pixels = np.stack([encoder.preprocess(image) for image in images.values()])
@@ -83,11 +83,11 @@ def test_clip_equals_the_direct_computation(clip_b32, images):
     want = np.stack([clip_text_reference(model, tokenizer, text) for text in texts])
     assert got.dtype == np.float32
     assert np.abs(got - want).max() < TOLERANCE
-    # The reference can tell the texts and the images apart.
+    # The reference distinguishes the texts and the images.
     assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
 
 
-def test_clip_has_a_scale_and_no_bias(tiny_clip):
+def test_clip_has_scale_and_no_bias(tiny_clip):
     encoder = load_encoder(str(tiny_clip), device="cpu")
     assert encoder.scale == pytest.approx(np.exp(4.2), rel=1e-6)
     assert encoder.bias is None
@@ -95,7 +95,7 @@ def test_clip_has_a_scale_and_no_bias(tiny_clip):
     assert encoder.name == "tiny-clip"
 
 
-def test_clip_text_does_not_depend_on_its_batch(tiny_clip):
+def test_clip_text_is_independent_of_its_batch(tiny_clip):
     encoder = load_encoder(str(tiny_clip), device="cpu")
     together = encoder.encode_texts(MANY)
     alone = np.concatenate([encoder.encode_texts([text]) for text in MANY])
@@ -128,13 +128,13 @@ def siglip_l16(tmp_path_factory):
 
 
 def siglip_pixels(image: Image.Image, side: int) -> np.ndarray:
-    """Straight to a square, bicubic, then to [-1, 1]."""
+    """Resize to a square, bicubic, then scale to [-1, 1]."""
     square = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     return ((np.asarray(square, dtype=np.float64) / 255 - 0.5) / 0.5).transpose(2, 0, 1)
 
 
 def siglip_ids(folder, text: str) -> list[int]:
-    """Lower-cased, without punctuation, ended once, not padded."""
+    """Tokenize: lower-cased, without punctuation, one end token, not padded."""
     import sentencepiece
 
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
@@ -143,7 +143,7 @@ def siglip_ids(folder, text: str) -> list[int]:
 
 
 def siglip_text_reference(model, ids: list[int]) -> np.ndarray:
-    """The last position through the head, as transformers' own text model is defined."""
+    """Pool the last position through the head, as the text model of transformers does."""
     with torch.no_grad():
         states = model.text_model(input_ids=torch.tensor([ids])).last_hidden_state
         return model.text_model.head(states[0, -1]).numpy()
@@ -153,7 +153,7 @@ def padded(ids: list[int]) -> list[int]:
     return (ids + [1] * 64)[:64] if len(ids) <= 64 else [*ids[:63], 1]
 
 
-def test_siglip_equals_the_direct_computation(siglip_l16, images):
+def test_siglip_embeddings_equal_reference(siglip_l16, images):
     folder, model = siglip_l16
     encoder = load_encoder("xraysiglip", weights=folder, device="cpu")
     some = {name: images[name] for name in ("tall", "wide", "palette")}
@@ -175,7 +175,7 @@ def test_siglip_equals_the_direct_computation(siglip_l16, images):
     assert np.abs(encoder.encode_texts(texts) - want).max() < TOLERANCE
 
 
-def test_siglip_padding_matters_and_a_mask_would_too(siglip_l16):
+def test_siglip_text_is_padded_without_a_mask(siglip_l16):
     folder, model = siglip_l16
     encoder = load_encoder("xraysiglip", weights=folder, device="cpu")
     ids = siglip_ids(folder, published.SENTENCES[1])
@@ -188,23 +188,23 @@ def test_siglip_padding_matters_and_a_mask_would_too(siglip_l16):
     assert np.abs(got - masked).max() > 100 * TOLERANCE
 
 
-def test_siglip_has_a_scale_and_a_bias(siglip_l16):
+def test_siglip_has_scale_and_bias(siglip_l16):
     encoder = load_encoder("xraysiglip", weights=siglip_l16[0], device="cpu")
     assert encoder.scale == pytest.approx(np.exp(4.7), rel=1e-6)
     assert encoder.bias == pytest.approx(-12.9, rel=1e-6)
 
 
-def test_a_clip_shaped_checkpoint_under_a_siglip_name_has_no_bias(tiny_clip):
+def test_clip_checkpoint_under_a_siglip_name_has_no_bias(tiny_clip):
     encoder = load_encoder("xraysiglip", weights=tiny_clip, device="cpu")
     assert encoder.bias is None
     assert encoder.text_spec["tokenizer"]["padding"] == "longest, masked"
 
 
-# --- two networks joined -------------------------------------------------------------------
+# --- joined networks -----------------------------------------------------------------------
 
 
 def joined_image_reference(model, image: Image.Image) -> np.ndarray:
-    """Straight to a square, bicubic; the mean over the last map's places, projected."""
+    """Resize to a square, bicubic; average the last feature map; project."""
     square = image.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC)
     values = (np.asarray(square, dtype=np.float64) / 255 - 0.5) / 0.25
     pixels = torch.tensor(values.transpose(2, 0, 1)[None], dtype=torch.float32)
@@ -214,7 +214,7 @@ def joined_image_reference(model, image: Image.Image) -> np.ndarray:
 
 
 def joined_text_reference(model, tokenizer, text: str) -> np.ndarray:
-    """One text alone, its first token through BERT's pooler."""
+    """Embed one text alone, its first token through BERT's pooler."""
     ids = tokenizer(text, truncation=True, max_length=40)["input_ids"]
     with torch.no_grad():
         states = model.text_model(input_ids=torch.tensor([ids])).last_hidden_state
@@ -222,9 +222,9 @@ def joined_text_reference(model, tokenizer, text: str) -> np.ndarray:
         return model.text_projection(pooled).numpy()
 
 
-# As load_tokenizer says of transformers 5.0.
+# transformers 5.0, as in load_tokenizer.
 @pytest.mark.filterwarnings("ignore:.*will not create from files:DeprecationWarning")
-def test_a_joined_bit_and_bert_equals_the_direct_computation(tmp_path, images):
+def test_joined_bit_and_bert_embeddings_equal_reference(tmp_path, images):
     from transformers import AutoTokenizer
 
     model = published.write_joined(tmp_path / "joined", seed=6)
@@ -245,7 +245,7 @@ def test_a_joined_bit_and_bert_equals_the_direct_computation(tmp_path, images):
     assert encoder.bias is None
 
 
-def test_an_image_of_a_joined_encoder_does_not_depend_on_its_batch(tmp_path):
+def test_image_of_joined_encoder_is_independent_of_its_batch(tmp_path):
     published.write_joined(tmp_path / "joined", seed=6)
     module = load_encoder(str(tmp_path / "joined"), device="cpu").trainable()
     module.module.vision_model.train()
@@ -256,7 +256,7 @@ def test_an_image_of_a_joined_encoder_does_not_depend_on_its_batch(tmp_path):
     assert (together - alone).abs().max() < 1e-4
 
 
-def test_other_towers_joined_are_refused_by_name(tmp_path):
+def test_unsupported_joined_towers_are_named(tmp_path):
     published.write_joined(tmp_path / "joined", seed=6, vision="vit")
     with pytest.raises(CheckpointError, match=r"joins the towers vit and bert.*bit and bert"):
         load_encoder(str(tmp_path / "joined"), device="cpu")

@@ -34,14 +34,14 @@ def test_pil_images_of_other_modes_are_converted(tiny, images):
         tiny.encode_images([Image.new("I;16", (64, 64))])
 
 
-def test_an_unusable_image_is_named(tiny, tmp_path):
+def test_unusable_image_is_named(tiny, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken\.png: not an image"):
         tiny.encode_images([tmp_path / "broken.png"])
 
 
-def test_a_single_image_or_none_is_refused(tiny, images):
-    for single in ("a.png", images["grey"]):
+def test_single_image_or_none_is_refused(tiny, images):
+    for single in ("a.png", images["gray"]):
         with pytest.raises(TypeError, match="give a list"):
             tiny.encode_images(single)
     with pytest.raises(ValueError, match="no images"):

@@ -1,4 +1,4 @@
-"""Finding, reading and refusing checkpoints; what descriptions say; when weights are loaded."""
+"""Load encoders: find and check checkpoints, their specs, and when weights are read."""
 
 import contextlib
 import json
@@ -37,10 +37,10 @@ def load(folder, **options):
     return load_encoder("clip", weights=folder, device="cpu", **options)
 
 
-# --- what is registered --------------------------------------------------------------------
+# --- registry ------------------------------------------------------------------------------
 
 
-def test_the_registry_is_read_without_any_heavy_import():
+def test_registry_imports_no_heavy_library():
     code = (
         "import sys, featurecache.encoders.registry\n"
         "print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
@@ -49,7 +49,7 @@ def test_the_registry_is_read_without_any_heavy_import():
     assert done.stdout.strip() == "[]"
 
 
-def test_every_registered_encoder_says_where_it_comes_from():
+def test_every_registered_encoder_has_license_and_source():
     assert {name: spec.name for name, spec in ENCODERS.items()} == {name: name for name in ENCODERS}
     for spec in ENCODERS.values():
         assert spec.license
@@ -59,7 +59,7 @@ def test_every_registered_encoder_says_where_it_comes_from():
     assert [name for name, spec in ENCODERS.items() if spec.gated] == ["medsiglip"]
 
 
-def test_an_unknown_name_offers_the_nearest_and_the_other_ways():
+def test_unknown_name_suggests_close_names_and_other_sources():
     with pytest.raises(UnknownNameError, match=r"did you mean .*medclip.*hf:ORG/NAME.*folder"):
         load_encoder("medklip")
 
@@ -67,9 +67,7 @@ def test_an_unknown_name_offers_the_nearest_and_the_other_ways():
 @pytest.mark.parametrize(
     "name", [n for n, spec in ENCODERS.items() if not spec.embedded and n != "biomedclip"]
 )
-def test_every_registered_name_to_be_downloaded_fails_quickly_and_helpfully_offline(
-    name, monkeypatch
-):
+def test_registered_name_without_network_fails_quickly_with_advice(name, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
     def no_network(*args, **kwargs):
@@ -85,35 +83,35 @@ def test_every_registered_name_to_be_downloaded_fails_quickly_and_helpfully_offl
     assert ("access" in str(caught.value)) == ENCODERS[name].gated
 
 
-def test_biomedclip_without_open_clip_gives_the_pip_command(monkeypatch):
+def test_biomedclip_without_open_clip_gives_installation_command(monkeypatch):
     monkeypatch.setattr("featurecache.encoders.open_clip.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'featurecache\[open-clip\]'"):
         load_encoder("biomedclip")
 
 
-# --- where weights are looked for ----------------------------------------------------------
+# --- finding weights -----------------------------------------------------------------------
 
 
-def test_local_models_are_found_by_registry_name_and_by_hub_name(tiny_clip, tmp_path, monkeypatch):
+def test_local_models_are_found_by_registry_and_hub_name(tiny_clip, tmp_path, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path))
     shutil.copytree(tiny_clip, tmp_path / "clip-vit-base-patch32")
     by_hub_name = load_encoder("clip", device="cpu")
     assert by_hub_name.name == "clip"
-    description = by_hub_name.image_spec
+    spec = by_hub_name.image_spec
     shutil.move(tmp_path / "clip-vit-base-patch32", tmp_path / "clip")
-    assert load_encoder("clip", device="cpu").image_spec == description
+    assert load_encoder("clip", device="cpu").image_spec == spec
 
 
-def test_a_hub_id_is_looked_for_among_the_local_models(tiny_clip, tmp_path, monkeypatch):
+def test_hub_id_is_found_among_local_models(tiny_clip, tmp_path, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path))
     shutil.copytree(tiny_clip, tmp_path / "my-clip")
     assert load_encoder("hf:someone/my-clip", device="cpu").name == "hf:someone/my-clip"
-    # A folder does not know its revision.
+    # A folder has no revision.
     with pytest.raises(CheckpointError, match="someone/my-clip"):
         load_encoder("hf:someone/my-clip@v2", device="cpu")
 
 
-def test_a_snapshot_in_the_hubs_cache_is_used_offline(tiny_clip, tmp_path):
+def test_cached_hub_snapshot_is_used_offline(tiny_clip, tmp_path):
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "no-hub" / "models--openai--clip-vit-base-patch32"
     shutil.copytree(tiny_clip, repository / "snapshots" / commit)
@@ -128,7 +126,7 @@ def test_a_snapshot_in_the_hubs_cache_is_used_offline(tiny_clip, tmp_path):
     assert pinned.revision == commit
 
 
-def test_local_models_that_are_no_folder_are_refused(tmp_path, monkeypatch):
+def test_models_variable_must_be_a_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match="FEATURECACHE_MODELS"):
         load_encoder("clip", device="cpu")
@@ -138,13 +136,13 @@ def test_local_models_that_are_no_folder_are_refused(tmp_path, monkeypatch):
     "lost",
     ["config.json", "model.safetensors", "preprocessor_config.json", "vocab.json"],
 )
-def test_an_incomplete_folder_is_refused_by_the_missing_files_name(clip_copy, lost):
+def test_missing_file_of_a_checkpoint_is_named(clip_copy, lost):
     (clip_copy / lost).unlink()
     with pytest.raises(CheckpointError, match=lost.replace(".", r"\.")):
         load(clip_copy)
 
 
-def test_an_unsupported_shape_is_refused(clip_copy):
+def test_unsupported_model_type_is_refused(clip_copy):
     published.write_json(clip_copy / "config.json", {"model_type": "t5"})
     with pytest.raises(
         CheckpointError, match=r"'t5'.*clip, siglip, vision-text-dual-encoder, dinov2"
@@ -154,7 +152,7 @@ def test_an_unsupported_shape_is_refused(clip_copy):
         load(clip_copy)
 
 
-def test_weights_beside_a_folder_are_refused(tiny_clip):
+def test_weights_with_a_folder_are_refused(tiny_clip):
     with pytest.raises(UsageError, match="leave out `weights`"):
         load_encoder(str(tiny_clip), weights=tiny_clip)
 
@@ -180,7 +178,7 @@ def test_weights_that_do_not_fit_are_refused(clip_copy, change):
         load(clip_copy).embed_pixels(PIXELS)
 
 
-def test_the_constants_of_old_releases_are_no_surprise(clip_copy):
+def test_constants_saved_by_old_releases_are_ignored(clip_copy):
     path = clip_copy / "model.safetensors"
     before = load(clip_copy).embed_pixels(PIXELS)
     state = load_file(path)
@@ -201,7 +199,7 @@ def test_pickled_tensors_are_read(clip_copy):
 
 
 class Malicious:
-    """What a hostile pickle does: call something while it is read."""
+    """A malicious pickle: it calls a function while it is read."""
 
     def __init__(self, path):
         self.path = path
@@ -212,7 +210,7 @@ class Malicious:
 
 @pytest.mark.parametrize("name", ["clip", "medclip"])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_holds_more_than_tensors_is_refused_unrun(clip_copy, tmp_path, name, zipped):
+def test_malicious_pickle_is_refused_and_not_run(clip_copy, tmp_path, name, zipped):
     state = {"logit_scale": torch.tensor(1.0), "evil": Malicious(tmp_path / "ran")}
     (clip_copy / "model.safetensors").unlink()
     if zipped:
@@ -227,7 +225,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_refused_unrun(clip_copy, tmp_p
     assert not (tmp_path / "ran").exists()
 
 
-def test_code_that_a_checkpoint_brings_is_never_run(clip_copy, tmp_path):
+def test_code_in_a_checkpoint_is_never_run(clip_copy, tmp_path):
     code = f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n"
     (clip_copy / "evil.py").write_text(code)
     for name, classes in (
@@ -239,12 +237,12 @@ def test_code_that_a_checkpoint_brings_is_never_run(clip_copy, tmp_path):
         document = json.loads(path.read_text()) if path.is_file() else {}
         code_of = {one: ["evil.Evil", None] if "Tok" in one else "evil.Evil" for one in classes}
         path.write_text(json.dumps(document | {"auto_map": code_of}))
-    # transformers 5.0 refuses it, later ones load what they know themselves.
+    # transformers 5.0 refuses it; later releases load their own class instead.
     with contextlib.suppress(CheckpointError):
         encoder = load_encoder(str(clip_copy), device="cpu")
         encoder.preprocess(Image.new("L", (40, 40)))
         encoder.embed_pixels(PIXELS)
-        encoder.encode_texts(["a chest film"])
+        encoder.encode_texts(["a chest X-ray"])
     assert not (tmp_path / "ran").exists()
     document = json.loads((clip_copy / "preprocessor_config.json").read_text())
     document["image_processor_type"] = "Evil"
@@ -256,7 +254,7 @@ def test_code_that_a_checkpoint_brings_is_never_run(clip_copy, tmp_path):
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 @pytest.mark.parametrize("value", ["stranger/kernel", {"vision_config": "stranger/kernel@v1:f"}])
-def test_a_kernel_of_the_hub_is_refused(clip_copy, key, value):
+def test_hub_kernel_in_a_config_is_refused(clip_copy, key, value):
     path = clip_copy / "config.json"
     document = json.loads(path.read_text())
     document["vision_config"][key] = value
@@ -266,7 +264,7 @@ def test_a_kernel_of_the_hub_is_refused(clip_copy, key, value):
 
 
 @pytest.mark.parametrize("name", ["../other/model.safetensors", "/etc/hostname", 3])
-def test_shards_elsewhere_are_refused(clip_copy, name):
+def test_shards_outside_the_folder_are_refused(clip_copy, name):
     (clip_copy / "model.safetensors").unlink()
     index = json.dumps({"weight_map": {"logit_scale": name}})
     (clip_copy / "model.safetensors.index.json").write_text(index)
@@ -274,7 +272,7 @@ def test_shards_elsewhere_are_refused(clip_copy, name):
         load_encoder(str(clip_copy), device="cpu")
 
 
-def test_shards_are_one_checkpoint(clip_copy):
+def test_sharded_checkpoint_equals_a_single_file(clip_copy):
     from transformers import CLIPModel
 
     want = load(clip_copy).embed_pixels(PIXELS)
@@ -292,7 +290,7 @@ def test_shards_are_one_checkpoint(clip_copy):
         load(clip_copy)
 
 
-def test_half_precision_weights_are_run_in_fp32(clip_copy):
+def test_fp16_weights_run_in_fp32(clip_copy):
     from transformers import CLIPModel
 
     CLIPModel.from_pretrained(clip_copy).half().save_pretrained(clip_copy)
@@ -307,7 +305,7 @@ def test_half_precision_weights_are_run_in_fp32(clip_copy):
 # --- laziness and threads ------------------------------------------------------------------
 
 
-def test_descriptions_and_preprocessing_never_read_the_tensors(clip_copy):
+def test_specs_and_preprocessing_do_not_read_weights(clip_copy):
     (clip_copy / "model.safetensors").write_bytes(b"these bytes are no weights")
     encoder = load(clip_copy)
     assert len(fingerprint(encoder.image_spec)) == 64
@@ -317,7 +315,7 @@ def test_descriptions_and_preprocessing_never_read_the_tensors(clip_copy):
         encoder.embed_pixels(PIXELS)
 
 
-def test_preprocess_gives_the_same_from_many_threads(tiny_clip, images):
+def test_preprocess_is_thread_safe(tiny_clip, images):
     encoder = load(tiny_clip)
     jobs = list(images.values()) * 8
     want = [encoder.preprocess(image) for image in jobs]
@@ -326,7 +324,7 @@ def test_preprocess_gives_the_same_from_many_threads(tiny_clip, images):
     assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
 
 
-def test_what_preprocesses_can_be_sent_to_a_process_without_torch(tiny_pair, tiny_clip, images):
+def test_picklable_preprocess_needs_no_torch(tiny_pair, tiny_clip, images):
     dinov2 = load_encoder(str(tiny_pair / "dinov2-small"), device="cpu")
     joined = PairEncoder(dinov2, load(tiny_clip), name="pair")
     for encoder in (load(tiny_clip), dinov2, joined):
@@ -338,13 +336,13 @@ def test_what_preprocesses_can_be_sent_to_a_process_without_torch(tiny_pair, tin
             np.testing.assert_array_equal(got, encoder.preprocess(image))
 
 
-def test_read_only_pixels_are_encoded(tiny_clip):
+def test_read_only_pixels_are_embedded(tiny_clip):
     pixels = PIXELS.copy()
     pixels.flags.writeable = False
     assert load(tiny_clip).embed_pixels(pixels).shape == (3, 24)
 
 
-def test_texts_must_be_a_sequence_that_holds_something(tiny_clip):
+def test_single_or_no_text_is_refused(tiny_clip):
     encoder = load(tiny_clip)
     with pytest.raises(TypeError):
         encoder.encode_texts("one string")
@@ -352,10 +350,10 @@ def test_texts_must_be_a_sequence_that_holds_something(tiny_clip):
         encoder.encode_texts([])
 
 
-# --- descriptions --------------------------------------------------------------------------
+# --- specs ---------------------------------------------------------------------------------
 
 
-def test_descriptions_repeat_and_hold_no_paths(tiny_clip, tiny_pair, tmp_path):
+def test_specs_are_reproducible_and_contain_no_paths(tiny_clip, tiny_pair, tmp_path):
     for name, folder in (("clip", tiny_clip), ("dinov2-small", tiny_pair / "dinov2-small")):
         first = load_encoder(name, weights=folder, device="cpu")
         elsewhere = tmp_path / "deep" / name
@@ -370,7 +368,7 @@ def test_descriptions_repeat_and_hold_no_paths(tiny_clip, tiny_pair, tmp_path):
             assert str(folder.parent) not in text
 
 
-def test_the_image_description_follows_weights_preprocessing_and_precision(clip_copy):
+def test_image_spec_depends_on_weights_preprocessing_and_precision(clip_copy):
     def now(**options):
         return fingerprint(load(clip_copy, **options).image_spec)
 
@@ -390,7 +388,7 @@ def test_the_image_description_follows_weights_preprocessing_and_precision(clip_
     assert len(seen) == 5
 
 
-def test_image_and_text_descriptions_change_apart(clip_copy):
+def test_tokenizer_changes_only_the_text_spec(clip_copy):
     image, text = load(clip_copy).image_spec, load(clip_copy).text_spec
     tokenizer = json.loads((clip_copy / "tokenizer_config.json").read_text())
     published.write_json(clip_copy / "tokenizer_config.json", {**tokenizer, "extra": 1})
@@ -398,7 +396,7 @@ def test_image_and_text_descriptions_change_apart(clip_copy):
     assert load(clip_copy).text_spec != text
 
 
-def test_descriptions_ignore_what_a_config_says_about_its_making(clip_copy):
+def test_specs_ignore_metadata_of_a_config(clip_copy):
     before = load(clip_copy).image_spec
     config = json.loads((clip_copy / "config.json").read_text())
     config |= {"_name_or_path": "/home/someone/clip", "transformers_version": "4.0.0"}
@@ -409,7 +407,7 @@ def test_descriptions_ignore_what_a_config_says_about_its_making(clip_copy):
 # --- device and precision ------------------------------------------------------------------
 
 
-def test_bf16_stays_close_in_cosine(tiny_clip):
+def test_bf16_embeddings_are_close_in_cosine(tiny_clip):
     full, half = load(tiny_clip), load(tiny_clip, precision="bf16")
     assert half.precision == "bf16"
     for a, b in (
@@ -422,7 +420,7 @@ def test_bf16_stays_close_in_cosine(tiny_clip):
         assert cosine.min() > 0.99
 
 
-def test_an_unknown_device_or_precision_is_refused(tiny_clip):
+def test_unknown_device_or_precision_is_refused(tiny_clip):
     with pytest.raises(UsageError, match="'gpu'"):
         load_encoder("clip", weights=tiny_clip, device="gpu")
     with pytest.raises(UsageError, match="'fp8'"):
@@ -430,6 +428,6 @@ def test_an_unknown_device_or_precision_is_refused(tiny_clip):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_a_device_that_is_not_there_is_refused(tiny_clip):
+def test_unavailable_device_is_refused(tiny_clip):
     with pytest.raises(UsageError, match="no cuda device"):
         load_encoder("clip", weights=tiny_clip, device="cuda")

@@ -1,4 +1,4 @@
-"""LoRA adapters: where they sit, what they leave alone, what is left of them."""
+"""LoRA adapters: which layers have them, what they train, and how they are merged."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_adapters_start_without_effect(trainable):
     assert torch.equal(trainable.embed_images(PIXELS), before)
 
 
-def test_only_adapters_and_the_scale_train_and_what_is_frozen_stays_bit_equal(trainable):
+def test_only_adapters_and_the_scale_are_trained(trainable):
     before = {name: value.clone() for name, value in trainable.module.state_dict().items()}
     count = trainable.set_trainable("lora-2")
     layers = [
@@ -48,7 +48,7 @@ def test_only_adapters_and_the_scale_train_and_what_is_frozen_stays_bit_equal(tr
             assert torch.equal(after[wrapped], value), name
 
 
-def test_merged_adapters_embed_as_they_did_and_leave_a_normal_network(trainable, tmp_path):
+def test_merged_adapters_keep_embeddings_and_leave_a_plain_network(trainable, tmp_path):
     names = set(trainable.module.state_dict())
     before = trainable.embed_images(PIXELS)
     trainable.set_trainable("lora-2")
@@ -64,7 +64,7 @@ def test_merged_adapters_embed_as_they_did_and_leave_a_normal_network(trainable,
     assert np.allclose(again, adapted.detach().numpy(), atol=1e-5)
 
 
-def test_the_seed_decides_the_adapters(tiny_clip):
+def test_adapters_depend_on_the_seed(tiny_clip):
     def first(seed):
         trainable = load_encoder(str(tiny_clip), device="cpu").trainable()
         trainable.set_trainable("lora-2", seed=seed)
@@ -74,14 +74,14 @@ def test_the_seed_decides_the_adapters(tiny_clip):
     assert not torch.equal(first(1), first(2))
 
 
-def test_a_missing_library_is_named_with_the_command(trainable, monkeypatch):
+def test_missing_peft_gives_installation_command(trainable, monkeypatch):
     monkeypatch.setattr("featurecache.encoders.lora.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'featurecache\[lora\]'"):
         trainable.set_trainable("lora-4")
     assert all(p.requires_grad for p in trainable.module.parameters())
 
 
-def test_a_convolutional_network_has_no_place_for_them(tmp_path):
+def test_convolutional_network_is_refused(tmp_path):
     published.write_joined(tmp_path / "joined", seed=6)
     trainable = load_encoder(str(tmp_path / "joined"), device="cpu").trainable()
     with pytest.raises(UsageError, match=r"lora-R needs linear layers.*last-N"):

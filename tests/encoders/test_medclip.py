@@ -1,4 +1,4 @@
-"""MedCLIP from a state dict in its published layout, against the formulas."""
+"""MedCLIP, read from a state dict in its published layout, against reference computations."""
 
 import json
 import pickle
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def medclip_folder(tmp_path_factory):
-    """The zip's unpacked folder, with a tokenizer beside the weights; and the direct towers."""
+    """The unpacked folder of the zip with a tokenizer, and the towers for the reference."""
     folder = tmp_path_factory.mktemp("medclip") / "medclip-vit"
     published.write_wordpiece(folder, size=28996)
     towers = published.medclip_towers(seed=21)
@@ -34,25 +34,25 @@ def encoder(medclip_folder):
 
 
 def reference_pixels(image: Image.Image) -> np.ndarray:
-    grey = np.asarray(image.convert("L"))
-    height, width = grey.shape
+    gray = np.asarray(image.convert("L"))
+    height, width = gray.shape
     side = max(224, height, width)
     square = np.zeros((side, side), np.uint8)
     top, left = int((side - height) / 2), int((side - width) / 2)
-    square[top : top + height, left : left + width] = grey
+    square[top : top + height, left : left + width] = gray
     small = Image.fromarray(square).resize((224, 224), Image.Resampling.BICUBIC)
     plane = (np.asarray(small, np.float64) / 255 - 0.5862785803043838) / 0.27950088968644304
     return np.stack([plane] * 3).astype(np.float32)
 
 
 def reference_ids(folder, text: str) -> list[int]:
-    """At most 77 tokens, the last one [SEP]."""
+    """Tokenize to at most 77 tokens, the last one [SEP]."""
     ids = published.wordpiece_ids(folder, text)
     return ids if len(ids) <= 77 else [*ids[:76], ids[-1]]
 
 
 def reference_text(towers, ids: list[int], *, padding: int = 0) -> np.ndarray:
-    """Mean over all positions, padding included, then over the states 1, 2 and last."""
+    """Average over all positions with padding, then over the hidden states 1, 2 and last."""
     mask = torch.tensor([[1] * len(ids) + [0] * padding])
     with torch.no_grad():
         states = towers["text_model"]["model"](
@@ -64,7 +64,7 @@ def reference_text(towers, ids: list[int], *, padding: int = 0) -> np.ndarray:
         return (mean @ towers["text_model"]["projection_head"].weight.T)[0].numpy()
 
 
-def test_the_state_dict_has_the_published_names(medclip_folder):
+def test_state_dict_has_published_names(medclip_folder):
     keys = set(torch.load(medclip_folder[0] / "pytorch_model.bin", weights_only=True, mmap=True))
     block = "vision_model.model.encoder.layers.0.blocks.0."
     assert {
@@ -84,7 +84,7 @@ def test_the_state_dict_has_the_published_names(medclip_folder):
     assert not any("q_proj" in key or "mlp.fc1" in key for key in keys)
 
 
-def test_medclip_images_equal_the_direct_computation(encoder, medclip_folder, images):
+def test_medclip_image_embeddings_equal_reference(encoder, medclip_folder, images):
     pixels = np.stack([encoder.preprocess(image) for image in images.values()])
     want = np.stack([reference_pixels(image) for image in images.values()])
     assert pixels.dtype == np.float32
@@ -100,7 +100,7 @@ def test_medclip_images_equal_the_direct_computation(encoder, medclip_folder, im
     assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
 
 
-def test_medclip_texts_equal_the_direct_computation(encoder, medclip_folder):
+def test_medclip_text_embeddings_equal_reference(encoder, medclip_folder):
     folder, towers = medclip_folder
     texts = [*published.SENTENCES, "effusion " * 100]
     want = np.stack([reference_text(towers, reference_ids(folder, text)) for text in texts])
@@ -110,7 +110,7 @@ def test_medclip_texts_equal_the_direct_computation(encoder, medclip_folder):
     assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
 
 
-def test_the_unmasked_mean_matters(encoder, medclip_folder):
+def test_medclip_text_mean_has_no_mask_and_no_padding(encoder, medclip_folder):
     folder, towers = medclip_folder
     ids = reference_ids(folder, published.SENTENCES[1])
     got = encoder.encode_texts([published.SENTENCES[1]])[0]
@@ -118,7 +118,7 @@ def test_the_unmasked_mean_matters(encoder, medclip_folder):
     assert np.abs(got - reference_text(towers, ids, padding=70)).max() > 100 * TOLERANCE
 
 
-def test_a_medclip_text_does_not_depend_on_its_batch(encoder):
+def test_medclip_text_is_independent_of_its_batch(encoder):
     together = encoder.encode_texts(published.SENTENCES)
     alone = np.concatenate([encoder.encode_texts([text]) for text in published.SENTENCES])
     assert np.array_equal(together, alone)
@@ -129,7 +129,7 @@ def test_medclip_texts_are_lower_cased(encoder):
     assert np.array_equal(upper, lower)
 
 
-def test_medclip_vision_has_the_published_number_of_parameters(encoder):
+def test_medclip_vision_has_published_parameter_count(encoder):
     with encoder._network.inference(encoder._load_network) as network:
         vision = network["vision_model"]
     assert sum(value.numel() for value in vision.parameters()) == 27_912_570
@@ -140,7 +140,7 @@ def test_medclip_scale_is_clamped_before_the_exponential(encoder):
     assert encoder.bias is None
 
 
-def test_the_weights_may_be_the_file_or_a_folder_above_it(medclip_folder):
+def test_medclip_weights_may_be_a_file_or_its_parent_folders(medclip_folder):
     folder, _ = medclip_folder
     direct = load_encoder("medclip", weights=folder, device="cpu").image_spec
     for place in (folder / "pytorch_model.bin", folder.parent):
@@ -148,7 +148,7 @@ def test_the_weights_may_be_the_file_or_a_folder_above_it(medclip_folder):
         assert encoder.image_spec == direct
 
 
-def test_a_medclip_tokenizer_is_found_among_the_local_models(
+def test_medclip_tokenizer_is_found_among_local_models(
     medclip_folder, encoder, tmp_path, monkeypatch
 ):
     folder, _ = medclip_folder
@@ -167,7 +167,7 @@ def test_a_medclip_tokenizer_is_found_among_the_local_models(
 
 
 @pytest.mark.parametrize("change", ["keys", "shape"])
-def test_a_medclip_state_that_does_not_fit_is_refused(medclip_folder, tmp_path, change):
+def test_medclip_weights_that_do_not_fit_are_refused(medclip_folder, tmp_path, change):
     state = dict(torch.load(medclip_folder[0] / "pytorch_model.bin", weights_only=True, mmap=True))
     head = "vision_model.projection_head.weight"
     state[head] = torch.zeros(3, 3)
@@ -183,7 +183,7 @@ def test_a_medclip_state_that_does_not_fit_is_refused(medclip_folder, tmp_path, 
         encoder.embed_pixels(np.zeros((1, 3, 224, 224), np.float32))
 
 
-def test_without_weights_or_network_the_zip_is_named(monkeypatch):
+def test_medclip_without_weights_or_network_names_the_zip(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
     def no_network(*args, **kwargs):
@@ -194,7 +194,7 @@ def test_without_weights_or_network_the_zip_is_named(monkeypatch):
         load_encoder("medclip", device="cpu")
 
 
-def test_the_zip_is_downloaded_once_and_unpacked(tmp_path, monkeypatch):
+def test_medclip_zip_is_downloaded_once(tmp_path, monkeypatch):
     from zipfile import ZipFile
 
     from featurecache.encoders import medclip_download
@@ -210,7 +210,7 @@ def test_the_zip_is_downloaded_once_and_unpacked(tmp_path, monkeypatch):
     assert medclip_download.download_medclip() == folder
 
 
-def test_a_zip_without_weights_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_medclip_zip_without_weights_leaves_no_files(tmp_path, monkeypatch):
     from zipfile import ZipFile
 
     from featurecache.encoders import medclip_download
@@ -231,7 +231,7 @@ def test_a_zip_without_weights_leaves_nothing_behind(tmp_path, monkeypatch):
 PIXELS = np.random.default_rng(1).normal(size=(2, 3, 224, 224)).astype(np.float32)
 
 
-def test_what_preprocesses_can_be_sent(encoder, images):
+def test_medclip_preprocess_can_be_pickled(encoder, images):
     sent = pickle.dumps(encoder.picklable_preprocess)
     assert len(sent) < 1_000
     got = pickle.loads(sent)(images["tall"])  # noqa: S301
@@ -240,7 +240,7 @@ def test_what_preprocesses_can_be_sent(encoder, images):
 
 @pytest.fixture(scope="module")
 def saved(encoder, tmp_path_factory):
-    """MedCLIP with another scale and projection than was read; the folder; its embeddings."""
+    """A modified MedCLIP, the folder where it was saved, and its embeddings."""
     trainable = encoder.trainable()
     with torch.no_grad():
         trainable.log_scale.fill_(3.0)
@@ -253,7 +253,7 @@ def saved(encoder, tmp_path_factory):
     return trainable, folder, images.numpy(), texts.numpy()
 
 
-def test_medclip_in_training_embeds_as_the_frozen_one(encoder, saved):
+def test_trainable_medclip_embeds_as_the_frozen_one(encoder, saved):
     trainable, _, images, texts = saved
     assert np.abs(images / 2 - encoder.embed_pixels(PIXELS)).max() < 1e-5
     assert np.abs(texts - encoder.encode_texts(published.SENTENCES[:2])).max() < 1e-5
@@ -261,7 +261,7 @@ def test_medclip_in_training_embeds_as_the_frozen_one(encoder, saved):
     assert trainable.bias is None
 
 
-def test_a_saved_medclip_has_the_published_names(medclip_folder, saved):
+def test_saved_medclip_has_published_names(medclip_folder, saved):
     _, folder, _, _ = saved
     source = medclip_folder[0]
     want = torch.load(source / "pytorch_model.bin", weights_only=True, mmap=True)
@@ -269,7 +269,7 @@ def test_a_saved_medclip_has_the_published_names(medclip_folder, saved):
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         assert set(file.keys()) == set(want)
         for key in want.keys() - changed:
-            # What the published file of these tests has there is wrong on purpose.
+            # The published file of these tests has wrong values there on purpose.
             if not key.endswith("relative_position_index"):
                 assert torch.equal(file.get_tensor(key), want[key]), key
     assert json.loads((folder / "config.json").read_text()) == {"model_type": "medclip"}
@@ -278,7 +278,7 @@ def test_a_saved_medclip_has_the_published_names(medclip_folder, saved):
     assert names == {"config.json", "model.safetensors", "vocab.txt"}
 
 
-def test_a_saved_medclip_is_an_encoder_like_any_other(encoder, saved):
+def test_saved_medclip_can_be_loaded(encoder, saved):
     _, folder, images, texts = saved
     tuned = load_encoder(str(folder), device="cpu")
     assert tuned.name == "tuned"
@@ -291,7 +291,7 @@ def test_a_saved_medclip_is_an_encoder_like_any_other(encoder, saved):
     assert by_option.image_spec["weights"] == tuned.image_spec["weights"]
 
 
-def test_medclip_counts_the_blocks_of_all_its_stages(saved):
+def test_medclip_blocks_are_those_of_all_stages(saved):
     trainable = saved[0]
     swin = trainable.module["vision_model"]["model"]
     layers = swin.encoder.layers
@@ -305,7 +305,7 @@ def test_medclip_counts_the_blocks_of_all_its_stages(saved):
     assert trainable.set_trainable("head") == 2 * projection + 1
     end = size(swin.layernorm) + projection + 1
     assert trainable.set_trainable("last-2") == size(layers[3]) + end
-    # The merging of patches stands between the third stage and the fourth.
+    # The patch merging is between the third stage and the fourth.
     third = size(layers[2].blocks[5], layers[2].downsample)
     assert trainable.set_trainable("last-3") == third + size(layers[3]) + end
     assert trainable.set_trainable("last-12") == size(*layers) + end
@@ -314,7 +314,7 @@ def test_medclip_counts_the_blocks_of_all_its_stages(saved):
 
 
 @pytest.mark.parametrize(("learned", "clamped"), [(5.0, 4.6052), (-0.5, 0.0), (2.0, 2.0)])
-def test_medclip_clamps_its_scale_in_training_and_keeps_its_gradient(saved, learned, clamped):
+def test_trainable_medclip_clamps_scale_and_keeps_its_gradient(saved, learned, clamped):
     trainable = saved[0]
     trainable.set_trainable("all")
     with torch.no_grad():
@@ -328,7 +328,7 @@ def test_medclip_clamps_its_scale_in_training_and_keeps_its_gradient(saved, lear
     assert trainable.log_scale.grad.item() == pytest.approx(np.exp(clamped))
 
 
-def test_a_fresh_medclip_needs_a_config_and_a_tokenizer_alone(medclip_folder, tmp_path):
+def test_random_medclip_needs_only_config_and_tokenizer(medclip_folder, tmp_path):
     from transformers import SwinConfig, SwinModel
 
     shutil.copy(medclip_folder[0] / "vocab.txt", tmp_path)

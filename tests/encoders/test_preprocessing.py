@@ -1,4 +1,4 @@
-"""Preprocessing without detours gives the very bits of the processors that it stands in for."""
+"""The fast preprocessing equals the image processors of transformers bit by bit."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ HALF = [0.5, 0.5, 0.5]
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 RAD_DINO = {"image_mean": [0.5307] * 3, "image_std": [0.2583] * 3}
 
-# Those of the registered encoders, as published, and a few whose steps differ.
+# Settings of the registered encoders, as published, and a few with other steps.
 SETTINGS = {
     "clip": ("CLIP", {}),
     "siglip2": ("Siglip", {"resample": 2}),
@@ -37,13 +37,13 @@ SETTINGS = {
     "odd crop": ("CLIP", {"size": {"shortest_edge": 61}, "crop_size": {"height": 33, "width": 40}}),
     "no crop": ("CLIP", {"size": {"shortest_edge": 61}, "do_center_crop": False}),
     "nearest": ("ViT", {"resample": 0}),
-    "not normalised": ("ViT", {"do_normalize": False}),
+    "not normalized": ("ViT", {"do_normalize": False}),
     "not rescaled": ("ViT", {"do_rescale": False, "image_mean": [100.0, 110.0, 120.0]}),
 }
 
 
 def make(family, settings):
-    # Pillow's was the plain name before there were two.
+    # Before there were two back ends, that of Pillow had the plain name.
     name = f"{family}ImageProcessor"
     kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
     return kind(**settings)
@@ -55,7 +55,7 @@ def reference(processor, image):
 
 
 @pytest.mark.parametrize(("family", "settings"), SETTINGS.values(), ids=SETTINGS)
-def test_the_pixels_are_the_processors_own_to_the_bit(family, settings, images):
+def test_pixels_equal_those_of_the_processor_exactly(family, settings, images):
     processor = make(family, settings)
     preprocessing = read_preprocessing(processor)
     for image in images.values():
@@ -66,7 +66,7 @@ def test_the_pixels_are_the_processors_own_to_the_bit(family, settings, images):
             np.testing.assert_array_equal(got, reference(processor, image.convert(mode)))
 
 
-def test_an_image_of_the_size_that_is_wanted_is_not_resized():
+def test_image_of_target_size_is_not_resized():
     noise = np.random.default_rng(3).integers(0, 256, (224, 224), dtype=np.uint8)
     processor = make("CLIP", {})
     got = read_preprocessing(processor)(Image.fromarray(noise))
@@ -83,7 +83,7 @@ def test_an_image_of_the_size_that_is_wanted_is_not_resized():
         ("ConvNext", {}),
     ],
 )
-def test_what_is_not_known_is_left_to_the_processor(family, settings, images, tmp_path):
+def test_unsupported_settings_use_the_processor(family, settings, images, tmp_path):
     processor = make(family, settings)
     assert read_preprocessing(processor) is None
     processor.save_pretrained(tmp_path)
@@ -94,11 +94,11 @@ def test_what_is_not_known_is_left_to_the_processor(family, settings, images, tm
     np.testing.assert_array_equal(sent(images["tall"]), want)
 
 
-def test_a_checkpoints_processor_takes_the_short_way(images, tmp_path):
+def test_supported_checkpoint_does_not_use_the_processor(images, tmp_path):
     make("CLIP", {}).save_pretrained(tmp_path)
     loaded = ImageProcessor(tmp_path)
     description = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert description["image_processor_type"] == "CLIPImageProcessor"
-    loaded._processor = None  # it must not be needed any more
-    want = reference(make("CLIP", {}), images["grey"])
-    np.testing.assert_array_equal(loaded(images["grey"]), want)
+    loaded._processor = None  # must not be used
+    want = reference(make("CLIP", {}), images["gray"])
+    np.testing.assert_array_equal(loaded(images["gray"]), want)

@@ -1,4 +1,4 @@
-"""What an encoder has seen follows it, and test images that it was trained on are refused."""
+"""Provenance of encoders, and the check that test images were not trained on."""
 
 import json
 import shutil
@@ -14,11 +14,11 @@ from featurecache.provenance import PROVENANCE_FILE, Provenance, read_provenance
     ("model", "exposed"),
     [("xraysiglip", ("nih",)), ("xrayclip", ("nih",)), ("clip", ())],
 )
-def test_a_registered_encoder_says_what_its_training_may_have_seen(tiny_clip, model, exposed):
+def test_registered_encoder_has_its_exposure(tiny_clip, model, exposed):
     assert load_encoder(model, weights=tiny_clip).provenance == Provenance(exposed)
 
 
-def test_a_hub_repository_of_a_registered_encoder_says_the_same(tiny_clip, tmp_path, monkeypatch):
+def test_hub_repository_of_registered_encoder_has_its_exposure(tiny_clip, tmp_path, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tmp_path))
     name = "XraySigLIP__vit-l-16-siglip-384__webli"
     shutil.copytree(tiny_clip, tmp_path / name)
@@ -27,29 +27,29 @@ def test_a_hub_repository_of_a_registered_encoder_says_the_same(tiny_clip, tmp_p
     assert load_encoder("hf:someone/other").provenance == Provenance()
 
 
-def test_trainings_add_up():
+def test_trainings_accumulate():
     first = Provenance(("nih",)).with_training("kermany", ["a", "b"])
-    second = first.with_training("kermany", ["c"]).with_training("films", ["a"])
-    assert second.trained_on == {"kermany": frozenset("abc"), "films": frozenset("a")}
+    second = first.with_training("kermany", ["c"]).with_training("xrays", ["a"])
+    assert second.trained_on == {"kermany": frozenset("abc"), "xrays": frozenset("a")}
     assert second.exposed_to == ("nih",)
 
 
-def test_test_images_of_the_training_are_refused_and_others_are_not():
+def test_only_test_images_of_the_training_are_refused():
     provenance = Provenance().with_training("kermany", ["a", "b"])
     provenance.require_unseen("kermany", ["c", "d"])
-    provenance.require_unseen("films", ["a"])
+    provenance.require_unseen("xrays", ["a"])
     with pytest.raises(UsageError, match="trained on 1 of the 2 test images of kermany, 'b'"):
         provenance.require_unseen("kermany", ["c", "b"])
 
 
-def test_it_is_read_as_it_was_written(tmp_path):
+def test_provenance_round_trips(tmp_path):
     provenance = Provenance(("nih",)).with_training("kermany", ["b", "a"])
     (tmp_path / PROVENANCE_FILE).write_text(json.dumps(provenance.to_json()))
     assert read_provenance(tmp_path) == provenance
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"exposed_to": [], "trained_on": 3}', "nothing"])
-def test_a_damaged_file_is_refused(tmp_path, text):
+def test_damaged_provenance_is_refused(tmp_path, text):
     (tmp_path / PROVENANCE_FILE).write_text(text)
     with pytest.raises(CheckpointError, match=r"provenance\.json"):
         read_provenance(tmp_path)

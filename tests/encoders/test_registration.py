@@ -68,7 +68,7 @@ def test_names_of_built_in_encoders_and_unusable_names_are_refused():
     with pytest.raises(UsageError, match="use letters"):
         register_encoder("my/encoder", MeanGray, dim=3)
     register_encoder("mine", lambda **_: None, dim=3)
-    with pytest.raises(TypeError, match="the loader of mine returned a NoneType"):
+    with pytest.raises(UsageError, match="the loader of the encoder mine returned a NoneType"):
         load_encoder("mine")
 
 

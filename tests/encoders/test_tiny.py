@@ -18,7 +18,7 @@ FOLDER = Path(loading.__file__).parent / "tiny"
 TEXTS = ["signs of pleural effusion", "no signs of pleural effusion", "Zebra!"]
 
 
-def test_it_loads_without_hub_models_or_data():
+def test_tiny_loads_without_hub_models_or_data():
     code = (
         "from featurecache.encoders.loading import load_encoder\n"
         "e = load_encoder('tiny')\n"
@@ -34,7 +34,7 @@ def test_it_loads_without_hub_models_or_data():
     assert done.stdout.strip() == "(1, 128) True None True"
 
 
-def test_it_is_what_the_registry_says_and_no_larger_than_promised():
+def test_tiny_matches_its_registry_entry_and_size_limit():
     spec = ENCODERS["tiny"]
     encoder = load_encoder("tiny", device="cpu")
     pixels = np.zeros((2, 3, spec.pixels, spec.pixels), dtype=np.float32)
@@ -42,7 +42,7 @@ def test_it_is_what_the_registry_says_and_no_larger_than_promised():
     assert (FOLDER / "model.safetensors").stat().st_size <= 6_000_000
 
 
-def test_it_embeds_as_plain_transformers_does():
+def test_tiny_embeds_as_plain_transformers():
     encoder = load_encoder("tiny", device="cpu")
     network = AutoModel.from_pretrained(FOLDER, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
@@ -64,22 +64,22 @@ def _features(output):
     return getattr(output, "pooler_output", output)
 
 
-def test_words_it_was_not_taught_can_be_told_apart():
+def test_tiny_distinguishes_words_outside_its_vocabulary():
     embedding = load_encoder("tiny", device="cpu").encode_texts([*TEXTS, "Yak?"])
     assert np.isfinite(embedding).all()
     assert not np.allclose(embedding[2], embedding[3])
 
 
-def test_it_has_learned_from_no_test_film(shared_data):
+def test_tiny_was_not_trained_on_test_images(shared_data):
     trained = load_encoder("tiny", device="cpu").provenance.trained_on
     assert set(trained) == {"kermany", "nih"}
     kermany = load_kermany(shared_data / "kermany")
     nih = load_nih(shared_data / "nih", split="patient")
-    for manifest in (kermany, nih):
-        patients = manifest.images.set_index("id")["patient"]
-        test = set(patients[(manifest.images["split"] == "test").to_numpy()])
-        assert trained[manifest.name] <= set(patients.index)
-        assert not set(patients[list(trained[manifest.name])]) & test
+    for dataset in (kermany, nih):
+        patients = dataset.images.set_index("id")["patient"]
+        test = set(patients[(dataset.images["split"] == "test").to_numpy()])
+        assert trained[dataset.name] <= set(patients.index)
+        assert not set(patients[list(trained[dataset.name])]) & test
     official = set((shared_data / "nih" / TEST_LIST).read_text().split())
     assert not trained["nih"] & official
     assert len(trained["kermany"]) > 2500

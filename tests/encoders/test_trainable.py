@@ -1,4 +1,4 @@
-"""Encoders in training: their gradients, what is frozen, and the folders that they become."""
+"""Trainable encoders: gradients, frozen weights, and saved checkpoints."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from tests import published
 PIXELS = np.random.default_rng(3).normal(size=(3, 3, 32, 32)).astype(np.float32)
 DUAL = ("clip", "siglip", "joined")
 VISION = ("dinov2", "vit")
-# torch takes another path through attention when gradients are wanted: the last digit differs.
+# With gradients torch computes attention in another way: the last digits differ.
 TOLERANCE = 1e-5
 
 
@@ -45,7 +45,7 @@ def write_tiny_vit(folder):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
     config = ViTConfig(**sizes, num_hidden_layers=2, num_attention_heads=4)
     model = ViTModel(config, add_pooling_layer=False)
-    published.randomise(model, seed=5)
+    published.randomize(model, seed=5)
     model.save_pretrained(folder)
     published.write_json(
         folder / "preprocessor_config.json",
@@ -78,7 +78,7 @@ def pixels(shape: str) -> np.ndarray:
 
 
 def step(trainable, shape: str) -> None:
-    """One step of SGD on all parameters at once; each that is not frozen has a gradient."""
+    """Take a step of SGD; each parameter that is not frozen has a gradient."""
     embedding = trainable.embed_images(torch.tensor(pixels(shape)))
     loss = embedding.square().mean() + sum(value.sum() for value in trainable.module.parameters())
     loss.backward()
@@ -94,7 +94,7 @@ def state(trainable) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("shape", [*DUAL, *VISION])
-def test_what_is_trained_embeds_as_what_is_frozen(load, shape):
+def test_trainable_encoder_embeds_as_the_frozen_one(load, shape):
     encoder = load(shape, precision="bf16")
     trainable = encoder.trainable()
     assert {value.dtype for value in trainable.module.parameters()} == {torch.float32}
@@ -117,7 +117,7 @@ def test_what_is_trained_embeds_as_what_is_frozen(load, shape):
         ("dinov2", None, None, None),
     ],
 )
-def test_scale_and_bias_are_those_of_the_checkpoint(load, shape, contrastive, scale, bias):
+def test_trainable_scale_and_bias_equal_the_checkpoint(load, shape, contrastive, scale, bias):
     encoder = load(shape)
     trainable = encoder.trainable()
     assert trainable.contrastive == contrastive
@@ -133,10 +133,10 @@ def test_scale_and_bias_are_those_of_the_checkpoint(load, shape, contrastive, sc
         assert trainable.bias.item() == pytest.approx(bias)
 
 
-# As load_tokenizer says of transformers 5.0.
+# transformers 5.0, as in load_tokenizer.
 @pytest.mark.filterwarnings("ignore:.*will not create from files:DeprecationWarning")
 @pytest.mark.parametrize("shape", ["clip", "siglip"])
-def test_gradients_equal_those_of_transformers_own_loss(load, folders, shape):
+def test_gradients_equal_those_of_the_loss_in_transformers(load, folders, shape):
     from transformers import AutoModel, AutoTokenizer
 
     texts = published.SENTENCES[: len(PIXELS)]
@@ -176,7 +176,7 @@ def test_gradients_equal_those_of_transformers_own_loss(load, folders, shape):
         assert got[name].abs().max() > 1e-4, name
 
 
-def test_training_leaves_the_frozen_network_alone(load):
+def test_training_does_not_change_the_frozen_network(load):
     encoder = load("clip")
     before = encoder.embed_pixels(PIXELS)
     trainable = encoder.trainable()
@@ -233,7 +233,7 @@ TRAINS = {
 
 
 @pytest.mark.parametrize(("shape", "part"), TRAINS)
-def test_a_step_moves_the_part_that_trains_and_nothing_else(load, shape, part):
+def test_step_changes_only_the_trainable_group(load, shape, part):
     trainable = load(shape).trainable()
     before = state(trainable)
     count = trainable.set_trainable(part)
@@ -246,7 +246,7 @@ def test_a_step_moves_the_part_that_trains_and_nothing_else(load, shape, part):
     assert {name for name in before if not torch.equal(before[name], after[name])} == expected
 
 
-def test_a_part_replaces_the_one_before(load):
+def test_trainable_group_replaces_the_previous_one(load):
     trainable = load("clip").trainable()
     few = trainable.set_trainable("head")
     assert trainable.set_trainable("all") > few
@@ -254,7 +254,7 @@ def test_a_part_replaces_the_one_before(load):
 
 
 @pytest.mark.parametrize("part", ["last-3", "last-0", "last-", "last--1", "last", "text", ""])
-def test_a_part_that_is_not_there_is_refused_by_the_number_of_blocks(load, part):
+def test_unknown_group_is_refused_with_the_number_of_blocks(load, part):
     trainable = load("clip").trainable()
     trainable.set_trainable("head")
     frozen = [value.requires_grad for value in trainable.module.parameters()]
@@ -267,7 +267,7 @@ def test_a_part_that_is_not_there_is_refused_by_the_number_of_blocks(load, part)
 
 
 @pytest.mark.parametrize("shape", [*DUAL, *VISION])
-def test_a_saved_encoder_is_read_by_plain_transformers(load, tmp_path, shape):
+def test_saved_encoder_can_be_read_by_plain_transformers(load, tmp_path, shape):
     from transformers import AutoModel
 
     trainable = load(shape).trainable()
@@ -296,7 +296,7 @@ def test_a_saved_encoder_is_read_by_plain_transformers(load, tmp_path, shape):
 
 
 @pytest.mark.parametrize("shape", [*DUAL, *VISION])
-def test_a_saved_encoder_is_an_encoder_like_any_other(load, folders, tmp_path, images, shape):
+def test_saved_encoder_can_be_loaded(load, folders, tmp_path, images, shape):
     source = load(shape)
     trainable = source.trainable()
     step(trainable, shape)
@@ -325,7 +325,7 @@ def test_a_saved_encoder_is_an_encoder_like_any_other(load, folders, tmp_path, i
         assert (tmp_path / "tuned" / name).read_bytes() == (folders[shape] / name).read_bytes()
 
 
-def test_only_safetensors_are_written(load, folders, tmp_path):
+def test_weights_are_saved_as_safetensors(load, folders, tmp_path):
     from safetensors.torch import load_file
 
     pickled = tmp_path / "pickled"
@@ -337,21 +337,21 @@ def test_only_safetensors_are_written(load, folders, tmp_path):
     assert not list((tmp_path / "saved").glob("*.bin"))
 
 
-def test_a_saved_config_does_not_say_where_it_came_from(load, folders, tmp_path):
+def test_saved_config_contains_no_source_path(load, folders, tmp_path):
     load("clip").trainable().save(tmp_path / "saved")
     config = (tmp_path / "saved" / "config.json").read_text()
     assert json.loads(config)["model_type"] == "clip"
     assert str(folders["clip"].parent) not in config
 
 
-def test_nothing_is_saved_over_what_is_there(load, tmp_path):
+def test_save_does_not_overwrite(load, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(UsageError, match="there exists already"):
         load("dinov2").trainable().save(tmp_path / "there")
     assert not list((tmp_path / "there").iterdir())
 
 
-def test_a_save_that_fails_leaves_nothing(folders, tmp_path):
+def test_failed_save_leaves_no_files(folders, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folders["dinov2"], copy)
     trainable = load_encoder(str(copy), device="cpu").trainable()
@@ -364,7 +364,7 @@ def test_a_save_that_fails_leaves_nothing(folders, tmp_path):
 # --- run folders ---------------------------------------------------------------------------
 
 
-def test_a_run_folder_stands_for_its_encoder(load, tmp_path):
+def test_run_folder_loads_its_encoder(load, tmp_path):
     trainable = load("clip").trainable()
     step(trainable, "clip")
     run = tmp_path / "my-run"
@@ -378,14 +378,14 @@ def test_a_run_folder_stands_for_its_encoder(load, tmp_path):
     assert np.abs(encoder.embed_pixels(PIXELS) - want).max() < TOLERANCE
 
 
-def test_a_run_without_an_encoder_is_refused(tmp_path):
+def test_run_without_encoder_is_refused(tmp_path):
     with runs.new_run(tmp_path / "head-run") as folder:
         runs.write_config(folder, "head", {})
     with pytest.raises(CheckpointError, match=r"head-run is a run without an encoder"):
         load_encoder(str(tmp_path / "head-run"), device="cpu")
 
 
-def test_a_run_is_known_by_what_runs_write():
+def test_run_format_equals_that_of_run_folders():
     assert RUN_FORMAT == runs.FORMAT
 
 
@@ -393,7 +393,7 @@ def test_a_run_is_known_by_what_runs_write():
 
 
 @pytest.mark.parametrize("shape", [*DUAL, *VISION])
-def test_fresh_weights_are_those_of_transformers_from_the_seed(load, folders, shape):
+def test_random_weights_equal_transformers_initialization(load, folders, shape):
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(folders[shape])
@@ -413,9 +413,7 @@ def test_fresh_weights_are_those_of_transformers_from_the_seed(load, folders, sh
 
 
 @pytest.mark.parametrize("shape", [*DUAL, "dinov2"])
-def test_an_architecture_without_weights_is_trained_from_fresh_ones(
-    folders, tmp_path, images, shape
-):
+def test_architecture_is_trained_from_random_weights(folders, tmp_path, images, shape):
     bare = tmp_path / "bare"
     shutil.copytree(folders[shape], bare, ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(CheckpointError, match=r"no weights: expected model\.safetensors"):
@@ -433,13 +431,13 @@ def test_an_architecture_without_weights_is_trained_from_fresh_ones(
     assert np.abs(got - trainable.embed_images(batch).detach().numpy()).max() < TOLERANCE
 
 
-def test_an_architecture_never_uses_weights_nor_pretends_to_have_them(folders):
+def test_architecture_refuses_whatever_needs_weights(folders):
     encoder = load_architecture(folders["siglip"], device="cpu")
     uses = {
         "images": lambda: encoder.embed_pixels(PIXELS),
         "texts": lambda: encoder.encode_texts(["x"]),
-        "image description": lambda: encoder.image_spec,
-        "text description": lambda: encoder.text_spec,
+        "image spec": lambda: encoder.image_spec,
+        "text spec": lambda: encoder.text_spec,
         "scale": lambda: encoder.scale,
         "bias": lambda: encoder.bias,
         "training": encoder.trainable,
@@ -449,7 +447,7 @@ def test_an_architecture_never_uses_weights_nor_pretends_to_have_them(folders):
             use()
 
 
-def test_an_architecture_without_its_config_is_refused(folders, tmp_path):
+def test_architecture_without_config_is_refused(folders, tmp_path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         load_architecture(tmp_path, device="cpu")
     with pytest.raises(CheckpointError, match="not a folder"):
@@ -463,19 +461,19 @@ def test_an_architecture_without_its_config_is_refused(folders, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["minilm", "dinov2-minilm"])
-def test_texts_alone_and_pairs_are_not_trained(tiny_pair, monkeypatch, name):
+def test_text_encoders_and_pairs_cannot_be_trained(tiny_pair, monkeypatch, name):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     with pytest.raises(UsageError, match=rf"{name} cannot be trained.*medclip.*dinov2-small"):
         load_encoder(name, device="cpu").trainable()
 
 
-def test_open_clip_is_not_trained():
+def test_open_clip_cannot_be_trained():
     encoder = object.__new__(OpenClipEncoder)
     encoder.name = "biomedclip"
     with pytest.raises(UsageError, match="biomedclip cannot be trained"):
         encoder.trainable()
 
 
-def test_a_vision_only_encoder_has_no_texts_in_training_either(load):
+def test_trainable_vision_encoder_refuses_texts(load):
     with pytest.raises(UsageError, match="images only"):
         load("dinov2").trainable().embed_texts(["x"])

@@ -1,4 +1,4 @@
-"""Encoders of one modality, and the pair of them, against direct computations."""
+"""Encoders of one modality, and a pair of them, against reference computations."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def direct_images(folder, images, *, edge: int, crop: int) -> np.ndarray:
 
 
 def direct_texts(folder, texts) -> np.ndarray:
-    """Each text alone: without padding, the masked mean is the plain one."""
+    """Embed each text alone: without padding the masked mean is the plain mean."""
     from transformers import BertModel
 
     model = BertModel.from_pretrained(folder).eval()
@@ -63,16 +63,16 @@ def check_pair(root, images, *, edge: int, crop: int) -> None:
     assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE
 
 
-def test_the_pair_equals_direct_calls_of_its_parts(tiny_pair, images, monkeypatch):
+def test_pair_embeddings_equal_reference(tiny_pair, images, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     check_pair(tiny_pair, list(images.values()), edge=32, crop=28)
 
 
-def test_the_pair_of_real_weights_equals_direct_calls(shared_models, images):
+def test_pair_of_real_weights_equals_reference(shared_models, images):
     check_pair(shared_models, [images["tall"], images["wide"]], edge=256, crop=224)
 
 
-def test_the_pair_describes_itself_as_its_parts(tiny_pair, monkeypatch):
+def test_specs_of_a_pair_are_those_of_its_members(tiny_pair, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     pair = load_encoder("dinov2-minilm", device="cpu")
     vision = load_encoder("dinov2-small", device="cpu")
@@ -85,7 +85,7 @@ def test_weights_for_a_pair_are_refused(tiny_pair):
         load_encoder("dinov2-minilm", weights=tiny_pair / "dinov2-small")
 
 
-def test_a_vision_encoder_refuses_texts(tiny_pair):
+def test_vision_encoder_refuses_texts(tiny_pair):
     encoder = load_encoder("dinov2-small", weights=tiny_pair / "dinov2-small", device="cpu")
     assert encoder.has_images
     assert not encoder.has_text
@@ -95,7 +95,7 @@ def test_a_vision_encoder_refuses_texts(tiny_pair):
         _ = encoder.text_spec
 
 
-def test_a_text_encoder_refuses_images(tiny_pair):
+def test_text_encoder_refuses_images(tiny_pair):
     encoder = load_encoder("minilm", weights=tiny_pair / "all-MiniLM-L6-v2", device="cpu")
     assert encoder.has_text
     assert not encoder.has_images
@@ -108,7 +108,7 @@ def test_a_text_encoder_refuses_images(tiny_pair):
             refused()
 
 
-def test_the_published_pooling_is_followed(tiny_pair, tmp_path):
+def test_published_pooling_is_used(tiny_pair, tmp_path):
     folder = tmp_path / "bert"
     shutil.copytree(tiny_pair / "all-MiniLM-L6-v2", folder)
     mean = load_encoder(str(folder), device="cpu").encode_texts(["no effusion"])
@@ -122,7 +122,7 @@ def test_the_published_pooling_is_followed(tiny_pair, tmp_path):
         load_encoder(str(folder), device="cpu")
 
 
-def test_long_texts_are_cut_where_the_publisher_cut_them(tiny_pair, tmp_path):
+def test_texts_are_truncated_at_the_published_length(tiny_pair, tmp_path):
     folder = tmp_path / "bert"
     shutil.copytree(tiny_pair / "all-MiniLM-L6-v2", folder)
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 6}))
@@ -134,7 +134,7 @@ def test_long_texts_are_cut_where_the_publisher_cut_them(tiny_pair, tmp_path):
     assert np.abs(short - other).max() > 1e-3
 
 
-def test_a_vit_gives_its_class_token_with_or_without_a_pooler(tmp_path, images):
+def test_vit_embedding_is_its_class_token(tmp_path, images):
     from transformers import ViTConfig, ViTModel
 
     config = ViTConfig(
@@ -146,7 +146,7 @@ def test_a_vit_gives_its_class_token_with_or_without_a_pooler(tmp_path, images):
         patch_size=8,
     )
     model = ViTModel(config, add_pooling_layer=True).eval()
-    published.randomise(model, seed=4)
+    published.randomize(model, seed=4)
     folder = tmp_path / "some-vit"
     model.save_pretrained(folder)
     published.write_json(
@@ -154,7 +154,7 @@ def test_a_vit_gives_its_class_token_with_or_without_a_pooler(tmp_path, images):
         {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}},
     )
     encoder = load_encoder(str(folder), device="cpu")
-    pixels = encoder.preprocess(images["grey"])[None]
+    pixels = encoder.preprocess(images["gray"])[None]
     with torch.no_grad():
         want = model(pixel_values=torch.tensor(pixels)).last_hidden_state[:, 0].numpy()
     assert np.abs(encoder.embed_pixels(pixels) - want).max() < TOLERANCE
