@@ -11,6 +11,9 @@ def models(json: Json = False) -> None:
     Example: featurecache models --json
     """
     from featurecache.encoders.registry import ENCODERS
+    from featurecache.plugins import load_entry_points
+
+    load_entry_points()
 
     if json:
         print_json([asdict(spec) for spec in ENCODERS.values()])
@@ -38,6 +41,9 @@ def datasets(json: Json = False) -> None:
     Example: featurecache datasets
     """
     from featurecache.datasets.registry import DATASETS
+    from featurecache.plugins import load_entry_points
+
+    load_entry_points()
 
     rows = [[spec.name, spec.description, spec.terms] for spec in DATASETS.values()]
     columns = ["name", "description", "terms"]
@@ -53,6 +59,9 @@ def heads(json: Json = False) -> None:
     Example: featurecache heads
     """
     from featurecache.heads.registry import HEADS
+    from featurecache.plugins import load_entry_points
+
+    load_entry_points()
 
     if json:
         print_json(
