@@ -1,79 +1,67 @@
-"""CLIP against MedCLIP on children's films: zero-shot, fine-tuning and transfer, one model a run.
+"""Pediatric and adult chest X-rays: zero-shot, fine-tuning and transfer of one model.
 
     python pipelines/pediatric_transfer.py --model tiny --data DATA [--work studies] [--quick]
 
-DATA holds the folders kermany and nih. What the study asks and found is on
-docs/studies/pediatric_transfer.md.
+DATA holds the folders kermany and nih. docs/studies/pediatric_transfer.md describes the study and
+its results.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from page import cell, table
-from study import CONTROLS, Study, control_cells, open_study, publish, run_script
+from page import table
+from study import CONTROLS, Study, control_cells, macro_cells, open_study, publish, run_script
 
-from featurecache.datasets.dataset import Dataset
-from featurecache.encoders.loading import load_encoder
-from featurecache.evaluation.comparison import read_scored
-from featurecache.evaluation.external import save_external, validate_external
-from featurecache.finetune.run import FinetunedClassifier, read_finetuned
-from featurecache.heads.config import HeadConfig
-from featurecache.heads.fit import predict_probabilities
-from featurecache.heads.io import SavedHead, read_head
+import featurecache as fc
+from featurecache.evaluation.comparison import scored_images
 from featurecache.images.decode import read_image
 from featurecache.metrics.bootstrap import none_if_nan
 from featurecache.metrics.ranking import auroc
-from featurecache.runs.folder import read_metrics
-from featurecache.store.cache import Cache
+from featurecache.report.table import UNDEFINED, format_difference, format_score
 
 LABEL = "Pneumonia"
 PROMPTS = ("lungs", "signs")
 RECIPES = {"kermany": "pediatric-clip-ucsd", "nih": "pediatric-clip"}
+OTHER = {"kermany": "nih", "nih": "kermany"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study."""
     study = open_study("pediatric_transfer", __doc__, arguments)
-    films = {
+    datasets = {
         "kermany": study.load("kermany", subset="viral"),
-        "nih": only_label(study.load("nih", split="patient"), LABEL),
+        "nih": only_label(study.load("nih", split="patient")),
     }
-    caches = {name: study.embed(manifest, prompts=PROMPTS) for name, manifest in films.items()}
+    caches = {name: study.extract(data, prompts=PROMPTS) for name, data in datasets.items()}
     objective = "contrastive" if study.encoder.aligned else "bce"
-    config = HeadConfig(head="baseline")
-    heads, tuned = {}, {}
+    heads, finetuned = {}, {}
     for name, cache in caches.items():
-        heads[name] = study.head(f"{name}-head", cache, config, controls=True)
-        recipe = RECIPES[name]
-        tuned[name] = study.finetune(f"{name}-tuned", films[name], recipe, objective=objective)
-    runs: dict[str, dict[str, Path]] = {}
-    for name, other in (("kermany", "nih"), ("nih", "kermany")):
-        cache = caches[name]
-        runs[name] = zero_shot(study, name, cache)
-        runs[name]["head on the frozen encoder, trained here"] = heads[name]
-        target = study.run(f"{other}-head-on-{name}")
-        if not target.exists():
-            transfer_head(study, heads[other], cache, target)
-        runs[name]["head on the frozen encoder, trained on the other"] = target
-        runs[name][f"fine-tuned here, {objective}"] = tuned[name]
-        target = study.run(f"{other}-tuned-on-{name}")
-        if not target.exists():
-            transfer_tuned(study, tuned[other], films[name], target)
-        runs[name][f"fine-tuned on the other, {objective}"] = target
-    results = study.without_joint_space
-    for name, manifest in films.items():
-        results.append(figures(study, name, manifest, runs[name]))
-        results.append(controls(name, runs[name]))
-    results.append(sharpness(study, films))
+        heads[name] = study.train_head(f"{name}-head", cache, "baseline", controls=True)
+        finetuned[name] = study.finetune(
+            f"{name}-tuned", datasets[name], RECIPES[name], objective=objective
+        )
+    results = study.alignment_notes
+    for name, other in OTHER.items():
+        runs = {
+            **zero_shot(study, name, caches[name]),
+            "head on the frozen encoder, trained here": heads[name],
+            "head on the frozen encoder, trained on the other": transfer_head(
+                study, f"{other}-head-on-{name}", heads[other], caches[name]
+            ),
+            f"fine-tuned here, {objective}": finetuned[name],
+            f"fine-tuned on the other, {objective}": transfer_finetuned(
+                study, f"{other}-tuned-on-{name}", finetuned[other], datasets[name]
+            ),
+        }
+        results += [scores(study, name, datasets[name], runs), controls(name, runs)]
+    results.append(sharpness(study, datasets))
     publish(study, results)
 
 
-def zero_shot(study: Study, name: str, cache: Cache) -> dict[str, Path]:
-    """A run for each prompt set; none without a joint space."""
+def zero_shot(study: Study, name: str, cache: fc.Cache) -> dict[str, fc.Run]:
+    """Score zero-shot with each prompt set; nothing without a joint space."""
     if not study.encoder.aligned:
         return {}
     return {
@@ -82,107 +70,89 @@ def zero_shot(study: Study, name: str, cache: Cache) -> dict[str, Path]:
     }
 
 
-def only_label(manifest: Dataset, label: str) -> Dataset:
-    """The same films with one of their labels."""
-    return replace(manifest, labels=manifest.labels[[label]], label_names=(label,))
+def only_label(dataset: fc.Dataset) -> fc.Dataset:
+    """Return the same images with the label pneumonia alone."""
+    return replace(dataset, labels=dataset.labels[[LABEL]], label_names=(LABEL,))
 
 
-def transfer_head(study: Study, run: Path, cache: Cache, target: Path) -> None:
-    """Measure a head on another data set's cache, by the same encoder."""
-    head = read_head(run)
-    transfer(study, run, head, partial(predict_probabilities, head.module), cache, target)
+def transfer_head(study: Study, name: str, head: fc.Run, cache: fc.Cache) -> fc.Run:
+    """Evaluate a head on the cache of another data set, made with the same encoder."""
+    return study.run(name, lambda: evaluate(study, head, cache))
 
 
-def transfer_tuned(study: Study, run: Path, films: Dataset, target: Path) -> None:
-    """Measure a fine-tuned encoder on another data set's test films."""
-    tuned = read_finetuned(run)
-    test = films.take(films.rows("test"))
-    cache = study.embed(test, encoder=load_encoder(str(run)))
-    transfer(study, run, tuned, tuned.probabilities, cache, target)
+def transfer_finetuned(study: Study, name: str, finetuned: fc.Run, dataset: fc.Dataset) -> fc.Run:
+    """Evaluate a fine-tuned encoder on the test images of another data set."""
+
+    def make() -> fc.Run:
+        assert finetuned.path is not None
+        encoder = fc.load_encoder(finetuned.path, precision="fp32")
+        cache = fc.extract(dataset.split("test"), encoder, cache_dir=study.work / "cache")
+        return evaluate(study, finetuned, cache)
+
+    return study.run(name, make)
 
 
-def transfer(
-    study: Study,
-    run: Path,
-    trained: SavedHead | FinetunedClassifier,
-    classify: Callable[[NDArray[np.floating]], NDArray[np.float64]],
-    cache: Cache,
-    target: Path,
-) -> None:
-    """Measure what a run predicts of a cache, and save it."""
-    measured = validate_external(
-        cache,
-        classify,
-        labels=trained.labels,
-        thresholds=trained.thresholds,
-        label_map={LABEL: LABEL},
-        n_bootstrap=study.n_bootstrap,
-    )
-    save_external(target, cache, measured, run=run)
+def evaluate(study: Study, run: fc.Run, cache: fc.Cache) -> fc.Run:
+    """Evaluate a trained run on another cache."""
+    return run.evaluate(cache, label_map={LABEL: LABEL}, n_bootstrap=study.n_bootstrap)
 
 
-def figures(study: Study, name: str, films: Dataset, runs: Mapping[str, Path]) -> str:
-    """Every method on one data set's test films, and its difference from the first."""
+def scores(study: Study, name: str, dataset: fc.Dataset, runs: Mapping[str, fc.Run]) -> str:
+    """Tabulate all methods on the test images of a data set, and differences from the first."""
     first = next(iter(runs))
     rows = []
     for method, run in runs.items():
-        metrics = read_metrics(run)
-        macro, bounds = metrics["macro"], metrics["ci95"]["macro"]
-        keys = ("accuracy", "precision", "recall", "auroc")
-        cells = [cell(macro[key], bounds[key]) for key in keys]
-        against = "–"
+        difference = UNDEFINED
         if method != first:
-            figure = study.differences(runs[first], run)["macro"]["auroc"]
-            against = cell(figure["difference"], figure["ci95"], sign=True)
-        rows.append([method, *cells, cell(auroc_of_confidence(run)), against])
-    test = films.rows("test")
-    counts = ", ".join(f"{len(films.rows(s))} {s}" for s in ("train", "val", "test"))
-    positives = (films.label_values[test] == 1).sum()
-    title = f"{name}: {counts}; {positives} of the test images with pneumonia"
+            metric = study.compare(runs[first], run).macro["auroc"]
+            difference = format_difference(metric.difference, metric.ci95)
+        cells = macro_cells(run.metrics, ("accuracy", "precision", "recall", "auroc"))
+        rows.append([method, *cells, format_score(auroc_of_confidence(run)), difference])
+    sizes = ", ".join(f"{len(dataset.rows(s))} {s}" for s in ("train", "val", "test"))
+    n_positive = int(dataset.split("test").labels[LABEL].sum())
+    title = f"{name}: {sizes}; {n_positive} of the test images with pneumonia"
     columns = [
-        "",
-        "accuracy",
-        "precision",
-        "recall",
-        "AUROC",
-        "AUROC as the paper computed it",
-        f"AUROC less that of {first}",
+        *("", "accuracy", "precision", "recall", "AUROC", "AUROC as computed in the paper"),
+        f"AUROC minus {first}",
     ]
     return table(title, columns, rows)
 
 
-def auroc_of_confidence(run: Path) -> float | None:
-    """What comes out where the confidence in whatever was predicted is taken for P(pneumonia)."""
-    scored = read_scored(run)
+def auroc_of_confidence(run: fc.Run) -> float | None:
+    """Compute the AUROC of the confidence in the predicted class, whichever it is.
+
+    The paper uses it in place of the probability of pneumonia.
+    """
+    scored = scored_images(run)
     confidence = np.maximum(scored.probability[:, 0], 1 - scored.probability[:, 0])
     return none_if_nan(np.asarray(auroc(scored.truth[:, 0], confidence)))
 
 
-def controls(name: str, runs: Mapping[str, Path]) -> str:
-    """What scores without a finding in it."""
-    rows = [[method, *control_cells(read_metrics(run))] for method, run in runs.items()]
-    return table(f"{name}: controls, AUROC", ["", *CONTROLS], rows)
+def controls(name: str, runs: Mapping[str, fc.Run]) -> str:
+    """Tabulate the controls of all methods."""
+    rows = [[method, *control_cells(run.metrics)] for method, run in runs.items()]
+    return table(f"{name}: controls, AUROC", ["", *CONTROLS.values()], rows)
 
 
-def sharpness(study: Study, films: Mapping[str, Dataset]) -> str:
-    """What one number a film says, the mean difference of neighbouring pixels at 64 x 64."""
+def sharpness(study: Study, datasets: Mapping[str, fc.Dataset]) -> str:
+    """Measure how well a single number per image predicts pneumonia: its sharpness."""
     rows = []
-    for name, manifest in films.items():
+    for name, dataset in datasets.items():
         cells = []
         for split in ("train", "test"):
-            chosen = manifest.images.iloc[manifest.rows(split)]
-            score = np.array([[_sharpness(manifest.root / path)] for path in chosen["path"]])
-            truth, decided = manifest.label_values[manifest.rows(split)], score > np.inf
-            patients = chosen["patient"].to_numpy(dtype=np.str_)
-            cells += study.macro_cells(truth, decided, score, patients, ("auroc",))
+            part = dataset.split(split)
+            score = np.array([[_sharpness(part.root / path)] for path in part.images["path"]])
+            patients = part.images["patient"].to_numpy(dtype=np.str_)
+            predicted = np.zeros(score.shape, dtype=np.bool_)
+            cells += study.macro_cells(part.label_values, predicted, score, patients, ("auroc",))
         rows.append([name, *cells])
-    title = "How sharp a film is: AUROC of the mean difference of neighbouring pixels, at 64 x 64"
+    title = "Sharpness: AUROC of the mean difference of neighboring pixels, at 64 x 64"
     return table(title, ["", "train", "test"], rows)
 
 
 def _sharpness(path: Path) -> float:
-    grey = np.asarray(read_image(path).convert("L").resize((64, 64)), dtype=np.float64)
-    return float(np.abs(np.diff(grey, axis=1)).mean())
+    gray = np.asarray(read_image(path).convert("L").resize((64, 64)), dtype=np.float64)
+    return float(np.abs(np.diff(gray, axis=1)).mean())
 
 
 if __name__ == "__main__":

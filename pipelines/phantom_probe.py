@@ -1,15 +1,14 @@
-"""Can the findings of the phantom be seen? A linear probe on a frozen encoder's embeddings.
+"""Linear probe of the phantom: can its findings be seen in the embeddings of a frozen encoder?
 
     featurecache extract --model dinov2-minilm --dataset phantom
     python pipelines/phantom_probe.py cache/phantom/dinov2-minilm.h5
 
-Per label a LogisticRegression on unit-length standardised embeddings is scored by AUROC on
-patients that it has not seen, in five folds, so that every film counts; C is chosen inside each
-training fold, by patient as well.
+For each label, a LogisticRegression on standardized unit-length embeddings is scored by AUROC on
+held-out patients in five folds, so that every image counts; C is chosen inside each training fold,
+by patient as well.
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +17,18 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
+import featurecache as fc
 from featurecache.metrics.ranking import auroc
-from featurecache.store.cache import Cache
-from featurecache.store.reader import read_cache
 
 STRENGTHS = np.logspace(-4, 0, 5)
-FOLDS = 5
+N_FOLDS = 5
 
 
-def probe(cache: Cache) -> NDArray[np.float64]:
-    """(C,) AUROC of every label, averaged over the folds."""
+def probe(cache: fc.Cache) -> NDArray[np.float64]:
+    """Return the (C,) AUROC of each label, averaged over the folds."""
     x = cache.embedding.astype(np.float64)
-    folds = list(GroupKFold(FOLDS).split(x, groups=cache.patients))
-    scores = np.full((len(cache.labels.names), FOLDS), np.nan)
+    folds = list(GroupKFold(N_FOLDS).split(x, groups=cache.patients))
+    scores = np.full((len(cache.labels.names), N_FOLDS), np.nan)
     for column, truth in enumerate(cache.labels.values.T):
         for fold, (train, test) in enumerate(folds):
             inner = GroupKFold(3).split(x[train], groups=cache.patients[train])
@@ -47,14 +45,14 @@ def probe(cache: Cache) -> NDArray[np.float64]:
 
 
 def main() -> None:
-    """Probe a cache, and print a line per label."""
+    """Probe a cache and print one line per label."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cache", type=Path)
-    cache = read_cache(parser.parse_args().cache)
+    parser.add_argument("cache")
+    cache = fc.open_cache(parser.parse_args().cache)
     scores = probe(cache)
     for name, column, score in zip(cache.labels.names, cache.labels.values.T, scores, strict=True):
         print(f"{name:20s} {np.sum(column == 1):5d} positive   AUROC {score:.3f}")
-    print(f"{'macro':20s} {len(cache.ids):5d} films      AUROC {np.nanmean(scores):.3f}")
+    print(f"{'macro':20s} {len(cache.ids):5d} images     AUROC {np.nanmean(scores):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,138 +1,173 @@
-"""Squeezing every drop out of CLIP features: three heads, sizes, balance, seeds, text controls.
+"""How much heads get out of frozen CLIP features: sizes, balance, seeds, text ablations.
 
     python pipelines/squeeze_features.py --model tiny --data DATA [--work studies] [--quick]
 
-DATA holds the folder nih. What the study asks and found is on docs/studies/squeeze_features.md.
+DATA holds the folder nih. docs/studies/squeeze_features.md describes the study and its results.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from page import cell, spread, table
-from study import CONTROLS, Study, control_cells, open_study, publish, run_script
+from page import table
+from study import CONTROLS, Study, control_cells, macro_cells, open_study, publish, run_script
 
-from featurecache.heads.config import HeadConfig, TextAblation
-from featurecache.heads.registry import HEADS as REGISTERED
-from featurecache.runs.folder import read_metrics
-from featurecache.store.cache import Cache
+import featurecache as fc
+from featurecache.evaluation.comparison import MetricComparison
+from featurecache.heads.registry import HEADS as REGISTERED_HEADS
+from featurecache.report.table import UNDEFINED, format_difference, format_interval
 
 HEADS = ("baseline", "concat", "weighted_sum")
-WITH_TEXT = HEADS[1:]
-TEXTS: tuple[TextAblation, ...] = ("none", "permuted", "random", "zero")
+TEXT_HEADS = HEADS[1:]
+TEXT_ABLATIONS = ("none", "permuted", "random", "zero")
 SIZES = (50, 100, 200, 400)
 QUICK_SIZES = (40, 80)
-MACRO = ("auroc", "auprc", "precision", "recall", "f1")
+MACRO = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+}
+OVER_SEEDS = {"auroc": "AUROC", "precision": "precision", "recall": "recall", "f1": "F1"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study."""
     study = open_study("squeeze_features", __doc__, arguments)
-    cache = study.embed(study.load("nih", split="patient"), prompts=("signs",))
+    cache = study.extract(study.load("nih", split="patient"), prompts=("signs",))
     publish(
         study,
         [
             *all_images(study, cache),
-            text_controls(study, cache),
+            text_ablations(study, cache),
             every_head(study, cache),
-            sizes(study, cache),
+            training_sizes(study, cache),
         ],
     )
 
 
-def all_images(study: Study, cache: Cache) -> list[str]:
-    """The three heads on every training image, beside each other and beside controls."""
-    runs = {
-        head: study.head(
-            f"{head}-all", cache, HeadConfig(head=head), seeds=study.seeds, controls=True
-        )
-        for head in HEADS
-    }
-    documents = {head: read_metrics(run) for head, run in runs.items()}
-    first, second, third, fourth = [], [], [], []
-    for head, metrics in documents.items():
-        cells = [cell(metrics["macro"][key], metrics["ci95"]["macro"][key]) for key in MACRO]
-        first.append([f"`{head}`", *cells])
-        keys = ("precision", "recall", "f1")
-        cells = [cell(metrics["micro"][key], metrics["ci95"]["micro"][key]) for key in keys]
-        cells += [
-            cell(metrics[key], metrics["ci95"][key]) for key in ("exact_match", "hamming_loss")
-        ]
-        second.append([f"`{head}`", *cells])
-        if head != HEADS[0]:
-            compared = study.differences(runs[HEADS[0]], runs[head])
-            cells = [_difference(compared["macro"][key]) for key in MACRO]
-            third.append([f"`{head}`", *cells])
-        fourth.append([f"`{head}`", *control_cells(metrics)])
-    named = ["AUROC", "AUPRC", "precision", "recall", "F1"]
+def all_images(study: Study, cache: fc.Cache) -> list[str]:
+    """Train three heads on all training images, and compare them with each other and controls."""
+    runs = {head: full_run(study, cache, head) for head in HEADS}
+    metrics = {f"`{head}`": run.metrics for head, run in runs.items()}
     micro = ["micro precision", "micro recall", "micro F1", "exact match", "Hamming loss"]
+    first, *others = HEADS
+    differences = []
+    for head in others:
+        macro = study.compare(runs[first], runs[head]).macro
+        differences.append([f"`{head}`", *(difference_cell(macro[name]) for name in MACRO)])
     return [
-        table("All training images, seed 0, macro over the findings", ["", *named], first),
-        table("The same heads, all findings together", ["", *micro], second),
-        table(f"Less the figure of `{HEADS[0]}`, on the same draws", ["", *named], third),
-        table("Controls: AUROC without any finding in what is learned", ["", *CONTROLS], fourth),
+        table(
+            "All training images, seed 0, macro over the findings",
+            ["", *MACRO.values()],
+            [[head, *macro_cells(m, list(MACRO))] for head, m in metrics.items()],
+        ),
+        table(
+            "The same heads, micro over the findings",
+            ["", *micro],
+            [[head, *micro_cells(m)] for head, m in metrics.items()],
+        ),
+        table(
+            f"Difference from `{first}`, on the same bootstrap samples",
+            ["", *MACRO.values()],
+            differences,
+        ),
+        table(
+            "Controls: AUROC without any finding to learn from",
+            ["", *CONTROLS.values()],
+            [[head, *control_cells(m)] for head, m in metrics.items()],
+        ),
     ]
 
 
-def text_controls(study: Study, cache: Cache) -> str:
-    """Heads with real text, and with text that can carry no meaning, over seeds."""
-    rows = [[f"`{HEADS[0]}`, no text", *_seeds(read_metrics(study.run(f"{HEADS[0]}-all")))]]
-    for head in WITH_TEXT:
-        for control in TEXTS:
-            name = f"{head}-all" if control == "none" else f"{head}-{control}"
-            config = HeadConfig(head=head, text_ablation=control)
-            run = study.head(name, cache, config, seeds=study.seeds)
-            rows.append([f"`{head}`, {control}", *_seeds(read_metrics(run))])
-    title = f"What the text does: mean and standard deviation over {study.seeds} seeds"
-    return table(title, ["", "AUROC", "precision", "recall", "F1"], rows)
+def full_run(study: Study, cache: fc.Cache, head: str) -> fc.Run:
+    """Train one of the three heads on all training images, over seeds and with controls."""
+    return study.train_head(f"{head}-all", cache, head, seeds=study.seeds, controls=True)
 
 
-def every_head(study: Study, cache: Cache) -> str:
-    """All heads that the encoder allows, against the first, and what their texts bring."""
-    aligned = all(text.aligned for text in cache.texts.values())
+def micro_cells(metrics: fc.Metrics) -> list[str]:
+    """Format micro precision, recall and F1, exact match and Hamming loss."""
+    micro, intervals = metrics.micro, metrics.ci95
+    return [
+        *(
+            format_interval(getattr(micro, name), getattr(intervals.micro, name))
+            for name in ("precision", "recall", "f1")
+        ),
+        format_interval(metrics.exact_match, intervals.exact_match),
+        format_interval(metrics.hamming_loss, intervals.hamming_loss),
+    ]
+
+
+def text_ablations(study: Study, cache: fc.Cache) -> str:
+    """Train heads with real text, and with text that cannot carry meaning, over seeds."""
+    baseline = full_run(study, cache, HEADS[0])
+    rows = [[f"`{HEADS[0]}`, no text", *seed_cells(baseline.metrics)]]
+    for head in TEXT_HEADS:
+        for ablation in TEXT_ABLATIONS:
+            if ablation == "none":
+                run = full_run(study, cache, head)
+            else:
+                run = study.train_head(
+                    f"{head}-{ablation}", cache, head, seeds=study.seeds, text_ablation=ablation
+                )
+            rows.append([f"`{head}`, {ablation}", *seed_cells(run.metrics)])
+    title = f"Text ablations: mean and standard deviation over {study.seeds} seeds"
+    return table(title, ["", *OVER_SEEDS.values()], rows)
+
+
+def every_head(study: Study, cache: fc.Cache) -> str:
+    """Train all heads that suit the encoder, and compare them with the first."""
+    baseline = full_run(study, cache, HEADS[0])
     rows = []
-    for name, spec in REGISTERED.items():
-        if spec.text == "aligned" and not aligned:
+    for head, spec in REGISTERED_HEADS.items():
+        if spec.text == "aligned" and not study.encoder.aligned:
             continue
-        run = study.head(f"{name}-all", cache, HeadConfig(head=name), seeds=1, controls=True)
-        metrics = read_metrics(run)
-        cells = [cell(metrics["macro"][key], metrics["ci95"]["macro"][key]) for key in MACRO[:2]]
-        compared = "–"
-        if name != HEADS[0]:
-            compared = _difference(
-                study.differences(study.run(f"{HEADS[0]}-all"), run)["macro"]["auroc"]
-            )
-        gain = metrics["text_gain"]
-        cells += [compared, "–" if gain is None else _difference(gain["macro"]["auroc"])]
-        rows.append([f"`{name}`", *cells])
+        run = study.train_head(f"{head}-all", cache, head, controls=True)
+        difference = UNDEFINED
+        if head != HEADS[0]:
+            difference = difference_cell(study.compare(baseline, run).macro["auroc"])
+        gain = run.metrics.text_gain
+        auroc_gain = gain and format_difference(gain.macro.auroc.difference, gain.macro.auroc.ci95)
+        scores = macro_cells(run.metrics, ("auroc", "auprc"))
+        rows.append([f"`{head}`", *scores, difference, auroc_gain or UNDEFINED])
     title = "Every head on all training images, seed 0, macro over the findings"
-    columns = ["", "AUROC", "AUPRC", f"AUROC less `{HEADS[0]}`", "its texts less permuted ones"]
+    columns = ["", "AUROC", "AUPRC", f"AUROC minus `{HEADS[0]}`", "gain over permuted texts"]
     return table(title, columns, rows)
 
 
-def sizes(study: Study, cache: Cache) -> str:
-    """Balanced subsets of growing size, over seeds: which images, and which weights."""
-    heads: list[tuple[str, TextAblation]] = [(head, "none") for head in HEADS]
-    heads += [(head, "permuted") for head in WITH_TEXT]
+def training_sizes(study: Study, cache: fc.Cache) -> str:
+    """Train heads on balanced subsets of increasing size, over seeds."""
+    heads = [(head, "none") for head in HEADS] + [(head, "permuted") for head in TEXT_HEADS]
     rows = []
     for size in QUICK_SIZES if study.quick else SIZES:
-        for head, text in heads:
-            config = HeadConfig(
-                head=head, resample="undersample", train_size=size, text_ablation=text
+        for head, ablation in heads:
+            run = study.train_head(
+                f"{head}-{ablation}-{size}",
+                cache,
+                head,
+                seeds=study.seeds,
+                resample="undersample",
+                train_size=size,
+                text_ablation=ablation,
             )
-            run = study.head(f"{head}-{text}-{size}", cache, config, seeds=study.seeds)
-            name = f"`{head}`" if text == "none" else f"`{head}`, {text} text"
-            rows.append([str(size), name, *_seeds(read_metrics(run))])
+            name = f"`{head}`" if ablation == "none" else f"`{head}`, {ablation} text"
+            rows.append([str(size), name, *seed_cells(run.metrics)])
     title = f"Balanced subsets: mean and standard deviation over {study.seeds} seeds"
-    return table(title, ["images", "", "AUROC", "precision", "recall", "F1"], rows)
+    return table(title, ["images", "", *OVER_SEEDS.values()], rows)
 
 
-def _seeds(metrics: dict[str, Any]) -> list[str]:
-    keys = ("auroc", "precision", "recall", "f1")
-    return [spread(metrics["seeds"]["macro"][key]["values"]) for key in keys]
+def seed_cells(metrics: fc.Metrics) -> list[str]:
+    """Format macro metrics as mean and standard deviation over seeds."""
+    assert metrics.seeds is not None
+    spreads = [metrics.seeds.macro[name] for name in OVER_SEEDS]
+    return [
+        UNDEFINED if s.mean is None or s.sd is None else f"{s.mean:.3f} ± {s.sd:.3f}"
+        for s in spreads
+    ]
 
 
-def _difference(figure: dict[str, Any]) -> str:
-    return cell(figure["difference"], figure["ci95"], sign=True)
+def difference_cell(metric: MetricComparison) -> str:
+    """Format a paired difference with its interval."""
+    return format_difference(metric.difference, metric.ci95)
 
 
 if __name__ == "__main__":

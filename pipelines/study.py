@@ -1,14 +1,14 @@
-"""What the three studies share: their options, their caches and runs, their pages.
+"""Shared parts of the three studies: options, caches, run folders and result pages.
 
-A study keeps its caches and runs in a folder of its own in WORK. Killed, it goes on with what is
-there; a folder that is removed is made anew, with the same figures.
+Caches and runs are kept in a folder per study and model. An interrupted study continues from there;
+a run that is deleted is made again, with the same numbers.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -16,22 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from page import cell, replace_part
+from page import replace_section
 
-from featurecache.datasets.dataset import Dataset
-from featurecache.datasets.load import load_dataset
-from featurecache.encoders.encoder import Encoder
-from featurecache.encoders.loading import load_encoder
-from featurecache.encoders.registry import ENCODERS
+import featurecache as fc
+from featurecache.encoders.registry import SPECS
 from featurecache.errors import FeaturecacheError
-from featurecache.evaluation.comparison import compare
-from featurecache.evaluation.from_cache import save_zero_shot, zero_shot
-from featurecache.extraction.update import update_caches
+from featurecache.evaluation.comparison import RunComparison
 from featurecache.finetune.config import make_config
-from featurecache.finetune.run import train_encoder
-from featurecache.heads.config import HeadConfig
-from featurecache.heads.experiment import run_experiment
-from featurecache.heads.io import save_head
 from featurecache.heads.registry import head_spec
 from featurecache.io.atomic import new_file
 from featurecache.metrics.bootstrap import (
@@ -40,12 +31,11 @@ from featurecache.metrics.bootstrap import (
     none_if_nan,
     resample_patients,
 )
+from featurecache.metrics.metrics import Metrics
 from featurecache.metrics.multilabel import compute_metrics
-from featurecache.prompts import PromptSet, load_prompts
-from featurecache.store.cache import Cache
-from featurecache.store.reader import read_cache
+from featurecache.report.table import UNDEFINED, format_interval
 
-TUNING: Mapping[str, Mapping[str, Any]] = {
+FINETUNE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {
         "prompts": "signs",
         "learning_rate": 3e-4,
@@ -64,14 +54,16 @@ TUNING: Mapping[str, Mapping[str, Any]] = {
         "precision": "bf16",
     },
 }
-"""Settings of fine-tuning that fit a model and two CPU cores: those of tiny had the lowest
-validation loss of six on Kermany, those of the other were the first tried. Any other model is
-trained with the published settings, by its recipe."""
+"""Fine-tuning settings for a model on two CPU cores, which override the recipe. Those of tiny had
+the lowest validation loss of six candidates on Kermany; those of dinov2-minilm were not tuned."""
 
-CONTROLS = ("view position alone", "labels shuffled", "random features")
-"""What ``control_cells`` shows."""
+CONTROLS = {
+    "view_only": "view position alone",
+    "shuffled_labels": "shuffled labels",
+    "random_features": "random features",
+}
 
-QUICK = {"train": 96, "val": 40, "test": 60}
+QUICK_SIZES = {"train": 96, "val": 40, "test": 60}
 
 
 @dataclass(frozen=True)
@@ -79,15 +71,15 @@ class Study:
     """One study of one model.
 
     Attributes:
-        model: a registered model, or a folder.
-        data: folder of the data sets' folders; None for the usual places.
-        work: folder of this study's caches and runs.
-        train_size: training images of each data set, drawn by a seed; None for all.
-        quick: whether to take few images, epochs, seeds and draws, to see that everything runs;
-            the figures mean nothing.
-        page: on which the results are put; None for none.
-        command: what repeats it.
-        started: by ``time.perf_counter``.
+        model: name of a registered model, or a folder.
+        data: folder that holds the data sets; None for the default locations.
+        work: folder of the study's caches and runs.
+        train_size: number of training images of each data set, sampled by a seed; None for all.
+        quick: check that the study runs, with few images, epochs, seeds and bootstrap samples. The
+            numbers are meaningless.
+        page: page that the results are written to; None for none.
+        command: command that repeats the study.
+        started: start time, from ``time.perf_counter``.
     """
 
     model: str
@@ -101,177 +93,189 @@ class Study:
 
     @property
     def n_bootstrap(self) -> int:
-        """Bootstrap draws over patients."""
+        """Number of bootstrap samples."""
         return 20 if self.quick else 1000
 
     @property
     def seeds(self) -> int:
-        """Trainings of a head."""
+        """Number of seeds per head."""
         return 2 if self.quick else 5
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> fc.Encoder:
         """The frozen encoder, in fp32."""
-        return load_encoder(self.model)
+        return fc.load_encoder(self.model, precision="fp32")
 
     @cached_property
-    def trainable(self) -> Encoder:
-        """The encoder that can be fine-tuned: of a pair without a joint space, that of images."""
-        spec = ENCODERS.get(self.model)
-        return load_encoder(spec.members[0]) if spec and spec.members else self.encoder
+    def trainable(self) -> fc.Encoder:
+        """The encoder to fine-tune: for a pair without a joint space, its image encoder."""
+        spec = SPECS.get(self.model)
+        if spec is None or not spec.parts:
+            return self.encoder
+        return fc.load_encoder(spec.parts[0], precision="fp32")
 
     @property
-    def without_joint_space(self) -> list[str]:
-        """A word on what an encoder cannot do whose texts and images share no space."""
+    def alignment_notes(self) -> list[str]:
+        """What an encoder without a joint space cannot do; empty for an aligned encoder."""
         if self.encoder.aligned:
             return []
         return [f"`{self.model}` has no joint space: no zero-shot scores, no retrieval by text."]
 
-    def load(self, dataset: str, **options: Any) -> Dataset:
-        """The films of a data set."""
+    def load(self, dataset: str, **options: Any) -> fc.Dataset:
+        """Load a data set, or a sample of it."""
         root = None if self.data is None else self.data / dataset
-        manifest = load_dataset(dataset, root, **options)
         sizes = {} if self.train_size is None else {"train": self.train_size}
-        return draw_images(manifest, QUICK if self.quick else sizes)
+        return sample_images(
+            fc.load_dataset(dataset, root, **options), QUICK_SIZES if self.quick else sizes
+        )
 
-    def embed(
-        self, manifest: Dataset, *, prompts: Sequence[str] = (), encoder: Encoder | None = None
-    ) -> Cache:
-        """The cache of a data set, with these prompt sets."""
-        sets: list[PromptSet | None] = [load_prompts(name) for name in prompts]
-        for texts in sets or [None]:
-            (summary,) = update_caches(
-                manifest, [encoder or self.encoder], cache_dir=self.work / "cache", prompts=texts
+    def extract(
+        self, dataset: fc.Dataset, *, prompts: Sequence[str], encoder: fc.Encoder | None = None
+    ) -> fc.Cache:
+        """Extract a data set with several prompt sets into one cache."""
+        for name in prompts:
+            cache = fc.extract(
+                dataset, encoder or self.encoder, prompts=name, cache_dir=self.work / "cache"
             )
-        return read_cache(summary.path)
+        return cache
 
-    def zero_shot(
-        self, name: str, cache: Cache, *, prompts: str | None = None, scoring: str = "auto"
-    ) -> Path:
-        """The run folder of zero-shot scores."""
-        target = self.run(name)
-        if not target.exists():
-            found = zero_shot(cache, prompts=prompts, scoring=scoring, n_bootstrap=self.n_bootstrap)
-            save_zero_shot(target, cache, found)
-        return target
+    def run(self, name: str, make: Callable[[], fc.Run]) -> fc.Run:
+        """Load the run of this name, or make and save it."""
+        folder = self.work / "runs" / name
+        if not folder.exists():
+            make().save(folder)
+        return fc.load_run(folder)
 
-    def head(
+    def zero_shot(self, name: str, cache: fc.Cache, **options: str) -> fc.Run:
+        """Score zero-shot."""
+        return self.run(name, lambda: fc.zero_shot(cache, n_bootstrap=self.n_bootstrap, **options))
+
+    def train_head(
         self,
         name: str,
-        cache: Cache,
-        config: HeadConfig,
+        cache: fc.Cache,
+        head: str,
         *,
         seeds: int = 1,
         controls: bool = False,
-    ) -> Path:
-        """The run folder of a head."""
-        target = self.run(name)
-        if not target.exists():
-            if self.quick and head_spec(config.head).has_epochs:
-                config = replace(config, epochs=3)
-            experiment = run_experiment(
-                cache, config, seeds=seeds, n_bootstrap=self.n_bootstrap, controls=controls
-            )
-            save_head(target, cache, experiment, seeds=seeds)
-        return target
+        **settings: Any,
+    ) -> fc.Run:
+        """Train a head."""
+        if self.quick and head_spec(head).has_epochs:
+            settings["epochs"] = 3
+        return self.run(
+            name,
+            lambda: fc.train_head(
+                cache,
+                head,
+                seeds=seeds,
+                controls=controls,
+                n_bootstrap=self.n_bootstrap,
+                **settings,
+            ),
+        )
 
-    def finetune(self, name: str, manifest: Dataset, recipe: str, **settings: Any) -> Path:
-        """The run folder of a fine-tuning by a recipe, with what ``TUNING`` says of the model.
+    def finetune(self, name: str, dataset: fc.Dataset, recipe: str, **settings: Any) -> fc.Run:
+        """Fine-tune by a recipe and ``FINETUNE_SETTINGS``; batches fit the training images."""
+        folder = self.work / "runs" / name
+        if folder.exists():
+            return fc.load_run(folder)
+        settings = {**FINETUNE_SETTINGS.get(self.model, {}), **settings}
+        if self.quick:
+            settings["epochs"] = 1
+        batch_size = make_config(recipe, settings).batch_size
+        n_train = settings.get("train_size") or len(dataset.rows("train"))
+        settings["batch_size"] = min(batch_size, n_train)
+        return fc.finetune(
+            dataset,
+            self.trainable,
+            recipe=recipe,
+            out=folder,
+            n_bootstrap=self.n_bootstrap,
+            **settings,
+        )
 
-        A batch is never larger than the training images.
-        """
-        target = self.run(name)
-        if not target.exists():
-            given = {**TUNING.get(self.model, {}), **settings}
-            if self.quick:
-                given = {**given, "epochs": 1}
-            config = make_config(recipe, given)
-            most = config.train_size or len(manifest.rows("train"))
-            config = replace(config, batch_size=min(config.batch_size, most))
-            train_encoder(
-                manifest, self.trainable, config, target=target, n_bootstrap=self.n_bootstrap
-            )
-        return target
-
-    def differences(self, first: Path, other: Path) -> dict[str, Any]:
-        """One run against another, on the same draws: the figures of ``compare``."""
-        (comparison,) = compare([first, other], n_bootstrap=self.n_bootstrap)["comparisons"]
-        result: dict[str, Any] = comparison
-        return result
+    def compare(self, first: fc.Run, other: fc.Run) -> RunComparison:
+        """Compare a run with the first one, on the same bootstrap samples."""
+        return fc.compare([first, other], n_bootstrap=self.n_bootstrap).comparisons[0]
 
     def macro_cells(
         self,
         truth: NDArray[np.int8],
-        decided: NDArray[np.bool_],
+        predicted: NDArray[np.bool_],
         score: NDArray[np.float64],
         patients: NDArray[np.str_],
         names: Sequence[str],
     ) -> list[str]:
-        """Figures of (N, C) decisions and scores, averaged over labels, with their intervals."""
-        figure = compute_metrics(truth, decided, score).macro
+        """Format macro metrics, with intervals, of (N, C) predictions and scores."""
+        metrics = compute_metrics(truth, predicted, score).macro
         samples = resample_patients(patients, n_bootstrap=self.n_bootstrap, seed=0)
-        drawn = bootstrap_metrics(truth, decided, score, samples).macro
-        return [cell(none_if_nan(figure[name]), ci_or_none(drawn[name])) for name in names]
-
-    def run(self, name: str) -> Path:
-        """The run folder of this name, there or not."""
-        return self.work / "runs" / name
-
-
-def control_cells(metrics: Mapping[str, Any]) -> list[str]:
-    """The macro AUROC of a run's controls."""
-    cells = []
-    for name in ("view_only", "shuffled_labels", "random_features"):
-        found = metrics["controls"][name]
-        macro = found and cell(found["macro"]["auroc"], found["ci95"]["macro"]["auroc"])
-        cells.append(macro or "–")
-    return cells
+        resampled = bootstrap_metrics(truth, predicted, score, samples).macro
+        return [
+            format_interval(none_if_nan(metrics[name]), ci_or_none(resampled[name]))
+            for name in names
+        ]
 
 
-def draw_images(manifest: Dataset, sizes: Mapping[str, int], *, seed: int = 0) -> Dataset:
-    """At most so many images of each split, drawn by a seed; all of a split that is not named."""
-    rows = []
+def macro_cells(metrics: Metrics, names: Sequence[str]) -> list[str]:
+    """Format macro metrics of a run, with their intervals."""
+    macro = metrics.macro
+    return [format_interval(getattr(macro, name), macro.interval(name)) for name in names]
+
+
+def control_cells(metrics: Metrics) -> list[str]:
+    """Format the macro AUROC of a run's controls, in the order of ``CONTROLS``."""
+    controls = [metrics.controls[name] for name in CONTROLS]
+    return [
+        UNDEFINED if c is None else format_interval(c.macro.auroc, c.macro.auroc_ci)
+        for c in controls
+    ]
+
+
+def sample_images(dataset: fc.Dataset, sizes: Mapping[str, int]) -> fc.Dataset:
+    """Sample at most so many images of each split; all images of a split without a size."""
+    samples = []
     for number, split in enumerate(("train", "val", "test")):
-        there = manifest.rows(split)
-        size = min(sizes.get(split, len(there)), len(there))
-        rows.append(np.random.default_rng([seed, number]).choice(there, size, replace=False))
-    return manifest.take(np.concatenate(rows))
+        rows = dataset.rows(split)
+        size = min(sizes.get(split, len(rows)), len(rows))
+        samples.append(np.random.default_rng([0, number]).choice(rows, size, replace=False))
+    return dataset.take(np.concatenate(samples))
 
 
 def open_study(script: str, description: str | None, arguments: Sequence[str] | None) -> Study:
-    """Read the options of a study."""
+    """Parse the options of a study."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--model", default="tiny", help="a registered model, or a folder")
+    parser.add_argument("--model", default="tiny", help="registered model, or a folder")
     parser.add_argument(
-        "--data", type=Path, help="folder of the folders nih and kermany; else as for extract"
+        "--data", type=Path, help="folder that holds nih and kermany; default as for extract"
     )
     parser.add_argument("--work", type=Path, default=Path("studies"), help="for caches and runs")
     parser.add_argument("--train-size", type=int, help="training images of each data set")
-    parser.add_argument("--quick", action="store_true", help="few images: does it all run?")
-    parser.add_argument("--page", type=Path, help="page on which to put the results")
-    given = parser.parse_args(arguments)
-    if given.page and given.quick:
-        parser.error("the figures of --quick mean nothing: leave out --page")
-    name = Path(given.model).name
-    work = given.work / f"{script}-{name}{'-quick' if given.quick else ''}"
+    parser.add_argument("--quick", action="store_true", help="check that it runs, on few images")
+    parser.add_argument("--page", type=Path, help="page to write the results to")
+    options = parser.parse_args(arguments)
+    if options.page and options.quick:
+        parser.error("the numbers of --quick are meaningless: omit --page")
+    name = Path(options.model).name
+    work = options.work / f"{script}-{name}{'-quick' if options.quick else ''}"
     work.mkdir(parents=True, exist_ok=True)
-    if given.page and any(work.iterdir()):
-        parser.error(f"{work} holds work of before: remove it, so that the page tells the time")
-    size = "" if given.train_size is None else f" --train-size {given.train_size}"
+    if options.page and any(work.iterdir()):
+        parser.error(f"{work} is not empty: remove it, so that the page shows the full duration")
+    size = "" if options.train_size is None else f" --train-size {options.train_size}"
     return Study(
-        model=given.model,
-        data=given.data,
+        model=options.model,
+        data=options.data,
         work=work,
-        train_size=given.train_size,
-        quick=given.quick,
-        page=given.page,
-        command=f"python pipelines/{script}.py --model {given.model} --data DATA{size}",
+        train_size=options.train_size,
+        quick=options.quick,
+        page=options.page,
+        command=f"python pipelines/{script}.py --model {options.model} --data DATA{size}",
         started=time.perf_counter(),
     )
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a study as a command: mistakes and failures are told in a sentence."""
+    """Run a study as a command, with one-line error messages."""
     try:
         main()
     except FeaturecacheError as error:
@@ -279,15 +283,15 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def publish(study: Study, results: Sequence[str]) -> None:
-    """Print the results, keep them in the work folder, and put them on the study's page."""
+    """Print the results, save them in the work folder, and write them to the study's page."""
     text = "\n\n".join(results)
     print(text)
-    with new_file(study.work / "results.md") as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    with new_file(study.work / "results.md") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     minutes, seconds = divmod(round(time.perf_counter() - study.started), 60)
-    took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    print(f"\n{study.work / 'results.md'}, {took}")
+    duration = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    print(f"\n{study.work / 'results.md'}, {duration}")
     if study.page is not None:
-        made = f"`{study.command}` on {date.today()}: {took}"
+        made_by = f"`{study.command}` on {date.today()}: {duration}"
         cores = f"on {len(os.sched_getaffinity(0))} CPU cores"
-        replace_part(study.page, Path(study.model).name, f"{made} {cores}.\n\n{text}")
+        replace_section(study.page, Path(study.model).name, f"{made_by} {cores}.\n\n{text}")

@@ -1,12 +1,12 @@
-"""Train ``tiny``, the small encoder that ships with the package, from nothing but data.
+"""Train ``tiny``, the small encoder that ships with the package, from random weights.
 
     python pipelines/train_tiny.py WORK --data DATA
 
-WORK is a folder to work in, DATA one that holds ``kermany/`` and ``nih/``; a killed training goes
-on with the same command. What it learns from: synthetic films of a seed of their own, the training
-films of Kermany, and the NIH films that are neither in the official test list nor in the test part
-of the split by patient. Fresh weights, contrasted with the captions of their labels, and fitted, on
-real films, to the embeddings of DINOv2-small. The result replaces ``featurecache/encoders/tiny/``.
+WORK is a folder for intermediate files, DATA holds ``kermany/`` and ``nih/``; the same command
+continues an interrupted training. The training images are a phantom with its own seed, the training
+images of Kermany, and the NIH images that are neither in the official test list nor in the test
+split by patient. Training is contrastive against captions of the labels, with distillation from
+DINOv2-small on real images. The result replaces ``featurecache/encoders/tiny/``.
 """
 
 import argparse
@@ -52,7 +52,7 @@ TEXT = {
     "attention_probs_dropout_prob": 0.0,
 }
 PHANTOM_SEED, PHANTOM_IMAGES = 1, 6000
-"""Not the seed that ``--dataset phantom`` has by default: tiny has seen none of those films."""
+"""Not the default seed of phantom: tiny has seen none of its images."""
 
 SETTINGS = FinetuneConfig(
     objective="contrastive",
@@ -71,7 +71,7 @@ SETTINGS = FinetuneConfig(
 
 
 def main() -> None:
-    """Train it, and put it into the package."""
+    """Train tiny and put it into the package."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, required=True)
@@ -83,7 +83,7 @@ def main() -> None:
     phantom = work / "phantom"
     if not phantom.is_dir():
         generate_phantom(phantom, n_images=PHANTOM_IMAGES, seed=PHANTOM_SEED)
-    manifest, provenance = training_films(phantom, data)
+    dataset, provenance = training_data(phantom, data)
     run = work / "run"
     if not run.is_dir():
         encoder = randomly_initialized(
@@ -93,73 +93,73 @@ def main() -> None:
             precision=SETTINGS.precision,
         )
         train_encoder(
-            manifest,
+            dataset,
             encoder,
             SETTINGS,
             target=run,
-            teacher=Teacher(load_encoder("dinov2-small"), rows=real_training_rows(manifest)),
+            teacher=Teacher(load_encoder("dinov2-small"), rows=real_training_rows(dataset)),
             progress=lambda done, total, detail: print(
                 f"\r{done}/{total} {detail:40s}", end="", flush=True
             ),
         )
     package(run / "encoder", provenance)
-    print(f"\ntiny is in {PACKAGED}; measure it with pipelines/measure_tiny.py")
+    print(f"\ntiny is in {PACKAGED}; evaluate it with pipelines/measure_tiny.py")
 
 
-def training_films(phantom: Path, data: Path) -> tuple[Dataset, Provenance]:
-    """The training and validation films of the three data sets as one, and which they are.
+def training_data(phantom: Path, data: Path) -> tuple[Dataset, Provenance]:
+    """Return the training and validation images of the three data sets as one, and their ids.
 
-    Of a film that Kermany calls normal every finding is known to be absent; of one with pneumonia
-    only that it is there.
+    A normal image of Kermany is negative for all findings; one with pneumonia is positive for
+    pneumonia, and the other findings are unknown.
     """
     kermany = load_kermany(data / "kermany")
     nih = load_nih(data / "nih", split="patient")
     official_test = set((data / "nih" / TEST_LIST).read_text(encoding="utf-8").split())
-    drawn = load_phantom(phantom)
+    synthetic = load_phantom(phantom)
     pneumonia = LABELS.index("Pneumonia")
     normal = kermany.label_values == 0
-    widened = np.repeat(np.where(normal, 0, -1).astype(np.int8), len(LABELS), axis=1)
-    widened[:, pneumonia] = kermany.label_values[:, 0]
-    parts = [
-        _part(kermany, widened),
-        _part(nih, nih.label_values, without=official_test),
-        _part(drawn, drawn.label_values),
+    kermany_labels = np.repeat(np.where(normal, 0, -1).astype(np.int8), len(LABELS), axis=1)
+    kermany_labels[:, pneumonia] = kermany.label_values[:, 0]
+    sources = [
+        _select(kermany, kermany_labels),
+        _select(nih, nih.label_values, without=official_test),
+        _select(synthetic, synthetic.label_values),
     ]
-    images = pd.concat([table for table, _ in parts], ignore_index=True)
+    images = pd.concat([table for table, _ in sources], ignore_index=True)
     root = Path(os.path.commonpath([phantom, data]))
     images["path"] = [str(Path(path).relative_to(root)) for path in images["path"]]
     provenance = Provenance()
-    for source, (table, _) in zip((kermany, nih), parts[:2], strict=True):
+    for source, (table, _) in zip((kermany, nih), sources[:2], strict=True):
         ids = [identifier.partition("/")[2] for identifier in table["id"]]
         provenance = provenance.with_training(source.name, ids)
-    labels = np.concatenate([values for _, values in parts])
+    labels = np.concatenate([values for _, values in sources])
     return (
         Dataset(name="tiny-training", root=root, images=images, labels=labels, label_names=LABELS),
         provenance,
     )
 
 
-def real_training_rows(manifest: Dataset) -> "np.typing.NDArray[np.intp]":
-    """The rows that the teacher sees: a drawing has nothing in it that its labels do not say."""
-    drawn = manifest.images["id"].str.startswith("phantom/").to_numpy()
-    train = manifest.rows("train")
-    return train[~drawn[train]]
+def real_training_rows(dataset: Dataset) -> "np.typing.NDArray[np.intp]":
+    """Return the rows for the teacher: synthetic images hold nothing beyond their labels."""
+    synthetic = dataset.images["id"].str.startswith("phantom/").to_numpy()
+    train = dataset.rows("train")
+    return train[~synthetic[train]]
 
 
-def _part(
-    manifest: Dataset,
+def _select(
+    dataset: Dataset,
     labels: "np.typing.NDArray[np.int8]",
     *,
     without: Collection[str] = (),
 ) -> tuple[pd.DataFrame, "np.typing.NDArray[np.int8]"]:
-    """The rows of a data set that may be learned from, under ids and patients of their own."""
-    left_out = (manifest.images["split"] == "test") | manifest.images["id"].isin(without)
-    chosen = ~left_out.to_numpy()
-    table = manifest.images[chosen].copy()
+    """Return the rows that may be trained on, with unique ids and patients."""
+    excluded = (dataset.images["split"] == "test") | dataset.images["id"].isin(without)
+    kept = ~excluded.to_numpy()
+    table = dataset.images[kept].copy()
     for column in ("id", "patient"):
-        table[column] = f"{manifest.name}/" + table[column]
-    table["path"] = [str(manifest.root / path) for path in table["path"]]
-    return table, labels[chosen]
+        table[column] = f"{dataset.name}/" + table[column]
+    table["path"] = [str(dataset.root / path) for path in table["path"]]
+    return table, labels[kept]
 
 
 def package(encoder: Path, provenance: Provenance) -> None:
@@ -181,9 +181,9 @@ def package(encoder: Path, provenance: Provenance) -> None:
 def write_architecture(folder: Path) -> None:
     """Write the configuration, image processor and tokenizer of a dual encoder.
 
-    The vision tower is convolutional: on so few films it learns far more in the same time than a
-    vision transformer does (the model card has the figures). Its norms are group norms, so that an
-    embedding does not depend on the rest of the batch, in training either.
+    The vision tower is convolutional: on so few images it learns far more in the same time than a
+    vision transformer (see the model card). It uses group norm, so that an embedding does not
+    depend on the rest of the batch, in training either.
     """
     from transformers import BertConfig, BitConfig, VisionTextDualEncoderConfig
 
@@ -196,8 +196,8 @@ def write_architecture(folder: Path) -> None:
         pad_token_id=tokenizer.pad_token_id,
         **TEXT,
     )
-    # VisionTextDualEncoderModel asks a vision tower for its hidden_size, which BiT's
-    # configuration does not have by itself.
+    # VisionTextDualEncoderModel needs the hidden_size of its vision tower, which the configuration
+    # of BiT lacks.
     vision = BitConfig(num_groups=16, layer_type="preactivation", hidden_size=WIDTHS[-1], **VISION)
     VisionTextDualEncoderConfig.from_vision_text_configs(
         vision, text, projection_dim=DIM
@@ -206,7 +206,7 @@ def write_architecture(folder: Path) -> None:
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        # The whole film: a centre crop would cut the costophrenic angles of wide ones.
+        # The whole image: a center crop would cut the costophrenic angles of wide ones.
         "size": {"height": PIXELS, "width": PIXELS},
         "resample": 3,
         "do_center_crop": False,
@@ -216,12 +216,12 @@ def write_architecture(folder: Path) -> None:
         "image_mean": [0.5] * 3,
         "image_std": [0.25] * 3,
     }
-    text_of = json.dumps(processor, indent=2)
-    (folder / "preprocessor_config.json").write_text(text_of + "\n", encoding="utf-8")
+    document = json.dumps(processor, indent=2)
+    (folder / "preprocessor_config.json").write_text(document + "\n", encoding="utf-8")
 
 
 def train_tokenizer() -> "PreTrainedTokenizerFast":
-    """A byte-level BPE tokenizer learned from the prompts; it can spell any other word."""
+    """Train a byte-level BPE tokenizer on the prompts; it can encode any other text as well."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast

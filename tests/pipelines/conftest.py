@@ -1,4 +1,4 @@
-"""Small data sets in the layouts of NIH and Kermany, of synthetic films."""
+"""Small synthetic data sets in the layouts of NIH and Kermany."""
 
 from pathlib import Path
 
@@ -8,23 +8,23 @@ from PIL import Image
 
 from featurecache.datasets.phantom.folder import generate_phantom
 
-PNEUMONIC = ("Consolidation", "Infiltration", "Pneumonia")
+PNEUMONIA_FINDINGS = ("Consolidation", "Infiltration", "Pneumonia")
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``nih``, 240 synthetic films, and ``kermany``, those with pneumonia or none."""
+    """A folder with ``nih``, 240 images, and ``kermany``, those with pneumonia or no finding."""
     root = tmp_path_factory.mktemp("data")
     generate_phantom(root / "nih", n_images=240, seed=3, size=64)
     table = pd.read_csv(root / "nih" / "Data_Entry_2017_v2020.csv", index_col=False)
     for number, (image, findings) in enumerate(
         zip(table["Image Index"], table["Finding Labels"], strict=True)
     ):
-        part = "test" if number % 4 == 0 else "train"
+        split = "test" if number % 4 == 0 else "train"
         if findings == "No Finding":
-            target = root / "kermany" / part / "NORMAL" / f"IM-{number:04d}-0001.jpeg"
-        elif any(name in findings for name in PNEUMONIC):
-            target = root / "kermany" / part / "PNEUMONIA" / f"person{number}_virus_1.jpeg"
+            target = root / "kermany" / split / "NORMAL" / f"IM-{number:04d}-0001.jpeg"
+        elif any(name in findings for name in PNEUMONIA_FINDINGS):
+            target = root / "kermany" / split / "PNEUMONIA" / f"person{number}_virus_1.jpeg"
         else:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
