@@ -1,26 +1,40 @@
-"""The whole job once, with nothing but what ships with the package.
+"""The whole workflow once, on synthetic images and with the packaged encoder.
 
-FOLDER/cache/phantom/tiny.h5   the embeddings of the synthetic films
+FOLDER/cache/phantom/tiny.h5   embeddings of the synthetic images
 FOLDER/runs/<method>/          a run folder for each head, and for zero-shot
-FOLDER/results.csv             their figures side by side
+FOLDER/results.csv             their metrics side by side
 """
 
 import csv
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from featurecache.io.atomic import new_file
-from featurecache.metrics.metrics import Metrics
+from featurecache.datasets.load import load_dataset
+from featurecache.evaluation.zero_shot import zero_shot
+from featurecache.extraction.extract import extract
+from featurecache.heads.train import train_head
+from featurecache.io.atomic import new_file, require_absent
+from featurecache.runs.run import Run
 
-DATASET, MODEL = "phantom", "tiny"
 HEADS = ("baseline", "concat", "weighted_sum")
 
 
 @dataclass(frozen=True)
-class DemoRow:
-    """One method on the test films: macro figures, AUROC with its 95 % interval over patients."""
+class DemoResult:
+    """Macro metrics of one method on the test images.
+
+    Attributes:
+        method: name of the head, or "zero-shot".
+        auroc: AUROC.
+        low: lower end of its 95 % interval over patients; None without bootstrap samples.
+        high: upper end of the interval.
+        auprc: average precision.
+        f1: F1 score.
+        seconds: duration of training and evaluation.
+    """
 
     method: str
     auroc: float | None
@@ -31,71 +45,60 @@ class DemoRow:
     seconds: float
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """Of the AUROC; None where it is undefined or was not drawn."""
+    def auroc_ci(self) -> tuple[float, float] | None:
+        """The 95 % interval of the AUROC."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 def run_demo(
-    folder: Path, *, workers: int = 2, n_bootstrap: int = 1000, tell: Callable[[str], None]
-) -> list[DemoRow]:
-    """Draw films, embed them, train three heads and score zero-shot, into a folder.
+    folder: str | os.PathLike[str],
+    *,
+    n_bootstrap: int = 1000,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> list[DemoResult]:
+    """Generate images, extract embeddings, train three heads, and score zero-shot.
 
     Args:
-        folder: to make.
-        workers: decoding threads.
+        folder: folder to create.
         n_bootstrap: number of bootstrap samples over patients.
-        tell: is told what is being done, a sentence at a time.
+        on_step: called with a description of each step before it starts.
+
+    Returns:
+        The results, one per method.
 
     Raises:
-        UsageError: something is at ``folder`` already.
+        UsageError: ``folder`` exists already.
         OSError: the disk is full or not writable.
     """
-    from featurecache.datasets.load import load_dataset
-    from featurecache.encoders.loading import load_encoder
-    from featurecache.evaluation.zero_shot import zero_shot
-    from featurecache.extraction.update import update_caches
-    from featurecache.heads.train import train_head
-    from featurecache.io.atomic import require_absent
-    from featurecache.prompts import load_prompts
-    from featurecache.store.reader import read_cache
-
+    folder = Path(folder)
     require_absent(folder)
-    tell("drawing synthetic films, once for all later demos")
-    manifest = load_dataset(DATASET)
-    tell(f"embedding {len(manifest)} films with {MODEL}")
-    (summary,) = update_caches(
-        manifest,
-        [load_encoder(MODEL)],
-        cache_dir=folder / "cache",
-        prompts=load_prompts("signs"),
-        workers=workers,
-    )
-    cache = read_cache(summary.path)
-    rows: list[DemoRow] = []
-    for head in HEADS:
-        tell(f"training the head {head}")
+    on_step("generating synthetic images, once for all demos")
+    dataset = load_dataset("phantom")
+    on_step(f"extracting embeddings of {len(dataset)} images with tiny")
+    cache = extract(dataset, "tiny", prompts="signs", cache_dir=folder / "cache", precision="fp32")
+    results = []
+    for method in (*HEADS, "zero-shot"):
         start = time.perf_counter()
-        run = train_head(cache, head, n_bootstrap=n_bootstrap, controls=False)
-        run.save(folder / "runs" / head)
-        rows.append(_row(head, run.metrics, start))
-    tell("scoring zero-shot, by the prompts alone")
-    start = time.perf_counter()
-    scored = zero_shot(cache, n_bootstrap=n_bootstrap)
-    scored.save(folder / "runs" / "zero-shot")
-    rows.append(_row("zero-shot", scored.metrics, start))
+        if method == "zero-shot":
+            on_step("scoring zero-shot, by the prompts alone")
+            run = zero_shot(cache, n_bootstrap=n_bootstrap)
+        else:
+            on_step(f"training the head {method}")
+            run = train_head(cache, method, n_bootstrap=n_bootstrap, controls=False)
+        run.save(folder / "runs" / method)
+        results.append(_result(method, run, time.perf_counter() - start))
     with (
         new_file(folder / "results.csv") as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
-        writer = csv.DictWriter(file, [f.name for f in fields(DemoRow)], lineterminator="\n")
+        names = [field.name for field in fields(DemoResult)]
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    return rows
+        writer.writerows(asdict(result) for result in results)
+    return results
 
 
-def _row(method: str, metrics: Metrics, start: float) -> DemoRow:
-    macro = metrics.macro
+def _result(method: str, run: Run, seconds: float) -> DemoResult:
+    macro = run.metrics.macro
     low, high = macro.auroc_ci or (None, None)
-    seconds = time.perf_counter() - start
-    return DemoRow(method, macro.auroc, low, high, macro.auprc, macro.f1, seconds)
+    return DemoResult(method, macro.auroc, low, high, macro.auprc, macro.f1, seconds)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from page import replace_section
 
 import featurecache as fc
-from featurecache.encoders.registry import SPECS
+from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import FeaturecacheError
 from featurecache.evaluation.comparison import RunComparison
-from featurecache.finetune.config import make_config
+from featurecache.finetune.config import RECIPES
 from featurecache.heads.registry import head_spec
 from featurecache.io.atomic import new_file
 from featurecache.metrics.bootstrap import (
@@ -109,10 +109,10 @@ class Study:
     @cached_property
     def trainable(self) -> fc.Encoder:
         """The encoder to fine-tune: for a pair without a joint space, its image encoder."""
-        spec = SPECS.get(self.model)
-        if spec is None or not spec.parts:
+        spec = ENCODERS.get(self.model)
+        if spec is None or not spec.members:
             return self.encoder
-        return fc.load_encoder(spec.parts[0], precision="fp32")
+        return fc.load_encoder(spec.members[0], precision="fp32")
 
     @property
     def alignment_notes(self) -> list[str]:
@@ -180,16 +180,14 @@ class Study:
         folder = self.work / "runs" / name
         if folder.exists():
             return fc.load_run(folder)
-        settings = {**FINETUNE_SETTINGS.get(self.model, {}), **settings}
+        settings = {**RECIPES[recipe], **FINETUNE_SETTINGS.get(self.model, {}), **settings}
         if self.quick:
             settings["epochs"] = 1
-        batch_size = make_config(recipe, settings).batch_size
         n_train = settings.get("train_size") or len(dataset.rows("train"))
-        settings["batch_size"] = min(batch_size, n_train)
+        settings["batch_size"] = min(settings.get("batch_size", 32), n_train)
         return fc.finetune(
             dataset,
             self.trainable,
-            recipe=recipe,
             out=folder,
             n_bootstrap=self.n_bootstrap,
             **settings,

@@ -1,4 +1,4 @@
-"""``demo``: the whole job once."""
+"""``demo``: the whole workflow once, on synthetic images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,17 +21,17 @@ def demo(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to make; featurecache-demo without it, or -2, -3 ...", metavar="DIR"
+            help="Folder to create; default featurecache-demo, or -2, -3 ...", metavar="DIR"
         ),
     ] = None,
     n_bootstrap: Draws = 1000,
     json: Json = False,
 ) -> None:
-    """Show the whole job on synthetic films, with a model that ships with the package.
+    """Run the whole workflow on synthetic images, with an encoder that ships with the package.
 
-    Draws the data set phantom, embeds it with tiny, trains the three heads and scores zero-shot.
-    Nothing is downloaded. The films are synthetic: the figures say that the software works, and
-    nothing about patients.
+    Generates the data set phantom, extracts embeddings with tiny, trains three heads and scores
+    zero-shot. Nothing is downloaded. The images are synthetic: the metrics show that the software
+    works, and say nothing about patients.
 
     Example: featurecache demo --out my-demo
     """
@@ -41,22 +41,22 @@ def demo(
     from featurecache.runs.folder import free_folder
 
     folder = free_folder(Path(), "featurecache-demo") if out is None else out
-    rows = run_demo(folder, n_bootstrap=n_bootstrap, tell=print_status)
+    results = run_demo(folder, n_bootstrap=n_bootstrap, on_step=print_status)
     if json:
-        print_json({"folder": str(folder), "results": [asdict(row) for row in rows]})
+        print_json({"folder": str(folder), "results": [asdict(result) for result in results]})
         return
     print_table(
-        "synthetic test films, macro over 14 findings [95 % interval over patients]",
+        "synthetic test images, macro over 14 findings [95 % interval over patients]",
         ["method", "AUROC", "AUPRC", "F1", "seconds"],
         [
             [
-                row.method,
-                with_interval(row.auroc, row.interval),
-                format_float(row.auprc),
-                format_float(row.f1),
-                format_float(row.seconds, digits=1),
+                result.method,
+                with_interval(result.auroc, result.auroc_ci),
+                format_float(result.auprc),
+                format_float(result.f1),
+                format_float(result.seconds, digits=1),
             ]
-            for row in rows
+            for result in results
         ],
     )
-    print_result(f"folder: {folder}/ (results.csv; runs/ and cache/ for every other command)")
+    print_result(f"folder: {folder}/ (results.csv, and runs/ and cache/ for the other commands)")

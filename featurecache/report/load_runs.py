@@ -8,14 +8,15 @@ from typing import Any
 
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.comparison import ScoredImages, scored_images
+from featurecache.heads.learning_curve import KIND as CURVE_KIND
+from featurecache.heads.learning_curve import LearningCurve
 from featurecache.metrics.metrics import CurveMetrics, Metrics
 from featurecache.runs.folder import read_config, read_curve, run_kind
 from featurecache.runs.run import Run, load_run
 
-CURVE_KIND = "curve"
 _NUMERIC_COLUMNS = ("epoch", "train_loss", "val_loss", "validation")
 
-RunOrPath = Run | str | os.PathLike[str]
+RunLike = Run | LearningCurve | str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +74,11 @@ class CurveRun(ReportRun):
     curve: CurveMetrics
 
 
-def load_runs(runs: Sequence[RunOrPath]) -> list[ScoredRun | CurveRun]:
+def load_runs(runs: Sequence[RunLike]) -> list[ScoredRun | CurveRun]:
     """Load the runs of a report.
 
     Args:
-        runs: runs or run folders.
+        runs: runs, learning curves, or their folders.
 
     Raises:
         RunError: a run is missing, damaged, or of a kind without metrics.
@@ -85,7 +86,7 @@ def load_runs(runs: Sequence[RunOrPath]) -> list[ScoredRun | CurveRun]:
     """
     if not runs:
         raise UsageError("give at least one run")
-    keys = [run.path or id(run) if isinstance(run, Run) else Path(run).resolve() for run in runs]
+    keys = [id(run) if path is None else path.resolve() for run in runs for path in [_path(run)]]
     if len(set(keys)) < len(keys):
         raise UsageError("a run is given twice: give each once")
     return [_load_run(run, name) for run, name in zip(runs, _unique_names(runs), strict=True)]
@@ -101,19 +102,33 @@ def dataset_of(folder: Path) -> str:
     return ReportRun(folder.name, kind, read_config(folder, kind), folder, ()).dataset
 
 
-def _unique_names(runs: Sequence[RunOrPath]) -> list[str]:
+def _unique_names(runs: Sequence[RunLike]) -> list[str]:
     """Return the names of runs; where names are equal, their paths or numbers."""
-    names = [run.name if isinstance(run, Run) else Path(run).resolve().name for run in runs]
-    paths = [run.path if isinstance(run, Run) else run for run in runs]
+    names = [_name(run) for run in runs]
     return [
         name
         if names.count(name) == 1
-        else str(path or f"{name} ({names[: index + 1].count(name)})")
-        for index, (name, path) in enumerate(zip(names, paths, strict=True))
+        else str(_path(run) or f"{name} ({names[: index + 1].count(name)})")
+        for index, (name, run) in enumerate(zip(names, runs, strict=True))
     ]
 
 
-def _load_run(run: RunOrPath, name: str) -> ScoredRun | CurveRun:
+def _name(run: RunLike) -> str:
+    if isinstance(run, LearningCurve):
+        return run.default_name
+    return run.name if isinstance(run, Run) else Path(run).resolve().name
+
+
+def _path(run: RunLike) -> Path | None:
+    """Return the folder of a run; None for a run in memory."""
+    if isinstance(run, LearningCurve):
+        return None
+    return run.path if isinstance(run, Run) else Path(run)
+
+
+def _load_run(run: RunLike, name: str) -> ScoredRun | CurveRun:
+    if isinstance(run, LearningCurve):
+        return CurveRun(name, CURVE_KIND, run.config, None, run.warnings, run.metrics)
     if not isinstance(run, Run):
         folder = Path(run)
         if run_kind(folder) == CURVE_KIND:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from featurecache.errors import UnknownNameError
 from featurecache.report.controls_section import controls_section
 from featurecache.report.label_sections import has_tied_probabilities, label_sections
-from featurecache.report.load_runs import CurveRun, ReportRun, RunOrPath, ScoredRun, load_runs
+from featurecache.report.load_runs import CurveRun, ReportRun, RunLike, ScoredRun, load_runs
 from featurecache.report.map_section import map_section
 from featurecache.report.palette import DARK, LIGHT, N_SERIES
 from featurecache.report.plot_registry import PlotRegistry
@@ -37,7 +37,7 @@ class ReportPage:
 
 
 def build_page(
-    given_runs: Sequence[RunOrPath],
+    given_runs: Sequence[RunLike],
     *,
     files: Mapping[str, Path] | None = None,
     caches: Sequence[Path] = (),
@@ -47,7 +47,8 @@ def build_page(
     """Build the page of a report.
 
     Args:
-        given_runs: runs or run folders; further ones are compared with the first.
+        given_runs: runs, learning curves, or their folders; further ones are compared with the
+            first.
         files: path of each image of the first run's data set, by id; None for no example images.
         caches: files in which the runs' caches are looked for first.
         finding: label that colors the embedding map; None for the most balanced one.

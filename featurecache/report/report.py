@@ -7,8 +7,9 @@ from pathlib import Path
 
 from featurecache.datasets.load import DatasetLike, as_dataset
 from featurecache.errors import UsageError
+from featurecache.heads.learning_curve import LearningCurve
 from featurecache.io.atomic import new_file
-from featurecache.report.load_runs import RunOrPath
+from featurecache.report.load_runs import RunLike
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.plot_style import save_png
 from featurecache.runs.run import Run
@@ -32,7 +33,7 @@ class WrittenReport:
 
 
 def report(
-    runs: RunOrPath | Sequence[RunOrPath],
+    runs: RunLike | Sequence[RunLike],
     out: PathLike = "report.html",
     *,
     plots: PathLike | None = None,
@@ -52,7 +53,7 @@ def report(
         'report.html'
 
     Args:
-        runs: Runs, or run folders; further ones are compared with the first.
+        runs: Runs, learning curves, or their folders; further ones are compared with the first.
         out: HTML file to write.
         plots: Folder where each plot is also written as a PNG file for papers (300 dpi). It is
             created if it does not exist.
@@ -87,7 +88,7 @@ def report(
 
 
 def write_report(
-    runs: RunOrPath | Sequence[RunOrPath],
+    runs: RunLike | Sequence[RunLike],
     out: PathLike = "report.html",
     *,
     plots: PathLike | None = None,
@@ -104,7 +105,7 @@ def write_report(
             if target is not None and target.exists():
                 raise UsageError(f"{target} exists: choose another path, or give `overwrite`")
     page = build_page(
-        [runs] if isinstance(runs, Run | str | os.PathLike) else runs,
+        [runs] if isinstance(runs, Run | LearningCurve | str | os.PathLike) else runs,
         files=None if data is None else as_dataset(data).files(),
         caches=[Path(cache) for cache in caches],
         finding=finding,
