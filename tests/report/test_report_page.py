@@ -8,6 +8,8 @@ import pytest
 
 from featurecache.errors import RunError, UnknownNameError, UsageError
 from featurecache.evaluation.comparison import compare
+from featurecache.evaluation.zero_shot import zero_shot
+from featurecache.heads.learning_curve import learning_curve
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.report import report, save_page
 from featurecache.report.svg import inline_svg
@@ -183,6 +185,15 @@ def test_page_of_a_learning_curve_alone(workspace):
     cell = figures["cells"]["concat"][1]
     low, high = cell["ci95"]["auroc"]
     assert f"{cell['macro']['auroc']:.3f} [{low:.3f}, {high:.3f}]" in page.text
+
+
+def test_page_of_runs_that_are_not_saved(workspace):
+    cache = workspace.folder / "cache" / "phantom" / "tiny.h5"
+    curve = learning_curve(cache, ["linear"], sizes=[16, 32], seeds=1, n_bootstrap=0)
+    page = parse_page(zero_shot(cache, n_bootstrap=0), curve)
+    assert_valid(page)
+    with pytest.raises(UsageError, match="twice"):
+        build_page([curve, curve])
 
 
 def test_missing_cache_is_explained(workspace, tmp_path):
