@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """A head of your own: similarity to the most typical positive image, the medoid."""
 
 import torch

@@ -204,10 +204,9 @@ def learning_curve(
 
     Example:
         >>> import featurecache as fc
-        >>> curve = fc.learning_curve(
-        ...     "cache/phantom/tiny.h5", ["linear", "prototype"], sizes=[16, 64], seeds=2
-        ... )
-        >>> curve.points["linear"][1].macro.auroc > curve.points["linear"][0].macro.auroc
+        >>> cache = "cache/phantom/tiny.h5"
+        >>> curve = fc.learning_curve(cache, ["prototype", "knn"], sizes=[32, 64], seeds=2)
+        >>> curve.points["knn"][1].macro.auroc > curve.points["knn"][0].macro.auroc
         True
 
     Args:
