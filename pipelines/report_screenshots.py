@@ -11,6 +11,7 @@ and playwright. With --picture it also makes the README's picture, the top of th
 import argparse
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ def make_runs(work: Path) -> list[Path]:
     """Make the run folders under ``work`` that do not exist yet."""
     cache = fc.extract("phantom", "tiny", cache_dir=work / "cache")
     folders = []
-    for name, make in {
+    makers: Mapping[str, Callable[[], fc.Run | fc.LearningCurve]] = {
         "weighted_sum": lambda: fc.train_head(cache, "weighted_sum"),
         "baseline": lambda: fc.train_head(cache, "baseline"),
         "zero-shot": lambda: fc.zero_shot(cache),
         "curve": lambda: fc.learning_curve(cache, ["baseline", "weighted_sum"], seeds=3),
-    }.items():
+    }
+    for name, make in makers.items():
         folders.append(work / "runs" / name)
         if not folders[-1].exists():
             make().save(folders[-1])
