@@ -21,7 +21,16 @@ from difflib import get_close_matches
 
 
 class FeaturecacheError(Exception):
-    """Base of every exception that featurecache raises on purpose."""
+    """Base of every exception that featurecache raises on purpose.
+
+    Example:
+        >>> import featurecache as fc
+        >>> try:
+        ...     fc.load_encoder("tinyy")
+        ... except fc.FeaturecacheError as error:
+        ...     print(error)
+        unknown model 'tinyy': did you mean tiny...
+    """
 
     exit_code = 1
 

@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 class TrainedModel(ABC):
     """Predicts the labels that it was trained on, from embeddings or from images.
 
+    A run of ``train_head`` or ``finetune`` has one as ``run.model``.
+
+    Example:
+        >>> import featurecache as fc
+        >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+        >>> model = fc.train_head(cache, "linear", controls=False).model
+        >>> model.probabilities(cache.embedding[:2]).shape
+        (2, 14)
+        >>> model.predict("image.png")["error"].isna().all()
+        np.True_
+
     Attributes:
         labels: The C labels.
         thresholds: Threshold of each label, chosen on validation; 0.5 where none could be.

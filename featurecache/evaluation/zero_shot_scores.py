@@ -1,7 +1,7 @@
 """Zero-shot scores of images against label prompts, from embeddings alone.
 
-The text side is one embedding per label: the prompt ensemble t_c = norm(mean_k norm(e_ck)), and
-for the pair score a negative ensemble beside it. Images and texts are brought to unit length here.
+The text side is one embedding per label: the prompt ensemble t_c = norm(mean_k norm(e_ck)), and for
+pair scores also the ensemble of its negative prompts. Images and texts are normalized here.
 """
 
 import os
@@ -16,16 +16,16 @@ from featurecache.metrics.similarity import Embeddings, Floats, l2_normalize
 
 Scoring: TypeAlias = Literal["pair", "sigmoid", "softmax"]
 
-_ROWS_AT_ONCE: Final = 2048  # of float16 images made float64: 16 MiB at 1024 dimensions
+_ROWS_AT_ONCE: Final = 2048  # float16 images as float64: 16 MiB at 1024 dimensions
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What an encoder says of N images and C labels, both (N, C) float64.
+    """Scores of N images and C labels, both of shape (N, C), float64.
 
     Attributes:
-        logits: log-odds, for ranking: probabilities saturate at 0 and 1 and then tie.
-        probabilities: sigmoid of the logits, in 0 to 1.
+        logits: Log odds, for ranking: probabilities saturate at 0 and 1 and then tie.
+        probabilities: Sigmoid of the logits, in [0, 1].
     """
 
     logits: Floats
@@ -35,16 +35,19 @@ class Scores:
 def sigmoid_scores(
     images: Embeddings, texts: Embeddings, *, scale: float, bias: float | None
 ) -> Scores:
-    """Each label on its own: sigmoid(scale * cos + bias), as SigLIP is trained (Zhai et al. 2023).
+    """Score each label on its own: sigmoid(scale * cos + bias), as SigLIP (Zhai et al. 2023).
 
     Args:
-        images: (N, D) image embeddings, of any length.
-        texts: (C, D) prompt ensembles, of any length.
+        images: Image embeddings of shape (N, D), of any norm.
+        texts: Prompt ensembles of shape (C, D), of any norm.
         scale: exp(logit_scale) of the model.
-        bias: logit_bias of the model; None, as for CLIP, adds nothing.
+        bias: logit_bias of the model; None for models without, such as CLIP.
+
+    Returns:
+        Scores of shape (N, C).
 
     Raises:
-        ValueError: dimensions differ, or an embedding has no direction (zero, NaN or infinite).
+        ValueError: Dimensions differ, or an embedding is zero, NaN or infinite.
     """
     return _from_logits(scale * _cosines(images, texts) + (0.0 if bias is None else bias))
 
@@ -56,31 +59,33 @@ def softmax_scores(
     scale: float,
     negatives: Embeddings | None = None,
 ) -> Scores:
-    """Labels that exclude each other: softmax of scale * cos across them, as CLIP is trained.
+    """Score mutually exclusive labels: softmax of scale * cos over the labels, as CLIP.
 
-    One label alone is set against its negative prompt, softmax over [label, negative]: this is
-    `pair_scores`. The logits are the log-odds of each label against all the others.
+    A single label is compared with its negative prompt, softmax over [label, negative], which is
+    ``pair_scores``. The logits are the log odds of each label against all others.
 
     Args:
-        images: (N, D) image embeddings, of any length.
-        texts: (C, D) prompt ensembles, of any length.
+        images: Image embeddings of shape (N, D), of any norm.
+        texts: Prompt ensembles of shape (C, D), of any norm.
         scale: exp(logit_scale) of the model; a logit bias would cancel.
-        negatives: (1, D) for one label; None for several.
+        negatives: Ensemble of negative prompts of shape (1, D) for one label; None for several.
+
+    Returns:
+        Scores of shape (N, C).
 
     Raises:
-        ValueError: one label without negatives, several labels with them, dimensions differ, or
-            an embedding has no direction (zero, NaN or infinite).
+        ValueError: One label without negatives, several labels with negatives, dimensions differ,
+            or an embedding is zero, NaN or infinite.
     """
     if (len(texts) == 1) != (negatives is not None):
         raise ValueError(
-            f"softmax over {len(texts)} label(s) with negatives"
-            f" {'absent' if negatives is None else 'given'}: one label needs a negative, several"
-            " labels stand against each other"
+            f"softmax over {len(texts)} label(s) {'without' if negatives is None else 'with'} "
+            "negatives: one label needs a negative, several labels compete with each other"
         )
     if negatives is not None:
         return pair_scores(images, texts, negatives, scale=scale)
     joint = scale * _cosines(images, texts)
-    # log p_c - log(1 - p_c) would lose every digit as p_c nears 1; the others' sum does not.
+    # log p_c - log(1 - p_c) loses all digits as p_c approaches 1; the sum of the others does not.
     others = [np.logaddexp.reduce(np.delete(joint, c, axis=1), axis=1) for c in range(len(texts))]
     return _from_logits(joint - np.stack(others, axis=1))
 
@@ -88,25 +93,28 @@ def softmax_scores(
 def pair_scores(
     images: Embeddings, texts: Embeddings, negatives: Embeddings, *, scale: float
 ) -> Scores:
-    """Each label against its own negative: sigmoid(scale * (<x, t+> - <x, t->)).
+    """Score each label against its own negative: sigmoid(scale * (<x, t+> - <x, t->)).
 
-    The softmax over "pneumonia" and "no pneumonia" (CheXzero, Tiu et al. 2022). A logit bias
-    cancels.
+    This is the softmax over "pneumonia" and "no pneumonia" (CheXzero, Tiu et al. 2022). A logit
+    bias cancels.
 
     Args:
-        images: (N, D) image embeddings, of any length.
-        texts: (C, D) prompt ensembles, of any length.
-        negatives: (C, D) ensembles of the negative prompts, of any length.
+        images: Image embeddings of shape (N, D), of any norm.
+        texts: Prompt ensembles of shape (C, D), of any norm.
+        negatives: Ensembles of the negative prompts of shape (C, D), of any norm.
         scale: exp(logit_scale) of the model.
 
+    Returns:
+        Scores of shape (N, C).
+
     Raises:
-        ValueError: shapes differ, or an embedding has no direction (zero, NaN or infinite).
+        ValueError: Shapes differ, or an embedding is zero, NaN or infinite.
     """
     if texts.shape != negatives.shape:
         raise ValueError(f"texts have shape {texts.shape}, but negatives {negatives.shape}")
     # <x, t+> - <x, t-> is <x, t+ - t->.
-    towards = l2_normalize(texts, "text") - l2_normalize(negatives, "negative text")
-    return _from_logits(scale * _project(images, towards))
+    difference = l2_normalize(texts, "text") - l2_normalize(negatives, "negative text")
+    return _from_logits(scale * _project(images, difference))
 
 
 def choose_scoring(
@@ -118,24 +126,24 @@ def choose_scoring(
     n_labels: int,
     exclusive: bool,
 ) -> Scoring:
-    """The scoring to use: the requested one where it can be done, or the one that "auto" picks.
+    """Return the requested scoring if it is possible, or the one that "auto" chooses.
 
-    "auto" takes "pair" where negative prompts are there, since the difference takes out what all
+    "auto" chooses "pair" where there are negative prompts, since the difference removes what all
     prompts share; else "sigmoid" for a model with a logit bias, which was trained that way; else
-    "softmax" for labels of which exactly one holds; else "sigmoid", whose probabilities are then
-    uncalibrated and whose ranking still counts.
+    "softmax" for mutually exclusive labels; else "sigmoid", whose probabilities are then
+    uncalibrated but rank well.
 
     Args:
         requested: "auto", "pair", "sigmoid" or "softmax".
-        aligned: whether the model's images and texts share one space.
-        bias: logit_bias of the model, None where it has none.
-        has_negatives: whether each label has negative prompts.
-        n_labels: number of labels.
-        exclusive: whether exactly one of the labels holds for each image.
+        aligned: Whether the model's images and texts share one space.
+        bias: logit_bias of the model; None for models without.
+        has_negatives: Whether each label has negative prompts.
+        n_labels: Number of labels.
+        exclusive: Whether every image has exactly one of the labels.
 
     Raises:
-        UnknownNameError: no such scoring.
-        UsageError: the encoders are unaligned, or what the requested scoring needs is missing.
+        UnknownNameError: There is no such scoring.
+        UsageError: The encoders are unaligned, or the prompts lack what the scoring needs.
     """
     known = get_args(Scoring)
     if requested not in ("auto", *known):
@@ -148,13 +156,13 @@ def choose_scoring(
         )
     if requested == "pair" and not has_negatives:
         raise UsageError(
-            "pair scoring sets each label against its negative, but the prompts have none:"
-            " add negative templates, or use --scoring sigmoid"
+            "pair scoring compares each label with its negative, but the prompts have none: add "
+            "negative templates, or use `scoring` sigmoid"
         )
     if requested == "softmax" and n_labels == 1 and not has_negatives:
         raise UsageError(
-            "softmax over a single label needs its negative, but the prompts have none:"
-            " add negative templates, or use --scoring sigmoid"
+            "softmax over a single label needs its negative, but the prompts have none: add "
+            "negative templates, or use `scoring` sigmoid"
         )
     if requested != "auto":
         return cast(Scoring, requested)
@@ -164,12 +172,12 @@ def choose_scoring(
 
 
 def _cosines(images: Embeddings, texts: Embeddings) -> Floats:
-    """(N, C) cosines of N images and C texts."""
+    """Return cosines of N images and C texts, shape (N, C)."""
     return _project(images, l2_normalize(texts, "text"))
 
 
 def _project(images: Embeddings, vectors: Floats) -> Floats:
-    """(N, C) products of N images at unit length and C vectors."""
+    """Return the products of N normalized images and C vectors, shape (N, C)."""
     if images.ndim != 2 or vectors.ndim != 2 or images.shape[1] != vectors.shape[1]:
         raise ValueError(
             f"images {images.shape} and texts {vectors.shape} are not (N, D) and (C, D) of one D"
@@ -181,7 +189,7 @@ def _project(images: Embeddings, vectors: Floats) -> Floats:
         products[rows] = l2_normalize(images[rows], "image", first=start) @ vectors.T
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Asked for, so that an error comes out.
+        # The results are consumed so that an error is raised.
         list(pool.map(fill, range(0, len(images), _ROWS_AT_ONCE)))
     return products
 
