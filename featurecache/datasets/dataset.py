@@ -74,13 +74,14 @@ class Dataset:
             or the name is not a valid folder name.
 
     Example:
+        >>> import featurecache as fc
         >>> import pandas as pd
         >>> images = pd.DataFrame(
         ...     {"id": ["a", "b"], "path": ["a.png", "b.png"], "patient": ["p1", "p2"],
         ...      "split": ["train", "test"]}
         ... )
         >>> labels = pd.DataFrame({"Edema": [1, 0]})
-        >>> dataset = Dataset(name="ward", root="images", images=images, labels=labels)
+        >>> dataset = fc.Dataset(name="ward", root="images", images=images, labels=labels)
         >>> dataset.labels["Edema"].tolist()
         [1.0, 0.0]
     """

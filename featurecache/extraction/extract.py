@@ -150,7 +150,8 @@ def extract(
 
     Example:
         >>> import featurecache as fc
-        >>> cache = fc.extract("phantom", "tiny", prompts="signs", limit=8)
+        >>> data = fc.load_dataset("phantom", "phantom")
+        >>> cache = fc.extract(data, "tiny", cache_dir="first", limit=8)
         >>> len(cache.ids)
         8
     """

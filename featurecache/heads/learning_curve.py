@@ -46,6 +46,12 @@ Interval = tuple[float, float] | None
 class LearningCurve:
     """Test scores of heads trained on increasing numbers of images.
 
+    Example:
+        >>> import featurecache as fc
+        >>> curve = fc.learning_curve("cache/phantom/tiny.h5", ["linear"], sizes=[32, 64], seeds=1)
+        >>> curve.to_pandas()["size"].tolist()
+        [32, 64]
+
     Attributes:
         heads: Names of the heads; the others are compared with the first.
         seeds: Seeds of the subsets and trainings. Heads of one seed share a subset.
