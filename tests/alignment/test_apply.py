@@ -221,7 +221,7 @@ def test_other_library_versions_give_a_warning(cache, alignment):
 def test_unsuitable_cache_is_refused(cache, alignment):
     text = cache.text()
     for change, error, message in (
-        ({"encoder": None}, CacheError, "prompt set signs: extract again"),
+        ({"encoder_spec": None}, CacheError, "prompt set signs: use a cache of a single encoder"),
         ({"aligned": True}, UsageError, "leave out `alignment`"),
     ):
         with pytest.raises(error, match=message):

@@ -166,7 +166,7 @@ def test_invalid_input_is_refused(planted):
         align(planted, method="rigde")
     with pytest.raises(UsageError, match="in one space already"):
         align(with_text(planted, aligned=True))
-    with pytest.raises(CacheError, match="prompt set signs: extract again"):
+    with pytest.raises(CacheError, match="prompt set signs: use a cache"):
         align(with_text(planted, encoder_spec=None))
     split = np.where(planted.splits == "val", "train", planted.splits)
     images = replace(planted.images, split=to_utf8(split))
