@@ -10,7 +10,7 @@ from featurecache.errors import UsageError
 from featurecache.evaluation.controls import view_only
 from featurecache.evaluation.scores import ScoredPredictions, score_predictions
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.calibration import calibration_document, fit_platt, log_odds
+from featurecache.metrics.calibration import fit_platt, log_odds, measure_calibration
 from featurecache.metrics.metrics import (
     Calibration,
     Metrics,
@@ -225,15 +225,13 @@ def _calibration(
 ) -> Calibration:
     """Return calibration on test of the learned labels, with Platt scaling from validation."""
     truth = np.where(data.learned, data.truth, UNKNOWN)
-    return Calibration(
-        **calibration_document(
-            truth[data.test],
-            score[data.test],
-            probability[data.test],
-            fit_platt(truth[data.val], score[data.val]),
-            label_names=data.label_names,
-            patients=data.patient[data.test],
-            n_bootstrap=n_bootstrap,
-            seed=seed,
-        )
+    return measure_calibration(
+        truth[data.test],
+        score[data.test],
+        probability[data.test],
+        fit_platt(truth[data.val], score[data.val]),
+        label_names=data.label_names,
+        patients=data.patient[data.test],
+        n_bootstrap=n_bootstrap,
+        seed=seed,
     )

@@ -1,16 +1,25 @@
 """Calibration: Platt scaling, expected calibration error and Brier score."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from featurecache.metrics.bootstrap import (
     PatientResamples,
-    ci_or_none,
+    interval,
     none_if_nan,
     resample_patients,
+)
+from featurecache.metrics.metrics import (
+    BeforeAfter,
+    Calibration,
+    CalibrationErrorIntervals,
+    CalibrationErrors,
+    CalibrationIntervals,
+    LabelCalibration,
 )
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, macro, ratio, valid_mask
 
@@ -264,18 +273,18 @@ def _resampled_sums(columns: list[Floats], resamples: PatientResamples | None) -
     return by_patient if resamples is None else resamples.counts.astype(np.float64) @ by_patient
 
 
-def calibration_document(
+def measure_calibration(
     truth: Labels,
     score: AnyFloats,
     probability: AnyFloats,
     platt: PlattScaling,
     *,
-    label_names: tuple[str, ...],
+    label_names: Sequence[str],
     patients: npt.NDArray[np.str_],
     n_bootstrap: int,
     seed: int,
-) -> dict[str, Any]:
-    """Return the calibration section of ``metrics.json``: errors before and after Platt scaling.
+) -> Calibration:
+    """Compute calibration errors before and after Platt scaling.
 
     Both macro averages are over the same labels: those with a Platt scaling.
 
@@ -290,39 +299,40 @@ def calibration_document(
         seed: Seed of the bootstrap.
 
     Returns:
-        The section.
+        The errors, with intervals of the macro averages.
     """
     resamples = resample_patients(patients, n_bootstrap=n_bootstrap, seed=seed)
-    fitted = ~np.isnan(platt.slope)
-    sides = {
-        "before": np.where(fitted, probability.astype(np.float64), np.nan),
-        "after": platt(score),
-    }
-    errors = {"ece": calibration_errors, "brier": brier_scores}
-    document: dict[str, Any] = {
-        "macro": {
-            side: {name: none_if_nan(macro(error(truth, p))) for name, error in errors.items()}
-            for side, p in sides.items()
-        },
-        "ci95": {
-            side: {
-                name: ci_or_none(macro(error(truth, p, resamples)))
-                for name, error in errors.items()
-            }
-            for side, p in sides.items()
-        },
-        "per_label": {},
-    }
+    has_platt = ~np.isnan(platt.slope)
+    before = np.where(has_platt, probability.astype(np.float64), np.nan)
+    after = platt(score)
+
+    def errors(p: Floats) -> CalibrationErrors:
+        return CalibrationErrors(
+            ece=none_if_nan(macro(calibration_errors(truth, p))),
+            brier=none_if_nan(macro(brier_scores(truth, p))),
+        )
+
+    def intervals(p: Floats) -> CalibrationErrorIntervals:
+        return CalibrationErrorIntervals(
+            ece=interval(macro(calibration_errors(truth, p, resamples))),
+            brier=interval(macro(brier_scores(truth, p, resamples))),
+        )
+
+    per_label = {}
+    label_errors = [(calibration_errors(truth, p), brier_scores(truth, p)) for p in (before, after)]
     for c, label in enumerate(label_names):
-        document["per_label"][label] = {
-            "slope": none_if_nan(platt.slope[c]),
-            "intercept": none_if_nan(platt.intercept[c]),
-            **{
-                side: {
-                    name: none_if_nan(error(truth[:, [c]], p[:, [c]])[0])
-                    for name, error in errors.items()
-                }
-                for side, p in sides.items()
-            },
-        }
-    return document
+        label_before, label_after = (
+            CalibrationErrors(ece=none_if_nan(ece[c]), brier=none_if_nan(brier[c]))
+            for ece, brier in label_errors
+        )
+        per_label[label] = LabelCalibration(
+            slope=none_if_nan(platt.slope[c]),
+            intercept=none_if_nan(platt.intercept[c]),
+            before=label_before,
+            after=label_after,
+        )
+    return Calibration(
+        macro=BeforeAfter(before=errors(before), after=errors(after)),
+        ci95=CalibrationIntervals(before=intervals(before), after=intervals(after)),
+        per_label=per_label,
+    )

@@ -8,12 +8,13 @@ from sklearn.metrics import brier_score_loss
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.calibration import (
     brier_scores,
-    calibration_document,
     calibration_errors,
     fit_common_slope,
     fit_platt,
     log_odds,
+    measure_calibration,
 )
+from featurecache.metrics.metrics import CalibrationErrors
 
 NAN = float("nan")
 
@@ -114,14 +115,14 @@ def test_brier_score_equals_scikit_learn_and_bootstrap_equals_repeated_rows():
             assert values[sample] == pytest.approx(metric(truth[rows], probability[rows]))
 
 
-def test_document_reports_that_platt_scaling_corrects_overconfidence():
+def test_platt_scaling_corrects_overconfidence():
     rng = np.random.default_rng(3)
     true_odds = rng.normal(size=(4000, 2))
     truth = (rng.random((4000, 2)) < sigmoid(true_odds)).astype(np.int8)
     truth[:, 1] = 0
     score = 4 * true_odds
     platt = fit_platt(truth[:2000], score[:2000])
-    document = calibration_document(
+    calibration = measure_calibration(
         truth[2000:],
         score[2000:],
         sigmoid(score[2000:]),
@@ -131,12 +132,12 @@ def test_document_reports_that_platt_scaling_corrects_overconfidence():
         n_bootstrap=100,
         seed=0,
     )
-    label = document["per_label"]["A"]
-    assert label["slope"] == pytest.approx(0.25, rel=0.15)
-    assert label["before"]["ece"] > 0.15
-    assert label["after"]["ece"] < 0.05
-    assert label["after"]["brier"] < label["before"]["brier"]
-    assert document["per_label"]["B"]["after"] == {"ece": None, "brier": None}
-    assert document["macro"]["before"]["ece"] == label["before"]["ece"]
-    low, high = document["ci95"]["after"]["ece"]
-    assert 0 < low < high < document["ci95"]["before"]["ece"][0]
+    label = calibration.per_label["A"]
+    assert label.slope == pytest.approx(0.25, rel=0.15)
+    assert label.before.ece > 0.15
+    assert label.after.ece < 0.05
+    assert label.after.brier < label.before.brier
+    assert calibration.per_label["B"].after == CalibrationErrors(ece=None, brier=None)
+    assert calibration.macro.before.ece == label.before.ece
+    low, high = calibration.ci95.after.ece
+    assert 0 < low < high < calibration.ci95.before.ece[0]
