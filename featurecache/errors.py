@@ -1,4 +1,4 @@
-"""The exceptions that featurecache raises on purpose.
+"""The exceptions that featurecache raises on purpose, and its warning.
 
     FeaturecacheError                exit code 1
     ├── UsageError                   exit code 2: a mistake that the user can correct
