@@ -1,12 +1,19 @@
 """Configuration dataclasses validate themselves."""
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import pytest
 
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.settings import check_settings, choices, setting
+from featurecache.settings import (
+    accept_settings,
+    check_settings,
+    choices,
+    describe_settings,
+    setting,
+)
 
 
 @dataclass(frozen=True)
@@ -58,3 +65,30 @@ def test_choices_of_a_literal_are_its_values():
     assert choices(Literal["a", "b"]) == ("a", "b")
     assert choices(Literal["a", "b"] | None) == ("a", "b")
     assert choices(int | None) == choices(str) == ()
+
+
+def test_help_is_added_to_the_docstring():
+    described = describe_settings(Config)
+    assert f"        rate: {_help('rate')}" in described.__doc__
+
+
+def test_function_shows_the_settings_that_it_accepts():
+    @accept_settings(Config)
+    def function(data, *, epochs=7, **settings):
+        """Do something.
+
+        Args:
+            data: The data.
+            epochs: Its own argument.
+            **settings: see ``Config``.
+        """
+
+    parameters = inspect.signature(function).parameters
+    assert list(parameters) == ["data", "epochs", "loss", "kind", "rate"]
+    assert parameters["epochs"].default == 7
+    assert f"rate: {_help('rate')}" in function.__doc__
+    assert "**settings" not in function.__doc__
+
+
+def _help(name):
+    return next(field.metadata["help"] for field in fields(Config) if field.name == name)

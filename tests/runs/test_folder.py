@@ -12,6 +12,12 @@ import pytest
 
 from featurecache.errors import RunError, UsageError
 from featurecache.io.atomic import require_absent
+from featurecache.metrics.metrics import (
+    CurveMetrics,
+    CurvePoint,
+    RankingIntervals,
+    RankingScores,
+)
 from featurecache.runs.folder import (
     free_folder,
     new_run,
@@ -171,15 +177,17 @@ def test_a_config_that_is_not_an_object_is_refused(tmp_path: Path, text: str) ->
 
 
 def test_a_history_and_a_curve_round_trip(tmp_path):
-    figures = {"auroc": 0.5, "auprc": None}
-    cell = {"macro": figures, "ci95": {"auroc": [0.25, 0.75], "auprc": None}}
-    cell |= {"gain": None, "labels": 2}
-    curve = {"n": 9, "n_patients": 4, "sizes": [16], "cells": {"baseline": [cell]}}
+    intervals = RankingIntervals(auroc=(0.25, 0.75))
+    scores = RankingScores(auroc=0.5, auprc=None)
+    point = CurvePoint(macro=scores, ci95=intervals, seeds=[0.5], gain=None, labels=2)
+    curve = CurveMetrics(n=9, n_patients=4, sizes=[16], cells={"baseline": [point]})
     with new_run(tmp_path / "run") as folder:
         write_config(folder, "curve", {})
-        write_json(folder / "curve.json", curve)
+        write_json(folder / "curve.json", curve.to_json())
         write_history(folder, [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.25}])
-    assert read_curve(tmp_path / "run") == curve
+    read = read_curve(tmp_path / "run")
+    assert read == curve
+    assert read.cells["baseline"][0].macro.auroc_ci == (0.25, 0.75)
     assert read_history(tmp_path / "run") == [
         {"epoch": "1", "val_loss": "0.5"},
         {"epoch": "2", "val_loss": "0.25"},
