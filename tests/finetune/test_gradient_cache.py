@@ -1,4 +1,4 @@
-"""Gradients in chunks against one backward pass over the whole batch, in a small random CLIP."""
+"""Gradients in chunks compared with one backward pass over the batch, in a small random CLIP."""
 
 from functools import partial
 
@@ -61,7 +61,7 @@ def loss_of(model, truth):
 
 
 def in_chunks(model, data, *, images=32, texts=4, seed=0):
-    """The loss and the gradients by name, with this many images and texts a chunk."""
+    """Return the loss and the gradients by name, for chunks of these numbers of images and texts."""
     pixels, tokens, truth = data
     model.zero_grad()
     value = backward_in_chunks(
@@ -90,12 +90,12 @@ def flat(of_parameters):
 
 
 def assert_close(actual, expected, *, relative):
-    """Each parameter's gradient, to within a part of its size, or of the largest one's rounding."""
+    """Compare gradients relative to their size, or to the rounding error of the largest one."""
     assert actual.keys() == expected.keys()
     largest = max(gradient.norm() for gradient in expected.values())
     for name, gradient in expected.items():
         error = (actual[name] - gradient).norm()
-        # Attention does not feel its keys' bias: that gradient is rounding, and nothing else.
+        # Attention does not depend on the bias of its keys: that gradient is pure rounding error.
         assert error <= relative * max(gradient.norm(), 1e-2 * largest), name
 
 
@@ -103,7 +103,7 @@ def assert_close(actual, expected, *, relative):
     ("dtype", "relative"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["fp32", "fp64"]
 )
 @pytest.mark.parametrize(("images", "texts"), [(32, CAPTIONS), (32, 4), (100, 1)])
-def test_chunks_give_the_gradients_of_the_whole_batch(dtype, relative, images, texts):
+def test_chunks_give_gradients_of_whole_batch(dtype, relative, images, texts):
     model, data = clip(dtype=dtype), batch(dtype=dtype)
     expected_value, expected = at_once(model, data)
     value, actual = in_chunks(model, data, images=images, texts=texts)
@@ -113,7 +113,7 @@ def test_chunks_give_the_gradients_of_the_whole_batch(dtype, relative, images, t
     assert_close(actual, expected, relative=relative)
 
 
-def test_the_loss_of_each_chunk_alone_would_give_other_gradients():
+def test_separate_loss_for_each_chunk_gives_other_gradients():
     model, data = clip(), batch()
     _, expected = at_once(model, data)
     total = torch.zeros_like(flat(expected))
@@ -122,7 +122,7 @@ def test_the_loss_of_each_chunk_alone_would_give_other_gradients():
     assert (total - flat(expected)).norm() > 0.01 * flat(expected).norm()
 
 
-def test_gradients_are_added_to_those_that_are_there():
+def test_gradients_are_accumulated():
     model, data = clip(dtype=torch.float64), batch(64, dtype=torch.float64)
     _, once = in_chunks(model, data)
     pixels, tokens, truth = data
@@ -136,7 +136,7 @@ def test_gradients_are_added_to_those_that_are_there():
     assert_close(gradients(model), twice, relative=1e-12)
 
 
-def test_with_one_chunk_it_is_the_plain_backward_pass():
+def test_single_chunk_is_plain_backward_pass():
     model, data = clip(), batch(64)
     expected_value, expected = at_once(model, data)
     calls = []
@@ -159,7 +159,7 @@ def test_with_one_chunk_it_is_the_plain_backward_pass():
         assert torch.equal(gradient, expected[name]), name
 
 
-def test_with_dropout_the_seed_decides_the_gradients_and_not_the_callers_generator():
+def test_seed_decides_dropout():
     model, data = clip(dropout=0.3), batch(64)
     torch.manual_seed(5)
     value, first = in_chunks(model, data, seed=(3, 1))
@@ -172,7 +172,7 @@ def test_with_dropout_the_seed_decides_the_gradients_and_not_the_callers_generat
 
 
 @pytest.mark.parametrize("images", [16, 64], ids=["chunks", "one chunk"])
-def test_the_callers_random_numbers_are_left_as_they_were(images):
+def test_global_generator_is_untouched(images):
     model, data = clip(dropout=0.3), batch(64)
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -181,8 +181,8 @@ def test_the_callers_random_numbers_are_left_as_they_were(images):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_with_dropout_the_gradients_are_the_slopes_of_the_loss():
-    """True only if the masks of the first pass come again in the second."""
+def test_gradients_with_dropout_match_finite_differences():
+    """Holds only if the second pass repeats the dropout masks of the first."""
     model, data = clip(dropout=0.3, dtype=torch.float64), batch(64, dtype=torch.float64)
     _, gradient = in_chunks(model, data)
     generator = torch.Generator().manual_seed(2)
@@ -203,7 +203,7 @@ def test_with_dropout_the_gradients_are_the_slopes_of_the_loss():
         assert expected == pytest.approx(slope, rel=1e-5)
 
 
-def test_every_chunk_and_the_loss_draw_random_numbers_of_their_own():
+def test_chunks_and_loss_have_different_random_numbers():
     ones = torch.ones(2, 50)
     weight = torch.ones((), requires_grad=True)
     seen = []
@@ -227,7 +227,7 @@ def test_every_chunk_and_the_loss_draw_random_numbers_of_their_own():
 
 
 @pytest.mark.parametrize("where", ["around", "inside"])
-def test_under_autocast_every_parameter_gets_its_gradient(where):
+def test_every_parameter_gets_gradient_under_autocast(where):
     model, data = clip(), batch(64)
     _, exact = at_once(model, data)
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
@@ -257,7 +257,7 @@ def test_under_autocast_every_parameter_gets_its_gradient(where):
 
 
 def peak_activations(size, *, images):
-    """The most bytes that autograd holds for the encoders at any time."""
+    """Return the maximum number of bytes that autograd holds for the encoders."""
     held = peak = 0
 
     class Saved:
@@ -287,13 +287,13 @@ def peak_activations(size, *, images):
     return peak
 
 
-def test_activations_do_not_grow_with_the_batch_but_with_the_chunk():
+def test_activations_grow_with_chunk_not_with_batch():
     assert peak_activations(256, images=32) == peak_activations(64, images=32)
     assert peak_activations(256, images=256) > 6 * peak_activations(256, images=32)
 
 
 @pytest.mark.parametrize("images", [4, 8], ids=["chunks", "one chunk"])
-def test_a_frozen_encoder_and_one_that_the_loss_leaves_out_get_no_gradient(images):
+def test_frozen_or_unused_encoder_gets_no_gradient(images):
     generator = torch.Generator().manual_seed(0)
     trained, frozen, unused = (nn.Linear(3, 2) for _ in range(3))
     frozen.requires_grad_(False)
@@ -306,6 +306,6 @@ def test_a_frozen_encoder_and_one_that_the_loss_leaves_out_get_no_gradient(image
     assert unused.weight.grad is None
 
 
-def test_an_encoder_without_chunks_is_refused():
+def test_encoder_without_chunks_is_refused():
     with pytest.raises(ValueError, match="no chunks"):
         backward_in_chunks(lambda a, _: a.sum(), [lambda: torch.ones(1, 1)], [], seed=0)

@@ -1,0 +1,120 @@
+"""``fc.extract``: what it accepts, what it decides, and what it returns."""
+
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import featurecache as fc
+from featurecache.datasets.dataset import Dataset
+from featurecache.errors import PromptError, UnknownNameError, UsageError
+from featurecache.prompts import PROMPT_SETS
+from featurecache.store.layout import lock_path
+from tests.extraction.stub_encoder import StubEncoder, write_images
+
+
+def test_model_name_gives_cache_with_default_prompts(dataset: Dataset, cache: Path) -> None:
+    made = fc.extract(dataset, "tiny", cache_dir=str(cache))
+    assert isinstance(made, fc.Cache)
+    assert made.path == cache / "set" / "tiny.h5"
+    assert made.ids.tolist() == dataset.images["id"].tolist()
+    assert list(made.texts) == ["signs"]
+
+
+def test_list_of_models_gives_list_of_caches(dataset: Dataset, cache: Path) -> None:
+    first, second = fc.extract(dataset, [StubEncoder("a"), StubEncoder("b")], cache_dir=cache)
+    assert [first.header.model, second.header.model] == ["a", "b"]
+    (only,) = fc.extract(dataset, [StubEncoder("a")], cache_dir=cache)
+    assert only.path == first.path
+
+
+def test_folder_of_images_is_a_data_set(root: Path, cache: Path) -> None:
+    write_images(root / "normal", 3)
+    write_images(root / "pneumonia", 3)
+    made = fc.extract(str(root), StubEncoder(), cache_dir=cache)
+    assert len(made.ids) == 6
+    again = fc.extract(("folder", root), StubEncoder(), cache_dir=cache)
+    assert again.path == made.path
+
+
+def test_prompts_may_be_name_file_or_object(dataset: Dataset, cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"name": "mine", "templates": ["{pathology} it is"]}')
+    for prompts in ("lungs", file, PROMPT_SETS["showing"]):
+        made = fc.extract(dataset, StubEncoder(), prompts=prompts, cache_dir=cache)
+    assert sorted(made.texts) == ["lungs", "mine", "showing"]
+    with pytest.raises(PromptError):
+        fc.extract(dataset, StubEncoder(), prompts=tmp_path / "none.json", cache_dir=cache)
+
+
+def test_model_without_text_gets_no_prompts_unless_they_are_given(
+    dataset: Dataset, cache: Path
+) -> None:
+    vision = StubEncoder(has_text=False)
+    assert fc.extract(dataset, vision, cache_dir=cache).texts == {}
+    with pytest.raises(UsageError, match="has no text encoder: leave out `prompts`"):
+        fc.extract(dataset, vision, prompts="signs", cache_dir=cache)
+
+
+def test_auto_precision_is_measured(
+    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("featurecache.extraction.precision.MIN_COSINE", 0.5)
+    made = fc.extract(dataset, "tiny", cache_dir=cache)
+    assert made.header.encoder_spec["precision"] == "bf16"
+    assert made.header.bf16_cosine is not None
+    # The cache keeps its precision, whatever a new measurement would say.
+    monkeypatch.setattr("featurecache.extraction.precision.MIN_COSINE", 1.1)
+    assert fc.extract(dataset, "tiny", cache_dir=cache).header.encoder_spec["precision"] == "bf16"
+
+
+def test_encoder_keeps_its_precision(
+    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: True)
+    made = fc.extract(dataset, fc.load_encoder("tiny"), cache_dir=cache)
+    assert made.header.encoder_spec["precision"] == "fp32"
+    assert made.header.bf16_cosine is None
+
+
+def test_shard_is_given_as_text(dataset: Dataset, cache: Path) -> None:
+    made = fc.extract(dataset, StubEncoder(), shard="2/3", cache_dir=cache)
+    assert made.ids.tolist() == ["i001", "i004", "i007"]
+    for text in ("2", "a/b", "0/3", "4/3"):
+        with pytest.raises(UsageError, match="give I/N"):
+            fc.extract(dataset, StubEncoder(), shard=text, cache_dir=cache)
+
+
+def test_waiting_for_another_process_is_optional(
+    dataset: Dataset, cache: Path, stub_path: Path
+) -> None:
+    fc.extract(dataset, StubEncoder(), cache_dir=cache)
+    with (
+        FileLock(lock_path(stub_path)),
+        pytest.raises(UsageError, match="another process"),
+    ):
+        fc.extract(dataset, StubEncoder(), cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": []}, UsageError, "give at least one `model`"),
+        ({"model": "tiny", "engine": "rya"}, UnknownNameError, "did you mean ray"),
+        ({"model": ["tiny", "clip"], "weights": "w"}, UsageError, "give a single `model`"),
+        ({"model": StubEncoder(), "weights": "w"}, UsageError, "leave out `weights`"),
+        ({"model": "tinny"}, UnknownNameError, "did you mean tiny"),
+    ],
+)
+def test_mistakes_are_reported_before_the_data_set_is_loaded(
+    cache: Path, arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        fc.extract("no such folder", cache_dir=cache, **arguments)
+    assert not cache.exists()
+
+
+def test_encoder_cannot_be_sent_to_ray(dataset: Dataset, cache: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be sent to the workers"):
+        fc.extract(dataset, StubEncoder(), engine="ray", cache_dir=cache)
