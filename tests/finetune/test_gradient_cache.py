@@ -61,7 +61,7 @@ def loss_of(model, truth):
 
 
 def in_chunks(model, data, *, images=32, texts=4, seed=0):
-    """Return the loss and the gradients by name, for chunks of these numbers of images and texts."""
+    """Return the loss and the gradients by name, in chunks of these many images and texts."""
     pixels, tokens, truth = data
     model.zero_grad()
     value = backward_in_chunks(
