@@ -11,7 +11,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,28 +86,32 @@ def when_some_of_the_chunks_are_removed() -> None:
     chunks.ChunkFolder.delete = dying
 
 
-def make_slow() -> None:
-    """Write small chunks and blocks, so that there is much to interrupt."""
+def make_slow(pipe: int) -> None:
+    """Write small chunks and blocks, so that there is much to interrupt; report every block."""
     builder.CHUNK_ROWS, writer.BLOCK_ROWS = BATCH, 2 * BATCH
     read = builder.CacheBuilder._read
 
     def slowly(*arguments: Any) -> Any:
+        os.write(pipe, b"x")
         time.sleep(BLOCK_SECONDS)
         return read(*arguments)
 
     builder.CacheBuilder._read = slowly
 
 
-def start(dataset: Dataset, cache: Path, patch: Callable[[], None] | None = None) -> int:
-    """Start an extraction in a process; return its id once it has started reading images."""
-    at_work, tell = os.pipe()
+@contextmanager
+def extraction(
+    dataset: Dataset, cache: Path, patch: Callable[[], None] | None = None
+) -> Iterator[tuple[int, int]]:
+    """Extract in a process; yield its id, and a pipe that gets a byte for each image and block."""
+    read_end, write_end = os.pipe()
     process = os.fork()
     if process:
-        os.close(tell)
-        os.read(at_work, 1)
-        os.close(at_work)
-        return process
-    make_slow()
+        os.close(write_end)
+        yield process, read_end
+        os.close(read_end)
+        return
+    make_slow(write_end)
     if patch is not None:
         patch()
     update_caches(
@@ -115,7 +120,7 @@ def start(dataset: Dataset, cache: Path, patch: Callable[[], None] | None = None
         cache_dir=cache,
         prompts=PROMPT_SETS["signs"],
         batch_size=BATCH,
-        progress=lambda finished, total: finished or os.write(tell, b"x"),
+        progress=lambda finished, total: os.write(write_end, b"x") and None,
     )
     os._exit(0)
 
@@ -169,22 +174,28 @@ def kill_until_finished(dataset: Dataset, cache: Path, rng: random.Random) -> di
     checker = DiskChecker(cache / "set" / "stub.h5")
     found: dict[str, Any] = {"encoding": [], "writing": [], "chosen": []}
 
-    # The delays add up to less than encoding and writing take, so that no process finishes.
-    def kill_at_random(stage: str, longest: float) -> None:
+    # They are killed early, so that all of them together do not finish a stage.
+    def kill_at_random(stage: str, most_steps: int) -> None:
         for _ in range(RANDOM_KILLS):
-            process = start(dataset, cache)
-            time.sleep(rng.uniform(0, longest))
-            os.kill(process, signal.SIGKILL)
-            if wait(process):
-                found[stage].append(checker.check())
+            with extraction(dataset, cache) as (process, pipe):
+                for _ in range(rng.randint(1, most_steps)):
+                    os.read(pipe, 1)
+                time.sleep(rng.uniform(0, 0.02))
+                os.kill(process, signal.SIGKILL)
+                if wait(process):
+                    found[stage].append(checker.check())
 
-    kill_at_random("encoding", 0.12)
+    def was_killed(death: Callable[[], None] | None = None) -> bool:
+        with extraction(dataset, cache, death) as (process, _):
+            return wait(process)
+
+    kill_at_random("encoding", 20)
     for name, death in DEATHS.items():
-        if wait(start(dataset, cache, death)):
+        if was_killed(death):
             found["chosen"].append(name)
             checker.check()
-    kill_at_random("writing", 0.1)
-    if wait(start(dataset, cache)):
+    kill_at_random("writing", 5)
+    if was_killed():
         raise SystemExit("the last process was killed by something else")
     return found
 

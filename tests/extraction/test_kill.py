@@ -23,7 +23,7 @@ def test_killed_extraction_ends_like_undisturbed_one(tmp_path: Path) -> None:
         [sys.executable, script, tmp_path, "11"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         # NumPy's threads do not survive a fork.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         check=False,
