@@ -1,4 +1,4 @@
-"""What is published is on the disk before its name is, and what it replaces goes after that."""
+"""After a power loss, files are complete: content is synced before a rename, folders after it."""
 
 import ast
 import os
@@ -35,7 +35,7 @@ from featurecache.store.reader import read_cache
 
 @dataclass
 class Calls:
-    """The calls that decide what a power cut leaves, in their order: what was done, and to what."""
+    """Records the calls that decide what a power loss leaves, in order: operation and path."""
 
     below: Path
     seen: list[tuple[str, Path]] = field(default_factory=list)
@@ -52,27 +52,27 @@ class Calls:
         return [path for what, path in self.seen if what == "rename"]
 
     def at(self, what: str, path: Path, after: int = -1) -> int:
-        """When the first such call came after another one; an error where none did."""
+        """Return the index of the first such call after another one; fail if there is none."""
         return next(n for n, call in enumerate(self.seen) if n > after and call == (what, path))
 
     def check(self) -> None:
-        """Every rename comes after the bytes are on the disk, and then its folder is brought there.
+        """Check that content is synced before every rename, and its folder after it.
 
-        So it is with every folder that is made before something is put into it.
+        The same holds for every folder that is created before something is put into it.
         """
         assert self.published()
-        assert self.changed == [], f"{self.changed} were written to after they were synced"
+        assert self.changed == [], f"{self.changed} were written after they were synced"
         sources = iter(self.renamed)
         for number, (what, path) in enumerate(self.seen):
             if what == "rename":
                 for source in next(sources):
-                    assert ("sync", source) in self.seen[:number], f"{source} was not on the disk"
+                    assert ("sync", source) in self.seen[:number], f"{source} was not synced"
                 self.at("sync", path.parent, after=number)
             if what == "mkdir" and not path.name.startswith("."):
                 self.at("sync", path.parent, after=number)
 
     def strays(self) -> set[str]:
-        """Files that are there, and were not put there by a rename of them or of their folder."""
+        """Return files that were not put in place by a rename of them or of their folder."""
         places = set(self.published())
         return {
             str(path.relative_to(self.below))
@@ -131,20 +131,20 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names files by their descriptors")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    root = tmp_path_factory.mktemp("films") / "phantom"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    root = tmp_path_factory.mktemp("data") / "phantom"
     generate_phantom(root, n_images=40, seed=1, size=64)
     return load_dataset("phantom", root)
 
 
-def test_an_extraction_a_merge_and_a_head(films: Dataset, tmp_path: Path, calls: Calls) -> None:
+def test_extraction_merge_and_head(images: Dataset, tmp_path: Path, calls: Calls) -> None:
     encoder = load_encoder("tiny", device="cpu")
     shards = [
-        update_caches(films, [encoder], cache_dir=tmp_path / "cache", shard=Shard(number, 2))[
+        update_caches(images, [encoder], cache_dir=tmp_path / "cache", shard=Shard(number, 2))[
             0
         ].path
         for number in (1, 2)
@@ -155,7 +155,7 @@ def test_an_extraction_a_merge_and_a_head(films: Dataset, tmp_path: Path, calls:
         parts = shard.with_name(f"{shard.name}.parts")
         durable = calls.at("sync", shard.parent, after=calls.at("rename", shard))
         part = calls.at("rename", parts / "part-00000000.h5")
-        # The part is there for good before the cache is, and goes once the cache is.
+        # The chunk file is durable before the cache is, and removed after.
         assert calls.at("sync", parts, after=part) < calls.at("rename", shard)
         assert calls.at("remove", parts) > durable
     cache = read_cache(whole)
@@ -165,7 +165,7 @@ def test_an_extraction_a_merge_and_a_head(films: Dataset, tmp_path: Path, calls:
     calls.check()
 
 
-def test_the_state_of_a_fine_tuning(tmp_path: Path, calls: Calls) -> None:
+def test_training_state(tmp_path: Path, calls: Calls) -> None:
     state = TrainingState(tmp_path / "runs" / "tuned", {"seed": 1})
     state.save_best({"weight": torch.ones(3)})
     state.save({"step": 1})
@@ -177,7 +177,7 @@ def test_the_state_of_a_fine_tuning(tmp_path: Path, calls: Calls) -> None:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a command in a folder of its own."""
+    """Return a function that runs a command in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -213,7 +213,7 @@ def test_every_command_that_writes(
     command("train-head", "--head", "baseline", *at, "--epochs", 1, "--out", "runs/head", *few)
     command("evaluate", "runs/head", *at, "--out", "runs/other", *few)
     sizes = ("--sizes", "16", "--seeds", 1)
-    command("curve", "--head", "baseline", *at, *sizes, "--out", "runs/curve", *few)
+    command("learning-curve", "--head", "baseline", *at, *sizes, "--out", "runs/curve", *few)
     command("align", "--cache", pair, "--out", "align/one.safetensors")
     command("report", "runs/head", "runs/zero", "--out", "pages/a.html", "--plots", "plots", *few)
     command("retrieve", "signs of edema", *at, *films, "--contact-sheet", "sheets/found.png", *few)
@@ -230,25 +230,24 @@ def test_every_command_that_writes(
     calls.check()
 
 
-def test_a_fine_tuning(films: Dataset, tmp_path: Path, calls: Calls) -> None:
+def test_finetuning(images: Dataset, tmp_path: Path, calls: Calls) -> None:
     run, parts = tmp_path / "runs" / "tuned", tmp_path / "runs" / "tuned.parts"
     encoder = load_encoder("tiny", device="cpu")
     start = randomly_initialized(encoder, folder=tmp_path / "fresh", seed=1, precision="fp32")
     settings = FinetuneConfig(objective="bce", trainable="head", epochs=1, batch_size=8)
-    train_encoder(films, start, settings, target=run, n_bootstrap=0, teacher=Teacher(encoder))
+    train_encoder(images, start, settings, target=run, n_bootstrap=0, teacher=Teacher(encoder))
     (weights,) = (path for path in calls.published() if path.is_relative_to(tmp_path / "fresh"))
     assert weights.name == "tiny"
     state = {"crash_journal", "settings.json", "teacher.npy", "best.safetensors", "last.pt"}
-    # Once each, or, of what it goes on from, again after a while.
     assert {path.name for path in calls.published() if path.parent == parts} == state
-    # What it goes on from is there until the run is, for good.
+    # The training state remains until the run folder is durable.
     done = calls.at("sync", run.parent, after=calls.at("rename", run))
     assert calls.at("remove", parts) > done
     assert calls.strays() == set()
     calls.check()
 
 
-def test_the_figures_and_the_page_of_a_study(tmp_path: Path, calls: Calls) -> None:
+def test_results_and_page_of_a_study(tmp_path: Path, calls: Calls) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- tiny -->\n<!-- end of tiny -->\n")
     replace_part(page, "tiny", "figures")
@@ -267,19 +266,19 @@ def test_the_figures_and_the_page_of_a_study(tmp_path: Path, calls: Calls) -> No
     calls.check()
 
 
-def test_what_is_not_synced_is_seen(tmp_path: Path, calls: Calls) -> None:
+def test_missing_sync_is_detected(tmp_path: Path, calls: Calls) -> None:
     (tmp_path / "new").write_bytes(b"new")
     (tmp_path / "new").rename(tmp_path / "file")
-    with pytest.raises(AssertionError, match="was not on the disk"):
+    with pytest.raises(AssertionError, match="was not synced"):
         calls.check()
 
 
-def test_what_is_written_after_its_sync_is_seen(tmp_path: Path, calls: Calls) -> None:
+def test_write_after_sync_is_detected(tmp_path: Path, calls: Calls) -> None:
     with new_file(tmp_path / "file") as temporary:
         temporary.write_bytes(b"new")
         sync(temporary)
         temporary.write_bytes(b"newer")
-    calls.check()  # it was synced once more, at the end
+    calls.check()  # new_file synced it again at the end
     with (tmp_path / "new").open("wb") as file:
         os.fsync(file.fileno())
         file.write(b"new")
@@ -288,14 +287,14 @@ def test_what_is_written_after_its_sync_is_seen(tmp_path: Path, calls: Calls) ->
         calls.check()
 
 
-def test_what_is_put_in_place_without_a_rename_is_seen(tmp_path: Path, calls: Calls) -> None:
+def test_file_without_a_rename_is_detected(tmp_path: Path, calls: Calls) -> None:
     (tmp_path / "file").write_bytes(b"new")
     assert calls.strays() == {"file"}
 
 
 ROOT = Path(__file__).parents[1]
 ATOMIC = {"new_file", "new_folder", "new_run"}
-"""What gives a path beside the place, brings what is written there to the disk, and renames it."""
+"""Context managers that yield a temporary path, sync what is written there, and rename it."""
 
 WRITERS = {
     *("write_text", "write_bytes", "truncate", "mkdir", "makedirs", "rename"),
@@ -304,50 +303,50 @@ WRITERS = {
     *("to_csv", "to_json", "to_pickle", "to_parquet", "tofile", "savetxt"),
     *("write_json", "write_config", "write_history", "write_predictions", "write_network"),
 }
-"""Calls that write files, or would be one day."""
+"""Names of calls that write files."""
 
-ELSEWHERE = {
-    "featurecache/images/subprocess_decoder.py: _main": "tells the kernel, on no disk",
-    "featurecache/images/subprocess_decoder.py: _to_bytes": "into memory",
+EXCEPTIONS = {
+    "featurecache/images/subprocess_decoder.py: _main": "writes to /proc",
+    "featurecache/images/subprocess_decoder.py: _to_bytes": "writes to memory",
     "featurecache/io/atomic.py": "the atomic writers themselves",
-    "featurecache/datasets/phantom/folder.py: _write": "given the folder of new_folder",
-    "featurecache/encoders/medclip_download.py: _fetch": "given a file that has no name",
-    "featurecache/encoders/medclip_network.py": "given TrainableEncoder.save's folder",
-    "featurecache/encoders/pretrained.py: write_network": "given TrainableEncoder.save's folder",
+    "featurecache/datasets/phantom/folder.py: _write": "writes into the folder of new_folder",
+    "featurecache/encoders/medclip_download.py: _fetch": "writes an unnamed temporary file",
+    "featurecache/encoders/medclip_network.py": "writes into the folder of TrainableEncoder.save",
+    "featurecache/encoders/pretrained.py: write_network": "writes into the folder of TrainableEncoder.save",
     "featurecache/extraction/crash_journal.py: __init__": "changes a file of new_file in place",
     "featurecache/finetune/random_init.py: randomly_initialized": "TrainableEncoder.save is atomic",
     "featurecache/finetune/training.py: _train_epoch": "TrainingState.save is atomic",
-    "featurecache/report/examples.py: _as_address": "into memory",
-    "featurecache/report/plots.py: save_png": "given the file of write_report",
-    "featurecache/report/svg.py: _saved": "into memory",
-    "featurecache/runs/folder.py": "one file each, given the folder of new_run",
-    "featurecache/store/hdf5.py: sealed_file": "given a file by all who call it",
-    "featurecache/store/preallocate.py: reserve": "given the file of sealed_file",
-    "pipelines/phantom_sheet.py": "a picture of the documentation, drawn by hand and looked at",
-    "pipelines/report_screenshots.py": "likewise",
-    "pipelines/study.py: open_study": "makes the folder of a study before any work is done",
-    "pipelines/train_tiny.py": "the packaged model, made by hand and looked at",
+    "featurecache/report/examples.py: _as_address": "writes to memory",
+    "featurecache/report/plots.py: save_png": "writes the file of write_report",
+    "featurecache/report/svg.py: _saved": "writes to memory",
+    "featurecache/runs/folder.py": "writes into the folder of new_run",
+    "featurecache/store/hdf5.py: sealed_file": "writes a file of its callers",
+    "featurecache/store/preallocate.py: reserve": "writes the file of sealed_file",
+    "pipelines/phantom_sheet.py": "a figure of the docs, made by hand",
+    "pipelines/report_screenshots.py": "figures of the docs, made by hand",
+    "pipelines/study.py: open_study": "creates the folder of a study before any work",
+    "pipelines/train_tiny.py": "the packaged model, made by hand",
 }
-"""Places that write by other means, and why they may: files, or functions in them."""
+"""Modules and functions that write by other means, and why they may."""
 
 
 def _writes(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    # A path's mode comes first, that of a function behind the file.
+    # The mode is the first argument of Path.open, and the second of open.
     place = 0 if name == "open" and isinstance(call.func, ast.Attribute) else 1
     modes = [*call.args[place : place + 1], *(k.value for k in call.keywords if k.arg == "mode")]
     written = any(isinstance(m, ast.Constant) and set("wax+") & set(str(m.value)) for m in modes)
     if name in ("open", "File", "fdopen", "ZipFile"):
         flags = {node.attr for node in ast.walk(call) if isinstance(node, ast.Attribute)}
         return written or bool(flags & {"O_WRONLY", "O_RDWR", "O_CREAT"})
-    if name in ("replace", "touch"):  # strings, frames and data classes are replaced as well
+    if name in ("replace", "touch"):  # str, DataFrame and dataclasses have replace, too
         of_path = isinstance(call.func, ast.Attribute) and len(call.args) == (name == "replace")
         return of_path and not any(k.arg != "exist_ok" for k in call.keywords)
     return name in WRITERS
 
 
 def unguarded(source: str, file: str) -> set[str]:
-    """The functions of a module that write files outside the body of an atomic writer."""
+    """Return the functions of a module that write files without an atomic writer."""
     found: set[str] = set()
 
     def visit(node: ast.AST, function: str, guarded: bool) -> None:
@@ -369,17 +368,17 @@ def unguarded(source: str, file: str) -> set[str]:
     return found
 
 
-def test_every_place_that_writes_is_atomic_or_says_why_not() -> None:
+def test_all_writes_are_atomic_or_listed() -> None:
     found = {
         place
         for folder in ("featurecache", "pipelines")
         for path in (ROOT / folder).rglob("*.py")
         for place in unguarded(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
     }
-    excused = {p for p in found if p in ELSEWHERE or p.partition(":")[0] in ELSEWHERE}
-    assert found - excused == set(), "write by featurecache.io.atomic, or say in ELSEWHERE why not"
-    used = {p if p in ELSEWHERE else p.partition(":")[0] for p in excused}
-    assert ELSEWHERE.keys() - used == set(), "these write nothing any more"
+    excused = {p for p in found if p in EXCEPTIONS or p.partition(":")[0] in EXCEPTIONS}
+    assert found - excused == set(), "use featurecache.io.atomic, or list in EXCEPTIONS"
+    used = {p if p in EXCEPTIONS else p.partition(":")[0] for p in excused}
+    assert EXCEPTIONS.keys() - used == set(), "these no longer write files"
 
 
 @pytest.mark.parametrize(
@@ -395,7 +394,7 @@ def test_every_place_that_writes_is_atomic_or_says_why_not() -> None:
         "with sealed_file(path): array.save(path)",
     ],
 )
-def test_a_place_that_writes_by_itself_is_found(line: str) -> None:
+def test_direct_write_is_found(line: str) -> None:
     assert unguarded(f"def keep():\n    {line}", "a.py") == {"a.py: keep"}
 
 
@@ -409,5 +408,5 @@ def test_a_place_that_writes_by_itself_is_found(line: str) -> None:
         "with new_file(path) as one, one.open('w') as file: file.write(text)",
     ],
 )
-def test_a_place_that_reads_or_is_atomic_is_none(line: str) -> None:
+def test_reads_and_atomic_writes_are_not_found(line: str) -> None:
     assert unguarded(f"def keep():\n    {line}", "a.py") == set()

@@ -1,4 +1,4 @@
-"""Files and folders that are there and whole, or not there at all."""
+"""Write files and folders atomically: they are complete, or do not exist."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from featurecache.errors import UsageError
 
 
 def sync(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -25,7 +25,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each of which is on the disk before anything is in it."""
+    """Create a folder and its parents, each flushed to the disk before anything is put in it."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -35,17 +35,20 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """Give a path beside ``target`` to write to; on a clean exit it replaces ``target``.
+    """Yield a temporary path beside ``target``, which replaces ``target`` on a clean exit.
 
-    The bytes reach the disk before the name does, so that a power cut leaves the old file or the
-    new one. When the body raises, ``target`` is as it was.
+    The content is flushed to the disk before the name changes, so that a power loss leaves the old
+    file or the new one. If the body raises, ``target`` is unchanged.
+
+    Args:
+        target: The file to write.
 
     Raises:
-        OSError: the disk is full or not writable; it names a file.
+        OSError: The disk is full or not writable; the error names a file.
     """
     temporary = _beside(target)
     try:
-        with _naming(target):
+        with _disk_errors_as_os_error(target):
             temporary.touch(exist_ok=False)
             yield temporary
             sync(temporary)
@@ -57,15 +60,18 @@ def new_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``target`` to fill; on a clean exit it becomes ``target``.
+    """Yield an empty temporary folder beside ``target``, which becomes it on a clean exit.
+
+    Args:
+        target: The folder to write.
 
     Raises:
         FileExistsError: ``target`` already exists; nothing is overwritten.
-        OSError: the disk is full or not writable; it names a file.
+        OSError: The disk is full or not writable; the error names a file.
     """
     temporary = _beside(target)
     try:
-        with _naming(target):
+        with _disk_errors_as_os_error(target):
             temporary.mkdir()
             yield temporary
             for path in sorted(temporary.rglob("*")):
@@ -80,11 +86,11 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming(target: Path) -> Iterator[None]:
-    """What a library raises where the disk fails becomes an error of the system that names a file.
+def _disk_errors_as_os_error(target: Path) -> Iterator[None]:
+    """Convert what libraries raise when the disk fails to an ``OSError`` that names a file.
 
-    HDF5 leaves out the file, numpy the number of the error. Of safetensors, which is written in
-    Rust, and sometimes of HDF5, the number stands in the text of another exception.
+    HDF5 omits the file, numpy the error number. safetensors, which is written in Rust, and
+    sometimes HDF5 raise another exception with the error number in its message.
     """
     try:
         yield
@@ -105,25 +111,24 @@ def _system_error(number: int, target: Path) -> OSError:
 
 
 def require_absent(target: Path) -> None:
-    """What a command made is never written over.
+    """Check that a result does not overwrite anything.
 
     Raises:
-        UsageError: something is at ``target`` already.
+        UsageError: ``target`` exists.
     """
     if target.exists():
         raise UsageError(f"{target} already exists: give another `out`, or move it away")
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what killed writers of ``target`` left behind; nobody may be writing it."""
+    """Remove temporary files of killed writers of ``target``; no process may be writing it."""
     for leftover in _unfinished(target):
         _remove(leftover)
 
 
 def _beside(target: Path) -> Path:
-    # Not tempfile: what it makes is private, whereas a cache or a run is as readable as any new
-    # file; and to mend that one must know the umask, which can be read only by changing it for
-    # every thread.
+    # Not tempfile, whose files are private: a cache or run is to be as readable as any new file,
+    # and the umask needed for that can be read only by changing it for every thread.
     make_folder(target.parent)
     for leftover in _unfinished(target):
         if _is_orphan(leftover):
@@ -137,10 +142,10 @@ def _unfinished(target: Path) -> list[Path]:
 
 
 def _is_orphan(temporary: Path) -> bool:
-    """Whether the process that was writing it ran here and is gone; its name says which it was."""
+    """Return whether the process in the name of a temporary file ran here and has ended."""
     machine, _, rest = temporary.suffixes[-2].removeprefix(".").partition("-")
     process = rest.partition("-")[0]
-    # Of others' processes nothing is known.
+    # Processes of other machines cannot be checked.
     if os.name != "posix" or machine != _machine() or not process.isdecimal():
         return False
     try:
@@ -148,12 +153,12 @@ def _is_orphan(temporary: Path) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # it is somebody else's, and alive
+        pass  # it belongs to another user, and is alive
     return False
 
 
 def _machine() -> str:
-    """Eight digits that say where a process has its number: which machine, which container."""
+    """Return eight digits that identify the machine and container of a process id."""
     space = Path("/proc/self/ns/pid")
     where = f"{platform.node()} {space.stat().st_ino if space.exists() else 0}"
     return sha256(where.encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""One writer at a time: what a second process does while a first is at work on a file."""
+"""Locks: one process writes a file or folder at a time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,23 +8,24 @@ from featurecache.errors import UsageError
 from featurecache.io.atomic import make_folder
 
 OnWait = Callable[[Path], None]
-"""Told which file is waited for, once, when another process is at work on it."""
+"""Called once with the file that is waited for, if another process is writing it."""
 
 
 @contextmanager
 def exclusive_lock(target: Path, lock: Path, *, on_wait: OnWait | None = None) -> Iterator[None]:
-    """Be the only process that writes a file or folder while the body runs.
+    """Hold the lock of a file or folder while the body runs.
 
-    A process that dies lets go of its lock, however it dies. The lock is the system's, on a file of
-    its own that stays; where a file system has no locks, the error says so.
+    The operating system releases the lock when the process ends, however it ends. The lock file
+    itself remains.
 
     Args:
-        target: what is to be written, for messages.
-        lock: the file that is locked.
-        on_wait: called where another process is at work, which is then waited for; None refuses.
+        target: What is to be written, for messages.
+        lock: The lock file.
+        on_wait: Called if another process holds the lock, which is then waited for; raise an error
+            instead if None.
 
     Raises:
-        UsageError: another process is at work on it, or the file system has no locks.
+        UsageError: Another process holds the lock, or the file system has no locks.
     """
     from filelock import FileLock, Timeout
 
@@ -35,14 +36,14 @@ def exclusive_lock(target: Path, lock: Path, *, on_wait: OnWait | None = None) -
     except Timeout:
         if on_wait is None:
             raise UsageError(
-                f"another process is at work on {target}: let it finish, or write elsewhere"
+                f"another process is writing {target}: wait until it ends, or write elsewhere"
             ) from None
         on_wait(target)
         held.acquire()
     except NotImplementedError:
         raise UsageError(
-            f"{lock.parent} is on a file system without locks, so that two processes could spoil "
-            "each other's work: write to another, or ask for locks to be switched on"
+            f"{lock.parent} is on a file system without locks, where two processes could overwrite "
+            "each other's files: use another file system, or have locks enabled"
         ) from None
     try:
         yield

@@ -365,7 +365,7 @@ def test_second_extraction_into_same_cache_is_refused(
     refusals: list[str] = []
 
     def progress(finished: int, total: int) -> None:
-        with pytest.raises(UsageError, match="another process is at work on") as caught:
+        with pytest.raises(UsageError, match="another process is writing") as caught:
             run(dataset, cache, second)
         refusals.append(str(caught.value))
 

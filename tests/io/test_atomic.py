@@ -1,3 +1,5 @@
+"""Atomic files and folders: complete or absent, whatever interrupts the writer."""
+
 import os
 import shutil
 import stat
@@ -12,7 +14,7 @@ from featurecache.io.atomic import new_file, new_folder, sync
 
 
 class CrashError(Exception):
-    """What a body raises in these tests; nothing in the package knows it."""
+    """Raised by the body in these tests."""
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002], ids=["022", "077", "002"])
@@ -30,7 +32,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_file_is_there_and_alone(tmp_path: Path) -> None:
+def test_new_file_leaves_no_temporary_file(tmp_path: Path) -> None:
     with new_file(tmp_path / "cache.h5") as path:
         assert path.parent == tmp_path  # on the same disk, so that the last step is a rename
         path.write_bytes(b"new")
@@ -39,7 +41,7 @@ def test_a_new_file_is_there_and_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == ["cache.h5"]
 
 
-def test_an_old_file_stays_whole_until_the_new_one_is(tmp_path: Path) -> None:
+def test_old_file_remains_until_the_new_one_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "cache.h5"
     target.write_bytes(b"old")
     with new_file(target) as path:
@@ -51,7 +53,7 @@ def test_an_old_file_stays_whole_until_the_new_one_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("crash", [CrashError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("old", [None, b"old"])
-def test_a_crash_leaves_the_old_file_and_no_litter(
+def test_crash_leaves_the_old_file_and_no_temporary_file(
     tmp_path: Path, crash: type[BaseException], old: bytes | None
 ) -> None:
     target = tmp_path / "cache.h5"
@@ -70,7 +72,7 @@ def test_a_crash_leaves_the_old_file_and_no_litter(
 
 
 @pytest.mark.parametrize("maker", ["new_file", "new_folder"])
-def test_a_killed_process_leaves_what_was_there(tmp_path: Path, maker: str) -> None:
+def test_killed_process_leaves_the_old_content(tmp_path: Path, maker: str) -> None:
     target = tmp_path / "run"
     if maker == "new_file":
         target.write_bytes(b"old")
@@ -91,7 +93,7 @@ def test_a_killed_process_leaves_what_was_there(tmp_path: Path, maker: str) -> N
     assert [name for name in names(tmp_path) if not name.startswith(".")] in (["run"], [])
 
 
-def test_a_target_that_is_a_folder_is_left_alone(tmp_path: Path) -> None:
+def test_target_that_is_a_folder_is_unchanged(tmp_path: Path) -> None:
     target = tmp_path / "cache.h5"
     target.mkdir()
     with pytest.raises(IsADirectoryError), new_file(target) as path:
@@ -100,7 +102,7 @@ def test_a_target_that_is_a_folder_is_left_alone(tmp_path: Path) -> None:
     assert names(target) == []
 
 
-def test_of_two_writers_the_last_wins_whole(tmp_path: Path) -> None:
+def test_last_of_two_writers_wins(tmp_path: Path) -> None:
     target = tmp_path / "cache.h5"
     with new_file(target) as first:
         first.write_bytes(b"first")
@@ -112,13 +114,13 @@ def test_of_two_writers_the_last_wins_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["cache.h5"]
 
 
-def test_a_file_that_the_body_lost_is_an_error(tmp_path: Path) -> None:
+def test_file_removed_by_the_body_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), new_file(tmp_path / "cache.h5") as path:
         path.unlink()
     assert names(tmp_path) == []
 
 
-def test_missing_folders_above_are_made(tmp_path: Path) -> None:
+def test_missing_parents_are_created(tmp_path: Path) -> None:
     with new_file(tmp_path / "cache" / "nih" / "clip.h5") as path:
         path.write_bytes(b"x")
     with new_folder(tmp_path / "runs" / "a" / "b"):
@@ -127,22 +129,20 @@ def test_missing_folders_above_are_made(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "a" / "b").is_dir()
 
 
-def test_a_new_file_is_as_readable_as_any(tmp_path: Path, umask: int) -> None:
+def test_new_file_respects_the_umask(tmp_path: Path, umask: int) -> None:
     with new_file(tmp_path / "cache.h5") as path:
         path.write_bytes(b"x")
     assert mode(tmp_path / "cache.h5") == 0o666 & ~umask
 
 
-def test_a_new_folder_is_as_readable_as_any(tmp_path: Path, umask: int) -> None:
+def test_new_folder_respects_the_umask(tmp_path: Path, umask: int) -> None:
     with new_folder(tmp_path / "run") as folder:
         (folder / "config.json").write_text("{}")
     assert mode(tmp_path / "run") == 0o777 & ~umask
     assert mode(tmp_path / "run" / "config.json") == 0o666 & ~umask
 
 
-def test_the_umask_of_other_threads_is_never_touched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_mask: int) -> int:
         raise AssertionError("for an instant, another thread's files would be open to everyone")
 
@@ -151,7 +151,7 @@ def test_the_umask_of_other_threads_is_never_touched(
         pass
 
 
-def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
+def test_new_folder_appears_complete(tmp_path: Path) -> None:
     target = tmp_path / "run"
     with new_folder(target) as folder:
         assert folder.parent == tmp_path
@@ -165,7 +165,9 @@ def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crash", [CrashError, KeyboardInterrupt])
-def test_a_crash_leaves_no_folder_and_no_litter(tmp_path: Path, crash: type[BaseException]) -> None:
+def test_crash_leaves_no_folder_and_no_temporary_folder(
+    tmp_path: Path, crash: type[BaseException]
+) -> None:
     def fill_half() -> None:
         with new_folder(tmp_path / "run") as folder:
             (folder / "config.json").write_text("{}")
@@ -178,7 +180,7 @@ def test_a_crash_leaves_no_folder_and_no_litter(tmp_path: Path, crash: type[Base
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 @pytest.mark.parametrize("content", [[], ["head.safetensors"]])
-def test_an_existing_folder_is_refused_and_left_alone(
+def test_existing_folder_is_refused_and_unchanged(
     tmp_path: Path, when: str, content: list[str]
 ) -> None:
     def make_the_other() -> None:
@@ -200,14 +202,14 @@ def test_an_existing_folder_is_refused_and_left_alone(
     assert names(tmp_path / "run") == content
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(FileExistsError), new_folder(tmp_path / "run"):
         pass
     assert (tmp_path / "run").read_text() == "a file"
 
 
-def test_everything_is_on_the_disk_before_it_gets_its_name(
+def test_content_is_synced_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[tuple[str, int | str]] = []
@@ -244,7 +246,7 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(
     assert events == [("sync", inside), ("sync", itself), ("rename", "run"), ("sync", parent)]
 
 
-def test_syncing_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_syncing_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "gone")
 
@@ -258,7 +260,7 @@ def test_syncing_what_is_not_there_is_an_error(tmp_path: Path) -> None:
     ],
     ids=["numpy", "h5py", "safetensors"],
 )
-def test_what_libraries_raise_where_the_disk_is_full_names_the_file(tmp_path, monkeypatch, raised):
+def test_full_disk_errors_of_libraries_name_the_file(tmp_path, monkeypatch, raised):
     usage = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     for new in (new_file, new_folder):
@@ -268,12 +270,12 @@ def test_what_libraries_raise_where_the_disk_is_full_names_the_file(tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_that_is_not_the_disks_is_left_alone(tmp_path):
+def test_other_errors_are_unchanged(tmp_path):
     with pytest.raises(RuntimeError, match="no such layer"), new_file(tmp_path / "target"):
         raise RuntimeError("no such layer")
 
 
-def test_what_a_dead_process_left_is_removed_and_a_living_ones_is_not(tmp_path):
+def test_temporary_files_of_dead_processes_are_removed(tmp_path):
     script = (
         "import os, sys; from pathlib import Path; from featurecache.io.atomic import *\n"
         "open_ones = [new(Path(sys.argv[1]) / 'target') for new in (new_file, new_folder)]\n"

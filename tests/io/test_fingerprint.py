@@ -1,3 +1,5 @@
+"""Canonical JSON, fingerprints and differences of documents."""
+
 import hashlib
 import json
 from pathlib import Path
@@ -39,30 +41,30 @@ DESCRIPTIONS = st.dictionaries(st.sampled_from(["model", "mean", "size"]), JSON,
         ({}, "{}"),
     ],
 )
-def test_the_canonical_text_is_sorted_and_without_spaces(value: object, text: str) -> None:
+def test_canonical_json_is_sorted_and_without_spaces(value: object, text: str) -> None:
     assert canonical_json(value) == text
 
 
 @given(JSON)
-def test_the_canonical_text_reads_back_as_the_value(value: object) -> None:
+def test_canonical_json_is_parsed_to_the_value(value: object) -> None:
     # repr tells 1 from 1.0 and from True, and -0.0 from 0.0; sorting undoes the order of keys.
     back = json.loads(canonical_json(value))
     assert repr(back) == repr(json.loads(json.dumps(value, sort_keys=True)))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_a_number_without_a_json_form_is_refused(number: float) -> None:
+def test_numbers_without_a_json_form_are_refused(number: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json({"scale": [1.0, number]})
 
 
 @pytest.mark.parametrize("value", [{1, 2}, b"bytes", Path("weights.bin"), object()])
-def test_a_value_without_a_json_form_is_refused(value: object) -> None:
+def test_values_without_a_json_form_are_refused(value: object) -> None:
     with pytest.raises(TypeError):
         canonical_json({"weights": value})
 
 
-def test_the_fingerprint_is_the_sha256_of_the_canonical_text() -> None:
+def test_fingerprint_is_the_sha256_of_the_canonical_json() -> None:
     text = '{"model":"clip","size":[224,224],"title":"Röntgen"}'
     expected = hashlib.sha256(text.encode("utf-8")).hexdigest()
     description = {"title": "Röntgen", "size": (224, 224), "model": "clip"}
@@ -73,18 +75,18 @@ def test_the_fingerprint_is_the_sha256_of_the_canonical_text() -> None:
 @pytest.mark.parametrize(
     "other", [{"a": 2}, {"a": "1"}, {"a": 1.0}, {"a": True}, {"a": [1]}, {"b": 1}, {}]
 )
-def test_another_description_has_another_fingerprint(other: dict[str, Any]) -> None:
+def test_different_documents_have_different_fingerprints(other: dict[str, Any]) -> None:
     assert fingerprint(other) != fingerprint({"a": 1})
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_001])
-def test_the_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) -> None:
+def test_sha256_of_a_file(tmp_path: Path, size: int) -> None:
     content = (b"radiograph" * (size // 10 + 1))[:size]
     (tmp_path / "film.png").write_bytes(content)
     assert sha256_of_file(tmp_path / "film.png") == hashlib.sha256(content).hexdigest()
 
 
-def test_the_sha256_of_a_missing_file_is_an_error(tmp_path: Path) -> None:
+def test_sha256_of_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sha256_of_file(tmp_path / "film.png")
 
@@ -118,36 +120,36 @@ OLD = {"model": "clip", "preprocessing": {"size": 224, "mean": [0.5]}, "precisio
         ({**OLD, "precision": "x", "model": "y"}, "model: 'clip' against 'y'"),
     ],
 )
-def test_the_first_field_that_differs_is_named(new: dict[str, Any], difference: str | None) -> None:
+def test_first_difference_names_the_field(new: dict[str, Any], difference: str | None) -> None:
     assert first_difference(OLD, new) == difference
 
 
-def test_a_tuple_equals_the_list_that_json_makes_of_it() -> None:
+def test_tuple_equals_list() -> None:
     assert first_difference({"mean": (0.5, 0.5)}, {"mean": [0.5, 0.5]}) is None
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, True), (1, 1.0), (0, None), (0.0, -0.0)])
-def test_values_that_python_or_a_glance_takes_for_equal_differ(old: object, new: object) -> None:
+def test_similar_values_of_other_types_differ(old: object, new: object) -> None:
     assert first_difference({"x": old}, {"x": new}) == f"x: {old!r} against {new!r}"
 
 
 @given(DESCRIPTIONS, DESCRIPTIONS)
 @example({"a": None}, {})
 @example({"a": {}}, {"a": []})
-def test_two_descriptions_differ_exactly_when_their_fingerprints_do(
+def test_documents_differ_exactly_if_their_fingerprints_do(
     old: dict[str, Any], new: dict[str, Any]
 ) -> None:
     assert (first_difference(old, new) is None) == (fingerprint(old) == fingerprint(new))
 
 
 @given(DESCRIPTIONS)
-def test_a_description_does_not_differ_from_its_copy_in_a_file(description: dict[str, Any]) -> None:
+def test_document_equals_its_copy_in_a_file(description: dict[str, Any]) -> None:
     read_back = json.loads(canonical_json(description))
     assert first_difference(read_back, description) is None
 
 
 @given(DESCRIPTIONS, DESCRIPTIONS)
-def test_a_difference_is_found_from_both_sides(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_difference_is_symmetric(old: dict[str, Any], new: dict[str, Any]) -> None:
     there, back = first_difference(old, new), first_difference(new, old)
     # The field's name, or None and None.
     assert (there and there.partition(": ")[0]) == (back and back.partition(": ")[0])
