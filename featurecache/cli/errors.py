@@ -57,6 +57,7 @@ ADVICE: Final = {
 
 OPTION_NAMES: Final = {
     "cache_dir": "cache",
+    "caches": "cache",
     "data": "data-root",
     "models": "model",
     "path": "out",

@@ -11,6 +11,7 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
+from featurecache.cli.errors import with_option_names
 from featurecache.cli.options import Draws
 from featurecache.cli.output import Json, print_json, print_status
 
@@ -91,6 +92,6 @@ def report(
         )
         return
     for note in written.notes:
-        print_status(f"note: {note}")
+        print_status(f"note: {with_option_names(note, report)}")
     beside = "" if plots is None else f"; {len(written.plots)} plots in {plots}"
     typer.echo(f"report: {written.path} ({size / 1e6:.1f} MB{beside})")

@@ -1,4 +1,4 @@
-"""``demo``: the whole job from nothing, and what it leaves behind."""
+"""``demo``: its output and the files that it leaves."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def test_the_demo_prints_a_table_and_leaves_a_folder_for_every_other_command(
     cache = folder / "cache/phantom/tiny.h5"
     again = run("train-head", "--head", "weighted_sum", "--cache", cache, "--n-bootstrap", 0)
     assert again.code == 0, again.stderr
-    # The defaults of the two stages are the same films, the same model, and the newest cache.
+    # The defaults of the two stages are the same images, the same model, and the newest cache.
     assert run("extract", "--cache", folder / "cache", "--json").json[0]["done"] == 0
     refused = run("demo", "--out", folder)
     assert refused.code == 2

@@ -68,7 +68,7 @@ def test_existing_files_are_not_replaced(workspace, tmp_path, existing):
     command = ("report", "curve", "--out", out, "--plots", plots, "--n-bootstrap", 0)
     outcome = workspace.run(*command)
     assert outcome.exit_code == 2
-    assert "overwrite" in outcome.output
+    assert "--overwrite" in outcome.output
     assert not out.exists() or out.read_text() == "mine"
     assert workspace.run(*command, "--overwrite").exit_code == 0
     assert out.read_text().startswith("<!doctype html>")

@@ -181,8 +181,8 @@ def test_page_of_every_kind_of_run(workspace):
 def test_page_of_a_learning_curve_alone(workspace):
     page = parse_page(workspace.folder / "curve")
     assert_valid(page)
-    figures = json.loads((workspace.folder / "curve" / "curve.json").read_text())
-    cell = figures["cells"]["concat"][1]
+    curve = json.loads((workspace.folder / "curve" / "curve.json").read_text())
+    cell = curve["cells"]["concat"][1]
     low, high = cell["ci95"]["auroc"]
     assert f"{cell['macro']['auroc']:.3f} [{low:.3f}, {high:.3f}]" in page.text
 
