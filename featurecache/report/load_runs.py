@@ -86,8 +86,11 @@ def load_runs(runs: Sequence[RunLike]) -> list[ScoredRun | CurveRun]:
     """
     if not runs:
         raise UsageError("give at least one run")
-    keys = [id(run) if path is None else path.resolve() for run in runs for path in [_path(run)]]
-    if len(set(keys)) < len(keys):
+    paths = [_path(run) for run in runs]
+    identities = [
+        path.resolve() if path else id(run) for path, run in zip(paths, runs, strict=True)
+    ]
+    if len(set(identities)) < len(runs):
         raise UsageError("a run is given twice: give each once")
     return [_load_run(run, name) for run, name in zip(runs, _unique_names(runs), strict=True)]
 
