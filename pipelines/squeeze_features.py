@@ -109,7 +109,8 @@ def text_ablations(study: Study, cache: fc.Cache) -> str:
                 run = study.train_head(
                     f"{head}-{ablation}", cache, head, seeds=study.seeds, text_ablation=ablation
                 )
-            rows.append([f"`{head}`, {ablation}", *seed_cells(run.metrics)])
+            text = "real" if ablation == "none" else ablation
+            rows.append([f"`{head}`, {text} text", *seed_cells(run.metrics)])
     title = f"Text ablations: mean and standard deviation over {study.seeds} seeds"
     return table(title, ["", *OVER_SEEDS.values()], rows)
 
