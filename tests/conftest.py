@@ -1,4 +1,4 @@
-"""What every room's tests share: the real data and weights, where they are at hand."""
+"""Fixtures of all tests: real data and weights if available, and small checkpoints."""
 
 import os
 import runpy
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-# Two threads on a busy machine spend their time waiting for each other. Set before torch loads.
+# Several threads slow each other down on a busy machine. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -17,7 +17,7 @@ BAD_DECODER = Path(__file__).parent / "extraction" / "bad_decoder"
 
 
 class Spoil(NamedTuple):
-    """What makes an image file one that a bad decoder cannot stand."""
+    """Functions that change an image file so that the bad decoder fails on it."""
 
     crash: Callable[[Path], None]
     hang: Callable[[Path], None]
@@ -26,7 +26,7 @@ class Spoil(NamedTuple):
 
 @pytest.fixture
 def bad_decoder(monkeypatch: pytest.MonkeyPatch) -> Spoil:
-    """A bad decoder in every child process; a good one in this."""
+    """Install a decoder that crashes or hangs on some files in subprocesses only."""
     monkeypatch.syspath_prepend(str(BAD_DECODER))
     names = runpy.run_path(str(BAD_DECODER / "sitecustomize.py"))
 

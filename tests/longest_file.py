@@ -1,4 +1,4 @@
-"""Stands for a full disk: files may grow so long and no longer."""
+"""Simulate a full disk by limiting the size of files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import pytest
 
 @contextmanager
 def longest_file(size: int) -> Iterator[None]:
-    """Files that this process writes may have so many bytes; skips where no system says so."""
+    """Limit the size in bytes of files that this process writes; skip where that is impossible."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))

@@ -1,4 +1,4 @@
-"""Suites that are commands: their small parts are run as a user runs them."""
+"""Run test suites that are commands, such as ``tests.fuzz``."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_suite(name: str, *options: object, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """``python -m tests.NAME``, of the tests below a folder."""
+    """Run ``python -m tests.NAME`` of the tests below a folder."""
     return subprocess.run(
         [sys.executable, "-m", f"tests.{name}", *map(str, options)],
         capture_output=True,

@@ -1,11 +1,11 @@
-"""Fuzzing: whatever a file holds, its reader reads it or refuses it in a way that is documented.
+"""Fuzzing: whatever a file holds, its reader reads it or raises a documented error.
 
     python -m tests.fuzz [--examples 1000] [--seed 0] [--reader WORD ...] [--method METHOD ...]
 
-Each reader gets so many examples of each method: drawn ones, and guided ones where atheris is
-installed (see hunt). Readers that are slow get fewer. What no reader may do (another exception than
-the documented, a crash, a hang, more memory) is told with what repeats it, and the exit code is
-then 1; the file is kept.
+Each reader gets this many examples of each method: random ones, and guided ones if atheris is
+installed (see ``run_reader``). Slow readers get fewer. Failures (another exception, a crash, a
+hang, too much memory) are printed with the options that repeat them; their files are kept, and the
+exit code is 1.
 """
 
 import argparse
@@ -24,25 +24,25 @@ from pathlib import Path
 from tests.fuzz.readers import Reader, readers
 
 ROOT = Path(__file__).parents[2]
-METHODS = ("drawn", "guided")
+METHODS = ("random", "guided")
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of one hunt: how often what, and the end of what it said where it went wrong."""
+class Result:
+    """Number of examples by outcome, and the end of the error output of a failure."""
 
     outcomes: Mapping[str, int]
-    said: str | None
+    error: str | None
 
 
-def hunt(name: str, method: str, examples: int, seed: int, kept: Path) -> Found:
-    """Hunt in a process of its own, and keep the file that it trips over."""
+def fuzz(name: str, method: str, examples: int, seed: int, kept: Path) -> Result:
+    """Fuzz a reader in a subprocess, and keep the file that it fails on."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [
                 sys.executable,
                 "-m",
-                "tests.fuzz.hunt",
+                "tests.fuzz.run_reader",
                 name,
                 method,
                 str(examples),
@@ -56,25 +56,25 @@ def hunt(name: str, method: str, examples: int, seed: int, kept: Path) -> Found:
             errors="replace",
             check=False,
         )
-        told = Path(folder) / "outcomes.json"
-        outcomes = json.loads(told.read_text()) if told.exists() else {}
+        path = Path(folder) / "outcomes.json"
+        outcomes = json.loads(path.read_text()) if path.exists() else {}
         if done.returncode == 0:
-            return Found(outcomes, None)
+            return Result(outcomes, None)
         last = Path(folder) / "file"
         if last.exists():
             kept.mkdir(parents=True, exist_ok=True)
             (kept / f"{name}-{method}-{seed}").write_bytes(last.read_bytes())
-        return Found(outcomes, f"exit code {done.returncode}\n{done.stderr[-6000:]}")
+        return Result(outcomes, f"exit code {done.returncode}\n{done.stderr[-6000:]}")
 
 
 def main() -> int:
-    """Hunt, and print what came out."""
+    """Fuzz the readers, and print the outcomes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reader", nargs="+", default=[], metavar="WORD")
     parser.add_argument("--method", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--kept", type=Path, default=Path("found"), help="folder of what is found")
+    parser.add_argument("--kept", type=Path, default=Path("failures"), help="folder of failures")
     options = parser.parse_args()
     chosen = {
         name: reader
@@ -86,38 +86,38 @@ def main() -> int:
     methods = [method for method in METHODS if method in options.method]
     if "guided" in methods and find_spec("atheris") is None:
         methods.remove("guided")
-        print("guided examples NOT TRIED: atheris is not installed", file=sys.stderr)
+        print("guided examples NOT RUN: atheris is not installed", file=sys.stderr)
 
-    def of(job: tuple[str, Reader, str]) -> tuple[str, str, Found]:
+    def of(job: tuple[str, Reader, str]) -> tuple[str, str, Result]:
         name, reader, method = job
         examples = max(1, options.examples // reader.cost)
-        found = hunt(name, method, examples, options.seed, options.kept)
-        said = "" if found.said is None else ": TRIPPED"
-        print(f"{name}, {method}{said}", file=sys.stderr)
+        found = fuzz(name, method, examples, options.seed, options.kept)
+        status = "" if found.error is None else ": FAILED"
+        print(f"{name}, {method}{status}", file=sys.stderr)
         return name, method, found
 
     jobs = [(name, reader, method) for name, reader in chosen.items() for method in methods]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(of, jobs))
-    print("\n| reader | examples | read | refused | tripped |\n|---|---|---|---|---|")
+    print("\n| reader | examples | read | refused | failed |\n|---|---|---|---|---|")
     total: Counter[str] = Counter()
     for name in chosen:
         of_reader: Counter[str] = Counter()
         for one, method, found in results:
             if one == name:
                 of_reader.update(found.outcomes)
-                if found.said is not None:
-                    of_reader["tripped"] += 1
+                if found.error is not None:
+                    of_reader["failed"] += 1
                     print(
-                        f"{found.said}\ntripped: --reader {name} --method {method} --seed "
+                        f"{found.error}\nfailed: --reader {name} --method {method} --seed "
                         f"{options.seed} --examples {options.examples}; see {options.kept}",
                         file=sys.stderr,
                     )
         total += of_reader
-        cells = (of_reader.total(), *(of_reader[key] for key in ("read", "refused", "tripped")))
+        cells = (of_reader.total(), *(of_reader[key] for key in ("read", "refused", "failed")))
         print(f"| {name} | {' | '.join(f'{cell:,}' for cell in cells)} |")
-    print(f"\n{total.total():,} examples, {total['tripped']} hunts tripped")
-    return 1 if total["tripped"] else 0
+    print(f"\n{total.total():,} examples, {total['failed']} runs failed")
+    return 1 if total["failed"] else 0
 
 
 if __name__ == "__main__":

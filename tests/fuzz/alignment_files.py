@@ -18,7 +18,7 @@ def _alignment(folder: Path) -> Path:
         scale=10.5,
         bias=-2.25,
         spec={"image_encoder": {"model": "m"}, "method": "ridge", "labels": ["Mass"]},
-        trained_on={"films": frozenset({"a.png", "ä.png"})},
+        trained_on={"nih": frozenset({"a.png", "ä.png"})},
     )
     return alignment.save(folder / "a.safetensors")
 

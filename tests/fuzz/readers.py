@@ -1,4 +1,4 @@
-"""What is fuzzed: one way in which featurecache reads a file that a stranger may have written."""
+"""Readers to fuzz: the ways in which featurecache reads untrusted files."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,16 +14,15 @@ CORPUS = HERE / "corpus"
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader, a file that it reads, and how that file is changed.
+    """A reader, a file that it reads, and how to change that file.
 
     Attributes:
-        prepare: fills a new folder with all that the reader needs, and gives the file in it that
-            is changed.
-        read: reads that file.
-        refusals: what it may raise.
-        changed: from the bytes of the whole file to a strategy of others.
-        cost: an example of it counts for so many.
-        seconds: that it may take.
+        prepare: Fills a new folder with everything the reader needs; returns the file to change.
+        read: Reads that file.
+        refusals: Exceptions that it may raise.
+        changed: Returns a strategy of changed files for the bytes of the intact one.
+        cost: Number of fast examples that one example takes as long as.
+        seconds: Maximum time for one example.
     """
 
     prepare: Callable[[Path], Path]
@@ -34,10 +33,10 @@ class Reader:
     seconds: float = 20
 
     def outcome(self, file: Path) -> str:
-        """Read the file, and say what came of it.
+        """Read the file; return "read" or "refused".
 
         Raises:
-            Exception: what it may not raise.
+            Exception: Any that is not among ``refusals``.
         """
         try:
             self.read(file)
@@ -48,7 +47,7 @@ class Reader:
 
 @cache
 def readers() -> Mapping[str, Reader]:
-    """All of them, by name."""
+    """Return all readers by name."""
     found: dict[str, Reader] = {}
     for path in sorted(HERE.glob("*_files.py")):
         found |= import_module(f"tests.fuzz.{path.stem}").READERS

@@ -1,4 +1,4 @@
-"""Run folders: what heads, scorings and learning curves leave, as other commands read it."""
+"""Run folders of heads, fine-tuned encoders and learning curves, as other commands read them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,22 +7,22 @@ from typer.testing import CliRunner
 
 from featurecache.cli import main
 from featurecache.errors import CheckpointError, RunError, UsageError
-from featurecache.evaluation.comparison import read_scored
-from featurecache.evaluation.trained_model import read_platt
+from featurecache.evaluation.comparison import scored_images
 from featurecache.finetune.io import load_model as load_finetuned
 from featurecache.heads.io import load_model
 from featurecache.provenance import read_provenance
 from featurecache.report.page import build_page
+from featurecache.runs.run import load_run
 from tests.faults.bytes import write_example
 from tests.fuzz.changes import changed_csv, changed_json, changed_safetensors
 from tests.fuzz.readers import Reader
 
 _REPORT_COST = 40
-_TUNED_COST = 10
+_FINETUNED_COST = 10
 
 
-def _made(*arguments: object) -> Callable[[Path], Path]:
-    """A way to make a run from a cache by a command."""
+def _run_of(*arguments: object) -> Callable[[Path], Path]:
+    """Return a function that makes a run from a cache by a command."""
 
     def make(folder: Path) -> Path:
         write_example(folder / "m.h5")
@@ -32,22 +32,22 @@ def _made(*arguments: object) -> Callable[[Path], Path]:
 
 
 def _run(target: Path, *arguments: object) -> Path:
-    given = [*map(str, arguments), "--out", str(target)]
-    ended = CliRunner().invoke(main, given, catch_exceptions=False)
-    assert ended.exit_code == 0, ended.output
+    command = [*map(str, arguments), "--out", str(target)]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
     return target
 
 
 _few = ("--n-bootstrap", 20)
-_head = _made("train-head", "--head", "weighted_sum", "--epochs", 2, *_few)
-_curve = _made(
+_head = _run_of("train-head", "--head", "weighted_sum", "--epochs", 2, *_few)
+_curve = _run_of(
     *("learning-curve", "--head", "baseline", "--head", "linear", "--sizes", "16,32", "--seeds", 1),
     *_few,
 )
 
 
-def _tuned(folder: Path) -> Path:
-    films = ("--dataset", "phantom", "--data-root", folder / "films", "--n-images", 60)
+def _finetuned(folder: Path) -> Path:
+    data = ("--dataset", "phantom", "--data-root", folder / "data", "--n-images", 60)
     settings = (
         "--objective",
         "bce",
@@ -59,7 +59,7 @@ def _tuned(folder: Path) -> Path:
         1,
         *_few,
     )
-    return _run(folder / "run", "finetune", *films, *settings)
+    return _run(folder / "run", "finetune", *data, *settings)
 
 
 def _file(make: Callable[[Path], Path], name: str) -> Callable[[Path], Path]:
@@ -70,12 +70,13 @@ def _read_head(file: Path) -> object:
     return load_model(file.parent)
 
 
-def _read_tuned(file: Path) -> object:
+def _read_finetuned(file: Path) -> object:
     return load_finetuned(file.parent)
 
 
-def _read_figures(file: Path) -> object:
-    return read_scored(file.parent), read_platt(file.parent)
+def _read_scores(file: Path) -> object:
+    run = load_run(file.parent)
+    return run.metrics, scored_images(run)
 
 
 def _report(file: Path) -> object:
@@ -94,26 +95,26 @@ READERS = {
     "run-weights": Reader(
         _file(_head, "head.safetensors"), _read_head, (RunError,), changed_safetensors
     ),
-    "run-metrics": Reader(_METRICS, _read_figures, (RunError,), changed_json),
+    "run-metrics": Reader(_METRICS, _read_scores, (RunError,), changed_json),
     "run-predictions": Reader(
-        _file(_head, "predictions.csv"), _read_figures, (RunError,), changed_csv, cost=10
+        _file(_head, "predictions.csv"), _read_scores, (RunError,), changed_csv, cost=10
     ),
     "run-provenance": Reader(
         _file(_head, "provenance.json"), _read_provenance, (CheckpointError,), changed_json
     ),
-    "tuned-config": Reader(
-        _file(_tuned, "config.json"),
-        _read_tuned,
+    "finetuned-config": Reader(
+        _file(_finetuned, "config.json"),
+        _read_finetuned,
         (RunError, CheckpointError),
         changed_json,
-        _TUNED_COST,
+        _FINETUNED_COST,
     ),
-    "tuned-weights": Reader(
-        _file(_tuned, "head.safetensors"),
-        _read_tuned,
+    "finetuned-weights": Reader(
+        _file(_finetuned, "head.safetensors"),
+        _read_finetuned,
         (RunError,),
         changed_safetensors,
-        _TUNED_COST,
+        _FINETUNED_COST,
     ),
     "report-config": Reader(_CONFIG, _report, _REPORTED, changed_json, _REPORT_COST),
     "report-metrics": Reader(_METRICS, _report, _REPORTED, changed_json, _REPORT_COST),

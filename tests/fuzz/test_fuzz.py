@@ -1,4 +1,4 @@
-"""A small part of the fuzzing, and all that it ever found."""
+"""A short fuzzing run, and every file that fuzzing has found."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz.readers import CORPUS, HERE, readers
 from tests.suites import run_suite
 
-FOUND = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
+CORPUS_FILES = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 
 BAD_READERS = """
 import os, time
@@ -46,41 +46,51 @@ READERS = {
 """
 
 
-@pytest.mark.parametrize("path", FOUND, ids=[f"{p.parent.name}/{p.name}" for p in FOUND])
-def test_what_was_found_once_stays_mended(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "path", CORPUS_FILES, ids=[f"{path.parent.name}/{path.name}" for path in CORPUS_FILES]
+)
+def test_files_found_by_fuzzing_are_read_or_refused(path: Path, tmp_path: Path) -> None:
     reader = readers()[path.parent.name]
     file = reader.prepare(tmp_path)
     file.write_bytes(path.read_bytes())
     assert reader.outcome(file) in ("read", "refused")
 
 
-def test_readers_read_or_refuse_what_is_drawn(tmp_path: Path) -> None:
-    some = ("prompts", "table-gz", "part", "run-config", "alignment", "image-png-16", "image-dicom")
-    options = ("--examples", 60, "--seed", 5, "--kept", tmp_path / "found")
+def test_generated_files_are_read_or_refused(tmp_path: Path) -> None:
+    some = (
+        "prompts",
+        "table-gz",
+        "chunk",
+        "run-config",
+        "alignment",
+        "image-png-16",
+        "image-dicom",
+    )
+    options = ("--examples", 60, "--seed", 5, "--kept", tmp_path / "failures")
     done = run_suite("fuzz", *options, "--reader", *some)
     assert done.returncode == 0, done.stderr
-    assert ", 0 hunts tripped" in done.stdout
-    assert "NOT TRIED" not in done.stderr or sys.platform != "linux"
-    assert not (tmp_path / "found").exists()
+    assert ", 0 runs failed" in done.stdout
+    assert "NOT RUN" not in done.stderr or sys.platform != "linux"
+    assert not (tmp_path / "failures").exists()
 
 
-def test_whatever_no_reader_may_do_is_told_and_kept(tmp_path: Path) -> None:
+def test_failures_are_reported_and_their_files_kept(tmp_path: Path) -> None:
     package = tmp_path / "tests" / "fuzz"
     package.mkdir(parents=True)
-    for name in ("__main__.py", "hunt.py", "readers.py", "changes.py"):
+    for name in ("__main__.py", "run_reader.py", "readers.py", "changes.py"):
         shutil.copy(HERE / name, package)
     (package / "bad_files.py").write_text(BAD_READERS)
-    options = ("--examples", 20, "--method", "drawn", "--kept", tmp_path / "found")
+    options = ("--examples", 20, "--method", "random", "--kept", tmp_path / "failures")
     done = run_suite("fuzz", *options, root=tmp_path)
     assert done.returncode == 1
-    assert "4 hunts tripped" in done.stdout
+    assert "4 runs failed" in done.stdout
     assert "| refusing | 20 | 0 | 20 | 0 |" in done.stdout
-    for name, told in (
+    for name, message in (
         ("raising", "KeyError: 'unheard of'"),
         ("crashing", "exit code -6"),
         ("hanging", "Timeout (0:00:02)!"),
         ("greedy", "MemoryError"),
     ):
-        assert f"tripped: --reader {name} --method drawn --seed 0 --examples 20" in done.stderr
-        assert told in done.stderr
-        assert (tmp_path / "found" / f"{name}-drawn-0").read_bytes() != b"whole"
+        assert f"failed: --reader {name} --method random --seed 0 --examples 20" in done.stderr
+        assert message in done.stderr
+        assert (tmp_path / "failures" / f"{name}-random-0").read_bytes() != b"whole"
