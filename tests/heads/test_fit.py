@@ -37,8 +37,8 @@ def changed(data, **arrays):
     return dataclasses.replace(data, **arrays)
 
 
-def same_head(one, other):
-    states = one.module.state_dict(), other.module.state_dict()
+def same_head(first, second):
+    states = first.module.state_dict(), second.module.state_dict()
     return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 

@@ -64,21 +64,21 @@ def test_linear_equals_sklearn_logistic_regression_at_the_chosen_strength(data):
     probabilities = predict_probabilities(head.module, data.embedding)
     x = standardized(data)
     for c in range(LABELS):
-        candidates = [one for one in head.history if one.label == str(c)]
+        candidates = [candidate for candidate in head.history if candidate.label == str(c)]
         losses = {}
-        for one in candidates:
-            strength = float(one.setting.removeprefix("C="))
+        for candidate in candidates:
+            strength = float(candidate.setting.removeprefix("C="))
             known = data.train[data.labels[data.train, c] >= 0]
             model = LogisticRegression(C=strength, tol=1e-10, max_iter=10_000)
             p = model.fit(x[known], data.labels[known, c]).predict_proba(x)[:, 1]
             val = data.val[data.labels[data.val, c] >= 0]
             truth = data.labels[val, c]
             losses[strength] = -np.mean(np.log(np.where(truth == 1, p[val], 1 - p[val])))
-            assert one.validation == pytest.approx(losses[strength], abs=1e-4)
-            if one.chosen:
+            assert candidate.validation == pytest.approx(losses[strength], abs=1e-4)
+            if candidate.chosen:
                 np.testing.assert_allclose(probabilities[:, c], p, atol=1e-3)
-        (chosen,) = [one for one in candidates if one.chosen]
-        assert chosen.validation == min(one.validation for one in candidates)
+        (chosen,) = [candidate for candidate in candidates if candidate.chosen]
+        assert chosen.validation == min(candidate.validation for candidate in candidates)
 
 
 def test_fit_logistic_finds_the_minimum():
@@ -110,24 +110,24 @@ def test_label_without_known_images_keeps_its_center():
 def test_knn_equals_sklearn_with_cosine_distance(data):
     known = dataclasses.replace(data, labels=np.abs(data.labels))
     head = trained(known, "knn")
-    (chosen,) = [one for one in head.history if one.chosen]
+    (chosen,) = [candidate for candidate in head.history if candidate.chosen]
     aurocs = {}
     x = unit(data.embedding)
-    for one in head.history:
-        k = int(one.setting.removeprefix("k="))
+    for candidate in head.history:
+        k = int(candidate.setting.removeprefix("k="))
         model = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
         model.fit(x[data.train], known.labels[data.train])
         fractions = np.stack([p[:, 1] for p in model.predict_proba(x)], axis=1)
-        aurocs[one.setting] = macro(known, data.val, fractions)
-        assert one.validation == pytest.approx(aurocs[one.setting], abs=1e-6)
-        if one.chosen:
+        aurocs[candidate.setting] = macro(known, data.val, fractions)
+        assert candidate.validation == pytest.approx(aurocs[candidate.setting], abs=1e-6)
+        if candidate.chosen:
             np.testing.assert_allclose(scores(head, data), fractions, atol=1e-6)
     assert aurocs[chosen.setting] == max(aurocs.values())
 
 
 def test_neighbors_with_unknown_label_are_ignored(data):
     head = trained(data, "knn")
-    (chosen,) = [one for one in head.history if one.chosen]
+    (chosen,) = [candidate for candidate in head.history if candidate.chosen]
     k = int(chosen.setting.removeprefix("k="))
     x = unit(data.embedding)
     labels = data.labels[data.train]
@@ -156,17 +156,17 @@ def test_svm_equals_sklearn_at_the_strength_of_best_macro_auroc(data):
     head = trained(data, "svm")
     x = standardized(data).astype(np.float32)
     best = {}
-    for one in head.history:
-        strength = float(one.setting.removeprefix("C="))
+    for candidate in head.history:
+        strength = float(candidate.setting.removeprefix("C="))
         expected = np.zeros((len(x), LABELS))
         for c in range(LABELS):
             known = data.train[data.labels[data.train, c] >= 0]
             model = LinearSVC(C=strength, dual="auto", max_iter=10_000, random_state=0)
             expected[:, c] = model.fit(x[known], data.labels[known, c]).decision_function(x)
-        best[one.setting] = macro(data, data.val, expected)
-        if one.chosen:
+        best[candidate.setting] = macro(data, data.val, expected)
+        if candidate.chosen:
             np.testing.assert_allclose(scores(head, data), expected, atol=0.02)
-            chosen = one.setting
+            chosen = candidate.setting
     assert best[chosen] == pytest.approx(max(best.values()), abs=0.002)
 
 
@@ -176,13 +176,13 @@ def test_tip_adapter_follows_its_formula_at_the_chosen_settings(aligned):
     positive = aligned.labels[aligned.train] == 1
     text = 7.0 * x @ (texts.positive - texts.negative).astype(np.float64).T
     aurocs = {}
-    for one in head.history:
-        alpha, beta = (float(pair.split("=")[1]) for pair in one.setting.split())
+    for candidate in head.history:
+        alpha, beta = (float(pair.split("=")[1]) for pair in candidate.setting.split())
         affinity = np.exp(-beta * (1 - x @ x[aligned.train].T))
         expected = text + alpha * affinity @ positive / positive.sum(axis=0)
-        aurocs[one.setting] = macro(aligned, aligned.val, expected)
-        if one.chosen:
-            chosen = one.setting
+        aurocs[candidate.setting] = macro(aligned, aligned.val, expected)
+        if candidate.chosen:
+            chosen = candidate.setting
             np.testing.assert_allclose(scores(head, aligned), expected, rtol=0.02, atol=0.02)
     assert aurocs[chosen] == pytest.approx(max(aurocs.values()), abs=0.002)
 
@@ -239,8 +239,8 @@ def test_lp_plus_plus_starts_from_class_means_and_never_overshoots(aligned):
 
 def test_lp_plus_plus_keeps_the_step_of_lowest_validation_loss(aligned):
     head = trained(aligned, "lp_plus_plus")
-    (chosen,) = [one for one in head.history if one.chosen]
-    assert chosen.validation == min(one.validation for one in head.history)
+    (chosen,) = [candidate for candidate in head.history if candidate.chosen]
+    assert chosen.validation == min(candidate.validation for candidate in head.history)
     p = predict_probabilities(head.module, aligned.embedding[aligned.val])
     truth = aligned.labels[aligned.val]
     known = truth >= 0
