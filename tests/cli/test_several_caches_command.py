@@ -61,7 +61,7 @@ def test_one_encoder_for_a_head_of_two_is_refused(run, two_caches, films):
     )
     refused = run("predict", folder, films / "film-000.png", "--model", "tiny")
     assert refused.code == 2
-    assert "takes 2 encoders, and --model names 1" in " ".join(refused.stderr.split())
+    assert "takes 2 encoders, but --model names 1" in " ".join(refused.stderr.split())
 
 
 def test_a_curve_over_both(run, two_caches):
