@@ -16,7 +16,7 @@ from featurecache.evaluation.repeated_runs import (
     ranking_gain,
 )
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import resample_patients
+from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.metrics import RankingSummary, TextGain
 
 N_SHUFFLES: Final = 5
@@ -126,9 +126,15 @@ def permute_texts(data: SplitData, score: NDArray[np.floating]) -> list[Trial]:
 
 
 def view_only(
-    data: SplitData, rows: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
+    data: SplitData, rows: NDArray[np.intp], resamples: PatientResamples
 ) -> RankingSummary | None:
-    """Score the view position alone; None where views or training rows are missing."""
+    """Score the view position alone; None where views or training rows are missing.
+
+    Args:
+        data: Labels, views and splits.
+        rows: Rows to score.
+        resamples: Bootstrap samples of the patients of these rows.
+    """
     known = data.view != ""
     if not known[rows].any() or not known[data.train].any():
         return None
@@ -136,7 +142,8 @@ def view_only(
     probability[rows] = np.nan_to_num(
         view_only_probabilities(data.view[data.train], data.truth[data.train], data.view[rows])
     )
-    return summarize_control([Trial(data, probability)], rows, n_bootstrap=n_bootstrap, seed=seed)
+    ranking = rank_trial(Trial(data, probability), rows, resamples)
+    return mean_ranking([ranking], data.label_names)
 
 
 def view_only_probabilities(

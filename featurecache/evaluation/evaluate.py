@@ -1,6 +1,7 @@
 """Evaluate predictions: thresholds from the validation split, metrics on the test split."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from featurecache.errors import UsageError
 from featurecache.evaluation.controls import view_only
 from featurecache.evaluation.scores import ScoredPredictions, score_predictions
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.calibration import fit_platt, log_odds, measure_calibration
 from featurecache.metrics.metrics import (
     Calibration,
@@ -61,16 +63,18 @@ def evaluate(
         raise UsageError(
             "there are neither test nor validation images to score: assign some to the test split"
         )
+    resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=seed)
     chosen = np.full(len(data.label_names), np.nan)
     calibration = None
     if split == "test" and len(data.val):
         chosen = best_f1_thresholds(data.truth[data.val], probability[data.val])
         scores = log_odds(probability) if ranking is None else ranking
-        calibration = _calibration(data, probability, scores, n_bootstrap, seed)
+        calibration = _calibration(data, probability, scores, resamples)
     return evaluate_at(
         data,
         probability,
         rows=rows,
+        resamples=resamples,
         split=split,
         thresholds=np.where(np.isnan(chosen), 0.5, chosen),
         threshold_sources=["0.5" if np.isnan(value) else "validation" for value in chosen],
@@ -79,8 +83,6 @@ def evaluate(
         controls=controls,
         text_gain=text_gain,
         warnings=warnings,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
     )
 
 
@@ -89,6 +91,7 @@ def evaluate_at(
     probability: NDArray[np.floating],
     *,
     rows: NDArray[np.intp],
+    resamples: PatientResamples,
     split: str,
     thresholds: NDArray[np.float64],
     threshold_sources: Sequence[str],
@@ -98,8 +101,6 @@ def evaluate_at(
     text_gain: TextGain | None = None,
     label_map: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
-    n_bootstrap: int = 1000,
-    seed: int = 0,
 ) -> Metrics:
     """Compute the metrics of predictions at given thresholds.
 
@@ -107,6 +108,7 @@ def evaluate_at(
         data: Labels, patients and splits.
         probability: Probabilities of shape (N, C) in [0, 1].
         rows: Rows to score.
+        resamples: Bootstrap samples of the patients of these rows.
         split: Name of these rows.
         thresholds: Threshold of each label, shape (C,).
         threshold_sources: Where each threshold comes from, C strings.
@@ -116,8 +118,6 @@ def evaluate_at(
         text_gain: What the label texts contribute.
         label_map: Trained label to label of the data set, for external validation.
         warnings: What a reader of the metrics has to know.
-        n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
-        seed: Seed of the bootstrap.
 
     Returns:
         The metrics.
@@ -133,20 +133,19 @@ def evaluate_at(
     columns = np.flatnonzero(data.learned)
     grid = np.ix_(rows, columns)
 
-    def scored(at: NDArray[np.floating], bootstrap: int) -> ScoredPredictions:
+    def scored(at: NDArray[np.floating], samples: PatientResamples) -> ScoredPredictions:
         return score_predictions(
             data.truth[grid],
             probability[grid],
             label_names=[data.label_names[column] for column in columns],
             thresholds=at[columns],
-            patients=data.patient[rows],
+            resamples=samples,
             ranking=None if ranking is None else ranking[grid],
-            n_bootstrap=bootstrap,
-            seed=seed,
         )
 
-    result = scored(thresholds, n_bootstrap)
+    result = scored(thresholds, resamples)
     at_half = np.full_like(thresholds, 0.5)
+    no_samples = replace(resamples, counts=resamples.counts[:0])
     intervals = result.intervals.to_json()
     intervals["per_label"] = {
         name: intervals["per_label"].get(name, {}) for name in data.label_names
@@ -159,9 +158,9 @@ def evaluate_at(
             "n_patients": result.n_patients,
             "split": split,
             "n_bootstrap": result.n_bootstrap,
-            "at_half": _with_all_labels(scored(at_half, 0).scores, data, rows, at_half),
+            "at_half": _with_all_labels(scored(at_half, no_samples).scores, data, rows, at_half),
             "controls": {
-                "view_only": view_only(data, rows, n_bootstrap=n_bootstrap, seed=seed),
+                "view_only": view_only(data, rows, resamples),
                 **(controls or {}),
             },
             "calibration": calibration,
@@ -220,8 +219,7 @@ def _calibration(
     data: SplitData,
     probability: NDArray[np.floating],
     score: NDArray[np.floating],
-    n_bootstrap: int,
-    seed: int,
+    resamples: PatientResamples,
 ) -> Calibration:
     """Return calibration on test of the learned labels, with Platt scaling from validation."""
     truth = np.where(data.learned, data.truth, UNKNOWN)
@@ -231,7 +229,5 @@ def _calibration(
         probability[data.test],
         fit_platt(truth[data.val], score[data.val]),
         label_names=data.label_names,
-        patients=data.patient[data.test],
-        n_bootstrap=n_bootstrap,
-        seed=seed,
+        resamples=resamples,
     )

@@ -11,6 +11,7 @@ from featurecache.evaluation.controls import random_features, untrained_controls
 from featurecache.evaluation.evaluate import evaluate_at
 from featurecache.evaluation.from_cache import cache_caveats, cache_reference
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.bootstrap import resample_patients
 from featurecache.provenance import Provenance
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run
@@ -132,13 +133,13 @@ def validate_external(
         data,
         probability,
         rows=rows,
+        resamples=resample_patients(cache.patients[rows], n_bootstrap=n_bootstrap, seed=0),
         split=split,
         thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
         threshold_sources=["training"] * len(sources),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
         label_map=matched,
         warnings=[*warnings, *cache_caveats(cache)],
-        n_bootstrap=n_bootstrap,
     )
     return Run(
         kind="external",

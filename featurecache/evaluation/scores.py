@@ -1,17 +1,17 @@
 """Score predictions at given thresholds: every metric with its bootstrap interval."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featurecache.metrics.bootstrap import (
+    PatientResamples,
     bootstrap_metrics,
     ci_or_none,
     none_if_nan,
-    resample_patients,
 )
 from featurecache.metrics.metrics import ScoreIntervals, Scores
 from featurecache.metrics.multilabel import MetricArrays, compute_metrics
@@ -41,10 +41,8 @@ def score_predictions(
     *,
     label_names: Sequence[str],
     thresholds: AnyFloats,
-    patients: Sequence[Any] | npt.NDArray[Any],
+    resamples: PatientResamples,
     ranking: AnyFloats | None = None,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
 ) -> ScoredPredictions:
     """Compute every metric, with 95 % intervals from a bootstrap over patients.
 
@@ -54,11 +52,9 @@ def score_predictions(
             ``probability >= threshold``.
         label_names: C distinct names.
         thresholds: Thresholds of shape (C,) in [0, 1].
-        patients: Patient of each row, N strings or numbers.
+        resamples: Bootstrap samples of the patients of these rows.
         ranking: Scores of shape (N, C) for AUROC and AUPRC in place of the probabilities. Pass the
             logits where probabilities saturate and tie, as those of zero-shot do.
-        n_bootstrap: Number of bootstrap samples; 0 for no intervals.
-        seed: Seed of the bootstrap.
 
     Returns:
         The metrics. An interval needs at least two patients: with one, all are None and
@@ -68,16 +64,15 @@ def score_predictions(
         ValueError: There are no rows, shapes or names do not match, a probability or threshold is
             NaN or outside [0, 1], a ranking score is NaN, or a label is not 1, 0 or -1.
     """
-    _check(truth, probability, label_names=label_names, thresholds=thresholds, patients=patients)
+    _check(truth, probability, label_names=label_names, thresholds=thresholds)
     if ranking is not None and ranking.shape != truth.shape:
         raise ValueError(f"the ranking has shape {ranking.shape}, but the labels {truth.shape}")
     probability, thresholds = probability.astype(np.float64), thresholds.astype(np.float64)
     ranking = probability if ranking is None else ranking
     predicted: npt.NDArray[np.bool_] = probability >= thresholds
-    resamples = resample_patients(patients, n_bootstrap=n_bootstrap, seed=seed)
     n_patients = resamples.counts.shape[1]
     if n_patients == 1:
-        resamples = resample_patients(patients, n_bootstrap=0, seed=seed)
+        resamples = replace(resamples, counts=resamples.counts[:0])
 
     values = _by_name(compute_metrics(truth, predicted, ranking), label_names, none_if_nan)
     for c, name in enumerate(label_names):
@@ -122,7 +117,6 @@ def _check(
     *,
     label_names: Sequence[str],
     thresholds: AnyFloats,
-    patients: Sequence[Any] | npt.NDArray[Any],
 ) -> None:
     if truth.ndim != 2 or truth.size == 0:
         raise ValueError(f"labels must be (N, C) with rows and labels, not {truth.shape}")
@@ -133,8 +127,6 @@ def _check(
         raise ValueError(f"{c} labels need {c} distinct names, not {list(label_names)}")
     if thresholds.shape != (c,):
         raise ValueError(f"{c} labels need thresholds of shape ({c},), not {thresholds.shape}")
-    if len(patients) != n:
-        raise ValueError(f"{n} rows need {n} patients, not {len(patients)}")
     for what, values in (("probabilities", probability), ("thresholds", thresholds)):
         valid = (values >= 0) & (values <= 1)  # false for NaN too
         if not valid.all():

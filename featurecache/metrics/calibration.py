@@ -11,7 +11,6 @@ from featurecache.metrics.bootstrap import (
     PatientResamples,
     interval,
     none_if_nan,
-    resample_patients,
 )
 from featurecache.metrics.metrics import (
     BeforeAfter,
@@ -280,9 +279,7 @@ def measure_calibration(
     platt: PlattScaling,
     *,
     label_names: Sequence[str],
-    patients: npt.NDArray[np.str_],
-    n_bootstrap: int,
-    seed: int,
+    resamples: PatientResamples,
 ) -> Calibration:
     """Compute calibration errors before and after Platt scaling.
 
@@ -294,14 +291,11 @@ def measure_calibration(
         probability: (N, C) predicted probabilities.
         platt: Fitted on validation images.
         label_names: C names.
-        patients: (N,) patient of each image.
-        n_bootstrap: Number of bootstrap samples of patients.
-        seed: Seed of the bootstrap.
+        resamples: Bootstrap samples of the patients of these images.
 
     Returns:
         The errors, with intervals of the macro averages.
     """
-    resamples = resample_patients(patients, n_bootstrap=n_bootstrap, seed=seed)
     has_platt = ~np.isnan(platt.slope)
     before = np.where(has_platt, probability.astype(np.float64), np.nan)
     after = platt(score)

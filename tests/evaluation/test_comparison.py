@@ -40,10 +40,10 @@ def write(tmp_path):
             ),
             probability,
             rows=rows,
+            resamples=resample_patients(patients, n_bootstrap=0, seed=0),
             split="test",
             thresholds=np.array([0.4, 0.6]),
             threshold_sources=["validation"] * 2,
-            n_bootstrap=0,
         )
         run = Run(
             kind="head",

@@ -1,4 +1,4 @@
-"""Controls: shares of views counted by hand, what is left to chance, and several trials of it."""
+"""Negative controls: prevalence by view counted by hand, shuffled labels and random features."""
 
 from dataclasses import replace
 
@@ -22,34 +22,34 @@ from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.ranking import auroc
 
 
-def test_the_probability_is_the_share_in_training_of_that_view():
+def test_the_probability_is_the_prevalence_in_training_of_that_view():
     views = np.array(["AP", "AP", "AP", "AP", "PA", "PA", "PA"])
     labels = np.int8([[1, 1], [1, 0], [1, -1], [0, -1], [0, 0], [1, 0], [0, -1]])
     found = view_only_probabilities(views, labels, np.array(["PA", "AP", "PA"]))
     np.testing.assert_allclose(found, [[1 / 3, 0], [3 / 4, 1 / 2], [1 / 3, 0]])
 
 
-def test_an_unseen_view_gets_the_share_among_all():
+def test_an_unseen_view_gets_the_overall_prevalence():
     views = np.array(["AP", "PA", "PA", "PA"])
     labels = np.int8([[1], [1], [0], [0]])
     found = view_only_probabilities(views, labels, np.array(["LATERAL", "AP", ""]))
     np.testing.assert_allclose(found, [[0.5], [1.0], [0.5]])
 
 
-def test_a_view_of_which_a_label_is_unknown_gets_the_share_among_all_for_that_label():
+def test_a_view_without_known_labels_gets_the_overall_prevalence():
     views = np.array(["AP", "AP", "PA", "PA"])
     labels = np.int8([[1, -1], [1, -1], [0, 1], [0, 0]])
     found = view_only_probabilities(views, labels, np.array(["AP"]))
     np.testing.assert_allclose(found, [[1.0, 0.5]])
 
 
-def test_a_label_of_which_nothing_is_known_is_undefined():
+def test_a_label_without_known_values_is_undefined():
     views, labels = np.array(["AP", "PA"]), np.int8([[-1, 1], [-1, 0]])
     found = view_only_probabilities(views, labels, np.array(["AP", "LATERAL"]))
     np.testing.assert_allclose(found, [[np.nan, 1.0], [np.nan, 0.5]])
 
 
-def test_where_views_confound_it_scores_what_a_regression_on_the_view_scores():
+def test_it_agrees_with_a_logistic_regression_on_the_view():
     rng = np.random.default_rng(0)
     views = rng.choice(["AP", "PA", "LATERAL"], size=3000)
     rate = {"AP": 0.6, "PA": 0.2, "LATERAL": 0.4}
@@ -65,7 +65,7 @@ def test_where_views_confound_it_scores_what_a_regression_on_the_view_scores():
     assert auroc(truth[test], found) == pytest.approx(area)
 
 
-def test_shuffled_labels_are_those_of_other_rows_of_the_same_split():
+def test_labels_are_shuffled_within_each_split():
     labels = np.arange(60, dtype=np.int8).reshape(30, 2)
     train, val = np.arange(0, 20), np.arange(20, 25)
     found = shuffle_labels(labels, [train, val], seed=3)
@@ -77,7 +77,7 @@ def test_shuffled_labels_are_those_of_other_rows_of_the_same_split():
     assert (found != shuffle_labels(labels, [train, val], seed=4)).any()
 
 
-def test_random_features_have_the_shape_and_no_pattern():
+def test_random_features_are_standard_normal():
     features = random_features((400, 50), seed=1)
     assert features.shape == (400, 50)
     assert abs(features.astype(float).mean()) < 0.03
@@ -101,7 +101,7 @@ def data():
     )
 
 
-def test_a_controls_figures_are_means_over_its_trials(data):
+def test_metrics_of_a_control_are_means_over_its_trials(data):
     rng = np.random.default_rng(12)
     scores = [rng.random((80, 2)) for _ in range(3)]
     test = data.test
@@ -111,7 +111,7 @@ def test_a_controls_figures_are_means_over_its_trials(data):
     assert found["per_label"]["Edema"]["auroc"] == pytest.approx(np.mean(areas, axis=0)[1])
 
 
-def test_a_gain_is_the_mean_difference_on_the_same_patients(data):
+def test_a_gain_is_the_mean_paired_difference(data):
     rng = np.random.default_rng(13)
     test, truth = data.test, data.truth
     good, poor = truth + rng.normal(size=truth.shape), rng.random(truth.shape)
@@ -124,18 +124,18 @@ def test_a_gain_is_the_mean_difference_on_the_same_patients(data):
 
     half = (area(good, test) - area(poor, test)) / 2
     assert found["macro"]["auroc"]["difference"] == pytest.approx(half)
-    # By hand: patients drawn, and their rows repeated on both sides.
+    # By hand: the rows of the resampled patients are repeated on both sides.
     resamples = resample_patients(data.patient[test], n_bootstrap=200, seed=0)
-    drawn = [
+    resampled = [
         (area(good, np.repeat(test, counts)) - area(poor, np.repeat(test, counts))) / 2
         for counts in resamples.row_counts()
     ]
-    assert found["macro"]["auroc"]["ci95"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
+    assert found["macro"]["auroc"]["ci95"] == pytest.approx(np.percentile(resampled, [2.5, 97.5]))
     nothing = ranking_gain([(better, better)]).to_json()
     assert nothing["macro"]["auroc"] == {"difference": 0.0, "ci95": [0.0, 0.0]}
 
 
-def test_the_interval_of_several_trials_holds_what_differs_between_them(data):
+def test_the_interval_of_several_trials_includes_their_differences(data):
     truth = data.truth.astype(np.float64)
     trials = [Trial(data, truth), Trial(data, -truth)]
     found = summarize_control(trials, data.test, n_bootstrap=100).to_json()
@@ -143,7 +143,7 @@ def test_the_interval_of_several_trials_holds_what_differs_between_them(data):
     assert found["ci95"]["macro"]["auroc"] == [0.0, 1.0]
 
 
-def test_a_label_that_one_trial_could_not_learn_is_undefined(data):
+def test_a_label_that_one_trial_did_not_learn_is_undefined(data):
     score = np.random.default_rng(13).random((80, 2))
     lacking = replace(data, learned=np.array([True, False]))
     trials = [Trial(data, score), Trial(lacking, score)]
@@ -153,7 +153,7 @@ def test_a_label_that_one_trial_could_not_learn_is_undefined(data):
     assert found["ci95"]["macro"]["auroc"] is None
 
 
-def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(data):
+def test_perfect_scores_are_at_chance_on_shuffled_labels(data):
     truth = data.truth.astype(np.float64)
     found = untrained_controls(data, truth, np.zeros((len(data.test), 2)), n_bootstrap=200)
     assert found["random_features"].macro.auroc == 0.5
@@ -163,14 +163,14 @@ def test_scores_that_know_the_labels_know_nothing_of_other_images_labels(data):
 
 
 @pytest.mark.parametrize("number", [2, 3, 14])
-def test_no_label_keeps_its_own_texts(number):
+def test_a_derangement_leaves_no_label_in_place(number):
     for seed in range(20):
         others = derangement(number, seed=seed)
         assert sorted(others) == list(range(number))
         assert (others != np.arange(number)).all()
 
 
-def test_permuted_texts_score_each_label_by_anothers(data):
+def test_permuted_texts_score_each_label_by_another_one(data):
     score = np.random.default_rng(4).normal(size=data.truth.shape)
     found = summarize_control(permute_texts(data, score), data.test, n_bootstrap=20).to_json()
     truth = data.truth[data.test]
@@ -181,7 +181,7 @@ def test_permuted_texts_score_each_label_by_anothers(data):
         assert found["per_label"][name]["auroc"] == pytest.approx(expected)
 
 
-def test_a_single_label_has_no_other_texts(data):
+def test_a_single_label_has_no_permuted_texts(data):
     alone = replace(
         data,
         truth=data.truth[:, :1],

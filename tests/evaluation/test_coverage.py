@@ -1,4 +1,4 @@
-"""Intervals hold what they promise where images of one patient resemble each other."""
+"""Intervals have their nominal coverage where images of one patient are correlated."""
 
 import math
 
@@ -8,14 +8,14 @@ from featurecache.metrics.bootstrap import bootstrap_metrics, interval, resample
 
 SIMULATIONS, PATIENTS, IMAGES = 200, 80, 4
 SHIFT, OF_PATIENT, OF_IMAGE = 1.2, 1.0, 0.5
-# Two images of two patients: a difference of normal scores, of mean SHIFT if one has the finding.
+# Images of two patients: a difference of normal scores, with mean SHIFT if one has the finding.
 TRUE_AUROC = 0.5 * (
     1 + math.erf(SHIFT / math.sqrt(2 * (OF_PATIENT**2 + OF_IMAGE**2)) / math.sqrt(2))
 )
 
 
 def coverage(*, by_patient: bool) -> float:
-    """How often the 95 % interval of the AUROC holds its true value."""
+    """Return how often the 95 % interval of the AUROC contains its true value."""
     rng = np.random.default_rng(0)
     hits = 0
     for simulation in range(SIMULATIONS):
@@ -24,17 +24,17 @@ def coverage(*, by_patient: bool) -> float:
         score = SHIFT * finding + np.repeat(rng.normal(0, OF_PATIENT, PATIENTS), IMAGES)
         score = score + rng.normal(0, OF_IMAGE, len(score))
         units = patient if by_patient else np.arange(len(patient))
-        n_bootstrap = resample_patients(units, n_bootstrap=200, seed=simulation)
+        resamples = resample_patients(units, n_bootstrap=200, seed=simulation)
         truth = finding.astype(np.int8)[:, np.newaxis]
-        drawn = bootstrap_metrics(truth, truth == 2, score[:, np.newaxis], n_bootstrap)
-        bounds = interval(drawn.per_label["auroc"][:, 0])
+        resampled = bootstrap_metrics(truth, truth == 2, score[:, np.newaxis], resamples)
+        bounds = interval(resampled.per_label["auroc"][:, 0])
         assert bounds is not None
         hits += bounds[0] <= TRUE_AUROC <= bounds[1]
     return hits / SIMULATIONS
 
 
 def test_intervals_over_patients_have_nearly_their_nominal_coverage():
-    # Of 200, a true 95 % would give 90 to 98 % all but once in a thousand times.
+    # Out of 200, a true 95 % gives 90 to 98 % in all but one of a thousand cases.
     assert 0.90 <= coverage(by_patient=True) <= 0.985
 
 

@@ -1,4 +1,4 @@
-"""The metrics document of predictions: thresholds from validation, figures on test."""
+"""Evaluation of predictions: thresholds from validation, metrics on test."""
 
 import dataclasses
 import json
@@ -11,16 +11,17 @@ from featurecache.errors import UsageError
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.bootstrap import resample_patients
 
 NAMES = ("Mass", "Effusion", "Nodule")
-NOBODY = np.empty(0, dtype=np.intp)
+NO_ROWS = np.empty(0, dtype=np.intp)
 
 
 @pytest.fixture
 def rows() -> SplitData:
     rng = np.random.default_rng(4)
     truth = (rng.random((400, 3)) < [0.5, 0.3, 0.2]).astype(np.int8)
-    # The ill lie in bed, where films are taken from the front.
+    # Sick patients lie in bed, where images are AP views.
     view = np.where(rng.random(400) < np.where(truth[:, 0] == 1, 0.8, 0.2), "AP", "PA")
     truth[rng.random(truth.shape) < 0.05] = -1
     return SplitData(
@@ -37,35 +38,35 @@ def rows() -> SplitData:
 
 @pytest.fixture
 def probability(rows) -> np.ndarray:
-    drawn = np.random.default_rng(5).random((400, 3))
-    return 0.6 * drawn * drawn + 0.35 * drawn * (rows.truth == 1)
+    uniform = np.random.default_rng(5).random((400, 3))
+    return 0.6 * uniform * uniform + 0.35 * uniform * (rows.truth == 1)
 
 
 def document(rows, probability, **changes):
     return evaluate(dataclasses.replace(rows, **changes), probability, n_bootstrap=50).to_json()
 
 
-def test_the_figures_are_those_of_test_at_the_best_thresholds_of_validation(rows, probability):
+def test_metrics_are_of_test_at_the_best_thresholds_of_validation(rows, probability):
     found = document(rows, probability)
     assert (found["split"], found["n"], found["n_patients"]) == ("test", 120, 60)
     for c, name in enumerate(NAMES):
         known = rows.truth[:, c] >= 0
         val = rows.val[known[rows.val]]
-        figures, p = found["per_label"][name], probability[:, c]
+        scores, p = found["per_label"][name], probability[:, c]
         best = max(reference.f1_score(rows.truth[val, c], p[val] >= cut) for cut in p[val])
-        chosen = reference.f1_score(rows.truth[val, c], p[val] >= figures["threshold"])
+        chosen = reference.f1_score(rows.truth[val, c], p[val] >= scores["threshold"])
         assert chosen == pytest.approx(best)
-        assert figures["threshold_source"] == "validation"
+        assert scores["threshold_source"] == "validation"
         test = rows.test[known[rows.test]]
-        expected = reference.f1_score(rows.truth[test, c], p[test] >= figures["threshold"])
-        assert figures["f1"] == pytest.approx(expected)
-        assert figures["auroc"] == pytest.approx(
+        expected = reference.f1_score(rows.truth[test, c], p[test] >= scores["threshold"])
+        assert scores["f1"] == pytest.approx(expected)
+        assert scores["auroc"] == pytest.approx(
             reference.roc_auc_score(rows.truth[test, c], p[test])
         )
     json.dumps(found, allow_nan=False)
 
 
-def test_test_labels_decide_no_threshold(rows, probability):
+def test_thresholds_do_not_depend_on_test_labels(rows, probability):
     other = rows.truth.copy()
     other[rows.test] = 1 - np.abs(other[rows.test])
     before, after = document(rows, probability), document(rows, probability, truth=other)
@@ -75,7 +76,7 @@ def test_test_labels_decide_no_threshold(rows, probability):
         assert before["per_label"][name]["f1"] != after["per_label"][name]["f1"]
 
 
-def test_the_same_figures_at_a_half_stand_beside(rows, probability):
+def test_the_same_metrics_at_a_threshold_of_one_half_are_included(rows, probability):
     found = document(rows, probability)["at_half"]
     truth, decided = rows.truth[rows.test], probability[rows.test] >= 0.5
     known = truth >= 0
@@ -94,7 +95,7 @@ def test_the_same_figures_at_a_half_stand_beside(rows, probability):
     )
 
 
-def test_a_label_without_validation_positives_is_decided_at_a_half(rows, probability):
+def test_a_label_without_validation_positives_gets_a_threshold_of_one_half(rows, probability):
     truth = rows.truth.copy()
     truth[rows.val, 1] = 0
     found = document(rows, probability, truth=truth)["per_label"]
@@ -102,27 +103,27 @@ def test_a_label_without_validation_positives_is_decided_at_a_half(rows, probabi
     assert found["Mass"]["threshold_source"] == "validation"
 
 
-def test_without_validation_rows_all_are_decided_at_a_half(rows, probability):
-    found = document(rows, probability, val=NOBODY)
-    assert {figures["threshold"] for figures in found["per_label"].values()} == {0.5}
-    assert {figures["threshold_source"] for figures in found["per_label"].values()} == {"0.5"}
+def test_without_validation_all_thresholds_are_one_half(rows, probability):
+    found = document(rows, probability, val=NO_ROWS)
+    assert {scores["threshold"] for scores in found["per_label"].values()} == {0.5}
+    assert {scores["threshold_source"] for scores in found["per_label"].values()} == {"0.5"}
     assert found["macro"] == found["at_half"]["macro"]
 
 
-def test_without_test_rows_validation_is_scored_at_a_half(rows, probability):
-    found = document(rows, probability, test=NOBODY)
+def test_without_test_validation_is_scored_at_one_half(rows, probability):
+    found = document(rows, probability, test=NO_ROWS)
     assert (found["split"], found["n"]) == ("val", 80)
-    # A threshold that is scored on the rows it was chosen on would flatter.
-    assert {figures["threshold"] for figures in found["per_label"].values()} == {0.5}
+    # A threshold scored on the rows it was chosen on would be optimistic.
+    assert {scores["threshold"] for scores in found["per_label"].values()} == {0.5}
     known = rows.truth[rows.val] >= 0
     assert found["micro"]["auroc"] == pytest.approx(
         reference.roc_auc_score(rows.truth[rows.val][known], probability[rows.val][known])
     )
 
 
-def test_with_neither_test_nor_validation_rows_there_is_nothing_to_score(rows, probability):
+def test_only_training_rows_are_refused(rows, probability):
     with pytest.raises(UsageError, match="neither test nor validation images to score"):
-        document(rows, probability, test=NOBODY, val=NOBODY)
+        document(rows, probability, test=NO_ROWS, val=NO_ROWS)
 
 
 def test_a_test_label_of_one_class_is_undefined(rows, probability):
@@ -136,7 +137,7 @@ def test_a_test_label_of_one_class_is_undefined(rows, probability):
     assert found["macro"]["auroc"] == pytest.approx(np.mean(others))
 
 
-def test_what_was_not_learned_has_no_figures_and_no_part_in_averages(rows, probability):
+def test_labels_that_were_not_learned_are_undefined_and_left_out_of_averages(rows, probability):
     found = document(rows, probability, learned=np.array([True, False, True]))
     two = [0, 2]
     scored = score_predictions(
@@ -144,8 +145,7 @@ def test_what_was_not_learned_has_no_figures_and_no_part_in_averages(rows, proba
         probability[rows.test][:, two],
         label_names=("Mass", "Nodule"),
         thresholds=np.array([found["per_label"][name]["threshold"] for name in ("Mass", "Nodule")]),
-        patients=rows.patient[rows.test],
-        n_bootstrap=50,
+        resamples=resample_patients(rows.patient[rows.test], n_bootstrap=50, seed=0),
     )
     alone = {**scored.scores.to_json(), "ci95": scored.intervals.to_json()}
     for key in ("macro", "micro", "exact_match", "hamming_loss"):
@@ -163,12 +163,12 @@ def test_what_was_not_learned_has_no_figures_and_no_part_in_averages(rows, proba
     json.dumps(found, allow_nan=False)
 
 
-def test_where_nothing_was_learned_nothing_is_scored(rows, probability):
+def test_no_learned_label_is_refused(rows, probability):
     with pytest.raises(UsageError, match="no label has both positives and negatives"):
         document(rows, probability, learned=np.zeros(3, dtype=bool))
 
 
-def test_the_ranking_decides_the_areas_and_probabilities_the_rest(rows, probability):
+def test_the_ranking_is_used_for_auroc_and_probabilities_for_the_rest(rows, probability):
     logits = np.log(probability / (1 - probability))
     saturated = (probability > 0.3).astype(np.float64)
     by_ranking = evaluate(rows, saturated, ranking=logits, n_bootstrap=0).to_json()
@@ -182,7 +182,7 @@ def test_the_ranking_decides_the_areas_and_probabilities_the_rest(rows, probabil
     assert by_ranking["macro"]["auroc"] == pytest.approx(plain["macro"]["auroc"])
 
 
-def test_the_view_control_is_what_the_shares_by_view_score(rows, probability):
+def test_the_view_control_scores_the_prevalence_by_view(rows, probability):
     control = document(rows, probability)["controls"]["view_only"]
     areas = []
     for c, name in enumerate(NAMES):
@@ -205,10 +205,10 @@ def test_the_view_control_is_what_the_shares_by_view_score(rows, probability):
 
 
 @pytest.mark.parametrize("missing", ["training", "views", "training views", "test views"])
-def test_without_training_or_views_there_is_no_view_control(rows, probability, missing):
+def test_the_view_control_needs_training_rows_and_views(rows, probability, missing):
     view = rows.view.copy()
     if missing == "training":
-        changes = {"train": NOBODY}
+        changes = {"train": NO_ROWS}
     else:
         where = {"views": slice(None), "training views": rows.train, "test views": rows.test}
         view[where[missing]] = ""

@@ -80,7 +80,7 @@ def test_metrics_are_of_the_matched_labels_at_the_trained_thresholds(cache, prob
     assert list(metrics.per_label) == ["Pneumonia", "Mass"]
 
 
-def test_the_view_control_never_learns_from_what_is_scored(cache, probability):
+def test_the_view_control_never_learns_from_scored_images(cache, probability):
     def control(rows):
         return validate_external(
             cache,

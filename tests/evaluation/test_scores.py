@@ -7,6 +7,7 @@ import pytest
 import sklearn.metrics as reference
 
 from featurecache.evaluation.scores import score_predictions
+from featurecache.metrics.bootstrap import resample_patients
 
 DECISIONS = {"precision", "recall", "specificity", "npv", "f1", "accuracy"}
 RANKINGS = {"auroc", "auprc"}
@@ -30,6 +31,11 @@ def problem():
 
 def summary(problem, **changes):
     arguments = {**problem, **changes}
+    arguments["resamples"] = resample_patients(
+        arguments.pop("patients"),
+        n_bootstrap=arguments.pop("n_bootstrap"),
+        seed=arguments.pop("seed", 0),
+    )
     scored = score_predictions(arguments.pop("truth"), arguments.pop("probability"), **arguments)
     return {
         **scored.scores.to_json(),
@@ -150,7 +156,7 @@ def test_a_single_patient_or_no_bootstrap_gives_no_intervals(problem):
         ({"label_names": ["Mass", "Mass", "Hernia"]}, "3 distinct names"),
         ({"thresholds": np.array([0.5])}, r"shape \(3,\)"),
         ({"thresholds": np.array([0.5, 0.5, np.nan])}, "1 of 3 thresholds"),
-        ({"patients": ["a"]}, "120 patients"),
+        ({"patients": ["a"] * 119}, "119 rows"),
         ({"ranking": np.zeros((120, 2))}, "ranking has shape"),
         ({"ranking": np.full((120, 3), np.nan)}, "scores are NaN"),
     ],

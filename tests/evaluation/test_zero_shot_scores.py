@@ -47,7 +47,7 @@ def test_softmax_scores_by_hand():
             assert scores.logits[i, c] == pytest.approx(log(share / (1 - share)), abs=1e-12)
 
 
-def test_softmax_of_one_label_stands_against_its_negative():
+def test_softmax_of_one_label_is_over_its_negative():
     scores = softmax_scores(IMAGES, TEXTS[:1], scale=3.0, negatives=NEGATIVES[:1])
     for i in range(2):
         label, negative = exp(3 * COSINES[i][0]), exp(3 * NEGATIVE_COSINES[i][0])
@@ -63,7 +63,7 @@ def test_pair_scores_by_hand():
             assert scores.probabilities[i, c] == pytest.approx(sigmoid(logit), abs=1e-12)
 
 
-def test_lengths_of_embeddings_do_not_matter():
+def test_norms_of_embeddings_do_not_matter():
     rng = np.random.default_rng(0)
     images, texts, negatives = (rng.normal(size=(n, 8)) for n in (20, 4, 4))
     longer = rng.uniform(0.1, 50, size=(20, 1))
@@ -86,7 +86,7 @@ def test_logits_still_rank_where_probabilities_saturate():
     assert (scores.probabilities[:, 1] == 0).all()
 
 
-def test_more_images_than_a_chunk_give_the_same_scores(monkeypatch):
+def test_chunks_of_images_give_the_same_scores(monkeypatch):
     images = np.random.default_rng(1).normal(size=(11, 2))
     whole = sigmoid_scores(images, TEXTS, scale=1.0, bias=None).logits
     monkeypatch.setattr(zero_shot, "_ROWS_AT_ONCE", 4)
@@ -94,7 +94,7 @@ def test_more_images_than_a_chunk_give_the_same_scores(monkeypatch):
     np.testing.assert_allclose(chunked, whole, atol=1e-15)
 
 
-def test_an_embedding_without_direction_is_refused(monkeypatch):
+def test_zero_and_non_finite_embeddings_are_refused(monkeypatch):
     monkeypatch.setattr(zero_shot, "_ROWS_AT_ONCE", 2)
     for broken in (0.0, np.nan, np.inf):
         images = np.ones((5, 2))
@@ -105,14 +105,14 @@ def test_an_embedding_without_direction_is_refused(monkeypatch):
         sigmoid_scores(IMAGES, np.zeros((1, 2)), scale=1.0, bias=None)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_shapes_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match="of one D"):
         sigmoid_scores(IMAGES, np.ones((3, 5)), scale=1.0, bias=None)
     with pytest.raises(ValueError, match="negatives"):
         pair_scores(IMAGES, TEXTS, NEGATIVES[:2], scale=1.0)
     with pytest.raises(ValueError, match="one label needs a negative"):
         softmax_scores(IMAGES, TEXTS[:1], scale=1.0)
-    with pytest.raises(ValueError, match="several labels stand against each other"):
+    with pytest.raises(ValueError, match="several labels compete with each other"):
         softmax_scores(IMAGES, TEXTS, scale=1.0, negatives=NEGATIVES)
 
 
@@ -132,7 +132,7 @@ def choice(requested="auto", **facts):
         ({}, "sigmoid"),
     ],
 )
-def test_auto_picks_what_the_model_and_prompts_allow(facts, scoring):
+def test_auto_chooses_what_the_model_and_prompts_allow(facts, scoring):
     assert choice(**facts) == scoring
 
 
@@ -143,7 +143,7 @@ def test_a_requested_scoring_is_used():
     assert choice("pair", has_negatives=True) == "pair"
 
 
-def test_a_scoring_that_cannot_be_done_is_refused():
+def test_an_impossible_scoring_is_refused():
     with pytest.raises(UsageError, match="the prompts have none"):
         choice("pair")
     with pytest.raises(UsageError, match="softmax over a single label"):

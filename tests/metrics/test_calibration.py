@@ -128,9 +128,7 @@ def test_platt_scaling_corrects_overconfidence():
         sigmoid(score[2000:]),
         platt,
         label_names=("A", "B"),
-        patients=np.array([f"p{row}" for row in range(2000)]),
-        n_bootstrap=100,
-        seed=0,
+        resamples=resample_patients(np.arange(2000), n_bootstrap=100, seed=0),
     )
     label = calibration.per_label["A"]
     assert label.slope == pytest.approx(0.25, rel=0.15)
