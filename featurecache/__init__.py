@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.extraction.extract import extract
+    from featurecache.finetune.finetune import finetune
     from featurecache.heads.learning_curve import LearningCurve, learning_curve
     from featurecache.heads.registry import register_head
     from featurecache.heads.train import train_head
@@ -61,6 +62,7 @@ _MODULES = {
     "audit": "audit.audit",
     "compare": "evaluation.comparison",
     "extract": "extraction.extract",
+    "finetune": "finetune.finetune",
     "learning_curve": "heads.learning_curve",
     "load_dataset": "datasets.load",
     "load_encoder": "encoders.loading",
@@ -94,6 +96,7 @@ __all__ = [
     "audit",
     "compare",
     "extract",
+    "finetune",
     "learning_curve",
     "load_dataset",
     "load_encoder",
