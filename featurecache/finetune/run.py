@@ -92,9 +92,9 @@ def train_encoder(
                     journal=journal,
                     progress=progress,
                 )
-                trainer.add_teacher(embeddings)
+                trainer.learner.add_teacher(embeddings)
             finetuned = trainer.run(state, progress)
-            rows, embedding = trainer.embed(
+            rows, embedding = trainer.learner.embed(
                 np.concatenate([dataset.rows("val"), dataset.rows("test")])
             )
             warnings = caveats(

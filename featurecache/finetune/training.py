@@ -3,7 +3,6 @@
 import math
 import time
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +14,7 @@ from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.finetune.augmentation import augment
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.dataloader import ImageLoader
-from featurecache.finetune.distillation import Distillation
-from featurecache.finetune.objectives import (
-    AuxiliaryLoss,
-    BceObjective,
-    ContrastiveObjective,
-    Objective,
-    no_auxiliary_loss,
-)
+from featurecache.finetune.learner import Learner
 from featurecache.finetune.training_state import TrainingState
 from featurecache.oom import ran_out_of_memory
 from featurecache.progress import DetailedProgress
@@ -80,7 +72,7 @@ class LoopState:
 
 
 class Trainer:
-    """One fine-tuning: the encoder in training, the objective, the optimizer, and the loop."""
+    """One fine-tuning: what is trained, the optimizer, and the loop."""
 
     def __init__(
         self,
@@ -117,48 +109,15 @@ class Trainer:
             )
         self.steps_per_epoch = len(self.train_rows) // config.batch_size
         self.device = encoder.device
-        self.encoder = encoder.trainable()
-        self.n_trainable = self.encoder.set_trainable(config.trainable, seed=config.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.objective = self._make_objective(dataset)
-        self.heads: dict[str, nn.Module] = {}
-        """Modules that are trained together with the encoder."""
-        if self.objective.head is not None:
-            self.heads["head"] = self.objective.head
-            self.n_trainable += sum(p.numel() for p in self.objective.head.parameters())
-        if self.n_trainable == 0:
-            raise UsageError(f"`trainable` {config.trainable} leaves nothing to train")
-        self.auxiliary: AuxiliaryLoss = no_auxiliary_loss
+        self.learner = Learner(
+            dataset,
+            encoder,
+            config,
+            images=images,
+            train_rows=self.train_rows,
+            val_rows=self.val_rows,
+        )
         self.state = LoopState()
-
-    def add_teacher(self, embeddings: NDArray[np.float32]) -> None:
-        """Also learn from a teacher's embeddings, (N, D), one for each row of the data set."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            distillation = Distillation(
-                embeddings, dim=self._dimension(), weight=self.config.teacher_weight
-            )
-        self.heads["teacher"] = distillation.projection.to(self.device)
-        self.auxiliary = distillation.loss
-
-    def _make_objective(self, dataset: "Dataset") -> Objective:
-        if self.config.objective == "contrastive":
-            return ContrastiveObjective(
-                dataset, self.config, train=self.train_rows, encoder=self.encoder
-            )
-        objective = BceObjective(dataset, self.config, train=self.train_rows, dim=self._dimension())
-        objective.head.to(self.device)
-        return objective
-
-    def _dimension(self) -> int:
-        """Return the dimension of the image embedding."""
-        for rows, pixels in self.images.batches(self.val_rows, 1):
-            if len(rows) == 0:
-                continue
-            with torch.inference_mode():
-                return int(self.encoder.embed_images(pixels.to(self.device)).shape[1])
-        raise FeaturecacheError("no validation image can be read: check the data set")
 
     def run(
         self, training_state: TrainingState, progress: DetailedProgress | None = None
@@ -202,41 +161,17 @@ class Trainer:
                 f"validation loss was never finite at `learning_rate` {self.config.learning_rate}: "
                 "give a lower one"
             )
-        self._load_weights(training_state.load_best())
-        self.encoder.merge_lora()
-        self._set_training(False)
+        learner = self.learner
+        learner.load_state_dict(training_state.load_best())
+        learner.encoder.merge_lora()
+        learner.train(False)
         return FinetunedEncoder(
-            encoder=self.encoder,
-            head=self.objective.head,
+            encoder=learner.encoder,
+            head=learner.objective.head,
             history=tuple(self.state.history),
             best_epoch=self.state.best_epoch,
-            n_trainable=self.n_trainable,
+            n_trainable=learner.n_trainable,
         )
-
-    def embed(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], Tensor]:
-        """Embed images without gradients.
-
-        Args:
-            rows: Data set rows.
-
-        Returns:
-            The N rows that can be read, and their embeddings, (N, D).
-
-        Raises:
-            FeaturecacheError: None of the images can be read.
-        """
-        self.encoder.module.eval()
-        readable, embeddings = [], []
-        for usable, pixels in self.images.batches(rows, self.config.micro_batch_size):
-            if len(usable) == 0:
-                continue
-            with torch.inference_mode(), self._autocast():
-                embedding = self.encoder.embed_images(pixels.to(self.device))
-                embeddings.append(embedding.float())
-            readable.append(usable)
-        if not readable:
-            raise FeaturecacheError(f"none of {len(rows)} images can be read: check the data set")
-        return np.concatenate(readable), torch.cat(embeddings)
 
     def _train_epoch(
         self, training_state: TrainingState, progress: DetailedProgress | None
@@ -249,7 +184,7 @@ class Trainer:
         if state.step == 0:
             state.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         last_saved = time.monotonic()
-        self._set_training(True)
+        self.learner.train()
         for rows, pixels in self.images.batches(
             order[state.step * config.batch_size :], config.batch_size
         ):
@@ -262,15 +197,15 @@ class Trainer:
             if time.monotonic() - last_saved > SAVE_SECONDS:
                 training_state.save(self._state_dict())
                 last_saved = time.monotonic()
-        self._set_training(False)
-        rows, embedding = self.embed(self.val_rows)
+        self.learner.train(False)
+        rows, embedding = self.learner.embed(self.val_rows)
         with torch.inference_mode():
-            val_loss = float(self.objective.loss(embedding, rows))
+            val_loss = float(self.learner.objective.loss(embedding, rows))
         train_loss = state.loss_sum / state.step
         state.history.append(Epoch(state.epoch, state.learning_rate, train_loss, val_loss))
         if val_loss < state.best_loss:
             state.best_loss, state.best_epoch = val_loss, state.epoch
-            training_state.save_best(self._weights())
+            training_state.save_best(self.learner.state_dict())
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
         training_state.save(self._state_dict())
         if progress is not None:
@@ -282,17 +217,8 @@ class Trainer:
         if config.augment:
             pixels = augment(pixels, [(config.seed, state.epoch, int(row)) for row in rows])
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss = self.objective.backward(
-                [
-                    partial(self.encoder.embed_images, chunk)
-                    for chunk in torch.split(pixels, config.micro_batch_size)
-                ],
-                rows,
-                # Dropout depends on the step alone, so it is the same in a continued training.
-                seed=(config.seed, state.epoch, state.step),
-                auxiliary=self.auxiliary,
-            )
+        # Dropout depends on the step alone, so it is the same in a continued training.
+        loss = self.learner.backward(pixels, rows, seed=(config.seed, state.epoch, state.step))
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         self.optimizer.step()
@@ -301,49 +227,23 @@ class Trainer:
 
     def _make_optimizer(self) -> None:
         config = self.config
-        groups: list[dict[str, Any]] = []
-        if trained := [p for p in self.encoder.module.parameters() if p.requires_grad]:
-            groups.append({"params": trained, "lr": config.learning_rate})
-        for module in self.heads.values():
-            groups.append({"params": list(module.parameters()), "lr": config.head_learning_rate})
         optimizer = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = optimizer(groups, weight_decay=config.weight_decay)
+        self.optimizer = optimizer(
+            self.learner.parameter_groups(), weight_decay=config.weight_decay
+        )
         total = self.steps_per_epoch * config.epochs
         warmup = int(config.warmup_ratio * total)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: warmup_cosine(step, warmup=warmup, total=total)
         )
 
-    def _set_training(self, training: bool) -> None:
-        for module in (self.encoder.module, *self.heads.values()):
-            module.train(training)
-
-    def _autocast(self) -> torch.autocast:
-        device = torch.device(self.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
-
     def _out_of_patience(self) -> bool:
         state = self.state
         return bool(state.history) and state.epoch - 1 - state.best_epoch >= self.config.patience
 
-    def _weights(self) -> dict[str, Tensor]:
-        modules = {"encoder": self.encoder.module, **self.heads}
-        return {
-            f"{name}.{key}": value
-            for name, module in modules.items()
-            for key, value in module.state_dict().items()
-        }
-
-    def _load_weights(self, weights: dict[str, Tensor]) -> None:
-        for name, module in {"encoder": self.encoder.module, **self.heads}.items():
-            prefix = f"{name}."
-            module.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            )
-
     def _state_dict(self) -> dict[str, Any]:
         return {
-            "weights": self._weights(),
+            "weights": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.last_epoch,
             "loop": asdict(self.state),
@@ -351,7 +251,7 @@ class Trainer:
         }
 
     def _load_state(self, saved: dict[str, Any]) -> None:
-        self._load_weights(saved["weights"])
+        self.learner.load_state_dict(saved["weights"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(
             {**self.scheduler.state_dict(), "last_epoch": saved["scheduler"]}

@@ -77,7 +77,7 @@ def test_contrastive_objective_ignores_unknown_labels(films, clip, part_of, tmp_
     known = part_of(np.arange(80), labels)
     result = train(known, clip, dataclasses.replace(CONTRASTIVE, epochs=1), tmp_path / "run")
     assert np.isfinite(result.history[0].val_loss)
-    objective = trainer(known, clip, CONTRASTIVE).objective
+    objective = trainer(known, clip, CONTRASTIVE).learner.objective
     nothing = np.flatnonzero((labels == -1).all(axis=1))[:2]
     with torch.inference_mode():
         assert objective.loss(torch.eye(2, 24), nothing) == 0
@@ -88,12 +88,12 @@ def test_micro_batches_do_not_change_gradient(films, clip):
         made = trainer(films, clip, CONTRASTIVE)
         # In double precision: attention does not depend on the bias of its keys, so in single
         # precision that gradient is pure rounding error.
-        made.encoder.module.double()
+        made.learner.encoder.module.double()
         rows, pixels = next(made.images.batches(made.train_rows, 16))
         parts = pixels.double().split(micro_batch_size)
-        chunks = [partial(made.encoder.embed_images, part) for part in parts]
-        made.objective.backward(chunks, rows, seed=(0,))
-        named = made.encoder.module.named_parameters()
+        chunks = [partial(made.learner.encoder.embed_images, part) for part in parts]
+        made.learner.objective.backward(chunks, rows, seed=(0,))
+        named = made.learner.encoder.module.named_parameters()
         return {name: p.grad for name, p in named if p.grad is not None}
 
     whole, parts = gradients(16), gradients(3)
