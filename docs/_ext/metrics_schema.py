@@ -53,6 +53,11 @@ def type_name(schema: Schema) -> str:
     return kind
 
 
+def plain_text(docstring: str) -> str:
+    """Return a piece of a docstring as it reads about JSON: one line, no markup, null for None."""
+    return re.sub(r"\bNone\b", "null", " ".join(docstring.replace("``", "").split()))
+
+
 def models(schema: Schema) -> Iterator[tuple[str, Schema]]:
     """Yield the document itself and every model that it refers to, with their schemas."""
     yield str(schema["title"]), schema
@@ -74,7 +79,7 @@ def field_descriptions(model_name: str) -> dict[str, str]:
     for base in reversed(getattr(metrics, model_name).__mro__):
         section = (inspect.getdoc(base) or "").partition("Attributes:\n")[2]
         for name, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
-            descriptions[name] = " ".join(text.replace("``", "").split())
+            descriptions[name] = plain_text(text)
     return descriptions
 
 
@@ -91,7 +96,7 @@ def _section(name: str, model: Schema) -> nodes.section:
     section += nodes.title(text=name)
     description = str(model.get("description", "")).partition("\n\n")[0]
     if description:
-        section += nodes.paragraph("", " ".join(description.split()))
+        section += nodes.paragraph("", plain_text(description))
     required = model.get("required", ())
     descriptions = field_descriptions(name)
     rows = [
