@@ -4,7 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
-from tests.docs.pages import blocks
+from typer.testing import CliRunner
+
+from featurecache.cli import main
+from tests.docs.pages import blocks, command_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -12,6 +15,17 @@ README = ROOT / "README.md"
 
 def test_readme_is_short():
     assert len(README.read_text().splitlines()) < 120
+
+
+def test_the_two_commands_run(in_workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = command_lines(blocks(README, "sh")[0])
+    assert [words[0] for words in commands] == ["extract", "train-head"]
+    for words, quicker in zip(
+        commands, (["--n-images", "200"], ["--n-bootstrap", "20"]), strict=True
+    ):
+        result = CliRunner().invoke(main, words + quicker, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
 
 
 def test_python_runs(in_workspace, tmp_path, monkeypatch, capsys):
