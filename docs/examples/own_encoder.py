@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """An encoder of your own: 8 x 8 gray values of an image, minus their mean."""
 
 from importlib.metadata import version

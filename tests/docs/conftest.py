@@ -42,10 +42,3 @@ def in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("MODELS", "DATA", "CACHE", "DEBUG"):
         monkeypatch.delenv(f"FEATURECACHE_{name}", raising=False)
     return workspace
-
-
-if True:  # until the whole public API has landed
-    import featurecache as _fc
-
-    if "train_head" not in _fc.__all__:
-        collect_ignore_glob = ["test_*.py"]

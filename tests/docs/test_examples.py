@@ -66,4 +66,4 @@ def test_examples_work_from_the_command_line(ward, tmp_path, monkeypatch):
         assert result.exit_code == 0, result.output
     cache = read_cache(tmp_path / "cache" / "ward" / "thumbnail.h5")
     assert cache.embedding.shape == (40, 64)
-    assert fc.load_run("runs/ward-thumbnail-medoid").config["head"] == "medoid"
+    assert fc.load_run("runs/ward-thumbnail-medoid").config["settings"]["head"] == "medoid"
