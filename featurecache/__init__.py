@@ -7,7 +7,6 @@ The names in ``__all__`` are the public API. Each is imported when it is first u
 import logging
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from featurecache.sklearn import HeadClassifier
     from featurecache.store.cache import Cache
     from featurecache.store.open import open_cache
-
-__version__ = version("featurecache")
 
 # The program that uses the package decides what is logged where.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -113,6 +110,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("featurecache")
     if name not in _MODULES:
         raise AttributeError(f"module 'featurecache' has no attribute {name!r}")
     value = getattr(import_module(f"featurecache.{_MODULES[name]}"), name)

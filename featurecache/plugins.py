@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from featurecache.errors import UsageError
 
@@ -18,6 +17,8 @@ def load_entry_points() -> None:
     Raises:
         UsageError: A plugin cannot be imported.
     """
+    from importlib.metadata import entry_points
+
     for entry_point in entry_points(group=GROUP):
         _import(entry_point.module)
 

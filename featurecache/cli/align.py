@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from featurecache.cli.options import CacheFile, Prompts
+from featurecache.cli.options import CacheFile, Prompts, describe_choice
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -20,14 +20,14 @@ def align(
     cache: CacheFile = Path("cache"),
     method: Annotated[
         str,
-        typer.Option(help="ridge (closed form), or contrastive (trained, starting from ridge)."),
+        typer.Option(help="Method: ridge, in closed form, or contrastive, trained from it."),
     ] = "ridge",
     prompts: Prompts = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File to write; default: <model>.<prompts>-<method>.alignment.safetensors next to "
-            "the cache.",
+            help="File to write. Default: MODEL.PROMPTS-METHOD.alignment.safetensors next to the "
+            "cache.",
             metavar="FILE",
         ),
     ] = None,
@@ -35,22 +35,20 @@ def align(
 ) -> None:
     """Map images into the space of texts, for zero-shot and retrieve with --alignment.
 
-    Fitted to the labels and prompts of training images, selected on validation images; test images
-    are never used.
+    The map is fitted on training images, with their labels and prompts, and selected on validation
+    images. Test images are never used.
 
     Example: featurecache align --cache cache/nih/dinov2-minilm.h5
     """
-    from featurecache.alignment import fit
+    import featurecache as fc
     from featurecache.io.atomic import require_absent
     from featurecache.store.layout import alignment_path
-    from featurecache.store.open import open_cache
 
-    opened = open_cache(cache)
+    opened = fc.open_cache(cache)
     # Fail before the training, not after it.
     require_absent(out or alignment_path(opened.path, opened.text(prompts).name, method))
-    newest = " (the newest)" if cache.is_dir() else ""
-    print_status(f"cache {opened.path}{newest}, {opened.header.model}, {method}")
-    alignment = fit.align(opened, method=method, prompts=prompts)
+    print_status(f"cache {describe_choice(cache, opened)}, method {method}")
+    alignment = fc.align(opened, method=method, prompts=prompts)
     path = alignment.save(out)
     spec = alignment.spec
     if json:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from featurecache import __version__
 from featurecache.cli import (
     align,
     audit,
@@ -45,6 +44,8 @@ app = typer.Typer(
 
 def _show_version(requested: bool) -> None:
     if requested:
+        from featurecache import __version__
+
         typer.echo(f"featurecache {__version__}")
         raise typer.Exit
 
@@ -67,7 +68,7 @@ def featurecache(
             metavar="MODULE",
         ),
     ] = None,
-    log_file: Annotated[  # read by LoggedGroup, which logs how a command ends
+    log_file: Annotated[  # read by LoggedGroup
         Path | None,
         typer.Option(
             help="Append a timestamped log to this file.",
@@ -76,15 +77,15 @@ def featurecache(
         ),
     ] = None,
 ) -> None:
-    """Run a frozen encoder over chest X-rays once; everything after that takes seconds.
+    """Run a frozen encoder over chest X-rays once, and reuse its embeddings in seconds.
 
     Example: featurecache extract --model dinov2-minilm --dataset kermany --data-root DIR, then
     featurecache train-head --head weighted_sum
     """
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
-    # Read when pandas is imported. pyarrow's own allocator keeps what a table has freed, which is
-    # some 200 bytes per image (benchmarks/memory.py).
+    # Read when pandas is imported. The default allocator of pyarrow keeps the memory of freed
+    # tables, some 200 bytes per image (benchmarks/memory.py).
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     if plugin:
         sys.path.insert(0, "")  # a module in the current folder, as for "python -m"
@@ -113,7 +114,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "report": report.report,
     },
 }
-"""The commands by task, as the help shows them."""
+"""The commands by task, in the order of the help."""
 
 _RESUMABLE = {"extract", "finetune"}
 

@@ -11,7 +11,7 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import CacheFile, Draws
+from featurecache.cli.options import CacheFile, NBootstrap, describe_choice
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from featurecache.audit.near_duplicates import ImagePair
 
 MAX_ROWS = 20
-"""Rows of a list that are printed; --json has all of them."""
+"""Number of rows printed of a table; --json has all."""
 
 
 @takes_dataset_options(without=("view_column", "sex_column", "age_column"))
@@ -42,44 +42,44 @@ def audit(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the cache, whose images are compared; default with --data-root: the "
-            "name in the cache.",
+            help="Data set of the cache, to compare its images. Default: with --data-root, the "
+            "name in the cache; otherwise none.",
             metavar="NAME",
         ),
     ] = None,
     data_root: DataRoot = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(help="Write near-duplicate images to this contact sheet.", metavar="PNG"),
+        typer.Option(help="Contact sheet of near-duplicate images to write.", metavar="PNG"),
     ] = None,
     neighbors: Annotated[
         int,
-        typer.Option(help="Nearest images that each image is compared with by pixels.", min=1),
+        typer.Option(
+            help="Number of nearest images to compare each image with, pixel by pixel.", min=1
+        ),
     ] = 5,
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Look for leaks between splits, shortcuts in the embeddings and labels too rare to score.
 
-    The exit code is 0 whatever is found. Without --dataset or --data-root no image is read, and
-    near-duplicates are only suspected. Give the same data set options as to extract.
+    The exit code is 0 even if there are leaks. Without --dataset or --data-root no image is read,
+    and near-duplicates are only suspected. Give the same data set options as to extract.
 
     Example: featurecache audit --dataset kermany --data-root ~/data/kermany --contact-sheet a.png
     """
-    from featurecache.audit import audit as library
+    import featurecache as fc
     from featurecache.audit.contact_sheet import save_contact_sheet
-    from featurecache.store.open import open_cache
 
     has_data = dataset is not None or data_root is not None
     if contact_sheet is not None:
         if not has_data:
-            raise UsageError("`contact_sheet` shows images: give `dataset` or `data_root`, too")
+            raise UsageError("--contact-sheet shows images: give --dataset or --data-root, too")
         if contact_sheet.exists():
-            raise UsageError(f"{contact_sheet} already exists: give another `contact_sheet`")
-    opened = open_cache(cache)
-    newest = " (the newest)" if cache.is_dir() else ""
-    print_status(f"cache {opened.path}{newest}, {opened.header.model}")
+            raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
+    opened = fc.open_cache(cache)
+    print_status(f"cache {describe_choice(cache, opened)}")
     data = None
     if has_data:
         data = load_dataset(dataset or opened.header.dataset, data_root, options, quiet=json)
@@ -91,7 +91,7 @@ def audit(
                 tasks[task] = bar.add_task(task, total=total, detail="")
             bar.update(tasks[task], completed=done)
 
-        result = library.audit(
+        result = fc.audit(
             opened, data, neighbors=neighbors, n_bootstrap=n_bootstrap, progress=progress
         )
     pairs = result.near_duplicates.pairs
@@ -111,16 +111,16 @@ def _print(result: "Audit") -> None:
     splits = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     print_table(
         f"{result.n} images of {result.dataset}: {splits}",
-        ["leaks", "found", ""],
+        ["leaks", "count", ""],
         _leak_rows(result),
     )
     near = result.near_duplicates
     pairs = near.suspected.pairs if near.pairs is None else near.pairs
     if pairs:
         kind = "suspected near-duplicates" if near.pairs is None else "near-duplicates"
-        cut = f" ({MAX_ROWS} of {len(pairs)}; --json has all)" if len(pairs) > MAX_ROWS else ""
+        limited = f" ({MAX_ROWS} of {len(pairs)}; --json has all)" if len(pairs) > MAX_ROWS else ""
         print_table(
-            f"{kind} in different splits, most similar first{cut}",
+            f"{kind} in different splits, most similar first{limited}",
             ["", "similarity", "cosine", "image", "image", "patient", "labels"],
             [_pair_row(number, pair) for number, pair in enumerate(pairs[:MAX_ROWS], start=1)],
         )
@@ -132,9 +132,9 @@ def _print(result: "Audit") -> None:
         _shortcut_rows(result),
     )
     print_table(
-        "labels: positive images among known ones (and their patients), expected width of the 95 % "
+        "labels: images (and patients) with a positive label, and the expected width of the 95 % "
         "interval of an AUROC",
-        ["", "split", "positive", "known", "prevalence", "width", "", "prevalence by view"],
+        ["", "split", "positive", "labeled", "prevalence", "width", "", "prevalence by view"],
         _label_rows(result),
     )
 

@@ -11,7 +11,7 @@ from featurecache.cli.output import Json, print_json, print_result, print_status
 
 app = typer.Typer(help="List, describe, verify and merge caches.", no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(help="A cache file.", metavar="FILE")]
+File = Annotated[Path, typer.Argument(help="Cache file.", metavar="FILE")]
 
 
 @app.command("ls")
@@ -79,7 +79,7 @@ def info(file: File, json: Json = False) -> None:
 @app.command("verify")
 @with_exit_code
 def verify(file: File, json: Json = False) -> None:
-    """Verify a cache thoroughly: structure, checksums, embeddings, splits and texts.
+    """Check a cache for damage: structure, checksums, embeddings, splits and texts.
 
     Example: featurecache cache verify cache/kermany/dinov2-minilm.h5
     """
@@ -91,7 +91,7 @@ def verify(file: File, json: Json = False) -> None:
     else:
         for problem in problems:
             print_result(problem)
-        print_result(f"{file}: {f'{len(problems)} problems' if problems else 'sound'}")
+        print_result(f"{file}: {f'{len(problems)} problems' if problems else 'no problems'}")
     if problems:
         raise typer.Exit(1)
 
@@ -102,7 +102,9 @@ def merge(
     files: Annotated[list[Path], typer.Argument(help="Caches of one data set.", metavar="FILE...")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The cache to write; of shards, the whole cache.", metavar="FILE"),
+        typer.Option(
+            help="Cache file to write. Default: the whole cache of the shards.", metavar="FILE"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -116,4 +118,4 @@ def merge(
     if json:
         print_json({"path": str(path), "images": images})
         return
-    print_result(f"{path}: {images} images of {len(files)} caches, which are kept")
+    print_result(f"{path}: {images} images of {len(files)} caches, which were kept")

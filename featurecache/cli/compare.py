@@ -1,4 +1,4 @@
-"""``compare``: compare runs on the same images."""
+"""``compare``: compare runs that scored the same images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,9 +21,9 @@ def compare(
     n_bootstrap: NBootstrap = 1000,
     json: Json = False,
 ) -> None:
-    """Compare runs in pairs: differences with intervals, on the same bootstrap samples.
+    """Compare runs with the first: paired differences with 95 % intervals.
 
-    The runs must have scored the same images. --json has every metric.
+    The runs must have scored the same images. --json has all metrics.
 
     Example: featurecache compare runs/kermany-dinov2-minilm-baseline
     runs/kermany-dinov2-minilm-concat

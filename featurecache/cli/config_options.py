@@ -22,50 +22,61 @@ def takes_settings(
 ) -> Callable[[Command], Command]:
     """Give a command one option for each field of a configuration dataclass.
 
-    The decorated command receives the options that were given, by field name, as its parameter
-    ``settings``; the defaults are those of the dataclass.
+    The decorated command receives the options that the user gave, by field name, as its parameter
+    ``settings``. The others are left out, so that the dataclass decides their defaults.
 
     Args:
         config: A dataclass whose fields are declared with ``settings.setting``.
         without: Fields that the command declares itself or does not offer.
         panel: Heading of the options in the help.
     """
+    annotations = get_type_hints(config)
     options = [
-        _option(field, annotation, panel)
-        for field, annotation in zip(dataclasses.fields(config), _annotations(config), strict=True)
+        _option(field, annotations[field.name], panel)
+        for field in dataclasses.fields(config)
         if field.name not in without
     ]
 
     def decorate(command: Command) -> Command:
         @wraps(command)
-        def run(**given: Any) -> None:
-            values = {option.name: given.pop(option.name) for option in options}
-            settings = {name: value for name, value in values.items() if value is not None}
-            command(**given, settings={n: _parse(config, n, v) for n, v in settings.items()})
+        def run(**arguments: Any) -> None:
+            values = {option.name: arguments.pop(option.name) for option in options}
+            settings = {
+                name: _parse(annotations[name], name, value)
+                for name, value in values.items()
+                if value is not None
+            }
+            command(**arguments, settings=settings)
 
-        parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command).parameters.values():
-            parameters += options if parameter.name == "settings" else [parameter]
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-        )
+        run.__signature__ = expand_parameter(command, "settings", options)  # type: ignore[attr-defined]
         return run
 
     return decorate
 
 
-def _annotations(config: "type[DataclassInstance]") -> list[Any]:
-    hints = get_type_hints(config)
-    return [hints[field.name] for field in dataclasses.fields(config)]
+def expand_parameter(
+    command: Command, name: str, options: list[inspect.Parameter]
+) -> inspect.Signature:
+    """Return the signature of a command with options in place of one of its parameters.
+
+    Args:
+        command: The command.
+        name: The parameter to replace.
+        options: The parameters that take its place.
+    """
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        parameters += options if parameter.name == name else [parameter]
+    keyword_only = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature([parameter.replace(kind=keyword_only) for parameter in parameters])
 
 
 def _option(field: "dataclasses.Field[Any]", annotation: Any, panel: str) -> inspect.Parameter:
     kind = _option_type(annotation)
-    default = field.default
-    has_default = default not in (dataclasses.MISSING, None)
     help_text = str(field.metadata["help"])
-    if values := choices(annotation):
-        help_text = f"{help_text.rstrip('.')}: {', '.join(values)}."
+    if field.default not in (dataclasses.MISSING, None):
+        is_on = "on" if field.default else "off"
+        help_text += f" Default: {is_on if kind is bool else field.default}."
     declarations: tuple[str, ...] = ()
     if kind is bool:
         name = field.name.replace("_", "-")
@@ -73,34 +84,48 @@ def _option(field: "dataclasses.Field[Any]", annotation: Any, panel: str) -> ins
     option = typer.Option(
         *declarations,
         help=help_text,
+        metavar="|".join(choices(annotation)) or None,
         rich_help_panel=panel,
-        show_default=str(default) if has_default else False,
+        show_default=False,
     )
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=None,  # an option that was not given leaves the dataclass its default
+        default=None,  # not given
         annotation=Annotated[kind | None, option],
     )
 
 
 def _option_type(annotation: Any) -> Any:
     """Return the type that the command line parses: bool, int, float or str."""
-    members = [one for one in get_args(annotation) if one is not NoneType]
-    if get_origin(annotation) is not None and NoneType in get_args(annotation):
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    if len(members) < len(get_args(annotation)):  # ... | None
         return _option_type(members[0])
     return annotation if annotation in (bool, int, float) else str
 
 
-def _parse(config: "type[DataclassInstance]", name: str, value: Any) -> Any:
-    """Parse numbers joined by commas where the field is a tuple of numbers."""
-    annotation = get_type_hints(config)[name]
-    if not any(get_origin(one) is tuple for one in (annotation, *get_args(annotation))):
+def _parse(annotation: Any, name: str, value: Any) -> Any:
+    """Parse numbers joined by commas if the field is a tuple of numbers."""
+    if not any(get_origin(member) is tuple for member in (annotation, *get_args(annotation))):
         return value
+    return parse_numbers(value, name, example="512,256")
+
+
+def parse_numbers(text: str, name: str, *, example: str) -> tuple[int, ...]:
+    """Parse whole numbers joined by commas.
+
+    Args:
+        text: What the user gave.
+        name: Parameter of the option.
+        example: A valid value, for the message.
+
+    Raises:
+        typer.BadParameter: The text is something else.
+    """
     try:
-        return tuple(int(part) for part in str(value).split(","))
+        return tuple(int(number) for number in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{value!r}: give whole numbers joined by commas, such as 512,256",
+            f"{text!r}: give whole numbers joined by commas, such as {example}",
             param_hint=f"--{name.replace('_', '-')}",
         ) from None

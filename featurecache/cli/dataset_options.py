@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 
+from featurecache.cli.config_options import Command, expand_parameter
+from featurecache.cli.option_names import CSV_OPTIONS
 from featurecache.cli.output import print_status, progress_bar
 from featurecache.errors import UsageError
 
@@ -30,17 +32,16 @@ DEFAULT_DATASET = "phantom"
 DatasetName = Annotated[
     str | None,
     typer.Option(
-        help="Data set: a name from 'featurecache datasets'. By default it is recognized from "
-        f"--data-root; without that, it is {DEFAULT_DATASET}."
+        help="Name of the data set: see 'featurecache datasets'. Default: recognized from "
+        f"--data-root; without it, {DEFAULT_DATASET}."
     ),
 ]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the data set, any folder of images sorted by class, or a CSV or TSV file. "
-        "With --dataset also a folder that contains it under its name; default "
-        "$FEATURECACHE_DATA/NAME. phantom is generated in a folder that does not exist yet or, by "
-        "default, in the user's cache.",
+        help="Folder of the data set, any folder of images, or a CSV or TSV file. With --dataset, "
+        "also a folder that contains it under its name. Default: $FEATURECACHE_DATA/NAME. The data "
+        "set phantom is generated in a new folder, or by default in the user's cache.",
         metavar="PATH",
     ),
 ]
@@ -48,29 +49,25 @@ DataRoot = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """Options of the loaders; a data set refuses those that it does not take.
-
-    A command takes them as its parameter ``options`` and is decorated with
-    ``takes_dataset_options``.
-    """
+    """Options of the loaders of data sets; a loader refuses those that it does not take."""
 
     split: Annotated[
         str | None,
         _option(
-            "nih, phantom: auto, official or patient; kermany: official, published (keeps all "
-            "images, for an audit) or image-level-1967-493-616."
+            "nih, phantom: auto, official or patient; kermany: official, published (all images, "
+            "for an audit) or image-level-1967-493-616."
         ),
     ] = None
     subset: Annotated[str | None, _option("kermany: all or viral.")] = None
-    n_images: Annotated[int | None, _option("phantom: number of images; default 600.")] = None
+    n_images: Annotated[int | None, _option("phantom: number of images. Default: 600.")] = None
     dataset_seed: Annotated[
         int | None,
-        _option("Seed of splits that the data set does not define; phantom: of everything."),
+        _option("Seed of splits that the data set does not define; phantom: seed of the images."),
     ] = None
-    path_column: Annotated[str | None, _option("csv: column of image paths; default path.")] = None
+    path_column: Annotated[str | None, _option("csv: column of image paths. Default: path.")] = None
     label_column: Annotated[
         list[str] | None,
-        _option("csv: column of one label (1, 0, -1 or empty); repeat it for more labels."),
+        _option("csv: column of one label (1, 0, -1 or empty); repeat for more labels."),
     ] = None
     multilabel_column: Annotated[
         str | None, _option("csv: column of positive labels joined by '|'.")
@@ -83,19 +80,19 @@ class DatasetOptions:
     age_column: Annotated[str | None, _option("csv: column of ages in years.")] = None
     images_root: Annotated[
         Path | None,
-        _option("csv: folder that the paths are relative to; default the file's folder."),
+        _option("csv: folder that the paths are relative to. Default: the folder of the file."),
     ] = None
     pseudonymize: Annotated[
         Path | None,
         typer.Option(
-            help="Replace ids and patients by hashes keyed with the bytes of this file in "
-            "everything that is written. Use the same file whenever the data set is read.",
+            help="Replace ids and patients by hashes with the key in this file, in everything "
+            "that is written. Use the same file whenever the data set is read.",
             metavar="KEYFILE",
         ),
     ] = None
 
     def for_loader(self, dataset: str) -> dict[str, Any]:
-        """Return the options that were given, by the names that the data set's loader uses.
+        """Return the options that the user gave, as arguments of a data set's loader.
 
         Args:
             dataset: Name of the data set.
@@ -108,61 +105,47 @@ class DatasetOptions:
             value = getattr(self, field.name)
             if field.name == "pseudonymize" or value in (None, []):
                 continue
-            if field.name in _OTHER_OPTIONS if dataset == "csv" else field.name in _CSV_OPTIONS:
+            if field.name in _OTHER_OPTIONS if dataset == "csv" else field.name in _CSV_ARGUMENTS:
                 raise UsageError(f"the data set {dataset} takes no option `{field.name}`")
-            options[_CSV_OPTIONS.get(field.name, field.name)] = value
+            options[_CSV_ARGUMENTS.get(field.name, field.name)] = value
         if "dataset_seed" in options:
             options["seed"] = options.pop("dataset_seed")
         return options
 
 
-_CSV_OPTIONS: Final = {
-    "path_column": "path",
-    "label_column": "labels",
-    "multilabel_column": "multilabel",
-    "id_column": "id",
-    "patient_column": "patient",
-    "split_column": "split",
-    "view_column": "view",
-    "sex_column": "sex",
-    "age_column": "age",
-    "images_root": "images_root",
-}
-"""Options for CSV files, and the names that ``load_dataset`` has for them."""
+_CSV_ARGUMENTS: Final = {option: argument for argument, option in CSV_OPTIONS.items()}
 
 _OTHER_OPTIONS: Final = ("split", "subset", "n_images")
+"""Options that do not apply to CSV files."""
 
 
-def takes_dataset_options(
-    *, without: tuple[str, ...] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make each field of a command's ``DatasetOptions`` an option of the command.
+def takes_dataset_options(*, without: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """Give a command one option for each field of ``DatasetOptions``.
+
+    The decorated command receives them as its parameter ``options``.
 
     Args:
         without: Fields that this command does not offer.
     """
-    kinds = get_type_hints(DatasetOptions, include_extras=True)
-    offered = [
+    annotations = get_type_hints(DatasetOptions, include_extras=True)
+    parameters = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
-            annotation=kinds[field.name],
+            annotation=annotations[field.name],
         )
         for field in fields(DatasetOptions)
         if field.name not in without
     ]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Command) -> Command:
         @wraps(command)
-        def run(**given: Any) -> None:
-            options = DatasetOptions(**{option.name: given.pop(option.name) for option in offered})
-            command(**given, options=options)
+        def run(**arguments: Any) -> None:
+            values = {option.name: arguments.pop(option.name) for option in parameters}
+            command(**arguments, options=DatasetOptions(**values))
 
-        flat: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command).parameters.values():
-            flat += offered if parameter.name == "options" else [parameter]
-        run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+        run.__signature__ = expand_parameter(command, "options", parameters)  # type: ignore[attr-defined]
         return run
 
     return decorate
@@ -171,13 +154,13 @@ def takes_dataset_options(
 def load_dataset(
     dataset: str | None, data_root: Path | None, options: DatasetOptions, *, quiet: bool
 ) -> "Dataset":
-    """Load the data set that the options select, with a progress bar while it is generated.
+    """Load the data set that the options select; show a progress bar if it has to be generated.
 
     Args:
         dataset: Name of a data set; None recognizes it from its root.
         data_root: Its folder or file; None for the default.
-        options: Options of the loader.
-        quiet: Show no progress bar.
+        options: Options of its loader.
+        quiet: Hide the progress bar.
     """
     from featurecache.datasets import load
 
@@ -200,7 +183,7 @@ def load_dataset(
 
 @contextmanager
 def _generation_progress(*, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that appears with the first generated image."""
+    """Yield a callback that shows a progress bar once the first image is generated."""
     with ExitStack() as stack:
         bar: Progress | None = None
 

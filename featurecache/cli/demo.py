@@ -1,11 +1,11 @@
-"""``demo``: the whole workflow once, on synthetic images."""
+"""``demo``: try everything once, on synthetic images."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from featurecache.cli.options import Draws
+from featurecache.cli.options import NBootstrap
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -21,15 +21,16 @@ def demo(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to create; default featurecache-demo, or -2, -3 ...", metavar="DIR"
+            help="Folder to create. Default: featurecache-demo, or with -2, -3 ...",
+            metavar="DIR",
         ),
     ] = None,
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     json: Json = False,
 ) -> None:
-    """Run the whole workflow on synthetic images, with an encoder that ships with the package.
+    """Try the whole workflow on synthetic images, with a model that ships with the package.
 
-    Generates the data set phantom, extracts embeddings with tiny, trains three heads and scores
+    Generates the data set phantom, embeds it with the model tiny, trains three heads and scores
     zero-shot. Nothing is downloaded. The images are synthetic: the metrics show that the software
     works, and say nothing about patients.
 
@@ -46,7 +47,7 @@ def demo(
         print_json({"folder": str(folder), "results": [asdict(result) for result in results]})
         return
     print_table(
-        "synthetic test images, macro over 14 findings [95 % interval over patients]",
+        "synthetic test images, macro average of 14 labels [95 % interval over patients]",
         ["method", "AUROC", "AUPRC", "F1", "seconds"],
         [
             [

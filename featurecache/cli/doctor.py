@@ -1,4 +1,4 @@
-"""``doctor``: check this machine."""
+"""``doctor``: check whether this machine is ready."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +13,13 @@ def doctor(
     cache: CacheFolder = Path("cache"),
     n_images: Annotated[
         int | None,
-        typer.Option(help="Check the disk space for a cache of N images.", metavar="N", min=1),
+        typer.Option(help="Number of images to check the disk space for.", metavar="N", min=1),
     ] = None,
     json: Json = False,
 ) -> None:
     """Check this machine: libraries, hardware, disk, models, data sets and network.
 
-    Exits with 1 if something prevents work.
+    The exit code is 1 if there is a problem.
 
     Example: featurecache doctor --n-images 112120
     """

@@ -9,10 +9,8 @@
 """
 
 import errno
-import inspect
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -25,7 +23,8 @@ from typing import Any, Final, NoReturn
 import typer
 
 from featurecache.cli.log_file import log_command
-from featurecache.cli.output import print_status, shown_warnings
+from featurecache.cli.option_names import running
+from featurecache.cli.output import print_status, printed_warnings
 from featurecache.errors import FeaturecacheError
 from featurecache.oom import ran_out_of_memory
 
@@ -40,7 +39,7 @@ TERMINATION_SIGNALS: Final = {
     )
     if hasattr(signal, name)
 }
-"""The signals that end a command, and how its message begins."""
+"""The signals that end a command, and how its last message begins."""
 
 ADVICE: Final = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
@@ -54,15 +53,6 @@ ADVICE: Final = {
     errno.ENOTDIR: "a part of this path is not a folder: choose another",
 }
 """What to do about errors of the operating system."""
-
-OPTION_NAMES: Final = {
-    "cache_dir": "cache",
-    "caches": "cache",
-    "data": "data-root",
-    "models": "model",
-    "path": "out",
-}
-"""Library arguments whose option has another name."""
 
 
 class TerminationSignal(KeyboardInterrupt):
@@ -85,22 +75,20 @@ def with_exit_code(
 
     Args:
         command: The command.
-        interrupted: What happens to its work when a signal ends it.
+        interrupted: The second half of the message when a signal ends the command: what became of
+            its work.
     """
 
     @wraps(command)
+    @running(command)
     def run(*args: Any, **kwargs: Any) -> None:
         log_command(command.__name__, kwargs)
         try:
-            with (
-                _signals_as_exceptions(),
-                _suppress_secondary_tracebacks(),
-                shown_warnings(),
-            ):
+            with _signals_as_exceptions(), _suppress_secondary_tracebacks(), printed_warnings():
                 command(*args, **kwargs)
             return
         except BrokenPipeError:
-            raise  # typer exits quietly when the reader of its output went away
+            raise  # typer exits quietly if the reader of its output is gone
         except (KeyboardInterrupt, Exception) as error:
             result = _message_and_code(error, interrupted)
             if result is None:
@@ -109,31 +97,12 @@ def with_exit_code(
                 import traceback
 
                 traceback.print_exc()
-        # Printing takes memory, which is free again only when the error is gone.
+        # After the handler, so that the error and the memory that it holds are freed.
         message, code = result
-        print_status(f"error: {with_option_names(message, command)}", logging.ERROR)
+        print_status(f"error: {message}", logging.ERROR)
         raise typer.Exit(code)
 
     return run
-
-
-def with_option_names(message: str, command: Callable[..., None]) -> str:
-    """Replace arguments in backticks, as library messages name them, by a command's options.
-
-    Example:
-        "give `train_size`" becomes "give --train-size".
-    """
-    parameters = inspect.signature(command).parameters
-
-    def option(match: "re.Match[str]") -> str:
-        name = match.group(1)
-        option = OPTION_NAMES.get(name, name).replace("_", "-")
-        takes_it = {name, option.replace("-", "_")} & {
-            re.sub(r"_(column|columns)$", "", parameter) for parameter in parameters
-        } | {name} & set(parameters)
-        return f"--{option}" if takes_it else name
-
-    return re.sub(r"`(\w+)`", option, message)
 
 
 def _message_and_code(error: BaseException, interrupted: str) -> tuple[str, int] | None:
@@ -141,7 +110,7 @@ def _message_and_code(error: BaseException, interrupted: str) -> tuple[str, int]
     if isinstance(error, KeyboardInterrupt):
         number = error.signal if isinstance(error, TerminationSignal) else signal.SIGINT
         return f"{TERMINATION_SIGNALS[number.name]}: {interrupted}", 128 + number
-    # A file that cannot be read for lack of memory is neither damaged nor a mistake.
+    # A file that cannot be read for lack of memory looks damaged, but is not.
     if ran_out_of_memory(error) and getattr(error, "exit_code", None) != 1:
         return f"{OUT_OF_MEMORY}; {interrupted}", 1
     if isinstance(error, FeaturecacheError):
@@ -156,9 +125,9 @@ def _message_and_code(error: BaseException, interrupted: str) -> tuple[str, int]
 def _signals_as_exceptions() -> Iterator[None]:
     """Let the first termination signal unwind the body as Ctrl-C does.
 
-    A second signal would interrupt the code that saves finished work, so it is only answered; the
-    third one is left to the system and ends the process at once. A signal that the parent process
-    had ignored, as nohup does, stays ignored.
+    A second signal would interrupt the code that saves finished work, so it only prints a message.
+    The third ends the process at once. Signals that the parent process ignores, as nohup does,
+    stay ignored.
     """
 
     def unwind(number: int, _: object) -> NoReturn:

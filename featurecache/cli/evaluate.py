@@ -21,14 +21,12 @@ def evaluate(
     label_map: Annotated[
         list[str] | None,
         typer.Option(
-            help="Trained label and the label of the cache to compare it with, such as "
-            "Effusion=Pleural_Effusion; repeat for more. By default labels of the same name.",
+            help="Trained label and the label of the cache to score it against, such as "
+            "Effusion=Pleural_Effusion; repeat for more. Default: labels of the same name.",
             metavar="SRC=DST",
         ),
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="test: the cache's test images; all: every image.")
-    ] = "test",
+    split: Annotated[str, typer.Option(help="Images to score: test, or all.")] = "test",
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
     json: Json = False,
@@ -36,8 +34,7 @@ def evaluate(
     """Evaluate a trained head or a fine-tuned encoder on another data set (external validation).
 
     Nothing is chosen on that data set: the thresholds are those of the training. The cache must
-    be made with the encoder that the run was trained with, or, for a fine-tuning, with the run's
-    own.
+    have been made with the encoder that the run was trained on, or with the fine-tuned encoder.
 
     Example: featurecache evaluate runs/kermany-dinov2-minilm-baseline
     --cache cache/nih/dinov2-minilm.h5 --label-map Pneumonia=Pneumonia

@@ -1,4 +1,4 @@
-"""The command ``extract``."""
+"""``extract``: embed the images of a data set."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -42,7 +42,7 @@ def extract(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Encoder; give the option again for more. See 'featurecache models'.",
+            help="Encoder: see 'featurecache models'; repeat for more.",
             show_default=DEFAULT_MODEL,
         ),
     ] = None,
@@ -50,21 +50,24 @@ def extract(
     data_root: DataRoot = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Local checkpoint to use instead of downloading it.", metavar="PATH"),
+        typer.Option(help="Local checkpoint, instead of a download.", metavar="PATH"),
     ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="Prompt set: signs, showing or lungs, or a .json or .toml file.",
+            help="Prompt set: signs, showing, lungs, or a .json or .toml file.",
             show_default="signs",
         ),
     ] = None,
     cache: CacheFolder = Path("cache"),
     limit: Annotated[
-        int | None, typer.Option(help="Encode only the first N images, by id.", min=1)
+        int | None,
+        typer.Option(help="Number of images to encode, first by id. Default: all.", min=1),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 32,
-    workers: Annotated[int, typer.Option(help="Decoding threads of each process.", min=1)] = 2,
+    batch_size: Annotated[int, typer.Option(help="Number of images per forward pass.", min=1)] = 32,
+    workers: Annotated[
+        int, typer.Option(help="Number of decoding threads of each process.", min=1)
+    ] = 2,
     image_timeout: Annotated[
         float,
         typer.Option(
@@ -75,32 +78,33 @@ def extract(
     ] = 60.0,
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Wait for another process that is writing the cache."),
+        typer.Option("--wait", help="Wait if another process is writing the cache."),
     ] = False,
     device: Device = "auto",
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32, bf16 or auto. auto keeps the precision of an existing cache; otherwise it "
-            "is bf16 if that is fast on this machine and embeddings keep a cosine of 0.999 to fp32."
+            help="Precision: fp32, bf16 or auto. auto keeps the precision of an existing cache; "
+            "otherwise it chooses bf16 if that is fast on this machine and the embeddings keep a "
+            "cosine of 0.999 to those in fp32."
         ),
     ] = "auto",
     engine: Annotated[
         str,
         typer.Option(
-            help="local, or ray: a pool of workers on the cluster that $RAY_ADDRESS names, or on "
-            "this machine."
+            help="Engine: local, or ray for a pool of workers on the cluster at $RAY_ADDRESS, or "
+            "on this machine."
         ),
     ] = "local",
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Drop cached images that are no longer in the data set."),
+        typer.Option("--prune", help="Drop cached images that the data set no longer has."),
     ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
-            help="Encode only every Nth image, from the Ith on, into a cache of its own; 'cache "
-            "merge' combines all N.",
+            help="Shard to encode: every Nth image, starting with the Ith, into a cache of its "
+            "own; 'featurecache cache merge' merges all N.",
             metavar="I/N",
         ),
     ] = None,

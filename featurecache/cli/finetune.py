@@ -1,4 +1,4 @@
-"""The command ``finetune``."""
+"""``finetune``: train the encoder itself."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,32 +37,32 @@ if TYPE_CHECKING:
 def finetune(
     *,
     model: Annotated[
-        str, typer.Option(help="Encoder to start from. See 'featurecache models'.")
+        str, typer.Option(help="Encoder to start from: see 'featurecache models'.")
     ] = DEFAULT_MODEL,
     dataset: DatasetName = None,
     data_root: DataRoot = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help=f"Published settings, which other options override: {', '.join(RECIPES)}."
+            help="Published settings, which other options override.", metavar="|".join(RECIPES)
         ),
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="Encoder whose image embeddings are learned as well (distillation)."),
+        typer.Option(help="Encoder whose image embeddings to learn as well (distillation)."),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Local checkpoint to use instead of downloading it.", metavar="PATH"),
+        typer.Option(help="Local checkpoint, instead of a download.", metavar="PATH"),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder to create; by default runs/DATASET-MODEL-OBJECTIVE.", metavar="DIR"
+            help="Run folder to create. Default: runs/DATASET-MODEL-OBJECTIVE.", metavar="DIR"
         ),
     ] = None,
     n_bootstrap: NBootstrap = 1000,
-    workers: Annotated[int, typer.Option(help="Decoding threads.", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="Number of decoding threads.", min=1)] = 2,
     device: Device = "auto",
     settings: dict[str, Any],
     options: DatasetOptions,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from featurecache.cli.config_options import takes_settings
+from featurecache.cli.config_options import parse_numbers, takes_settings
 from featurecache.cli.options import CacheFiles, NBootstrap, describe_choice, require_free
 from featurecache.cli.output import (
     Json,
@@ -28,25 +28,26 @@ def learning_curve(
     head: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name of a head; repeat for others, which are compared with the first. By "
-            "default baseline, concat and weighted_sum."
+            help="Head: see 'featurecache heads'; repeat for others, which are compared with the "
+            "first. Default: baseline, concat and weighted_sum."
         ),
     ] = None,
     cache: CacheFiles = None,
     sizes: Annotated[
         str | None,
         typer.Option(
-            help="Numbers of training images, joined by commas. By default eight from 16 to all.",
+            help="Numbers of training images, with commas. Default: eight from 16 to all.",
             metavar="N,N,...",
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(help="Number of subsets and trainings for each size.", min=1)
+        int,
+        typer.Option(help="Number of random subsets of each size, with one training each.", min=1),
     ] = 5,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder to create; by default runs/DATASET-MODEL-curve.", metavar="DIR"
+            help="Run folder to create. Default: runs/DATASET-MODEL-curve.", metavar="DIR"
         ),
     ] = None,
     n_bootstrap: NBootstrap = 1000,
@@ -54,9 +55,9 @@ def learning_curve(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train heads on more and more images, several times each, and plot their test metrics.
+    """Train heads on subsets of increasing size and plot their test metrics.
 
-    Heads with the same seed learn from the same images, so their differences are paired.
+    Heads with the same seed are trained on the same images, so their differences are paired.
 
     Example: featurecache learning-curve --head baseline --head concat --sizes 16,128,1024
     """
@@ -64,13 +65,13 @@ def learning_curve(
     from featurecache.heads.learning_curve import default_sizes
 
     heads = head or ["baseline", "concat", "weighted_sum"]
-    numbers = None if sizes is None else _numbers(sizes)
+    numbers = None if sizes is None else parse_numbers(sizes, "sizes", example="16,128,1024")
     require_free(out)
     paths = cache or [Path("cache")]
     opened = fc.open_cache(paths)
     print_status(f"cache {describe_choice(paths, opened)}, heads {', '.join(heads)}")
     with progress_bar(hidden=json) as bar:
-        numbers = numbers or list(default_sizes(len(opened.rows("train"))))
+        numbers = numbers or tuple(default_sizes(len(opened.rows("train"))))
         task = bar.add_task("train", total=len(heads) * len(numbers) * seeds, detail="")
         result = fc.learning_curve(
             opened,
@@ -104,12 +105,3 @@ def learning_curve(
     for warning in result.warnings:
         warn(warning)
     print_result(f"run: {target} (plot: {target / 'curve.png'})")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r}: give numbers joined by commas, such as 16,128,1024", param_hint="--sizes"
-        ) from None

@@ -1,8 +1,9 @@
-"""``models``, ``datasets``, ``heads``: list what can be chosen by name."""
+"""``models``, ``datasets``, ``heads``: list the registered ones, also those of plugins."""
 
 from dataclasses import asdict
 
 from featurecache.cli.output import Json, print_json, print_table
+from featurecache.plugins import load_entry_points
 
 
 def models(json: Json = False) -> None:
@@ -11,7 +12,6 @@ def models(json: Json = False) -> None:
     Example: featurecache models --json
     """
     from featurecache.encoders.registry import ENCODERS
-    from featurecache.plugins import load_entry_points
 
     load_entry_points()
 
@@ -41,7 +41,6 @@ def datasets(json: Json = False) -> None:
     Example: featurecache datasets
     """
     from featurecache.datasets.registry import DATASETS
-    from featurecache.plugins import load_entry_points
 
     load_entry_points()
 
@@ -59,7 +58,6 @@ def heads(json: Json = False) -> None:
     Example: featurecache heads
     """
     from featurecache.heads.registry import HEADS
-    from featurecache.plugins import load_entry_points
 
     load_entry_points()
 
@@ -86,5 +84,5 @@ def heads(json: Json = False) -> None:
 _TEXT = {
     "none": "none",
     "constant": "constant: the same for every image",
-    "aligned": "compared with each image; needs an aligned encoder",
+    "aligned": "compared with each image; needs an encoder with a shared space",
 }

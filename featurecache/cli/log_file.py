@@ -11,10 +11,10 @@ import os
 import platform
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from io import FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
@@ -60,7 +60,7 @@ class LogFile(logging.FileHandler):
         except OSError as error:
             reason = error.strerror or str(error)
             raise UsageError(
-                f"`log_file` {path} cannot be opened: {reason}: choose a file in an existing "
+                f"--log-file {path} cannot be opened: {reason}: choose a file in an existing "
                 "folder that you may write to"
             ) from error
         self.setFormatter(_OneLine())
@@ -85,7 +85,7 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
-    """Log what happens in the body to a file, from the library versions to the exit code.
+    """Log the body to a file, from the library versions to the exit code.
 
     Raises:
         UsageError: The file cannot be opened.
@@ -98,6 +98,8 @@ def logging_to(path: Path | None) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     start = time.monotonic()
+    from importlib.metadata import version
+
     versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     _log.info(f"start: {versions}, Python {platform.python_version()}, {platform.platform()}")
     code = 0
@@ -116,7 +118,7 @@ def logging_to(path: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _warnings_logged() -> Iterator[None]:
-    """Log the Python warnings of the body as well as showing them."""
+    """Log the Python warnings of the body, and show them."""
     show = warnings.showwarning
 
     def show_and_log(
@@ -133,7 +135,7 @@ def _warnings_logged() -> Iterator[None]:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Return the exit code of an error. An unexpected one is logged by its place."""
+    """Return the exit code of an error, and log where an unexpected one was raised."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     code = getattr(error, "exit_code", getattr(error, "code", None))
@@ -141,26 +143,23 @@ def _exit_code(error: BaseException) -> int:
         if hasattr(error, "format_message"):  # a parsing error, which typer prints in a box
             _log.error(f"error: {error.format_message()}")
         return code
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = "" if place is None else f" in {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    where = f" in {frames[-1][0].f_code.co_filename}:{frames[-1][1]}" if frames else ""
     # Not its message, which may hold anything, such as the name of a patient.
     _log.error(f"error: {type(error).__name__}{where}")
     return 1
 
 
 class LoggedGroup(TyperGroup):
-    """The group of all commands; logs what runs in it to the file given by its option."""
+    """The group of all commands, which logs them to the file given as ``--log-file``."""
 
-    def invoke(self, ctx: Any) -> Any:  # a Context of click, or of what typer uses in its place
+    def invoke(self, ctx: Any) -> Any:  # a Context of click, which some versions of typer bundle
         """Run the command of a context."""
         try:
             with logging_to(ctx.params.get("log_file")):
                 return super().invoke(ctx)
-        except UsageError as error:  # the log itself cannot be opened, or a plugin be imported
-            message = str(error).replace("`log_file`", "--log-file")
-            typer.echo(f"error: {escape_control_chars(message)}", err=True)
+        except UsageError as error:  # the log cannot be opened, or a plugin not be imported
+            typer.echo(f"error: {escape_control_chars(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from None
 
 

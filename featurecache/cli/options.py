@@ -20,7 +20,7 @@ CacheFile = Annotated[
     typer.Option(
         "--cache",
         envvar="FEATURECACHE_CACHE",
-        help="A cache file, or a folder of caches, of which the newest is used.",
+        help="Cache file, or folder of caches, of which the newest is used.",
         metavar="FILE",
     ),
 ]
@@ -29,22 +29,22 @@ CacheFiles = Annotated[
     typer.Option(
         "--cache",
         envvar="FEATURECACHE_CACHE",
-        help="A cache file, or a folder of caches, of which the newest is used. Repeat to join "
-        "caches of the same images.",
+        help="Cache file, or folder of caches, of which the newest is used; repeat to join caches "
+        "of the same images.",
         metavar="FILE",
         show_default="cache",
     ),
 ]
-Device = Annotated[str, typer.Option(help="Where the encoder runs: auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option(help="Device of the encoder: auto, cpu, cuda or mps.")]
 Prompts = Annotated[
     str | None,
-    typer.Option(help="Prompt set in the cache; needed only where it holds several."),
+    typer.Option(help="Prompt set of the cache; needed only if it holds several."),
 ]
 AlignmentFile = Annotated[
     Path | None,
     typer.Option(
         "--alignment",
-        help="Alignment file of 'featurecache align', for a model whose images and texts do not "
+        help="File written by 'featurecache align', for a model whose images and texts do not "
         "share a space.",
         metavar="FILE",
     ),
@@ -54,12 +54,12 @@ NBootstrap = Annotated[
 ]
 OptionalRun = Annotated[
     Path | None,
-    typer.Option("--out", help="Run folder to create; by default none.", metavar="DIR"),
+    typer.Option("--out", help="Run folder to create. Default: none.", metavar="DIR"),
 ]
 
 
 def describe_choice(given: Path | Sequence[Path], cache: "Cache") -> str:
-    """Return the files of an opened cache, and which were chosen as the newest of a folder."""
+    """Describe which files an opened cache consists of, and which were the newest of a folder."""
     paths = [given] if isinstance(given, Path) else given
     return " and ".join(
         f"{member.path}{' (the newest)' if path.is_dir() else ''}"
@@ -68,38 +68,12 @@ def describe_choice(given: Path | Sequence[Path], cache: "Cache") -> str:
 
 
 def require_free(out: Path | None) -> None:
-    """Check that a folder to create does not exist yet, before any work is done.
+    """Check before any work is done that a run folder does not exist yet.
 
     Raises:
-        UsageError: It exists.
+        UsageError: The folder exists.
     """
     from featurecache.io.atomic import require_absent
 
     if out is not None:
         require_absent(out)
-
-
-def open_caches(given: list[Path] | None) -> "tuple[Cache, str]":
-    """Open caches, and describe which they are."""
-    import featurecache as fc
-
-    paths = given or [Path("cache")]
-    cache = fc.open_cache(paths)
-    return cache, describe_choice(paths, cache)
-
-
-def choose_cache(given: Path) -> tuple[Path, bool]:
-    """Return a cache file, and whether it was chosen as the newest of a folder."""
-    from featurecache.store.open import newest_cache
-
-    return (newest_cache(given), True) if given.is_dir() else (given, False)
-
-
-Draws = NBootstrap
-Fusion = Annotated[
-    str,
-    typer.Option(
-        help="early: one head on concatenated features of several "
-        "caches; late: one head on each, and the mean of their logits."
-    ),
-]

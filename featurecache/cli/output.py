@@ -1,4 +1,4 @@
-"""Print results: tables and progress for people, one JSON document for programs."""
+"""Print results: tables and progress bars, or one JSON document."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from featurecache.cli.option_names import with_option_names
 from featurecache.errors import FeaturecacheWarning
 
 if TYPE_CHECKING:
@@ -22,17 +23,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 QUIET_SECONDS: Final = 600.0
-"""Progress is logged at each tenth of the work, and after this time."""
+"""Progress is logged at each tenth of the work, and at the latest after this time."""
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print only one JSON document on stdout.")]
 
 
 def escape_control_chars(text: str) -> str:
-    """Spell out characters that would move the cursor of a terminal or hide a word.
+    """Escape characters that would move the cursor of a terminal or hide text.
 
-    Labels, ids and file names may come from a stranger.
+    Labels, ids and file names may come from an untrusted source.
     """
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
@@ -40,8 +39,8 @@ def escape_control_chars(text: str) -> str:
 
 
 @contextmanager
-def shown_warnings() -> Iterator[None]:
-    """Print the library's own warnings like those of a command, without a place in the code."""
+def printed_warnings() -> Iterator[None]:
+    """Print the library's own warnings without the line of code that raised them."""
     show = warnings.showwarning
 
     def show_warning(
@@ -59,7 +58,11 @@ def shown_warnings() -> Iterator[None]:
 
 
 def print_status(line: str, level: int = logging.INFO) -> None:
-    """Print a line for people on stderr, so that stdout holds only results."""
+    """Print a line of information on stderr, so that stdout holds only results.
+
+    Arguments that the line names in backticks become options of the running command.
+    """
+    line = with_option_names(line)
     _log.log(level, line)
     typer.echo(escape_control_chars(line), err=True)
 
@@ -76,7 +79,7 @@ def print_result(line: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print the JSON document of ``--json``, and log its warnings."""
+    """Print the JSON document of ``--json`` on stdout, and log its warnings."""
     if isinstance(document, dict):
         for warning in document.get("warnings", ()):
             _log.warning(f"warning: {warning}")
@@ -84,7 +87,7 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on stdout, as wide as it needs to be where stdout is not a terminal."""
+    """Print a table on stdout; 160 columns wide if stdout is not a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -105,7 +108,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 @contextmanager
 def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
-    """Show a progress bar on stderr with rate and time left; log it now and then."""
+    """Show a progress bar on stderr, and log the progress from time to time."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -141,13 +144,13 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
 
 
 class _Milestones:
-    """Log the progress of each task at every tenth, and when much time has passed."""
+    """Log the progress of each task at every tenth, and after ``QUIET_SECONDS``."""
 
     def __init__(self) -> None:
         self._logged: dict[str, tuple[int, float]] = {}
 
     def update(self, task: str, completed: float, total: float | None, detail: str) -> None:
-        """Log a task that is a tenth further, or was last logged long ago."""
+        """Log a task if it reached another tenth, or was logged long ago."""
         now = time.monotonic()
         logged_tenth, logged_at = self._logged.setdefault(task, (0, now))
         tenth = int(10 * completed / total) if total else 0
@@ -158,19 +161,19 @@ class _Milestones:
 
 
 def format_float(value: float | None, *, digits: int = 3) -> str:
-    """Return a score as text; "-" for undefined."""
+    """Format a score; "-" if it is undefined."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
-    """Return a score with its 95 % interval as text."""
+    """Format a score with its 95 % interval."""
     if value is None or interval is None:
         return format_float(value)
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def print_metrics(title: str, metrics: "Metrics") -> None:
-    """Print the headline metrics, then those of each label; the first three with intervals."""
+    """Print a table of the headline metrics and those of each label, then further metrics."""
     with_intervals, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "specificity")
 
     def row(name: str, positives: str, scores: "RankingScores") -> list[str]:

@@ -18,24 +18,25 @@ def predict(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Encoder, where its name in the run does not find it (a folder); repeat for each "
-            "of several, in the run's order."
+            help="Name or folder of the encoder, if its name in the run is not found; repeat "
+            "for a run on several encoders, in its order."
         ),
     ] = None,
     weights: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Local checkpoint of the encoder; repeat for each of several, in the run's order.",
+            help="Local checkpoint of the encoder; repeat for a run on several encoders, in its "
+            "order.",
             metavar="PATH",
         ),
     ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Print a trained model's probabilities for new images.
+    """Predict new images with a trained head or a fine-tuned encoder.
 
-    A probability that reaches the label's threshold, chosen on validation, is marked with *. The
-    calibrated probability, by Platt scaling fitted on validation, follows in parentheses.
+    Probabilities that reach the threshold of their label, chosen on validation images, are marked
+    with *. Calibrated probabilities, by Platt scaling on validation images, are in parentheses.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
     """

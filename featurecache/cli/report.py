@@ -1,4 +1,4 @@
-"""``report``: runs as one HTML page."""
+"""``report``: write runs as one HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +11,8 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.errors import with_option_names
-from featurecache.cli.options import Draws
-from featurecache.cli.output import Json, print_json, print_status
+from featurecache.cli.options import NBootstrap
+from featurecache.cli.output import Json, print_json, print_result, print_status
 
 
 @takes_dataset_options(without=("view_column", "sex_column", "age_column"))
@@ -27,7 +26,7 @@ def report(
     ),
     plots: Annotated[
         Path | None,
-        typer.Option(help="Folder where plots are also written as PNG files.", metavar="DIR"),
+        typer.Option(help="Folder for the plots as PNG files. Default: none.", metavar="DIR"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing report.")
@@ -36,31 +35,32 @@ def report(
         list[Path] | None,
         typer.Option(
             "--cache",
-            help="Cache that is no longer where its run was made, for the embedding map. May be "
-            "repeated.",
+            help="Cache that was moved since its run was made, for the embedding map; repeat for "
+            "more.",
             metavar="FILE",
         ),
     ] = None,
     finding: Annotated[
         str | None,
-        typer.Option(help="Label that colors the embedding map; default: the most balanced one."),
+        typer.Option(help="Label that colors the embedding map. Default: the most balanced one."),
     ] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the first run, to show example images; not needed with --data-root.",
+            help="Data set of the first run, to show example images. Default: with --data-root, "
+            "the name in the run; otherwise none.",
             metavar="NAME",
         ),
     ] = None,
     data_root: DataRoot = None,
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Write runs as one HTML page that opens anywhere, without a network.
 
-    Takes runs of train-head, zero-shot, finetune, evaluate and learning-curve. The page holds no
-    images unless --dataset or --data-root is given, with the options used for extraction.
+    Takes runs of train-head, zero-shot, finetune, evaluate and learning-curve. The page shows no
+    images unless --dataset or --data-root is given, with the same data set options as to extract.
 
     Example: featurecache report runs/nih-dinov2-minilm-concat --dataset nih --out concat.html
     """
@@ -92,6 +92,6 @@ def report(
         )
         return
     for note in written.notes:
-        print_status(f"note: {with_option_names(note, report)}")
-    beside = "" if plots is None else f"; {len(written.plots)} plots in {plots}"
-    typer.echo(f"report: {written.path} ({size / 1e6:.1f} MB{beside})")
+        print_status(f"note: {note}")
+    plots_written = "" if plots is None else f"; {len(written.plots)} plots in {plots}"
+    print_result(f"report: {written.path} ({size / 1e6:.1f} MB{plots_written})")

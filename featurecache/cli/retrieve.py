@@ -11,7 +11,14 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import AlignmentFile, CacheFile, Device, Draws, Prompts
+from featurecache.cli.options import (
+    AlignmentFile,
+    CacheFile,
+    Device,
+    NBootstrap,
+    Prompts,
+    describe_choice,
+)
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -43,47 +50,49 @@ if TYPE_CHECKING:
 def retrieve(
     *,
     text: Annotated[
-        str | None, typer.Argument(help="Find the images that this text describes best.")
+        str | None, typer.Argument(help="Text to find the best matching images for.")
     ] = None,
     image: Annotated[
         str | None,
         typer.Option(
-            help="Find the images most similar to this image file or cached image (by id), and "
-            "the labels that describe it best."
+            help="Image file, or id of a cached image, to find the most similar images and the "
+            "best matching labels for."
         ),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(help="Find the images that the prompts of this label describe best."),
+        typer.Option(help="Label to find the images for that match its prompts best."),
     ] = None,
     top: Annotated[
         int,
-        typer.Option(help="Number of images, or the K of precision and recall at K.", min=1),
+        typer.Option(
+            help="Number of images; without a query, K of precision and recall at K.", min=1
+        ),
     ] = 10,
     cache: CacheFile = Path("cache"),
     split: Annotated[
         str | None,
-        typer.Option(help="Search only this split; default: all, but test without a query."),
+        typer.Option(help="Split to search. Default: all images; without a query, test."),
     ] = None,
     prompts: Prompts = None,
     alignment: AlignmentFile = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(help="Write the retrieved images to this contact sheet.", metavar="PNG"),
+        typer.Option(help="Contact sheet of the retrieved images to write.", metavar="PNG"),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Name or folder of the encoder, if its name in the cache fails."),
+        typer.Option(help="Name or folder of the encoder, if its name in the cache is not found."),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
     ] = None,
     device: Device = "auto",
-    n_bootstrap: Draws = 1000,
+    n_bootstrap: NBootstrap = 1000,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the cache, for --contact-sheet; default: the name in the cache.",
+            help="Data set of the cache, for --contact-sheet. Default: the name in the cache.",
             metavar="NAME",
         ),
     ] = None,
@@ -94,24 +103,23 @@ def retrieve(
     """Search a cache by cosine similarity, or measure retrieval if no query is given.
 
     A text, or an image that is not in the cache, is embedded with the encoder of the cache. A
-    contact sheet needs the image files (--data-root).
+    contact sheet needs the image files: give --data-root.
 
-    Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet found.png
+    Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet sheet.png
     """
+    import featurecache as fc
     from featurecache.retrieval.contact_sheet import save_contact_sheet
     from featurecache.retrieval.metrics import measure_retrieval
     from featurecache.retrieval.query import search
-    from featurecache.store.open import open_cache
 
     if contact_sheet is not None and contact_sheet.exists():
-        raise UsageError(f"{contact_sheet} already exists: give another `contact_sheet`")
-    opened = open_cache(cache)
-    newest = " (the newest)" if cache.is_dir() else ""
-    print_status(f"cache {opened.path}{newest}, {opened.header.model}")
+        raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
+    opened = fc.open_cache(cache)
+    print_status(f"cache {describe_choice(cache, opened)}")
     if text is None and image is None and label is None:
         if contact_sheet is not None:
             raise UsageError(
-                "`contact_sheet` shows the result of a query: give a text, `image` or `label`"
+                "--contact-sheet shows the result of a query: give a text, --image or --label"
             )
         metrics = measure_retrieval(
             opened,
@@ -158,7 +166,7 @@ def retrieve(
 def _print_result(result: "SearchResult") -> None:
     if result.descriptions:
         print_table(
-            f"{result.query}: labels that describe it",
+            f"{result.query}: best matching labels",
             ["label", "cosine"],
             [[name, format_float(cosine)] for name, cosine in result.descriptions.items()],
         )

@@ -25,24 +25,22 @@ if TYPE_CHECKING:
 @takes_settings(HeadConfig, without=("head",))
 def train_head(
     head: Annotated[
-        str, typer.Option(help="Name of the head, such as weighted_sum: see 'featurecache heads'.")
+        str, typer.Option(help="Head, such as weighted_sum: see 'featurecache heads'.")
     ],
     cache: CacheFiles = None,
     seeds: Annotated[
-        int, typer.Option(help="Number of trainings, for mean and standard deviation.", min=1)
+        int, typer.Option(help="Number of trainings, for a mean and standard deviation.", min=1)
     ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Run folder to create; by default runs/DATASET-MODEL-HEAD.", metavar="DIR"
-        ),
+        typer.Option(help="Run folder to create. Default: runs/DATASET-MODEL-HEAD.", metavar="DIR"),
     ] = None,
     n_bootstrap: NBootstrap = 1000,
     controls: Annotated[
         bool,
         typer.Option(
-            help="Train negative controls too, on shuffled labels, random features and permuted "
-            "texts, to show what the head scores where there is nothing to learn."
+            help="Train negative controls, too: on shuffled labels, random features and permuted "
+            "texts, where there is nothing to learn."
         ),
     ] = True,
     json: Json = False,
@@ -51,8 +49,8 @@ def train_head(
 ) -> None:
     """Train a head on cached embeddings and evaluate it on the test images.
 
-    The epoch is chosen by validation loss and the thresholds by validation F1; nothing is chosen
-    on test.
+    The epoch is chosen by validation loss and the thresholds by validation F1; the test images are
+    only scored.
 
     Example: featurecache train-head --head weighted_sum --seeds 5
     """
@@ -92,7 +90,7 @@ def train_head(
 
 
 def _total_epochs(cache: "Cache", config: HeadConfig, seeds: int) -> int | None:
-    """Return the most epochs that training may take; None for a head without epochs."""
+    """Return the maximum number of epochs in total; None for a head without epochs."""
     from featurecache.heads.config import resolve_schedule
     from featurecache.heads.registry import head_spec
 

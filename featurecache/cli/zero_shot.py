@@ -1,4 +1,4 @@
-"""``zero-shot``: score a cache against its prompts."""
+"""``zero-shot``: score images by their prompts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,8 +22,8 @@ def zero_shot(
     scoring: Annotated[
         str,
         typer.Option(
-            help="How cosines become probabilities: auto; sigmoid (with the model's scale and "
-            "bias); softmax over labels, or over a single label and its negative; pair (each "
+            help="Conversion of cosines to probabilities: auto, sigmoid (with the model's scale "
+            "and bias), softmax (over labels, or a single label and its negative) or pair (each "
             "label against its negative)."
         ),
     ] = "auto",
@@ -35,8 +35,8 @@ def zero_shot(
 ) -> None:
     """Score images by their similarity to prompts, without any training.
 
-    Thresholds are chosen on validation images where there are any; nothing is chosen on test. A
-    model whose images and texts do not share a space, such as dinov2-minilm, needs an --alignment.
+    Thresholds are chosen on validation images if there are any, never on test images. A model whose
+    images and texts do not share a space, such as dinov2-minilm, needs --alignment.
 
     Example: featurecache zero-shot --scoring pair
     """

@@ -76,11 +76,12 @@ def test_an_installed_plugin_is_imported_when_a_name_is_unknown(monkeypatch):
         register=lambda: register_encoder("theirs", lambda **_: MeanGray(name="m"), dim=3)
     )
     monkeypatch.setattr(plugins, "import_module", lambda name: plugin.register())
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [SimpleNamespace(module="their.m")])
+    installed = [SimpleNamespace(module="their.m")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: installed)
     plugins.load_entry_points.cache_clear()
     assert load_encoder("theirs", device="cpu").name == "theirs"
     plugins.load_entry_points.cache_clear()
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
     with pytest.raises(UnknownNameError, match="unknown model 'nobodys'"):
         load_encoder("nobodys")
 

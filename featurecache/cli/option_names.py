@@ -1,0 +1,84 @@
+"""Translate the arguments that library messages name into the options of the running command."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from typer.models import OptionInfo
+
+CSV_OPTIONS: Final = {
+    "path": "path_column",
+    "labels": "label_column",
+    "multilabel": "multilabel_column",
+    "id": "id_column",
+    "patient": "patient_column",
+    "split": "split_column",
+    "view": "view_column",
+    "sex": "sex_column",
+    "age": "age_column",
+    "images_root": "images_root",
+}
+"""Arguments that ``load_dataset`` has for CSV files, and the parameters of commands for them."""
+
+OPTION_NAMES: Final = {
+    "cache_dir": "cache",
+    "data": "data_root",
+    "heads": "head",
+    "k": "top",
+    "models": "model",
+    "path": "out",
+    "root": "data_root",
+    "seed": "dataset_seed",
+}
+"""Arguments of the library, and the parameter that commands without one of this name have."""
+
+_running: ContextVar[Callable[..., None] | None] = ContextVar("running", default=None)
+
+
+@contextmanager
+def running(command: Callable[..., None]) -> Iterator[None]:
+    """Have ``with_option_names`` use the options of a command within the body."""
+    token = _running.set(command)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def with_option_names(message: str) -> str:
+    """Replace the arguments that a message names in backticks by options of the running command.
+
+    An argument that the command has no option for only loses its backticks.
+
+    Args:
+        message: A message of the library, such as "give `train_size`".
+
+    Returns:
+        The message for the user of the command line, such as "give --train-size".
+    """
+    command = _running.get()
+    parameters = {} if command is None else inspect.signature(command).parameters
+
+    def replace(match: "re.Match[str]") -> str:
+        name = match.group(1)
+        for parameter in (name, CSV_OPTIONS.get(name), OPTION_NAMES.get(name)):
+            if parameter in parameters and (option := _option_of(parameters[parameter])):
+                return option
+        return name
+
+    return re.sub(r"`(\w+)`", replace, message)
+
+
+def _option_of(parameter: inspect.Parameter) -> str | None:
+    """Return the option that sets a parameter of a command; None if it is positional."""
+    for info in getattr(parameter.annotation, "__metadata__", ()):
+        if isinstance(info, OptionInfo):
+            # In Annotated, the first declaration of an option is stored as its default.
+            for declaration in (info.default, *(info.param_decls or ())):
+                if isinstance(declaration, str) and declaration.startswith("--"):
+                    return declaration.partition("/")[0]
+            return f"--{parameter.name.replace('_', '-')}"
+    return None
