@@ -137,7 +137,7 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, quiet=hidden),
         disable=hidden,
     ) as bar:
         yield bar

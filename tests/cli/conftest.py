@@ -1,4 +1,4 @@
-"""A small data set of films on disk, and a way to run commands in this process."""
+"""Fixtures for commands: a small data set on disk, and a function that runs commands."""
 
 import json
 from collections.abc import Callable
@@ -16,27 +16,28 @@ from featurecache.cli import main
 
 @dataclass(frozen=True)
 class Outcome:
+    """The exit code and the output of a command."""
+
     code: int
     stdout: str
     stderr: str
 
     @property
     def json(self) -> Any:
+        """The JSON document on stdout."""
         return json.loads(self.stdout)
 
 
 Run = Callable[..., Outcome]
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in a folder of its own, without hub, models or data from the machine."""
-    monkeypatch.chdir(tmp_path)
+def _isolate_commands(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Run:
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no-hub"))
-    for name in ("MODELS", "DATA", "CACHE", "DEBUG", "LOG_FILE"):
-        # Set first, so that what a command sets, as --debug does, is undone too.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "no-hub"))
+    for name in ("MODELS", "DATA", "CACHE", "DEBUG", "LOG_FILE", "PLUGINS"):
+        # Set first, so that monkeypatch also undoes what commands set, such as --debug.
         monkeypatch.setenv(f"FEATURECACHE_{name}", "")
         monkeypatch.delenv(f"FEATURECACHE_{name}")
 
@@ -48,9 +49,21 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of 60 films of 30 patients, in which "Opacity" is a bright patch."""
-    root = tmp_path_factory.mktemp("films")
+def isolate_commands() -> Callable[[pytest.MonkeyPatch, Path], Run]:
+    """Change to a folder, without network or this machine's models and data; return ``run``."""
+    return _isolate_commands
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run commands in an empty folder, without network or this machine's models and data."""
+    return _isolate_commands(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create 60 images of 30 patients, with a bright patch as "Opacity", and their CSV file."""
+    root = tmp_path_factory.mktemp("xrays")
     rng = np.random.default_rng(0)
     lines = ["path,patient,split,view,Opacity,Rare"]
     for number in range(60):
@@ -60,20 +73,20 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = rng.integers(20, 120, (48, 40)).astype(np.uint8)
         if opacity:
             pixels[10:30, 10:30] += 120
-        name = f"film-{number:03d}.png"
+        name = f"image-{number:03d}.png"
         Image.fromarray(pixels).save(root / name)
         rare = "" if number % 7 else 0
         view = "AP" if number % 3 else "PA"
         lines.append(f"{name},p{patient},{split},{view},{opacity},{rare}")
-    (root / "films.csv").write_text("\n".join(lines) + "\n")
+    (root / "xrays.csv").write_text("\n".join(lines) + "\n")
     return root
 
 
 @pytest.fixture(scope="session")
-def extract_options(films: Path) -> list[object]:
-    """The options of ``extract`` that name the films."""
+def extract_options(image_folder: Path) -> list[object]:
+    """Return the options of ``extract`` that select the data set of ``image_folder``."""
     return [
-        *("--dataset", "csv", "--data-root", films / "films.csv"),
+        *("--dataset", "csv", "--data-root", image_folder / "xrays.csv"),
         *("--label-column", "Opacity", "--label-column", "Rare", "--patient-column", "patient"),
         *("--split-column", "split", "--view-column", "view"),
     ]

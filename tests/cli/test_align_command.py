@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-CACHE = "cache/films/dinov2-minilm.h5"
-ALIGNMENT = "cache/films/dinov2-minilm.signs-{}.alignment.safetensors"
+CACHE = "cache/xrays/dinov2-minilm.h5"
+ALIGNMENT = "cache/xrays/dinov2-minilm.signs-{}.alignment.safetensors"
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ def test_retrieval_with_an_alignment_is_limited_to_unseen_images(run, extracted)
     assert "alignment: a.safetensors" in printed.stdout
     options = ("--alignment", "a.safetensors", "--top", 3)
     for query in (["bright lungs"], ["--label", "Opacity"]):
-        found = run("retrieve", *query, *options, "--split", "test", "--json")
-        assert found.code == 0, found.stderr
-        assert {hit["split"] for hit in found.json["images"]} == {"test"}
-        everywhere = run("retrieve", *query, *options)
-        assert everywhere.code == 2
-        assert "was fitted to 46 of these 60 images" in everywhere.stderr
+        searched = run("retrieve", *query, *options, "--split", "test", "--json")
+        assert searched.code == 0, searched.stderr
+        assert {hit["split"] for hit in searched.json["images"]} == {"test"}
+        refused = run("retrieve", *query, *options)
+        assert refused.code == 2
+        assert "was fitted to 46 of these 60 images" in refused.stderr
     measured = run("retrieve", *options, "--n-bootstrap", 20, "--json")
     assert measured.code == 0, measured.stderr
     assert measured.json["text_to_image"]["n_queries"] == 2
@@ -76,4 +76,4 @@ def test_user_errors_are_explained(run, extracted, command, message):
     outcome = run(*command)
     assert outcome.code == 2
     assert message in outcome.stderr
-    assert list(Path("cache/films").glob("*.safetensors")) == []
+    assert list(Path("cache/xrays").glob("*.safetensors")) == []

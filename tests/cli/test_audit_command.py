@@ -12,20 +12,20 @@ from featurecache.images.decode import read_image
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory):
-    """A CSV of phantom images: one of train is copied to test, another as a smaller JPEG."""
+    """Create a CSV file with two training images copied to test, one as a smaller JPEG."""
     root = tmp_path_factory.mktemp("leaky")
-    generate_phantom(root / "films", n_images=60, seed=4)
-    films = sorted((root / "films" / "images").glob("*_000.png"))
+    generate_phantom(root / "phantom", n_images=60, seed=4)
+    images = sorted((root / "phantom" / "images").glob("*_000.png"))
     rows = [
-        [film.name, film.stem, "train" if number % 2 else "test", "AP", "F", "40", number % 3 // 2]
-        for number, film in enumerate(films)
+        [path.name, path.stem, "train" if number % 2 else "test", "AP", "F", "40", number % 3 // 2]
+        for number, path in enumerate(images)
     ]
-    shutil.copy(films[1], films[1].with_name("copy.png"))
+    shutil.copy(images[1], images[1].with_name("copy.png"))
     rows.append(["copy.png", "x", "test", "PA", "M", "", 1])
-    with read_image(films[3]) as film:
-        film.resize((200, 210), Image.Resampling.BILINEAR).save(films[3].with_name("near.jpeg"))
+    with read_image(images[3]) as image:
+        image.resize((200, 210), Image.Resampling.BILINEAR).save(images[3].with_name("near.jpeg"))
     rows.append(["near.jpeg", "y", "test", "PA", "M", "", rows[3][-1]])
-    table = films[0].with_name("leaky.csv")
+    table = images[0].with_name("leaky.csv")
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([["path", "who", "set", "view", "sex", "age", "Mass"], *rows])
     return table
@@ -33,7 +33,7 @@ def leaky(tmp_path_factory):
 
 @pytest.fixture
 def options(run, tiny_clip, leaky):
-    """Extract the CSV; return the options that describe it."""
+    """Extract the data set; return the options that select it."""
     described = [option for name in ("view", "sex", "age") for option in (f"--{name}-column", name)]
     options = [
         *("--dataset", "csv", "--data-root", leaky, "--label-column", "Mass"),
@@ -44,22 +44,22 @@ def options(run, tiny_clip, leaky):
     return options
 
 
-def test_leaks_are_found_and_are_no_errors(run, options, leaky):
+def test_leaks_are_reported_with_exit_code_0(run, options, leaky):
     outcome = run("audit", *options, "--n-bootstrap", 20, "--json")
     assert outcome.code == 0, outcome.stderr
-    found = outcome.json
-    identical = found["identical_files"]
+    document = outcome.json
+    identical = document["identical_files"]
     source = sorted(path.name for path in leaky.parent.glob("*_000.png"))
     assert identical["across_splits"] == {"groups": 1, "images": 2, "conflicting_labels": 1}
     assert identical["groups"][0]["images"] == [source[1], "copy.png"]
-    (pair,) = found["near_duplicates"]["pairs"]
+    (pair,) = document["near_duplicates"]["pairs"]
     assert pair["images"] == [source[3], "near.jpeg"]
     assert pair["same_labels"] is True
-    assert found["shared_patients"]["patients"] == 0
-    assert found["n_patients"] == found["n"]
+    assert document["shared_patients"]["patients"] == 0
+    assert document["n_patients"] == document["n"]
     # Only two images have another view and sex, and all known ages are equal.
-    assert found["shortcuts"] == {"view": None, "sex": None, "age": None}
-    assert found["label_support"]["Mass"]["splits"]["test"]["state"] == "too few"
+    assert document["shortcuts"] == {"view": None, "sex": None, "age": None}
+    assert document["label_support"]["Mass"]["splits"]["test"]["state"] == "too few"
 
 
 def test_near_duplicates_are_not_confirmed_without_images(run, options):

@@ -1,4 +1,4 @@
-"""Bad input: a clear message, exit code 2, and nothing damaged."""
+"""Mistakes of users give a clear message and exit code 2, and damage nothing."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def finished(tiny_clip, extract_options, tmp_path_factory):
-    """A cache and a run, made once; tests work on copies."""
+    """Create a cache and a run once; tests work on copies."""
     from typer.testing import CliRunner
 
     from featurecache.cli import main
@@ -24,41 +24,44 @@ def finished(tiny_clip, extract_options, tmp_path_factory):
 
 
 @pytest.fixture
-def made(finished, tmp_path, run):
+def workspace(finished, tmp_path, run):
     shutil.copytree(finished / "cache", tmp_path / "cache")
     shutil.copytree(finished / "run", tmp_path / "run")
     return tmp_path
 
 
-def refused(outcome, *words):
+def assert_refused(outcome, *words):
+    """Check that a command ended with a message of one or two lines that contains the words."""
     assert outcome.code == 2, (outcome.stdout, outcome.stderr)
     assert "Traceback" not in outcome.stderr
     for word in words:
         assert word in outcome.stderr
     assert outcome.stdout == ""
-    if "error: " in outcome.stderr:  # ours; the parser of options has a box of its own
+    if "error: " in outcome.stderr:  # the option parser prints a box instead
         assert len(outcome.stderr.partition("error: ")[2].strip().splitlines()) <= 2
 
 
-def test_unknown_names(run, tiny_clip, extract_options, made):
-    refused(run("extract", "--model", "xraysiglp", *extract_options), "did you mean xraysiglip")
-    refused(run("extract", "--model", tiny_clip, "--dataset", "nhi"), "did you mean nih")
-    refused(run("train-head", "--head", "concatt"), "did you mean concat")
-    refused(
-        run("train-head", "--head", "concat", "--text-ablation", "shuffled"),
-        "unknown text control",
+def test_unknown_names_get_suggestions(run, tiny_clip, extract_options, workspace):
+    assert_refused(
+        run("extract", "--model", "xraysiglp", *extract_options), "did you mean xraysiglip"
     )
-    refused(run("zero-shot", "--scoring", "softmx"), "did you mean softmax")
-    refused(run("zero-shot", "--prompts", "sings"), "did you mean signs")
-    refused(
+    assert_refused(run("extract", "--model", tiny_clip, "--dataset", "nhi"), "did you mean nih")
+    assert_refused(run("train-head", "--head", "concatt"), "did you mean concat")
+    assert_refused(
+        run("train-head", "--head", "concat", "--text-ablation", "shuffled"),
+        "unknown text ablation",
+    )
+    assert_refused(run("zero-shot", "--scoring", "softmx"), "did you mean softmax")
+    assert_refused(run("zero-shot", "--prompts", "sings"), "did you mean signs")
+    assert_refused(
         run("extract", "--model", tiny_clip, *extract_options, "--prompts", "sings"),
         "did you mean signs",
     )
-    refused(run("extrat"), "extrat")
+    assert_refused(run("extrat"), "extrat")
 
 
-def test_missing_weights_offline_name_what_would_supply_them(run, extract_options):
-    refused(
+def test_missing_weights_error_names_the_model_and_the_ways_to_supply_it(run, extract_options):
+    assert_refused(
         run("extract", "--model", "xraysiglip", *extract_options),
         "XraySigLIP__vit-l-16-siglip-384__webli",
         "--weights",
@@ -67,64 +70,67 @@ def test_missing_weights_offline_name_what_would_supply_them(run, extract_option
 
 
 def test_missing_data_root_error_names_the_folder_and_the_variable(run, tiny_clip):
-    refused(
+    assert_refused(
         run("extract", "--model", tiny_clip, "--dataset", "nih"),
         "the folder of the data set",
         "FEATURECACHE_DATA",
     )
 
 
-def test_a_csv_without_the_column_lists_what_is_there(run, tiny_clip, films):
-    refused(
+def test_unknown_csv_column_error_lists_the_columns(run, tiny_clip, image_folder):
+    assert_refused(
         run(
             *("extract", "--model", tiny_clip, "--dataset", "csv"),
-            *("--data-root", films / "films.csv", "--label-column", "Opacty"),
+            *("--data-root", image_folder / "xrays.csv", "--label-column", "Opacty"),
         ),
         "Opacty",
         "Opacity",
     )
 
 
-def test_an_option_of_another_data_set(run, tiny_clip, extract_options):
-    refused(run("extract", "--model", tiny_clip, *extract_options, "--subset", "viral"), "subset")
+def test_option_of_another_data_set_is_refused(run, tiny_clip, extract_options):
+    assert_refused(
+        run("extract", "--model", tiny_clip, *extract_options, "--subset", "viral"), "subset"
+    )
 
 
-def test_an_empty_folder(run, tiny_clip, tmp_path):
+def test_empty_folder_is_refused(run, tiny_clip, tmp_path):
     (tmp_path / "empty").mkdir()
     extract = ["extract", "--model", tiny_clip, "--data-root", "empty", "--dataset"]
     for dataset in (["folder"], ["nih"], ["kermany"], ["csv", "--label-column", "Opacity"]):
-        refused(run(*extract, *dataset), "empty")
+        assert_refused(run(*extract, *dataset), "empty")
     assert not (tmp_path / "cache").exists()
 
 
-def test_prompts_for_a_model_that_reads_no_text(run, tiny_pair, extract_options, monkeypatch):
+def test_prompts_are_refused_without_a_text_encoder(run, tiny_pair, extract_options, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
-    refused(
+    assert_refused(
         run("extract", "--model", "dinov2-small", *extract_options, "--prompts", "signs"),
         "has no text encoder",
     )
     assert run("extract", "--model", "dinov2-small", *extract_options).code == 0
-    refused(run("train-head", "--head", "concat"), "no text embeddings")
-    refused(run("zero-shot"), "no text embeddings")
+    assert_refused(run("train-head", "--head", "concat"), "no text embeddings")
+    assert_refused(run("zero-shot"), "no text embeddings")
     assert run("train-head", "--head", "baseline", "--n-bootstrap", 0).code == 0
 
 
-def test_no_cache_at_all(run):
-    refused(
-        run("train-head", "--head", "baseline", "--cache", "nowhere.h5"), "featurecache extract"
+def test_missing_cache_is_refused(run):
+    assert_refused(
+        run("train-head", "--head", "baseline", "--cache", "nowhere.h5"),
+        "there is no cache at nowhere.h5",
     )
-    refused(run("cache", "info", "nowhere.h5"), "nowhere.h5")
+    assert_refused(run("cache", "info", "nowhere.h5"), "nowhere.h5")
 
 
-def test_broken_caches_are_refused_and_left_as_they_are(run, made, tiny_clip, extract_options):
-    cache = made / "cache/films/tiny-clip.h5"
-    whole = cache.read_bytes()
+def test_damaged_caches_are_refused_and_not_changed(run, workspace, tiny_clip, extract_options):
+    cache = workspace / "cache/xrays/tiny-clip.h5"
+    intact = cache.read_bytes()
     with h5py.File(cache, "r+") as file:
         file.attrs["version"] = 3
     newer = cache.read_bytes()
     for content, words in (
         (newer, "version 3"),
-        (whole[: len(whole) // 2], "cannot be read as HDF5"),
+        (intact[: len(intact) // 2], "cannot be read as HDF5"),
         (b"not hdf5 at all", "cannot be read as HDF5"),
         (b"", "cannot be read as HDF5"),
     ):
@@ -135,38 +141,44 @@ def test_broken_caches_are_refused_and_left_as_they_are(run, made, tiny_clip, ex
             ["cache", "verify", cache],
             ["extract", "--model", tiny_clip, *extract_options],
         ):
-            refused(run(*command), words)
+            assert_refused(run(*command), words)
         assert cache.read_bytes() == content
 
 
-def test_another_encoder_on_the_same_cache_names_the_field(
-    run, made, tiny_clip, extract_options, tmp_path
+def test_other_encoder_error_names_the_field_that_differs(
+    run, workspace, tiny_clip, extract_options, tmp_path
 ):
     other = tmp_path / "other" / "tiny-clip"
     shutil.copytree(tiny_clip, other)
     config = json.loads((other / "preprocessor_config.json").read_text())
     config["image_mean"] = [0.5, 0.5, 0.5]
     (other / "preprocessor_config.json").write_text(json.dumps(config))
-    cache = made / "cache/films/tiny-clip.h5"
+    cache = workspace / "cache/xrays/tiny-clip.h5"
     before = cache.read_bytes()
-    refused(run("extract", "--model", other, *extract_options), "image_mean", "another --cache")
+    assert_refused(
+        run("extract", "--model", other, *extract_options), "image_mean", "another --cache"
+    )
     assert cache.read_bytes() == before
 
 
-def test_train_size_larger_than_the_data(run, made):
-    refused(run("train-head", "--head", "baseline", "--train-size", 1000), "36 training images")
+def test_train_size_larger_than_the_data_is_refused(run, workspace):
+    assert_refused(
+        run("train-head", "--head", "baseline", "--train-size", 1000), "36 training images"
+    )
 
 
 @pytest.mark.parametrize("name", ["config.json", "head.safetensors"])
-def test_a_run_folder_with_a_missing_file(run, made, films, tiny_clip, name):
-    (made / "run" / name).unlink()
-    refused(run("predict", "run", films / "film-000.png", "--model", tiny_clip), f"lacks {name}")
+def test_run_folder_with_a_missing_file_is_refused(run, workspace, image_folder, tiny_clip, name):
+    (workspace / "run" / name).unlink()
+    assert_refused(
+        run("predict", "run", image_folder / "image-000.png", "--model", tiny_clip), f"lacks {name}"
+    )
 
 
-def test_an_existing_out_folder_is_not_written_over(run, made):
-    before = sorted(p.name for p in (made / "run").iterdir())
-    refused(run("train-head", "--head", "baseline", "--out", "run"), "run already exists")
-    assert sorted(p.name for p in (made / "run").iterdir()) == before
+def test_existing_run_folder_is_not_overwritten(run, workspace):
+    before = sorted(p.name for p in (workspace / "run").iterdir())
+    assert_refused(run("train-head", "--head", "baseline", "--out", "run"), "run already exists")
+    assert sorted(p.name for p in (workspace / "run").iterdir()) == before
 
 
 def test_debug_shows_the_traceback(run):
@@ -175,14 +187,14 @@ def test_debug_shows_the_traceback(run):
     assert "Traceback" in outcome.stderr
 
 
-def test_names_from_anybody_cannot_speak_to_the_terminal(run, tmp_path):
+def test_control_characters_in_names_are_escaped(run, tmp_path):
     hostile = "a\x1b[2Jb\u202ec\x9b"
-    refused(run("cache", "info", f"{hostile}.h5"), r"a\x1b[2Jb\u202ec\x9b.h5")
+    assert_refused(run("cache", "info", f"{hostile}.h5"), r"a\x1b[2Jb\u202ec\x9b.h5")
     outcome = run("cache", "info", f"{hostile}.h5")
     assert not {"\x1b", "\u202e", "\x9b"} & set(outcome.stdout + outcome.stderr)
 
 
-def test_a_table_spells_out_what_would_move_the_cursor(capsys):
+def test_control_characters_in_tables_are_escaped(capsys):
     from featurecache.cli.output import print_table
 
     print_table("t\x1b[1m", ["c\r"], [["x\x1b]0;title\x07y"], ["plain é 胸"]])

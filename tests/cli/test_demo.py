@@ -1,4 +1,4 @@
-"""``demo``: its output and the files that it leaves."""
+"""The ``demo`` command."""
 
 import csv
 import json
@@ -10,19 +10,19 @@ METHODS = ["baseline", "concat", "weighted_sum", "zero-shot"]
 
 
 @pytest.fixture
-def demonstrated(run, tmp_path, monkeypatch):
+def demo_outcome(run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     outcome = run("demo", "--n-bootstrap", 100)
     assert outcome.code == 0, outcome.stderr
     return outcome
 
 
-def test_the_demo_prints_a_table_and_leaves_a_folder_for_every_other_command(
-    run, tmp_path, demonstrated
+def test_demo_prints_metrics_and_creates_a_folder_for_the_other_commands(
+    run, tmp_path, demo_outcome
 ):
     folder = tmp_path / "featurecache-demo"
     for method in METHODS:
-        assert method in demonstrated.stdout
+        assert method in demo_outcome.stdout
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == METHODS
@@ -32,16 +32,16 @@ def test_the_demo_prints_a_table_and_leaves_a_folder_for_every_other_command(
         assert float(row["low"]) < float(row["auroc"]) < float(row["high"])
         assert float(row["auroc"]) > 0.7
     with (folder / "runs/zero-shot/predictions.csv").open() as file:
-        test = [line for line in csv.DictReader(file) if line["split"] == "test"]
-    truth = [int(line["Effusion truth"]) for line in test]
-    probability = [float(line["Effusion probability"]) for line in test]
+        test = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    truth = [int(row["Effusion truth"]) for row in test]
+    probability = [float(row["Effusion probability"]) for row in test]
     metrics = json.loads((folder / "runs/zero-shot/metrics.json").read_text())
     expected = metrics["per_label"]["Effusion"]["auroc"]
     assert roc_auc_score(truth, probability) == pytest.approx(expected, abs=1e-3)
     cache = folder / "cache/phantom/tiny.h5"
     again = run("train-head", "--head", "weighted_sum", "--cache", cache, "--n-bootstrap", 0)
     assert again.code == 0, again.stderr
-    # The defaults of the two stages are the same images, the same model, and the newest cache.
+    # By default, extract uses the data set and the model of the demo.
     assert run("extract", "--cache", folder / "cache", "--json").json[0]["done"] == 0
     refused = run("demo", "--out", folder)
     assert refused.code == 2

@@ -1,4 +1,4 @@
-"""``doctor`` on the command line."""
+"""The ``doctor`` command."""
 
 
 def test_doctor_prints_a_table_or_json(run, monkeypatch):

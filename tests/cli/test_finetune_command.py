@@ -1,4 +1,4 @@
-"""``finetune`` from the command line, and its result through every other command."""
+"""The ``finetune`` command, and its result as input of the other commands."""
 
 import json
 import shutil
@@ -28,42 +28,42 @@ def finetuned(run, tiny_clip, extract_options):
     return outcome.json, options
 
 
-def test_the_result_goes_through_every_command(run, films, finetuned):
+def test_result_works_with_the_other_commands(run, image_folder, finetuned):
     document, options = finetuned
     folder = document["run"]
-    assert folder == "runs/films-tiny-clip-contrastive"
-    predicted = run("predict", folder, films / "film-000.png", "--json")
+    assert folder == "runs/xrays-tiny-clip-contrastive"
+    predicted = run("predict", folder, image_folder / "image-000.png", "--json")
     assert predicted.code == 0, predicted.stderr
     assert 0 <= predicted.json[0]["probabilities"]["Opacity"] <= 1
     extracted = run("extract", "--model", folder, *options, "--json")
     assert extracted.code == 0, extracted.stderr
-    assert extracted.json[0]["path"] == "cache/films/films-tiny-clip-contrastive.h5"
+    assert extracted.json[0]["path"] == "cache/xrays/xrays-tiny-clip-contrastive.h5"
     for command in (["zero-shot"], ["train-head", "--head", "weighted_sum"]):
         outcome = run(*command, "--n-bootstrap", 0)
         assert outcome.code == 0, outcome.stderr
 
 
-def test_it_is_measured_on_another_cache_and_never_on_what_it_learned_from(
-    run, films, finetuned, tmp_path
-):
+def test_result_is_evaluated_on_unseen_images_only(run, image_folder, finetuned, tmp_path):
     document, options = finetuned
     folder = document["run"]
     assert run("extract", "--model", folder, *options).code == 0
-    measured = run("evaluate", folder, "--n-bootstrap", 0, "--json")
-    assert measured.code == 0, measured.stderr
+    evaluated = run("evaluate", folder, "--n-bootstrap", 0, "--json")
+    assert evaluated.code == 0, evaluated.stderr
     expected = document["per_label"]["Opacity"]["auroc"]
-    # The cache is in float16.
-    assert measured.json["per_label"]["Opacity"]["auroc"] == pytest.approx(expected, abs=0.03)
+    # The cache holds float16.
+    assert evaluated.json["per_label"]["Opacity"]["auroc"] == pytest.approx(expected, abs=0.03)
     refused = run("evaluate", folder, "--split", "all")
     assert refused.code == 2
-    assert "it was trained on 46 of the 60 test images of films" in refused.stderr
+    assert "it was trained on 46 of the 60 test images of xrays" in refused.stderr
     # Another split makes training images test images.
-    table = (films / "films.csv").read_text().replace("train", "swap").replace("test", "train")
-    (films / "swapped").mkdir(exist_ok=True)
-    (films / "swapped/films.csv").write_text(table.replace("swap", "test"))
+    table = (
+        (image_folder / "xrays.csv").read_text().replace("train", "swap").replace("test", "train")
+    )
+    (image_folder / "swapped").mkdir(exist_ok=True)
+    (image_folder / "swapped/xrays.csv").write_text(table.replace("swap", "test"))
     swapped = [
-        *("--dataset", "csv", "--data-root", films / "swapped/films.csv"),
-        *("--images-root", films, *options[4:]),
+        *("--dataset", "csv", "--data-root", image_folder / "swapped/xrays.csv"),
+        *("--images-root", image_folder, *options[4:]),
     ]
     outcome = run("extract", "--model", folder, *swapped, "--cache", tmp_path / "other")
     assert outcome.code == 2
@@ -71,7 +71,9 @@ def test_it_is_measured_on_another_cache_and_never_on_what_it_learned_from(
     assert not (tmp_path / "other").exists()
 
 
-def test_fresh_weights_need_no_checkpoint_and_end_as_one(run, tiny_clip, extract_options, tmp_path):
+def test_random_weights_need_no_checkpoint_and_result_in_one(
+    run, tiny_clip, extract_options, tmp_path
+):
     folder = tmp_path / "architecture"
     shutil.copytree(tiny_clip, folder)
     (folder / "model.safetensors").unlink()
@@ -79,18 +81,18 @@ def test_fresh_weights_need_no_checkpoint_and_end_as_one(run, tiny_clip, extract
         *("finetune", "--model", folder, *extract_options, "--objective", "bce"),
         *("--epochs", 1, "--batch-size", 12, "--n-bootstrap", 0),
     ]
-    lacking = run(*arguments)
-    assert lacking.code == 2
-    assert "has no weights" in lacking.stderr
+    refused = run(*arguments)
+    assert refused.code == 2
+    assert "has no weights" in refused.stderr
     outcome = run(*arguments, "--init", "random", "--json")
     assert outcome.code == 0, outcome.stderr
     config = json.loads((tmp_path / outcome.json["run"] / "config.json").read_text())
     assert (config["model"], config["settings"]["init"]) == ("architecture", "random")
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["films-architecture-bce"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["xrays-architecture-bce"]
     assert run("predict", outcome.json["run"], tmp_path / "no.png").code == 2
 
 
-def test_adapters_end_as_a_normal_encoder(run, tiny_clip, extract_options):
+def test_adapters_result_in_a_normal_encoder(run, tiny_clip, extract_options):
     outcome = run(
         *("finetune", "--model", tiny_clip, *extract_options, "--objective", "bce"),
         *("--trainable", "lora-2", "--epochs", 1, "--batch-size", 12, "--n-bootstrap", 0, "--json"),
@@ -101,7 +103,7 @@ def test_adapters_end_as_a_normal_encoder(run, tiny_clip, extract_options):
     assert extracted.json[0]["done"] == 60
 
 
-def test_bad_input_is_refused_and_nothing_is_written(
+def test_user_errors_are_explained_and_nothing_is_written(
     run, tiny_clip, tiny_pair, extract_options, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))

@@ -20,7 +20,7 @@ ENTRY = re.compile(
 
 
 def entries(path: Path) -> list[str]:
-    """The texts of a log's entries, each checked to be a whole one."""
+    """Return the level and text of each entry of a log, and check that every line is one."""
     data = path.read_bytes().decode()
     assert data.endswith("\n")
     lines = data[:-1].split("\n")
@@ -30,12 +30,14 @@ def entries(path: Path) -> list[str]:
 
 
 def test_a_log_records_a_command_from_versions_to_exit_code(
-    run, tiny_clip, films, extract_options, tmp_path
+    run, tiny_clip, image_folder, extract_options, tmp_path
 ):
-    broken = tmp_path / "films"
-    shutil.copytree(films, broken)
-    (broken / "film-007.png").write_bytes(b"")
-    options = [broken / "films.csv" if o == films / "films.csv" else o for o in extract_options]
+    broken = tmp_path / "xrays"
+    shutil.copytree(image_folder, broken)
+    (broken / "image-007.png").write_bytes(b"")
+    options = [
+        broken / "xrays.csv" if o == image_folder / "xrays.csv" else o for o in extract_options
+    ]
     log = tmp_path / "run.log"
     outcome = run("--log-file", log, "extract", "--model", tiny_clip, *options)
     assert outcome.code == 0
@@ -44,12 +46,12 @@ def test_a_log_records_a_command_from_versions_to_exit_code(
     assert logged[1].startswith("INFO command: extract model=[")
     assert "image_timeout=60.0" in logged[1]
     assert "label_column=['Opacity', 'Rare']" in logged[1]
-    assert "WARNING failed: film-007.png: the file is empty" in logged
+    assert "WARNING failed: image-007.png: the file is empty" in logged
     assert [t for t in logged if t.startswith("INFO extract: 60 of 60")]
     assert re.fullmatch(r"INFO end: exit code 0 after \d+\.\d s", logged[-1])
-    # What was said to people is among it.
-    said = [line for line in outcome.stderr.splitlines() if "prompts 'signs'" in line]
-    assert f"INFO {said[0]}" in logged
+    # The log contains what was printed on stderr.
+    printed = [line for line in outcome.stderr.splitlines() if "prompts 'signs'" in line]
+    assert f"INFO {printed[0]}" in logged
 
     again = run("--log-file", log, "train-head", "--head", "linear", "--n-bootstrap", 0, "--json")
     assert again.code == 0
@@ -122,15 +124,15 @@ def test_processes_share_a_log_in_complete_lines(tmp_path):
         assert os.waitpid(child, 0)[1] == 0
     logged = [(int(t.split()[1]), int(t.split()[2]), len(t.split()[-1])) for t in entries(log)]
     for number in range(3):
-        mine = [(entry, length) for owner, entry, length in logged if owner == number]
-        assert [entry for entry, _ in mine] == list(range(200))
-        assert number == 0 or {length for _, length in mine} == {500 * number}
+        own = [(entry, length) for owner, entry, length in logged if owner == number]
+        assert [entry for entry, _ in own] == list(range(200))
+        assert number == 0 or {length for _, length in own} == {500 * number}
 
 
 def test_a_log_that_cannot_be_opened_is_reported_before_any_work(
     run, tiny_clip, extract_options, tmp_path
 ):
-    os.mkfifo(tmp_path / "fifo")  # nobody reads it
+    os.mkfifo(tmp_path / "fifo")  # without a reader
     for log in (tmp_path / "none" / "log", tmp_path, tmp_path / "fifo"):
         outcome = run("--log-file", log, "extract", "--model", tiny_clip, *extract_options)
         assert outcome.code == 2
@@ -146,11 +148,11 @@ def test_a_full_disk_is_reported_once_and_the_command_continues(run):
     assert "tiny" in outcome.stdout
 
 
-def test_python_warnings_are_logged_and_shown(tmp_path, monkeypatch):
-    shown: list[str] = []
+def test_python_warnings_are_logged_and_printed(tmp_path, monkeypatch):
+    printed: list[str] = []
 
     def show(message: Warning | str, *_args: object, **_kwargs: object) -> None:
-        shown.append(str(message))
+        printed.append(str(message))
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -159,7 +161,7 @@ def test_python_warnings_are_logged_and_shown(tmp_path, monkeypatch):
             warnings.warn("it is\nlate", UserWarning, stacklevel=1)
         assert warnings.showwarning is show
     assert r"WARNING warning: UserWarning: it is\nlate" in entries(tmp_path / "log")
-    assert shown == ["it is\nlate"]
+    assert printed == ["it is\nlate"]
 
 
 def test_progress_is_logged_at_tenths_and_after_a_long_time(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Memory that does not suffice is told in a line, however a library says it; so is what is gone."""
+"""Lack of memory is reported in one line, whatever error a library raises for it."""
 
 import errno
 import sys
@@ -12,7 +12,7 @@ from featurecache.cli.errors import OUT_OF_MEMORY, RESUMABLE, with_exit_code
 from featurecache.errors import CacheError, FeaturecacheError
 from featurecache.oom import ran_out_of_memory
 
-SAID = [
+MEMORY_ERRORS = [
     MemoryError(),
     OSError(errno.ENOMEM, "Cannot allocate memory", "run.parts"),
     RuntimeError("std::bad_alloc"),
@@ -26,7 +26,9 @@ SAID = [
 ]  # fmt: skip
 
 
-def ending(error: Exception, cause: Exception | None = None) -> tuple[int, str]:
+def run_failing_command(error: Exception, cause: Exception | None = None) -> tuple[int, str]:
+    """Return the exit code and stderr of a command that raises an error."""
+
     def command() -> None:
         raise error from cause
 
@@ -36,37 +38,37 @@ def ending(error: Exception, cause: Exception | None = None) -> tuple[int, str]:
     return outcome.exit_code, outcome.stderr
 
 
-@pytest.mark.parametrize("error", SAID, ids=str)
-def test_what_libraries_say_of_it_is_one_line(error: Exception) -> None:
-    assert ending(error) == (1, f"error: {OUT_OF_MEMORY}; {RESUMABLE}\n")
+@pytest.mark.parametrize("error", MEMORY_ERRORS, ids=str)
+def test_memory_errors_of_libraries_are_one_line(error: Exception) -> None:
+    assert run_failing_command(error) == (1, f"error: {OUT_OF_MEMORY}; {RESUMABLE}\n")
 
 
-def test_a_file_is_not_called_damaged_for_want_of_memory() -> None:
-    assert ending(CacheError("m.h5 is damaged: delete it"), MemoryError()) == (
+def test_file_is_not_reported_as_damaged_for_lack_of_memory() -> None:
+    assert run_failing_command(CacheError("m.h5 is damaged: delete it"), MemoryError()) == (
         1,
         f"error: {OUT_OF_MEMORY}; {RESUMABLE}\n",
     )
-    assert ending(CacheError("m.h5 is damaged"), ValueError("no number")) == (
+    assert run_failing_command(CacheError("m.h5 is damaged"), ValueError("no number")) == (
         2,
         "error: m.h5 is damaged\n",
     )
 
 
-def test_better_advice_stands() -> None:
+def test_more_specific_advice_is_kept() -> None:
     advice = FeaturecacheError(
         "out of memory with 8 images at once: give a smaller --micro-batch-size"
     )
-    assert ending(advice, MemoryError()) == (1, f"error: {advice}\n")
+    assert run_failing_command(advice, MemoryError()) == (1, f"error: {advice}\n")
 
 
 @pytest.mark.parametrize("error", [ValueError("no number"), RuntimeError("shapes differ")], ids=str)
-def test_other_errors_are_none_of_it(error: Exception) -> None:
+def test_other_errors_are_not_taken_for_lack_of_memory(error: Exception) -> None:
     assert not ran_out_of_memory(error)
-    error.__context__ = error  # a ring ends
+    error.__context__ = error  # a cycle
     assert not ran_out_of_memory(error)
 
 
-def test_a_thread_that_found_none_prints_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_thread_without_memory_prints_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(error: Exception) -> None:
         raise error
 
@@ -76,7 +78,7 @@ def test_a_thread_that_found_none_prints_no_traceback(capsys: pytest.CaptureFixt
             thread.start()
             thread.join()
 
-    with pytest.MonkeyPatch.context() as patch:  # pytest has a hook of its own
+    with pytest.MonkeyPatch.context() as patch:  # pytest has its own hook
         patch.setattr("threading.excepthook", lambda raised: print(raised.exc_type.__name__))
         before = sys.excepthook
         with_exit_code(command)()
@@ -84,7 +86,9 @@ def test_a_thread_that_found_none_prints_no_traceback(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "ValueError\n"
 
 
-def test_what_is_gone_is_told_with_what_to_do() -> None:
-    code, said = ending(FileNotFoundError(errno.ENOENT, "No such file or directory", "cache/m.h5"))
+def test_missing_file_is_reported_with_advice() -> None:
+    code, message = run_failing_command(
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "cache/m.h5")
+    )
     assert code == 1
-    assert said.startswith("error: cache/m.h5: not there any more: see who moved or removed it")
+    assert message.startswith("error: cache/m.h5: no longer exists: find out what moved or")

@@ -1,3 +1,5 @@
+"""The data set phantom, as commands generate and recognize it."""
+
 import pytest
 
 from featurecache.datasets.phantom.folder import generate_phantom

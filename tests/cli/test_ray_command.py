@@ -1,4 +1,4 @@
-"""``extract --engine ray`` on the command line."""
+"""The ``extract`` command with Ray."""
 
 import json
 import subprocess
@@ -8,16 +8,16 @@ from pathlib import Path
 from featurecache.store.reader import read_cache
 
 
-def test_ray_gives_the_same_cache_and_one_json_document(
+def test_ray_engine_writes_the_same_cache_and_prints_one_json_document(
     run, tiny_clip, extract_options, monkeypatch
 ):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     options = ["--precision", "fp32", "--shard", "1/2", "--limit", "28", "--json"]
     command = [
         *("extract", "--model", tiny_clip.name, *extract_options, *options),
-        *("--engine", "ray", "--cache", "there"),
+        *("--engine", "ray", "--cache", "ray-cache"),
     ]
-    # A relative name, as a user would type it, and a process whose output nobody else touches.
+    # A relative path, as a user would type it; a process, because Ray writes to its stdout.
     Path(tiny_clip.name).symlink_to(tiny_clip)
     done = subprocess.run(
         [sys.executable, "-c", "from featurecache.cli import main; main()", *map(str, command)],
@@ -27,15 +27,15 @@ def test_ray_gives_the_same_cache_and_one_json_document(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (there,) = json.loads(done.stdout)
-    (here,) = run("extract", "--model", tiny_clip, *extract_options, *options).json
-    assert (there["done"], there["failed"]) == (here["done"], here["failed"]) == (28, {})
-    one, other = (read_cache(Path(summary["path"])) for summary in (there, here))
-    assert one.ids.tolist() == other.ids.tolist()
-    assert one.embedding.tobytes() == other.embedding.tobytes()
+    (by_ray,) = json.loads(done.stdout)
+    (locally,) = run("extract", "--model", tiny_clip, *extract_options, *options).json
+    assert (by_ray["done"], by_ray["failed"]) == (locally["done"], locally["failed"]) == (28, {})
+    first, second = (read_cache(Path(summary["path"])) for summary in (by_ray, locally))
+    assert first.ids.tolist() == second.ids.tolist()
+    assert first.embedding.tobytes() == second.embedding.tobytes()
 
 
-def test_without_the_extra_one_line_says_what_to_type(run, monkeypatch):
+def test_missing_extra_error_names_the_install_command(run, monkeypatch):
     monkeypatch.setattr("featurecache.extraction.ray_cluster.find_spec", lambda name: None)
     outcome = run("extract", "--engine", "ray")
     assert outcome.code == 2
@@ -43,13 +43,13 @@ def test_without_the_extra_one_line_says_what_to_type(run, monkeypatch):
     assert len(outcome.stderr.splitlines()) == 1
 
 
-def test_an_unknown_engine_is_told(run):
+def test_unknown_engine_gets_a_suggestion(run):
     outcome = run("extract", "--engine", "rya")
     assert outcome.code == 2
     assert "unknown engine 'rya': did you mean ray?" in outcome.stderr
 
 
-def test_a_cluster_that_does_not_answer_is_told(run, tiny_clip, extract_options, monkeypatch):
+def test_unreachable_cluster_is_refused(run, tiny_clip, extract_options, monkeypatch):
     for address in ("127.0.0.1:1", "auto"):
         monkeypatch.setenv("RAY_ADDRESS", address)
         outcome = run("extract", "--model", tiny_clip, *extract_options, "--engine", "ray")

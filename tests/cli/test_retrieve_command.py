@@ -49,9 +49,9 @@ def test_text_query_returns_the_images_with_the_highest_cosines(run, cache, tiny
 
 def test_label_query_needs_no_encoder(run, cache):
     row = cache.labels.names.index("Opacity")
-    found = result_ids(run("retrieve", "--label", "Opacity", "--top", 3, "--json"))
-    assert len(found) == 3
-    assert_best(found, cache, cache.text().positive.ensemble[row])
+    ids = result_ids(run("retrieve", "--label", "Opacity", "--top", 3, "--json"))
+    assert len(ids) == 3
+    assert_best(ids, cache, cache.text().positive.ensemble[row])
 
 
 def test_search_is_limited_to_a_split(run, cache):
@@ -59,7 +59,7 @@ def test_search_is_limited_to_a_split(run, cache):
     assert set(result_ids(outcome)) == set(cache.ids[cache.rows("val")])
 
 
-def test_cached_image_is_excluded_and_an_image_file_is_not(run, cache, tiny_clip, films):
+def test_cached_image_is_excluded_and_an_image_file_is_not(run, cache, tiny_clip, image_folder):
     image = str(cache.ids[7])
     query = cache.embedding[7].astype(np.float64)
     outcome = run("retrieve", "--image", image, "--top", 4, "--json")
@@ -68,22 +68,26 @@ def test_cached_image_is_excluded_and_an_image_file_is_not(run, cache, tiny_clip
     scores = list(outcome.json["descriptions"].values())
     assert len(scores) == 2
     assert scores == sorted(scores, reverse=True)
-    by_file = run("retrieve", "--image", films / image, "--model", tiny_clip, "--top", 4, "--json")
+    by_file = run(
+        "retrieve", "--image", image_folder / image, "--model", tiny_clip, "--top", 4, "--json"
+    )
     assert result_ids(by_file)[0] == image
     assert_best(result_ids(by_file), cache, query)
 
 
-def test_image_that_crashes_the_decoder_is_reported(run, cache, tiny_clip, films, bad_decoder):
+def test_image_that_crashes_the_decoder_is_reported(
+    run, cache, tiny_clip, image_folder, bad_decoder
+):
     image = Path("image.png")
     for spoil in (bad_decoder.crash, bad_decoder.crash_later):
-        image.write_bytes((films / str(cache.ids[7])).read_bytes())
+        image.write_bytes((image_folder / str(cache.ids[7])).read_bytes())
         spoil(image)
         outcome = run("retrieve", "--image", image, "--model", tiny_clip)
         assert outcome.code == 1
         assert "image.png: the decoder crashed (SIGSEGV)" in outcome.stderr
 
 
-def test_contact_sheet_shows_the_result(run, cache, films, extract_options, tmp_path):
+def test_contact_sheet_shows_the_result(run, cache, image_folder, extract_options, tmp_path):
     options = extract_options[: extract_options.index("--patient-column")]
     outcome = run(
         "retrieve", "--label", "Opacity", "--top", 7, "--contact-sheet", "a.png", *options

@@ -1,4 +1,4 @@
-"""Signals: a command unwinds, says what became of its work, and ends by the code of the signal."""
+"""A signal ends a command with its exit code and a message, after the work is saved."""
 
 import signal
 import subprocess
@@ -15,19 +15,19 @@ import signal, sys, time
 import typer
 from featurecache.cli.errors import RESUMABLE, with_exit_code
 
-def tell(word):
-    print(word, flush=True)
+def report(state):
+    print(state, flush=True)
 
 def work():
     try:
-        tell("at work")
+        report("at work")
         time.sleep(60)
     finally:
-        tell("writing")
+        report("writing")
         time.sleep(float(sys.argv[1]))
-        tell("written")
+        report("written")
 
-# As in a terminal: a process in the background has it ignored.
+# As in a terminal; processes in the background ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 app = typer.Typer()
 app.command()(with_exit_code(work, interrupted=RESUMABLE))
@@ -36,20 +36,20 @@ app([])
 
 
 class Command:
-    """A command that works for a minute, and takes some seconds to write down what it did."""
+    """A process whose command works for a minute and takes some seconds to save its work."""
 
-    def __init__(self, seconds: float, *, under: Sequence[str] = ()) -> None:
+    def __init__(self, seconds: float, *, prefix: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [*under, sys.executable, "-c", COMMAND, str(seconds)],
+            [*prefix, sys.executable, "-c", COMMAND, str(seconds)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         self.wait_for("at work")
 
-    def wait_for(self, word: str) -> None:
+    def wait_for(self, state: str) -> None:
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"{word}\n"
+        assert self.process.stdout.readline() == f"{state}\n"
 
     def end(self) -> tuple[int, str, str]:
         try:
@@ -62,24 +62,24 @@ class Command:
 
 
 @pytest.mark.parametrize(
-    ("by", "code", "word"),
+    ("number", "code", "reason"),
     [
         (signal.SIGHUP, 129, "the terminal was closed"),
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, 143, "terminated"),
     ],
 )
-def test_a_signal_ends_a_command_by_its_code_and_says_what_is_kept(
-    by: signal.Signals, code: int, word: str
+def test_signal_ends_a_command_with_its_exit_code_and_a_message(
+    number: signal.Signals, code: int, reason: str
 ) -> None:
     command = Command(0.0)
-    command.process.send_signal(by)
-    told = f"error: {word}: finished work is kept; run the same command again to resume\n"
-    assert command.end() == (code, "writing\nwritten\n", told)
+    command.process.send_signal(number)
+    message = f"error: {reason}: finished work is kept; run the same command again to resume\n"
+    assert command.end() == (code, "writing\nwritten\n", message)
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_does_not_cost_what_is_being_written(second: signal.Signals) -> None:
+def test_second_signal_does_not_interrupt_saving(second: signal.Signals) -> None:
     command = Command(0.5)
     command.process.send_signal(signal.SIGINT)
     command.wait_for("writing")
@@ -89,7 +89,7 @@ def test_a_second_signal_does_not_cost_what_is_being_written(second: signal.Sign
     assert "interrupt once more to end at once\nerror: interrupted: " in err
 
 
-def test_a_third_signal_ends_at_once() -> None:
+def test_third_signal_ends_the_process_at_once() -> None:
     command = Command(60.0)
     command.process.send_signal(signal.SIGTERM)
     command.wait_for("writing")
@@ -101,8 +101,8 @@ def test_a_third_signal_ends_at_once() -> None:
     assert (code, out) == (-signal.SIGTERM, "")
 
 
-def test_what_nohup_has_it_ignore_stays_ignored() -> None:
-    command = Command(0.0, under=["nohup"])
+def test_signal_ignored_by_nohup_stays_ignored() -> None:
+    command = Command(0.0, prefix=["nohup"])
     command.process.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):
         command.process.wait(0.3)

@@ -1,4 +1,4 @@
-"""Two encoders' caches of the same films on the command line."""
+"""Commands with the caches of two encoders of the same images."""
 
 import csv
 from pathlib import Path
@@ -8,24 +8,24 @@ import pytest
 
 @pytest.fixture
 def two_caches(run, tiny_clip, extract_options):
-    """By ``tiny``, which ships with the package, and by a CLIP of random weights."""
-    made = run("extract", "--model", "tiny", "--model", tiny_clip, *extract_options, "--json")
-    assert made.code == 0, made.stderr
-    return [part for one in made.json for part in ("--cache", one["path"])]
+    """Extract with ``tiny`` and a CLIP with random weights; return the options for both caches."""
+    outcome = run("extract", "--model", "tiny", "--model", tiny_clip, *extract_options, "--json")
+    assert outcome.code == 0, outcome.stderr
+    return [word for summary in outcome.json for word in ("--cache", summary["path"])]
 
 
 @pytest.mark.parametrize("fusion", ["early", "late"])
-def test_a_head_on_both_is_trained_evaluated_and_predicts(
-    run, two_caches, tiny_clip, films, fusion
+def test_head_on_two_encoders_is_trained_evaluated_and_predicts(
+    run, two_caches, tiny_clip, image_folder, fusion
 ):
     trained = run(
         *("train-head", "--head", "linear", *two_caches, "--fusion", fusion),
         *("--n-bootstrap", 0, "--no-controls", "--json"),
     )
     assert trained.code == 0, trained.stderr
-    assert "cache cache/films/tiny.h5 and cache/films/tiny-clip.h5" in trained.stderr
+    assert "cache cache/xrays/tiny.h5 and cache/xrays/tiny-clip.h5" in trained.stderr
     folder = trained.json["run"]
-    assert folder == "runs/films-tiny+tiny-clip-linear"
+    assert folder == "runs/xrays-tiny+tiny-clip-linear"
 
     evaluated = run("evaluate", folder, *two_caches, "--n-bootstrap", 0, "--json")
     assert evaluated.code == 0, evaluated.stderr
@@ -33,15 +33,24 @@ def test_a_head_on_both_is_trained_evaluated_and_predicts(
 
     with Path(folder, "predictions.csv").open() as file:
         row = next(csv.DictReader(file))
-    found = run(
-        *("predict", folder, films / row["id"], "--model", "tiny", "--model", tiny_clip, "--json")
+    predicted = run(
+        *(
+            "predict",
+            folder,
+            image_folder / row["id"],
+            "--model",
+            "tiny",
+            "--model",
+            tiny_clip,
+            "--json",
+        )
     )
-    assert found.code == 0, found.stderr
-    probability = found.json[0]["probabilities"]["Opacity"]
+    assert predicted.code == 0, predicted.stderr
+    probability = predicted.json[0]["probabilities"]["Opacity"]
     assert probability == pytest.approx(float(row["Opacity probability"]), abs=1e-3)
 
 
-def test_one_encoder_for_a_head_of_two_is_refused(run, two_caches, films):
+def test_one_encoder_for_a_head_on_two_is_refused(run, two_caches, image_folder):
     folder = run(
         *(
             "train-head",
@@ -59,15 +68,15 @@ def test_one_encoder_for_a_head_of_two_is_refused(run, two_caches, films):
     assert "takes the embeddings of 2 encoders, but --cache gives 1" in " ".join(
         refused.stderr.split()
     )
-    refused = run("predict", folder, films / "film-000.png", "--model", "tiny")
+    refused = run("predict", folder, image_folder / "image-000.png", "--model", "tiny")
     assert refused.code == 2
     assert "takes 2 encoders, but --model names 1" in " ".join(refused.stderr.split())
 
 
-def test_a_curve_over_both(run, two_caches):
-    made = run(
+def test_learning_curve_on_two_encoders(run, two_caches):
+    outcome = run(
         *("learning-curve", "--head", "linear", *two_caches, "--fusion", "late", "--sizes", "20"),
         *("--seeds", 1, "--n-bootstrap", 0, "--json"),
     )
-    assert made.code == 0, made.stderr
-    assert made.json["sizes"] == [20]
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["sizes"] == [20]
