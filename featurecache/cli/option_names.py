@@ -64,7 +64,7 @@ def with_option_names(message: str) -> str:
 
     def replace(match: "re.Match[str]") -> str:
         name = match.group(1)
-        for parameter in (name, CSV_OPTIONS.get(name), OPTION_NAMES.get(name)):
+        for parameter in (name, CSV_OPTIONS.get(name, name), OPTION_NAMES.get(name, name)):
             if parameter in parameters and (option := _option_of(parameters[parameter])):
                 return option
         return name
