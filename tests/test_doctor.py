@@ -88,7 +88,7 @@ def test_data_sets_are_found_where_commands_find_them(tmp_path, monkeypatch):
     checks = checks_of(tmp_path)
     assert checks["data set nih"].result == str(tmp_path / "data" / "nih")
     assert checks["data set kermany"].state == "note"
-    assert "--data-root" in checks["data set kermany"].advice
+    assert "give the folder" in checks["data set kermany"].advice
 
 
 def test_hub_is_contacted_unless_offline(tmp_path, monkeypatch):
