@@ -149,8 +149,8 @@ def test_extraction_merge_and_head(images: Dataset, tmp_path: Path, calls: Calls
         ].path
         for number in (1, 2)
     ]
-    whole, _ = merge_caches(shards)
-    assert calls.published()[-1] == whole
+    merged, _ = merge_caches(shards)
+    assert calls.published()[-1] == merged
     for shard in shards:
         parts = shard.with_name(f"{shard.name}.parts")
         durable = calls.at("sync", shard.parent, after=calls.at("rename", shard))
@@ -158,7 +158,7 @@ def test_extraction_merge_and_head(images: Dataset, tmp_path: Path, calls: Calls
         # The chunk file is durable before the cache is, and removed after.
         assert calls.at("sync", parts, after=part) < calls.at("rename", shard)
         assert calls.at("remove", parts) > durable
-    cache = read_cache(whole)
+    cache = read_cache(merged)
     run = train_head(cache, "baseline", epochs=1, hidden=(4,), n_bootstrap=0, controls=False)
     run.save(tmp_path / "runs" / "head")
     assert calls.published()[-1] == tmp_path / "runs" / "head"
@@ -198,17 +198,17 @@ def test_every_command_that_writes(
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     pair = "cache/phantom/dinov2-minilm.h5"
     at = ("--cache", "cache/phantom/tiny.h5")
-    generate_phantom(tmp_path / "films", n_images=60, seed=5, size=64)
-    one, other = (
-        tmp_path / "films" / "images" / (tmp_path / "films" / names).read_text().split()[0]
+    generate_phantom(tmp_path / "images", n_images=60, seed=5, size=64)
+    train_image, test_image = (
+        tmp_path / "images" / "images" / (tmp_path / "images" / names).read_text().split()[0]
         for names in (TRAIN_LIST, TEST_LIST)
     )
-    with Image.open(one) as film:  # which the audit is to find
-        film.point(lambda value: min(value + 1, 255)).save(other)
-    films = ("--dataset", "phantom", "--data-root", "films")
+    with Image.open(train_image) as image:  # a near-duplicate for the audit to find
+        image.point(lambda value: min(value + 1, 255)).save(test_image)
+    images = ("--dataset", "phantom", "--data-root", "images")
     few = ("--n-bootstrap", 0)
     models = ("--model", "tiny", "--model", "dinov2-minilm", "--precision", "fp32")
-    command("extract", *films, *models)
+    command("extract", *images, *models)
     command("zero-shot", *at, "--out", "runs/zero", *few)
     command("train-head", "--head", "baseline", *at, "--epochs", 1, "--out", "runs/head", *few)
     command("evaluate", "runs/head", *at, "--out", "runs/other", *few)
@@ -216,10 +216,10 @@ def test_every_command_that_writes(
     command("learning-curve", "--head", "baseline", *at, *sizes, "--out", "runs/curve", *few)
     command("align", "--cache", pair, "--out", "align/one.safetensors")
     command("report", "runs/head", "runs/zero", "--out", "pages/a.html", "--plots", "plots", *few)
-    command("retrieve", "signs of edema", *at, *films, "--contact-sheet", "sheets/found.png", *few)
-    command("audit", *at, *films, "--contact-sheet", "sheets/near.png", *few)
+    command("retrieve", "signs of edema", *at, *images, "--contact-sheet", "sheets/found.png", *few)
+    command("audit", *at, *images, "--contact-sheet", "sheets/near.png", *few)
     targets = [
-        *("films", "cache/phantom/tiny.h5.parts/crash_journal", "cache/phantom/tiny.h5", pair),
+        *("images", "cache/phantom/tiny.h5.parts/crash_journal", "cache/phantom/tiny.h5", pair),
         *("runs/zero", "runs/head", "runs/other", "runs/curve", "align/one.safetensors"),
         *("pages/a.html", "sheets/found.png", "sheets/near.png"),
     ]

@@ -1,9 +1,9 @@
-"""Seeded trials of faults: what is promised holds, whatever goes wrong, or a trial says how not.
+"""Seeded fault injection: check the promises of docs/engineering/faults.md under many faults.
 
     python -m tests.faults [--trials 300] [--seed 0] [--fault WORD ...]
 
-Trials are shared out over the faults. The table says what came out of them; a promise that was
-broken is told with what repeats it, and the exit code is then 1.
+The trials are distributed over the faults. Prints a table of outcomes. A broken promise is printed
+with the options that reproduce it, and the exit code is 1.
 """
 
 import argparse
@@ -19,54 +19,59 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SLOW = ("images_on_ray", "newly_started")
-"""Modules whose faults run only where they are asked for by name: a trial takes 5 to 20 s."""
+"""Modules whose faults run only if they are named: a trial takes 5 to 20 s."""
 
 Trial = Callable[[int, Path], str]
 
 
 def faults() -> dict[str, tuple[str, Trial]]:
-    """By name, each fault's module and trial, which takes a seed and an empty folder."""
+    """Return the module and the trial of each fault, by name.
+
+    A trial takes a seed and an empty folder, and returns its outcome in a few words.
+    """
     sys.path.insert(0, str(HERE))
-    found: dict[str, tuple[str, Trial]] = {}
+    trials: dict[str, tuple[str, Trial]] = {}
     for path in sorted(HERE.glob("*.py")):
         if path.stem.startswith(("_", "test_")):
             continue
-        of_module: Mapping[str, Trial] = getattr(import_module(path.stem), "FAULTS", {})
-        found |= {name: (path.stem, trial) for name, trial in of_module.items()}
-    return found
+        module_faults: Mapping[str, Trial] = getattr(import_module(path.stem), "FAULTS", {})
+        trials |= {name: (path.stem, trial) for name, trial in module_faults.items()}
+    return trials
 
 
 def main() -> int:
-    """Run trials and print what came out."""
+    """Run the trials and print their outcomes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault", nargs="+", default=[], metavar="WORD")
     options = parser.parse_args()
-    chosen = {
+    trials = {
         name: trial
         for name, (module, trial) in faults().items()
         if (not options.fault and module not in SLOW)
         or any(word in name or word == module for word in options.fault)
     }
-    if not chosen:
+    if not trials:
         parser.error(f"no fault has a name with {' or '.join(options.fault)}")
-    outcomes: dict[str, Counter[str]] = {name: Counter() for name in chosen}
+    outcomes: dict[str, Counter[str]] = {name: Counter() for name in trials}
     broken = 0
     start = time.monotonic()
-    names = list(chosen)
+    names = list(trials)
     for number in range(max(options.trials, len(names))):
         name, seed = names[number % len(names)], options.seed + number // len(names)
-        kept = Path(tempfile.mkdtemp(prefix="fault-"))
+        folder = Path(tempfile.mkdtemp(prefix="fault-"))
         try:
-            outcome = chosen[name](seed, kept)
-        except Exception:  # noqa: BLE001 - whatever a trial raises is what it found
+            outcome = trials[name](seed, folder)
+        except Exception:  # noqa: BLE001 - any exception of a trial is a broken promise
             broken += 1
             outcome = "BROKEN"
             traceback.print_exc()
-            print(f"broken: --fault {name!r} --seed {seed} --trials 1; see {kept}", file=sys.stderr)
+            print(
+                f"broken: --fault {name!r} --seed {seed} --trials 1; see {folder}", file=sys.stderr
+            )
         else:
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         outcomes[name][outcome] += 1
         print(
             f"\r{number + 1} trials, {broken} broken, {time.monotonic() - start:.0f} s",
@@ -76,8 +81,8 @@ def main() -> int:
         )
     print("\n| fault | trials | outcome |\n|---|---|---|")
     for name, counts in outcomes.items():
-        said = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
-        print(f"| {name} | {counts.total()} | {said} |")
+        cell = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+        print(f"| {name} | {counts.total()} | {cell} |")
     print(f"\n{sum(c.total() for c in outcomes.values())} trials, {broken} promises broken")
     return 1 if broken else 0
 

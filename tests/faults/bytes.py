@@ -1,4 +1,4 @@
-"""Flipped bytes and cut ends of a finished cache: damage is found, or of no account."""
+"""Corrupt or truncated caches: damage is refused, found by verify, or without effect."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -24,8 +24,8 @@ ROWS, DIM = 1100, 6
 LABELS = ("Mass", "Edema")
 
 
-def write_example(path: Path, *, prefix: str = "film") -> None:
-    """A cache with something of everything, in three blocks of rows."""
+def write_example(path: Path, *, prefix: str = "image") -> None:
+    """Write a cache that has every kind of content, in three blocks of rows."""
     generator = np.random.default_rng(5)
     ids = to_utf8([f"{prefix}-{row:05d}ä.png" for row in range(ROWS)])
     embedding = generator.standard_normal((ROWS, DIM)).astype(np.float16)
@@ -38,7 +38,7 @@ def write_example(path: Path, *, prefix: str = "film") -> None:
             image_level_split=False,
             exposed=True,
             encoder_spec={"model": "m", "precision": "bf16", "size": [224, 224]},
-            collection="chest-films",
+            collection="chest-images",
             trained_on={"kermany": frozenset({"a.jpeg", "b.jpeg"}), "nih": frozenset()},
             bf16_cosine=0.9997,
         ),
@@ -57,17 +57,17 @@ def write_example(path: Path, *, prefix: str = "film") -> None:
         embedding=lambda start, stop: embedding[start:stop],
         labels=Labels(LABELS, generator.integers(-1, 2, (ROWS, 2)).astype(np.int8)),
         texts={"signs": _texts(generator)},
-        failures={"film-x.png": "the file is empty"},
+        failures={"image-x.png": "the file is empty"},
     )
 
 
 def _texts(generator: np.random.Generator) -> TextSet:
-    def encoded(kind: str, number: int) -> TextEmbeddings:
-        embedding = generator.standard_normal((2, number, DIM))
+    def random_embeddings(kind: str, n_prompts: int) -> TextEmbeddings:
+        embedding = generator.standard_normal((2, n_prompts, DIM))
         unit = embedding / np.linalg.norm(embedding, axis=2, keepdims=True)
         mean = unit.mean(axis=1)
         return TextEmbeddings(
-            prompts=tuple(tuple(f"{kind} {c} {k}" for k in range(number)) for c in LABELS),
+            prompts=tuple(tuple(f"{kind} {c} {k}" for k in range(n_prompts)) for c in LABELS),
             embedding=embedding.astype(np.float32),
             ensemble=(mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32),
         )
@@ -77,8 +77,8 @@ def _texts(generator: np.random.Generator) -> TextSet:
         fingerprint="f" * 64,
         templates=("signs of {pathology}", "no {pathology}"),
         labels=LABELS,
-        positive=encoded("signs of", 2),
-        negative=encoded("no", 1),
+        positive=random_embeddings("signs of", 2),
+        negative=random_embeddings("no", 1),
         aligned=True,
         scale=10.5,
         bias=-2.25,
@@ -87,10 +87,10 @@ def _texts(generator: np.random.Generator) -> TextSet:
 
 
 def content(cache: Cache) -> dict[str, object]:
-    """All that a reader of a cache sees, in values that compare."""
+    """Return everything that a cache holds, as values that can be compared."""
     text = cache.texts["signs"]
     assert text.negative is not None
-    parts = {
+    arrays = {
         **vars(cache.images),
         "embedding": cache.embedding,
         "labels": cache.labels.values,
@@ -99,31 +99,42 @@ def content(cache: Cache) -> dict[str, object]:
         "negative": text.negative.embedding,
         "negative ensemble": text.negative.ensemble,
     }
-    said = (text.fingerprint, text.templates, text.labels, text.aligned, text.scale, text.bias)
+    text_fields = (
+        text.fingerprint,
+        text.templates,
+        text.labels,
+        text.aligned,
+        text.scale,
+        text.bias,
+    )
     return {
-        **{name: (array.dtype, array.shape, array.tobytes()) for name, array in parts.items()},
+        **{name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()},
         "header": cache.header,
         "fingerprint": cache.fingerprint,
         "created": cache.created,
         "names": cache.labels.names,
         "sets": list(cache.texts),
-        "text": (*said, text.encoder_spec, text.positive.prompts, text.negative.prompts),
+        "text": (*text_fields, text.encoder_spec, text.positive.prompts, text.negative.prompts),
         "failures": dict(cache.failures),
     }
 
 
 def outcome(path: Path, expected: Mapping[str, object]) -> str:
-    """How a damaged cache is taken: refused, found by verify, or as good as the sound one."""
+    """Return how damage is handled: "refused", "found" by verify, or "no effect" on the content.
+
+    Raises:
+        AssertionError: Verify finds nothing, but the content differs from the intact one.
+    """
     try:
         problems = verify_cache(path)
     except CacheError:
         return "refused"
     if problems:
         return "found"
-    seen = content(read_cache(path))
-    differing = [name for name in expected if seen.get(name) != expected[name]]
-    assert not differing, f"verify finds nothing, and {differing[0]} is another"
-    return "of no account"
+    stored = content(read_cache(path))
+    differing = [name for name in expected if stored.get(name) != expected[name]]
+    assert not differing, f"verify finds nothing, but {differing[0]} differs"
+    return "no effect"
 
 
 def _trial(damage: Callable[[bytearray, random.Random], None], seed: int, folder: Path) -> str:
@@ -132,31 +143,31 @@ def _trial(damage: Callable[[bytearray, random.Random], None], seed: int, folder
     expected = content(read_cache(path))
     damaged = bytearray(path.read_bytes())
     damage(damaged, random.Random(seed))
-    other = folder / "damaged.h5"
-    other.write_bytes(damaged)
-    return outcome(other, expected)
+    damaged_path = folder / "damaged.h5"
+    damaged_path.write_bytes(damaged)
+    return outcome(damaged_path, expected)
 
 
-def flipped_bit(data: bytearray, generator: random.Random) -> None:
+def flip_bit(data: bytearray, generator: random.Random) -> None:
     data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
 
 
-def changed_byte(data: bytearray, generator: random.Random) -> None:
+def change_byte(data: bytearray, generator: random.Random) -> None:
     data[generator.randrange(len(data))] ^= generator.randrange(1, 256)
 
 
-def zeroed_sector(data: bytearray, generator: random.Random) -> None:
+def zero_sector(data: bytearray, generator: random.Random) -> None:
     start = generator.randrange(0, len(data), 512)
     data[start : start + 512] = bytes(len(data[start : start + 512]))
 
 
-def cut_end(data: bytearray, generator: random.Random) -> None:
+def truncate(data: bytearray, generator: random.Random) -> None:
     del data[generator.randrange(len(data)) :]
 
 
 FAULTS: Mapping[str, Callable[[int, Path], str]] = {
-    "a flipped bit in a cache": lambda seed, folder: _trial(flipped_bit, seed, folder),
-    "a changed byte in a cache": lambda seed, folder: _trial(changed_byte, seed, folder),
-    "a sector of zeros in a cache": lambda seed, folder: _trial(zeroed_sector, seed, folder),
-    "a cache that was cut short": lambda seed, folder: _trial(cut_end, seed, folder),
+    "a flipped bit in a cache": lambda seed, folder: _trial(flip_bit, seed, folder),
+    "a changed byte in a cache": lambda seed, folder: _trial(change_byte, seed, folder),
+    "a sector of zeros in a cache": lambda seed, folder: _trial(zero_sector, seed, folder),
+    "a truncated cache": lambda seed, folder: _trial(truncate, seed, folder),
 }

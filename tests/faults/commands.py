@@ -1,4 +1,4 @@
-"""Commands as lives: processes of their own, forked from one that has imported all they need."""
+"""Run commands in processes that are forked from one with all imports done."""
 
 import faulthandler
 import os
@@ -17,18 +17,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-IMAGES = 40
-PATIENCE = 120
-"""Seconds after which a life that hangs is ended."""
-_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
-"""What the interpreter tells of before it does it (its audit events)."""
+N_IMAGES = 40
+TIMEOUT = 120
+"""Seconds after which a process that hangs is killed."""
+_AUDIT_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+"""Audit events of the interpreter, raised before each operation, that count as file operations."""
 
 
 @cache
-def warm() -> None:
-    """Import what the commands need, without a thread, so that a fork of this process is sound."""
+def import_libraries() -> None:
+    """Import what the commands need, without starting threads, so that forking is safe."""
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", HF_HUB_OFFLINE="1")
-    os.environ.pop("FEATURECACHE_DEBUG", None)  # which shows tracebacks
+    os.environ.pop("FEATURECACHE_DEBUG", None)  # it makes commands print tracebacks
     import torch
 
     torch.set_num_threads(1)
@@ -45,55 +45,58 @@ def warm() -> None:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a life ended: its exit code, negative for a signal that killed it, and its stderr."""
+class CommandResult:
+    """The exit code of a process, negative for the signal that killed it, and its output."""
 
     code: int
-    said: str
+    output: str
 
-    def clean(self, *codes: int) -> "Ending":
-        """Itself, if it ended in one of these ways, without a traceback."""
-        assert self.code in codes, f"exit code {self.code}, not one of {codes}: {self.said}"
-        assert "Traceback" not in self.said, self.said
+    def check(self, *codes: int) -> "CommandResult":
+        """Require one of these exit codes and no traceback; return self."""
+        assert self.code in codes, f"exit code {self.code}, not one of {codes}: {self.output}"
+        assert "Traceback" not in self.output, self.output
         return self
 
 
-class Life:
+class CommandProcess:
     """A command that runs in a forked process."""
 
     def __init__(
-        self, arguments: Sequence[object], folder: Path, at_event: Callable[[int], None] = id
+        self,
+        arguments: Sequence[object],
+        folder: Path,
+        on_operation: Callable[[int], None] = id,
     ) -> None:
-        """Begin it.
+        """Start it.
 
         Args:
-            arguments: of the command line.
-            folder: its working directory.
-            at_event: called, in the life, with the number of each thing it is about to do to a file
-                in the folder.
+            arguments: Arguments of the command line.
+            folder: Its working directory.
+            on_operation: Called in the new process before each file operation in the folder, with
+                its number, starting at 1.
         """
-        warm()
-        # Not in the folder, whose disk may be full.
+        import_libraries()
+        # Outside the folder, because the disk of the folder may be full.
         self._log = Path(tempfile.mkstemp(suffix=".stderr")[1])
         sys.stdout.flush()
-        self.process = os.fork()
-        if not self.process:
-            self._live([str(a) for a in arguments], folder, at_event)
+        self.pid = os.fork()
+        if not self.pid:
+            self._run([str(a) for a in arguments], folder, on_operation)
 
-    def _live(self, arguments: list[str], folder: Path, at_event: Callable[[int], None]) -> None:
+    def _run(self, arguments: list[str], folder: Path, on_operation: Callable[[int], None]) -> None:
         code = 70
         try:
-            # As from a terminal: a process in the background has the one ignored, one under nohup
-            # the other.
+            # As if started from a terminal: background processes ignore SIGINT, and processes
+            # under nohup ignore SIGHUP.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
-            faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs
-            signal.alarm(PATIENCE)
+            faulthandler.register(signal.SIGALRM, chain=True)  # prints where it hangs
+            signal.alarm(TIMEOUT)
             os.chdir(folder)
             out = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            _count_events(folder, at_event)
+            _count_operations(folder, on_operation)
             from featurecache.cli import main
 
             sys.argv = ["featurecache", *arguments]
@@ -102,7 +105,7 @@ class Life:
                 code = 0
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 70
-        except BaseException:  # noqa: BLE001 - whatever it is, the parent reads of it
+        except BaseException:  # noqa: BLE001 - the parent process reads it in the output
             import traceback
 
             traceback.print_exc()
@@ -111,64 +114,65 @@ class Life:
             sys.stderr.flush()
             os._exit(code)
 
-    def send(self, number: signal.Signals) -> None:
-        """A signal."""
-        os.kill(self.process, number)
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        os.kill(self.pid, number)
 
-    def end(self) -> Ending:
-        """Wait until it is over."""
-        _, status = os.waitpid(self.process, 0)
-        said = self._log.read_text(errors="replace")
+    def wait(self) -> CommandResult:
+        """Wait until the process has ended."""
+        _, status = os.waitpid(self.pid, 0)
+        output = self._log.read_text(errors="replace")
         self._log.unlink()
-        return Ending(os.waitstatus_to_exitcode(status), said)
+        return CommandResult(os.waitstatus_to_exitcode(status), output)
 
 
-def _count_events(folder: Path, at_event: Callable[[int], None]) -> None:
-    place, lock, seen = str(folder), threading.Lock(), [0]
+def _count_operations(folder: Path, on_operation: Callable[[int], None]) -> None:
+    """Call ``on_operation`` before each file operation of this process in the folder."""
+    prefix, lock, count = str(folder), threading.Lock(), [0]
 
-    def note() -> None:
+    def report() -> None:
         with lock:
-            seen[0] += 1
-            number = seen[0]
-        at_event(number)
+            count[0] += 1
+            number = count[0]
+        on_operation(number)
 
     def audit(event: str, arguments: tuple[object, ...]) -> None:
-        named = arguments[0] if event in _EVENTS and arguments else None
-        if not isinstance(named, (str, bytes, os.PathLike)):
+        path = arguments[0] if event in _AUDIT_EVENTS and arguments else None
+        if not isinstance(path, (str, bytes, os.PathLike)):
             return
-        if str(folder / os.fsdecode(named)).startswith(place):
-            note()
+        if str(folder / os.fsdecode(path)).startswith(prefix):
+            report()
 
     fsync = os.fsync
 
-    def noted_fsync(descriptor: int) -> None:
-        note()
+    def counted_fsync(descriptor: int) -> None:
+        report()
         fsync(descriptor)
 
-    os.fsync = noted_fsync
+    os.fsync = counted_fsync
     sys.addaudithook(audit)
 
 
-def run(arguments: Sequence[object], folder: Path) -> Ending:
-    """A command, undisturbed."""
-    return Life(arguments, folder).end()
+def run(arguments: Sequence[object], folder: Path) -> CommandResult:
+    """Run a command without faults."""
+    return CommandProcess(arguments, folder).wait()
 
 
-def events_of(arguments: Sequence[object], folder: Path) -> int:
-    """How many things a command does to files in the folder."""
+def count_operations(arguments: Sequence[object], folder: Path) -> int:
+    """Run a command, and return its number of file operations in the folder."""
     reader, writer = os.pipe()
-    life = Life(arguments, folder, lambda _: os.write(writer, b"x") and None)
+    process = CommandProcess(arguments, folder, lambda _: os.write(writer, b"x") and None)
     os.close(writer)
-    seen = 0
+    count = 0
     while block := os.read(reader, 65536):
-        seen += len(block)
+        count += len(block)
     os.close(reader)
-    life.end().clean(0)
-    return seen
+    process.wait().check(0)
+    return count
 
 
-def tree(folder: Path) -> dict[str, object]:
-    """Everything below a folder, by path: the content of caches, the bytes of other files."""
+def snapshot(folder: Path) -> dict[str, object]:
+    """Return the files below a folder by path: the content of caches, the bytes of others."""
     return {
         str(path.relative_to(folder)): _content(path)
         for path in sorted(folder.rglob("*"))
@@ -179,76 +183,77 @@ def tree(folder: Path) -> dict[str, object]:
 def _content(path: Path) -> object:
     if path.suffix != ".h5":
         return path.read_bytes()
-    found: dict[str, object] = {}
+    content: dict[str, object] = {}
 
-    def keep(name: str, item: h5py.HLObject) -> None:
-        # When it was written, and what stands over that, is another each time.
+    def add(name: str, item: h5py.HLObject) -> None:
+        # The creation time, and so the checksum over it, differ each time.
         if name.startswith("checksums"):
             return
         if isinstance(item, h5py.Dataset):
-            found[name] = (str(item.dtype), item.shape, np.asarray(item[()]).tobytes())
+            content[name] = (str(item.dtype), item.shape, np.asarray(item[()]).tobytes())
         for key, value in item.attrs.items():
-            found[f"{name}@{key}"] = str(value)
+            content[f"{name}@{key}"] = str(value)
 
     with h5py.File(path) as file:
         for key, value in file.attrs.items():
             if key != "created":
-                found[f"@{key}"] = str(value)
-        file.visititems(keep)
-    return found
+                content[f"@{key}"] = str(value)
+        file.visititems(add)
+    return content
 
 
-def difference(one: dict[str, object], other: dict[str, object]) -> str | None:
-    """What two trees do not have in common; None where they are the same."""
-    if missing := one.keys() ^ other.keys():
-        return f"{sorted(missing)} are in one of the two only"
-    return next((f"{name} is another" for name in one if one[name] != other[name]), None)
+def find_difference(first: dict[str, object], second: dict[str, object]) -> str | None:
+    """Return a difference between two snapshots; None if they are equal."""
+    if unmatched := first.keys() ^ second.keys():
+        return f"only one of the two has {sorted(unmatched)}"
+    return next((f"{name} differs" for name in first if first[name] != second[name]), None)
 
 
-def dying(at: int, by: signal.Signals) -> Callable[[int], None]:
-    """A life that sends itself a signal when it is about to do its thing number ``at``."""
+def kill_at(number: int, by: signal.Signals) -> Callable[[int], None]:
+    """Return an ``on_operation`` that sends its own process a signal at operation ``number``."""
 
-    def at_event(number: int) -> None:
-        if number == at:
+    def on_operation(current: int) -> None:
+        if current == number:
             os.kill(os.getpid(), by)
 
-    return at_event
+    return on_operation
 
 
-def resumed(
-    command: Sequence[object], work: Path, expected: dict[str, object], ending: Ending
-) -> Ending:
-    """The command once more, undisturbed: whatever came before, all is as it is without a fault.
+def check_resume(
+    command: Sequence[object], work: Path, expected: dict[str, object], interrupted: CommandResult
+) -> CommandResult:
+    """Repeat a command without a fault, and require the result of an undisturbed one.
 
     Args:
-        command: that ended so.
-        work: its folder.
-        expected: what is in the folder after an undisturbed life.
-        ending: of the life before. Nothing half is in place after it, and what it left in place is
-            not made a second time.
+        command: The command that was disturbed.
+        work: Its working directory.
+        expected: Snapshot of that directory after an undisturbed command.
+        interrupted: Result of the disturbed command. If it failed, it must not have left partial
+            files, and files that it finished must not be refused or written again.
 
     Returns:
-        The last ending.
+        The result of the repeated command.
     """
-    if ending.code != 0:
-        half = [name for name, one in tree(work).items() if expected.get(name, one) != one]
-        assert not half, f"{half} are in place, and another: {ending.said}"
-    last = run(command, work)
-    if last.code == 2:
-        assert "already exists" in last.said, last.said
+    if interrupted.code != 0:
+        files = snapshot(work)
+        partial = [name for name in files if expected.get(name, files[name]) != files[name]]
+        assert not partial, f"{partial} differ from the finished files: {interrupted.output}"
+    repeated = run(command, work)
+    if repeated.code == 2:
+        assert "already exists" in repeated.output, repeated.output
     else:
-        last.clean(0)
-    found = difference(tree(work), expected)
-    assert found is None, f"{found}: {ending.said}"
-    return last
+        repeated.check(0)
+    difference = find_difference(snapshot(work), expected)
+    assert difference is None, f"{difference}: {interrupted.output}"
+    return repeated
 
 
 @contextmanager
-def small_disk(place: Path, option: str) -> Iterator[Callable[[str], None]]:
-    """A file system of its own, with an option of mount's; yields what gives it another.
+def small_disk(mount_point: Path, option: str) -> Iterator[Callable[[str], None]]:
+    """Mount a file system of its own with a mount option; yield a function that changes it.
 
     Raises:
-        PermissionError: this process may not mount one.
+        PermissionError: This process may not mount file systems.
     """
 
     def mount(*arguments: str) -> None:
@@ -256,14 +261,14 @@ def small_disk(place: Path, option: str) -> Iterator[Callable[[str], None]]:
         if done.returncode:
             raise PermissionError(done.stderr.strip())
 
-    place.mkdir(exist_ok=True)
-    mount("-t", "tmpfs", "-o", option, "tmpfs", str(place))
+    mount_point.mkdir(exist_ok=True)
+    mount("-t", "tmpfs", "-o", option, "tmpfs", str(mount_point))
     try:
-        yield lambda other: mount("-o", f"remount,{other}", str(place))
+        yield lambda other: mount("-o", f"remount,{other}", str(mount_point))
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
+        subprocess.run(["umount", "-l", str(mount_point)], check=False)
 
 
-def moment(seed: int, most: int) -> int:
-    """A number from 1 to ``most``."""
-    return random.Random(seed).randint(1, most)
+def random_int(seed: int, maximum: int) -> int:
+    """Return an integer from 1 to ``maximum``."""
+    return random.Random(seed).randint(1, maximum)

@@ -1,11 +1,10 @@
-"""A disk that is full, or read-only: a line says so, and it goes on when there is room.
+"""A full or read-only disk: commands report it, and continue when there is space again.
 
-Where this process may mount a small file system of its own it does; where not, files may grow to so
-many bytes and no further, which hits every writer alike. That limit is a fault of its own as well,
-for a quota stops a writer in the same way.
+Trials mount a small file system if this process may do so. Otherwise they limit the size of files,
+which affects every writer in the same way. That limit is also a fault of its own, because a disk
+quota stops a writer like this.
 """
 
-import os
 import resource
 import shutil
 import signal
@@ -13,70 +12,77 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.faults.commands import Ending, Life, moment, resumed, run, small_disk
-from tests.faults.interrupts import COMMANDS, copied
+from tests.faults.commands import (
+    CommandProcess,
+    CommandResult,
+    check_resume,
+    random_int,
+    run,
+    small_disk,
+)
+from tests.faults.interrupts import COMMANDS, copy_prepared
 
-ROOM = "size=64m"
-"""More than any of the commands needs."""
+ENOUGH_SPACE = "size=64m"
+"""Mount option: more space than any of the commands needs."""
 
 
-def full(name: str, seed: int, folder: Path) -> str:
-    """There is room for a part of what the command writes, then for all of it."""
+def full_disk(name: str, seed: int, folder: Path) -> str:
+    """Leave space for only some of what the command writes; then for everything."""
     try:
-        with small_disk(folder / "disk", ROOM) as remount:
-            work, command, expected = copied(name, folder / "disk")
+        with small_disk(folder / "disk", ENOUGH_SPACE) as remount:
+            work, command, expected = copy_prepared(name, folder / "disk")
             used = shutil.disk_usage(work).used // 1024
-            remount(f"size={used + 16 * moment(seed, 48)}k")
-            ending = run(command, work)
-            remount(ROOM)
-            return _goes_on(command, work, expected, ending)
+            remount(f"size={used + 16 * random_int(seed, 48)}k")
+            result = run(command, work)
+            remount(ENOUGH_SPACE)
+            return _check(command, work, expected, result)
     except PermissionError:
-        return short_files(name, seed, folder)
+        return file_size_limit(name, seed, folder)
 
 
-def short_files(name: str, seed: int, folder: Path) -> str:
-    """Files may grow to so many bytes and no further, then as they like."""
-    work, command, expected = copied(name, folder)
-    limit = 4096 * moment(seed, 64)
-    ending = Life(command, work, partial(_no_file_beyond, limit)).end()
-    return _goes_on(command, work, expected, ending)
+def file_size_limit(name: str, seed: int, folder: Path) -> str:
+    """Limit the size of files; then lift the limit."""
+    work, command, expected = copy_prepared(name, folder)
+    limit = 4096 * random_int(seed, 64)
+    result = CommandProcess(command, work, partial(_limit_file_size, limit)).wait()
+    return _check(command, work, expected, result)
 
 
-def _no_file_beyond(limit: int, number: int) -> None:
-    if number == 1:
+def _limit_file_size(limit: int, operation: int) -> None:
+    if operation == 1:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
-def _goes_on(
-    command: Sequence[object], work: Path, expected: dict[str, object], ending: Ending
+def _check(
+    command: Sequence[object], work: Path, expected: dict[str, object], result: CommandResult
 ) -> str:
-    if ending.code != 0:
-        ending.clean(1)
-        assert "the disk is full" in ending.said or "grew beyond" in ending.said, ending.said
-    resumed(command, work, expected, ending)
-    return "said so, then went on" if ending.code else "there was room"
+    if result.code != 0:
+        result.check(1)
+        messages = ("the disk is full", "exceeds the size limit")
+        assert any(message in result.output for message in messages), result.output
+    check_resume(command, work, expected, result)
+    return "reported it, then continued" if result.code else "had enough space"
 
 
-def read_only(name: str, seed: int, folder: Path) -> str:
-    """Nothing can be written, then it can."""
+def read_only_disk(name: str, seed: int, folder: Path) -> str:
+    """Make the disk read-only; then writable."""
     try:
-        with small_disk(folder / "disk", ROOM) as remount:
-            work, command, expected = copied(name, folder / "disk")
+        with small_disk(folder / "disk", ENOUGH_SPACE) as remount:
+            work, command, expected = copy_prepared(name, folder / "disk")
             remount("ro")
-            ending = run(command, work).clean(1, 2)
+            result = run(command, work).check(1, 2)
             remount("rw")
-            assert "read-only" in ending.said or "not allowed" in ending.said, ending.said
-            resumed(command, work, expected, ending)
+            messages = ("read-only", "permission denied")
+            assert any(message in result.output for message in messages), result.output
+            check_resume(command, work, expected, result)
     except PermissionError:
-        if os.geteuid() == 0:
-            return "not tried: root may not mount here"
-        return "not tried: no mounts for this user"
-    return "said so, then went on"
+        return "not tried: this user may not mount file systems"
+    return "reported it, then continued"
 
 
 FAULTS = {
-    **{f"a full disk during {name}": partial(full, name) for name in COMMANDS},
-    **{f"a limit on files during {name}": partial(short_files, name) for name in COMMANDS},
-    **{f"a read-only disk under {name}": partial(read_only, name) for name in COMMANDS},
+    **{f"a full disk during {name}": partial(full_disk, name) for name in COMMANDS},
+    **{f"a file size limit during {name}": partial(file_size_limit, name) for name in COMMANDS},
+    **{f"a read-only disk during {name}": partial(read_only_disk, name) for name in COMMANDS},
 }

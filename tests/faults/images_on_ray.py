@@ -1,4 +1,4 @@
-"""Faults of the decoder in Ray's workers; some ten seconds a trial."""
+"""A decoder that crashes in workers of Ray. A trial takes about ten seconds."""
 
 import runpy
 import sys
@@ -8,29 +8,29 @@ from pathlib import Path
 
 from featurecache.encoders.encoder import Encoder
 from featurecache.extraction.ray_engine import encode_on_ray
-from tests.faults.images import Films, crashing
+from tests.faults.images import ImageFolder, crashing
 
 
-def _crashing(seed: int, folder: Path) -> str:
-    """Ray begins a worker again, without end; it must not die of the same image again."""
-    films = Films(seed, folder)
-    for image_id in films.bad:
-        crashing(films.path(image_id))
+def _crash(seed: int, folder: Path) -> str:
+    """Ray restarts crashed workers without limit: the same image must not crash them again."""
+    images = ImageFolder(seed, folder)
+    for image_id in images.bad:
+        crashing(images.path(image_id))
     helpers = Path(__file__).parents[1] / "extraction"
     paths = [str(helpers / "bad_decoder"), str(helpers)]
 
-    # In here, for a worker does not find this module.
+    # A local function, because workers cannot import this module.
     def load() -> Encoder:
         if paths[0] not in sys.path:
-            sys.path[:0] = paths  # for the children too
+            sys.path[:0] = paths  # also in subprocesses
             runpy.run_path(f"{paths[0]}/sitecustomize.py", run_name="sitecustomize")
         from tests.extraction.stub_encoder import StubEncoder
 
         return StubEncoder()
 
-    summary = films.run(engine=partial(encode_on_ray, loads=[load]))
-    films.check_spared(summary.failed, ["the decoder crashed (SIGSEGV)"])
+    summary = images.extract(engine=partial(encode_on_ray, loads=[load]))
+    images.check_cache(summary.failed, ["the decoder crashed (SIGSEGV)"])
     return "recorded"
 
 
-FAULTS: Mapping[str, Callable[[int, Path], str]] = {"decoder crashes on Ray": _crashing}
+FAULTS: Mapping[str, Callable[[int, Path], str]] = {"decoder crashes on Ray": _crash}

@@ -1,4 +1,4 @@
-"""Signals at any moment: the end is clean, and the same command then ends as an undisturbed one."""
+"""Signals at any time: the command ends cleanly, and gives the same result when repeated."""
 
 import atexit
 import shutil
@@ -8,10 +8,19 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from tests.faults.commands import IMAGES, Life, dying, events_of, moment, resumed, run, tree
+from tests.faults.commands import (
+    N_IMAGES,
+    CommandProcess,
+    check_resume,
+    count_operations,
+    kill_at,
+    random_int,
+    run,
+    snapshot,
+)
 
-FILMS = ("--dataset", "phantom", "--data-root", "films", "--n-images", IMAGES)
-EXTRACT = ("extract", *FILMS, "--batch-size", 4, "--precision", "fp32")
+DATA = ("--dataset", "phantom", "--data-root", "images", "--n-images", N_IMAGES)
+EXTRACT = ("extract", *DATA, "--batch-size", 4, "--precision", "fp32")
 CACHE = "cache/phantom/tiny.h5"
 SHARDS = tuple(f"cache/phantom/tiny.{number}-of-2.h5" for number in (1, 2))
 QUICK = ("--out", "run", "--n-bootstrap", 5, "--epochs", 2)
@@ -24,7 +33,7 @@ COMMANDS: Mapping[str, tuple[Sequence[Sequence[object]], Sequence[object]]] = {
     ),
     "finetune": (
         (),
-        ("finetune", "--model", "tiny", *BCE, *FILMS, *QUICK),
+        ("finetune", "--model", "tiny", *BCE, *DATA, *QUICK),
     ),
     "cache merge": (
         tuple((*EXTRACT, "--shard", f"{number}/2") for number in (1, 2)),
@@ -35,60 +44,77 @@ COMMANDS: Mapping[str, tuple[Sequence[Sequence[object]], Sequence[object]]] = {
         ("report", "zero", "--out", "page.html", "--n-bootstrap", 5),
     ),
 }
-"""By name: what has to be there before, and the command."""
+"""By name: the commands that prepare the working directory, and the command to disturb."""
 
-ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
-WORDS = {
-    signal.SIGTERM: "terminated",
-    signal.SIGINT: "interrupted",
-    signal.SIGHUP: "the terminal was closed",
+EXIT_CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+MESSAGES = {
+    signal.SIGTERM: "error: terminated: ",
+    signal.SIGINT: "error: interrupted: ",
+    signal.SIGHUP: "error: the terminal was closed: ",
 }
+RESUMABLE = "finished work is kept; run the same command again to resume"
+NOT_RESUMABLE = "nothing was left unfinished; run the same command again to start over"
 
 
 @cache
-def prepared(name: str) -> tuple[Path, dict[str, object], int]:
-    """The work before the command, what is there after it, and how much it does to files."""
-    place = Path(tempfile.mkdtemp(prefix="prepared-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)  # lives end without this
-    work, done = place / "work", place / "done"
+def prepare(name: str) -> tuple[Path, dict[str, object], int]:
+    """Run a command undisturbed.
+
+    Returns:
+        Its working directory as it was before; a snapshot of it afterwards; the number of file
+        operations.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="prepared-"))
+    # The forked processes end without calling this.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    work, done = folder / "work", folder / "done"
     work.mkdir()
-    before, command = COMMANDS[name]
-    # The films are drawn before the first life of a command, which is not about them.
-    run((*EXTRACT, "--limit", 1, "--cache", "drawn"), work).clean(0)
-    shutil.rmtree(work / "drawn")
-    for one in before:
-        run(one, work).clean(0)
+    preparation, command = COMMANDS[name]
+    # Generate the images first, so that the disturbed commands do not.
+    run((*EXTRACT, "--limit", 1, "--cache", "unused"), work).check(0)
+    shutil.rmtree(work / "unused")
+    for arguments in preparation:
+        run(arguments, work).check(0)
     shutil.copytree(work, done)
-    number = events_of(command, done)
-    return work, tree(done), number
+    n_operations = count_operations(command, done)
+    return work, snapshot(done), n_operations
 
 
-def copied(name: str, folder: Path) -> tuple[Path, Sequence[object], dict[str, object]]:
-    """What a command begins with, copied into a folder; the command; and what it leaves there."""
-    before, expected, _ = prepared(name)
+def copy_prepared(name: str, folder: Path) -> tuple[Path, Sequence[object], dict[str, object]]:
+    """Copy the prepared working directory of a command into a folder.
+
+    Returns:
+        The copy, the command, and the snapshot expected after the command.
+    """
+    prepared, expected, _ = prepare(name)
     work = folder / "work"
-    shutil.copytree(before, work)
+    shutil.copytree(prepared, work)
     return work, COMMANDS[name][1], expected
 
 
-def trial(name: str, by: signal.Signals, seed: int, folder: Path) -> str:
-    """The command is ended once or twice at a random thing that it does, then let be."""
-    work, command, expected = copied(name, folder)
-    _, _, number = prepared(name)
-    ended = 0
-    for life in range(1 + seed % 2):
-        ending = Life(command, work, dying(moment(2 * seed + life, number), by)).end()
-        if ending.code == 0:
+def interrupt(name: str, by: signal.Signals, seed: int, folder: Path) -> str:
+    """Interrupt the command once or twice at a random file operation; then let it finish."""
+    work, command, expected = copy_prepared(name, folder)
+    _, _, n_operations = prepare(name)
+    interruptions = 0
+    for attempt in range(1 + seed % 2):
+        number = random_int(2 * seed + attempt, n_operations)
+        result = CommandProcess(command, work, kill_at(number, by)).wait()
+        if result.code == 0:
             break
-        refused = ending.code == 2 and "already exists" in ending.said and ended
-        if refused:
+        if result.code == 2 and "already exists" in result.output and interruptions:
             break
-        ending.clean(ENDS[by])
-        if by in WORDS:
-            assert f"error: {WORDS[by]}: " in ending.said, ending.said
-        ended += 1
-    resumed(command, work, expected, ending)
-    return "ended as undisturbed" if ended else "was faster"
+        result.check(EXIT_CODES[by])
+        if by in MESSAGES:
+            advice = RESUMABLE if name in ("extract", "finetune") else NOT_RESUMABLE
+            assert MESSAGES[by] + advice in result.output, result.output
+        interruptions += 1
+    check_resume(command, work, expected, result)
+    return "same result" if interruptions else "had already finished"
 
 
-FAULTS = {f"{by.name} during {name}": partial(trial, name, by) for name in COMMANDS for by in ENDS}
+FAULTS = {
+    f"{by.name} during {name}": partial(interrupt, name, by)
+    for name in COMMANDS
+    for by in EXIT_CODES
+}

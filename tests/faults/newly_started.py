@@ -1,4 +1,4 @@
-"""Commands as somebody starts them: what strikes may strike while they begin; seconds a trial."""
+"""Faults of newly started processes, which also strike during startup. A trial takes seconds."""
 
 import os
 import random
@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from tests.faults.commands import PATIENCE, Ending, resumed
-from tests.faults.interrupts import COMMANDS, copied, prepared
-from tests.faults.memory import told
+from tests.faults.commands import TIMEOUT, CommandResult, check_resume
+from tests.faults.interrupts import COMMANDS, copy_prepared, prepare
+from tests.faults.memory import check_result
 
 ROOT = Path(__file__).parents[2]
-LEAST, MOST = 7.0, 11.5
-"""Powers of two: with so many MiB of addresses Python starts, with so many all commands end."""
+LOG2_MIN_MIB, LOG2_MAX_MIB = 7.0, 11.5
+"""Base-2 logarithms of address space in MiB: Python starts with the first, and every command
+succeeds with the second."""
 
 
-def _started(
+def _start(
     command: Sequence[object], work: Path, limit: Callable[[], None] | None = None
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -33,48 +34,50 @@ def _started(
     )
 
 
-def _ended(process: subprocess.Popen[str], after: float = PATIENCE) -> Ending:
-    """Wait; kill it when so many seconds are over."""
+def _wait(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> CommandResult:
+    """Wait until the process ends; kill it after ``timeout`` seconds."""
     try:
-        _, said = process.communicate(timeout=after)
+        _, output = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
-        _, said = process.communicate()
-    return Ending(process.returncode, said)
+        _, output = process.communicate()
+    return CommandResult(process.returncode, output)
 
 
 @cache
-def seconds(name: str) -> float:
-    """That an undisturbed life takes."""
-    before, _, _ = prepared(name)
-    work, command, _ = copied(name, before.parent / "timed")
+def duration(name: str) -> float:
+    """Return the seconds that an undisturbed command takes."""
+    prepared, _, _ = prepare(name)
+    work, command, _ = copy_prepared(name, prepared.parent / "timed")
     start = time.monotonic()
-    _ended(_started(command, work)).clean(0)
+    _wait(_start(command, work)).check(0)
     return time.monotonic() - start
 
 
-def killed(name: str, seed: int, folder: Path) -> str:
-    """SIGKILL at an instant of the clock, as by the system when its memory runs out."""
-    work, command, expected = copied(name, folder)
-    after = random.Random(seed).uniform(0, seconds(name))
-    ending = _ended(_started(command, work), after).clean(0, -9)
-    resumed(command, work, expected, ending)
-    return "ended as undisturbed" if ending.code else "was faster"
+def kill(name: str, seed: int, folder: Path) -> str:
+    """Kill the command at a random time, as the system does when its memory runs out."""
+    work, command, expected = copy_prepared(name, folder)
+    timeout = random.Random(seed).uniform(0, duration(name))
+    result = _wait(_start(command, work), timeout).check(0, -9)
+    check_resume(command, work, expected, result)
+    return "same result" if result.code else "had already finished"
 
 
-def short(name: str, seed: int, folder: Path) -> str:
-    """A limit on memory that holds from the start."""
-    work, command, expected = copied(name, folder)
-    limit = int(2 ** random.Random(seed).uniform(LEAST, MOST)) * 2**20
-    bounds = (limit, resource.RLIM_INFINITY)
-    process = _started(command, work, partial(resource.setrlimit, resource.RLIMIT_AS, bounds))
-    ending = _ended(process)
-    outcome = told(ending)
-    resumed(command, work, expected, ending)
+def limit_memory(name: str, seed: int, folder: Path) -> str:
+    """Limit the address space from the start."""
+    work, command, expected = copy_prepared(name, folder)
+    limit = int(2 ** random.Random(seed).uniform(LOG2_MIN_MIB, LOG2_MAX_MIB)) * 2**20
+    limits = (limit, resource.RLIM_INFINITY)
+    process = _start(command, work, partial(resource.setrlimit, resource.RLIMIT_AS, limits))
+    result = _wait(process)
+    outcome = check_result(result)
+    check_resume(command, work, expected, result)
     return outcome
 
 
 FAULTS = {
-    **{f"a kill by the clock during {name}": partial(killed, name) for name in COMMANDS},
-    **{f"few addresses from the start for {name}": partial(short, name) for name in COMMANDS},
+    **{f"SIGKILL at a random time during {name}": partial(kill, name) for name in COMMANDS},
+    **{
+        f"a memory limit from the start of {name}": partial(limit_memory, name) for name in COMMANDS
+    },
 }

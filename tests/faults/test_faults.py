@@ -1,4 +1,4 @@
-"""A small part of the suite of faults; ``python -m tests.faults`` runs as many as are asked."""
+"""A small part of the fault suite; ``python -m tests.faults`` runs as many trials as wanted."""
 
 import os
 import re
@@ -12,18 +12,18 @@ from tests.suites import run_suite
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_commands_end_cleanly_and_go_on_whatever_happens() -> None:
+def test_commands_end_cleanly_and_resume_after_faults() -> None:
     faults = (
         "SIGKILL during cache merge",
         "SIGTERM during extract",
         "SIGINT during cache merge",
         "SIGHUP during cache merge",
         "full disk during cache merge",
-        "limit on files during cache merge",
+        "file size limit during cache merge",
         "folder removed during cache merge",
-        "folder forbidden during cache merge",
-        "read-only disk under extract",
-        "two processes at extract",
+        "folder made inaccessible during cache merge",
+        "read-only disk during extract",
+        "two processes running extract",
         "extraction that waits",
     )
     done = run_suite("faults", "--trials", 11, "--seed", 5, "--fault", *faults)
@@ -31,7 +31,7 @@ def test_commands_end_cleanly_and_go_on_whatever_happens() -> None:
     assert "11 trials, 0 promises broken" in done.stdout
 
 
-def test_damage_of_a_cache_is_found() -> None:
+def test_corrupt_caches_are_detected() -> None:
     done = run_suite("faults", "--trials", 60, "--fault", "bytes")
     assert done.returncode == 0, done.stderr
     assert "60 trials, 0 promises broken" in done.stdout
@@ -39,11 +39,11 @@ def test_damage_of_a_cache_is_found() -> None:
     assert re.search(r"\d refused", done.stdout)
 
 
-def test_a_broken_promise_is_told_with_what_repeats_it(tmp_path: Path) -> None:
+def test_broken_promise_is_printed_with_the_options_that_reproduce_it(tmp_path: Path) -> None:
     script = tmp_path / "tests" / "faults" / "__main__.py"
     script.parent.mkdir(parents=True)
     script.write_text((Path(__file__).parent / "__main__.py").read_text())
-    (script.parent / "one.py").write_text(
+    (script.parent / "example.py").write_text(
         "def trial(seed, folder):\n    assert seed != 4, 'lost'\n    return 'kept'\n"
         "FAULTS = {'a fault': trial}\n"
     )

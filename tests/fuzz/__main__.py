@@ -76,45 +76,48 @@ def main() -> int:
     parser.add_argument("--method", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--kept", type=Path, default=Path("failures"), help="folder of failures")
     options = parser.parse_args()
-    chosen = {
+    chosen_readers = {
         name: reader
         for name, reader in readers().items()
         if not options.reader or any(word in name for word in options.reader)
     }
-    if not chosen:
+    if not chosen_readers:
         parser.error(f"no reader has a name with {' or '.join(options.reader)}")
     methods = [method for method in METHODS if method in options.method]
     if "guided" in methods and find_spec("atheris") is None:
         methods.remove("guided")
         print("guided examples NOT RUN: atheris is not installed", file=sys.stderr)
 
-    def of(job: tuple[str, Reader, str]) -> tuple[str, str, Result]:
+    def run(job: tuple[str, Reader, str]) -> tuple[str, str, Result]:
         name, reader, method = job
         examples = max(1, options.examples // reader.cost)
-        found = fuzz(name, method, examples, options.seed, options.kept)
-        status = "" if found.error is None else ": FAILED"
+        result = fuzz(name, method, examples, options.seed, options.kept)
+        status = "" if result.error is None else ": FAILED"
         print(f"{name}, {method}{status}", file=sys.stderr)
-        return name, method, found
+        return name, method, result
 
-    jobs = [(name, reader, method) for name, reader in chosen.items() for method in methods]
+    jobs = [(name, reader, method) for name, reader in chosen_readers.items() for method in methods]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(of, jobs))
+        results = list(pool.map(run, jobs))
     print("\n| reader | examples | read | refused | failed |\n|---|---|---|---|---|")
     total: Counter[str] = Counter()
-    for name in chosen:
-        of_reader: Counter[str] = Counter()
-        for one, method, found in results:
-            if one == name:
-                of_reader.update(found.outcomes)
-                if found.error is not None:
-                    of_reader["failed"] += 1
+    for name in chosen_readers:
+        reader_outcomes: Counter[str] = Counter()
+        for reader_name, method, result in results:
+            if reader_name == name:
+                reader_outcomes.update(result.outcomes)
+                if result.error is not None:
+                    reader_outcomes["failed"] += 1
                     print(
-                        f"{found.error}\nfailed: --reader {name} --method {method} --seed "
+                        f"{result.error}\nfailed: --reader {name} --method {method} --seed "
                         f"{options.seed} --examples {options.examples}; see {options.kept}",
                         file=sys.stderr,
                     )
-        total += of_reader
-        cells = (of_reader.total(), *(of_reader[key] for key in ("read", "refused", "failed")))
+        total += reader_outcomes
+        cells = (
+            reader_outcomes.total(),
+            *(reader_outcomes[key] for key in ("read", "refused", "failed")),
+        )
         print(f"| {name} | {' | '.join(f'{cell:,}' for cell in cells)} |")
     print(f"\n{total.total():,} examples, {total['failed']} runs failed")
     return 1 if total["failed"] else 0

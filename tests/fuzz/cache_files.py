@@ -54,8 +54,8 @@ def _seal(file: Any) -> None:
         write_checksums(file, {})
 
 
-def _changed(whole: bytes) -> Changed:
-    return changed_hdf5(whole, _seal)
+def _changed(intact: bytes) -> Changed:
+    return changed_hdf5(intact, _seal)
 
 
 READERS = {

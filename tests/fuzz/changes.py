@@ -1,4 +1,4 @@
-"""How a file that is whole becomes one that may not be, by the kind of file."""
+"""Strategies that change an intact file, by kind of file."""
 
 import csv
 import io
@@ -12,9 +12,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 Changed = st.SearchStrategy[bytes]
+"""Strategy of changed files."""
 
-FEW = st.sampled_from([1, 1, 1, 2, 3])
-"""Changes at once: after one, a reader most often still gets far."""
+N_CHANGES = st.sampled_from([1, 1, 1, 2, 3])
+"""Number of changes; mostly one, after which a reader still reads much of the file."""
 
 ODD_TEXTS = (
     *("", " ", "\n", "\r\n", "\x00", '"', "'", ",", "|", ";", "/", "\\", "..", "../..", "C:\\a"),
@@ -37,30 +38,30 @@ VALUES = st.recursive(
 
 
 @st.composite
-def changed_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A few bytes set, put in, taken out, said twice or cut off, anywhere."""
-    data = bytearray(whole)
-    for _ in range(draw(FEW)):
+def changed_bytes(draw: st.DrawFn, intact: bytes) -> bytes:
+    """Set, flip, insert, remove, repeat or truncate bytes anywhere."""
+    data = bytearray(intact)
+    for _ in range(draw(N_CHANGES)):
         at = draw(st.integers(0, len(data)))
-        how = draw(st.sampled_from(["set", "flip", "put in", "take out", "repeat", "cut off"]))
+        how = draw(st.sampled_from(["set", "flip", "insert", "remove", "repeat", "truncate"]))
         if how == "set":
             data[at : at + 1] = bytes([draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))])
         elif how == "flip" and at < len(data):
             data[at] ^= 1 << draw(st.integers(0, 7))
-        elif how == "put in":
+        elif how == "insert":
             data[at:at] = draw(st.binary(min_size=1, max_size=16))
-        elif how == "take out":
+        elif how == "remove":
             del data[at : at + draw(st.integers(1, 64))]
         elif how == "repeat":
             data[at:at] = data[at : at + draw(st.integers(1, 256))]
-        elif how == "cut off":
+        elif how == "truncate":
             del data[at:]
     return bytes(data)
 
 
-def changed_json(whole: bytes) -> Changed:
-    """Values of a JSON document replaced, taken out, or put where another was; or its bytes."""
-    return st.one_of(_changed_json(json.loads(whole)), changed_bytes(whole))
+def changed_json(intact: bytes) -> Changed:
+    """Replace, remove, rename or copy values of a JSON document; or change its bytes."""
+    return st.one_of(_changed_json(json.loads(intact)), changed_bytes(intact))
 
 
 @st.composite
@@ -70,101 +71,103 @@ def _changed_json(draw: st.DrawFn, document: Any) -> bytes:
 
 @st.composite
 def changed_value(draw: st.DrawFn, document: Any) -> Any:
-    """A JSON value with one to three of the values in it changed."""
+    """Change one to three of the values inside a JSON value."""
     root = [json.loads(json.dumps(document))]
-    for _ in range(draw(FEW)):
-        places = list(_places(root))
-        inside, key = draw(st.sampled_from(places))
-        how = draw(st.sampled_from(["replace", "replace", "take out", "rename", "copy"]))
-        if how == "take out" and inside is not root:
-            del inside[key]
-        elif how == "rename" and isinstance(inside, dict):
-            inside[draw(TEXTS)] = inside.pop(key)
+    for _ in range(draw(N_CHANGES)):
+        locations = list(_locations(root))
+        container, key = draw(st.sampled_from(locations))
+        how = draw(st.sampled_from(["replace", "replace", "remove", "rename", "copy"]))
+        if how == "remove" and container is not root:
+            del container[key]
+        elif how == "rename" and isinstance(container, dict):
+            container[draw(TEXTS)] = container.pop(key)
         elif how == "copy":
-            source, name = draw(st.sampled_from(places))
-            inside[key] = json.loads(json.dumps(source[name]))
+            source, name = draw(st.sampled_from(locations))
+            container[key] = json.loads(json.dumps(source[name]))
         else:
-            inside[key] = draw(VALUES)
+            container[key] = draw(VALUES)
     return root[0]
 
 
-def _places(inside: Any) -> Iterator[tuple[Any, Any]]:
-    """Every list or object in a value, with every index or key."""
-    for key in list(inside) if isinstance(inside, dict) else range(len(inside)):
-        yield inside, key
-        if isinstance(inside[key], (dict, list)):
-            yield from _places(inside[key])
+def _locations(container: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each list or object inside a JSON value with each of its indices or keys."""
+    for key in list(container) if isinstance(container, dict) else range(len(container)):
+        yield container, key
+        if isinstance(container[key], (dict, list)):
+            yield from _locations(container[key])
 
 
-def changed_csv(whole: bytes) -> Changed:
-    """Cells of a table set to odd texts or to one another, rows and columns out or twice."""
-    rows = list(csv.reader(io.StringIO(whole.decode(), newline="")))
-    return st.one_of(_changed_csv(rows), changed_bytes(whole))
+def changed_csv(intact: bytes) -> Changed:
+    """Replace cells of a table, remove or duplicate rows and columns; or change its bytes."""
+    rows = list(csv.reader(io.StringIO(intact.decode(), newline="")))
+    return st.one_of(_changed_csv(rows), changed_bytes(intact))
 
 
 @st.composite
-def _changed_csv(draw: st.DrawFn, whole: Sequence[Sequence[str]]) -> bytes:
-    rows = [list(row) for row in whole]
-    for _ in range(draw(FEW)):
+def _changed_csv(draw: st.DrawFn, intact: Sequence[Sequence[str]]) -> bytes:
+    rows = [list(row) for row in intact]
+    for _ in range(draw(N_CHANGES)):
         row = draw(st.integers(0, len(rows) - 1))
-        column = draw(st.integers(0, len(whole[0]) - 1))
-        how = draw(st.sampled_from(["cell", "cell", "other cell", "row", "column", "no row"]))
-        if how == "cell" and column < len(rows[row]):
+        column = draw(st.integers(0, len(intact[0]) - 1))
+        how = draw(
+            st.sampled_from(["text", "text", "copy", "duplicate row", "column", "remove row"])
+        )
+        if how == "text" and column < len(rows[row]):
             rows[row][column] = draw(TEXTS)
-        elif how == "other cell" and column < len(rows[row]):
-            rows[row][column] = draw(st.sampled_from(draw(st.sampled_from(whole))))
-        elif how == "row":
+        elif how == "copy" and column < len(rows[row]):
+            rows[row][column] = draw(st.sampled_from(draw(st.sampled_from(intact))))
+        elif how == "duplicate row":
             rows.insert(row, list(rows[draw(st.integers(0, len(rows) - 1))]))
         elif how == "column":
-            twice = draw(st.booleans())
+            copies = 2 * draw(st.booleans())
             rows = [
-                one[:column] + one[column : column + 1] * (2 * twice) + one[column + 1 :]
-                for one in rows
+                cells[:column] + cells[column : column + 1] * copies + cells[column + 1 :]
+                for cells in rows
             ]
-        elif how == "no row" and len(rows) > 1:
+        elif how == "remove row" and len(rows) > 1:
             del rows[row]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=draw(st.sampled_from(["\n", "\r\n", "\r"]))).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogatepass")
 
 
-def changed_safetensors(whole: bytes) -> Changed:
-    """Another header over the same tensors, of the length that it has; or other bytes."""
-    length = struct.unpack("<Q", whole[:8])[0]
-    header, tensors = json.loads(whole[8 : 8 + length]), whole[8 + length :]
+def changed_safetensors(intact: bytes) -> Changed:
+    """Change the header, with a correct length, or the numbers; or the bytes."""
+    length = struct.unpack("<Q", intact[:8])[0]
+    header, tensors = json.loads(intact[8 : 8 + length]), intact[8 + length :]
 
-    def packed(document: Any) -> bytes:
+    def pack(document: Any) -> bytes:
         text = json.dumps(document).encode()
         return struct.pack("<Q", len(text)) + text + tensors
 
     return st.one_of(
-        changed_value(header).map(packed),
-        changed_bytes(whole),
-        # Numbers are changed without any other damage.
-        changed_bytes(tensors).map(lambda other: whole[: 8 + length] + other),
+        changed_value(header).map(pack),
+        changed_bytes(intact),
+        # Only the numbers; the header stays valid.
+        changed_bytes(tensors).map(lambda other: intact[: 8 + length] + other),
     )
 
 
-def changed_png(whole: bytes) -> Changed:
-    """Chunks with other bytes in them and checksums that are right; or other bytes."""
+def changed_png(intact: bytes) -> Changed:
+    """Change the chunks, with correct checksums; or the bytes."""
     chunks, at = [], 8
-    while at < len(whole):
-        (length,) = struct.unpack(">I", whole[at : at + 4])
-        chunks.append((whole[at + 4 : at + 8], whole[at + 8 : at + 8 + length]))
+    while at < len(intact):
+        (length,) = struct.unpack(">I", intact[at : at + 4])
+        chunks.append((intact[at + 4 : at + 8], intact[at + 8 : at + 8 + length]))
         at += 12 + length
-    return st.one_of(_changed_chunks(whole[:8], chunks), changed_bytes(whole))
+    return st.one_of(_changed_chunks(intact[:8], chunks), changed_bytes(intact))
 
 
 @st.composite
-def _changed_chunks(draw: st.DrawFn, start: bytes, whole: Sequence[tuple[bytes, bytes]]) -> bytes:
-    chunks = list(whole)
-    for _ in range(draw(FEW)):
+def _changed_chunks(draw: st.DrawFn, start: bytes, intact: Sequence[tuple[bytes, bytes]]) -> bytes:
+    chunks = list(intact)
+    for _ in range(draw(N_CHANGES)):
         at = draw(st.integers(0, len(chunks) - 1))
         kind, data = chunks[at]
-        how = draw(st.sampled_from(["data", "deflated", "kind", "twice", "take out", "another"]))
+        how = draw(st.sampled_from(["data", "pixels", "kind", "repeat", "remove", "swap"]))
         if how == "data":
             chunks[at] = kind, draw(changed_bytes(data))
-        elif how == "deflated" and kind == b"IDAT":
+        elif how == "pixels" and kind == b"IDAT":
             try:
                 pixels = zlib.decompress(data)
             except zlib.error:
@@ -183,94 +186,93 @@ def _changed_chunks(draw: st.DrawFn, start: bytes, whole: Sequence[tuple[bytes, 
                 b"IEND",
             )
             chunks[at] = draw(st.sampled_from(kinds)), data
-        elif how == "twice":
+        elif how == "repeat":
             chunks.insert(at, chunks[at])
-        elif how == "take out" and len(chunks) > 1:
+        elif how == "remove" and len(chunks) > 1:
             del chunks[at]
         else:
             chunks[at], chunks[0] = chunks[0], chunks[at]
-    parts = [
+    packed = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     ]
-    return start + b"".join(parts)
+    return start + b"".join(packed)
 
 
-def changed_dicom(whole: bytes) -> Changed:
-    """Elements of the header with other values, or none; or other bytes."""
-    return st.one_of(_changed_dicom(whole), changed_bytes(whole))
+def changed_dicom(intact: bytes) -> Changed:
+    """Change or remove elements of the header; or change the bytes."""
+    return st.one_of(_changed_dicom(intact), changed_bytes(intact))
 
 
 @st.composite
-def _changed_dicom(draw: st.DrawFn, whole: bytes) -> bytes:
+def _changed_dicom(draw: st.DrawFn, intact: bytes) -> bytes:
     import pydicom
 
-    found = pydicom.dcmread(io.BytesIO(whole))
-    for _ in range(draw(FEW)):
-        name = draw(st.sampled_from(sorted(element.keyword for element in found)))
+    dataset = pydicom.dcmread(io.BytesIO(intact))
+    for _ in range(draw(N_CHANGES)):
+        name = draw(st.sampled_from(sorted(element.keyword for element in dataset)))
         if draw(st.booleans()):
-            delattr(found, name)
+            delattr(dataset, name)
             continue
-        given = draw(
+        value = draw(
             st.one_of(NUMBERS, TEXTS, st.lists(NUMBERS, max_size=3), st.binary(max_size=8))
         )
-        before = found.get(name)
+        previous = dataset.get(name)
         try:
-            setattr(found, name, given)
-            found.save_as(io.BytesIO(), enforce_file_format=True)
-        except Exception:  # noqa: BLE001 - what pydicom does not write, a file does not hold
-            setattr(found, name, before)
+            setattr(dataset, name, value)
+            dataset.save_as(io.BytesIO(), enforce_file_format=True)
+        except Exception:  # noqa: BLE001 - pydicom cannot write this value
+            setattr(dataset, name, previous)
     file = io.BytesIO()
-    found.save_as(file, enforce_file_format=True)
+    dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
 
 
-def changed_hdf5(whole: bytes, seal: Callable[[Any], None]) -> Changed:
-    """Groups, datasets and attributes that are others, with checksums or without; or other bytes.
+def changed_hdf5(intact: bytes, seal: Callable[[Any], None]) -> Changed:
+    """Change groups, datasets and attributes; or the bytes.
 
     Args:
-        whole: the file.
-        seal: writes the checksums of a file anew, so that the change passes for what was written.
+        intact: The file.
+        seal: Updates the checksums of the changed file, so that they match.
     """
-    return st.one_of(_changed_hdf5(whole, seal), changed_bytes(whole))
+    return st.one_of(_changed_hdf5(intact, seal), changed_bytes(intact))
 
 
 @st.composite
-def _changed_hdf5(draw: st.DrawFn, whole: bytes, seal: Callable[[Any], None]) -> bytes:
+def _changed_hdf5(draw: st.DrawFn, intact: bytes, seal: Callable[[Any], None]) -> bytes:
     import h5py
 
-    disk = io.BytesIO(whole)
+    disk = io.BytesIO(intact)
     with h5py.File(disk, "r+", libver=("v108", "v108")) as file:
         names: list[str] = ["/"]
         file.visit(names.append)
         names = [name for name in names if not name.startswith("checksums")]
-        for _ in range(draw(FEW)):
+        for _ in range(draw(N_CHANGES)):
             name = draw(st.sampled_from(names))
             if name not in file:
                 continue
-            change = draw(st.sampled_from([_attribute, _dataset, _link, _take_out]))
-            # After another change, what is there may be nothing that this one can be made to.
+            change = draw(st.sampled_from([_change_attribute, _change_dataset, _add_link, _remove]))
+            # An earlier change may have made this one impossible.
             with suppress(OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError):
                 change(draw, file, name)
         if draw(st.integers(0, 3)):
-            with suppress(Exception):  # what cannot be sealed stays without a seal
+            with suppress(Exception):  # then the checksums are missing or do not match
                 seal(file)
     return disk.getvalue()
 
 
-def _attribute(draw: st.DrawFn, file: Any, name: str) -> None:
-    """One attribute with another value, of any type, or gone."""
+def _change_attribute(draw: st.DrawFn, file: Any, name: str) -> None:
+    """Set one attribute to a value of any type, or remove it."""
     import h5py
     import numpy as np
 
     attributes = file[name].attrs
-    known = [*attributes, "notes"]
-    which = draw(st.sampled_from(known))
-    if which in attributes and draw(st.integers(0, 4)) == 0:
-        del attributes[which]
+    key = draw(st.sampled_from([*attributes, "notes"]))
+    if key in attributes and draw(st.integers(0, 4)) == 0:
+        del attributes[key]
         return
     text = draw(TEXTS).encode("utf-8", "replace").replace(b"\x00", b"")
-    attributes[which] = draw(
+    attributes[key] = draw(
         st.sampled_from(
             [
                 np.bytes_(text or b" "),
@@ -287,15 +289,15 @@ def _attribute(draw: st.DrawFn, file: Any, name: str) -> None:
     )
 
 
-def _dataset(draw: st.DrawFn, file: Any, name: str) -> None:
-    """One dataset of another type, shape, layout or content."""
+def _change_dataset(draw: st.DrawFn, file: Any, name: str) -> None:
+    """Change the type, shape, layout or content of a dataset."""
     import h5py
     import numpy as np
 
     if not isinstance(file[name], h5py.Dataset):
         return
     values = np.asarray(file[name][()])
-    how = draw(st.sampled_from(["type", "shape", "content", "length", "layout", "empty"]))
+    how = draw(st.sampled_from(["type", "shape", "content", "length", "layout", "huge"]))
     del file[name]
     if how == "type":
         kind = draw(st.sampled_from(["f2", "f4", "i1", "i8", "u4", "S1", "S9", "c8", "?", "V3"]))
@@ -307,8 +309,8 @@ def _dataset(draw: st.DrawFn, file: Any, name: str) -> None:
         raw = bytearray(np.ascontiguousarray(values).tobytes())
         for _ in range(draw(st.integers(1, 8)) if raw else 0):
             raw[draw(st.integers(0, len(raw) - 1))] = draw(st.integers(0, 255))
-        other = np.frombuffer(bytes(raw), dtype=values.dtype).reshape(values.shape)
-        file.create_dataset(name, data=other)
+        changed = np.frombuffer(bytes(raw), dtype=values.dtype).reshape(values.shape)
+        file.create_dataset(name, data=changed)
     elif how == "length":
         file.create_dataset(
             name,
@@ -330,32 +332,32 @@ def _dataset(draw: st.DrawFn, file: Any, name: str) -> None:
         file.create_dataset(name, shape=(2**40,), dtype="i1", chunks=(1024,))
 
 
-def _link(draw: st.DrawFn, file: Any, name: str) -> None:
-    """A second name, a soft or external link, a group or a type in some place."""
+def _add_link(draw: st.DrawFn, file: Any, name: str) -> None:
+    """Replace or add an object: a soft, external or hard link, a group or a type."""
     import h5py
     import numpy as np
 
     if name == "/":
         return
-    how = draw(st.sampled_from(["soft", "external", "hard", "group", "type", "circle"]))
-    place = name if draw(st.booleans()) else f"{name}-more"
-    if place in file:
-        del file[place]
+    how = draw(st.sampled_from(["soft", "external", "hard", "group", "type", "cycle"]))
+    path = name if draw(st.booleans()) else f"{name}-more"
+    if path in file:
+        del file[path]
     if how == "soft":
-        file[place] = h5py.SoftLink(draw(st.sampled_from(["/images/id", "/nothing", "/", name])))
+        file[path] = h5py.SoftLink(draw(st.sampled_from(["/images/id", "/nothing", "/", name])))
     elif how == "external":
-        file[place] = h5py.ExternalLink("/etc/hostname", "/")
+        file[path] = h5py.ExternalLink("/etc/hostname", "/")
     elif how == "hard":
-        file[place] = file["/images" if "images" in file else "/"]
+        file[path] = file["/images" if "images" in file else "/"]
     elif how == "group":
-        file.create_group(place)
+        file.create_group(path)
     elif how == "type":
-        file[place] = np.dtype("f4")
+        file[path] = np.dtype("f4")
     else:
-        file[place] = file["/"]
+        file[path] = file["/"]
 
 
-def _take_out(draw: st.DrawFn, file: Any, name: str) -> None:
-    """Something less."""
+def _remove(draw: st.DrawFn, file: Any, name: str) -> None:
+    """Remove an object."""
     if name != "/":
         del file[name]

@@ -48,7 +48,7 @@ class Reader:
 @cache
 def readers() -> Mapping[str, Reader]:
     """Return all readers by name."""
-    found: dict[str, Reader] = {}
+    all_readers: dict[str, Reader] = {}
     for path in sorted(HERE.glob("*_files.py")):
-        found |= import_module(f"tests.fuzz.{path.stem}").READERS
-    return found
+        all_readers |= import_module(f"tests.fuzz.{path.stem}").READERS
+    return all_readers

@@ -31,10 +31,10 @@ class Session:
     def __init__(self, reader: Reader, folder: Path) -> None:
         self.reader, self.folder = reader, folder
         self.outcomes: Counter[str] = Counter()
-        place = folder / "place"
-        place.mkdir()
-        self.file = reader.prepare(place)
-        self.whole = self.file.read_bytes()
+        work = folder / "input"
+        work.mkdir()
+        self.file = reader.prepare(work)
+        self.intact = self.file.read_bytes()
         assert reader.outcome(self.file) == "read"
 
     def example(self, data: bytes) -> None:
@@ -80,7 +80,7 @@ def property_of(session: Session, examples: int, seed: int) -> Callable[[], None
         phases=[Phase.generate, *([Phase.shrink] if session.reader.cost == 1 else [])],
         report_multiple_bugs=False,
     )
-    @hypothesis.given(session.reader.changed(session.whole))
+    @hypothesis.given(session.reader.changed(session.intact))
     def check(data: bytes) -> None:
         session.example(data)
 
@@ -105,11 +105,11 @@ def run_guided(name: str, examples: int, seed: int, folder: Path) -> None:
 
     with atheris.instrument_imports(include=["featurecache"], enable_loader_override=False):
         session = Session(readers()[name], folder)
-    try_one: Any = property_of(session, examples, seed).hypothesis.fuzz_one_input  # type: ignore[attr-defined]
+    run_example: Any = property_of(session, examples, seed).hypothesis.fuzz_one_input  # type: ignore[attr-defined]
 
-    def one(data: bytes) -> None:
+    def check_example(data: bytes) -> None:
         try:
-            try_one(data)
+            run_example(data)
         finally:
             session.save()
 
@@ -121,7 +121,7 @@ def run_guided(name: str, examples: int, seed: int, folder: Path) -> None:
         (seeds / str(number)).write_bytes(generator.randbytes(2048))
     options = [f"-runs={examples}", f"-seed={seed + 1}", "-max_len=8192", "-verbosity=0"]
     options += [f"-artifact_prefix={folder}/", str(seeds)]
-    atheris.Setup([sys.argv[0], *options], one)
+    atheris.Setup([sys.argv[0], *options], check_example)
     atheris.Fuzz()
 
 

@@ -46,7 +46,7 @@ def _read_findings(file: Path) -> object:
 
 def _nih(folder: Path) -> Path:
     (folder / "images").mkdir()
-    names = [f"{patient:08d}_{film:03d}.png" for patient in (1, 2, 3) for film in (0, 1)]
+    names = [f"{patient:08d}_{image:03d}.png" for patient in (1, 2, 3) for image in (0, 1)]
     for name in names:
         (folder / "images" / name).touch()
     rows = [
@@ -69,9 +69,9 @@ def _read_nih(file: Path) -> object:
     return load_nih(file.parent)
 
 
-def _changed_zip(whole: bytes) -> Changed:
-    inside = changed_csv(gzip.decompress(whole)).map(lambda text: gzip.compress(text, mtime=0))
-    return st.one_of(inside, changed_bytes(whole))
+def _changed_zip(intact: bytes) -> Changed:
+    inside = changed_csv(gzip.decompress(intact)).map(lambda text: gzip.compress(text, mtime=0))
+    return st.one_of(inside, changed_bytes(intact))
 
 
 _REFUSALS = (DatasetError,)

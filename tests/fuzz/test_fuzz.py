@@ -18,12 +18,12 @@ from tests.fuzz.changes import changed_bytes
 from tests.fuzz.readers import Reader
 
 def prepare(folder):
-    (folder / "file").write_bytes(b"whole")
+    (folder / "file").write_bytes(b"intact")
     return folder / "file"
 
 def bad(act):
     def read(path):
-        if path.read_bytes() != b"whole":
+        if path.read_bytes() != b"intact":
             act()
     return Reader(prepare, read, (ValueError,), changed_bytes, seconds=2)
 
@@ -93,4 +93,4 @@ def test_failures_are_reported_and_their_files_kept(tmp_path: Path) -> None:
     ):
         assert f"failed: --reader {name} --method random --seed 0 --examples 20" in done.stderr
         assert message in done.stderr
-        assert (tmp_path / "failures" / f"{name}-random-0").read_bytes() != b"whole"
+        assert (tmp_path / "failures" / f"{name}-random-0").read_bytes() != b"intact"

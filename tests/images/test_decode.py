@@ -359,7 +359,7 @@ def test_other_formats_are_refused(format: str) -> None:
 
 
 SMOOTH = np.add.outer(np.arange(120), np.arange(90)).astype(np.uint8)
-WHOLE: dict[str, Callable[[], bytes]] = {
+INTACT_FILES: dict[str, Callable[[], bytes]] = {
     "png": lambda: encode(SMOOTH, "PNG"),
     "png_16": lambda: encode(GRAY_16, "PNG"),
     "jpeg": lambda: encode(SMOOTH, "JPEG"),
@@ -376,9 +376,9 @@ WHOLE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("tenths", range(10))
-@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("kind", INTACT_FILES)
 def test_truncated_file_is_refused(kind: str, tenths: int) -> None:
-    data = WHOLE[kind]()
+    data = INTACT_FILES[kind]()
     decode_image(data)
     with pytest.raises(ImageError):
         decode_image(data[: len(data) * tenths // 10])
@@ -386,8 +386,8 @@ def test_truncated_file_is_refused(kind: str, tenths: int) -> None:
 
 @pytest.mark.parametrize("kind", ["png", "png_16"])
 def test_flipped_bits_in_a_png_are_detected(kind: str) -> None:
-    data = WHOLE[kind]()
-    whole = np.asarray(decode_image(data))
+    data = INTACT_FILES[kind]()
+    intact = np.asarray(decode_image(data))
     for place in range(0, len(data), 7):
         damaged = bytearray(data)
         damaged[place] ^= 0x10
@@ -395,7 +395,7 @@ def test_flipped_bits_in_a_png_are_detected(kind: str) -> None:
             pixels = np.asarray(decode_image(bytes(damaged)))
         except ImageError:
             continue
-        np.testing.assert_array_equal(pixels, whole)
+        np.testing.assert_array_equal(pixels, intact)
 
 
 @pytest.mark.parametrize("format", ["TIFF", "PNG", "WEBP", "MPO"])
@@ -481,14 +481,14 @@ def test_sizes_at_the_limits_are_accepted(shape: tuple[int, int]) -> None:
 
 
 def test_file_and_link_to_it_are_read(tmp_path: Path) -> None:
-    (tmp_path / "film.png").write_bytes(encode(GRAY, "PNG"))
-    (tmp_path / "link.dat").symlink_to("film.png")
-    for name in ("film.png", "link.dat"):
+    (tmp_path / "image.png").write_bytes(encode(GRAY, "PNG"))
+    (tmp_path / "link.dat").symlink_to("image.png")
+    for name in ("image.png", "link.dat"):
         np.testing.assert_array_equal(np.asarray(read_image(tmp_path / name)), GRAY)
 
 
 def missing(folder: Path) -> Path:
-    return folder / "film.png"
+    return folder / "image.png"
 
 
 def broken_link(folder: Path) -> Path:
@@ -497,34 +497,34 @@ def broken_link(folder: Path) -> Path:
 
 
 def folder_instead_of_a_file(folder: Path) -> Path:
-    (folder / "film.png").mkdir()
-    return folder / "film.png"
+    (folder / "image.png").mkdir()
+    return folder / "image.png"
 
 
 def fifo(folder: Path) -> Path:
-    os.mkfifo(folder / "film.png")
-    return folder / "film.png"
+    os.mkfifo(folder / "image.png")
+    return folder / "image.png"
 
 
 def empty(folder: Path) -> Path:
-    (folder / "film.png").touch()
-    return folder / "film.png"
+    (folder / "image.png").touch()
+    return folder / "image.png"
 
 
 def link_to_itself(folder: Path) -> Path:
-    (folder / "film.png").symlink_to("film.png")
-    return folder / "film.png"
+    (folder / "image.png").symlink_to("image.png")
+    return folder / "image.png"
 
 
 def below_a_file(folder: Path) -> Path:
-    (folder / "films").touch()
-    return folder / "films" / "film.png"
+    (folder / "images").touch()
+    return folder / "images" / "image.png"
 
 
 def over_the_limit(folder: Path) -> Path:
-    with (folder / "film.png").open("wb") as file:
+    with (folder / "image.png").open("wb") as file:
         file.truncate(MAX_BYTES + 1)  # sparse: takes no disk space
-    return folder / "film.png"
+    return folder / "image.png"
 
 
 @pytest.mark.parametrize(
@@ -556,7 +556,7 @@ def test_unreadable_files_are_refused(
 def test_file_replaced_before_opening_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, become: Callable[[Path], Path]
 ) -> None:
-    path = tmp_path / "film.png"
+    path = tmp_path / "image.png"
     path.write_bytes(encode(GRAY, "PNG"))
 
     def swap_and_open(name: str, flags: int) -> int:
@@ -574,7 +574,7 @@ def test_file_replaced_before_opening_does_not_block(
 def test_file_that_grows_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    path = tmp_path / "film.png"
+    path = tmp_path / "image.png"
     path.write_bytes(encode(GRAY, "PNG"))
     check = read._check_file
     checked: list[int] = []
@@ -593,7 +593,7 @@ def test_file_that_grows_while_it_is_read_is_refused(
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="Linux has leases")
 @pytest.mark.timeout(10)
 def test_locked_file_is_refused_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "film.png"
+    path = tmp_path / "image.png"
     path.write_bytes(encode(GRAY, "PNG"))
     with path.open("r+b") as holder:
         fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
@@ -609,7 +609,7 @@ def test_locked_file_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_file_without_permission_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "film.png"
+    path = tmp_path / "image.png"
     path.write_bytes(encode(GRAY, "PNG"))
     path.chmod(0)
     with pytest.raises(ImageError, match="cannot be read: Permission denied"):
@@ -630,16 +630,16 @@ def test_image_too_large_for_memory_is_refused(
 
 
 def test_message_names_the_damaged_file(tmp_path: Path) -> None:
-    path = tmp_path / "film.jpg"
-    path.write_bytes(WHOLE["jpeg"]()[:600])
-    with pytest.raises(ImageError, match=r"film\.jpg: damaged: .*truncated"):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(INTACT_FILES["jpeg"]()[:600])
+    with pytest.raises(ImageError, match=r"image\.jpg: damaged: .*truncated"):
         read_image(path)
 
 
 # --- random damage -----------------------------------------------------------------------------
 
 FUZZED = (
-    *(make() for make in WHOLE.values()),
+    *(make() for make in INTACT_FILES.values()),
     encode(COLOR, "PNG", exif=oriented(6)),
     encode(Image.fromarray(COLOR).quantize(16), "PNG", transparency=bytes(16)),
     encode(COLOR, "JPEG", exif=oriented(8)),

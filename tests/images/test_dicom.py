@@ -207,45 +207,45 @@ def test_missing_pydicom_error_has_the_install_command(stored, monkeypatch):
         decode_image(dicom_file(stored))
 
 
-class AsItIs:
-    """As much of an encoder as decoding needs."""
+class IdentityEncoder:
+    """An encoder without preprocessing, with only the attributes that decoding needs."""
 
     preprocess = picklable_preprocess = staticmethod(np.asarray)
 
 
 def test_patient_names_are_never_passed_on(stored, tmp_path, caplog, capfd):
-    whole = dicom_file(stored)
+    intact = dicom_file(stored)
     rng = np.random.default_rng(2)
     caplog.set_level(logging.DEBUG)
-    said = []
+    reasons = []
     reader = SubprocessDecoder()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for number in range(300):
-            damaged = bytearray(whole)
-            for at in rng.integers(132, min(len(whole), 600), size=3):
+            damaged = bytearray(intact)
+            for at in rng.integers(132, min(len(intact), 600), size=3):
                 damaged[at] = rng.integers(256)
             path = tmp_path / f"{number}.dcm"
             path.write_bytes(bytes(damaged))
-            for apart in (False, True):
-                task = ImageTask(0, "a", path, {0: ""}, apart)
-                said.append(str(decode(task, {0: AsItIs()}, reader).reason))
+            for isolated in (False, True):
+                task = ImageTask(0, "a", path, {0: ""}, isolated)
+                reasons.append(str(decode(task, {0: IdentityEncoder()}, reader).reason))
     out = capfd.readouterr()
-    everything = " ".join([*said, *map(str, warned), caplog.text, out.out, out.err])
-    assert len(set(said)) > 3
+    everything = " ".join([*reasons, *map(str, warned), caplog.text, out.out, out.err])
+    assert len(set(reasons)) > 3
     assert "SECRET" not in everything
 
 
 def test_damage_raises_only_image_errors(stored):
-    whole = dicom_file(stored, WindowCenter=1500, WindowWidth=900)
+    intact = dicom_file(stored, WindowCenter=1500, WindowWidth=900)
     rng = np.random.default_rng(3)
     outcomes = set()
     for _ in range(500):
-        damaged = bytearray(whole)
-        for at in rng.integers(132, len(whole), size=rng.integers(1, 6)):
+        damaged = bytearray(intact)
+        for at in rng.integers(132, len(intact), size=rng.integers(1, 6)):
             damaged[at] = rng.integers(256)
         try:
-            outcomes.add(type(decode_image(bytes(damaged[: rng.integers(200, len(whole) + 1)]))))
+            outcomes.add(type(decode_image(bytes(damaged[: rng.integers(200, len(intact) + 1)]))))
         except ImageError:
             outcomes.add(ImageError)
     assert outcomes == {ImageError, Image.Image}

@@ -185,20 +185,20 @@ def test_prediction_reports_bad_images_and_predicts_the_others(
     def classify(embedding: np.ndarray) -> np.ndarray:
         return embedding[:, :2].astype(np.float64)
 
-    whole = classify_images([encoder], classify, images)
-    assert [prediction.reason for prediction in whole] == [None] * 6
+    expected = classify_images([encoder], classify, images)
+    assert [prediction.reason for prediction in expected] == [None] * 6
     bad_decoder.crash(images[1])
     bad_decoder.hang(images[2])
     bad_decoder.crash_later(images[4])
-    found = classify_images([encoder], classify, images)
-    assert {one.path: one.reason for one in found if one.probability is None} == {
+    predictions = classify_images([encoder], classify, images)
+    assert {p.path: p.reason for p in predictions if p.probability is None} == {
         images[1]: f"{images[1]}: {CRASHED}",
         images[2]: f"{images[2]}: took longer than 0.5 s",
         images[4]: f"{images[4]}: {CRASHED}",
     }
     for number in (0, 3, 5):
         np.testing.assert_allclose(
-            found[number].probability, whole[number].probability, rtol=1e-2, atol=1e-3
+            predictions[number].probability, expected[number].probability, rtol=1e-2, atol=1e-3
         )
 
 

@@ -82,13 +82,13 @@ def test_different_documents_have_different_fingerprints(other: dict[str, Any]) 
 @pytest.mark.parametrize("size", [0, 1, 3_000_001])
 def test_sha256_of_a_file(tmp_path: Path, size: int) -> None:
     content = (b"radiograph" * (size // 10 + 1))[:size]
-    (tmp_path / "film.png").write_bytes(content)
-    assert sha256_of_file(tmp_path / "film.png") == hashlib.sha256(content).hexdigest()
+    (tmp_path / "image.png").write_bytes(content)
+    assert sha256_of_file(tmp_path / "image.png") == hashlib.sha256(content).hexdigest()
 
 
 def test_sha256_of_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        sha256_of_file(tmp_path / "film.png")
+        sha256_of_file(tmp_path / "image.png")
 
 
 OLD = {"model": "clip", "preprocessing": {"size": 224, "mean": [0.5]}, "precision": "float16"}

@@ -20,11 +20,11 @@ class Document(TypedDict):
     more: NotRequired[str]
 
 
-WHOLE = {"n": 1, "inner": {"a": {"share": 0.5}, "b": {"share": None}}, "bounds": [0, 1.5]}
+VALID = {"n": 1, "inner": {"a": {"share": 0.5}, "b": {"share": None}}, "bounds": [0, 1.5]}
 
 
 def test_value_of_the_shape_is_returned_unchanged() -> None:
-    value = {**WHOLE, "newer": [1, 2]}
+    value = {**VALID, "newer": [1, 2]}
     assert strict_json.validate(value, Document) is value
 
 
@@ -45,7 +45,7 @@ def test_value_of_the_shape_is_returned_unchanged() -> None:
 )
 def test_other_shapes_are_refused(changed: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        strict_json.validate({**WHOLE, **changed}, Document)
+        strict_json.validate({**VALID, **changed}, Document)
     assert "\n" not in str(caught.value)
 
 

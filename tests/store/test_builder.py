@@ -25,7 +25,7 @@ HEADER = Header(
     image_level_split=False,
     exposed=False,
     encoder_spec={"model": "m", "size": [2, 3], "precision": "fp32"},
-    collection="chest-films",
+    collection="chest-images",
     trained_on={"kermany": frozenset({"train/b.jpeg", "train/größer.jpeg"}), "nih": frozenset()},
 )
 TEXT = TextSet(
@@ -131,7 +131,7 @@ def test_finished_file_follows_the_published_format(path: Path) -> None:
             "notes": '["größer"]',
             "image_level_split": False,
             "exposed": False,
-            "collection": "chest-films",
+            "collection": "chest-images",
             "created": "",
         }
         assert set(file) == {"trained_on", "images", "labels", "text", "failures", "checksums"}
@@ -189,7 +189,7 @@ def test_chunk_files_are_chunked_and_numbered(path: Path) -> None:
         builder.add(rows(ids))
         builder.flush()
     parts = sorted(chunks_path(path).iterdir())
-    assert [part.name for part in parts] == ["part-00000000.h5", "part-00000001.h5"]
+    assert [chunk.name for chunk in parts] == ["part-00000000.h5", "part-00000001.h5"]
     with h5py.File(parts[0]) as file:
         assert file["embedding"].chunks == (2, 2)
         assert file["embedding"].dtype == np.float16
@@ -201,8 +201,8 @@ def test_chunk_file_is_written_at_512_rows(path: Path) -> None:
     builder = build(path)
     for start in range(0, 520, 8):
         builder.add(rows([f"i{number}" for number in range(start, start + 8)]))
-    (part,) = chunks_path(path).iterdir()
-    with h5py.File(part) as file:
+    (chunk,) = chunks_path(path).iterdir()
+    with h5py.File(chunk) as file:
         assert len(file["id"]) == 512
         assert file["embedding"].chunks == (512, 2)
 
@@ -345,8 +345,8 @@ def test_embeddings_of_different_lengths_are_refused(path: Path) -> None:
     assert not path.exists()
 
 
-def damage(part: Path, name: str, value: object) -> None:
-    with h5py.File(part, "a") as file:
+def damage(chunk: Path, name: str, value: object) -> None:
+    with h5py.File(chunk, "a") as file:
         del file[name]
         if value is not None:
             file[name] = value
@@ -367,9 +367,9 @@ def test_damaged_chunk_file_is_named(path: Path, name: str, value: object) -> No
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
-    (part,) = chunks_path(path).iterdir()
-    damage(part, name, value)
-    with pytest.raises(CacheError, match=f"{part.name}.*/{name}"):
+    (chunk,) = chunks_path(path).iterdir()
+    damage(chunk, name, value)
+    with pytest.raises(CacheError, match=f"{chunk.name}.*/{name}"):
         build(path)
 
 
@@ -377,11 +377,11 @@ def test_truncated_chunk_file_is_named(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
-    (part,) = chunks_path(path).iterdir()
-    whole = part.read_bytes()
-    for length in (0, 100, len(whole) // 2, len(whole) - 1):
-        part.write_bytes(whole[:length])
-        with pytest.raises(CacheError, match=part.name):
+    (chunk,) = chunks_path(path).iterdir()
+    intact = chunk.read_bytes()
+    for length in (0, 100, len(intact) // 2, len(intact) - 1):
+        chunk.write_bytes(intact[:length])
+        with pytest.raises(CacheError, match=chunk.name):
             build(path)
 
 
@@ -389,25 +389,25 @@ def test_corrupt_embedding_is_not_copied(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1", "i2"]))
     builder.flush()
-    (part,) = chunks_path(path).iterdir()
-    damage(part, "embedding", np.array([[1, 2], [np.nan, 1]], "f2"))
+    (chunk,) = chunks_path(path).iterdir()
+    damage(chunk, "embedding", np.array([[1, 2], [np.nan, 1]], "f2"))
     with pytest.raises(CacheError, match=r"/embedding do not match their checksum"):
         finish(build(path), ["i1", "i2"])
-    with h5py.File(part, "a") as file:
+    with h5py.File(chunk, "a") as file:
         del file["checksums"]
         write_checksums(file, {})
     with pytest.raises(CacheError, match=r"'i2' is not finite.*extract again"):
         finish(build(path), ["i1", "i2"])
     assert not path.exists()
-    assert list(chunks_path(path).iterdir()) == [part]
+    assert list(chunks_path(path).iterdir()) == [chunk]
 
 
 def test_spec_attribute_is_json_of_the_encoder_spec(path: Path) -> None:
     builder = build(path)
     builder.add(rows(["i1"]))
     builder.flush()
-    (part,) = chunks_path(path).iterdir()
-    with h5py.File(part) as file:
+    (chunk,) = chunks_path(path).iterdir()
+    with h5py.File(chunk) as file:
         assert json.loads(file.attrs["spec"]) == HEADER.encoder_spec
         assert file.attrs["format"] == b"featurecache-part"
         assert file.attrs["version"] == 1

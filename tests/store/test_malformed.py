@@ -233,11 +233,11 @@ def test_missing_checksums_are_refused(cache_file: Path, name: str) -> None:
 
 
 def test_missing_object_is_named(cache_file: Path) -> None:
-    whole = cache_file.read_bytes()
+    intact = cache_file.read_bytes()
     names = set(datasets_and_groups(cache_file))
     assert len(names) > 20
     for name in sorted(names - {"text/signs", "text/signs/negatives"}):  # these are optional
-        cache_file.write_bytes(whole)
+        cache_file.write_bytes(intact)
         with handwritten.edit(cache_file) as file:
             del file[name]
         with pytest.raises(CacheError, match=f"lacks .*{name.split('/')[-1]}"):
@@ -246,11 +246,11 @@ def test_missing_object_is_named(cache_file: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["soft", "external"])
 def test_links_are_not_followed(cache_file: Path, tmp_path: Path, kind: str) -> None:
-    whole = cache_file.read_bytes()
+    intact = cache_file.read_bytes()
     other = tmp_path / "other.h5"
     handwritten.write_cache(other)
     for name in sorted(set(datasets_and_groups(cache_file))):
-        cache_file.write_bytes(whole)
+        cache_file.write_bytes(intact)
         with handwritten.edit(cache_file) as file:
             file.move(name, "elsewhere")
             target = h5py.SoftLink("/elsewhere")
@@ -261,10 +261,10 @@ def test_links_are_not_followed(cache_file: Path, tmp_path: Path, kind: str) -> 
 
 
 def test_truncated_cache_is_refused_at_every_length(cache_file: Path) -> None:
-    whole = cache_file.read_bytes()
-    lengths = sorted({*range(0, len(whole), 97), 1, 7, 8, len(whole) - 1})
+    intact = cache_file.read_bytes()
+    lengths = sorted({*range(0, len(intact), 97), 1, 7, 8, len(intact) - 1})
     for length in lengths:
-        cache_file.write_bytes(whole[:length])
+        cache_file.write_bytes(intact[:length])
         with pytest.raises(CacheError, match=r"cannot be read as HDF5.*extract again"):
             read_cache(cache_file)
 
@@ -289,13 +289,13 @@ def test_overwritten_values_raise_only_cache_errors(cache_file: Path) -> None:
         for name in datasets_and_groups(cache_file):
             if isinstance(file[name], h5py.Dataset):
                 values[name] = file[name].id.get_offset(), file[name].nbytes
-    whole = cache_file.read_bytes()
+    intact = cache_file.read_bytes()
     rng = random.Random(3)
     reported = set()
     for number in range(200):
         name = rng.choice(sorted(values))
         offset, size = values[name]
-        data = bytearray(whole)
+        data = bytearray(intact)
         data[offset : offset + size] = rng.randbytes(size)
         damaged = cache_file.with_name(f"{number}.h5")
         damaged.write_bytes(data)
