@@ -13,13 +13,14 @@ from featurecache.errors import RunError, UsageError
 from featurecache.metrics.bootstrap import (
     PatientResamples,
     bootstrap_metrics,
-    ci_or_none,
+    interval,
     none_if_nan,
     resample_patients,
 )
 from featurecache.metrics.metrics import Change, ChangeInterval, Score
 from featurecache.metrics.multilabel import MetricArrays, compute_metrics
 from featurecache.metrics.ranking import Floats
+from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, as_run
 
 if TYPE_CHECKING:
@@ -178,29 +179,19 @@ def compare(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class ScoredImages:
-    """The predictions that a run's metrics are of, M images sorted by id.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScoredImages(Predictions):
+    """The predictions that a run's metrics are of, sorted by id.
 
     Attributes:
         name: Name of the run, or its folder.
         split: The split that was scored.
-        ids: Image ids, shape (M,).
-        patients: Patients, shape (M,).
-        label_names: The C labels.
-        truth: Labels of shape (M, C): 1, 0, or -1 for unknown.
-        probability: Probabilities of shape (M, C).
         thresholds: Threshold of each label, shape (C,).
         learned: Whether each label could be learned, shape (C,).
     """
 
     name: str
     split: str
-    ids: NDArray[np.str_]
-    patients: NDArray[np.str_]
-    label_names: tuple[str, ...]
-    truth: NDArray[np.int8]
-    probability: Floats
     thresholds: Floats
     learned: NDArray[np.bool_]
 
@@ -214,9 +205,7 @@ def scored_images(run: Run) -> ScoredImages:
     name = str(run.path or run.name)
     predictions, split = run.scored, run.metrics.split
     labels = [run.metrics.per_label[label] for label in predictions.label_names]
-    rows = np.arange(len(predictions.ids))
-    if split != "all":
-        rows = np.flatnonzero(predictions.splits == split)
+    rows = np.flatnonzero((predictions.splits == split) | (split == "all"))
     if len(rows) == 0:
         raise RunError(f"{name} has metrics of {split}, but no predictions of it")
     rows = rows[np.argsort(predictions.ids[rows])]
@@ -225,6 +214,7 @@ def scored_images(run: Run) -> ScoredImages:
         split=split,
         ids=predictions.ids[rows],
         patients=predictions.patients[rows],
+        splits=predictions.splits[rows],
         label_names=predictions.label_names,
         truth=predictions.truth[rows],
         probability=predictions.probability[rows],
@@ -240,15 +230,15 @@ def compare_scored(
     first = scored[0]
     for other in scored[1:]:
         require_same_images(first, other)
-    learned = np.logical_and.reduce([one.learned for one in scored])
+    learned = np.logical_and.reduce([run.learned for run in scored])
     if not learned.any():
         raise UsageError("no label could be learned by all of these runs: nothing can be compared")
     labels = [name for name, both in zip(first.label_names, learned, strict=True) if both]
     resamples = resample_patients(first.patients, n_bootstrap=n_bootstrap, seed=seed)
-    measured = [_measure(one, learned, resamples) for one in scored]
+    metrics = [_measure(run, learned, resamples) for run in scored]
     comparisons = [
-        _compare_pair(one.name, measured[0], metrics, labels)
-        for one, metrics in zip(scored[1:], measured[1:], strict=True)
+        _compare_pair(run.name, metrics[0], other, labels)
+        for run, other in zip(scored[1:], metrics[1:], strict=True)
     ]
     _correct_p_values(comparisons)
     return Comparison(
@@ -269,7 +259,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     stepped = np.maximum.accumulate(np.asarray(p_values, dtype=np.float64)[order] * factors)
     corrected = np.empty(len(p_values))
     corrected[order] = np.minimum(stepped, 1)
-    return [float(value) for value in corrected]
+    return list(corrected.tolist())
 
 
 def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
@@ -316,40 +306,31 @@ def _measure(
 def _compare_pair(
     name: str, first: _Measured, other: _Measured, labels: Sequence[str]
 ) -> RunComparison:
-    def compare_all(
-        a: Mapping[str, Floats],
-        b: Mapping[str, Floats],
-        a_resampled: Mapping[str, Floats],
-        b_resampled: Mapping[str, Floats],
-    ) -> dict[str, MetricComparison]:
+    arrays = (first[0], other[0], first[1], other[1])
+
+    def compare_all(groups: Sequence[Mapping[str, Floats]]) -> dict[str, MetricComparison]:
         return {
-            metric: _compare_metric(a[metric], b[metric], a_resampled[metric], b_resampled[metric])
-            for metric in a
+            metric: _compare_metric(*(group[metric] for group in groups)) for metric in groups[0]
         }
 
-    arrays = (first[0], other[0], first[1], other[1])
     return RunComparison(
         run=name,
-        macro=compare_all(*(one.macro for one in arrays)),
-        micro=compare_all(*(one.micro for one in arrays)),
-        exact_match=_compare_metric(*(one.exact_match for one in arrays)),
-        hamming_loss=_compare_metric(*(one.hamming_loss for one in arrays)),
+        macro=compare_all([array.macro for array in arrays]),
+        micro=compare_all([array.micro for array in arrays]),
+        exact_match=_compare_metric(*(array.exact_match for array in arrays)),
+        hamming_loss=_compare_metric(*(array.hamming_loss for array in arrays)),
         per_label={
-            label: compare_all(*(_column(one.per_label, c) for one in arrays))
+            label: compare_all([array.of_label(c) for array in arrays])
             for c, label in enumerate(labels)
         },
     )
-
-
-def _column(metrics: Mapping[str, Floats], column: int) -> dict[str, Floats]:
-    return {name: values[..., column] for name, values in metrics.items()}
 
 
 def _compare_metric(
     first: Floats, other: Floats, first_resampled: Floats, other_resampled: Floats
 ) -> MetricComparison:
     differences = other_resampled - first_resampled
-    interval = ci_or_none(differences)
+    ci95 = interval(differences)
     defined = differences[~np.isnan(differences)]
     below, above = int((defined <= 0).sum()), int((defined >= 0).sum())
     p = min(1.0, 2 * (min(below, above) + 1) / (len(defined) + 1))
@@ -357,8 +338,8 @@ def _compare_metric(
         first=none_if_nan(first),
         run=none_if_nan(other),
         difference=none_if_nan(other - first),
-        ci95=None if interval is None else (interval[0], interval[1]),
-        p=None if interval is None else p,
+        ci95=ci95,
+        p=None if ci95 is None else p,
     )
 
 

@@ -18,6 +18,7 @@ from featurecache.evaluation.repeated_runs import (
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.metrics import RankingSummary, TextGain
+from featurecache.metrics.ranking import ratio
 
 N_SHUFFLES: Final = 5
 """A single shuffle says little: of two classes that differ much, what is learned from shuffled
@@ -25,20 +26,21 @@ labels may happen to be the difference, or its opposite."""
 
 
 def summarize_control(
-    trials: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
-) -> RankingSummary:
+    trials: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int
+) -> RankingSummary | None:
     """Return the mean ranking metrics of a control's trials; undefined where one trial's is.
 
     Args:
-        trials: One trial, or several where the control is random.
+        trials: One trial, or several where the control is random; without any, the result is None.
         rows: Rows to score.
         n_bootstrap: Number of bootstrap samples over patients, shared among the trials.
-        seed: Seed of the bootstrap.
     """
+    if not trials:
+        return None
     rankings = []
-    for number, trial in enumerate(trials):
+    for seed, trial in enumerate(trials):
         resamples = resample_patients(
-            trial.data.patient[rows], n_bootstrap=n_bootstrap // len(trials), seed=seed + number
+            trial.data.patient[rows], n_bootstrap=n_bootstrap // len(trials), seed=seed
         )
         rankings.append(rank_trial(trial, rows, resamples))
     return mean_ranking(rankings, trials[0].data.label_names)
@@ -174,12 +176,7 @@ def view_only_probabilities(
 
 
 def _prevalence(labels: NDArray[np.int8]) -> NDArray[np.float64]:
-    known = (labels >= 0).sum(axis=0)
-    positive = (labels == 1).sum(axis=0)
-    prevalence: NDArray[np.float64] = np.divide(
-        positive, known, out=np.full(labels.shape[1], np.nan), where=known > 0
-    )
-    return prevalence
+    return ratio((labels == 1).sum(axis=0), (labels >= 0).sum(axis=0))
 
 
 def shuffle_labels(

@@ -13,13 +13,7 @@ from featurecache.evaluation.scores import ScoredPredictions, score_predictions
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.calibration import fit_platt, log_odds, measure_calibration
-from featurecache.metrics.metrics import (
-    Calibration,
-    Metrics,
-    RankingSummary,
-    Scores,
-    TextGain,
-)
+from featurecache.metrics.metrics import Calibration, Metrics, RankingSummary, Scores, TextGain
 from featurecache.metrics.thresholds import best_f1_thresholds
 from featurecache.store.layout import UNKNOWN
 
@@ -28,12 +22,12 @@ def evaluate(
     data: SplitData,
     probability: NDArray[np.floating],
     *,
+    thresholds: NDArray[np.float64] | None = None,
     ranking: NDArray[np.floating] | None = None,
     controls: Mapping[str, RankingSummary | None] | None = None,
     text_gain: TextGain | None = None,
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
-    seed: int = 0,
 ) -> Metrics:
     """Compute the metrics of predictions on the test split.
 
@@ -44,13 +38,14 @@ def evaluate(
     Args:
         data: Labels, patients and splits.
         probability: Probabilities of shape (N, C) in [0, 1].
+        thresholds: Thresholds of shape (C,) that were chosen on another data set, in training.
+            Nothing is then chosen or calibrated here. None to choose them on validation.
         ranking: Scores of shape (N, C) for AUROC and AUPRC, where probabilities saturate; None for
             the probabilities.
         controls: Further controls, by name; the view position alone is always added.
         text_gain: What the label texts contribute.
         warnings: What a reader of the metrics has to know.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
-        seed: Seed of the bootstrap.
 
     Returns:
         The metrics.
@@ -63,77 +58,26 @@ def evaluate(
         raise UsageError(
             "there are neither test nor validation images to score: assign some to the test split"
         )
-    resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=seed)
-    chosen = np.full(len(data.label_names), np.nan)
-    calibration = None
-    if split == "test" and len(data.val):
-        chosen = best_f1_thresholds(data.truth[data.val], probability[data.val])
-        scores = log_odds(probability) if ranking is None else ranking
-        calibration = _calibration(data, probability, scores, resamples)
-    return evaluate_at(
-        data,
-        probability,
-        rows=rows,
-        resamples=resamples,
-        split=split,
-        thresholds=np.where(np.isnan(chosen), 0.5, chosen),
-        threshold_sources=["0.5" if np.isnan(value) else "validation" for value in chosen],
-        ranking=ranking,
-        calibration=calibration,
-        controls=controls,
-        text_gain=text_gain,
-        warnings=warnings,
-    )
-
-
-def evaluate_at(
-    data: SplitData,
-    probability: NDArray[np.floating],
-    *,
-    rows: NDArray[np.intp],
-    resamples: PatientResamples,
-    split: str,
-    thresholds: NDArray[np.float64],
-    threshold_sources: Sequence[str],
-    ranking: NDArray[np.floating] | None = None,
-    calibration: Calibration | None = None,
-    controls: Mapping[str, RankingSummary | None] | None = None,
-    text_gain: TextGain | None = None,
-    label_map: Mapping[str, str] | None = None,
-    warnings: Sequence[str] = (),
-) -> Metrics:
-    """Compute the metrics of predictions at given thresholds.
-
-    Args:
-        data: Labels, patients and splits.
-        probability: Probabilities of shape (N, C) in [0, 1].
-        rows: Rows to score.
-        resamples: Bootstrap samples of the patients of these rows.
-        split: Name of these rows.
-        thresholds: Threshold of each label, shape (C,).
-        threshold_sources: Where each threshold comes from, C strings.
-        ranking: Scores of shape (N, C) for AUROC and AUPRC; None for the probabilities.
-        calibration: Calibration of the probabilities.
-        controls: Further controls, by name.
-        text_gain: What the label texts contribute.
-        label_map: Trained label to label of the data set, for external validation.
-        warnings: What a reader of the metrics has to know.
-
-    Returns:
-        The metrics.
-
-    Raises:
-        UsageError: No label was learned.
-    """
     if not data.learned.any():
         raise UsageError(
             "no label has both positives and negatives among the training images, so nothing can "
             "be learned or scored"
         )
+    resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
+    source, calibration = "training", None
+    if thresholds is None:
+        source, thresholds = "validation", np.full(len(data.label_names), np.nan)
+        if split == "test" and len(data.val):
+            thresholds = best_f1_thresholds(data.truth[data.val], probability[data.val])
+            calibration = _calibration(
+                data, probability, log_odds(probability) if ranking is None else ranking, resamples
+            )
+    sources = ["0.5" if np.isnan(value) else source for value in thresholds]
+    thresholds = np.where(np.isnan(thresholds), 0.5, thresholds)
     columns = np.flatnonzero(data.learned)
     grid = np.ix_(rows, columns)
 
-    def scored(at: NDArray[np.floating], samples: PatientResamples) -> ScoredPredictions:
+    def score_at(at: NDArray[np.float64], samples: PatientResamples) -> ScoredPredictions:
         return score_predictions(
             data.truth[grid],
             probability[grid],
@@ -143,7 +87,7 @@ def evaluate_at(
             ranking=None if ranking is None else ranking[grid],
         )
 
-    result = scored(thresholds, resamples)
+    result = score_at(thresholds, resamples)
     at_half = np.full_like(thresholds, 0.5)
     no_samples = replace(resamples, counts=resamples.counts[:0])
     intervals = result.intervals.to_json()
@@ -152,20 +96,16 @@ def evaluate_at(
     }
     return Metrics.model_validate(
         {
-            **_with_all_labels(result.scores, data, rows, thresholds, threshold_sources),
+            **_with_all_labels(result.scores, data, rows, thresholds, sources),
             "ci95": intervals,
             "n": len(rows),
             "n_patients": result.n_patients,
             "split": split,
             "n_bootstrap": result.n_bootstrap,
-            "at_half": _with_all_labels(scored(at_half, no_samples).scores, data, rows, at_half),
-            "controls": {
-                "view_only": view_only(data, rows, resamples),
-                **(controls or {}),
-            },
+            "at_half": _with_all_labels(score_at(at_half, no_samples).scores, data, rows, at_half),
+            "controls": {"view_only": view_only(data, rows, resamples), **(controls or {})},
             "calibration": calibration,
             "text_gain": text_gain,
-            "label_map": None if label_map is None else dict(label_map),
             "warnings": list(warnings),
         }
     )

@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.controls import random_features, untrained_controls
-from featurecache.evaluation.evaluate import evaluate_at
-from featurecache.evaluation.from_cache import cache_caveats, cache_reference
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.from_cache import cache_caveats, cache_reference, predictions_from
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import resample_patients
 from featurecache.provenance import Provenance
-from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 
@@ -115,49 +113,36 @@ def validate_external(
     provenance.require_unseen(cache.header.collection, cache.ids[rows].tolist())
     sources = [labels.index(source) for source in matched]
     targets = [cache.labels.names.index(target) for target in matched.values()]
-    names = tuple(matched.values())
-    no_rows = np.empty(0, dtype=np.intp)
     data = SplitData(
         truth=cache.labels.values[:, targets],
-        label_names=names,
+        label_names=tuple(matched.values()),
         patient=cache.patients,
         view=cache.views,
-        train=cache.rows("train") if split == "test" else no_rows,
-        val=no_rows,
+        train=cache.rows("train") if split == "test" else rows[:0],
+        val=rows[:0],
         test=rows,
         learned=np.ones(len(targets), dtype=np.bool_),
     )
     probability = classify(cache.embedding)[:, sources]
     random = classify(random_features((len(rows), cache.dim), seed=0))[:, sources]
-    metrics = evaluate_at(
+    metrics = evaluate(
         data,
         probability,
-        rows=rows,
-        resamples=resample_patients(cache.patients[rows], n_bootstrap=n_bootstrap, seed=0),
-        split=split,
         thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
-        threshold_sources=["training"] * len(sources),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
-        label_map=matched,
         warnings=[*warnings, *cache_caveats(cache)],
+        n_bootstrap=n_bootstrap,
     )
     return Run(
         kind="external",
         config={
             "run": name,
-            "labels": list(names),
+            "labels": list(data.label_names),
             "label_map": matched,
             "split": split,
             "cache": cache_reference(cache),
         },
-        metrics=metrics,
-        scored=Predictions(
-            ids=cache.ids[rows],
-            patients=cache.patients[rows],
-            splits=cache.splits[rows],
-            label_names=names,
-            truth=data.truth[rows],
-            probability=probability[rows],
-        ),
+        metrics=metrics.replace(split=split, label_map=matched),
+        scored=predictions_from(cache, data, probability),
         default_name=f"{name.rstrip('/').rpartition('/')[2]}-on-{cache.path.parent.name}",
     )

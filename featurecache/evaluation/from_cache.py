@@ -53,20 +53,23 @@ def split_data_from(
     )
 
 
-def predictions_from(cache: Cache, probability: NDArray[np.float64]) -> Predictions:
+def predictions_from(
+    cache: Cache, data: SplitData, probability: NDArray[np.float64]
+) -> Predictions:
     """Return the predictions of the validation rows, then the test rows.
 
     Args:
         cache: The cache, with N images.
+        data: Its labels and splits.
         probability: Probabilities of all images, shape (N, C).
     """
-    rows = np.concatenate([cache.rows("val"), cache.rows("test")])
+    rows = np.concatenate([data.val, data.test])
     return Predictions(
         ids=cache.ids[rows],
         patients=cache.patients[rows],
         splits=cache.splits[rows],
-        label_names=cache.labels.names,
-        truth=cache.labels.values[rows],
+        label_names=data.label_names,
+        truth=data.truth[rows],
         probability=probability[rows],
     )
 

@@ -1,8 +1,8 @@
 """Rank the same images with several trainings: their mean, their spread, and paired gains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from featurecache.metrics.metrics import RankingGain, RankingSummary
 RANKING_METRICS: Final = ("auroc", "auprc")
 """The metrics that need no threshold."""
 
-GROUPS: Final = ("macro", "micro")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,12 @@ class TrialRanking:
     """AUROC and AUPRC of a trial; NaN where undefined.
 
     Attributes:
-        averages: Of the data, by group ("macro", "micro") and metric.
-        resampled: The same of each bootstrap sample, shape (n_bootstrap,).
+        averages: By group ("macro", "micro") and metric, shape (1 + n_bootstrap,): of the data,
+            then of each bootstrap sample.
         per_label: Of the data, shape (C,) by metric; NaN for a label that was not learned.
     """
 
-    averages: dict[str, dict[str, Any]]
-    resampled: dict[str, dict[str, NDArray[np.float64]]]
+    averages: dict[str, dict[str, NDArray[np.float64]]]
     per_label: dict[str, NDArray[np.float64]]
 
 
@@ -64,22 +63,14 @@ def rank_trial(trial: Trial, rows: NDArray[np.intp], resamples: PatientResamples
     per_label = {name: np.full(len(trial.data.learned), np.nan) for name in RANKING_METRICS}
     for name in RANKING_METRICS:
         per_label[name][learned] = arrays.per_label[name][0]
-    return TrialRanking(
-        averages={
-            group: {name: groups[group][name][0] for name in RANKING_METRICS} for group in GROUPS
-        },
-        resampled={
-            group: {name: groups[group][name][1:] for name in RANKING_METRICS} for group in GROUPS
-        },
-        per_label=per_label,
-    )
+    return TrialRanking(_by_group(lambda group, name: groups[group][name]), per_label)
 
 
 def rank_all(
-    trials: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int, seed: int = 0
+    trials: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int
 ) -> list[TrialRanking]:
     """Compute the ranking metrics of several trials on the same bootstrap samples of patients."""
-    resamples = resample_patients(trials[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=seed)
+    resamples = resample_patients(trials[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
     return [rank_trial(trial, rows, resamples) for trial in trials]
 
 
@@ -95,32 +86,23 @@ def mean_ranking(
         rankings: One or several.
         label_names: The C label names, to include means by label; none for averages only.
     """
-    return RankingSummary.model_validate(
-        {
-            **{
-                group: {
-                    name: none_if_nan(np.mean([one.averages[group][name] for one in rankings]))
-                    for name in RANKING_METRICS
-                }
-                for group in GROUPS
-            },
-            "ci95": {
-                group: {
-                    name: ci_or_none(
-                        np.concatenate([one.resampled[group][name] for one in rankings])
-                    )
-                    for name in RANKING_METRICS
-                }
-                for group in GROUPS
-            },
-            "per_label": {
-                label: {
-                    name: none_if_nan(np.mean([one.per_label[name][c] for one in rankings]))
-                    for name in RANKING_METRICS
-                }
-                for c, label in enumerate(label_names)
-            },
+
+    def mean(group: str, name: str) -> float | None:
+        return none_if_nan(np.mean([ranking.averages[group][name][0] for ranking in rankings]))
+
+    def pooled_interval(group: str, name: str) -> list[float] | None:
+        samples = [ranking.averages[group][name][1:] for ranking in rankings]
+        return ci_or_none(np.concatenate(samples))
+
+    per_label = {
+        label: {
+            name: none_if_nan(np.mean([ranking.per_label[name][c] for ranking in rankings]))
+            for name in RANKING_METRICS
         }
+        for c, label in enumerate(label_names)
+    }
+    return RankingSummary.model_validate(
+        {**_by_group(mean), "ci95": _by_group(pooled_interval), "per_label": per_label}
     )
 
 
@@ -132,13 +114,16 @@ def ranking_gain(pairs: Sequence[tuple[TrialRanking, TrialRanking]]) -> RankingG
     """
 
     def gain(group: str, name: str) -> dict[str, Any]:
-        values = [a.averages[group][name] - b.averages[group][name] for a, b in pairs]
-        resampled = [a.resampled[group][name] - b.resampled[group][name] for a, b in pairs]
-        return {
-            "difference": none_if_nan(np.mean(values)),
-            "ci95": ci_or_none(np.mean(resampled, axis=0)),
-        }
+        differences = [a.averages[group][name] - b.averages[group][name] for a, b in pairs]
+        difference, *resampled = np.mean(differences, axis=0)
+        return {"difference": none_if_nan(difference), "ci95": ci_or_none(np.array(resampled))}
 
-    return RankingGain.model_validate(
-        {group: {name: gain(group, name) for name in RANKING_METRICS} for group in GROUPS}
-    )
+    return RankingGain.model_validate(_by_group(gain))
+
+
+def _by_group(value_of: Callable[[str, str], _Value]) -> dict[str, dict[str, _Value]]:
+    """Return a value for each group and ranking metric."""
+    return {
+        group: {name: value_of(group, name) for name in RANKING_METRICS}
+        for group in ("macro", "micro")
+    }

@@ -104,10 +104,7 @@ def _by_name(
         "micro": converted(arrays.micro),
         "exact_match": convert(arrays.exact_match),
         "hamming_loss": convert(arrays.hamming_loss),
-        "per_label": {
-            label: converted({name: v[..., c] for name, v in arrays.per_label.items()})
-            for c, label in enumerate(label_names)
-        },
+        "per_label": {label: converted(arrays.of_label(c)) for c, label in enumerate(label_names)},
     }
 
 

@@ -114,9 +114,7 @@ def zero_shot(
     random = score(random_features((len(rows), cache.dim), seed=0))
     permuted = permute_texts(data, scores.logits)
     controls = untrained_controls(data, scores.logits, random.logits, n_bootstrap=n_bootstrap)
-    controls["permuted_texts"] = (
-        summarize_control(permuted, rows, n_bootstrap=n_bootstrap) if permuted else None
-    )
+    controls["permuted_texts"] = summarize_control(permuted, rows, n_bootstrap=n_bootstrap)
     gain = None
     if alignment is not None:
         gain = text_gain([Trial(data, scores.logits)], permuted, rows, n_bootstrap=n_bootstrap)
@@ -139,7 +137,7 @@ def zero_shot(
             "alignment": None if alignment is None else _alignment_reference(alignment),
         },
         metrics=metrics,
-        scored=predictions_from(cache, scores.probabilities),
+        scored=predictions_from(cache, data, scores.probabilities),
         default_name=run_name(cache, "zero-shot"),
     )
 
@@ -160,14 +158,11 @@ def _labels_are_exclusive(labels: NDArray[np.int8]) -> bool:
 
 def _score(images: NDArray[np.floating], text: "TextSet", scoring: Scoring) -> Scores:
     positive = text.positive.ensemble
-    negative = None if text.negative is None else text.negative.ensemble
     scale = 1.0 if text.scale is None else text.scale
     if scoring == "sigmoid":
         return sigmoid_scores(images, positive, scale=scale, bias=text.bias)
-    if scoring == "softmax":
-        # Only a single label is compared with its negative; several compete with each other.
-        single_negative = negative if len(positive) == 1 else None
-        return softmax_scores(images, positive, scale=scale, negatives=single_negative)
-    if negative is None:
-        raise ValueError("pair scoring needs negatives")
-    return pair_scores(images, positive, negative, scale=scale)
+    if scoring == "softmax" and len(positive) > 1:
+        return softmax_scores(images, positive, scale=scale)
+    if text.negative is None:
+        raise ValueError("scores against negatives need negative prompts")
+    return pair_scores(images, positive, text.negative.ensemble, scale=scale)

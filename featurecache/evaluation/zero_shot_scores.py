@@ -52,38 +52,26 @@ def sigmoid_scores(
     return _from_logits(scale * _cosines(images, texts) + (0.0 if bias is None else bias))
 
 
-def softmax_scores(
-    images: Embeddings,
-    texts: Embeddings,
-    *,
-    scale: float,
-    negatives: Embeddings | None = None,
-) -> Scores:
+def softmax_scores(images: Embeddings, texts: Embeddings, *, scale: float) -> Scores:
     """Score mutually exclusive labels: softmax of scale * cos over the labels, as CLIP.
 
-    A single label is compared with its negative prompt, softmax over [label, negative], which is
-    ``pair_scores``. The logits are the log odds of each label against all others.
+    The logits are the log odds of each label against all others. A single label has only its
+    negative to compete with: that softmax is ``pair_scores``.
 
     Args:
         images: Image embeddings of shape (N, D), of any norm.
-        texts: Prompt ensembles of shape (C, D), of any norm.
+        texts: Prompt ensembles of shape (C, D), of any norm, for two labels or more.
         scale: exp(logit_scale) of the model; a logit bias would cancel.
-        negatives: Ensemble of negative prompts of shape (1, D) for one label; None for several.
 
     Returns:
         Scores of shape (N, C).
 
     Raises:
-        ValueError: One label without negatives, several labels with negatives, dimensions differ,
-            or an embedding is zero, NaN or infinite.
+        ValueError: There is only one label, dimensions differ, or an embedding is zero, NaN or
+            infinite.
     """
-    if (len(texts) == 1) != (negatives is not None):
-        raise ValueError(
-            f"softmax over {len(texts)} label(s) {'without' if negatives is None else 'with'} "
-            "negatives: one label needs a negative, several labels compete with each other"
-        )
-    if negatives is not None:
-        return pair_scores(images, texts, negatives, scale=scale)
+    if len(texts) < 2:
+        raise ValueError("softmax needs several labels: compare one with its negative")
     joint = scale * _cosines(images, texts)
     # log p_c - log(1 - p_c) loses all digits as p_c approaches 1; the sum of the others does not.
     others = [np.logaddexp.reduce(np.delete(joint, c, axis=1), axis=1) for c in range(len(texts))]
@@ -154,14 +142,10 @@ def choose_scoring(
             " never trained together: fit an `alignment` and give it, train a head, or use an"
             " aligned model such as xraysiglip"
         )
-    if requested == "pair" and not has_negatives:
+    if not has_negatives and (requested == "pair" or (requested == "softmax" and n_labels == 1)):
+        scoring = "pair scoring" if requested == "pair" else "softmax over a single label"
         raise UsageError(
-            "pair scoring compares each label with its negative, but the prompts have none: add "
-            "negative templates, or use `scoring` sigmoid"
-        )
-    if requested == "softmax" and n_labels == 1 and not has_negatives:
-        raise UsageError(
-            "softmax over a single label needs its negative, but the prompts have none: add "
+            f"{scoring} compares a label with its negative, but the prompts have none: add "
             "negative templates, or use `scoring` sigmoid"
         )
     if requested != "auto":

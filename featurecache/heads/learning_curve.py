@@ -340,7 +340,7 @@ def _make_point(
     return CurvePoint(
         macro=summary.macro,
         ci95=summary.ci95.macro,
-        seeds=[none_if_nan(ranking.averages["macro"]["auroc"]) for ranking in rankings],
+        seeds=[none_if_nan(ranking.averages["macro"]["auroc"][0]) for ranking in rankings],
         gain=None if gain is None else gain.macro,
         labels=n_labels,
     )

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.evaluation.controls import (
@@ -117,8 +116,7 @@ def train_head(
     if seeds > 1:
         others = [evaluate(trial.data, trial.score, n_bootstrap=0) for trial in trials[1:]]
         metrics = metrics.replace(seeds=_spread([metrics, *others], config.seed))
-    probability = trials[0].score.astype(np.float64, copy=False)
-    return _make_run(cache, heads[0], metrics, probability, seeds=seeds)
+    return _make_run(cache, heads[0], metrics, trials[0], seeds=seeds)
 
 
 def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
@@ -263,7 +261,7 @@ def _make_run(
     cache: Cache,
     head: TrainedHead,
     metrics: Metrics,
-    probability: NDArray[np.float64],
+    trial: Trial,
     *,
     seeds: int,
 ) -> Run:
@@ -298,7 +296,7 @@ def _make_run(
             "n_train": len(head.train_rows),
         },
         metrics=metrics,
-        scored=predictions_from(cache, probability),
+        scored=predictions_from(cache, trial.data, trial.score.astype(np.float64, copy=False)),
         default_name=run_name(cache, config.head),
         history=_history_lines(cache, head),
         provenance=provenance,

@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from featurecache.metrics import ranking as metrics
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels
+
+DECISION_METRICS: Final = (
+    metrics.precision,
+    metrics.recall,
+    metrics.specificity,
+    metrics.npv,
+    metrics.f1,
+    metrics.accuracy,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,10 @@ class MetricArrays:
     def macro(self) -> dict[str, Floats]:
         """The mean of each metric over the labels where it is defined, each (...)."""
         return {name: metrics.macro(values) for name, values in self.per_label.items()}
+
+    def of_label(self, column: int) -> dict[str, Floats]:
+        """Return each metric of one label, each (...)."""
+        return {name: values[..., column] for name, values in self.per_label.items()}
 
 
 def compute_metrics(
@@ -98,11 +112,4 @@ def metrics_from_counts(
 
 
 def _decision_metrics(confusions: Floats) -> dict[str, Floats]:
-    return {
-        "precision": metrics.precision(confusions),
-        "recall": metrics.recall(confusions),
-        "specificity": metrics.specificity(confusions),
-        "npv": metrics.npv(confusions),
-        "f1": metrics.f1(confusions),
-        "accuracy": metrics.accuracy(confusions),
-    }
+    return {metric.__name__: metric(confusions) for metric in DECISION_METRICS}

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.comparison import compare, holm
-from featurecache.evaluation.evaluate import evaluate_at
+from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.runs.predictions import Predictions
@@ -27,7 +27,7 @@ def write(tmp_path):
         noise = np.random.default_rng(seed).normal(size=truth.shape)
         probability = 1 / (1 + np.exp(-(gain * (truth == 1) + noise)))
         rows = np.arange(len(ids))
-        metrics = evaluate_at(
+        metrics = evaluate(
             SplitData(
                 truth=truth,
                 label_names=labels,
@@ -39,11 +39,8 @@ def write(tmp_path):
                 learned=np.ones(len(labels), dtype=bool),
             ),
             probability,
-            rows=rows,
-            resamples=resample_patients(patients, n_bootstrap=0, seed=0),
-            split="test",
             thresholds=np.array([0.4, 0.6]),
-            threshold_sources=["validation"] * 2,
+            n_bootstrap=0,
         )
         run = Run(
             kind="head",

@@ -48,7 +48,7 @@ def test_softmax_scores_by_hand():
 
 
 def test_softmax_of_one_label_is_over_its_negative():
-    scores = softmax_scores(IMAGES, TEXTS[:1], scale=3.0, negatives=NEGATIVES[:1])
+    scores = pair_scores(IMAGES, TEXTS[:1], NEGATIVES[:1], scale=3.0)
     for i in range(2):
         label, negative = exp(3 * COSINES[i][0]), exp(3 * NEGATIVE_COSINES[i][0])
         assert scores.probabilities[i, 0] == pytest.approx(label / (label + negative), abs=1e-12)
@@ -110,10 +110,8 @@ def test_shapes_that_do_not_match_are_refused():
         sigmoid_scores(IMAGES, np.ones((3, 5)), scale=1.0, bias=None)
     with pytest.raises(ValueError, match="negatives"):
         pair_scores(IMAGES, TEXTS, NEGATIVES[:2], scale=1.0)
-    with pytest.raises(ValueError, match="one label needs a negative"):
+    with pytest.raises(ValueError, match="softmax needs several labels"):
         softmax_scores(IMAGES, TEXTS[:1], scale=1.0)
-    with pytest.raises(ValueError, match="several labels compete with each other"):
-        softmax_scores(IMAGES, TEXTS, scale=1.0, negatives=NEGATIVES)
 
 
 def choice(requested="auto", **facts):

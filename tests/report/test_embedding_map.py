@@ -56,6 +56,7 @@ def scored_with_ids(ids) -> ScoredImages:
         split="test",
         ids=np.array(ids),
         patients=np.array(ids),
+        splits=np.full(n, "test"),
         label_names=("Mass",),
         truth=np.zeros((n, 1), dtype=np.int8),
         probability=np.full((n, 1), 0.5),
