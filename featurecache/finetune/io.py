@@ -134,10 +134,13 @@ def load_model(folder: Path) -> FinetunedModel:
             head.load_state_dict(state)
             head.eval()
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
-    except UsageError:
+    except RunError:
         raise
+    # ValueError: also a UsageError, for a head or setting that this version does not have.
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise RunError(f"run folder {folder} contradicts itself: {error}") from error
+        raise RunError(
+            f"run folder {folder} contradicts itself ({error}): restore it, or train again"
+        ) from error
     return FinetunedModel(
         folder=folder,
         encoder=load_encoder(str(folder), precision=settings.precision),

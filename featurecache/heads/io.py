@@ -153,8 +153,8 @@ def load_model(folder: Path) -> HeadModel:
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
     except RunError:
         raise
-    # UsageError: a head that is not registered here, or a setting of another version.
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
+    # ValueError: also a UsageError, for a head or setting that this version does not have.
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise RunError(
             f"run folder {folder} contradicts itself ({error}): restore it, or train the head again"
         ) from error

@@ -158,6 +158,17 @@ def test_missing_file_is_named(films, clip, tmp_path, name):
         load_model(tmp_path / "run")
 
 
+def test_setting_of_another_version_is_refused_with_its_run(films, clip, tmp_path):
+    config = dataclasses.replace(BCE, epochs=1)
+    train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
+    path = tmp_path / "run" / "config.json"
+    document = json.loads(path.read_text())
+    document["settings"]["optimizer"] = "unheard of"
+    path.write_text(json.dumps(document))
+    with pytest.raises(RunError, match=r"contradicts itself \(unknown optimizer 'unheard of'"):
+        load_model(tmp_path / "run")
+
+
 def test_label_without_training_positives_is_undefined(films, clip, part_of, tmp_path):
     labels = films.label_values.copy()
     labels[films.rows("train"), 1] = 0

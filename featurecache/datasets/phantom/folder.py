@@ -268,7 +268,7 @@ def _read_recipe(root: Path) -> Recipe:
         ) from error
     except (ValueError, TypeError) as error:
         raise DatasetError(
-            f"{root / RECIPE} cannot be read: remove {root} to have it generated again"
+            f"{root / RECIPE} cannot be read ({error}): remove {root} to have it generated again"
         ) from error
 
 

@@ -172,10 +172,17 @@ def test_unwritable_folder_is_refused(user_cache: Path, tmp_path: Path) -> None:
         generate_phantom(tmp_path / "file" / "phantom", n_images=20)
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps({"pictures": 3})])
-def test_broken_recipe_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "Expecting property name"),
+        (json.dumps({"pictures": 3}), "unexpected keyword argument 'pictures'"),
+        (json.dumps({"images": 3}), "`n_images` is 3: the data set phantom can have from"),
+    ],
+)
+def test_broken_recipe_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "phantom.json").write_text(text)
-    with pytest.raises(DatasetError, match="cannot be read: remove"):
+    with pytest.raises(DatasetError, match=rf"phantom\.json cannot be read \(.*{reason}.*: remove"):
         load_phantom(tmp_path)
 
 
