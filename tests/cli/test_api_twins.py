@@ -141,9 +141,11 @@ def test_finetune(workspace):
     pd.testing.assert_frame_equal(by_command.predictions, run.predictions)
 
 
-def test_align(workspace, tiny_pair, monkeypatch):
+def test_align(workspace, tiny_pair, image_folder, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
-    cache = fc.extract(workspace.data, "dinov2-minilm", cache_dir="pair")
+    columns = {"patient": "patient", "split": "split", "labels": ["Opacity", "Rare"]}
+    data = fc.load_dataset("csv", image_folder / "xrays.csv", **columns)
+    cache = fc.extract(data, "dinov2-minilm", cache_dir="pair")
     document = workspace.json("align", "--cache", cache.path, "--out", "command.safetensors")
     alignment = fc.align(cache)
     assert document["fingerprint"] == alignment.fingerprint

@@ -53,7 +53,8 @@ def test_a_log_records_a_command_from_versions_to_exit_code(
     printed = [line for line in outcome.stderr.splitlines() if "prompts 'signs'" in line]
     assert f"INFO {printed[0]}" in logged
 
-    again = run("--log-file", log, "train-head", "--head", "linear", "--n-bootstrap", 0, "--json")
+    train = ("train-head", "--head", "linear", "--seed", 0, "--n-bootstrap", 0, "--json")
+    again = run("--log-file", log, *train)
     assert again.code == 0
     more = entries(log)
     assert more[: len(logged)] == logged
