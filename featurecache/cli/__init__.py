@@ -1,4 +1,4 @@
-"""The command line: parse, call one public function, print; nothing else."""
+"""Command line: each command parses its options, calls one public function, prints the result."""
 
 from featurecache.cli.app import app as main
 

@@ -1,4 +1,4 @@
-"""``models``, ``datasets``, ``heads``: list the registered ones, also those of plugins."""
+"""``models``, ``datasets``, ``heads``: list what is registered, also by plugins."""
 
 from dataclasses import asdict
 

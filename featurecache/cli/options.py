@@ -58,9 +58,14 @@ OptionalRun = Annotated[
 ]
 
 
-def describe_choice(given: Path | Sequence[Path], cache: "Cache") -> str:
-    """Describe which files an opened cache consists of, and which were the newest of a folder."""
-    paths = [given] if isinstance(given, Path) else given
+def describe_choice(paths: Path | Sequence[Path], cache: "Cache") -> str:
+    """Describe which files were opened, and which of them are the newest of a given folder.
+
+    Args:
+        paths: The files or folders that were given.
+        cache: The cache that was opened from them.
+    """
+    paths = [paths] if isinstance(paths, Path) else paths
     return " and ".join(
         f"{member.path}{' (the newest)' if path.is_dir() else ''}"
         for path, member in zip(paths, cache.members, strict=True)

@@ -49,19 +49,17 @@ if TYPE_CHECKING:
 )
 def retrieve(
     *,
-    text: Annotated[
-        str | None, typer.Argument(help="Text to find the best matching images for.")
-    ] = None,
+    text: Annotated[str | None, typer.Argument(help="Query text.")] = None,
     image: Annotated[
         str | None,
         typer.Option(
-            help="Image file, or id of a cached image, to find the most similar images and the "
-            "best matching labels for."
+            help="Query image: a file, or the id of a cached image. Its best matching labels are "
+            "printed, too."
         ),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(help="Label to find the images for that match its prompts best."),
+        typer.Option(help="Query label, represented by its prompts."),
     ] = None,
     top: Annotated[
         int,
