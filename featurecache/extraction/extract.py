@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from featurecache.datasets.load import as_dataset
 from featurecache.encoders.encoder import Encoder
@@ -42,46 +42,12 @@ _log = logging.getLogger(__name__)
 
 @overload
 def extract(  # type: ignore[overload-overlap]  # a string is also a sequence of strings
-    data: "DatasetLike",
-    model: ModelLike,
-    *,
-    prompts: str | os.PathLike[str] | PromptSet | None = None,
-    cache_dir: str | os.PathLike[str] = "cache",
-    weights: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    engine: str = "local",
-    batch_size: int = 32,
-    workers: int = 2,
-    image_timeout: float = IMAGE_TIMEOUT,
-    limit: int | None = None,
-    shard: str | Shard | None = None,
-    prune: bool = False,
-    wait: bool = False,
-    progress: Progress | None = None,
+    data: "DatasetLike", model: ModelLike, **options: Any
 ) -> Cache: ...
 
 
 @overload
-def extract(
-    data: "DatasetLike",
-    model: Sequence[ModelLike],
-    *,
-    prompts: str | os.PathLike[str] | PromptSet | None = None,
-    cache_dir: str | os.PathLike[str] = "cache",
-    weights: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    engine: str = "local",
-    batch_size: int = 32,
-    workers: int = 2,
-    image_timeout: float = IMAGE_TIMEOUT,
-    limit: int | None = None,
-    shard: str | Shard | None = None,
-    prune: bool = False,
-    wait: bool = False,
-    progress: Progress | None = None,
-) -> list[Cache]: ...
+def extract(data: "DatasetLike", model: Sequence[ModelLike], **options: Any) -> list[Cache]: ...
 
 
 def extract(
