@@ -41,16 +41,14 @@ _log = logging.getLogger(__name__)
 
 
 @overload
-def extract(  # type: ignore[overload-overlap]  # a string is also a sequence of strings
-    data: "DatasetLike", model: ModelLike, **options: Any
-) -> Cache: ...
+def extract(data: "DatasetLike", model: ModelLike, **options: Any) -> Cache: ...
 
 
 @overload
 def extract(data: "DatasetLike", model: Sequence[ModelLike], **options: Any) -> list[Cache]: ...
 
 
-def extract(
+def extract(  # type: ignore[misc]  # the options of both overloads are these
     data: "DatasetLike",
     model: ModelLike | Sequence[ModelLike],
     *,
