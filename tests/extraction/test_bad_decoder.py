@@ -6,7 +6,13 @@ from pathlib import Path
 from featurecache.datasets.dataset import Dataset
 from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.reader import read_cache
-from tests.extraction.lives import BATCH, crashing, crashing_later, hanging, live
+from tests.extraction.run_extractions import (
+    BATCH,
+    crashing,
+    crashing_later,
+    hanging,
+    run_extractions,
+)
 from tests.extraction.stub_encoder import (
     StubEncoder,
     content,
@@ -48,7 +54,7 @@ def test_crashing_images_cost_one_process_each_and_no_other_image(
     crashing(dataset.root / "i005.png")
     crashing_later(dataset.root / "i009.png")  # when it is preprocessed
     crashing(dataset.root / "i012.png")
-    *deaths, last, again = live(tmp_path, 5)
+    *deaths, last, again = run_extractions(tmp_path, 5)
     assert deaths == [signal.SIGSEGV] * 3
     assert last["failed"] == dict.fromkeys(bad, CRASHED)
     # A recorded crash is not repeated.
@@ -70,7 +76,7 @@ def test_hanging_image_is_recorded_and_process_ends(tmp_path: Path) -> None:
     expected = without(dataset, tmp_path, bad)
     for image_id in bad:
         hanging(dataset.root / f"{image_id}.png")
-    (result,) = live(tmp_path, 1, seconds=0.3)
+    (result,) = run_extractions(tmp_path, 1, seconds=0.3)
     assert result["failed"] == dict.fromkeys(bad, "took longer than 0.3 s")
     made = content(read_cache(tmp_path / "cache/set/stub.h5"))
     assert made | expected == made
@@ -83,7 +89,7 @@ def test_suspected_images_are_decoded_in_subprocess_to_same_pixels(tmp_path: Pat
     expected = content(read_cache(run(dataset, tmp_path / "undisturbed").path))
     crashing(dataset.root / "i000.png")
     crashing(dataset.root / "i001.png")
-    assert live(tmp_path, 1) == [signal.SIGSEGV]
+    assert run_extractions(tmp_path, 1) == [signal.SIGSEGV]
     assert (tmp_path / "cache/set/stub.h5.parts/crash_journal").stat().st_size
     write_image(dataset.root / "i000.png", 0)
     write_image(dataset.root / "i001.png", 1)

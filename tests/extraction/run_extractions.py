@@ -1,7 +1,7 @@
 """Extract in forked processes with a decoder that crashes or hangs.
 
-Run as ``lives.py WORK IMAGE_TIMEOUT COUNT``: extracts WORK/data into WORK/cache COUNT times and
-prints a JSON list with, for each process, the signal that ended it or its summary.
+Run as ``run_extractions.py WORK IMAGE_TIMEOUT COUNT``: extracts WORK/data into WORK/cache COUNT
+times, and prints a JSON list with, for each process, the signal that ended it or its summary.
 """
 
 import json
@@ -35,16 +35,16 @@ def hanging(path: Path) -> None:
     spoil(path, HANG)
 
 
-def live(work: Path, lives: int, *, seconds: float = 30.0) -> list[Any]:
+def run_extractions(work: Path, count: int, *, seconds: float = 30.0) -> list[Any]:
     """Run this file: for each process its signal, or ``done``, ``failed`` and ``written``."""
     here = Path(__file__).parent
-    found = [here / "bad_decoder", *(path for path in sys.path if path)]
+    path = [here / "bad_decoder", *(folder for folder in sys.path if folder)]
     done = subprocess.run(
-        [sys.executable, __file__, work, str(seconds), str(lives)],
+        [sys.executable, __file__, work, str(seconds), str(count)],
         capture_output=True,
         text=True,
         timeout=100,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, found))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -68,12 +68,12 @@ def _extract(work: Path, seconds: float, pipe: int) -> None:
 
 
 def main() -> None:
-    work, seconds, lives = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    work, seconds, count = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     # Slow imports, once for all processes.
     import torch  # noqa: F401
 
     results: list[Any] = []
-    for _ in range(lives):
+    for _ in range(count):
         read_end, write_end = os.pipe()
         process = os.fork()
         if not process:
