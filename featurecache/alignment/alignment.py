@@ -144,12 +144,12 @@ class Alignment:
             ) from error
 
     def _tensors(self) -> dict[str, NDArray[np.float32]]:
-        numbers = {"scale": self.scale, "bias": self.bias}
         return {
             # safetensors writes an array's memory as it is, ignoring its strides.
             "weight": np.ascontiguousarray(self.weight),
             "offset": np.ascontiguousarray(self.offset),
-            **{name: np.array([number], dtype=np.float32) for name, number in numbers.items()},
+            "scale": np.array([self.scale], dtype=np.float32),
+            "bias": np.array([self.bias], dtype=np.float32),
         }
 
     def _sorted_ids(self) -> dict[str, list[str]]:
@@ -173,13 +173,10 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
             f"{path} is a safetensors file, but not an alignment (format: "
             f"{metadata.get('format')!r}): give an alignment file"
         )
-    version = metadata.get("version", "")
-    if not version.isascii() or not version.isdigit() or int(version) < 1:
-        raise AlignmentError(f"{path} has an invalid format version, {version!r}")
-    if int(version) > VERSION:
+    if metadata.get("version") != str(VERSION):
         raise AlignmentError(
-            f"{path} has format version {version}, but this featurecache reads only up to "
-            f"{VERSION}: upgrade featurecache"
+            f"{path} has format version {metadata.get('version')!r}, but this featurecache reads "
+            f"only {VERSION}: upgrade featurecache"
         )
 
 
@@ -195,8 +192,7 @@ def _parse(
             )
         if not np.isfinite(tensor).all():
             raise ValueError(f"{name} has values that are not finite")
-    weight, offset = tensors["weight"], tensors["offset"]
-    scale, bias = tensors["scale"], tensors["bias"]
+    weight, offset, scale, bias = (tensors[name] for name in ("weight", "offset", "scale", "bias"))
     if weight.shape[1:] != offset.shape or scale.shape != (1,) or bias.shape != (1,):
         raise ValueError(
             f"the shapes of weight {weight.shape}, offset {offset.shape}, scale {scale.shape} and "

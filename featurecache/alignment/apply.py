@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from featurecache.alignment.alignment import Alignment
 from featurecache.encoders.compatibility import library_difference
 from featurecache.errors import AlignmentError, CacheError, UsageError
-from featurecache.metrics.similarity import Embeddings, l2_normalize
+from featurecache.metrics.similarity import Embeddings, l2_normalize, row_chunks
 from featurecache.provenance import require_same_id_key
 from featurecache.store.cache import Cache
 from featurecache.store.records import TextSet
-
-_ROWS_PER_CHUNK: Final = 8192
 
 
 def align_texts(
@@ -105,9 +103,8 @@ def align_images(alignment: Alignment, embedding: Embeddings) -> NDArray[np.floa
             f"{embedding.shape[1]}: give the alignment that was fitted to this encoder"
         )
     mapped = np.empty((len(embedding), len(alignment.offset)), dtype=np.float32)
-    for start in range(0, len(embedding), _ROWS_PER_CHUNK):
-        rows = slice(start, start + _ROWS_PER_CHUNK)
-        directions = l2_normalize(embedding[rows], "image", first=start)
+    for rows in row_chunks(len(embedding)):
+        directions = l2_normalize(embedding[rows], "image", first=rows.start)
         mapped[rows] = directions @ alignment.weight + alignment.offset
     return mapped
 

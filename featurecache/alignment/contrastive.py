@@ -1,7 +1,6 @@
 """Train an affine map from images to texts with a contrastive loss."""
 
 import math
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from featurecache.alignment.ridge import AffineMap
 from featurecache.metrics.similarity import Directions
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
 LEARNING_RATES = (1e-5, 1e-4, 1e-3)
 """Learning rates to choose from."""
@@ -46,11 +45,13 @@ class TrainedMap:
 
     Attributes:
         map: The affine map.
+        settings: Settings of the training.
         epoch: The epoch; 0 is the map that training started from.
         loss: Validation loss after that epoch.
     """
 
     map: AffineMap
+    settings: ContrastiveSettings
     epoch: int
     loss: float
 
@@ -130,7 +131,8 @@ def _train(
     best_epoch, best_loss = 0, validation_loss()
     best_state = deepcopy(projection.state_dict())
     for epoch in range(1, settings.epochs + 1):
-        for rows in _batches(len(images), settings.batch_size, generator):
+        order = torch.randperm(len(images), generator=generator)
+        for rows in torch.split(order, settings.batch_size):
             optimizer.zero_grad()
             loss(images[rows], truth[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -144,11 +146,4 @@ def _train(
             break
     weight = best_state["weight"].numpy().astype(np.float64).T / std[:, np.newaxis]
     offset = best_state["bias"].numpy().astype(np.float64) - mean @ weight
-    return TrainedMap(AffineMap(weight, offset), best_epoch, best_loss)
-
-
-def _batches(n_rows: int, size: int, generator: "Generator") -> "Iterator[Tensor]":
-    import torch
-
-    order = torch.randperm(n_rows, generator=generator)
-    return (order[start : start + size] for start in range(0, n_rows, size))
+    return TrainedMap(AffineMap(weight, offset), settings, best_epoch, best_loss)

@@ -77,11 +77,10 @@ def align(
             "an alignment"
         )
     text_spec = text_encoder(cache, text)
-    rows = {split: _rows_with_captions(cache, split, text) for split in ("train", "val")}
-    train, val = (
-        (normalize_rows(cache.embedding[split_rows]), captions)
-        for split_rows, captions in rows.values()
-    )
+    train_rows, train_captions = _rows_with_captions(cache, "train", text)
+    val_rows, val_captions = _rows_with_captions(cache, "val", text)
+    train = normalize_rows(cache.embedding[train_rows]), train_captions
+    val = normalize_rows(cache.embedding[val_rows]), val_captions
     try:
         maps = ridge_maps(*train)
     except ValueError as error:
@@ -91,22 +90,19 @@ def align(
     affine_map = maps[best]
     settings: dict[str, Any] = {"strength": STRENGTHS[best]}
     selection = {"squared_error": errors[best]}
-    labels = cache.labels.values[rows["val"][0]]
+    labels = cache.labels.values[val_rows]
     scale, bias, auroc = _fit_scores(affine_map, val[0], labels, text)
     if method == "contrastive":
         candidates = [ContrastiveSettings(learning_rate=rate) for rate in LEARNING_RATES]
-        chosen, trained = min(
+        trained = min(
             (
-                (
-                    candidate,
-                    train_contrastive(affine_map, scale, train=train, val=val, settings=candidate),
-                )
+                train_contrastive(affine_map, scale, train=train, val=val, settings=candidate)
                 for candidate in candidates
             ),
-            key=lambda pair: pair[1].loss,
+            key=lambda candidate: candidate.loss,
         )
         affine_map = trained.map
-        settings |= {**asdict(chosen), "epoch": trained.epoch}
+        settings |= {**asdict(trained.settings), "epoch": trained.epoch}
         selection = {"loss": trained.loss}
         scale, bias, auroc = _fit_scores(affine_map, val[0], labels, text)
     return Alignment(
@@ -125,7 +121,7 @@ def align(
             "labels": list(cache.labels.names),
             "validation": {"n": len(labels), **selection, "auroc": auroc},
         },
-        trained_on=cache.training_provenance(rows["train"][0]).trained_on,
+        trained_on=cache.training_provenance(train_rows).trained_on,
         path=alignment_path(cache.path, text.name, method),
     )
 

@@ -1,6 +1,6 @@
 """Fit affine maps from images to captions by ridge regression, in closed form."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featurecache.alignment.captions import CaptionTargets
-from featurecache.metrics.similarity import Directions, Floats
+from featurecache.metrics.similarity import Directions, Floats, row_chunks
 
 STRENGTHS: Final = tuple(10 ** (step / 2) for step in range(-10, 7))
 """Regularization strengths to choose from, 1e-5 to 1e3, as multiples of the mean eigenvalue of the
 images' scatter matrix."""
-
-_ROWS_PER_CHUNK: Final = 8192
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,11 @@ def ridge_maps(
         raise ValueError("no image has a caption")
     image_mean = np.zeros(images.shape[1])
     text_mean = counts @ targets / total
-    for rows in _chunks(len(images)):
+    for rows in row_chunks(len(images)):
         image_mean += counts[rows] @ images[rows].astype(np.float64) / total
     scatter = np.zeros((images.shape[1], images.shape[1]))
     moment = np.zeros((images.shape[1], targets.shape[1]))
-    for rows in _chunks(len(images)):
+    for rows in row_chunks(len(images)):
         centered = images[rows].astype(np.float64) - image_mean
         weighted = centered.T * counts[rows]
         scatter += weighted @ centered
@@ -96,11 +94,7 @@ def squared_error(affine_map: AffineMap, images: Directions, captions: CaptionTa
     # Captions have unit length, so their spread around the mean follows from the mean's length.
     spread = 1 - np.square(targets).sum(axis=1)
     total = 0.0
-    for rows in _chunks(len(images)):
+    for rows in row_chunks(len(images)):
         distance = np.square(affine_map(images[rows]) - targets[rows]).sum(axis=1)
         total += float(counts[rows] @ (distance + spread[rows]))
     return total / float(counts.sum())
-
-
-def _chunks(n_rows: int) -> Iterator[slice]:
-    return (slice(start, start + _ROWS_PER_CHUNK) for start in range(0, n_rows, _ROWS_PER_CHUNK))

@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from featurecache.audit.near_duplicates import ImagePair
-from featurecache.images.contact_sheet import Captioned, contact_sheet, thumbnail
-from featurecache.images.subprocess_decoder import SubprocessDecoder
-from featurecache.io.atomic import new_file
+from featurecache.images.contact_sheet import draw_files, save_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PAIRS: Final = 60
-
-_PAIRS_PER_ROW: Final = 2
 
 
 def draw_pairs(pairs: Sequence[ImagePair], files: Mapping[str, Path]) -> "Image":
@@ -34,17 +30,15 @@ def draw_pairs(pairs: Sequence[ImagePair], files: Mapping[str, Path]) -> "Image"
     Raises:
         ImageError: An image cannot be read.
     """
-    decoder = SubprocessDecoder()
-    tiles = [
-        _draw_pair(number, pair, files, decoder)
-        for number, pair in enumerate(pairs[:MAX_PAIRS], start=1)
-    ]
-    return contact_sheet(
-        [
-            [tile for pair in tiles[start : start + _PAIRS_PER_ROW] for tile in pair]
-            for start in range(0, len(tiles), _PAIRS_PER_ROW)
+    images = []
+    for number, pair in enumerate(pairs[:MAX_PAIRS], start=1):
+        similarity = "" if pair.similarity is None else f" {pair.similarity:.3f}"
+        captions = (f"{number}:{similarity} {' and '.join(pair.splits)}", pair.images[1][-30:])
+        images += [
+            (caption, files[image], image)
+            for caption, image in zip(captions, pair.images, strict=True)
         ]
-    )
+    return draw_files(images, columns=4)
 
 
 def save_contact_sheet(
@@ -60,18 +54,4 @@ def save_contact_sheet(
     Raises:
         ImageError: See ``draw_pairs``.
     """
-    sheet = draw_pairs(pairs, files)
-    with new_file(Path(path)) as temporary:
-        sheet.save(temporary, format="PNG")
-
-
-def _draw_pair(
-    number: int, pair: ImagePair, files: Mapping[str, Path], decoder: SubprocessDecoder
-) -> list[Captioned]:
-    similarity = "" if pair.similarity is None else f" {pair.similarity:.3f}"
-    captions = (f"{number}:{similarity} {' and '.join(pair.splits)}", pair.images[1][-30:])
-    tiles: list[Captioned] = []
-    for caption, image in zip(captions, pair.images, strict=True):
-        (tile,) = decoder.read(files[image], [thumbnail], name=image)
-        tiles.append((caption, tile))
-    return tiles
+    save_png(draw_pairs(pairs, files), Path(path))

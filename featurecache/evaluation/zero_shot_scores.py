@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.metrics.similarity import Embeddings, Floats, l2_normalize
+from featurecache.metrics.similarity import Embeddings, Floats, l2_normalize, row_chunks
 
 Scoring: TypeAlias = Literal["pair", "sigmoid", "softmax"]
 
@@ -168,13 +168,12 @@ def _project(images: Embeddings, vectors: Floats) -> Floats:
         )
     products = np.empty((len(images), len(vectors)))
 
-    def fill(start: int) -> None:
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        products[rows] = l2_normalize(images[rows], "image", first=start) @ vectors.T
+    def fill(rows: slice) -> None:
+        products[rows] = l2_normalize(images[rows], "image", first=rows.start) @ vectors.T
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # The results are consumed so that an error is raised.
-        list(pool.map(fill, range(0, len(images), _ROWS_AT_ONCE)))
+        list(pool.map(fill, row_chunks(len(images), _ROWS_AT_ONCE)))
     return products
 
 

@@ -1,10 +1,14 @@
 """Contact sheets: images side by side with captions."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
+
+from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.io.atomic import new_file
 
 CAPTION_HEIGHT = 14
 GAP = 4
@@ -38,6 +42,29 @@ def contact_sheet(rows: Sequence[Sequence[Captioned]]) -> Image.Image:
             sheet.paste(strip, (j * step_x, i * step_y))
             sheet.paste(Image.fromarray(pixels), (j * step_x, i * step_y + CAPTION_HEIGHT))
     return sheet
+
+
+def draw_files(images: Sequence[tuple[str, Path, str]], *, columns: int) -> Image.Image:
+    """Read image files and lay them out in rows.
+
+    Args:
+        images: Caption, file, and name in error messages of each image.
+        columns: Number of images in a row.
+
+    Raises:
+        ImageError: An image cannot be read.
+    """
+    decoder = SubprocessDecoder()
+    tiles = [
+        (caption, decoder.read(file, [thumbnail], name=name)[0]) for caption, file, name in images
+    ]
+    return contact_sheet([tiles[row : row + columns] for row in range(0, len(tiles), columns)])
+
+
+def save_png(sheet: Image.Image, path: Path) -> None:
+    """Write a picture to a PNG file, completely or not at all."""
+    with new_file(path) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
 def thumbnail(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """Cosine similarity: L2 normalization and exact nearest neighbors, in memory."""
 
+from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -9,8 +10,12 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Embeddings: TypeAlias = npt.NDArray[np.floating[Any]]
 Directions: TypeAlias = npt.NDArray[np.float32]
 
-_ROWS_PER_CHUNK: Final = 8192
 _COSINES_PER_CHUNK: Final = 2**24
+
+
+def row_chunks(n_rows: int, size: int = 8192) -> Iterator[slice]:
+    """Yield slices of at most ``size`` rows, to compute in float64 without copying all rows."""
+    return (slice(start, start + size) for start in range(0, n_rows, size))
 
 
 def l2_normalize(embeddings: Embeddings, kind: str, *, first: int = 0) -> Floats:
@@ -57,9 +62,8 @@ def normalize_rows(embeddings: Embeddings) -> Directions:
         ValueError: An embedding has norm 0, NaN or infinity.
     """
     directions = np.empty(embeddings.shape, dtype=np.float32)
-    for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
-        rows = slice(start, start + _ROWS_PER_CHUNK)
-        directions[rows] = l2_normalize(embeddings[rows], "image", first=start)
+    for rows in row_chunks(len(embeddings)):
+        directions[rows] = l2_normalize(embeddings[rows], "image", first=rows.start)
     return directions
 
 
@@ -117,9 +121,7 @@ def batch_nearest(
     top = min(top, len(gallery))
     rows = np.empty((len(queries), top), dtype=np.intp)
     best_cosines = np.empty((len(queries), top), dtype=np.float32)
-    step = max(_COSINES_PER_CHUNK // len(gallery), 1)
-    for start in range(0, len(queries), step):
-        chunk = slice(start, start + step)
+    for chunk in row_chunks(len(queries), max(_COSINES_PER_CHUNK // len(gallery), 1)):
         cosines = queries[chunk] @ gallery.T
         near = np.argpartition(-cosines, top - 1, axis=1)[:, :top]
         order = np.lexsort((near, -np.take_along_axis(cosines, near, axis=1)))

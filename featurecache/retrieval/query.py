@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,37 +175,8 @@ def search(
     rows = np.arange(len(cache)) if split is None else cache.rows(split)
     if len(rows) == 0:
         raise CacheError(f"{cache.path} has no images of the split {split!r}")
-    if label is not None:
-        return search_by_label(
-            cache, label, rows=rows, top=top, prompts=prompts, alignment=alignment
-        )
-    if text is not None:
-        if not text.strip():
-            raise UsageError("`text` is empty")
-        encoder = _encoder_of(cache, model, weights, device)
-        return search_by_text(cache, encoder, text, rows=rows, top=top, alignment=alignment)
-    if isinstance(image, (str, os.PathLike)) and not Path(image).expanduser().is_file():
-        return search_by_cached_image(
-            cache, os.fspath(image), rows=rows, top=top, prompts=prompts, alignment=alignment
-        )
-    assert image is not None
-    encoder = _encoder_of(cache, model, weights, device)
-    if isinstance(image, (str, os.PathLike)):
-        path, name = Path(image).expanduser(), image_name or os.fspath(image)
-        (pixels,) = decode_and_preprocess(SubprocessDecoder(), path, [encoder], name=name)
-        embedding = encoder.embed_pixels(pixels[np.newaxis])
-    else:
-        name = image_name or "given"
-        embedding = encoder.encode_images([image])
-    return search_by_embedding(
-        cache, embedding, name=name, rows=rows, top=top, prompts=prompts, alignment=alignment
-    )
-
-
-def _encoder_of(
-    cache: Cache, model: Encoder | StrPath | None, weights: StrPath | None, device: str
-) -> Encoder:
-    return reload_encoder(
+    load_encoder = partial(
+        reload_encoder,
         cache.header.model,
         cache.header.encoder_spec,
         model=model,
@@ -212,152 +184,66 @@ def _encoder_of(
         device=device,
         source=cache.path,
     )
+    if label is not None:
+        if label not in cache.labels.names:
+            raise UnknownNameError("label", label, cache.labels.names)
+        text_set = _prompt_set(cache, prompts, alignment)
+        if not text_set.aligned:
+            raise _no_shared_space(cache.header.model)
+        query = l2_normalize(text_set.positive.ensemble, "text")[cache.labels.names.index(label)]
+        return SearchResult(f"label {label}", _nearest_images(cache, query, rows, top, alignment))
+    if text is not None:
+        if not text.strip():
+            raise UsageError("`text` is empty")
+        encoder = load_encoder()
+        if alignment is not None:
+            alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_spec)
+        elif not encoder.aligned:
+            raise _no_shared_space(encoder.name)
+        query = l2_normalize(encoder.encode_texts([text]), "text")[0]
+        return SearchResult(f"text {text!r}", _nearest_images(cache, query, rows, top, alignment))
+    assert image is not None
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else "given"
+    embedding: Embeddings
+    if isinstance(image, str | os.PathLike) and not Path(image).expanduser().is_file():
+        row = _row_of(cache, name)
+        rows = rows[rows != row]
+        if len(rows) == 0:
+            raise CacheError(f"{cache.path} has no other image to search")
+        if alignment is not None:
+            require_unseen(alignment, cache, np.array([row]))
+        embedding = cache.read_rows(row, row + 1)
+    else:
+        name = image_name or name
+        embedding = _embed_image(load_encoder(), image, name)
+    # Images are compared without the alignment, which serves the label similarities only.
+    images = _nearest_images(cache, l2_normalize(embedding, "image")[0], rows, top)
+    cosines = _label_cosines(cache, embedding, prompts, alignment)
+    return SearchResult(f"image {name}", images, cosines)
 
 
-def search_by_text(
-    cache: Cache,
-    encoder: Encoder,
-    text: str,
-    *,
-    rows: npt.NDArray[np.intp],
-    top: int,
-    alignment: Alignment | None = None,
-) -> SearchResult:
-    """Find the images that a text describes best.
-
-    Args:
-        cache: The cache.
-        encoder: The encoder that the cache was made with, which the caller has checked.
-        text: The text.
-        rows: Rows of the cache to search.
-        top: Number of images to return.
-        alignment: For an encoder whose images and texts do not share a space.
-
-    Raises:
-        UsageError: Texts and images do not share a space, or the alignment was fitted to some of
-            the rows.
-        RunError: The alignment is of other encoders or settings; the message names the field.
-    """
-    if alignment is not None:
-        alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_spec)
-    elif not encoder.aligned:
-        raise _no_shared_space(encoder.name)
-    query = l2_normalize(encoder.encode_texts([text]), "text")[0]
-    return SearchResult(f"text {text!r}", _nearest_images(cache, query, rows, top, alignment))
-
-
-def search_by_label(
-    cache: Cache,
-    label: str,
-    *,
-    rows: npt.NDArray[np.intp],
-    top: int,
-    prompts: str | None = None,
-    alignment: Alignment | None = None,
-) -> SearchResult:
-    """Find the images that the prompt ensemble of a label describes best; needs no encoder.
-
-    Args:
-        cache: The cache.
-        label: Name of the label.
-        rows: Rows of the cache to search.
-        top: Number of images to return.
-        prompts: Name of the prompt set; may be None if the cache holds only one.
-        alignment: For an encoder whose images and texts do not share a space.
-
-    Raises:
-        UnknownNameError: The cache has no such label or prompt set.
-        UsageError: As ``search_by_text``.
-        RunError: As ``search_by_text``.
-        CacheError: There are no texts, or several prompt sets and none is named.
-    """
-    if label not in cache.labels.names:
-        raise UnknownNameError("label", label, cache.labels.names)
-    text = _prompt_set(cache, prompts, alignment)
-    if not text.aligned:
-        raise _no_shared_space(cache.header.model)
-    query = l2_normalize(text.positive.ensemble, "text")[cache.labels.names.index(label)]
-    return SearchResult(f"label {label}", _nearest_images(cache, query, rows, top, alignment))
-
-
-def search_by_embedding(
-    cache: Cache,
-    embedding: Embeddings,
-    *,
-    name: str,
-    rows: npt.NDArray[np.intp],
-    top: int,
-    prompts: str | None = None,
-    alignment: Alignment | None = None,
-) -> SearchResult:
-    """Find the images most similar to a new one, and how well each label describes it.
-
-    Images are compared without the alignment, which is used for the label similarities only.
-
-    Args:
-        cache: The cache.
-        embedding: (1, D), embedding of the image by the encoder that the cache was made with.
-        name: Name of the image, for the title and messages.
-        rows: Rows of the cache to search.
-        top: Number of images to return.
-        prompts: Name of the prompt set; may be None if the cache holds only one.
-        alignment: For an encoder whose images and texts do not share a space.
-
-    Raises:
-        RunError: The alignment is of other encoders or settings; the message names the field.
-        ImageError: The embedding cannot be stored in a cache.
-        CacheError: There are several prompt sets and none is named.
-    """
-    half, usable = to_float16_checked(np.asarray(embedding, dtype=np.float32))
-    if not usable[0]:
-        raise ImageError(f"{name}: {NON_FINITE_EMBEDDING}")
-    images = _nearest_images(cache, l2_normalize(half, "image")[0], rows, top)
-    return SearchResult(f"image {name}", images, _label_cosines(cache, half, prompts, alignment))
-
-
-def search_by_cached_image(
-    cache: Cache,
-    image_id: str,
-    *,
-    rows: npt.NDArray[np.intp],
-    top: int,
-    prompts: str | None = None,
-    alignment: Alignment | None = None,
-) -> SearchResult:
-    """Find the images most similar to a cached one, which is left out; needs no encoder.
-
-    Images are compared without the alignment, which is used for the label similarities only.
-
-    Args:
-        cache: The cache.
-        image_id: Id of the image.
-        rows: Rows of the cache to search.
-        top: Number of images to return.
-        prompts: Name of the prompt set; may be None if the cache holds only one.
-        alignment: For an encoder whose images and texts do not share a space.
-
-    Raises:
-        UsageError: The alignment was fitted to the image.
-        RunError: The alignment is of other encoders or settings; the message names the field.
-        CacheError: The cache has no image of that id, or no other image to search; or there are
-            several prompt sets and none is named.
-    """
+def _row_of(cache: Cache, image_id: str) -> int:
     matches = np.flatnonzero(cache.ids == image_id)
     if len(matches) == 0:
         raise CacheError(
             f"{image_id!r} is neither a file nor the id of an image in {cache.path}: give `image` "
             "as one of them"
         )
-    rows = rows[rows != matches[0]]
-    if len(rows) == 0:
-        raise CacheError(f"{cache.path} has no other image to search")
-    if alignment is not None:
-        require_unseen(alignment, cache, matches)
-    embedding = cache.read_rows(int(matches[0]), int(matches[0]) + 1)
-    images = _nearest_images(cache, l2_normalize(embedding, "image")[0], rows, top)
-    return SearchResult(
-        f"image {image_id}", images, _label_cosines(cache, embedding, prompts, alignment)
-    )
+    return int(matches[0])
+
+
+def _embed_image(encoder: Encoder, image: "StrPath | Image", name: str) -> npt.NDArray[np.float16]:
+    """Embed an image as a cache would store it, (1, D)."""
+    if isinstance(image, str | os.PathLike):
+        path = Path(image).expanduser()
+        (pixels,) = decode_and_preprocess(SubprocessDecoder(), path, [encoder], name=name)
+        embedding = encoder.embed_pixels(pixels[np.newaxis])
+    else:
+        embedding = encoder.encode_images([image])
+    half, usable = to_float16_checked(np.asarray(embedding, dtype=np.float32))
+    if not usable[0]:
+        raise ImageError(f"{name}: {NON_FINITE_EMBEDDING}")
+    return half
 
 
 def _prompt_set(cache: Cache, prompts: str | None, alignment: Alignment | None) -> TextSet:
@@ -380,17 +266,17 @@ def _nearest_images(
         require_unseen(alignment, cache, rows)
         embedding = align_images(alignment, embedding)
     indices, cosines = nearest(query.astype(np.float32), normalize_rows(embedding), top=top)
-    found = rows[indices]
+    result = rows[indices]
     names = np.array(cache.labels.names, dtype=object)
     return pd.DataFrame(
         {
-            "rank": np.arange(1, len(found) + 1),
-            "id": cache.ids[found],
+            "rank": np.arange(1, len(result) + 1),
+            "id": cache.ids[result],
             "cosine": cosines.astype(np.float64),
-            "patient": cache.patients[found],
-            "split": cache.splits[found],
-            "view": cache.views[found],
-            "labels": [tuple(names[values == 1]) for values in cache.labels.values[found]],
+            "patient": cache.patients[result],
+            "split": cache.splits[result],
+            "view": cache.views[result],
+            "labels": [tuple(names[values == 1]) for values in cache.labels.values[result]],
         }
     )
 

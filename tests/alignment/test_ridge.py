@@ -1,5 +1,7 @@
 """Compare ridge maps with scikit-learn's Ridge on one row per image-caption pair."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -7,6 +9,7 @@ from sklearn.linear_model import Ridge
 from featurecache.alignment import ridge
 from featurecache.alignment.captions import caption_targets
 from featurecache.alignment.ridge import ridge_maps, squared_error
+from featurecache.metrics.similarity import row_chunks
 from tests.alignment.planted import prompt_set
 
 
@@ -27,7 +30,7 @@ def pairs(images, captions):
 
 @pytest.mark.parametrize("strength", [1e-4, 0.3, 20.0])
 def test_maps_equal_scikit_learn_on_pairs(case, strength, monkeypatch):
-    monkeypatch.setattr(ridge, "_ROWS_PER_CHUNK", 32)
+    monkeypatch.setattr(ridge, "row_chunks", partial(row_chunks, size=32))
     (affine_map,) = ridge_maps(*case, [strength])
     x, t = pairs(*case)
     centered = x - x.mean(axis=0)

@@ -43,7 +43,7 @@ def images(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every use of a decoder wait half a second for an image."""
-    for module in ("runs.prediction", "report.examples", "audit.contact_sheet"):
+    for module in ("runs.prediction", "report.examples", "images.contact_sheet"):
         decoder = partial(SubprocessDecoder, timeout=0.5)
         # By import_module: ``featurecache.report`` may also be the function of that name.
         target = import_module(f"featurecache.{module}")
