@@ -45,7 +45,7 @@ for _variable in [name for name in os.environ if name.startswith("FEATURECACHE_"
     del os.environ[_variable]
 nb_execution_mode = "force"
 nb_execution_in_temp = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600  # seconds per cell; a busy machine may need minutes
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
