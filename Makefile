@@ -15,26 +15,26 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# The whole job once, on synthetic films, with the model that ships with the package.
+# Everything once, on synthetic images, with the model that ships with the package.
 demo: install
 	$(BIN)/featurecache demo
 
-# All tests. Real films and real weights are used where FEATURECACHE_DATA and
-# FEATURECACHE_MODELS name folders that hold them. By file, for what the tests of one share is made
-# once in each process.
+# All tests. Real images and weights are used if FEATURECACHE_DATA and FEATURECACHE_MODELS name
+# folders that hold them. Tests are distributed by file, because the tests of a file share fixtures.
 test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Lint, format, types, the floors of the architecture, and the site.
+# Lint, format, types, layers and documentation.
 check: install docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The site, from docs/ into docs/_build; a broken link, reference or example path fails.
+# The documentation, from docs/ into docs/_build/html, with the notebooks executed. A broken link or
+# reference fails, and so does an error in a notebook.
 docs: install
-	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build
+	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
 
 # The encoders with the oldest transformers that pyproject.toml allows.
 test-oldest: $(OLDEST)/installed
