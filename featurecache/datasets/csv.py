@@ -1,6 +1,7 @@
 """Data sets listed in a CSV or TSV file."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +103,7 @@ def load_csv(
         splits = patient_split(patients, values, seed=seed)
         notes.append("The split is by patient: 70 % train, 10 % validation, 20 % test.")
     return Dataset(
-        name=safe_name(_stem(file)),
+        name=safe_name(re.sub(r"(\.tsv)?(\.csv)?(\.gz)?$", "", file.name)),
         root=root,
         images=pd.DataFrame(
             {
@@ -117,12 +118,6 @@ def load_csv(
         label_names=names,
         notes=notes,
     )
-
-
-def _stem(file: Path) -> str:
-    """Return the file name without ``.csv``, ``.tsv`` and ``.gz``."""
-    name = file.name.removesuffix(".gz")
-    return name.removesuffix(".csv").removesuffix(".tsv")
 
 
 def _find_csv(path: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.splits import SPLITS
@@ -136,23 +136,23 @@ class Dataset:
         images = images.loc[:, list(COLUMNS)].iloc[order].astype(str).reset_index(drop=True)
         label_values = values[order].astype(np.int8)
         label_values.flags.writeable = False
-        for attribute, value in {
-            "name": name,
-            "root": root,
-            "images": images,
-            "labels": pd.DataFrame(
+        # The attributes of a frozen dataclass cannot be assigned.
+        vars(self).update(
+            name=name,
+            root=root,
+            images=images,
+            labels=pd.DataFrame(
                 np.where(label_values < 0, np.float32("nan"), label_values.astype(np.float32)),
                 index=pd.Index(images["id"], name="id"),
                 columns=list(names),
             ),
-            "label_values": label_values,
-            "label_names": names,
-            "notes": notes,
-            "image_level_split": image_level_split,
-            "collection": collection or name,
-            "key": key,
-        }.items():
-            object.__setattr__(self, attribute, value)
+            label_values=label_values,
+            label_names=names,
+            notes=notes,
+            image_level_split=image_level_split,
+            collection=collection or name,
+            key=key,
+        )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -248,11 +248,21 @@ def safe_name(text: str) -> str:
     return name
 
 
-def _row(images: "pd.DataFrame", where: NDArray[np.bool_]) -> str:
+def _row(images: "pd.DataFrame", where: ArrayLike) -> str:
     """Describe the first marked row for a message: its id, and its line if known."""
     position = int(np.argmax(where))
     name = repr(images["id"].iloc[position])
     return f"{name} (line {images.index[position]})" if images.index.name == "line" else name
+
+
+def _refuse(
+    images: "pd.DataFrame", column: str, wrong: ArrayLike, problem: str, *, show_value: bool = False
+) -> None:
+    """Raise an error that names the first of the marked rows, if any."""
+    wrong = np.asarray(wrong, dtype=np.bool_)
+    if wrong.any():
+        value = f"is {images[column].iloc[int(np.argmax(wrong))]!r}: " if show_value else ""
+        raise DatasetError(f"the {column} of image {_row(images, wrong)} {value}{problem}")
 
 
 def _check_columns(images: "pd.DataFrame") -> None:
@@ -273,68 +283,57 @@ def _check_columns(images: "pd.DataFrame") -> None:
                 f"the column {column} of the table of images is not all text: convert it with "
                 "astype(str), with '' for unknown values"
             )
-        if (has_nul := images[column].str.contains("\0", regex=False).to_numpy(dtype=bool)).any():
-            raise DatasetError(
-                f"the {column} of image {_row(images, has_nul)} contains a NUL byte, which a cache "
-                "cannot store: remove it"
-            )
+        _refuse(
+            images,
+            column,
+            images[column].str.contains("\0", regex=False),
+            "contains a NUL byte, which a cache cannot store: remove it",
+        )
     for column in ("id", "path", "patient"):
-        if (empty := (images[column] == "").to_numpy()).any():
-            raise DatasetError(f"the {column} of image {_row(images, empty)} is empty: fill it in")
+        _refuse(images, column, images[column] == "", "is empty: fill it in")
 
 
 def _check_ids(images: "pd.DataFrame") -> None:
     # Compare sorted neighbors: a hash table would take more memory than the table of images.
     ordered = images["id"].sort_values().array
     if (ordered[1:] == ordered[:-1]).any():
-        repeated = images["id"].duplicated().to_numpy()
         raise DatasetError(
-            f"the id {_row(images, repeated)} occurs twice: keep one row for each image"
+            f"the id {_row(images, images['id'].duplicated())} occurs twice: keep one row for each "
+            "image"
         )
 
 
 def _check_paths(images: "pd.DataFrame", root: Path) -> None:
     paths = images["path"]
     # A drive letter makes a path absolute on Windows.
-    absolute = paths.str.match(r"/|[A-Za-z]:").to_numpy(dtype=bool)
-    if absolute.any():
-        raise DatasetError(
-            f"the path of image {_row(images, absolute)} is absolute: "
-            f"make it relative to the root, {root}"
-        )
-    upwards = paths.str.contains(r"(?:^|/)\.\.(?:/|$)").to_numpy(dtype=bool)
-    if upwards.any():
-        raise DatasetError(
-            f"the path of image {_row(images, upwards)} leaves the root with '..': "
-            f"use a root that contains every image, or correct the path"
-        )
-    linked = links_leaving_root(root, paths)
-    if linked.any():
-        raise DatasetError(
-            f"the path of image {_row(images, linked)} leaves the root {root} through a symbolic "
-            "link: use the folder that the link points to, or move the images into the root"
-        )
+    absolute = paths.str.match(r"/|[A-Za-z]:")
+    _refuse(images, "path", absolute, f"is absolute: make it relative to the root, {root}")
+    _refuse(
+        images,
+        "path",
+        paths.str.contains(r"(?:^|/)\.\.(?:/|$)"),
+        "leaves the root with '..': use a root that contains every image, or correct the path",
+    )
+    _refuse(
+        images,
+        "path",
+        links_leaving_root(root, paths),
+        f"leaves the root {root} through a symbolic link: use the folder that the link points to, "
+        "or move the images into the root",
+    )
 
 
 def _check_splits(images: "pd.DataFrame") -> None:
-    if (unknown := ~images["split"].isin(SPLITS).to_numpy()).any():
-        value = images["split"].iloc[int(np.argmax(unknown))]
-        raise DatasetError(
-            f"the split of image {_row(images, unknown)} is {value!r}: "
-            f"it must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
-        )
+    valid = f"it must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+    _refuse(images, "split", ~images["split"].isin(SPLITS), valid, show_value=True)
 
 
 def _check_ages(images: "pd.DataFrame") -> None:
     import pandas as pd
 
     years = pd.to_numeric(images["age"].where(images["age"] != "", "0"), errors="coerce")
-    if (wrong := ~years.between(0, MAX_AGE).to_numpy()).any():
-        value = images["age"].iloc[int(np.argmax(wrong))]
-        raise DatasetError(
-            f"the age of image {_row(images, wrong)} is {value!r}: it must be a number of years "
-            f"from 0 to {MAX_AGE}, or empty if unknown"
-        )
+    valid = f"it must be a number of years from 0 to {MAX_AGE}, or empty if unknown"
+    _refuse(images, "age", ~years.between(0, MAX_AGE), valid, show_value=True)
 
 
 def _check_patients(images: "pd.DataFrame") -> None:
@@ -349,11 +348,10 @@ def _check_patients(images: "pd.DataFrame") -> None:
         row = int(order[conflicts + 1].min())
         patient, split = images[["patient", "split"]].iloc[row]
         elsewhere = (images["patient"] == patient) & (images["split"] != split)
-        at = np.arange(len(images)) == row
         raise DatasetError(
-            f"patient {patient!r} is in two splits: image {_row(images, at)} is in {split}, "
-            f"image {_row(images, elsewhere.to_numpy())} is not. Put all images of a patient into "
-            "one split"
+            f"patient {patient!r} is in two splits: image "
+            f"{_row(images, np.arange(len(images)) == row)} is in {split}, image "
+            f"{_row(images, elsewhere)} is not. Put all images of a patient into one split"
         )
 
 
@@ -367,20 +365,15 @@ def _label_array(
 
     if isinstance(labels, pd.DataFrame):
         # A frame that is sorted differently would attach labels to the wrong images.
-        if (
-            len(labels) == len(images)
-            and not labels.index.equals(images.index)
-            and not labels.index.equals(pd.RangeIndex(len(images)))
-            and not labels.index.equals(pd.Index(images["id"]))
-        ):
+        same_order = (images.index, pd.RangeIndex(len(images)), pd.Index(images["id"]))
+        if len(labels) == len(images) and not any(map(labels.index.equals, same_order)):
             raise DatasetError(
                 "the index of the labels is neither that of the images nor their ids: give both "
                 "tables in the same order"
             )
         names = tuple(map(str, labels.columns)) if label_names is None else tuple(label_names)
         try:
-            floats = labels.astype("Float32")
-            values = floats.to_numpy(dtype=np.float32, na_value=np.nan)
+            values = labels.astype("Float32").to_numpy(dtype=np.float32, na_value=np.nan)
         except (TypeError, ValueError) as error:
             raise DatasetError(
                 f"the labels are not numbers ({error}): use 1, 0, and -1 or NaN if unknown"

@@ -37,7 +37,12 @@ def load_folder(root: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
     image_splits: list[str] = []
     notes = [UNKNOWN_PATIENTS]
     for split_folder, split in splits.items():
-        for class_name in _class_folders(root / split_folder):
+        class_names = _subfolders(root / split_folder)
+        if not class_names:
+            raise DatasetError(
+                f"{root / split_folder} contains no class folders: create one folder per class"
+            )
+        for class_name in class_names:
             folder = f"{split_folder}/{class_name}" if split_folder else class_name
             entries = scan_folder(root / folder)
             if entries.folders:
@@ -100,13 +105,6 @@ def _split_folders(root: Path) -> Mapping[str, str]:
             f"{root} contains two folders for one split ({', '.join(splits)}): keep one of each"
         )
     return splits
-
-
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    subfolders = _subfolders(folder)
-    if not subfolders:
-        raise DatasetError(f"{folder} contains no class folders: create one folder per class")
-    return subfolders
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:

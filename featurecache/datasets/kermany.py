@@ -2,9 +2,8 @@
 
 import os
 import re
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.duplicates import identical_files
 from featurecache.datasets.scan import scan_folder
-from featurecache.datasets.splits import VALIDATION_FRACTION, carve_validation
+from featurecache.datasets.splits import SPLITS, VALIDATION_FRACTION, carve_validation
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
-CLASSES = ("NORMAL", "PNEUMONIA")
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUBSETS = ("all", "viral")
 
@@ -34,17 +34,6 @@ _NAME_PATTERNS = {
     "NORMAL": re.compile(r"(?P<patient>(NORMAL2-)?IM-\d{4})-\d{4}(-\d{4})?"),
     "PNEUMONIA": re.compile(r"(?P<patient>person\d+)_(?P<germ>virus|bacteria)_\d+(_\d+)?"),
 }
-
-
-@dataclass(frozen=True)
-class _Image:
-    """One image: its folder, and what its name contains."""
-
-    id: str
-    folder: str
-    label: int
-    patient: str
-    viral: bool
 
 
 def load_kermany(
@@ -82,8 +71,6 @@ def load_kermany(
         UnknownNameError: If there is no such subset or split.
         UsageError: If the image-level protocol is requested for another subset than "viral".
     """
-    import pandas as pd
-
     if subset not in SUBSETS:
         raise UnknownNameError("Kermany subset", subset, SUBSETS)
     if split not in SPLIT_CHOICES:
@@ -91,44 +78,39 @@ def load_kermany(
     if split == IMAGE_LEVEL_PROTOCOL and subset != "viral":
         raise UsageError(f"the split {split} requires `subset` viral")
 
-    root = _find_root(Path(root))
-    images = _list_images(root)
-    notes = []
-    if subset == "viral":
-        viral = [image for image in images if image.label == 0 or image.viral]
-        notes.append(
-            f"The subset is viral: {len(images) - len(viral):,} bacterial pneumonias are left out."
+    if (nested := _nested_root(Path(root))) is None:
+        raise DatasetError(
+            f"no folders train and test in {root} or {Path(root) / 'chest_xray'}: unpack them there"
         )
-        images = viral
+    root = nested
+    images = _list_images(root)
+    notes: list[str] = []
+    if subset == "viral":
+        is_kept = (images["label"] == 0) | images["viral"]
+        notes.append(
+            f"The subset is viral: {(~is_kept).sum():,} bacterial pneumonias are left out."
+        )
+        images = images[is_kept]
     # A different set of images needs a different name, and so a different cache.
     name = "kermany" if subset == "all" else "kermany-viral"
     if split == IMAGE_LEVEL_PROTOCOL:
         name += "-image-level"
-        assigned, more = _image_level_split(images, seed)
+        assigned = _image_level_split(images["label"].to_numpy(), seed, notes)
     elif split == PUBLISHED:
         name += "-published"
-        assigned, more = np.array([image.folder for image in images]), [AS_PUBLISHED]
+        assigned = images["folder"].to_numpy(dtype=str)
+        notes.append(AS_PUBLISHED)
     else:
-        images, more = _drop_copies(root, images)
-        notes += more
-        images, more = _drop_test_patients(images)
-        notes += more
-        assigned, more = _official_split(images, seed)
+        images = _drop_copies(root, images, notes)
+        images = _drop_test_patients(images, notes)
+        assigned = _official_split(images, seed, notes)
     return Dataset(
         name=name,
         root=root,
-        images=pd.DataFrame(
-            {
-                "id": [image.id for image in images],
-                "path": [image.id for image in images],
-                "patient": [image.patient for image in images],
-                "split": assigned,
-            },
-            dtype=str,
-        ),
-        labels=_labels(images),
+        images=images.assign(path=images["id"], split=assigned),
+        labels=images[["label"]].to_numpy(dtype=np.int8),
         label_names=("Pneumonia",),
-        notes=(*notes, *more),
+        notes=notes,
         image_level_split=split in (PUBLISHED, IMAGE_LEVEL_PROTOCOL),
         collection="kermany",
     )
@@ -158,143 +140,111 @@ def _nested_root(root: Path) -> Path | None:
     return None
 
 
-def _find_root(root: Path) -> Path:
-    folder = _nested_root(root)
-    if folder is None:
-        raise DatasetError(
-            f"no folders train and test in {root} or {root / 'chest_xray'}: unpack them there"
-        )
-    return folder
+def _list_images(root: Path) -> "pd.DataFrame":
+    """Return the id, folder, label, patient and germ (viral or not) of all images, by id."""
+    import pandas as pd
 
-
-def _list_images(root: Path) -> list[_Image]:
-    """Return all images, sorted by id."""
-    images = []
+    rows = []
     for folder in ("train", "val", "test"):
         # Copies of the data set often lack the official val folder.
         if folder == "val" and not (root / folder).is_dir():
             continue
-        for label, class_name in enumerate(CLASSES):
+        for label, (class_name, pattern) in enumerate(_NAME_PATTERNS.items()):
             names = scan_folder(root / folder / class_name).images
             if not names:
                 raise DatasetError(f"no images in {root / folder / class_name}: unpack them there")
-            images += [_parse_name(folder, class_name, label, name) for name in names]
-    return sorted(images, key=lambda image: image.id)
+            for name in names:
+                image_id = f"{folder}/{class_name}/{name}"
+                match = pattern.fullmatch(Path(name).stem)
+                if match is None:
+                    example = "person1_virus_6.jpeg" if label else "IM-0115-0001.jpeg"
+                    raise DatasetError(
+                        f"cannot derive the patient from the name of {image_id}: names in "
+                        f"{class_name} look like {example}. Move the file away or rename it"
+                    )
+                is_viral = match.groupdict().get("germ") == "virus"
+                rows.append((image_id, folder, label, match["patient"], is_viral))
+    return pd.DataFrame(sorted(rows), columns=["id", "folder", "label", "patient", "viral"])
 
 
-def _parse_name(folder: str, class_name: str, label: int, name: str) -> _Image:
-    match = _NAME_PATTERNS[class_name].fullmatch(Path(name).stem)
-    if match is None:
-        example = "person1_virus_6.jpeg" if label else "IM-0115-0001.jpeg"
-        raise DatasetError(
-            f"cannot derive the patient from the name of {folder}/{class_name}/{name}: names in "
-            f"{class_name} look like {example}. Move the file away or rename it"
-        )
-    return _Image(
-        id=f"{folder}/{class_name}/{name}",
-        folder=folder,
-        label=label,
-        patient=match["patient"],
-        viral=bool(label) and match["germ"] == "virus",
-    )
-
-
-def _labels(images: list[_Image]) -> NDArray[np.int8]:
-    return np.array([[image.label] for image in images], dtype=np.int8)
-
-
-def _drop_copies(root: Path, images: list[_Image]) -> tuple[list[_Image], list[str]]:
+def _drop_copies(root: Path, images: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     """Keep one of each group of identical files, preferably one in test."""
-    by_path = {root / image.id: image for image in images}
-    groups = [[by_path[path] for path in group] for group in identical_files(list(by_path))]
-    dropped: set[_Image] = set()
-    for group in groups:
+    labels = {root / id: label for id, label in zip(images["id"], images["label"], strict=True)}
+    dropped: set[str] = set()
+    for kept, *copies in identical_files(list(labels)):
         # Images are sorted by id, and so "test/" before "train/" and "val/": the test folder stays
         # as complete as possible.
-        kept, *copies = group
         for copy in copies:
-            if copy.label != kept.label:
+            if labels[copy] != labels[kept]:
+                one, other = (path.relative_to(root).as_posix() for path in (kept, copy))
                 raise DatasetError(
-                    f"{kept.id} and {copy.id} in {root} are the same file with different labels: "
+                    f"{one} and {other} in {root} are the same file with different labels: "
                     "remove the wrong one"
                 )
-            dropped.add(copy)
-    if not dropped:
-        return images, []
-    # Notes end up in caches and reports, so they name no file.
-    note = (
-        f"{len(dropped):,} byte-identical copies are left out. The split published keeps them, and "
-        "an audit lists them."
-    )
-    return [image for image in images if image not in dropped], [note]
+            dropped.add(copy.relative_to(root).as_posix())
+    if dropped:
+        # Notes end up in caches and reports, so they name no file.
+        notes.append(
+            f"{len(dropped):,} byte-identical copies are left out. The split published keeps "
+            "them, and an audit lists them."
+        )
+    return images[~images["id"].isin(dropped)]
 
 
-def _drop_test_patients(images: list[_Image]) -> tuple[list[_Image], list[str]]:
+def _drop_test_patients(images: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     """Drop images outside test of patients whose number is in test."""
-    test = {image.patient for image in images if image.folder == "test"}
-    kept = [image for image in images if image.folder == "test" or image.patient not in test]
-    if len(kept) == len(images):
-        return images, []
-    shared = test & {image.patient for image in images if image.folder != "test"}
-    note = (
-        f"{len(images) - len(kept):,} training images of {len(shared):,} patients are left out "
-        "because the same patient number is in test; numbers repeat between germs, so it may or "
-        "may not be the same child."
-    )
-    return kept, [note]
+    in_test = images["folder"] == "test"
+    shared = images[~in_test & images["patient"].isin(images["patient"][in_test])]
+    if len(shared):
+        notes.append(
+            f"{len(shared):,} training images of {shared['patient'].nunique():,} patients are left "
+            "out because the same patient number is in test; numbers repeat between germs, so it "
+            "may or may not be the same child."
+        )
+    return images.drop(index=shared.index)
 
 
-def _official_split(images: list[_Image], seed: int) -> tuple[NDArray[np.str_], list[str]]:
-    val_patients = {image.patient for image in images if image.folder == "val"}
-    split = np.array(
-        [
-            "test"
-            if image.folder == "test"
-            else "val"
-            if image.patient in val_patients
-            else "train"
-            for image in images
-        ]
-    )
-    counts = Counter(split.tolist())
+def _official_split(images: "pd.DataFrame", seed: int, notes: list[str]) -> NDArray[np.str_]:
+    val_patients = images["patient"][images["folder"] == "val"].unique()
+    is_val = images["patient"].isin(val_patients)
+    split = np.where(images["folder"] == "test", "test", np.where(is_val, "val", "train"))
+    n_train, n_val = (int((split == name).sum()) for name in ("train", "val"))
     # A tenth of all images outside test, less those that the official val folder provides.
-    missing = VALIDATION_FRACTION * (counts["train"] + counts["val"]) - counts["val"]
+    missing = VALIDATION_FRACTION * (n_train + n_val) - n_val
     if missing > 0:
+        labels = images[["label"]].to_numpy(dtype=np.int8)
         split = carve_validation(
-            [image.patient for image in images],
-            _labels(images),
-            split,
-            fraction=missing / counts["train"],
-            seed=seed,
+            images["patient"], labels, split, fraction=missing / n_train, seed=seed
         )
     note = (
         "The split is the official one: the test folder is test, and a tenth of the other images "
         "is validation, by patient."
     )
-    if val_patients:
+    if len(val_patients):
         note += f" This includes all images of the {len(val_patients)} patients in the val folder."
-    return split, [note]
+    notes.append(note)
+    return split
 
 
-def _image_level_split(images: list[_Image], seed: int) -> tuple[NDArray[np.str_], list[str]]:
+def _image_level_split(
+    labels: NDArray[np.integer], seed: int, notes: list[str]
+) -> NDArray[np.str_]:
     """Per class, assign ceil(20 %) to test and ceil(20 %) of the rest to validation."""
     rng = np.random.default_rng(seed)
-    labels = _labels(images)[:, 0]
-    split = np.full(len(images), "train")
-    for label in range(len(CLASSES)):
+    split = np.full(len(labels), "train")
+    for label in range(len(_NAME_PATTERNS)):
         rows = rng.permutation(np.flatnonzero(labels == label))
         n_test = _ceil_fifth(len(rows))
         n_val = _ceil_fifth(len(rows) - n_test)
         split[rows[:n_test]] = "test"
         split[rows[n_test : n_test + n_val]] = "val"
-    counts = Counter(split.tolist())
-    note = (
+    n_train, n_val, n_test = ((split == name).sum() for name in SPLITS)
+    notes.append(
         f"The split is {IMAGE_LEVEL_PROTOCOL}: the folders are pooled and images, not patients, "
-        f"are split, here into {counts['train']:,} train, {counts['val']:,} validation and "
-        f"{counts['test']:,} test. Byte-identical copies are kept, because the published counts "
-        "include them."
+        f"are split, here into {n_train:,} train, {n_val:,} validation and {n_test:,} test. "
+        "Byte-identical copies are kept, because the published counts include them."
     )
-    return split, [note]
+    return split
 
 
 def _ceil_fifth(count: int) -> int:

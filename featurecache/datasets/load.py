@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 
-from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
+from featurecache.datasets.registry import DATASETS, get_dataset_spec
 from featurecache.errors import DatasetError
 from featurecache.progress import Progress
 
@@ -68,9 +68,8 @@ def load_dataset(
         root = path
     else:
         spec = get_dataset_spec(os.fspath(source))
-    spec.check_options(options)
     key = None if pseudonymize is None else read_key(pseudonymize)
-    folder = _find_root(spec, root, options, progress)
+    folder = find_root(spec.name, root, progress=progress, **options)
     if key is None:
         return spec.load(folder, options)
     with redact_errors(spec.name):
@@ -149,15 +148,6 @@ def find_root(
     """
     spec = get_dataset_spec(name)
     spec.check_options(options)
-    return _find_root(spec, root, options, progress)
-
-
-def _find_root(
-    spec: DatasetSpec,
-    root: str | os.PathLike[str] | None,
-    options: Mapping[str, Any],
-    progress: Progress | None,
-) -> Path:
     root = None if root is None else Path(root).expanduser()
     if spec.root_finder:
         return spec.find_root(root, options, progress)

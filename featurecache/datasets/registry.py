@@ -70,30 +70,22 @@ class DatasetSpec:
         """Call the root finder."""
         return cast("Path", _resolve(self.root_finder)(root, options, progress))
 
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the loader's options: its parameters after the root."""
-        parameters = list(inspect.signature(_resolve(self.loader)).parameters.values())[1:]
-        return tuple(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
-
     def check_options(self, names: Iterable[str]) -> None:
-        """Check that the loader takes these options.
+        """Check that the loader takes these options: its parameters after the root.
 
         Raises:
             UsageError: If it does not take one of them.
         """
-        parameters = inspect.signature(_resolve(self.loader)).parameters.values()
-        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        _, *parameters = inspect.signature(_resolve(self.loader)).parameters.values()
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return
-        valid = self.options
+        valid = [parameter.name for parameter in parameters]
         for name in names:
             if name not in valid:
                 near = get_close_matches(name, valid, n=1)
-                hint = (
-                    f"did you mean `{near[0]}`?"
-                    if near
-                    else f"it takes {', '.join(valid) or 'none'}"
-                )
+                hint = f"it takes {', '.join(valid) or 'none'}"
+                if near:
+                    hint = f"did you mean `{near[0]}`?"
                 raise UsageError(f"the data set {self.name} takes no option `{name}`: {hint}")
 
 

@@ -5,20 +5,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from featurecache.datasets.phantom.airspace import (
-    atelectasis,
-    consolidation,
-    edema,
-    fibrosis,
-    infiltration,
-    mass,
-    nodule,
-    pneumonia,
-)
+from featurecache.datasets.phantom import airspace, organs, pleura
 from featurecache.datasets.phantom.anatomy import Anatomy
 from featurecache.datasets.phantom.chest import Chest
-from featurecache.datasets.phantom.organs import cardiomegaly, emphysema, hernia
-from featurecache.datasets.phantom.pleura import effusion, pleural_thickening, pneumothorax
 
 ChangeAnatomy = Callable[[Anatomy, float], Anatomy]
 """Changes the anatomy, given a severity in (0, 1]."""
@@ -27,23 +16,23 @@ ChangeLayers = Callable[[Chest, float, np.random.Generator], None]
 """Changes the layers of a chest, given a severity in (0, 1] and a generator for the finding."""
 
 ANATOMY_FINDINGS: Mapping[str, ChangeAnatomy] = MappingProxyType(
-    {"Cardiomegaly": cardiomegaly, "Emphysema": emphysema}
+    {"Cardiomegaly": organs.cardiomegaly, "Emphysema": organs.emphysema}
 )
 
 LAYER_FINDINGS: Mapping[str, ChangeLayers] = MappingProxyType(
     {
-        "Atelectasis": atelectasis,
-        "Consolidation": consolidation,
-        "Edema": edema,
-        "Fibrosis": fibrosis,
-        "Hernia": hernia,
-        "Infiltration": infiltration,
-        "Mass": mass,
-        "Nodule": nodule,
-        "Pneumonia": pneumonia,
+        "Atelectasis": airspace.atelectasis,
+        "Consolidation": airspace.consolidation,
+        "Edema": airspace.edema,
+        "Fibrosis": airspace.fibrosis,
+        "Hernia": organs.hernia,
+        "Infiltration": airspace.infiltration,
+        "Mass": airspace.mass,
+        "Nodule": airspace.nodule,
+        "Pneumonia": airspace.pneumonia,
         # Pleural findings last: fluid covers what is in the lung, and air displaces it.
-        "Pneumothorax": pneumothorax,
-        "Pleural_Thickening": pleural_thickening,
-        "Effusion": effusion,
+        "Pneumothorax": pleura.pneumothorax,
+        "Pleural_Thickening": pleura.pleural_thickening,
+        "Effusion": pleura.effusion,
     }
 )

@@ -14,8 +14,6 @@ from featurecache.datasets.phantom.randomness import Stream, random_stream
 from featurecache.datasets.phantom.shapes import Field, Plane, draw_lines, smoothstep
 from featurecache.errors import UnknownNameError, UsageError
 
-VIEWS = ("PA", "AP")
-
 
 @dataclass(frozen=True)
 class _Technique:
@@ -80,8 +78,8 @@ def draw_radiograph(
 
 
 def _check_arguments(findings: Mapping[str, float], view: str, size: int) -> None:
-    if view not in VIEWS:
-        raise UnknownNameError("view", view, VIEWS)
+    if view not in _TECHNIQUES:
+        raise UnknownNameError("view", view, _TECHNIQUES)
     for name, severity in findings.items():
         if name not in LABELS:
             raise UnknownNameError("finding", name, LABELS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom.anatomy import Patient
-from featurecache.datasets.phantom.radiograph import VIEWS, draw_radiograph
+from featurecache.datasets.phantom.radiograph import draw_radiograph
 from featurecache.errors import UnknownNameError, UsageError
 
 PATIENT = Patient(age=50, sex="F", seed=3)
@@ -52,7 +52,7 @@ def test_pixels_match_the_generator_version() -> None:
     assert run.stdout.strip() == DIGEST
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", ["PA", "AP"])
 def test_image_is_gray_square_and_uses_the_full_range(view: str) -> None:
     pixels = image({}, view=view, size=224)
     assert pixels.shape == (224, 224)
