@@ -70,16 +70,21 @@ class DatasetSpec:
         """Call the root finder."""
         return cast("Path", _resolve(self.root_finder)(root, options, progress))
 
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The loader's options: its parameters after the root, by name."""
+        parameters = inspect.signature(_resolve(self.loader)).parameters
+        return dict(list(parameters.items())[1:])
+
     def check_options(self, names: Iterable[str]) -> None:
-        """Check that the loader takes these options: its parameters after the root.
+        """Check that the loader takes these options.
 
         Raises:
             UsageError: If it does not take one of them.
         """
-        _, *parameters = inspect.signature(_resolve(self.loader)).parameters.values()
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        valid = self.options
+        if any(option.kind is option.VAR_KEYWORD for option in valid.values()):
             return
-        valid = [parameter.name for parameter in parameters]
         for name in names:
             if name not in valid:
                 near = get_close_matches(name, valid, n=1)
