@@ -75,7 +75,7 @@ def test_invalid_command_line_is_detected(arguments):
 
 
 def test_format_page_names_every_attribute_and_dataset_of_a_cache(docs, in_workspace):
-    page = (docs / "format.md").read_text()
+    page = (docs / "reference" / "format.md").read_text()
     with h5py.File("cache/phantom/tiny.h5") as file:
         names = [f"`{name}`" for name in file.attrs]
 
