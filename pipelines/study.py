@@ -27,7 +27,7 @@ from featurecache.heads.registry import head_spec
 from featurecache.io.atomic import new_file
 from featurecache.metrics.bootstrap import (
     bootstrap_metrics,
-    ci_or_none,
+    interval,
     none_if_nan,
     resample_patients,
 )
@@ -210,8 +210,7 @@ class Study:
         samples = resample_patients(patients, n_bootstrap=self.n_bootstrap, seed=0)
         resampled = bootstrap_metrics(truth, predicted, score, samples).macro
         return [
-            format_interval(none_if_nan(metrics[name]), ci_or_none(resampled[name]))
-            for name in names
+            format_interval(none_if_nan(metrics[name]), interval(resampled[name])) for name in names
         ]
 
 

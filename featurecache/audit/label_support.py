@@ -141,5 +141,5 @@ def _split_support(values: npt.NDArray[np.int8], patients: npt.NDArray[np.str_])
 
 
 def _prevalence(values: npt.NDArray[np.int8]) -> float | None:
-    known = values[values >= 0]
-    return float((known == 1).mean()) if len(known) else None
+    valid = values[values >= 0]
+    return float((valid == 1).mean()) if len(valid) else None

@@ -137,8 +137,8 @@ def view_only(
         rows: Rows to score.
         resamples: Bootstrap samples of the patients of these rows.
     """
-    known = data.view != ""
-    if not known[rows].any() or not known[data.train].any():
+    has_view = data.view != ""
+    if not has_view[rows].any() or not has_view[data.train].any():
         return None
     probability = np.zeros(data.truth.shape)
     probability[rows] = np.nan_to_num(

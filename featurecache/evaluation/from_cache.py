@@ -22,7 +22,7 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
         "dim": cache.dim,
     }
     if len(cache.members) > 1:
-        reference["joined"] = [cache_reference(one) for one in cache.members]
+        reference["joined"] = [cache_reference(member) for member in cache.members]
     return reference
 
 
@@ -84,11 +84,11 @@ def cache_caveats(cache: Cache) -> list[str]:
         has_test=len(cache.rows("test")) > 0,
     )
     for member in cache.members:
-        known = member.header.trained_on.get(member.header.collection)
-        if not known:
+        trained_on = member.header.trained_on.get(member.header.collection)
+        if not trained_on:
             continue
         chosen_on = cache.ids[np.concatenate([cache.rows("train"), cache.rows("val")])].tolist()
-        if seen := len(known.intersection(chosen_on)):
+        if seen := len(trained_on.intersection(chosen_on)):
             warnings.append(
                 f"{member.header.model} itself was trained on {seen} of the {len(chosen_on)} "
                 "training and validation images: it separates them better than new images, so a "

@@ -11,7 +11,7 @@ from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import (
     PatientResamples,
     bootstrap_metrics,
-    ci_or_none,
+    interval,
     none_if_nan,
     resample_patients,
 )
@@ -90,9 +90,9 @@ def mean_ranking(
     def mean(group: str, name: str) -> float | None:
         return none_if_nan(np.mean([ranking.averages[group][name][0] for ranking in rankings]))
 
-    def pooled_interval(group: str, name: str) -> list[float] | None:
+    def pooled_interval(group: str, name: str) -> tuple[float, float] | None:
         samples = [ranking.averages[group][name][1:] for ranking in rankings]
-        return ci_or_none(np.concatenate(samples))
+        return interval(np.concatenate(samples))
 
     per_label = {
         label: {
@@ -116,7 +116,7 @@ def ranking_gain(pairs: Sequence[tuple[TrialRanking, TrialRanking]]) -> RankingG
     def gain(group: str, name: str) -> dict[str, Any]:
         differences = [a.averages[group][name] - b.averages[group][name] for a, b in pairs]
         difference, *resampled = np.mean(differences, axis=0)
-        return {"difference": none_if_nan(difference), "ci95": ci_or_none(np.array(resampled))}
+        return {"difference": none_if_nan(difference), "ci95": interval(np.array(resampled))}
 
     return RankingGain.model_validate(_by_group(gain))
 

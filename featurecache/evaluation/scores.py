@@ -10,7 +10,7 @@ import numpy.typing as npt
 from featurecache.metrics.bootstrap import (
     PatientResamples,
     bootstrap_metrics,
-    ci_or_none,
+    interval,
     none_if_nan,
 )
 from featurecache.metrics.metrics import ScoreIntervals, Scores
@@ -85,7 +85,7 @@ def score_predictions(
     resampled = bootstrap_metrics(truth, predicted, ranking, resamples)
     return ScoredPredictions(
         scores=Scores(**values),
-        intervals=ScoreIntervals(**_by_name(resampled, label_names, ci_or_none)),
+        intervals=ScoreIntervals(**_by_name(resampled, label_names, interval)),
         n_patients=n_patients,
         n_bootstrap=len(resamples.counts),
     )

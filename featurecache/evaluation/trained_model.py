@@ -113,12 +113,12 @@ class TrainedModel(ABC):
         results = classify_images(encoders, self.probabilities, find_images(images))
         undefined = np.full(len(self.labels), np.nan)
         probability = np.array(
-            [undefined if one.probability is None else one.probability for one in results]
+            [undefined if r.probability is None else r.probability for r in results]
         )
         calibrated = np.full_like(probability, np.nan)
         if self.calibration is not None:
             calibrated = self.calibration(log_odds(probability))
-        columns: dict[str, Any] = {"image": [str(one.path) for one in results]}
+        columns: dict[str, Any] = {"image": [str(result.path) for result in results]}
         for c, label in enumerate(self.labels):
             columns[f"{label} probability"] = probability[:, c]
             columns[f"{label} calibrated"] = calibrated[:, c]
@@ -126,7 +126,7 @@ class TrainedModel(ABC):
             unknown = np.isnan(probability[:, c])
             columns[f"{label} positive"] = pd.array(positive, dtype="boolean")
             columns[f"{label} positive"][unknown] = pd.NA
-        columns["error"] = pd.Series([one.reason for one in results], dtype=object)
+        columns["error"] = pd.Series([result.reason for result in results], dtype=object)
         return pd.DataFrame(columns)
 
     def evaluate(

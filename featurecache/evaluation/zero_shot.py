@@ -26,8 +26,8 @@ from featurecache.evaluation.from_cache import (
 )
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.zero_shot_scores import (
-    Scores,
     Scoring,
+    ZeroShotScores,
     choose_scoring,
     pair_scores,
     sigmoid_scores,
@@ -106,7 +106,7 @@ def zero_shot(
     if alignment is not None:
         require_unseen(alignment, cache, rows)
 
-    def score(embedding: NDArray[np.float16]) -> Scores:
+    def score(embedding: NDArray[np.float16]) -> ZeroShotScores:
         images = embedding if alignment is None else align_images(alignment, embedding)
         return _score(images, text, method)
 
@@ -156,7 +156,7 @@ def _labels_are_exclusive(labels: NDArray[np.int8]) -> bool:
     return bool((labels != UNKNOWN).all() and ((labels == 1).sum(axis=1) == 1).all())
 
 
-def _score(images: NDArray[np.floating], text: "TextSet", scoring: Scoring) -> Scores:
+def _score(images: NDArray[np.floating], text: "TextSet", scoring: Scoring) -> ZeroShotScores:
     positive = text.positive.ensemble
     scale = 1.0 if text.scale is None else text.scale
     if scoring == "sigmoid":

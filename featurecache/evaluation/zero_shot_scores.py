@@ -20,7 +20,7 @@ _ROWS_AT_ONCE: Final = 2048  # float16 images as float64: 16 MiB at 1024 dimensi
 
 
 @dataclass(frozen=True)
-class Scores:
+class ZeroShotScores:
     """Scores of N images and C labels, both of shape (N, C), float64.
 
     Attributes:
@@ -34,7 +34,7 @@ class Scores:
 
 def sigmoid_scores(
     images: Embeddings, texts: Embeddings, *, scale: float, bias: float | None
-) -> Scores:
+) -> ZeroShotScores:
     """Score each label on its own: sigmoid(scale * cos + bias), as SigLIP (Zhai et al. 2023).
 
     Args:
@@ -52,7 +52,7 @@ def sigmoid_scores(
     return _from_logits(scale * _cosines(images, texts) + (0.0 if bias is None else bias))
 
 
-def softmax_scores(images: Embeddings, texts: Embeddings, *, scale: float) -> Scores:
+def softmax_scores(images: Embeddings, texts: Embeddings, *, scale: float) -> ZeroShotScores:
     """Score mutually exclusive labels: softmax of scale * cos over the labels, as CLIP.
 
     The logits are the log odds of each label against all others. A single label has only its
@@ -80,7 +80,7 @@ def softmax_scores(images: Embeddings, texts: Embeddings, *, scale: float) -> Sc
 
 def pair_scores(
     images: Embeddings, texts: Embeddings, negatives: Embeddings, *, scale: float
-) -> Scores:
+) -> ZeroShotScores:
     """Score each label against its own negative: sigmoid(scale * (<x, t+> - <x, t->)).
 
     This is the softmax over "pneumonia" and "no pneumonia" (CheXzero, Tiu et al. 2022). A logit
@@ -133,9 +133,9 @@ def choose_scoring(
         UnknownNameError: There is no such scoring.
         UsageError: The encoders are unaligned, or the prompts lack what the scoring needs.
     """
-    known = get_args(Scoring)
-    if requested not in ("auto", *known):
-        raise UnknownNameError("scoring", requested, ("auto", *known))
+    valid = ("auto", *get_args(Scoring))
+    if requested not in valid:
+        raise UnknownNameError("scoring", requested, valid)
     if not aligned:
         raise UsageError(
             "zero-shot needs images and texts in one space, but this model's two encoders were"
@@ -177,6 +177,6 @@ def _project(images: Embeddings, vectors: Floats) -> Floats:
     return products
 
 
-def _from_logits(logits: Floats) -> Scores:
+def _from_logits(logits: Floats) -> ZeroShotScores:
     # 1 / (1 + exp(-z)) overflows at z < -709; this form does not.
-    return Scores(logits=logits, probabilities=np.exp(-np.logaddexp(0, -logits)))
+    return ZeroShotScores(logits=logits, probabilities=np.exp(-np.logaddexp(0, -logits)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.trained_model import TrainedModel, read_calibration
-from featurecache.evaluation.zero_shot_scores import Scores, pair_scores
+from featurecache.evaluation.zero_shot_scores import ZeroShotScores, pair_scores
 from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.head import build_head
@@ -161,7 +161,7 @@ def label_captions(names: Sequence[str], config: FinetuneConfig) -> list[str]:
 
 def caption_scores(
     images: NDArray[np.floating], texts: NDArray[np.float32], scale: float | None
-) -> Scores:
+) -> ZeroShotScores:
     """Score each label's caption against its absence.
 
     Args:

@@ -163,12 +163,6 @@ def interval(values: Floats) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def ci_or_none(values: Floats) -> list[float] | None:
-    """Return the ``interval`` of bootstrap values as a JSON value."""
-    bounds = interval(values)
-    return None if bounds is None else list(bounds)
-
-
 def none_if_nan(value: Floats) -> float | None:
     """Return a metric as a JSON value: None where it is undefined."""
     return None if np.isnan(value) else float(value)

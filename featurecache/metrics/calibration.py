@@ -1,8 +1,8 @@
 """Calibration: Platt scaling, expected calibration error and Brier score."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,20 +12,15 @@ from featurecache.metrics.bootstrap import (
     interval,
     none_if_nan,
 )
-from featurecache.metrics.metrics import (
-    BeforeAfter,
-    Calibration,
-    CalibrationErrorIntervals,
-    CalibrationErrors,
-    CalibrationIntervals,
-    LabelCalibration,
-)
+from featurecache.metrics.metrics import Calibration, LabelCalibration
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, macro, ratio, valid_mask
 
 BINS: Final = 15
 """Number of bins of the expected calibration error, as in Guo et al. 2017."""
 
 _EPSILON: Final = 1e-12
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -223,53 +218,26 @@ def _binned_error(
     bins: int,
 ) -> Floats:
     """Sum ``(probability - label) ** power`` within bins, and average the bins' absolute sums."""
+    data = resamples
+    if data is None:  # all rows are those of one patient, in one sample
+        data = PatientResamples(np.zeros(len(truth), np.intp), np.ones((1, 1), np.int32))
+    n_patients = data.counts.shape[1]
+
+    def sum_by_patient(rows: npt.NDArray[np.bool_], values: Floats, bin_: Any, n: int) -> Floats:
+        sums = np.bincount(data.patient_index[rows] * n + bin_, values, n_patients * n)
+        return sums.astype(np.float64, copy=False).reshape(n_patients, n)
+
     columns = []
     for c in range(truth.shape[1]):
         valid = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
         p = probability[valid, c]
         errors = (p - truth[valid, c]) ** power
-        columns += [
-            _per_patient_sums(valid, errors, resamples, group=bin_of(p, bins), n_groups=bins),
-            _per_patient_sums(valid, np.ones(len(p)), resamples),
-        ]
-    sums = _resampled_sums(columns, resamples).reshape(-1, truth.shape[1], bins + 1)
+        columns.append(sum_by_patient(valid, errors, bin_of(p, bins), bins))
+        columns.append(sum_by_patient(valid, np.ones(len(p)), 0, 1))
+    sums = data.counts.astype(np.float64) @ np.concatenate(columns, axis=1)
+    sums = sums.reshape(-1, truth.shape[1], bins + 1)
     means = ratio(np.abs(sums[..., :bins]).sum(axis=-1), sums[..., bins])
     return means[0] if resamples is None else means
-
-
-def _per_patient_sums(
-    valid: npt.NDArray[np.bool_],
-    values: Floats,
-    resamples: PatientResamples | None,
-    *,
-    group: npt.NDArray[np.intp] | int = 0,
-    n_groups: int = 1,
-) -> Floats:
-    """Sum the values of the valid rows by patient and group.
-
-    Args:
-        valid: (N,) with K valid rows.
-        values: (K,).
-        resamples: Bootstrap samples of the patients of the N rows; None counts all rows as those
-            of one patient.
-        group: (K,) group of each valid row.
-        n_groups: Number of groups.
-
-    Returns:
-        (P, n_groups).
-    """
-    if resamples is None:
-        n_patients, patient_index = 1, np.zeros(len(valid), dtype=np.intp)
-    else:
-        n_patients, patient_index = resamples.counts.shape[1], resamples.patient_index
-    sums = np.bincount(patient_index[valid] * n_groups + group, values, n_patients * n_groups)
-    return sums.astype(np.float64, copy=False).reshape(n_patients, n_groups)
-
-
-def _resampled_sums(columns: list[Floats], resamples: PatientResamples | None) -> Floats:
-    """Turn sums by patient, (P, K) in all, into sums by bootstrap sample, (B, K)."""
-    by_patient = np.concatenate(columns, axis=1)
-    return by_patient if resamples is None else resamples.counts.astype(np.float64) @ by_patient
 
 
 def measure_calibration(
@@ -297,36 +265,42 @@ def measure_calibration(
         The errors, with intervals of the macro averages.
     """
     has_platt = ~np.isnan(platt.slope)
-    before = np.where(has_platt, probability.astype(np.float64), np.nan)
-    after = platt(score)
+    probabilities = {
+        "before": np.where(has_platt, probability.astype(np.float64), np.nan),
+        "after": platt(score),
+    }
 
-    def errors(p: Floats) -> CalibrationErrors:
-        return CalibrationErrors(
-            ece=none_if_nan(macro(calibration_errors(truth, p))),
-            brier=none_if_nan(macro(brier_scores(truth, p))),
+    def errors(samples: PatientResamples | None) -> dict[str, dict[str, Floats]]:
+        return {
+            stage: {
+                "ece": calibration_errors(truth, p, samples),
+                "brier": brier_scores(truth, p, samples),
+            }
+            for stage, p in probabilities.items()
+        }
+
+    def reduce(
+        stages: Mapping[str, Mapping[str, Floats]], value_of: Callable[[Floats], _Value]
+    ) -> dict[str, dict[str, _Value]]:
+        return {
+            stage: {name: value_of(values) for name, values in metrics.items()}
+            for stage, metrics in stages.items()
+        }
+
+    def label_calibration(c: int) -> LabelCalibration:
+        return LabelCalibration.model_validate(
+            {
+                "slope": none_if_nan(platt.slope[c]),
+                "intercept": none_if_nan(platt.intercept[c]),
+                **reduce(of_labels, lambda values: none_if_nan(values[c])),
+            }
         )
 
-    def intervals(p: Floats) -> CalibrationErrorIntervals:
-        return CalibrationErrorIntervals(
-            ece=interval(macro(calibration_errors(truth, p, resamples))),
-            brier=interval(macro(brier_scores(truth, p, resamples))),
-        )
-
-    per_label = {}
-    label_errors = [(calibration_errors(truth, p), brier_scores(truth, p)) for p in (before, after)]
-    for c, label in enumerate(label_names):
-        label_before, label_after = (
-            CalibrationErrors(ece=none_if_nan(ece[c]), brier=none_if_nan(brier[c]))
-            for ece, brier in label_errors
-        )
-        per_label[label] = LabelCalibration(
-            slope=none_if_nan(platt.slope[c]),
-            intercept=none_if_nan(platt.intercept[c]),
-            before=label_before,
-            after=label_after,
-        )
-    return Calibration(
-        macro=BeforeAfter(before=errors(before), after=errors(after)),
-        ci95=CalibrationIntervals(before=intervals(before), after=intervals(after)),
-        per_label=per_label,
+    of_labels = errors(None)
+    return Calibration.model_validate(
+        {
+            "macro": reduce(of_labels, lambda values: none_if_nan(macro(values))),
+            "ci95": reduce(errors(resamples), lambda values: interval(macro(values))),
+            "per_label": {label: label_calibration(c) for c, label in enumerate(label_names)},
+        }
     )

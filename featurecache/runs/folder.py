@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from featurecache.errors import RunError
 from featurecache.io import json as strict_json
@@ -25,6 +25,8 @@ from featurecache.io.atomic import new_folder, require_absent
 from featurecache.io.csv import read_rows, write_rows
 from featurecache.metrics.metrics import CurveMetrics, Metrics
 from featurecache.runs.schema import ConfigDocument, CurveConfigDocument
+
+_Model = TypeVar("_Model", Metrics, CurveMetrics)
 
 FORMAT = "featurecache-run"
 VERSION = 1
@@ -70,22 +72,52 @@ def run_kind(folder: Path) -> str:
     Raises:
         RunError: The folder or its config is missing, damaged or of a newer version.
     """
-    return str(_read_any_config(folder).get("kind"))
+    return str(read_config(folder).get("kind"))
 
 
-def read_config(folder: Path, kind: str, *, files: Sequence[str] = ()) -> dict[str, Any]:
-    """Read ``config.json`` of a run of this kind, and check that its files exist.
+def read_config(
+    folder: Path, kind: str | None = None, *, files: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Read ``config.json`` of a run, and check that its files exist.
+
+    Args:
+        folder: The run folder.
+        kind: Kind that the run has to be of; None for any.
+        files: Names of files that have to exist.
 
     Raises:
         RunError: The folder or a file is missing, or the config is damaged, of a newer version or
             of another kind.
     """
-    config = _read_any_config(folder)
-    if config.get("kind") != kind:
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder at {folder}: train a head or check the path")
+    path = run_file(folder, "config.json")
+    with errors_as_damage(path):
+        config = strict_json.read(path)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise RunError(f"{path} is not the config of a featurecache run")
+    if config.get("version") != VERSION:
+        raise RunError(
+            f"{path} has run version {config.get('version')!r}, but this featurecache reads "
+            f"{VERSION}: upgrade with 'pip install --upgrade featurecache'"
+        )
+    with errors_as_damage(path):
+        shape = CurveConfigDocument if config.get("kind") == "curve" else ConfigDocument
+        strict_json.validate(config, shape)
+    if kind not in (None, config.get("kind")):
         raise RunError(f"{folder} is a run of kind {config.get('kind')!r}, expected {kind!r}")
     for name in files:
         run_file(folder, name)
     return config
+
+
+@contextmanager
+def errors_as_damage(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file of a run is read into a ``RunError``."""
+    try:
+        yield
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({error}): make the run again") from error
 
 
 def run_file(folder: Path, name: str) -> Path:
@@ -106,27 +138,6 @@ def run_file(folder: Path, name: str) -> Path:
     return path
 
 
-def _read_any_config(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise RunError(f"there is no run folder at {folder}: train a head or check the path")
-    path = run_file(folder, "config.json")
-    try:
-        config = strict_json.read(path)
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise RunError(f"{path} is not the config of a featurecache run")
-        if config.get("version") != VERSION:
-            raise RunError(
-                f"{path} has run version {config.get('version')!r}, but this featurecache reads "
-                f"{VERSION}: upgrade with 'pip install --upgrade featurecache'"
-            )
-        shape = CurveConfigDocument if config.get("kind") == "curve" else ConfigDocument
-        return dict(strict_json.validate(config, shape))
-    except RunError:
-        raise
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-
-
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write one JSON document. NaN is refused; undefined is null."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
@@ -139,13 +150,7 @@ def read_metrics(folder: Path) -> Metrics:
     Raises:
         RunError: The folder or the file is missing or damaged.
     """
-    _read_any_config(folder)
-    path = run_file(folder, "metrics.json")
-    try:
-        metrics: Metrics = strict_json.validate_model(strict_json.read(path), Metrics)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}): make the run again") from error
-    return metrics
+    return _read_model(folder, "metrics.json", Metrics)
 
 
 def read_curve(folder: Path) -> CurveMetrics:
@@ -154,13 +159,14 @@ def read_curve(folder: Path) -> CurveMetrics:
     Raises:
         RunError: The folder or the file is missing or damaged.
     """
-    _read_any_config(folder)
-    path = run_file(folder, "curve.json")
-    try:
-        curve: CurveMetrics = strict_json.validate_model(strict_json.read(path), CurveMetrics)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}): make the run again") from error
-    return curve
+    return _read_model(folder, "curve.json", CurveMetrics)
+
+
+def _read_model(folder: Path, name: str, model: type[_Model]) -> _Model:
+    read_config(folder)
+    path = run_file(folder, name)
+    with errors_as_damage(path):
+        return strict_json.validate_model(strict_json.read(path), model)
 
 
 def read_history(folder: Path) -> list[dict[str, str]]:
@@ -172,13 +178,10 @@ def read_history(folder: Path) -> list[dict[str, str]]:
     if not (folder / "history.csv").exists():
         return []
     path = run_file(folder, "history.csv")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *lines = list(read_rows(file)) or [[]]
+    with errors_as_damage(path), path.open(encoding="utf-8", newline="") as file:
+        header, *lines = list(read_rows(file)) or [[]]
         if any(len(line) != len(header) for line in lines):
             raise ValueError("a line has other columns")
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"{path} is damaged ({error}): make the run again") from error
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 

@@ -1,6 +1,5 @@
 """The predictions of a run, and the one way to write and read them as ``predictions.csv``."""
 
-import csv
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import RunError
 from featurecache.io.csv import read_rows, write_rows
-from featurecache.runs.folder import run_file
+from featurecache.runs.folder import errors_as_damage, run_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,9 +90,7 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
 
     def line(row: int) -> list[object]:
         cells: list[object] = [
-            predictions.ids[row],
-            predictions.patients[row],
-            predictions.splits[row],
+            column[row] for column in (predictions.ids, predictions.patients, predictions.splits)
         ]
         for value, p in zip(predictions.truth[row], predictions.probability[row], strict=True):
             cells += [int(value) if value >= 0 else "", float(p)]
@@ -112,11 +108,8 @@ def read_predictions(folder: Path) -> Predictions:
         RunError: The file is missing or damaged.
     """
     path = run_file(folder, FILE)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return _parse(read_rows(file))
-    except (OSError, ValueError, OverflowError, csv.Error) as error:
-        raise RunError(f"{path} is damaged ({error}): make the run again") from error
+    with errors_as_damage(path), path.open(encoding="utf-8", newline="") as file:
+        return _parse(read_rows(file))
 
 
 def _parse(lines: Iterator[list[str]]) -> Predictions:

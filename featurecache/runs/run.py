@@ -3,10 +3,10 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from html import escape
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
 
 from featurecache.errors import RunError, UsageError
@@ -18,7 +18,6 @@ from featurecache.runs.folder import (
     read_config,
     read_history,
     read_metrics,
-    run_kind,
     write_config,
     write_history,
     write_json,
@@ -300,8 +299,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             it is a learning curve.
     """
     folder = Path(path)
-    kind = run_kind(folder)
-    config = read_config(folder, kind)
+    config = read_config(folder)
+    kind = str(config.get("kind"))
     if kind not in SCORED_KINDS:
         raise RunError(
             f"{folder} is a run of kind {kind!r}, which has no metrics of its own: load one of "
@@ -322,7 +321,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         history=read_history(folder),
         provenance=read_provenance(folder) if has_provenance else None,
         path=folder,
-        load_model=_model_loader(kind, folder),
+        load_model=partial(_load_model, kind, folder) if kind in MODEL_LOADERS else None,
     )
 
 
@@ -331,13 +330,6 @@ def as_run(run: Run | str | os.PathLike[str]) -> Run:
     return run if isinstance(run, Run) else load_run(run)
 
 
-def _model_loader(kind: str, folder: Path) -> Callable[[], Model] | None:
-    if kind not in MODEL_LOADERS:
-        return None
-    module, function = MODEL_LOADERS[kind].split(":")
-
-    def load() -> Model:
-        model: Model = getattr(import_module(module), function)(folder)
-        return model
-
-    return load
+def _load_model(kind: str, folder: Path) -> Model:
+    model: Model = resolve_name(MODEL_LOADERS[kind])(folder)
+    return model

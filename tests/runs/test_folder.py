@@ -146,7 +146,7 @@ def test_a_run_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b'{"format": ', b"\xff\xfe{}", b"\x00" * 40])
 def test_a_damaged_config_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "config.json").write_bytes(text)
-    with pytest.raises(RunError, match=r"config\.json cannot be read: \S"):
+    with pytest.raises(RunError, match=r"config\.json is damaged \(\S"):
         read_config(tmp_path, "head")
 
 
