@@ -18,7 +18,7 @@ from featurecache.metrics.bootstrap import (
     none_if_nan,
     resample_patients,
 )
-from featurecache.metrics.ranking import auroc, ratio
+from featurecache.metrics.ranking import ratio
 from featurecache.metrics.similarity import Directions, normalize_rows
 from featurecache.store.cache import Cache
 from featurecache.store.records import from_utf8
@@ -123,8 +123,8 @@ def shortcut_probes(cache: Cache, *, n_bootstrap: int = 1000, seed: int = 0) -> 
         The probes.
     """
     embeddings = normalize_rows(cache.embedding)
-    sexes, ages = from_utf8(cache.images.sex), from_utf8(cache.images.age)
     options = {"n_bootstrap": n_bootstrap, "seed": seed}
+    sexes, ages = from_utf8(cache.images.sex), from_utf8(cache.images.age)
     return Shortcuts(
         view=_probe_category(embeddings, cache.views, cache.patients, **options),
         sex=_probe_category(embeddings, sexes, cache.patients, **options),
@@ -155,14 +155,11 @@ def _probe_category(
         fold = grouped_folds(truth.astype(np.float64), patients[rows], seed=seed)
         score = cross_val_predict(embeddings[rows], truth.astype(np.float64), fold)
         decisions = np.zeros((len(rows), 1), dtype=np.bool_)  # only the ranking matters
-        resampled = bootstrap_metrics(
-            truth[:, np.newaxis], decisions, score[:, np.newaxis], resamples
-        )
-        scores[name] = ValueScore(
-            n=int(truth.sum()),
-            auroc=auroc(truth, score),
-            ci95=interval(resampled.per_label["auroc"][:, 0]),
-        )
+        auroc, *resampled = bootstrap_metrics(
+            truth[:, np.newaxis], decisions, score[:, np.newaxis], resamples.with_data()
+        ).micro["auroc"]
+        ci95 = interval(np.array(resampled))
+        scores[name] = ValueScore(n=int(truth.sum()), auroc=float(auroc), ci95=ci95)
     return CategoryProbe(n=len(rows), n_patients=resamples.counts.shape[1], values=scores)
 
 
@@ -183,17 +180,14 @@ def _probe_age(
     fold = grouped_folds(age, patients[rows], seed=seed)
     errors = cross_val_predict(embeddings[rows], age, fold) - age
     resamples = resample_patients(patients[rows], n_bootstrap=n_bootstrap, seed=seed)
-    n_patients = resamples.counts.shape[1]
-    data = PatientResamples(resamples.patient_index, np.ones((1, n_patients), np.int32))
-    (r2,), (mae,) = _regression_metrics(age, errors, data)
-    resampled_r2, resampled_mae = _regression_metrics(age, errors, resamples)
+    r2, mae = _regression_metrics(age, errors, resamples.with_data())
     return AgeProbe(
         n=len(rows),
-        n_patients=n_patients,
-        r2=none_if_nan(r2),
-        mae=none_if_nan(mae),
+        n_patients=resamples.counts.shape[1],
+        r2=none_if_nan(r2[0]),
+        mae=none_if_nan(mae[0]),
         mae_of_median=float(np.abs(age - np.median(age)).mean()),
-        ci95=AgeIntervals(r2=interval(resampled_r2), mae=interval(resampled_mae)),
+        ci95=AgeIntervals(r2=interval(r2[1:]), mae=interval(mae[1:])),
     )
 
 

@@ -13,7 +13,7 @@ from featurecache.evaluation.scores import ScoredPredictions, score_predictions
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.calibration import fit_platt, log_odds, measure_calibration
-from featurecache.metrics.metrics import Calibration, Metrics, RankingSummary, Scores, TextGain
+from featurecache.metrics.metrics import Metrics, RankingSummary, Scores, TextGain
 from featurecache.metrics.thresholds import best_f1_thresholds
 from featurecache.store.layout import UNKNOWN
 
@@ -69,8 +69,15 @@ def evaluate(
         source, thresholds = "validation", np.full(len(data.label_names), np.nan)
         if split == "test" and len(data.val):
             thresholds = best_f1_thresholds(data.truth[data.val], probability[data.val])
-            calibration = _calibration(
-                data, probability, log_odds(probability) if ranking is None else ranking, resamples
+            truth = np.where(data.learned, data.truth, UNKNOWN)
+            score = log_odds(probability) if ranking is None else ranking
+            calibration = measure_calibration(
+                truth[rows],
+                score[rows],
+                probability[rows],
+                fit_platt(truth[data.val], score[data.val]),
+                label_names=data.label_names,
+                resamples=resamples,
             )
     sources = ["0.5" if np.isnan(value) else source for value in thresholds]
     thresholds = np.where(np.isnan(thresholds), 0.5, thresholds)
@@ -115,20 +122,14 @@ def caveats(
     *, model: str, dataset: str, exposed: bool, image_level_split: bool, has_test: bool
 ) -> list[str]:
     """Return what a reader of the metrics has to know about the images and the encoder."""
-    warnings = []
-    if exposed:
-        warnings.append(
-            f"possible {dataset.upper()} exposure: {model} may have been trained on this data set, "
-            "so the metrics may not be those of unseen images"
-        )
-    if image_level_split:
-        warnings.append(
-            "the split is by image: one patient may be in training and test, so the metrics are "
-            "optimistic"
-        )
-    if not has_test:
-        warnings.append("there is no test split: the metrics are those of the validation split")
-    return warnings
+    warnings = {
+        f"possible {dataset.upper()} exposure: {model} may have been trained on this data set, so "
+        "the metrics may not be those of unseen images": exposed,
+        "the split is by image: one patient may be in training and test, so the metrics are "
+        "optimistic": image_level_split,
+        "there is no test split: the metrics are those of the validation split": not has_test,
+    }
+    return [warning for warning, applies in warnings.items() if applies]
 
 
 def _with_all_labels(
@@ -153,21 +154,3 @@ def _with_all_labels(
             "threshold_source": None if sources is None else sources[column]
         }
     return {**document, "per_label": per_label}
-
-
-def _calibration(
-    data: SplitData,
-    probability: NDArray[np.floating],
-    score: NDArray[np.floating],
-    resamples: PatientResamples,
-) -> Calibration:
-    """Return calibration on test of the learned labels, with Platt scaling from validation."""
-    truth = np.where(data.learned, data.truth, UNKNOWN)
-    return measure_calibration(
-        truth[data.test],
-        score[data.test],
-        probability[data.test],
-        fit_platt(truth[data.val], score[data.val]),
-        label_names=data.label_names,
-        resamples=resamples,
-    )

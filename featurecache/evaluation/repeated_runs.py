@@ -1,7 +1,7 @@
 """Rank the same images with several trainings: their mean, their spread, and paired gains."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -55,10 +55,8 @@ def rank_trial(trial: Trial, rows: NDArray[np.intp], resamples: PatientResamples
     learned = np.flatnonzero(trial.data.learned)
     grid = np.ix_(rows, learned)
     truth, score = trial.data.truth[grid], trial.score[grid]
-    # The data themselves are the sample that has each patient once, so they are sorted only once.
-    itself = np.ones((1, resamples.counts.shape[1]), dtype=resamples.counts.dtype)
-    all_samples = replace(resamples, counts=np.concatenate([itself, resamples.counts]))
-    arrays = bootstrap_metrics(truth, np.zeros(truth.shape, dtype=np.bool_), score, all_samples)
+    decisions = np.zeros(truth.shape, dtype=np.bool_)  # only the ranking matters
+    arrays = bootstrap_metrics(truth, decisions, score, resamples.with_data())
     groups = {"macro": arrays.macro, "micro": arrays.micro}
     per_label = {name: np.full(len(trial.data.learned), np.nan) for name in RANKING_METRICS}
     for name in RANKING_METRICS:

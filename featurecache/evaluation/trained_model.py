@@ -120,12 +120,10 @@ class TrainedModel(ABC):
             calibrated = self.calibration(log_odds(probability))
         columns: dict[str, Any] = {"image": [str(result.path) for result in results]}
         for c, label in enumerate(self.labels):
-            columns[f"{label} probability"] = probability[:, c]
+            columns[f"{label} probability"] = p = probability[:, c]
             columns[f"{label} calibrated"] = calibrated[:, c]
-            positive = probability[:, c] >= self.thresholds[c]
-            unknown = np.isnan(probability[:, c])
-            columns[f"{label} positive"] = pd.array(positive, dtype="boolean")
-            columns[f"{label} positive"][unknown] = pd.NA
+            positive = pd.Series(p >= self.thresholds[c], dtype="boolean")
+            columns[f"{label} positive"] = positive.mask(np.isnan(p))
         columns["error"] = pd.Series([result.reason for result in results], dtype=object)
         return pd.DataFrame(columns)
 

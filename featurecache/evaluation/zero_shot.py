@@ -91,7 +91,8 @@ def zero_shot(
         text, differences = align_texts(alignment, cache, prompts)
         warnings += differences
         train = cache.rows("train")
-    if (cache.labels.values == UNKNOWN).all():
+    truth = cache.labels.values
+    if (truth == UNKNOWN).all():
         raise CacheError(f"{cache.path} holds no labels to score against")
     method = choose_scoring(
         scoring,
@@ -99,7 +100,7 @@ def zero_shot(
         bias=text.bias,
         has_negatives=text.negative is not None,
         n_labels=len(cache.labels.names),
-        exclusive=_labels_are_exclusive(cache.labels.values),
+        exclusive=bool((truth != UNKNOWN).all() and ((truth == 1).sum(axis=1) == 1).all()),
     )
     data = split_data_from(cache, train=train)
     _, rows = data.scored
@@ -149,11 +150,6 @@ def _alignment_reference(alignment: "Alignment") -> dict[str, Any]:
         "fingerprint": alignment.fingerprint,
         **{name: alignment.spec[name] for name in fields},
     }
-
-
-def _labels_are_exclusive(labels: NDArray[np.int8]) -> bool:
-    """Return whether every image has exactly one label, with nothing unknown."""
-    return bool((labels != UNKNOWN).all() and ((labels == 1).sum(axis=1) == 1).all())
 
 
 def _score(images: NDArray[np.floating], text: "TextSet", scoring: Scoring) -> ZeroShotScores:

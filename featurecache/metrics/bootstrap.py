@@ -10,7 +10,7 @@ with the counts yields the histograms of many bootstrap samples.
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +51,11 @@ class PatientResamples:
     def row_counts(self) -> npt.NDArray[np.int32]:
         """Return how often each row occurs in each sample, (B, N): weights for any metric."""
         return self.counts[:, self.patient_index]
+
+    def with_data(self) -> "PatientResamples":
+        """Return the samples with the data themselves in front: each patient once."""
+        data = np.ones((1, self.counts.shape[1]), dtype=np.int32)
+        return replace(self, counts=np.concatenate([data, self.counts]))
 
 
 def resample_patients(

@@ -106,18 +106,6 @@ class RetrievalMetrics:
         """Return the metrics as a JSON value."""
         return asdict(self)
 
-    def __str__(self) -> str:
-        rows = [f"retrieval on {self.n} {self.split} images, K = {self.k}"]
-        for name in ("text_to_image", "image_to_text", "image_to_image"):
-            if (scores := getattr(self, name)) is not None:
-                values = ", ".join(
-                    f"{metric} {value:.3f}"
-                    for metric in METRICS
-                    if (value := getattr(scores, metric)) is not None
-                )
-                rows.append(f"  {name}: {values} ({scores.n_queries} queries)")
-        return "\n".join(rows)
-
 
 @dataclass(frozen=True)
 class RankedQueries:

@@ -121,7 +121,7 @@ def errors_as_damage(path: Path) -> Iterator[None]:
 
 
 def run_file(folder: Path, name: str) -> Path:
-    """Return the path of a file in a run folder, which may come from a stranger.
+    """Return the path of a file in a run folder, which may be untrusted.
 
     Raises:
         RunError: The file is missing, or a symbolic link leads out of the folder.

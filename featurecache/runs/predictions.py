@@ -1,7 +1,7 @@
 """The predictions of a run, and the one way to write and read them as ``predictions.csv``."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,21 +84,15 @@ class Predictions:
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:
     """Write ``predictions.csv``; an unknown truth is an empty cell."""
-    header = ["id", "patient", "split"]
-    for name in predictions.label_names:
+    header: list[str] = ["id", "patient", "split"]
+    columns: list[Iterable[object]] = [predictions.ids, predictions.patients, predictions.splits]
+    truth = np.where(predictions.truth < 0, "", predictions.truth.astype(np.str_))
+    for c, name in enumerate(predictions.label_names):
         header += [f"{name} truth", f"{name} probability"]
-
-    def line(row: int) -> list[object]:
-        cells: list[object] = [
-            column[row] for column in (predictions.ids, predictions.patients, predictions.splits)
-        ]
-        for value, p in zip(predictions.truth[row], predictions.probability[row], strict=True):
-            cells += [int(value) if value >= 0 else "", float(p)]
-        return cells
-
+        columns += [truth[:, c], predictions.probability[:, c].tolist()]
     with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
         write_rows(file, [header])
-        write_rows(file, map(line, range(len(predictions.ids))))
+        write_rows(file, zip(*columns, strict=True))
 
 
 def read_predictions(folder: Path) -> Predictions:

@@ -1,6 +1,6 @@
 """Shapes of the JSON files of a run folder, as far as anything reads them.
 
-A run may come from a stranger, so code that reads a value relies on these shapes. Further keys are
+A run folder may be untrusted, so code that reads a value relies on these shapes. Further keys are
 allowed, since a newer version may write them. ``metrics.json`` is
 ``metrics.metrics.Metrics``, and ``curve.json`` is ``metrics.metrics.CurveMetrics``.
 """

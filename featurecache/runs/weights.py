@@ -1,4 +1,4 @@
-"""Read the weights of a run from a safetensors file that a stranger may have written."""
+"""Read the weights of a run from a safetensors file, which may be untrusted."""
 
 from collections.abc import Sequence
 from pathlib import Path
