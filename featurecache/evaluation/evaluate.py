@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.evaluation.controls import view_only
-from featurecache.evaluation.scores import ScoredPredictions, score_predictions
+from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import PatientResamples, resample_patients
+from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.calibration import fit_platt, log_odds, measure_calibration
-from featurecache.metrics.metrics import Metrics, RankingSummary, Scores, TextGain
+from featurecache.metrics.metrics import Metrics, RankingSummary, TextGain
 from featurecache.metrics.thresholds import best_f1_thresholds
 from featurecache.store.layout import UNKNOWN
 
@@ -81,35 +81,26 @@ def evaluate(
             )
     sources = ["0.5" if np.isnan(value) else source for value in thresholds]
     thresholds = np.where(np.isnan(thresholds), 0.5, thresholds)
-    columns = np.flatnonzero(data.learned)
-    grid = np.ix_(rows, columns)
-
-    def score_at(at: NDArray[np.float64], samples: PatientResamples) -> ScoredPredictions:
-        return score_predictions(
-            data.truth[grid],
-            probability[grid],
-            label_names=[data.label_names[column] for column in columns],
-            thresholds=at[columns],
-            resamples=samples,
-            ranking=None if ranking is None else ranking[grid],
-        )
-
-    result = score_at(thresholds, resamples)
-    at_half = np.full_like(thresholds, 0.5)
+    score_at = partial(
+        score_predictions,
+        data.truth[rows],
+        probability[rows],
+        label_names=data.label_names,
+        ranking=None if ranking is None else ranking[rows],
+        learned=data.learned,
+    )
+    result = score_at(thresholds=thresholds, threshold_sources=sources, resamples=resamples)
     no_samples = replace(resamples, counts=resamples.counts[:0])
-    intervals = result.intervals.to_json()
-    intervals["per_label"] = {
-        name: intervals["per_label"].get(name, {}) for name in data.label_names
-    }
+    at_half = score_at(thresholds=np.full_like(thresholds, 0.5), resamples=no_samples)
     return Metrics.model_validate(
         {
-            **_with_all_labels(result.scores, data, rows, thresholds, sources),
-            "ci95": intervals,
+            **result.scores.to_json(),
+            "ci95": result.intervals,
             "n": len(rows),
             "n_patients": result.n_patients,
             "split": split,
             "n_bootstrap": result.n_bootstrap,
-            "at_half": _with_all_labels(score_at(at_half, no_samples).scores, data, rows, at_half),
+            "at_half": at_half.scores,
             "controls": {"view_only": view_only(data, rows, resamples), **(controls or {})},
             "calibration": calibration,
             "text_gain": text_gain,
@@ -130,27 +121,3 @@ def caveats(
         "there is no test split: the metrics are those of the validation split": not has_test,
     }
     return [warning for warning, applies in warnings.items() if applies]
-
-
-def _with_all_labels(
-    scores: Scores,
-    data: SplitData,
-    rows: NDArray[np.intp],
-    thresholds: NDArray[np.float64],
-    sources: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Return scores as a dict, with undefined metrics for labels that were not learned."""
-    document = scores.to_json()
-    per_label = {}
-    for column, name in enumerate(data.label_names):
-        truth = data.truth[rows, column]
-        undefined = {
-            **dict.fromkeys(("precision", "recall", "f1", "auroc", "auprc", "confusion")),
-            "n_positive": int((truth == 1).sum()),
-            "n_known": int((truth >= 0).sum()),
-            "threshold": float(thresholds[column]),
-        }
-        per_label[name] = document["per_label"].get(name, undefined) | {
-            "threshold_source": None if sources is None else sources[column]
-        }
-    return {**document, "per_label": per_label}

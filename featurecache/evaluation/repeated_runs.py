@@ -52,15 +52,13 @@ class TrialRanking:
 
 def rank_trial(trial: Trial, rows: NDArray[np.intp], resamples: PatientResamples) -> TrialRanking:
     """Compute the ranking metrics of some rows of a trial, and of bootstrap samples of them."""
-    learned = np.flatnonzero(trial.data.learned)
-    grid = np.ix_(rows, learned)
+    grid = np.ix_(rows, np.flatnonzero(trial.data.learned))
     truth, score = trial.data.truth[grid], trial.score[grid]
     decisions = np.zeros(truth.shape, dtype=np.bool_)  # only the ranking matters
     arrays = bootstrap_metrics(truth, decisions, score, resamples.with_data())
+    arrays = arrays.with_labels(trial.data.learned)
     groups = {"macro": arrays.macro, "micro": arrays.micro}
-    per_label = {name: np.full(len(trial.data.learned), np.nan) for name in RANKING_METRICS}
-    for name in RANKING_METRICS:
-        per_label[name][learned] = arrays.per_label[name][0]
+    per_label = {name: arrays.per_label[name][0] for name in RANKING_METRICS}
     return TrialRanking(_by_group(lambda group, name: groups[group][name]), per_label)
 
 

@@ -43,6 +43,8 @@ def score_predictions(
     thresholds: AnyFloats,
     resamples: PatientResamples,
     ranking: AnyFloats | None = None,
+    learned: npt.NDArray[np.bool_] | None = None,
+    threshold_sources: Sequence[str] | None = None,
 ) -> ScoredPredictions:
     """Compute every metric, with 95 % intervals from a bootstrap over patients.
 
@@ -55,6 +57,8 @@ def score_predictions(
         resamples: Bootstrap samples of the patients of these rows.
         ranking: Scores of shape (N, C) for AUROC and AUPRC in place of the probabilities. Pass the
             logits where probabilities saturate and tie, as those of zero-shot do.
+        learned: Shape (C,); metrics of other labels are undefined. None for all.
+        threshold_sources: Where each threshold comes from, C strings.
 
     Returns:
         The metrics. An interval needs at least two patients: with one, all are None and
@@ -74,15 +78,20 @@ def score_predictions(
     if n_patients == 1:
         resamples = replace(resamples, counts=resamples.counts[:0])
 
-    values = _by_name(compute_metrics(truth, predicted, ranking), label_names, none_if_nan)
+    learned = np.ones(len(label_names), dtype=np.bool_) if learned is None else learned
+    inputs = (truth[:, learned], predicted[:, learned], ranking[:, learned])
+    arrays = compute_metrics(*inputs).with_labels(learned)
+    resampled = bootstrap_metrics(*inputs, resamples).with_labels(learned)
+    values = _by_name(arrays, label_names, none_if_nan)
     for c, name in enumerate(label_names):
+        counts = confusion(truth[:, c], predicted[:, c]).astype(int).tolist()
         values["per_label"][name] |= {
             "n_positive": int((truth[:, c] == 1).sum()),
             "n_known": int((truth[:, c] >= 0).sum()),
             "threshold": float(thresholds[c]),
-            "confusion": confusion(truth[:, c], predicted[:, c]).astype(int).tolist(),
+            "threshold_source": None if threshold_sources is None else threshold_sources[c],
+            "confusion": counts if learned[c] else None,
         }
-    resampled = bootstrap_metrics(truth, predicted, ranking, resamples)
     return ScoredPredictions(
         scores=Scores(**values),
         intervals=ScoreIntervals(**_by_name(resampled, label_names, interval)),

@@ -1,7 +1,7 @@
 """All metrics of a multi-label problem at once, for the data or for many bootstrap samples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -43,6 +43,18 @@ class MetricArrays:
     def macro(self) -> dict[str, Floats]:
         """The mean of each metric over the labels where it is defined, each (...)."""
         return {name: metrics.macro(values) for name, values in self.per_label.items()}
+
+    def with_labels(self, learned: npt.NDArray[np.bool_]) -> "MetricArrays":
+        """Return the metrics with those of further labels, which are undefined.
+
+        Args:
+            learned: (C,) whether a label has metrics here; they are in the same order.
+        """
+        per_label = {}
+        for name, values in self.per_label.items():
+            per_label[name] = np.full((*values.shape[:-1], len(learned)), np.nan)
+            per_label[name][..., learned] = values
+        return replace(self, per_label=per_label)
 
     def of_label(self, column: int) -> dict[str, Floats]:
         """Return each metric of one label, each (...)."""
