@@ -18,7 +18,7 @@ from featurecache.metrics.bootstrap import (
     resample_patients,
 )
 from featurecache.metrics.metrics import Change, ChangeInterval, Score
-from featurecache.metrics.multilabel import MetricArrays, compute_metrics
+from featurecache.metrics.multilabel import MetricArrays
 from featurecache.metrics.ranking import Floats
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, as_run
@@ -288,56 +288,46 @@ def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
             raise UsageError(f"{pair}: the same images have other {what}")
 
 
-_Measured = tuple[MetricArrays, MetricArrays]
-"""The metrics of the data, and those of every bootstrap sample."""
-
-
 def _measure(
     scored: ScoredImages, learned: NDArray[np.bool_], resamples: PatientResamples
-) -> _Measured:
+) -> MetricArrays:
+    """Return the metrics of the data, followed by those of every bootstrap sample."""
     truth, probability = scored.truth[:, learned], scored.probability[:, learned]
     predicted = probability >= scored.thresholds[learned]
-    return (
-        compute_metrics(truth, predicted, probability),
-        bootstrap_metrics(truth, predicted, probability, resamples),
-    )
+    return bootstrap_metrics(truth, predicted, probability, resamples.with_data())
 
 
 def _compare_pair(
-    name: str, first: _Measured, other: _Measured, labels: Sequence[str]
+    name: str, first: MetricArrays, other: MetricArrays, labels: Sequence[str]
 ) -> RunComparison:
-    arrays = (first[0], other[0], first[1], other[1])
-
-    def compare_all(groups: Sequence[Mapping[str, Floats]]) -> dict[str, MetricComparison]:
-        return {
-            metric: _compare_metric(*(group[metric] for group in groups)) for metric in groups[0]
-        }
+    def compare_all(
+        a: Mapping[str, Floats], b: Mapping[str, Floats]
+    ) -> dict[str, MetricComparison]:
+        return {metric: _compare_metric(a[metric], b[metric]) for metric in a}
 
     return RunComparison(
         run=name,
-        macro=compare_all([array.macro for array in arrays]),
-        micro=compare_all([array.micro for array in arrays]),
-        exact_match=_compare_metric(*(array.exact_match for array in arrays)),
-        hamming_loss=_compare_metric(*(array.hamming_loss for array in arrays)),
+        macro=compare_all(first.macro, other.macro),
+        micro=compare_all(first.micro, other.micro),
+        exact_match=_compare_metric(first.exact_match, other.exact_match),
+        hamming_loss=_compare_metric(first.hamming_loss, other.hamming_loss),
         per_label={
-            label: compare_all([array.of_label(c) for array in arrays])
+            label: compare_all(first.of_label(c), other.of_label(c))
             for c, label in enumerate(labels)
         },
     )
 
 
-def _compare_metric(
-    first: Floats, other: Floats, first_resampled: Floats, other_resampled: Floats
-) -> MetricComparison:
-    differences = other_resampled - first_resampled
+def _compare_metric(first: Floats, other: Floats) -> MetricComparison:
+    differences = (other - first)[1:]
     ci95 = interval(differences)
     defined = differences[~np.isnan(differences)]
     below, above = int((defined <= 0).sum()), int((defined >= 0).sum())
     p = min(1.0, 2 * (min(below, above) + 1) / (len(defined) + 1))
     return MetricComparison(
-        first=none_if_nan(first),
-        run=none_if_nan(other),
-        difference=none_if_nan(other - first),
+        first=none_if_nan(first[0]),
+        run=none_if_nan(other[0]),
+        difference=none_if_nan(other[0] - first[0]),
         ci95=ci95,
         p=None if ci95 is None else p,
     )
