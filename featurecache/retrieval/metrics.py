@@ -106,6 +106,18 @@ class RetrievalMetrics:
         """Return the metrics as a JSON value."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        rows = [f"retrieval on {self.n} {self.split} images, K = {self.k}"]
+        for name in ("text_to_image", "image_to_text", "image_to_image"):
+            if (scores := getattr(self, name)) is not None:
+                values = ", ".join(
+                    f"{metric} {value:.3f}"
+                    for metric in METRICS
+                    if (value := getattr(scores, metric)) is not None
+                )
+                rows.append(f"  {name}: {values} ({scores.n_queries} queries)")
+        return "\n".join(rows)
+
 
 @dataclass(frozen=True)
 class RankedQueries:
@@ -253,17 +265,16 @@ def _text_to_image(
     cosines = labels @ images.T
     ranked = rank_queries(truth.T, cosines, k=k)
     counts = resamples.row_counts()
-    at_k = [_resampled_at_k(truth[:, c], cosines[c], counts, k) for c in range(len(labels))]
+    at_k = np.array(
+        [_resampled_at_k(truth[:, c], cosines[c], counts, k) for c in range(len(labels))]
+    )
+    precision, recall = (interval(macro(values)) for values in at_k.transpose(1, 2, 0))
     decisions = np.zeros(truth.shape, dtype=np.bool_)  # only the ranking matters
     average_precision = bootstrap_metrics(truth, decisions, cosines.T, resamples).macro["auprc"]
     return DirectionMetrics(
         *_reduce(ranked, macro),
         n_queries=len(labels),
-        ci95=RetrievalIntervals(
-            precision=interval(macro(np.stack([precision for precision, _ in at_k], axis=-1))),
-            recall=interval(macro(np.stack([recall for _, recall in at_k], axis=-1))),
-            average_precision=interval(average_precision),
-        ),
+        ci95=RetrievalIntervals(precision, recall, interval(average_precision)),
         per_label={
             label: QueryMetrics(*_reduce(ranked, itemgetter(c)))
             for c, label in enumerate(cache.labels.names)

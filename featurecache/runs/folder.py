@@ -16,6 +16,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,11 +35,8 @@ VERSION = 1
 
 def free_folder(parent: Path, name: str) -> Path:
     """Return ``parent/name``, or the first of ``name-2``, ``name-3``, ... that does not exist."""
-    candidate, number = parent / name, 1
-    while candidate.exists():
-        number += 1
-        candidate = parent / f"{name}-{number}"
-    return candidate
+    numbered = (parent / f"{name}-{number}" for number in count(2))
+    return next(path for path in chain([parent / name], numbered) if not path.exists())
 
 
 @contextmanager

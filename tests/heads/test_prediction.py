@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from featurecache.encoders.encoder import Encoder
-from featurecache.errors import RunError, UsageError
+from featurecache.errors import FeaturecacheWarning, RunError, UsageError
 from featurecache.heads.train import train_head
 from featurecache.images.decode import read_image
 from featurecache.runs.prediction import BATCH_SIZE
@@ -152,10 +152,10 @@ def test_another_encoder_is_refused_naming_the_difference(
     assert str(run.path) in str(caught.value)
 
 
-def test_other_library_versions_are_logged(trained, images, use_encoder, caplog):
+def test_other_library_versions_are_a_warning(trained, images, use_encoder):
     use_encoder(Blocks(libraries={"torch": "2.7"}))
-    assert trained[0].predict(images[:1])["error"].isna().all()
-    assert "torch: '2.6' against '2.7'" in caplog.text
+    with pytest.warns(FeaturecacheWarning, match="torch: '2.6' against '2.7'"):
+        assert trained[0].predict(images[:1])["error"].isna().all()
 
 
 @pytest.mark.parametrize("argument", ["models", "weights"])
