@@ -141,7 +141,7 @@ class TrainableEncoder:
             OSError: The disk is full or not writable.
         """
         if folder.exists():
-            raise UsageError(f"{folder} exists already: give another folder, or move it away")
+            raise UsageError(f"{folder} already exists: give another folder, or move it away")
         with new_folder(folder) as unfinished:
             self.write_network(unfinished)
             for path in self.files:

@@ -101,9 +101,11 @@ def write_report(
     """Write a report like `report`, and return all files written with notes on what is missing."""
     path, plots_folder = Path(out), None if plots is None else Path(plots)
     if not overwrite:
-        for target in (path, plots_folder):
+        for argument, target in (("out", path), ("plots", plots_folder)):
             if target is not None and target.exists():
-                raise UsageError(f"{target} exists: choose another path, or give `overwrite`")
+                raise UsageError(
+                    f"{target} already exists: give another `{argument}`, or `overwrite`"
+                )
     page = build_page(
         [runs] if isinstance(runs, Run | LearningCurve | str | os.PathLike) else runs,
         files=None if data is None else as_dataset(data).files(),

@@ -346,7 +346,7 @@ def test_saved_config_contains_no_source_path(load, folders, tmp_path):
 
 def test_save_does_not_overwrite(load, tmp_path):
     (tmp_path / "there").mkdir()
-    with pytest.raises(UsageError, match="there exists already"):
+    with pytest.raises(UsageError, match="there already exists"):
         load("dinov2").trainable().save(tmp_path / "there")
     assert not list((tmp_path / "there").iterdir())
 
