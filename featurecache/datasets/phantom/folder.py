@@ -116,7 +116,13 @@ def load_phantom(
                 "that does not exist yet, or no folder to generate it in the user's cache"
             )
     dataset = load_nih(root, split=split, seed=recipe.seed)
-    return replace(dataset, name="phantom", collection="phantom", notes=(SYNTHETIC, *dataset.notes))
+    return replace(
+        dataset,
+        name="phantom",
+        # Phantoms of another seed have the same ids, but other images.
+        collection=f"phantom-{recipe.seed}",
+        notes=(SYNTHETIC, *dataset.notes),
+    )
 
 
 def phantom_root(

@@ -55,6 +55,15 @@ def test_phantom_is_read_by_the_nih_loader(generated: Path) -> None:
             assert np.array_equal(np.asarray(image), expected)
 
 
+def test_phantoms_of_different_seeds_are_different_collections(
+    generated: Path, tmp_path: Path
+) -> None:
+    generate_phantom(tmp_path / "other", n_images=N, seed=8, size=48)
+    one, other = load_dataset("phantom", generated), load_dataset("phantom", tmp_path / "other")
+    assert set(one.images["id"]) & set(other.images["id"])
+    assert one.collection != other.collection
+
+
 def test_no_patient_is_in_two_splits(generated: Path) -> None:
     images = load_phantom(generated).images
     assert set(images["split"]) == {"train", "val", "test"}
