@@ -176,9 +176,9 @@ def _drop_copies(root: Path, images: "pd.DataFrame", notes: list[str]) -> "pd.Da
         # as complete as possible.
         for copy in copies:
             if labels[copy] != labels[kept]:
-                one, other = (path.relative_to(root).as_posix() for path in (kept, copy))
+                kept_id, copy_id = (path.relative_to(root).as_posix() for path in (kept, copy))
                 raise DatasetError(
-                    f"{one} and {other} in {root} are the same file with different labels: "
+                    f"{kept_id} and {copy_id} in {root} are the same file with different labels: "
                     "remove the wrong one"
                 )
             dropped.add(copy.relative_to(root).as_posix())

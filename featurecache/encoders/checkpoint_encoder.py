@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.checkpoint import Checkpoint
-from featurecache.encoders.encoder import Array, Encoder, text_batches
+from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
 from featurecache.encoders.inference import InferenceNetwork, to_array
 from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
 from featurecache.errors import CheckpointError
@@ -31,6 +31,9 @@ class CheckpointEncoder(Encoder):
 
     _family: str
     _processor: "ImageProcessor"
+    _image_libraries: tuple[str, ...] = ("torch", "transformers", "pillow")
+    _text_libraries: tuple[str, ...] = ("torch", "transformers", "tokenizers")
+    """Distributions whose versions may change an embedding."""
     _log_scale_range: tuple[float, float] | None = None
     """Bounds of the learned log scale; None for no bounds."""
 
@@ -85,21 +88,22 @@ class CheckpointEncoder(Encoder):
         """See ``Encoder.image_spec``."""
         if not self.has_images:
             return super().image_spec
-        return {**self._spec(), **self._image_settings()}
+        return self._spec(self._image_libraries) | self._image_settings()
 
     @property
     def text_spec(self) -> Mapping[str, Any]:
         """See ``Encoder.text_spec``."""
         if not self.has_text:
             return super().text_spec
-        return {**self._spec(), **self._text_settings()}
+        return self._spec(self._text_libraries) | self._text_settings()
 
-    def _spec(self) -> dict[str, Any]:
+    def _spec(self, libraries: tuple[str, ...]) -> dict[str, Any]:
         return {
             "family": self._family,
             "model": self.name,
             "weights": self._checkpoint.weight_hashes,
             "precision": self.precision,
+            "libraries": library_versions(*libraries),
         }
 
     def preprocess(self, image: "Image") -> Array:

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.checkpoint import Checkpoint
-from featurecache.encoders.encoder import library_versions
 from featurecache.encoders.trainable import ModuleGroups
 from featurecache.encoders.transformers_encoder import TransformersEncoder
 from featurecache.errors import CheckpointError
@@ -56,7 +55,6 @@ class DualEncoder(TransformersEncoder):
             "config": self._config_without("text_config"),
             "processor": self._processor.spec,
             "pooling": "image features",
-            "libraries": library_versions("torch", "transformers", "pillow"),
         }
 
     def _text_settings(self) -> dict[str, Any]:
@@ -67,7 +65,6 @@ class DualEncoder(TransformersEncoder):
                 lower_case=self._lower_case,
             ),
             "pooling": "text features",
-            "libraries": library_versions("torch", "transformers", "tokenizers"),
         }
 
     def _config_without(self, tower: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from featurecache.encoders.checkpoint import (
     tokenizer_hashes,
 )
 from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
-from featurecache.encoders.encoder import Array, library_versions
+from featurecache.encoders.encoder import Array
 from featurecache.encoders.hub import TOKENIZER_PATTERNS, hub_folder, local_folder
 from featurecache.encoders.medclip_download import download_medclip
 from featurecache.encoders.medclip_network import (
@@ -67,9 +67,9 @@ class MedclipEncoder(CheckpointEncoder):
     _family = "medclip"
     _log_scale_range = LOG_SCALE_RANGE
 
-    def _spec(self) -> dict[str, Any]:
+    def _spec(self, libraries: tuple[str, ...]) -> dict[str, Any]:
         config = {"vision": "swin-tiny-patch4-window7-224", "text": "bert-base"}
-        return {**super()._spec(), "config": config}
+        return {**super()._spec(libraries), "config": config}
 
     def _image_settings(self) -> dict[str, Any]:
         return {
@@ -84,7 +84,6 @@ class MedclipEncoder(CheckpointEncoder):
                 },
             },
             "pooling": "pooler output, projected",
-            "libraries": library_versions("torch", "transformers", "pillow"),
         }
 
     def _text_settings(self) -> dict[str, Any]:
@@ -97,7 +96,6 @@ class MedclipEncoder(CheckpointEncoder):
                 "lower_case": self._lower_case,
             },
             "pooling": "unmasked mean of hidden states 1, 2 and last, projected",
-            "libraries": library_versions("torch", "transformers", "tokenizers"),
         }
 
     def preprocess(self, image: "Image") -> Array:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
-from featurecache.encoders.encoder import Array, Encoder, library_versions
+from featurecache.encoders.encoder import Array, Encoder
 from featurecache.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class OpenClipEncoder(CheckpointEncoder):
     has_images = True
     has_text = True
     _family = "open_clip"
+    _image_libraries = ("torch", "open_clip_torch", "torchvision", "pillow")
+    _text_libraries = ("torch", "open_clip_torch", "transformers", "tokenizers")
     trainable = Encoder.trainable
 
     def __init__(self, checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> None:
@@ -49,17 +51,15 @@ class OpenClipEncoder(CheckpointEncoder):
         self._transform = self._make_transform()
         self._source = f"local-dir:{checkpoint.folder}"
 
-    def _spec(self) -> dict[str, Any]:
+    def _spec(self, libraries: tuple[str, ...]) -> dict[str, Any]:
         # The configuration holds the preprocessing, the tokenizer and the context length.
-        return {**super()._spec(), "config": self._config}
+        return {**super()._spec(libraries), "config": self._config}
 
     def _image_settings(self) -> dict[str, Any]:
-        libraries = library_versions("torch", "open_clip_torch", "torchvision", "pillow")
-        return {"pooling": "encode_image", "libraries": libraries}
+        return {"pooling": "encode_image"}
 
     def _text_settings(self) -> dict[str, Any]:
-        libraries = library_versions("torch", "open_clip_torch", "transformers", "tokenizers")
-        return {"pooling": "encode_text", "libraries": libraries}
+        return {"pooling": "encode_text"}
 
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""

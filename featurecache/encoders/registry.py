@@ -71,7 +71,18 @@ class EncoderLoader(Protocol):
         """
 
 
-_XRAY_NOTE = "possible NIH exposure: its training corpus includes ChestX-ray14"
+def _stanford_xray(name: str, hub_name: str, dim: int, pixels: int) -> EncoderSpec:
+    return EncoderSpec(
+        name=name,
+        hub_ids=(f"StanfordAIMI/{hub_name}",),
+        dim=dim,
+        pixels=pixels,
+        aligned=True,
+        license="CC-BY-NC-4.0",
+        exposed_to=("nih",),
+        note="possible NIH exposure: its training corpus includes ChestX-ray14",
+    )
+
 
 _BUILT_IN = (
     EncoderSpec(
@@ -101,36 +112,9 @@ _BUILT_IN = (
         license="MIT",
         note="CLIP fine-tuned on figures of open-access papers (ROCO)",
     ),
-    EncoderSpec(
-        name="xraysiglip",
-        hub_ids=("StanfordAIMI/XraySigLIP__vit-l-16-siglip-384__webli",),
-        dim=1024,
-        pixels=512,
-        aligned=True,
-        license="CC-BY-NC-4.0",
-        exposed_to=("nih",),
-        note=_XRAY_NOTE,
-    ),
-    EncoderSpec(
-        name="xraysiglip-b",
-        hub_ids=("StanfordAIMI/XraySigLIP__vit-b-16-siglip-512__webli",),
-        dim=768,
-        pixels=512,
-        aligned=True,
-        license="CC-BY-NC-4.0",
-        exposed_to=("nih",),
-        note=_XRAY_NOTE,
-    ),
-    EncoderSpec(
-        name="xrayclip",
-        hub_ids=("StanfordAIMI/XrayCLIP__vit-l-14__laion2b-s32b-b82k",),
-        dim=768,
-        pixels=224,
-        aligned=True,
-        license="CC-BY-NC-4.0",
-        exposed_to=("nih",),
-        note=_XRAY_NOTE,
-    ),
+    _stanford_xray("xraysiglip", "XraySigLIP__vit-l-16-siglip-384__webli", 1024, 512),
+    _stanford_xray("xraysiglip-b", "XraySigLIP__vit-b-16-siglip-512__webli", 768, 512),
+    _stanford_xray("xrayclip", "XrayCLIP__vit-l-14__laion2b-s32b-b82k", 768, 224),
     EncoderSpec(
         name="siglip2",
         hub_ids=("google/siglip2-base-patch16-224",),

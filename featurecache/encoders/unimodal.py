@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Literal
 
 from featurecache.encoders.checkpoint import Checkpoint, read_json
-from featurecache.encoders.encoder import Encoder, library_versions
+from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.trainable import ModuleGroups
 from featurecache.encoders.transformers_encoder import TransformersEncoder
 from featurecache.errors import CheckpointError
@@ -33,7 +33,6 @@ class VisionEncoder(TransformersEncoder):
             "config": self._checkpoint.config(),
             "processor": self._processor.spec,
             "pooling": "class token",
-            "libraries": library_versions("torch", "transformers", "pillow"),
         }
 
     def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
@@ -77,7 +76,6 @@ class TextEncoder(TransformersEncoder):
             "config": self._checkpoint.config(),
             "tokenizer": self._tokenizer_spec(padding="longest, masked"),
             "pooling": self._pooling,
-            "libraries": library_versions("torch", "transformers", "tokenizers"),
         }
 
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,18 @@ class ParameterGroup:
     parameters: Sequence[nn.Parameter]
     learning_rate: float
     weight_decay: float
-    epsilon: float = 1e-8
+    epsilon: float = EPSILON
 
 
 class AdamW:
     """AdamW with torch's default betas, for parameters that all have a gradient."""
 
     def __init__(self, groups: Sequence[ParameterGroup]) -> None:
-        self._groups = [(group, _Moments(group.parameters)) for group in groups]
+        self._groups = groups
+        parameters = [parameter for group in groups for parameter in group.parameters]
+        self._first_moment = {p: torch.zeros_like(p) for p in parameters}
+        self._second_moment = {p: torch.zeros_like(p) for p in parameters}
+        self._steps = {p: torch.tensor(0.0) for p in parameters}
 
     def step(self, factor: float) -> None:
         """Update every parameter and clear its gradient.
@@ -46,7 +52,7 @@ class AdamW:
         """
         from torch.optim.adamw import adamw
 
-        for group, moments in self._groups:
+        for group in self._groups:
             gradients = [p.grad for p in group.parameters if p.grad is not None]
             if len(gradients) < len(group.parameters):
                 raise ValueError("a parameter has no gradient: the loss does not depend on it")
@@ -54,10 +60,10 @@ class AdamW:
                 adamw(
                     list(group.parameters),
                     gradients,
-                    moments.first,
-                    moments.second,
+                    [self._first_moment[p] for p in group.parameters],
+                    [self._second_moment[p] for p in group.parameters],
                     [],
-                    moments.steps,
+                    [self._steps[p] for p in group.parameters],
                     fused=True,
                     amsgrad=False,
                     beta1=0.9,
@@ -69,12 +75,3 @@ class AdamW:
                 )
             for parameter in group.parameters:
                 parameter.grad = None
-
-
-class _Moments:
-    """Running means of gradients and of their squares, and the number of steps."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.first: list[Tensor] = [torch.zeros_like(p) for p in parameters]
-        self.second: list[Tensor] = [torch.zeros_like(p) for p in parameters]
-        self.steps: list[Tensor] = [torch.tensor(0.0) for _ in parameters]

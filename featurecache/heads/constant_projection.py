@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from featurecache.heads.adamw import ParameterGroup
+from featurecache.heads.adamw import EPSILON, ParameterGroup
 
 
 class ConstantProjection(nn.Module):
@@ -43,7 +43,7 @@ class ConstantProjection(nn.Module):
 
 
 def parameter_groups(
-    module: nn.Module, *, learning_rate: float, weight_decay: float, epsilon: float = 1e-8
+    module: nn.Module, *, learning_rate: float, weight_decay: float
 ) -> list[ParameterGroup]:
     """Return a module's parameters for AdamW.
 
@@ -54,20 +54,19 @@ def parameter_groups(
         module: The module.
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
-        epsilon: Added to the root of the second moment.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, ConstantProjection)]
     outputs = {layer.output for layer in layers}
     others = [parameter for parameter in module.parameters() if parameter not in outputs]
     return [
-        ParameterGroup(others, learning_rate, weight_decay, epsilon),
+        ParameterGroup(others, learning_rate, weight_decay),
         *(
             ParameterGroup(
                 [layer.output],
                 learning_rate * layer.reach,
                 # AdamW shrinks by learning rate times weight decay, which must not change.
                 weight_decay / layer.reach,
-                epsilon * layer.entries / layer.reach,
+                EPSILON * layer.entries / layer.reach,
             )
             for layer in layers
         ),

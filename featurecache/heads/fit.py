@@ -18,6 +18,9 @@ from featurecache.heads.text_features import LabelTexts, ablate_texts
 from featurecache.heads.types import Head, TrainedHead, TrainingData, TrainingJob
 from featurecache.schedule import Epoch
 
+_BATCH_SIZE = 8192
+"""Embeddings whose probabilities are computed at once."""
+
 
 def fit_head(
     data: TrainingData,
@@ -153,15 +156,12 @@ def training_rows(data: TrainingData, config: HeadConfig) -> NDArray[np.intp]:
     return rows
 
 
-def predict_probabilities(
-    module: Head, embedding: NDArray[np.floating], *, batch_size: int = 8192
-) -> NDArray[np.float64]:
+def predict_probabilities(module: Head, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return a head's probabilities.
 
     Args:
         module: The head.
         embedding: (N, D) embeddings of any length.
-        batch_size: Number of embeddings to process at once.
 
     Returns:
         (N, C) probabilities.
@@ -169,8 +169,8 @@ def predict_probabilities(
     module.eval()
     batches = []
     with torch.inference_mode():
-        for start in range(0, len(embedding), batch_size):
-            batch = np.asarray(embedding[start : start + batch_size], dtype=np.float32)
+        for start in range(0, len(embedding), _BATCH_SIZE):
+            batch = np.asarray(embedding[start : start + _BATCH_SIZE], dtype=np.float32)
             # In float32 the sigmoid would round different large logits to the same 1.
             batches.append(torch.sigmoid(module(torch.from_numpy(batch)).double()).numpy())
     return np.concatenate(batches)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,19 +170,14 @@ class LearningCurve:
 
     def _repr_html_(self) -> str:
         """Return a table of macro AUROC for notebooks, a row per size and a column per head."""
-        header = "".join(f"<th>{escape(head)}</th>" for head in self.heads)
-        rows = ""
-        for index, size in enumerate(self.sizes):
-            points = [self.points[head][index] for head in self.heads]
-            cells = "".join(
-                f"<td>{format_with_interval(point.macro.auroc, point.ci95.auroc)}</td>"
-                for point in points
-            )
-            rows += f"<tr><th>{size}</th>{cells}</tr>"
-        return (
-            f"<table><caption>Macro AUROC by training images, {self._test_set()}</caption>"
-            f"<tr><th></th>{header}</tr>{rows}</table>"
-        )
+        import pandas as pd
+
+        scores = {
+            head: [format_with_interval(point.macro.auroc, point.ci95.auroc) for point in points]
+            for head, points in self.points.items()
+        }
+        table = pd.DataFrame(scores, index=self.sizes).to_html()
+        return f"<p>Macro AUROC by training images, {self._test_set()}</p>{table}"
 
     def _test_set(self) -> str:
         return (

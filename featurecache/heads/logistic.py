@@ -30,7 +30,6 @@ def fit_logistic(
     *,
     center: Weights,
     start: Weights | None = None,
-    max_steps: int = 1000,
 ) -> Weights:
     """Fit one logistic regression per label with SciPy's L-BFGS, all labels in one run.
 
@@ -45,7 +44,6 @@ def fit_logistic(
         penalty: (C,) positive penalties.
         center: Weights that the penalty pulls towards. A label without known images keeps them.
         start: Where the search begins; None for ``center``.
-        max_steps: Maximum number of L-BFGS steps.
     """
     from scipy.optimize import minimize
 
@@ -78,7 +76,7 @@ def fit_logistic(
         jac=True,
         method="L-BFGS-B",
         # The sum over labels converges to single precision long before a rare label does.
-        options={"maxiter": max_steps, "maxfun": 2 * max_steps, "ftol": 1e-12, "gtol": 1e-7},
+        options={"maxiter": 1000, "maxfun": 2000, "ftol": 1e-12, "gtol": 1e-7},
     )
     parameters = result.x.reshape(labels, dim + 1)
     return Weights(parameters[:, :dim].copy(), parameters[:, dim].copy())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -42,7 +43,7 @@ class HeadSpec:
     Attributes:
         name: Name of the head.
         summary: What it computes, in one phrase.
-        factory: Builds it; for a built-in head, the module and name of its class.
+        factory: Builds it; None for a built-in head, whose class is in the module of its name.
         text: How it uses text.
         settings: The fields of ``HeadConfig`` that it uses in addition to those that apply to all
             heads.
@@ -51,7 +52,7 @@ class HeadSpec:
 
     name: str
     summary: str
-    factory: "HeadFactory | str"
+    factory: HeadFactory | None = None
     text: TextUse = "none"
     settings: frozenset[str] = frozenset()
     hidden: tuple[int, ...] | None = None
@@ -83,10 +84,11 @@ class HeadSpec:
         if self.uses_text and texts is None:
             raise ValueError(f"the {self.name} head needs text")
         factory = self.factory
-        if isinstance(factory, str):  # imported on use, since torch takes a second to import
-            module, _, kind = factory.partition(":")
-            factory = getattr(import_module(f"featurecache.heads.models.{module}"), kind)
-        return factory(dim, labels, texts, config)
+        if factory is None:  # imported on use, since torch takes a second to import
+            module = import_module(f"featurecache.heads.models.{self.name}")
+            factory = getattr(module, self.name.title().replace("_", ""))
+        head: Head = factory(dim, labels, texts, config)
+        return head
 
     def check(self, config: HeadConfig) -> None:
         """Refuse settings that would have no effect on this head.
@@ -110,79 +112,54 @@ class HeadSpec:
                 raise UsageError(f"head {self.name!r} has no `{field.name}`: leave it out")
 
 
+_gradient_head = partial(HeadSpec, settings=GRADIENT_SETTINGS, hidden=(512, 256))
+
 _HEADS = {
     spec.name: spec
     for spec in (
-        HeadSpec(
-            name="baseline",
-            summary="an MLP on the image embedding alone",
-            factory="baseline:Baseline",
-            settings=GRADIENT_SETTINGS,
-            hidden=(512, 256),
-        ),
-        HeadSpec(
+        _gradient_head(name="baseline", summary="an MLP on the image embedding alone"),
+        _gradient_head(
             name="concat",
+            text="constant",
             summary="an image branch and a text branch, concatenated, then a classifier",
-            factory="concat:Concat",
-            text="constant",
-            settings=GRADIENT_SETTINGS,
-            hidden=(512, 256),
         ),
-        HeadSpec(
+        _gradient_head(
             name="weighted_sum",
-            summary="learned weights add projected text to the image embedding, then an MLP",
-            factory="weighted_sum:WeightedSum",
             text="constant",
-            settings=GRADIENT_SETTINGS,
-            hidden=(512, 256),
+            summary="learned weights add projected text to the image embedding, then an MLP",
         ),
-        HeadSpec(
+        _gradient_head(
             name="text_residual",
-            summary="the zero-shot score, corrected by an MLP on image times label text",
-            factory="text_residual:TextResidual",
             text="aligned",
-            settings=GRADIENT_SETTINGS,
+            summary="the zero-shot score, corrected by an MLP on image times label text",
             hidden=(64,),
         ),
         HeadSpec(
             name="linear",
             summary="logistic regression per label, regularization chosen on validation",
-            factory="linear:Linear",
         ),
         HeadSpec(
             name="lp_plus_plus",
-            summary="a linear probe that starts from class means, blended with the text score",
-            factory="lp_plus_plus:LpPlusPlus",
             text="aligned",
+            summary="a linear probe that starts from class means, blended with the text score",
         ),
         HeadSpec(
             name="clap",
+            text="aligned",
             summary="a linear probe that starts from the texts and is kept near them; needs no "
             "validation",
-            factory="clap:Clap",
-            text="aligned",
         ),
         HeadSpec(
             name="tip_adapter",
-            summary="the zero-shot score plus the labels of similar training images",
-            factory="tip_adapter:TipAdapter",
             text="aligned",
+            summary="the zero-shot score plus the labels of similar training images",
         ),
-        HeadSpec(
-            name="knn",
-            summary="the fraction of positives among the nearest training images",
-            factory="knn:Knn",
-        ),
+        HeadSpec(name="knn", summary="the fraction of positives among the nearest training images"),
         HeadSpec(
             name="prototype",
             summary="the similarity to the mean of a label's positives minus that of its negatives",
-            factory="prototype:Prototype",
         ),
-        HeadSpec(
-            name="svm",
-            summary="a linear support vector machine per label",
-            factory="svm:Svm",
-        ),
+        HeadSpec(name="svm", summary="a linear support vector machine per label"),
     )
 }
 _BUILT_IN = frozenset(_HEADS)
@@ -231,10 +208,9 @@ def register_head(
         raise UsageError(f"{name!r} is a built-in head: choose another `name`")
     if text not in get_args(TextUse):
         raise UnknownNameError("use of text", text, get_args(TextUse))
-    known = {field.name for field in fields(HeadConfig)}
-    for setting in (settings := frozenset(settings)):
-        if setting not in known:
-            raise UnknownNameError("setting", setting, known)
+    settings, valid = frozenset(settings), {field.name for field in fields(HeadConfig)}
+    for setting in settings - valid:
+        raise UnknownNameError("setting", setting, valid)
     _HEADS[name] = HeadSpec(
         name=name, summary=summary, factory=factory, text=text, settings=settings
     )

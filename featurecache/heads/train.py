@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -91,11 +93,10 @@ def train_head(
         raise UsageError(f"`seeds` is {seeds}: must be at least 1")
     data = training_data_from(cache, config)
     configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
-    permuted = (
-        [replace(config, text_ablation="permuted") for config in configs]
-        if controls and _can_permute_texts(data, config)
-        else []
-    )
+    permuted: list[HeadConfig] = []
+    several_texts = data.texts is not None and len(data.texts.positive) > 1
+    if controls and several_texts and config.text_ablation == "none":
+        permuted = [replace(config, text_ablation="permuted") for config in configs]
     trained = fit_heads(
         [TrainingJob(data, config, _with_seed(on_epoch, config.seed)) for config in configs]
         + [TrainingJob(data, config) for config in permuted]
@@ -167,11 +168,6 @@ def _with_seed(
     return None if on_epoch is None else (lambda epoch: on_epoch(seed, epoch))
 
 
-def _can_permute_texts(data: TrainingData, config: HeadConfig) -> bool:
-    has_texts = data.texts is not None and len(data.texts.positive) > 1
-    return has_texts and config.text_ablation == "none"
-
-
 def _score_controls(
     cache: Cache, data: TrainingData, config: HeadConfig, n_bootstrap: int
 ) -> dict[str, RankingSummary | None]:
@@ -185,40 +181,31 @@ def _score_controls(
         replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)),
     ]
     heads = fit_heads([TrainingJob(control, config) for control in uninformative])
-    trials = [
-        predict_on(cache, head, control) for head, control in zip(heads, uninformative, strict=True)
-    ]
+    trials = list(map(partial(predict_on, cache), heads, uninformative))
     _, rows = trials[-1].data.scored
+    summarize = partial(summarize_control, rows=rows, n_bootstrap=n_bootstrap)
     return {
-        "shuffled_labels": summarize_control(trials[:N_SHUFFLES], rows, n_bootstrap=n_bootstrap),
-        "random_features": summarize_control(trials[N_SHUFFLES:], rows, n_bootstrap=n_bootstrap),
+        "shuffled_labels": summarize(trials[:N_SHUFFLES]),
+        "random_features": summarize(trials[N_SHUFFLES:]),
     }
 
 
 def _spread(metrics: Sequence[Metrics], first_seed: int) -> SeedSpread:
     """Return mean and standard deviation (n - 1) over seeds; None where a value is undefined."""
 
-    def spread(values: list[float | None]) -> Spread:
-        known = [value for value in values if value is not None]
-        defined = len(known) == len(values)
-        return Spread(
-            mean=float(np.mean(known)) if defined else None,
-            sd=float(np.std(known, ddof=1)) if defined else None,
-            values=values,
-        )
+    def spread(name: str) -> Spread:
+        values = list(map(attrgetter(name), metrics))
+        if None in values:
+            return Spread(mean=None, sd=None, values=values)
+        return Spread(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)), values=values)
 
-    def spread_of(group: str) -> dict[str, Spread]:
-        return {
-            name: spread([getattr(getattr(one, group), name) for one in metrics])
-            for name in type(metrics[0].macro).model_fields
-        }
-
+    names = type(metrics[0].macro).model_fields
     return SeedSpread(
         seeds=list(range(first_seed, first_seed + len(metrics))),
-        macro=spread_of("macro"),
-        micro=spread_of("micro"),
-        exact_match=spread([one.exact_match for one in metrics]),
-        hamming_loss=spread([one.hamming_loss for one in metrics]),
+        macro={name: spread(f"macro.{name}") for name in names},
+        micro={name: spread(f"micro.{name}") for name in names},
+        exact_match=spread("exact_match"),
+        hamming_loss=spread("hamming_loss"),
     )
 
 
@@ -250,10 +237,9 @@ def _stopped_too_early(config: HeadConfig, head: TrainedHead) -> bool:
     """Return whether more epochs might have helped, unless the short schedule was the default."""
     if config.epochs is None and len(head.train_rows) >= MANY_IMAGES:
         return False
-    members = head.members or (head,)
     return any(
         member.best_epoch is not None and member.best_epoch == member.config.epochs
-        for member in members
+        for member in head.members or (head,)
     )
 
 

@@ -1,7 +1,7 @@
 """Build a cache: what is already stored, what is added, and the finished file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,15 @@ from featurecache.store.chunks import (
 from featurecache.store.gather import gather_rows
 from featurecache.store.layout import CHUNK_ROWS, chunks_path
 from featurecache.store.reader import read_cache
-from featurecache.store.records import Header, ImageTable, Labels, TextSet, Utf8, positions
+from featurecache.store.records import (
+    Header,
+    ImageTable,
+    Labels,
+    TextSet,
+    Utf8,
+    positions,
+    text_fingerprints,
+)
 from featurecache.store.writer import write_cache
 
 NOT_STORED: Final = -2
@@ -248,20 +256,12 @@ class CacheBuilder:
         cache = self.cache
         if cache is None or self._chunks:
             return False
-        same_images = all(
-            np.array_equal(getattr(cache.images, column.name), getattr(images, column.name))
-            for column in fields(ImageTable)
-        )
         return (
-            same_images
+            all(map(np.array_equal, vars(cache.images).values(), vars(images).values()))
             and cache.labels.names == labels.names
             and np.array_equal(cache.labels.values, labels.values)
-            and _fingerprints(cache.texts) == _fingerprints(texts)
+            and text_fingerprints(cache.texts) == text_fingerprints(texts)
             and dict(cache.failures) == dict(failures)
             # The encoder spec was compared at the start.
             and cache.header == replace(self.header, encoder_spec=cache.header.encoder_spec)
         )
-
-
-def _fingerprints(texts: Mapping[str, TextSet]) -> dict[str, str]:
-    return {name: text.fingerprint for name, text in texts.items()}

@@ -143,7 +143,9 @@ def find_corruption(
         checksums: Those stored in it.
         skip: A dataset whose rows are not checked, only its header.
     """
-    content = {path: item for path, item in objects.items() if not _is_checksum(path)}
+    content = {
+        path: item for path, item in objects.items() if not f"{path}/".startswith(f"/{GROUP}/")
+    }
     for path in sorted({*content} ^ {*checksums.headers}):
         yield f"{path} {'has no checksum' if path in content else 'is missing'}"
     for path in content.keys() & checksums.headers.keys():
@@ -227,7 +229,3 @@ def _datasets(objects: Mapping[str, Hdf5Object]) -> "Iterator[tuple[str, h5py.Da
     for path, hdf5_object in objects.items():
         if isinstance(hdf5_object.node, h5py.Dataset):
             yield path, hdf5_object.node
-
-
-def _is_checksum(path: str) -> bool:
-    return path == f"/{GROUP}" or path.startswith(f"/{GROUP}/")

@@ -6,7 +6,7 @@ file readable and loses at most the rows that were not yet in one.
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +69,8 @@ class EncodedRows:
 
 def concatenate(batches: list[EncodedRows]) -> EncodedRows:
     """Return the rows of all batches."""
-    return EncodedRows(
-        **{
-            field.name: np.concatenate([getattr(batch, field.name) for batch in batches])
-            for field in fields(EncodedRows)
-        }
-    )
+    columns = zip(*(vars(batch).values() for batch in batches), strict=True)
+    return EncodedRows(*map(np.concatenate, columns))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.fingerprint import fingerprint
+from featurecache.provenance import Provenance
 from featurecache.store.cache import BLOCK_ROWS, Cache
 from featurecache.store.records import Labels, TextEmbeddings, TextSet, positions
 
@@ -52,11 +53,9 @@ class ConcatCache(Cache):
         joined = np.empty((stop - start, self.dim), dtype=np.float16)
         for first in range(start, stop, BLOCK_ROWS):
             last = min(first + BLOCK_ROWS, stop)
+            members = zip(self.caches, self.cache_rows, strict=True)
             joined[first - start : last - start] = concat_embeddings(
-                [
-                    cache.embedding[rows[first:last]]
-                    for cache, rows in zip(self.caches, self.cache_rows, strict=True)
-                ]
+                [cache.embedding[rows[first:last]] for cache, rows in members]
             )
         return joined
 
@@ -94,10 +93,8 @@ def concat_embeddings(embeddings: Sequence[NDArray[np.floating]]) -> NDArray[np.
 
     Each is scaled to unit length first, so that no encoder dominates by the scale of its output.
     """
-    scaled = []
-    for embedding in embeddings:
-        single = embedding.astype(np.float32)
-        scaled.append(single / np.linalg.norm(single, axis=1, keepdims=True))
+    singles = [embedding.astype(np.float32) for embedding in embeddings]
+    scaled = [single / np.linalg.norm(single, axis=1, keepdims=True) for single in singles]
     return np.concatenate(scaled, axis=1).astype(np.float16)
 
 
@@ -128,6 +125,10 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
     rows = tuple(positions(cache.images.id, shared) for cache in caches)
     for cache, shared_rows in zip(caches[1:], rows[1:], strict=True):
         _require_agreement(first, rows[0], cache, shared_rows)
+    provenance = Provenance()
+    for cache in caches:
+        for collection, ids in cache.header.trained_on.items():
+            provenance = provenance.with_training(collection, ids)
     encoder_spec = {"joined": [dict(cache.header.encoder_spec) for cache in caches]}
     header = replace(
         first.header,
@@ -135,7 +136,7 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
         exposed=any(cache.header.exposed for cache in caches),
         image_level_split=any(cache.header.image_level_split for cache in caches),
         encoder_spec=encoder_spec,
-        trained_on=_union_trained_on(caches),
+        trained_on=provenance.trained_on,
         bf16_cosine=None,
     )
     return ConcatCache(
@@ -179,15 +180,6 @@ def _require_agreement(
                 f"{first.ids[rows[int(np.argmax(differ))]]}: extract one of them again with the "
                 "settings of the other"
             )
-
-
-def _union_trained_on(caches: Sequence[Cache]) -> dict[str, frozenset[str]]:
-    """Return all images that any of the encoders was fine-tuned on, by collection."""
-    union: dict[str, frozenset[str]] = {}
-    for cache in caches:
-        for collection, ids in cache.header.trained_on.items():
-            union[collection] = union.get(collection, frozenset()) | ids
-    return union
 
 
 def _concat_texts(texts: Sequence[TextEmbeddings]) -> TextEmbeddings:

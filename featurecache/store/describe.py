@@ -9,7 +9,7 @@ import numpy as np
 
 from featurecache.errors import CacheError
 from featurecache.provenance import base_name, describe_id_scheme
-from featurecache.store.layout import chunks_path
+from featurecache.store.layout import UNKNOWN, chunks_path
 from featurecache.store.reader import read_cache
 
 _UNFINISHED = "unfinished: extract again"
@@ -65,7 +65,6 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         CacheError: The file cannot be read as a cache.
     """
     cache = read_cache(path)
-    values = cache.labels.values
     splits, counts = np.unique(cache.splits, return_counts=True)
     return {
         "path": str(cache.path),
@@ -87,11 +86,10 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         "bf16_cosine": cache.header.bf16_cosine,
         "labels": {
             name: {
-                "positive": int((values[:, column] == 1).sum()),
-                "negative": int((values[:, column] == 0).sum()),
-                "unknown": int((values[:, column] == -1).sum()),
+                kind: int((column == value).sum())
+                for kind, value in (("positive", 1), ("negative", 0), ("unknown", UNKNOWN))
             }
-            for column, name in enumerate(cache.labels.names)
+            for name, column in zip(cache.labels.names, cache.labels.values.T, strict=True)
         },
         "prompts": {
             name: {

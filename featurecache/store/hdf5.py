@@ -77,16 +77,10 @@ def dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
     """
     import h5py
 
-    # get(getlink=True) does not follow the link, so that no other file is ever opened.
-    node = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(node, h5py.Dataset):
-        raise CacheError(
-            f"{group.file.filename} is damaged: it lacks {group.name.rstrip('/')}/{name}"
-        )
-    return node
+    return _member(group, name, h5py.Dataset)
 
 
-def subgroup(parent: "h5py.Group", name: str) -> "h5py.Group":
+def subgroup(group: "h5py.Group", name: str) -> "h5py.Group":
     """Return a group by name.
 
     Raises:
@@ -94,9 +88,19 @@ def subgroup(parent: "h5py.Group", name: str) -> "h5py.Group":
     """
     import h5py
 
-    node = parent[name] if isinstance(parent.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(node, h5py.Group):
-        raise CacheError(f"{parent.file.filename} is damaged: it lacks the group {name!r}")
+    return _member(group, name, h5py.Group)
+
+
+def _member(group: "h5py.Group", name: str, kind: type) -> Any:
+    import h5py
+
+    # get(getlink=True) does not follow the link, so that no other file is ever opened.
+    node = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(node, kind):
+        path = f"{group.name.rstrip('/')}/{name}"
+        raise CacheError(
+            f"{group.file.filename} is damaged: it lacks the {kind.__name__.lower()} {path}"
+        )
     return node
 
 

@@ -2,11 +2,10 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from featurecache.store.cache import Cache
 from featurecache.store.gather import gather_rows
 from featurecache.store.layout import lock_path
 from featurecache.store.reader import read_cache
-from featurecache.store.records import ImageTable, Labels, TextSet, positions, to_utf8
+from featurecache.store.records import ImageTable, Labels, positions, text_fingerprints, to_utf8
 from featurecache.store.writer import write_cache
 
 
@@ -97,11 +96,8 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     for other in caches[1:]:
         _require_same_kind(first, other)
     order = np.argsort(np.concatenate([cache.images.id for cache in caches]), kind="stable")
-
-    def column(name: str) -> Any:
-        return np.concatenate([getattr(cache.images, name) for cache in caches])[order]
-
-    images = ImageTable(**{field.name: column(field.name) for field in fields(ImageTable)})
+    columns = zip(*(vars(cache.images).values() for cache in caches), strict=True)
+    images = ImageTable(*map(np.concatenate, columns)).take(order)
     duplicates = images.id[1:][images.id[1:] == images.id[:-1]]
     if len(duplicates):
         raise CacheError(
@@ -158,17 +154,13 @@ def _require_same_kind(first: Cache, other: Cache) -> None:
     if difference := first_difference(first.header.encoder_spec, other.header.encoder_spec):
         raise CacheError(f"{both}: they were made with different settings ({difference})")
     for name in ("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"):
-        one, two = getattr(first.header, name), getattr(other.header, name)
-        if one != two:
-            raise CacheError(f"{both}: their {name} differs ({one!r}, {two!r})")
+        values = [getattr(cache.header, name) for cache in (first, other)]
+        if values[0] != values[1]:
+            raise CacheError(f"{both}: their {name} differs ({values[0]!r}, {values[1]!r})")
     if first.labels.names != other.labels.names:
         raise CacheError(
             f"{both}: their labels are {', '.join(first.labels.names)} and "
             f"{', '.join(other.labels.names)}"
         )
-    if _fingerprints(first.texts) != _fingerprints(other.texts):
+    if text_fingerprints(first.texts) != text_fingerprints(other.texts):
         raise CacheError(f"{both}: their prompts differ; extract both with the same prompts")
-
-
-def _fingerprints(texts: Mapping[str, TextSet]) -> set[tuple[str, str]]:
-    return {(name, text.fingerprint) for name, text in texts.items()}

@@ -137,14 +137,10 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
     rows = len(ids)
     if not (ids[:-1] < ids[1:]).all():
         raise CacheError(f"{file.filename} is damaged: /images/id is not sorted, or has duplicates")
+    texts = ("sha256", "patient", "split", "view", "sex", "age")
     images = ImageTable(
         id=ids,
-        sha256=read_strings(group, "sha256", shape=(rows,)),
-        patient=read_strings(group, "patient", shape=(rows,)),
-        split=read_strings(group, "split", shape=(rows,)),
-        view=read_strings(group, "view", shape=(rows,)),
-        sex=read_strings(group, "sex", shape=(rows,)),
-        age=read_strings(group, "age", shape=(rows,)),
+        **{name: read_strings(group, name, shape=(rows,)) for name in texts},
         size=read_numbers(group, "size", dtype="int64", shape=(rows,)),
         mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(rows,)),
     )

@@ -175,6 +175,11 @@ class Header:
     revision: str | None = None
 
 
+def text_fingerprints(texts: Mapping[str, TextSet]) -> dict[str, str]:
+    """Return the fingerprint of each encoded prompt set, by name."""
+    return {name: text.fingerprint for name, text in texts.items()}
+
+
 def to_utf8(strings: "Sequence[Any] | NDArray[np.str_] | pd.Series[str]") -> Utf8:
     """Return strings, or rows of strings, as a cache file stores them."""
     blocks = [

@@ -43,11 +43,13 @@ def validate_hdf5(file: "h5py.File") -> dict[str, Hdf5Object]:
         CacheError: An object is of a kind that no cache holds, has two names, or is larger than
             the file.
     """
+    import h5py
+
     objects: dict[str, Hdf5Object] = {}
     addresses: set[int] = set()
     claimed, size = 0, Path(file.filename).stat().st_size
     for node in _iter_objects(file):
-        if (address := _address(node)) in addresses:
+        if (address := int(h5py.h5o.get_info(node.id).addr)) in addresses:
             raise CacheError(f"{file.filename} is damaged: {node.name} has a second name")
         addresses.add(address)
         if len(addresses) > MAX_OBJECTS or len(node.attrs) > MAX_ATTRIBUTES:
@@ -124,12 +126,6 @@ def _iter_objects(group: "h5py.Group") -> "Iterator[h5py.Group | h5py.Dataset]":
                     "nor a dataset"
                 )
             yield node
-
-
-def _address(node: "h5py.Group | h5py.Dataset") -> int:
-    import h5py
-
-    return int(h5py.h5o.get_info(node.id).addr)
 
 
 def _data_size(node: "h5py.Group | h5py.Dataset", file_size: int) -> int:

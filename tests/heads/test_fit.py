@@ -428,10 +428,11 @@ def test_training_rows_are_all_rows_a_random_or_a_balanced_subset(data):
     assert np.array_equal(fit_head(data, settings(train_size=50)).train_rows, some)
 
 
-def test_probabilities_do_not_depend_on_batch_size(data):
+def test_probabilities_do_not_depend_on_batch_size(data, monkeypatch):
     module = fit_head(data, SMALL).module
     whole = predict_probabilities(module, data.embedding)
-    batches = predict_probabilities(module, data.embedding, batch_size=7)
+    monkeypatch.setattr("featurecache.heads.fit._BATCH_SIZE", 7)
+    batches = predict_probabilities(module, data.embedding)
     assert whole.dtype == np.float64
     assert whole.shape == data.labels.shape
     np.testing.assert_allclose(batches, whole, rtol=1e-6)

@@ -153,9 +153,9 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     ),
     "embedding is a group": (
         lambda file: (file.pop("images/embedding"), file.create_group("images/embedding")),
-        "lacks /images/embedding",
+        "lacks the dataset /images/embedding",
     ),
-    "images is a dataset": (put("images", np.ones(3)), "lacks the group 'images'"),
+    "images is a dataset": (put("images", np.ones(3)), "lacks the group /images"),
     "label 2": (put("labels/values", LABEL_2), "/labels/values"),
     "label -128": (put("labels/values", LABEL_2 - 100), "/labels/values"),
     "labels as int16": (put("labels/values", np.zeros((3, 2), "i2")), "/labels/values is int16"),
