@@ -195,10 +195,10 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         put("text/signs/negatives", h5py.SoftLink("/nowhere")),
         "negatives",
     ),
-    "a prompt set is a dataset": (put("text/signs", np.ones(3)), "'signs'"),
+    "a prompt set is a dataset": (put("text/signs", np.ones(3)), "the group /text/signs"),
     "a prompt set is a soft link": (
         lambda file: file.move("text/signs", "s") or put_link(file, "text/signs", "/s"),
-        "'signs'",
+        "the group /text/signs",
     ),
 }
 
