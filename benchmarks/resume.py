@@ -30,7 +30,7 @@ import numpy as np
 from memory import BATCH, DIM, FINDINGS, WORKERS, Stub, load_images, resident
 from PIL import Image
 
-from featurecache.datasets.pseudonymize import IdKey, pseudonymize_dataset
+from featurecache.datasets.pseudonymize import IdKey
 from featurecache.encoders.encoder import Encoder
 from featurecache.extraction.decode import ImageTask
 from featurecache.extraction.encode import EncodedBatch, EventHandler, ImageResult
@@ -110,7 +110,7 @@ def again(data_dir: Path, cache: Path, pseudonymized: bool, **options: Any) -> S
     dataset = load_images(data_dir)
     loaded = time.perf_counter()
     if pseudonymized:
-        dataset = pseudonymize_dataset(dataset, KEY)
+        dataset = dataset.pseudonymize(KEY)
     ready = time.perf_counter()
     update_caches(dataset, [Stub()], cache_dir=cache, batch_size=BATCH, workers=WORKERS, **options)
     return loaded - start, ready - loaded, time.perf_counter() - ready

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.splits import SPLITS
 from featurecache.errors import DatasetError, UnknownNameError
+from featurecache.provenance import pseudonymized_collection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,6 +194,30 @@ class Dataset:
         """Return the file of each image, by image id."""
         paths = (self.root / path for path in self.images["path"])
         return dict(zip(self.images["id"], paths, strict=True))
+
+    def pseudonymize(self, key: "IdKey") -> "Dataset":
+        """Replace ids and patients by hashes.
+
+        The paths are kept because the images are read from them; nothing that is written contains
+        them. The splits, which were made before, are kept too.
+
+        Args:
+            key: The key, as ``read_key`` reads it.
+
+        Returns:
+            The data set, sorted by hashed id.
+        """
+        hashed = {
+            column: self.images[column].map(key.hash).astype(self.images[column].dtype)
+            for column in ("id", "patient")
+        }
+        return replace(
+            self,
+            images=self.images.assign(**hashed),
+            labels=self.labels.set_axis(hashed["id"], axis="index"),
+            collection=pseudonymized_collection(self.collection, key.fingerprint),
+            key=key,
+        )
 
     def take(self, rows: NDArray[np.intp]) -> "Dataset":
         """Return the data set with only these images.

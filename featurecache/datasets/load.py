@@ -61,7 +61,7 @@ def load_dataset(
         ...     "export.csv", labels=["Effusion", "Edema"], patient="pid"
         ... )  # doctest: +SKIP
     """
-    from featurecache.datasets.pseudonymize import pseudonymize_dataset, read_key, redact_errors
+    from featurecache.datasets.pseudonymize import read_key, redact_errors
 
     if root is None and (path := _as_path(source)):
         spec = get_dataset_spec(recognize_dataset(path, options))
@@ -73,7 +73,7 @@ def load_dataset(
     if key is None:
         return spec.load(folder, options)
     with redact_errors(spec.name):
-        return pseudonymize_dataset(spec.load(folder, options), key)
+        return spec.load(folder, options).pseudonymize(key)
 
 
 DatasetLike: TypeAlias = Union["Dataset", str, os.PathLike[str], tuple[str, str | os.PathLike[str]]]

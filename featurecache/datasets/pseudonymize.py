@@ -10,11 +10,10 @@ import hmac
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from featurecache.datasets.dataset import Dataset
 from featurecache.errors import DatasetError, FeaturecacheError, UsageError
 from featurecache.provenance import key_fingerprint, pseudonymized_collection
 
@@ -93,32 +92,6 @@ def read_key(path: str | os.PathLike[str]) -> IdKey:
             f"{MAX_KEY_BYTES:,}. To have a key, {_ADVICE}"
         )
     return IdKey(secret)
-
-
-def pseudonymize_dataset(dataset: Dataset, key: IdKey) -> Dataset:
-    """Replace the ids and patients of a data set by hashes.
-
-    The paths are kept because the images are read from them; nothing that is written contains
-    them. The splits, which were made before, are kept too.
-
-    Args:
-        dataset: The data set.
-        key: The key.
-
-    Returns:
-        The data set, sorted by hashed id.
-    """
-    hashed = {
-        column: dataset.images[column].map(key.hash).astype(dataset.images[column].dtype)
-        for column in ("id", "patient")
-    }
-    return replace(
-        dataset,
-        images=dataset.images.assign(**hashed),
-        labels=dataset.labels.set_axis(hashed["id"], axis="index"),
-        collection=pseudonymized_collection(dataset.collection, key.fingerprint),
-        key=key,
-    )
 
 
 @contextmanager

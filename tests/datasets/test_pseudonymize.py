@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurecache.datasets.dataset import Dataset
-from featurecache.datasets.pseudonymize import IdKey, pseudonymize_dataset, read_key, redact_errors
+from featurecache.datasets.pseudonymize import IdKey, read_key, redact_errors
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 from featurecache.provenance import base_name, key_fingerprint, require_same_id_key
 
@@ -50,7 +50,7 @@ def test_hash_is_truncated_hmac_sha256(name: str, secret: bytes) -> None:
 @given(datasets(), secrets)
 def test_rows_are_kept_and_sorted_by_hashed_id(dataset: Dataset, secret: bytes) -> None:
     key = IdKey(secret)
-    hashed = pseudonymize_dataset(dataset, key)
+    hashed = dataset.pseudonymize(key)
     assert hashed.images["id"].is_monotonic_increasing
     before = dataset.images.assign(label=dataset.label_values[:, 0])
     before["id"] = [key.hash(name) for name in before["id"]]
@@ -84,7 +84,7 @@ def test_collection_contains_the_fingerprint_and_repr_hides_the_secret() -> None
         label_names=("L",),
         collection="xrays",
     )
-    hashed = pseudonymize_dataset(dataset, key)
+    hashed = dataset.pseudonymize(key)
     assert (base_name(hashed.collection), key_fingerprint(hashed.collection)) == (
         "xrays",
         key.fingerprint,
