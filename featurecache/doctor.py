@@ -21,9 +21,9 @@ State = Literal["ok", "note", "problem"]
 LIBRARIES: Final = ("torch", "transformers", "numpy", "h5py", "pandas", "scikit-learn", "pillow")
 EXTRAS: Final = {
     "dicom": ("pydicom", "DICOM files"),
-    "lora": ("peft", "finetune --trainable lora-R"),
+    "lora": ("peft", "fine-tuning with LoRA"),
     "open-clip": ("open_clip_torch", "the model biomedclip"),
-    "ray": ("ray", "extract --engine ray"),
+    "ray": ("ray", "extraction on several machines"),
 }
 HUB: Final = "https://huggingface.co"
 HUB_TIMEOUT: Final = 5.0
@@ -116,7 +116,7 @@ def _gpu() -> Check:
         name = torch.cuda.get_device_name(0)
         return Check("GPU", "ok", f"{name}, {memory:.0f} GiB, fast in {fast}")
     if torch.backends.mps.is_available():
-        return Check("GPU", "ok", "Apple GPU, by --device mps")
+        return Check("GPU", "ok", "Apple GPU, as device mps")
     return Check(
         "GPU",
         "note",

@@ -11,8 +11,8 @@ import featurecache
 PACKAGE = Path(featurecache.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "cli" not in path.parents)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-FOREIGN = {"--upgrade"}
-"""Options of other programs, such as pip."""
+FOREIGN = {"--upgrade", "--head"}
+"""Options of other programs: pip and Ray."""
 
 
 def messages(path: Path) -> list[str]:
