@@ -88,11 +88,11 @@ class Provenance:
         return Provenance(self.exposed_to, {**self.trained_on, collection: earlier.union(ids)})
 
     def require_unseen(self, collection: str, ids: Collection[str]) -> None:
-        """Check that the encoder was not trained on the test images of a collection.
+        """Check that the encoder was not trained on the images of a collection to score.
 
         Args:
-            collection: Collection of the test images.
-            ids: Ids of the test images.
+            collection: Collection of the images.
+            ids: Ids of the images.
 
         Raises:
             UsageError: It was trained on some of them, or on images of the collection under ids
@@ -103,8 +103,8 @@ class Provenance:
         leaked = [image_id for image_id in ids if image_id in trained]
         if leaked:
             raise UsageError(
-                f"it was trained on {len(leaked)} of the {len(ids)} test images of "
-                f"{collection}, {leaked[0]!r} the first: use the split that it was trained with"
+                f"it was trained on {len(leaked)} of the {len(ids)} images of {collection} to "
+                f"score, {leaked[0]!r} the first: use the split that it was trained with"
             )
 
     def to_json(self) -> dict[str, object]:

@@ -8,7 +8,7 @@ import inspect
 import math
 import operator
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from types import NoneType
 from typing import (
@@ -64,6 +64,18 @@ def choices(annotation: Any) -> tuple[str, ...]:
         return get_args(annotation)
     members = [member for member in get_args(annotation) if member is not NoneType]
     return choices(members[0]) if len(members) == 1 else ()
+
+
+def check_names(cls: "type[DataclassInstance]", names: Iterable[str]) -> None:
+    """Check that settings of these names exist.
+
+    Raises:
+        UnknownNameError: There is no such setting.
+    """
+    valid = {declared.name for declared in fields(cls)}
+    for name in names:
+        if name not in valid:
+            raise UnknownNameError("setting", name, valid)
 
 
 def check_settings(config: "DataclassInstance") -> None:

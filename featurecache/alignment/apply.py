@@ -11,20 +11,21 @@ from featurecache.alignment.alignment import Alignment
 from featurecache.encoders.compatibility import library_difference
 from featurecache.errors import AlignmentError, CacheError, UsageError
 from featurecache.metrics.similarity import Embeddings, l2_normalize, row_chunks
+from featurecache.prompts import PromptSet
 from featurecache.provenance import require_same_id_key
 from featurecache.store.cache import Cache
 from featurecache.store.records import TextSet
 
 
 def align_texts(
-    alignment: Alignment, cache: Cache, prompts: str | None = None
+    alignment: Alignment, cache: Cache, prompts: str | PromptSet | None = None
 ) -> tuple[TextSet, list[str]]:
     """Return a prompt set as if its encoder were aligned, with the alignment's scale and bias.
 
     Args:
         alignment: Fitted to this cache or another one.
         cache: Made with the encoders, and their settings, that the alignment was fitted to.
-        prompts: Name of the prompt set; may be None if the cache holds only one.
+        prompts: Prompt set, or its name; may be None if the cache holds only one.
 
     Returns:
         The prompt set, and the warnings of ``alignment_warnings``.

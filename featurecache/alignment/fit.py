@@ -1,6 +1,5 @@
 """Fit an alignment to the training images of a cache, and select it on validation images."""
 
-import os
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -22,16 +21,17 @@ from featurecache.metrics.calibration import fit_common_slope
 from featurecache.metrics.multilabel import compute_metrics
 from featurecache.metrics.ranking import macro
 from featurecache.metrics.similarity import Directions, Floats, l2_normalize, normalize_rows
+from featurecache.prompts import PromptSet
 from featurecache.store.cache import Cache
 from featurecache.store.layout import alignment_path
-from featurecache.store.open import as_cache
+from featurecache.store.open import CacheLike, open_cache
 from featurecache.store.records import TextSet
 
 METHODS: Final = ("ridge", "contrastive")
 
 
 def align(
-    cache: Cache | str | os.PathLike[str], *, method: str = "ridge", prompts: str | None = None
+    cache: CacheLike, *, method: str = "ridge", prompts: str | PromptSet | None = None
 ) -> Alignment:
     """Map the images of a cache into the embedding space of its texts.
 
@@ -50,7 +50,7 @@ def align(
     Args:
         cache: A cache of an encoder whose images and texts do not share a space, or its path.
         method: "ridge" or "contrastive".
-        prompts: Name of the prompt set; may be None if the cache holds only one.
+        prompts: Prompt set, or its name; may be None if the cache holds only one.
 
     Returns:
         The alignment, not yet saved.
@@ -69,7 +69,7 @@ def align(
     """
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
-    cache = as_cache(cache)
+    cache = open_cache(cache)
     text = cache.text(prompts)
     if text.aligned:
         raise UsageError(

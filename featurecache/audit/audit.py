@@ -1,6 +1,5 @@
 """Audit a data set for problems that make metrics on it misleading."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
@@ -22,8 +21,7 @@ from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
 from featurecache.datasets.load import as_dataset
 from featurecache.datasets.splits import SPLITS
 from featurecache.progress import DetailedProgress
-from featurecache.store.cache import Cache
-from featurecache.store.open import as_cache
+from featurecache.store.open import CacheLike, open_cache
 
 if TYPE_CHECKING:
     from featurecache.datasets.load import DatasetLike
@@ -112,7 +110,7 @@ class Audit:
 
 
 def audit(
-    cache: Cache | str | os.PathLike[str],
+    cache: CacheLike,
     data: "DatasetLike | None" = None,
     *,
     neighbors: int = NEIGHBORS,
@@ -146,7 +144,7 @@ def audit(
         >>> 0 <= result.shortcuts.sex.values["F"].auroc <= 1
         True
     """
-    cache = as_cache(cache)
+    cache = open_cache(cache)
     files = None if data is None else as_dataset(data).files()
     counts = {split: int((cache.splits == split).sum()) for split in SPLITS}
     return Audit(

@@ -202,6 +202,8 @@ class Encoder:
             path = Path(image).expanduser()
             (pixels,) = decode_and_preprocess(decoder, path, [self], name=str(image))
             return pixels
+        if not hasattr(image, "convert"):
+            raise TypeError(f"images contains a {type(image).__name__}: give paths or PIL images")
         return self.preprocess(_to_gray_or_rgb(image))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:

@@ -32,7 +32,13 @@ from featurecache.encoders.registry import (
     find_encoder,
 )
 from featurecache.encoders.unimodal import TextEncoder, VisionEncoder
-from featurecache.errors import CheckpointError, FeaturecacheWarning, UnknownNameError, UsageError
+from featurecache.errors import (
+    CheckpointError,
+    FeaturecacheWarning,
+    RunError,
+    UnknownNameError,
+    UsageError,
+)
 from featurecache.provenance import Provenance, read_provenance
 
 HUB_PREFIX: Final = "hf:"
@@ -150,6 +156,7 @@ def reload_encoder(
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     source: object = None,
+    argument: str = "model",
 ) -> Encoder:
     """Load the encoder that a cache or a run was made with, in the same precision.
 
@@ -162,14 +169,23 @@ def reload_encoder(
         weights: A local checkpoint; None for the usual places.
         device: See ``load_encoder``.
         source: The cache or run, named in messages; None for the encoder's name.
+        argument: The caller's argument that ``model`` comes from, named in messages.
 
     Raises:
         RunError: The encoder differs from ``spec`` in more than library versions; the message
-            names the field.
+            names the field. Or no model has that name.
     """
     source = f"what {name} embedded" if source is None else source
     precision = str(spec.get("precision", "auto"))
-    encoder = as_encoder(model or name, weights=weights, device=device, precision=precision)
+    try:
+        encoder = as_encoder(model or name, weights=weights, device=device, precision=precision)
+    except UnknownNameError as error:
+        if model is not None:
+            raise
+        raise RunError(
+            f"{source} needs the encoder {name}, which is not a registered model: give its folder "
+            f"as `{argument}`"
+        ) from error
     if difference := library_difference(spec, encoder.image_spec, source=source):
         warnings.warn(
             f"{source} was made with other library versions ({difference})",

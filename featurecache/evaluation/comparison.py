@@ -169,7 +169,7 @@ def compare(
         UsageError: There are fewer than two runs, they did not score the same images or labels, or
             no label could be learned by all of them.
     """
-    if len(runs) < 2:
+    if isinstance(runs, str | os.PathLike | Run) or len(runs) < 2:
         raise UsageError("give at least two runs: the others are compared with the first")
     if n_bootstrap < 1:
         raise UsageError(f"`n_bootstrap` {n_bootstrap}: a comparison needs at least 1")

@@ -36,7 +36,7 @@ def match_labels(
             name is on both sides; the message lists the labels of both sides.
     """
     both = f"trained: {', '.join(trained)}; in the data set: {', '.join(present)}"
-    if label_map is None:
+    if not label_map:
         same = {name: name for name in trained if name in present}
         if not same:
             raise UsageError(f"no label has the same name on both sides: give `label_map` ({both})")

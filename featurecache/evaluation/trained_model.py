@@ -16,13 +16,12 @@ from featurecache.metrics.metrics import Metrics
 from featurecache.provenance import Provenance
 from featurecache.runs.prediction import classify_images, find_images
 from featurecache.runs.run import Images, Run
-from featurecache.store.open import as_cache
+from featurecache.store.open import CacheLike, open_cache
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from featurecache.encoders.encoder import Encoder
-    from featurecache.store.cache import Cache
 
 
 class TrainedModel(ABC):
@@ -129,7 +128,7 @@ class TrainedModel(ABC):
 
     def evaluate(
         self,
-        cache: "Cache | str | os.PathLike[str]",
+        cache: CacheLike,
         *,
         name: str,
         label_map: Mapping[str, str] | None = None,
@@ -145,7 +144,7 @@ class TrainedModel(ABC):
             split: "test" or "all".
             n_bootstrap: Number of bootstrap samples over patients.
         """
-        cache = as_cache(cache)
+        cache = open_cache(cache)
         specs = [member.header.encoder_spec for member in cache.members]
         model = self.match_precision(specs)
         differences = check_encoder_specs(model.encoder_specs(), specs, source=name)

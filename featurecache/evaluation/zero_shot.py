@@ -33,20 +33,20 @@ from featurecache.evaluation.zero_shot_scores import (
     sigmoid_scores,
     softmax_scores,
 )
+from featurecache.prompts import PromptSet
 from featurecache.runs.run import Run
 from featurecache.store.layout import UNKNOWN
-from featurecache.store.open import as_cache
+from featurecache.store.open import CacheLike, open_cache
 
 if TYPE_CHECKING:
     from featurecache.alignment.alignment import Alignment
-    from featurecache.store.cache import Cache
     from featurecache.store.records import TextSet
 
 
 def zero_shot(
-    cache: "Cache | str | os.PathLike[str]",
+    cache: CacheLike,
     *,
-    prompts: str | None = None,
+    prompts: str | PromptSet | None = None,
     scoring: str = "auto",
     alignment: "Alignment | str | os.PathLike[str] | None" = None,
     n_bootstrap: int = 1000,
@@ -65,7 +65,7 @@ def zero_shot(
 
     Args:
         cache: A cache, or its path.
-        prompts: Name of the prompt set; needed only where the cache holds several.
+        prompts: Prompt set, or its name; needed only where the cache holds several.
         scoring: How cosines become probabilities: "sigmoid" with the model's scale and bias,
             "softmax" over the labels, "pair" for each label against its negative, or "auto".
         alignment: An alignment or its file, for the cache of an encoder whose images and texts do
@@ -82,7 +82,7 @@ def zero_shot(
         RunError: The alignment is of other encoders or settings; the message names the field.
         UnknownNameError: There is no such prompt set or scoring.
     """
-    cache, alignment = as_cache(cache), as_alignment(alignment)
+    cache, alignment = open_cache(cache), as_alignment(alignment)
     warnings = cache_caveats(cache)
     train = np.empty(0, dtype=np.intp)
     if alignment is None:

@@ -17,7 +17,7 @@ from featurecache.extraction.pipeline import Engine
 from featurecache.extraction.precision import choose_precision
 from featurecache.extraction.ray_cluster import require_ray
 from featurecache.extraction.ray_engine import encode_on_ray
-from featurecache.extraction.update import ExtractionSummary, update_caches
+from featurecache.extraction.update import ExtractionSummary, check_numbers, update_caches
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.lock import OnWait
 from featurecache.progress import Progress
@@ -190,6 +190,7 @@ def run_extraction(
         One summary for each model.
     """
     cache_dir = Path(cache_dir)
+    check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
     if engine == "ray":

@@ -78,6 +78,21 @@ class ExtractionSummary:
     written: bool
 
 
+def check_numbers(
+    *, limit: int | None, batch_size: int, workers: int, image_timeout: float
+) -> None:
+    """Check the numbers of an extraction.
+
+    Raises:
+        UsageError: One is out of range.
+    """
+    for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise UsageError(f"`{name}` is {value}: must be at least 1")
+    if not image_timeout > 0:
+        raise UsageError(f"`image_timeout` is {image_timeout}: must be above 0")
+
+
 def update_caches(
     dataset: "Dataset",
     encoders: Sequence["Encoder"],
@@ -128,11 +143,7 @@ def update_caches(
             have the same name, an encoder was trained on test images, or a number is out of range.
         FeaturecacheError: No image could be used.
     """
-    for name, value in (("limit", limit), ("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise UsageError(f"`{name}` is {value}: must be at least 1")
-    if not image_timeout > 0:
-        raise UsageError(f"`image_timeout` is {image_timeout}: must be above 0")
+    check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
     paths = [cache_path(cache_dir, dataset.name, encoder.name) for encoder in encoders]
     if shard is not None:
         paths = [shard.path(path) for path in paths]

@@ -1,12 +1,14 @@
 """All settings of a fine-tuning in one frozen dataclass, and published settings as recipes."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.settings import check_settings, describe_settings, setting
+from featurecache.prompts import PROMPT_SETS, PromptSet
+from featurecache.settings import check_names, check_settings, describe_settings, setting
 
 Init = Literal["pretrained", "random"]
 ObjectiveName = Literal["bce", "contrastive"]
@@ -127,7 +129,7 @@ def make_config(recipe: str | None, settings: Mapping[str, Any]) -> FinetuneConf
         settings: Fields of ``FinetuneConfig``; None stands for a field that was not given.
 
     Raises:
-        UnknownNameError: There is no such recipe, or a setting has an unknown value.
+        UnknownNameError: There is no such recipe or setting, or a setting has an unknown value.
         UsageError: There is no objective, or a number is out of its range.
     """
     if recipe is not None and recipe not in RECIPES:
@@ -136,7 +138,19 @@ def make_config(recipe: str | None, settings: Mapping[str, Any]) -> FinetuneConf
     merged = {**(RECIPES[recipe] if recipe else {}), **given}
     if "objective" not in merged:
         raise UsageError("give `objective`, bce or contrastive, or a `recipe`")
-    try:
-        return FinetuneConfig(**merged)
-    except TypeError as error:  # an unknown setting
-        raise UsageError(f"{error}; see FinetuneConfig for the valid settings") from error
+    check_names(FinetuneConfig, merged)
+    if "prompts" in merged:
+        merged["prompts"] = _recordable(merged["prompts"])
+    return FinetuneConfig(**merged)
+
+
+def _recordable(prompts: str | os.PathLike[str] | PromptSet) -> str:
+    """Return what a run folder records, and later loads, a prompt set by."""
+    if not isinstance(prompts, PromptSet):
+        return os.fspath(prompts)
+    if PROMPT_SETS.get(prompts.name) != prompts:
+        raise UsageError(
+            f"the prompt set {prompts.name!r} is not built in: write it to a .json or .toml file "
+            "and give its path as `prompts`, which the run records"
+        )
+    return prompts.name

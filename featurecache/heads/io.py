@@ -103,6 +103,7 @@ class HeadModel(TrainedModel):
                 encoder.name,
                 encoder.spec,
                 source=self.source,
+                argument="models",
                 model=model,
                 weights=path,
                 device=device,

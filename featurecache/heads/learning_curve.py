@@ -24,10 +24,10 @@ from featurecache.heads.train import predict_on, training_data_from
 from featurecache.heads.types import TrainingJob
 from featurecache.metrics.bootstrap import none_if_nan
 from featurecache.metrics.metrics import CurveMetrics, CurvePoint, format_with_interval
+from featurecache.prompts import PromptSet
 from featurecache.runs.folder import free_folder, new_run, write_config, write_json
 from featurecache.runs.run import RUNS_FOLDER
-from featurecache.store.cache import Cache
-from featurecache.store.open import as_cache
+from featurecache.store.open import CacheLike, open_cache
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,13 +187,13 @@ class LearningCurve:
 
 
 def learning_curve(
-    cache: Cache | str | os.PathLike[str],
+    cache: CacheLike,
     heads: str | Sequence[str | HeadConfig],
     *,
     sizes: Sequence[int] | None = None,
     seeds: int = 5,
     seed: int = 0,
-    prompts: str | None = None,
+    prompts: str | PromptSet | None = None,
     fusion: Fusion = "early",
     n_bootstrap: int = 1000,
     on_head: Callable[[], None] | None = None,
@@ -228,7 +228,8 @@ def learning_curve(
         UsageError: A size is larger than the training split, or a head is given twice.
         UnknownNameError: There is no such head or prompt set.
     """
-    cache = as_cache(cache)
+    cache = open_cache(cache)
+    prompts = cache.prompt_set_name(prompts)
     if seeds < 1:
         raise UsageError(f"`seeds` is {seeds}: must be at least 1")
     configs = [

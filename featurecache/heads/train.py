@@ -1,6 +1,5 @@
 """Train a head on a cache, choose its thresholds on validation, and score it on test."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -36,15 +35,15 @@ from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
 from featurecache.metrics.metrics import Metrics, RankingSummary, SeedSpread, Spread
 from featurecache.runs.run import Run
 from featurecache.schedule import Epoch
-from featurecache.settings import accept_settings
+from featurecache.settings import accept_settings, check_names
 from featurecache.store.cache import Cache
 from featurecache.store.layout import UNKNOWN
-from featurecache.store.open import as_cache
+from featurecache.store.open import CacheLike, open_cache
 
 
 @accept_settings(HeadConfig)
 def train_head(
-    cache: Cache | str | os.PathLike[str],
+    cache: CacheLike,
     head: str = "weighted_sum",
     *,
     seeds: int = 1,
@@ -88,7 +87,10 @@ def train_head(
             cannot be met by the data.
         UnknownNameError: There is no such head or prompt set.
     """
-    cache, config = as_cache(cache), HeadConfig(head=head, **settings)
+    cache = open_cache(cache)
+    check_names(HeadConfig, settings)
+    prompts = cache.prompt_set_name(settings.get("prompts"))
+    config = HeadConfig(head=head, **{**settings, "prompts": prompts})
     if seeds < 1:
         raise UsageError(f"`seeds` is {seeds}: must be at least 1")
     data = training_data_from(cache, config)
@@ -286,8 +288,13 @@ def _make_run(
         default_name=run_name(cache, config.head),
         history=_history_lines(cache, head),
         provenance=provenance,
-        load_model=lambda: model,
+        load_model=partial(_same, model),
     )
+
+
+def _same(model: HeadModel) -> HeadModel:
+    """Return the model; unlike a lambda, it can be pickled with its run."""
+    return model
 
 
 def _history_lines(cache: Cache, head: TrainedHead) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ from featurecache.report.load_runs import RunLike
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.plot_style import save_png
 from featurecache.runs.run import Run
+from featurecache.store.cache import Cache
+from featurecache.store.open import CacheLike
 
 PathLike = str | os.PathLike[str]
 
@@ -38,7 +40,7 @@ def report(
     *,
     plots: PathLike | None = None,
     overwrite: bool = False,
-    caches: Sequence[PathLike] = (),
+    caches: CacheLike = (),
     finding: str | None = None,
     data: "DatasetLike | None" = None,
     n_bootstrap: int = 1000,
@@ -58,7 +60,8 @@ def report(
         plots: Folder where each plot is also written as a PNG file for papers (300 dpi). It is
             created if it does not exist.
         overwrite: Replace an existing page and plots.
-        caches: Caches that are no longer where their runs were made, for the embedding map.
+        caches: Caches, or their files, that are no longer where their runs were made, for the
+            embedding map.
         finding: Label that colors the embedding map. Defaults to the most balanced label.
         data: Data set of the first run, or its name or path, to show example images. Their ids are
             shown, too, so mind who may see the page. Without it the page holds no images.
@@ -93,7 +96,7 @@ def write_report(
     *,
     plots: PathLike | None = None,
     overwrite: bool = False,
-    caches: Sequence[PathLike] = (),
+    caches: CacheLike = (),
     finding: str | None = None,
     data: "DatasetLike | None" = None,
     n_bootstrap: int = 1000,
@@ -106,10 +109,19 @@ def write_report(
                 raise UsageError(
                     f"{target} already exists: give another `{argument}`, or `overwrite`"
                 )
+    given = [caches] if isinstance(caches, Cache | str | os.PathLike) else caches
     page = build_page(
         [runs] if isinstance(runs, Run | LearningCurve | str | os.PathLike) else runs,
         files=None if data is None else as_dataset(data).files(),
-        caches=[Path(cache) for cache in caches],
+        caches=[
+            path
+            for cache in given
+            for path in (
+                [member.path for member in cache.members]
+                if isinstance(cache, Cache)
+                else [Path(cache)]
+            )
+        ],
         finding=finding,
         n_bootstrap=n_bootstrap,
     )

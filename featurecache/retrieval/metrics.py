@@ -26,8 +26,9 @@ from featurecache.metrics.bootstrap import (
 )
 from featurecache.metrics.ranking import Floats, Labels, auprc, macro, ratio
 from featurecache.metrics.similarity import Directions, l2_normalize, normalize_rows
+from featurecache.prompts import PromptSet
 from featurecache.store.cache import Cache
-from featurecache.store.open import as_cache
+from featurecache.store.open import CacheLike, open_cache
 
 METRICS: Final = ("precision", "recall", "average_precision")
 
@@ -84,7 +85,7 @@ class RetrievalMetrics:
         k: The K of precision and recall at K.
         split: The split.
         n: Number of images.
-        prompts: Name of the prompt set; None where the cache has no texts.
+        prompts: Prompt set, or its name; None where the cache has no texts.
         text_to_image: Each label's prompt ensemble is a query, the images are the gallery. None
             where images and texts do not share a space.
         image_to_text: Each image is a query, the labels are the gallery. None as above, or with
@@ -96,7 +97,7 @@ class RetrievalMetrics:
     k: int
     split: str
     n: int
-    prompts: str | None
+    prompts: str | PromptSet | None
     text_to_image: DirectionMetrics | None
     image_to_text: DirectionMetrics | None
     image_to_image: DirectionMetrics
@@ -178,9 +179,9 @@ def _rank_query(
 
 
 def measure_retrieval(
-    cache: Cache | str | os.PathLike[str],
+    cache: CacheLike,
     *,
-    prompts: str | None = None,
+    prompts: str | PromptSet | None = None,
     split: str = "test",
     k: int = 10,
     n_bootstrap: int = 1000,
@@ -200,7 +201,7 @@ def measure_retrieval(
 
     Args:
         cache: A cache, or its path.
-        prompts: Name of the prompt set; may be None if the cache holds only one.
+        prompts: Prompt set, or its name; may be None if the cache holds only one.
         split: The images to use.
         k: The K of precision and recall at K.
         n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
@@ -219,7 +220,7 @@ def measure_retrieval(
     """
     if k < 1:
         raise UsageError(f"`k` must be 1 or more, not {k}")
-    cache, alignment = as_cache(cache), as_alignment(alignment)
+    cache, alignment = open_cache(cache), as_alignment(alignment)
     rows = cache.rows(split)
     truth = cache.labels.values[rows]
     if not (truth >= 0).any():

@@ -22,8 +22,9 @@ from featurecache.encoders.loading import reload_encoder
 from featurecache.errors import CacheError, ImageError, UnknownNameError, UsageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
+from featurecache.prompts import PromptSet
 from featurecache.store.cache import Cache
-from featurecache.store.open import as_cache
+from featurecache.store.open import open_cache
 from featurecache.store.records import NON_FINITE_EMBEDDING, TextSet, to_float16_checked
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def retrieve(
     label: str | None = None,
     top: int = 10,
     split: str | None = None,
-    prompts: str | None = None,
+    prompts: str | PromptSet | None = None,
     alignment: Alignment | StrPath | None = None,
     model: Encoder | StrPath | None = None,
     weights: StrPath | None = None,
@@ -85,7 +86,7 @@ def retrieve(
         label: Find the images that the prompts of this label describe best.
         top: Number of images to return.
         split: Search only the images of this split; all splits if None.
-        prompts: Name of the prompt set; may be None if the cache holds only one.
+        prompts: Prompt set, or its name; may be None if the cache holds only one.
         alignment: An alignment or its file, for an encoder whose images and texts do not share a
             space. Images are compared with images without it.
         model: The encoder, or the name or folder to load it from, where the model name in the
@@ -117,7 +118,7 @@ def retrieve(
         [1, 2, 3, 4, 5]
     """
     return search(
-        as_cache(cache),
+        open_cache(cache),
         text,
         image=image,
         label=label,
@@ -139,7 +140,7 @@ def search(
     label: str | None = None,
     top: int = 10,
     split: str | None = None,
-    prompts: str | None = None,
+    prompts: str | PromptSet | None = None,
     alignment: Alignment | StrPath | None = None,
     model: Encoder | StrPath | None = None,
     weights: StrPath | None = None,
@@ -246,7 +247,9 @@ def _embed_image(encoder: Encoder, image: "StrPath | Image", name: str) -> npt.N
     return half
 
 
-def _prompt_set(cache: Cache, prompts: str | None, alignment: Alignment | None) -> TextSet:
+def _prompt_set(
+    cache: Cache, prompts: str | PromptSet | None, alignment: Alignment | None
+) -> TextSet:
     if alignment is None:
         return cache.text(prompts)
     return align_texts(alignment, cache, prompts)[0]
@@ -282,7 +285,10 @@ def _nearest_images(
 
 
 def _label_cosines(
-    cache: Cache, embedding: Embeddings, prompts: str | None, alignment: Alignment | None
+    cache: Cache,
+    embedding: Embeddings,
+    prompts: str | PromptSet | None,
+    alignment: Alignment | None,
 ) -> dict[str, float]:
     if not cache.texts:
         return {}

@@ -9,7 +9,11 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featurecache.errors import RunError, UsageError
+from featurecache.metrics.calibration import PlattScaling
 from featurecache.metrics.metrics import Metrics, format_with_interval
 from featurecache.provenance import PROVENANCE_FILE, Provenance, read_provenance
 from featurecache.runs.folder import (
@@ -27,7 +31,7 @@ from featurecache.runs.predictions import Predictions, read_predictions, write_p
 if TYPE_CHECKING:
     import pandas as pd
 
-    from featurecache.store.cache import Cache
+    from featurecache.store.open import CacheLike
 
 Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """One or several image files or folders."""
@@ -48,6 +52,30 @@ SCORED_KINDS = ("head", "zero-shot", "finetune", "external")
 class Model(Protocol):
     """What a run needs of its trained model; see ``evaluation.trained_model.TrainedModel``."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The C labels."""
+        ...
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Threshold of each label."""
+        ...
+
+    @property
+    def calibration(self) -> PlattScaling | None:
+        """Platt scaling of each label."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """The images that it was trained on."""
+        ...
+
+    def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
+        ...
+
     def predict(
         self,
         images: Images,
@@ -61,7 +89,7 @@ class Model(Protocol):
 
     def evaluate(
         self,
-        cache: "Cache | str | os.PathLike[str]",
+        cache: "CacheLike",
         *,
         name: str,
         label_map: Mapping[str, str] | None = None,
@@ -192,7 +220,7 @@ class Run:
 
     def evaluate(
         self,
-        cache: "Cache | str | os.PathLike[str]",
+        cache: "CacheLike",
         *,
         label_map: Mapping[str, str] | None = None,
         split: str = "test",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UnknownNameError
+from featurecache.prompts import PromptSet
 from featurecache.provenance import Provenance
 from featurecache.store.checksums import Sums, read_verified
 from featurecache.store.hdf5 import dataset, opened
@@ -221,11 +222,11 @@ class Cache:
             frame["embedding"] = list(self.arrays()[0])
         return frame
 
-    def text_embeddings(self, prompts: str | None = None) -> NDArray[np.float32]:
+    def text_embeddings(self, prompts: str | PromptSet | None = None) -> NDArray[np.float32]:
         """Return one text embedding per label: the mean over the prompts of a set.
 
         Args:
-            prompts: Name of the prompt set; may be None if the cache holds only one.
+            prompts: Prompt set, or its name; may be None if the cache holds only one.
 
         Returns:
             Ensembles (C, D) float32 of unit length, in the order of the cache's labels:
@@ -279,17 +280,18 @@ class Cache:
         encoder = Provenance(trained_on=self.header.trained_on)
         return encoder.with_training(self.header.collection, self.ids[rows].tolist())
 
-    def text(self, prompts: str | None = None) -> TextSet:
+    def text(self, prompts: str | PromptSet | None = None) -> TextSet:
         """Return an encoded prompt set, with the cache's labels in the cache's order.
 
         Args:
-            prompts: Its name; may be None if the cache holds only one.
+            prompts: The set, or its name; may be None if the cache holds only one.
 
         Raises:
             CacheError: The cache holds no text, holds several sets and none was named, or the set
                 lacks a label.
             UnknownNameError: There is no prompt set of that name.
         """
+        prompts = self.prompt_set_name(prompts)
         if not self.texts:
             raise CacheError(
                 f"{self.path} holds no text embeddings, because its encoder has no text tower or "
@@ -306,6 +308,28 @@ class Cache:
         if prompts not in self.texts:
             raise UnknownNameError("prompt set in the cache", prompts, self.texts)
         return self.texts[prompts].select(self.labels.names)
+
+    def prompt_set_name(self, prompts: str | PromptSet | None) -> str | None:
+        """Return the name of a prompt set after checking that the cache holds these very prompts.
+
+        Args:
+            prompts: A prompt set; a name or None is returned as it is.
+
+        Raises:
+            CacheError: The cache holds other prompts of that name, or no text.
+            UnknownNameError: There is no prompt set of that name.
+        """
+        if not isinstance(prompts, PromptSet):
+            return prompts
+        text = self.text(prompts.name)
+        stored = (text.positive.prompts, () if text.negative is None else text.negative.prompts)
+        given = (prompts.positive_texts(text.labels), prompts.negative_texts(text.labels) or ())
+        if stored != tuple(tuple(map(tuple, texts)) for texts in given):
+            raise CacheError(
+                f"{self.path} holds other prompts named {prompts.name!r}: extract again with this "
+                "prompt set"
+            )
+        return prompts.name
 
 
 def file_state(path: Path) -> tuple[int, int]:

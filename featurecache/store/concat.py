@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.fingerprint import fingerprint
+from featurecache.prompts import PromptSet
 from featurecache.provenance import Provenance
 from featurecache.store.cache import BLOCK_ROWS, Cache
 from featurecache.store.records import Labels, TextEmbeddings, TextSet, positions
@@ -59,7 +60,7 @@ class ConcatCache(Cache):
             )
         return joined
 
-    def text(self, prompts: str | None = None) -> TextSet:
+    def text(self, prompts: str | PromptSet | None = None) -> TextSet:
         """Return the caches' prompt sets of this name, concatenated; see ``Cache.text``.
 
         Raises:

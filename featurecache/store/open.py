@@ -11,14 +11,17 @@ from featurecache.store.merge import shard_of
 from featurecache.store.reader import read_cache
 
 StrPath = str | os.PathLike[str]
+CacheLike = Cache | StrPath | Sequence[Cache | StrPath]
+"""What ``open_cache`` takes."""
 
 
-def open_cache(path: StrPath | Sequence[StrPath] = "cache") -> Cache:
+def open_cache(path: CacheLike = "cache") -> Cache:
     """Open a finished cache.
 
     Args:
         path: A cache file; or a folder, of which the newest finished cache is opened; or a list of
-            these, whose features are concatenated for the images that all of them hold.
+            these, whose features are concatenated for the images that all of them hold. A ``Cache``
+            in place of a path is used as it is.
 
     Returns:
         The cache. Its ``path`` tells which file was chosen; of a list, the ``path`` of each of its
@@ -38,13 +41,13 @@ def open_cache(path: StrPath | Sequence[StrPath] = "cache") -> Cache:
         >>> fc.open_cache("cache").header.dataset
         'phantom'
     """
-    paths = [path] if isinstance(path, (str, os.PathLike)) else path
-    return concat_caches([read_cache(_resolve(Path(path))) for path in paths])
-
-
-def as_cache(cache: Cache | StrPath | Sequence[StrPath]) -> Cache:
-    """Return a cache as it is, or open it by ``open_cache``."""
-    return cache if isinstance(cache, Cache) else open_cache(cache)
+    if isinstance(path, Cache):
+        return path
+    given = [path] if isinstance(path, (str, os.PathLike)) else path
+    caches = [
+        entry if isinstance(entry, Cache) else read_cache(_resolve(Path(entry))) for entry in given
+    ]
+    return concat_caches([member for cache in caches for member in cache.members])
 
 
 def newest_cache(folder: Path) -> Path:

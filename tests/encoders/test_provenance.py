@@ -38,7 +38,7 @@ def test_only_test_images_of_the_training_are_refused():
     provenance = Provenance().with_training("kermany", ["a", "b"])
     provenance.require_unseen("kermany", ["c", "d"])
     provenance.require_unseen("xrays", ["a"])
-    with pytest.raises(UsageError, match="trained on 1 of the 2 test images of kermany, 'b'"):
+    with pytest.raises(UsageError, match="trained on 1 of the 2 images of kermany to score, 'b'"):
         provenance.require_unseen("kermany", ["c", "b"])
 
 

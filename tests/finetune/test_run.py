@@ -107,7 +107,7 @@ def test_second_finetuning_on_other_split_is_refused(films, clip, tmp_path):
     again = load_encoder(str(tmp_path / "run"), device="cpu")
     swap = films.images["split"].map({"train": "test", "val": "val", "test": "train"})
     swapped = dataclasses.replace(films, images=films.images.assign(split=swap))
-    with pytest.raises(UsageError, match="trained on 48 of the 48 test images of films"):
+    with pytest.raises(UsageError, match="trained on 48 of the 48 images of films"):
         train_encoder(swapped, again, BCE, target=tmp_path / "second", n_bootstrap=0)
 
 
