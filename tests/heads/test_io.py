@@ -200,7 +200,7 @@ def test_run_that_contradicts_itself_is_refused(run, contradiction):
 @pytest.mark.parametrize("key", ["settings", "cache"])
 def test_config_of_another_shape_is_refused(run, key):
     rewrite(run / "config.json", lambda config: config.update({key: [1]}))
-    with pytest.raises(RunError, match=rf"config\.json cannot be read: {key}: "):
+    with pytest.raises(RunError, match=rf"config\.json is damaged \({key}: "):
         load_model(run)
 
 
