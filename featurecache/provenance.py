@@ -82,6 +82,11 @@ class Provenance:
     exposed_to: tuple[str, ...] = ()
     trained_on: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        # Numbers instead of ids: ids may be confidential, and there can be 100,000.
+        numbers = {collection: len(ids) for collection, ids in self.trained_on.items()}
+        return f"Provenance(exposed_to={self.exposed_to!r}, trained_on={numbers!r} images)"
+
     def with_training(self, collection: str, ids: Iterable[str]) -> "Provenance":
         """Return the provenance after another training on these images of a collection."""
         earlier = self.trained_on.get(collection, frozenset())

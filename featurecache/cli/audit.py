@@ -136,6 +136,7 @@ def _print(result: "Audit") -> None:
         "interval of an AUROC",
         ["", "split", "positive", "labeled", "prevalence", "width", "", "prevalence by view"],
         _label_rows(result),
+        optional=1,
     )
 
 

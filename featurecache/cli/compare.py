@@ -41,6 +41,7 @@ def compare(
             f"{result.n_patients} patients [95 % interval], p with Holm's correction",
             ["", *("F1" if name == "f1" else name.upper() for name in _METRICS)],
             [[name, *(_cell(metrics[metric]) for metric in _METRICS)] for name, metrics in rows],
+            optional=2,
         )
 
 

@@ -84,7 +84,7 @@ def _option(field: "dataclasses.Field[Any]", annotation: Any, panel: str) -> ins
     option = typer.Option(
         *declarations,
         help=help_text,
-        metavar="|".join(choices(annotation)) or None,
+        metavar="|".join(choices(annotation)) or ("N,N,..." if _is_tuple(annotation) else None),
         rich_help_panel=panel,
         show_default=False,
     )
@@ -104,9 +104,13 @@ def _option_type(annotation: Any) -> Any:
     return annotation if annotation in (bool, int, float) else str
 
 
+def _is_tuple(annotation: Any) -> bool:
+    return any(get_origin(member) is tuple for member in (annotation, *get_args(annotation)))
+
+
 def _parse(annotation: Any, name: str, value: Any) -> Any:
     """Parse numbers joined by commas if the field is a tuple of numbers."""
-    if not any(get_origin(member) is tuple for member in (annotation, *get_args(annotation))):
+    if not _is_tuple(annotation):
         return value
     return parse_numbers(value, name, example="512,256")
 

@@ -40,8 +40,8 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(
         help="Folder of the data set, any folder of images, or a CSV or TSV file. With --dataset, "
-        "also a folder that contains it under its name. Default: $FEATURECACHE_DATA/NAME. The data "
-        "set phantom is generated in a new folder, or by default in the user's cache.",
+        "also a folder that contains it under its name. Default: $FEATURECACHE_DATA/NAME; for the "
+        "data set phantom, which is generated, a folder in the user's cache.",
         metavar="PATH",
     ),
 ]
@@ -170,7 +170,7 @@ def load_dataset(
         print_status(f"data set {dataset}, recognized from {data_root}")
     elif dataset is None:
         dataset = DEFAULT_DATASET
-        print_status(f"data set {dataset} by default")
+        print_status(f"data set {dataset} (the default)")
     with _generation_progress(hidden=quiet) as progress:
         return load.load_dataset(
             dataset,

@@ -9,6 +9,7 @@
 """
 
 import errno
+import inspect
 import logging
 import os
 import signal
@@ -102,6 +103,9 @@ def with_exit_code(
         print_status(f"error: {message}", logging.ERROR)
         raise typer.Exit(code)
 
+    # Typer keeps line breaks, which are those of an editor here, not of the terminal.
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return run
 
 

@@ -49,7 +49,10 @@ def evaluate(
         opened, label_map=_parse(label_map), split=split, n_bootstrap=n_bootstrap
     )
     pairs = result.metrics.label_map or {}
-    matched = ", ".join(f"{source} as {target}" for source, target in pairs.items())
+    matched = ", ".join(
+        source if source == target else f"{source} (here {target})"
+        for source, target in pairs.items()
+    )
     print_status(f"labels: {matched}")
     if out is not None:
         result.save(out)

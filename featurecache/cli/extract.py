@@ -43,6 +43,7 @@ def extract(
         list[str] | None,
         typer.Option(
             help="Encoder: see 'featurecache models'; repeat for more.",
+            metavar="NAME",
             show_default=DEFAULT_MODEL,
         ),
     ] = None,
@@ -62,7 +63,11 @@ def extract(
     cache: CacheFolder = Path("cache"),
     limit: Annotated[
         int | None,
-        typer.Option(help="Number of images to encode, first by id. Default: all.", min=1),
+        typer.Option(
+            help="Number of images to encode: the first by id, which may all be in one split. "
+            "Default: all.",
+            min=1,
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Number of images per forward pass.", min=1)] = 32,
     workers: Annotated[
@@ -128,7 +133,7 @@ def extract(
             data: "Dataset", encoders: "Sequence[Encoder]", prompt_set: "PromptSet"
         ) -> None:
             print_status(
-                f"{len(data)} images of {data.name}; prompts {prompt_set.name!r}; "
+                f"{_number(len(data), limit)} images of {data.name}; prompts {prompt_set.name!r}; "
                 f"{', '.join(map(_describe, encoders))}; into {cache}/"
             )
             for note in data.notes:
@@ -167,24 +172,25 @@ def extract(
 
 
 def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
-    columns = ["cache", "images", "done", "reused", "failed", "images/s", "read", "encode", "write"]
+    columns = ["cache", "images", "done", "reused", "failed", "prompts"]
     print_table(
         "",
-        [*columns, "prompts"],
+        [*columns, "images/s", "read", "encode", "write"],
         [
             [
                 str(summary.path),
                 *(str(n) for n in (summary.images, summary.done, summary.reused)),
                 str(len(summary.failed)),
+                summary.prompts,
                 format_float(summary.images_per_second, digits=1),
                 *(
                     "-" if share is None else f"{share:.0%}"
                     for share in (summary.read_share, summary.encode_share, summary.write_share)
                 ),
-                summary.prompts,
             ]
             for summary in summaries
         ],
+        optional=4,
     )
     for summary in summaries:
         for image_id, reason in list(summary.failed.items())[:MAX_FAILURES_PRINTED]:
@@ -194,6 +200,10 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
                 f"and {len(summary.failed) - MAX_FAILURES_PRINTED} more: "
                 f"featurecache cache info {summary.path} --json"
             )
+
+
+def _number(images: int, limit: int | None) -> str:
+    return str(images) if limit is None or limit >= images else f"the first {limit} of {images}"
 
 
 def _print_wait(cache: Path) -> None:

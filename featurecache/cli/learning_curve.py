@@ -29,7 +29,8 @@ def learning_curve(
         list[str] | None,
         typer.Option(
             help="Head: see 'featurecache heads'; repeat for others, which are compared with the "
-            "first. Default: baseline, concat and weighted_sum."
+            "first. Default: baseline, concat and weighted_sum.",
+            metavar="NAME",
         ),
     ] = None,
     cache: CacheFiles = None,

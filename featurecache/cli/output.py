@@ -86,24 +86,50 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on stdout; 160 columns wide if stdout is not a terminal."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, optional: int = 0
+) -> None:
+    """Print a table on stdout.
+
+    Args:
+        title: Line above the table; none if empty.
+        columns: Headings of the columns.
+        rows: The cells of each row.
+        optional: Number of columns at the right that may be left out, from the right, where the
+            terminal is too narrow. Without a terminal a table is up to 160 characters wide.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=Text(escape_control_chars(title)) if title else None,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    for column in columns:
-        table.add_column(Text(escape_control_chars(column)), overflow="fold")
-    for row in rows:
-        # Text, not markup: a label may hold brackets.
-        table.add_row(*(Text(escape_control_chars(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    # Text, not markup: a label may hold brackets.
+    cells = [[Text(escape_control_chars(cell)) for cell in row] for row in (columns, *rows)]
+
+    def table(n_columns: int) -> Table:
+        result = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+        for heading in cells[0][:n_columns]:
+            result.add_column(heading, overflow="fold")
+        for row in cells[1:]:
+            result.add_row(*row[:n_columns])
+        return result
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    shown = len(columns)
+    while (
+        shown > len(columns) - optional
+        and console.measure(table(shown), options=console.options.update(width=1000)).maximum
+        > console.width
+    ):
+        shown -= 1
+    if title:
+        console.print(Text(escape_control_chars(title)), style="italic")
+    console.print(table(shown))
+    console.print()
+    if shown < len(columns):
+        print_status(
+            f"not shown in {console.width} columns: {', '.join(columns[shown:])} (--json has them)"
+        )
 
 
 @contextmanager
@@ -198,6 +224,7 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
         "[95 % interval over patients]",
         ["", "positive", "AUROC", "AUPRC", "F1", *plain],
         rows,
+        optional=4,
     )
     if metrics.calibration is not None:
         errors, intervals = metrics.calibration.macro, metrics.calibration.ci95

@@ -60,7 +60,7 @@ def predict(
                 for ok, (_, row) in zip(readable, table.iterrows(), strict=True)
             ]
         )
-    else:
+    elif readable.any():
         print_table(
             f"probabilities of {run} (calibrated)",
             ["image", *labels],

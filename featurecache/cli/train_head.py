@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @takes_settings(HeadConfig, without=("head",))
 def train_head(
     head: Annotated[
-        str, typer.Option(help="Head, such as weighted_sum: see 'featurecache heads'.")
+        str,
+        typer.Option(help="Head, such as weighted_sum: see 'featurecache heads'.", metavar="NAME"),
     ],
     cache: CacheFiles = None,
     seeds: Annotated[

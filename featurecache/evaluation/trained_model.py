@@ -50,6 +50,10 @@ class TrainedModel(ABC):
     calibration: PlattScaling | None
     provenance: Provenance
 
+    def __repr__(self) -> str:
+        # Without the ids of the training images, of which there can be 100,000.
+        return f"{type(self).__name__}({len(self.labels)} labels: {', '.join(self.labels)})"
+
     @abstractmethod
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""

@@ -31,7 +31,7 @@ KIND = "finetune"
 WEIGHTS = "head.safetensors"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FinetunedModel(TrainedModel):
     """A fine-tuned encoder that predicts the labels it was trained on.
 

@@ -28,8 +28,8 @@ class HeadConfig:
     head: str = setting(help="Name of the head.")
     hidden: tuple[int, ...] | None = setting(
         None,
-        help="Sizes of the hidden layers, from first to last, not increasing. Default: chosen by "
-        "the head.",
+        help="Sizes of the hidden layers, from first to last, not increasing, such as 512,256. "
+        "Default: chosen by the head.",
     )
     dropout: float = setting(0.3, help="Dropout probability of hidden units.", minimum=0, below=1)
     noise: float = setting(

@@ -152,7 +152,10 @@ def training_rows(data: TrainingData, config: HeadConfig) -> NDArray[np.intp]:
     else:
         rows = data.train
     if len(rows) < 2:
-        raise UsageError(f"{len(rows)} training images: a head needs at least 2")
+        raise UsageError(
+            f"{len(rows)} training images: a head needs at least 2. An extraction with a limit "
+            "takes the first images by id, which may all be in another split"
+        )
     return rows
 
 

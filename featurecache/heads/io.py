@@ -46,7 +46,7 @@ class EncoderReference:
     dim: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadModel(TrainedModel):
     """A trained head on the embeddings of one or several encoders.
 

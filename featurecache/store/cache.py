@@ -306,7 +306,12 @@ class Cache:
                 )
             prompts = next(iter(self.texts))
         if prompts not in self.texts:
-            raise UnknownNameError("prompt set in the cache", prompts, self.texts)
+            raise UnknownNameError(
+                f"prompt set of {self.path}",
+                prompts,
+                self.texts,
+                hint="to add one, extract again with it",
+            )
         return self.texts[prompts].select(self.labels.names)
 
     def prompt_set_name(self, prompts: str | PromptSet | None) -> str | None:

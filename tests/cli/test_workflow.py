@@ -122,6 +122,8 @@ def test_unreadable_image_is_reported_and_the_others_are_predicted(
     assert outcome.code == 2
     assert "bad.png: not an image of a known format" in outcome.stderr
     assert "image-000.png" in outcome.stdout
+    only_bad = run("predict", "run", "bad.png", "--model", tiny_clip)
+    assert (only_bad.code, only_bad.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("scoring", ["auto", "sigmoid", "pair", "softmax"])

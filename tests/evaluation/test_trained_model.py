@@ -7,6 +7,7 @@ from featurecache.evaluation.split_data import SplitData
 from featurecache.evaluation.trained_model import read_calibration
 from featurecache.metrics.calibration import fit_platt, log_odds
 from featurecache.metrics.metrics import Metrics
+from featurecache.provenance import Provenance
 
 
 def test_platt_scaling_is_read_back_in_the_order_of_the_labels():
@@ -31,3 +32,8 @@ def test_platt_scaling_is_read_back_in_the_order_of_the_labels():
     np.testing.assert_array_equal(read.intercept, fitted.intercept)
     assert np.isnan(read.slope[2])
     assert read_calibration(metrics.replace(calibration=None)) is None
+
+
+def test_repr_of_a_provenance_holds_no_ids():
+    provenance = Provenance(("nih",), {"ward": frozenset({"doe_john.png", "roe_jane.png"})})
+    assert repr(provenance) == ("Provenance(exposed_to=('nih',), trained_on={'ward': 2} images)")
