@@ -87,7 +87,7 @@ def train_head(
             f"macro AUROC over {seeds} seeds: {format_float(spread.mean, digits=4)} "
             f"± {format_float(spread.sd, digits=4)} (standard deviation)"
         )
-    print_result(f"run: {target} ({run.config['chosen']})")
+    print_result(f"run: {target} (chosen on validation: {run.config['chosen']})")
 
 
 def _total_epochs(cache: "Cache", config: HeadConfig, seeds: int) -> int | None:

@@ -146,4 +146,4 @@ class TrainedHead:
             for candidate in self.history
             if isinstance(candidate, Candidate) and candidate.chosen
         }
-        return ", ".join(sorted(settings)) or "nothing to choose"
+        return ", ".join(sorted(settings)) or "only thresholds"
