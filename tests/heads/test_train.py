@@ -77,7 +77,7 @@ def test_signature_shows_every_setting():
 
 
 def test_unknown_setting_is_refused(cache):
-    with pytest.raises(TypeError, match="dropuot"):
+    with pytest.raises(UnknownNameError, match="unknown setting 'dropuot': did you mean dropout"):
         train_head(cache, "baseline", dropuot=0.1)
 
 
