@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 import featurecache as fc
+from featurecache.datasets import registry as datasets
+from featurecache.encoders import registry as encoders
 from featurecache.finetune.config import make_config
+from featurecache.heads import registry as heads
 from featurecache.prompts import load_prompts
 
 HEAVY = ("torch", "transformers", "h5py", "sklearn", "pandas", "numpy", "pydantic", "scipy")
@@ -31,6 +34,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def clean_registries() -> Iterator[None]:
+    """Forget afterwards what an example registered."""
+    registries = (encoders._encoders, datasets._specs, heads._HEADS)
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, names in zip(registries, before, strict=True):
+        for name in set(registry) - set(names):
+            del registry[name]
+
+
+@pytest.mark.usefixtures("clean_registries")
 @pytest.mark.parametrize("name", fc.__all__)
 def test_every_public_name_has_an_example_that_runs(
     name: str, prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 class Audit:
     """The result of an audit. Undefined values are None.
 
+    Example:
+        >>> import featurecache as fc
+        >>> fc.audit("cache/phantom/tiny.h5", n_bootstrap=20).splits["test"] > 0
+        True
+
     Attributes:
         dataset: Name of the data set.
         model: Name of the encoder.

@@ -9,9 +9,9 @@ import featurecache as fc
 
 
 @pytest.fixture
-def dataset(films: Path) -> fc.Dataset:
+def dataset(image_folder: Path) -> fc.Dataset:
     return fc.load_dataset(
-        films / "films.csv",
+        image_folder / "xrays.csv",
         labels=["Opacity", "Rare"],
         patient="patient",
         split="split",
@@ -29,7 +29,7 @@ def test_extract_makes_the_same_cache(
     (summary,) = run("extract", "--model", tiny_clip, *extract_options, "--json").json
     by_command = fc.open_cache(summary["path"])
     by_function = fc.extract(dataset, tiny_clip, cache_dir="other")
-    assert by_function.path == Path("other/films/tiny-clip.h5")
+    assert by_function.path == Path("other/xrays/tiny-clip.h5")
     assert by_function.header == by_command.header
     assert by_function.fingerprint == by_command.fingerprint
     np.testing.assert_array_equal(by_function.embedding, by_command.embedding)
@@ -57,7 +57,7 @@ def test_finetune_makes_the_same_run(run, dataset, tiny_clip, extract_options):
         trainable="last-1",
         out="runs/other",
     )
-    assert by_command.path == Path("runs/films-tiny-clip-bce")
+    assert by_command.path == Path("runs/xrays-tiny-clip-bce")
     assert by_function.metrics == by_command.metrics
     assert by_function.config == by_command.config
     assert by_function.predictions.equals(by_command.predictions)
