@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.alignment.captions import CaptionTargets
 from featurecache.metrics.similarity import Directions, Floats, row_chunks
@@ -27,7 +27,7 @@ class AffineMap:
     weight: Floats
     offset: Floats
 
-    def __call__(self, images: npt.NDArray[np.floating]) -> Floats:
+    def __call__(self, images: NDArray[np.floating]) -> Floats:
         """Map images (N, D) to (N, T) float64."""
         mapped: Floats = images.astype(np.float64) @ self.weight + self.offset
         return mapped

@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Miniature: TypeAlias = npt.NDArray[np.uint8]
-Detail: TypeAlias = npt.NDArray[np.float32]
+Miniature: TypeAlias = NDArray[np.uint8]
+Detail: TypeAlias = NDArray[np.float32]
 
 SIDE: Final = 64
 """Side of a miniature in pixels: 4 kB per image, with noise and encoding averaged out."""
@@ -60,7 +60,7 @@ def miniature(image: "Image") -> Miniature:
     return np.asarray(small, dtype=np.uint8)
 
 
-def spectrum(image: Miniature) -> npt.NDArray[np.float32]:
+def spectrum(image: Miniature) -> NDArray[np.float32]:
     """Return a shift-invariant vector of unit length for nearest-neighbor search.
 
     It holds the square roots of the amplitudes of low frequencies, minus their mean. The image
@@ -79,7 +79,7 @@ def spectrum(image: Miniature) -> npt.NDArray[np.float32]:
     low = np.concatenate([amplitudes[:_FREQUENCIES], amplitudes[1 - _FREQUENCIES :]])
     strengths = np.sqrt(low[:, :_FREQUENCIES]).ravel()
     strengths -= strengths.mean()
-    direction: npt.NDArray[np.float32] = strengths / max(float(np.linalg.norm(strengths)), _FLAT)
+    direction: NDArray[np.float32] = strengths / max(float(np.linalg.norm(strengths)), _FLAT)
     return direction
 
 
@@ -113,9 +113,7 @@ def _detail(image: Miniature) -> Detail:
     return detail
 
 
-def _center_spectra(
-    detail: Detail, zooms: Sequence[tuple[float, float]]
-) -> npt.NDArray[np.complex64]:
+def _center_spectra(detail: Detail, zooms: Sequence[tuple[float, float]]) -> NDArray[np.complex64]:
     """Return the conjugate spectra of the center under each zoom, with mean 0 and norm 1."""
     from PIL import Image
     from scipy.fft import rfft2
@@ -128,12 +126,12 @@ def _center_spectra(
         center = np.asarray(image.resize((_WINDOW, _WINDOW), Image.Resampling.BICUBIC, box=box))
         center = center - center.mean()
         centers.append(center / max(float(np.linalg.norm(center)), _FLAT))
-    spectra: npt.NDArray[np.complex64] = rfft2(np.stack(centers), s=(SIDE, SIDE)).conj()
+    spectra: NDArray[np.complex64] = rfft2(np.stack(centers), s=(SIDE, SIDE)).conj()
     return spectra
 
 
 def _max_correlation(
-    centers: npt.NDArray[np.complex64], detail: Detail, *, oversampling: int
+    centers: NDArray[np.complex64], detail: Detail, *, oversampling: int
 ) -> tuple[float, int]:
     """Find the maximum over all centers and shifts.
 
@@ -164,7 +162,7 @@ def _max_correlation(
     return min(float(correlations[best]), 1.0), best
 
 
-def _window_norms(detail: Detail, oversampling: int) -> npt.NDArray[np.float64]:
+def _window_norms(detail: Detail, oversampling: int) -> NDArray[np.float64]:
     """Return the norm of every window about its mean, (n_shifts, n_shifts)."""
     from scipy.ndimage import zoom
 
@@ -174,13 +172,13 @@ def _window_norms(detail: Detail, oversampling: int) -> npt.NDArray[np.float64]:
     if oversampling == 1:
         return norms
     n_shifts = oversampling * (len(norms) - 1) + 1
-    interpolated: npt.NDArray[np.float64] = zoom(norms, n_shifts / len(norms), order=1)
+    interpolated: NDArray[np.float64] = zoom(norms, n_shifts / len(norms), order=1)
     return interpolated
 
 
-def _window_sums(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _window_sums(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     integral = np.pad(pixels, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    sums: npt.NDArray[np.float64] = (
+    sums: NDArray[np.float64] = (
         integral[_WINDOW:, _WINDOW:]
         - integral[:-_WINDOW, _WINDOW:]
         - integral[_WINDOW:, :-_WINDOW]

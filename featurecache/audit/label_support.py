@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.datasets.splits import SPLITS
 from featurecache.store.cache import Cache
@@ -122,7 +122,7 @@ def label_support(cache: Cache) -> dict[str, LabelSupport]:
     }
 
 
-def _split_support(values: npt.NDArray[np.int8], patients: npt.NDArray[np.str_]) -> SplitSupport:
+def _split_support(values: NDArray[np.int8], patients: NDArray[np.str_]) -> SplitSupport:
     positive, negative = (len(np.unique(patients[values == value])) for value in (1, 0))
     width = expected_width(positive, negative)
     if width is not None:
@@ -140,6 +140,6 @@ def _split_support(values: npt.NDArray[np.int8], patients: npt.NDArray[np.str_])
     )
 
 
-def _prevalence(values: npt.NDArray[np.int8]) -> float | None:
+def _prevalence(values: NDArray[np.int8]) -> float | None:
     valid = values[values >= 0]
     return float((valid == 1).mean()) if len(valid) else None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.audit.image_similarity import (
     MIN_SIMILARITY,
@@ -154,13 +154,13 @@ def near_duplicates(
     )
 
 
-def _pair_of(values: npt.NDArray[np.str_], pair: tuple[int, int]) -> tuple[str, str]:
+def _pair_of(values: NDArray[np.str_], pair: tuple[int, int]) -> tuple[str, str]:
     return str(values[pair[0]]), str(values[pair[1]])
 
 
 def nearest_in_other_splits(
-    cache: Cache, rows: npt.NDArray[np.intp], directions: Directions, *, top: int
-) -> tuple[PairValues, npt.NDArray[np.float32]]:
+    cache: Cache, rows: NDArray[np.intp], directions: Directions, *, top: int
+) -> tuple[PairValues, NDArray[np.float32]]:
     """Pair each image with its nearest ones in other splits, except byte-identical ones.
 
     Args:
@@ -188,7 +188,7 @@ def nearest_in_other_splits(
     return pairs, np.concatenate(nearest)
 
 
-def similarity_cutoff(nearest: npt.NDArray[np.floating[Any]]) -> float | None:
+def similarity_cutoff(nearest: NDArray[np.floating[Any]]) -> float | None:
     """Return the cosine from which on two images are unusually similar for their data set.
 
     The logarithms of the distances 1 - cosine between images and their nearest neighbors are

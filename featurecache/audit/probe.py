@@ -12,9 +12,9 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Floats = npt.NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 _Sums = tuple[int, Floats, float, Floats, Floats]
 """What least squares needs of images x and targets y: n, sums of x and y, x.T @ x and x.T @ y."""
@@ -26,8 +26,8 @@ STRENGTHS: Final = tuple(10.0**power for power in range(-4, 5))
 
 
 def grouped_folds(
-    target: npt.NDArray[np.floating], patients: npt.NDArray[np.str_], *, seed: int
-) -> npt.NDArray[np.intp]:
+    target: NDArray[np.floating], patients: NDArray[np.str_], *, seed: int
+) -> NDArray[np.intp]:
     """Assign patients to folds with similar distributions of the target.
 
     Patients are sorted by their mean target, with ties in random order. Each successive group of
@@ -53,9 +53,9 @@ def grouped_folds(
 
 
 def cross_val_predict(
-    embeddings: npt.NDArray[np.floating],
-    target: npt.NDArray[np.floating],
-    fold: npt.NDArray[np.intp],
+    embeddings: NDArray[np.floating],
+    target: NDArray[np.floating],
+    fold: NDArray[np.intp],
 ) -> Floats:
     """Predict the target of each image from the images of other folds.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.audit.probe import cross_val_predict, grouped_folds
 from featurecache.metrics.bootstrap import (
@@ -134,8 +134,8 @@ def shortcut_probes(cache: Cache, *, n_bootstrap: int = 1000, seed: int = 0) -> 
 
 def _probe_category(
     embeddings: Directions,
-    values: npt.NDArray[np.str_],
-    patients: npt.NDArray[np.str_],
+    values: NDArray[np.str_],
+    patients: NDArray[np.str_],
     *,
     n_bootstrap: int,
     seed: int,
@@ -165,8 +165,8 @@ def _probe_category(
 
 def _probe_age(
     embeddings: Directions,
-    values: npt.NDArray[np.str_],
-    patients: npt.NDArray[np.str_],
+    values: NDArray[np.str_],
+    patients: NDArray[np.str_],
     *,
     n_bootstrap: int,
     seed: int,
@@ -192,8 +192,8 @@ def _probe_age(
 
 
 def _regression_metrics(
-    target: npt.NDArray[np.float64], errors: npt.NDArray[np.float64], resamples: PatientResamples
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    target: NDArray[np.float64], errors: NDArray[np.float64], resamples: PatientResamples
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute R2 and the mean absolute error of B bootstrap samples, (B,) each."""
     centered = target - target.mean()
     n, total, squares, squared_errors, absolute_errors = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.errors import ImageError, UsageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from featurecache.encoders.trainable import TrainableEncoder
 
-Array = npt.NDArray[np.float32]
+Array = NDArray[np.float32]
 
 TEXT_BATCH = 32
 """Texts per forward pass. The embedding of a text does not depend on it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from featurecache.metrics.bootstrap import (
     none_if_nan,
     resample_patients,
 )
-from featurecache.metrics.metrics import RankingGain, RankingSummary
+from featurecache.metrics.metrics import Difference, RankingGain, RankingSummary
 
 RANKING_METRICS: Final = ("auroc", "auprc")
 """The metrics that need no threshold."""
@@ -109,10 +109,10 @@ def ranking_gain(pairs: Sequence[tuple[TrialRanking, TrialRanking]]) -> RankingG
         pairs: Rankings on the same bootstrap samples.
     """
 
-    def gain(group: str, name: str) -> dict[str, Any]:
+    def gain(group: str, name: str) -> Difference:
         differences = [a.averages[group][name] - b.averages[group][name] for a, b in pairs]
         difference, *resampled = np.mean(differences, axis=0)
-        return {"difference": none_if_nan(difference), "ci95": interval(np.array(resampled))}
+        return Difference(difference=none_if_nan(difference), ci95=interval(np.array(resampled)))
 
     return RankingGain.model_validate(_by_group(gain))
 

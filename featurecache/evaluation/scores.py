@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.metrics.bootstrap import (
     PatientResamples,
@@ -13,9 +13,17 @@ from featurecache.metrics.bootstrap import (
     interval,
     none_if_nan,
 )
-from featurecache.metrics.metrics import ScoreIntervals, Scores
-from featurecache.metrics.multilabel import MetricArrays, compute_metrics
+from featurecache.metrics.metrics import (
+    DecisionIntervals,
+    DecisionScores,
+    LabelScores,
+    ScoreIntervals,
+    Scores,
+)
+from featurecache.metrics.multilabel import compute_metrics
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, confusion
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ def score_predictions(
     thresholds: AnyFloats,
     resamples: PatientResamples,
     ranking: AnyFloats | None = None,
-    learned: npt.NDArray[np.bool_] | None = None,
+    learned: NDArray[np.bool_] | None = None,
     threshold_sources: Sequence[str] | None = None,
 ) -> ScoredPredictions:
     """Compute every metric, with 95 % intervals from a bootstrap over patients.
@@ -73,7 +81,7 @@ def score_predictions(
         raise ValueError(f"the ranking has shape {ranking.shape}, but the labels {truth.shape}")
     probability, thresholds = probability.astype(np.float64), thresholds.astype(np.float64)
     ranking = probability if ranking is None else ranking
-    predicted: npt.NDArray[np.bool_] = probability >= thresholds
+    predicted: NDArray[np.bool_] = probability >= thresholds
     n_patients = resamples.counts.shape[1]
     if n_patients == 1:
         resamples = replace(resamples, counts=resamples.counts[:0])
@@ -82,39 +90,49 @@ def score_predictions(
     inputs = (truth[:, learned], predicted[:, learned], ranking[:, learned])
     arrays = compute_metrics(*inputs).with_labels(learned)
     resampled = bootstrap_metrics(*inputs, resamples).with_labels(learned)
-    values = _by_name(arrays, label_names, none_if_nan)
+    per_label = {}
     for c, name in enumerate(label_names):
         counts = confusion(truth[:, c], predicted[:, c]).astype(int).tolist()
-        values["per_label"][name] |= {
-            "n_positive": int((truth[:, c] == 1).sum()),
-            "n_known": int((truth[:, c] >= 0).sum()),
-            "threshold": float(thresholds[c]),
-            "threshold_source": None if threshold_sources is None else threshold_sources[c],
-            "confusion": counts if learned[c] else None,
-        }
+        per_label[name] = LabelScores.model_validate(
+            {
+                **_convert(arrays.of_label(c), none_if_nan),
+                "n_positive": int((truth[:, c] == 1).sum()),
+                "n_known": int((truth[:, c] >= 0).sum()),
+                "threshold": float(thresholds[c]),
+                "threshold_source": None if threshold_sources is None else threshold_sources[c],
+                "confusion": counts if learned[c] else None,
+            }
+        )
+    scores = Scores(
+        macro=DecisionScores.model_validate(_convert(arrays.macro, none_if_nan)),
+        micro=DecisionScores.model_validate(_convert(arrays.micro, none_if_nan)),
+        exact_match=none_if_nan(arrays.exact_match),
+        hamming_loss=none_if_nan(arrays.hamming_loss),
+        per_label=per_label,
+    )
+    intervals = ScoreIntervals(
+        macro=DecisionIntervals.model_validate(_convert(resampled.macro, interval)),
+        micro=DecisionIntervals.model_validate(_convert(resampled.micro, interval)),
+        exact_match=interval(resampled.exact_match),
+        hamming_loss=interval(resampled.hamming_loss),
+        per_label={
+            name: DecisionIntervals.model_validate(_convert(resampled.of_label(c), interval))
+            for c, name in enumerate(label_names)
+        },
+    )
     return ScoredPredictions(
-        scores=Scores(**values),
-        intervals=ScoreIntervals(**_by_name(resampled, label_names, interval)),
+        scores=scores,
+        intervals=intervals,
         n_patients=n_patients,
         n_bootstrap=len(resamples.counts),
     )
 
 
-def _by_name(
-    arrays: MetricArrays, label_names: Sequence[str], convert: Callable[[Floats], Any]
-) -> dict[str, Any]:
-    """Convert each array of metrics to its value in ``Scores`` or ``ScoreIntervals``."""
-
-    def converted(values: Mapping[str, Floats]) -> dict[str, Any]:
-        return {name: convert(value) for name, value in values.items()}
-
-    return {
-        "macro": converted(arrays.macro),
-        "micro": converted(arrays.micro),
-        "exact_match": convert(arrays.exact_match),
-        "hamming_loss": convert(arrays.hamming_loss),
-        "per_label": {label: converted(arrays.of_label(c)) for c, label in enumerate(label_names)},
-    }
+def _convert(
+    values: Mapping[str, Floats], convert: Callable[[Floats], _Value]
+) -> dict[str, _Value]:
+    """Convert the array of each metric, by name."""
+    return {name: convert(value) for name, value in values.items()}
 
 
 def _check(

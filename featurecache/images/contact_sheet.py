@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from featurecache.images.subprocess_decoder import SubprocessDecoder
@@ -15,7 +15,7 @@ GAP = 4
 INK = 225
 THUMBNAIL = 192
 
-Captioned = tuple[str, npt.NDArray[np.uint8]]
+Captioned = tuple[str, NDArray[np.uint8]]
 """A caption, and the (H, W) image below it."""
 
 
@@ -67,7 +67,7 @@ def save_png(sheet: Image.Image, path: Path) -> None:
         sheet.save(temporary, format="PNG")
 
 
-def thumbnail(image: Image.Image) -> npt.NDArray[np.uint8]:
+def thumbnail(image: Image.Image) -> NDArray[np.uint8]:
     """Return an image of any shape as a small grayscale square, centered on black."""
     square = ImageOps.pad(image.convert("L"), (THUMBNAIL, THUMBNAIL), color=0)
     return np.asarray(square, dtype=np.uint8)

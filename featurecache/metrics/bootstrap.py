@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.metrics.multilabel import MetricArrays, metrics_from_counts
 from featurecache.metrics.ranking import (
@@ -45,10 +45,10 @@ class PatientResamples:
         counts: (B, P) int32, how often each patient occurs in each bootstrap sample.
     """
 
-    patient_index: npt.NDArray[np.intp]
-    counts: npt.NDArray[np.int32]
+    patient_index: NDArray[np.intp]
+    counts: NDArray[np.int32]
 
-    def row_counts(self) -> npt.NDArray[np.int32]:
+    def row_counts(self) -> NDArray[np.int32]:
         """Return how often each row occurs in each sample, (B, N): weights for any metric."""
         return self.counts[:, self.patient_index]
 
@@ -59,7 +59,7 @@ class PatientResamples:
 
 
 def resample_patients(
-    patients: Sequence[Any] | npt.NDArray[Any], *, n_bootstrap: int, seed: int
+    patients: Sequence[Any] | NDArray[Any], *, n_bootstrap: int, seed: int
 ) -> PatientResamples:
     """Resample P patients with replacement, P at a time.
 
@@ -96,7 +96,7 @@ def resample_patients(
 
 
 def bootstrap_metrics(
-    truth: Labels, predicted: npt.NDArray[np.bool_], ranking: AnyFloats, resamples: PatientResamples
+    truth: Labels, predicted: NDArray[np.bool_], ranking: AnyFloats, resamples: PatientResamples
 ) -> MetricArrays:
     """Compute every metric on every bootstrap sample.
 
@@ -194,14 +194,14 @@ def _patient_histograms(
     return [matrix[start : start + step] for start in range(0, n_bins, step)]
 
 
-def _areas(blocks: "Sequence[csr_array]", counts: npt.NDArray[np.float32]) -> Floats:
+def _areas(blocks: "Sequence[csr_array]", counts: NDArray[np.float32]) -> Floats:
     """Compute AUROC and AUPRC, (2, B), from histograms by patient and counts (P, B)."""
     # One block of histograms at a time: all of them would need a lot of memory.
     return np.stack(auroc_auprc_from_histogram(bins @ counts for bins in blocks))
 
 
 def _tally_decisions(
-    truth: Labels, predicted: npt.NDArray[np.bool_], resamples: PatientResamples
+    truth: Labels, predicted: NDArray[np.bool_], resamples: PatientResamples
 ) -> Floats:
     """Count rows by patient, (4 C + 2, P).
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.metrics.bootstrap import (
     PatientResamples,
@@ -71,7 +71,7 @@ def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:
     return PlattScaling(*np.array(parameters, dtype=np.float64).reshape(-1, 2).T)
 
 
-def _fit_label(positive: npt.NDArray[np.bool_], score: Floats) -> tuple[float, float]:
+def _fit_label(positive: NDArray[np.bool_], score: Floats) -> tuple[float, float]:
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if n_positive == 0 or n_negative == 0:
         return np.nan, np.nan
@@ -188,7 +188,7 @@ def calibration_errors(
     return _binned_error(truth, probability, resamples, power=1, bins=BINS)
 
 
-def bin_of(probability: Floats, bins: int = BINS) -> npt.NDArray[np.intp]:
+def bin_of(probability: Floats, bins: int = BINS) -> NDArray[np.intp]:
     """Return the index of the equal-width bin of each probability; 1 is in the last bin."""
     return np.minimum((probability * bins).astype(np.intp), bins - 1)
 
@@ -223,7 +223,7 @@ def _binned_error(
         data = PatientResamples(np.zeros(len(truth), np.intp), np.ones((1, 1), np.int32))
     n_patients = data.counts.shape[1]
 
-    def sum_by_patient(rows: npt.NDArray[np.bool_], values: Floats, bin_: Any, n: int) -> Floats:
+    def sum_by_patient(rows: NDArray[np.bool_], values: Floats, bin_: Any, n: int) -> Floats:
         sums = np.bincount(data.patient_index[rows] * n + bin_, values, n_patients * n)
         return sums.astype(np.float64, copy=False).reshape(n_patients, n)
 

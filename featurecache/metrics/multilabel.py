@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.metrics import ranking as metrics
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels
@@ -44,7 +44,7 @@ class MetricArrays:
         """The mean of each metric over the labels where it is defined, each (...)."""
         return {name: metrics.macro(values) for name, values in self.per_label.items()}
 
-    def with_labels(self, learned: npt.NDArray[np.bool_]) -> "MetricArrays":
+    def with_labels(self, learned: NDArray[np.bool_]) -> "MetricArrays":
         """Return the metrics with those of further labels, which are undefined.
 
         Args:
@@ -62,7 +62,7 @@ class MetricArrays:
 
 
 def compute_metrics(
-    truth: Labels, predicted: npt.NDArray[np.bool_], ranking: AnyFloats
+    truth: Labels, predicted: NDArray[np.bool_], ranking: AnyFloats
 ) -> MetricArrays:
     """Compute every metric of a multi-label problem.
 

@@ -13,14 +13,14 @@ from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Labels: TypeAlias = npt.NDArray[np.integer[Any]]
-AnyFloats: TypeAlias = npt.NDArray[np.floating[Any]]
+Floats: TypeAlias = NDArray[np.float64]
+Labels: TypeAlias = NDArray[np.integer[Any]]
+AnyFloats: TypeAlias = NDArray[np.floating[Any]]
 
 
-def valid_mask(truth: Labels, other: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def valid_mask(truth: Labels, other: NDArray[Any]) -> NDArray[np.bool_]:
     """Check labels against scores, and return where the labels are known.
 
     Args:
@@ -40,7 +40,7 @@ def valid_mask(truth: Labels, other: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         raise ValueError(f"labels must be 1, 0 or -1 (unknown), but {invalid[:3]} were found")
     if np.isnan(other).any():
         raise ValueError(f"{int(np.isnan(other).sum())} of {other.size} scores are NaN")
-    valid: npt.NDArray[np.bool_] = truth >= 0
+    valid: NDArray[np.bool_] = truth >= 0
     return valid
 
 
@@ -55,7 +55,7 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
 # Ranking metrics
 
 
-def rank_histogram(truth: Labels, score: AnyFloats) -> tuple[npt.NDArray[np.intp], int]:
+def rank_histogram(truth: Labels, score: AnyFloats) -> tuple[NDArray[np.intp], int]:
     """Assign every entry to a bin along the ranking, as finely as AUROC and AUPRC require.
 
     Only the K distinct scores of positives matter. For the k-th of them, from the highest down,
@@ -189,7 +189,7 @@ def auroc_and_auprc(truth: Labels, score: AnyFloats) -> tuple[float, float]:
 # Metrics of binary decisions
 
 
-def confusion(truth: Labels, predicted: npt.NDArray[np.bool_]) -> Floats:
+def confusion(truth: Labels, predicted: NDArray[np.bool_]) -> Floats:
     """Return the confusion matrix over all known entries.
 
     Args:
@@ -260,7 +260,7 @@ def macro(values: Floats) -> Floats:
     return ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
 
 
-def exact_match(truth: Labels, predicted: npt.NDArray[np.bool_]) -> float:
+def exact_match(truth: Labels, predicted: NDArray[np.bool_]) -> float:
     """Return the fraction of rows with every label right, among rows with every label known.
 
     Args:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Embeddings: TypeAlias = npt.NDArray[np.floating[Any]]
-Directions: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.float64]
+Embeddings: TypeAlias = NDArray[np.floating[Any]]
+Directions: TypeAlias = NDArray[np.float32]
 
 _COSINES_PER_CHUNK: Final = 2**24
 
@@ -68,8 +68,8 @@ def normalize_rows(embeddings: Embeddings) -> Directions:
 
 
 def nearest(
-    query: npt.NDArray[np.float32], gallery: Directions, *, top: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    query: NDArray[np.float32], gallery: Directions, *, top: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Find the rows of a gallery with the highest cosine similarity to a query.
 
     The search is exact. Among rows with equal cosines, the one with the lower index comes first.
@@ -99,7 +99,7 @@ def nearest(
 
 def batch_nearest(
     queries: Directions, gallery: Directions, *, top: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Find the rows of a gallery with the highest cosine similarity to each of many queries.
 
     As exact as ``nearest``, but a chunk of queries shares one matrix product with the gallery.

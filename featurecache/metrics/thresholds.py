@@ -1,7 +1,7 @@
 """Decision thresholds, chosen on validation images and never on the images that are scored."""
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, valid_mask
 
@@ -39,7 +39,7 @@ def best_f1_thresholds(truth: Labels, probability: AnyFloats) -> Floats:
     )
 
 
-def _best_f1_threshold(positive: npt.NDArray[np.bool_], p: Floats) -> float:
+def _best_f1_threshold(positive: NDArray[np.bool_], p: Floats) -> float:
     n_positive = positive.sum()
     if n_positive == 0:
         return float("nan")

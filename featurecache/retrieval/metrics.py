@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.alignment.alignment import Alignment, as_alignment
 from featurecache.alignment.apply import align_images, align_texts, require_unseen
@@ -140,7 +140,7 @@ class RankedQueries:
     chance: Floats
 
 
-def rank_queries(relevant: Labels, cosines: npt.NDArray[np.float32], *, k: int) -> RankedQueries:
+def rank_queries(relevant: Labels, cosines: NDArray[np.float32], *, k: int) -> RankedQueries:
     """Compute the metrics of rankings.
 
     Args:
@@ -164,7 +164,7 @@ def rank_queries(relevant: Labels, cosines: npt.NDArray[np.float32], *, k: int) 
 
 
 def _rank_query(
-    relevant: Labels, cosines: npt.NDArray[np.float32], k: int
+    relevant: Labels, cosines: NDArray[np.float32], k: int
 ) -> tuple[float, float, float, float]:
     valid = relevant >= 0
     truth, score = relevant[valid], cosines[valid]
@@ -294,7 +294,7 @@ def _reduce(
 
 
 def _resampled_at_k(
-    truth: Labels, cosines: npt.NDArray[np.float32], counts: npt.NDArray[np.int32], k: int
+    truth: Labels, cosines: NDArray[np.float32], counts: NDArray[np.int32], k: int
 ) -> tuple[Floats, Floats]:
     """Compute precision and recall at K of one query on B bootstrap samples of the gallery.
 
@@ -322,7 +322,7 @@ def _resampled_at_k(
 
 
 def _rank_images(
-    truth: Labels, images: Directions, patient: npt.NDArray[np.intp], k: int
+    truth: Labels, images: Directions, patient: NDArray[np.intp], k: int
 ) -> RankedQueries:
     """Rank the images of other patients for each image; NaN for one without a positive label."""
     positive, unknown = truth == 1, truth < 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from featurecache.alignment.alignment import Alignment, as_alignment
 from featurecache.alignment.apply import (
@@ -233,7 +233,7 @@ def _row_of(cache: Cache, image_id: str) -> int:
     return int(matches[0])
 
 
-def _embed_image(encoder: Encoder, image: "StrPath | Image", name: str) -> npt.NDArray[np.float16]:
+def _embed_image(encoder: Encoder, image: "StrPath | Image", name: str) -> NDArray[np.float16]:
     """Embed an image as a cache would store it, (1, D)."""
     if isinstance(image, str | os.PathLike):
         path = Path(image).expanduser()
@@ -258,7 +258,7 @@ def _prompt_set(
 def _nearest_images(
     cache: Cache,
     query: Embeddings,
-    rows: npt.NDArray[np.intp],
+    rows: NDArray[np.intp],
     top: int,
     alignment: Alignment | None = None,
 ) -> "pd.DataFrame":
