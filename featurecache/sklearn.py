@@ -79,7 +79,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: (N, D) embeddings of any length.
-            y: (N, C) of 1 and 0, or (N,) classes.
+            y: (N, C) of 1, 0 and NaN for unknown, as ``Cache.arrays`` returns it, or (N,) classes.
             groups: (N,) group of each row, such as its patient; None if rows are independent.
 
         Raises:
@@ -89,9 +89,13 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         from featurecache.heads.fit import fit_head
         from featurecache.heads.types import TrainingData
 
+        unknown = _unknown_entries(y)
+        y = y if unknown is None else np.where(unknown, 0, y)
         X, y = validate_data(self, X, y, multi_output=True, dtype=np.float32)
         check_classification_targets(y)
         labels = self._to_labels(y)
+        if unknown is not None:
+            labels[unknown] = -1
         splitter = (ShuffleSplit if groups is None else GroupShuffleSplit)(
             1, test_size=self.validation_size, random_state=self.random_state
         )
@@ -164,3 +168,12 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _unknown_entries(y: Any) -> NDArray[np.bool_] | None:
+    """Return where a label matrix is NaN; None for other targets and without unknown labels."""
+    values = np.asarray(y)
+    if values.ndim != 2 or values.dtype.kind != "f":
+        return None
+    unknown: NDArray[np.bool_] = np.isnan(values)
+    return unknown if unknown.any() else None

@@ -54,6 +54,22 @@ def test_estimator_trains_the_head_on_the_training_rows(data):
     np.testing.assert_allclose(1 / (1 + np.exp(-odds)), model.predict_proba(x), atol=1e-9)
 
 
+def test_unknown_labels_are_left_out_of_training(data):
+    x, y = data
+    partly_known = y.astype(np.float32)
+    partly_known[::3, 1] = np.nan
+    model = HeadClassifier("linear", random_state=4).fit(x, partly_known)
+    train = model.trained_.train_rows
+    val = np.setdiff1d(np.arange(300), train)
+    labels = np.where(np.isnan(partly_known), -1, partly_known).astype(np.int8)
+    expected = fit_head(TrainingData(x, labels, train, val), HeadConfig("linear", seed=4))
+    np.testing.assert_allclose(
+        model.predict_proba(x), predict_probabilities(expected.module, x), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="NaN"):
+        HeadClassifier("linear").fit(np.full_like(x, np.nan), y)
+
+
 def test_estimator_works_in_cross_validation_and_pipelines(data):
     x, y = data
     model = make_pipeline(StandardScaler(), HeadClassifier("linear"))

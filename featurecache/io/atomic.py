@@ -110,14 +110,18 @@ def _system_error(number: int, target: Path) -> OSError:
     return OSError(number, os.strerror(number), str(target))
 
 
-def require_absent(target: Path) -> None:
+def require_absent(target: Path, *, argument: str = "out") -> None:
     """Check that a result does not overwrite anything.
+
+    Args:
+        target: The file or folder to create.
+        argument: The argument that names it, for the message.
 
     Raises:
         UsageError: ``target`` exists.
     """
     if target.exists():
-        raise UsageError(f"{target} already exists: give another `out`, or move it away")
+        raise UsageError(f"{target} already exists: give another `{argument}`, or move it away")
 
 
 def remove_leftovers(target: Path) -> None:

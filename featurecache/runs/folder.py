@@ -47,12 +47,12 @@ def new_run(target: Path) -> Iterator[Path]:
         UsageError: ``target`` exists already.
         OSError: The disk is full or not writable.
     """
-    require_absent(target)
+    require_absent(target, argument="path")
     try:
         with new_folder(target) as folder:
             yield folder
     except FileExistsError:
-        require_absent(target)  # another process was faster
+        require_absent(target, argument="path")  # another process was faster
         raise
 
 

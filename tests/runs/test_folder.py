@@ -59,7 +59,7 @@ def test_a_run_never_overwrites_anything(tmp_path: Path, kind: str) -> None:
     target.mkdir() if kind == "folder" else target.touch()
     with pytest.raises(UsageError, match="run already exists: give another `out`"):
         require_absent(target)
-    with pytest.raises(UsageError, match="run already exists"), new_run(target):
+    with pytest.raises(UsageError, match="exists: give another `path`"), new_run(target):
         pytest.fail("the body must not run: it may train for hours")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
