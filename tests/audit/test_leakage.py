@@ -85,16 +85,16 @@ def test_unknown_labels_do_not_conflict(rows: list[list[int]], agree: bool) -> N
 def test_published_kermany_split_has_shared_patients_and_copies(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    manifest = load_kermany(shared_data / "kermany", split=PUBLISHED)
-    images = manifest.images
+    dataset = load_kermany(shared_data / "kermany", split=PUBLISHED)
+    images = dataset.images
     cache = make_cache(
         tmp_path,
         images["split"].tolist(),
         id=images["id"].tolist(),
         patient=images["patient"].tolist(),
-        sha256=[sha256_of_file(manifest.root / path) for path in images["path"]],
-        labels=manifest.label_values,
-        label_names=manifest.label_names,
+        sha256=[sha256_of_file(dataset.root / path) for path in images["path"]],
+        labels=dataset.label_values,
+        label_names=dataset.label_names,
     )
     shared = shared_patients(cache)
     assert shared is not None
@@ -109,5 +109,5 @@ def test_published_kermany_split_has_shared_patients_and_copies(
         assert not pathogens[0] & pathogens[1]
     found = identical_files(cache)
     assert found.copies == 12
-    assert found["across_splits"]["groups"] == 0
-    assert found["within_split"] == {"groups": 12, "copies": 12, "other_labels": 0}
+    assert found.across_splits.groups == 0
+    assert found.within_split == GroupsWithinSplit(groups=12, copies=12, conflicting_labels=0)
