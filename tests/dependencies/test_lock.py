@@ -74,7 +74,7 @@ def test_nothing_is_wrong_with_a_lock_of_all_that_is_needed(faults: Faults) -> N
 
 
 @pytest.mark.parametrize(
-    ("line", "instead", "told"),
+    ("line", "instead", "message"),
     [
         ("tested==4", [], "pyproject.toml needs tested, which has no pin: add tested==4"),
         ("far==2.0", [], "upper-name needs far, which has no pin: add far==2.0"),
@@ -86,10 +86,12 @@ def test_nothing_is_wrong_with_a_lock_of_all_that_is_needed(faults: Faults) -> N
         ("builder==3.1", [], "builder is no pin that needs a reason: take 'builds' out"),
     ],
 )
-def test_each_fault_is_told(faults: Faults, line: str, instead: list[str], told: str) -> None:
+def test_each_fault_is_reported(
+    faults: Faults, line: str, instead: list[str], message: str
+) -> None:
     at = LOCK.index(line)
     (fault,) = faults([*LOCK[:at], *instead, *LOCK[at + 1 :]])
-    assert fault.startswith(told)
+    assert fault.startswith(message)
 
 
 def test_a_range_holds_for_extras_that_are_not_installed(faults: Faults) -> None:

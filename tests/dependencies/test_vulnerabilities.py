@@ -45,7 +45,7 @@ Audit = Callable[[str, Mapping[str, object]], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def audit(tmp_path: Path) -> Audit:
-    """Audits pins with a service that knows what it is told to know."""
+    """Audits pins with a service that reports what it is given."""
     (tmp_path / "pip_audit.py").write_text(PIP_AUDIT, encoding="utf-8")
     constraints = tmp_path / "constraints.txt"
 

@@ -49,14 +49,14 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Synthetic images, three of which cannot be used."""
-    root = tmp_path_factory.mktemp("films") / "phantom"
+    root = tmp_path_factory.mktemp("images") / "phantom"
     generate_phantom(root, n_images=IMAGES, size=64)
-    films = load_phantom(root)
-    missing, cut, damaged = (root / films.images["path"].iloc[row] for row in (1, 30, 80))
+    dataset = load_phantom(root)
+    missing, cut, damaged = (root / dataset.images["path"].iloc[row] for row in (1, 30, 80))
     missing.unlink()
     cut.write_bytes(cut.read_bytes()[:500])
     damaged.write_bytes(b"no image")
-    return films
+    return dataset
 
 
 def on_ray(*loads: Load) -> Engine:
