@@ -2,7 +2,7 @@
 
 import os
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +34,21 @@ def bad_decoder(monkeypatch: pytest.MonkeyPatch) -> Spoil:
         path.write_bytes(path.read_bytes() + names[how])
 
     return Spoil(*(partial(spoil, how=how) for how in ("CRASH", "HANG", "CRASH_LATER")))
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Undo afterwards what a test registers: encoders, data sets and heads."""
+    from featurecache.datasets import registry as datasets
+    from featurecache.encoders import registry as encoders
+    from featurecache.heads import registry as heads
+
+    registries = encoders._encoders, encoders._loaders, datasets._specs, heads._HEADS
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.fixture(scope="session")

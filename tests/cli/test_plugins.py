@@ -35,17 +35,12 @@ fc.register_head("lab-prototype", Prototype, summary="nearest class mean")
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    """Write a plugin into the current folder; undo its import and its registrations."""
+def plugin(tmp_path, monkeypatch, registries):
+    """Write a plugin into the current folder; undo its import."""
     (tmp_path / "lab_plugin.py").write_text(PLUGIN)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    registries = encoders._encoders, encoders._loaders, datasets._specs, heads._HEADS
-    before = [dict(registry) for registry in registries]
     yield "lab_plugin"
     sys.modules.pop("lab_plugin", None)
-    for registry, entries in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(entries)
 
 
 def test_plugin_module_in_the_current_folder(run, plugin, image_folder):

@@ -7,7 +7,7 @@ from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.folder import load_folder
 from featurecache.datasets.load import load_dataset, recognize_dataset
 from featurecache.datasets.phantom.folder import generate_phantom
-from featurecache.datasets.registry import DATASETS, register_dataset
+from featurecache.datasets.registry import register_dataset
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 
@@ -19,15 +19,6 @@ def folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return tmp_path / "xrays"
-
-
-@pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registrations that end with the test."""
-    specs = dict(DATASETS)
-    monkeypatch.setattr(registry, "_specs", specs)
-    monkeypatch.setattr(registry, "DATASETS", specs)
-    monkeypatch.setattr("featurecache.datasets.load.DATASETS", specs)
 
 
 def load_ward(root: Path, *, seed: int = 0) -> Dataset:
@@ -110,7 +101,7 @@ def test_progress_is_called_while_a_phantom_is_generated(tmp_path: Path) -> None
     assert calls[-1] == (20, 20)
 
 
-def test_registered_data_set_is_loaded_by_name(folder: Path, registered: None) -> None:
+def test_registered_data_set_is_loaded_by_name(folder: Path, registries: None) -> None:
     register_dataset("ward", load_ward, description="our ward")
     assert load_dataset("ward", folder, seed=1).label_names == ("ill", "well")
     with pytest.raises(UsageError, match="ward takes no option `sead`: did you mean `seed`"):
@@ -122,14 +113,14 @@ def test_registered_data_set_is_loaded_by_name(folder: Path, registered: None) -
         register_dataset("nih", load_ward)
 
 
-def test_loader_that_returns_no_data_set_is_refused(folder: Path, registered: None) -> None:
+def test_loader_that_returns_no_data_set_is_refused(folder: Path, registries: None) -> None:
     register_dataset("ward", lambda root: root)
     with pytest.raises(DatasetError, match="ward returned a PosixPath, not a Dataset"):
         load_dataset("ward", folder)
 
 
 def test_unknown_name_loads_installed_plugins(
-    folder: Path, registered: None, monkeypatch: pytest.MonkeyPatch
+    folder: Path, registries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "load_entry_points", lambda: register_dataset("ward", load_ward))
     assert load_dataset("ward", folder).label_names == ("ill", "well")

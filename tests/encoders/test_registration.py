@@ -9,12 +9,13 @@ from PIL import Image
 
 import featurecache as fc
 from featurecache import plugins
-from featurecache.encoders import registry
 from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.encoders.loading import as_encoder, load_encoder, reload_encoder
 from featurecache.encoders.registry import ENCODERS, EncoderSpec, register_encoder
 from featurecache.errors import FeaturecacheWarning, RunError, UnknownNameError, UsageError
 from featurecache.provenance import Provenance
+
+pytestmark = pytest.mark.usefixtures("registries")
 
 
 class MeanGray(fc.Encoder):
@@ -26,16 +27,6 @@ class MeanGray(fc.Encoder):
 
     def embed_pixels(self, pixels):
         return pixels.mean(axis=(2, 3))
-
-
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    """Registrations end with the test."""
-    before, loaders = dict(registry._encoders), dict(registry._loaders)
-    yield
-    for current, saved in ((registry._encoders, before), (registry._loaders, loaders)):
-        current.clear()
-        current.update(saved)
 
 
 def test_a_registered_loader_is_called_with_the_resolved_arguments(tmp_path):

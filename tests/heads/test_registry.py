@@ -11,13 +11,7 @@ from featurecache.heads.models.prototype import Prototype
 from featurecache.heads.registry import GRADIENT_SETTINGS, HEADS, head_spec, register_head
 from featurecache.heads.train import train_head
 
-
-@pytest.fixture(autouse=True)
-def _restore_registry():
-    registered = dict(registry._HEADS)
-    yield
-    registry._HEADS.clear()
-    registry._HEADS.update(registered)
+pytestmark = pytest.mark.usefixtures("registries")
 
 
 class Tilted(Prototype):
