@@ -1,0 +1,67 @@
+"""Label support: how many patients carry a label, and whether they are enough to measure it.
+
+One rule for every interval, p value and calibration: a label needs ``MIN_PATIENTS`` patients with a
+positive image and as many with a negative one. With fewer, the value is undefined and the reason is
+given. Patients count, not images, because several images of a patient resemble each other.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.metrics.ranking import Labels
+
+MIN_PATIENTS: Final = 5
+"""Patients with a positive image, and with a negative one, that a label needs."""
+
+
+@dataclass(frozen=True)
+class PatientSupport:
+    """Numbers of patients behind each of C labels.
+
+    Attributes:
+        positive: (C,) number of patients with a positive image.
+        negative: (C,) number of patients with a negative image. A patient may be in both.
+    """
+
+    positive: NDArray[np.intp]
+    negative: NDArray[np.intp]
+
+    @property
+    def enough(self) -> NDArray[np.bool_]:
+        """(C,) whether the label has enough patients of both kinds."""
+        enough: NDArray[np.bool_] = np.minimum(self.positive, self.negative) >= MIN_PATIENTS
+        return enough
+
+    def reason(self, column: int) -> str | None:
+        """Return why a label has too little support; None where it has enough."""
+        for count, kind in (
+            (int(self.positive[column]), "a positive"),
+            (int(self.negative[column]), "a negative"),
+        ):
+            if count < MIN_PATIENTS:
+                patients = "1 patient has" if count == 1 else f"{count} patients have"
+                return f"only {patients} {kind} image, and at least {MIN_PATIENTS} are needed"
+        return None
+
+
+def patient_support(truth: Labels, patient_index: NDArray[np.intp]) -> PatientSupport:
+    """Count the patients with a positive and with a negative image of each label.
+
+    Args:
+        truth: (N, C) labels 1, 0 or -1 (unknown).
+        patient_index: (N,) index of each row's patient, 0 or more.
+
+    Returns:
+        The numbers of patients.
+    """
+
+    def count(value: int) -> NDArray[np.intp]:
+        rows, columns = np.nonzero(truth == value)
+        # A patient counts once per label, however many images it has.
+        pairs = np.unique(patient_index[rows] * truth.shape[1] + columns)
+        return np.bincount(pairs % truth.shape[1], minlength=truth.shape[1])
+
+    return PatientSupport(count(1), count(0))
