@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.evaluation.controls import view_only
+from featurecache.evaluation.repeated_runs import Trial, mean_ranking, rank_trial
 from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import resample_patients
+from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.calibration import fit_platt, log_odds, measure_calibration
+from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Metrics, RankingSummary, TextGain
 from featurecache.metrics.thresholds import best_f1_thresholds
 from featurecache.store.layout import UNKNOWN
@@ -99,6 +101,10 @@ def evaluate(
             "n": len(rows),
             "n_patients": result.n_patients,
             "split": split,
+            "macro_labels": result.macro_labels,
+            "supported": _over_supported_labels(
+                data, probability if ranking is None else ranking, rows, resamples
+            ),
             "n_bootstrap": result.n_bootstrap,
             "at_half": at_half.scores,
             "controls": {"view_only": view_only(data, rows, resamples), **(controls or {})},
@@ -107,6 +113,20 @@ def evaluate(
             "warnings": list(warnings),
         }
     )
+
+
+def _over_supported_labels(
+    data: SplitData,
+    score: NDArray[np.floating],
+    rows: NDArray[np.intp],
+    resamples: PatientResamples,
+) -> RankingSummary | None:
+    """Average over the learned labels with enough patients; None without any."""
+    supported = data.learned & patient_support(data.truth[rows], resamples.patient_index).enough
+    if not supported.any():
+        return None
+    trial = Trial(replace(data, learned=supported), score)
+    return mean_ranking([rank_trial(trial, rows, resamples)])
 
 
 def caveats(

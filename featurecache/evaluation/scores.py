@@ -13,6 +13,7 @@ from featurecache.metrics.bootstrap import (
     interval,
     none_if_nan,
 )
+from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import (
     DecisionIntervals,
     DecisionScores,
@@ -33,12 +34,14 @@ class ScoredPredictions:
     Attributes:
         scores: The metrics.
         intervals: Their 95 % intervals.
+        macro_labels: The labels behind the macro averages.
         n_patients: Number of patients.
         n_bootstrap: Number of bootstrap samples behind the intervals.
     """
 
     scores: Scores
     intervals: ScoreIntervals
+    macro_labels: list[str]
     n_patients: int
     n_bootstrap: int
 
@@ -90,6 +93,8 @@ def score_predictions(
     inputs = (truth[:, learned], predicted[:, learned], ranking[:, learned])
     arrays = compute_metrics(*inputs).with_labels(learned)
     resampled = bootstrap_metrics(*inputs, resamples).with_labels(learned)
+    support = patient_support(truth, resamples.patient_index)
+    in_macro = learned & (support.positive > 0) & (support.negative > 0)
     per_label = {}
     for c, name in enumerate(label_names):
         counts = confusion(truth[:, c], predicted[:, c]).astype(int).tolist()
@@ -98,31 +103,37 @@ def score_predictions(
                 **_convert(arrays.of_label(c), none_if_nan),
                 "n_positive": int((truth[:, c] == 1).sum()),
                 "n_known": int((truth[:, c] >= 0).sum()),
+                "n_positive_patients": int(support.positive[c]),
+                "n_negative_patients": int(support.negative[c]),
+                "no_interval": support.reason(c) if learned[c] else "it was not learned",
                 "threshold": float(thresholds[c]),
                 "threshold_source": None if threshold_sources is None else threshold_sources[c],
                 "confusion": counts if learned[c] else None,
             }
         )
     scores = Scores(
-        macro=DecisionScores.model_validate(_convert(arrays.macro, none_if_nan)),
+        macro=DecisionScores.model_validate(_convert(arrays.over(in_macro).macro, none_if_nan)),
         micro=DecisionScores.model_validate(_convert(arrays.micro, none_if_nan)),
         exact_match=none_if_nan(arrays.exact_match),
         hamming_loss=none_if_nan(arrays.hamming_loss),
         per_label=per_label,
     )
     intervals = ScoreIntervals(
-        macro=DecisionIntervals.model_validate(_convert(resampled.macro, interval)),
+        macro=DecisionIntervals.model_validate(_convert(resampled.over(in_macro).macro, interval)),
         micro=DecisionIntervals.model_validate(_convert(resampled.micro, interval)),
         exact_match=interval(resampled.exact_match),
         hamming_loss=interval(resampled.hamming_loss),
         per_label={
             name: DecisionIntervals.model_validate(_convert(resampled.of_label(c), interval))
+            if support.enough[c]
+            else DecisionIntervals()
             for c, name in enumerate(label_names)
         },
     )
     return ScoredPredictions(
         scores=scores,
         intervals=intervals,
+        macro_labels=[name for name, counts in zip(label_names, in_macro, strict=True) if counts],
         n_patients=n_patients,
         n_bootstrap=len(resamples.counts),
     )

@@ -112,6 +112,10 @@ class LabelScores(DecisionScores):
     Attributes:
         n_positive: Number of positive images.
         n_known: Number of images whose label is known.
+        n_positive_patients: Number of patients with a positive image.
+        n_negative_patients: Number of patients with a negative image.
+        no_interval: Why the label has no intervals: it was not learned, or too few patients have a
+            positive or a negative image. None where neither holds.
         threshold: Probability from which on the label is predicted.
         threshold_source: ``"validation"``, ``"training"`` (carried over from another data set), or
             ``"0.5"`` where none could be chosen.
@@ -120,6 +124,9 @@ class LabelScores(DecisionScores):
 
     n_positive: Count
     n_known: Count
+    n_positive_patients: Count
+    n_negative_patients: Count
+    no_interval: str | None = None
     threshold: Score
     threshold_source: str | None = None
     confusion: Annotated[list[_ConfusionRow], Len(2, 2)] | None
@@ -144,7 +151,8 @@ class Scores(_Model):
     """Metrics of one set of decisions.
 
     Attributes:
-        macro: Mean over the labels for which a metric is defined.
+        macro: Mean over the labels with a positive and a negative image (``macro_labels``), without
+            those whose precision or NPV is undefined because nothing is predicted.
         micro: Metrics over all known (image, label) entries pooled.
         exact_match: Share of images with every label right.
         hamming_loss: Share of entries that are wrong.
@@ -322,11 +330,13 @@ class Spread(_Model):
     Attributes:
         mean: Mean; None where a seed's value is undefined.
         sd: Standard deviation with n - 1 in the denominator.
+        ci95: 95 % interval of the mean, over seeds and patients.
         values: The value of each seed.
     """
 
     mean: Score | None
     sd: Score | None
+    ci95: Interval | None = None
     values: list[Score | None] = []
 
 
@@ -358,6 +368,10 @@ class Metrics(Scores):
         n: Number of images scored.
         n_patients: Number of their patients.
         split: The split that was scored: "test", "val" where there is no test split, or "all".
+        macro_labels: The labels behind ``macro``: learned, and with a positive and a negative image
+            in the scored split. They are the same for the intervals and the controls.
+        supported: Averages over the labels that have enough patients for an interval of their own;
+            None without any.
         n_bootstrap: Number of bootstrap samples behind the intervals; 0 for none.
         at_half: The same metrics at a threshold of 0.5 for every label.
         controls: Scores by name that have nothing to do with the findings: "view_only",
@@ -373,6 +387,8 @@ class Metrics(Scores):
     n: Count
     n_patients: Count
     split: str
+    macro_labels: list[str]
+    supported: RankingSummary | None = None
     n_bootstrap: Count = 0
     at_half: Scores
     controls: dict[str, RankingSummary | None]
@@ -412,7 +428,7 @@ class Metrics(Scores):
             )
         )
         images = f"{self.n:,} {self.split} images of {self.n_patients:,} patients"
-        return f"Metrics(macro over {len(self.per_label)} labels: {scores}; {images})"
+        return f"Metrics(macro over {len(self.macro_labels)} labels: {scores}; {images})"
 
     __str__ = __repr__
 

@@ -56,6 +56,14 @@ class MetricArrays:
             per_label[name][..., learned] = values
         return replace(self, per_label=per_label)
 
+    def over(self, labels: NDArray[np.bool_]) -> "MetricArrays":
+        """Return the metrics with only some labels in ``per_label`` and ``macro``.
+
+        Args:
+            labels: (C,) whether to keep a label.
+        """
+        return replace(self, per_label={k: v[..., labels] for k, v in self.per_label.items()})
+
     def of_label(self, column: int) -> dict[str, Floats]:
         """Return each metric of one label, each (...)."""
         return {name: values[..., column] for name, values in self.per_label.items()}

@@ -156,7 +156,13 @@ def test_labels_that_were_not_learned_are_undefined_and_left_out_of_averages(row
     truth = rows.truth[rows.test, 1]
     assert missing.pop("n_positive") == (truth == 1).sum()
     assert missing.pop("n_known") == (truth >= 0).sum()
-    assert missing.keys() == alone["per_label"]["Mass"].keys() - {"n_positive", "n_known"}
+    patient = rows.patient[rows.test]
+    assert missing.pop("n_positive_patients") == len(set(patient[truth == 1]))
+    assert missing.pop("n_negative_patients") == len(set(patient[truth == 0]))
+    assert missing.pop("no_interval") == "it was not learned"
+    counts = {"n_positive", "n_known", "n_positive_patients", "n_negative_patients"}
+    assert missing.keys() == alone["per_label"]["Mass"].keys() - counts - {"no_interval"}
+    assert found["macro_labels"] == ["Mass", "Nodule"]
     undefined = {key: missing[key] for key in missing.keys() - {"threshold", "threshold_source"}}
     assert set(undefined.values()) == set(found["ci95"]["per_label"]["Effusion"].values()) == {None}
     assert found["controls"]["view_only"]["per_label"]["Effusion"] == {"auroc": None, "auprc": None}

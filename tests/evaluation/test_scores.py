@@ -54,7 +54,8 @@ def test_scores_and_intervals_have_the_names_of_the_contract(problem):
         assert set(document[average]) == set(document["ci95"][average]) == DECISIONS | RANKINGS
     assert list(document["per_label"]) == ["Effusion", "Mass", "Hernia"]
     for label in problem["label_names"]:
-        extra = {"n_positive", "n_known", "threshold", "threshold_source", "confusion"}
+        counts = {"n_positive", "n_known", "n_positive_patients", "n_negative_patients"}
+        extra = {*counts, "no_interval", "threshold", "threshold_source", "confusion"}
         assert set(document["per_label"][label]) == DECISIONS | RANKINGS | extra
         assert set(document["ci95"]["per_label"][label]) == DECISIONS | RANKINGS
     assert (document["n_patients"], document["n_bootstrap"]) == (40, 60)
