@@ -52,6 +52,7 @@ def info(file: File, json: Json = False) -> None:
     Example: featurecache cache info cache/kermany/dinov2-minilm.h5
     """
     from featurecache.store.describe import describe_cache
+    from featurecache.store.records import format_counts
 
     document = describe_cache(file)
     if json:
@@ -64,7 +65,7 @@ def info(file: File, json: Json = False) -> None:
     rows += [["splits", ", ".join(f"{name} {n}" for name, n in document["splits"].items())]]
     rows += [["patients", str(document["patients"])]]
     rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
-    rows += [["failed", str(len(document["failures"]))]]
+    rows += [["excluded", format_counts(document["excluded"])]]
     rows += [["note", note] for note in document["notes"]]
     print_table("", ["", ""], rows)
     print_table(

@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +62,10 @@ class Dataset:
         collection: Name of the image collection that the ids belong to, by default ``name``. Data
             sets of the same collection share ids.
         key: Key that the ids and patients were pseudonymized with, if they were.
+        excluded: Number of images that exist but were left out, by reason. Caches, runs and
+            reports carry these numbers.
+        source: How ``load_dataset`` loaded the data set: ``dataset`` (a registered name), ``root``
+            and ``options``. None for one that was made otherwise.
 
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.
@@ -96,6 +101,8 @@ class Dataset:
     image_level_split: bool
     collection: str
     key: "IdKey | None"
+    excluded: Mapping[str, int]
+    source: Mapping[str, Any] | None
     label_values: NDArray[np.int8] = field(init=False)
 
     def __init__(
@@ -110,6 +117,8 @@ class Dataset:
         image_level_split: bool = False,
         collection: str = "",
         key: "IdKey | None" = None,
+        excluded: Mapping[str, int] = MappingProxyType({}),
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         import pandas as pd
 
@@ -153,6 +162,8 @@ class Dataset:
             image_level_split=image_level_split,
             collection=collection or name,
             key=key,
+            excluded={reason: int(number) for reason, number in excluded.items() if number},
+            source=source,
         )
 
     def __len__(self) -> int:
@@ -220,7 +231,7 @@ class Dataset:
         )
 
     def take(self, rows: NDArray[np.intp]) -> "Dataset":
-        """Return the data set with only these images.
+        """Return the data set with only these images; it has no ``source``.
 
         Args:
             rows: Row numbers.
@@ -228,7 +239,8 @@ class Dataset:
         Raises:
             DatasetError: If no rows are given.
         """
-        return replace(self, images=self.images.iloc[rows], labels=self.labels.iloc[rows])
+        images, labels = self.images.iloc[rows], self.labels.iloc[rows]
+        return replace(self, images=images, labels=labels, source=None)
 
     def split(self, name: str) -> "Dataset":
         """Return the data set with only the images of one split.

@@ -85,8 +85,10 @@ def load_kermany(
     root = nested
     images = _list_images(root)
     notes: list[str] = []
+    excluded: dict[str, int] = {}
     if subset == "viral":
         is_kept = (images["label"] == 0) | images["viral"]
+        excluded["bacterial pneumonia, not in the subset viral"] = int((~is_kept).sum())
         notes.append(
             f"The subset is viral: {(~is_kept).sum():,} bacterial pneumonias are left out."
         )
@@ -101,8 +103,12 @@ def load_kermany(
         assigned = images["folder"].to_numpy(dtype=str)
         notes.append(AS_PUBLISHED)
     else:
+        n_images = len(images)
         images = _drop_copies(root, images, notes)
+        excluded["byte-identical copy of another image"] = n_images - len(images)
+        n_images = len(images)
         images = _drop_test_patients(images, notes)
+        excluded["patient number is also in the test folder"] = n_images - len(images)
         assigned = _official_split(images, seed, notes)
     return Dataset(
         name=name,
@@ -113,6 +119,7 @@ def load_kermany(
         notes=notes,
         image_level_split=split in (PUBLISHED, IMAGE_LEVEL_PROTOCOL),
         collection="kermany",
+        excluded=excluded,
     )
 
 

@@ -1,12 +1,15 @@
 """Load a data set by name, from a folder, or from a CSV file."""
 
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 
-from featurecache.datasets.registry import DATASETS, get_dataset_spec
+from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
 from featurecache.errors import DatasetError
+from featurecache.io.fingerprint import canonical_json
 from featurecache.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,9 +74,38 @@ def load_dataset(
     key = None if pseudonymize is None else read_key(pseudonymize)
     folder = find_root(spec.name, root, progress=progress, **options)
     if key is None:
-        return spec.load(folder, options)
+        dataset = spec.load(folder, options)
+        return replace(dataset, source=_describe_source(spec, root, options))
     with redact_errors(spec.name):
-        return spec.load(folder, options).pseudonymize(key)
+        dataset = spec.load(folder, options).pseudonymize(key)
+    # Names of files and folders may identify people, too.
+    named = {name: value for name, value in options.items() if not spec.takes_path(name)}
+    return replace(dataset, source=_describe_source(spec, None, named, pseudonymized=True))
+
+
+def _describe_source(
+    spec: DatasetSpec,
+    root: str | os.PathLike[str] | None,
+    options: Mapping[str, Any],
+    *,
+    pseudonymized: bool = False,
+) -> dict[str, Any] | None:
+    """Return how a data set was loaded, as JSON; None if an option has no JSON form."""
+    source = {
+        "dataset": spec.name,
+        "root": None if root is None else os.fspath(root),
+        "options": {
+            name: os.fspath(value) if isinstance(value, os.PathLike) else value
+            for name, value in options.items()
+            if value is not None
+        },
+        "pseudonymized": pseudonymized,
+    }
+    try:
+        parsed: dict[str, Any] = json.loads(canonical_json(source))
+    except (TypeError, ValueError):
+        return None
+    return parsed
 
 
 DatasetLike: TypeAlias = Union["Dataset", str, os.PathLike[str], tuple[str, str | os.PathLike[str]]]

@@ -83,12 +83,13 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
     if rows.empty:
         raise DatasetError(f"none of the {len(paths)} images under {root} has a row in {csv.name}")
     notes = [f"The labels are those of {csv.name}."]
-    if missing := len(table) - len(rows):
+    missing, extra = len(table) - len(rows), len(paths) - rows["Image Index"].nunique()
+    if missing:
         notes.append(
             f"{missing:,} of the {len(table):,} rows of {csv.name} have no image on disk and are "
             "left out."
         )
-    if extra := len(paths) - rows["Image Index"].nunique():
+    if extra:
         notes.append(
             f"{extra:,} of the {len(paths):,} images on disk have no row in {csv.name} and are "
             "left out."
@@ -131,6 +132,7 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
         labels=labels,
         label_names=LABELS,
         notes=tuple(notes),
+        excluded={"listed, but not on disk": missing, "on disk, but not listed": extra},
     )
 
 

@@ -76,6 +76,11 @@ class DatasetSpec:
         parameters = inspect.signature(_resolve(self.loader)).parameters
         return dict(list(parameters.items())[1:])
 
+    def takes_path(self, option: str) -> bool:
+        """Return whether an option of the loader is the path of a file or folder."""
+        parameter = self.options.get(option)
+        return parameter is not None and "PathLike" in str(parameter.annotation)
+
     def check_options(self, names: Iterable[str]) -> None:
         """Check that the loader takes these options.
 

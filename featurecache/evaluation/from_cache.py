@@ -20,6 +20,8 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
         "fingerprint": cache.fingerprint,
         "spec": dict(cache.header.encoder_spec),
         "dim": cache.dim,
+        "excluded": cache.excluded,
+        "extraction": dict(cache.header.extraction),
     }
     if len(cache.members) > 1:
         reference["joined"] = [cache_reference(member) for member in cache.members]

@@ -21,7 +21,7 @@ from featurecache.extraction.update import ExtractionSummary, check_numbers, upd
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.lock import OnWait
 from featurecache.progress import Progress
-from featurecache.prompts import PromptSet, load_prompts
+from featurecache.prompts import PROMPT_SETS, PromptSet, load_prompts
 from featurecache.store.cache import Cache
 from featurecache.store.merge import Shard
 from featurecache.store.reader import read_cache
@@ -233,7 +233,28 @@ def run_extraction(
         shard=shard,
         on_wait=on_wait,
         progress=progress,
+        extractions=[
+            {
+                "data": dataset.source,
+                "model": None if isinstance(model, Encoder) else os.fspath(model),
+                "weights": None if weights is None else os.fspath(weights),
+                "prompts": {prompt_set.name: _name_or_file(prompts)} if encoder.has_text else {},
+                "device": encoder.device,
+                "precision": encoder.precision,
+                "batch_size": batch_size,
+                "limit": limit,
+                "shard": None if shard is None else f"{shard.number}/{shard.count}",
+            }
+            for model, encoder in zip(models, encoders, strict=True)
+        ],
     )
+
+
+def _name_or_file(prompts: str | os.PathLike[str] | PromptSet | None) -> str | None:
+    """Return what a prompt set can be given by later; None for one that was made in Python."""
+    if isinstance(prompts, PromptSet):
+        return prompts.name if PROMPT_SETS.get(prompts.name) == prompts else None
+    return os.fspath(prompts or DEFAULT_PROMPTS)
 
 
 def _loader(

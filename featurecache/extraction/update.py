@@ -3,10 +3,10 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -108,6 +108,7 @@ def update_caches(
     shard: Shard | None = None,
     on_wait: OnWait | None = None,
     progress: Progress | None = None,
+    extractions: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[ExtractionSummary]:
     """Bring the caches of a data set up to date, decoding each image once for all encoders.
 
@@ -132,6 +133,8 @@ def update_caches(
         on_wait: Called with a cache that another process is writing, before waiting for it. None
             raises an error instead of waiting.
         progress: Called with the number of finished images and of all images to read.
+        extractions: For each encoder, the arguments to record in ``Header.extraction``; None
+            records nothing.
 
     Returns:
         One summary for each encoder.
@@ -190,6 +193,8 @@ def update_caches(
             for job in jobs:
                 job.builder.flush()
         seconds = time.monotonic() - start
+        for job, extraction in zip(jobs, extractions or [{}] * len(jobs), strict=True):
+            _record(job, extraction)
         return [_finish(dataset, job, ids, prompts, seconds) for job in jobs]
 
 
@@ -206,7 +211,24 @@ def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
         trained_on=dict(provenance.trained_on),
         bf16_cosine=encoder.bf16_cosine,
         revision=encoder.revision,
+        excluded=dataset.excluded,
     )
+
+
+def _record(job: Job, extraction: Mapping[str, Any]) -> None:
+    """Record the arguments of an extraction in the header of its cache.
+
+    If no image was encoded, the embeddings are still those of the earlier extraction; only labels,
+    splits and prompts are new.
+    """
+    stored = {} if job.builder.cache is None else job.builder.cache.header.extraction
+    if not extraction:
+        extraction = stored
+    elif stored:
+        prompts = {**stored["prompts"], **extraction["prompts"]}
+        earlier = {} if job.done else {**stored, "data": extraction["data"]}
+        extraction = {**extraction, **earlier, "prompts": prompts}
+    job.builder.header = replace(job.builder.header, extraction=extraction)
 
 
 def _finish(

@@ -33,6 +33,7 @@ from featurecache.progress import DetailedProgress
 from featurecache.provenance import base_name
 from featurecache.runs.folder import run_kind
 from featurecache.runs.run import Run, load_run, write_run
+from featurecache.store.records import count_by_reason
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -133,6 +134,7 @@ def train_encoder(
                     "best_epoch": finetuned.best_epoch,
                     "trainable_parameters": finetuned.n_trainable,
                     "failures": dict(images.failures),
+                    "excluded": {**dataset.excluded, **count_by_reason(images.failures)},
                 },
                 metrics=metrics,
                 scored=predictions,

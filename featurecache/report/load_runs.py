@@ -47,6 +47,11 @@ class ReportRun:
         """Name of the encoder."""
         return str(self.config.get("cache", self.config).get("model", "?"))
 
+    @property
+    def excluded(self) -> dict[str, int]:
+        """Number of images of the data set that are not part of the run, by reason."""
+        return dict(self.config.get("cache", self.config).get("excluded", {}))
+
 
 @dataclass(frozen=True, eq=False)
 class ScoredRun(ReportRun):

@@ -16,6 +16,7 @@ from featurecache.report.plot_registry import PlotRegistry
 from featurecache.report.reproduce import command_line, reproduction_commands
 from featurecache.report.results_section import results_section
 from featurecache.report.training_section import learning_curves, training_histories
+from featurecache.store.records import format_counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,6 +140,7 @@ def _run_details(run: ReportRun) -> dict[str, Any]:
         "prompts": prompts.get("name"),
         "prompts fingerprint": prompts.get("fingerprint"),
         "alignment fingerprint": (run.config.get("alignment") or {}).get("fingerprint"),
+        "excluded images": format_counts(run.excluded),
         "training images": run.config.get("n_train"),
         "best epoch": run.config.get("best_epoch"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions),

@@ -20,6 +20,8 @@ class CacheReference(TypedDict, total=False):
     dataset: str
     model: str
     fingerprint: str
+    excluded: dict[str, Count]
+    extraction: dict[str, Any]
     joined: Annotated[list["CacheReference"], Len(1)]
 
 
@@ -42,6 +44,7 @@ class _Config(TypedDict, total=False):
     label_map: dict[str, str]
     n_train: Count
     best_epoch: Count | None
+    excluded: dict[str, Count]
 
 
 class ConfigDocument(_Config, total=False):

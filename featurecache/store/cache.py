@@ -17,7 +17,15 @@ from featurecache.provenance import Provenance
 from featurecache.store.checksums import Sums, read_verified
 from featurecache.store.hdf5 import dataset, opened
 from featurecache.store.layout import FORMAT
-from featurecache.store.records import Header, ImageTable, Labels, TextSet, from_utf8
+from featurecache.store.records import (
+    Header,
+    ImageTable,
+    Labels,
+    TextSet,
+    count_by_reason,
+    format_counts,
+    from_utf8,
+)
 
 if TYPE_CHECKING:
     import h5py
@@ -98,9 +106,17 @@ class Cache:
             "labels": f"{len(self.labels.names)} ({_shorten(self.labels.names)})",
             "prompt sets": _shorten(sorted(self.prompt_sets)) or "none",
         }
-        if self.failures:
-            summary["failed images"] = str(len(self.failures))
+        if self.excluded:
+            summary["excluded images"] = format_counts(self.excluded)
         return summary
+
+    @property
+    def excluded(self) -> dict[str, int]:
+        """Number of images that the data set has but the cache lacks, by reason.
+
+        The data set left them out, or they have no usable embedding.
+        """
+        return {**self.header.excluded, **count_by_reason(self.failures)}
 
     @property
     def prompt_sets(self) -> frozenset[str]:

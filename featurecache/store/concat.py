@@ -12,7 +12,13 @@ from featurecache.io.fingerprint import fingerprint
 from featurecache.prompts import PromptSet
 from featurecache.provenance import Provenance
 from featurecache.store.cache import BLOCK_ROWS, Cache
-from featurecache.store.records import Labels, TextEmbeddings, TextSet, positions
+from featurecache.store.records import (
+    Labels,
+    TextEmbeddings,
+    TextSet,
+    count_by_reason,
+    positions,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +45,18 @@ class ConcatCache(Cache):
     def prompt_sets(self) -> frozenset[str]:
         """Names of the prompt sets that all of the caches hold text embeddings of."""
         return frozenset.intersection(*(cache.prompt_sets for cache in self.caches))
+
+    @property
+    def excluded(self) -> dict[str, int]:
+        """See ``Cache.excluded``; images that only some of the caches hold are counted, too."""
+        held = [set(cache.images.id.tolist()) for cache in self.caches]
+        reasons = {
+            image.decode(): "not in the cache of another encoder"
+            for image in set.union(*held) - set.intersection(*held)
+        }
+        for cache in self.caches:
+            reasons |= cache.failures
+        return {**self.header.excluded, **count_by_reason(reasons)}
 
     @cached_property
     def embedding(self) -> NDArray[np.float16]:

@@ -101,8 +101,10 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
             }
             for name, text in cache.texts.items()
         },
+        "excluded": cache.excluded,
         "failures": dict(cache.failures),
         "notes": list(cache.header.notes),
+        "extraction": dict(cache.header.extraction),
         "spec": dict(cache.header.encoder_spec),
     }
 

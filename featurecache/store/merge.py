@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     failed = positions(images.id, to_utf8(list(failures))) < 0
     write_cache(
         target,
-        header=first.header,
+        header=replace(first.header, extraction=_without_shard(first.header.extraction)),
         images=images,
         dim=first.dim,
         embedding=lambda start, stop: gather_rows(
@@ -126,6 +127,10 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
         failures=dict(compress(failures.items(), failed)),
     )
     return len(images)
+
+
+def _without_shard(extraction: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if name == "shard" else value for name, value in extraction.items()}
 
 
 def _cache_of_shards(paths: Sequence[Path]) -> Path | None:

@@ -111,6 +111,8 @@ def _read_header(
             trained_on=trained_on,
             bf16_cosine=float(attributes["bf16_cosine"]) if "bf16_cosine" in attributes else None,
             revision=str(attributes["revision"]) if "revision" in attributes else None,
+            excluded=_parse_counts(attributes["excluded"]),
+            extraction=_parse_object(attributes["extraction"]),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(
@@ -123,6 +125,20 @@ def _parse_texts(attribute: Value) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{texts!r} is not a list of texts")
     return tuple(texts)
+
+
+def _parse_object(attribute: Value) -> dict[str, Any]:
+    document = strict_json.parse(_require_text(attribute))
+    if not isinstance(document, dict):
+        raise ValueError(f"{document!r} is not an object")
+    return document
+
+
+def _parse_counts(attribute: Value) -> dict[str, int]:
+    counts = _parse_object(attribute)
+    if not all(type(number) is int and number > 0 for number in counts.values()):
+        raise ValueError(f"{counts!r} has a value that is not a number of images")
+    return counts
 
 
 def _require_text(attribute: Value) -> str:

@@ -1,5 +1,7 @@
 """The content of a cache as arrays and records."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -161,6 +163,9 @@ class Header:
         bf16_cosine: Lowest cosine between embeddings in bf16 and fp32, if that decided the
             precision.
         revision: Commit of the hub repository that the weights came from, if they did.
+        excluded: Number of images that the data set left out, by reason.
+        extraction: Arguments of ``extract`` that matter to its result, to repeat it: ``data`` (see
+            ``Dataset.source``), ``model`` and others. Empty if it cannot be repeated by name.
     """
 
     model: str
@@ -173,6 +178,28 @@ class Header:
     trained_on: Mapping[str, frozenset[str]] = field(repr=False)
     bf16_cosine: float | None = None
     revision: str | None = None
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    extraction: Mapping[str, Any] = field(default_factory=dict)
+
+
+def count_by_reason(failures: Mapping[str, str]) -> dict[str, int]:
+    """Count failed images by the kind of reason.
+
+    Args:
+        failures: Reasons by image id, such as "damaged: broken PNG file" or "40 x 9 is too small".
+
+    Returns:
+        Numbers of images by reason without details and numbers: "damaged" or "N x N is too small".
+        The most frequent come first.
+    """
+    kinds = (re.sub(r"\d[\d,.]*", "N", text.partition(":")[0]) for text in failures.values())
+    return dict(Counter(kinds).most_common())
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Format numbers of images by reason: "14 (12 damaged; 2 missing)"."""
+    reasons = "; ".join(f"{number:,} {reason}" for reason, number in counts.items())
+    return f"{sum(counts.values()):,} ({reasons})" if counts else "0"
 
 
 def text_fingerprints(texts: Mapping[str, TextSet]) -> dict[str, str]:

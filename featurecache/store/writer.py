@@ -91,6 +91,8 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "collection": header.collection,
         "bf16_cosine": header.bf16_cosine,
         "revision": header.revision,
+        "excluded": canonical_json(header.excluded),
+        "extraction": canonical_json(header.extraction),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -130,12 +130,14 @@ def test_training_images_of_test_patients_are_dropped_and_noted(root: Path) -> N
     dataset = load_kermany(root)
     assert not dataset.images["id"].str.contains("bacteria_[789]").any()
     assert any(note.startswith("3 training images of 2 patients") for note in dataset.notes)
+    assert dataset.excluded == {"patient number is also in the test folder": 3}
 
 
 def test_viral_subset_has_all_normals_and_no_bacteria(root: Path) -> None:
     dataset = load_kermany(root, subset="viral")
     assert dataset.name == "kermany-viral"
     assert not dataset.images["id"].str.contains("bacteria").any()
+    assert dataset.excluded == {"bacterial pneumonia, not in the subset viral": 20}
     assert dataset.label_values.sum() == 23
     assert (dataset.label_values == 0).sum() == 43
     assert "The subset is viral: 20 bacterial pneumonias are left out." in dataset.notes
@@ -258,6 +260,10 @@ def test_real_data_has_the_documented_counts(shared_data: Path) -> None:
     dataset = load_kermany(shared_data / "kermany")
     # 3,318 files less 12 copies, less 100 images of test patients (one of them a copy).
     assert len(dataset) == 3318 - 12 - 99
+    assert dataset.excluded == {
+        "byte-identical copy of another image": 12,
+        "patient number is also in the test folder": 99,
+    }
     assert any("12 byte-identical copies" in note for note in dataset.notes)
     assert any("99 training images of 61 patients" in note for note in dataset.notes)
     # Four of the twelve copies are within test, three of them normal.

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from featurecache.datasets import registry
@@ -124,3 +125,36 @@ def test_unknown_name_loads_installed_plugins(
 ) -> None:
     monkeypatch.setattr(registry, "load_entry_points", lambda: register_dataset("ward", load_ward))
     assert load_dataset("ward", folder).label_names == ("ill", "well")
+
+
+def test_data_set_records_how_it_was_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text("path,Edema,who\na.png,1,p1\nb.png,0,p2\n")
+    (tmp_path / "images").mkdir()
+    dataset = load_dataset(file, labels=["Edema"], patient="who", images_root=tmp_path / "images")
+    assert dataset.source == {
+        "dataset": "csv",
+        "root": str(file),
+        "options": {
+            "labels": ["Edema"],
+            "patient": "who",
+            "images_root": str(tmp_path / "images"),
+        },
+        "pseudonymized": False,
+    }
+    # A subset cannot be loaded again by the same arguments.
+    assert dataset.take(np.array([0])).source is None
+
+
+def test_pseudonymized_data_set_records_no_path(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("0" * 64)
+    file = tmp_path / "list.csv"
+    file.write_text("path,Edema\na.png,1\nb.png,0\n")
+    dataset = load_dataset(file, labels=["Edema"], images_root=tmp_path, pseudonymize=key)
+    assert dataset.source == {
+        "dataset": "csv",
+        "root": None,
+        "options": {"labels": ["Edema"]},
+        "pseudonymized": True,
+    }

@@ -102,6 +102,7 @@ def test_unmatched_rows_and_images_are_dropped_and_noted(root: Path) -> None:
     assert dataset.images["id"].tolist() == ["00000002_000.png", "00000002_001.png"]
     assert f"1 of the 3 rows of {CSV} have no image on disk and are left out." in dataset.notes
     assert f"2 of the 4 images on disk have no row in {CSV} and are left out." in dataset.notes
+    assert dataset.excluded == {"listed, but not on disk": 1, "on disk, but not listed": 2}
 
 
 def test_auto_split_is_official_if_the_test_list_exists(root: Path) -> None:

@@ -1,6 +1,8 @@
 """``fc.extract``: what it accepts, what it decides, and what it returns."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -118,3 +120,43 @@ def test_mistakes_are_reported_before_the_data_set_is_loaded(
 def test_encoder_cannot_be_sent_to_ray(dataset: Dataset, cache: Path) -> None:
     with pytest.raises(UsageError, match="cannot be sent to the workers"):
         fc.extract(dataset, StubEncoder(), engine="ray", cache_dir=cache)
+
+
+def test_cache_records_the_arguments_that_its_embeddings_and_labels_come_from(
+    root: Path, cache: Path, tmp_path: Path
+) -> None:
+    write_images(root / "normal", 3)
+    write_images(root / "pneumonia", 3)
+    file = tmp_path / "mine.json"
+    file.write_text('{"name": "mine", "templates": ["{pathology} it is"]}')
+
+    def extract(seed: int, **options: Any) -> Mapping[str, Any]:
+        data = fc.load_dataset("folder", root, seed=seed)
+        return fc.extract(data, StubEncoder(), cache_dir=cache, **options).header.extraction
+
+    first = extract(1, prompts=file, batch_size=2, limit=4)
+    assert first == {
+        "data": {
+            "dataset": "folder",
+            "root": str(root),
+            "options": {"seed": 1},
+            "pseudonymized": False,
+        },
+        "model": None,  # an encoder that was made in Python
+        "weights": None,
+        "prompts": {"mine": str(file)},
+        "device": "cpu",
+        "precision": "fp32",
+        "batch_size": 2,
+        "limit": 4,
+        "shard": None,
+    }
+    # Nothing is encoded: the embeddings are still those of the first call, the splits are not.
+    second = extract(2, limit=4)
+    assert second == {
+        **first,
+        "data": {**first["data"], "options": {"seed": 2}},
+        "prompts": {"mine": str(file), "signs": "signs"},
+    }
+    assert extract(2)["limit"] is None
+    assert extract(2)["batch_size"] == 32

@@ -38,6 +38,8 @@ def write_cache(path: Path) -> None:
             exposed=False,
             created="2025-01-02T03:04:05+00:00",
             collection="nih",
+            excluded='{"listed, but not on disk": 7}',
+            extraction="{}",
         )
         file.create_group("trained_on")
         write_text(file, "images/id", IDS)

@@ -132,6 +132,8 @@ def test_finished_file_follows_the_published_format(path: Path) -> None:
             "image_level_split": False,
             "exposed": False,
             "collection": "chest-images",
+            "excluded": "{}",
+            "extraction": "{}",
             "created": "",
         }
         assert set(file) == {"trained_on", "images", "labels", "text", "failures", "checksums"}

@@ -179,3 +179,17 @@ def test_other_prompts_of_the_same_name_are_refused(pair, tmp_path):
 def test_negatives_are_kept_only_if_all_caches_have_them(pair, tmp_path):
     other = cache(tmp_path / "c.h5", B_ROWS, B, texts=(text(3, negative=False),))
     assert concat_caches([pair[0], other]).text().negative is None
+
+
+def test_images_that_a_cache_lacks_are_counted_by_reason(tmp_path: Path) -> None:
+    header = replace(HEADER, excluded={"listed, but not on disk": 3})
+    a = cache(tmp_path / "a.h5", A_ROWS, A, header=header)
+    b = cache(tmp_path / "b.h5", B_ROWS, B, header=header)
+    b = replace(b, failures={"i1": "damaged: broken PNG file", "i9": "damaged: no data"})
+    joined = concat_caches([a, b])
+    assert joined.ids.tolist() == ["i2", "i3", "i5"]
+    assert joined.excluded == {
+        "listed, but not on disk": 3,
+        "damaged": 2,
+        "not in the cache of another encoder": 1,
+    }

@@ -86,8 +86,10 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
                 "bias": -2.0,
             }
         },
+        "excluded": {"listed, but not on disk": 7, "the file is empty": 1},
         "failures": {"b/2": "the file is empty"},
         "notes": ["one", "zwölf"],
+        "extraction": {},
         "spec": {"model": "m", "precision": "fp32", "size": [224, 224]},
     }
 

@@ -124,6 +124,6 @@ def test_repr_shows_what_the_cache_holds(cache_file: Path) -> None:
         "  embeddings: 4-d float16",
         "  labels: 2 (Mass, Edema)",
         "  prompt sets: signs",
-        "  failed images: 1",
+        "  excluded images: 8 (7 listed, but not on disk; 1 the file is empty)",
     ]
     assert "<td style='text-align:left'>hf:org/m</td>" in cache._repr_html_()
