@@ -136,7 +136,8 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
         header=Header("model", "images", (), False, False, {"checkpoint": "none"}, "images", {}),
         images=ImageTable(
             id=to_utf8([f"{row:08d}_000.png" for row in range(rows)]),
-            sha256=np.full(rows, b"0" * 64),
+            sha256=to_utf8([f"{row:064x}" for row in range(rows)]),
+            perceptual_hash=generator.integers(0, 256, (rows, 32), dtype=np.uint8),
             patient=to_utf8([f"{patient:08d}" for patient in patients]),
             split=to_utf8(split),
             view=np.full(rows, b"PA"),

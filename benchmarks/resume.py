@@ -156,6 +156,7 @@ def fake_engine(
                 encoder=0,
                 row=np.array(rows),
                 sha256=to_utf8(sums),
+                perceptual_hash=np.zeros((len(batch), 32), dtype=np.uint8),
                 size=np.array([state.st_size for state in states]),
                 mtime_ns=np.array([state.st_mtime_ns for state in states]),
                 embedding=rng.standard_normal((len(batch), DIM), dtype=np.float32),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import ImageError, UsageError
-from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.images.subprocess_decoder import SubprocessDecoder, Transform
 from featurecache.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -290,8 +290,9 @@ def decode_and_preprocess(
     source: Path | bytes,
     encoders: Sequence[Encoder],
     *,
+    also: Sequence[Transform] = (),
     name: str | None = None,
-) -> list[Array]:
+) -> list[NDArray[Any]]:
     """Decode an image in a subprocess and preprocess it for each encoder.
 
     Preprocessing runs in the subprocess too, unless one of the encoders has no picklable
@@ -301,10 +302,12 @@ def decode_and_preprocess(
         decoder: The decoder that reads the image.
         source: Path of the image file, or its bytes.
         encoders: The encoders to preprocess for.
+        also: Further functions of the image, which must be picklable.
         name: Name of the image in error messages; None for the reason alone.
 
     Returns:
-        One array of pixels, float32 of shape (3, H, W), for each encoder.
+        One array of pixels, float32 of shape (3, H, W), for each encoder; then the results of
+        ``also``.
 
     Raises:
         ImageError: The image cannot be read, or took too long.
@@ -313,6 +316,6 @@ def decode_and_preprocess(
     functions = [encoder.picklable_preprocess for encoder in encoders]
     picklable = [function for function in functions if function is not None]
     if len(picklable) == len(functions):
-        return decoder.read(source, picklable, name=name)
+        return decoder.read(source, [*picklable, *also], name=name)
     image = decoder.image(source, name=name)
-    return [encoder.preprocess(image) for encoder in encoders]
+    return [*(encoder.preprocess(image) for encoder in encoders), *(make(image) for make in also)]

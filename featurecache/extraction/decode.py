@@ -16,6 +16,7 @@ from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import FeaturecacheError, ImageError
 from featurecache.extraction.timeout_pool import Call, TimedOut, TimeoutPool
 from featurecache.images.decode import decode_image
+from featurecache.images.perceptual_hash import PerceptualHash, perceptual_hash
 from featurecache.images.read import read_file
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT, SubprocessDecoder, timeout_message
 
@@ -61,6 +62,7 @@ class DecodedImage:
         size: Size of the file in bytes; -1 where the image cannot be used.
         mtime_ns: Modification time of the file in nanoseconds; -1 likewise.
         pixels: Preprocessed pixels, (3, H, W), for each encoder that has to encode the image.
+        perceptual_hash: Hash of the decoded image, (32,); None where no encoder needed its pixels.
         reason: Why the image cannot be used; None if it can.
     """
 
@@ -69,6 +71,7 @@ class DecodedImage:
     size: int
     mtime_ns: int
     pixels: Mapping[int, NDArray[np.float32]]
+    perceptual_hash: PerceptualHash | None = None
     reason: str | None = None
 
 
@@ -95,20 +98,24 @@ def decode(
         sha256 = hashlib.sha256(data).hexdigest()
         outdated = [index for index, stored in task.stored_sha256.items() if stored != sha256]
         pixels: dict[int, NDArray[np.float32]] = {}
+        content = None
         if outdated and task.isolated:
-            arrays = decode_and_preprocess(decoder, data, [encoders[index] for index in outdated])
+            *arrays, content = decode_and_preprocess(
+                decoder, data, [encoders[index] for index in outdated], also=[perceptual_hash]
+            )
             pixels = dict(zip(outdated, arrays, strict=True))
         elif outdated:
             with journal_entry(task.id):
                 image = decode_image(data)
                 pixels = {index: encoders[index].preprocess(image) for index in outdated}
-        return DecodedImage(task.row, sha256, state.size, state.mtime_ns, pixels)
+                content = perceptual_hash(image)
+        return DecodedImage(task.row, sha256, state.size, state.mtime_ns, pixels, content)
     except ImageError as error:
         return _failed(task, str(error))
 
 
 def _failed(task: ImageTask, reason: str) -> DecodedImage:
-    return DecodedImage(task.row, "", -1, -1, {}, reason)
+    return DecodedImage(task.row, "", -1, -1, {}, reason=reason)
 
 
 def decode_ahead(

@@ -63,6 +63,7 @@ class EncodedBatch:
         encoder: Index of the encoder.
         row: Rows of the images in the data set, (B,).
         sha256: Hexadecimal sha256 of their files, (B,).
+        perceptual_hash: Hashes of the decoded images, (B, 32).
         size: Sizes of their files in bytes, (B,).
         mtime_ns: Modification times of their files in nanoseconds, (B,).
         embedding: Their embeddings, (B, D), not normalized.
@@ -71,6 +72,7 @@ class EncodedBatch:
     encoder: int
     row: NDArray[np.intp]
     sha256: Utf8
+    perceptual_hash: NDArray[np.uint8]
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     embedding: NDArray[np.float32]
@@ -149,6 +151,9 @@ def _encode(index: int, encoder: "Encoder", batch: Sequence[DecodedImage]) -> En
         encoder=index,
         row=np.array([image.row for image in batch], dtype=np.intp),
         sha256=to_utf8([image.sha256 for image in batch]),
+        perceptual_hash=np.stack(
+            [image.perceptual_hash for image in batch if image.perceptual_hash is not None]
+        ),
         size=np.array([image.size for image in batch], dtype=np.int64),
         mtime_ns=np.array([image.mtime_ns for image in batch], dtype=np.int64),
         embedding=encoder.embed_pixels(pixels),

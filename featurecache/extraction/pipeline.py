@@ -189,6 +189,7 @@ def _store_batch(job: Job, batch: EncodedBatch, seconds: float, ids: Utf8) -> No
             EncodedRows(
                 id=ids[batch.row[usable]],
                 sha256=batch.sha256[usable],
+                perceptual_hash=batch.perceptual_hash[usable],
                 size=batch.size[usable],
                 mtime_ns=batch.mtime_ns[usable],
                 embedding=embedding[usable],

@@ -256,6 +256,7 @@ def _finish(
     images = ImageTable(
         id=ids[rows],
         sha256=stored.sha256[rows],
+        perceptual_hash=stored.perceptual_hash[rows],
         size=stored.size[rows],
         mtime_ns=stored.mtime_ns[rows],
         **{

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
+from featurecache.images.perceptual_hash import HASH_BYTES
 from featurecache.io.fingerprint import first_difference
 from featurecache.store.cache import Cache
 from featurecache.store.chunks import (
@@ -49,6 +50,7 @@ class StoredRows:
     Attributes:
         id: Image ids, (N,), ascending.
         sha256: SHA-256 of the image files, in hex, (N,); empty where there is no embedding.
+        perceptual_hash: Hashes of the decoded images, (N, 32).
         size: Bytes of the image files, (N,).
         mtime_ns: Modification times of the image files, (N,).
         source: Where the embedding is, (N,): ``NOT_STORED``, the cache, or a chunk file.
@@ -57,6 +59,7 @@ class StoredRows:
 
     id: Utf8
     sha256: Utf8
+    perceptual_hash: NDArray[np.uint8]
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     source: NDArray[np.int32]
@@ -68,6 +71,7 @@ class StoredRows:
         return cls(
             id=ids,
             sha256=np.zeros(len(ids), dtype="S64"),
+            perceptual_hash=np.zeros((len(ids), HASH_BYTES), dtype=np.uint8),
             size=np.zeros(len(ids), dtype=np.int64),
             mtime_ns=np.zeros(len(ids), dtype=np.int64),
             source=np.full(len(ids), NOT_STORED, dtype=np.int32),
@@ -85,6 +89,7 @@ class StoredRows:
         (requested,) = np.nonzero(at >= 0)
         at = at[requested]
         self.sha256[at] = rows.sha256[requested]
+        self.perceptual_hash[at] = rows.perceptual_hash[requested]
         self.size[at] = rows.size[requested]
         self.mtime_ns[at] = rows.mtime_ns[requested]
         self.source[at] = source

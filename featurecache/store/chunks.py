@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
+from featurecache.images.perceptual_hash import HASH_BYTES
 from featurecache.io.atomic import new_file
 from featurecache.io.fingerprint import canonical_json, fingerprint, first_difference
 from featurecache.provenance import describe_id_scheme, key_fingerprint
@@ -52,6 +53,7 @@ class EncodedRows:
     Attributes:
         id: Image ids, (B,).
         sha256: SHA-256 of the image files, in hex, (B,).
+        perceptual_hash: Hashes of the decoded images, (B, 32) uint8.
         size: Bytes of the image files, (B,) int64.
         mtime_ns: Modification times of the image files, (B,) int64.
         embedding: (B, D) float16, not normalized.
@@ -59,6 +61,7 @@ class EncodedRows:
 
     id: Utf8
     sha256: Utf8
+    perceptual_hash: NDArray[np.uint8]
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     embedding: NDArray[np.float16]
@@ -80,6 +83,7 @@ class ChunkIndex:
     path: Path
     id: Utf8
     sha256: Utf8
+    perceptual_hash: NDArray[np.uint8]
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     dim: int
@@ -131,6 +135,7 @@ class ChunkFolder:
             )
             write_strings(file, "id", rows.id)
             write_strings(file, "sha256", rows.sha256)
+            file.create_dataset("perceptual_hash", data=rows.perceptual_hash)
             file.create_dataset("size", data=rows.size)
             file.create_dataset("mtime_ns", data=rows.mtime_ns)
             file.create_dataset(
@@ -140,7 +145,13 @@ class ChunkFolder:
             )
             write_checksums(file, {_EMBEDDING: block_sums(rows.embedding)})
         return ChunkIndex(
-            path, rows.id, rows.sha256, rows.size, rows.mtime_ns, rows.embedding.shape[1]
+            path=path,
+            id=rows.id,
+            sha256=rows.sha256,
+            perceptual_hash=rows.perceptual_hash,
+            size=rows.size,
+            mtime_ns=rows.mtime_ns,
+            dim=rows.embedding.shape[1],
         )
 
     def delete(self) -> None:
@@ -165,6 +176,9 @@ class ChunkFolder:
                 path=path,
                 id=ids,
                 sha256=read_strings(file, "sha256", shape=(rows,)),
+                perceptual_hash=read_numbers(
+                    file, "perceptual_hash", dtype="uint8", shape=(rows, HASH_BYTES)
+                ),
                 size=read_numbers(file, "size", dtype="int64", shape=(rows,)),
                 mtime_ns=read_numbers(file, "mtime_ns", dtype="int64", shape=(rows,)),
                 dim=int(embedding.shape[1]),

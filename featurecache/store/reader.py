@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.errors import CacheError
+from featurecache.images.perceptual_hash import HASH_BYTES
 from featurecache.io import json as strict_json
 from featurecache.io.fingerprint import fingerprint
 from featurecache.store.cache import Cache, file_state
@@ -157,6 +158,9 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
     images = ImageTable(
         id=ids,
         **{name: read_strings(group, name, shape=(rows,)) for name in texts},
+        perceptual_hash=read_numbers(
+            group, "perceptual_hash", dtype="uint8", shape=(rows, HASH_BYTES)
+        ),
         size=read_numbers(group, "size", dtype="int64", shape=(rows,)),
         mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(rows,)),
     )

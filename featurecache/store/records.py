@@ -27,11 +27,12 @@ NON_FINITE_EMBEDDING = "its embedding is not finite in float16, or is all zero"
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Metadata of the N cached images, ordered by id; all arrays have shape (N,).
+    """Metadata of the N cached images, ordered by id; arrays have shape (N,) unless stated.
 
     Attributes:
         id: Image ids, unique and ascending.
         sha256: SHA-256 of the image files, in hex.
+        perceptual_hash: Hashes of the decoded images, (N, 32); see ``images.perceptual_hash``.
         patient: Patient ids.
         split: train, val or test.
         view: View position; empty where unknown.
@@ -44,6 +45,7 @@ class ImageTable:
 
     id: Utf8
     sha256: Utf8
+    perceptual_hash: NDArray[np.uint8]
     patient: Utf8
     split: Utf8
     view: Utf8

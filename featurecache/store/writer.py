@@ -104,7 +104,7 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
         if column.dtype.kind == "S":
             write_strings(group, field.name, column)
         else:
-            group.create_dataset(field.name, data=column, dtype=np.int64)
+            group.create_dataset(field.name, data=column)
     target = group.create_dataset("embedding", shape=(len(images), dim), dtype=np.float16)
     running = RunningSums()
     for start in range(0, len(images), BLOCK_ROWS):

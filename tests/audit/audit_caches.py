@@ -27,6 +27,7 @@ def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
     rng = np.random.default_rng(0)
     embedding = np.asarray(columns.pop("embedding", rng.normal(size=(n, 8))), dtype=np.float16)
     labels = np.asarray(columns.pop("labels", np.arange(n)[:, None] % 2), dtype=np.int8)
+    hashes = columns.pop("perceptual_hash", np.zeros((n, 32), dtype=np.uint8))
     names = columns.pop("label_names", ("Mass", "Edema")[: labels.shape[1]])
     header = Header(
         model="m",
@@ -53,6 +54,7 @@ def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
             split=to_utf8(split),
             size=np.ones(n, dtype=np.int64),
             mtime_ns=np.ones(n, dtype=np.int64),
+            perceptual_hash=hashes,
             **{name: to_utf8(values) for name, values in text.items()},
         ),
         dim=embedding.shape[1],

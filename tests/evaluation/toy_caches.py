@@ -37,7 +37,8 @@ def write_toy_cache(
         ),
         images=ImageTable(
             id=to_utf8([f"{row:04d}.png" for row in range(n)]),
-            sha256=np.full(n, b"00"),
+            sha256=to_utf8([f"{row:064x}" for row in range(n)]),
+            perceptual_hash=np.zeros((n, 32), dtype=np.uint8),
             patient=to_utf8([f"patient {row // 2}" for row in range(n)]),
             split=to_utf8(
                 np.repeat(["train", "val", "test"], [n // 2, n // 4, n - n // 2 - n // 4])

@@ -45,6 +45,7 @@ def write_example(path: Path, *, prefix: str = "image") -> None:
         images=ImageTable(
             id=ids,
             sha256=to_utf8([f"{row:064x}" for row in range(ROWS)]),
+            perceptual_hash=generator.integers(0, 256, (ROWS, 32), dtype=np.uint8),
             patient=to_utf8([f"p{row // 2}" for row in range(ROWS)]),
             split=to_utf8([("train", "val", "test")[row // 2 % 3] for row in range(ROWS)]),
             view=to_utf8([("PA", "AP", "")[row % 3] for row in range(ROWS)]),

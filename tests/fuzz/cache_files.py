@@ -36,6 +36,7 @@ def _chunk(folder: Path) -> Path:
     rows = EncodedRows(
         id=to_utf8([f"{row:03d}ä.png" for row in range(40)]),
         sha256=to_utf8([f"{row:064x}" for row in range(40)]),
+        perceptual_hash=np.ones((40, 32), dtype=np.uint8),
         size=np.arange(1, 41),
         mtime_ns=np.arange(1, 41),
         embedding=np.random.default_rng(0).standard_normal((40, 6)).astype(np.float16),

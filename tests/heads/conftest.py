@@ -78,7 +78,8 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
             ),
             images=ImageTable(
                 id=to_utf8(ids),
-                sha256=np.full(n, b"00"),
+                sha256=to_utf8([f"{row:064x}" for row in range(n)]),
+                perceptual_hash=np.zeros((n, 32), dtype=np.uint8),
                 patient=to_utf8(ids if patient is None else patient),
                 split=to_utf8(split),
                 view=np.full(n, b"") if view is None else to_utf8(view),

@@ -31,7 +31,8 @@ def write_toy_cache(path, embedding, *, model="toy", dataset="toys"):
         ),
         images=ImageTable(
             id=to_utf8([f"{row:06d}.png" for row in range(n)]),
-            sha256=np.full(n, b"00"),
+            sha256=to_utf8([f"{row:064x}" for row in range(n)]),
+            perceptual_hash=np.zeros((n, 32), dtype=np.uint8),
             patient=to_utf8([f"p{row}" for row in range(n)]),
             split=np.full(n, b"test"),
             view=np.full(n, b""),

@@ -44,6 +44,7 @@ def write_cache(path: Path) -> None:
         file.create_group("trained_on")
         write_text(file, "images/id", IDS)
         write_text(file, "images/sha256", ["0" * 64, "1" * 64, "2" * 64])
+        file["images/perceptual_hash"] = np.arange(96, dtype="u1").reshape(3, 32)
         write_text(file, "images/patient", ["p1", "p2", "p2"])
         write_text(file, "images/split", ["train", "test", "test"])
         write_text(file, "images/view", ["PA", "", "AP"])

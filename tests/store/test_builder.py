@@ -49,6 +49,7 @@ def rows(ids: Sequence[str], *, version: int = 0, dim: int = 2) -> EncodedRows:
     return EncodedRows(
         id=to_utf8(ids),
         sha256=to_utf8([f"{version}-{image_id}" for image_id in ids]),
+        perceptual_hash=np.array([[number % 250 + version] * 32 for number in numbers], np.uint8),
         size=np.array(numbers, dtype=np.int64),
         mtime_ns=np.full(len(ids), version, dtype=np.int64),
         embedding=np.array(
@@ -69,6 +70,7 @@ def finish(builder: CacheBuilder, ids: Sequence[str], *, version: int = 0) -> bo
         images=ImageTable(
             id=of.id,
             sha256=of.sha256,
+            perceptual_hash=of.perceptual_hash,
             patient=of.id,
             split=np.full(len(ids), b"train"),
             view=np.full(len(ids), b""),
@@ -142,10 +144,12 @@ def test_finished_file_follows_the_published_format(path: Path) -> None:
         assert trained_on["nih"].shape == (0,)
         assert set(file["images"]) == {
             *("id", "embedding", "sha256", "patient", "split", "view", "sex", "age"),
-            *("size", "mtime_ns"),
+            *("perceptual_hash", "size", "mtime_ns"),
         }
         assert file["images/id"].asstr()[()].tolist() == ["i1", "i2", "i3"]
         assert file["images/sha256"].asstr()[()].tolist() == ["0-i1", "0-i2", "0-i3"]
+        hashes = file["images/perceptual_hash"]
+        assert (hashes.dtype, hashes[:, 0].tolist()) == (np.uint8, [1, 2, 3])
         embedding = file["images/embedding"]
         assert (embedding.dtype, embedding.chunks) == (np.float16, None)
         assert embedding[()].tolist() == [[2, 0], [3, 0], [4, 0]]

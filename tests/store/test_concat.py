@@ -58,6 +58,7 @@ def cache(
         images=ImageTable(
             id=to_utf8([f"i{row}" for row in rows]),
             **{name: to_utf8(column) for name, column in columns.items()},
+            perceptual_hash=np.zeros((len(rows), 32), np.uint8),
             view=blank,
             sex=blank,
             age=blank,

@@ -56,6 +56,7 @@ def write(
         images=ImageTable(
             id=to_utf8([f"i{row:04d}" for row in rows]),
             sha256=to_utf8([f"sha of {row}" for row in rows]),
+            perceptual_hash=np.repeat(rows[:, None].astype(np.uint8), 32, axis=1),
             patient=to_utf8([f"p{row // 2}" for row in rows]),
             split=to_utf8([("train", "val", "test")[row // 2 % 3] for row in rows]),
             view=np.full(n, b"PA"),

@@ -31,7 +31,12 @@ def write(path: Path, images: int, *, width: int = 8, dim: int = 32) -> None:
     write_cache(
         path,
         header=replace(HEADER, trained_on={"nih": frozenset(map(str, range(images)))}),
-        images=ImageTable(**strings, size=numbers, mtime_ns=numbers),
+        images=ImageTable(
+            **strings,
+            perceptual_hash=np.zeros((images, 32), np.uint8),
+            size=numbers,
+            mtime_ns=numbers,
+        ),
         dim=dim,
         embedding=lambda start, stop: embedding[start:stop],
         labels=Labels(labels, np.zeros((images, 20), np.int8)),
