@@ -1,7 +1,7 @@
-"""Negative controls: what a score would be for reasons unrelated to the findings."""
+"""Controls: what a score would be for reasons that have nothing to do with the single findings."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Final
 
@@ -10,14 +10,22 @@ from numpy.typing import NDArray
 
 from featurecache.evaluation.repeated_runs import (
     Trial,
+    TrialRanking,
     mean_ranking,
     rank_all,
     rank_trial,
     ranking_gain,
 )
+from featurecache.evaluation.simple_predictors import abnormality, is_finding
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import PatientResamples, resample_patients
-from featurecache.metrics.metrics import RankingSummary, TextGain
+from featurecache.metrics.bootstrap import (
+    PatientResamples,
+    interval,
+    none_if_nan,
+    resample_patients,
+)
+from featurecache.metrics.label_support import patient_support
+from featurecache.metrics.metrics import Control, RankingSummary, TextGain
 from featurecache.metrics.ranking import ratio
 
 N_SHUFFLES: Final = 5
@@ -25,9 +33,127 @@ N_SHUFFLES: Final = 5
 labels may happen to be the difference, or its opposite."""
 
 
+@dataclass(frozen=True)
+class Rankings:
+    """The ranking metrics of one set of scores, over labels and images that answer a question.
+
+    Attributes:
+        overall: Of all scored images and learned labels.
+        supported: Of the labels with enough patients; None without any.
+        within_abnormal: Of the abnormal images; None where no label has both positives and
+            negatives among them.
+    """
+
+    overall: TrialRanking
+    supported: TrialRanking | None
+    within_abnormal: TrialRanking | None
+
+    def of_parts(self, label_names: Sequence[str]) -> dict[str, RankingSummary | None]:
+        """Return what ``supported`` and ``within_abnormal`` of ``Metrics`` and ``Control`` hold."""
+        supported, within = self.supported, self.within_abnormal
+        return {
+            "supported": None if supported is None else mean_ranking([supported]),
+            "within_abnormal": None if within is None else mean_ranking([within], label_names),
+        }
+
+
+def rank_scores(
+    data: SplitData,
+    score: NDArray[np.floating],
+    rows: NDArray[np.intp],
+    resamples: PatientResamples,
+) -> Rankings:
+    """Compute the ranking metrics of scores.
+
+    Args:
+        data: Labels, patients and splits.
+        score: Scores of shape (N, C).
+        rows: Rows to score.
+        resamples: Bootstrap samples of the patients of these rows.
+    """
+    supported = data.learned & patient_support(data.truth[rows], resamples.patient_index).enough
+    is_abnormal = abnormality(data.truth, data.label_names)[rows] == 1
+    abnormal, truth = rows[is_abnormal], data.truth[rows[is_abnormal]]
+    varied = data.learned & (truth == 1).any(axis=0) & (truth == 0).any(axis=0)
+    of_abnormal = replace(resamples, patient_index=resamples.patient_index[is_abnormal])
+
+    def rank(
+        labels: NDArray[np.bool_], rows: NDArray[np.intp], resamples: PatientResamples
+    ) -> TrialRanking | None:
+        if not labels.any():
+            return None
+        return rank_trial(Trial(replace(data, learned=labels), score), rows, resamples)
+
+    return Rankings(
+        overall=rank_trial(Trial(data, score), rows, resamples),
+        supported=rank(supported, rows, resamples),
+        within_abnormal=rank(varied, abnormal, of_abnormal),
+    )
+
+
+def measure_control(
+    data: SplitData,
+    score: NDArray[np.floating] | None,
+    rows: NDArray[np.intp],
+    resamples: PatientResamples,
+) -> Control | None:
+    """Return the metrics of a control's scores (N, C); None where it has none.
+
+    Args:
+        data: Labels, patients and splits.
+        score: The scores.
+        rows: Rows to score.
+        resamples: Bootstrap samples of the patients of these rows.
+    """
+    if score is None:
+        return None
+    rankings = rank_scores(data, score, rows, resamples)
+    overall = mean_ranking([rankings.overall], data.label_names)
+    return Control.model_validate({**overall.to_json(), **rankings.of_parts(data.label_names)})
+
+
+def always_negative(
+    data: SplitData, rows: NDArray[np.intp], resamples: PatientResamples
+) -> Control:
+    """Return exact match and Hamming loss of the answer "normal" for every image.
+
+    No finding is predicted; a label such as "No Finding" is.
+
+    Args:
+        data: Labels, patients and splits.
+        rows: Rows to score.
+        resamples: Bootstrap samples of the patients of these rows.
+    """
+    truth = data.truth[np.ix_(rows, np.flatnonzero(data.learned))]
+    wrong = truth == is_finding(data.label_names)[data.learned]
+    known = truth >= 0
+    complete = known.all(axis=1)
+    counts = (wrong.sum(axis=1), known.sum(axis=1), complete & ~wrong.any(axis=1), complete)
+    n_patients = resamples.counts.shape[1]
+    sums = [np.bincount(resamples.patient_index, values, n_patients) for values in counts]
+    n_wrong, n_known, n_exact, n_complete = np.stack(sums) @ resamples.with_data().counts.T
+    decisions = {
+        "exact_match": ratio(n_exact, n_complete),
+        "hamming_loss": ratio(n_wrong, n_known),
+    }
+    undefined = {"auroc": None, "auprc": None}
+    return Control.model_validate(
+        {
+            "macro": undefined,
+            "micro": undefined,
+            **{name: none_if_nan(values[0]) for name, values in decisions.items()},
+            "ci95": {
+                "macro": {},
+                "micro": {},
+                **{name: interval(values[1:]) for name, values in decisions.items()},
+            },
+        }
+    )
+
+
 def summarize_control(
     trials: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int
-) -> RankingSummary | None:
+) -> Control | None:
     """Return the mean ranking metrics of a control's trials; undefined where one trial's is.
 
     Args:
@@ -43,7 +169,8 @@ def summarize_control(
             trial.data.patient[rows], n_bootstrap=n_bootstrap // len(trials), seed=seed
         )
         rankings.append(rank_trial(trial, rows, resamples))
-    return mean_ranking(rankings, trials[0].data.label_names)
+    summary = mean_ranking(rankings, trials[0].data.label_names)
+    return Control.model_validate(summary.to_json())
 
 
 def text_gain(
@@ -70,7 +197,7 @@ def untrained_controls(
     score_of_random: NDArray[np.floating],
     *,
     n_bootstrap: int,
-) -> dict[str, RankingSummary | None]:
+) -> dict[str, Control | None]:
     """Return the controls of scores that need no training of their own.
 
     Args:
@@ -125,58 +252,6 @@ def permute_texts(data: SplitData, score: NDArray[np.floating]) -> list[Trial]:
         Trial(data, score[:, derangement(score.shape[1], seed=number)])
         for number in range(N_SHUFFLES)
     ]
-
-
-def view_only(
-    data: SplitData, rows: NDArray[np.intp], resamples: PatientResamples
-) -> RankingSummary | None:
-    """Score the view position alone; None where views or training rows are missing.
-
-    Args:
-        data: Labels, views and splits.
-        rows: Rows to score.
-        resamples: Bootstrap samples of the patients of these rows.
-    """
-    has_view = data.view != ""
-    if not has_view[rows].any() or not has_view[data.train].any():
-        return None
-    probability = np.zeros(data.truth.shape)
-    probability[rows] = np.nan_to_num(
-        view_only_probabilities(data.view[data.train], data.truth[data.train], data.view[rows])
-    )
-    ranking = rank_trial(Trial(data, probability), rows, resamples)
-    return mean_ranking([ranking], data.label_names)
-
-
-def view_only_probabilities(
-    train_views: NDArray[np.str_],
-    train_labels: NDArray[np.int8],
-    views: NDArray[np.str_],
-) -> NDArray[np.float64]:
-    """Predict each label from the view position (AP, PA) alone.
-
-    The probability of a label is its prevalence among the training images of that view, or among
-    all training images for a view that training does not have. On ChestX-ray14 this alone reaches
-    a macro AUROC of about 0.59.
-
-    Args:
-        train_views: View of each training image, shape (N,).
-        train_labels: Labels of shape (N, C): 1, 0, or -1 for unknown.
-        views: View of each image to predict, shape (M,).
-
-    Returns:
-        Probabilities of shape (M, C); NaN for a label that no training image has a value for.
-    """
-    overall = _prevalence(train_labels)
-    result = np.tile(overall, (len(views), 1))
-    for view in np.unique(views):
-        prevalence = _prevalence(train_labels[train_views == view])
-        result[views == view] = np.where(np.isnan(prevalence), overall, prevalence)
-    return result
-
-
-def _prevalence(labels: NDArray[np.int8]) -> NDArray[np.float64]:
-    return ratio((labels == 1).sum(axis=0), (labels >= 0).sum(axis=0))
 
 
 def shuffle_labels(

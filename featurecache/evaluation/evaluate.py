@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
-from featurecache.evaluation.controls import view_only
-from featurecache.evaluation.repeated_runs import Trial, mean_ranking, rank_trial
+from featurecache.evaluation.controls import always_negative, measure_control, rank_scores
 from featurecache.evaluation.scores import score_predictions
+from featurecache.evaluation.simple_predictors import prevalence, view_only
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import PatientResamples, resample_patients
+from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.calibration import fit_platt, log_odds, measure_calibration
-from featurecache.metrics.label_support import patient_support
-from featurecache.metrics.metrics import Metrics, RankingSummary, TextGain
+from featurecache.metrics.metrics import Control, Metrics, Scores, TextGain
 from featurecache.metrics.thresholds import best_f1_thresholds
 from featurecache.store.layout import UNKNOWN
 
@@ -26,7 +25,8 @@ def evaluate(
     *,
     thresholds: NDArray[np.float64] | None = None,
     ranking: NDArray[np.floating] | None = None,
-    controls: Mapping[str, RankingSummary | None] | None = None,
+    any_finding: NDArray[np.floating] | None = None,
+    controls: Mapping[str, Control | None] | None = None,
     text_gain: TextGain | None = None,
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
@@ -44,7 +44,10 @@ def evaluate(
             Nothing is then chosen or calibrated here. None to choose them on validation.
         ranking: Scores of shape (N, C) for AUROC and AUPRC, where probabilities saturate; None for
             the probabilities.
-        controls: Further controls, by name; the view position alone is always added.
+        any_finding: Scores of shape (N, C) that only tell abnormal images from normal ones, for the
+            control of this name; None for no such control.
+        controls: Further controls, by name. The prevalence of the labels, the answer "normal" for
+            every image, and the view position alone are always added.
         text_gain: What the label texts contribute.
         warnings: What a reader of the metrics has to know.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
@@ -94,6 +97,16 @@ def evaluate(
     result = score_at(thresholds=thresholds, threshold_sources=sources, resamples=resamples)
     no_samples = replace(resamples, counts=resamples.counts[:0])
     at_half = score_at(thresholds=np.full_like(thresholds, 0.5), resamples=no_samples)
+    rankings = rank_scores(data, probability if ranking is None else ranking, rows, resamples)
+    simple = {
+        name: measure_control(data, score, rows, resamples)
+        for name, score in (
+            ("any_finding", any_finding),
+            ("prevalence", prevalence(data)),
+            ("view_only", view_only(data)),
+        )
+    }
+    all_normal = always_negative(data, rows, resamples)
     return Metrics.model_validate(
         {
             **result.scores.to_json(),
@@ -102,31 +115,33 @@ def evaluate(
             "n_patients": result.n_patients,
             "split": split,
             "macro_labels": result.macro_labels,
-            "supported": _over_supported_labels(
-                data, probability if ranking is None else ranking, rows, resamples
-            ),
             "n_bootstrap": result.n_bootstrap,
             "at_half": at_half.scores,
-            "controls": {"view_only": view_only(data, rows, resamples), **(controls or {})},
+            **rankings.of_parts(data.label_names),
+            "controls": {**simple, "always_negative": all_normal, **(controls or {})},
             "calibration": calibration,
             "text_gain": text_gain,
-            "warnings": list(warnings),
+            "warnings": [*warnings, *_worse_than_normal(result.scores, all_normal)],
         }
     )
 
 
-def _over_supported_labels(
-    data: SplitData,
-    score: NDArray[np.floating],
-    rows: NDArray[np.intp],
-    resamples: PatientResamples,
-) -> RankingSummary | None:
-    """Average over the learned labels with enough patients; None without any."""
-    supported = data.learned & patient_support(data.truth[rows], resamples.patient_index).enough
-    if not supported.any():
-        return None
-    trial = Trial(replace(data, learned=supported), score)
-    return mean_ranking([rank_trial(trial, rows, resamples)])
+def _worse_than_normal(scores: Scores, all_normal: Control) -> list[str]:
+    """Return a warning if calling every image normal makes fewer errors; or no warning."""
+    worse = [
+        f"{name} {score:.3f} is worse than the {bar:.3f}"
+        for name, score, bar, sign in (
+            ("exact match", scores.exact_match, all_normal.exact_match, 1),
+            ("Hamming loss", scores.hamming_loss, all_normal.hamming_loss, -1),
+        )
+        if score is not None and bar is not None and sign * score < sign * bar
+    ]
+    if not worse:
+        return []
+    return [
+        f"{' and '.join(worse)} of calling every image normal: the thresholds have the best F1 on "
+        "validation, which accepts many false positives"
+    ]
 
 
 def caveats(

@@ -10,7 +10,9 @@ from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.controls import random_features, untrained_controls
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.from_cache import cache_caveats, cache_reference, predictions_from
+from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.calibration import log_odds
 from featurecache.provenance import Provenance
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
@@ -129,6 +131,7 @@ def validate_external(
         data,
         probability,
         thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
+        any_finding=any_finding_from_scores(data, log_odds(probability)),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
         warnings=[*warnings, *cache_caveats(cache)],
         n_bootstrap=n_bootstrap,

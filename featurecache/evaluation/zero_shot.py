@@ -25,6 +25,7 @@ from featurecache.evaluation.from_cache import (
     split_data_from,
 )
 from featurecache.evaluation.repeated_runs import Trial
+from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.zero_shot_scores import (
     Scoring,
     ZeroShotScores,
@@ -123,6 +124,7 @@ def zero_shot(
         data,
         scores.probabilities,
         ranking=scores.logits,
+        any_finding=any_finding_from_scores(data, scores.logits),
         controls=controls,
         text_gain=gain,
         warnings=warnings,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from featurecache.evaluation.controls import random_features, untrained_controls
 from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.io import caption_scores, label_captions
@@ -72,6 +73,7 @@ def evaluate_encoder(
         data,
         probability,
         ranking=ranking,
+        any_finding=any_finding_from_scores(data, ranking),
         controls=untrained_controls(
             data, ranking, random_logits[np.isin(rows, scored_rows)], n_bootstrap=n_bootstrap
         ),

@@ -25,6 +25,7 @@ from featurecache.evaluation.from_cache import (
     split_data_from,
 )
 from featurecache.evaluation.repeated_runs import Trial
+from featurecache.evaluation.simple_predictors import any_finding_from_embeddings
 from featurecache.evaluation.trained_model import read_calibration
 from featurecache.heads.config import MANY_IMAGES, HeadConfig
 from featurecache.heads.fit import fit_heads, predict_probabilities
@@ -32,7 +33,7 @@ from featurecache.heads.io import KIND, HeadModel, encoder_references
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
-from featurecache.metrics.metrics import Metrics, RankingSummary, SeedSpread, Spread
+from featurecache.metrics.metrics import Control, Metrics, SeedSpread, Spread
 from featurecache.runs.run import Run
 from featurecache.schedule import Epoch
 from featurecache.settings import accept_settings, check_names
@@ -110,6 +111,7 @@ def train_head(
     metrics = evaluate(
         trials[0].data,
         trials[0].score,
+        any_finding=any_finding_from_embeddings(trials[0].data, cache.embedding),
         # Trained last: random features for a large data set take longer than a first epoch.
         controls=_score_controls(cache, data, config, n_bootstrap) if controls else {},
         text_gain=text_gain(trials, permuted_trials, rows, n_bootstrap=n_bootstrap),
@@ -172,7 +174,7 @@ def _with_seed(
 
 def _score_controls(
     cache: Cache, data: TrainingData, config: HeadConfig, n_bootstrap: int
-) -> dict[str, RankingSummary | None]:
+) -> dict[str, Control | None]:
     """Train the same head where there is nothing to learn, and score it."""
     splits = [data.train, data.val]
     uninformative = [

@@ -208,6 +208,33 @@ class RankingGain(_Model):
     micro: RankingDifferences | None = None
 
 
+class ControlIntervals(GroupIntervals):
+    """Confidence intervals of a control."""
+
+    exact_match: Interval | None = None
+    hamming_loss: Interval | None = None
+
+
+class Control(RankingSummary):
+    """The scores of a predictor that cannot tell one finding from another.
+
+    Attributes:
+        supported: Averages over the labels with enough patients; compare ``Metrics.supported``.
+        within_abnormal: Averages within the abnormal images; compare ``Metrics.within_abnormal``.
+        exact_match: Share of images with every label right, for a control that makes decisions.
+        hamming_loss: Share of entries that are wrong, for a control that makes decisions.
+        gain: How much better the run ranks, over the labels with enough patients. Only of
+            "any_finding".
+    """
+
+    ci95: ControlIntervals
+    supported: RankingSummary | None = None
+    within_abnormal: RankingSummary | None = None
+    exact_match: Score | None = None
+    hamming_loss: Score | None = None
+    gain: RankingGain | None = None
+
+
 class CurvePoint(_Model):
     """The scores of one head at one number of training images.
 
@@ -374,8 +401,11 @@ class Metrics(Scores):
             None without any.
         n_bootstrap: Number of bootstrap samples behind the intervals; 0 for none.
         at_half: The same metrics at a threshold of 0.5 for every label.
-        controls: Scores by name that have nothing to do with the findings: "view_only",
-            "shuffled_labels", "random_features", "permuted_texts". None where one cannot be made.
+        within_abnormal: Averages within the abnormal images, those with at least one finding; None
+            where no label has both positives and negatives among them.
+        controls: Scores by name that a useful model has to beat: "any_finding", "prevalence",
+            "always_negative", "view_only", "shuffled_labels", "random_features", "permuted_texts".
+            None where one cannot be made.
         calibration: Calibration before and after Platt scaling; None without a validation split.
         text_gain: What the label texts contribute; None for methods without text.
         seeds: Mean and standard deviation over seeds; None for a single seed.
@@ -391,7 +421,8 @@ class Metrics(Scores):
     supported: RankingSummary | None = None
     n_bootstrap: Count = 0
     at_half: Scores
-    controls: dict[str, RankingSummary | None]
+    within_abnormal: RankingSummary | None = None
+    controls: dict[str, Control | None]
     calibration: Calibration | None = None
     text_gain: TextGain | None = None
     seeds: SeedSpread | None = None

@@ -212,10 +212,10 @@ def test_other_library_versions_give_a_warning(cache, alignment):
         zero_shot(cache, alignment=other, n_bootstrap=0).warnings,
         measure_retrieval(cache, alignment=other, n_bootstrap=0).warnings,
     ):
-        assert list(warnings) == [
+        assert warnings[0] == (
             "the text encoder of `alignment` was used with other library versions "
             "(torch: '2' against '1')"
-        ]
+        )
 
 
 def test_unsuitable_cache_is_refused(cache, alignment):

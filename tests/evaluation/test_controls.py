@@ -14,9 +14,9 @@ from featurecache.evaluation.controls import (
     shuffle_labels,
     summarize_control,
     untrained_controls,
-    view_only_probabilities,
 )
 from featurecache.evaluation.repeated_runs import Trial, rank_all, ranking_gain
+from featurecache.evaluation.simple_predictors import view_only_probabilities
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.ranking import auroc

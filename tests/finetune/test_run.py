@@ -12,7 +12,8 @@ from transformers import AutoModel
 
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.controls import random_features, view_only_probabilities
+from featurecache.evaluation.controls import random_features
+from featurecache.evaluation.simple_predictors import view_only_probabilities
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.io import load_model
 from featurecache.finetune.run import require_no_run, train_encoder
