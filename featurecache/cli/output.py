@@ -200,6 +200,8 @@ def with_interval(value: float | None, interval: tuple[float, float] | None) -> 
 
 def print_metrics(title: str, metrics: "Metrics") -> None:
     """Print a table of the headline metrics and those of each label, then further metrics."""
+    from featurecache.report.controls_table import controls_table
+
     with_intervals, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "specificity")
 
     def row(name: str, positives: str, scores: "RankingScores") -> list[str]:
@@ -213,10 +215,12 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
             *(format_float(getattr(scores, key, None)) for key in plain),
         ]
 
-    rows = [row("macro", "", metrics.macro), row("micro", "", metrics.micro)]
-    for name, control in metrics.controls.items():
-        if control is not None:
-            rows.append(row(f"macro of {name.replace('_', ' ')}", "", control.macro))
+    rows = [row("macro", "", metrics.macro)]
+    if metrics.supported is not None:
+        rows.append(row("macro, labels with enough patients", "", metrics.supported.macro))
+    if metrics.within_abnormal is not None:
+        rows.append(row("macro within abnormal images", "", metrics.within_abnormal.macro))
+    rows.append(row("micro", "", metrics.micro))
     for label, scores in metrics.per_label.items():
         rows.append(row(label, str(scores.n_positive), scores))
     print_table(
@@ -226,6 +230,8 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
         rows,
         optional=4,
     )
+    controls = controls_table("this run", metrics)
+    print_table("scores to compare it with", ["", *controls.columns[1:]], controls.rows, optional=5)
     if metrics.calibration is not None:
         errors, intervals = metrics.calibration.macro, metrics.calibration.ci95
         print_result(

@@ -1,21 +1,15 @@
-"""Section "Controls": each run beside scores that have nothing to do with the findings."""
+"""Section "Controls": each run beside predictors that cannot tell one finding from another."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from featurecache.metrics.metrics import Metrics, RankingSummary
+from featurecache.metrics.metrics import Metrics
 from featurecache.report import plots
+from featurecache.report.controls_table import controls_table, with_controls
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
 from featurecache.report.plots import Estimate
-from featurecache.report.table import UNDEFINED, Table, format_difference, format_interval
-
-CONTROL_NAMES: Final = {
-    "view_only": "view position alone",
-    "shuffled_labels": "shuffled labels",
-    "random_features": "random features",
-    "permuted_texts": "permuted texts",
-}
+from featurecache.report.table import format_difference
 
 
 def controls_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> list[dict[str, Any]]:
@@ -28,7 +22,7 @@ def controls_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> lis
         title = f"Macro AUROC of {run.name} and its controls"
         sections.append(
             {
-                "table": controls_table(run),
+                "table": controls_table(run.name, run.metrics),
                 "plot": registry.add(f"controls-{run.name}", title, figure),
                 "text_gain": text_gain(run.metrics),
             }
@@ -36,40 +30,12 @@ def controls_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> lis
     return sections
 
 
-def controls_table(run: ScoredRun) -> Table:
-    """Return the ranking metrics of a run and of its controls."""
-    rows = []
-    for name, scores in _with_controls(run).items():
-        if scores is None:
-            rows.append([name, *[UNDEFINED] * 3])
-            continue
-        macro, micro = scores.macro, scores.micro
-        rows.append(
-            [
-                name,
-                format_interval(macro.auroc, macro.auroc_ci),
-                format_interval(macro.auprc, macro.auprc_ci),
-                format_interval(micro.auroc, micro.auroc_ci),
-            ]
-        )
-    columns = ["scores", "macro AUROC", "macro AUPRC", "micro AUROC"]
-    return Table(f"{run.name} and its controls", columns, rows)
-
-
 def _estimates(run: ScoredRun) -> list[Estimate]:
     return [
         Estimate(name, s.macro.auroc, s.macro.auroc_ci, is_control=s is not run.metrics)
-        for name, s in _with_controls(run).items()
-        if s is not None
+        for name, s in with_controls(run.name, run.metrics).items()
+        if s.macro.auroc is not None
     ]
-
-
-def _with_controls(run: ScoredRun) -> dict[str, Metrics | RankingSummary | None]:
-    controls = {
-        CONTROL_NAMES.get(key, key.replace("_", " ")): scores
-        for key, scores in run.metrics.controls.items()
-    }
-    return {run.name: run.metrics, **controls}
 
 
 def text_gain(metrics: Metrics) -> str | None:

@@ -1,0 +1,55 @@
+"""Table of a run beside its controls."""
+
+import numpy as np
+import pytest
+
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.split_data import SplitData
+from featurecache.report.controls_table import controls_table
+
+
+@pytest.fixture
+def metrics():
+    rng = np.random.default_rng(0)
+    truth = (rng.random((300, 3)) < [0.3, 0.2, 0.02]).astype(np.int8)
+    data = SplitData(
+        truth=truth,
+        label_names=("Mass", "Edema", "Hernia"),
+        patient=np.array([f"p{row // 3}" for row in range(300)]),
+        view=np.full(300, ""),
+        train=np.arange(150),
+        val=np.empty(0, dtype=np.intp),
+        test=np.arange(150, 300),
+        learned=np.ones(3, dtype=bool),
+    )
+    p = np.clip(0.3 * truth + 0.7 * rng.random(truth.shape), 0, 1)
+    any_finding = np.tile(p.mean(axis=1, keepdims=True), (1, 3))
+    return evaluate(data, p, any_finding=any_finding, n_bootstrap=20)
+
+
+def test_the_run_is_beside_every_control_that_could_be_made(metrics):
+    table = controls_table("linear", metrics)
+    rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert list(rows) == [
+        "linear",
+        "any finding (one score)",
+        "prevalence of each label",
+        "every image normal",
+    ]
+    control = metrics.controls["any_finding"]
+    assert rows["any finding (one score)"]["2 with enough patients"].startswith(
+        f"{control.supported.macro.auroc:.3f} ["
+    )
+    assert rows["linear"]["within abnormal"].startswith(
+        f"{metrics.within_abnormal.macro.auroc:.3f} ["
+    )
+    normal = metrics.controls["always_negative"]
+    assert rows["every image normal"]["Hamming loss"] == f"{normal.hamming_loss:.3f}"
+    assert rows["every image normal"]["macro AUROC, 3 labels"] == "–"
+    assert rows["linear"]["exact match"] == f"{metrics.exact_match:.3f}"
+
+
+def test_columns_without_any_score_are_left_out(metrics):
+    table = controls_table("linear", metrics.replace(within_abnormal=None, controls={}))
+    assert "within abnormal" not in table.columns
+    assert len(table.rows) == 1
