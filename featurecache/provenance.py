@@ -7,6 +7,7 @@ collections have ids in common only if their names are equal.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import TypedDict
 
@@ -66,6 +67,15 @@ class ProvenanceDocument(TypedDict):
 
     exposed_to: list[str]
     trained_on: dict[str, list[str]]
+
+
+class Source(TypedDict):
+    """How a data set was loaded; see ``Dataset.source``."""
+
+    dataset: str
+    root: str | None
+    options: dict[str, Any]
+    pseudonymized: bool
 
 
 @dataclass(frozen=True)

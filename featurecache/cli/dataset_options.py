@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 import typer
 
 from featurecache.cli.config_options import Command, expand_parameter
-from featurecache.cli.option_names import CSV_OPTIONS
 from featurecache.cli.output import print_status, progress_bar
 from featurecache.errors import UsageError
+from featurecache.report.command_line import CSV_OPTIONS
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -9,19 +9,7 @@ from typing import Final
 
 from typer.models import OptionInfo
 
-CSV_OPTIONS: Final = {
-    "path": "path_column",
-    "labels": "label_column",
-    "multilabel": "multilabel_column",
-    "id": "id_column",
-    "patient": "patient_column",
-    "split": "split_column",
-    "view": "view_column",
-    "sex": "sex_column",
-    "age": "age_column",
-    "images_root": "images_root",
-}
-"""Arguments that ``load_dataset`` has for CSV files, and the parameters of commands for them."""
+from featurecache.report.command_line import CSV_OPTIONS
 
 OPTION_NAMES: Final = {
     "cache_dir": "cache",

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.splits import SPLITS
 from featurecache.errors import DatasetError, UnknownNameError
-from featurecache.provenance import pseudonymized_collection
+from featurecache.provenance import Source, pseudonymized_collection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ class Dataset:
     collection: str
     key: "IdKey | None"
     excluded: Mapping[str, int]
-    source: Mapping[str, Any] | None
+    source: Source | None
     label_values: NDArray[np.int8] = field(init=False)
 
     def __init__(
@@ -118,7 +118,7 @@ class Dataset:
         collection: str = "",
         key: "IdKey | None" = None,
         excluded: Mapping[str, int] = MappingProxyType({}),
-        source: Mapping[str, Any] | None = None,
+        source: Source | None = None,
     ) -> None:
         import pandas as pd
 

@@ -11,6 +11,7 @@ from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_sp
 from featurecache.errors import DatasetError
 from featurecache.io.fingerprint import canonical_json
 from featurecache.progress import Progress
+from featurecache.provenance import Source
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -89,9 +90,9 @@ def _describe_source(
     options: Mapping[str, Any],
     *,
     pseudonymized: bool = False,
-) -> dict[str, Any] | None:
+) -> Source | None:
     """Return how a data set was loaded, as JSON; None if an option has no JSON form."""
-    source = {
+    source: Source = {
         "dataset": spec.name,
         "root": None if root is None else os.fspath(root),
         "options": {
@@ -102,7 +103,7 @@ def _describe_source(
         "pseudonymized": pseudonymized,
     }
     try:
-        parsed: dict[str, Any] = json.loads(canonical_json(source))
+        parsed: Source = json.loads(canonical_json(source))
     except (TypeError, ValueError):
         return None
     return parsed

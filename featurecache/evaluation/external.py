@@ -143,6 +143,7 @@ def validate_external(
             "labels": list(data.label_names),
             "label_map": matched,
             "split": split,
+            "n_bootstrap": n_bootstrap,
             "cache": cache_reference(cache),
         },
         metrics=metrics.replace(split=split, label_map=matched),

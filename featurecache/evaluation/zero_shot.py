@@ -138,6 +138,7 @@ def zero_shot(
             "cache": cache_reference(cache),
             "prompts": {"name": text.name, "fingerprint": text.fingerprint},
             "alignment": None if alignment is None else _alignment_reference(alignment),
+            "n_bootstrap": n_bootstrap,
         },
         metrics=metrics,
         scored=predictions_from(cache, data, scores.probabilities),
@@ -150,6 +151,7 @@ def _alignment_reference(alignment: "Alignment") -> dict[str, Any]:
     fields = ("model", "dataset", "method", "settings", "prompts")
     return {
         "fingerprint": alignment.fingerprint,
+        "path": None if alignment.path is None else str(alignment.path),
         **{name: alignment.spec[name] for name in fields},
     }
 

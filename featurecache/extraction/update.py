@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from featurecache.store.builder import CacheBuilder
 from featurecache.store.layout import cache_path, lock_path
 from featurecache.store.merge import Shard
 from featurecache.store.records import (
+    Extraction,
     Header,
     ImageTable,
     Labels,
@@ -108,7 +109,7 @@ def update_caches(
     shard: Shard | None = None,
     on_wait: OnWait | None = None,
     progress: Progress | None = None,
-    extractions: Sequence[Mapping[str, Any]] | None = None,
+    extractions: Sequence[Extraction] | None = None,
 ) -> list[ExtractionSummary]:
     """Bring the caches of a data set up to date, decoding each image once for all encoders.
 
@@ -193,7 +194,7 @@ def update_caches(
             for job in jobs:
                 job.builder.flush()
         seconds = time.monotonic() - start
-        for job, extraction in zip(jobs, extractions or [{}] * len(jobs), strict=True):
+        for job, extraction in zip(jobs, extractions or [Extraction()] * len(jobs), strict=True):
             _record(job, extraction)
         return [_finish(dataset, job, ids, prompts, seconds) for job in jobs]
 
@@ -215,20 +216,18 @@ def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
     )
 
 
-def _record(job: Job, extraction: Mapping[str, Any]) -> None:
+def _record(job: Job, extraction: Extraction) -> None:
     """Record the arguments of an extraction in the header of its cache.
 
     If no image was encoded, the embeddings are still those of the earlier extraction; only labels,
     splits and prompts are new.
     """
-    stored = {} if job.builder.cache is None else job.builder.cache.header.extraction
-    if not extraction:
-        extraction = stored
-    elif stored:
-        prompts = {**stored["prompts"], **extraction["prompts"]}
-        earlier = {} if job.done else {**stored, "data": extraction["data"]}
-        extraction = {**extraction, **earlier, "prompts": prompts}
-    job.builder.header = replace(job.builder.header, extraction=extraction)
+    stored = Extraction() if job.builder.cache is None else job.builder.cache.header.extraction
+    if stored and extraction:
+        recorded = extraction if job.done else stored
+        prompts = {**stored.get("prompts", {}), **extraction.get("prompts", {})}
+        extraction = {**recorded, "data": extraction.get("data"), "prompts": prompts}
+    job.builder.header = replace(job.builder.header, extraction=extraction or stored)
 
 
 def _finish(

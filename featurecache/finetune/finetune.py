@@ -161,4 +161,16 @@ def run_finetuning(
         n_bootstrap=n_bootstrap,
         teacher=teacher_encoder,
         progress=progress,
+        arguments={
+            "data": dataset.source,
+            "model": _name_or_folder(model),
+            "teacher": _name_or_folder(teacher),
+            "weights": None if weights is None else os.fspath(weights),
+            "device": encoder.device,
+            "n_bootstrap": n_bootstrap,
+        },
     )
+
+
+def _name_or_folder(model: ModelLike | None) -> str | None:
+    return None if model is None or isinstance(model, Encoder) else os.fspath(model)

@@ -8,6 +8,7 @@ metrics.json, predictions.csv, history.csv
 """
 
 import shutil
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
@@ -50,6 +51,7 @@ def train_encoder(
     n_bootstrap: int = 1000,
     teacher: Teacher | None = None,
     progress: DetailedProgress | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train an encoder on the images of a data set and write a run folder.
 
@@ -66,6 +68,7 @@ def train_encoder(
         n_bootstrap: Number of bootstrap samples over patients.
         teacher: An encoder whose image embeddings are learned as well.
         progress: Called with the number of finished steps, their maximum, and a description.
+        arguments: Arguments of ``finetune`` to record, to repeat it; see ``FinetuneArguments``.
 
     Returns:
         The run, loaded from its folder.
@@ -122,6 +125,7 @@ def train_encoder(
                 kind=KIND,
                 config={
                     "settings": asdict(config),
+                    **({} if arguments is None else {"arguments": arguments}),
                     "labels": list(dataset.label_names),
                     "dataset": dataset.name,
                     "model": encoder.name,

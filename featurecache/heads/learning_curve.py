@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -279,6 +279,8 @@ def learning_curve(
             "heads": list(names),
             "sizes": list(sizes),
             "seeds": list(all_seeds),
+            "settings": {config.head: asdict(config) for config in configs},
+            "n_bootstrap": n_bootstrap,
             "labels": list(cache.labels.names),
             "cache": cache_reference(cache),
         },

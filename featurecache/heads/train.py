@@ -1,6 +1,6 @@
 """Train a head on a cache, choose its thresholds on validation, and score it on test."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from operator import attrgetter
@@ -121,7 +121,8 @@ def train_head(
     if seeds > 1:
         others = [evaluate(trial.data, trial.score, n_bootstrap=0) for trial in trials[1:]]
         metrics = metrics.replace(seeds=_spread([metrics, *others], config.seed))
-    return _make_run(cache, heads[0], metrics, trials[0], seeds=seeds)
+    arguments = {"seeds": seeds, "n_bootstrap": n_bootstrap, "controls": controls}
+    return _make_run(cache, heads[0], metrics, trials[0], arguments)
 
 
 def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
@@ -252,8 +253,7 @@ def _make_run(
     head: TrainedHead,
     metrics: Metrics,
     trial: Trial,
-    *,
-    seeds: int,
+    arguments: Mapping[str, Any],
 ) -> Run:
     config = head.config
     thresholds = {name: metrics.per_label[name].threshold for name in cache.labels.names}
@@ -274,7 +274,7 @@ def _make_run(
         kind=KIND,
         config={
             "settings": asdict(config),
-            "seeds": seeds,
+            **arguments,
             "labels": list(cache.labels.names),
             "thresholds": thresholds,
             "cache": reference,

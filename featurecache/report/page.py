@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurecache.errors import UnknownNameError
+from featurecache.report.command_line import command_line
 from featurecache.report.controls_section import controls_section
 from featurecache.report.label_sections import has_tied_probabilities, label_sections
 from featurecache.report.load_runs import CurveRun, ReportRun, RunLike, ScoredRun, load_runs
 from featurecache.report.map_section import map_section
 from featurecache.report.palette import DARK, LIGHT, N_SERIES
 from featurecache.report.plot_registry import PlotRegistry
-from featurecache.report.reproduce import command_line, reproduction_commands
+from featurecache.report.reproduce import reproduction_commands
 from featurecache.report.results_section import results_section
 from featurecache.report.training_section import learning_curves, training_histories
 from featurecache.store.records import format_counts
@@ -44,6 +45,7 @@ def build_page(
     caches: Sequence[Path] = (),
     finding: str | None = None,
     n_bootstrap: int = 1000,
+    command_options: Sequence[str] = (),
 ) -> ReportPage:
     """Build the page of a report.
 
@@ -54,6 +56,7 @@ def build_page(
         caches: files in which the runs' caches are looked for first.
         finding: label that colors the embedding map; None for the most balanced one.
         n_bootstrap: bootstrap samples of the differences between runs; 0 for no differences.
+        command_options: options of the command that writes the page.
 
     Raises:
         RunError: a run is missing or damaged.
@@ -82,7 +85,9 @@ def build_page(
         "curves": learning_curves(curves, registry),
         "maps": map_section(scored, registry, caches, finding),
         "details": [_run_details(run) for run in runs],
-        "report_command": command_line(["report", *(str(run.folder or run.name) for run in runs)]),
+        "report_command": command_line(
+            ["report", *(str(run.folder or run.name) for run in runs), *command_options]
+        ),
         "max_curves": N_SERIES,
         "light": LIGHT,
         "dark": DARK,

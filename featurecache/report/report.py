@@ -9,6 +9,8 @@ from featurecache.datasets.load import DatasetLike, as_dataset
 from featurecache.errors import UsageError
 from featurecache.heads.learning_curve import LearningCurve
 from featurecache.io.atomic import new_file
+from featurecache.provenance import Source
+from featurecache.report.command_line import dataset_options, options
 from featurecache.report.load_runs import RunLike
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.plot_style import save_png
@@ -110,20 +112,35 @@ def write_report(
                     f"{target} already exists: give another `{argument}`, or `overwrite`"
                 )
     given = [caches] if isinstance(caches, Cache | str | os.PathLike) else caches
+    cache_files = [
+        file
+        for cache in given
+        for file in (
+            [member.path for member in cache.members] if isinstance(cache, Cache) else [Path(cache)]
+        )
+    ]
+    dataset = None if data is None else as_dataset(data)
+    arguments = {
+        "out": str(path),
+        "plots": None if plots is None else str(plots),
+        "cache": list(map(str, cache_files)),
+        "finding": finding,
+        "n_bootstrap": n_bootstrap,
+    }
+    loaded: list[str] = []
+    if dataset is not None:
+        # A data set that was made in Python has no options; its name shows that there was one.
+        source = dataset.source or Source(
+            dataset=dataset.name, root=None, options={}, pseudonymized=False
+        )
+        loaded = dataset_options(source, without=("view", "sex", "age"))
     page = build_page(
         [runs] if isinstance(runs, Run | LearningCurve | str | os.PathLike) else runs,
-        files=None if data is None else as_dataset(data).files(),
-        caches=[
-            path
-            for cache in given
-            for path in (
-                [member.path for member in cache.members]
-                if isinstance(cache, Cache)
-                else [Path(cache)]
-            )
-        ],
+        files=None if dataset is None else dataset.files(),
+        caches=cache_files,
         finding=finding,
         n_bootstrap=n_bootstrap,
+        command_options=[*loaded, *options(arguments, report)],
     )
     return WrittenReport(path, save_page(page, path, plots_folder), page.notes)
 

@@ -11,6 +11,8 @@ from annotated_types import Len
 from typing_extensions import TypedDict
 
 from featurecache.metrics.metrics import Count
+from featurecache.provenance import Source
+from featurecache.store.records import Counts, Extraction
 
 
 class CacheReference(TypedDict, total=False):
@@ -20,8 +22,8 @@ class CacheReference(TypedDict, total=False):
     dataset: str
     model: str
     fingerprint: str
-    excluded: dict[str, Count]
-    extraction: dict[str, Any]
+    excluded: Counts
+    extraction: Extraction
     joined: Annotated[list["CacheReference"], Len(1)]
 
 
@@ -32,25 +34,51 @@ class Named(TypedDict, total=False):
     fingerprint: str
 
 
+class AlignmentReference(TypedDict):
+    """The alignment that a zero-shot run was made with."""
+
+    fingerprint: str
+    path: str | None
+    model: str
+    dataset: str
+    method: str
+    prompts: Named
+
+
+class FinetuneArguments(TypedDict):
+    """Arguments of ``finetune`` beside its settings; None for an object that was made in Python."""
+
+    data: Source | None
+    model: str | None
+    teacher: str | None
+    weights: str | None
+    device: str
+    n_bootstrap: Count
+
+
 class _Config(TypedDict, total=False):
     cache: CacheReference
     dataset: str
     model: str
     prompts: Named | None
-    alignment: Named | None
+    alignment: AlignmentReference | None
+    arguments: FinetuneArguments
+    run: str
+    n_bootstrap: Count
     versions: dict[str, str]
-    settings: dict[str, Any]
     teacher: str | None
     label_map: dict[str, str]
     n_train: Count
     best_epoch: Count | None
-    excluded: dict[str, Count]
+    excluded: Counts
 
 
 class ConfigDocument(_Config, total=False):
     """``config.json`` of a run of any kind but a learning curve."""
 
     seeds: int
+    controls: bool
+    settings: dict[str, Any]
 
 
 class CurveConfigDocument(_Config, total=False):
@@ -58,3 +86,5 @@ class CurveConfigDocument(_Config, total=False):
 
     heads: list[str]
     seeds: list[int]
+    sizes: list[int]
+    settings: dict[str, dict[str, Any]]

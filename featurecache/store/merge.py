@@ -2,11 +2,10 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,14 @@ from featurecache.store.cache import Cache
 from featurecache.store.gather import gather_rows
 from featurecache.store.layout import lock_path
 from featurecache.store.reader import read_cache
-from featurecache.store.records import ImageTable, Labels, positions, text_fingerprints, to_utf8
+from featurecache.store.records import (
+    Extraction,
+    ImageTable,
+    Labels,
+    positions,
+    text_fingerprints,
+    to_utf8,
+)
 from featurecache.store.writer import write_cache
 
 
@@ -129,8 +135,8 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     return len(images)
 
 
-def _without_shard(extraction: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if name == "shard" else value for name, value in extraction.items()}
+def _without_shard(extraction: Extraction) -> Extraction:
+    return {**extraction, "shard": None} if extraction else extraction
 
 
 def _cache_of_shards(paths: Sequence[Path]) -> Path | None:

@@ -16,6 +16,8 @@ from featurecache.store.checksums import require_intact
 from featurecache.store.hdf5 import numeric, opened, read_numbers, read_strings, subgroup
 from featurecache.store.layout import EMBEDDING, FORMAT, UNKNOWN
 from featurecache.store.records import (
+    Counts,
+    Extraction,
     Header,
     ImageTable,
     Labels,
@@ -112,8 +114,8 @@ def _read_header(
             trained_on=trained_on,
             bf16_cosine=float(attributes["bf16_cosine"]) if "bf16_cosine" in attributes else None,
             revision=str(attributes["revision"]) if "revision" in attributes else None,
-            excluded=_parse_counts(attributes["excluded"]),
-            extraction=_parse_object(attributes["extraction"]),
+            excluded=_parse_as(attributes["excluded"], Counts),
+            extraction=_parse_as(attributes["extraction"], Extraction),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(
@@ -128,18 +130,8 @@ def _parse_texts(attribute: Value) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _parse_object(attribute: Value) -> dict[str, Any]:
-    document = strict_json.parse(_require_text(attribute))
-    if not isinstance(document, dict):
-        raise ValueError(f"{document!r} is not an object")
-    return document
-
-
-def _parse_counts(attribute: Value) -> dict[str, int]:
-    counts = _parse_object(attribute)
-    if not all(type(number) is int and number > 0 for number in counts.values()):
-        raise ValueError(f"{counts!r} has a value that is not a number of images")
-    return counts
+def _parse_as(attribute: Value, shape: Any) -> Any:
+    return strict_json.validate(strict_json.parse(_require_text(attribute)), shape)
 
 
 def _require_text(attribute: Value) -> str:

@@ -4,12 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from featurecache.errors import CacheError
+from featurecache.provenance import Source
 from featurecache.store.layout import UNKNOWN
 
 if TYPE_CHECKING:
@@ -148,6 +151,24 @@ class TextSet:
         )
 
 
+Counts = dict[str, Annotated[int, Ge(1), Le(2**53)]]
+"""Numbers of images, up to what a float64 counts exactly, by reason."""
+
+
+class Extraction(TypedDict, total=False):
+    """Arguments of ``extract`` that matter to its result; see ``Header.extraction``."""
+
+    data: Source | None
+    model: str | None
+    weights: str | None
+    prompts: dict[str, str | None]
+    device: str
+    precision: str
+    batch_size: int
+    limit: int | None
+    shard: str | None
+
+
 @dataclass(frozen=True)
 class Header:
     """Which encoder and which data set a cache is about.
@@ -166,8 +187,9 @@ class Header:
             precision.
         revision: Commit of the hub repository that the weights came from, if they did.
         excluded: Number of images that the data set left out, by reason.
-        extraction: Arguments of ``extract`` that matter to its result, to repeat it: ``data`` (see
-            ``Dataset.source``), ``model`` and others. Empty if it cannot be repeated by name.
+        extraction: Arguments of ``extract`` that matter to its result, to repeat it. ``data`` and
+            ``model`` are None where they were made in Python, and so is the value of such a prompt
+            set; others have their name or file.
     """
 
     model: str
@@ -181,7 +203,7 @@ class Header:
     bf16_cosine: float | None = None
     revision: str | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
-    extraction: Mapping[str, Any] = field(default_factory=dict)
+    extraction: Extraction = field(default_factory=Extraction)
 
 
 def count_by_reason(failures: Mapping[str, str]) -> dict[str, int]:
@@ -194,7 +216,7 @@ def count_by_reason(failures: Mapping[str, str]) -> dict[str, int]:
         Numbers of images by reason without details and numbers: "damaged" or "N x N is too small".
         The most frequent come first.
     """
-    kinds = (re.sub(r"\d[\d,.]*", "N", text.partition(":")[0]) for text in failures.values())
+    kinds = (re.sub(r"\d[\d,.]*", "N", re.split(r": | \(", text)[0]) for text in failures.values())
     return dict(Counter(kinds).most_common())
 
 
