@@ -1,191 +1,31 @@
-"""Calibration: Platt scaling, expected calibration error and Brier score."""
+"""Calibration: calibration error, Brier score, calibration slope and intercept.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+Intervals are analytic. Variances come from sums over patients, since images of a patient resemble
+each other, and quantiles are those of Student's t distribution, since few positive patients tell
+little about a variance. ``benchmarks/calibration_coverage.py`` measures bias and coverage.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.metrics.bootstrap import (
-    PatientResamples,
-    interval,
-    none_if_nan,
+from featurecache.metrics.bootstrap import none_if_nan
+from featurecache.metrics.label_support import PatientSupport, patient_support
+from featurecache.metrics.metrics import Calibration
+from featurecache.metrics.platt_scaling import (
+    PlattScaling,
+    fit_logistic,
+    log_odds,
+    logistic_design,
 )
-from featurecache.metrics.metrics import Calibration, LabelCalibration
-from featurecache.metrics.ranking import AnyFloats, Floats, Labels, macro, ratio, valid_mask
+from featurecache.metrics.ranking import AnyFloats, Floats, Labels, ratio
 
 BINS: Final = 15
-"""Number of bins of the expected calibration error, as in Guo et al. 2017."""
+"""Number of equal-width bins of the calibration error, as in Guo et al. 2017."""
 
-_EPSILON: Final = 1e-12
-
-_Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True)
-class PlattScaling:
-    """Platt scaling of C labels: ``p = sigmoid(slope * score + intercept)``.
-
-    It keeps the ranking of a label's images, unless the slope is negative, which means that the
-    scores ranked the validation images the wrong way round.
-
-    Attributes:
-        slope: (C,), NaN where none was fitted.
-        intercept: (C,), NaN where none was fitted.
-    """
-
-    slope: Floats
-    intercept: Floats
-
-    def __call__(self, score: AnyFloats) -> Floats:
-        """Return the calibrated probabilities (N, C) of scores (N, C)."""
-        from scipy.special import expit
-
-        probability: Floats = expit(self.slope * score.astype(np.float64) + self.intercept)
-        return probability
-
-
-def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:
-    """Fit a slope and an intercept per label by maximum likelihood on Platt's soft targets.
-
-    Platt 1999, "Probabilistic outputs for support vector machines": a positive gets the target
-    (n+ + 1) / (n+ + 2) and a negative 1 / (n- + 2), so that scores which separate the two classes
-    do not drive the slope to infinity.
-
-    Args:
-        truth: (N, C) labels 1, 0 or -1 (unknown) of images that the model was not trained on.
-        score: (N, C) log-odds.
-
-    Returns:
-        The fit, NaN for a label that lacks positives or negatives.
-
-    Raises:
-        ValueError: As ``valid_mask``.
-    """
-    valid = valid_mask(truth, score)
-    parameters = [
-        _fit_label(truth[mask, c] == 1, score[mask, c].astype(np.float64))
-        for c, mask in enumerate(valid.T)
-    ]
-    return PlattScaling(*np.array(parameters, dtype=np.float64).reshape(-1, 2).T)
-
-
-def _fit_label(positive: NDArray[np.bool_], score: Floats) -> tuple[float, float]:
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if n_positive == 0 or n_negative == 0:
-        return np.nan, np.nan
-    target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    if np.ptp(score) == 0:  # every slope fits equally well
-        return 0.0, float(log_odds(target.mean()))
-    std = float(score.std())
-    design = np.stack([score / std, np.ones(len(score))], axis=1)
-    slope, intercept = _fit_logistic(design, target)
-    return slope / std, intercept
-
-
-def _fit_logistic(design: Floats, target: Floats) -> Floats:
-    """Fit a logistic regression to soft targets by SciPy's trust-region Newton method.
-
-    scikit-learn's LogisticRegression takes soft targets only as doubled, weighted rows; that gives
-    the same numbers to 1e-8 but takes 18 times as long for 10,000 images and 15 labels.
-
-    Args:
-        design: (N, K), scaled so that the weights are of order 1.
-        target: (N,) in 0 to 1.
-
-    Returns:
-        (K,) weights.
-    """
-    from scipy.optimize import minimize
-    from scipy.special import expit
-
-    def loss(weights: Floats) -> float:
-        logits = design @ weights
-        return float((np.logaddexp(0, logits) - target * logits).mean())
-
-    def gradient(weights: Floats) -> Floats:
-        slope: Floats = (expit(design @ weights) - target) @ design / len(design)
-        return slope
-
-    def hessian(weights: Floats) -> Floats:
-        p = expit(design @ weights)
-        curvature: Floats = (design.T * (p * (1 - p))) @ design / len(design)
-        return curvature
-
-    weights: Floats = minimize(
-        loss,
-        np.zeros(design.shape[1]),
-        jac=gradient,
-        hess=hessian,
-        method="trust-exact",
-        options={"gtol": 1e-9},
-    ).x
-    return weights
-
-
-def fit_common_slope(truth: Labels, score: AnyFloats) -> float:
-    """Fit one slope for all labels, with an intercept per label, as ``fit_platt`` fits both.
-
-    The intercepts are discarded. They absorb the prevalence of the labels, so that the slope
-    measures how informative a score is within a label.
-
-    Args:
-        truth: (N, C) labels 1, 0 or -1 (unknown) of images that the model was not trained on.
-        score: (N, C), all labels on one scale.
-
-    Returns:
-        The slope; NaN if no label has both positives and negatives.
-
-    Raises:
-        ValueError: As ``valid_mask``.
-    """
-    valid = valid_mask(truth, score)
-    n_positive, n_negative = (((truth == value) & valid).sum(axis=0) for value in (1, 0))
-    valid &= (n_positive > 0) & (n_negative > 0)
-    labels = np.nonzero(valid)[1]
-    values = score[valid].astype(np.float64)
-    if len(values) == 0 or np.ptp(values) == 0:
-        return np.nan
-    target = np.where(
-        truth[valid] == 1,
-        (n_positive[labels] + 1) / (n_positive[labels] + 2),
-        1 / (n_negative[labels] + 2),
-    )
-    std = float(values.std())
-    _, label = np.unique(labels, return_inverse=True)
-    design = np.concatenate([values[:, np.newaxis] / std, np.eye(label.max() + 1)[label]], axis=1)
-    return float(_fit_logistic(design, target)[0]) / std
-
-
-def log_odds(probability: AnyFloats) -> Floats:
-    """Return ``ln(p / (1 - p))``, with p clipped to 1e-12 from 0 and 1."""
-    from scipy.special import logit
-
-    odds: Floats = logit(np.clip(probability.astype(np.float64), _EPSILON, 1 - _EPSILON))
-    return odds
-
-
-def calibration_errors(
-    truth: Labels, probability: Floats, resamples: PatientResamples | None = None
-) -> Floats:
-    """Return the expected calibration error (ECE) of each label.
-
-    Over 15 equal-width bins of the probability, the ECE is the mean distance between a bin's mean
-    probability and its fraction of positives, weighted by the number of images in the bin (Guo et
-    al. 2017, here for the probability of the positive class). With few images it is biased
-    upwards: even perfect probabilities have an error above 0.
-
-    Args:
-        truth: (N, C) labels 1, 0 or -1 (unknown).
-        probability: (N, C) in 0 to 1; NaN in the column of a label without calibration.
-        resamples: B bootstrap samples of the patients of the N rows; None for the data itself.
-
-    Returns:
-        (C,), or (B, C) with ``resamples``; NaN for a label without known entries, or with NaN
-        probabilities.
-    """
-    return _binned_error(truth, probability, resamples, power=1, bins=BINS)
+_UPPER_TAIL: Final = 0.975
 
 
 def bin_of(probability: Floats, bins: int = BINS) -> NDArray[np.intp]:
@@ -193,114 +33,315 @@ def bin_of(probability: Floats, bins: int = BINS) -> NDArray[np.intp]:
     return np.minimum((probability * bins).astype(np.intp), bins - 1)
 
 
-def brier_scores(
-    truth: Labels, probability: Floats, resamples: PatientResamples | None = None
+def t_quantiles(support: PatientSupport) -> Floats:
+    """Return how many standard errors a 95 % interval reaches on either side, (C + 1,).
+
+    For a label with k positive or negative patients, whichever are fewer, it is the quantile of
+    Student's t distribution with k - 1 degrees of freedom; for the average over labels, which is
+    last, that of the normal distribution.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    degrees = np.maximum(np.minimum(support.positive, support.negative) - 1, 1)
+    quantiles: Floats = np.append(stdtrit(degrees, _UPPER_TAIL), ndtri(_UPPER_TAIL))
+    return quantiles
+
+
+def calibration_errors(
+    truth: Labels, probability: Floats, patient_index: NDArray[np.intp], quantiles: Floats
 ) -> Floats:
-    """Return the Brier score of each label: the mean squared error of the probability.
+    """Return the debiased calibration error of each label and of all together, with intervals.
+
+    The error is the root of the mean over images of the squared gap of their bin: the difference
+    between mean probability and fraction of positives in one of 15 equal-width bins. Chance alone
+    makes gaps: the expected square of a gap is its true square plus its variance. The variances
+    are subtracted (Kumar et al. 2019, "Verified Uncertainty Calibration", here with variances over
+    patients); what remains below 0 is 0. A bin with a single patient has no variance, and counts
+    as calibrated.
+
+    The mean square T is a quadratic form in gaps that are about normal, with expectation
+    ``square + trace`` and variance ``2 trace2 + 4 r square``. The interval holds each square that
+    T does not reject, as Wilson's does for a proportion, with the larger of two estimates for
+    ``r`` and for ``trace2``.
+
+    Args:
+        truth: (N, C) labels 1, 0 or -1 (unknown), of which each has known ones.
+        probability: (N, C) in 0 to 1.
+        patient_index: (N,) index of each row's patient, 0 or more.
+        quantiles: (C + 1,) standard errors on either side, as of ``t_quantiles``.
+
+    Returns:
+        (3, C + 1) the errors and their lower and upper bounds. The last column is the error over
+        the bins of all labels, where each label has the same weight.
+    """
+    from scipy.sparse import csr_array
+
+    n_labels = truth.shape[1]
+    rows, label = np.nonzero(truth >= 0)
+    patient = patient_index[rows]
+    p = probability[rows, label]
+    difference = p - truth[rows, label]
+    n_known = np.bincount(label, minlength=n_labels)
+    bins, n_bins = label * BINS + bin_of(p), n_labels * BINS
+    n = np.bincount(bins, minlength=n_bins).astype(np.float64)
+    gap = ratio(np.bincount(bins, difference, n_bins), n)
+    residual = difference - gap[bins]
+    shape = (int(patient_index.max()) + 1, n_bins)
+    residuals = csr_array((residual, (patient, bins)), shape=shape)  # the sums within patients
+    n_patients = np.bincount(residuals.indices, minlength=n_bins)
+    usable = n_patients > 1
+    gap = np.where(usable, gap, 0)
+    # With the correction for the mean that the residuals are taken from.
+    scale = np.where(usable, ratio(np.sqrt(ratio(n_patients, n_patients - 1.0)), n), 0)
+    residuals.data *= scale[residuals.indices]
+    covariance = (residuals.T @ residuals).toarray()
+    weight = n / np.repeat(n_known, BINS)
+
+    def by_label(values: Floats) -> Floats:
+        return values.reshape(n_labels, BINS).sum(axis=1)
+
+    squares = by_label(weight * gap**2)
+    traces = by_label(weight * np.diag(covariance))
+    weighted = weight[:, np.newaxis] * covariance
+    products = weighted * weighted.T
+    pairs = products.reshape(n_labels, BINS, n_labels, BINS).sum(axis=(1, 3))
+    # The variance of few residuals may be too small by chance. It is not taken to be smaller than
+    # that of independent images with these probabilities.
+    variance = ratio(np.bincount(bins, p * (1 - p), n_bins), n**2)
+    independent = by_label(np.where(usable, weight * variance, 0) ** 2)
+    np.fill_diagonal(pairs, np.maximum(np.diag(pairs), independent))
+    # What each patient contributes to T, through its residuals and through the sizes of the bins.
+    contribution = 2 * (weight * gap * scale)[bins] * residual
+    contribution += (gap[bins] ** 2 - squares[label]) / n_known[label]
+    influence = _sum_by_patient(patient, label, contribution, (shape[0], n_labels))
+    return _interval_of_squares(
+        np.append(squares, squares.mean()),
+        np.append(traces, traces.mean()),
+        np.append(np.diag(pairs), pairs.mean()),
+        _variances(influence),
+        quantiles,
+    )
+
+
+def _interval_of_squares(
+    total: Floats, trace: Floats, trace2: Floats, variance: Floats, quantile: Floats
+) -> Floats:
+    """Return roots of debiased mean squares with their bounds, (3, K); see the caller."""
+    square = total - trace
+    r = np.fmax(ratio(trace2, trace), ratio(variance, 4 * total))
+    r[np.isnan(r)] = 0  # no variance at all: every bin is exactly right, or wrong by a constant
+    center = square + 2 * quantile**2 * r
+    discriminant = 4 * r * square + 4 * (quantile * r) ** 2 + 2 * trace2
+    half = quantile * np.sqrt(np.maximum(discriminant, 0))
+    low, high = np.minimum(center - half, square), np.maximum(center + half, square)
+    roots: Floats = np.sqrt(np.clip([square, low, high], 0, 1))
+    return roots
+
+
+def brier_scores(
+    truth: Labels, probability: Floats, patient_index: NDArray[np.intp], quantiles: Floats
+) -> Floats:
+    """Return the Brier score of each label, the mean squared error of its probability.
 
     Args:
         truth: As for ``calibration_errors``.
         probability: As for ``calibration_errors``.
-        resamples: As for ``calibration_errors``.
+        patient_index: As for ``calibration_errors``.
+        quantiles: As for ``calibration_errors``.
 
     Returns:
-        As for ``calibration_errors``.
+        (3, C + 1) the scores and their lower and upper bounds. The last column is their mean.
     """
-    return _binned_error(truth, probability, resamples, power=2, bins=1)
+    rows, label = np.nonzero(truth >= 0)
+    shape = (int(patient_index.max()) + 1, truth.shape[1])
+    error = (probability[rows, label] - truth[rows, label]) ** 2
+    n_known = np.bincount(label, minlength=shape[1])
+    means = np.bincount(label, error, shape[1]) / n_known
+    contribution = (error - means[label]) / n_known[label]
+    influence = _sum_by_patient(patient_index[rows], label, contribution, shape)
+    estimates = _wald(np.append(means, means.mean()), _variances(influence), quantiles)
+    return np.clip(estimates, 0, 1)
 
 
-def _binned_error(
-    truth: Labels,
-    probability: Floats,
-    resamples: PatientResamples | None,
-    *,
-    power: int,
-    bins: int,
+def calibration_slopes(
+    truth: Labels, probability: Floats, patient_index: NDArray[np.intp], quantiles: Floats
 ) -> Floats:
-    """Sum ``(probability - label) ** power`` within bins, and average the bins' absolute sums."""
-    data = resamples
-    if data is None:  # all rows are those of one patient, in one sample
-        data = PatientResamples(np.zeros(len(truth), np.intp), np.ones((1, 1), np.int32))
-    n_patients = data.counts.shape[1]
+    """Return the calibration slope of each label (Cox 1958; Van Calster et al. 2019).
 
-    def sum_by_patient(rows: NDArray[np.bool_], values: Floats, bin_: Any, n: int) -> Floats:
-        sums = np.bincount(data.patient_index[rows] * n + bin_, values, n_patients * n)
-        return sums.astype(np.float64, copy=False).reshape(n_patients, n)
+    It is the slope of a logistic regression of the label on the log odds of the probability.
 
-    columns = []
-    for c in range(truth.shape[1]):
-        valid = (truth[:, c] >= 0) & ~np.isnan(probability[:, c])
-        p = probability[valid, c]
-        errors = (p - truth[valid, c]) ** power
-        columns.append(sum_by_patient(valid, errors, bin_of(p, bins), bins))
-        columns.append(sum_by_patient(valid, np.ones(len(p)), 0, 1))
-    sums = data.counts.astype(np.float64) @ np.concatenate(columns, axis=1)
-    sums = sums.reshape(-1, truth.shape[1], bins + 1)
-    means = ratio(np.abs(sums[..., :bins]).sum(axis=-1), sums[..., bins])
-    return means[0] if resamples is None else means
+    Args:
+        truth: As for ``calibration_errors``.
+        probability: As for ``calibration_errors``.
+        patient_index: As for ``calibration_errors``.
+        quantiles: As for ``calibration_errors``.
+
+    Returns:
+        (3, C) the slopes and their lower and upper bounds; NaN where no slope is the most likely
+        one, since the probabilities are all equal or separate the classes.
+    """
+    from scipy.special import expit
+
+    slopes = np.full((3, truth.shape[1]), np.nan)
+    for c, (y, logits, patient) in enumerate(_known(truth, probability, patient_index)):
+        positive, negative = logits[y == 1], logits[y == 0]
+        # Equal probabilities of all images are among these.
+        if positive.min() >= negative.max() or positive.max() <= negative.min():
+            continue
+        std = logits.std()
+        design = logistic_design(logits / std)
+        weights = fit_logistic(design, y, np.array([std, 0]))  # from a slope of 1
+        p = expit(design @ weights)
+        inverse = np.linalg.inv((design.T * (p * (1 - p))) @ design)
+        by_patient = [np.bincount(patient, column * (y - p)) for column in design.T]
+        influence = inverse[0] @ by_patient
+        variance = max(influence @ influence, inverse[0, 0])
+        slopes[:, c] = _wald(weights[0], variance, quantiles[c]) / std
+    return slopes
+
+
+def calibration_intercepts(
+    truth: Labels, probability: Floats, patient_index: NDArray[np.intp], quantiles: Floats
+) -> Floats:
+    """Return the calibration intercept of each label, or calibration in the large.
+
+    It is the summand to the log odds with which the mean probability is the fraction of positives:
+    the intercept of a logistic regression whose slope is 1.
+
+    Args:
+        truth: As for ``calibration_errors``.
+        probability: As for ``calibration_errors``.
+        patient_index: As for ``calibration_errors``.
+        quantiles: As for ``calibration_errors``.
+
+    Returns:
+        (3, C) the intercepts and their lower and upper bounds.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import expit, logit
+
+    intercepts = np.full((3, truth.shape[1]), np.nan)
+    for c, (y, logits, patient) in enumerate(_known(truth, probability, patient_index)):
+        fraction = y.mean()
+
+        def excess(intercept: float, logits: Floats = logits, fraction: float = fraction) -> float:
+            return float(expit(logits + intercept).mean() - fraction)
+
+        low, high = logit(fraction) - logits.max(), logit(fraction) - logits.min()
+        intercept = low if low == high else brentq(excess, low, high)
+        p = expit(logits + intercept)
+        information = (p * (1 - p)).sum()
+        by_patient = np.bincount(patient, y - p)
+        variance = max(by_patient @ by_patient, information) / information**2
+        intercepts[:, c] = _wald(intercept, variance, quantiles[c])
+    return intercepts
+
+
+def _known(
+    truth: Labels, probability: Floats, patient_index: NDArray[np.intp]
+) -> "list[tuple[Floats, Floats, NDArray[np.intp]]]":
+    """Return of each label the known labels as floats, their log odds and their patients."""
+    logits = log_odds(probability)
+    return [
+        (truth[known, c].astype(np.float64), logits[known, c], patient_index[known])
+        for c, known in enumerate((truth >= 0).T)
+    ]
+
+
+def _sum_by_patient(
+    patient: NDArray[np.intp], label: NDArray[np.intp], values: Floats, shape: tuple[int, int]
+) -> Floats:
+    sums = np.bincount(patient * shape[1] + label, values, shape[0] * shape[1])
+    return sums.astype(np.float64, copy=False).reshape(shape)
+
+
+def _variances(influence: Floats) -> Floats:
+    """Return the variances of C scores and of their mean, from what (P, C) patients contribute."""
+    return np.append((influence**2).sum(axis=0), (influence.mean(axis=1) ** 2).sum())
+
+
+def _wald(value: Any, variance: Any, quantile: Any) -> Floats:
+    distance = quantile * np.sqrt(variance)
+    return np.array([value, value - distance, value + distance])
 
 
 def measure_calibration(
     truth: Labels,
-    score: AnyFloats,
     probability: AnyFloats,
     platt: PlattScaling,
     *,
     label_names: Sequence[str],
-    resamples: PatientResamples,
+    patients: NDArray[Any],
+    intervals: bool = True,
 ) -> Calibration:
-    """Compute calibration errors before and after Platt scaling.
-
-    Both macro averages are over the same labels: those with a Platt scaling.
+    """Measure the calibration of probabilities before and after Platt scaling.
 
     Args:
-        truth: (N, C) labels of the images that are scored.
-        score: (N, C) log-odds that the Platt scaling applies to.
+        truth: (N, C) labels 1, 0 or -1 (unknown) of the images that are scored.
         probability: (N, C) predicted probabilities.
-        platt: Fitted on validation images.
+        platt: Platt scaling of their log odds, fitted on validation images. A label without one
+            keeps its probabilities.
         label_names: C names.
-        resamples: Bootstrap samples of the patients of these images.
+        patients: (N,) patient of each image.
+        intervals: Whether to return intervals.
 
     Returns:
-        The errors, with intervals of the macro averages.
+        The calibration; undefined for labels with too few patients (``patient_support``).
     """
-    has_platt = ~np.isnan(platt.slope)
-    probabilities = {
-        "before": np.where(has_platt, probability.astype(np.float64), np.nan),
-        "after": platt(score),
-    }
-
-    def errors(samples: PatientResamples | None) -> dict[str, dict[str, Floats]]:
-        return {
-            stage: {
-                "ece": calibration_errors(truth, p, samples),
-                "brier": brier_scores(truth, p, samples),
-            }
-            for stage, p in probabilities.items()
+    patient_index = np.unique(patients, return_inverse=True)[1]
+    support = patient_support(truth, patient_index)
+    measured = np.flatnonzero(support.enough)
+    calibrated = platt(log_odds(probability))
+    quantiles = t_quantiles(support)[[*measured, -1]]
+    labels: list[dict[str, Any]] = [{} for _ in label_names]
+    macro: dict[str, Any] = {}
+    for stage, p in (
+        ("before", probability.astype(np.float64)),
+        ("after", np.where(np.isnan(calibrated), probability, calibrated)),
+    ):
+        estimates = {
+            name: score(truth[:, measured], p[:, measured], patient_index, quantiles)
+            for name, score in _SCORES.items()
+            if len(measured)
         }
-
-    def reduce(
-        stages: Mapping[str, Mapping[str, Floats]], value_of: Callable[[Floats], _Value]
-    ) -> dict[str, dict[str, _Value]]:
-        return {
-            stage: {name: value_of(values) for name, values in metrics.items()}
-            for stage, metrics in stages.items()
-        }
-
-    def label_calibration(c: int) -> LabelCalibration:
-        return LabelCalibration.model_validate(
-            {
-                "slope": none_if_nan(platt.slope[c]),
-                "intercept": none_if_nan(platt.intercept[c]),
-                **reduce(of_labels, lambda values: none_if_nan(values[c])),
-            }
-        )
-
-    of_labels = errors(None)
+        for column, c in enumerate(measured):
+            labels[c][stage] = _document(estimates, column, intervals)
+        averages = {name: values for name, values in estimates.items() if name in _AVERAGED}
+        macro[stage] = _document(averages, -1, intervals)
     return Calibration.model_validate(
         {
-            "macro": reduce(of_labels, lambda values: none_if_nan(macro(values))),
-            "ci95": reduce(errors(resamples), lambda values: interval(macro(values))),
-            "per_label": {label: label_calibration(c) for c, label in enumerate(label_names)},
+            "labels": [label_names[c] for c in measured],
+            "macro": macro,
+            "per_label": {
+                label: {
+                    "before": {},
+                    "after": {},
+                    **labels[c],
+                    "slope": none_if_nan(platt.slope[c]),
+                    "intercept": none_if_nan(platt.intercept[c]),
+                    "reason": platt.reasons[c],
+                    "undefined_reason": support.reason(c),
+                }
+                for c, label in enumerate(label_names)
+            },
         }
     )
+
+
+_SCORES: Final = {
+    "error": calibration_errors,
+    "brier": brier_scores,
+    "calibration_slope": calibration_slopes,
+    "calibration_intercept": calibration_intercepts,
+}
+_AVERAGED: Final = ("error", "brier")
+
+
+def _document(estimates: Mapping[str, Floats], column: int, intervals: bool) -> dict[str, Any]:
+    bounds = {
+        name: tuple(values[1:, column].tolist())
+        for name, values in estimates.items()
+        if intervals and np.isfinite(values[:, column]).all()
+    }
+    scores = {name: none_if_nan(values[0, column]) for name, values in estimates.items()}
+    return {**scores, "ci95": bounds}

@@ -23,6 +23,7 @@ def _as_tuple(value: Any) -> Any:
 Interval = Annotated[tuple[Score, Score], BeforeValidator(_as_tuple)]
 """A 95 % confidence interval, from a bootstrap over patients: (low, high)."""
 ChangeInterval = Annotated[tuple[Change, Change], BeforeValidator(_as_tuple)]
+FloatInterval = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
 _ConfusionRow = Annotated[list[Count], Len(2, 2)]
 
 
@@ -308,46 +309,78 @@ class TextGain(RankingGain):
     pairs: Count
 
 
-class CalibrationErrors(_Model):
-    """Expected calibration error (15 bins) and Brier score, in [0, 1]."""
-
-    ece: Score | None
-    brier: Score | None = None
-
-
-class CalibrationErrorIntervals(_Model):
-    """Confidence intervals of calibration errors."""
-
-    ece: Interval | None
-    brier: Interval | None = None
-
-
 class CalibrationIntervals(_Model):
-    """Confidence intervals before and after Platt scaling."""
+    """Confidence intervals of calibration, over patients; each contains its score."""
 
-    before: CalibrationErrorIntervals
-    after: CalibrationErrorIntervals
+    error: Interval | None = None
+    brier: Interval | None = None
+    calibration_slope: FloatInterval | None = None
+    calibration_intercept: FloatInterval | None = None
+
+
+class CalibrationScores(_Model):
+    """How far the probabilities of a label, or of several labels, are from observed frequencies.
+
+    Attributes:
+        error: Calibration error, in [0, 1]: root mean squared difference between mean probability
+            and fraction of positives in 15 bins, without the part that chance explains.
+        brier: Brier score, in [0, 1]: mean squared difference between probability and label.
+        calibration_slope: Slope of a logistic regression of the label on the log odds: 1 if right,
+            below 1 if the probabilities are too extreme, above 1 if they are not extreme enough.
+            None for averages, and where the probabilities separate the classes.
+        calibration_intercept: What has to be added to the log odds for the mean probability to
+            equal the fraction of positives: 0 if right, below 0 if probabilities are too high.
+            None for averages.
+        ci95: 95 % intervals; empty without bootstrap samples.
+    """
+
+    error: Score | None = None
+    brier: Score | None = None
+    calibration_slope: float | None = None
+    calibration_intercept: float | None = None
+    ci95: CalibrationIntervals = CalibrationIntervals()
 
 
 class BeforeAfter(_Model):
-    """Calibration before and after Platt scaling fitted on validation."""
+    """Calibration before and after Platt scaling fitted on validation.
 
-    before: CalibrationErrors
-    after: CalibrationErrors
+    Attributes:
+        before: Calibration of the predicted probabilities.
+        after: The same after Platt scaling; equal to ``before`` for a label without one.
+    """
+
+    before: CalibrationScores
+    after: CalibrationScores
 
 
 class LabelCalibration(BeforeAfter):
-    """Calibration of one label, and its Platt scaling: sigmoid(slope * log odds + intercept)."""
+    """Calibration of one label, and its Platt scaling: sigmoid(slope * log odds + intercept).
 
-    slope: float | None
+    Attributes:
+        slope: Slope of the Platt scaling, above 0; None for a label without one.
+        intercept: Intercept of the Platt scaling; None for a label without one.
+        reason: Why there is no Platt scaling; None where there is one.
+        undefined_reason: Why the scores are undefined; None where they are not.
+    """
+
+    slope: Annotated[float, Gt(0)] | None
     intercept: float | None
+    reason: str | None = None
+    undefined_reason: str | None = None
 
 
 class Calibration(_Model):
-    """How far predicted probabilities are from observed frequencies."""
+    """How far predicted probabilities are from observed frequencies.
 
+    Attributes:
+        labels: The labels behind ``macro``: those with enough patients in the scored split.
+        macro: The error over the bins of all these labels together, each label with the same
+            weight, and the mean of their Brier scores.
+        per_label: Calibration by label name.
+    """
+
+    labels: list[str]
     macro: BeforeAfter
-    ci95: CalibrationIntervals
     per_label: dict[str, LabelCalibration]
 
 
