@@ -139,7 +139,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return log-odds for embeddings (N, D): (N, C), or (N,) for two classes."""
-        from featurecache.metrics.calibration import log_odds
+        from featurecache.metrics.platt_scaling import log_odds
 
         odds = log_odds(self._label_probabilities(X))
         return odds[:, 0] if odds.shape[1] == 1 else odds

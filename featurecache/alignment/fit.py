@@ -17,8 +17,8 @@ from featurecache.alignment.contrastive import (
 from featurecache.alignment.ridge import STRENGTHS, AffineMap, ridge_maps, squared_error
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.metrics.bootstrap import none_if_nan
-from featurecache.metrics.calibration import fit_common_slope
 from featurecache.metrics.multilabel import compute_metrics
+from featurecache.metrics.platt_scaling import fit_common_slope
 from featurecache.metrics.ranking import macro
 from featurecache.metrics.similarity import Directions, Floats, l2_normalize, normalize_rows
 from featurecache.prompts import PromptSet

@@ -233,11 +233,12 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
     controls = controls_table("this run", metrics)
     print_table("scores to compare it with", ["", *controls.columns[1:]], controls.rows, optional=5)
     if metrics.calibration is not None:
-        errors, intervals = metrics.calibration.macro, metrics.calibration.ci95
+        before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
+        labels = f"{len(metrics.calibration.labels)} of {len(metrics.per_label)} labels"
         print_result(
-            f"calibration error {with_interval(errors.before.ece, intervals.before.ece)}, "
-            f"after Platt scaling on validation "
-            f"{with_interval(errors.after.ece, intervals.after.ece)}"
+            f"calibration error over {labels} with enough patients: "
+            f"{with_interval(before.error, before.ci95.error)}, after Platt scaling on validation "
+            f"{with_interval(after.error, after.ci95.error)}"
         )
     if metrics.text_gain is not None:
         gain, pairs = metrics.text_gain.macro.auroc, metrics.text_gain.pairs

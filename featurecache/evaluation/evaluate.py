@@ -13,10 +13,10 @@ from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.simple_predictors import prevalence, view_only
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
-from featurecache.metrics.calibration import fit_platt, log_odds, measure_calibration
+from featurecache.metrics.calibration import measure_calibration
 from featurecache.metrics.metrics import Control, Metrics, Scores, TextGain
+from featurecache.metrics.platt_scaling import PlattScaling, fit_platt_where_it_helps, log_odds
 from featurecache.metrics.thresholds import best_f1_thresholds
-from featurecache.store.layout import UNKNOWN
 
 
 def evaluate(
@@ -24,6 +24,7 @@ def evaluate(
     probability: NDArray[np.floating],
     *,
     thresholds: NDArray[np.float64] | None = None,
+    platt: PlattScaling | None = None,
     ranking: NDArray[np.floating] | None = None,
     any_finding: NDArray[np.floating] | None = None,
     controls: Mapping[str, Control | None] | None = None,
@@ -42,6 +43,7 @@ def evaluate(
         probability: Probabilities of shape (N, C) in [0, 1].
         thresholds: Thresholds of shape (C,) that were chosen on another data set, in training.
             Nothing is then chosen or calibrated here. None to choose them on validation.
+        platt: Platt scaling that was fitted with these thresholds.
         ranking: Scores of shape (N, C) for AUROC and AUPRC, where probabilities saturate; None for
             the probabilities.
         any_finding: Scores of shape (N, C) that only tell abnormal images from normal ones, for the
@@ -69,21 +71,28 @@ def evaluate(
             "be learned or scored"
         )
     resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
-    source, calibration = "training", None
+    source = "training"
     if thresholds is None:
         source, thresholds = "validation", np.full(len(data.label_names), np.nan)
         if split == "test" and len(data.val):
             thresholds = best_f1_thresholds(data.truth[data.val], probability[data.val])
-            truth = np.where(data.learned, data.truth, UNKNOWN)
-            score = log_odds(probability) if ranking is None else ranking
-            calibration = measure_calibration(
-                truth[rows],
-                score[rows],
-                probability[rows],
-                fit_platt(truth[data.val], score[data.val]),
-                label_names=data.label_names,
-                resamples=resamples,
+            # Of the log odds of the probabilities, which are what predictions.csv holds, even where
+            # the ranking is finer.
+            platt = fit_platt_where_it_helps(
+                data.truth[data.val],
+                log_odds(probability[data.val]),
+                data.patient[data.val],
+                learned=data.learned,
             )
+    calibration = measure_calibration(
+        data.truth[rows],
+        probability[rows],
+        platt or PlattScaling.none(len(data.label_names), "there is no validation split for it"),
+        label_names=data.label_names,
+        patients=data.patient[rows],
+        learned=data.learned,
+        intervals=n_bootstrap > 0,
+    )
     sources = ["0.5" if np.isnan(value) else source for value in thresholds]
     thresholds = np.where(np.isnan(thresholds), 0.5, thresholds)
     score_at = partial(

@@ -12,7 +12,7 @@ from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.from_cache import cache_caveats, cache_reference, predictions_from
 from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.calibration import log_odds
+from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.provenance import Provenance
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
@@ -80,6 +80,7 @@ def validate_external(
     labels: Sequence[str],
     thresholds: Sequence[float],
     provenance: Provenance,
+    calibration: PlattScaling | None = None,
     label_map: Mapping[str, str] | None = None,
     split: str = "test",
     warnings: Sequence[str] = (),
@@ -98,6 +99,7 @@ def validate_external(
         labels: The L trained labels.
         thresholds: Their thresholds, chosen in training.
         provenance: The images that the model was trained on.
+        calibration: Their Platt scaling, fitted in training; None without one.
         label_map: Trained label to label of the cache; None for labels of the same name.
         split: "test" or "all".
         warnings: Further caveats to record.
@@ -132,6 +134,7 @@ def validate_external(
         probability,
         thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
         any_finding=any_finding_from_scores(data, log_odds(probability)),
+        platt=None if calibration is None else calibration.of_labels(sources),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
         warnings=[*warnings, *cache_caveats(cache)],
         n_bootstrap=n_bootstrap,

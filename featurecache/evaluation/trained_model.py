@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.evaluation.external import validate_external
-from featurecache.metrics.calibration import PlattScaling, log_odds
-from featurecache.metrics.metrics import Metrics
+from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.provenance import Provenance
 from featurecache.runs.prediction import classify_images, find_images
 from featurecache.runs.run import Images, Run
@@ -41,7 +40,8 @@ class TrainedModel(ABC):
     Attributes:
         labels: The C labels.
         thresholds: Threshold of each label, chosen on validation; 0.5 where none could be.
-        calibration: Platt scaling of each label, fitted on validation; None without one.
+        calibration: Platt scaling of each label, fitted on validation, and why a label has none;
+            None without any.
         provenance: The images that it was trained on.
     """
 
@@ -102,9 +102,11 @@ class TrainedModel(ABC):
 
         Returns:
             One row per image, in the order given: ``image``; for each label ``<label>
-            probability``, ``<label> calibrated`` (by Platt scaling, NaN without one) and ``<label>
-            positive`` (whether the probability reaches the threshold); and ``error``, the reason
-            why an image could not be read, else None.
+            probability``, ``<label> threshold``, ``<label> positive`` (whether the probability, not
+            the calibrated one, reaches the threshold) and ``<label> calibrated`` (the probability
+            after Platt scaling; NaN for a label without one, for the reason in
+            ``calibration.reasons``); and ``error``, the reason why an image could not be read,
+            else None.
 
         Raises:
             UsageError: There is no image, or not one of ``models`` and ``weights`` per encoder.
@@ -124,9 +126,10 @@ class TrainedModel(ABC):
         columns: dict[str, Any] = {"image": [str(result.path) for result in results]}
         for c, label in enumerate(self.labels):
             columns[f"{label} probability"] = p = probability[:, c]
-            columns[f"{label} calibrated"] = calibrated[:, c]
+            columns[f"{label} threshold"] = np.full(len(p), self.thresholds[c])
             positive = pd.Series(p >= self.thresholds[c], dtype="boolean")
             columns[f"{label} positive"] = positive.mask(np.isnan(p))
+            columns[f"{label} calibrated"] = calibrated[:, c]
         columns["error"] = pd.Series([result.reason for result in results], dtype=object)
         return pd.DataFrame(columns)
 
@@ -158,6 +161,7 @@ class TrainedModel(ABC):
             name=name,
             labels=self.labels,
             thresholds=self.thresholds,
+            calibration=self.calibration,
             provenance=self.provenance,
             label_map=label_map,
             split=split,
@@ -167,16 +171,3 @@ class TrainedModel(ABC):
             ],
             n_bootstrap=n_bootstrap,
         )
-
-
-def read_calibration(metrics: Metrics) -> PlattScaling | None:
-    """Return the Platt scaling that a run's metrics hold; NaN for a label without one."""
-    if metrics.calibration is None:
-        return None
-    fitted = [metrics.calibration.per_label[label] for label in metrics.per_label]
-
-    def column(name: str) -> NDArray[np.float64]:
-        values = [getattr(label, name) for label in fitted]
-        return np.array([np.nan if value is None else value for value in values])
-
-    return PlattScaling(column("slope"), column("intercept"))

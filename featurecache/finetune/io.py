@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from featurecache.encoders.loading import load_encoder
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.trained_model import TrainedModel, read_calibration
+from featurecache.evaluation.trained_model import TrainedModel
 from featurecache.evaluation.zero_shot_scores import ZeroShotScores, pair_scores
 from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.head import build_head
-from featurecache.metrics.calibration import PlattScaling
+from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.prompts import load_prompts
 from featurecache.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
@@ -134,6 +134,7 @@ def load_model(folder: Path) -> FinetunedModel:
             head.load_state_dict(state)
             head.eval()
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
+        calibration = read_calibration(read_metrics(folder), labels)
     except RunError:
         raise
     # ValueError: also a UsageError, for a head or setting that this version does not have.
@@ -148,7 +149,7 @@ def load_model(folder: Path) -> FinetunedModel:
         config=settings,
         labels=labels,
         thresholds=thresholds,
-        calibration=read_calibration(read_metrics(folder)),
+        calibration=calibration,
         provenance=read_provenance(folder),
     )
 

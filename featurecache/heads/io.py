@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from featurecache.encoders.loading import reload_encoder
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.trained_model import TrainedModel, read_calibration
+from featurecache.evaluation.trained_model import TrainedModel
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fit import predict_probabilities
 from featurecache.heads.models.ensemble import LogitEnsemble
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import Head
-from featurecache.metrics.calibration import PlattScaling
+from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
 from featurecache.runs.weights import read_weights
@@ -152,6 +152,7 @@ def load_model(folder: Path) -> HeadModel:
         module.resize_buffers_for(state)
         module.load_state_dict(state)
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
+        calibration = read_calibration(read_metrics(folder), labels)
     except RunError:
         raise
     # ValueError: also a UsageError, for a head or setting that this version does not have.
@@ -165,7 +166,7 @@ def load_model(folder: Path) -> HeadModel:
         labels=labels,
         thresholds=thresholds,
         encoders=encoders,
-        calibration=read_calibration(read_metrics(folder)),
+        calibration=calibration,
         provenance=read_provenance(folder),
         source=str(folder),
     )

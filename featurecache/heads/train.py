@@ -26,7 +26,6 @@ from featurecache.evaluation.from_cache import (
 )
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.simple_predictors import any_finding_from_embeddings
-from featurecache.evaluation.trained_model import read_calibration
 from featurecache.heads.config import MANY_IMAGES, HeadConfig
 from featurecache.heads.fit import fit_heads, predict_probabilities
 from featurecache.heads.io import KIND, HeadModel, encoder_references
@@ -34,6 +33,7 @@ from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
 from featurecache.metrics.metrics import Control, Metrics, SeedSpread, Spread
+from featurecache.metrics.platt_scaling import read_calibration
 from featurecache.runs.run import Run
 from featurecache.schedule import Epoch
 from featurecache.settings import accept_settings, check_names
@@ -266,7 +266,7 @@ def _make_run(
         labels=cache.labels.names,
         thresholds=tuple(thresholds.values()),
         encoders=encoder_references(reference),
-        calibration=read_calibration(metrics),
+        calibration=read_calibration(metrics, cache.labels.names),
         provenance=provenance,
         source=run_name(cache, config.head),
     )

@@ -15,6 +15,7 @@ from featurecache.metrics.bootstrap import none_if_nan
 from featurecache.metrics.label_support import PatientSupport, patient_support
 from featurecache.metrics.metrics import Calibration
 from featurecache.metrics.platt_scaling import (
+    NOT_LEARNED,
     PlattScaling,
     fit_logistic,
     log_odds,
@@ -77,53 +78,53 @@ def calibration_errors(
     from scipy.sparse import csr_array
 
     n_labels = truth.shape[1]
+    n_bins = n_labels * BINS
     rows, label = np.nonzero(truth >= 0)
     patient = patient_index[rows]
     p = probability[rows, label]
-    difference = p - truth[rows, label]
+    bins = label * BINS + bin_of(p)
     n_known = np.bincount(label, minlength=n_labels)
-    bins, n_bins = label * BINS + bin_of(p), n_labels * BINS
-    n = np.bincount(bins, minlength=n_bins).astype(np.float64)
-    gap = ratio(np.bincount(bins, difference, n_bins), n)
+    n = _sums(bins, np.ones(len(bins)), n_bins)
+    difference = p - truth[rows, label]
+    gap = ratio(_sums(bins, difference, n_bins), n)
     residual = difference - gap[bins]
     shape = (int(patient_index.max()) + 1, n_bins)
-    residuals = csr_array((residual, (patient, bins)), shape=shape)  # the sums within patients
-    n_patients = np.bincount(residuals.indices, minlength=n_bins)
+    residuals = csr_array((residual, (patient, bins)), shape=shape)  # sums within patients
+    n_patients = np.bincount(residuals.indices, minlength=n_bins).astype(np.float64)
     usable = n_patients > 1
     gap = np.where(usable, gap, 0)
-    # With the correction for the mean that the residuals are taken from.
-    scale = np.where(usable, ratio(np.sqrt(ratio(n_patients, n_patients - 1.0)), n), 0)
+    # n - 1 in the denominator of the variance, since residuals are from the mean of the same rows.
+    scale = np.where(usable, ratio(np.sqrt(ratio(n_patients, n_patients - 1)), n), 0)
     residuals.data *= scale[residuals.indices]
     covariance = (residuals.T @ residuals).toarray()
     weight = n / np.repeat(n_known, BINS)
 
     def by_label(values: Floats) -> Floats:
-        return values.reshape(n_labels, BINS).sum(axis=1)
+        return _sums(np.repeat(np.arange(n_labels), BINS), values, n_labels)
 
     squares = by_label(weight * gap**2)
-    traces = by_label(weight * np.diag(covariance))
+    traces = by_label(weight * covariance.diagonal())
     weighted = weight[:, np.newaxis] * covariance
-    products = weighted * weighted.T
-    pairs = products.reshape(n_labels, BINS, n_labels, BINS).sum(axis=(1, 3))
+    products = (weighted * weighted.T).reshape(n_labels, BINS, n_labels, BINS).sum(axis=(1, 3))
     # The variance of few residuals may be too small by chance. It is not taken to be smaller than
     # that of independent images with these probabilities.
-    variance = ratio(np.bincount(bins, p * (1 - p), n_bins), n**2)
+    variance = ratio(_sums(bins, p * (1 - p), n_bins), n**2)
     independent = by_label(np.where(usable, weight * variance, 0) ** 2)
-    np.fill_diagonal(pairs, np.maximum(np.diag(pairs), independent))
-    # What each patient contributes to T, through its residuals and through the sizes of the bins.
+    np.fill_diagonal(products, np.maximum(products.diagonal(), independent))
+    # What each patient contributes to the mean square, by its residuals and by its numbers of
+    # images in the bins.
     contribution = 2 * (weight * gap * scale)[bins] * residual
     contribution += (gap[bins] ** 2 - squares[label]) / n_known[label]
-    influence = _sum_by_patient(patient, label, contribution, (shape[0], n_labels))
-    return _interval_of_squares(
+    return _error_intervals(
         np.append(squares, squares.mean()),
         np.append(traces, traces.mean()),
-        np.append(np.diag(pairs), pairs.mean()),
-        _variances(influence),
+        np.append(products.diagonal(), products.mean()),
+        _variances(patient, label, contribution, n_labels),
         quantiles,
     )
 
 
-def _interval_of_squares(
+def _error_intervals(
     total: Floats, trace: Floats, trace2: Floats, variance: Floats, quantile: Floats
 ) -> Floats:
     """Return roots of debiased mean squares with their bounds, (3, K); see the caller."""
@@ -153,14 +154,13 @@ def brier_scores(
         (3, C + 1) the scores and their lower and upper bounds. The last column is their mean.
     """
     rows, label = np.nonzero(truth >= 0)
-    shape = (int(patient_index.max()) + 1, truth.shape[1])
+    n_labels = truth.shape[1]
     error = (probability[rows, label] - truth[rows, label]) ** 2
-    n_known = np.bincount(label, minlength=shape[1])
-    means = np.bincount(label, error, shape[1]) / n_known
+    n_known = np.bincount(label, minlength=n_labels)
+    means = _sums(label, error, n_labels) / n_known
     contribution = (error - means[label]) / n_known[label]
-    influence = _sum_by_patient(patient_index[rows], label, contribution, shape)
-    estimates = _wald(np.append(means, means.mean()), _variances(influence), quantiles)
-    return np.clip(estimates, 0, 1)
+    variances = _variances(patient_index[rows], label, contribution, n_labels)
+    return np.clip(_wald(np.append(means, means.mean()), variances, quantiles), 0, 1)
 
 
 def calibration_slopes(
@@ -193,7 +193,7 @@ def calibration_slopes(
         weights = fit_logistic(design, y, np.array([std, 0]))  # from a slope of 1
         p = expit(design @ weights)
         inverse = np.linalg.inv((design.T * (p * (1 - p))) @ design)
-        by_patient = [np.bincount(patient, column * (y - p)) for column in design.T]
+        by_patient = np.array([np.bincount(patient, column * (y - p)) for column in design.T])
         influence = inverse[0] @ by_patient
         variance = max(influence @ influence, inverse[0, 0])
         slopes[:, c] = _wald(weights[0], variance, quantiles[c]) / std
@@ -248,16 +248,18 @@ def _known(
     ]
 
 
-def _sum_by_patient(
-    patient: NDArray[np.intp], label: NDArray[np.intp], values: Floats, shape: tuple[int, int]
+def _sums(index: NDArray[np.intp], values: Floats, length: int) -> Floats:
+    """Return the sum of the values at each index, (length,)."""
+    return np.bincount(index, values, length).astype(np.float64, copy=False)
+
+
+def _variances(
+    patient: NDArray[np.intp], label: NDArray[np.intp], contribution: Floats, n_labels: int
 ) -> Floats:
-    sums = np.bincount(patient * shape[1] + label, values, shape[0] * shape[1])
-    return sums.astype(np.float64, copy=False).reshape(shape)
-
-
-def _variances(influence: Floats) -> Floats:
-    """Return the variances of C scores and of their mean, from what (P, C) patients contribute."""
-    return np.append((influence**2).sum(axis=0), (influence.mean(axis=1) ** 2).sum())
+    """Return the variances of C scores and of their mean, from what each entry contributes."""
+    shape = (int(patient.max()) + 1, n_labels)
+    by_patient = _sums(patient * n_labels + label, contribution, shape[0] * n_labels).reshape(shape)
+    return np.append((by_patient**2).sum(axis=0), (by_patient.mean(axis=1) ** 2).sum())
 
 
 def _wald(value: Any, variance: Any, quantile: Any) -> Floats:
@@ -272,6 +274,7 @@ def measure_calibration(
     *,
     label_names: Sequence[str],
     patients: NDArray[Any],
+    learned: NDArray[np.bool_],
     intervals: bool = True,
 ) -> Calibration:
     """Measure the calibration of probabilities before and after Platt scaling.
@@ -283,14 +286,16 @@ def measure_calibration(
             keeps its probabilities.
         label_names: C names.
         patients: (N,) patient of each image.
+        learned: (C,) whether training had positives and negatives of the label.
         intervals: Whether to return intervals.
 
     Returns:
-        The calibration; undefined for labels with too few patients (``patient_support``).
+        The calibration; undefined for labels that were not learned or have too
+        few patients (``patient_support``).
     """
     patient_index = np.unique(patients, return_inverse=True)[1]
     support = patient_support(truth, patient_index)
-    measured = np.flatnonzero(support.enough)
+    measured = np.flatnonzero(support.enough & learned).tolist()
     calibrated = platt(log_odds(probability))
     quantiles = t_quantiles(support)[[*measured, -1]]
     labels: list[dict[str, Any]] = [{} for _ in label_names]
@@ -320,7 +325,7 @@ def measure_calibration(
                     "slope": none_if_nan(platt.slope[c]),
                     "intercept": none_if_nan(platt.intercept[c]),
                     "reason": platt.reasons[c],
-                    "undefined_reason": support.reason(c),
+                    "undefined_reason": support.reason(c) if learned[c] else NOT_LEARNED,
                 }
                 for c, label in enumerate(label_names)
             },

@@ -1,5 +1,6 @@
 """Platt scaling: log odds become calibrated ones by a slope above 0 and an intercept."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from featurecache.metrics.ranking import AnyFloats, Floats, Labels, valid_mask
 
 FOLDS: Final = 5
 """Folds of the cross-validation that decides whether Platt scaling helps."""
+
+NOT_LEARNED: Final = "it was not learned: no training image is positive, or none is negative"
 
 _EPSILON: Final = 1e-12
 
@@ -32,6 +35,17 @@ class PlattScaling:
     intercept: Floats
     reasons: tuple[str | None, ...]
 
+    @classmethod
+    def none(cls, n_labels: int, reason: str) -> "PlattScaling":
+        """Return that of labels without Platt scaling."""
+        undefined = np.full(n_labels, np.nan)
+        return cls(undefined, undefined, (reason,) * n_labels)
+
+    def of_labels(self, columns: Sequence[int]) -> "PlattScaling":
+        """Return that of some labels, in this order."""
+        reasons = tuple(self.reasons[c] for c in columns)
+        return PlattScaling(self.slope[columns], self.intercept[columns], reasons)
+
     def __call__(self, score: AnyFloats) -> Floats:
         """Return calibrated probabilities (N, C) of scores (N, C); NaN without Platt scaling."""
         from scipy.special import expit
@@ -40,11 +54,15 @@ class PlattScaling:
         return probability
 
 
-def read_calibration(metrics: Metrics) -> PlattScaling | None:
-    """Return the Platt scaling that a run's metrics hold; None without a validation split."""
+def read_calibration(metrics: Metrics, labels: Sequence[str]) -> PlattScaling | None:
+    """Return the Platt scaling that a run's metrics hold, in the order of ``labels``.
+
+    Raises:
+        KeyError: The metrics are of other labels.
+    """
     if metrics.calibration is None:
         return None
-    fitted = [metrics.calibration.per_label[label] for label in metrics.per_label]
+    fitted = [metrics.calibration.per_label[label] for label in labels]
 
     def column(name: str) -> Floats:
         return np.array([getattr(label, name) for label in fitted], dtype=np.float64)
@@ -87,23 +105,25 @@ def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:
             if np.isnan(parameters[0, c]):
                 reason = "on validation images, the scores of positives are not higher"
         reasons.append(reason)
-    return PlattScaling(*parameters, tuple(reasons))
+    slope, intercept = parameters
+    return PlattScaling(slope, intercept, tuple(reasons))
 
 
 def fit_platt_where_it_helps(
-    truth: Labels, score: AnyFloats, patients: NDArray[Any]
+    truth: Labels, score: AnyFloats, patients: NDArray[Any], *, learned: NDArray[np.bool_]
 ) -> PlattScaling:
     """Fit Platt scaling to the labels whose probabilities it improves.
 
-    A label gets none if too few patients support it (``patient_support``), or if cross-validation
-    on the same images finds that it does not help: the patients are dealt into 5 folds, those with
-    a positive image evenly, and each fold is calibrated by the fit to the others. The log loss
-    over all images has to be lower than that of the probabilities as they are.
+    A label gets none if it was not learned, if too few patients support it (``patient_support``),
+    or if cross-validation on the same images finds that it does not help: the patients are dealt
+    into 5 folds, those with a positive image evenly, and each fold is calibrated by the fit to the
+    others. The log loss over all images has to be lower than that of the probabilities as they are.
 
     Args:
         truth: (N, C) labels 1, 0 or -1 (unknown) of the validation images.
         score: (N, C) log odds.
         patients: (N,) patient of each image.
+        learned: (C,) whether training had positives and negatives of the label.
 
     Returns:
         The fit, with the reason for each label without one.
@@ -113,10 +133,12 @@ def fit_platt_where_it_helps(
     """
     patient_index = np.unique(patients, return_inverse=True)[1]
     support = patient_support(truth, patient_index)
-    platt = fit_platt(np.where(support.enough, truth, -1), score)
+    platt = fit_platt(np.where(support.enough & learned, truth, -1), score)
     slope, intercept, reasons = platt.slope.copy(), platt.intercept.copy(), list(platt.reasons)
     for c in range(truth.shape[1]):
-        if not support.enough[c]:
+        if not learned[c]:
+            reasons[c] = NOT_LEARNED
+        elif not support.enough[c]:
             reasons[c] = f"in the validation split, {support.reason(c)}"
         elif not np.isnan(slope[c]):
             known = truth[:, c] >= 0

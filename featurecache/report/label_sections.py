@@ -39,6 +39,7 @@ def label_sections(
     thumbnails = None if files is None else Thumbnails(files)
     return {
         "overview": label_tables.overview_table(scored, labels, anchors),
+        "calibration": [table for run in scored if (table := label_tables.calibration_table(run))],
         "sections": [
             {"anchor": anchor, **_label_section(label, scored, registry, thumbnails)}
             for label, anchor in zip(labels, anchors, strict=True)

@@ -53,6 +53,44 @@ def label_table(runs: Sequence[ScoredRun], label: str) -> Table:
     return Table(f"Metrics of {label}", ["run", *_COLUMNS], rows)
 
 
+def calibration_table(run: ScoredRun) -> Table | None:
+    """Return the calibration of a run by label, with the reasons for what is missing."""
+    if run.metrics.calibration is None:
+        return None
+    rows = []
+    for label, calibration in run.metrics.calibration.per_label.items():
+        before, after = calibration.before, calibration.after
+        reasons = []
+        if calibration.undefined_reason is not None:
+            reasons.append(f"undefined: {calibration.undefined_reason}")
+        if calibration.reason is not None:
+            reasons.append(f"no Platt scaling: {calibration.reason}")
+        rows.append(
+            [
+                label,
+                format_interval(before.error, before.ci95.error),
+                format_interval(before.calibration_slope, before.ci95.calibration_slope),
+                format_interval(before.calibration_intercept, before.ci95.calibration_intercept),
+                format_score(before.brier),
+                format_interval(after.error, after.ci95.error),
+                "; ".join(reasons),
+            ]
+        )
+    return Table(
+        f"Calibration of {run.name} by label, with 95 % intervals over patients",
+        [
+            "label",
+            "error",
+            "slope",
+            "intercept",
+            "Brier score",
+            "error after Platt scaling",
+            "note",
+        ],
+        rows,
+    )
+
+
 def confusion_matrices(runs: Sequence[ScoredRun], label: str) -> list[ConfusionMatrix]:
     """Return the confusion matrices of a label, without runs that could not learn it."""
     matrices = [(run.name, run.metrics.per_label[label].confusion) for run in runs]
@@ -75,6 +113,6 @@ def _metric_cells(run: ScoredRun, label: str) -> list[str]:
         format_score(scores.precision),
         format_score(scores.recall),
         format_score(scores.threshold),
-        UNDEFINED if errors is None else format_score(errors.before.ece),
-        UNDEFINED if errors is None else format_score(errors.after.ece),
+        UNDEFINED if errors is None else format_score(errors.before.error),
+        UNDEFINED if errors is None else format_score(errors.after.error),
     ]

@@ -87,8 +87,8 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
         tiles.append((name, format_score(value), f"{ci[0]:.3f} to {ci[1]:.3f}" if ci else ""))
     if metrics.calibration is not None:
         errors = metrics.calibration.macro
-        after = f"{format_score(errors.after.ece)} after Platt scaling"
-        tiles.append(("calibration error", format_score(errors.before.ece), after))
+        after = f"{format_score(errors.after.error)} after Platt scaling"
+        tiles.append(("calibration error", format_score(errors.before.error), after))
     patients = f"of {metrics.n_patients:,} patients"
     return [*tiles, (f"{metrics.split} images", f"{metrics.n:,}", patients)]
 
@@ -151,10 +151,10 @@ def _calibration_errors(metrics: Metrics) -> tuple[str, str]:
     """Return the macro calibration error before and after Platt scaling."""
     if metrics.calibration is None:
         return UNDEFINED, UNDEFINED
-    errors, intervals = metrics.calibration.macro, metrics.calibration.ci95
+    before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
     return (
-        format_interval(errors.before.ece, intervals.before.ece),
-        format_interval(errors.after.ece, intervals.after.ece),
+        format_interval(before.error, before.ci95.error),
+        format_interval(after.error, after.ci95.error),
     )
 
 

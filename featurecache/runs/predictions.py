@@ -1,8 +1,9 @@
 """The predictions of a run, and the one way to write and read them as ``predictions.csv``."""
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.io.csv import read_rows, write_rows
+from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.runs.folder import errors_as_damage, run_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "predictions.csv"
+
+_LABEL_COLUMNS = ("truth", "probability", "threshold", "positive", "calibrated")
+"""Columns of each label. The threshold is of the probability, not of the calibrated one."""
 
 MAX_NAMES_BYTES = 2**31
 """Limit on the ids in memory, where each takes as much as the longest."""
@@ -62,11 +67,25 @@ class Predictions:
         if not np.isin(self.truth, (-1, 0, 1)).all() or not in_range.all():
             raise ValueError("truth must be -1, 0 or 1 and probabilities must lie in [0, 1]")
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def calibrated(self, platt: PlattScaling | None) -> NDArray[np.float64]:
+        """Return probabilities after Platt scaling, (N, C); NaN for a label without one."""
+        if platt is None:
+            return np.full(self.probability.shape, np.nan)
+        return platt(log_odds(self.probability))
+
+    def to_pandas(
+        self, *, thresholds: Sequence[float], platt: PlattScaling | None = None
+    ) -> "pd.DataFrame":
         """Return a DataFrame with the columns of ``predictions.csv``.
 
         These are ``id``, ``patient``, ``split`` and, for each label, ``<label> truth`` (NaN for
-        unknown) and ``<label> probability``.
+        unknown), ``<label> probability``, ``<label> threshold``, ``<label> positive`` (whether the
+        probability, not the calibrated one, reaches the threshold) and ``<label> calibrated`` (the
+        probability after Platt scaling, NaN without one).
+
+        Args:
+            thresholds: Threshold of each label, C of them.
+            platt: Platt scaling of the labels; None without any.
         """
         import pandas as pd
 
@@ -76,20 +95,42 @@ class Predictions:
             "split": self.splits,
         }
         truth = np.where(self.truth < 0, np.nan, self.truth.astype(np.float64))
+        calibrated = self.calibrated(platt)
         for c, name in enumerate(self.label_names):
             columns[f"{name} truth"] = truth[:, c]
             columns[f"{name} probability"] = self.probability[:, c]
+            columns[f"{name} threshold"] = np.full(len(self.ids), thresholds[c])
+            columns[f"{name} positive"] = self.probability[:, c] >= thresholds[c]
+            columns[f"{name} calibrated"] = calibrated[:, c]
         return pd.DataFrame(columns)
 
 
-def write_predictions(folder: Path, predictions: Predictions) -> None:
-    """Write ``predictions.csv``; an unknown truth is an empty cell."""
+def write_predictions(
+    folder: Path,
+    predictions: Predictions,
+    *,
+    thresholds: Sequence[float],
+    platt: PlattScaling | None = None,
+) -> None:
+    """Write ``predictions.csv``, with the columns of ``Predictions.to_pandas``.
+
+    An unknown truth and a calibrated probability without Platt scaling are empty cells. Calibrated
+    probabilities have six digits, since they follow from the others.
+    """
     header: list[str] = ["id", "patient", "split"]
     columns: list[Iterable[object]] = [predictions.ids, predictions.patients, predictions.splits]
     truth = np.where(predictions.truth < 0, "", predictions.truth.astype(np.str_))
+    calibrated = predictions.calibrated(platt)
     for c, name in enumerate(predictions.label_names):
-        header += [f"{name} truth", f"{name} probability"]
-        columns += [truth[:, c], predictions.probability[:, c].tolist()]
+        header += [f"{name} {column}" for column in _LABEL_COLUMNS]
+        probability = predictions.probability[:, c]
+        columns += [
+            truth[:, c],
+            probability.tolist(),
+            repeat(float(thresholds[c]), len(probability)),
+            (probability >= thresholds[c]).astype(np.int8),
+            ["" if p != p else f"{p:.6g}" for p in calibrated[:, c].tolist()],
+        ]
     with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
         write_rows(file, [header])
         write_rows(file, zip(*columns, strict=True))
@@ -97,6 +138,8 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
 
 def read_predictions(folder: Path) -> Predictions:
     """Read ``predictions.csv`` of a run folder.
+
+    Thresholds and calibrated probabilities are part of the metrics; here they are only checked.
 
     Raises:
         RunError: The file is missing or damaged.
@@ -108,22 +151,27 @@ def read_predictions(folder: Path) -> Predictions:
 
 def _parse(lines: Iterator[list[str]]) -> Predictions:
     header = next(lines, [])
-    names = tuple(name.removesuffix(" truth") for name in header[3::2])
-    expected = [column for name in names for column in (f"{name} truth", f"{name} probability")]
+    width = len(_LABEL_COLUMNS)
+    names = tuple(name.removesuffix(" truth") for name in header[3::width])
+    expected = [f"{name} {column}" for name in names for column in _LABEL_COLUMNS]
     if header != ["id", "patient", "split", *expected] or len({*names}) < max(1, len(names)):
         raise ValueError("its columns are not those of predictions")
     texts: tuple[list[str], ...] = ([], [], [])
-    truth, probability = array("b"), array("d")
+    truth, positive = array("b"), array("b")
+    probability, threshold, calibrated = array("d"), array("d"), array("d")
     for line in lines:
         if len(line) != len(header):
             raise ValueError(f"line {len(texts[0]) + 2} has {len(line)} columns, not {len(header)}")
         for column, text in zip(texts, line, strict=False):
             column.append(text)
-        truth.extend(int(value or -1) for value in line[3::2])
-        probability.extend(map(float, line[4::2]))
+        truth.extend(int(value or -1) for value in line[3::width])
+        probability.extend(map(float, line[4::width]))
+        threshold.extend(map(float, line[5::width]))
+        positive.extend(map(int, line[6::width]))
+        calibrated.extend(float(value or "nan") for value in line[7::width])
     ids, patients, splits = map(_as_array, texts)
     shape = (len(ids), len(names))
-    return Predictions(
+    predictions = Predictions(
         ids=ids,
         patients=patients,
         splits=splits,
@@ -131,6 +179,31 @@ def _parse(lines: Iterator[list[str]]) -> Predictions:
         truth=np.array(truth, dtype=np.int8).reshape(shape),
         probability=np.array(probability, dtype=np.float64).reshape(shape),
     )
+    _check_derived(
+        predictions, *(np.array(v).reshape(shape) for v in (threshold, positive, calibrated))
+    )
+    return predictions
+
+
+def _check_derived(
+    predictions: Predictions,
+    threshold: NDArray[np.float64],
+    positive: NDArray[np.int8],
+    calibrated: NDArray[np.float64],
+) -> None:
+    """Check the columns that follow from the probabilities, all of shape (N, C).
+
+    Raises:
+        ValueError: They contradict the probabilities, or each other.
+    """
+    if not ((threshold >= 0) & (threshold <= 1) & (threshold == threshold[0])).all():
+        raise ValueError("a label has several thresholds, or one outside [0, 1]")
+    if not (positive == (predictions.probability >= threshold)).all():
+        raise ValueError("a label is positive below its threshold, or negative at or above it")
+    undefined = np.isnan(calibrated)
+    in_range = (calibrated >= 0) & (calibrated <= 1)
+    if not (in_range | undefined.all(axis=0)).all():
+        raise ValueError("calibrated probabilities must lie in [0, 1], or be missing for a label")
 
 
 def _as_array(texts: list[str]) -> NDArray[np.str_]:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import RunError, UsageError
-from featurecache.metrics.calibration import PlattScaling
 from featurecache.metrics.metrics import Metrics, format_with_interval
+from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.provenance import PROVENANCE_FILE, Provenance, read_provenance
 from featurecache.runs.folder import (
     free_folder,
@@ -165,9 +165,13 @@ class Run:
         """Predictions of the validation and test images.
 
         Columns are ``id``, ``patient``, ``split`` and, for each label, ``<label> truth`` (NaN for
-        unknown) and ``<label> probability``.
+        unknown), ``<label> probability``, ``<label> threshold``, ``<label> positive`` (whether the
+        probability, not the calibrated one, reaches the threshold) and ``<label> calibrated`` (the
+        probability after Platt scaling; NaN for a label without one, for the reason in
+        ``metrics.calibration``).
         """
-        return self.scored.to_pandas()
+        thresholds, platt = decision_rules(self)
+        return self.scored.to_pandas(thresholds=thresholds, platt=platt)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -283,6 +287,13 @@ class Run:
         )
 
 
+def decision_rules(run: Run) -> tuple[list[float], PlattScaling | None]:
+    """Return the thresholds and the Platt scaling of a run, in the order of its predictions."""
+    labels = run.scored.label_names
+    thresholds = [run.metrics.per_label[label].threshold for label in labels]
+    return thresholds, read_calibration(run.metrics, labels)
+
+
 def write_run(run: Run, target: Path, write_weights: Callable[[Path], None] | None) -> None:
     """Write a run folder, completely or not at all.
 
@@ -298,7 +309,8 @@ def write_run(run: Run, target: Path, write_weights: Callable[[Path], None] | No
     with new_run(target) as folder:
         write_config(folder, run.kind, run.config)
         write_json(folder / "metrics.json", run.metrics.to_json())
-        write_predictions(folder, run.scored)
+        thresholds, platt = decision_rules(run)
+        write_predictions(folder, run.scored, thresholds=thresholds, platt=platt)
         if run.provenance is not None:
             write_json(folder / PROVENANCE_FILE, run.provenance.to_json())
         if run.history:

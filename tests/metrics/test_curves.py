@@ -5,7 +5,6 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc
 
-from featurecache.metrics.calibration import calibration_errors
 from featurecache.metrics.curves import (
     precision_recall_curve,
     reliability_curve,
@@ -71,14 +70,12 @@ def test_nan_score_is_refused():
         roc_curve(np.array([0, 1]), np.array([0.1, np.nan]))
 
 
-def test_reliability_matches_scikit_learn_and_calibration_error():
+def test_reliability_matches_scikit_learn():
     truth, score = random_data(decimals=9)
     observed, predicted = calibration_curve(truth, score, n_bins=15)
     bins = reliability_curve(truth, score)
     np.testing.assert_allclose(bins.observed, observed)
     np.testing.assert_allclose(bins.predicted, predicted)
-    error = np.abs(bins.observed - bins.predicted) @ bins.n_images / bins.n_images.sum()
-    assert error == pytest.approx(calibration_errors(truth[:, None], score[:, None])[0])
 
 
 def test_reliability_computed_by_hand():

@@ -36,7 +36,7 @@ def test_page_shows_rounded_metrics(tmp_path):
         for count in np.ravel(label["confusion"]):
             assert f">{count:,}</td>" in page.html
     for side in ("before", "after"):
-        assert f"{metrics['calibration']['macro'][side]['ece']:.3f}" in page.text
+        assert f"{metrics['calibration']['macro'][side]['error']:.3f}" in page.text
 
 
 def test_runs_of_the_same_images_are_compared(tmp_path):

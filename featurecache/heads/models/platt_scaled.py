@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featurecache.heads.standardize import l2_normalize
 from featurecache.heads.types import Candidate, Head
-from featurecache.metrics.calibration import fit_platt
+from featurecache.metrics.platt_scaling import fit_platt
 from featurecache.metrics.ranking import Labels, auroc, macro
 
 _CHUNK_ROWS = 1024
