@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurecache.cli.options import Device
-from featurecache.cli.output import Json, format_float, print_json, print_status, print_table
+from featurecache.cli.output import (
+    Json,
+    format_float,
+    print_json,
+    print_result,
+    print_status,
+    print_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,25 +43,37 @@ def predict(
     """Predict new images with a trained head or a fine-tuned encoder.
 
     Probabilities that reach the threshold of their label, chosen on validation images, are marked
-    with *. Calibrated probabilities, by Platt scaling on validation images, are in parentheses.
+    with *. Thresholds are of these probabilities, not of the calibrated ones, which are in
+    parentheses: probabilities after Platt scaling on validation images. Where that cannot be
+    measured or does not help, there is none, and the reason is printed.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
     """
     import featurecache as fc
+    from featurecache.runs.run import decision_rules
 
     loaded = fc.load_run(run)
     table = loaded.predict(images, models=model, weights=weights, device=device)
     labels = list(loaded.scored.label_names)
+    values, platt = decision_rules(loaded)
+    thresholds = dict(zip(labels, values, strict=True))
+    reasons = platt.reasons if platt is not None else ["it was not measured"] * len(labels)
+    uncalibrated = {
+        label: reason for label, reason in zip(labels, reasons, strict=True) if reason is not None
+    }
     readable = table["error"].isna()
     if json:
-        thresholds = {label: loaded.metrics.per_label[label].threshold for label in labels}
         print_json(
             [
                 {
                     "image": row["image"],
                     "probabilities": _values(row, labels, "probability") if ok else None,
-                    "calibrated": _values(row, labels, "calibrated"),
                     "thresholds": thresholds,
+                    "positive": {label: bool(row[f"{label} positive"]) for label in labels}
+                    if ok
+                    else None,
+                    "calibrated": _values(row, labels, "calibrated"),
+                    "uncalibrated": uncalibrated,
                     "reason": None if ok else row["error"],
                 }
                 for ok, (_, row) in zip(readable, table.iterrows(), strict=True)
@@ -65,10 +84,20 @@ def predict(
             f"probabilities of {run} (calibrated)",
             ["image", *labels],
             [
-                [row["image"], *(_cell(row, label) for label in labels)]
-                for _, row in table[readable].iterrows()
+                ["threshold", *map(format_float, thresholds.values())],
+                *(
+                    [row["image"], *(_cell(row, label) for label in labels)]
+                    for _, row in table[readable].iterrows()
+                ),
             ],
         )
+        print_result(
+            "* the probability is at or above the threshold of its label; the calibrated "
+            "probability, in parentheses, is not compared with it"
+        )
+        for reason in dict.fromkeys(uncalibrated.values()):
+            names = [label for label in labels if uncalibrated.get(label) == reason]
+            print_result(f"no calibrated probability of {', '.join(names)}: {reason}")
     for error in table["error"][~readable]:
         print_status(f"error: {error}")
     if not readable.all():

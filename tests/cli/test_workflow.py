@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+
+import featurecache as fc
+from featurecache.metrics.platt_scaling import NOT_LEARNED
 
 
 @pytest.fixture
@@ -94,6 +98,7 @@ def test_second_run_folder_gets_a_new_name(run, extracted):
 
 def test_predictions_of_images_equal_those_from_the_cache(run, tiny_clip, image_folder, extracted):
     run("train-head", "--head", "concat", "--n-bootstrap", 0, "--out", "run")
+    calibrate("run", "Opacity", slope=0.5, intercept=-1.0)
     with Path("run/predictions.csv").open() as file:
         stored = {row["id"]: float(row["Opacity probability"]) for row in csv.DictReader(file)}
     names = sorted(stored)[:3]
@@ -101,16 +106,35 @@ def test_predictions_of_images_equal_those_from_the_cache(run, tiny_clip, image_
         "predict", "run", *(image_folder / name for name in names), "--model", tiny_clip, "--json"
     )
     assert outcome.code == 0, outcome.stderr
-    fitted = json.loads(Path("run/metrics.json").read_text())["calibration"]["per_label"]
-    slope, intercept = (fitted["Opacity"][name] for name in ("slope", "intercept"))
+    threshold = fc.load_run("run").metrics.per_label["Opacity"].threshold
     for name, prediction in zip(names, outcome.json, strict=True):
         p = prediction["probabilities"]["Opacity"]
         assert p == pytest.approx(stored[name], abs=1e-4)
-        odds = slope * np.log(p / (1 - p)) + intercept
-        assert prediction["calibrated"]["Opacity"] == pytest.approx(1 / (1 + np.exp(-odds)))
+        odds = 0.5 * np.log(p / (1 - p)) - 1
+        calibrated = prediction["calibrated"]["Opacity"]
+        assert calibrated == pytest.approx(1 / (1 + np.exp(-odds)))
+        assert prediction["thresholds"]["Opacity"] == threshold
+        assert prediction["positive"]["Opacity"] == (p >= threshold)
         assert prediction["calibrated"]["Rare"] is None
-    printed = run("predict", "run", image_folder / names[0], "--model", tiny_clip)
-    assert f"{stored[names[0]]:.3f}" in printed.stdout
+        assert prediction["uncalibrated"] == {"Rare": NOT_LEARNED}
+    printed = run("predict", "run", image_folder / names[-1], "--model", tiny_clip).stdout
+    mark = "*" if p >= threshold else ""
+    assert f"{p:.3f}{mark} ({calibrated:.3f})" in printed
+    assert re.search(rf"threshold +{threshold:.3f} +0.500", printed)
+    assert "* the probability is at or above the threshold of its label" in printed
+    assert f"no calibrated probability of Rare: {NOT_LEARNED}" in printed
+
+
+def calibrate(folder, label, *, slope, intercept):
+    """Write a Platt scaling into the metrics of a run."""
+    path = Path(folder, "metrics.json")
+    metrics = json.loads(path.read_text())
+    metrics["calibration"]["per_label"][label] |= {
+        "slope": slope,
+        "intercept": intercept,
+        "reason": None,
+    }
+    path.write_text(json.dumps(metrics))
 
 
 def test_unreadable_image_is_reported_and_the_others_are_predicted(

@@ -1,15 +1,18 @@
 """Predictions of a trained head for image files, with an encoder simple enough to follow."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import expit, logit
 
 from featurecache.encoders.encoder import Encoder
 from featurecache.errors import FeaturecacheWarning, RunError, UsageError
 from featurecache.heads.train import train_head
 from featurecache.images.decode import read_image
+from featurecache.metrics.platt_scaling import PlattScaling
 from featurecache.runs.prediction import BATCH_SIZE
 from featurecache.runs.run import load_run
 from tests.heads.conftest import DESCRIPTION
@@ -88,6 +91,24 @@ def test_image_gets_the_prediction_of_its_cached_embedding(trained, images):
     for label, threshold in zip(LABELS, run.model.thresholds, strict=True):
         expected = (table[f"{label} probability"] >= threshold).tolist()
         assert table[f"{label} positive"].tolist() == expected
+        assert (table[f"{label} threshold"] == threshold).all()
+
+
+def test_thresholds_are_of_the_uncalibrated_probability(trained, images):
+    """A Platt scaling after which no probability reaches its threshold changes no decision."""
+    run, probability = trained
+    platt = PlattScaling(
+        np.array([1.0, np.nan, 1.0]), np.array([-50.0, np.nan, -50.0]), (None, "a reason", None)
+    )
+    model = replace(run.model, calibration=platt, thresholds=(0.3, 0.3, 1.0))
+    table = model.predict(images[:5])
+    np.testing.assert_allclose(
+        table["a calibrated"], expit(logit(probability[:5, 0]) - 50), rtol=1e-4
+    )
+    assert table["b calibrated"].isna().all()
+    assert table["a positive"].tolist() == (probability[:5, 0] >= 0.3).tolist()
+    assert table["a positive"].any()
+    assert not table["c positive"].any()
 
 
 def test_folder_stands_for_its_images(trained, images):

@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
 from featurecache.errors import RunError
+from featurecache.metrics.platt_scaling import PlattScaling
 from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
+
+RULES: Any = {
+    "thresholds": [0.05, 1 / 3],
+    "platt": PlattScaling(np.array([0.5, np.nan]), np.array([-4.0, np.nan]), (None, "a reason")),
+}
+COLUMNS = "a truth,a probability,a threshold,a positive,a calibrated"
+HEADER = f"id,patient,split,{COLUMNS}"
 
 
 def predictions(**changes: Any) -> Predictions:
@@ -26,12 +35,12 @@ def predictions(**changes: Any) -> Predictions:
 
 def test_predictions_read_back_through_pandas(tmp_path: Path) -> None:
     given = predictions()
-    write_predictions(tmp_path, given)
+    write_predictions(tmp_path, given, **RULES)
     # As text, since pandas rounds the last digit of a number.
     names = ["id", "patient", "split", "Mass probability", "Pleural_Thickening probability"]
     table = pd.read_csv(tmp_path / "predictions.csv", dtype=dict.fromkeys(names, str))
     table = table.fillna({"patient": ""})
-    assert table.columns.tolist() == given.to_pandas().columns.tolist()
+    assert table.columns.tolist() == given.to_pandas(**RULES).columns.tolist()
     assert table["id"].tolist() == given.ids.tolist()
     assert table["patient"].tolist() == ["007", "7", ""]
     assert table["split"].tolist() == ["val", "test", "test"]
@@ -41,9 +50,26 @@ def test_predictions_read_back_through_pandas(tmp_path: Path) -> None:
     np.testing.assert_array_equal(truth, [[1, 0], [0, np.nan], [np.nan, np.nan]])
 
 
+def test_decisions_compare_the_probability_and_not_the_calibrated_one(tmp_path: Path) -> None:
+    given = predictions()
+    write_predictions(tmp_path, given, **RULES)
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    frame = given.to_pandas(**RULES)
+    for data in (table, frame):
+        assert data["Mass threshold"].tolist() == [0.05] * 3
+        assert data["Mass positive"].tolist() == [True, False, False]
+        assert data["Pleural_Thickening threshold"].tolist() == [1 / 3] * 3
+        assert data["Pleural_Thickening positive"].tolist() == [True, True, True]
+        assert data["Pleural_Thickening calibrated"].isna().all()
+    expected = expit(0.5 * logit([0.1, 1e-12, 1e-12]) - 4)  # log odds are those of 1e-12 at least
+    np.testing.assert_allclose(frame["Mass calibrated"], expected, rtol=1e-9)
+    np.testing.assert_allclose(table["Mass calibrated"], expected, rtol=1e-5)
+    assert expected.max() < 0.05  # none would reach the threshold
+
+
 def test_predictions_round_trip(tmp_path: Path) -> None:
     given = predictions()
-    write_predictions(tmp_path, given)
+    write_predictions(tmp_path, given, **RULES)
     read = read_predictions(tmp_path)
     assert read.label_names == given.label_names
     for name in ("ids", "patients", "splits", "truth", "probability"):
@@ -51,22 +77,26 @@ def test_predictions_round_trip(tmp_path: Path) -> None:
 
 
 def test_an_unknown_truth_is_an_empty_cell(tmp_path: Path) -> None:
-    write_predictions(tmp_path, predictions())
+    write_predictions(tmp_path, predictions(), **RULES)
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[1] == ["00000001_000.png", "007", "val", "1", "0.1", "0", repr(1 / 3)]
-    assert rows[2][3:] == ["0", "1e-17", "", "1.0"]
-    assert rows[3][3] == rows[3][5] == ""
+    mass = ["1", "0.1", "0.05", "1", f"{expit(0.5 * logit(0.1) - 4):.6g}"]
+    assert rows[1] == ["00000001_000.png", "007", "val", *mass, "0", *[repr(1 / 3)] * 2, "1", ""]
+    assert rows[2][3:5] == ["0", "1e-17"]
+    assert rows[2][8:] == ["", "1.0", repr(1 / 3), "1", ""]
+    assert rows[3][3] == rows[3][8] == ""
 
 
 def test_no_images_give_only_a_header(tmp_path: Path) -> None:
     none = np.asarray([], dtype=str)
     empty = np.empty((0, 1))
     write_predictions(
-        tmp_path, Predictions(none, none, none, ("Mass",), empty.astype(np.int8), empty)
+        tmp_path,
+        Predictions(none, none, none, ("Mass",), empty.astype(np.int8), empty),
+        thresholds=[0.5],
     )
     text = (tmp_path / "predictions.csv").read_text()
-    assert text == "id,patient,split,Mass truth,Mass probability\n"
+    assert text == f"id,patient,split,{COLUMNS.replace('a ', 'Mass ')}\n"
 
 
 @pytest.mark.parametrize(
@@ -97,18 +127,24 @@ def test_a_value_outside_0_to_1_is_not_a_probability(value: float) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["id,patient,split,a truth,a probability", "x,p,test,1"], "has 4 columns"),
-        (["id,patient,split,a truth,a probability", "x,p,test,1,nan"], "must lie in"),
-        (["id,patient,split,a truth,a probability", "x,p,test,300,0.5"], "damaged"),
-        (["id,patient,split,a truth,a probability", "x" * 131_073 + ",p,test,1,1"], "damaged"),
-        (["id,patient,split,a truth,a probability"], "holds no predictions"),
-        (["id,patient,split,a truth,a probability,a truth,a probability"], "columns"),
+        ([HEADER, "x,p,test,1"], "has 4 columns"),
+        (["id,patient,split,a truth,a probability", "x,p,test,1,0.5"], "columns are not those"),
+        ([HEADER, "x,p,test,1,nan,0.5,1,"], "must lie in"),
+        ([HEADER, "x,p,test,300,0.5,0.5,1,"], "damaged"),
+        ([HEADER, "x" * 131_073 + ",p,test,1,1,0.5,1,"], "damaged"),
+        ([HEADER], "holds no predictions"),
+        ([f"{HEADER},{COLUMNS}"], "columns"),
         ([""], "columns"),
-        (
-            ["id,patient,split,a truth,a probability", "x" * 130_000 + ",p,test,1,1"]
-            + ["x,p,test,1,1"] * 20_000,
-            "too long a name",
-        ),
+        ([HEADER, "x" * 130_000 + ",p,test,1,1,1,1,"] + ["x,p,test,1,1,1,1,"] * 20_000, "too long"),
+        ([HEADER, "x,p,test,1,0.5,0.5,0,"], "negative at or above"),
+        ([HEADER, "x,p,test,1,0.5,0.6,1,"], "positive below its threshold"),
+        ([HEADER, "x,p,test,1,0.5,0.5,2,"], "positive below its threshold"),
+        ([HEADER, "x,p,test,1,0.5,0.5,1,", "y,p,test,1,0.5,0.4,1,"], "several thresholds"),
+        ([HEADER, "x,p,test,1,0.5,-1,1,"], r"one outside \[0, 1\]"),
+        ([HEADER, "x,p,test,1,0.5,nan,0,"], r"one outside \[0, 1\]"),
+        ([HEADER, "x,p,test,1,0.5,,0,"], "damaged"),
+        ([HEADER, "x,p,test,1,0.5,0.5,1,1.5"], "calibrated probabilities must"),
+        ([HEADER, "x,p,test,1,0.5,0.5,1,0.5", "y,p,test,1,0.5,0.5,1,"], "calibrated prob"),
     ],
 )
 def test_damaged_predictions_are_refused(tmp_path: Path, lines: list[str], message: str) -> None:
