@@ -195,7 +195,7 @@ class Study:
 
     def compare(self, first: fc.Run, other: fc.Run) -> RunComparison:
         """Compare a run with the first one, on the same bootstrap samples."""
-        return fc.compare([first, other], n_bootstrap=self.n_bootstrap).comparisons[0]
+        return fc.compare([first, other]).comparisons[0]
 
     def macro_cells(
         self,

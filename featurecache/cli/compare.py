@@ -5,23 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.options import NBootstrap
-from featurecache.cli.output import Json, format_float, print_json, print_table
+from featurecache.cli.output import Json, format_float, print_json, print_result, print_table
 
 if TYPE_CHECKING:
-    from featurecache.evaluation.comparison import MetricComparison
-
-_METRICS = ("auroc", "auprc", "f1")
+    from featurecache.evaluation.comparison import Comparison, MetricComparison, RunComparison
 
 
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders; each is compared with the first.")
     ],
-    n_bootstrap: NBootstrap = 1000,
     json: Json = False,
 ) -> None:
-    """Compare runs with the first: paired differences with 95 % intervals.
+    """Compare runs with the first: paired differences with 95 % intervals and p values.
 
     The runs must have scored the same images. --json has all metrics.
 
@@ -30,23 +26,73 @@ def compare(
     """
     import featurecache as fc
 
-    result = fc.compare(runs, n_bootstrap=n_bootstrap)
+    result = fc.compare(runs)
     if json:
         print_json(result.to_json())
         return
     for comparison in result.comparisons:
-        rows = [("macro", comparison.macro), *comparison.per_label.items()]
-        print_table(
-            f"{comparison.run} minus {result.first}: {result.n} {result.split} images of "
-            f"{result.n_patients} patients [95 % interval], p with Holm's correction",
-            ["", *("F1" if name == "f1" else name.upper() for name in _METRICS)],
-            [[name, *(_cell(metrics[metric]) for metric in _METRICS)] for name, metrics in rows],
-            optional=2,
-        )
+        _print_auroc(result, comparison)
+        _print_averages(comparison)
+    for name, label in result.labels.items():
+        if label.no_interval is not None:
+            print_result(f"no interval for {name}: {label.no_interval}")
+    print_result(f"p (Holm): {result.correction}")
 
 
-def _cell(metric: "MetricComparison") -> str:
-    if metric.difference is None or metric.ci95 is None:
+def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
+    """Print the differences in AUROC: averages, then labels with their numbers of patients."""
+    n_macro, n_supported = len(result.macro_labels), len(result.supported_labels)
+    averages = {f"macro over {n_macro}": comparison.macro}
+    if comparison.supported is not None and n_supported < n_macro:
+        averages = {f"macro over {n_supported} of {n_macro}": comparison.supported, **averages}
+    patients = {
+        name: f"{label.n_positive_patients} / {label.n_negative_patients}"
+        for name, label in result.labels.items()
+    }
+    print_table(
+        f"{comparison.run} minus {result.first}: {result.n} {result.split} images of "
+        f"{result.n_patients} patients, AUROC [95 % interval over patients]",
+        ["", "patients +/-", "difference", "p", "p (Holm)", "first", "run"],
+        [
+            [
+                name,
+                patients.get(name, ""),
+                _difference(metrics["auroc"]),
+                format_float(metrics["auroc"].p),
+                format_float(metrics["auroc"].p_holm),
+                format_float(metrics["auroc"].first),
+                format_float(metrics["auroc"].run),
+            ]
+            for name, metrics in [*averages.items(), *comparison.per_label.items()]
+        ],
+        optional=2,
+    )
+
+
+def _print_averages(comparison: "RunComparison") -> None:
+    """Print the differences in further metrics over several labels."""
+    macro = comparison.supported or comparison.macro
+    metrics = {
+        "macro AUPRC": macro["auprc"],
+        "macro F1": macro["f1"],
+        "micro AUROC": comparison.micro["auroc"],
+        "exact match": comparison.exact_match,
+        "Hamming loss": comparison.hamming_loss,
+    }
+    print_table(
+        "",
+        ["", "difference", "first", "run"],
+        [
+            [name, _difference(metric), format_float(metric.first), format_float(metric.run)]
+            for name, metric in metrics.items()
+        ],
+    )
+
+
+def _difference(metric: "MetricComparison") -> str:
+    if metric.difference is None:
         return "-"
+    if metric.ci95 is None:
+        return f"{metric.difference:+.3f}"
     low, high = metric.ci95
-    return f"{metric.difference:+.3f} [{low:+.3f}, {high:+.3f}] p {format_float(metric.p_holm)}"
+    return f"{metric.difference:+.3f} [{low:+.3f}, {high:+.3f}]"

@@ -11,7 +11,6 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import NBootstrap
 from featurecache.cli.output import Json, print_json, print_result, print_status
 
 
@@ -53,7 +52,6 @@ def report(
         ),
     ] = None,
     data_root: DataRoot = None,
-    n_bootstrap: NBootstrap = 1000,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
@@ -78,7 +76,6 @@ def report(
         caches=caches or (),
         finding=finding,
         data=data,
-        n_bootstrap=n_bootstrap,
     )
     size = written.path.stat().st_size
     if json:

@@ -1,30 +1,36 @@
-"""Compare runs in pairs: the same test images and the same bootstrap samples of patients."""
+"""Compare runs in pairs: differences on the same test images, tested over patients."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from featurecache.errors import RunError, UsageError
-from featurecache.metrics.bootstrap import (
-    PatientResamples,
-    bootstrap_metrics,
-    interval,
-    none_if_nan,
-    resample_patients,
+from featurecache.metrics.bootstrap import PatientResamples, bootstrap_metrics, none_if_nan
+from featurecache.metrics.jackknife import (
+    degrees_of_freedom,
+    leave_one_out,
+    standard_error,
+    t_interval,
+    t_test,
 )
+from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Change, ChangeInterval, Score
 from featurecache.metrics.multilabel import MetricArrays
-from featurecache.metrics.ranking import Floats
+from featurecache.metrics.ranking import Floats, Labels, ratio
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, as_run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NO_ERROR: Final = 1e-9
+"""Standard errors below this are rounding errors of zero."""
 
 
 class MetricComparison(BaseModel):
@@ -34,39 +40,62 @@ class MetricComparison(BaseModel):
         first: The metric of the first run; None where undefined.
         run: The metric of this run.
         difference: ``run`` minus ``first``.
-        ci95: 95 % interval of the difference, from the same bootstrap samples for both.
-        p: Two-sided p value of no difference.
-        p_holm: The same with Holm's correction.
+        ci95: 95 % interval of the difference, over patients.
+        p: Two-sided p value of no difference, uncorrected: below 0.05 where ``ci95`` excludes 0.
+            Only AUROC has one.
+        p_holm: The same, corrected for all tests of the comparison.
+        no_interval: Why there is no interval.
     """
 
     first: Score | None
     run: Score | None
     difference: Change | None
-    ci95: ChangeInterval | None
-    p: float | None
+    ci95: ChangeInterval | None = None
+    p: float | None = None
     p_holm: float | None = None
+    no_interval: str | None = None
 
 
 class RunComparison(BaseModel):
-    """All metrics of a run against the first run's, by metric name."""
+    """All metrics of a run against the first run's, by metric name.
+
+    Attributes:
+        run: Name of the run.
+        supported: Means over ``supported_labels``: the differences to rely on. None without any.
+        macro: Means over ``macro_labels``. They have no intervals if some of these labels have too
+            few patients; otherwise they are the same as ``supported``.
+        micro: Metrics over the pooled images of all ``labels``.
+        exact_match: Share of images with every label right.
+        hamming_loss: Share of wrong entries.
+        per_label: Metrics by label.
+    """
 
     run: str
+    supported: dict[str, MetricComparison] | None
     macro: dict[str, MetricComparison]
     micro: dict[str, MetricComparison]
     exact_match: MetricComparison
     hamming_loss: MetricComparison
     per_label: dict[str, dict[str, MetricComparison]]
 
-    def families(self) -> Iterator[tuple[tuple[str, str], MetricComparison]]:
-        """Yield each metric with the family that Holm's correction is over."""
-        for group, metrics in (("macro", self.macro), ("micro", self.micro)):
-            for name, metric in metrics.items():
-                yield (group, name), metric
-        for name in ("exact_match", "hamming_loss"):
-            yield ("", name), getattr(self, name)
-        for metrics in self.per_label.values():
-            for name, metric in metrics.items():
-                yield ("per_label", name), metric
+    @property
+    def headline(self) -> MetricComparison:
+        """Macro AUROC over the labels with enough patients; over all labels where none has."""
+        return (self.supported or self.macro)["auroc"]
+
+
+class LabelPatients(BaseModel):
+    """Numbers of patients behind a label.
+
+    Attributes:
+        n_positive_patients: Patients with a positive image.
+        n_negative_patients: Patients with a negative image.
+        no_interval: Why the label has no intervals; None where it has enough patients.
+    """
+
+    n_positive_patients: int
+    n_negative_patients: int
+    no_interval: str | None
 
 
 class Comparison(BaseModel):
@@ -77,7 +106,7 @@ class Comparison(BaseModel):
         >>> cache = fc.open_cache("cache/phantom/tiny.h5")
         >>> linear = fc.train_head(cache, "linear", controls=False)
         >>> comparison = fc.compare([linear, fc.zero_shot(cache)])
-        >>> low, high = comparison.comparisons[0].macro["auroc"].ci95
+        >>> low, high = comparison.comparisons[0].headline.ci95
         >>> sorted(comparison.to_pandas()["metric"].unique())[:2]
         ['accuracy', 'auprc']
 
@@ -86,8 +115,12 @@ class Comparison(BaseModel):
         n: Number of images.
         n_patients: Number of their patients.
         split: The split that was scored.
-        labels: Labels that every run could learn; averages are over these.
-        n_bootstrap: Number of bootstrap samples.
+        labels: The labels that every run could learn, with their numbers of patients.
+        macro_labels: Those of them with a positive and a negative image.
+        supported_labels: Those of them with enough patients of both kinds.
+        n_tests: Number of AUROC tests in each family: ``"supported"``, one for each run, and
+            ``"per_label"``, one for each run and supported label. Together they have an error rate
+            of 0.05, see ``compare``.
         comparisons: One for each further run.
     """
 
@@ -95,9 +128,27 @@ class Comparison(BaseModel):
     n: int
     n_patients: int
     split: str
-    labels: list[str]
-    n_bootstrap: int
+    labels: dict[str, LabelPatients]
+    macro_labels: list[str]
+    supported_labels: list[str]
+    n_tests: dict[str, int]
     comparisons: list[RunComparison]
+
+    @property
+    def correction(self) -> str:
+        """What ``p_holm`` is corrected for, as a phrase."""
+        if len(self.supported_labels) == 1:
+            return f"Holm's correction over {self.n_tests['supported']} tests"
+        return (
+            f"Holm's correction over {self.n_tests['supported']} tests of macro AUROC and over "
+            f"{self.n_tests['per_label']} of single labels, then doubled for these two families"
+        )
+
+    @property
+    def averaged_over(self) -> str:
+        """The labels behind the headline, as a phrase."""
+        n_labels = len(self.supported_labels or self.macro_labels)
+        return f"{n_labels} of {len(self.labels)} labels"
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as a JSON document."""
@@ -109,7 +160,12 @@ class Comparison(BaseModel):
 
         rows = []
         for comparison in self.comparisons:
-            scores = {"macro": comparison.macro, "micro": comparison.micro, **comparison.per_label}
+            scores = {
+                "supported": comparison.supported or {},
+                "macro": comparison.macro,
+                "micro": comparison.micro,
+                **comparison.per_label,
+            }
             for group, metrics in scores.items():
                 for name, metric in metrics.items():
                     low, high = metric.ci95 or (None, None)
@@ -121,33 +177,36 @@ class Comparison(BaseModel):
     def __repr__(self) -> str:
         """Return the differences in macro AUROC with their intervals."""
         differences = "; ".join(
-            f"{comparison.run} {_signed(comparison.macro['auroc'])}"
-            for comparison in self.comparisons
+            f"{comparison.run} {_signed(comparison.headline)}" for comparison in self.comparisons
         )
         return (
-            f"Comparison(macro AUROC minus that of {self.first}: {differences}; {self.n:,} "
-            f"{self.split} images of {self.n_patients:,} patients)"
+            f"Comparison(macro AUROC over {self.averaged_over} minus that of {self.first}: "
+            f"{differences}; {self.n:,} {self.split} images of {self.n_patients:,} patients)"
         )
 
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        """Return the differences of the averages as a table for notebooks."""
+        """Return the differences in AUROC as a table for notebooks."""
         table = self.to_pandas()
-        averages = table[table["of"].isin(["macro", "micro"])]
-        return str(averages.to_html(index=False, float_format="{:.3f}".format))
+        table = table[table["metric"] == "auroc"].drop(columns="metric")
+        return (
+            f"<p>AUROC minus that of {escape(self.first)}; supported: the mean over "
+            f"{self.averaged_over}; p_holm: {self.correction}.</p>"
+            f"{table.to_html(index=False, float_format='{:.3f}'.format, na_rep='')}"
+        )
 
 
-def compare(
-    runs: Sequence[Run | str | os.PathLike[str]], *, n_bootstrap: int = 1000, seed: int = 0
-) -> Comparison:
+def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
     """Compare every metric of each run with the first run's.
 
-    Intervals and p values are of the paired differences: both runs are scored on the same bootstrap
-    samples of patients. The p value is twice the smaller share of samples on one side of zero, each
-    share with one sample added (Davison and Hinkley 1997, section 4.2). Holm's correction (1979) is
-    over the runs for each average, and over runs and labels for each metric of single labels.
-    Averages are over the labels that every run could learn.
+    Differences are paired: both runs are scored on the same images. Intervals and p values are
+    those of a t test whose standard error is from a jackknife over patients, see
+    ``featurecache.metrics.jackknife``; labels with fewer than five positive or negative patients
+    have neither, nor have averages over them. p values are for AUROC alone. They are corrected
+    with Holm's method (1979) in two families, macro AUROC of all runs and AUROC of all runs and
+    labels, and doubled for the two families: the chance of any ``p_holm`` below 0.05 is at most 0.05
+    if nothing differs.
 
     Example:
         >>> import featurecache as fc
@@ -158,8 +217,6 @@ def compare(
 
     Args:
         runs: Two or more runs or run folders with predictions of the same images.
-        n_bootstrap: Number of bootstrap samples over patients.
-        seed: Seed of the bootstrap.
 
     Returns:
         The comparison; undefined differences are None.
@@ -171,12 +228,7 @@ def compare(
     """
     if isinstance(runs, str | os.PathLike | Run) or len(runs) < 2:
         raise UsageError("give at least two runs: the others are compared with the first")
-    if n_bootstrap < 1:
-        raise UsageError(f"`n_bootstrap` {n_bootstrap}: a comparison needs at least 1")
-    loaded = [as_run(run) for run in runs]
-    return compare_scored(
-        [scored_images(run) for run in loaded], n_bootstrap=n_bootstrap, seed=seed
-    )
+    return compare_scored([scored_images(as_run(run)) for run in runs])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -223,9 +275,7 @@ def scored_images(run: Run) -> ScoredImages:
     )
 
 
-def compare_scored(
-    scored: Sequence[ScoredImages], *, n_bootstrap: int, seed: int = 0
-) -> Comparison:
+def compare_scored(scored: Sequence[ScoredImages]) -> Comparison:
     """Compare two or more runs by their predictions; see ``compare``."""
     first = scored[0]
     for other in scored[1:]:
@@ -233,21 +283,40 @@ def compare_scored(
     learned = np.logical_and.reduce([run.learned for run in scored])
     if not learned.any():
         raise UsageError("no label could be learned by all of these runs: nothing can be compared")
-    labels = [name for name, both in zip(first.label_names, learned, strict=True) if both]
-    resamples = resample_patients(first.patients, n_bootstrap=n_bootstrap, seed=seed)
-    metrics = [_measure(run, learned, resamples) for run in scored]
+    truth = first.truth[:, learned]
+    names = [name for name, both in zip(first.label_names, learned, strict=True) if both]
+    samples = leave_one_out(first.patients)
+    _, patient_index = np.unique(first.patients, return_inverse=True)
+    support = patient_support(truth, patient_index)
+    labels = {
+        name: LabelPatients(
+            n_positive_patients=int(support.positive[c]),
+            n_negative_patients=int(support.negative[c]),
+            no_interval=support.reason(c),
+        )
+        for c, name in enumerate(names)
+    }
+    pair = _Pair(
+        labels=labels,
+        in_macro=(support.positive > 0) & (support.negative > 0),
+        supported=support.enough,
+        truth=truth,
+        patient_index=samples.patient_index,
+    )
+    metrics = [_measure(run, learned, samples) for run in scored]
     comparisons = [
-        _compare_pair(run.name, metrics[0], other, labels)
+        pair.compare(run.name, metrics[0], other)
         for run, other in zip(scored[1:], metrics[1:], strict=True)
     ]
-    _correct_p_values(comparisons)
     return Comparison(
         first=first.name,
         n=len(first.ids),
-        n_patients=resamples.counts.shape[1],
+        n_patients=int(patient_index.max()) + 1,
         split=first.split,
         labels=labels,
-        n_bootstrap=n_bootstrap,
+        macro_labels=[name for name, counts in zip(names, pair.in_macro, strict=True) if counts],
+        supported_labels=[name for name, label in labels.items() if label.no_interval is None],
+        n_tests=_correct_p_values(comparisons, int(support.enough.sum())),
         comparisons=comparisons,
     )
 
@@ -289,66 +358,144 @@ def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
 
 
 def _measure(
-    scored: ScoredImages, learned: NDArray[np.bool_], resamples: PatientResamples
+    scored: ScoredImages, learned: NDArray[np.bool_], samples: PatientResamples
 ) -> MetricArrays:
-    """Return the metrics of the data, followed by those of every bootstrap sample."""
+    """Return the metrics of the data, followed by those without each patient."""
     truth, probability = scored.truth[:, learned], scored.probability[:, learned]
     predicted = probability >= scored.thresholds[learned]
-    return bootstrap_metrics(truth, predicted, probability, resamples.with_data())
+    return bootstrap_metrics(truth, predicted, probability, samples)
 
 
-def _compare_pair(
-    name: str, first: MetricArrays, other: MetricArrays, labels: Sequence[str]
-) -> RunComparison:
-    def compare_all(
-        a: Mapping[str, Floats], b: Mapping[str, Floats]
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Pair:
+    """What comparisons on the same images share.
+
+    Attributes:
+        labels: The C labels.
+        in_macro: (C,) whether a label is in macro averages.
+        supported: (C,) whether a label has enough patients.
+        truth: (N, C) labels 1, 0 or -1 (unknown).
+        patient_index: (N,) patient, or group of patients, that is left out together.
+    """
+
+    labels: Mapping[str, LabelPatients]
+    in_macro: NDArray[np.bool_]
+    supported: NDArray[np.bool_]
+    truth: Labels
+    patient_index: NDArray[np.intp]
+
+    def compare(self, name: str, first: MetricArrays, other: MetricArrays) -> RunComparison:
+        """Return the differences of one run to the first."""
+        pooled = self.truth.reshape(-1, 1)
+        pooled_index = np.repeat(self.patient_index, self.truth.shape[1])
+        test = _Test(
+            degrees_of_freedom(pooled, pooled_index),
+            patient_support(pooled, pooled_index).reason(0),
+        )
+        supported = self._macro(self.supported, first, other) if self.supported.any() else None
+        all_supported = (self.supported == self.in_macro).all()
+        return RunComparison(
+            run=name,
+            supported=supported,
+            # The same objects, so that they get the same corrected p values.
+            macro=supported
+            if all_supported and supported
+            else self._macro(self.in_macro, first, other),
+            micro=test.compare_all(first.micro, other.micro),
+            exact_match=test.compare(first.exact_match, other.exact_match),
+            hamming_loss=test.compare(first.hamming_loss, other.hamming_loss),
+            per_label={
+                label: _Test(
+                    degrees_of_freedom(self.truth[:, [c]], self.patient_index), support.no_interval
+                ).compare_all(first.of_label(c), other.of_label(c))
+                for c, (label, support) in enumerate(self.labels.items())
+            },
+        )
+
+    def _macro(
+        self, averaged: NDArray[np.bool_], first: MetricArrays, other: MetricArrays
     ) -> dict[str, MetricComparison]:
-        return {metric: _compare_metric(a[metric], b[metric]) for metric in a}
-
-    return RunComparison(
-        run=name,
-        macro=compare_all(first.macro, other.macro),
-        micro=compare_all(first.micro, other.micro),
-        exact_match=_compare_metric(first.exact_match, other.exact_match),
-        hamming_loss=_compare_metric(first.hamming_loss, other.hamming_loss),
-        per_label={
-            label: compare_all(first.of_label(c), other.of_label(c))
-            for c, label in enumerate(labels)
-        },
-    )
-
-
-def _compare_metric(first: Floats, other: Floats) -> MetricComparison:
-    differences = (other - first)[1:]
-    ci95 = interval(differences)
-    defined = differences[~np.isnan(differences)]
-    below, above = int((defined <= 0).sum()), int((defined >= 0).sum())
-    p = min(1.0, 2 * (min(below, above) + 1) / (len(defined) + 1))
-    return MetricComparison(
-        first=none_if_nan(first[0]),
-        run=none_if_nan(other[0]),
-        difference=none_if_nan(other[0] - first[0]),
-        ci95=ci95,
-        p=None if ci95 is None else p,
-    )
+        """Compare means over some labels: always the same ones, whoever is left out."""
+        n_few = int((averaged & ~self.supported).sum())
+        test = _Test(
+            degrees_of_freedom(self.truth[:, averaged], self.patient_index),
+            f"{n_few} of its {averaged.sum()} labels have too few patients" if n_few else None,
+        )
+        means: tuple[dict[str, Floats], dict[str, Floats]] = ({}, {})
+        for metric, values in first.per_label.items():
+            both = [values[:, averaged], other.per_label[metric][:, averaged]]
+            # Precision is undefined where nothing is predicted: both means are over the labels
+            # for which it is defined in both runs.
+            defined = ~np.isnan(both[0][0] + both[1][0])
+            for mean, of_run in zip(means, both, strict=True):
+                mean[metric] = ratio(of_run[:, defined].sum(axis=1), defined.sum(dtype=np.float64))
+        return test.compare_all(*means)
 
 
-def _correct_p_values(comparisons: Sequence[RunComparison]) -> None:
-    """Set ``p_holm`` of every metric, over its family."""
-    families: dict[tuple[str, str], list[MetricComparison]] = {}
-    for comparison in comparisons:
-        for family, metric in comparison.families():
-            if metric.p is not None:
-                families.setdefault(family, []).append(metric)
-    for metrics in families.values():
-        corrected = holm([metric.p for metric in metrics if metric.p is not None])
-        for metric, p in zip(metrics, corrected, strict=True):
-            metric.p_holm = p
+@dataclass(frozen=True)
+class _Test:
+    """How differences are tested: degrees of freedom, or why they are not."""
+
+    dof: float
+    no_interval: str | None
+
+    def compare_all(
+        self, first: Mapping[str, Floats], other: Mapping[str, Floats]
+    ) -> dict[str, MetricComparison]:
+        return {
+            name: self.compare(first[name], other[name], with_p=name == "auroc") for name in first
+        }
+
+    def compare(self, first: Floats, other: Floats, *, with_p: bool = False) -> MetricComparison:
+        differences = other - first
+        difference, error = float(differences[0]), standard_error(differences)
+        reason = self.no_interval
+        if np.isnan(difference):
+            reason = reason or "it is undefined in one of the runs"
+        elif np.isnan(error):
+            reason = reason or "it is undefined without one of the patients"
+        elif error < _NO_ERROR:
+            reason = reason or "the difference is the same whichever patient is left out"
+        result = MetricComparison(
+            first=none_if_nan(first[0]),
+            run=none_if_nan(other[0]),
+            difference=none_if_nan(differences[0]),
+            no_interval=reason,
+        )
+        if reason is None:
+            result.ci95 = t_interval(difference, error, self.dof, limits=(-1, 1))
+            result.p = t_test(difference, error, self.dof) if with_p else None
+        return result
+
+
+def _correct_p_values(comparisons: Sequence[RunComparison], n_labels: int) -> dict[str, int]:
+    """Set ``p_holm`` of every test, and return the number of tests in each family.
+
+    Args:
+        comparisons: One for each further run.
+        n_labels: Number of labels with enough patients.
+    """
+    families = {
+        "supported": [run.supported for run in comparisons if run.supported],
+        "per_label": [label for run in comparisons for label in run.per_label.values()],
+    }
+    # The mean over a single label is that label: the two families are one.
+    n_families = min(len(families), n_labels)
+    n_tests = {}
+    for name, members in families.items():
+        tests = [member["auroc"] for member in members if member["auroc"].p is not None]
+        n_tests[name] = len(tests)
+        corrected = holm([test.p for test in tests if test.p is not None])
+        for test, p in zip(tests, corrected, strict=True):
+            test.p_holm = min(1.0, n_families * p)
+    return n_tests
 
 
 def _signed(metric: MetricComparison) -> str:
     if metric.difference is None:
         return "undefined"
     if metric.ci95 is None:
-        return f"{metric.difference:+.3f}"
-    return f"{metric.difference:+.3f} [{metric.ci95[0]:+.3f}, {metric.ci95[1]:+.3f}]"
+        return f"{metric.difference:+.3f} (no interval: {metric.no_interval})"
+    low, high = metric.ci95
+    p = "" if metric.p is None else f", p {metric.p:.2g}"
+    return f"{metric.difference:+.3f} [{low:+.3f}, {high:+.3f}]{p}"

@@ -44,7 +44,6 @@ def build_page(
     files: Mapping[str, Path] | None = None,
     caches: Sequence[Path] = (),
     finding: str | None = None,
-    n_bootstrap: int = 1000,
     command_options: Sequence[str] = (),
 ) -> ReportPage:
     """Build the page of a report.
@@ -55,7 +54,6 @@ def build_page(
         files: path of each image of the first run's data set, by id; None for no example images.
         caches: files in which the runs' caches are looked for first.
         finding: label that colors the embedding map; None for the most balanced one.
-        n_bootstrap: bootstrap samples of the differences between runs; 0 for no differences.
         command_options: options of the command that writes the page.
 
     Raises:
@@ -76,7 +74,7 @@ def build_page(
         "runs": runs,
         "scored": scored,
         "warnings": _warnings(runs),
-        "results": results_section(scored, registry, n_bootstrap),
+        "results": results_section(scored, registry),
         "labels": label_sections(scored, labels, registry, files),
         "tied_runs": [run.name for run in scored if has_tied_probabilities(run)],
         "has_examples": files is not None,

@@ -45,7 +45,6 @@ def report(
     caches: CacheLike = (),
     finding: str | None = None,
     data: "DatasetLike | None" = None,
-    n_bootstrap: int = 1000,
 ) -> Path:
     """Write runs as one HTML page that opens anywhere, without a network.
 
@@ -53,7 +52,7 @@ def report(
         >>> import featurecache as fc
         >>> cache = fc.open_cache("cache/phantom/tiny.h5")
         >>> runs = [fc.train_head(cache, "linear", controls=False), fc.zero_shot(cache)]
-        >>> fc.report(runs, "report.html", n_bootstrap=20).name
+        >>> fc.report(runs, "report.html").name
         'report.html'
 
     Args:
@@ -67,8 +66,6 @@ def report(
         finding: Label that colors the embedding map. Defaults to the most balanced label.
         data: Data set of the first run, or its name or path, to show example images. Their ids are
             shown, too, so mind who may see the page. Without it the page holds no images.
-        n_bootstrap: Number of bootstrap samples of the differences between runs; 0 for no
-            differences.
 
     Returns:
         The page.
@@ -88,7 +85,6 @@ def report(
         caches=caches,
         finding=finding,
         data=data,
-        n_bootstrap=n_bootstrap,
     ).path
 
 
@@ -101,7 +97,6 @@ def write_report(
     caches: CacheLike = (),
     finding: str | None = None,
     data: "DatasetLike | None" = None,
-    n_bootstrap: int = 1000,
 ) -> WrittenReport:
     """Write a report like `report`, and return all files written with notes on what is missing."""
     path, plots_folder = Path(out), None if plots is None else Path(plots)
@@ -125,7 +120,6 @@ def write_report(
         "plots": None if plots is None else str(plots),
         "cache": list(map(str, cache_files)),
         "finding": finding,
-        "n_bootstrap": n_bootstrap,
     }
     loaded: list[str] = []
     if dataset is not None:
@@ -139,7 +133,6 @@ def write_report(
         files=None if dataset is None else dataset.files(),
         caches=cache_files,
         finding=finding,
-        n_bootstrap=n_bootstrap,
         command_options=[*loaded, *options(arguments, report)],
     )
     return WrittenReport(path, save_page(page, path, plots_folder), page.notes)

@@ -20,14 +20,13 @@ from featurecache.report.table import (
 
 
 def results_section(
-    scored: Sequence[ScoredRun], registry: PlotRegistry, n_bootstrap: int
+    scored: Sequence[ScoredRun], registry: PlotRegistry
 ) -> dict[str, Any] | None:
     """Return the contents of the section; None without runs that scored images.
 
     Args:
         scored: the runs; further ones are compared with the first.
         registry: takes the plot.
-        n_bootstrap: bootstrap samples of the differences; 0 for no differences.
     """
     if not scored:
         return None
@@ -50,11 +49,11 @@ def results_section(
             "Macro AUROC of each run with its 95 % interval",
             plots.forest_plot(estimates, x_label="macro AUROC", reference=0.5),
         )
-        section |= _comparison(scored, n_bootstrap)
+        section |= _comparison(scored)
     return section
 
 
-def _comparison(scored: Sequence[ScoredRun], n_bootstrap: int) -> dict[str, Any]:
+def _comparison(scored: Sequence[ScoredRun]) -> dict[str, Any]:
     """Compare the first run with those that scored the same images."""
     comparable, reasons = [scored[0]], []
     for run in scored[1:]:
@@ -65,9 +64,9 @@ def _comparison(scored: Sequence[ScoredRun], n_bootstrap: int) -> dict[str, Any]
         else:
             comparable.append(run)
     differences = None
-    if len(comparable) > 1 and n_bootstrap > 0:
+    if len(comparable) > 1:
         try:
-            comparison = compare_scored([run.scored for run in comparable], n_bootstrap=n_bootstrap)
+            comparison = compare_scored([run.scored for run in comparable])
         except UsageError as error:
             reasons.append(str(error))
         else:
@@ -162,17 +161,25 @@ def differences_table(comparison: Comparison) -> Table:
     """Return the differences of each further run from the first."""
     rows = []
     for run in comparison.comparisons:
-        row = [run.run]
-        for name in ("auroc", "auprc", "f1"):
-            metric = run.macro[name]
-            row.append(format_difference(metric.difference, metric.ci95))
-            row.append(format_score(metric.p_holm))
-        rows.append(row)
+        macro = run.supported or run.macro
+        auroc = macro["auroc"]
+        rows.append(
+            [
+                run.run,
+                format_difference(auroc.difference, auroc.ci95),
+                format_score(auroc.p),
+                format_score(auroc.p_holm),
+                *(
+                    format_difference(macro[name].difference, macro[name].ci95)
+                    for name in ("auprc", "f1")
+                ),
+            ]
+        )
     return Table(
-        f"Difference from {comparison.first}, on the same {comparison.n:,} images and the same "
-        f"{comparison.n_bootstrap:,} bootstrap samples of patients, over {len(comparison.labels)} "
-        "labels",
-        ["run", "macro AUROC", "p", "macro AUPRC", "p", "macro F1", "p"],
+        f"Difference from {comparison.first}, on the same {comparison.n:,} images of "
+        f"{comparison.n_patients:,} patients, mean of {comparison.averaged_over}; p (Holm): "
+        f"{comparison.correction}",
+        ["run", "macro AUROC", "p", "p (Holm)", "macro AUPRC", "macro F1"],
         rows,
     )
 
