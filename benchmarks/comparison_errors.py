@@ -63,7 +63,8 @@ def simulate(
     def noise(rows: int) -> NDArray[np.float64]:
         shared = generator.standard_normal((rows, c, 1))
         own = generator.standard_normal((rows, c, r))
-        return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+        mixed: NDArray[np.float64] = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+        return mixed
 
     score = np.sqrt(within_patient) * noise(n_patients)[patient]
     score += np.sqrt(1 - within_patient) * noise(n)
@@ -125,8 +126,11 @@ def main() -> None:
     n = arguments.simulations
 
     print(f"One label: {n * N_LABELS:,} tests per number. Power: true AUROC 0.75 and 0.85.\n")
-    print("| positive patients | " + " | ".join(
-        f"error, AUROC {null:.2f} | coverage" for null in NULLS) + " | power | coverage |")
+    print(
+        "| positive patients | "
+        + " | ".join(f"error, AUROC {null:.2f} | coverage" for null in NULLS)
+        + " | power | coverage |"
+    )
     print("|---" * 7 + "|")
     macro_rows, decision_rows = [], []
     for row, (low, high) in ROWS.items():

@@ -194,7 +194,7 @@ class Study:
         )
 
     def compare(self, first: fc.Run, other: fc.Run) -> RunComparison:
-        """Compare a run with the first one, on the same bootstrap samples."""
+        """Compare a run with the first one, on the same images."""
         return fc.compare([first, other]).comparisons[0]
 
     def macro_cells(

@@ -103,9 +103,7 @@ def test_caches_are_accepted_where_their_paths_are(
     with pytest.raises(ValueError, match="a cache is given twice"):
         fc.open_cache([cache, cache.path])
     for caches in (cache, cache.path, str(cache.path), [cache]):
-        page = fc.report(
-            run, tmp_path / "report.html", caches=caches, n_bootstrap=0, overwrite=True
-        )
+        page = fc.report(run, tmp_path / "report.html", caches=caches, overwrite=True)
         assert page.exists()
 
 

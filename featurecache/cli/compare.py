@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.output import Json, format_float, print_json, print_result, print_table
+from featurecache.metrics.label_support import MIN_PATIENTS
 
 if TYPE_CHECKING:
     from featurecache.evaluation.comparison import Comparison, MetricComparison, RunComparison
@@ -32,10 +33,16 @@ def compare(
         return
     for comparison in result.comparisons:
         _print_auroc(result, comparison)
+        for name in result.supported_labels:
+            if (reason := comparison.per_label[name]["auroc"].no_interval) is not None:
+                print_result(f"no interval for {name}: {reason}")
         _print_averages(comparison)
-    for name, label in result.labels.items():
-        if label.no_interval is not None:
-            print_result(f"no interval for {name}: {label.no_interval}")
+    few = [name for name, label in result.labels.items() if label.no_interval is not None]
+    if few:
+        print_result(
+            f"no interval or p with fewer than {MIN_PATIENTS} positive or negative patients: "
+            f"{', '.join(few)}"
+        )
     print_result(f"p (Holm): {result.correction}")
 
 

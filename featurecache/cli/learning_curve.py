@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from featurecache.cli.config_options import parse_numbers, takes_settings
-from featurecache.cli.options import CacheFiles, NBootstrap, describe_choice, require_free
+from featurecache.cli.options import CacheFiles, describe_choice, require_free
 from featurecache.cli.output import (
     Json,
     print_json,
@@ -51,7 +51,6 @@ def learning_curve(
             help="Run folder to create. Default: runs/DATASET-MODEL-curve.", metavar="DIR"
         ),
     ] = None,
-    n_bootstrap: NBootstrap = 1000,
     json: Json = False,
     *,
     settings: dict[str, Any],
@@ -79,7 +78,6 @@ def learning_curve(
             heads,
             sizes=numbers,
             seeds=seeds,
-            n_bootstrap=n_bootstrap,
             on_head=lambda: bar.update(task, advance=1, detail=""),
             **settings,
         )
@@ -98,9 +96,10 @@ def learning_curve(
             rows.append(row)
         gain = [] if is_first else [f"gain over {result.heads[0]}, paired"]
         print_table(
-            f"{name}: macro AUROC on {metrics.n} test images of {metrics.n_patients} patients, "
-            f"mean of {len(result.seeds)} seeds [95 % interval over patients and seeds]",
-            ["images", "labels", "AUROC", *gain],
+            f"{name}: macro AUROC over {len(metrics.labels)} labels on {metrics.n} test images of "
+            f"{metrics.n_patients} patients, mean of {len(result.seeds)} seeds [95 % interval over "
+            "patients and seeds]",
+            ["images", "labels learned", "AUROC", *gain],
             rows,
         )
     for warning in result.warnings:

@@ -244,7 +244,8 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
         gain, pairs = metrics.text_gain.macro.auroc, metrics.text_gain.pairs
         mean_of = "" if pairs == 1 else f", mean of {pairs} pairs"
         print_result(
-            f"gain over permuted texts (paired{mean_of}): macro AUROC "
+            f"gain over permuted texts (paired{mean_of}): macro AUROC over "
+            f"{len(metrics.text_gain.labels)} labels "
             f"{with_interval(gain.difference, gain.ci95)}"
         )
     exact_match = with_interval(metrics.exact_match, metrics.ci95.exact_match)

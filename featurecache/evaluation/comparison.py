@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from featurecache.errors import RunError, UsageError
 from featurecache.metrics.bootstrap import PatientResamples, bootstrap_metrics, none_if_nan
 from featurecache.metrics.jackknife import (
+    NO_ERROR,
     degrees_of_freedom,
     leave_one_out,
     standard_error,
@@ -28,9 +29,6 @@ from featurecache.runs.run import Run, as_run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_NO_ERROR: Final = 1e-9
-"""Standard errors below this are rounding errors of zero."""
 
 
 class MetricComparison(BaseModel):
@@ -106,7 +104,8 @@ class Comparison(BaseModel):
         >>> cache = fc.open_cache("cache/phantom/tiny.h5")
         >>> linear = fc.train_head(cache, "linear", controls=False)
         >>> comparison = fc.compare([linear, fc.zero_shot(cache)])
-        >>> low, high = comparison.comparisons[0].headline.ci95
+        >>> comparison.labels["Hernia"].no_interval
+        'only 1 patient has a positive image, and at least 5 are needed'
         >>> sorted(comparison.to_pandas()["metric"].unique())[:2]
         ['accuracy', 'auprc']
 
@@ -202,11 +201,11 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
 
     Differences are paired: both runs are scored on the same images. Intervals and p values are
     those of a t test whose standard error is from a jackknife over patients, see
-    ``featurecache.metrics.jackknife``; labels with fewer than five positive or negative patients
+    ``featurecache.metrics.jackknife``. Labels with fewer than five positive or negative patients
     have neither, nor have averages over them. p values are for AUROC alone. They are corrected
-    with Holm's method (1979) in two families, macro AUROC of all runs and AUROC of all runs and
-    labels, and doubled for the two families: the chance of any ``p_holm`` below 0.05 is at most 0.05
-    if nothing differs.
+    with Holm's method (1979) in two families, macro AUROC of all runs, and AUROC of all runs and
+    labels, and doubled because there are two: if nothing differs, the chance of any ``p_holm``
+    below 0.05 is at most 0.05.
 
     Example:
         >>> import featurecache as fc
@@ -454,7 +453,7 @@ class _Test:
             reason = reason or "it is undefined in one of the runs"
         elif np.isnan(error):
             reason = reason or "it is undefined without one of the patients"
-        elif error < _NO_ERROR:
+        elif error < NO_ERROR:
             reason = reason or "the difference is the same whichever patient is left out"
         result = MetricComparison(
             first=none_if_nan(first[0]),

@@ -15,6 +15,7 @@ from featurecache.evaluation.repeated_runs import (
     rank_all,
     rank_trial,
     ranking_gain,
+    supported_labels,
 )
 from featurecache.evaluation.simple_predictors import abnormality, is_finding
 from featurecache.evaluation.split_data import SplitData
@@ -174,21 +175,31 @@ def summarize_control(
 
 
 def text_gain(
-    real: Sequence[Trial], permuted: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int
+    real: Sequence[Trial], permuted: Sequence[Trial], rows: NDArray[np.intp]
 ) -> TextGain | None:
-    """Return what the label texts contribute over permuted ones; None without permuted trials.
+    """Return what the label texts contribute over permuted ones.
 
     Args:
         real: Trials with each label's own texts: one for each permuted trial, or one for all.
         permuted: Trials in which each label has another label's texts.
         rows: Rows to score.
-        n_bootstrap: Number of bootstrap samples over patients.
+
+    Returns:
+        The gain over the labels with enough patients; None without any, or without permuted trials.
     """
     if not permuted:
         return None
-    rankings = rank_all([*real, *permuted], rows, n_bootstrap=n_bootstrap)
-    pairs = list(zip(cycle(rankings[: len(real)]), rankings[len(real) :], strict=False))
-    return TextGain(pairs=len(pairs), **dict(ranking_gain(pairs)))
+    trials = [*real, *permuted]
+    labels = supported_labels(trials, rows)
+    if not labels.any():
+        return None
+    ranked = rank_all(trials, rows, labels)
+    pairs = list(zip(cycle(ranked.trials[: len(real)]), ranked.trials[len(real) :], strict=False))
+    return TextGain(
+        pairs=len(pairs),
+        labels=list(np.array(real[0].data.label_names)[labels].tolist()),
+        **dict(ranking_gain(pairs, ranked.dof)),
+    )
 
 
 def untrained_controls(

@@ -1,7 +1,7 @@
 """Rank the same images with several trainings: their mean, their spread, and paired gains."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -13,8 +13,9 @@ from featurecache.metrics.bootstrap import (
     bootstrap_metrics,
     interval,
     none_if_nan,
-    resample_patients,
 )
+from featurecache.metrics.jackknife import degrees_of_freedom, leave_one_out, mean_interval
+from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Difference, RankingGain, RankingSummary
 
 RANKING_METRICS: Final = ("auroc", "auprc")
@@ -62,12 +63,54 @@ def rank_trial(trial: Trial, rows: NDArray[np.intp], resamples: PatientResamples
     return TrialRanking(_by_group(lambda group, name: groups[group][name]), per_label)
 
 
+@dataclass(frozen=True)
+class LeftOutRankings:
+    """Rankings of several trials over the same labels, to be compared in pairs.
+
+    Attributes:
+        trials: One for each trial; in place of bootstrap samples, the data without each patient.
+        dof: By group ("macro", "micro"), the degrees of freedom of the patients.
+    """
+
+    trials: list[TrialRanking]
+    dof: dict[str, float]
+
+
 def rank_all(
-    trials: Sequence[Trial], rows: NDArray[np.intp], *, n_bootstrap: int
-) -> list[TrialRanking]:
-    """Compute the ranking metrics of several trials on the same bootstrap samples of patients."""
-    resamples = resample_patients(trials[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
-    return [rank_trial(trial, rows, resamples) for trial in trials]
+    trials: Sequence[Trial], rows: NDArray[np.intp], labels: NDArray[np.bool_]
+) -> LeftOutRankings:
+    """Compute the ranking metrics of several trials over some labels, and without each patient.
+
+    Args:
+        trials: Trials on the same data.
+        rows: Rows to score.
+        labels: (C,) the labels to average over, which all trials learned. Each needs two patients
+            with a positive and with a negative image.
+    """
+    data = trials[0].data
+    samples = leave_one_out(data.patient[rows])
+    truth = data.truth[np.ix_(rows, np.flatnonzero(labels))]
+    pooled_index = np.repeat(samples.patient_index, truth.shape[1])
+    return LeftOutRankings(
+        [
+            rank_trial(replace(trial, data=replace(trial.data, learned=labels)), rows, samples)
+            for trial in trials
+        ],
+        {
+            "macro": degrees_of_freedom(truth, samples.patient_index),
+            "micro": degrees_of_freedom(truth.reshape(-1, 1), pooled_index),
+        },
+    )
+
+
+def supported_labels(trials: Sequence[Trial], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return which of the C labels every trial learned and enough patients support."""
+    data = trials[0].data
+    _, patient_index = np.unique(data.patient[rows], return_inverse=True)
+    enough = patient_support(data.truth[rows], patient_index).enough
+    for trial in trials:
+        enough = enough & trial.data.learned
+    return enough
 
 
 def mean_ranking(
@@ -102,17 +145,22 @@ def mean_ranking(
     )
 
 
-def ranking_gain(pairs: Sequence[tuple[TrialRanking, TrialRanking]]) -> RankingGain:
+def ranking_gain(
+    pairs: Sequence[tuple[TrialRanking, TrialRanking]], dof: Mapping[str, float]
+) -> RankingGain:
     """Return how much better the first of each pair ranks than the second, averaged over pairs.
 
     Args:
-        pairs: Rankings on the same bootstrap samples.
+        pairs: Rankings of `rank_all`.
+        dof: Their degrees of freedom, by group.
     """
 
     def gain(group: str, name: str) -> Difference:
         differences = [a.averages[group][name] - b.averages[group][name] for a, b in pairs]
-        difference, *resampled = np.mean(differences, axis=0)
-        return Difference(difference=none_if_nan(difference), ci95=interval(np.array(resampled)))
+        return Difference(
+            difference=none_if_nan(np.mean([values[0] for values in differences])),
+            ci95=mean_interval(np.array(differences), dof[group], limits=(-1, 1)),
+        )
 
     return RankingGain.model_validate(_by_group(gain))
 

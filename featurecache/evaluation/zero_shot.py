@@ -119,7 +119,7 @@ def zero_shot(
     controls["permuted_texts"] = summarize_control(permuted, rows, n_bootstrap=n_bootstrap)
     gain = None
     if alignment is not None:
-        gain = text_gain([Trial(data, scores.logits)], permuted, rows, n_bootstrap=n_bootstrap)
+        gain = text_gain([Trial(data, scores.logits)], permuted, rows)
     metrics = evaluate(
         data,
         scores.probabilities,

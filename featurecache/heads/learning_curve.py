@@ -12,18 +12,24 @@ from numpy.typing import NDArray
 from featurecache.errors import UsageError
 from featurecache.evaluation.from_cache import cache_caveats, cache_reference, run_name
 from featurecache.evaluation.repeated_runs import (
+    RANKING_METRICS,
     Trial,
-    TrialRanking,
-    mean_ranking,
     rank_all,
     ranking_gain,
+    supported_labels,
 )
 from featurecache.heads.config import Fusion, HeadConfig
 from featurecache.heads.fit import fit_heads
 from featurecache.heads.train import predict_on, training_data_from
 from featurecache.heads.types import TrainingJob
-from featurecache.metrics.bootstrap import none_if_nan
-from featurecache.metrics.metrics import CurveMetrics, CurvePoint, format_with_interval
+from featurecache.metrics.jackknife import mean_interval
+from featurecache.metrics.metrics import (
+    CurveMetrics,
+    CurvePoint,
+    RankingIntervals,
+    RankingScores,
+    format_with_interval,
+)
 from featurecache.prompts import PromptSet
 from featurecache.runs.folder import free_folder, new_run, write_config, write_json
 from featurecache.runs.run import RUNS_FOLDER
@@ -54,7 +60,8 @@ class LearningCurve:
     Attributes:
         heads: Names of the heads; the others are compared with the first.
         seeds: Seeds of the subsets and trainings. Heads of one seed share a subset.
-        metrics: Scores by head and size, with the sizes and the number of test images.
+        metrics: Scores by head and size, with the labels behind them, the sizes and the number of
+            test images.
         config: What was trained on, as ``config.json`` holds it.
         default_name: Name of the folder that ``save`` makes when it is given none.
     """
@@ -83,10 +90,10 @@ class LearningCurve:
     def to_pandas(self) -> "pd.DataFrame":
         """Return one row per head and size.
 
-        Columns are ``head``, ``size``, ``labels`` (how many could be learned), ``auroc``,
-        ``auroc_low`` and ``auroc_high`` (its 95 % interval), the same for ``auprc``, and
-        ``auroc_gain``, ``auroc_gain_low`` and ``auroc_gain_high`` over the first head. Undefined
-        values are NaN.
+        Columns are ``head``, ``size``, ``labels`` (how many could be learned; all scores are over
+        ``metrics.labels``), ``auroc``, ``auroc_low`` and ``auroc_high`` (its 95 % interval), the
+        same for ``auprc``, and ``auroc_gain``, ``auroc_gain_low`` and ``auroc_gain_high`` over the
+        first head. Undefined values are NaN.
         """
         import pandas as pd
 
@@ -122,8 +129,10 @@ class LearningCurve:
         cache = self.config["cache"]
         axes[0].set(
             title=f"{cache['model']} on {cache['dataset']}",
-            ylabel="test AUROC, macro",
+            ylabel=f"test AUROC, macro over {self._labels()}",
             xscale="log",
+            # A logarithmic axis finds no limits where all scores are undefined.
+            xlim=(self.sizes[0] / 1.1, self.sizes[-1] * 1.1),
         )
         axes[0].legend(loc="lower right")
         if has_gains:
@@ -166,7 +175,8 @@ class LearningCurve:
             f"  {head} on {size}: {format_with_interval(point.macro.auroc, point.ci95.auroc)}"
             for head, size, point in self._iterate()
         ]
-        return "\n".join([f"LearningCurve of macro AUROC, {self._test_set()}", *lines])
+        title = f"LearningCurve of macro AUROC over {self._labels()}, {self._test_set()}"
+        return "\n".join([title, *lines])
 
     def _repr_html_(self) -> str:
         """Return a table of macro AUROC for notebooks, a row per size and a column per head."""
@@ -177,7 +187,11 @@ class LearningCurve:
             for head, points in self.points.items()
         }
         table = pd.DataFrame(scores, index=self.sizes).to_html()
-        return f"<p>Macro AUROC by training images, {self._test_set()}</p>{table}"
+        scored = f"Macro AUROC over {self._labels()} by training images"
+        return f"<p>{scored}, {self._test_set()}</p>{table}"
+
+    def _labels(self) -> str:
+        return f"{len(self.metrics.labels)} of {len(self.config['labels'])} labels"
 
     def _test_set(self) -> str:
         return (
@@ -195,12 +209,15 @@ def learning_curve(
     seed: int = 0,
     prompts: str | PromptSet | None = None,
     fusion: Fusion = "early",
-    n_bootstrap: int = 1000,
     on_head: Callable[[], None] | None = None,
 ) -> LearningCurve:
     """Train heads on increasing numbers of images, with several seeds, and score them on test.
 
-    Heads of one seed learn from the same images, so that their differences are paired.
+    Heads of one seed learn from the same images, so that their differences are paired. Every score
+    is over the same labels, ``metrics.labels``: those with enough test patients that every training
+    could learn. The smallest sizes are left undefined, with a warning, as long as fewer than half
+    of the labels that the largest size can learn would remain. Intervals are over patients and
+    seeds: a jackknife over patients plus the variance between seeds.
 
     Example:
         >>> import featurecache as fc
@@ -220,7 +237,6 @@ def learning_curve(
         seed: The first seed.
         prompts: Name of the prompt set in the cache. Default: the only one.
         fusion: How to combine several encoders, see ``HeadConfig``.
-        n_bootstrap: Number of bootstrap samples over patients.
         on_head: Called after every training.
 
     Raises:
@@ -260,11 +276,24 @@ def learning_curve(
     )
     by_size = {name: [[next(trials) for _ in all_seeds] for _ in sizes] for name in names}
     _, rows = by_size[names[0]][0][0].data.scored
+    learned = np.stack(
+        [
+            supported_labels([trial for name in names for trial in by_size[name][index]], rows)
+            for index in range(len(sizes))
+        ]
+    )
+    labels, n_undefined = common_labels(learned)
     points: dict[str, list[CurvePoint]] = {name: [] for name in names}
-    for index in range(len(sizes)):
+    for index, n_labels in enumerate(learned.sum(axis=1).tolist()):
         trials_of = {name: by_size[name][index] for name in names}
-        for name, point in _score_size(trials_of, rows, n_bootstrap=n_bootstrap).items():
+        scored = (
+            dict.fromkeys(names, CurvePoint.undefined(n_labels))
+            if index < n_undefined
+            else _score_size(trials_of, rows, labels, n_labels)
+        )
+        for name, point in scored.items():
             points[name].append(point)
+    label_names = np.array(cache.labels.names)
     return LearningCurve(
         heads=names,
         seeds=all_seeds,
@@ -272,8 +301,12 @@ def learning_curve(
             n=len(rows),
             n_patients=len(np.unique(cache.patients[rows])),
             sizes=sizes,
+            labels=label_names[labels].tolist(),
             cells=points,
-            warnings=cache_caveats(cache),
+            warnings=[
+                *cache_caveats(cache),
+                *_label_warnings(label_names, labels, sizes[:n_undefined]),
+            ],
         ),
         config={
             "heads": list(names),
@@ -298,49 +331,85 @@ def default_sizes(n_train: int) -> tuple[int, ...]:
     )
 
 
+def common_labels(learned: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+    """Choose the labels that a curve is over.
+
+    Args:
+        learned: (S, C) whether all trainings of each size, ascending, could learn each label.
+
+    Returns:
+        (C,) the labels learned at each size from some size on; and the number of smaller sizes,
+        which are left out because fewer than half of the labels learned at the largest would remain
+        with them. Without any label at the largest, no label and S.
+    """
+    for n_left_out in range(len(learned)):
+        labels = np.logical_and.reduce(learned[n_left_out:])
+        if labels.any() and 2 * labels.sum() >= learned[-1].sum():
+            return labels, n_left_out
+    return np.zeros(learned.shape[1], dtype=np.bool_), len(learned)
+
+
+def _label_warnings(
+    names: NDArray[np.str_], labels: NDArray[np.bool_], undefined: Sequence[int]
+) -> list[str]:
+    """Say which labels and sizes the curve leaves out."""
+    if not labels.any():
+        return [
+            "no label has enough test patients and can be learned with every seed: the curve is "
+            "undefined"
+        ]
+    warnings = []
+    if undefined:
+        sizes = ", ".join(map(str, undefined))
+        warnings.append(f"too few labels could be learned with every seed from {sizes} images")
+    if not labels.all():
+        warnings.append(
+            f"the curve is over {labels.sum()} of {len(labels)} labels; too few test patients, or "
+            f"not learned with every seed at each size: {', '.join(names[~labels])}"
+        )
+    return warnings
+
+
 def _score_size(
-    trials: Mapping[str, Sequence[Trial]], rows: NDArray[np.intp], *, n_bootstrap: int
+    trials: Mapping[str, Sequence[Trial]],
+    rows: NDArray[np.intp],
+    labels: NDArray[np.bool_],
+    n_learned: int,
 ) -> dict[str, CurvePoint]:
-    """Return the scores of all heads at one size, on the labels that every training could learn.
+    """Return the scores of all heads at one size.
 
     Args:
         trials: By head, a trial per seed.
         rows: The rows to score.
-        n_bootstrap: Number of bootstrap samples over patients.
+        labels: (C,) the labels to average over.
+        n_learned: Number of labels that could be learned at this size.
     """
-    learned = np.logical_and.reduce(
-        [trial.data.learned for of_head in trials.values() for trial in of_head]
-    )
-    if not learned.any():
-        return dict.fromkeys(trials, CurvePoint.undefined())
-    comparable = [
-        replace(trial, data=replace(trial.data, learned=learned))
-        for of_head in trials.values()
-        for trial in of_head
-    ]
-    ranked = iter(rank_all(comparable, rows, n_bootstrap=n_bootstrap))
-    rankings = {name: [next(ranked) for _ in of_head] for name, of_head in trials.items()}
+    ranked = rank_all([trial for of_head in trials.values() for trial in of_head], rows, labels)
+    iterator = iter(ranked.trials)
+    rankings = {name: [next(iterator) for _ in of_head] for name, of_head in trials.items()}
     reference = next(iter(rankings))
-    return {
-        name: _make_point(
-            of_head, None if name == reference else rankings[reference], int(learned.sum())
+    points = {}
+    for name, of_head in rankings.items():
+        pairs = list(zip(of_head, rankings[reference], strict=True))
+        values = {
+            metric: np.array([ranking.averages["macro"][metric] for ranking in of_head])
+            for metric in RANKING_METRICS
+        }
+        points[name] = CurvePoint(
+            macro=RankingScores(
+                **{metric: float(of_seeds[:, 0].mean()) for metric, of_seeds in values.items()}
+            ),
+            ci95=RankingIntervals(
+                **{
+                    metric: mean_interval(of_seeds, ranked.dof["macro"], limits=(0, 1))
+                    for metric, of_seeds in values.items()
+                }
+            ),
+            seeds=values["auroc"][:, 0].tolist(),
+            gain=None if name == reference else ranking_gain(pairs, ranked.dof).macro,
+            labels=n_learned,
         )
-        for name, of_head in rankings.items()
-    }
-
-
-def _make_point(
-    rankings: Sequence[TrialRanking], reference: Sequence[TrialRanking] | None, n_labels: int
-) -> CurvePoint:
-    summary = mean_ranking(rankings)
-    gain = None if reference is None else ranking_gain(list(zip(rankings, reference, strict=True)))
-    return CurvePoint(
-        macro=summary.macro,
-        ci95=summary.ci95.macro,
-        seeds=[none_if_nan(ranking.averages["macro"]["auroc"][0]) for ranking in rankings],
-        gain=None if gain is None else gain.macro,
-        labels=n_labels,
-    )
+    return points
 
 
 def _draw_band(

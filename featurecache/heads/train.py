@@ -114,7 +114,7 @@ def train_head(
         any_finding=any_finding_from_embeddings(trials[0].data, cache.embedding),
         # Trained last: random features for a large data set take longer than a first epoch.
         controls=_score_controls(cache, data, config, n_bootstrap) if controls else {},
-        text_gain=text_gain(trials, permuted_trials, rows, n_bootstrap=n_bootstrap),
+        text_gain=text_gain(trials, permuted_trials, rows),
         warnings=_warnings(cache, heads, config),
         n_bootstrap=n_bootstrap,
     )

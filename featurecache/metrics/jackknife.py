@@ -18,6 +18,8 @@ from featurecache.metrics.ranking import Floats, Labels
 
 MAX_GROUPS: Final = 1000
 """With more patients than this, random groups of them are left out together, to save time."""
+NO_ERROR: Final = 1e-9
+"""Standard errors below this are rounding errors of zero."""
 
 
 def leave_one_out(patients: Sequence[Any] | NDArray[Any]) -> PatientResamples:
@@ -72,6 +74,35 @@ def degrees_of_freedom(truth: Labels, patient_index: NDArray[np.intp]) -> float:
             images = np.bincount(patient_index, column == value, minlength=len(weights))
             weights += (images / max(1, images.sum())) ** 2
     return float(weights.sum() ** 2 / (weights**2).sum()) - 1
+
+
+def mean_interval(
+    values: Floats, dof: float, *, limits: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over trainings, over patients and trainings.
+
+    The variance is the jackknife's of the mean, plus that of the trainings' values: with both
+    patients and trainings at random it is never too small (Owen 2007).
+
+    Args:
+        values: (S, 1 + G) statistic of each training on the samples of `leave_one_out`.
+        dof: Degrees of freedom of the patients.
+        limits: Smallest and largest possible value.
+
+    Returns:
+        The interval; None if the statistic is undefined on one of the samples, or does not vary.
+    """
+    mean, n_trainings = values.mean(axis=0), len(values)
+    variances = [standard_error(mean) ** 2]
+    dofs = [dof]
+    if n_trainings > 1:
+        variances.append(float(values[:, 0].var(ddof=1)) / n_trainings)
+        dofs.append(n_trainings - 1)
+    variance = sum(variances)
+    if not variance > NO_ERROR**2:
+        return None
+    satterthwaite = variance**2 / sum(v**2 / n for v, n in zip(variances, dofs, strict=True))
+    return t_interval(float(mean[0]), variance**0.5, satterthwaite, limits=limits)
 
 
 def t_interval(

@@ -203,7 +203,7 @@ class RankingDifferences(_Model):
 
 
 class RankingGain(_Model):
-    """How much better one method ranks than another, on the same images and bootstrap samples."""
+    """How much better one method ranks than another on the same images."""
 
     macro: RankingDifferences
     micro: RankingDifferences | None = None
@@ -244,7 +244,8 @@ class CurvePoint(_Model):
         ci95: Their 95 % intervals, over patients and seeds.
         seeds: AUROC of each seed.
         gain: Gain over the first head, paired by patient and seed; None for the first head.
-        labels: Number of labels that could be learned with every seed; the scores are of these.
+        labels: Number of labels with enough patients that could be learned with every seed. The
+            scores are over ``CurveMetrics.labels``, which are the same at each size.
     """
 
     macro: RankingScores
@@ -263,10 +264,10 @@ class CurvePoint(_Model):
         return Difference(difference=None, ci95=None) if self.gain is None else self.gain.auroc
 
     @classmethod
-    def undefined(cls) -> Self:
-        """Return the point of a size at which no label can be learned."""
+    def undefined(cls, labels: int) -> Self:
+        """Return the point of a size at which too few labels can be learned."""
         scores = RankingScores(auroc=None, auprc=None)
-        return cls(macro=scores, ci95=RankingIntervals(), gain=None, labels=0)
+        return cls(macro=scores, ci95=RankingIntervals(), gain=None, labels=labels)
 
 
 class CurveMetrics(_Model):
@@ -276,6 +277,9 @@ class CurveMetrics(_Model):
         n: Number of test images.
         n_patients: Number of their patients.
         sizes: Numbers of training images, ascending.
+        labels: The labels behind every score, at each size and for each head: with enough test
+            patients, and learned in every training. Sizes that too few labels can be learned from
+            are undefined.
         cells: By head, a point for each size.
         warnings: What a reader of these numbers has to know.
     """
@@ -283,6 +287,7 @@ class CurveMetrics(_Model):
     n: Count
     n_patients: Count
     sizes: list[Annotated[int, Gt(0), Le(2**53)]]
+    labels: list[str]
     cells: Annotated[dict[str, list[CurvePoint]], Len(1)]
     warnings: list[str] = []
 
@@ -303,10 +308,12 @@ class TextGain(RankingGain):
     Attributes:
         against: What it is compared with.
         pairs: Number of paired trainings.
+        labels: The labels behind it: learned, and with enough patients for an interval.
     """
 
     against: str = "permuted"
     pairs: Count
+    labels: list[str]
 
 
 class CalibrationIntervals(_Model):

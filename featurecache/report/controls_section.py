@@ -46,6 +46,7 @@ def text_gain(metrics: Metrics) -> str | None:
     pairs = metrics.text_gain.pairs
     over = "" if pairs == 1 else f", mean over {pairs} seeds"
     return (
-        f"Gain from its own texts over permuted texts (paired{over}): macro AUROC "
+        f"Gain from its own texts over permuted texts (paired{over}): macro AUROC over "
+        f"{len(metrics.text_gain.labels)} labels "
         f"{format_difference(auroc.difference, auroc.ci95)}."
     )

@@ -191,7 +191,9 @@ def learning_curve_plot(
         )
         color = series_color(index)
         axes.fill_between(sizes, *intervals.T, color=color, alpha=0.15, linewidth=0)
-    axes.set(xlabel="training images", ylabel=y_label, xscale="log")
+    # With limits, as a logarithmic axis cannot find any where all scores are undefined.
+    limits = (sizes[0] / 1.1, sizes[-1] * 1.1)
+    axes.set(xlabel="training images", ylabel=y_label, xscale="log", xlim=limits)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()

@@ -19,9 +19,7 @@ from featurecache.report.table import (
 )
 
 
-def results_section(
-    scored: Sequence[ScoredRun], registry: PlotRegistry
-) -> dict[str, Any] | None:
+def results_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> dict[str, Any] | None:
     """Return the contents of the section; None without runs that scored images.
 
     Args:

@@ -118,11 +118,11 @@ def curve_table(run: CurveRun) -> Table:
                 ]
             )
     return Table(
-        f"{run.name}: {run.curve.n:,} test images of {run.curve.n_patients:,} patients, "
-        f"means over {len(run.config.get('seeds', []))} seeds, 95 % intervals over patients and "
-        "seeds",
+        f"{run.name}: {run.curve.n:,} test images of {run.curve.n_patients:,} patients, macro over "
+        f"{', '.join(run.curve.labels) or 'no label'}, means over "
+        f"{len(run.config.get('seeds', []))} seeds, 95 % intervals over patients and seeds",
         [
-            *("head", "training images", "labels", "macro AUROC", "macro AUPRC"),
+            *("head", "training images", "labels learned", "macro AUROC", "macro AUPRC"),
             "paired gain in AUROC over the first head",
         ],
         rows,

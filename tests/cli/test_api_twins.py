@@ -117,16 +117,14 @@ def test_evaluate(workspace):
 
 def test_compare(workspace):
     runs = ["runs/linear", "runs/prototype"]
-    document = workspace.json("compare", *runs, "--n-bootstrap", 20)
-    assert document == as_json(fc.compare(runs, n_bootstrap=20).to_json())
+    document = workspace.json("compare", *runs)
+    assert document == as_json(fc.compare(runs).to_json())
 
 
 def test_learning_curve(workspace):
     options = ("--head", "linear", "--head", "prototype", "--sizes", "16,48", "--seeds", 2)
-    document = workspace.json("learning-curve", *options, "--n-bootstrap", 20)
-    curve = fc.learning_curve(
-        workspace.cache, ["linear", "prototype"], sizes=[16, 48], seeds=2, n_bootstrap=20
-    )
+    document = workspace.json("learning-curve", *options)
+    curve = fc.learning_curve(workspace.cache, ["linear", "prototype"], sizes=[16, 48], seeds=2)
     assert without(document, "run") == as_json(curve.metrics.to_json())
 
 
@@ -162,8 +160,8 @@ def test_audit(workspace):
 
 def test_report(workspace):
     runs = ["runs/linear", "runs/prototype"]
-    document = workspace.json("report", *runs, "--out", "command.html", "--n-bootstrap", 20)
-    fc.report(runs, "python.html", n_bootstrap=20)
+    document = workspace.json("report", *runs, "--out", "command.html")
+    fc.report(runs, "python.html")
     by_command, by_python = (
         re.sub(r"command|python", "", Path(name).read_text())
         for name in (document["report"], "python.html")

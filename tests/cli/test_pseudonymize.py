@@ -124,7 +124,7 @@ def test_no_command_writes_or_prints_names_and_the_key_finds_the_images(
 
     execute("train-head", "--head", "baseline", "--n-bootstrap", 20, "--out", "runs/baseline")
     execute("train-head", "--head", "linear", "--n-bootstrap", 20, "--out", "runs/linear")
-    execute("compare", "runs/baseline", "runs/linear", "--n-bootstrap", 20)
+    execute("compare", "runs/baseline", "runs/linear")
     with Path("runs/baseline/predictions.csv").open() as file:
         predicted = list(csv.DictReader(file))
     assert {len(row[column]) for row in predicted for column in ("id", "patient")} == {32}
@@ -155,7 +155,7 @@ def test_no_command_writes_or_prints_names_and_the_key_finds_the_images(
     ).json
     assert audited["shared_patients"]["patients"] == 0
     assert audited["near_duplicates"]["compared"] > 0
-    execute("report", "runs/baseline", "--n-bootstrap", 20, *options)
+    execute("report", "runs/baseline", *options)
     assert Path("report.html").read_text().count("data:image/jpeg") > 0
 
     execute("finetune", "--model", tiny_clip, *options, "--objective", "bce", "--epochs", 1,

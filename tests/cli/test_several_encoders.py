@@ -76,7 +76,7 @@ def test_one_encoder_for_a_head_on_two_is_refused(run, two_caches, image_folder)
 def test_learning_curve_on_two_encoders(run, two_caches):
     outcome = run(
         *("learning-curve", "--head", "linear", *two_caches, "--fusion", "late", "--sizes", "20"),
-        *("--seeds", 1, "--n-bootstrap", 0, "--json"),
+        *("--seeds", 1, "--json"),
     )
     assert outcome.code == 0, outcome.stderr
     assert outcome.json["sizes"] == [20]

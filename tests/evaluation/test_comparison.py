@@ -1,14 +1,17 @@
-"""Paired comparisons, against rows that are repeated by hand, and runs that cannot be compared."""
+"""Paired comparisons, against patients left out by hand, and runs that cannot be compared."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from comparison_errors import any_holm, simulate
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.comparison import compare, holm
+from featurecache.evaluation.comparison import compare, compare_scored, holm
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import resample_patients
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, load_run
 
@@ -58,34 +61,107 @@ def write(tmp_path):
 
 def test_a_run_does_not_differ_from_itself(write):
     run = write("one")[0]
-    (found,) = compare([run, run], n_bootstrap=50).comparisons
+    (found,) = compare([run, run]).comparisons
     for metrics in (found.macro, found.micro, *found.per_label.values()):
         for metric in metrics.values():
             assert metric.difference == 0
-            assert metric.ci95 == (0, 0)
-            assert metric.p == metric.p_holm == 1
+            assert (metric.ci95, metric.p, metric.p_holm) == (None, None, None)
+            assert "same whichever patient" in metric.no_interval
 
 
-def test_differences_and_intervals_agree_with_rows_repeated_by_hand(write):
+def test_differences_and_intervals_agree_with_patients_left_out_by_hand(write):
     one, truth, p_one, patients, metrics_one = write("one", seed=1, gain=0.5)
     two, _, p_two, _, metrics_two = write("two", seed=2, gain=2.0)
-    found = compare([one, two], n_bootstrap=200, seed=3)
+    found = compare([one, two])
     (comparison,) = found.comparisons
     assert (found.n, found.n_patients, found.split) == (N, 20, "test")
     metric = comparison.per_label["Mass"]["auroc"]
     assert metric.first == pytest.approx(metrics_one.per_label["Mass"].auroc)
     assert metric.run == pytest.approx(metrics_two.per_label["Mass"].auroc)
     assert metric.difference == pytest.approx(metric.run - metric.first)
-    differences = []
-    for counts in resample_patients(patients, n_bootstrap=200, seed=3).row_counts():
-        rows = np.repeat(np.arange(N), counts)
-        y = truth[rows, 0]
-        scores = [roc_auc_score(y, p[rows, 0]) for p in (p_one, p_two)]
-        differences.append(scores[1] - scores[0])
-    assert metric.ci95 == pytest.approx(np.quantile(differences, [0.025, 0.975]))
-    share = min(np.sum(np.array(differences) <= 0), np.sum(np.array(differences) >= 0))
-    assert metric.p == pytest.approx(min(1, 2 * (share + 1) / 201))
+    y = truth[:, 0]
+    left_out = np.array(
+        [
+            roc_auc_score(y[rows], p_two[rows, 0]) - roc_auc_score(y[rows], p_one[rows, 0])
+            for rows in (patients != patient for patient in np.unique(patients))
+        ]
+    )
+    error = np.sqrt(19 / 20 * np.sum((left_out - metric.difference) ** 2))
+    images = [np.bincount(np.arange(N) // 3, y == value) for value in (0, 1)]
+    weights = sum((of_patient / of_patient.sum()) ** 2 for of_patient in images)
+    dof = weights.sum() ** 2 / np.sum(weights**2) - 1
+    t = stats.t(dof)
+    assert metric.p == pytest.approx(2 * t.sf(metric.difference / error))
+    half = t.ppf(0.975) * error
+    assert metric.ci95 == pytest.approx((metric.difference - half, metric.difference + half))
     assert comparison.macro["f1"].run == pytest.approx(metrics_two.macro.f1)
+    assert comparison.per_label["Mass"]["f1"].p is None
+
+
+def test_an_interval_excludes_zero_where_p_is_below_0_05(write):
+    runs = [write(str(seed), seed=seed, gain=seed / 4)[0] for seed in range(8)]
+    metrics = [c.per_label[label]["auroc"] for c in compare(runs).comparisons for label in LABELS]
+    significant = [metric.p < 0.05 for metric in metrics]
+    assert significant == [not metric.ci95[0] <= 0 <= metric.ci95[1] for metric in metrics]
+    assert 0 < sum(significant) < len(metrics)
+
+
+def test_only_the_ranking_of_each_run_counts(write, tmp_path):
+    one, two = (load_run(write(name, seed=seed)[0]) for name, seed in (("one", 1), ("two", 2)))
+    expected = compare([one, two]).comparisons[0].macro["auroc"]
+    cubed = replace(two, scored=replace(two.scored, probability=two.scored.probability**3))
+    assert compare([one, cubed]).comparisons[0].macro["auroc"] == expected
+
+
+def test_a_label_of_one_positive_patient_has_a_difference_but_no_interval(write):
+    truth = (np.random.default_rng(0).random((N, 2)) < 0.4).astype(np.int8)
+    truth[:, 1] = 0
+    truth[7, 1] = 1
+    runs = [write(str(seed), seed=seed, truth=truth) for seed in (1, 2)]
+    found = compare([folder for folder, *_ in runs])
+    (comparison,) = found.comparisons
+    rare = comparison.per_label["Edema"]["auroc"]
+    areas = [roc_auc_score(truth[:, 1], probability[:, 1]) for _, _, probability, *_ in runs]
+    assert rare.difference == pytest.approx(areas[1] - areas[0])
+    assert (rare.ci95, rare.p, rare.p_holm) == (None, None, None)
+    assert rare.no_interval == ("only 1 patient has a positive image, and at least 5 are needed")
+    assert found.labels["Edema"].n_positive_patients == 1
+    assert (found.macro_labels, found.supported_labels) == (["Mass", "Edema"], ["Mass"])
+    # The mean over both labels is the runs' own, but has no interval; the supported one has.
+    macro = comparison.macro["auroc"]
+    assert macro.first == pytest.approx(runs[0][-1].macro.auroc)
+    assert (macro.ci95, macro.no_interval) == (None, "1 of its 2 labels have too few patients")
+    assert comparison.headline == comparison.supported["auroc"]
+    assert comparison.headline.ci95 == comparison.per_label["Mass"]["auroc"].ci95
+    # One supported label: a single test, nothing to correct for.
+    assert found.n_tests == {"supported": 1, "per_label": 1}
+    assert comparison.headline.p_holm == comparison.headline.p
+
+
+def test_without_any_supported_label_nothing_is_tested(write):
+    truth = np.zeros((N, 2), dtype=np.int8)
+    truth[[0, 3], [0, 1]] = 1
+    found = compare([write(str(seed), seed=seed, truth=truth)[0] for seed in (1, 2)])
+    assert found.comparisons[0].supported is None
+    assert found.n_tests == {"supported": 0, "per_label": 0}
+    assert "no interval: 2 of its 2 labels" in repr(found)
+    assert "<table" in found._repr_html_()
+
+
+def test_runs_of_equal_truth_rarely_differ():
+    """Family-wise error over labels of few and many positives, and of three comparisons."""
+    generator = np.random.default_rng(5)
+    n_positive = np.array([1, 2, 4, 5, 6, 8, 12, 20, 40])
+    n_wrong, covered = 0, []
+    for _ in range(40):
+        runs = simulate(generator, [0.8] * 4, n_positive=n_positive, n_patients=150)
+        found = compare_scored(runs)
+        labels = [label["auroc"] for run in found.comparisons for label in run.per_label.values()]
+        assert sum(label.p is not None for label in labels) == 3 * 6
+        n_wrong += any_holm(found.comparisons)
+        covered += [label.ci95[0] <= 0 <= label.ci95[1] for label in labels if label.ci95]
+    assert n_wrong <= 2
+    assert np.mean(covered) >= 0.94
 
 
 def test_holm_by_hand():
@@ -94,19 +170,26 @@ def test_holm_by_hand():
     assert holm([0.02]) == [0.02]
 
 
-def test_p_values_of_several_runs_are_corrected_together(write):
+def test_p_values_are_corrected_over_runs_and_labels(write):
     runs = [write(str(seed), seed=seed, gain=seed)[0] for seed in range(1, 4)]
-    two, three = (c.macro["auroc"] for c in compare(runs, n_bootstrap=100).comparisons)
-    assert [two.p_holm, three.p_holm] == pytest.approx(holm([two.p, three.p]))
+    found = compare(runs)
+    macro = [run.supported["auroc"] for run in found.comparisons]
+    labels = [label["auroc"] for run in found.comparisons for label in run.per_label.values()]
+    assert found.n_tests == {"supported": 2, "per_label": 4}
+    for family in (macro, labels):
+        expected = np.minimum(1, 2 * np.array(holm([metric.p for metric in family])))
+        assert [metric.p_holm for metric in family] == pytest.approx(expected)
+    assert [run.macro["auroc"] for run in found.comparisons] == macro
+    assert "over 2 tests of macro AUROC and over 4 of single labels" in found._repr_html_()
 
 
 def test_the_order_of_rows_does_not_matter(write, tmp_path):
     one = write("one", seed=1)[0]
     two = write("two", seed=2)[0]
-    expected = compare([one, two], n_bootstrap=20)
+    expected = compare([one, two])
     lines = (two / "predictions.csv").read_text().splitlines()
     (two / "predictions.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
-    assert compare([one, two], n_bootstrap=20) == expected
+    assert compare([one, two]) == expected
 
 
 def test_runs_of_other_images_labels_patients_or_truth_are_refused(write):
@@ -120,11 +203,9 @@ def test_runs_of_other_images_labels_patients_or_truth_are_refused(write):
     }
     for number, (words, change) in enumerate(others.items()):
         with pytest.raises(UsageError, match=words):
-            compare([one, write(str(number), **change)[0]], n_bootstrap=5)
+            compare([one, write(str(number), **change)[0]])
     with pytest.raises(UsageError, match="at least two runs"):
         compare([one])
-    with pytest.raises(UsageError, match="`n_bootstrap` 0"):
-        compare([one, one], n_bootstrap=0)
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.csv", "config.json"])
@@ -136,18 +217,18 @@ def test_a_missing_or_damaged_file_is_named_in_the_error(write, name, content):
     else:
         (run / name).write_text(content)
     with pytest.raises(RunError, match=name):
-        compare([run, run], n_bootstrap=5)
+        compare([run, run])
 
 
 def test_runs_and_run_folders_give_the_same_comparison(write):
     one, two = write("one", seed=1)[0], write("two", seed=2)[0]
-    by_path = compare([one, str(two)], n_bootstrap=20)
-    assert compare([load_run(one), load_run(two)], n_bootstrap=20) == by_path
+    by_path = compare([one, str(two)])
+    assert compare([load_run(one), load_run(two)]) == by_path
 
 
 def test_a_comparison_is_a_table_of_runs_labels_and_metrics(write):
     one, two = write("one", seed=1)[0], write("two", seed=2)[0]
-    comparison = compare([one, two], n_bootstrap=20)
+    comparison = compare([one, two])
     table = comparison.to_pandas().set_index(["of", "metric"])
     expected = comparison.comparisons[0].per_label["Edema"]["f1"]
     assert table.loc[("Edema", "f1"), "difference"] == expected.difference

@@ -13,12 +13,12 @@ from featurecache.evaluation.controls import (
     random_features,
     shuffle_labels,
     summarize_control,
+    text_gain,
     untrained_controls,
 )
 from featurecache.evaluation.repeated_runs import Trial, rank_all, ranking_gain
 from featurecache.evaluation.simple_predictors import view_only_probabilities
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.ranking import auroc
 
 
@@ -116,23 +116,47 @@ def test_a_gain_is_the_mean_paired_difference(data):
     test, truth = data.test, data.truth
     good, poor = truth + rng.normal(size=truth.shape), rng.random(truth.shape)
     trials = [Trial(data, score) for score in (good, poor)]
-    better, worse = rank_all(trials, test, n_bootstrap=200)
-    found = ranking_gain([(better, worse), (better, better)]).to_json()
+    ranked = rank_all(trials, test, np.ones(2, dtype=bool))
+    better, worse = ranked.trials
+    found = ranking_gain([(better, worse), (better, worse)], ranked.dof).to_json()
 
-    def area(score, rows):
-        return np.mean([roc_auc_score(truth[rows, c], score[rows, c]) for c in range(2)])
+    def gain(rows):
+        return np.mean(
+            [
+                roc_auc_score(truth[rows, c], good[rows, c])
+                - roc_auc_score(truth[rows, c], poor[rows, c])
+                for c in range(2)
+            ]
+        )
 
-    half = (area(good, test) - area(poor, test)) / 2
-    assert found["macro"]["auroc"]["difference"] == pytest.approx(half)
-    # By hand: the rows of the resampled patients are repeated on both sides.
-    resamples = resample_patients(data.patient[test], n_bootstrap=200, seed=0)
-    resampled = [
-        (area(good, np.repeat(test, counts)) - area(poor, np.repeat(test, counts))) / 2
-        for counts in resamples.row_counts()
-    ]
-    assert found["macro"]["auroc"]["ci95"] == pytest.approx(np.percentile(resampled, [2.5, 97.5]))
-    nothing = ranking_gain([(better, better)]).to_json()
-    assert nothing["macro"]["auroc"] == {"difference": 0.0, "ci95": [0.0, 0.0]}
+    assert found["macro"]["auroc"]["difference"] == pytest.approx(gain(test))
+    # By hand: without the rows of each patient in turn.
+    patients = np.unique(data.patient[test])
+    left_out = [gain(test[data.patient[test] != patient]) for patient in patients]
+    share = (len(patients) - 1) / len(patients)
+    error = np.sqrt(share * np.sum((np.array(left_out) - gain(test)) ** 2))
+    low, high = found["macro"]["auroc"]["ci95"]
+    assert (low + high) / 2 == pytest.approx(gain(test))
+    assert 2.0 * error < (high - low) / 2 < 2.2 * error
+    nothing = ranking_gain([(better, better)], ranked.dof).to_json()
+    assert nothing["macro"]["auroc"] == {"difference": 0.0, "ci95": None}
+
+
+def test_a_text_gain_is_over_labels_with_enough_patients(data):
+    rng = np.random.default_rng(14)
+    test = data.test
+    few = data.truth.copy()
+    few[test, 0] = 0
+    few[test[:1], 0] = 1
+    data = replace(data, truth=few)
+    trials = [Trial(data, rng.random(few.shape)) for _ in range(2)]
+    gain = text_gain(trials[:1], trials[1:], test)
+    assert gain.labels == [data.label_names[1]]
+    areas = [roc_auc_score(few[test, 1], trial.score[test, 1]) for trial in trials]
+    assert gain.macro.auroc.difference == pytest.approx(areas[0] - areas[1])
+    assert gain.macro.auroc.ci95 is not None
+    few[test, 1] = 1
+    assert text_gain(trials[:1], trials[1:], test) is None
 
 
 def test_the_interval_of_several_trials_includes_their_differences(data):

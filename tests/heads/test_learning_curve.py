@@ -9,7 +9,7 @@ from PIL import Image
 
 from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.learning_curve import default_sizes, learning_curve
+from featurecache.heads.learning_curve import common_labels, default_sizes, learning_curve
 from featurecache.heads.train import train_head
 from featurecache.runs.folder import read_curve
 
@@ -19,7 +19,7 @@ HEADS = [BASELINE, "prototype"]
 
 @pytest.fixture
 def curve(cache):
-    return learning_curve(cache, HEADS, sizes=[160, 40], seeds=2, n_bootstrap=40)
+    return learning_curve(cache, HEADS, sizes=[160, 40], seeds=2)
 
 
 def test_default_sizes_are_evenly_spaced_from_sixteen_to_all():
@@ -66,22 +66,74 @@ def test_every_training_is_reported(cache):
         "prototype",
         sizes=[20, 40],
         seeds=3,
-        n_bootstrap=0,
         on_head=lambda: reports.append(1),
     )
     assert len(reports) == 6
 
 
-def test_point_without_learnable_labels_is_undefined(cache):
+def test_labels_are_those_that_every_size_learned():
+    learned = np.array([[0, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=bool)
+    labels, n_undefined = common_labels(learned)
+    # With the smallest size no label remains; without it two of four.
+    assert (labels.tolist(), n_undefined) == ([True, True, False, False], 1)
+    labels, n_undefined = common_labels(learned[2:])
+    assert (labels.sum(), n_undefined) == (3, 0)
+    labels, n_undefined = common_labels(np.zeros((2, 3), dtype=bool))
+    assert (labels.any(), n_undefined) == (False, 2)
+
+
+def without(cache, column, rows, value=0):
+    """Return a cache in which rows have the same value of one label."""
+    labels = cache.labels.values.copy()
+    labels[rows, column] = value
+    return dataclasses.replace(cache, labels=dataclasses.replace(cache.labels, values=labels))
+
+
+def test_every_size_is_scored_on_the_same_labels(cache):
+    train, test = cache.rows("train"), cache.rows("test")
+    # Few images teach the first label, and few test images have the second.
+    rare = without(without(cache, 0, train[4:]), 1, test[3:])
+    curve = learning_curve(rare, HEADS, sizes=[8, 160], seeds=2)
+    names = cache.labels.names
+    assert curve.metrics.labels == [names[2]]
+    assert [point.labels for point in curve.points["prototype"]] == [1, 2]
+    for size, point in zip(curve.sizes, curve.points["prototype"], strict=True):
+        areas = []
+        for seed in (0, 1):
+            run = train_head(
+                rare, "prototype", train_size=size, seed=seed, n_bootstrap=0, controls=False
+            )
+            areas.append(run.metrics.per_label[names[2]].auroc)
+        assert point.macro.auroc == pytest.approx(np.mean(areas))
+    (warning,) = [text for text in curve.warnings if "the curve is over" in text]
+    assert "1 of 3 labels" in warning
+    assert warning.endswith(f"{names[0]}, {names[1]}")
+    assert "macro AUROC over 1 of 3 labels" in repr(curve)
+
+
+def test_sizes_from_which_too_few_labels_can_be_learned_are_undefined(cache):
+    train = cache.rows("train")
+    rare = without(without(cache, 0, train[4:]), 1, train[4:])
+    curve = learning_curve(rare, ["prototype"], sizes=[8, 160], seeds=2)
+    small, large = curve.points["prototype"]
+    assert (small.macro.auroc, small.labels) == (None, 1)
+    assert large.labels == len(curve.metrics.labels) == 3
+    assert "too few labels could be learned with every seed from 8 images" in curve.warnings
+
+
+def test_a_curve_without_learnable_labels_is_undefined(cache, tmp_path):
     labels = cache.labels.values.copy()
     labels[cache.rows("train")[4:]] = 0
     labels[cache.rows("train")[:4]] = 1
     few = dataclasses.replace(cache, labels=dataclasses.replace(cache.labels, values=labels))
-    curve = learning_curve(few, ["prototype"], sizes=[2], seeds=3, n_bootstrap=10)
+    curve = learning_curve(few, ["prototype"], sizes=[2], seeds=3)
     (point,) = curve.points["prototype"]
     assert (point.labels, point.macro.auroc) == (0, None)
+    assert curve.metrics.labels == []
     assert np.isnan(curve.to_pandas()["auroc"]).all()
     assert "prototype on 2: undefined" in repr(curve)
+    assert any("the curve is undefined" in warning for warning in curve.warnings)
+    curve.plot().savefig(tmp_path / "undefined.png")
 
 
 def test_table_has_a_row_per_head_and_size(curve):

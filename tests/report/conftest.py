@@ -60,7 +60,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ),
         ("learning-curve", "--head", "baseline", "--head", "concat", *sizes, "--out", "curve"),
     ):
-        n_bootstrap = () if command[0] == "extract" else ("--n-bootstrap", 20)
+        n_bootstrap = () if command[0] in ("extract", "learning-curve") else ("--n-bootstrap", 20)
         outcome = run(*command, *n_bootstrap)
         assert outcome.exit_code == 0, outcome.output
     return Workspace(folder, images, run)

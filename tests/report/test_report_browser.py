@@ -19,9 +19,9 @@ def pages(workspace, hostile_run, tmp_path_factory) -> dict[str, Path]:
     files = {path.name: path for path in (workspace.images / "images").iterdir()}
     runs = [write_run(folder / name, seed=n, warnings=[name]) for n, name in enumerate("ab")]
     pages = {
-        "several": build_page([*runs, workspace.folder / "curve"], n_bootstrap=20),
+        "several": build_page([*runs, workspace.folder / "curve"]),
         "one": build_page([workspace.folder / "head"], files=files),
-        "hostile": build_page([hostile_run], n_bootstrap=20),
+        "hostile": build_page([hostile_run]),
     }
     for name, page in pages.items():
         save_page(page, folder / f"{name}.html")

@@ -12,9 +12,7 @@ from tests.report.report_runs import HOSTILE, Page, write_run
 def test_page_and_plots_are_written(workspace, tmp_path):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
     run = write_run(tmp_path / "runs" / "one")
-    outcome = workspace.run(
-        *("report", run, "curve", "--out", out, "--plots", plots, "--n-bootstrap", 20, "--json")
-    )
+    outcome = workspace.run(*("report", run, "curve", "--out", out, "--plots", plots, "--json"))
     assert outcome.exit_code == 0, outcome.output
     document = json.loads(outcome.stdout)
     assert document["report"] == str(out)
@@ -26,7 +24,7 @@ def test_page_and_plots_are_written(workspace, tmp_path):
 
 
 def test_data_set_gives_example_images(workspace, tmp_path):
-    options = ("--data-root", workspace.images, "--n-images", 90, "--n-bootstrap", 0)
+    options = ("--data-root", workspace.images, "--n-images", 90)
     outcome = workspace.run("report", "head", *options, "--out", tmp_path / "page.html")
     assert outcome.exit_code == 0, outcome.output
     page = Page((tmp_path / "page.html").read_text())
@@ -36,7 +34,7 @@ def test_data_set_gives_example_images(workspace, tmp_path):
 
 
 def test_page_explains_how_to_include_images(workspace, tmp_path):
-    workspace.run("report", "head", "--out", tmp_path / "page.html", "--n-bootstrap", 0)
+    workspace.run("report", "head", "--out", tmp_path / "page.html")
     text = Page((tmp_path / "page.html").read_text()).text
     assert "This report holds no example images" in text
     assert "--data-root" in text
@@ -65,7 +63,7 @@ def test_other_data_set_is_refused(workspace, tmp_path):
 def test_existing_files_are_not_replaced(workspace, tmp_path, existing):
     out, plots = tmp_path / "page.html", tmp_path / "plots"
     (tmp_path / existing).mkdir() if existing == "plots" else out.write_text("mine")
-    command = ("report", "curve", "--out", out, "--plots", plots, "--n-bootstrap", 0)
+    command = ("report", "curve", "--out", out, "--plots", plots)
     outcome = workspace.run(*command)
     assert outcome.exit_code == 2
     assert "--overwrite" in outcome.output

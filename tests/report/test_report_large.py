@@ -17,7 +17,7 @@ def large_page(tmp_path_factory) -> Path:
     run = write_run(
         tmp_path_factory.mktemp("large") / "run", labels=names, n=100_000, n_bootstrap=0
     )
-    save_page(build_page([run], n_bootstrap=0), run.with_suffix(".html"))
+    save_page(build_page([run]), run.with_suffix(".html"))
     return run.with_suffix(".html")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,25 @@ from featurecache.errors import RunError, UnknownNameError, UsageError
 from featurecache.evaluation.comparison import compare
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.heads.learning_curve import learning_curve
+from featurecache.metrics.metrics import (
+    CurveMetrics,
+    CurvePoint,
+    Difference,
+    RankingDifferences,
+    RankingIntervals,
+    RankingScores,
+    TextGain,
+)
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.report import report, save_page
 from featurecache.report.svg import inline_svg
+from featurecache.runs.folder import new_run, write_config, write_json
+from featurecache.runs.run import load_run
 from tests.report.report_runs import HOSTILE, Page, assert_valid, metrics_of, write_run
 
 
 def parse_page(*runs, **options) -> Page:
-    return Page(build_page(runs, **{"n_bootstrap": 20, **options}).html)
+    return Page(build_page(runs, **options).html)
 
 
 def test_page_shows_rounded_metrics(tmp_path):
@@ -41,7 +53,7 @@ def test_page_shows_rounded_metrics(tmp_path):
 
 def test_runs_of_the_same_images_are_compared(tmp_path):
     runs = [write_run(tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))]
-    auroc = compare(runs, n_bootstrap=20).comparisons[0].macro["auroc"]
+    auroc = compare(runs).comparisons[0].macro["auroc"]
     low, high = auroc.ci95
     signed = f"{auroc.difference:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
     page = parse_page(*runs)
@@ -70,7 +82,7 @@ def test_label_unknown_in_the_first_run_is_plotted_for_the_second(tmp_path):
         truth[:, 0] = -1
 
     runs = [write_run(tmp_path / "one", edit_truth=edit_truth), write_run(tmp_path / "two")]
-    report = build_page(runs, n_bootstrap=20)
+    report = build_page(runs)
     assert_valid(Page(report.html))
     assert {"roc-Mass", "precision-recall-Mass", "calibration-Mass"} <= set(report.figures)
 
@@ -88,7 +100,7 @@ def test_example_images_are_those_of_the_first_run(tmp_path):
 
 def test_curves_show_the_first_eight_runs(tmp_path):
     runs = [write_run(tmp_path / f"run-{n}", labels=("Mass",), seed=n) for n in range(10)]
-    report = build_page(runs, n_bootstrap=20)
+    report = build_page(runs)
     assert_valid(Page(report.html))
     assert "the first 8 runs" in report.html
     assert len(report.figures["roc-Mass"].axes[0].get_legend().texts) == 8
@@ -173,23 +185,41 @@ def test_page_of_every_kind_of_run(workspace):
         assert f"<dd>{kind}</dd>" in page.html
     for control in ("shuffled labels", "random features", "permuted texts", "view position alone"):
         assert control in page.text
-    assert "Gain from its own texts over permuted texts" in page.text
     assert "trained the encoder itself" in page.text
     assert "candidates" in page.text
 
 
-def test_page_of_a_learning_curve_alone(workspace):
-    page = parse_page(workspace.folder / "curve")
+def test_gain_from_texts_is_reported(tmp_path):
+    run = load_run(write_run(tmp_path / "run"))
+    auroc = Difference(difference=0.125, ci95=(-0.25, 0.5))
+    gain = TextGain(pairs=5, labels=["Mass"], macro=RankingDifferences(auroc=auroc))
+    page = parse_page(replace(run, metrics=run.metrics.replace(text_gain=gain)))
+    assert "mean over 5 seeds): macro AUROC over 1 labels +0.125 [−0.250, +0.500]" in page.text
+
+
+def test_page_of_a_learning_curve_alone(workspace, tmp_path):
+    assert_valid(parse_page(workspace.folder / "curve"))
+    scores = RankingScores(auroc=0.75, auprc=None)
+    point = CurvePoint(macro=scores, ci95=RankingIntervals(auroc=(0.5, 0.875)), gain=None, labels=3)
+    curve = CurveMetrics(
+        n=90,
+        n_patients=40,
+        sizes=[8, 16],
+        labels=["Mass", "Edema"],
+        cells={"linear": [CurvePoint.undefined(1), point]},
+    )
+    with new_run(tmp_path / "curve") as folder:
+        write_config(folder, "curve", {"seeds": [0, 1]})
+        write_json(folder / "curve.json", curve.to_json())
+    page = parse_page(tmp_path / "curve")
     assert_valid(page)
-    curve = json.loads((workspace.folder / "curve" / "curve.json").read_text())
-    cell = curve["cells"]["concat"][1]
-    low, high = cell["ci95"]["auroc"]
-    assert f"{cell['macro']['auroc']:.3f} [{low:.3f}, {high:.3f}]" in page.text
+    assert "0.750 [0.500, 0.875]" in page.text
+    assert "macro over Mass, Edema" in page.text
 
 
 def test_page_of_runs_that_are_not_saved(workspace):
     cache = workspace.folder / "cache" / "phantom" / "tiny.h5"
-    curve = learning_curve(cache, ["linear"], sizes=[16, 32], seeds=1, n_bootstrap=0)
+    curve = learning_curve(cache, ["linear"], sizes=[16, 32], seeds=1)
     page = parse_page(zero_shot(cache, n_bootstrap=0), curve)
     assert_valid(page)
     with pytest.raises(UsageError, match="twice"):
@@ -261,7 +291,7 @@ def test_matplotlib_settings_are_restored(tmp_path):
 
 
 def test_plot_names_are_valid_file_names(hostile_run):
-    figures = build_page([hostile_run], n_bootstrap=0).figures
+    figures = build_page([hostile_run]).figures
     assert all(re.fullmatch(r"[\w.-]+", name) for name in figures)
     assert len({name.lower() for name in figures}) == len(figures)
 
@@ -280,8 +310,8 @@ def test_svg_ids_are_unique_to_the_figure(tmp_path):
 def test_report_accepts_strings_and_refuses_to_overwrite(tmp_path):
     run = write_run(tmp_path / "run")
     out = tmp_path / "page.html"
-    assert report(str(run), str(out), plots=str(tmp_path / "plots"), n_bootstrap=0) == out
+    assert report(str(run), str(out), plots=str(tmp_path / "plots")) == out
     assert (tmp_path / "plots" / "roc-Mass.png").exists()
     with pytest.raises(UsageError, match="`overwrite`"):
         report(run, out)
-    assert report([run], out, overwrite=True, n_bootstrap=0) == out
+    assert report([run], out, overwrite=True) == out

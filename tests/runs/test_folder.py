@@ -180,7 +180,7 @@ def test_a_history_and_a_curve_round_trip(tmp_path):
     intervals = RankingIntervals(auroc=(0.25, 0.75))
     scores = RankingScores(auroc=0.5, auprc=None)
     point = CurvePoint(macro=scores, ci95=intervals, seeds=[0.5], gain=None, labels=2)
-    curve = CurveMetrics(n=9, n_patients=4, sizes=[16], cells={"baseline": [point]})
+    curve = CurveMetrics(n=9, n_patients=4, sizes=[16], labels=["a"], cells={"baseline": [point]})
     with new_run(tmp_path / "run") as folder:
         write_config(folder, "curve", {})
         write_json(folder / "curve.json", curve.to_json())
