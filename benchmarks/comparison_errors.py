@@ -13,19 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr, ndtri
-from scipy.stats import binom
 
-from featurecache.evaluation.comparison import (
-    MetricComparison,
-    RunComparison,
-    ScoredImages,
-    compare_scored,
-)
+from featurecache.evaluation.comparison import RunComparison, ScoredImages, compare_scored
+from featurecache.evaluation.repeated_runs import Trial, rank_all, ranking_gain
+from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.jackknife import mean_interval
 
 N_LABELS = 8
+N_SEEDS = 5
 ROWS = {"5 to 7": (5, 7), "8 to 14": (8, 14), "15 to 29": (15, 29), "30 to 60": (30, 60)}
-NULLS = (0.75, 0.90)
-GAIN = (0.75, 0.85)
+MIXED = np.array([1, 2, 4, 5, 6, 8, 12, 20, 35, 60])
+EQUAL = (0.75, 0.90)
+BETTER = (0.75, 0.85)
 METRICS = ("auroc", "auprc", "f1")
 
 
@@ -88,25 +87,28 @@ def simulate(
 
 
 @dataclass
-class Counts:
-    """Outcomes of many tests of one kind."""
+class Outcomes:
+    """Intervals of many simulations of one kind."""
 
-    rejected: list[bool] = field(default_factory=list)
-    covered: list[bool] = field(default_factory=list)
-    widths: list[float] = field(default_factory=list)
+    excludes_zero: list[bool] = field(default_factory=list)
+    covers: list[bool] = field(default_factory=list)
 
-    def add(self, metric: MetricComparison, true: float) -> None:
-        """Add one test; ``true`` is the true difference."""
-        if metric.ci95 is None:
-            return
-        low, high = metric.ci95
-        self.rejected.append(not low <= 0 <= high)
-        self.covered.append(low <= true <= high)
-        self.widths.append(high - low)
+    def add(self, interval: tuple[float, float] | None, true: float) -> None:
+        """Add an interval, and what it should cover."""
+        if interval is not None:
+            low, high = interval
+            self.excludes_zero.append(not low <= 0 <= high)
+            self.covers.append(low <= true <= high)
 
-    def __str__(self) -> str:
-        """Format the share of rejections and the coverage."""
-        return f"{np.mean(self.rejected):.3f} | {np.mean(self.covered):.3f}"
+    @property
+    def error(self) -> str:
+        """Share of intervals without 0, which are also those with p < 0.05."""
+        return f"{np.mean(self.excludes_zero):.3f}"
+
+    @property
+    def coverage(self) -> str:
+        """Share of intervals that cover the truth."""
+        return f"{np.mean(self.covers):.3f}"
 
 
 def any_holm(runs: Sequence[RunComparison]) -> bool:
@@ -114,6 +116,83 @@ def any_holm(runs: Sequence[RunComparison]) -> bool:
     metrics = [metric["auroc"] for run in runs for metric in run.per_label.values()]
     metrics += [run.supported["auroc"] for run in runs if run.supported]
     return any(metric.p_holm is not None and metric.p_holm < 0.05 for metric in metrics)
+
+
+def compare_pairs(
+    generator: np.random.Generator, n: int, positives: tuple[int, int], aurocs: Sequence[float]
+) -> tuple[dict[str, Outcomes], dict[str, Outcomes], float]:
+    """Compare n pairs of runs.
+
+    Returns:
+        By metric, the outcomes of single labels and of their mean; and the share of comparisons
+        with any corrected p value below 0.05.
+    """
+    of_label = {name: Outcomes() for name in METRICS}
+    of_macro = {name: Outcomes() for name in METRICS}
+    n_any = 0
+    true = aurocs[1] - aurocs[0]
+    for _ in range(n):
+        n_positive = generator.integers(positives[0], positives[1] + 1, size=N_LABELS)
+        n_patients = int(generator.integers(100, 301))
+        runs = simulate(generator, aurocs, n_positive=n_positive, n_patients=n_patients)
+        (comparison,) = compare_scored(runs).comparisons
+        n_any += any_holm([comparison])
+        for name in METRICS:
+            for metrics in comparison.per_label.values():
+                of_label[name].add(metrics[name].ci95, true)
+            if comparison.supported is not None:
+                of_macro[name].add(comparison.supported[name].ci95, true)
+    return of_label, of_macro, n_any / n
+
+
+def compare_several(generator: np.random.Generator, n: int) -> float:
+    """Return the share of comparisons of three runs with a first one that find any difference."""
+    n_any = 0
+    for _ in range(n):
+        runs = simulate(generator, [0.8] * 4, n_positive=MIXED, n_patients=200)
+        n_any += any_holm(compare_scored(runs).comparisons)
+    return n_any / n
+
+
+def repeat_trainings(
+    generator: np.random.Generator, n: int, positives: tuple[int, int]
+) -> tuple[Outcomes, Outcomes]:
+    """Score two heads with five seeds each, whose true AUROCs vary around 0.8 by 0.02.
+
+    Returns:
+        The outcomes of the first head's mean AUROC, and of the second's gain, which is 0.
+    """
+    means, gains = Outcomes(), Outcomes()
+    for _ in range(n):
+        n_positive = generator.integers(positives[0], positives[1] + 1, size=N_LABELS)
+        aurocs = list(generator.normal(0.8, 0.02, size=2 * N_SEEDS))
+        runs = simulate(generator, aurocs, n_positive=n_positive, n_patients=200)
+        truth, patients = runs[0].truth, runs[0].patients
+        rows = np.arange(len(truth))
+        data = SplitData(
+            truth=truth,
+            label_names=runs[0].label_names,
+            patient=patients,
+            view=np.full(len(rows), ""),
+            train=rows[:0],
+            val=rows[:0],
+            test=rows,
+            learned=runs[0].learned,
+        )
+        ranked = rank_all([Trial(data, run.probability) for run in runs], rows, runs[0].learned)
+        first, second = ranked.trials[:N_SEEDS], ranked.trials[N_SEEDS:]
+        values = np.array([trial.averages["macro"]["auroc"] for trial in first])
+        means.add(mean_interval(values, ranked.dof["macro"], limits=(0, 1)), 0.8)
+        pairs = list(zip(second, first, strict=True))
+        gains.add(ranking_gain(pairs, ranked.dof).macro.auroc.ci95, 0.0)
+    return means, gains
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    print(f"\n{title}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
 
 
 def main() -> None:
@@ -124,59 +203,33 @@ def main() -> None:
     arguments = parser.parse_args()
     generator = np.random.default_rng(arguments.seed)
     n = arguments.simulations
-
-    print(f"One label: {n * N_LABELS:,} tests per number. Power: true AUROC 0.75 and 0.85.\n")
-    print(
-        "| positive patients | "
-        + " | ".join(f"error, AUROC {null:.2f} | coverage" for null in NULLS)
-        + " | power | coverage |"
-    )
-    print("|---" * 7 + "|")
-    macro_rows, decision_rows = [], []
-    for row, (low, high) in ROWS.items():
-        label_cells, macro_cells, decision_cells = [], [], []
-        for aurocs in (*((null, null) for null in NULLS), GAIN):
-            label, macro, family = Counts(), Counts(), []
-            others = {name: (Counts(), Counts()) for name in METRICS[1:]}
-            for _ in range(n):
-                runs = simulate(
-                    generator,
-                    aurocs,
-                    n_positive=generator.integers(low, high + 1, size=N_LABELS),
-                    n_patients=int(generator.integers(100, 301)),
-                )
-                comparison = compare_scored(runs).comparisons[0]
-                true = aurocs[1] - aurocs[0]
-                for metrics in comparison.per_label.values():
-                    label.add(metrics["auroc"], true)
-                    for name, (of_label, _) in others.items():
-                        of_label.add(metrics[name], true)
-                assert comparison.supported is not None
-                macro.add(comparison.supported["auroc"], true)
-                for name, (_, of_macro) in others.items():
-                    of_macro.add(comparison.supported[name], true)
-                family.append(any_holm([comparison]))
-            label_cells.append(str(label))
-            macro_cells.append(f"{macro} | {np.mean(family):.3f}")
-            if aurocs[0] == aurocs[1]:
-                decision_cells += [f"{np.mean(c.covered):.3f}" for c in others["auprc"]]
-        print(f"| {row} | {' | '.join(label_cells)} |", flush=True)
-        macro_rows.append(f"| {row} | {' | '.join(macro_cells)} |")
-        decision_rows.append(f"| {row} | {' | '.join(decision_cells)} |")
-    print("\nmacro\n" + "\n".join(macro_rows))
-    print("\nauprc cov label, macro x nulls\n" + "\n".join(decision_rows))
-
-    family = []
-    for _ in range(n):
-        runs = simulate(
-            generator,
-            [0.8] * 4,
-            n_positive=np.array([1, 2, 4, 5, 6, 8, 12, 20, 35, 60]),
-            n_patients=200,
+    labels, macro, family, others, trainings = [], [], [], [], []
+    for row, positives in ROWS.items():
+        equal = [compare_pairs(generator, n, positives, (auroc, auroc)) for auroc in EQUAL]
+        better = compare_pairs(generator, n, positives, BETTER)
+        for index, cells in enumerate((labels, macro)):
+            errors = [outcomes[index]["auroc"].error for outcomes in equal]
+            found = better[index]["auroc"]
+            cells.append([row, *errors, found.error, found.coverage])
+        family.append([row, *(f"{outcomes[2]:.3f}" for outcomes in equal)])
+        others.append(
+            [row, *(equal[0][index][name].coverage for index in (0, 1) for name in METRICS[1:])]
         )
-        family.append(any_holm(compare_scored(runs).comparisons))
-    print(f"\nmixed, 3 comparisons: {np.mean(family):.3f} of {n}")
-    print(binom.interval(0.95, n, 0.05))
+        means, gains = repeat_trainings(generator, n // 2, positives)
+        trainings.append([row, means.coverage, gains.error])
+    family.append(["1 to 60, three comparisons", f"{compare_several(generator, n):.3f}", ""])
+    first = "positive patients"
+    errors = [f"error at {auroc:.2f}" for auroc in EQUAL]
+    power = f"power, {BETTER[0]:.2f} against {BETTER[1]:.2f}"
+    print_table(f"One label, {n * N_LABELS:,} tests", [first, *errors, power, "coverage"], labels)
+    print_table(
+        f"Mean of {N_LABELS} labels, {n:,} tests", [first, *errors, power, "coverage"], macro
+    )
+    print_table(f"Any p_holm < 0.05, {n:,} comparisons", [first, *errors], family)
+    columns = [f"{name}, {of}" for of in ("label", "mean") for name in ("AUPRC", "F1")]
+    print_table("Coverage of other metrics, equal runs", [first, *columns], others)
+    columns = ["coverage of the mean", "error of the gain"]
+    print_table(f"{N_SEEDS} seeds, {n // 2:,} simulations", [first, *columns], trainings)
 
 
 if __name__ == "__main__":

@@ -313,7 +313,6 @@ def learning_curve(
             "sizes": list(sizes),
             "seeds": list(all_seeds),
             "settings": {config.head: asdict(config) for config in configs},
-            "n_bootstrap": n_bootstrap,
             "labels": list(cache.labels.names),
             "cache": cache_reference(cache),
         },

@@ -170,7 +170,6 @@ def _learning_curve_arguments(config: Config) -> list[str]:
         "seed": min(seeds, default=0),
         "prompts": settings.get("prompts"),
         "fusion": settings.get("fusion"),
-        "n_bootstrap": config.get("n_bootstrap"),
     }
     return ["learning-curve", *options(arguments, learning_curve)]
 

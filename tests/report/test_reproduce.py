@@ -147,7 +147,7 @@ def test_zero_shot_with_an_alignment(
 def test_learning_curve(hospital: Path, first: Path, tmp_path: Path) -> None:
     (cache,) = extract_from_csv(hospital, "tiny")
     heads = ["prototype", "knn"]
-    fc.learning_curve(cache, heads, sizes=[8, 16], seeds=2, seed=4, n_bootstrap=5).save("runs/c")
+    fc.learning_curve(cache, heads, sizes=[8, 16], seeds=2, seed=4).save("runs/c")
     assert_reproduces("runs/c", first, tmp_path / "second")
 
 
@@ -216,7 +216,7 @@ def test_report_prints_its_own_options(hospital: Path, first: Path, tmp_path: Pa
     data = fc.load_dataset(
         hospital / "list.csv", labels=FINDINGS, path="file", patient="who", view="seen", seed=3
     )
-    fc.report("runs/head", "out.html", plots="plots", finding="Mass", data=data, n_bootstrap=13)
+    fc.report("runs/head", "out.html", plots="plots", finding="Mass", data=data)
     page = Path("out.html").read_text()
     command = page.partition("<h3>This report</h3>")[2].partition("<pre")[2].partition("</pre>")[0]
     command = command.partition(">")[2].replace("&#39;", "'")
