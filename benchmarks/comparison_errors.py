@@ -203,17 +203,21 @@ def main() -> None:
     arguments = parser.parse_args()
     generator = np.random.default_rng(arguments.seed)
     n = arguments.simulations
-    labels, macro, family, others, trainings = [], [], [], [], []
+    labels: list[list[str]] = []
+    macro: list[list[str]] = []
+    family, others, trainings = [], [], []
     for row, positives in ROWS.items():
-        equal = [compare_pairs(generator, n, positives, (auroc, auroc)) for auroc in EQUAL]
-        better = compare_pairs(generator, n, positives, BETTER)
-        for index, cells in enumerate((labels, macro)):
-            errors = [outcomes[index]["auroc"].error for outcomes in equal]
-            found = better[index]["auroc"]
-            cells.append([row, *errors, found.error, found.coverage])
-        family.append([row, *(f"{outcomes[2]:.3f}" for outcomes in equal)])
+        of_label, of_macro, any_p = zip(
+            *(compare_pairs(generator, n, positives, (auroc, auroc)) for auroc in EQUAL),
+            compare_pairs(generator, n, positives, BETTER),
+            strict=True,
+        )
+        for cells, (*equal, better) in ((labels, of_label), (macro, of_macro)):
+            errors = [outcomes["auroc"].error for outcomes in equal]
+            cells.append([row, *errors, better["auroc"].error, better["auroc"].coverage])
+        family.append([row, *(f"{share:.3f}" for share in any_p[: len(EQUAL)])])
         others.append(
-            [row, *(equal[0][index][name].coverage for index in (0, 1) for name in METRICS[1:])]
+            [row, *(of[0][name].coverage for of in (of_label, of_macro) for name in METRICS[1:])]
         )
         means, gains = repeat_trainings(generator, n // 2, positives)
         trainings.append([row, means.coverage, gains.error])
