@@ -28,6 +28,7 @@ from featurecache.cli import (
 )
 from featurecache.cli.errors import DEBUG_VARIABLE, NOT_RESUMABLE, RESUMABLE, with_exit_code
 from featurecache.cli.log_file import LoggedGroup
+from featurecache.cli.strict_command import StrictCommand
 from featurecache.plugins import load_plugins
 
 app = typer.Typer(
@@ -121,7 +122,7 @@ _RESUMABLE = {"extract", "finetune"}
 for _task, _commands in COMMANDS.items():
     for _name, _command in _commands.items():
         _interrupted = RESUMABLE if _name in _RESUMABLE else NOT_RESUMABLE
-        app.command(_name, rich_help_panel=_task)(
+        app.command(_name, cls=StrictCommand, rich_help_panel=_task)(
             with_exit_code(_command, interrupted=_interrupted)
         )
 app.add_typer(cache.app, name="cache", rich_help_panel="Embed")

@@ -8,13 +8,14 @@ import typer
 from featurecache.cli.errors import with_exit_code
 from featurecache.cli.options import CacheFolder
 from featurecache.cli.output import Json, print_json, print_result, print_status, print_table
+from featurecache.cli.strict_command import StrictCommand
 
 app = typer.Typer(help="List, describe, verify and merge caches.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="Cache file.", metavar="FILE")]
 
 
-@app.command("ls")
+@app.command("ls", cls=StrictCommand)
 @with_exit_code
 def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
     """List the caches in a folder, including unfinished and unreadable ones.
@@ -44,7 +45,7 @@ def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
     )
 
 
-@app.command("info")
+@app.command("info", cls=StrictCommand)
 @with_exit_code
 def info(file: File, json: Json = False) -> None:
     """Describe what a cache holds and how it was made.
@@ -77,7 +78,7 @@ def info(file: File, json: Json = False) -> None:
         print_status(f"failed: {image}: {reason}")
 
 
-@app.command("verify")
+@app.command("verify", cls=StrictCommand)
 @with_exit_code
 def verify(file: File, json: Json = False) -> None:
     """Check a cache for damage: structure, checksums, embeddings, splits and texts.
@@ -97,7 +98,7 @@ def verify(file: File, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command("merge")
+@app.command("merge", cls=StrictCommand)
 @with_exit_code
 def merge(
     files: Annotated[list[Path], typer.Argument(help="Caches of one data set.", metavar="FILE...")],

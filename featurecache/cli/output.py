@@ -140,11 +140,18 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        Task,
         TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Count(MofNCompleteColumn):
+        def render(self, task: Task) -> Text:
+            """Show nothing where the total is not known, instead of "0/?"."""
+            return Text() if task.total is None else super().render(task)
 
     milestones = _Milestones()
 
@@ -159,7 +166,7 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
     with LoggedProgress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        Count(),
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

@@ -19,14 +19,18 @@ from featurecache.cli.output import (
 from featurecache.heads.config import HeadConfig
 
 if TYPE_CHECKING:
+    from featurecache.runs.run import Run
     from featurecache.store.cache import Cache
 
 
 @takes_settings(HeadConfig, without=("head",))
 def train_head(
     head: Annotated[
-        str,
-        typer.Option(help="Head, such as weighted_sum: see 'featurecache heads'.", metavar="NAME"),
+        list[str],
+        typer.Option(
+            help="Head, such as weighted_sum: see 'featurecache heads'; repeat to train more.",
+            metavar="NAME",
+        ),
     ],
     cache: CacheFiles = None,
     seeds: Annotated[
@@ -34,7 +38,11 @@ def train_head(
     ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder to create. Default: runs/DATASET-MODEL-HEAD.", metavar="DIR"),
+        typer.Option(
+            help="Run folder to create; for several heads, folder of a run folder each, named "
+            "after the head. Default: runs/DATASET-MODEL-HEAD.",
+            metavar="DIR",
+        ),
     ] = None,
     n_bootstrap: NBootstrap = 1000,
     controls: Annotated[
@@ -57,15 +65,18 @@ def train_head(
     """
     import featurecache as fc
 
-    require_free(out)
+    targets = [out if out is None or len(head) == 1 else out / name for name in head]
+    for target in targets:
+        require_free(target)
     paths = cache or [Path("cache")]
     opened = fc.open_cache(paths)
     seed = settings.get("seed", 0)
-    print_status(f"cache {describe_choice(paths, opened)}, head {head}, seed {seed}")
+    print_status(f"cache {describe_choice(paths, opened)}, head {', '.join(head)}, seed {seed}")
     with progress_bar(hidden=json) as bar:
-        epochs = _total_epochs(opened, HeadConfig(head=head, **settings), seeds)
-        task = bar.add_task("train", total=epochs, detail="")
-        run = fc.train_head(
+        configs = [HeadConfig(head=name, **settings) for name in head]
+        epochs = sum(_total_epochs(opened, config, seeds) for config in configs)
+        task = bar.add_task("train", total=epochs or None, detail="")
+        runs = fc.train_head(
             opened,
             head,
             seeds=seeds,
@@ -76,27 +87,36 @@ def train_head(
             ),
             **settings,
         )
-    target = run.save(out)
+    saved = [run.save(target) for run, target in zip(runs, targets, strict=True)]
     if json:
-        print_json({"run": str(target), **run.metrics.to_json()})
+        documents = [
+            {"run": str(target), **run.metrics.to_json()}
+            for run, target in zip(runs, saved, strict=True)
+        ]
+        print_json(documents[0] if len(documents) == 1 else documents)
         return
-    print_run(f"{head} on {run.dataset_name}", run)
+    for run, target in zip(runs, saved, strict=True):
+        _print(run, target)
+
+
+def _print(run: "Run", target: Path) -> None:
+    print_run(f"{run.config['settings']['head']} on {run.dataset_name}", run)
     if run.metrics.seeds is not None:
         spread = run.metrics.seeds.macro["auroc"]
         print_result(
-            f"macro AUROC over {seeds} seeds: {format_float(spread.mean, digits=4)} "
+            f"macro AUROC over {run.config['seeds']} seeds: {format_float(spread.mean, digits=4)} "
             f"± {format_float(spread.sd, digits=4)} (standard deviation)"
         )
     print_result(f"run: {target} (chosen on validation: {run.config['chosen']})")
 
 
-def _total_epochs(cache: "Cache", config: HeadConfig, seeds: int) -> int | None:
-    """Return the maximum number of epochs in total; None for a head without epochs."""
+def _total_epochs(cache: "Cache", config: HeadConfig, seeds: int) -> int:
+    """Return the maximum number of epochs in total; 0 for a head without epochs."""
     from featurecache.heads.config import resolve_schedule
     from featurecache.heads.registry import head_spec
 
     if not head_spec(config.head).has_epochs:
-        return None
+        return 0
     images = config.train_size or len(cache.rows("train"))
     heads = len(cache.members) if config.fusion == "late" else 1
     return resolve_schedule(config, images).epochs * seeds * heads

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -42,17 +42,25 @@ from featurecache.store.layout import UNKNOWN
 from featurecache.store.open import CacheLike, open_cache
 
 
+@overload
+def train_head(cache: CacheLike, head: str = "weighted_sum", **options: Any) -> Run: ...
+
+
+@overload
+def train_head(cache: CacheLike, head: Sequence[str], **options: Any) -> list[Run]: ...
+
+
 @accept_settings(HeadConfig)
 def train_head(
     cache: CacheLike,
-    head: str = "weighted_sum",
+    head: str | Sequence[str] = "weighted_sum",
     *,
     seeds: int = 1,
     n_bootstrap: int = 1000,
     controls: bool = True,
     on_epoch: Callable[[int, Epoch], None] | None = None,
     **settings: Any,
-) -> Run:
+) -> Run | list[Run]:
     """Train a head on cached embeddings and evaluate it on the test images.
 
     The epoch, or the settings of a head without epochs, are chosen on validation images, and so are
@@ -69,7 +77,8 @@ def train_head(
     Args:
         cache: A cache with labels and splits, and with text embeddings for a head that uses text;
             or its path.
-        head: Name of the head: a built-in or a registered one.
+        head: Name of the head, a built-in or a registered one; or a list of names, of which each
+            head is trained on its own.
         seeds: Number of trainings, with the seeds ``seed``, ``seed + 1``, ... The metrics are those
             of the first; ``metrics.seeds`` has mean and standard deviation over all.
         n_bootstrap: Number of bootstrap samples over patients.
@@ -80,20 +89,42 @@ def train_head(
         **settings: see ``HeadConfig``.
 
     Returns:
-        A run of kind "head", which is not saved yet.
+        A run of kind "head", which is not saved yet; for a list of heads, a list of runs.
 
     Raises:
         CacheError: The cache has no labels, or no text embeddings and the head needs them.
-        UsageError: A split is missing, or a setting is out of range, has no effect on this head, or
-            cannot be met by the data.
+        UsageError: A split is missing, a head is given twice, or a setting is out of range, has no
+            effect on a head, or cannot be met by the data.
         UnknownNameError: There is no such head or prompt set.
     """
     cache = open_cache(cache)
     check_names(HeadConfig, settings)
+    names = [head] if isinstance(head, str) else list(head)
+    if not names or len(set(names)) < len(names):
+        raise UsageError("`head` must name one or more heads, each once")
     prompts = cache.prompt_set_name(settings.get("prompts"))
-    config = HeadConfig(head=head, **{**settings, "prompts": prompts})
+    configs = [HeadConfig(head=name, **{**settings, "prompts": prompts}) for name in names]
     if seeds < 1:
         raise UsageError(f"`seeds` is {seeds}: must be at least 1")
+    for config in configs:  # before the first of them is trained
+        head_spec(config.head).check(config)
+    runs = [
+        _train(cache, config, seeds, n_bootstrap=n_bootstrap, controls=controls, on_epoch=on_epoch)
+        for config in configs
+    ]
+    return runs[0] if isinstance(head, str) else runs
+
+
+def _train(
+    cache: Cache,
+    config: HeadConfig,
+    seeds: int,
+    *,
+    n_bootstrap: int,
+    controls: bool,
+    on_epoch: Callable[[int, Epoch], None] | None,
+) -> Run:
+    """Train and evaluate one head with several seeds."""
     data = training_data_from(cache, config)
     configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     permuted: list[HeadConfig] = []

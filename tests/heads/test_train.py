@@ -349,3 +349,14 @@ def test_text_gain_is_the_difference_to_permuted_texts(aligned_cache):
 def test_text_gain_is_undefined_without_real_texts(aligned_cache, head, settings):
     run = train(aligned_cache, head, epochs=2, hidden=(4,), controls=True, **settings)
     assert run.metrics.text_gain is None
+
+
+def test_list_of_heads_gives_list_of_runs(cache):
+    runs = train_head(cache, ["prototype", "knn"], controls=False, n_bootstrap=0, seed=3)
+    assert [run.config["settings"]["head"] for run in runs] == ["prototype", "knn"]
+    alone = train_head(cache, "knn", controls=False, n_bootstrap=0, seed=3)
+    assert runs[1].metrics == alone.metrics
+    assert len(train_head(cache, ["knn"], controls=False, n_bootstrap=0)) == 1
+    for heads in ([], ["knn", "knn"]):
+        with pytest.raises(UsageError, match="each once"):
+            train_head(cache, heads)
