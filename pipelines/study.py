@@ -58,6 +58,7 @@ FINETUNE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 the lowest validation loss of six candidates on Kermany; those of dinov2-minilm were not tuned."""
 
 CONTROLS = {
+    "any_finding": "any finding",
     "view_only": "view position alone",
     "shuffled_labels": "shuffled labels",
     "random_features": "random features",

@@ -82,9 +82,9 @@ def train_head(
         seeds: Number of trainings, with the seeds ``seed``, ``seed + 1``, ... The metrics are those
             of the first; ``metrics.seeds`` has mean and standard deviation over all.
         n_bootstrap: Number of bootstrap samples over patients.
-        controls: Whether to train negative controls: the first seed's head on shuffled labels, five
-            times, and on random features; and every seed's head on permuted texts, for
-            ``metrics.text_gain``.
+        controls: Whether to train negative controls, too: the first seed's head on shuffled labels,
+            five times, and on random features; and every seed's head on permuted texts, for
+            ``metrics.text_gain``. The other controls are always there.
         on_epoch: Called after every epoch, with the seed and the epoch.
         **settings: see ``HeadConfig``.
 
