@@ -17,7 +17,7 @@ from featurecache.errors import FeaturecacheWarning
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from featurecache.metrics.metrics import Metrics, RankingScores
+    from featurecache.metrics.metrics import Metrics, PairedGain, RankingScores
     from featurecache.runs.run import Run
 
 _log = logging.getLogger(__name__)
@@ -247,13 +247,19 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
             f"{with_interval(before.error, before.ci95.error)}, after Platt scaling on validation "
             f"{with_interval(after.error, after.ci95.error)}"
         )
-    if metrics.text_gain is not None:
-        gain, pairs = metrics.text_gain.macro.auroc, metrics.text_gain.pairs
-        mean_of = "" if pairs == 1 else f", mean of {pairs} pairs"
+    any_finding = metrics.controls.get("any_finding")
+    gains: dict[str, PairedGain | None] = {
+        "one score of any finding": None if any_finding is None else any_finding.gain,
+        "permuted texts": metrics.text_gain,
+    }
+    for against, gain in gains.items():
+        if gain is None:
+            continue
+        mean_of = "" if gain.pairs == 1 else f", mean of {gain.pairs} pairs"
+        auroc = gain.macro.auroc
         print_result(
-            f"gain over permuted texts (paired{mean_of}): macro AUROC over "
-            f"{len(metrics.text_gain.labels)} labels "
-            f"{with_interval(gain.difference, gain.ci95)}"
+            f"gain over {against} (paired{mean_of}): macro AUROC over {len(gain.labels)} labels "
+            f"{with_interval(auroc.difference, auroc.ci95)}"
         )
     exact_match = with_interval(metrics.exact_match, metrics.ci95.exact_match)
     hamming_loss = with_interval(metrics.hamming_loss, metrics.ci95.hamming_loss)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Final
 
 import numpy as np
@@ -26,7 +26,7 @@ from featurecache.metrics.bootstrap import (
     resample_patients,
 )
 from featurecache.metrics.label_support import patient_support
-from featurecache.metrics.metrics import Control, RankingSummary, TextGain
+from featurecache.metrics.metrics import Control, PairedGain, RankingSummary, TextGain
 from featurecache.metrics.ranking import ratio
 
 N_SHUFFLES: Final = 5
@@ -97,6 +97,8 @@ def measure_control(
     score: NDArray[np.floating] | None,
     rows: NDArray[np.intp],
     resamples: PatientResamples,
+    *,
+    run: Sequence[Trial] = (),
 ) -> Control | None:
     """Return the metrics of a control's scores (N, C); None where it has none.
 
@@ -105,12 +107,19 @@ def measure_control(
         score: The scores.
         rows: Rows to score.
         resamples: Bootstrap samples of the patients of these rows.
+        run: The trainings whose gain over the control is measured; none for no gain.
     """
     if score is None:
         return None
     rankings = rank_scores(data, score, rows, resamples)
     overall = mean_ranking([rankings.overall], data.label_names)
-    return Control.model_validate({**overall.to_json(), **rankings.of_parts(data.label_names)})
+    return Control.model_validate(
+        {
+            **overall.to_json(),
+            **rankings.of_parts(data.label_names),
+            "gain": paired_gain(run, [Trial(data, score)], rows),
+        }
+    )
 
 
 def always_negative(
@@ -174,32 +183,48 @@ def summarize_control(
     return Control.model_validate(summary.to_json())
 
 
+def paired_gain(
+    trials: Sequence[Trial], others: Sequence[Trial], rows: NDArray[np.intp]
+) -> PairedGain | None:
+    """Return how much better some trials rank than others on the same images.
+
+    Args:
+        trials: Trials of the run.
+        others: Trials that they are compared with. Either one for each, or one for all on one side.
+        rows: Rows to score.
+
+    Returns:
+        The gain over the labels with enough patients; None without any, or without trials.
+    """
+    if not trials or not others:
+        return None
+    together = [*trials, *others]
+    labels = supported_labels(together, rows)
+    if not labels.any():
+        return None
+    ranked = rank_all(together, rows, labels)
+    first, second = ranked.trials[: len(trials)], ranked.trials[len(trials) :]
+    n_pairs = max(len(first), len(second))
+    pairs = list(islice(zip(cycle(first), cycle(second), strict=False), n_pairs))
+    return PairedGain(
+        pairs=n_pairs,
+        labels=list(np.array(trials[0].data.label_names)[labels].tolist()),
+        **dict(ranking_gain(pairs, ranked.dof)),
+    )
+
+
 def text_gain(
     real: Sequence[Trial], permuted: Sequence[Trial], rows: NDArray[np.intp]
 ) -> TextGain | None:
-    """Return what the label texts contribute over permuted ones.
+    """Return what the label texts contribute over permuted ones, as `paired_gain`.
 
     Args:
         real: Trials with each label's own texts: one for each permuted trial, or one for all.
         permuted: Trials in which each label has another label's texts.
         rows: Rows to score.
-
-    Returns:
-        The gain over the labels with enough patients; None without any, or without permuted trials.
     """
-    if not permuted:
-        return None
-    trials = [*real, *permuted]
-    labels = supported_labels(trials, rows)
-    if not labels.any():
-        return None
-    ranked = rank_all(trials, rows, labels)
-    pairs = list(zip(cycle(ranked.trials[: len(real)]), ranked.trials[len(real) :], strict=False))
-    return TextGain(
-        pairs=len(pairs),
-        labels=list(np.array(real[0].data.label_names)[labels].tolist()),
-        **dict(ranking_gain(pairs, ranked.dof)),
-    )
+    gain = paired_gain(real, permuted, rows)
+    return None if gain is None else TextGain(**dict(gain))
 
 
 def untrained_controls(

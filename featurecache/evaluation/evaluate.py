@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.evaluation.controls import always_negative, measure_control, rank_scores
+from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.simple_predictors import prevalence, view_only
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.calibration import measure_calibration
-from featurecache.metrics.metrics import Control, Metrics, Scores, TextGain
+from featurecache.metrics.metrics import Control, Metrics, Scores, TextGain, format_with_interval
 from featurecache.metrics.platt_scaling import PlattScaling, fit_platt_where_it_helps, log_odds
 from featurecache.metrics.thresholds import best_f1_thresholds
 
@@ -27,6 +28,7 @@ def evaluate(
     platt: PlattScaling | None = None,
     ranking: NDArray[np.floating] | None = None,
     any_finding: NDArray[np.floating] | None = None,
+    trials: Sequence[Trial] = (),
     controls: Mapping[str, Control | None] | None = None,
     text_gain: TextGain | None = None,
     warnings: Sequence[str] = (),
@@ -48,6 +50,8 @@ def evaluate(
             the probabilities.
         any_finding: Scores of shape (N, C) that only tell abnormal images from normal ones, for the
             control of this name; None for no such control.
+        trials: All trainings of the run, where there are several; its gain over ``any_finding`` is
+            their mean.
         controls: Further controls, by name. The prevalence of the labels, the answer "normal" for
             every image, and the view position alone are always added.
         text_gain: What the label texts contribute.
@@ -106,15 +110,9 @@ def evaluate(
     result = score_at(thresholds=thresholds, threshold_sources=sources, resamples=resamples)
     no_samples = replace(resamples, counts=resamples.counts[:0])
     at_half = score_at(thresholds=np.full_like(thresholds, 0.5), resamples=no_samples)
-    rankings = rank_scores(data, probability if ranking is None else ranking, rows, resamples)
-    simple = {
-        name: measure_control(data, score, rows, resamples)
-        for name, score in (
-            ("any_finding", any_finding),
-            ("prevalence", prevalence(data)),
-            ("view_only", view_only(data)),
-        )
-    }
+    scores = probability if ranking is None else ranking
+    measure = partial(measure_control, data, rows=rows, resamples=resamples)
+    ill_or_not = measure(any_finding, run=trials or [Trial(data, scores)])
     all_normal = always_negative(data, rows, resamples)
     return Metrics.model_validate(
         {
@@ -126,13 +124,47 @@ def evaluate(
             "macro_labels": result.macro_labels,
             "n_bootstrap": result.n_bootstrap,
             "at_half": at_half.scores,
-            **rankings.of_parts(data.label_names),
-            "controls": {**simple, "always_negative": all_normal, **(controls or {})},
+            **rank_scores(data, scores, rows, resamples).of_parts(data.label_names),
+            "controls": {
+                "any_finding": ill_or_not,
+                "prevalence": measure(prevalence(data)),
+                "always_negative": all_normal,
+                "view_only": measure(view_only(data)),
+                **(controls or {}),
+            },
             "calibration": calibration,
             "text_gain": text_gain,
-            "warnings": [*warnings, *_worse_than_normal(result.scores, all_normal)],
+            "warnings": [
+                *warnings,
+                *_no_better_than_any_finding(result.scores, ill_or_not),
+                *_worse_than_normal(result.scores, all_normal),
+            ],
         }
     )
+
+
+def _no_better_than_any_finding(scores: Scores, control: Control | None) -> list[str]:
+    """Return a warning if one score for all labels ranks as well; or no warning."""
+    if control is None:
+        return []
+    lost = []
+    if control.gain is not None:
+        auroc = control.gain.macro.auroc
+        low = auroc.difference if auroc.ci95 is None else auroc.ci95[0]
+        if low is not None and low <= 0:
+            lost.append(
+                f"over the {len(control.gain.labels)} labels with enough patients its gain is "
+                f"{format_with_interval(auroc.difference, auroc.ci95)}"
+            )
+    macro, bar = scores.macro.auroc, control.macro.auroc
+    if macro is not None and bar is not None and macro <= bar:
+        lost.append(f"over all labels it is {macro:.3f}, against {bar:.3f}")
+    if not lost:
+        return []
+    return [
+        "macro AUROC is not clearly above that of one score for all labels, how abnormal the image "
+        f"is: {', and '.join(lost)}. So it may show who is ill, not with what"
+    ]
 
 
 def _worse_than_normal(scores: Scores, all_normal: Control) -> list[str]:

@@ -143,6 +143,7 @@ def _train(
         trials[0].data,
         trials[0].score,
         any_finding=any_finding_from_embeddings(trials[0].data, cache.embedding),
+        trials=trials,
         # Trained last: random features for a large data set take longer than a first epoch.
         controls=_score_controls(cache, data, config, n_bootstrap) if controls else {},
         text_gain=text_gain(trials, permuted_trials, rows),

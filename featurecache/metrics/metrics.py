@@ -209,6 +209,18 @@ class RankingGain(_Model):
     micro: RankingDifferences | None = None
 
 
+class PairedGain(RankingGain):
+    """How much better the trainings of a run rank than something else.
+
+    Attributes:
+        pairs: Number of paired trainings.
+        labels: The labels behind it: learned, and with enough patients for an interval.
+    """
+
+    pairs: Count
+    labels: list[str]
+
+
 class ControlIntervals(GroupIntervals):
     """Confidence intervals of a control."""
 
@@ -224,8 +236,7 @@ class Control(RankingSummary):
         within_abnormal: Averages within the abnormal images; compare ``Metrics.within_abnormal``.
         exact_match: Share of images with every label right, for a control that makes decisions.
         hamming_loss: Share of entries that are wrong, for a control that makes decisions.
-        gain: How much better the run ranks, over the labels with enough patients. Only of
-            "any_finding".
+        gain: How much better the run ranks than "any_finding"; None for other controls.
     """
 
     ci95: ControlIntervals
@@ -233,7 +244,7 @@ class Control(RankingSummary):
     within_abnormal: RankingSummary | None = None
     exact_match: Score | None = None
     hamming_loss: Score | None = None
-    gain: RankingGain | None = None
+    gain: PairedGain | None = None
 
 
 class CurvePoint(_Model):
@@ -302,18 +313,14 @@ class CurveMetrics(_Model):
                 raise ValueError(f"{head} has {len(points)} points for {len(self.sizes)} sizes")
 
 
-class TextGain(RankingGain):
+class TextGain(PairedGain):
     """What the label texts contribute: the run compared with itself on permuted texts.
 
     Attributes:
         against: What it is compared with.
-        pairs: Number of paired trainings.
-        labels: The labels behind it: learned, and with enough patients for an interval.
     """
 
     against: str = "permuted"
-    pairs: Count
-    labels: list[str]
 
 
 class CalibrationIntervals(_Model):

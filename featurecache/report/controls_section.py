@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from featurecache.metrics.metrics import Metrics
+from featurecache.metrics.metrics import Metrics, PairedGain
 from featurecache.report import plots
 from featurecache.report.controls_table import controls_table, with_controls
 from featurecache.report.load_runs import ScoredRun
@@ -24,7 +24,11 @@ def controls_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> lis
             {
                 "table": controls_table(run.name, run.metrics),
                 "plot": registry.add(f"controls-{run.name}", title, figure),
-                "text_gain": text_gain(run.metrics),
+                "gains": [
+                    line
+                    for line in (any_finding_gain(run.metrics), text_gain(run.metrics))
+                    if line is not None
+                ],
             }
         )
     return sections
@@ -38,15 +42,25 @@ def _estimates(run: ScoredRun) -> list[Estimate]:
     ]
 
 
+def any_finding_gain(metrics: Metrics) -> str | None:
+    """Return a sentence on the gain over "any finding"; None where it was not measured."""
+    control = metrics.controls.get("any_finding")
+    if control is None or control.gain is None:
+        return None
+    return f"Gain over one score of any finding {_gain(control.gain)}"
+
+
 def text_gain(metrics: Metrics) -> str | None:
     """Return a sentence on what a head gains from its texts; None where it was not measured."""
     if metrics.text_gain is None:
         return None
-    auroc = metrics.text_gain.macro.auroc
-    pairs = metrics.text_gain.pairs
-    over = "" if pairs == 1 else f", mean over {pairs} seeds"
+    return f"Gain from its own texts over permuted texts {_gain(metrics.text_gain)}"
+
+
+def _gain(gain: PairedGain) -> str:
+    auroc = gain.macro.auroc
+    over = "" if gain.pairs == 1 else f", mean over {gain.pairs} seeds"
     return (
-        f"Gain from its own texts over permuted texts (paired{over}): macro AUROC over "
-        f"{len(metrics.text_gain.labels)} labels "
+        f"(paired{over}): macro AUROC over {len(gain.labels)} labels "
         f"{format_difference(auroc.difference, auroc.ci95)}."
     )

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from featurecache.evaluation import simple_predictors
 from featurecache.evaluation.controls import always_negative
 from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.simple_predictors import (
     STRENGTHS,
     abnormality,
@@ -235,3 +236,66 @@ def test_decisions_worse_than_calling_every_image_normal_give_a_warning():
         "calling every image normal"
     )
     assert evaluate(data, np.clip(truth, 0.1, 0.9), n_bootstrap=0).warnings == []
+
+
+def test_a_run_that_only_knows_who_is_ill_does_not_beat_any_finding(ill_or_not):
+    data, embedding, severity = ill_or_not
+    rng = np.random.default_rng(5)
+    score = severity[:, np.newaxis] + 0.5 * rng.normal(size=data.truth.shape)
+    any_finding = any_finding_from_embeddings(data, embedding)
+    metrics = evaluate(data, 1 / (1 + np.exp(-score)), any_finding=any_finding)
+    gain = metrics.controls["any_finding"].gain
+    assert gain.labels == list(NAMES)
+    assert gain.macro.auroc.difference == pytest.approx(
+        metrics.macro.auroc - metrics.controls["any_finding"].macro.auroc
+    )
+    low, high = gain.macro.auroc.ci95
+    assert low < 0
+    assert high < 0.1
+    assert metrics.warnings[0].startswith(
+        "macro AUROC is not clearly above that of one score for all labels, how abnormal the image "
+        "is: over the 3 labels with enough patients its gain is "
+        f"{gain.macro.auroc.difference:.3f} [{low:.3f}, {high:.3f}]"
+    )
+
+
+def test_a_run_that_tells_findings_apart_beats_any_finding_overall_and_within_abnormal_images():
+    rng = np.random.default_rng(6)
+    truth = (rng.random((1000, 3)) < 0.25).astype(np.int8)
+    embedding = (3 * truth @ rng.normal(size=(3, 10)) + rng.normal(size=(1000, 10))).astype("f4")
+    data = split_data(truth)
+    score = truth + 0.6 * rng.normal(size=truth.shape)
+    any_finding = any_finding_from_embeddings(data, embedding)
+    metrics = evaluate(data, 1 / (1 + np.exp(-score)), any_finding=any_finding)
+    control = metrics.controls["any_finding"]
+    assert control.gain.macro.auroc.ci95[0] > 0
+    assert not any("one score for all labels" in warning for warning in metrics.warnings)
+    assert control.within_abnormal.macro.auroc < 0.7 < metrics.within_abnormal.macro.auroc
+
+
+def test_the_gain_over_any_finding_is_the_mean_over_trainings(ill_or_not):
+    data, _, severity = ill_or_not
+    rng = np.random.default_rng(7)
+    trials = [
+        Trial(data, severity[:, np.newaxis] + rng.normal(size=data.truth.shape)) for _ in range(3)
+    ]
+    any_finding = np.tile(severity[:, np.newaxis], (1, 3))
+    probability = 1 / (1 + np.exp(-trials[0].score))
+    metrics = evaluate(data, probability, any_finding=any_finding, trials=trials, n_bootstrap=0)
+    gain = metrics.controls["any_finding"].gain
+    truth = data.truth[data.test]
+    means = [
+        np.mean([roc_auc_score(truth[:, c], score[data.test, c]) for c in range(3)])
+        for score in (*(trial.score for trial in trials), any_finding)
+    ]
+    assert gain.pairs == 3
+    assert gain.macro.auroc.difference == pytest.approx(np.mean(means[:3]) - means[3])
+
+
+def test_a_loss_over_all_labels_gives_a_warning_even_without_enough_patients():
+    truth = np.int8([[1, 0], [1, 1], [0, 0], [0, 0], [0, 1]] * 4)
+    data = split_data(truth, ("Mass", "Edema"), test=np.arange(15, 20), train=np.arange(15))
+    perfect = np.where(truth == 1, 0.9, 0.1)
+    metrics = evaluate(data, 1 - perfect, any_finding=perfect, n_bootstrap=0)
+    assert metrics.controls["any_finding"].gain is None
+    assert "over all labels it is 0.000, against 1.000" in metrics.warnings[0]

@@ -295,6 +295,8 @@ def test_a_saved_run_holds_metrics_config_and_probabilities(cache, tmp_path):
         "fingerprint": cache.fingerprint,
         "spec": {"checkpoint": "0123"},
         "dim": DIM,
+        "excluded": {},
+        "extraction": {},
     }
     with (folder / "predictions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

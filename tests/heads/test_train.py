@@ -260,7 +260,7 @@ def test_training_that_was_cut_off_is_warned_of(cache):
     cut, complete = train(cache, epochs=1), train(cache, epochs=40, patience=3, learning_rate=0.05)
     assert any("still falling at the last epoch (1)" in warning for warning in cut.warnings)
     assert complete.config["best_epoch"] < 40
-    assert complete.warnings == ()
+    assert not any("still falling" in warning for warning in complete.warnings)
 
 
 def test_cache_without_labels_is_refused(cache, write, problem):
