@@ -48,6 +48,8 @@ def compare(
 
 def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
     """Print the differences in AUROC: averages, then labels with their numbers of patients."""
+    from featurecache.evaluation.comparison import format_p
+
     n_macro, n_supported = len(result.macro_labels), len(result.supported_labels)
     averages = {f"macro over {n_macro}": comparison.macro}
     if comparison.supported is not None and n_supported < n_macro:
@@ -65,8 +67,8 @@ def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
                 name,
                 patients.get(name, ""),
                 _difference(metrics["auroc"]),
-                format_float(metrics["auroc"].p),
-                format_float(metrics["auroc"].p_holm),
+                format_p(metrics["auroc"].p),
+                format_p(metrics["auroc"].p_holm),
                 format_float(metrics["auroc"].first),
                 format_float(metrics["auroc"].run),
             ]

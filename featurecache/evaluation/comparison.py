@@ -136,11 +136,12 @@ class Comparison(BaseModel):
     @property
     def correction(self) -> str:
         """What ``p_holm`` is corrected for, as a phrase."""
+        n_macro, n_labels = self.n_tests["supported"], self.n_tests["per_label"]
         if len(self.supported_labels) == 1:
-            return f"Holm's correction over {self.n_tests['supported']} tests"
+            return f"Holm's correction, number of tests: {n_macro}"
         return (
-            f"Holm's correction over {self.n_tests['supported']} tests of macro AUROC and over "
-            f"{self.n_tests['per_label']} of single labels, then doubled for these two families"
+            f"Holm's correction, number of tests: {n_macro} of macro AUROC and {n_labels} of "
+            "single labels; doubled for these two families"
         )
 
     @property
@@ -168,8 +169,9 @@ class Comparison(BaseModel):
             for group, metrics in scores.items():
                 for name, metric in metrics.items():
                     low, high = metric.ci95 or (None, None)
-                    values = {"ci95_low": low, "ci95_high": high, **metric.model_dump()}
-                    del values["ci95"]
+                    values = metric.model_dump(include={"first", "run", "difference"})
+                    values |= {"ci95_low": low, "ci95_high": high}
+                    values |= metric.model_dump(include={"p", "p_holm", "no_interval"})
                     rows.append({"name": comparison.run, "of": group, "metric": name, **values})
         return pd.DataFrame(rows)
 
@@ -192,7 +194,7 @@ class Comparison(BaseModel):
         return (
             f"<p>AUROC minus that of {escape(self.first)}; supported: the mean over "
             f"{self.averaged_over}; p_holm: {self.correction}.</p>"
-            f"{table.to_html(index=False, float_format='{:.3f}'.format, na_rep='')}"
+            f"{table.to_html(index=False, float_format='{:.3g}'.format, na_rep='')}"
         )
 
 
@@ -490,11 +492,18 @@ def _correct_p_values(comparisons: Sequence[RunComparison], n_labels: int) -> di
     return n_tests
 
 
+def format_p(p: float | None) -> str:
+    """Return a p value as text; "-" where there is none."""
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _signed(metric: MetricComparison) -> str:
     if metric.difference is None:
         return "undefined"
     if metric.ci95 is None:
         return f"{metric.difference:+.3f} (no interval: {metric.no_interval})"
     low, high = metric.ci95
-    p = "" if metric.p is None else f", p {metric.p:.2g}"
+    p = "" if metric.p is None else f", p {format_p(metric.p)}"
     return f"{metric.difference:+.3f} [{low:+.3f}, {high:+.3f}]{p}"

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from featurecache.errors import UsageError
-from featurecache.evaluation.comparison import Comparison, compare_scored, require_same_images
+from featurecache.evaluation.comparison import (
+    Comparison,
+    compare_scored,
+    format_p,
+    require_same_images,
+)
 from featurecache.metrics.metrics import Metrics
 from featurecache.report import plots
 from featurecache.report.load_runs import ScoredRun
@@ -165,8 +170,8 @@ def differences_table(comparison: Comparison) -> Table:
             [
                 run.run,
                 format_difference(auroc.difference, auroc.ci95),
-                format_score(auroc.p),
-                format_score(auroc.p_holm),
+                format_p(auroc.p),
+                format_p(auroc.p_holm),
                 *(
                     format_difference(macro[name].difference, macro[name].ci95)
                     for name in ("auprc", "f1")

@@ -180,7 +180,9 @@ def test_p_values_are_corrected_over_runs_and_labels(write):
         expected = np.minimum(1, 2 * np.array(holm([metric.p for metric in family])))
         assert [metric.p_holm for metric in family] == pytest.approx(expected)
     assert [run.macro["auroc"] for run in found.comparisons] == macro
-    assert "over 2 tests of macro AUROC and over 4 of single labels" in found._repr_html_()
+    assert (
+        "number of tests: 2 of macro AUROC and 4 of single labels; doubled" in found._repr_html_()
+    )
 
 
 def test_the_order_of_rows_does_not_matter(write, tmp_path):
