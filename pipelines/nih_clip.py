@@ -95,9 +95,10 @@ def training(study: Study, dataset: fc.Dataset, cache: fc.Cache) -> list[str]:
         difference = UNDEFINED
         if name != first:
             comparison = study.compare(runs[first], run)
-            auroc = comparison.macro["auroc"]
+            auroc = comparison.headline
             difference = format_difference(auroc.difference, auroc.ci95)
-            difference += f", {len(comparison.per_label)} findings"
+            tested = [m for m in comparison.per_label.values() if m["auroc"].ci95 is not None]
+            difference += f", {len(tested)} findings"
         scores = macro_cells(run.metrics, ("auroc", "auprc", "f1"))
         common = group_cells(study, run, common_findings(cache), ("auroc",))
         rows.append([name, *scores, difference, *common])

@@ -104,7 +104,7 @@ def scores(study: Study, name: str, dataset: fc.Dataset, runs: Mapping[str, fc.R
     for method, run in runs.items():
         difference = UNDEFINED
         if method != first:
-            metric = study.compare(runs[first], run).macro["auroc"]
+            metric = study.compare(runs[first], run).headline
             difference = format_difference(metric.difference, metric.ci95)
         cells = macro_cells(run.metrics, ("accuracy", "precision", "recall", "auroc"))
         rows.append([method, *cells, format_score(auroc_of_confidence(run)), difference])

@@ -53,7 +53,7 @@ def all_images(study: Study, cache: fc.Cache) -> list[str]:
     first, *others = HEADS
     differences = []
     for head in others:
-        macro = study.compare(runs[first], runs[head]).macro
+        macro = study.compare(runs[first], runs[head]).averages
         differences.append([f"`{head}`", *(difference_cell(macro[name]) for name in MACRO)])
     return [
         table(
@@ -67,7 +67,7 @@ def all_images(study: Study, cache: fc.Cache) -> list[str]:
             [[head, *micro_cells(m)] for head, m in metrics.items()],
         ),
         table(
-            f"Difference from `{first}`, on the same bootstrap samples",
+            f"Difference from `{first}`, of the same patients",
             ["", *MACRO.values()],
             differences,
         ),
@@ -125,7 +125,7 @@ def every_head(study: Study, cache: fc.Cache) -> str:
         run = study.train_head(f"{head}-all", cache, head, controls=True)
         difference = UNDEFINED
         if head != HEADS[0]:
-            difference = difference_cell(study.compare(baseline, run).macro["auroc"])
+            difference = difference_cell(study.compare(baseline, run).headline)
         gain = run.metrics.text_gain
         auroc_gain = gain and format_difference(gain.macro.auroc.difference, gain.macro.auroc.ci95)
         scores = macro_cells(run.metrics, ("auroc", "auprc"))

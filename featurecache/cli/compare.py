@@ -80,7 +80,7 @@ def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
 
 def _print_averages(comparison: "RunComparison") -> None:
     """Print the differences in further metrics over several labels."""
-    macro = comparison.supported or comparison.macro
+    macro = comparison.averages
     metrics = {
         "macro AUPRC": macro["auprc"],
         "macro F1": macro["f1"],

@@ -77,9 +77,14 @@ class RunComparison(BaseModel):
     per_label: dict[str, dict[str, MetricComparison]]
 
     @property
+    def averages(self) -> dict[str, MetricComparison]:
+        """Means over the labels with enough patients; over all labels where none has."""
+        return self.supported or self.macro
+
+    @property
     def headline(self) -> MetricComparison:
-        """Macro AUROC over the labels with enough patients; over all labels where none has."""
-        return (self.supported or self.macro)["auroc"]
+        """The AUROC of ``averages``."""
+        return self.averages["auroc"]
 
 
 class LabelPatients(BaseModel):

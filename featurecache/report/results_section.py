@@ -164,8 +164,7 @@ def differences_table(comparison: Comparison) -> Table:
     """Return the differences of each further run from the first."""
     rows = []
     for run in comparison.comparisons:
-        macro = run.supported or run.macro
-        auroc = macro["auroc"]
+        macro, auroc = run.averages, run.headline
         rows.append(
             [
                 run.run,
