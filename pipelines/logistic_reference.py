@@ -3,8 +3,11 @@
     python pipelines/logistic_reference.py cache/kermany/dinov2-minilm.h5
 
 For each label, a LogisticRegression is fitted on the training images, on standardized unit-length
-embeddings, with C chosen by AUROC on the validation images. Both models score the test images once;
-the difference of their macro AUROC is bootstrapped over patients, on the same samples.
+embeddings, with C chosen by AUROC on the validation images. The head is trained with several seeds,
+since one training may come out on either side: another processor rounds differently, and so do
+another seed's initial weights. All models score the test images; the difference of their macro
+AUROC is bootstrapped over patients, on the same samples, and pooled over the seeds, so that its
+interval includes both kinds of chance.
 """
 
 import argparse
@@ -46,35 +49,60 @@ def logistic_probabilities(cache: fc.Cache) -> NDArray[np.float64]:
 
 
 def main() -> None:
-    """Fit both models, score both on the test images, and print the comparison."""
+    """Fit all models, score them on the test images, and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cache")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--n-bootstrap", type=int, default=1000)
     arguments = parser.parse_args()
     cache = fc.open_cache(arguments.cache)
     start = time.perf_counter()
-    run = fc.train_head(cache, "baseline", n_bootstrap=0, controls=False)
-    assert isinstance(run.model, HeadModel)
-    head = run.model.probabilities(cache.embedding)
+    heads = []
+    for seed in range(arguments.seeds):
+        run = fc.train_head(cache, "baseline", seed=seed, n_bootstrap=0, controls=False)
+        assert isinstance(run.model, HeadModel)
+        heads.append(run.model.probabilities(cache.embedding))
     trained = time.perf_counter()
     logistic = logistic_probabilities(cache)
     fitted = time.perf_counter()
 
     test = cache.rows("test")
-    scored = np.flatnonzero(~np.isnan(logistic).any(axis=0))
-    grid = np.ix_(test, scored)
+    grid = np.ix_(test, np.flatnonzero(~np.isnan(logistic).any(axis=0)))
     truth = cache.labels.values[grid]
     samples = resample_patients(cache.patients[test], n_bootstrap=arguments.n_bootstrap, seed=0)
-    scores, resampled = [], []
-    for name, p in (("baseline head", head[grid]), ("logistic regression", logistic[grid])):
-        scores.append(float(compute_metrics(truth, p >= 0.5, p).macro["auroc"]))
-        resampled.append(bootstrap_metrics(truth, p >= 0.5, p, samples).macro["auroc"])
-        low, high = interval(resampled[-1]) or (np.nan, np.nan)
-        print(f"{name:20s} test macro AUROC {scores[-1]:.4f} [{low:.4f}, {high:.4f}]")
-    low, high = interval(resampled[0] - resampled[1]) or (np.nan, np.nan)
-    difference = scores[0] - scores[1]
-    print(f"{'difference':20s}                 {difference:+.4f} [{low:+.4f}, {high:+.4f}]")
-    print(f"{trained - start:.1f} s for the head, {fitted - trained:.1f} s for the regressions")
+
+    def macro_auroc(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return macro AUROC on the test images, then on each bootstrap sample of them."""
+        p = p[grid]
+        point = compute_metrics(truth, p >= 0.5, p).macro["auroc"]
+        return np.concatenate(
+            [[point], bootstrap_metrics(truth, p >= 0.5, p, samples).macro["auroc"]]
+        )
+
+    reference = macro_auroc(logistic)
+    of_heads = np.stack([macro_auroc(head) for head in heads])
+    print_row("baseline head", of_heads)
+    print_row("logistic regression", reference[np.newaxis])
+    low, high = print_row("difference", of_heads - reference, sign="+")
+    answer = "are not distinguished" if low <= 0 <= high else "differ"
+    print(f"the two {answer} (95 % interval over patients and {arguments.seeds} seeds)")
+    print(f"{trained - start:.1f} s for the heads, {fitted - trained:.1f} s for the regressions")
+
+
+def print_row(name: str, values: NDArray[np.float64], *, sign: str = "") -> tuple[float, float]:
+    """Print the mean over seeds, its standard deviation, and the pooled interval; return that.
+
+    Args:
+        name: What the values are of.
+        values: (seeds, 1 + n_bootstrap): of the data, then of each bootstrap sample.
+        sign: "+" to print positive values with their sign.
+    """
+    points = values[:, 0]
+    low, high = interval(values[:, 1:].ravel()) or (np.nan, np.nan)
+    spread = f" ± {points.std(ddof=1):.4f}" if len(points) > 1 else ""
+    mean, bounds = f"{points.mean():{sign}.4f}", f"[{low:{sign}.4f}, {high:{sign}.4f}]"
+    print(f"{name:20s} test macro AUROC {mean}{spread} {bounds}")
+    return low, high
 
 
 if __name__ == "__main__":

@@ -94,6 +94,15 @@ def extract(
             "cosine of 0.999 to those in fp32."
         ),
     ] = "auto",
+    resize: Annotated[
+        str,
+        typer.Option(
+            help="How an image becomes the square that the network sees: published (as the "
+            "checkpoint says, which may crop), pad (whole, on a black square) or stretch (whole, "
+            "without keeping its proportions).",
+            metavar="published|pad|stretch",
+        ),
+    ] = "published",
     engine: Annotated[
         str,
         typer.Option(
@@ -154,6 +163,7 @@ def extract(
             weights=weights,
             device=device,
             precision=precision,
+            resize=resize,
             engine=engine,
             batch_size=batch_size,
             workers=workers,

@@ -11,7 +11,7 @@ from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
 from featurecache.encoders.inference import InferenceNetwork, to_array
 from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
-from featurecache.errors import CheckpointError
+from featurecache.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,8 @@ class CheckpointEncoder(Encoder):
         """See ``Encoder.image_spec``."""
         if not self.has_images:
             return super().image_spec
-        return self._spec(self._image_libraries) | self._image_settings()
+        resize = {} if self.resize == "published" else {"resize": self.resize}
+        return self._spec(self._image_libraries) | self._image_settings() | resize
 
     @property
     def text_spec(self) -> Mapping[str, Any]:
@@ -140,6 +141,9 @@ class CheckpointEncoder(Encoder):
 
     def trainable(self, *, init_seed: int | None = None) -> TrainableEncoder:
         """See ``Encoder.trainable``."""
+        if self.resize != "published":
+            # The folder of a fine-tuned encoder holds the published image processor.
+            raise UsageError(f"{self.name} is fine-tuned as published: leave out `resize`")
         files = self._companion_files()
         network = self._load_network() if init_seed is None else self._random_network(init_seed)
         return TrainableEncoder(

@@ -53,6 +53,7 @@ class Encoder:
         bf16_cosine: Lowest cosine similarity between bf16 and fp32 embeddings of a sample of
             images; None if it was not measured.
         revision: Commit of the Hugging Face repository the weights come from; None for others.
+        resize: How images are resized; see ``load_encoder``.
 
     Example:
         >>> import featurecache as fc
@@ -75,6 +76,7 @@ class Encoder:
         self.provenance = Provenance()
         self.bf16_cosine: float | None = None
         self.revision: str | None = None
+        self.resize = "published"
 
     def __repr__(self) -> str:
         modalities = [
@@ -89,6 +91,24 @@ class Encoder:
             self.precision,
         ]
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    @property
+    def cache_name(self) -> str:
+        """Name of its caches: its own, followed by ``.pad`` or ``.stretch`` if it resizes so."""
+        return self.name if self.resize == "published" else f"{self.name}.{self.resize}"
+
+    def use_resize(self, resize: str) -> None:
+        """Resize images in another way; ``load_encoder`` calls it before any image is embedded.
+
+        Args:
+            resize: "published", "pad" or "stretch". ``self.resize`` stays "published" where the
+                published preprocessing does the same.
+
+        Raises:
+            UsageError: The encoder does not offer a choice.
+        """
+        if resize != "published":
+            raise UsageError(f"{self.name} has a preprocessing of its own: leave out `resize`")
 
     @property
     def scale(self) -> float | None:

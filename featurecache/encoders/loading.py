@@ -24,6 +24,7 @@ from featurecache.encoders.medclip import MedclipEncoder, find_medclip
 from featurecache.encoders.medclip_network import MODEL_TYPE as MEDCLIP_TYPE
 from featurecache.encoders.open_clip import OpenClipEncoder, require_open_clip
 from featurecache.encoders.pair import PairEncoder
+from featurecache.encoders.preprocessing import check_resize
 from featurecache.encoders.registry import (
     ENCODERS,
     EncoderSpec,
@@ -69,6 +70,7 @@ def load_encoder(
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    resize: str = "published",
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -83,12 +85,16 @@ def load_encoder(
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"fp32"``, ``"bf16"``, or ``"auto"``, which is fp32: whether bf16 changes the
             embeddings can be seen only on images, which ``extract`` has.
+        resize: How an image becomes the square that the network sees. ``"published"``: as the
+            checkpoint says, which may crop the image (DINOv2's drops 23 % of a square one);
+            ``"pad"``: the whole image, centered on a black square; ``"stretch"``: the whole image,
+            without keeping its proportions. Embeddings of different ways are never mixed.
 
     Returns:
         The encoder; see ``Encoder`` for its attributes and methods.
 
     Raises:
-        UnknownNameError: There is no such encoder.
+        UnknownNameError: There is no such encoder, or way to resize.
         UsageError: The arguments contradict each other, this machine lacks the device, or an
             optional dependency is not installed.
         CheckpointError: The weights are missing, incomplete or of an unsupported model type.
@@ -101,10 +107,15 @@ def load_encoder(
         >>> encoder.encode_texts(["signs of edema"]).shape
         (1, 128)
     """
-    name = os.fspath(name)
+    check_resize(resize)
     path = None if weights is None else Path(weights).expanduser()
-    device = resolve_device(device)
-    precision = resolve_precision(precision)
+    device, precision = resolve_device(device), resolve_precision(precision)
+    encoder = _load(os.fspath(name), path, device=device, precision=precision)
+    encoder.use_resize(resize)
+    return encoder
+
+
+def _load(name: str, path: Path | None, *, device: str, precision: str) -> Encoder:
     folder = Path(name).expanduser()
     if name.startswith(HUB_PREFIX):
         return _load_from_hub(name, weights=path, device=device, precision=precision)
@@ -129,6 +140,7 @@ def as_encoder(
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    resize: str = "published",
 ) -> Encoder:
     """Return an encoder as it is, and load one that is given by its name or folder.
 
@@ -137,14 +149,19 @@ def as_encoder(
         weights: See ``load_encoder``; only with a name.
         device: See ``load_encoder``. An encoder keeps its own.
         precision: See ``load_encoder``. An encoder keeps its own.
+        resize: See ``load_encoder``; only with a name.
 
     Raises:
-        UsageError: ``weights`` is given beside an encoder; or see ``load_encoder``.
+        UsageError: ``weights`` or ``resize`` is given beside an encoder; or see ``load_encoder``.
     """
     if not isinstance(model, Encoder):
-        return load_encoder(model, weights=weights, device=device, precision=precision)
+        return load_encoder(
+            model, weights=weights, device=device, precision=precision, resize=resize
+        )
     if weights is not None:
         raise UsageError(f"{model.name} is loaded already: leave out `weights`")
+    if resize not in ("published", model.resize):
+        raise UsageError(f"{model.name} is loaded already: give `resize` to load_encoder")
     return model
 
 
@@ -177,8 +194,11 @@ def reload_encoder(
     """
     source = f"what {name} embedded" if source is None else source
     precision = str(spec.get("precision", "auto"))
+    resize = str(spec.get("resize", "published"))
     try:
-        encoder = as_encoder(model or name, weights=weights, device=device, precision=precision)
+        encoder = as_encoder(
+            model or name, weights=weights, device=device, precision=precision, resize=resize
+        )
     except UnknownNameError as error:
         if model is not None:
             raise

@@ -32,6 +32,7 @@ from featurecache.encoders.medclip_network import (
     read_network,
     write_network,
 )
+from featurecache.encoders.preprocessing import check_resize
 from featurecache.encoders.pretrained import load_tokenizer
 from featurecache.encoders.seeding import seeded
 from featurecache.encoders.trainable import ModuleGroups
@@ -98,14 +99,19 @@ class MedclipEncoder(CheckpointEncoder):
             "pooling": "unmasked mean of hidden states 1, 2 and last, projected",
         }
 
+    def use_resize(self, resize: str) -> None:
+        """See ``Encoder.use_resize``. As published, MedCLIP pads."""
+        check_resize(resize)
+        self.resize = "stretch" if resize == "stretch" else "published"
+
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
-        return _preprocess(image)
+        return self.picklable_preprocess(image)
 
     @property
     def picklable_preprocess(self) -> "Callable[[Image], Array]":
         """See ``Encoder.picklable_preprocess``."""
-        return _preprocess
+        return _preprocess if self.resize == "published" else _normalize
 
     def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
         tower = network["vision_model"]
@@ -170,13 +176,19 @@ class MedclipEncoder(CheckpointEncoder):
 
 def _preprocess(image: "Image") -> Array:
     from PIL import Image
-    from PIL.Image import Resampling
 
     gray = image.convert("L")
     side = max(SIDE, *gray.size)
     square = Image.new("L", (side, side), 0)
     square.paste(gray, ((side - gray.width) // 2, (side - gray.height) // 2))
-    values = np.asarray(square.resize((SIDE, SIDE), Resampling.BICUBIC), dtype=np.float32)
+    return _normalize(square)
+
+
+def _normalize(image: "Image") -> Array:
+    from PIL.Image import Resampling
+
+    resized = image.convert("L").resize((SIDE, SIDE), Resampling.BICUBIC)
+    values = np.asarray(resized, dtype=np.float32)
     plane = (values / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
     return np.repeat(plane[np.newaxis], 3, axis=0)
 

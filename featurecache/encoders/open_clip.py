@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.encoder import Array, Encoder
+from featurecache.encoders.preprocessing import check_resize
 from featurecache.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXTRA = "open-clip"
+
+_RESIZE_MODES = {"pad": "longest", "stretch": "squash"}
 
 
 def require_open_clip(name: str) -> None:
@@ -61,6 +64,12 @@ class OpenClipEncoder(CheckpointEncoder):
     def _text_settings(self) -> dict[str, Any]:
         return {"pooling": "encode_text"}
 
+    def use_resize(self, resize: str) -> None:
+        """See ``Encoder.use_resize``."""
+        check_resize(resize)
+        self.resize = resize
+        self._transform = self._make_transform()
+
     def preprocess(self, image: "Image") -> Array:
         """See ``Encoder.preprocess``."""
         pixels: Array = self._transform(image.convert("RGB")).numpy()
@@ -90,6 +99,8 @@ class OpenClipEncoder(CheckpointEncoder):
                 PreprocessCfg(), self._config.get("preprocess_cfg", {})
             )
             settings["size"] = model["vision_cfg"]["image_size"]
+            if self.resize != "published":
+                settings |= {"resize_mode": _RESIZE_MODES[self.resize], "fill_color": 0}
             return image_transform_v2(PreprocessCfg(**settings), is_train=False)
         except (KeyError, TypeError) as error:
             raise CheckpointError(

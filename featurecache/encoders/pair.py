@@ -37,6 +37,11 @@ class PairEncoder(Encoder):
         self.dim = vision.dim
         self.revision = vision.revision  # a cache stores the revision of its image encoder
 
+    def use_resize(self, resize: str) -> None:
+        """See ``Encoder.use_resize``."""
+        self._vision.use_resize(resize)
+        self.resize = self._vision.resize
+
     @property
     def image_spec(self) -> Mapping[str, Any]:
         """The spec of the image encoder."""

@@ -7,15 +7,20 @@ is looked up in a table that the processor itself fills.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from featurecache.encoders.encoder import Array
+from featurecache.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Resize = Literal["published", "pad", "stretch"]
+"""How an image becomes the square that a network sees. ``published``: as the checkpoint says, which
+may crop; ``pad``: whole, on a black square; ``stretch``: whole, without keeping its proportions."""
 
 PROCESSORS = (
     "BitImageProcessor",
@@ -35,15 +40,33 @@ class Preprocessing:
         resample: Pillow's number of the interpolation filter.
         crop: (height, width) of the center crop; None for no crop.
         table: (3, 256) float32, the normalized value for each channel and pixel value.
+        pad: Whether the image is first padded with black to the proportions of ``size``.
     """
 
     size: Mapping[str, int]
     resample: int
     crop: tuple[int, int] | None
     table: Array
+    pad: bool = False
+
+    def resized(self, resize: str) -> "Preprocessing":
+        """Return the preprocessing that fits whole images into the same size; see ``Resize``."""
+        if resize == "published":
+            return self
+        edge = self.size.get("shortest_edge", 0)
+        height, width = self.crop or (self.size.get("height", edge), self.size.get("width", edge))
+        size = {"height": height, "width": width}
+        return replace(self, size=size, crop=None, pad=resize == "pad")
+
+    def same_geometry(self, other: "Preprocessing") -> bool:
+        """Return whether another preprocessing moves every pixel to the same place."""
+        geometries = ((p.size, p.resample, p.crop, p.pad) for p in (self, other))
+        return next(geometries) == next(geometries)
 
     def __call__(self, image: "Image") -> Array:
         """Return a gray (L) or RGB image as float32 of shape (3, H, W)."""
+        if self.pad:
+            image = pad_to_proportions(image, self.size["width"], self.size["height"])
         image = image.resize(self._resized(*image.size), self.resample)
         if self.crop is not None:
             height, width = self.crop
@@ -63,6 +86,26 @@ class Preprocessing:
             return self.size["width"], self.size["height"]
         longest = int(edge * max(width, height) / min(width, height))
         return (edge, longest) if width <= height else (longest, edge)
+
+
+def check_resize(resize: str) -> None:
+    """Check that there is such a way to resize images.
+
+    Raises:
+        UnknownNameError: There is not.
+    """
+    if resize not in get_args(Resize):
+        raise UnknownNameError("resize", resize, get_args(Resize))
+
+
+def pad_to_proportions(image: "Image", width: int, height: int) -> "Image":
+    """Center an image on the smallest black canvas of given proportions that contains it."""
+    from PIL import Image
+
+    factor = max(image.width / width, image.height / height)
+    canvas = Image.new(image.mode, (round(width * factor), round(height * factor)), 0)
+    canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
+    return canvas
 
 
 def read_preprocessing(processor: Any) -> Preprocessing | None:

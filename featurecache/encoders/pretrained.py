@@ -12,9 +12,9 @@ import numpy as np
 
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, require_vocabulary
 from featurecache.encoders.encoder import Array
-from featurecache.encoders.preprocessing import read_preprocessing
+from featurecache.encoders.preprocessing import check_resize, read_preprocessing
 from featurecache.encoders.seeding import seeded
-from featurecache.errors import CheckpointError
+from featurecache.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -149,12 +149,18 @@ class ImageProcessor:
     installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, resize: str = "published") -> None:
         """Read the configuration of the processor.
+
+        Args:
+            folder: The checkpoint folder.
+            resize: See ``Resize``. The attribute stays "published" where that does the same.
 
         Raises:
             CheckpointError: The folder has none, or transformers does not support it.
+            UsageError: It takes steps that images cannot be resized in another way for.
         """
+        check_resize(resize)
         from transformers import AutoImageProcessor
 
         processor_files(folder)
@@ -169,6 +175,16 @@ class ImageProcessor:
                 f"the image processor in {folder} cannot be loaded: {_first_line(error)}"
             ) from error
         self._preprocess = read_preprocessing(self._processor)
+        self.resize = "published"
+        if resize == "published":
+            return
+        if self._preprocess is None:
+            raise UsageError(
+                f"the image processor in {folder} takes further steps: leave out `resize`"
+            )
+        resized = self._preprocess.resized(resize)
+        if not resized.same_geometry(self._preprocess):
+            self._preprocess, self.resize = resized, resize
 
     @property
     def spec(self) -> dict[str, Any]:

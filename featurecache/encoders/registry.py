@@ -160,7 +160,7 @@ _BUILT_IN = (
         dim=384,
         pixels=224,
         license="Apache-2.0",
-        note="images only; general images",
+        note="images only; general images; its crop drops 23 % of a square image (see resize)",
     ),
     EncoderSpec(
         name="minilm",

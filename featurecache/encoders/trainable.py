@@ -134,6 +134,8 @@ class TrainableEncoder:
         """Write a checkpoint folder for ``load_encoder``, completely or not at all.
 
         For all models but MedCLIP, transformers' ``AutoModel.from_pretrained`` reads it as well.
+        Its ``get_image_features`` gives the embeddings of the encoder, except for a dual encoder
+        with a BiT such as tiny, whose pooled maps it does not flatten.
         The files of the image processor and the tokenizer are copied from the source.
 
         Raises:

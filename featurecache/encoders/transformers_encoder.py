@@ -43,6 +43,14 @@ class TransformersEncoder(CheckpointEncoder):
         if self.has_text:
             self._tokenizer = load_tokenizer(checkpoint.folder)
 
+    def use_resize(self, resize: str) -> None:
+        """See ``Encoder.use_resize``."""
+        if not self.has_images:
+            super().use_resize(resize)
+            return
+        self._processor = ImageProcessor(self._checkpoint.folder, resize=resize)
+        self.resize = self._processor.resize
+
     def _check_config(self) -> None:
         if self._family not in self.model_types:
             raise CheckpointError(

@@ -57,6 +57,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    resize: str = "published",
     engine: str = "local",
     batch_size: int = 32,
     workers: int = 2,
@@ -88,6 +89,10 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         precision: "fp32", "bf16" or "auto". The latter keeps the precision of an existing cache;
             otherwise it measures whether bf16 is fast on this machine and leaves the embeddings of
             sixteen images unchanged (cosine at least 0.999). An ``Encoder`` keeps its own.
+        resize: How an image becomes the square that the network sees: "published", as the
+            checkpoint says, which may crop; "pad", whole, on a black square; or "stretch", whole,
+            without keeping its proportions. The last two get caches of their own,
+            ``MODEL.pad.h5`` and ``MODEL.stretch.h5``. An ``Encoder`` keeps its own.
         engine: "local", or "ray" for a pool of workers on the cluster that the environment variable
             RAY_ADDRESS names, or else on this machine.
         batch_size: Number of images per forward pass.
@@ -129,6 +134,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         weights=weights,
         device=device,
         precision=precision,
+        resize=resize,
         engine=engine,
         batch_size=batch_size,
         workers=workers,
@@ -152,6 +158,7 @@ def run_extraction(
     weights: str | os.PathLike[str] | None,
     device: str,
     precision: str,
+    resize: str,
     engine: str,
     batch_size: int,
     workers: int,
@@ -174,6 +181,7 @@ def run_extraction(
         weights: See ``extract``.
         device: See ``extract``.
         precision: See ``extract``.
+        resize: See ``extract``.
         engine: See ``extract``.
         batch_size: See ``extract``.
         workers: See ``extract``.
@@ -201,7 +209,7 @@ def run_extraction(
         raise UsageError("`weights` is the checkpoint of one model: give a single `model` with it")
     shard = Shard.parse(shard) if isinstance(shard, str) else shard
     prompt_set = load_prompts(prompts or DEFAULT_PROMPTS)
-    loaders = [_loader(model, weights=weights, device=device) for model in models]
+    loaders = [_loader(model, weights=weights, device=device, resize=resize) for model in models]
     # A wrong name is reported before any image is read, generated or downloaded.
     encoders = [load(precision=precision) for load in loaders]
     for encoder in encoders:
@@ -241,6 +249,7 @@ def run_extraction(
                 "prompts": {prompt_set.name: _name_or_file(prompts)} if encoder.has_text else {},
                 "device": encoder.device,
                 "precision": encoder.precision,
+                "resize": encoder.resize,
                 "batch_size": batch_size,
                 "limit": limit,
                 "shard": None if shard is None else f"{shard.number}/{shard.count}",
@@ -258,7 +267,7 @@ def _name_or_file(prompts: str | os.PathLike[str] | PromptSet | None) -> str | N
 
 
 def _loader(
-    model: ModelLike, *, weights: str | os.PathLike[str] | None, device: str
+    model: ModelLike, *, weights: str | os.PathLike[str] | None, device: str, resize: str
 ) -> Callable[..., Encoder]:
     """Return a function that loads an encoder in a given precision."""
     if not isinstance(model, Encoder) and os.fspath(model) not in ENCODERS:
@@ -266,7 +275,7 @@ def _loader(
         folder = Path(model).expanduser()
         model = folder.absolute() if folder.is_dir() else model
     weights = None if weights is None else Path(weights).absolute()
-    return partial(as_encoder, model, weights=weights, device=device)
+    return partial(as_encoder, model, weights=weights, device=device, resize=resize)
 
 
 def _engine(

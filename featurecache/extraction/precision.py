@@ -57,7 +57,7 @@ def choose_precision(
         The encoder.
     """
     encoder = load(precision="fp32")
-    path = cache_path(cache_dir, dataset.name, encoder.name)
+    path = cache_path(cache_dir, dataset.name, encoder.cache_name)
     description = stored_encoder_spec(path if shard is None else shard.path(path))
     if description is not None:
         return load(precision=str(description.get("precision", "fp32")))

@@ -148,7 +148,7 @@ def update_caches(
         FeaturecacheError: No image could be used.
     """
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
-    paths = [cache_path(cache_dir, dataset.name, encoder.name) for encoder in encoders]
+    paths = [cache_path(cache_dir, dataset.name, encoder.cache_name) for encoder in encoders]
     if shard is not None:
         paths = [shard.path(path) for path in paths]
         dataset = dataset.take(np.arange(shard.number - 1, len(dataset), shard.count))

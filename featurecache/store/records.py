@@ -164,6 +164,7 @@ class Extraction(TypedDict, total=False):
     prompts: dict[str, str | None]
     device: str
     precision: str
+    resize: str
     batch_size: int
     limit: int | None
     shard: str | None

@@ -342,3 +342,15 @@ def test_random_medclip_needs_only_config_and_tokenizer(medclip_folder, tmp_path
     got = trainable.module["vision_model"]["model"].state_dict()
     assert got.keys() == want.keys()
     assert all(torch.equal(got[name], value) for name, value in want.items())
+
+
+def test_medclip_pads_as_published_or_stretches(medclip_folder, images):
+    folder, _ = medclip_folder
+    padded = load_encoder("medclip", weights=folder, resize="pad")
+    as_published = load_encoder("medclip", weights=folder)
+    assert padded.image_spec == as_published.image_spec
+    stretched = load_encoder("medclip", weights=folder, resize="stretch")
+    assert stretched.image_spec == {**as_published.image_spec, "resize": "stretch"}
+    image = images["tall"]
+    resized = image.convert("L").resize((224, 224), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(stretched.preprocess(image), reference_pixels(resized), atol=1e-6)

@@ -200,3 +200,19 @@ def test_state_of_finished_run_is_deleted_when_repeated(tmp_path):
     with pytest.raises(UsageError, match="already exists"):
         require_no_run(other)
     assert (tmp_path / "other.parts").exists()
+
+
+def test_fine_tuned_tiny_embeds_in_transformers_as_documented(films, tmp_path):
+    """BiT's pooled maps are not flat: get_image_features of transformers fails on them."""
+    config = FinetuneConfig("bce", trainable="head", epochs=1, augment=False)
+    train_encoder(films, load_encoder("tiny"), config, target=tmp_path / "run", n_bootstrap=0)
+    network = AutoModel.from_pretrained(tmp_path / "run/encoder", dtype=torch.float32).eval()
+    encoder = load_encoder(tmp_path / "run")
+    pixels = np.stack([encoder.preprocess(read_image(films.root / f"{n:03}.png")) for n in (0, 7)])
+    with torch.inference_mode():
+        maps = network.vision_model(pixel_values=torch.tensor(pixels)).pooler_output
+        direct = network.visual_projection(maps.flatten(1))
+        with pytest.raises(RuntimeError):  # once this works, the documentation can say so
+            network.get_image_features(pixel_values=torch.tensor(pixels))
+    assert maps.shape == (2, 512, 1, 1)
+    assert np.allclose(encoder.embed_pixels(pixels), direct.numpy(), atol=1e-5)

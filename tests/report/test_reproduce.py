@@ -99,7 +99,7 @@ def test_head_on_several_caches_with_prompts_from_a_file(
     hospital: Path, first: Path, tmp_path: Path
 ) -> None:
     models = ("tiny", hospital / "small-clip")
-    caches = extract_from_csv(hospital, *models, prompts=hospital / "mine.json", precision="fp32")
+    caches = extract_from_csv(hospital, *models, prompts=hospital / "mine.json", resize="pad")
     fc.train_head(
         fc.open_cache([cache.path for cache in caches]),
         "concat",
@@ -114,7 +114,8 @@ def test_head_on_several_caches_with_prompts_from_a_file(
     ).save("runs/late")
     commands = assert_reproduces("runs/late", first, tmp_path / "second")
     assert len(commands) == 3
-    assert "--precision fp32" in commands[0]
+    assert "--precision " in commands[0]
+    assert "--resize pad" in commands[0]
 
 
 def test_evaluation_of_a_head_on_all_images_of_another_data_set(
