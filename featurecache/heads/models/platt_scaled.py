@@ -45,16 +45,17 @@ class PlattScaledHead(Head):
         """Fit slope and intercept of each label on validation images.
 
         A label keeps slope 1 and intercept 0 if validation lacks positives or negatives, or if its
-        scores rank validation images the wrong way round, which a negative slope would hide.
+        scores rank validation images the wrong way round. The slope is always above 0, so that
+        the head never ranks images against its scores.
 
         Args:
             truth: (N, C) labels of the validation images.
             scores: (N, C) their scores.
         """
         platt = fit_platt(truth, scores)
-        usable = platt.slope > 0  # False for NaN
-        self.slope.copy_(torch.from_numpy(np.where(usable, platt.slope, 1)))
-        self.intercept.copy_(torch.from_numpy(np.where(usable, platt.intercept, 0)))
+        fitted = ~np.isnan(platt.slope)
+        self.slope.copy_(torch.from_numpy(np.where(fitted, platt.slope, 1)))
+        self.intercept.copy_(torch.from_numpy(np.where(fitted, platt.intercept, 0)))
 
 
 def select_by_validation_auroc(

@@ -14,6 +14,7 @@ from featurecache.errors import UsageError
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.logistic import Weights, fit_logistic
+from featurecache.heads.models.platt_scaled import PlattScaledHead
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainingData
 from featurecache.losses import masked_bce
@@ -267,6 +268,18 @@ def test_probabilities_are_platt_scaled_scores(aligned, head):
         n1, n0 = (y == 1).sum(), (y == 0).sum()
         target = np.where(y == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
         assert (p[val, c] - target).sum() == pytest.approx(0, abs=0.01)
+
+
+def test_scores_are_never_turned_upside_down():
+    truth = np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]])
+    score = np.array([-2.0, -1.0, 1.0, 2.0])
+    head = PlattScaledHead(3)
+    head.calibrate(truth, np.stack([score] * 3, axis=1))
+    # The first label is ranked right, the second wrongly, and the third has no positives.
+    assert head.slope[0] > 0
+    assert head.slope[0] != 1
+    assert head.slope[1:].tolist() == [1, 1]
+    assert head.intercept[1:].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("head", ALIGNED_HEADS)
