@@ -89,7 +89,7 @@ METRICS = ("calibration_errors", "calibration_slopes", "calibration_intercepts",
 def truth_of(scenario: str) -> dict[str, float]:
     """Return the metrics of a very large sample."""
     large = draw(np.random.default_rng(0), 400_000, scenario)
-    true = {name: float(large.score(name, np.zeros(2))[0]) for name in METRICS}
+    true = {name: float(large.score(name, np.zeros(1))[0]) for name in METRICS}
     true["plain"] = float(plain_error(large, np.ones((1, len(large.truth))))[0])
     return true | ({"calibration_errors": 0.0, "plain": 0.0} if scenario == "right" else {})
 
@@ -145,7 +145,7 @@ def macro_row(scenario: str, repetitions: int, seed: int) -> Sequence[str]:
         probability = np.concatenate([sample.probability[:n] for sample in samples], axis=1)
         support = patient_support(truth, patient)
         columns = np.flatnonzero(support.enough)
-        quantiles = calibration.t_quantiles(support)[[*columns, -1]]
+        quantiles = calibration.t_quantiles(support)[columns]
         estimates = [
             function(truth[:, columns], probability[:, columns], patient, quantiles)[:, -1]
             for function in (calibration.calibration_errors, calibration.brier_scores)

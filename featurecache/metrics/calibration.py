@@ -35,16 +35,15 @@ def bin_of(probability: Floats, bins: int = BINS) -> NDArray[np.intp]:
 
 
 def t_quantiles(support: PatientSupport) -> Floats:
-    """Return how many standard errors a 95 % interval reaches on either side, (C + 1,).
+    """Return how many standard errors a label's 95 % interval reaches on either side, (C,).
 
-    For a label with k positive or negative patients, whichever are fewer, it is the quantile of
-    Student's t distribution with k - 1 degrees of freedom; for the average over labels, which is
-    last, that of the normal distribution.
+    With k positive or negative patients, whichever are fewer, it is the quantile of Student's t
+    distribution with k - 1 degrees of freedom.
     """
-    from scipy.special import ndtri, stdtrit
+    from scipy.special import stdtrit
 
     degrees = np.maximum(np.minimum(support.positive, support.negative) - 1, 1)
-    quantiles: Floats = np.append(stdtrit(degrees, _UPPER_TAIL), ndtri(_UPPER_TAIL))
+    quantiles: Floats = stdtrit(degrees, _UPPER_TAIL)
     return quantiles
 
 
@@ -69,7 +68,8 @@ def calibration_errors(
         truth: (N, C) labels 1, 0 or -1 (unknown), of which each has known ones.
         probability: (N, C) in 0 to 1.
         patient_index: (N,) index of each row's patient, 0 or more.
-        quantiles: (C + 1,) standard errors on either side, as of ``t_quantiles``.
+        quantiles: (C,) standard errors on either side, as of ``t_quantiles``; averages
+            take the mean.
 
     Returns:
         (3, C + 1) the errors and their lower and upper bounds. The last column is the error over
@@ -116,11 +116,11 @@ def calibration_errors(
     contribution = 2 * (weight * gap * scale)[bins] * residual
     contribution += (gap[bins] ** 2 - squares[label]) / n_known[label]
     return _error_intervals(
-        np.append(squares, squares.mean()),
-        np.append(traces, traces.mean()),
+        _with_mean(squares),
+        _with_mean(traces),
         np.append(products.diagonal(), products.mean()),
         _variances(patient, label, contribution, n_labels),
-        quantiles,
+        _with_mean(quantiles),
     )
 
 
@@ -160,7 +160,8 @@ def brier_scores(
     means = _sums(label, error, n_labels) / n_known
     contribution = (error - means[label]) / n_known[label]
     variances = _variances(patient_index[rows], label, contribution, n_labels)
-    return np.clip(_wald(np.append(means, means.mean()), variances, quantiles), 0, 1)
+    estimates = _wald(_with_mean(means), variances, _with_mean(quantiles))
+    return np.clip(estimates, 0, 1)
 
 
 def calibration_slopes(
@@ -253,6 +254,10 @@ def _sums(index: NDArray[np.intp], values: Floats, length: int) -> Floats:
     return np.bincount(index, values, length).astype(np.float64, copy=False)
 
 
+def _with_mean(values: Floats) -> Floats:
+    return np.append(values, values.mean())
+
+
 def _variances(
     patient: NDArray[np.intp], label: NDArray[np.intp], contribution: Floats, n_labels: int
 ) -> Floats:
@@ -297,7 +302,7 @@ def measure_calibration(
     support = patient_support(truth, patient_index)
     measured = np.flatnonzero(support.enough & learned).tolist()
     calibrated = platt(log_odds(probability))
-    quantiles = t_quantiles(support)[[*measured, -1]]
+    quantiles = t_quantiles(support)[measured]
     labels: list[dict[str, Any]] = [{} for _ in label_names]
     macro: dict[str, Any] = {}
     for stage, p in (
