@@ -175,7 +175,9 @@ def platt_row(scenario: str, positive: int, repetitions: int, seed: int) -> Sequ
     def loss(logits: Floats) -> float:
         return float((np.logaddexp(0, logits) - test.truth * logits).mean())
 
-    always, ruled, used = [], [], []
+    always: list[float] = []
+    ruled: list[float] = []
+    used = []
     for _ in range(repetitions):
         sample = draw(rng, round(positive / _POSITIVE_PER_PATIENT), scenario)
         logits = log_odds(sample.probability)
