@@ -1,7 +1,7 @@
 """Controls: what a score would be for reasons that have nothing to do with the single findings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import cycle, islice
 from typing import Final
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from featurecache.evaluation.repeated_runs import (
     Trial,
-    TrialRanking,
     mean_ranking,
     rank_all,
     rank_trial,
@@ -34,43 +33,23 @@ N_SHUFFLES: Final = 5
 labels may happen to be the difference, or its opposite."""
 
 
-@dataclass(frozen=True)
-class Rankings:
-    """The ranking metrics of one set of scores, over labels and images that answer a question.
-
-    Attributes:
-        overall: Of all scored images and learned labels.
-        supported: Of the labels with enough patients; None without any.
-        within_abnormal: Of the abnormal images; None where no label has both positives and
-            negatives among them.
-    """
-
-    overall: TrialRanking
-    supported: TrialRanking | None
-    within_abnormal: TrialRanking | None
-
-    def of_parts(self, label_names: Sequence[str]) -> dict[str, RankingSummary | None]:
-        """Return what ``supported`` and ``within_abnormal`` of ``Metrics`` and ``Control`` hold."""
-        supported, within = self.supported, self.within_abnormal
-        return {
-            "supported": None if supported is None else mean_ranking([supported]),
-            "within_abnormal": None if within is None else mean_ranking([within], label_names),
-        }
-
-
-def rank_scores(
+def rank_parts(
     data: SplitData,
     score: NDArray[np.floating],
     rows: NDArray[np.intp],
     resamples: PatientResamples,
-) -> Rankings:
-    """Compute the ranking metrics of scores.
+) -> dict[str, RankingSummary | None]:
+    """Rank over the labels and images that say more than all of them.
 
     Args:
         data: Labels, patients and splits.
         score: Scores of shape (N, C).
         rows: Rows to score.
         resamples: Bootstrap samples of the patients of these rows.
+
+    Returns:
+        "supported", over the labels with enough patients, and "within_abnormal", over the abnormal
+        images and the labels with positives and negatives among them. None without such labels.
     """
     supported = data.learned & patient_support(data.truth[rows], resamples.patient_index).enough
     is_abnormal = abnormality(data.truth, data.label_names)[rows] == 1
@@ -79,17 +58,20 @@ def rank_scores(
     of_abnormal = replace(resamples, patient_index=resamples.patient_index[is_abnormal])
 
     def rank(
-        labels: NDArray[np.bool_], rows: NDArray[np.intp], resamples: PatientResamples
-    ) -> TrialRanking | None:
+        labels: NDArray[np.bool_],
+        rows: NDArray[np.intp],
+        resamples: PatientResamples,
+        label_names: Sequence[str] = (),
+    ) -> RankingSummary | None:
         if not labels.any():
             return None
-        return rank_trial(Trial(replace(data, learned=labels), score), rows, resamples)
+        trial = Trial(replace(data, learned=labels), score)
+        return mean_ranking([rank_trial(trial, rows, resamples)], label_names)
 
-    return Rankings(
-        overall=rank_trial(Trial(data, score), rows, resamples),
-        supported=rank(supported, rows, resamples),
-        within_abnormal=rank(varied, abnormal, of_abnormal),
-    )
+    return {
+        "supported": rank(supported, rows, resamples),
+        "within_abnormal": rank(varied, abnormal, of_abnormal, data.label_names),
+    }
 
 
 def measure_control(
@@ -99,6 +81,7 @@ def measure_control(
     resamples: PatientResamples,
     *,
     run: Sequence[Trial] = (),
+    with_parts: bool = True,
 ) -> Control | None:
     """Return the metrics of a control's scores (N, C); None where it has none.
 
@@ -108,15 +91,15 @@ def measure_control(
         rows: Rows to score.
         resamples: Bootstrap samples of the patients of these rows.
         run: The trainings whose gain over the control is measured; none for no gain.
+        with_parts: Whether to rank over supported labels and within abnormal images, too.
     """
     if score is None:
         return None
-    rankings = rank_scores(data, score, rows, resamples)
-    overall = mean_ranking([rankings.overall], data.label_names)
+    overall = rank_trial(Trial(data, score), rows, resamples)
     return Control.model_validate(
         {
-            **overall.to_json(),
-            **rankings.of_parts(data.label_names),
+            **mean_ranking([overall], data.label_names).to_json(),
+            **(rank_parts(data, score, rows, resamples) if with_parts else {}),
             "gain": paired_gain(run, [Trial(data, score)], rows),
         }
     )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
-from featurecache.evaluation.controls import always_negative, measure_control, rank_scores
+from featurecache.evaluation.controls import always_negative, measure_control, rank_parts
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.simple_predictors import prevalence, view_only
@@ -124,10 +124,10 @@ def evaluate(
             "macro_labels": result.macro_labels,
             "n_bootstrap": result.n_bootstrap,
             "at_half": at_half.scores,
-            **rank_scores(data, scores, rows, resamples).of_parts(data.label_names),
+            **rank_parts(data, scores, rows, resamples),
             "controls": {
                 "any_finding": ill_or_not,
-                "prevalence": measure(prevalence(data)),
+                "prevalence": measure(prevalence(data), with_parts=False),
                 "always_negative": all_normal,
                 "view_only": measure(view_only(data)),
                 **(controls or {}),
