@@ -169,8 +169,8 @@ def macro_interval(
         values: (C,) values.
         samples: (B, C) values on bootstrap samples of the patients; NaN where undefined.
         patients: Patients behind the C values.
-        trainings: (S,) mean of each of S trainings, whose means over trainings are ``values`` and
-            ``samples``; None for a single one.
+        trainings: (S,) the metric's mean in each of S trainings, of which ``values`` and
+            ``samples`` are means; None for a single one.
 
     Returns:
         Lower and upper bound.
@@ -183,9 +183,8 @@ def macro_interval(
     errors = np.sqrt(corrected) / len(values)
     of_patients = float(errors @ _correlation(samples) @ errors)
     expected = float(middle.mean())
-    below, above = _wilson(
-        float(values.mean()), expected * (1 - expected), of_patients, np.inf, trainings
-    )
+    mean = float(values.mean() if trainings is None else trainings.mean())
+    below, above = _wilson(mean, expected * (1 - expected), of_patients, np.inf, trainings)
     if metric == "auprc":
         # Average precision is too high where positives are few, in the data as in the samples.
         bias = float(np.nanmean(samples, axis=0).mean() - values.mean())

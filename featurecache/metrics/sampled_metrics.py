@@ -22,7 +22,7 @@ from featurecache.metrics.intervals import (
 )
 from featurecache.metrics.label_support import MIN_PATIENTS, PatientSupport, patient_support
 from featurecache.metrics.multilabel import MetricArrays, compute_metrics
-from featurecache.metrics.ranking import AnyFloats, Floats, Labels
+from featurecache.metrics.ranking import AnyFloats, Floats, Labels, macro
 
 _MIN_SAMPLES: Final = 2
 """Bootstrap samples that a variance needs."""
@@ -130,14 +130,13 @@ class MeanMetrics:
     def macro(self, metric: str) -> Estimate:
         """Return the mean of a metric over labels; its interval needs a label with enough patients.
 
-        Precision and NPV leave out a label that is nowhere predicted, or everywhere, for one of the
-        trainings.
+        Precision leaves out a label that is predicted nowhere, and NPV one that is predicted
+        everywhere. The interval is over the labels that no training leaves out.
         """
         columns = np.flatnonzero(self.macro_labels)
         values = self._stack(lambda arrays: arrays.per_label[metric][:, columns])
-        defined = ~np.isnan(values[:, 0]).any(axis=0)
         enough = bool(self.support.enough[columns].any())
-        return self._mean_over_labels(metric, values[..., defined], columns[defined], enough=enough)
+        return self._mean_over_labels(metric, values, columns, enough=enough)
 
     def label_metrics(self, column: int) -> dict[str, Estimate]:
         """Return every metric of one label, by name."""
@@ -178,15 +177,17 @@ class MeanMetrics:
     def _mean_over_labels(
         self, metric: str, values: Floats, columns: NDArray[np.intp], *, enough: bool
     ) -> Estimate:
-        if not len(columns):
-            return Estimate(None, None, [None] * len(values))
-        of_trainings = values[:, 0].mean(axis=-1)
+        of_trainings = macro(values[:, 0])
         mean = values.mean(axis=0)
+        defined = ~np.isnan(mean[0])
         interval = None
-        if enough and len(mean) > _MIN_SAMPLES and not np.isnan(mean[0]).any():
-            patients = self._patients.of_labels(columns)
+        if enough and len(mean) > _MIN_SAMPLES and defined.any():
             interval = macro_interval(
-                metric, mean[0], mean[1:], patients, trainings=_several(of_trainings)
+                metric,
+                mean[0, defined],
+                mean[1:, defined],
+                self._patients.of_labels(columns[defined]),
+                trainings=_several(of_trainings),
             )
         return _estimate(of_trainings, interval)
 
