@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import (
     PatientResamples,
-    interval,
     none_if_nan,
 )
 from featurecache.metrics.jackknife import degrees_of_freedom, leave_one_out, mean_interval

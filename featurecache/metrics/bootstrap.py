@@ -174,7 +174,8 @@ def patient_confusions(
         for t in (0, 1)
         for p in (0, 1)
     ]
-    return np.stack(cells, axis=1).reshape(n_patients, truth.shape[1], 2, 2)
+    counts = np.stack(cells, axis=1).astype(np.float64)
+    return counts.reshape(n_patients, truth.shape[1], 2, 2)
 
 
 def interval(values: Floats) -> tuple[float, float] | None:

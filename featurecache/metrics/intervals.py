@@ -291,8 +291,10 @@ def _correlation(samples: Floats) -> Floats:
 
 def _variance(samples: Floats) -> Floats:
     """Return the variance of each column, over the samples in which it is defined."""
-    squares: Floats = np.nan_to_num(_centered(samples)) ** 2
-    return squares.sum(axis=0) / np.maximum((~np.isnan(samples)).sum(axis=0) - 1, 1)
+    squares = np.nan_to_num(_centered(samples)) ** 2
+    n_defined = (~np.isnan(samples)).sum(axis=0)
+    variance: Floats = squares.sum(axis=0) / np.maximum(n_defined - 1, 1)
+    return variance
 
 
 def _centered(samples: Floats) -> Floats:

@@ -99,7 +99,9 @@ def sample_metrics(
         patients=EffectivePatients.count(confusions),
         pooled=EffectivePatients.count(of_learned),
         pooled_support=patient_support(inputs[0].reshape(-1, 1), pooled_index),
-        complete=float(effective_number(np.bincount(resamples.patient_index, complete))),
+        complete=float(
+            effective_number(np.bincount(resamples.patient_index, complete).astype(float))
+        ),
     )
 
 
