@@ -92,7 +92,8 @@ def sample_metrics(
     pooled_index = np.repeat(resamples.patient_index, learned.sum())
     confusions = patient_confusions(truth, predicted, resamples)
     of_learned = confusions[:, learned].sum(axis=1, keepdims=True)
-    complete = (truth[:, learned] >= 0).all(axis=1)
+    is_complete = (truth[:, learned] >= 0).all(axis=1)
+    complete = np.bincount(resamples.patient_index, is_complete).astype(np.float64)
     return SampledMetrics(
         arrays=arrays.with_labels(learned),
         support=patient_support(truth, resamples.patient_index),
