@@ -100,9 +100,7 @@ def sample_metrics(
         patients=EffectivePatients.count(confusions),
         pooled=EffectivePatients.count(of_learned),
         pooled_support=patient_support(inputs[0].reshape(-1, 1), pooled_index),
-        complete=float(
-            effective_number(np.bincount(resamples.patient_index, complete).astype(float))
-        ),
+        complete=float(effective_number(complete)),
     )
 
 
