@@ -10,6 +10,7 @@ DINOv2-small on real images. The result replaces ``featurecache/encoders/tiny/``
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -30,8 +31,11 @@ from featurecache.finetune.distillation import Teacher
 from featurecache.finetune.random_init import load_source, randomly_initialized
 from featurecache.finetune.run import train_encoder
 from featurecache.finetune.training_state import state_folder
+from featurecache.images.decode import decode_image
 from featurecache.prompts import PROMPT_SETS
-from featurecache.provenance import PROVENANCE_FILE, Provenance
+from featurecache.provenance.perceptual_hash import perceptual_hash
+from featurecache.provenance.provenance import PROVENANCE_FILE, Provenance
+from featurecache.provenance.records import ImageRecords
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -107,7 +111,7 @@ def main() -> None:
 
 
 def training_data(phantom: Path, data: Path) -> tuple[Dataset, Provenance]:
-    """Return the training and validation images of the three data sets as one, and their ids.
+    """Return the training and validation images of the three data sets as one, and what they are.
 
     A normal image of Kermany is negative for all findings; one with pneumonia is positive for
     pneumonia, and the other findings are unknown.
@@ -129,13 +133,26 @@ def training_data(phantom: Path, data: Path) -> tuple[Dataset, Provenance]:
     root = Path(os.path.commonpath([phantom, data]))
     images["path"] = [str(Path(path).relative_to(root)) for path in images["path"]]
     provenance = Provenance()
-    for source, (table, _) in zip((kermany, nih), sources[:2], strict=True):
+    for source, (table, _) in zip((kermany, nih, synthetic), sources, strict=True):
         ids = [identifier.partition("/")[2] for identifier in table["id"]]
-        provenance = provenance.with_training(source.name, ids)
+        rows = np.flatnonzero(source.images["id"].isin(ids))
+        # A phantom is the same wherever it is generated, so its ids say it all.
+        records = source.records(rows) if source is synthetic else _records(source, rows)
+        provenance = provenance.with_training(records)
     labels = np.concatenate([values for _, values in sources])
     return (
         Dataset(name="tiny-training", root=root, images=images, labels=labels, label_names=LABELS),
         provenance,
+    )
+
+
+def _records(dataset: Dataset, rows: "np.typing.NDArray[np.intp]") -> ImageRecords:
+    """Return what identifies these images, hashes of their content included."""
+    data = [(dataset.root / path).read_bytes() for path in dataset.images["path"].iloc[rows]]
+    return dataset.records(
+        rows,
+        sha256=[hashlib.sha256(content).hexdigest() for content in data],
+        perceptual_hash=np.stack([perceptual_hash(decode_image(content)) for content in data]),
     )
 
 

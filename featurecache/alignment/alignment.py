@@ -5,8 +5,8 @@ The file is in safetensors format and lies next to a cache. Its tensors, all flo
     weight (D, T)   offset (T,)   scale (1,)   bias (1,)
 
 Its metadata, all strings: ``format``, ``version``, ``fingerprint``, ``spec`` (JSON: specs of both
-encoders, method, settings, prompts and validation metrics) and ``trained_on`` (JSON: the ids of
-the images that it was fitted to, by collection). The fingerprint covers ``spec``, ``trained_on``
+encoders, method, settings, prompts and validation metrics) and ``trained_on`` (JSON: the images
+that it was fitted to, as in ``provenance.json``). The fingerprint covers ``spec``, ``trained_on``
 and the bytes of the tensors, so that a modified file is detected.
 """
 
@@ -25,6 +25,11 @@ from featurecache.errors import AlignmentError, UsageError
 from featurecache.io import json as strict_json
 from featurecache.io.atomic import new_file, require_absent
 from featurecache.io.fingerprint import canonical_json, fingerprint
+from featurecache.provenance.provenance import (
+    TrainingImages,
+    training_images_from_json,
+    training_images_to_json,
+)
 
 FORMAT = "featurecache-alignment"
 VERSION = 1
@@ -46,8 +51,8 @@ class Alignment:
         spec: ``image_encoder`` and ``text_encoder`` (their specs), ``model``, ``dataset``,
             ``method``, ``settings``, ``prompts``, ``labels`` and ``validation``, all of them
             values with a canonical JSON form.
-        trained_on: Ids of the images, by collection, that it was fitted to or selected on; images
-            that its encoder was fine-tuned on are included.
+        trained_on: The images, by collection, that it was fitted to or selected on; those that its
+            encoder was fine-tuned on are included.
         path: File that it was loaded from, or where ``save`` writes it by default.
 
     Example:
@@ -62,7 +67,7 @@ class Alignment:
     scale: float
     bias: float
     spec: Mapping[str, Any]
-    trained_on: Mapping[str, frozenset[str]]
+    trained_on: TrainingImages
     path: Path | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
@@ -80,7 +85,11 @@ class Alignment:
             for name, tensor in self._tensors().items()
         }
         return fingerprint(
-            {"spec": self.spec, "trained_on": self._sorted_ids(), "tensors": tensors}
+            {
+                "spec": self.spec,
+                "trained_on": training_images_to_json(self.trained_on),
+                "tensors": tensors,
+            }
         )
 
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
@@ -108,7 +117,7 @@ class Alignment:
             "version": str(VERSION),
             "fingerprint": self.fingerprint,
             "spec": canonical_json(self.spec),
-            "trained_on": canonical_json(self._sorted_ids()),
+            "trained_on": canonical_json(training_images_to_json(self.trained_on)),
         }
         with new_file(target) as temporary:
             save_file(self._tensors(), temporary, metadata=metadata)
@@ -151,9 +160,6 @@ class Alignment:
             "scale": np.array([self.scale], dtype=np.float32),
             "bias": np.array([self.bias], dtype=np.float32),
         }
-
-    def _sorted_ids(self) -> dict[str, list[str]]:
-        return {collection: sorted(ids) for collection, ids in self.trained_on.items()}
 
 
 def as_alignment(alignment: Alignment | str | os.PathLike[str] | None) -> Alignment | None:
@@ -198,14 +204,13 @@ def _parse(
             f"the shapes of weight {weight.shape}, offset {offset.shape}, scale {scale.shape} and "
             f"bias {bias.shape} do not match"
         )
-    ids = strict_json.validate(strict_json.parse(metadata["trained_on"]), dict[str, list[str]])
     alignment = Alignment(
         weight=weight,
         offset=offset,
         scale=float(scale[0]),
         bias=float(bias[0]),
         spec=strict_json.validate(strict_json.parse(metadata["spec"]), dict[str, Any]),
-        trained_on={collection: frozenset(values) for collection, values in ids.items()},
+        trained_on=training_images_from_json(strict_json.parse(metadata["trained_on"])),
         path=path,
     )
     if alignment.fingerprint != metadata["fingerprint"]:

@@ -12,7 +12,7 @@ from featurecache.encoders.compatibility import library_difference
 from featurecache.errors import AlignmentError, CacheError, UsageError
 from featurecache.metrics.similarity import Embeddings, l2_normalize, row_chunks
 from featurecache.prompts import PromptSet
-from featurecache.provenance import require_same_id_key
+from featurecache.provenance.leaks import require_unseen
 from featurecache.store.cache import Cache
 from featurecache.store.records import TextSet
 
@@ -110,7 +110,7 @@ def align_images(alignment: Alignment, embedding: Embeddings) -> NDArray[np.floa
     return mapped
 
 
-def require_unseen(alignment: Alignment, cache: Cache, rows: NDArray[np.intp]) -> None:
+def check_alignment(alignment: Alignment, cache: Cache, rows: NDArray[np.intp]) -> list[str]:
     """Check that an alignment was not fitted to the images that it is used on.
 
     Args:
@@ -118,18 +118,16 @@ def require_unseen(alignment: Alignment, cache: Cache, rows: NDArray[np.intp]) -
         cache: The cache.
         rows: Indices of the rows that it is used on.
 
+    Returns:
+        Warnings about what may be a leak.
+
     Raises:
-        UsageError: It was fitted to some of them; or to images of the same collection whose ids
+        UsageError: It was fitted to some of them or to their patients; or to images whose ids
             cannot be compared with the cache's.
     """
-    collection = cache.header.collection
-    require_same_id_key(collection, alignment.trained_on)
-    fitted_ids = alignment.trained_on.get(collection, frozenset())
-    ids = cache.ids[rows].tolist()
-    leaked = [image_id for image_id in ids if image_id in fitted_ids]
-    if leaked:
-        raise UsageError(
-            f"`alignment` was fitted to {len(leaked)} of these {len(ids)} images of {collection} "
-            f"(first: {leaked[0]!r}): use only images of the test split, with `split` where there "
-            "is a choice"
-        )
+    return require_unseen(
+        cache.records(rows),
+        alignment.trained_on,
+        by="`alignment`",
+        by_patient=not cache.header.image_level_split,
+    )

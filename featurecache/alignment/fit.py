@@ -130,7 +130,7 @@ def _rows_with_captions(
     cache: Cache, split: str, text: TextSet
 ) -> tuple[NDArray[np.intp], CaptionTargets]:
     """Return the rows of a split that have a caption, and their captions."""
-    rows = cache.rows(split)
+    rows = cache.learning_rows(split)
     rows = rows[caption_targets(cache.labels.values[rows], text).counts() > 0]
     if len(rows) == 0:
         raise UsageError(

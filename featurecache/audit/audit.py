@@ -12,7 +12,6 @@ from featurecache.audit.leakage import (
     IdenticalFiles,
     SharedPatients,
     fine_tuning_images,
-    has_patients,
     identical_files,
     shared_patients,
 )
@@ -20,7 +19,6 @@ from featurecache.audit.near_duplicates import NEIGHBORS, NearDuplicates, near_d
 from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
 from featurecache.datasets.load import as_dataset
 from featurecache.datasets.splits import SPLITS
-from featurecache.errors import UsageError
 from featurecache.progress import DetailedProgress
 from featurecache.store.open import CacheLike, open_cache
 
@@ -46,6 +44,8 @@ class Audit:
         shared_patients: Patients with images in several splits; None where patients are unknown.
         fine_tuning_images: Number of images, by split, that the encoder was fine-tuned on.
         identical_files: Images whose files are byte-identical.
+        reencoded_copies: Number of training and validation images that are re-encoded or resized
+            copies of images of a later split, by the perceptual hashes in the cache.
         near_duplicates: Nearly identical images in different splits.
         shortcuts: How well view, sex and age can be predicted from the embeddings.
         label_support: Numbers of positives and negatives by label, split and view.
@@ -59,6 +59,7 @@ class Audit:
     shared_patients: SharedPatients | None
     fine_tuning_images: Mapping[str, int]
     identical_files: IdenticalFiles
+    reencoded_copies: int
     near_duplicates: NearDuplicates
     shortcuts: Shortcuts
     label_support: Mapping[str, LabelSupport]
@@ -97,6 +98,7 @@ class Audit:
             "images": f"{self.n} ({splits})",
             "patients in several splits": "unknown" if shared is None else str(shared.patients),
             "byte-identical images across splits": str(across.images),
+            "re-encoded copies across splits": str(self.reencoded_copies),
             "near-duplicate pairs across splits": (
                 f"not checked ({len(near.suspected.pairs)} suspected)"
                 if near.pairs is None
@@ -139,7 +141,7 @@ def audit(
         The audit.
 
     Raises:
-        UsageError: ``data`` lacks an image of the cache, or there are no ``neighbors``.
+        UsageError: ``data`` lacks an image of the cache.
         ValueError: An embedding has norm 0, NaN or infinity.
 
     Example:
@@ -150,8 +152,6 @@ def audit(
         >>> 0 <= result.shortcuts.sex.values["F"].auroc <= 1
         True
     """
-    if neighbors < 1:
-        raise UsageError(f"`neighbors` is {neighbors}: must be at least 1")
     cache = open_cache(cache)
     files = None if data is None else as_dataset(data).files()
     counts = {split: int((cache.splits == split).sum()) for split in SPLITS}
@@ -159,11 +159,12 @@ def audit(
         dataset=cache.header.dataset,
         model=cache.header.model,
         n=len(cache),
-        n_patients=len(np.unique(cache.patients)) if has_patients(cache) else None,
+        n_patients=len(np.unique(cache.patients)) if cache.patients_known else None,
         splits={split: count for split, count in counts.items() if count},
         shared_patients=shared_patients(cache),
         fine_tuning_images=fine_tuning_images(cache),
         identical_files=identical_files(cache),
+        reencoded_copies=len(cache.copies.same_content),
         near_duplicates=near_duplicates(cache, files, neighbors=neighbors, progress=progress),
         shortcuts=shortcut_probes(cache, n_bootstrap=n_bootstrap, seed=seed),
         label_support=label_support(cache),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.provenance.leaks import find_leaks
 from featurecache.store.cache import Cache
 
 
@@ -102,14 +103,9 @@ class IdenticalFiles:
     groups: tuple[IdenticalGroup, ...]
 
 
-def has_patients(cache: Cache) -> bool:
-    """Return whether patients are known; if not, each image counts as its own patient."""
-    return not np.array_equal(cache.patients, cache.ids)
-
-
 def shared_patients(cache: Cache) -> SharedPatients | None:
     """Find the patients with images in several splits; None where patients are unknown."""
-    if not has_patients(cache):
+    if not cache.patients_known:
         return None
     splits: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for patient, split in zip(cache.patients.tolist(), cache.splits.tolist(), strict=True):
@@ -161,9 +157,8 @@ def identical_files(cache: Cache) -> IdenticalFiles:
 
 
 def fine_tuning_images(cache: Cache) -> dict[str, int]:
-    """Count the images of each split that the encoder was fine-tuned on."""
-    ids = cache.header.trained_on.get(cache.header.collection, frozenset())
-    seen = np.isin(cache.ids, sorted(ids))
+    """Count the images of each split that the encoder was fine-tuned on, or copies of them."""
+    seen = find_leaks(cache.records(np.arange(len(cache))), cache.header.trained_on).copies
     return dict(sorted(Counter(cache.splits[seen].tolist()).items()))
 
 

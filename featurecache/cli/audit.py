@@ -157,6 +157,11 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
         ["byte-identical images across splits", str(across.images), describe(across)],
         ["byte-identical copies within a split", str(within.copies), describe(within)],
         [
+            "re-encoded or resized copies across splits",
+            str(result.reencoded_copies),
+            "in train or val; a training leaves them out",
+        ],
+        [
             "near-duplicate pairs across splits",
             format_float(None) if near.pairs is None else str(len(near.pairs)),
             "no images were read: give --data-root"

@@ -71,7 +71,7 @@ def learning_curve(
     opened = fc.open_cache(paths)
     print_status(f"cache {describe_choice(paths, opened)}, heads {', '.join(heads)}")
     with progress_bar(hidden=json) as bar:
-        numbers = numbers or tuple(default_sizes(len(opened.rows("train"))))
+        numbers = numbers or tuple(default_sizes(len(opened.learning_rows("train"))))
         task = bar.add_task("train", total=len(heads) * len(numbers) * seeds, detail="")
         result = fc.learning_curve(
             opened,

@@ -105,8 +105,7 @@ def _print(run: "Run", target: Path) -> None:
         spread = run.metrics.seeds.macro["auroc"]
         print_result(
             f"macro AUROC over {run.config['seeds']} seeds: {format_float(spread.mean, digits=4)} "
-            f"± {format_float(spread.sd, digits=4)} (standard deviation between seeds); the rows "
-            "without a number of seeds are of the first, which is saved"
+            f"± {format_float(spread.sd, digits=4)} (standard deviation)"
         )
     print_result(f"run: {target} (chosen on validation: {run.config['chosen']})")
 
@@ -118,6 +117,6 @@ def _total_epochs(cache: "Cache", config: HeadConfig, seeds: int) -> int:
 
     if not head_spec(config.head).has_epochs:
         return 0
-    images = config.train_size or len(cache.rows("train"))
+    images = config.train_size or len(cache.learning_rows("train"))
     heads = len(cache.members) if config.fusion == "late" else 1
     return resolve_schedule(config, images).epochs * seeds * heads

@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featurecache.datasets.path_safety import links_leaving_root
+from featurecache.datasets.spelling import normalize_names
 from featurecache.datasets.splits import SPLITS
 from featurecache.errors import DatasetError, UnknownNameError
-from featurecache.provenance import Source, pseudonymized_collection
+from featurecache.provenance.names import pseudonymized_collection
+from featurecache.provenance.provenance import Source
+from featurecache.provenance.records import ImageRecords
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +46,8 @@ IMAGE_LEVEL_SPLIT = (
 class Dataset:
     """Images with their labels, patients and splits.
 
-    The constructor validates everything and sorts the rows by id. If ``images`` has an index named
+    The constructor validates everything, gives each id and patient one spelling (see
+    ``datasets.spelling``), and sorts the rows by id. If ``images`` has an index named
     "line" (line numbers of a CSV file), error messages include the line; the index is not kept.
 
     Args:
@@ -130,16 +134,20 @@ class Dataset:
         root = Path(root)
         images = images.assign(**{c: "" for c in OPTIONAL_COLUMNS if c not in images.columns})
         _check_columns(images)
-        _check_ids(images)
+        given = images
+        images, changes = normalize_names(images)
+        for column in ("id", "patient"):
+            _refuse(given, column, images[column] == "", "is empty: fill it in")
+        _check_ids(images, given)
         _check_paths(images, root)
         _check_splits(images)
         _check_ages(images)
-        notes = tuple(notes)
+        notes = (*notes, *changes)
         if not image_level_split:
             _check_patients(images)
         elif IMAGE_LEVEL_SPLIT not in notes:
             notes = (*notes, IMAGE_LEVEL_SPLIT)
-        values, names = _label_array(images, labels, label_names)
+        values, names = _label_array(given, labels, label_names)
         _check_labels(images, values, names)
 
         order = images["id"].argsort().to_numpy()
@@ -206,6 +214,34 @@ class Dataset:
         paths = (self.root / path for path in self.images["path"])
         return dict(zip(self.images["id"], paths, strict=True))
 
+    @property
+    def patients_known(self) -> bool:
+        """Whether patients are known; if not, each image counts as its own patient."""
+        return not self.images["patient"].equals(self.images["id"])
+
+    def records(
+        self,
+        rows: NDArray[np.intp],
+        *,
+        sha256: Sequence[str] | None = None,
+        perceptual_hash: NDArray[np.uint8] | None = None,
+    ) -> ImageRecords:
+        """Return what identifies the images of these n rows.
+
+        Args:
+            rows: Row numbers, (n,).
+            sha256: SHA-256 of their files, in hex, "" where unknown; None if they were not read.
+            perceptual_hash: Their perceptual hashes, (n, 32).
+        """
+        images = self.images.iloc[rows]
+        return ImageRecords.of(
+            self.collection,
+            images["id"].tolist(),
+            patients=images["patient"].tolist() if self.patients_known else None,
+            sha256=sha256,
+            perceptual_hash=perceptual_hash,
+        )
+
     def pseudonymize(self, key: "IdKey") -> "Dataset":
         """Replace ids and patients by hashes.
 
@@ -218,9 +254,10 @@ class Dataset:
         Returns:
             The data set, sorted by hashed id.
         """
+        hash_patient = key.hash_patient if self.patients_known else key.hash
         hashed = {
-            column: self.images[column].map(key.hash).astype(self.images[column].dtype)
-            for column in ("id", "patient")
+            column: self.images[column].map(function).astype(self.images[column].dtype)
+            for column, function in (("id", key.hash), ("patient", hash_patient))
         }
         return replace(
             self,
@@ -330,13 +367,15 @@ def _check_columns(images: "pd.DataFrame") -> None:
         _refuse(images, column, images[column] == "", "is empty: fill it in")
 
 
-def _check_ids(images: "pd.DataFrame") -> None:
+def _check_ids(images: "pd.DataFrame", given: "pd.DataFrame") -> None:
     # Compare sorted neighbors: a hash table would take more memory than the table of images.
     ordered = images["id"].sort_values().array
     if (ordered[1:] == ordered[:-1]).any():
+        repeated = images["id"].duplicated()
+        spellings = given["id"][images["id"] == images["id"][repeated].iloc[0]].unique()
+        written = f", written {' and '.join(map(repr, spellings))}" if len(spellings) > 1 else ""
         raise DatasetError(
-            f"the id {_row(images, images['id'].duplicated())} occurs twice: keep one row for each "
-            "image"
+            f"the id {_row(images, repeated)} occurs twice{written}: keep one row for each image"
         )
 
 

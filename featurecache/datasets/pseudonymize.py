@@ -8,14 +8,26 @@ as a repeated id.
 
 import hmac
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from featurecache.errors import DatasetError, FeaturecacheError, UsageError
-from featurecache.provenance import key_fingerprint, pseudonymized_collection
+from featurecache.errors import (
+    DatasetError,
+    FeaturecacheError,
+    FeaturecacheWarning,
+    UsageError,
+)
+from featurecache.provenance.names import (
+    key_fingerprint,
+    patient_key,
+    pseudonymized_collection,
+)
+from featurecache.provenance.provenance import Provenance
+from featurecache.provenance.records import ImageRecords
 
 MIN_KEY_BYTES: Final = 16
 MAX_KEY_BYTES: Final = 65_536
@@ -44,24 +56,32 @@ class IdKey:
         """Return the hash of a name, as 32 hexadecimal digits."""
         return self._digest(f"name {name}")
 
-    def pseudonymize_provenance(
-        self, learned: Mapping[str, frozenset[str]]
-    ) -> dict[str, frozenset[str]]:
-        """Hash the ids of training images; ids that are already hashed are kept.
+    def hash_patient(self, patient: str) -> str:
+        """Return the hash of a patient, equal for all spellings; "" if unknown."""
+        return self.hash(patient_key(patient)) if patient else ""
+
+    def pseudonymize_provenance(self, provenance: Provenance) -> Provenance:
+        """Hash the ids and patients of training images; those already hashed are kept.
 
         Args:
-            learned: Ids by collection. A collection that is present both in plain text and hashed
-                with this key becomes one collection.
+            provenance: What was trained on. A collection that is present both in plain text and
+                hashed with this key becomes one collection.
 
         Returns:
-            Hashed ids by collection.
+            The provenance with hashed ids.
         """
-        hashed: dict[str, frozenset[str]] = {}
-        for collection, ids in learned.items():
+        hashed = Provenance(provenance.exposed_to)
+        for collection, images in provenance.trained_on.items():
             if not key_fingerprint(collection):
-                collection = pseudonymized_collection(collection, self.fingerprint)
-                ids = frozenset(map(self.hash, ids))
-            hashed[collection] = hashed.get(collection, frozenset()) | ids
+                document = images.to_json()
+                images = ImageRecords.of(
+                    pseudonymized_collection(collection, self.fingerprint),
+                    list(map(self.hash, document["id"])),
+                    patients=list(map(self.hash_patient, document["patient"])),
+                    sha256=document["sha256"],
+                    perceptual_hash=images.perceptual_hash,
+                )
+            hashed = hashed.with_training(images)
         return hashed
 
     def _digest(self, text: str) -> str:
@@ -107,7 +127,10 @@ def redact_errors(dataset_name: str) -> Iterator[None]:
         DatasetError: Instead of any other exception that the body raises.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            # Warnings about spellings show some; the notes of the data set count them.
+            warnings.simplefilter("ignore", FeaturecacheWarning)
+            yield
     except Exception as error:
         harmless = isinstance(error, FeaturecacheError | MemoryError)
         if harmless and not isinstance(error, DatasetError):

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featurecache.errors import DatasetError, UsageError
+from featurecache.provenance.names import patient_key
 
 SPLITS = ("train", "val", "test")
 
@@ -110,7 +111,10 @@ def _assign_patients(
     Sainte-Laguë: a rare label ends within about one patient of its target. The mean patient stands
     in for the current one, whose own size would keep large patients out of small subsets.
     """
-    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    spellings, spelling = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    keys = np.array([patient_key(patient) for patient in spellings.tolist()], dtype=str)
+    names, patient = np.unique(keys, return_inverse=True)
+    owner = patient[spelling]
     if len(owner) != len(labels):
         raise DatasetError(f"there are {len(owner)} patients but {len(labels)} rows of labels")
     # Column 0 counts a patient's images, column 1 + c the positives of label c.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import ImageError, UsageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder, Transform
-from featurecache.provenance import Provenance
+from featurecache.provenance.provenance import Provenance
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -40,7 +40,7 @@ from featurecache.errors import (
     UnknownNameError,
     UsageError,
 )
-from featurecache.provenance import Provenance, read_provenance
+from featurecache.provenance.provenance import Provenance, read_provenance
 
 HUB_PREFIX: Final = "hf:"
 PRECISIONS: Final = ("fp32", "bf16")

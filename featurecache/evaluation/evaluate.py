@@ -15,17 +15,8 @@ from featurecache.evaluation.simple_predictors import prevalence, view_only
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.calibration import measure_calibration
-from featurecache.metrics.metrics import (
-    Control,
-    Metrics,
-    Scores,
-    SeedSpread,
-    Spread,
-    TextGain,
-    format_with_interval,
-)
+from featurecache.metrics.metrics import Control, Metrics, Scores, TextGain, format_with_interval
 from featurecache.metrics.platt_scaling import PlattScaling, fit_platt_where_it_helps, log_odds
-from featurecache.metrics.sampled_metrics import Estimate, MeanMetrics, SampledMetrics
 from featurecache.metrics.thresholds import best_f1_thresholds
 
 
@@ -86,8 +77,9 @@ def evaluate(
     resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
     source = "training"
     if thresholds is None:
-        source, thresholds = "validation", _choose_thresholds(data, probability)
+        source, thresholds = "validation", np.full(len(data.label_names), np.nan)
         if split == "test" and len(data.val):
+            thresholds = best_f1_thresholds(data.truth[data.val], probability[data.val])
             # Of the log odds of the probabilities, which are what predictions.csv holds, even where
             # the ranking is finer.
             platt = fit_platt_where_it_helps(
@@ -175,63 +167,6 @@ def _no_better_than_any_finding(scores: Scores, control: Control | None) -> list
     ]
 
 
-def spread_over_seeds(
-    trainings: Sequence[Trial], seeds: Sequence[int], *, n_bootstrap: int = 1000
-) -> SeedSpread:
-    """Compute means over seeds, with intervals over patients and seeds.
-
-    The variance of a mean is that over patients, from bootstrap samples that all seeds share, plus
-    the variance between seeds divided by their number.
-
-    Args:
-        trainings: The probabilities of each seed's training; thresholds are those of `evaluate`.
-        seeds: The seeds.
-        n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
-
-    Returns:
-        The means over the labels that every seed learned.
-    """
-    _, rows = trainings[0].data.scored
-    resamples = resample_patients(trainings[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
-
-    def sampled(training: Trial) -> SampledMetrics:
-        thresholds = _choose_thresholds(training.data, training.score)
-        return score_predictions(
-            training.data.truth[rows],
-            training.score[rows],
-            label_names=training.data.label_names,
-            thresholds=np.where(np.isnan(thresholds), 0.5, thresholds),
-            resamples=resamples,
-            learned=training.data.learned,
-        ).sampled
-
-    mean = MeanMetrics([sampled(training) for training in trainings])
-
-    def spread(estimate: Estimate) -> Spread:
-        values = [value for value in estimate.trainings if value is not None]
-        return Spread(
-            mean=estimate.value,
-            sd=None if estimate.value is None else float(np.std(values, ddof=1)),
-            ci95=estimate.ci95,
-            values=estimate.trainings,
-        )
-
-    return SeedSpread(
-        seeds=list(seeds),
-        macro={name: spread(estimate) for name, estimate in mean.macro_metrics().items()},
-        micro={name: spread(estimate) for name, estimate in mean.micro_metrics().items()},
-        exact_match=spread(mean.exact_match),
-        hamming_loss=spread(mean.hamming_loss),
-    )
-
-
-def _choose_thresholds(data: SplitData, probability: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the thresholds with the best F1 on validation, (C,); NaN where there are none."""
-    if data.scored[0] != "test" or len(data.val) == 0:
-        return np.full(len(data.label_names), np.nan)
-    return best_f1_thresholds(data.truth[data.val], probability[data.val])
-
-
 def _worse_than_normal(scores: Scores, all_normal: Control) -> list[str]:
     """Return a warning if calling every image normal makes fewer errors; or no warning."""
     worse = [
@@ -251,7 +186,14 @@ def _worse_than_normal(scores: Scores, all_normal: Control) -> list[str]:
 
 
 def caveats(
-    *, model: str, dataset: str, exposed: bool, image_level_split: bool, has_test: bool
+    *,
+    model: str,
+    dataset: str,
+    exposed: bool,
+    image_level_split: bool,
+    has_test: bool,
+    patients_known: bool,
+    shared_patients: int,
 ) -> list[str]:
     """Return what a reader of the metrics has to know about the images and the encoder."""
     warnings = {
@@ -259,6 +201,11 @@ def caveats(
         "the metrics may not be those of unseen images": exposed,
         "the split is by image: one patient may be in training and test, so the metrics are "
         "optimistic": image_level_split,
+        f"{shared_patients} patients have images in several splits, although the split is not "
+        "declared to be by image: the metrics are optimistic": shared_patients > 0
+        and not image_level_split,
+        "patients are unknown, so each image counts as its own patient: images of one person may "
+        "be in training and test, and the intervals are those of images": not patients_known,
         "there is no test split: the metrics are those of the validation split": not has_test,
     }
     return [warning for warning, applies in warnings.items() if applies]

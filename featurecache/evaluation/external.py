@@ -13,7 +13,8 @@ from featurecache.evaluation.from_cache import cache_caveats, cache_reference, p
 from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
-from featurecache.provenance import Provenance
+from featurecache.provenance.leaks import require_unseen
+from featurecache.provenance.provenance import Provenance
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 
@@ -114,7 +115,12 @@ def validate_external(
     """
     matched = match_labels(labels, cache.labels.names, label_map)
     rows = external_rows(cache, split)
-    provenance.require_unseen(cache.header.collection, cache.ids[rows].tolist())
+    leak_warnings = require_unseen(
+        cache.records(rows),
+        provenance.trained_on,
+        by=name,
+        by_patient=not cache.header.image_level_split,
+    )
     sources = [labels.index(source) for source in matched]
     targets = [cache.labels.names.index(target) for target in matched.values()]
     data = SplitData(
@@ -122,7 +128,7 @@ def validate_external(
         label_names=tuple(matched.values()),
         patient=cache.patients,
         view=cache.views,
-        train=cache.rows("train") if split == "test" else rows[:0],
+        train=cache.learning_rows("train") if split == "test" else rows[:0],
         val=rows[:0],
         test=rows,
         learned=np.ones(len(targets), dtype=np.bool_),
@@ -136,7 +142,7 @@ def validate_external(
         any_finding=any_finding_from_scores(data, log_odds(probability)),
         platt=None if calibration is None else calibration.of_labels(sources),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
-        warnings=[*warnings, *cache_caveats(cache)],
+        warnings=[*warnings, *leak_warnings, *cache_caveats(cache, rows)],
         n_bootstrap=n_bootstrap,
     )
     return Run(

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from featurecache.evaluation.evaluate import caveats
 from featurecache.evaluation.split_data import SplitData
+from featurecache.provenance.leaks import find_leaks, require_unseen
 from featurecache.runs.predictions import Predictions
 from featurecache.store.cache import Cache
 
@@ -49,7 +50,7 @@ def split_data_from(
         patient=cache.patients,
         view=cache.views,
         train=train,
-        val=cache.rows("val"),
+        val=cache.learning_rows("val"),
         test=cache.rows("test"),
         learned=np.ones(len(cache.labels.names), dtype=np.bool_) if learned is None else learned,
     )
@@ -76,24 +77,54 @@ def predictions_from(
     )
 
 
-def cache_caveats(cache: Cache) -> list[str]:
-    """Return what a reader of metrics has to know about the cache behind them."""
+def scored_rows(cache: Cache) -> NDArray[np.intp]:
+    """Return the rows that are scored by default: test, or validation where there is no test."""
+    rows = cache.rows("test")
+    return rows if len(rows) else cache.learning_rows("val")
+
+
+def cache_caveats(cache: Cache, rows: NDArray[np.intp]) -> list[str]:
+    """Return what a reader of metrics has to know about the cache behind them.
+
+    Args:
+        cache: The cache.
+        rows: Rows that are scored.
+
+    Raises:
+        UsageError: An encoder was trained on images that are scored.
+    """
     warnings = caveats(
         model=cache.header.model,
         dataset=cache.header.dataset,
         exposed=cache.header.exposed,
         image_level_split=cache.header.image_level_split,
         has_test=len(cache.rows("test")) > 0,
+        patients_known=cache.patients_known,
+        shared_patients=shared_patients(cache.patients, cache.splits),
     )
+    scored = cache.records(rows)
+    chosen_on = np.concatenate([cache.learning_rows("train"), cache.learning_rows("val")])
     for member in cache.members:
-        trained_on = member.header.trained_on.get(member.header.collection)
-        if not trained_on:
-            continue
-        chosen_on = cache.ids[np.concatenate([cache.rows("train"), cache.rows("val")])].tolist()
-        if seen := len(trained_on.intersection(chosen_on)):
+        model, trained_on = member.header.model, member.header.trained_on
+        warnings += require_unseen(
+            scored, trained_on, by=model, by_patient=not cache.header.image_level_split
+        )
+        if seen := int(find_leaks(cache.records(chosen_on), trained_on).copies.sum()):
             warnings.append(
-                f"{member.header.model} itself was trained on {seen} of the {len(chosen_on)} "
+                f"{model} itself was trained on {seen} of the {len(chosen_on)} "
                 "training and validation images: it separates them better than new images, so a "
                 "head relies on it too much, and thresholds and calibration are overconfident"
             )
     return warnings
+
+
+def shared_patients(patients: NDArray[np.str_], splits: NDArray[np.str_]) -> int:
+    """Return the number of patients with images in several splits.
+
+    Args:
+        patients: Patient of each image, (N,).
+        splits: Split of each image, (N,).
+    """
+    pairs = np.unique(np.stack([patients, splits]), axis=1)
+    _, counts = np.unique(pairs[0], return_counts=True)
+    return int((counts > 1).sum())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.evaluation.external import validate_external
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
-from featurecache.provenance import Provenance
+from featurecache.provenance.provenance import Provenance
 from featurecache.runs.prediction import classify_images, find_images
 from featurecache.runs.run import Images, Run
 from featurecache.store.open import CacheLike, open_cache

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.alignment.alignment import as_alignment
-from featurecache.alignment.apply import align_images, align_texts, require_unseen
+from featurecache.alignment.apply import align_images, align_texts, check_alignment
 from featurecache.errors import CacheError
 from featurecache.evaluation.controls import (
     permute_texts,
@@ -84,14 +84,14 @@ def zero_shot(
         UnknownNameError: There is no such prompt set or scoring.
     """
     cache, alignment = open_cache(cache), as_alignment(alignment)
-    warnings = cache_caveats(cache)
+    warnings: list[str] = []
     train = np.empty(0, dtype=np.intp)
     if alignment is None:
         text = cache.text(prompts)
     else:
         text, differences = align_texts(alignment, cache, prompts)
         warnings += differences
-        train = cache.rows("train")
+        train = cache.learning_rows("train")
     truth = cache.labels.values
     if (truth == UNKNOWN).all():
         raise CacheError(f"{cache.path} holds no labels to score against")
@@ -105,8 +105,9 @@ def zero_shot(
     )
     data = split_data_from(cache, train=train)
     _, rows = data.scored
+    warnings = [*cache_caveats(cache, rows), *cache.copies.warnings(), *warnings]
     if alignment is not None:
-        require_unseen(alignment, cache, rows)
+        warnings += check_alignment(alignment, cache, rows)
 
     def score(embedding: NDArray[np.float16]) -> ZeroShotScores:
         images = embedding if alignment is None else align_images(alignment, embedding)

@@ -16,9 +16,9 @@ from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import FeaturecacheError, ImageError
 from featurecache.extraction.timeout_pool import Call, TimedOut, TimeoutPool
 from featurecache.images.decode import decode_image
-from featurecache.images.perceptual_hash import PerceptualHash, perceptual_hash
 from featurecache.images.read import read_file
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT, SubprocessDecoder, timeout_message
+from featurecache.provenance.perceptual_hash import PerceptualHash, perceptual_hash
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder

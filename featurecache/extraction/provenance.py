@@ -1,13 +1,23 @@
 """Compare an encoder's training images with the images of a data set."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
-from featurecache.provenance import Provenance
+import numpy as np
+
+from featurecache.errors import ImageError
+from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.provenance.leaks import require_unseen
+from featurecache.provenance.perceptual_hash import perceptual_hash
+from featurecache.provenance.provenance import Provenance
+from featurecache.provenance.records import ImageRecords
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
+
+N_PROBED: Final = 16
+"""Images that are read before an extraction, where ids alone suggest a leak."""
 
 
 def provenance_for(dataset: "Dataset", encoder: "Encoder") -> Provenance:
@@ -17,22 +27,51 @@ def provenance_for(dataset: "Dataset", encoder: "Encoder") -> Provenance:
     or a run.
     """
     provenance = encoder.provenance
-    if dataset.key is None:
-        return provenance
-    trained_on = dataset.key.pseudonymize_provenance(provenance.trained_on)
-    return replace(provenance, trained_on=trained_on)
+    return provenance if dataset.key is None else dataset.key.pseudonymize_provenance(provenance)
 
 
-def require_unseen_test_images(dataset: "Dataset", encoder: "Encoder") -> Provenance:
-    """Require that the encoder was trained on none of the data set's test images.
+def require_unseen_test_images(dataset: "Dataset", encoder: "Encoder") -> None:
+    """Require that the encoder was trained on none of the data set's test images, by their ids.
 
-    Returns:
-        The encoder's provenance, see ``provenance_for``.
+    The content of the images is compared when they have been read (``require_unseen_content``). But
+    where an id is the same, a few images are read here, because two data sets may have the same
+    names for different images.
 
     Raises:
         UsageError: It was trained on some of them, or on images whose ids cannot be compared.
     """
-    provenance = provenance_for(dataset, encoder)
-    test_ids = dataset.images["id"].iloc[dataset.rows("test")].tolist()
-    provenance.require_unseen(dataset.collection, test_ids)
-    return provenance
+    rows = dataset.rows("test")
+    records = dataset.records(rows)
+    trained = provenance_for(dataset, encoder).trained_on.get(records.collection)
+    if trained is not None:
+        shared = np.flatnonzero(np.isin(records.id, trained.id))
+        files, decoder = dataset.files(), SubprocessDecoder()
+        for row in shared[:: len(shared) // N_PROBED + 1].tolist():
+            with suppress(ImageError):  # the extraction will report it
+                path = files[records.id[row].decode()]
+                (records.perceptual_hash[row],) = decoder.read(path, [perceptual_hash])
+    require_unseen_content(dataset, encoder, records)
+
+
+def require_unseen_content(
+    dataset: "Dataset", encoder: "Encoder", test_images: ImageRecords
+) -> list[str]:
+    """Require that the encoder was trained on none of a data set's test images.
+
+    Args:
+        dataset: The data set.
+        encoder: The encoder.
+        test_images: The test images, with what is known of their content.
+
+    Returns:
+        Warnings about what may be a leak.
+
+    Raises:
+        UsageError: See ``require_unseen_test_images``.
+    """
+    return require_unseen(
+        test_images,
+        provenance_for(dataset, encoder).trained_on,
+        by=encoder.name,
+        by_patient=not dataset.image_level_split,
+    )

@@ -14,14 +14,19 @@ from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, encode_images
 from featurecache.extraction.plan import file_states, make_plan, require_no_removed_images
-from featurecache.extraction.provenance import provenance_for, require_unseen_test_images
+from featurecache.extraction.provenance import (
+    provenance_for,
+    require_unseen_content,
+    require_unseen_test_images,
+)
 from featurecache.extraction.texts import encode_prompts
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.atomic import remove_leftovers
 from featurecache.io.lock import OnWait, exclusive_lock
 from featurecache.progress import Progress
 from featurecache.prompts import PromptSet
-from featurecache.provenance import base_name
+from featurecache.provenance.names import base_name
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.layout import cache_path, lock_path
 from featurecache.store.merge import Shard
@@ -263,6 +268,14 @@ def _finish(
             for name in ("patient", "split", "view", "sex", "age")
         },
     )
+    test_images = ImageRecords(
+        collection=dataset.collection,
+        id=images.id,
+        patient=dataset.records(np.arange(len(dataset))).patient[rows],
+        sha256=images.sha256,
+        perceptual_hash=images.perceptual_hash,
+    ).take(images.split == b"test")
+    require_unseen_content(dataset, job.encoder, test_images)
     texts, prompts_status = _texts(job, prompts, dataset.label_names)
     written = job.builder.finish(
         images=images,

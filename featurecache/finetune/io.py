@@ -18,7 +18,7 @@ from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.head import build_head
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.prompts import load_prompts
-from featurecache.provenance import Provenance, read_provenance
+from featurecache.provenance.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
 from featurecache.runs.weights import read_weights
 

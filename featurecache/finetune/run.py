@@ -3,7 +3,7 @@
 config.json        everything that is needed to repeat the run
 encoder/           the fine-tuned encoder, an ordinary Hugging Face folder
 head.safetensors   head of the BCE objective
-provenance.json    ids of the images that the encoder was trained on
+provenance.json    the images that the encoder was trained on
 metrics.json, predictions.csv, history.csv
 """
 
@@ -20,7 +20,11 @@ import numpy as np
 from featurecache.errors import RunError
 from featurecache.evaluation.evaluate import caveats
 from featurecache.extraction.crash_journal import CrashJournal
-from featurecache.extraction.provenance import require_unseen_test_images
+from featurecache.extraction.provenance import (
+    provenance_for,
+    require_unseen_content,
+    require_unseen_test_images,
+)
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.dataloader import ImageLoader
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
@@ -31,7 +35,8 @@ from featurecache.finetune.training_state import TrainingState, finetune_lock, s
 from featurecache.io.atomic import require_absent
 from featurecache.io.fingerprint import fingerprint
 from featurecache.progress import DetailedProgress
-from featurecache.provenance import base_name
+from featurecache.provenance.leaks import copies_across_splits
+from featurecache.provenance.names import base_name
 from featurecache.runs.folder import run_kind
 from featurecache.runs.run import Run, load_run, write_run
 from featurecache.store.records import count_by_reason
@@ -81,10 +86,16 @@ def train_encoder(
     """
     with finetune_lock(target):
         require_no_run(target)
-        provenance = require_unseen_test_images(dataset, encoder)
+        require_unseen_test_images(dataset, encoder)
         with closing(CrashJournal([state_folder(target) / "crash_journal"])) as journal:
             images = ImageLoader(dataset, encoder, workers, journal)
-            trainer = Trainer(dataset, encoder, config, images=images)
+            # Before the training: a copy of a test image must not be learned from.
+            records = images.read_records()
+            test_images = records.take(dataset.rows("test"))
+            warnings = require_unseen_content(dataset, encoder, test_images)
+            splits = dataset.images["split"].to_numpy(dtype=np.str_)
+            copies = copies_across_splits(records, splits)
+            trainer = Trainer(dataset, encoder, config, images=images, copies=copies)
             state = TrainingState(target, _all_settings(dataset, encoder, config, teacher))
             if teacher is not None:
                 embeddings = teacher_embeddings(
@@ -99,14 +110,18 @@ def train_encoder(
                 trainer.learner.add_teacher(embeddings)
             finetuned = trainer.run(state, progress)
             rows, embedding = trainer.learner.embed(
-                np.concatenate([dataset.rows("val"), dataset.rows("test")])
+                np.concatenate([trainer.val_rows, dataset.rows("test")])
             )
-            warnings = caveats(
+            provenance = provenance_for(dataset, encoder)
+            warnings += copies.warnings()
+            warnings += caveats(
                 model=encoder.name,
                 dataset=dataset.name,
                 exposed=base_name(dataset.collection) in provenance.exposed_to,
                 image_level_split=dataset.image_level_split,
                 has_test=len(dataset.rows("test")) > 0,
+                patients_known=dataset.patients_known,
+                shared_patients=0,  # a Dataset refuses them unless the split is by image
             )
             if images.failures:
                 warnings.append(f"{len(images.failures)} images could not be read")
@@ -144,9 +159,7 @@ def train_encoder(
                 scored=predictions,
                 default_name=target.name,
                 history=[asdict(epoch) for epoch in finetuned.history],
-                provenance=provenance.with_training(
-                    dataset.collection, dataset.images["id"].iloc[trained_on].tolist()
-                ),
+                provenance=provenance.with_training(records.take(trained_on)),
             )
             write_run(run, target, partial(_write_weights, finetuned))
         state.delete()

@@ -18,6 +18,7 @@ from featurecache.finetune.learner import Learner
 from featurecache.finetune.training_state import TrainingState
 from featurecache.oom import ran_out_of_memory
 from featurecache.progress import DetailedProgress
+from featurecache.provenance.leaks import NO_COPIES, SplitCopies
 from featurecache.schedule import Epoch, warmup_cosine
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Trainer:
         config: FinetuneConfig,
         *,
         images: ImageLoader,
+        copies: SplitCopies = NO_COPIES,
     ) -> None:
         """Prepare the encoder for training.
 
@@ -89,6 +91,7 @@ class Trainer:
             encoder: The encoder to start from.
             config: Settings.
             images: Loads the images of the data set.
+            copies: Training and validation images to leave out.
 
         Raises:
             UsageError: The encoder cannot be trained with these settings, a split is missing, or
@@ -96,7 +99,8 @@ class Trainer:
         """
         self.config = config
         self.images = images
-        self.train_rows, self.val_rows = training_rows(dataset, config), dataset.rows("val")
+        self.train_rows = training_rows(copies.without(dataset.rows("train")), config)
+        self.val_rows = copies.without(dataset.rows("val"))
         if len(self.val_rows) == 0:
             raise UsageError(
                 "there are no validation images to stop training by: assign images to the split "
@@ -261,13 +265,12 @@ class Trainer:
         self.images.failures.update(saved["failures"])
 
 
-def training_rows(dataset: "Dataset", config: FinetuneConfig) -> NDArray[np.intp]:
-    """Return the data set rows to train on, ascending.
+def training_rows(rows: NDArray[np.intp], config: FinetuneConfig) -> NDArray[np.intp]:
+    """Return the rows to train on, ascending: all of the training split, or ``train_size``.
 
     Raises:
         UsageError: ``train_size`` is more than the training split has.
     """
-    rows = dataset.rows("train")
     if config.train_size is None:
         return rows
     if config.train_size > len(rows):

@@ -20,7 +20,7 @@ from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import Head
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
-from featurecache.provenance import Provenance, read_provenance
+from featurecache.provenance.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
 from featurecache.runs.weights import read_weights
 

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
-from featurecache.evaluation.from_cache import cache_caveats, cache_reference, run_name
+from featurecache.evaluation.from_cache import (
+    cache_caveats,
+    cache_reference,
+    run_name,
+    scored_rows,
+)
 from featurecache.evaluation.repeated_runs import (
     RANKING_METRICS,
     Trial,
@@ -255,15 +260,15 @@ def learning_curve(
     names = tuple(config.head for config in configs)
     if not names or len(set(names)) < len(names):
         raise UsageError("`heads` must name one or more heads, each once")
-    n_train = len(cache.rows("train"))
-    sizes = sorted(set(default_sizes(n_train) if sizes is None else sizes))
-    if not sizes:
-        raise UsageError("`sizes` is empty: give one or more, or leave it out for the default")
+    n_train = len(cache.learning_rows("train"))
+    sizes = sorted(set(sizes or default_sizes(n_train)))
     if sizes[0] < 2 or sizes[-1] > n_train:
         raise UsageError(
             f"`sizes` are {', '.join(map(str, sizes))}: give numbers from 2 to {n_train}, the "
             "number of training images"
         )
+    # Before the training, because they may refuse the test images.
+    caveats = cache_caveats(cache, scored_rows(cache)) + cache.copies.warnings()
     all_seeds = tuple(range(seed, seed + seeds))
     data = {config.head: training_data_from(cache, config) for config in configs}
     grid = [
@@ -306,7 +311,7 @@ def learning_curve(
             labels=label_names[labels].tolist(),
             cells=points,
             warnings=[
-                *cache_caveats(cache),
+                *caveats,
                 *_label_warnings(label_names, labels, sizes[:n_undefined]),
             ],
         ),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, overload
 
 import numpy as np
@@ -15,12 +16,13 @@ from featurecache.evaluation.controls import (
     summarize_control,
     text_gain,
 )
-from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
+from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.from_cache import (
     cache_caveats,
     cache_reference,
     predictions_from,
     run_name,
+    scored_rows,
     split_data_from,
 )
 from featurecache.evaluation.repeated_runs import Trial
@@ -31,7 +33,7 @@ from featurecache.heads.io import KIND, HeadModel, encoder_references
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
-from featurecache.metrics.metrics import Control, Metrics
+from featurecache.metrics.metrics import Control, Metrics, SeedSpread, Spread
 from featurecache.metrics.platt_scaling import read_calibration
 from featurecache.runs.run import Run
 from featurecache.schedule import Epoch
@@ -79,8 +81,7 @@ def train_head(
         head: Name of the head, a built-in or a registered one; or a list of names, of which each
             head is trained on its own.
         seeds: Number of trainings, with the seeds ``seed``, ``seed + 1``, ... The metrics are those
-            of the first, which is saved; ``metrics.seeds`` and ``metrics.headline`` have the means
-            over all, with intervals over patients and seeds.
+            of the first; ``metrics.seeds`` has mean and standard deviation over all.
         n_bootstrap: Number of bootstrap samples over patients.
         controls: Whether to train negative controls, too: the first seed's head on shuffled labels,
             five times, and on random features; and every seed's head on permuted texts, for
@@ -126,6 +127,8 @@ def _train(
 ) -> Run:
     """Train and evaluate one head with several seeds."""
     data = training_data_from(cache, config)
+    # Before the training, because they may refuse the test images.
+    caveats = cache_caveats(cache, scored_rows(cache)) + cache.copies.warnings()
     configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     permuted: list[HeadConfig] = []
     several_texts = data.texts is not None and len(data.texts.positive) > 1
@@ -147,13 +150,12 @@ def _train(
         # Trained last: random features for a large data set take longer than a first epoch.
         controls=_score_controls(cache, data, config, n_bootstrap) if controls else {},
         text_gain=text_gain(trials, permuted_trials, rows),
-        warnings=_warnings(cache, heads, config),
+        warnings=[*caveats, *_warnings(cache, heads, config)],
         n_bootstrap=n_bootstrap,
     )
     if seeds > 1:
-        numbers = [config.seed for config in configs]
-        spread = spread_over_seeds(trials, numbers, n_bootstrap=n_bootstrap)
-        metrics = metrics.replace(seeds=spread)
+        others = [evaluate(trial.data, trial.score, n_bootstrap=0) for trial in trials[1:]]
+        metrics = metrics.replace(seeds=_spread([metrics, *others], config.seed))
     arguments = {"seeds": seeds, "n_bootstrap": n_bootstrap, "controls": controls}
     return _make_run(cache, heads[0], metrics, trials[0], arguments)
 
@@ -178,8 +180,8 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
     return TrainingData(
         embedding=cache.embedding,
         labels=cache.labels.values,
-        train=cache.rows("train"),
-        val=cache.rows("val"),
+        train=cache.learning_rows("train"),
+        val=cache.learning_rows("val"),
         texts=texts_of(cache) if uses_text else None,
         encoder_dims=tuple(member.dim for member in members),
         encoder_texts=tuple(texts_of(member) for member in members if uses_text),
@@ -228,8 +230,27 @@ def _score_controls(
     }
 
 
+def _spread(metrics: Sequence[Metrics], first_seed: int) -> SeedSpread:
+    """Return mean and standard deviation (n - 1) over seeds; None where a value is undefined."""
+
+    def spread(name: str) -> Spread:
+        values = list(map(attrgetter(name), metrics))
+        if None in values:
+            return Spread(mean=None, sd=None, values=values)
+        return Spread(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)), values=values)
+
+    names = type(metrics[0].macro).model_fields
+    return SeedSpread(
+        seeds=list(range(first_seed, first_seed + len(metrics))),
+        macro={name: spread(f"macro.{name}") for name in names},
+        micro={name: spread(f"micro.{name}") for name in names},
+        exact_match=spread("exact_match"),
+        hamming_loss=spread("hamming_loss"),
+    )
+
+
 def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) -> list[str]:
-    warnings = cache_caveats(cache)
+    warnings = []
 
     def with_seeds(affected: Sequence[TrainedHead]) -> str:
         if len(affected) == len(heads):

@@ -9,7 +9,7 @@ from featurecache.datasets.load import DatasetLike, as_dataset
 from featurecache.errors import UsageError
 from featurecache.heads.learning_curve import LearningCurve
 from featurecache.io.atomic import new_file
-from featurecache.provenance import Source
+from featurecache.provenance.provenance import Source
 from featurecache.report.command_line import dataset_options, options
 from featurecache.report.load_runs import RunLike
 from featurecache.report.page import ReportPage, build_page

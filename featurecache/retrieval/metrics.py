@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.alignment.alignment import Alignment, as_alignment
-from featurecache.alignment.apply import align_images, align_texts, require_unseen
+from featurecache.alignment.apply import align_images, align_texts, check_alignment
 from featurecache.errors import CacheError, UsageError
 from featurecache.evaluation.from_cache import cache_caveats
 from featurecache.metrics.bootstrap import (
@@ -227,13 +227,13 @@ def measure_retrieval(
         raise CacheError(f"{cache.path} has no labeled images of the split {split!r}")
     embedding = cache.embedding[rows]
     images = images_in_text_space = normalize_rows(embedding)
-    warnings = list(cache_caveats(cache))
+    warnings = cache_caveats(cache, rows)
     resamples = resample_patients(cache.patients[rows], n_bootstrap=n_bootstrap, seed=seed)
     text = cache.text(prompts) if cache.texts else None
     if alignment is not None:
         text, differences = align_texts(alignment, cache, prompts)
         warnings += differences
-        require_unseen(alignment, cache, rows)
+        warnings += check_alignment(alignment, cache, rows)
         images_in_text_space = normalize_rows(align_images(alignment, embedding))
     text_to_image = image_to_text = None
     if text is not None and text.aligned:

@@ -15,7 +15,7 @@ from featurecache.alignment.apply import (
     align_images,
     align_texts,
     alignment_warnings,
-    require_unseen,
+    check_alignment,
 )
 from featurecache.encoders.encoder import Encoder, decode_and_preprocess
 from featurecache.encoders.loading import reload_encoder
@@ -212,7 +212,7 @@ def search(
         if len(rows) == 0:
             raise CacheError(f"{cache.path} has no other image to search")
         if alignment is not None:
-            require_unseen(alignment, cache, np.array([row]))
+            check_alignment(alignment, cache, np.array([row]))
         embedding = cache.read_rows(row, row + 1)
     else:
         name = image_name or name
@@ -266,7 +266,7 @@ def _nearest_images(
 
     embedding: Embeddings = cache.embedding[rows]
     if alignment is not None:
-        require_unseen(alignment, cache, rows)
+        check_alignment(alignment, cache, rows)
         embedding = align_images(alignment, embedding)
     indices, cosines = nearest(query.astype(np.float32), normalize_rows(embedding), top=top)
     result = rows[indices]

@@ -11,7 +11,7 @@ from annotated_types import Len
 from typing_extensions import TypedDict
 
 from featurecache.metrics.metrics import Count
-from featurecache.provenance import Source
+from featurecache.provenance.provenance import Source
 from featurecache.store.records import Counts, Extraction
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
-from featurecache.images.perceptual_hash import HASH_BYTES
 from featurecache.io.fingerprint import first_difference
+from featurecache.provenance.perceptual_hash import HASH_BYTES
 from featurecache.store.cache import Cache
 from featurecache.store.chunks import (
     ChunkFolder,

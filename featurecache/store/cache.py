@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UnknownNameError
 from featurecache.prompts import PromptSet
-from featurecache.provenance import Provenance
+from featurecache.provenance.leaks import SplitCopies, copies_across_splits
+from featurecache.provenance.provenance import Provenance
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.checksums import Sums, read_verified
 from featurecache.store.hdf5 import dataset, opened
 from featurecache.store.layout import FORMAT
@@ -290,11 +292,36 @@ class Cache:
         """Return the row indices of one split, ascending; empty if there is no such split."""
         return np.flatnonzero(self.splits == split)
 
+    @property
+    def patients_known(self) -> bool:
+        """Whether patients are known; if not, each image counts as its own patient."""
+        return not np.array_equal(self.images.patient, self.images.id)
+
+    def records(self, rows: NDArray[np.intp]) -> ImageRecords:
+        """Return what identifies the images of these rows."""
+        patient = self.images.patient[rows]
+        return ImageRecords(
+            collection=self.header.collection,
+            id=self.images.id[rows],
+            patient=patient if self.patients_known else np.zeros_like(patient),
+            sha256=self.images.sha256[rows],
+            perceptual_hash=self.images.perceptual_hash[rows],
+        )
+
+    @cached_property
+    def copies(self) -> SplitCopies:
+        """Training and validation images of which a later split has a copy."""
+        return copies_across_splits(self.records(np.arange(len(self))), self.splits)
+
+    def learning_rows(self, split: str) -> NDArray[np.intp]:
+        """Return the rows of "train" or "val" to learn from or choose on: without ``copies``."""
+        return self.copies.without(self.rows(split))
+
     def training_provenance(self, train: NDArray[np.intp]) -> Provenance:
         """Return the provenance of a model trained on these rows and selected on validation."""
-        rows = np.concatenate([train, self.rows("val")])
+        rows = np.concatenate([train, self.learning_rows("val")])
         encoder = Provenance(trained_on=self.header.trained_on)
-        return encoder.with_training(self.header.collection, self.ids[rows].tolist())
+        return encoder.with_training(self.records(rows))
 
     def text(self, prompts: str | PromptSet | None = None) -> TextSet:
         """Return an encoded prompt set, with the cache's labels in the cache's order.

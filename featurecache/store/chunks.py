@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
-from featurecache.images.perceptual_hash import HASH_BYTES
 from featurecache.io.atomic import new_file
 from featurecache.io.fingerprint import canonical_json, fingerprint, first_difference
-from featurecache.provenance import describe_id_scheme, key_fingerprint
+from featurecache.provenance.names import describe_id_scheme, key_fingerprint
+from featurecache.provenance.perceptual_hash import HASH_BYTES
 from featurecache.store.checksums import (
     block_sums,
     read_checksums,

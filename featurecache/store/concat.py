@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.fingerprint import fingerprint
 from featurecache.prompts import PromptSet
-from featurecache.provenance import Provenance
+from featurecache.provenance.provenance import Provenance
 from featurecache.store.cache import BLOCK_ROWS, Cache
 from featurecache.store.records import (
     Labels,
@@ -146,8 +146,8 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
         _require_agreement(first, rows[0], cache, shared_rows)
     provenance = Provenance()
     for cache in caches:
-        for collection, ids in cache.header.trained_on.items():
-            provenance = provenance.with_training(collection, ids)
+        for images in cache.header.trained_on.values():
+            provenance = provenance.with_training(images)
     encoder_spec = {"joined": [dict(cache.header.encoder_spec) for cache in caches]}
     header = replace(
         first.header,

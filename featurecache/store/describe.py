@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from featurecache.errors import CacheError
-from featurecache.provenance import base_name, describe_id_scheme
+from featurecache.provenance.names import base_name, describe_id_scheme
 from featurecache.store.layout import UNKNOWN, chunks_path
 from featurecache.store.reader import read_cache
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.errors import CacheError
-from featurecache.images.perceptual_hash import HASH_BYTES
 from featurecache.io import json as strict_json
 from featurecache.io.fingerprint import fingerprint
+from featurecache.provenance.perceptual_hash import HASH_BYTES
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache, file_state
 from featurecache.store.checksums import require_intact
 from featurecache.store.hdf5 import numeric, opened, read_numbers, read_strings, subgroup
@@ -99,7 +100,7 @@ def _read_header(
 ) -> Header:
     group = subgroup(file, "trained_on")
     trained_on = {
-        collection: frozenset(from_utf8(read_strings(group, collection)).tolist())
+        collection: _read_training_images(subgroup(group, collection), collection)
         for collection in group
     }
     try:
@@ -121,6 +122,20 @@ def _read_header(
         raise CacheError(
             f"{file.filename} is damaged: an attribute is missing or unreadable: {error}"
         ) from error
+
+
+def _read_training_images(group: "h5py.Group", collection: str) -> ImageRecords:
+    ids = read_strings(group, "id")
+    rows = len(ids)
+    return ImageRecords(
+        collection=collection,
+        id=ids,
+        patient=read_strings(group, "patient", shape=(rows,)),
+        sha256=read_strings(group, "sha256", shape=(rows,)),
+        perceptual_hash=read_numbers(
+            group, "perceptual_hash", dtype="uint8", shape=(rows, HASH_BYTES)
+        ),
+    )
 
 
 def _parse_texts(attribute: Value) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from featurecache.errors import CacheError
-from featurecache.provenance import Source
+from featurecache.provenance.provenance import Source, TrainingImages
 from featurecache.store.layout import UNKNOWN
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Header:
         exposed: Whether the encoder's published training may have included these images.
         encoder_spec: Everything that decides an image's embedding; its fingerprint is the cache's.
         collection: The published images that these are; data sets of one collection share ids.
-        trained_on: Ids of the images that the encoder was fine-tuned on, by collection.
+        trained_on: The images that the encoder was fine-tuned on, by collection.
         bf16_cosine: Lowest cosine between embeddings in bf16 and fp32, if that decided the
             precision.
         revision: Commit of the hub repository that the weights came from, if they did.
@@ -200,7 +200,7 @@ class Header:
     exposed: bool
     encoder_spec: Mapping[str, Any]
     collection: str
-    trained_on: Mapping[str, frozenset[str]] = field(repr=False)
+    trained_on: TrainingImages = field(repr=False)
     bf16_cosine: float | None = None
     revision: str | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)

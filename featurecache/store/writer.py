@@ -62,8 +62,11 @@ def write_cache(
     with new_file(path) as temporary, sealed_file(temporary, *content) as file:
         write_attributes(file, _root_attributes(header))
         group = file.create_group("trained_on")
-        for collection, ids in sorted(header.trained_on.items()):
-            write_strings(group, collection, to_utf8(sorted(ids)))
+        for collection, trained in sorted(header.trained_on.items()):
+            members = group.create_group(collection)
+            for name in ("id", "patient", "sha256"):
+                write_strings(members, name, getattr(trained, name))
+            members.create_dataset("perceptual_hash", data=trained.perceptual_hash)
         sums = _write_images(file.create_group("images"), images, dim, embedding)
         group = file.create_group("labels")
         write_strings(group, "names", to_utf8(labels.names))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
 from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
@@ -70,7 +71,7 @@ def write_planted(
             exposed=False,
             encoder_spec={"checkpoint": "of the images"},
             collection=collection,
-            trained_on={"earlier": frozenset({"image"})},
+            trained_on={"earlier": ImageRecords.of("earlier", ["image"])},
         ),
         images=ImageTable(
             id=to_utf8([f"{row:05d}.png" for row in range(n)]),

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from featurecache.alignment.alignment import Alignment, as_alignment
 from featurecache.errors import AlignmentError, UsageError
+from featurecache.provenance.records import ImageRecords
 
 ALIGNMENT = Alignment(
     # A transposed view, as a solver may return it.
@@ -20,7 +21,10 @@ ALIGNMENT = Alignment(
     scale=12.5,
     bias=-3.0,
     spec={"method": "ridge", "image_encoder": {"weights": ["ab"]}, "name": "Lungenödem"},
-    trained_on={"nih": frozenset({"b.png", "a.png"}), "other": frozenset()},
+    trained_on={
+        "nih": ImageRecords.of("nih", ["a.png", "b.png"]),
+        "other": ImageRecords.of("other", []),
+    },
 )
 
 
@@ -63,7 +67,7 @@ def test_alignment_is_read_as_it_was_saved(path):
         {"scale": 12.6},
         {"bias": 0.0},
         {"spec": {**ALIGNMENT.spec, "method": "contrastive"}},
-        {"trained_on": {"nih": frozenset({"a.png"})}},
+        {"trained_on": {"nih": ImageRecords.of("nih", ["a.png"])}},
     ],
 )
 def test_fingerprint_covers_the_whole_content(change):

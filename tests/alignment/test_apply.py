@@ -88,8 +88,8 @@ def mapped_images(cache, alignment):
 
 
 def fitted_to(alignment, cache, split):
-    ids = cache.ids[cache.rows(split)].tolist()
-    return replace(alignment, trained_on={cache.header.collection: frozenset(ids)})
+    records = cache.records(cache.rows(split))
+    return replace(alignment, trained_on={cache.header.collection: records})
 
 
 def test_scores_are_those_of_the_mapped_images(cache, alignment):
@@ -157,7 +157,7 @@ def test_run_records_its_alignment(cache, alignment):
 
 
 def test_images_that_the_alignment_was_fitted_to_are_refused(cache, alignment):
-    safe = fitted_to(alignment, cache, "val")
+    safe = fitted_to(alignment, cache, "train")
     assert zero_shot(cache, alignment=safe, n_bootstrap=0).metrics.n == 20
     assert len(retrieve(cache, label="Mass", split="test", top=3, alignment=safe)) == 3
     leaky, encoder = fitted_to(alignment, cache, "test"), StubEncoder(None, np.ones(6))
@@ -169,16 +169,18 @@ def test_images_that_the_alignment_was_fitted_to_are_refused(cache, alignment):
         lambda: retrieve(cache, "mass", model=encoder, alignment=leaky),
         lambda: retrieve(cache, image=image, alignment=leaky),
     ):
-        with pytest.raises(UsageError, match=r"`alignment` was fitted to .* of toy .*'0060.png'"):
+        with pytest.raises(UsageError, match=r"`alignment` was trained on .* of toy .*'0060.png'"):
             call()
-    other = replace(leaky, trained_on={"elsewhere": leaky.trained_on["toy"]})
+    # Equal ids and patients in another collection may be other images.
+    unread = replace(leaky.trained_on["toy"], sha256=np.full(20, b""))
+    other = replace(leaky, trained_on={"elsewhere": unread})
     assert zero_shot(cache, alignment=other, n_bootstrap=0).metrics.n == 20
 
 
 def test_validation_images_that_are_scored_for_lack_of_test_images_are_checked(cache, alignment):
     split = np.where(cache.splits == "test", "spare", cache.splits)
     no_test = replace(cache, images=replace(cache.images, split=to_utf8(split)))
-    with pytest.raises(UsageError, match="fitted to 20 of these 20 images"):
+    with pytest.raises(UsageError, match="trained on 20 of the 20 images"):
         zero_shot(no_test, alignment=fitted_to(alignment, cache, "val"))
 
 

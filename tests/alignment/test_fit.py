@@ -12,6 +12,7 @@ from featurecache.alignment.fit import align
 from featurecache.alignment.ridge import STRENGTHS
 from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.evaluation.zero_shot import zero_shot
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
 from featurecache.store.records import to_utf8
 from tests.alignment.planted import (
@@ -92,10 +93,9 @@ def test_test_images_are_not_used(planted, tmp_path):
 
 def test_alignment_records_its_training_images_and_encoders(planted):
     alignment = align(planted)
-    ids = planted.ids[np.isin(planted.splits, ["train", "val"])]
     assert alignment.trained_on == {
-        "planted": frozenset(ids.tolist()),
-        "earlier": frozenset({"image"}),
+        "planted": planted.records(np.flatnonzero(planted.splits != "test")),
+        "earlier": ImageRecords.of("earlier", ["image"]),
     }
     spec = alignment.spec
     assert spec["image_encoder"] == {"checkpoint": "of the images"}
@@ -154,7 +154,7 @@ def test_images_with_unknown_labels_are_not_used(planted):
     half = replace(planted, labels=replace(planted.labels, values=values))
     ids = planted.ids[hidden].tolist()
     alignment = align(half)
-    assert alignment.trained_on["planted"].isdisjoint(ids)
+    assert set(alignment.trained_on["planted"].to_json()["id"]).isdisjoint(ids)
     split = planted.splits.astype("U8")
     split[hidden] = "left out"
     fewer = replace(planted, images=replace(planted.images, split=to_utf8(split)))

@@ -16,6 +16,7 @@ from featurecache.audit.leakage import (
 )
 from featurecache.datasets.kermany import PUBLISHED, load_kermany
 from featurecache.io.fingerprint import sha256_of_file
+from featurecache.provenance.records import ImageRecords
 from tests.audit.audit_caches import make_cache
 
 
@@ -69,7 +70,10 @@ def test_clean_data_set_has_no_leaks(tmp_path: Path) -> None:
 def test_fine_tuning_images_are_those_of_the_same_collection(
     tmp_path: Path,
 ) -> None:
-    trained_on = {"set": frozenset({"0000", "0002", "gone"}), "other": frozenset({"0001"})}
+    trained_on = {
+        "set": ImageRecords.of("set", ["0000", "0002", "gone"]),
+        "other": ImageRecords.of("other", ["0001"]),
+    }
     cache = make_cache(tmp_path, ["train", "train", "test"], trained_on=trained_on)
     assert fine_tuning_images(cache) == {"train": 1, "test": 1}
 

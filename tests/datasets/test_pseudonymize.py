@@ -11,18 +11,26 @@ from hypothesis import strategies as st
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.pseudonymize import IdKey, read_key, redact_errors
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
-from featurecache.provenance import base_name, key_fingerprint, require_same_id_key
+from featurecache.provenance.names import (
+    base_name,
+    key_fingerprint,
+    patient_key,
+    require_same_id_key,
+)
+from featurecache.provenance.provenance import Provenance
+from featurecache.provenance.records import ImageRecords
 
 names = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
 )
+clean_names = names.filter(lambda name: patient_key(name) == name)
 secrets = st.binary(min_size=16, max_size=80)
 
 
 @st.composite
 def datasets(draw: st.DrawFn) -> Dataset:
-    ids = draw(st.lists(names, min_size=1, max_size=12, unique=True))
-    patients = draw(st.lists(names, min_size=len(ids), max_size=len(ids)))
+    ids = draw(st.lists(clean_names, min_size=1, max_size=12, unique=True))
+    patients = draw(st.lists(clean_names, min_size=len(ids), max_size=len(ids)))
     split_of = {p: draw(st.sampled_from(["train", "val", "test"])) for p in sorted(set(patients))}
     images = pd.DataFrame(
         {
@@ -54,7 +62,8 @@ def test_rows_are_kept_and_sorted_by_hashed_id(dataset: Dataset, secret: bytes) 
     assert hashed.images["id"].is_monotonic_increasing
     before = dataset.images.assign(label=dataset.label_values[:, 0])
     before["id"] = [key.hash(name) for name in before["id"]]
-    before["patient"] = [key.hash(name) for name in before["patient"]]
+    hash_patient = key.hash_patient if dataset.patients_known else key.hash
+    before["patient"] = [hash_patient(name) for name in before["patient"]]
     after = hashed.images.assign(label=hashed.label_values[:, 0])
     assert sorted(after.itertuples(index=False)) == sorted(before.itertuples(index=False))
     assert hashed.images["patient"].nunique() == dataset.images["patient"].nunique()
@@ -97,11 +106,21 @@ def test_collection_contains_the_fingerprint_and_repr_hides_the_secret() -> None
 def test_provenance_is_hashed_once() -> None:
     key = IdKey(b"0123456789abcdef")
     mine = f"xrays#{key.fingerprint}"
-    learned = {"xrays": frozenset("ab"), mine: frozenset({key.hash("c")}), "x#1": frozenset("d")}
-    assert key.pseudonymize_provenance(learned) == {
-        mine: frozenset(map(key.hash, "abc")),
-        "x#1": frozenset("d"),
-    }
+    provenance = Provenance(("nih",))
+    for records in (
+        ImageRecords.of("xrays", ["a", "b"], patients=["P012", "12.0"], sha256=["1" * 64, ""]),
+        ImageRecords.of(mine, [key.hash("c")]),
+        ImageRecords.of("x#1", ["d"]),
+    ):
+        provenance = provenance.with_training(records)
+    hashed = key.pseudonymize_provenance(provenance)
+    assert hashed.exposed_to == ("nih",)
+    assert hashed.trained_on.keys() == {mine, "x#1"}
+    document = hashed.trained_on[mine].to_json()
+    assert document["id"] == sorted(map(key.hash, "abc"))
+    assert set(document["patient"]) == {key.hash("p012"), key.hash("12"), ""}
+    assert set(document["sha256"]) == {"1" * 64, ""}
+    assert hashed.trained_on["x#1"] == ImageRecords.of("x#1", ["d"])
 
 
 def test_incomparable_ids_are_refused() -> None:

@@ -13,7 +13,7 @@ from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.encoders.loading import as_encoder, load_encoder, reload_encoder
 from featurecache.encoders.registry import ENCODERS, EncoderSpec, register_encoder
 from featurecache.errors import FeaturecacheWarning, RunError, UnknownNameError, UsageError
-from featurecache.provenance import Provenance
+from featurecache.provenance.provenance import Provenance
 
 pytestmark = pytest.mark.usefixtures("registries")
 

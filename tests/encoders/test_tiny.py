@@ -72,14 +72,20 @@ def test_tiny_distinguishes_words_outside_its_vocabulary():
 
 def test_tiny_was_not_trained_on_test_images(shared_data):
     trained = load_encoder("tiny", device="cpu").provenance.trained_on
-    assert set(trained) == {"kermany", "nih"}
+    assert set(trained) == {"kermany", "nih", "phantom-1"}
+    trained_ids = {name: set(images.to_json()["id"]) for name, images in trained.items()}
     kermany = load_kermany(shared_data / "kermany")
     nih = load_nih(shared_data / "nih", split="patient")
     for dataset in (kermany, nih):
         patients = dataset.images.set_index("id")["patient"]
         test = set(patients[(dataset.images["split"] == "test").to_numpy()])
-        assert trained[dataset.name] <= set(patients.index)
-        assert not set(patients[list(trained[dataset.name])]) & test
+        ids = trained_ids[dataset.name]
+        assert ids <= set(patients.index)
+        assert not set(patients[list(ids)]) & test
+        records = dataset.records(np.flatnonzero(dataset.images["id"].isin(ids)))
+        assert np.array_equal(records.patient, trained[dataset.name].patient)
+        assert trained[dataset.name].perceptual_hash.any(axis=1).all()
     official = set((shared_data / "nih" / TEST_LIST).read_text().split())
-    assert not trained["nih"] & official
+    assert not trained_ids["nih"] & official
     assert len(trained["kermany"]) > 2500
+    assert len(trained["phantom-1"]) > 4000

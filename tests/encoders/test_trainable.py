@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from featurecache.encoders.loading import RUN_FORMAT, load_architecture, load_encoder
 from featurecache.encoders.open_clip import OpenClipEncoder
 from featurecache.errors import CheckpointError, UsageError
-from featurecache.provenance import PROVENANCE_FILE, Provenance
+from featurecache.provenance.provenance import PROVENANCE_FILE, Provenance
 from featurecache.runs import folder as runs
 from tests import published
 

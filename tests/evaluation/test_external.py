@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.controls import random_features
 from featurecache.evaluation.external import external_rows, match_labels, validate_external
-from featurecache.provenance import Provenance
+from featurecache.provenance.provenance import Provenance
 from tests.evaluation.toy_caches import write_toy_cache
 
 TRAINED = ("Opacity", "Mass")
@@ -161,7 +161,7 @@ def test_a_saved_external_validation_holds_its_predictions(cache, probability, t
 
 
 def test_images_that_the_model_was_trained_on_are_refused(cache, probability):
-    seen = cache.ids[cache.rows("test")][:2].tolist()
+    seen = cache.records(cache.rows("test")[:2])
     with pytest.raises(UsageError, match="trained on 2 of the 30 images"):
         validate_external(
             cache,
@@ -169,7 +169,7 @@ def test_images_that_the_model_was_trained_on_are_refused(cache, probability):
             name="runs/trained",
             labels=TRAINED,
             thresholds=(0.5, 0.5),
-            provenance=Provenance().with_training(cache.header.collection, seen),
+            provenance=Provenance().with_training(seen),
             label_map={"Mass": "Mass"},
             n_bootstrap=0,
         )

@@ -6,7 +6,8 @@ from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.metrics import Metrics
 from featurecache.metrics.platt_scaling import fit_platt, log_odds, read_calibration
-from featurecache.provenance import Provenance
+from featurecache.provenance.provenance import Provenance
+from featurecache.provenance.records import ImageRecords
 
 
 def test_platt_scaling_is_read_back_in_the_order_of_the_labels():
@@ -38,5 +39,7 @@ def test_platt_scaling_is_read_back_in_the_order_of_the_labels():
 
 
 def test_repr_of_a_provenance_holds_no_ids():
-    provenance = Provenance(("nih",), {"ward": frozenset({"doe_john.png", "roe_jane.png"})})
+    provenance = Provenance(("nih",)).with_training(
+        ImageRecords.of("ward", ["doe_john.png", "roe_jane.png"])
+    )
     assert repr(provenance) == ("Provenance(exposed_to=('nih',), trained_on={'ward': 2} images)")

@@ -11,6 +11,7 @@ import sklearn.metrics as reference
 from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.evaluation.from_cache import cache_caveats
 from featurecache.evaluation.zero_shot import zero_shot
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
 from featurecache.store.records import Labels, TextEmbeddings, TextSet
 from tests.evaluation.toy_caches import write_toy_cache
@@ -238,7 +239,7 @@ def test_validation_is_scored_with_a_warning_where_there_is_no_test_split(toy, t
     )
     run = zero_shot(cache, n_bootstrap=0)
     assert (run.metrics.split, run.metrics.n) == ("val", 100)
-    assert list(run.warnings) == cache_caveats(cache)
+    assert list(run.warnings) == cache_caveats(cache, cache.rows("val"))
     assert "there is no test split" in run.warnings[0]
 
 
@@ -271,7 +272,8 @@ def test_an_image_level_split_gives_a_warning(toy, tmp_path):
 @pytest.mark.parametrize("exposed", [True, False])
 def test_an_encoder_that_may_have_seen_the_images_gives_a_warning(cache, exposed):
     header = dataclasses.replace(cache.header, dataset="nih", exposed=exposed)
-    warnings = cache_caveats(dataclasses.replace(cache, header=header))
+    exposed_cache = dataclasses.replace(cache, header=header)
+    warnings = cache_caveats(exposed_cache, cache.rows("test"))
     assert any("possible NIH exposure" in text for text in warnings) == exposed
 
 
@@ -312,16 +314,15 @@ def test_a_saved_run_is_never_overwritten(cache, tmp_path):
 
 
 def test_an_encoder_that_was_trained_on_the_training_images_gives_a_warning(cache):
-    known = frozenset([*cache.ids[cache.rows("train")][:7].tolist(), "another.png"])
-    header = dataclasses.replace(cache.header, trained_on={cache.header.collection: known})
-    (warning,) = [
-        text
-        for text in cache_caveats(dataclasses.replace(cache, header=header))
-        if "itself" in text
-    ]
+    ids = [*cache.ids[cache.rows("train")][:7].tolist(), "another.png"]
+
+    def warnings(collection: str) -> list[str]:
+        trained_on = {collection: ImageRecords.of(collection, ids)}
+        header = dataclasses.replace(cache.header, trained_on=trained_on)
+        trained = dataclasses.replace(cache, header=header)
+        return [text for text in cache_caveats(trained, cache.rows("test")) if "itself" in text]
+
+    (warning,) = warnings(cache.header.collection)
     learned = len(cache.rows("train")) + len(cache.rows("val"))
     assert f"was trained on 7 of the {learned} training and validation images" in warning
-    elsewhere = dataclasses.replace(cache.header, trained_on={"others": known})
-    assert not [
-        w for w in cache_caveats(dataclasses.replace(cache, header=elsewhere)) if "itself" in w
-    ]
+    assert not warnings("others")

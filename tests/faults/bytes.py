@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from featurecache.errors import CacheError
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
 from featurecache.store.reader import read_cache
 from featurecache.store.records import (
@@ -39,7 +40,10 @@ def write_example(path: Path, *, prefix: str = "image") -> None:
             exposed=True,
             encoder_spec={"model": "m", "precision": "bf16", "size": [224, 224]},
             collection="chest-images",
-            trained_on={"kermany": frozenset({"a.jpeg", "b.jpeg"}), "nih": frozenset()},
+            trained_on={
+                "kermany": ImageRecords.of("kermany", ["a.jpeg", "b.jpeg"]),
+                "nih": ImageRecords.of("nih", []),
+            },
             bf16_cosine=0.9997,
         ),
         images=ImageTable(

@@ -57,5 +57,7 @@ def test_crashing_images_are_left_out_like_undecodable_ones(
     )
     assert other_config.pop("failures") == dict.fromkeys(bad, CRASHED)
     assert config.pop("failures").keys() == bad.keys()
+    # Named after the reasons.
+    assert sum(config.pop("excluded").values()) == sum(other_config.pop("excluded").values()) == 3
     assert config == other_config
     assert not crashed.with_name("crashed.parts").exists()

@@ -18,7 +18,7 @@ from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.io import load_model
 from featurecache.finetune.run import require_no_run, train_encoder
 from featurecache.images.decode import read_image
-from featurecache.provenance import Provenance
+from featurecache.provenance.provenance import Provenance
 from featurecache.runs.folder import new_run, write_config
 from featurecache.runs.prediction import classify_images
 
@@ -94,7 +94,10 @@ def test_provenance_is_stored_with_encoder(films, clip, tmp_path):
     assert any("possible FILMS exposure" in text for text in made.warnings)
     provenance = load_encoder(str(tmp_path / "run"), device="cpu").provenance
     ids = films.images["id"].to_numpy()
-    trained = provenance.trained_on["films"]
+    records = provenance.trained_on["films"]
+    trained = set(records.to_json()["id"])
+    assert records.perceptual_hash.any(axis=1).all()
+    assert (records.sha256 != b"").all()
     assert provenance.exposed_to == ("films",)
     assert set(ids[films.rows("val")]) < trained
     assert len(trained) == 20 + 16
@@ -124,7 +127,7 @@ def test_view_control_learns_from_training_images(films, clip, tmp_path):
     seen = dataclasses.replace(films, images=films.images.assign(view=views))
     few = dataclasses.replace(BCE, epochs=1, train_size=20, seed=1)
     made = train_encoder(seen, clip, few, target=tmp_path / "run", n_bootstrap=0)
-    config = json.loads((tmp_path / "run/provenance.json").read_text())["trained_on"]["films"]
+    config = json.loads((tmp_path / "run/provenance.json").read_text())["trained_on"]["films"]["id"]
     rows = np.flatnonzero(seen.images["id"].isin(config) & (seen.images["split"] == "train"))
     test = seen.rows("test")
     expected = view_only_probabilities(views[rows], seen.label_values[rows], views[test])

@@ -6,6 +6,7 @@ import numpy as np
 
 from featurecache.alignment.alignment import Alignment
 from featurecache.errors import AlignmentError
+from featurecache.provenance.records import ImageRecords
 from tests.fuzz.changes import changed_safetensors
 from tests.fuzz.readers import Reader
 
@@ -18,7 +19,7 @@ def _alignment(folder: Path) -> Path:
         scale=10.5,
         bias=-2.25,
         spec={"image_encoder": {"model": "m"}, "method": "ridge", "labels": ["Mass"]},
-        trained_on={"nih": frozenset({"a.png", "ä.png"})},
+        trained_on={"nih": ImageRecords.of("nih", ["a.png", "ä.png"])},
     )
     return alignment.save(folder / "a.safetensors")
 

@@ -10,7 +10,7 @@ from featurecache.errors import CheckpointError, RunError, UsageError
 from featurecache.evaluation.comparison import scored_images
 from featurecache.finetune.io import load_model as load_finetuned
 from featurecache.heads.io import load_model
-from featurecache.provenance import read_provenance
+from featurecache.provenance.provenance import read_provenance
 from featurecache.report.page import build_page
 from featurecache.runs.run import load_run
 from tests.faults.bytes import write_example

@@ -10,6 +10,7 @@ import torch
 
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainingData
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
 from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
@@ -74,7 +75,7 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
                 exposed=False,
                 encoder_spec=DESCRIPTION,
                 collection="toys",
-                trained_on={"others": frozenset({"b.png", "a.png"})},
+                trained_on={"others": ImageRecords.of("others", ["a.png", "b.png"])},
             ),
             images=ImageTable(
                 id=to_utf8(ids),

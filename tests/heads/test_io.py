@@ -14,6 +14,7 @@ from featurecache.heads.config import HeadConfig
 from featurecache.heads.io import load_model
 from featurecache.heads.registry import HEADS
 from featurecache.heads.train import train_head
+from featurecache.provenance.records import ImageRecords
 from featurecache.runs.run import load_run
 
 
@@ -78,10 +79,9 @@ def test_config_holds_what_is_needed_to_repeat_the_run(run, cache):
 
 
 def test_head_records_the_training_images_of_itself_and_its_encoder(run, cache):
-    held_out = set(cache.ids[cache.rows("test")])
     assert load_run(run).provenance.trained_on == {
-        "others": {"a.png", "b.png"},
-        "toys": set(cache.ids) - held_out,
+        "others": ImageRecords.of("others", ["a.png", "b.png"]),
+        "toys": cache.records(np.flatnonzero(cache.splits != "test")),
     }
 
 

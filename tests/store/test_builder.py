@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from featurecache.errors import CacheError
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.checksums import write_checksums
 from featurecache.store.chunks import EncodedRows
@@ -26,7 +27,10 @@ HEADER = Header(
     exposed=False,
     encoder_spec={"model": "m", "size": [2, 3], "precision": "fp32"},
     collection="chest-images",
-    trained_on={"kermany": frozenset({"train/b.jpeg", "train/größer.jpeg"}), "nih": frozenset()},
+    trained_on={
+        "kermany": ImageRecords.of("kermany", ["train/b.jpeg", "train/größer.jpeg"]),
+        "nih": ImageRecords.of("nih", []),
+    },
 )
 TEXT = TextSet(
     name="signs",
@@ -140,8 +144,10 @@ def test_finished_file_follows_the_published_format(path: Path) -> None:
         }
         assert set(file) == {"trained_on", "images", "labels", "text", "failures", "checksums"}
         trained_on = file["trained_on"]
-        assert trained_on["kermany"].asstr()[()].tolist() == ["train/b.jpeg", "train/größer.jpeg"]
-        assert trained_on["nih"].shape == (0,)
+        ids = trained_on["kermany/id"].asstr()[()].tolist()
+        assert ids == ["train/b.jpeg", "train/größer.jpeg"]
+        assert trained_on["kermany/perceptual_hash"].shape == (2, 32)
+        assert trained_on["nih/id"].shape == (0,)
         assert set(file["images"]) == {
             *("id", "embedding", "sha256", "patient", "split", "view", "sex", "age"),
             *("perceptual_hash", "size", "mtime_ns"),

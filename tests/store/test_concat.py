@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from featurecache.errors import CacheError, UsageError
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches, concat_embeddings
 from featurecache.store.reader import read_cache
@@ -20,7 +21,9 @@ from featurecache.store.records import (
 )
 from featurecache.store.writer import write_cache
 
-HEADER = Header("a", "set", (), False, False, {"model": "a"}, "nih", {"nih": frozenset({"x"})})
+HEADER = Header(
+    "a", "set", (), False, False, {"model": "a"}, "nih", {"nih": ImageRecords.of("nih", ["x"])}
+)
 
 
 def text(dim: int, *, prompt: str = "signs of mass", negative: bool = True) -> TextSet:
@@ -86,7 +89,7 @@ def pair(tmp_path) -> tuple[Cache, Cache]:
         model="b",
         encoder_spec={"model": "b"},
         exposed=True,
-        trained_on={"nih": frozenset({"y"}), "more": frozenset({"z"})},
+        trained_on={"nih": ImageRecords.of("nih", ["y"]), "more": ImageRecords.of("more", ["z"])},
     )
     return (
         cache(tmp_path / "a.h5", A_ROWS, A, texts=(text(2),)),
@@ -111,7 +114,10 @@ def test_header_combines_all_caches(pair):
     assert joined.header.model == "a+b"
     assert joined.header.exposed
     assert joined.header.encoder_spec == {"joined": [{"model": "a"}, {"model": "b"}]}
-    assert joined.header.trained_on == {"nih": {"x", "y"}, "more": {"z"}}
+    assert joined.header.trained_on == {
+        "nih": ImageRecords.of("nih", ["x", "y"]),
+        "more": ImageRecords.of("more", ["z"]),
+    }
     assert joined.members == pair
 
 

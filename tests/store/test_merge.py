@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from featurecache.errors import CacheError, UsageError
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.merge import Shard, merge_caches, shard_of
 from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
@@ -140,7 +141,7 @@ def test_image_in_two_caches_is_refused(tmp_path):
     [
         ({"encoder_spec": {"model": "m", "precision": "bf16"}}, "precision"),
         ({"dataset": "other"}, "their dataset differ"),
-        ({"trained_on": {"set": frozenset({"i0001"})}}, "their trained_on differ"),
+        ({"trained_on": {"set": ImageRecords.of("set", ["i0001"])}}, "their trained_on differ"),
         ({"image_level_split": True}, "their image_level_split differ"),
     ],
 )

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from featurecache.provenance.records import ImageRecords
 from featurecache.store.hdf5 import sealed_file
 from featurecache.store.preallocate import upper_bound
 from featurecache.store.reader import read_cache
@@ -30,7 +31,9 @@ def write(path: Path, images: int, *, width: int = 8, dim: int = 32) -> None:
     embedding = np.ones((images, dim), np.float16)
     write_cache(
         path,
-        header=replace(HEADER, trained_on={"nih": frozenset(map(str, range(images)))}),
+        header=replace(
+            HEADER, trained_on={"nih": ImageRecords.of("nih", list(map(str, range(images))))}
+        ),
         images=ImageTable(
             **strings,
             perceptual_hash=np.zeros((images, 32), np.uint8),

@@ -1,0 +1,1 @@
+"""What something was trained on, and the check that it is not scored on the same images."""

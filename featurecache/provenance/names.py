@@ -1,0 +1,92 @@
+"""Names: of collections of images, of images and of patients.
+
+A collection is named ``nih``, or ``nih#<key fingerprint>`` if its ids are pseudonymized. Ids are
+compared within a collection only: two hospitals may both have an image ``1.png``.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+from featurecache.errors import UsageError
+
+_SEPARATOR: Final = "#"
+"""Not allowed in the name of a data set."""
+
+_PUBLISHED: Final = ("nih", "kermany")
+
+_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+"""Soft hyphen, zero-width characters and direction marks, which are copied along from documents."""
+
+_NUMBER: Final = re.compile(r"0*(\d+)(?:\.0+)?", re.ASCII)
+
+
+def pseudonymized_collection(name: str, fingerprint: str) -> str:
+    """Return the name of a collection whose ids are pseudonymized with the key of a fingerprint."""
+    return f"{name}{_SEPARATOR}{fingerprint}"
+
+
+def base_name(collection: str) -> str:
+    """Return the name of a collection without the fingerprint of its key."""
+    return collection.partition(_SEPARATOR)[0]
+
+
+def key_fingerprint(collection: str) -> str:
+    """Return the fingerprint of the key that ids are pseudonymized with; "" for original ids."""
+    return collection.partition(_SEPARATOR)[2]
+
+
+def describe_id_scheme(collection: str) -> str:
+    """Describe the ids of a collection in words."""
+    key = key_fingerprint(collection)
+    return f"pseudonymized with the key {key}" if key else "not pseudonymized"
+
+
+def require_same_id_key(collection: str, trained_on: Iterable[str]) -> None:
+    """Check that the ids of images can be compared with those of training images.
+
+    Args:
+        collection: Collection of the images.
+        trained_on: Collections that a model was trained on.
+
+    Raises:
+        UsageError: One of them has the same images under other ids.
+    """
+    for other in trained_on:
+        if other != collection and base_name(other) == base_name(collection):
+            raise UsageError(
+                f"it was trained on images of {base_name(other)} whose ids were "
+                f"{describe_id_scheme(other)}, but the ids here are "
+                f"{describe_id_scheme(collection)}, so leakage cannot be ruled out: extract with "
+                "the same `pseudonymize` as for its training"
+            )
+
+
+def may_share_patients(first: str, second: str) -> bool:
+    """Return whether two collections may have images of the same people.
+
+    Not if both are published collections, or one is synthetic: that their patients are both
+    numbered from 1 then says nothing.
+    """
+    names = base_name(first), base_name(second)
+    if any(name.startswith("phantom-") for name in names):
+        return False
+    return first == second or not all(name in _PUBLISHED for name in names)
+
+
+def clean_id(text: str) -> str:
+    """Return an id in Unicode's form NFKC, trimmed, and without invisible characters."""
+    if text.isascii():  # nearly all are, and millions of them take a while
+        return text.strip()
+    return unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).strip()
+
+
+def patient_key(patient: str) -> str:
+    """Return what all spellings of a patient have in common: "12" for "0012", "12.0" and "１２".
+
+    Case is ignored; so are leading zeros and a fraction of zeros, which spreadsheets drop and add.
+    """
+    text = clean_id(clean_id(patient).casefold())  # folding may undo the normal form
+    number = _NUMBER.fullmatch(text)
+    return text if number is None else number[1]

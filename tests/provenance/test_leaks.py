@@ -1,0 +1,144 @@
+"""The leak check itself, on records made by hand."""
+
+import numpy as np
+import pytest
+
+from featurecache.errors import UsageError
+from featurecache.provenance.leaks import copies_across_splits, find_leaks, require_unseen
+from featurecache.provenance.perceptual_hash import MAX_DISTANCE, is_copy
+from featurecache.provenance.records import ImageRecords
+
+RNG = np.random.default_rng(0)
+HASHES = RNG.integers(0, 256, (20, 32), dtype=np.uint8)
+
+
+def flipped(hashes: np.ndarray, bits: int) -> np.ndarray:
+    """Return hashes with this many bits changed."""
+    changed = np.unpackbits(hashes, axis=1)
+    changed[:, :bits] ^= 1
+    return np.packbits(changed, axis=1)
+
+
+def records(rows, collection="nih", *, name="{}.png", patient="{}", sha="{}", hashes=HASHES):
+    return ImageRecords.of(
+        collection,
+        [name.format(row) for row in rows],
+        patients=[patient.format(row) for row in rows],
+        sha256=[sha.format(f"{row:064x}") if sha else "" for row in rows],
+        perceptual_hash=hashes[list(rows)],
+    )
+
+
+def trained_on(*images):
+    return {image.collection: image for image in images}
+
+
+def found(leaks):
+    return {name: np.flatnonzero(mask).tolist() for name, mask in vars(leaks).items() if mask.any()}
+
+
+def test_search_finds_what_all_pairs_find():
+    others = flipped(HASHES, 5)[::-1]
+    others[3] = 0
+    for bits in (0, MAX_DISTANCE - 5, MAX_DISTANCE - 4, 200):
+        hashes = flipped(HASHES, 5 + bits) if bits else others.copy()
+        distance = np.bitwise_count(hashes[:, None] ^ others[None]).sum(axis=2)
+        usable = hashes.any(axis=1)[:, None] & others.any(axis=1)[None]
+        expected = ((distance <= MAX_DISTANCE) & usable).any(axis=1)
+        assert is_copy(hashes, others).tolist() == expected.tolist()
+    assert not is_copy(HASHES, HASHES[:0]).any()
+
+
+def test_flat_images_are_not_copies_of_each_other():
+    flat = np.zeros((2, 32), dtype=np.uint8)
+    assert not is_copy(flat, flat).any()
+
+
+def test_a_file_is_found_in_another_collection_under_another_name():
+    images = records(range(10), "table", name="x{}", patient="q{}")
+    assert found(find_leaks(images, trained_on(records([3, 5])))) == {"same_file": [3, 5]}
+
+
+@pytest.mark.parametrize(("bits", "is_found"), [(MAX_DISTANCE, True), (MAX_DISTANCE + 1, False)])
+def test_a_reencoded_copy_is_found_by_its_content(bits, is_found):
+    copies = records(
+        range(10), "table", name="x{}", patient="q{}", sha="", hashes=flipped(HASHES, bits)
+    )
+    leaks = find_leaks(copies, trained_on(records([3, 5])))
+    assert found(leaks) == ({"same_content": [3, 5]} if is_found else {})
+
+
+def test_another_image_of_a_training_patient_is_found_in_the_same_collection_only():
+    images = records(range(10), patient="p")
+    trained = records([15], patient="P")
+    assert found(find_leaks(images, trained_on(trained))) == {"same_patient": list(range(10))}
+    elsewhere = records([15], "other", patient="p")
+    assert found(find_leaks(images, trained_on(elsewhere))) == {"same_name": list(range(10))}
+
+
+def test_unknown_patients_are_not_one_patient():
+    assert not found(find_leaks(records([1], patient=""), trained_on(records([2], patient=""))))
+
+
+def test_two_collections_of_one_name_are_told_apart_by_content():
+    """Two hospitals' train.csv with im/1.png, of patient 1."""
+    first = records(range(10), "train", name="im/{}.png")
+    other = HASHES[::-1]
+    second = records(range(10), "train", name="im/{}.png", sha="f{}", hashes=other)
+    assert found(find_leaks(second, trained_on(first))) == {"same_name": list(range(10))}
+    assert (
+        "10 patients in 10 of the 10 images"
+        in require_unseen(second, trained_on(first), by="the head")[0]
+    )
+
+
+def test_ids_decide_where_content_is_unknown():
+    unread = ImageRecords.of("nih", ["3.png", "99.png"])
+    assert found(find_leaks(unread, trained_on(records(range(10))))) == {"same_id": [0]}
+
+
+def test_an_edited_image_does_not_make_another_collection():
+    hashes = HASHES.copy()
+    hashes[2] = flipped(HASHES[2:3], 100)
+    images = records(range(10), sha="f{}", hashes=hashes)
+    leaks = find_leaks(images, trained_on(records(range(10))))
+    assert np.flatnonzero(leaks.same_id).tolist() == [0, 1, *range(3, 10)]
+    assert np.flatnonzero(leaks.same_patient).tolist() == [2]
+
+
+def test_copies_are_refused_with_their_numbers_and_examples():
+    images = records(range(10), "table", name="x{}")
+    with pytest.raises(
+        UsageError,
+        match=r"the head was trained on 2 of the 10 .*\(2 with the same file\).*'x3', 'x5'",
+    ):
+        require_unseen(images, trained_on(records([3, 5])), by="the head")
+    copies = records(range(10), sha="", hashes=flipped(HASHES, 3), name="x{}")
+    with pytest.raises(UsageError, match=r"2 re-encoded or resized"):
+        require_unseen(copies, trained_on(records([3, 5], "table")), by="the head")
+
+
+def test_patients_are_refused_unless_the_split_is_by_image():
+    images, trained = records(range(10), patient="p"), trained_on(records([15], patient="p"))
+    with pytest.raises(UsageError, match=r"other images of 1 patient in 10 of the 10 images"):
+        require_unseen(images, trained, by="the head")
+    (warning,) = require_unseen(images, trained, by="the head", by_patient=False)
+    assert "other images of 1 patient" in warning
+
+
+def test_copies_across_splits_are_left_out_of_the_earlier_split():
+    hashes = HASHES.copy()
+    sha = [f"{row:064x}" for row in range(20)]
+    splits = np.repeat(["train", "val", "test"], [10, 5, 5])
+    sha[0] = sha[16]  # train and test
+    sha[1] = sha[11]  # train and val
+    hashes[12] = flipped(hashes[17:18], 4)  # val and test
+    hashes[2] = flipped(hashes[3:4], 4)  # within train
+    images = ImageRecords.of("set", [str(n) for n in range(20)], sha256=sha, perceptual_hash=hashes)
+    copies = copies_across_splits(images, splits)
+    assert copies.same_file.tolist() == [0, 1]
+    assert copies.same_content.tolist() == [12]
+    assert copies.without(np.arange(4)).tolist() == [2, 3]
+    (warning,) = copies.warnings()
+    assert "3 training and validation images are left out" in warning
+    assert "2 have the same file as and 1 are re-encoded" in warning
