@@ -212,7 +212,8 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
     have neither, nor have averages over them. p values are for AUROC alone. They are corrected
     with Holm's method (1979) in two families, macro AUROC of all runs, and AUROC of all runs and
     labels, and doubled because there are two: if nothing differs, the chance of any ``p_holm``
-    below 0.05 is at most 0.05.
+    below 0.05 is at most 0.05. Of a run with several seeds the first is compared, whose predictions
+    it holds: what another seed would change is not part of the interval.
 
     Example:
         >>> import featurecache as fc
