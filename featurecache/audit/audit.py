@@ -19,6 +19,7 @@ from featurecache.audit.near_duplicates import NEIGHBORS, NearDuplicates, near_d
 from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
 from featurecache.datasets.load import as_dataset
 from featurecache.datasets.splits import SPLITS
+from featurecache.errors import UsageError
 from featurecache.progress import DetailedProgress
 from featurecache.store.open import CacheLike, open_cache
 
@@ -141,7 +142,7 @@ def audit(
         The audit.
 
     Raises:
-        UsageError: ``data`` lacks an image of the cache.
+        UsageError: ``data`` lacks an image of the cache, or there are no ``neighbors``.
         ValueError: An embedding has norm 0, NaN or infinity.
 
     Example:
@@ -152,6 +153,8 @@ def audit(
         >>> 0 <= result.shortcuts.sex.values["F"].auroc <= 1
         True
     """
+    if neighbors < 1:
+        raise UsageError(f"`neighbors` is {neighbors}: must be at least 1")
     cache = open_cache(cache)
     files = None if data is None else as_dataset(data).files()
     counts = {split: int((cache.splits == split).sum()) for split in SPLITS}

@@ -222,18 +222,26 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
             *(format_float(getattr(scores, key, None)) for key in plain),
         ]
 
-    rows = [row("macro", "", metrics.macro)]
+    headline, rows = metrics.headline, []
+    if headline.note:
+        rows += [
+            row(f"macro, {headline.note}", "", headline.macro),
+            row(f"micro, {headline.note}", "", headline.micro),
+        ]
+    rows.append(row("macro", "", metrics.macro))
     if metrics.supported is not None:
         rows.append(row("macro, labels with enough patients", "", metrics.supported.macro))
     if metrics.within_abnormal is not None:
         rows.append(row("macro within abnormal images", "", metrics.within_abnormal.macro))
     rows.append(row("micro", "", metrics.micro))
     for label, scores in metrics.per_label.items():
-        rows.append(row(label, str(scores.n_positive), scores))
+        positive = f"{scores.n_positive} of {scores.n_positive_patients}"
+        rows.append(row(label, positive, scores))
+    over = " and seeds" if headline.note else ""
     print_table(
         f"{title}: {metrics.n} {metrics.split} images of {metrics.n_patients} patients, "
-        "[95 % interval over patients]",
-        ["", "positive", "AUROC", "AUPRC", "F1", *plain],
+        f"[95 % interval over patients{over}]",
+        ["", "positive images of patients", "AUROC", "AUPRC", "F1", *plain],
         rows,
         optional=4,
     )
@@ -261,9 +269,10 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
             f"gain over {against} (paired{mean_of}): macro AUROC over {len(gain.labels)} labels "
             f"{with_interval(auroc.difference, auroc.ci95)}"
         )
-    exact_match = with_interval(metrics.exact_match, metrics.ci95.exact_match)
-    hamming_loss = with_interval(metrics.hamming_loss, metrics.ci95.hamming_loss)
-    print_result(f"exact match {exact_match}   Hamming loss {hamming_loss}")
+    exact_match = with_interval(headline.exact_match, headline.exact_match_ci)
+    hamming_loss = with_interval(headline.hamming_loss, headline.hamming_loss_ci)
+    over = f"{headline.note}: " if headline.note else ""
+    print_result(f"{over}exact match {exact_match}   Hamming loss {hamming_loss}")
     half = metrics.at_half
     print_result(
         f"at a threshold of 0.5 for all labels: macro F1 {format_float(half.macro.f1)}, "

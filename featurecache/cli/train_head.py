@@ -105,7 +105,8 @@ def _print(run: "Run", target: Path) -> None:
         spread = run.metrics.seeds.macro["auroc"]
         print_result(
             f"macro AUROC over {run.config['seeds']} seeds: {format_float(spread.mean, digits=4)} "
-            f"± {format_float(spread.sd, digits=4)} (standard deviation)"
+            f"± {format_float(spread.sd, digits=4)} (standard deviation between seeds); the rows "
+            "without a number of seeds are of the first, which is saved"
         )
     print_result(f"run: {target} (chosen on validation: {run.config['chosen']})")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 
 from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
-from featurecache.errors import DatasetError
+from featurecache.errors import DatasetError, UsageError
 from featurecache.io.fingerprint import canonical_json
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Source
@@ -114,10 +114,22 @@ DatasetLike: TypeAlias = Union["Dataset", str, os.PathLike[str], tuple[str, str 
 
 
 def as_dataset(data: DatasetLike) -> "Dataset":
-    """Return a data set as it is, or load it by its name, its path, or a tuple of both."""
-    if isinstance(data, tuple):
+    """Return a data set as it is, or load it by its name, its path, or a tuple of both.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    from featurecache.datasets.dataset import Dataset
+
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return load_dataset(data)
+    if isinstance(data, tuple) and len(data) == 2:
         return load_dataset(*data)
-    return load_dataset(data) if isinstance(data, str | os.PathLike) else data
+    raise UsageError(
+        f"`data` is {data!r}: give a Dataset, the name of a data set, a path, or (name, path)"
+    )
 
 
 def recognize_dataset(

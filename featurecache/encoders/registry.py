@@ -229,7 +229,8 @@ def register_encoder(
         note: What a user should know before trusting a metric.
 
     Raises:
-        UsageError: The name is not allowed, or is that of a built-in encoder.
+        UsageError: The name is not allowed, or is that of a built-in encoder, or the loader is not
+            a function.
 
     Example:
         >>> import numpy as np
@@ -251,6 +252,11 @@ def register_encoder(
         raise UsageError(f"`name` is {name!r}: use letters, digits, '.', '_' and '-'")
     if name in _BUILT_IN_NAMES:
         raise UsageError(f"{name!r} is a built-in encoder: choose another `name`")
+    if not isinstance(loader, EncoderSpec) and not callable(loader):
+        raise UsageError(
+            f"`loader` is {loader!r}: give a function of device, precision and weights that "
+            "returns an Encoder, or an EncoderSpec"
+        )
     if isinstance(loader, EncoderSpec):
         _encoders[name] = replace(loader, name=name)
         _loaders.pop(name, None)

@@ -18,15 +18,10 @@ from featurecache.evaluation.repeated_runs import (
 )
 from featurecache.evaluation.simple_predictors import abnormality, is_finding
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import (
-    PatientResamples,
-    interval,
-    none_if_nan,
-    resample_patients,
-)
+from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Control, PairedGain, RankingSummary, TextGain
-from featurecache.metrics.ranking import ratio
+from featurecache.metrics.sampled_metrics import MeanMetrics, sample_metrics
 
 N_SHUFFLES: Final = 5
 """A single shuffle says little: of two classes that differ much, what is learned from shuffled
@@ -117,28 +112,23 @@ def always_negative(
         rows: Rows to score.
         resamples: Bootstrap samples of the patients of these rows.
     """
-    truth = data.truth[np.ix_(rows, np.flatnonzero(data.learned))]
-    wrong = truth == is_finding(data.label_names)[data.learned]
-    known = truth >= 0
-    complete = known.all(axis=1)
-    counts = (wrong.sum(axis=1), known.sum(axis=1), complete & ~wrong.any(axis=1), complete)
-    n_patients = resamples.counts.shape[1]
-    sums = [np.bincount(resamples.patient_index, values, n_patients) for values in counts]
-    n_wrong, n_known, n_exact, n_complete = np.stack(sums) @ resamples.with_data().counts.T
-    decisions = {
-        "exact_match": ratio(n_exact, n_complete),
-        "hamming_loss": ratio(n_wrong, n_known),
-    }
+    truth = data.truth[rows]
+    predicted = np.tile(~is_finding(data.label_names), (len(rows), 1))
+    mean = MeanMetrics(
+        [sample_metrics(truth, predicted, predicted.astype(float), resamples, data.learned)]
+    )
     undefined = {"auroc": None, "auprc": None}
     return Control.model_validate(
         {
             "macro": undefined,
             "micro": undefined,
-            **{name: none_if_nan(values[0]) for name, values in decisions.items()},
+            "exact_match": mean.exact_match.value,
+            "hamming_loss": mean.hamming_loss.value,
             "ci95": {
                 "macro": {},
                 "micro": {},
-                **{name: interval(values[1:]) for name, values in decisions.items()},
+                "exact_match": mean.exact_match.ci95,
+                "hamming_loss": mean.hamming_loss.ci95,
             },
         }
     )
@@ -152,16 +142,12 @@ def summarize_control(
     Args:
         trials: One trial, or several where the control is random; without any, the result is None.
         rows: Rows to score.
-        n_bootstrap: Number of bootstrap samples over patients, shared among the trials.
+        n_bootstrap: Number of bootstrap samples over patients, the same for every trial.
     """
     if not trials:
         return None
-    rankings = []
-    for seed, trial in enumerate(trials):
-        resamples = resample_patients(
-            trial.data.patient[rows], n_bootstrap=n_bootstrap // len(trials), seed=seed
-        )
-        rankings.append(rank_trial(trial, rows, resamples))
+    resamples = resample_patients(trials[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
+    rankings = [rank_trial(trial, rows, resamples) for trial in trials]
     summary = mean_ranking(rankings, trials[0].data.label_names)
     return Control.model_validate(summary.to_json())
 

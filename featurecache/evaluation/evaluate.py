@@ -15,8 +15,17 @@ from featurecache.evaluation.simple_predictors import prevalence, view_only
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.calibration import measure_calibration
-from featurecache.metrics.metrics import Control, Metrics, Scores, TextGain, format_with_interval
+from featurecache.metrics.metrics import (
+    Control,
+    Metrics,
+    Scores,
+    SeedSpread,
+    Spread,
+    TextGain,
+    format_with_interval,
+)
 from featurecache.metrics.platt_scaling import PlattScaling, fit_platt_where_it_helps, log_odds
+from featurecache.metrics.sampled_metrics import Estimate, MeanMetrics, SampledMetrics
 from featurecache.metrics.thresholds import best_f1_thresholds
 
 
@@ -77,9 +86,8 @@ def evaluate(
     resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
     source = "training"
     if thresholds is None:
-        source, thresholds = "validation", np.full(len(data.label_names), np.nan)
+        source, thresholds = "validation", _choose_thresholds(data, probability)
         if split == "test" and len(data.val):
-            thresholds = best_f1_thresholds(data.truth[data.val], probability[data.val])
             # Of the log odds of the probabilities, which are what predictions.csv holds, even where
             # the ranking is finer.
             platt = fit_platt_where_it_helps(
@@ -165,6 +173,63 @@ def _no_better_than_any_finding(scores: Scores, control: Control | None) -> list
         "macro AUROC is not clearly above that of one score for all labels, how abnormal the image "
         f"is: {', and '.join(lost)}. So it may show who is ill, not with what"
     ]
+
+
+def spread_over_seeds(
+    trainings: Sequence[Trial], seeds: Sequence[int], *, n_bootstrap: int = 1000
+) -> SeedSpread:
+    """Compute means over seeds, with intervals over patients and seeds.
+
+    The variance of a mean is that over patients, from bootstrap samples that all seeds share, plus
+    the variance between seeds divided by their number.
+
+    Args:
+        trainings: The probabilities of each seed's training; thresholds are those of `evaluate`.
+        seeds: The seeds.
+        n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
+
+    Returns:
+        The means over the labels that every seed learned.
+    """
+    _, rows = trainings[0].data.scored
+    resamples = resample_patients(trainings[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
+
+    def sampled(training: Trial) -> SampledMetrics:
+        thresholds = _choose_thresholds(training.data, training.score)
+        return score_predictions(
+            training.data.truth[rows],
+            training.score[rows],
+            label_names=training.data.label_names,
+            thresholds=np.where(np.isnan(thresholds), 0.5, thresholds),
+            resamples=resamples,
+            learned=training.data.learned,
+        ).sampled
+
+    mean = MeanMetrics([sampled(training) for training in trainings])
+
+    def spread(estimate: Estimate) -> Spread:
+        values = [value for value in estimate.trainings if value is not None]
+        return Spread(
+            mean=estimate.value,
+            sd=None if estimate.value is None else float(np.std(values, ddof=1)),
+            ci95=estimate.ci95,
+            values=estimate.trainings,
+        )
+
+    return SeedSpread(
+        seeds=list(seeds),
+        macro={name: spread(estimate) for name, estimate in mean.macro_metrics().items()},
+        micro={name: spread(estimate) for name, estimate in mean.micro_metrics().items()},
+        exact_match=spread(mean.exact_match),
+        hamming_loss=spread(mean.hamming_loss),
+    )
+
+
+def _choose_thresholds(data: SplitData, probability: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the thresholds with the best F1 on validation, (C,); NaN where there are none."""
+    if data.scored[0] != "test" or len(data.val) == 0:
+        return np.full(len(data.label_names), np.nan)
+    return best_f1_thresholds(data.truth[data.val], probability[data.val])
 
 
 def _worse_than_normal(scores: Scores, all_normal: Control) -> list[str]:

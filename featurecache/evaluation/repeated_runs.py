@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import (
     PatientResamples,
-    bootstrap_metrics,
-    interval,
     none_if_nan,
 )
 from featurecache.metrics.jackknife import degrees_of_freedom, leave_one_out, mean_interval
 from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Difference, RankingGain, RankingSummary
+from featurecache.metrics.sampled_metrics import MeanMetrics, SampledMetrics, sample_metrics
 
 RANKING_METRICS: Final = ("auroc", "auprc")
 """The metrics that need no threshold."""
@@ -44,23 +43,20 @@ class TrialRanking:
     Attributes:
         averages: By group ("macro", "micro") and metric, shape (1 + n_bootstrap,): of the data,
             then of each bootstrap sample.
-        per_label: Of the data, shape (C,) by metric; NaN for a label that was not learned.
+        sampled: Every metric, on the data and on each bootstrap sample.
     """
 
     averages: dict[str, dict[str, NDArray[np.float64]]]
-    per_label: dict[str, NDArray[np.float64]]
+    sampled: SampledMetrics
 
 
 def rank_trial(trial: Trial, rows: NDArray[np.intp], resamples: PatientResamples) -> TrialRanking:
     """Compute the ranking metrics of some rows of a trial, and of bootstrap samples of them."""
-    grid = np.ix_(rows, np.flatnonzero(trial.data.learned))
-    truth, score = trial.data.truth[grid], trial.score[grid]
+    truth, score = trial.data.truth[rows], trial.score[rows]
     decisions = np.zeros(truth.shape, dtype=np.bool_)  # only the ranking matters
-    arrays = bootstrap_metrics(truth, decisions, score, resamples.with_data())
-    arrays = arrays.with_labels(trial.data.learned)
-    groups = {"macro": arrays.macro, "micro": arrays.micro}
-    per_label = {name: arrays.per_label[name][0] for name in RANKING_METRICS}
-    return TrialRanking(_by_group(lambda group, name: groups[group][name]), per_label)
+    sampled = sample_metrics(truth, decisions, score, resamples, trial.data.learned)
+    groups = {"macro": sampled.arrays.macro, "micro": sampled.arrays.micro}
+    return TrialRanking(_by_group(lambda group, name: groups[group][name]), sampled)
 
 
 @dataclass(frozen=True)
@@ -118,30 +114,26 @@ def mean_ranking(
 ) -> RankingSummary:
     """Return the mean over several trials; None where a trial's metric is undefined.
 
-    Intervals are of the bootstrap samples of all trials together, so they include what differs
-    between trials.
+    Intervals are over patients and trials.
 
     Args:
-        rankings: One or several.
+        rankings: One or several, on the same bootstrap samples.
         label_names: The C label names, to include means by label; none for averages only.
     """
-
-    def mean(group: str, name: str) -> float | None:
-        return none_if_nan(np.mean([ranking.averages[group][name][0] for ranking in rankings]))
-
-    def pooled_interval(group: str, name: str) -> tuple[float, float] | None:
-        samples = [ranking.averages[group][name][1:] for ranking in rankings]
-        return interval(np.concatenate(samples))
-
+    mean = MeanMetrics([ranking.sampled for ranking in rankings])
+    estimates = _by_group(
+        lambda group, name: mean.macro(name) if group == "macro" else mean.micro(name)
+    )
     per_label = {
-        label: {
-            name: none_if_nan(np.mean([ranking.per_label[name][c] for ranking in rankings]))
-            for name in RANKING_METRICS
-        }
+        label: {name: mean.label(name, c).value for name in RANKING_METRICS}
         for c, label in enumerate(label_names)
     }
     return RankingSummary.model_validate(
-        {**_by_group(mean), "ci95": _by_group(pooled_interval), "per_label": per_label}
+        {
+            **_by_group(lambda group, name: estimates[group][name].value),
+            "ci95": _by_group(lambda group, name: estimates[group][name].ci95),
+            "per_label": per_label,
+        }
     )
 
 

@@ -1,19 +1,12 @@
-"""Score predictions at given thresholds: every metric with its bootstrap interval."""
+"""Score predictions at given thresholds: every metric with its 95 % interval over patients."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.metrics.bootstrap import (
-    PatientResamples,
-    bootstrap_metrics,
-    interval,
-    none_if_nan,
-)
-from featurecache.metrics.label_support import patient_support
+from featurecache.metrics.bootstrap import PatientResamples
 from featurecache.metrics.metrics import (
     DecisionIntervals,
     DecisionScores,
@@ -21,10 +14,13 @@ from featurecache.metrics.metrics import (
     ScoreIntervals,
     Scores,
 )
-from featurecache.metrics.multilabel import compute_metrics
-from featurecache.metrics.ranking import AnyFloats, Floats, Labels, confusion
-
-_Value = TypeVar("_Value")
+from featurecache.metrics.ranking import AnyFloats, Labels, confusion
+from featurecache.metrics.sampled_metrics import (
+    Estimate,
+    MeanMetrics,
+    SampledMetrics,
+    sample_metrics,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,7 @@ class ScoredPredictions:
         macro_labels: The labels behind the macro averages.
         n_patients: Number of patients.
         n_bootstrap: Number of bootstrap samples behind the intervals.
+        sampled: The metrics on the data and on the bootstrap samples.
     """
 
     scores: Scores
@@ -44,6 +41,7 @@ class ScoredPredictions:
     macro_labels: list[str]
     n_patients: int
     n_bootstrap: int
+    sampled: SampledMetrics
 
 
 def score_predictions(
@@ -57,7 +55,7 @@ def score_predictions(
     learned: NDArray[np.bool_] | None = None,
     threshold_sources: Sequence[str] | None = None,
 ) -> ScoredPredictions:
-    """Compute every metric, with 95 % intervals from a bootstrap over patients.
+    """Compute every metric, with 95 % intervals over patients.
 
     Args:
         truth: Labels of shape (N, C): 1, 0, or -1 for unknown entries, which are left out.
@@ -72,8 +70,8 @@ def score_predictions(
         threshold_sources: Where each threshold comes from, C strings.
 
     Returns:
-        The metrics. An interval needs at least two patients: with one, all are None and
-        ``n_bootstrap`` is 0.
+        The metrics. Intervals need enough patients (see `label_support`); with a single one there
+        are none, and ``n_bootstrap`` is 0.
 
     Raises:
         ValueError: There are no rows, shapes or names do not match, a probability or threshold is
@@ -90,17 +88,15 @@ def score_predictions(
         resamples = replace(resamples, counts=resamples.counts[:0])
 
     learned = np.ones(len(label_names), dtype=np.bool_) if learned is None else learned
-    inputs = (truth[:, learned], predicted[:, learned], ranking[:, learned])
-    arrays = compute_metrics(*inputs).with_labels(learned)
-    resampled = bootstrap_metrics(*inputs, resamples).with_labels(learned)
-    support = patient_support(truth, resamples.patient_index)
-    in_macro = learned & (support.positive > 0) & (support.negative > 0)
+    sampled = sample_metrics(truth, predicted, ranking, resamples, learned)
+    mean, support = MeanMetrics([sampled]), sampled.support
+    labels = [mean.label_metrics(c) for c in range(len(label_names))]
     per_label = {}
     for c, name in enumerate(label_names):
         counts = confusion(truth[:, c], predicted[:, c]).astype(int).tolist()
         per_label[name] = LabelScores.model_validate(
             {
-                **_convert(arrays.of_label(c), none_if_nan),
+                **_values(labels[c]),
                 "n_positive": int((truth[:, c] == 1).sum()),
                 "n_known": int((truth[:, c] >= 0).sum()),
                 "n_positive_patients": int(support.positive[c]),
@@ -111,39 +107,39 @@ def score_predictions(
                 "confusion": counts if learned[c] else None,
             }
         )
+    macro, micro = mean.macro_metrics(), mean.micro_metrics()
     scores = Scores(
-        macro=DecisionScores.model_validate(_convert(arrays.over(in_macro).macro, none_if_nan)),
-        micro=DecisionScores.model_validate(_convert(arrays.micro, none_if_nan)),
-        exact_match=none_if_nan(arrays.exact_match),
-        hamming_loss=none_if_nan(arrays.hamming_loss),
+        macro=DecisionScores.model_validate(_values(macro)),
+        micro=DecisionScores.model_validate(_values(micro)),
+        exact_match=mean.exact_match.value,
+        hamming_loss=mean.hamming_loss.value,
         per_label=per_label,
     )
     intervals = ScoreIntervals(
-        macro=DecisionIntervals.model_validate(_convert(resampled.over(in_macro).macro, interval)),
-        micro=DecisionIntervals.model_validate(_convert(resampled.micro, interval)),
-        exact_match=interval(resampled.exact_match),
-        hamming_loss=interval(resampled.hamming_loss),
+        macro=_intervals(macro),
+        micro=_intervals(micro),
+        exact_match=mean.exact_match.ci95,
+        hamming_loss=mean.hamming_loss.ci95,
         per_label={
-            name: DecisionIntervals.model_validate(_convert(resampled.of_label(c), interval))
-            if support.enough[c]
-            else DecisionIntervals()
-            for c, name in enumerate(label_names)
+            name: _intervals(metrics) for name, metrics in zip(label_names, labels, strict=True)
         },
     )
     return ScoredPredictions(
         scores=scores,
         intervals=intervals,
-        macro_labels=[name for name, counts in zip(label_names, in_macro, strict=True) if counts],
+        macro_labels=np.array(label_names)[mean.macro_labels].tolist(),
         n_patients=n_patients,
         n_bootstrap=len(resamples.counts),
+        sampled=sampled,
     )
 
 
-def _convert(
-    values: Mapping[str, Floats], convert: Callable[[Floats], _Value]
-) -> dict[str, _Value]:
-    """Convert the array of each metric, by name."""
-    return {name: convert(value) for name, value in values.items()}
+def _values(metrics: Mapping[str, Estimate]) -> dict[str, float | None]:
+    return {name: metric.value for name, metric in metrics.items()}
+
+
+def _intervals(metrics: Mapping[str, Estimate]) -> DecisionIntervals:
+    return DecisionIntervals.model_validate({name: metric.ci95 for name, metric in metrics.items()})
 
 
 def _check(

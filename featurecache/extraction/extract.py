@@ -125,6 +125,8 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         8
     """
     is_single = isinstance(model, str | os.PathLike | Encoder)
+    if not is_single and not isinstance(model, Sequence):
+        raise UsageError(f"`model` is {model!r}: give a name, a path, an Encoder or a list of them")
     models: Sequence[ModelLike] = [model] if is_single else model  # type: ignore[list-item, assignment]
     summaries = run_extraction(
         data,
@@ -207,7 +209,8 @@ def run_extraction(
         raise UsageError("there is no model: give at least one `model`")
     if weights is not None and len(models) > 1:
         raise UsageError("`weights` is the checkpoint of one model: give a single `model` with it")
-    shard = Shard.parse(shard) if isinstance(shard, str) else shard
+    if shard is not None and not isinstance(shard, Shard):
+        shard = Shard.parse(shard)
     prompt_set = load_prompts(prompts or DEFAULT_PROMPTS)
     loaders = [_loader(model, weights=weights, device=device, resize=resize) for model in models]
     # A wrong name is reported before any image is read, generated or downloaded.

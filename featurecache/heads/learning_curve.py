@@ -261,7 +261,9 @@ def learning_curve(
     if not names or len(set(names)) < len(names):
         raise UsageError("`heads` must name one or more heads, each once")
     n_train = len(cache.learning_rows("train"))
-    sizes = sorted(set(sizes or default_sizes(n_train)))
+    sizes = sorted(set(default_sizes(n_train) if sizes is None else sizes))
+    if not sizes:
+        raise UsageError("`sizes` is empty: give one or more, or leave it out for the default")
     if sizes[0] < 2 or sizes[-1] > n_train:
         raise UsageError(
             f"`sizes` are {', '.join(map(str, sizes))}: give numbers from 2 to {n_train}, the "

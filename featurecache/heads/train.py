@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from operator import attrgetter
 from typing import Any, overload
 
 import numpy as np
@@ -16,7 +15,7 @@ from featurecache.evaluation.controls import (
     summarize_control,
     text_gain,
 )
-from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.from_cache import (
     cache_caveats,
     cache_reference,
@@ -33,7 +32,7 @@ from featurecache.heads.io import KIND, HeadModel, encoder_references
 from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
-from featurecache.metrics.metrics import Control, Metrics, SeedSpread, Spread
+from featurecache.metrics.metrics import Control, Metrics
 from featurecache.metrics.platt_scaling import read_calibration
 from featurecache.runs.run import Run
 from featurecache.schedule import Epoch
@@ -81,7 +80,8 @@ def train_head(
         head: Name of the head, a built-in or a registered one; or a list of names, of which each
             head is trained on its own.
         seeds: Number of trainings, with the seeds ``seed``, ``seed + 1``, ... The metrics are those
-            of the first; ``metrics.seeds`` has mean and standard deviation over all.
+            of the first, which is saved; ``metrics.seeds`` and ``metrics.headline`` have the means
+            over all, with intervals over patients and seeds.
         n_bootstrap: Number of bootstrap samples over patients.
         controls: Whether to train negative controls, too: the first seed's head on shuffled labels,
             five times, and on random features; and every seed's head on permuted texts, for
@@ -154,8 +154,9 @@ def _train(
         n_bootstrap=n_bootstrap,
     )
     if seeds > 1:
-        others = [evaluate(trial.data, trial.score, n_bootstrap=0) for trial in trials[1:]]
-        metrics = metrics.replace(seeds=_spread([metrics, *others], config.seed))
+        numbers = [config.seed for config in configs]
+        spread = spread_over_seeds(trials, numbers, n_bootstrap=n_bootstrap)
+        metrics = metrics.replace(seeds=spread)
     arguments = {"seeds": seeds, "n_bootstrap": n_bootstrap, "controls": controls}
     return _make_run(cache, heads[0], metrics, trials[0], arguments)
 
@@ -228,25 +229,6 @@ def _score_controls(
         "shuffled_labels": summarize(trials[:N_SHUFFLES]),
         "random_features": summarize(trials[N_SHUFFLES:]),
     }
-
-
-def _spread(metrics: Sequence[Metrics], first_seed: int) -> SeedSpread:
-    """Return mean and standard deviation (n - 1) over seeds; None where a value is undefined."""
-
-    def spread(name: str) -> Spread:
-        values = list(map(attrgetter(name), metrics))
-        if None in values:
-            return Spread(mean=None, sd=None, values=values)
-        return Spread(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)), values=values)
-
-    names = type(metrics[0].macro).model_fields
-    return SeedSpread(
-        seeds=list(range(first_seed, first_seed + len(metrics))),
-        macro={name: spread(f"macro.{name}") for name in names},
-        micro={name: spread(f"micro.{name}") for name in names},
-        exact_match=spread("exact_match"),
-        hamming_loss=spread("hamming_loss"),
-    )
 
 
 def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) -> list[str]:

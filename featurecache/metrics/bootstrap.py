@@ -149,6 +149,35 @@ def bootstrap_metrics(
     )
 
 
+def patient_confusions(
+    truth: Labels, predicted: NDArray[np.bool_], resamples: PatientResamples
+) -> Floats:
+    """Return the confusion matrix of each label over the rows of each patient.
+
+    Args:
+        truth: (N, C) labels 1, 0 or -1 (unknown).
+        predicted: (N, C) binary decisions.
+        resamples: Bootstrap samples of the patients of the N rows.
+
+    Returns:
+        (P, C, 2, 2), [[tn, fp], [fn, tp]].
+    """
+    valid = valid_mask(truth, predicted)
+    n_patients = resamples.counts.shape[1]
+    cells = [
+        np.bincount(
+            resamples.patient_index,
+            valid[:, c] & (truth[:, c] == t) & (predicted[:, c] == p),
+            n_patients,
+        )
+        for c in range(truth.shape[1])
+        for t in (0, 1)
+        for p in (0, 1)
+    ]
+    counts = np.stack(cells, axis=1).astype(np.float64)
+    return counts.reshape(n_patients, truth.shape[1], 2, 2)
+
+
 def interval(values: Floats) -> tuple[float, float] | None:
     """Return the 95 % percentile interval of a metric's bootstrap values.
 
@@ -208,14 +237,9 @@ def _tally_decisions(
     Returns:
         tn, fp, fn, tp of each label; rows with every label right; rows with every label known.
     """
-    valid = valid_mask(truth, predicted)
-    cells = [
-        valid[:, c] & (truth[:, c] == t) & (predicted[:, c] == p)
-        for c in range(truth.shape[1])
-        for t in (0, 1)
-        for p in (0, 1)
-    ]
+    confusions = patient_confusions(truth, predicted, resamples)
+    cells = confusions.reshape(len(confusions), 4 * truth.shape[1]).T
     exact = (truth == predicted).all(axis=1)  # an unknown label (-1) equals no prediction
-    masks = [*cells, exact, valid.all(axis=1)]
-    n_patients = resamples.counts.shape[1]
-    return np.stack([np.bincount(resamples.patient_index, mask, n_patients) for mask in masks])
+    masks = (exact, (truth >= 0).all(axis=1))
+    counts = [np.bincount(resamples.patient_index, mask, len(confusions)) for mask in masks]
+    return np.stack([*cells, *counts])

@@ -5,6 +5,8 @@ such as the AUROC of a label with one class only, is None (null in JSON), never 
 keys are ignored when a file is read, since a newer version may have written them.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Le, Len
@@ -415,13 +417,56 @@ class Spread(_Model):
 
 
 class SeedSpread(_Model):
-    """Mean and standard deviation over seeds, by metric name."""
+    """Means over seeds, by metric name: the metrics to report where there are several seeds.
+
+    Attributes:
+        seeds: The seeds.
+        macro: Means over labels.
+        micro: Metrics over pooled entries.
+        exact_match: Share of images with every label right.
+        hamming_loss: Share of entries that are wrong.
+    """
 
     seeds: list[int]
     macro: dict[str, Spread]
-    micro: dict[str, Spread] = {}
-    exact_match: Spread | None = None
-    hamming_loss: Spread | None = None
+    micro: dict[str, Spread]
+    exact_match: Spread
+    hamming_loss: Spread
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The averages to report: means over seeds where there are several, else the run's own.
+
+    Attributes:
+        macro: Means over labels, with their intervals.
+        micro: Metrics over pooled entries, with their intervals.
+        exact_match: Share of images with every label right.
+        exact_match_ci: Its interval.
+        hamming_loss: Share of entries that are wrong.
+        hamming_loss_ci: Its interval.
+        n_seeds: Number of seeds.
+    """
+
+    macro: DecisionScores
+    micro: DecisionScores
+    exact_match: float | None
+    exact_match_ci: tuple[float, float] | None
+    hamming_loss: float | None
+    hamming_loss_ci: tuple[float, float] | None
+    n_seeds: int = 1
+
+    @property
+    def note(self) -> str:
+        """What they are, such as "mean of 5 seeds"; empty for a single seed."""
+        return f"mean of {self.n_seeds} seeds" if self.n_seeds > 1 else ""
+
+
+def _mean_scores(spreads: Mapping[str, Spread]) -> DecisionScores:
+    """Return means over seeds as scores with their intervals."""
+    scores = DecisionScores(**{name: spread.mean for name, spread in spreads.items()})
+    scores._intervals = DecisionIntervals(**{name: spread.ci95 for name, spread in spreads.items()})
+    return scores
 
 
 class Metrics(Scores):
@@ -455,7 +500,8 @@ class Metrics(Scores):
             None where one cannot be made.
         calibration: Calibration before and after Platt scaling; None without a validation split.
         text_gain: What the label texts contribute; None for methods without text.
-        seeds: Mean and standard deviation over seeds; None for a single seed.
+        seeds: Means over seeds, the metrics to report; None for a single seed. All other metrics
+            are those of the first seed.
         label_map: For external validation, trained label to the data set's label.
         warnings: What a reader of these numbers has to know.
     """
@@ -495,18 +541,39 @@ class Metrics(Scores):
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**{**fields, **changes})
 
+    @property
+    def headline(self) -> Headline:
+        """The averages to report: means over seeds where there are several."""
+        if self.seeds is None:
+            return Headline(
+                macro=self.macro,
+                micro=self.micro,
+                exact_match=self.exact_match,
+                exact_match_ci=self.ci95.exact_match,
+                hamming_loss=self.hamming_loss,
+                hamming_loss_ci=self.ci95.hamming_loss,
+            )
+        return Headline(
+            macro=_mean_scores(self.seeds.macro),
+            micro=_mean_scores(self.seeds.micro),
+            exact_match=self.seeds.exact_match.mean,
+            exact_match_ci=self.seeds.exact_match.ci95,
+            hamming_loss=self.seeds.hamming_loss.mean,
+            hamming_loss_ci=self.seeds.hamming_loss.ci95,
+            n_seeds=len(self.seeds.seeds),
+        )
+
     def __repr__(self) -> str:
         """Return the headline metrics with their intervals."""
+        headline = self.headline
         scores = ", ".join(
-            f"{name.upper()} {format_with_interval(getattr(self.macro, name), bounds)}"
-            for name, bounds in (
-                ("auroc", self.macro.auroc_ci),
-                ("auprc", self.macro.auprc_ci),
-                ("f1", self.macro.f1_ci),
-            )
+            f"{name.upper()} "
+            f"{format_with_interval(getattr(headline.macro, name), headline.macro.interval(name))}"
+            for name in ("auroc", "auprc", "f1")
         )
+        over = f", {headline.note}" if headline.note else ""
         images = f"{self.n:,} {self.split} images of {self.n_patients:,} patients"
-        return f"Metrics(macro over {len(self.macro_labels)} labels: {scores}; {images})"
+        return f"Metrics(macro over {len(self.macro_labels)} labels{over}: {scores}; {images})"
 
     __str__ = __repr__
 

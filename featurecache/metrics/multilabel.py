@@ -56,13 +56,23 @@ class MetricArrays:
             per_label[name][..., learned] = values
         return replace(self, per_label=per_label)
 
-    def over(self, labels: NDArray[np.bool_]) -> "MetricArrays":
-        """Return the metrics with only some labels in ``per_label`` and ``macro``.
+    def before(self, samples: "MetricArrays") -> "MetricArrays":
+        """Return the metrics of the data (without leading axes) in front of those of samples."""
 
-        Args:
-            labels: (C,) whether to keep a label.
-        """
-        return replace(self, per_label={k: v[..., labels] for k, v in self.per_label.items()})
+        def join(first: Floats, others: Floats) -> Floats:
+            return np.concatenate([first[np.newaxis], others])
+
+        def join_all(
+            first: Mapping[str, Floats], others: Mapping[str, Floats]
+        ) -> dict[str, Floats]:
+            return {name: join(first[name], values) for name, values in others.items()}
+
+        return MetricArrays(
+            per_label=join_all(self.per_label, samples.per_label),
+            micro=join_all(self.micro, samples.micro),
+            exact_match=join(self.exact_match, samples.exact_match),
+            hamming_loss=join(self.hamming_loss, samples.hamming_loss),
+        )
 
     def of_label(self, column: int) -> dict[str, Floats]:
         """Return each metric of one label, each (...)."""

@@ -44,8 +44,9 @@ def results_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> dict
     }
     if len(scored) > 1:
         estimates = [
-            Estimate(run.name, run.metrics.macro.auroc, run.metrics.macro.auroc_ci)
+            Estimate(run.name, macro.auroc, macro.auroc_ci)
             for run in scored
+            for macro in [run.metrics.headline.macro]
         ]
         section["plot"] = registry.add(
             "runs",
@@ -79,12 +80,12 @@ def _comparison(scored: Sequence[ScoredRun]) -> dict[str, Any]:
 
 def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
     """Return the headline metrics: name, value, and the line below it."""
-    macro = metrics.macro
-    tiles = []
+    headline, tiles = metrics.headline, []
+    macro, note = headline.macro, f", {headline.note}" if headline.note else ""
     for name, value, ci in (
-        ("macro AUROC", macro.auroc, macro.auroc_ci),
-        ("macro AUPRC", macro.auprc, macro.auprc_ci),
-        ("macro F1", macro.f1, macro.f1_ci),
+        (f"macro AUROC{note}", macro.auroc, macro.auroc_ci),
+        (f"macro AUPRC{note}", macro.auprc, macro.auprc_ci),
+        (f"macro F1{note}", macro.f1, macro.f1_ci),
     ):
         tiles.append((name, format_score(value), f"{ci[0]:.3f} to {ci[1]:.3f}" if ci else ""))
     if metrics.calibration is not None:
@@ -101,11 +102,11 @@ def headline_table(runs: Sequence[ScoredRun]) -> Table:
     columns = ["run", *(["encoder and data"] if several_sources else []), "images", "patients"]
     rows = []
     for run in runs:
-        metrics = run.metrics
-        macro, micro = metrics.macro, metrics.micro
+        metrics, headline = run.metrics, run.metrics.headline
+        macro, micro = headline.macro, headline.micro
         rows.append(
             [
-                run.name,
+                f"{run.name}, {headline.note}" if headline.note else run.name,
                 *([f"{run.model} on {run.dataset}"] if several_sources else []),
                 f"{metrics.n:,} {metrics.split}",
                 f"{metrics.n_patients:,}",
@@ -113,11 +114,12 @@ def headline_table(runs: Sequence[ScoredRun]) -> Table:
                 format_interval(macro.auprc, macro.auprc_ci),
                 format_interval(macro.f1, macro.f1_ci),
                 format_interval(micro.auroc, micro.auroc_ci),
-                format_interval(metrics.exact_match, metrics.ci95.exact_match),
+                format_interval(headline.exact_match, headline.exact_match_ci),
             ]
         )
     return Table(
-        "Averages over labels, with 95 % intervals from a bootstrap over patients",
+        "Averages over labels, with 95 % intervals over patients, and over seeds where there are "
+        "several",
         [*columns, "macro AUROC", "macro AUPRC", "macro F1", "micro AUROC", "exact match"],
         rows,
     )
@@ -132,7 +134,7 @@ def decisions_table(runs: Sequence[ScoredRun]) -> Table:
             [
                 run.name,
                 *_calibration_errors(metrics),
-                format_interval(metrics.hamming_loss, metrics.ci95.hamming_loss),
+                format_interval(metrics.headline.hamming_loss, metrics.headline.hamming_loss_ci),
                 format_score(at_half.macro.f1),
                 format_score(at_half.micro.f1),
                 format_score(at_half.exact_match),
@@ -195,5 +197,6 @@ def seed_spread(metrics: Metrics) -> str | None:
         return None
     return (
         f"Macro AUROC over {len(metrics.seeds.seeds)} seeds: {spread.mean:.4f} ± {spread.sd:.4f} "
-        "(standard deviation). All other metrics are those of the first seed."
+        "(standard deviation between seeds). Metrics that are not a mean of seeds are those of the "
+        "first, which is saved."
     )

@@ -270,19 +270,22 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return a table of the headline metrics for notebooks."""
+        headline = self.metrics.headline
+        macro, micro = headline.macro, headline.micro
+        over = f", {headline.note}" if headline.note else ""
         rows = "".join(
             f"<tr><th>{label}</th><td>{format_with_interval(value, interval)}</td></tr>"
             for label, value, interval in (
-                ("macro AUROC", self.metrics.macro.auroc, self.metrics.macro.auroc_ci),
-                ("macro AUPRC", self.metrics.macro.auprc, self.metrics.macro.auprc_ci),
-                ("macro F1", self.metrics.macro.f1, self.metrics.macro.f1_ci),
-                ("micro AUROC", self.metrics.micro.auroc, self.metrics.micro.auroc_ci),
+                ("macro AUROC", macro.auroc, macro.auroc_ci),
+                ("macro AUPRC", macro.auprc, macro.auprc_ci),
+                ("macro F1", macro.f1, macro.f1_ci),
+                ("micro AUROC", micro.auroc, micro.auroc_ci),
             )
         )
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
         return (
             f"<table><caption>{escape(self.name)}: {self.metrics.n:,} {self.metrics.split} images "
-            f"of {self.metrics.n_patients:,} patients</caption>{rows}</table>"
+            f"of {self.metrics.n_patients:,} patients{over}</caption>{rows}</table>"
             f"{f'<ul>{warnings}</ul>' if warnings else ''}"
         )
 

@@ -48,7 +48,7 @@ class Shard:
         Raises:
             UsageError: The text has another form, or I is not from 1 to N.
         """
-        number, slash, count = text.partition("/")
+        number, slash, count = str(text).partition("/")
         if not (slash and number.isdecimal() and count.isdecimal()):
             raise UsageError(f"`shard` is {text!r}: give I/N, such as 1/8")
         return cls(int(number), int(count))

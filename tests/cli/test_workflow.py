@@ -216,6 +216,9 @@ def test_failed_images_are_recorded_and_reported(run, tiny_clip, image_folder, t
     assert "failed: image-004.png: missing: no such file" in outcome.stderr
     info = run("cache", "info", "cache/xrays/tiny-clip.h5", "--json").json
     assert set(info["failures"]) == {"image-003.png", "image-004.png"}
+    assert info["excluded"] == {"missing": 1, "the file is empty": 1}
+    table = run("cache", "info", "cache/xrays/tiny-clip.h5").stdout
+    assert "2 (1 the file is empty; 1 missing)" in " ".join(table.split())
     assert run("cache", "verify", "cache/xrays/tiny-clip.h5").code == 0
 
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, hamming_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -183,7 +185,15 @@ def test_calling_every_image_normal_has_an_exact_match_and_a_hamming_loss():
         hamming_loss(np.repeat(truth[data.test], counts, axis=0), np.repeat(answer, counts, axis=0))
         for counts in resamples.row_counts()
     ]
-    assert found.ci95.hamming_loss == pytest.approx(np.percentile(resampled, [2.5, 97.5]))
+    loss, n_patients = found.hamming_loss, resamples.counts.shape[1]
+    variance = np.var(resampled, ddof=1) * n_patients / (n_patients - 1)
+    distance = t.ppf(0.975, n_patients - 1) * np.sqrt(variance / (loss * (1 - loss)))
+    # Wilson's bounds are the values that are this many of their own standard errors away.
+    bounds = [
+        brentq(lambda x: abs(loss - x) - distance * np.sqrt(x * (1 - x)), *bracket)
+        for bracket in ((0, loss), (loss, 1))
+    ]
+    assert found.ci95.hamming_loss == pytest.approx(bounds)
     assert found.macro.auroc is None
 
 

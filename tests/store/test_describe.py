@@ -10,6 +10,7 @@ import pytest
 from featurecache.errors import CacheError
 from featurecache.store.describe import describe_cache, list_caches
 from featurecache.store.layout import chunks_path
+from featurecache.store.records import count_by_reason, format_counts
 from tests.store import handwritten
 
 
@@ -112,3 +113,17 @@ def test_unreadable_cache_is_not_described(cache_file: Path, state: str) -> None
         chunks_path(cache_file).mkdir()
     with pytest.raises(CacheError, match=r"extract again|extract one"):
         describe_cache(cache_file)
+
+
+def test_failures_are_counted_without_their_details() -> None:
+    failures = {
+        "a": "damaged: broken PNG file",
+        "b": "damaged: image file is truncated (3 bytes)",
+        "c": "1,024 x 9 is too small: a side is under 16 pixels",
+        "d": "12 x 2048 is too small: a side is under 16 pixels",
+        "e": "damaged: no data",
+    }
+    counts = count_by_reason(failures)
+    assert counts == {"damaged": 3, "N x N is too small": 2}
+    assert format_counts(counts) == "5 (3 damaged; 2 N x N is too small)"
+    assert format_counts({}) == "0"
