@@ -1,6 +1,6 @@
 """Error rates of `compare` in simulation: type I error, family-wise error, coverage and power.
 
-    python benchmarks/comparison_errors.py [--simulations 400] [--seed 0]
+    python benchmarks/comparison_errors.py [--simulations 1000] [--seed 0]
 
 Prints the tables of docs/engineering/statistics.md. Runs are correlated, several images belong to
 each patient and resemble each other, and the two runs' scores are on different scales.
@@ -198,7 +198,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def main() -> None:
     """Simulate, and print Markdown tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=400)
+    parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     generator = np.random.default_rng(arguments.seed)
