@@ -1,5 +1,6 @@
 """Heads as scikit-learn estimators, for cross-validation, pipelines and grid search."""
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -9,12 +10,13 @@ from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from featurecache.heads.config import HeadConfig, Loss, PosWeight, Resample, TextAblation
+from featurecache.errors import FeaturecacheWarning
+from featurecache.heads.config import BatchNorm, HeadConfig, Loss, PosWeight, Resample, TextAblation
 from featurecache.heads.text_features import LabelTexts
 
 _SETTINGS = (
-    *("hidden", "dropout", "noise", "learning_rate", "weight_decay", "epochs", "batch_size"),
-    *("patience", "loss", "pos_weight", "resample", "text_ablation"),
+    *("hidden", "batch_norm", "dropout", "noise", "learning_rate", "weight_decay", "epochs"),
+    *("batch_size", "patience", "loss", "pos_weight", "resample", "text_ablation"),
 )
 
 
@@ -22,17 +24,25 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A head on image embeddings, as a scikit-learn classifier.
 
     Targets are (N, C) multilabel indicators of 1 and 0, or (N,) classes. Two classes are one label;
-    more classes are one label each, of which the most probable is predicted. Some of the rows given
-    to ``fit`` are held out for validation, to stop the training and to choose settings; with
-    ``groups``, no group is on both sides.
+    more classes are one label each, of which the most probable is predicted.
+
+    Some of the rows given to ``fit`` are held out for validation, to stop the training and to
+    choose settings. Give ``fit`` the patients as ``groups``, so that none is on both sides.
+    ``cross_val_score`` passes its ``groups`` to the splitter alone: give them to ``fit`` as well,
+    by ``params``.
 
     Example:
         >>> import featurecache as fc
         >>> from sklearn.model_selection import GroupKFold, cross_val_score
         >>> X, y, patients = fc.open_cache("cache/phantom/tiny.h5").arrays("train")
-        >>> head = fc.HeadClassifier("prototype")
         >>> scores = cross_val_score(
-        ...     head, X, y.astype(int), groups=patients, cv=GroupKFold(3), scoring="roc_auc"
+        ...     fc.HeadClassifier("prototype"),
+        ...     X,
+        ...     y.astype(int),
+        ...     groups=patients,
+        ...     params={"groups": patients},
+        ...     cv=GroupKFold(3),
+        ...     scoring="roc_auc",
         ... )
         >>> float(scores.mean()) > 0.8
         True
@@ -57,6 +67,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         validation_size: float = 0.15,
         random_state: int = 0,
         hidden: tuple[int, ...] | None = HeadConfig.hidden,
+        batch_norm: BatchNorm = HeadConfig.batch_norm,
         dropout: float = HeadConfig.dropout,
         noise: float = HeadConfig.noise,
         learning_rate: float | None = HeadConfig.learning_rate,
@@ -80,11 +91,16 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: (N, D) embeddings of any length.
             y: (N, C) of 1, 0 and NaN for unknown, as ``Cache.arrays`` returns it, or (N,) classes.
-            groups: (N,) group of each row, such as its patient; None if rows are independent.
+            groups: (N,) group of each row, such as its patient. No group is on both sides of the
+                validation split, or of the folds in which a head chooses its settings. Without
+                groups, rows are split at random, as if each were of another patient.
 
         Raises:
             UsageError: A setting is out of range, or has no effect on the head.
-            ValueError: X or y is unsuitable.
+            ValueError: X, y or groups is unsuitable.
+
+        Warns:
+            FeaturecacheWarning: The fit of a head without epochs stopped before its optimum.
         """
         from featurecache.heads.fit import fit_head
         from featurecache.heads.types import TrainingData
@@ -101,10 +117,17 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         train, val = next(splitter.split(X, groups=groups))
         settings = {name: getattr(self, name) for name in _SETTINGS}
+        patient = None if groups is None else np.unique(groups, return_inverse=True)[1]
         self.trained_ = fit_head(
-            TrainingData(X, labels, np.sort(train), np.sort(val), self.texts),
+            TrainingData(X, labels, np.sort(train), np.sort(val), self.texts, patient=patient),
             HeadConfig(head=self.head, seed=self.random_state, **settings),
         )
+        if not self.trained_.converged:
+            warnings.warn(
+                f"the fit of {self.head} stopped before its optimum",
+                FeaturecacheWarning,
+                stacklevel=2,
+            )
         return self
 
     def _to_labels(self, y: NDArray[Any]) -> NDArray[np.int8]:

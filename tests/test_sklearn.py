@@ -5,8 +5,9 @@ import inspect
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.datasets import make_multilabel_classification
-from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -46,7 +47,7 @@ def test_estimator_trains_the_head_on_the_training_rows(data):
     val = np.setdiff1d(np.arange(300), train)
     assert not set(groups[train]) & set(groups[val])
     assert 0.1 < len(val) / 300 < 0.2
-    training_data = TrainingData(x, y.astype(np.int8), train, val)
+    training_data = TrainingData(x, y.astype(np.int8), train, val, patient=groups)
     head = fit_head(training_data, HeadConfig(head="linear", seed=4))
     np.testing.assert_array_equal(model.predict_proba(x), predict_probabilities(head.module, x))
     np.testing.assert_array_equal(model.predict(x), model.predict_proba(x) > 0.5)
@@ -77,6 +78,63 @@ def test_estimator_works_in_cross_validation_and_pipelines(data):
         model, x, y, groups=np.arange(300) // 3, cv=GroupKFold(3), scoring="roc_auc"
     )
     assert (scores > 0.75).all()
+
+
+class Recorder(HeadClassifier):
+    """A classifier that records the groups of every fit, and of its validation rows."""
+
+    def fit(self, X, y, groups=None):
+        super().fit(X, y, groups)
+        train = self.trained_.train_rows
+        val = np.setdiff1d(np.arange(len(y)), train)
+        FITS.append((None, None) if groups is None else (set(groups[train]), set(groups[val])))
+        return self
+
+
+FITS: list = []
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_cross_validation_keeps_groups_whole_in_the_inner_split_too(data, routing):
+    x, y = data
+    patients = np.array([f"patient {row // 3}" for row in range(300)])
+    FITS.clear()
+    with sklearn.config_context(enable_metadata_routing=routing):
+        if routing:
+            model = Recorder("prototype").set_fit_request(groups=True)
+            arguments = {"params": {"groups": patients}}
+        else:
+            model, arguments = (
+                Recorder("prototype"),
+                {"groups": patients, "params": {"groups": patients}},
+            )
+        cross_val_score(model, x, y, cv=GroupKFold(4), scoring="roc_auc", **arguments)
+    assert len(FITS) == 4
+    for train, val in FITS:
+        assert not train & val
+        assert (len(train), len(val)) == (63, 12)  # of 75 patients that the outer split leaves
+
+
+def test_grid_search_passes_groups_to_the_inner_split(data):
+    x, y = data
+    patients = np.arange(300) // 3
+    FITS.clear()
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = Recorder("prototype").set_fit_request(groups=True)
+        search = GridSearchCV(model, {"random_state": [0, 1]}, cv=GroupKFold(2))
+        search.fit(x, y, groups=patients)
+    assert len(FITS) == 5
+    assert all(train and val and not train & val for train, val in FITS)
+
+
+def test_without_groups_rows_are_split_at_random(data):
+    x, y = data
+    model = HeadClassifier("prototype").fit(x, y)
+    patients = np.arange(300) // 3
+    train = model.trained_.train_rows
+    val = np.setdiff1d(np.arange(300), train)
+    assert len(val) == 45
+    assert set(patients[train]) & set(patients[val])
 
 
 def test_one_of_three_classes_is_predicted():

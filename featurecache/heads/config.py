@@ -13,6 +13,7 @@ PosWeight = Literal["none", "balanced"]
 Precision = Literal["fp32", "bf16"]
 Loss = Literal["bce", "asymmetric", "logit_adjusted"]
 Fusion = Literal["early", "late"]
+BatchNorm = Literal["first", "later", "all", "none"]
 
 
 @describe_settings
@@ -30,6 +31,10 @@ class HeadConfig:
         None,
         help="Sizes of the hidden layers, from first to last, not increasing, such as 512,256. "
         "Default: chosen by the head.",
+    )
+    batch_norm: BatchNorm = setting(
+        "first",
+        help="Hidden layers with batch norm: the first, the later ones, all or none.",
     )
     dropout: float = setting(0.3, help="Dropout probability of hidden units.", minimum=0, below=1)
     noise: float = setting(
@@ -100,6 +105,16 @@ class HeadConfig:
         help="Random seed of initial weights, dropout, noise, order and choice of images.",
         minimum=0,
     )
+
+    @property
+    def normalizes_first(self) -> bool:
+        """Whether the first hidden layer has batch norm."""
+        return self.batch_norm in ("first", "all")
+
+    @property
+    def normalizes_later(self) -> bool:
+        """Whether the hidden layers after the first have batch norm."""
+        return self.batch_norm in ("later", "all")
 
     def __post_init__(self) -> None:
         check_settings(self)

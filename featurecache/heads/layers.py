@@ -87,21 +87,25 @@ class Dropout(PooledNoise):
         return values * self.sample_like(values)
 
 
-def hidden_layers(hidden: Sequence[int], *, dropout: float) -> nn.Sequential:
+def normalize_layer(size: int, batch_norm: bool) -> nn.Module:
+    """Return batch norm of a layer's ``size`` outputs, or the identity."""
+    return nn.BatchNorm1d(size) if batch_norm else nn.Identity()
+
+
+def hidden_layers(hidden: Sequence[int], *, dropout: float, batch_norm: bool) -> nn.Sequential:
     """Return the layers after the first linear one: (B, hidden[0]) to (B, hidden[-1]).
 
-    These are ReLU and dropout, then for each further size a linear layer, batch norm, ReLU and
-    dropout. There is no batch norm after the first linear layer: its inputs are standardized, and
-    where text was added to them or concatenated, batch norm would remove it. Text is the same for
-    every image, so subtracting the batch mean would cancel it and its gradient.
+    These are ReLU and dropout, then for each further size a linear layer, batch norm if wanted,
+    ReLU and dropout.
 
     Args:
         hidden: Sizes of the hidden layers.
         dropout: Dropout probability.
+        batch_norm: Whether to normalize the layers.
     """
     layers: list[nn.Module] = [nn.ReLU(), Dropout(dropout)]
     for inputs, outputs in pairwise(hidden):
         # Batch norm subtracts the mean, and with it any bias.
-        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
-        layers.append(Dropout(dropout))
+        layers.append(nn.Linear(inputs, outputs, bias=not batch_norm))
+        layers += [normalize_layer(outputs, batch_norm), nn.ReLU(), Dropout(dropout)]
     return nn.Sequential(*layers)

@@ -31,6 +31,9 @@ GRADIENT_SETTINGS = frozenset(
 )
 """Settings of a head that subclasses ``GradientHead``."""
 
+_MLP_SETTINGS = GRADIENT_SETTINGS | {"batch_norm"}
+"""Settings of the MLPs, with and without text, that share their layers."""
+
 _COMMON_SETTINGS = frozenset(
     {"head", "train_size", "resample", "text_ablation", "prompts", "fusion", "seed"}
 )
@@ -112,24 +115,25 @@ class HeadSpec:
                 raise UsageError(f"head {self.name!r} has no `{field.name}`: leave it out")
 
 
-_gradient_head = partial(HeadSpec, settings=GRADIENT_SETTINGS, hidden=(512, 256))
+_mlp = partial(HeadSpec, settings=_MLP_SETTINGS, hidden=(512, 256))
 
 _HEADS = {
     spec.name: spec
     for spec in (
-        _gradient_head(name="baseline", summary="an MLP on the image embedding alone"),
-        _gradient_head(
+        _mlp(name="baseline", summary="an MLP on the image embedding alone"),
+        _mlp(
             name="concat",
             text="constant",
             summary="an image branch and a text branch, concatenated, then a classifier",
         ),
-        _gradient_head(
+        _mlp(
             name="weighted_sum",
             text="constant",
             summary="learned weights add projected text to the image embedding, then an MLP",
         ),
-        _gradient_head(
+        HeadSpec(
             name="text_residual",
+            settings=GRADIENT_SETTINGS,
             text="aligned",
             summary="the zero-shot score, corrected by an MLP on image times label text",
             hidden=(64,),

@@ -186,6 +186,7 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
         texts=texts_of(cache) if uses_text else None,
         encoder_dims=tuple(member.dim for member in members),
         encoder_texts=tuple(texts_of(member) for member in members if uses_text),
+        patient=np.unique(cache.patients, return_inverse=True)[1],
     )
 
 
@@ -251,6 +252,10 @@ def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) ->
         warnings.append(
             f"the validation loss was still falling at the last epoch ({heads[0].config.epochs})"
             f"{with_seeds(unfinished)}: give more `epochs`"
+        )
+    if unconverged := [head for head in heads if not head.converged]:
+        warnings.append(
+            f"the fit of {config.head} stopped before its optimum{with_seeds(unconverged)}"
         )
     return warnings
 

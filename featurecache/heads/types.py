@@ -27,6 +27,8 @@ class TrainingData:
         encoder_dims: For concatenated embeddings of several encoders, the dimension of each.
         encoder_texts: For several encoders and a head that uses text, the prompt embeddings of
             each.
+        patient: (N,) index of each row's patient, for heads that choose settings by
+            cross-validation; None if rows are independent.
     """
 
     embedding: NDArray[np.floating]
@@ -36,6 +38,7 @@ class TrainingData:
     texts: LabelTexts | None = None
     encoder_dims: tuple[int, ...] = ()
     encoder_texts: tuple[LabelTexts, ...] = ()
+    patient: NDArray[np.intp] | None = None
 
     @property
     def per_encoder(self) -> tuple["TrainingData", ...]:
@@ -44,7 +47,12 @@ class TrainingData:
         texts = self.encoder_texts or (None,) * len(self.encoder_dims)
         return tuple(
             TrainingData(
-                self.embedding[:, end - dim : end], self.labels, self.train, self.val, text
+                self.embedding[:, end - dim : end],
+                self.labels,
+                self.train,
+                self.val,
+                text,
+                patient=self.patient,
             )
             for dim, end, text in zip(self.encoder_dims, ends, texts, strict=True)
         )
@@ -125,6 +133,7 @@ class TrainedHead:
         history: The epochs or candidates that were tried; empty if there was nothing to choose.
         best_epoch: The epoch that the weights come from; None for a head without epochs.
         members: The heads of an ensemble, which has no history of its own.
+        converged: Whether a fit without epochs reached its optimum.
     """
 
     module: Head
@@ -133,6 +142,7 @@ class TrainedHead:
     history: tuple[Epoch, ...] | tuple[Candidate, ...] = ()
     best_epoch: int | None = None
     members: tuple["TrainedHead", ...] = ()
+    converged: bool = True
 
     @property
     def chosen(self) -> str:

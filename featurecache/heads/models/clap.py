@@ -48,7 +48,7 @@ class Clap(Head):
         fitted = fit_logistic(x, y, penalty.numpy() / scale**2, center=center)
         self.output.weight.copy_(torch.from_numpy(fitted.weight))
         self.output.bias.copy_(torch.from_numpy(fitted.intercept))
-        return TrainedHead(self.eval(), job.config, data.train)
+        return TrainedHead(self.eval(), job.config, data.train, converged=fitted.converged)
 
 
 def zero_shot_probabilities(unit: Tensor, texts: LabelTexts) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.constant_projection import ConstantProjection
 from featurecache.heads.gradient import GradientHead
-from featurecache.heads.layers import Dropout, hidden_layers
+from featurecache.heads.layers import Dropout, hidden_layers, normalize_layer
 from featurecache.heads.text_features import LabelTexts
 from featurecache.prompts import mega_vector
 
@@ -18,7 +18,8 @@ class Concat(GradientHead):
     for every image, so batch norm on its branch would see a batch of equal rows: it would return
     its bias whatever the text, and in evaluation its running variance, nearly zero, would blow up
     any drift. The text branch is therefore evaluated once per step, on its single row, with layer
-    norm; and the first layer of the classifier has no batch norm, which would subtract the text.
+    norm. Batch norm after the fusion, which is not the default, sees the images' share of the
+    layer: it would subtract the text, which is added after it.
     """
 
     def __init__(self, dim: int, labels: int, texts: LabelTexts, config: HeadConfig) -> None:
@@ -27,8 +28,8 @@ class Concat(GradientHead):
         text = torch.from_numpy(mega_vector(texts.positive))
         first, *rest = config.hidden
         self.image_branch = nn.Sequential(
-            nn.Linear(dim, first, bias=False),
-            nn.BatchNorm1d(first),
+            nn.Linear(dim, first, bias=not config.normalizes_first),
+            normalize_layer(first, config.normalizes_first),
             nn.ReLU(),
             Dropout(config.dropout),
         )
@@ -36,7 +37,10 @@ class Concat(GradientHead):
         self.text_branch = nn.Sequential(nn.LayerNorm(first), nn.ReLU(), Dropout(config.dropout))
         hidden = rest or [first]
         self.first = nn.Linear(2 * first, hidden[0])
-        self.hidden = hidden_layers(hidden, dropout=config.dropout)
+        self.norm = normalize_layer(hidden[0], config.normalizes_later)
+        self.hidden = hidden_layers(
+            hidden, dropout=config.dropout, batch_norm=config.normalizes_later
+        )
         self.output = nn.Linear(hidden[-1], labels)
 
     def logits(self, scaled: Tensor) -> Tensor:
@@ -46,6 +50,6 @@ class Concat(GradientHead):
         # W [image, text] = W_image image + W_text text, where the text needs only one row.
         image_weight, text_weight = self.first.weight.chunk(2, dim=1)
         shift = nn.functional.linear(text, text_weight, self.first.bias)
-        fused = nn.functional.linear(image, image_weight) + shift
+        fused = self.norm(nn.functional.linear(image, image_weight)) + shift
         logits: Tensor = self.output(self.hidden(fused))
         return logits

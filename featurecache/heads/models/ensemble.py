@@ -31,7 +31,13 @@ class LogitEnsemble(Head):
         for member, data in zip(self.members, job.data.per_encoder, strict=True):
             assert isinstance(member, Head)
             trained.append(member.fit(replace(job, data=data)))
-        return TrainedHead(self.eval(), trained[0].config, job.data.train, members=tuple(trained))
+        return TrainedHead(
+            self.eval(),
+            trained[0].config,
+            job.data.train,
+            members=tuple(trained),
+            converged=all(member.converged for member in trained),
+        )
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return the logits (B, C) of concatenated embeddings (B, D_1 + D_2 + ...)."""

@@ -10,8 +10,10 @@ from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import Candidate, Head, TrainedHead, TrainingJob
 from featurecache.losses import masked_bce
 
-STEPS = 300
+MAX_STEPS = 5000
 VALIDATION_INTERVAL = 10
+PATIENCE = 20
+"""Training stops after this number of validations without a lower loss."""
 
 
 class LpPlusPlus(Head):
@@ -21,8 +23,10 @@ class LpPlusPlus(Head):
     labels at once. W starts from the mean of a label's positives minus that of its negatives, alpha
     from the encoder's scale; T is a label's positive minus its negative text. The step sizes of
     full-batch gradient descent follow from the data: the curvature of the mean log loss of N images
-    is at most ``lambda_max(X'X) / (4 N)``, so a step of its inverse never overshoots. The number of
-    steps has the lowest validation loss.
+    is at most ``lambda_max(X'X) / (4 N)``, so a step of its inverse never overshoots. Since images
+    resemble each other, that curvature is a hundred times the one along which they differ; Nesterov
+    momentum (Nesterov 1983; Beck and Teboulle 2009, equation 4.2) takes as many steps as the square
+    root of what plain descent takes. The number of steps has the lowest validation loss.
     """
 
     contrast: Tensor
@@ -49,20 +53,33 @@ class LpPlusPlus(Head):
         step_sizes = self._initialize(x, y)
         best, best_loss, best_state = 0, np.inf, self.state_dict()
         losses: dict[int, float] = {}
-        for step in range(STEPS + 1):
+        parameters = [self.output.weight, self.output.bias, self.blend]
+        previous = [parameter.detach().clone() for parameter in parameters]
+        momentum = 1.0
+        for step in range(MAX_STEPS + 1):
             if step % VALIDATION_INTERVAL == 0:
                 with torch.no_grad():
                     losses[step] = masked_bce(self._logits(x_val), y_val).item()
                 if losses[step] < best_loss:
                     best, best_loss = step, losses[step]
                     best_state = {name: value.clone() for name, value in self.state_dict().items()}
+                elif step - best >= PATIENCE * VALIDATION_INTERVAL:
+                    break
+            following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+            with torch.no_grad():
+                for parameter, before in zip(parameters, previous, strict=True):
+                    now = parameter.clone()
+                    parameter += (momentum - 1) / following * (now - before)
+                    before.copy_(now)
             self._step(x, y, step_sizes)
+            momentum = following
         self.load_state_dict(best_state)
         history = tuple(
             Candidate("", f"steps={step}", loss, "loss", step == best)
             for step, loss in losses.items()
         )
-        return TrainedHead(self.eval(), job.config, data.train, history)
+        converged = step - best >= PATIENCE * VALIDATION_INTERVAL
+        return TrainedHead(self.eval(), job.config, data.train, history, converged=converged)
 
     @torch.no_grad()
     def _initialize(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,9 +17,9 @@ DIM, LABELS, TEXT = 7, 3, 12
 EPSILON = 1e-5  # torch's default in batch norm and layer norm
 
 
-def build(head, *, hidden=(6, 5), text=None, dropout=0.0, seed=0):
+def build(head, *, hidden=(6, 5), text=None, dropout=0.0, seed=0, batch_norm="first"):
     """Return a head in double precision with random weights and statistics, none of them 0 or 1."""
-    config = HeadConfig(head=head, hidden=hidden, dropout=dropout, noise=0.0)
+    config = HeadConfig(head=head, hidden=hidden, dropout=dropout, noise=0.0, batch_norm=batch_norm)
     torch.manual_seed(seed)
     mega = torch.randn(TEXT) if text is None else text
     module = head_spec(head).build(DIM, LABELS, texts(mega), config)
@@ -51,8 +51,15 @@ def scaled(state, x):
 
 
 def batch_norm(state, name, x):
+    """Return batch norm of x, or x itself if the layer has none."""
+    if f"{name}.running_mean" not in state:
+        return x
     normed = (x - state[f"{name}.running_mean"]) / np.sqrt(state[f"{name}.running_var"] + EPSILON)
     return normed * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def linear(state, name, x):
+    return x @ state[f"{name}.weight"].T + state.get(f"{name}.bias", 0)
 
 
 def layer_norm(state, name, x):
@@ -60,38 +67,43 @@ def layer_norm(state, name, x):
     return normed * state[f"{name}.weight"] + state[f"{name}.bias"]
 
 
-def hidden(state, x, layers):
-    x = relu(x @ state["first.weight"].T + state["first.bias"])
+def hidden(state, first, layers):
+    """Return the last hidden layer, given the first one before its ReLU."""
+    x = relu(first)
     for layer in range(1, layers):
         # Four modules a layer, after the first layer's ReLU and dropout.
-        linear, norm = f"hidden.{4 * layer - 2}", f"hidden.{4 * layer - 1}"
-        x = relu(batch_norm(state, norm, x @ state[f"{linear}.weight"].T))
+        name, norm = f"hidden.{4 * layer - 2}", f"hidden.{4 * layer - 1}"
+        x = relu(batch_norm(state, norm, linear(state, name, x)))
     return x
-
-
-def output(state, x):
-    return x @ state["output.weight"].T + state["output.bias"]
 
 
 def expected_logits(head, state, x, layers):
     x = scaled(state, x)
     if head == "baseline":
-        return output(state, hidden(state, x, layers))
+        first = batch_norm(state, "norm", linear(state, "first", x))
+        return linear(state, "output", hidden(state, first, layers))
     if head == "weighted_sum":
         projected = relu(state["projection.output"][0])
-        mixed = state["image_weight"] * x + state["prompt_weight"] * projected
-        return output(state, hidden(state, mixed, layers))
-    image = relu(batch_norm(state, "image_branch.1", x @ state["image_branch.0.weight"].T))
+        image = batch_norm(state, "norm", (state["image_weight"] * x) @ state["first.weight"].T)
+        first = image + linear(state, "first", state["prompt_weight"] * projected)
+        return linear(state, "output", hidden(state, first, layers))
+    image = relu(batch_norm(state, "image_branch.1", linear(state, "image_branch.0", x)))
     text = relu(layer_norm(state, "text_branch.0", state["text_projection.output"][0]))
-    joined = np.concatenate([image, np.tile(text, (len(image), 1))], axis=1)
+    image_weight, text_weight = np.split(state["first.weight"], 2, axis=1)
+    first = batch_norm(state, "norm", image @ image_weight.T)
+    first = first + text @ text_weight.T + state["first.bias"]
     # The first size is that of the branches; a single one is used for the classifier as well.
-    return output(state, hidden(state, joined, max(1, layers - 1)))
+    return linear(state, "output", hidden(state, first, max(1, layers - 1)))
 
 
+@pytest.mark.parametrize("norm", ["first", "later", "all", "none"])
 @pytest.mark.parametrize("sizes", [(6,), (6, 5), (8, 6, 4)])
 @pytest.mark.parametrize("head", SEED_HEADS)
-def test_logits_follow_the_formula(head, sizes):
-    module = build(head, hidden=sizes).eval()
+def test_logits_follow_the_formula(head, sizes, norm):
+    module = build(head, hidden=sizes, batch_norm=norm).eval()
+    n_norms = sum(isinstance(layer, nn.BatchNorm1d) for layer in module.modules())
+    n_layers = max(2, len(sizes)) if head == "concat" else len(sizes)
+    assert n_norms == {"first": 1, "later": n_layers - 1, "all": n_layers, "none": 0}[norm]
     state = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
     expected = expected_logits(head, state, images().numpy(), len(sizes))
     logits = module(images()).detach().numpy()
@@ -148,6 +160,31 @@ def test_batch_norm_after_the_fusion_would_hide_the_text():
         assert least <= (module(images()) - before).abs().mean() <= most
 
 
+@pytest.mark.parametrize("norm", ["first", "later", "all", "none"])
+def test_heads_without_text_share_their_layers(norm):
+    # With a weight of zero on the text, both are the baseline: they differ in their text alone.
+    baseline = build("baseline", batch_norm=norm).train()
+    state = baseline.state_dict()
+    weighted = build("weighted_sum", batch_norm=norm).train()
+    weighted.load_state_dict({**weighted.state_dict(), **state})
+    weighted.image_weight.data.fill_(1)
+    weighted.prompt_weight.data.zero_()
+    if norm in ("first", "all"):
+        weighted.first.bias.data.zero_()
+    concat = build("concat", batch_norm=norm).train()
+    concat.scaling.load_state_dict(baseline.scaling.state_dict())
+    concat.image_branch[0].load_state_dict(baseline.first.state_dict())
+    concat.image_branch[1].load_state_dict(baseline.norm.state_dict())
+    concat.first.weight.data[:, :6] = state["hidden.2.weight"]
+    concat.first.weight.data[:, 6:] = 0
+    concat.first.bias.data.copy_(state.get("hidden.2.bias", torch.zeros(5)))
+    concat.norm.load_state_dict(baseline.hidden[3].state_dict())
+    concat.output.load_state_dict(baseline.output.state_dict())
+    expected = baseline(images())
+    torch.testing.assert_close(weighted(images()), expected)
+    torch.testing.assert_close(concat(images()), expected)
+
+
 @pytest.mark.parametrize("head", ["concat", "weighted_sum"])
 def test_every_parameter_has_a_gradient(head):
     module = build(head).train()
@@ -164,16 +201,21 @@ def test_text_branch_is_the_same_in_training_and_evaluation():
     assert torch.equal(module.eval().text_branch(text), trained)
 
 
+@pytest.mark.parametrize("norm", ["first", "later"])
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_weighted_sum_is_a_baseline_with_another_first_layer(mode):
-    # W (w_img x + w_prompt relu(P t)) + b = (W w_img) x + (b + W w_prompt relu(P t))
-    head, baseline = build("weighted_sum"), build("baseline", seed=1)
+def test_weighted_sum_is_a_baseline_with_another_first_layer(mode, norm):
+    # W (w_img x + w_prompt relu(P t)) + b = (W w_img) x + (b + W w_prompt relu(P t)), where the
+    # last term, with batch norm of the first layer, is part of batch norm's bias.
+    head, baseline = build("weighted_sum", batch_norm=norm), build("baseline", batch_norm=norm)
     state = head.state_dict()
     w = state["first.weight"]
-    shift = state["prompt_weight"] * torch.relu(state["projection.output"][0])
+    shift = w @ (state["prompt_weight"] * torch.relu(state["projection.output"][0]))
     rescaled = {name: tensor for name, tensor in state.items() if name in baseline.state_dict()}
     rescaled["first.weight"] = w * state["image_weight"]
-    rescaled["first.bias"] = state["first.bias"] + w @ shift
+    if norm == "first":
+        rescaled["norm.bias"] = state["norm.bias"] + state["first.bias"] + shift
+    else:
+        rescaled["first.bias"] = state["first.bias"] + shift
     baseline.load_state_dict(rescaled)
     head.train(mode == "train")
     baseline.train(mode == "train")

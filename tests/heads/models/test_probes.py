@@ -6,11 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
 from featurecache.errors import UsageError
+from featurecache.heads import logistic
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.logistic import Weights, fit_logistic
@@ -60,26 +63,152 @@ def macro(data, rows, scores):
     return np.nanmean([auroc(truth[:, c], scores[rows][:, c]) for c in range(LABELS)])
 
 
-def test_linear_equals_sklearn_logistic_regression_at_the_chosen_strength(data):
-    head = trained(data, "linear")
-    probabilities = predict_probabilities(head.module, data.embedding)
-    x = standardized(data)
+@pytest.fixture
+def rare() -> TrainingData:
+    """400 images of 200 patients with a common finding, of which a rare one is a part."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(400, DIM))
+    ill = rng.random(400) < 1 / (1 + np.exp(-2 * x[:, 0]))
+    mild = ill & (rng.random(400) < 1 / (1 + np.exp(3 - x[:, 1])))
+    labels = np.stack([ill, mild, ill & ~mild], axis=1).astype(np.int8)
+    labels[rng.random(labels.shape) < 0.05] = -1
+    train, val = np.arange(300), np.arange(300, 400)
+    return TrainingData(x.astype(np.float32), labels, train, val, patient=np.arange(400) // 2)
+
+
+def reference_fit(x, y, strength, center):
+    """Fit a logistic regression that is penalized for its distance to a center, by SciPy's BFGS."""
+
+    def loss(parameters):
+        logits = x @ parameters[:-1] + parameters[-1]
+        distance = parameters[:-1] - center
+        total = np.mean(np.logaddexp(0, logits) - y * logits)
+        return total + distance @ distance / (2 * strength * len(y))
+
+    return minimize(loss, np.append(center, 0.0), method="BFGS", options={"gtol": 1e-7}).x
+
+
+def chosen_strength(head, name):
+    (chosen,) = [
+        candidate.setting
+        for candidate in head.history
+        if candidate.chosen and candidate.setting.startswith(f"{name}=")
+    ]
+    return float(chosen.removeprefix(f"{name}="))
+
+
+def test_linear_is_logistic_regression_centered_on_the_any_finding_direction(rare):
+    head = trained(rare, "linear")
+    x, labels = standardized(rare)[rare.train], rare.labels[rare.train]
+    strength, any_strength = (chosen_strength(head, name) for name in ("C", "any-finding C"))
+    known = (labels >= 0).any(axis=1)
+    any_finding = (labels == 1).any(axis=1)
+    model = LogisticRegression(C=any_strength, tol=1e-10, max_iter=10_000)
+    v = model.fit(x[known], any_finding[known]).coef_[0]
     for c in range(LABELS):
-        candidates = [candidate for candidate in head.history if candidate.label == str(c)]
-        losses = {}
-        for candidate in candidates:
-            strength = float(candidate.setting.removeprefix("C="))
-            known = data.train[data.labels[data.train, c] >= 0]
-            model = LogisticRegression(C=strength, tol=1e-10, max_iter=10_000)
-            p = model.fit(x[known], data.labels[known, c]).predict_proba(x)[:, 1]
-            val = data.val[data.labels[data.val, c] >= 0]
-            truth = data.labels[val, c]
-            losses[strength] = -np.mean(np.log(np.where(truth == 1, p[val], 1 - p[val])))
-            assert candidate.validation == pytest.approx(losses[strength], abs=1e-4)
-            if candidate.chosen:
-                np.testing.assert_allclose(probabilities[:, c], p, atol=1e-3)
-        (chosen,) = [candidate for candidate in candidates if candidate.chosen]
-        assert chosen.validation == min(candidate.validation for candidate in candidates)
+        seen = labels[:, c] >= 0
+        y = labels[seen, c]
+        along = (x[seen] @ v)[:, np.newaxis]
+        # The tiny penalty on the distance of the scale to 1 hardly matters here.
+        scale = LogisticRegression(C=np.inf, tol=1e-10).fit(along, y).coef_[0, 0]
+        expected = reference_fit(x[seen], y, strength, scale * v)
+        np.testing.assert_allclose(
+            head.module.output.weight[c].detach().numpy(), expected[:-1], atol=0.03
+        )
+        assert head.module.output.bias[c].item() == pytest.approx(expected[-1], abs=0.05)
+
+
+def test_linear_chooses_one_strength_by_cross_validation_over_patients(rare):
+    head = trained(rare, "linear", seed=3)
+    x, labels = standardized(rare)[rare.train], rare.labels[rare.train]
+    known = (labels >= 0).any(axis=1)
+    any_finding = (labels == 1).any(axis=1)
+    folds = GroupKFold(5, shuffle=True, random_state=3)
+    candidates = [c for c in head.history if c.setting.startswith("any-finding C=")]
+    for candidate in candidates:
+        model = LogisticRegression(C=float(candidate.setting.partition("=")[2]), tol=1e-8)
+        losses = []
+        for train, test in folds.split(x, groups=rare.patient[rare.train]):
+            model.fit(x[train][known[train]], any_finding[train][known[train]])
+            p = model.predict_proba(x[test][known[test]])[:, 1]
+            losses.extend(-np.log(np.where(any_finding[test][known[test]], p, 1 - p)))
+        assert candidate.validation == pytest.approx(np.mean(losses), abs=1e-4)
+    for name in ("any-finding C=", "C="):
+        tried = [c for c in head.history if c.setting.startswith(name)]
+        (chosen,) = [c.validation for c in tried if c.chosen]
+        assert chosen == min(c.validation for c in tried)
+        assert {c.label for c in tried} == {""}
+
+
+def test_linear_does_not_learn_from_validation_images(rare):
+    other = rare.labels.copy()
+    other[rare.val] = 1 - np.abs(other[rare.val])
+    first, second = (
+        trained(dataclasses.replace(rare, labels=labels), "linear")
+        for labels in (rare.labels, other)
+    )
+    assert torch.equal(first.module.output.weight, second.module.output.weight)
+
+
+def test_rare_label_gains_from_the_common_one():
+    # Both labels depend on one direction; the second has 12 positives among 400 images.
+    gains = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(2400, 60))
+        ill = rng.random(2400) < 1 / (1 + np.exp(-2 * x[:, 0]))
+        rare = ill & (rng.random(2400) < 0.06)
+        labels = np.stack([ill, rare], axis=1).astype(np.int8)
+        train, val, test = np.arange(400), np.arange(400, 500), np.arange(500, 2400)
+        aurocs = [
+            auroc(
+                labels[test, 1],
+                predict_probabilities(
+                    trained(TrainingData(x.astype(np.float32), kept, train, val), "linear").module,
+                    x[test],
+                )[:, -1],
+            )
+            for kept in (labels, labels[:, 1:])
+        ]
+        gains.append(aurocs[0] - aurocs[1])
+    assert min(gains) > 0.05
+
+
+def test_single_label_is_plain_logistic_regression(rare):
+    # v and the label are the same, so that the strongest penalty on their difference is best.
+    single = dataclasses.replace(rare, labels=rare.labels[:, :1])
+    head = trained(single, "linear")
+    seen = rare.train[single.labels[rare.train, 0] >= 0]
+    x, y = standardized(single), single.labels[:, 0]
+    model = LogisticRegression(C=chosen_strength(head, "any-finding C")).fit(x[seen], y[seen])
+    ours = predict_probabilities(head.module, single.embedding)[:, 0]
+    theirs = model.predict_proba(x)[:, 1]
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("n_rows", [30, 6])
+def test_fit_is_at_its_minimum_for_correlated_features(n_rows):
+    # Unit vectors in a narrow cone, as embeddings of chest X-rays are.
+    rng = np.random.default_rng(1)
+    x = 1 + 0.05 * rng.normal(size=(n_rows, 8))
+    y = rng.integers(0, 2, size=(n_rows, 1))
+    y[:2, 0] = (0, 1)
+    fitted = fit_logistic(
+        torch.from_numpy(x),
+        torch.from_numpy(y).float(),
+        np.array([1e-4]),
+        center=Weights(np.zeros((1, 8)), np.zeros(1)),
+    )
+    model = LogisticRegression(C=1 / (2 * n_rows * 1e-4), tol=1e-12, max_iter=100_000)
+    model.fit(x, y[:, 0])
+    np.testing.assert_allclose(fitted.weight, model.coef_, atol=2e-3)
+    assert fitted.converged
+
+
+def test_search_that_is_cut_short_is_reported(rare, monkeypatch):
+    assert trained(rare, "linear").converged
+    monkeypatch.setattr(logistic, "MAX_ITERATIONS", 1)
+    assert not trained(rare, "linear").converged
 
 
 def test_fit_logistic_finds_the_minimum():
