@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from featurecache.errors import FeaturecacheWarning
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.types import TrainingData
@@ -135,6 +136,12 @@ def test_without_groups_rows_are_split_at_random(data):
     val = np.setdiff1d(np.arange(300), train)
     assert len(val) == 45
     assert set(patients[train]) & set(patients[val])
+
+
+def test_fit_that_was_cut_off_is_warned_of(data, monkeypatch):
+    monkeypatch.setattr("featurecache.heads.logistic.MAX_ITERATIONS", 1)
+    with pytest.warns(FeaturecacheWarning, match="the fit of linear stopped before its optimum"):
+        HeadClassifier("linear").fit(*data)
 
 
 def test_one_of_three_classes_is_predicted():

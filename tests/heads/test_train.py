@@ -263,6 +263,16 @@ def test_training_that_was_cut_off_is_warned_of(cache):
     assert not any("still falling" in warning for warning in complete.warnings)
 
 
+def test_fit_that_was_cut_off_is_warned_of(aligned_cache, monkeypatch):
+    def warnings():
+        run = train_head(aligned_cache, "lp_plus_plus", n_bootstrap=0, controls=False)
+        return [warning for warning in run.warnings if "before its optimum" in warning]
+
+    assert warnings() == []
+    monkeypatch.setattr("featurecache.heads.models.lp_plus_plus.MAX_STEPS", 10)
+    assert warnings() == ["the fit of lp_plus_plus stopped before its optimum"]
+
+
 def test_cache_without_labels_is_refused(cache, write, problem):
     unknown = relabeled(cache, np.full_like(cache.labels.values, -1))
     with pytest.raises(CacheError, match=r"toy\.h5 holds no labels to train on"):

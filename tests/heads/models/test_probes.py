@@ -18,6 +18,7 @@ from featurecache.heads.config import HeadConfig
 from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.logistic import Weights, fit_logistic
 from featurecache.heads.models.platt_scaled import PlattScaledHead
+from featurecache.heads.models import lp_plus_plus
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainingData
 from featurecache.losses import masked_bce
@@ -376,6 +377,24 @@ def test_lp_plus_plus_keeps_the_step_of_lowest_validation_loss(aligned):
     known = truth >= 0
     loss = -np.log(np.where(truth == 1, p, 1 - p))[known].mean()
     assert loss == pytest.approx(chosen.validation, abs=1e-5)
+
+
+def test_lp_plus_plus_reaches_the_minimum(aligned):
+    # Validated on its training images, it has no reason to stop before.
+    known = dataclasses.replace(aligned, labels=np.abs(aligned.labels), val=aligned.train)
+    head = trained(known, "lp_plus_plus")
+    assert head.converged
+    x, losses = unit(known.embedding)[known.train], []
+    for truth in known.labels[known.train].T:
+        p = LogisticRegression(C=np.inf, tol=1e-8, max_iter=10_000).fit(x, truth).predict_proba(x)
+        losses.append(-np.log(np.where(truth == 1, p[:, 1], p[:, 0])).mean())
+    assert min(c.validation for c in head.history) == pytest.approx(np.mean(losses), abs=2e-4)
+
+
+def test_lp_plus_plus_that_is_cut_short_is_reported(aligned, monkeypatch):
+    assert trained(aligned, "lp_plus_plus").converged
+    monkeypatch.setattr(lp_plus_plus, "MAX_STEPS", 10)
+    assert not trained(aligned, "lp_plus_plus").converged
 
 
 @pytest.mark.parametrize("head", ["knn", "prototype", "svm", "tip_adapter"])
