@@ -15,7 +15,7 @@ from featurecache.report.table import Table, format_difference, format_interval
 
 
 def training_histories(scored: Sequence[ScoredRun], registry: PlotRegistry) -> list[dict[str, Any]]:
-    """Return losses by epoch, or settings selected on validation, of runs with a history."""
+    """Return losses by epoch, or selected settings, of runs with a history."""
     histories = []
     for run in scored:
         table, plot = selection_table(run), None
@@ -44,7 +44,7 @@ def _losses(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Floats, Flo
 
 
 def selection_table(run: ScoredRun) -> Table | None:
-    """Return the settings that a head selected on validation; None for a history of epochs."""
+    """Return the settings that a head selected; None for a history of epochs."""
     if not run.history or not {"setting", "validation"} <= set(run.history[0]):
         return None
     names = run.scored.label_names
@@ -54,7 +54,7 @@ def selection_table(run: ScoredRun) -> Table | None:
         return names[int(number)] if number.isdecimal() and int(number) < len(names) else "all"
 
     return Table(
-        f"{run.name}: settings selected on validation, out of {len(run.history)} candidates",
+        f"{run.name}: selected settings, out of {len(run.history)} candidates",
         ["label", "setting", "validation", "measure"],
         [
             [

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from featurecache.metrics.metrics import (
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.report import report, save_page
 from featurecache.report.svg import inline_svg
+from featurecache.report.training_section import selection_table
 from featurecache.runs.folder import new_run, write_config, write_json
 from featurecache.runs.run import load_run
 from tests.report.report_runs import HOSTILE, Page, assert_valid, metrics_of, write_run
@@ -270,11 +272,22 @@ def test_incomplete_metrics_are_refused(tmp_path):
         build_page([run])
 
 
-def test_selected_settings_are_shown_by_label_name(workspace):
+def test_selected_settings_are_shown(workspace):
     rows = re.findall(
-        r'<tr><th scope="row">(\w+)</th><td>C=', parse_page(workspace.folder / "linear").html
+        r'<tr><th scope="row">all</th><td>([\w-]+ ?C?)=',
+        parse_page(workspace.folder / "linear").html,
     )
-    assert "Effusion" in rows
+    assert rows == ["any-finding C", "C"]
+
+
+def test_settings_selected_for_a_label_are_shown_by_its_name():
+    line = {"setting": "C=1", "validation": 0.25, "measure": "loss", "chosen": True}
+    run = SimpleNamespace(
+        name="run",
+        scored=SimpleNamespace(label_names=("Mass", "Edema")),
+        history=[{"label": "1", **line}, {"label": "0", **line, "chosen": False}],
+    )
+    assert selection_table(run).rows == [["Edema", "C=1", "0.2500", "loss"]]
 
 
 def test_report_is_reproducible(tmp_path):
