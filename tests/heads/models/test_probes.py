@@ -17,8 +17,8 @@ from featurecache.heads import logistic
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.logistic import Weights, fit_logistic
-from featurecache.heads.models.platt_scaled import PlattScaledHead
 from featurecache.heads.models import lp_plus_plus
+from featurecache.heads.models.platt_scaled import PlattScaledHead
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainingData
 from featurecache.losses import masked_bce
