@@ -306,6 +306,19 @@ def test_a_saved_run_holds_metrics_config_and_probabilities(cache, tmp_path):
     assert p == run.scored.probability[:, 1].tolist()
 
 
+def test_any_finding_is_the_mean_of_the_scores_of_all_labels(cache):
+    run = zero_shot(cache, n_bootstrap=20)
+    test = run.scored.splits == "test"
+    truth, p = run.scored.truth[test], run.scored.probability[test]
+    mean = np.log(p / (1 - p)).mean(axis=1)
+    expected = np.mean([reference.roc_auc_score(truth[:, c], mean) for c in range(3)])
+    control = run.metrics.controls["any_finding"]
+    assert control.macro.auroc == pytest.approx(expected)
+    assert control.gain.macro.auroc.difference == pytest.approx(
+        run.metrics.supported.macro.auroc - control.supported.macro.auroc
+    )
+
+
 def test_a_saved_run_is_never_overwritten(cache, tmp_path):
     run = zero_shot(cache, n_bootstrap=0)
     run.save(tmp_path / "one")

@@ -329,6 +329,16 @@ def test_negative_controls_score_at_chance(cache):
     assert set(train(cache, n_bootstrap=0).metrics.controls) == untrained
 
 
+def test_a_head_is_compared_with_one_score_for_all_labels(cache):
+    metrics = train(cache, seeds=2).metrics
+    control = metrics.controls["any_finding"]
+    aurocs = [train(cache, seed=seed).metrics.supported.macro.auroc for seed in range(2)]
+    assert control.gain.pairs == 2
+    assert control.gain.macro.auroc.difference == pytest.approx(
+        np.mean(aurocs) - control.supported.macro.auroc
+    )
+
+
 def test_text_gain_is_the_difference_to_permuted_texts(aligned_cache):
     settings = {"epochs": 4, "hidden": (4,), "batch_size": None, "learning_rate": None}
     run = train(aligned_cache, "text_residual", seeds=2, n_bootstrap=30, controls=True, **settings)
