@@ -19,9 +19,8 @@ from featurecache.evaluation.repeated_runs import (
 from featurecache.evaluation.simple_predictors import abnormality, is_finding
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import PatientResamples, resample_patients
-from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Control, PairedGain, RankingSummary, TextGain
-from featurecache.metrics.sampled_metrics import MeanMetrics, sample_metrics
+from featurecache.metrics.sampled_metrics import MeanMetrics, SampledMetrics, sample_metrics
 
 N_SHUFFLES: Final = 5
 """A single shuffle says little: of two classes that differ much, what is learned from shuffled
@@ -33,6 +32,8 @@ def rank_parts(
     score: NDArray[np.floating],
     rows: NDArray[np.intp],
     resamples: PatientResamples,
+    *,
+    overall: SampledMetrics,
 ) -> dict[str, RankingSummary | None]:
     """Rank over the labels and images that say more than all of them.
 
@@ -41,31 +42,25 @@ def rank_parts(
         score: Scores of shape (N, C).
         rows: Rows to score.
         resamples: Bootstrap samples of the patients of these rows.
+        overall: The metrics of these scores over all learned labels and rows.
 
     Returns:
         "supported", over the labels with enough patients, and "within_abnormal", over the abnormal
         images and the labels with positives and negatives among them. None without such labels.
     """
-    supported = data.learned & patient_support(data.truth[rows], resamples.patient_index).enough
+    supported = data.learned & overall.support.enough
     is_abnormal = abnormality(data.truth, data.label_names)[rows] == 1
     abnormal, truth = rows[is_abnormal], data.truth[rows[is_abnormal]]
     varied = data.learned & (truth == 1).any(axis=0) & (truth == 0).any(axis=0)
-    of_abnormal = replace(resamples, patient_index=resamples.patient_index[is_abnormal])
-
-    def rank(
-        labels: NDArray[np.bool_],
-        rows: NDArray[np.intp],
-        resamples: PatientResamples,
-        label_names: Sequence[str] = (),
-    ) -> RankingSummary | None:
-        if not labels.any():
-            return None
-        trial = Trial(replace(data, learned=labels), score)
-        return mean_ranking([rank_trial(trial, rows, resamples)], label_names)
-
+    within = None
+    if varied.any():
+        of_abnormal = replace(resamples, patient_index=resamples.patient_index[is_abnormal])
+        trial = Trial(replace(data, learned=varied), score)
+        ranking = rank_trial(trial, abnormal, of_abnormal)
+        within = mean_ranking([ranking.sampled], data.label_names)
     return {
-        "supported": rank(supported, rows, resamples),
-        "within_abnormal": rank(varied, abnormal, of_abnormal, data.label_names),
+        "supported": mean_ranking([overall.over(supported)]) if supported.any() else None,
+        "within_abnormal": within,
     }
 
 
@@ -90,11 +85,12 @@ def measure_control(
     """
     if score is None:
         return None
-    overall = rank_trial(Trial(data, score), rows, resamples)
+    overall = rank_trial(Trial(data, score), rows, resamples).sampled
+    parts = rank_parts(data, score, rows, resamples, overall=overall) if with_parts else {}
     return Control.model_validate(
         {
             **mean_ranking([overall], data.label_names).to_json(),
-            **(rank_parts(data, score, rows, resamples) if with_parts else {}),
+            **parts,
             "gain": paired_gain(run, [Trial(data, score)], rows),
         }
     )
@@ -142,12 +138,15 @@ def summarize_control(
     Args:
         trials: One trial, or several where the control is random; without any, the result is None.
         rows: Rows to score.
-        n_bootstrap: Number of bootstrap samples over patients, the same for every trial.
+        n_bootstrap: Number of bootstrap samples over patients. Several trials share them out, since
+            the variance of their mean needs few of each.
     """
     if not trials:
         return None
-    resamples = resample_patients(trials[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
-    rankings = [rank_trial(trial, rows, resamples) for trial in trials]
+    resamples = resample_patients(
+        trials[0].data.patient[rows], n_bootstrap=n_bootstrap // len(trials), seed=0
+    )
+    rankings = [rank_trial(trial, rows, resamples).sampled for trial in trials]
     summary = mean_ranking(rankings, trials[0].data.label_names)
     return Control.model_validate(summary.to_json())
 

@@ -132,7 +132,7 @@ def evaluate(
             "macro_labels": result.macro_labels,
             "n_bootstrap": result.n_bootstrap,
             "at_half": at_half.scores,
-            **rank_parts(data, scores, rows, resamples),
+            **rank_parts(data, scores, rows, resamples, overall=result.sampled),
             "controls": {
                 "any_finding": ill_or_not,
                 "prevalence": measure(prevalence(data), with_parts=False),

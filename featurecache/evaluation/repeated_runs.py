@@ -110,17 +110,17 @@ def supported_labels(trials: Sequence[Trial], rows: NDArray[np.intp]) -> NDArray
 
 
 def mean_ranking(
-    rankings: Sequence[TrialRanking], label_names: Sequence[str] = ()
+    trials: Sequence[SampledMetrics], label_names: Sequence[str] = ()
 ) -> RankingSummary:
     """Return the mean over several trials; None where a trial's metric is undefined.
 
     Intervals are over patients and trials.
 
     Args:
-        rankings: One or several, on the same bootstrap samples.
+        trials: One or several, on the same bootstrap samples.
         label_names: The C label names, to include means by label; none for averages only.
     """
-    mean = MeanMetrics([ranking.sampled for ranking in rankings])
+    mean = MeanMetrics(trials)
     estimates = _by_group(
         lambda group, name: mean.macro(name) if group == "macro" else mean.micro(name)
     )

@@ -490,7 +490,7 @@ class Metrics(Scores):
         macro_labels: The labels behind ``macro``: learned, and with a positive and a negative image
             in the scored split. They are the same for the intervals and the controls.
         supported: Averages over the labels that have enough patients for an interval of their own;
-            None without any.
+            None without any. Only ``macro`` is defined.
         n_bootstrap: Number of bootstrap samples behind the intervals; 0 for none.
         at_half: The same metrics at a threshold of 0.5 for every label.
         within_abnormal: Averages within the abnormal images, those with at least one finding; None

@@ -1,7 +1,7 @@
 """Metrics of one or several trainings with their 95 % intervals over patients and trainings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -47,6 +47,18 @@ class SampledMetrics:
     pooled: EffectivePatients
     pooled_support: PatientSupport
     complete: float
+
+    def over(self, labels: NDArray[np.bool_]) -> "SampledMetrics":
+        """Return the metrics of some of the C labels; all others, and those pooled, are undefined.
+
+        Args:
+            labels: (C,) whether to keep a label.
+        """
+        per_label = {
+            name: np.where(labels, values, np.nan) for name, values in self.arrays.per_label.items()
+        }
+        micro = {name: np.full_like(values, np.nan) for name, values in self.arrays.micro.items()}
+        return replace(self, arrays=replace(self.arrays, per_label=per_label, micro=micro))
 
 
 @dataclass(frozen=True)
