@@ -318,7 +318,7 @@ def test_view_control_uses_the_rows_of_the_training(cache):
 
 def test_negative_controls_score_at_chance(cache):
     run = train(cache, n_bootstrap=100, controls=True)
-    assert run.metrics.macro.auroc > 0.62
+    assert run.metrics.macro.auroc > 0.58
     for name in ("shuffled_labels", "random_features"):
         control = run.metrics.controls[name]
         assert abs(control.macro.auroc - 0.5) < 0.1
