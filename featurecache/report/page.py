@@ -1,7 +1,7 @@
 """Build the HTML page of a report from its sections."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,7 @@ def build_page(
         "runs": runs,
         "scored": scored,
         "warnings": _warnings(runs),
+        "excluded": _by_text((format_counts(run.excluded), run) for run in scored if run.excluded),
         "results": results_section(scored, registry),
         "labels": label_sections(scored, labels, registry, files),
         "tied_runs": [run.name for run in scored if has_tied_probabilities(run)],
@@ -122,10 +123,14 @@ def _subject(runs: Sequence[ReportRun]) -> str:
 
 def _warnings(runs: Sequence[ReportRun]) -> list[tuple[str, list[str]]]:
     """Return each warning once, with the names of its runs."""
+    return _by_text((warning, run) for run in runs for warning in run.warnings)
+
+
+def _by_text(texts: Iterable[tuple[str, ReportRun]]) -> list[tuple[str, list[str]]]:
+    """Return each text once, with the names of its runs."""
     names: dict[str, list[str]] = {}
-    for run in runs:
-        for warning in run.warnings:
-            names.setdefault(warning, []).append(run.name)
+    for text, run in texts:
+        names.setdefault(text, []).append(run.name)
     return list(names.items())
 
 
