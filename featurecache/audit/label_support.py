@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.datasets.splits import SPLITS
+from featurecache.metrics.label_support import MIN_PATIENTS
 from featurecache.store.cache import Cache
 
 TYPICAL_AUROC: Final = 0.8
-MAX_WIDTH: Final = 0.2
-"""Support is too small where the 95 % interval of an AUROC of 0.8 would be wider than this, from
-0.7 to 0.9: it could not separate a good encoder from a poor one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class SplitSupport:
         patients: Numbers of patients.
         prevalence: Fraction of positives among images with a known label; None without any.
         expected_width: Expected width of the 95 % interval of an AUROC of 0.8.
-        state: "enough"; "too few" patients; "constant", where all known labels are equal; or
+        state: "enough"; "too few" patients with a positive or with a negative image for an interval
+            (`metrics.label_support.MIN_PATIENTS`); "constant", where all known labels are equal; or
             "unknown", where no label is known.
     """
 
@@ -124,9 +123,8 @@ def label_support(cache: Cache) -> dict[str, LabelSupport]:
 
 def _split_support(values: NDArray[np.int8], patients: NDArray[np.str_]) -> SplitSupport:
     positive, negative = (len(np.unique(patients[values == value])) for value in (1, 0))
-    width = expected_width(positive, negative)
-    if width is not None:
-        state = "enough" if width <= MAX_WIDTH else "too few"
+    if positive and negative:
+        state = "enough" if min(positive, negative) >= MIN_PATIENTS else "too few"
     else:
         state = "constant" if positive or negative else "unknown"
     return SplitSupport(
@@ -135,7 +133,7 @@ def _split_support(values: NDArray[np.int8], patients: NDArray[np.str_]) -> Spli
         unknown=int((values == -1).sum()),
         patients=PatientCounts(positive, negative),
         prevalence=_prevalence(values),
-        expected_width=width,
+        expected_width=expected_width(positive, negative),
         state=state,
     )
 

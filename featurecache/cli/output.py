@@ -207,6 +207,7 @@ def with_interval(value: float | None, interval: tuple[float, float] | None) -> 
 
 def print_metrics(title: str, metrics: "Metrics") -> None:
     """Print a table of the headline metrics and those of each label, then further metrics."""
+    from featurecache.metrics.label_support import MIN_PATIENTS
     from featurecache.report.controls_table import controls_table
 
     with_intervals, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "specificity")
@@ -245,6 +246,11 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
         rows,
         optional=4,
     )
+    if too_few := [label for label, s in metrics.per_label.items() if s.learned and s.no_interval]:
+        print_result(
+            f"no interval with fewer than {MIN_PATIENTS} patients with a positive, or with a "
+            f"negative image: {', '.join(too_few)}\n"
+        )
     controls = controls_table("this run", metrics)
     print_table("scores to compare it with", ["", *controls.columns[1:]], controls.rows, optional=5)
     if metrics.calibration is not None:

@@ -134,10 +134,16 @@ class MeanMetrics:
         self._pooled = EffectivePatients.mean([training.pooled for training in trainings])
         self._patients = EffectivePatients.mean([training.patients for training in trainings])
 
-    def label(self, metric: str, column: int) -> Estimate:
-        """Return a metric of one label; its interval needs enough patients."""
+    def label(self, metric: str, column: int, *, always: bool = False) -> Estimate:
+        """Return a metric of one label; its interval needs enough patients.
+
+        Args:
+            metric: Name of the metric.
+            column: The label.
+            always: Return an interval even with too few patients, to measure its coverage.
+        """
         values = self._stack(lambda arrays: arrays.per_label[metric][:, [column]])
-        enough = bool(self.support.enough[column])
+        enough = always or bool(self.support.enough[column])
         return self._mean_over_labels(metric, values, np.array([column]), enough=enough)
 
     def macro(self, metric: str) -> Estimate:

@@ -1,7 +1,7 @@
 """Tables of single labels: overview, metrics by run, confusion matrices."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.table import UNDEFINED, Table, format_interval, format_score
@@ -41,16 +41,20 @@ def overview_table(
         next(scores.n_positive for run in runs if (scores := run.metrics.per_label.get(label)))
         for label in labels
     ]
+    notes = [
+        next((note for run in runs if (note := _no_interval(run, label))), "") for label in labels
+    ]
     rows = [
         [label, f"{n:,}", *row] for label, n, row in zip(labels, n_positive, cells, strict=True)
     ]
-    return Table(caption, ["label", "positive", *columns], rows, anchors)
+    return _with_notes(Table(caption, ["label", "positive", *columns], rows, anchors), notes)
 
 
 def label_table(runs: Sequence[ScoredRun], label: str) -> Table:
     """Return the metrics of a label, one row per run."""
     rows = [[run.name, *_metric_cells(run, label)] for run in runs]
-    return Table(f"Metrics of {label}", ["run", *_COLUMNS], rows)
+    notes = [_no_interval(run, label) for run in runs]
+    return _with_notes(Table(f"Metrics of {label}", ["run", *_COLUMNS], rows), notes)
 
 
 def calibration_table(run: ScoredRun) -> Table | None:
@@ -95,6 +99,21 @@ def confusion_matrices(runs: Sequence[ScoredRun], label: str) -> list[ConfusionM
     """Return the confusion matrices of a label, without runs that could not learn it."""
     matrices = [(run.name, run.metrics.per_label[label].confusion) for run in runs]
     return [ConfusionMatrix(name, counts) for name, counts in matrices if counts is not None]
+
+
+def _no_interval(run: ScoredRun, label: str) -> str:
+    """Return why a label has no intervals; empty where it has, or the run is without the label."""
+    scores = run.metrics.per_label.get(label)
+    reason = None if scores is None else scores.no_interval
+    return "" if reason is None else f"no interval: {reason}"
+
+
+def _with_notes(table: Table, notes: Sequence[str]) -> Table:
+    """Add a column of notes, if there are any."""
+    if not any(notes):
+        return table
+    rows = [[*row, note] for row, note in zip(table.rows, notes, strict=True)]
+    return replace(table, columns=[*table.columns, "note"], rows=rows)
 
 
 def _auroc_cell(run: ScoredRun, label: str) -> str:

@@ -61,6 +61,8 @@ def test_support_is_counted_by_split_and_view(tmp_path: Path) -> None:
     # Three positives and one negative belong to one patient.
     assert rare.patients == PatientCounts(positive=1, negative=97)
     assert rare.prevalence == 0.03
+    # As wide as before, an interval needs at least five patients of both kinds.
+    assert rare.expected_width == pytest.approx(expected_width(1, 97))
     assert support["Even"].views == {"AP": ViewSupport(150, 1.0), "PA": ViewSupport(150, 0.0)}
     assert support["None"].splits["test"].prevalence is None
     assert support["None"].views["AP"] == ViewSupport(known=0, prevalence=None)

@@ -127,6 +127,17 @@ def test_spread_over_seeds_is_that_of_separate_trainings(cache):
     for name in ("exact_match", "hamming_loss"):
         assert getattr(spread, name).values == [getattr(metrics, name) for metrics in alone]
     assert len(set(spread.macro["auroc"].values)) == 3
+    # The headline is the mean of the seeds, with an interval over patients and seeds.
+    headline = together.headline
+    assert (headline.n_seeds, headline.note) == (3, "mean of 3 seeds")
+    assert headline.macro.auroc == spread.macro["auroc"].mean
+    assert headline.exact_match == spread.exact_match.mean
+    low, high = headline.macro.auroc_ci
+    assert (low, high) == spread.macro["auroc"].ci95
+    assert low < headline.macro.auroc < high
+    assert f"mean of 3 seeds: AUROC {headline.macro.auroc:.3f} [{low:.3f}" in repr(together)
+    assert alone[0].headline.macro == alone[0].macro
+    assert alone[0].headline.note == ""
     # The metrics themselves are those of the first seed.
     assert together.per_label == alone[0].per_label
     assert together.ci95 == alone[0].ci95
