@@ -23,7 +23,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 Interval = Annotated[tuple[Score, Score], BeforeValidator(_as_tuple)]
-"""A 95 % confidence interval, from a bootstrap over patients: (low, high)."""
+"""A 95 % confidence interval over patients: (low, high)."""
 ChangeInterval = Annotated[tuple[Change, Change], BeforeValidator(_as_tuple)]
 FloatInterval = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
 _ConfusionRow = Annotated[list[Count], Len(2, 2)]
@@ -482,7 +482,7 @@ class Metrics(Scores):
         True
 
     Attributes:
-        ci95: 95 % intervals from a bootstrap over patients; also at each score, as in
+        ci95: 95 % intervals over patients; also at each score, as in
             ``metrics.macro.auroc_ci``.
         n: Number of images scored.
         n_patients: Number of their patients.
