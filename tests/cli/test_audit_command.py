@@ -59,7 +59,9 @@ def test_leaks_are_reported_with_exit_code_0(run, options, leaky):
     assert document["n_patients"] == document["n"]
     # Only two images have another view and sex, and all known ages are equal.
     assert document["shortcuts"] == {"view": None, "sex": None, "age": None}
-    assert document["label_support"]["Mass"]["splits"]["test"]["state"] == "too few"
+    support = document["label_support"]["Mass"]["splits"]["test"]
+    assert min(support["patients"].values()) >= 5
+    assert support["state"] == "enough"
 
 
 def test_near_duplicates_are_not_confirmed_without_images(run, options):
