@@ -50,7 +50,8 @@ class Setting:
     @property
     def shift(self) -> NDArray[np.float64]:
         """(C,) mean score of positives, in standard deviations; that of negatives is 0."""
-        return ndtri(self.auroc) * np.sqrt(2)
+        shift: NDArray[np.float64] = ndtri(self.auroc) * np.sqrt(2)
+        return shift
 
     def simulate(
         self, generator: np.random.Generator, n_patients: int, seeds: int = 1
@@ -78,7 +79,8 @@ class Setting:
     @property
     def mean_auroc(self) -> NDArray[np.float64]:
         """(C,) mean true AUROC of the trainings with several seeds."""
-        return ndtr(np.sqrt(0.9) * self.shift / np.sqrt(2 + 0.1**2))
+        auroc: NDArray[np.float64] = ndtr(np.sqrt(0.9) * self.shift / np.sqrt(2 + 0.1**2))
+        return auroc
 
 
 COMMON = np.array([0.10, 0.02, 0.12, 0.18, 0.05, 0.06, 0.01, 0.05, 0.04, 0.02, 0.02, 0.015, 0.03])
@@ -115,7 +117,7 @@ def true_metrics(setting: Setting, generator: np.random.Generator) -> MetricArra
     """Return the metrics of a large sample; a label's AUROC is known exactly."""
     truth, (score,), _ = setting.simulate(generator, LARGE)
     metrics = compute_metrics(truth, score >= threshold(setting), score)
-    metrics.per_label["auroc"][:] = setting.auroc  # type: ignore[index]
+    metrics.per_label["auroc"][:] = setting.auroc
     return metrics
 
 
@@ -139,7 +141,7 @@ def one_setting(setting: Setting, simulations: int, seed: int, tally: Tally) -> 
         resamples = resample_patients(patient, n_bootstrap=N_BOOTSTRAP, seed=simulation)
         sampled = sample_metrics(truth, score >= threshold(setting), score, resamples, learned)
         mean = MeanMetrics([sampled])
-        for column in np.flatnonzero(mean.macro_labels):
+        for column in np.flatnonzero(mean.macro_labels).tolist():
             row = row_of(int(mean.support.positive[column]))
             bootstrap = sampled.arrays.per_label["auroc"][1:, column]
             tally.add(("bootstrap", row), interval(bootstrap), setting.auroc[column])
@@ -148,13 +150,13 @@ def one_setting(setting: Setting, simulations: int, seed: int, tally: Tally) -> 
         for metric in METRICS:
             of_labels = true.per_label[metric]
             values = sampled.arrays.per_label[metric][0]
-            for column in np.flatnonzero(mean.support.enough):
+            for column in np.flatnonzero(mean.support.enough).tolist():
                 bounds = mean.label(metric, column).ci95
                 tally.add((metric, "label"), bounds, of_labels[column])
             averaged = mean.macro_labels & ~np.isnan(values)
             macro_true = of_labels[averaged].mean() if averaged.any() else None
             tally.add((metric, setting.name), mean.macro(metric).ci95, macro_true)
-            tally.add((metric, "micro"), mean.micro(metric).ci95, true.micro[metric])
+            tally.add((metric, "micro"), mean.micro(metric).ci95, float(true.micro[metric]))
             samples = sampled.arrays.macro[metric][1:]
             tally.add((metric, "bootstrap", setting.name), interval(samples), macro_true)
         for name in ("exact_match", "hamming_loss"):
