@@ -46,9 +46,10 @@ def options(
     for name, value in arguments.items():
         if value in (None, []) or (name in parameters and parameters[name].default == value):
             continue
-        option = "--" + name.replace("_", "-")
+        words = name.replace("_", "-")
+        option = "--" + words
         if isinstance(value, bool):
-            yield option if value else option.replace("--", "--no-", 1)
+            yield option if value else "--" + "no-" + words
         elif isinstance(value, list) and any(isinstance(entry, str) for entry in value):
             for entry in value:
                 yield from _option(option, entry)
