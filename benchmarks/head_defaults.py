@@ -21,7 +21,6 @@ Like the heads, it does not learn from validation images.
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -238,7 +237,6 @@ def main() -> None:
     )
     parser.add_argument("--splits", type=int, default=10)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", fc.FeaturecacheWarning)
     print("| data | images | candidate | macro AUROC | minus the first | seconds |")
     print("|---" * 6 + "|")
     for images in map(read_images, arguments.caches):
