@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.output import Json, format_float, print_json, print_result, print_table
-from featurecache.metrics.label_support import MIN_PATIENTS
 
 if TYPE_CHECKING:
     from featurecache.evaluation.comparison import Comparison, MetricComparison, RunComparison
@@ -26,6 +25,7 @@ def compare(
     runs/kermany-dinov2-minilm-concat
     """
     import featurecache as fc
+    from featurecache.metrics.label_support import MIN_PATIENTS
 
     result = fc.compare(runs)
     if json:
