@@ -29,7 +29,7 @@ STRENGTHS = np.logspace(-4, 3, 15)
 
 def logistic_probabilities(cache: fc.Cache) -> NDArray[np.float64]:
     """Return (N, C) probabilities of one regression per label; NaN for labels of one class."""
-    train, val = cache.rows("train"), cache.rows("val")
+    train, val = cache.learning_rows("train"), cache.learning_rows("val")
     unit = Normalizer().transform(cache.embedding.astype(np.float64))
     x = StandardScaler().fit(unit[train]).transform(unit)
     probability = np.full(cache.labels.values.shape, np.nan)

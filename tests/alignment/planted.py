@@ -75,7 +75,7 @@ def write_planted(
         ),
         images=ImageTable(
             id=to_utf8([f"{row:05d}.png" for row in range(n)]),
-            sha256=to_utf8([f"{row:064x}" for row in range(n)]),
+            sha256=to_utf8([f"{collection:0>32}{row:032x}" for row in range(n)]),
             perceptual_hash=np.zeros((n, 32), dtype=np.uint8),
             patient=to_utf8([f"patient {row // 2}" for row in range(n)]),
             split=to_utf8(

@@ -171,6 +171,10 @@ def test_images_that_the_alignment_was_fitted_to_are_refused(cache, alignment):
     ):
         with pytest.raises(UsageError, match=r"`alignment` was trained on .* of toy .*'0060.png'"):
             call()
+    # A table of the same files was scored with 0.846 in place of 0.704.
+    table = replace(leaky, trained_on={"hospital": leaky.trained_on["toy"]})
+    with pytest.raises(UsageError, match=r"20 of the 20 images of toy .*20 with the same file"):
+        zero_shot(cache, alignment=table)
     # Equal ids and patients in another collection may be other images.
     unread = replace(leaky.trained_on["toy"], sha256=np.full(20, b""))
     other = replace(leaky, trained_on={"elsewhere": unread})

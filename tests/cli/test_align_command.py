@@ -57,7 +57,7 @@ def test_retrieval_with_an_alignment_is_limited_to_unseen_images(run, extracted)
         assert {hit["split"] for hit in searched.json["images"]} == {"test"}
         refused = run("retrieve", *query, *options)
         assert refused.code == 2
-        assert "was fitted to 46 of these 60 images" in refused.stderr
+        assert "was trained on 46 of the 60 images" in refused.stderr
     measured = run("retrieve", *options, "--n-bootstrap", 20, "--json")
     assert measured.code == 0, measured.stderr
     assert measured.json["text_to_image"]["n_queries"] == 2

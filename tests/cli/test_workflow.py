@@ -265,10 +265,25 @@ def test_head_is_evaluated_on_another_data_set(
     assert run("train-head", "--head", "baseline", "--n-bootstrap", 0).code == 0
     head = "runs/xrays-tiny-clip-baseline"
     table = (image_folder / "xrays.csv").read_text().replace("Opacity", "Shadow")
-    (image_folder / "others.csv").write_text(table)
-    others = [str(o).replace("xrays.csv", "others.csv") for o in extract_options]
-    others = [o.replace("Opacity", "Shadow") for o in others]
-    assert run("extract", "--model", tiny_clip, *others).code == 0
+    (image_folder / "same.csv").write_text(table)
+    rng = np.random.default_rng(1)
+    (image_folder / "others").mkdir(exist_ok=True)
+    for path in image_folder.glob("image-*.png"):
+        pixels = rng.integers(20, 120, (48, 40)).astype(np.uint8)
+        Image.fromarray(pixels).save(image_folder / "others" / path.name)
+    (image_folder / "others" / "others.csv").write_text(
+        table.replace(",p", ",q").replace("qatient", "patient")
+    )
+    # A table of the same files hides nothing.
+    for name in ("same.csv", "others/others.csv"):
+        options = [str(o).replace("xrays.csv", name) for o in extract_options]
+        options = [o.replace("Opacity", "Shadow") for o in options]
+        assert run("extract", "--model", tiny_clip, *options).code == 0
+    copies = ("--cache", "cache/same/tiny-clip.h5", "--label-map", "Opacity=Shadow")
+    refused = run("evaluate", head, *copies, "--split", "all")
+    assert refused.code == 2
+    words = "trained on 46 of the 60 images of same to score (46 with the same file)"
+    assert words in " ".join(refused.stderr.split())
     # By default only Rare would be compared, which has no positives.
     outcome = run("evaluate", head, "--label-map", "Opacity=Shadow", "--split", "all", "--json")
     assert outcome.code == 0, outcome.stderr
