@@ -187,7 +187,7 @@ def macro_interval(
     below, above = _wilson(mean, expected * (1 - expected), of_patients, np.inf, trainings)
     if metric == "auprc":
         # Average precision is too high where positives are few, in the data as in the samples.
-        bias = float(np.nanmean(samples, axis=0).mean() - values.mean())
+        bias = float(np.nan_to_num(_means(samples) - values).mean())
         below = max(below - max(bias, 0), 0)
     return below, above
 
@@ -299,8 +299,12 @@ def _variance(samples: Floats) -> Floats:
 
 def _centered(samples: Floats) -> Floats:
     """Subtract the mean of each column, over the samples in which it is defined."""
-    defined = ~np.isnan(samples)
-    centered: Floats = samples - ratio(
-        np.where(defined, samples, 0).sum(axis=0), defined.sum(axis=0).astype(np.float64)
-    )
+    centered: Floats = samples - _means(samples)
     return centered
+
+
+def _means(samples: Floats) -> Floats:
+    """Return the mean of each column, over the samples in which it is defined; NaN without any."""
+    defined = ~np.isnan(samples)
+    sums: Floats = np.where(defined, samples, 0).sum(axis=0)
+    return ratio(sums, defined.sum(axis=0).astype(np.float64))

@@ -208,3 +208,15 @@ def test_averages_without_any_supported_label_have_no_interval():
         assert estimate.value == 0
         assert estimate.ci95 is None
     assert mean.exact_match.ci95 is not None  # of 40 patients
+
+
+def test_a_label_that_is_missing_from_all_samples_counts_in_the_average():
+    samples = np.random.default_rng(0).uniform(0.6, 0.9, size=(30, 3))
+    values, counts = np.array([0.8, 0.7, 0.75]), patients([1, 20, 20], [50, 50, 50])
+    for metric in ("auroc", "auprc", "f1"):
+        complete = macro_interval(metric, values, samples, counts)
+        missing = samples.copy()
+        missing[:, 0] = np.nan
+        low, high = macro_interval(metric, values, missing, counts)
+        assert low < values.mean() < high
+        assert high - low > 0.5 * (complete[1] - complete[0])
