@@ -28,12 +28,11 @@ REPLACEMENTS = {
 EXTRA_OPTIONS = {
     "finetune": ["--epochs", "1", "--train-size", "40", "--n-bootstrap", "0"],
     "train-head": ["--epochs", "2", "--n-bootstrap", "0", "--no-controls"],
-    "learning-curve": ["--sizes", "16,32", "--seeds", "1", "--n-bootstrap", "0"],
+    "learning-curve": ["--sizes", "16,32", "--seeds", "1"],
     "audit": ["--cache", "cache/phantom/tiny.h5"],
     "retrieve": ["--cache", "cache/phantom/tiny.h5", "--n-images", "200"],
     "zero-shot": ["--cache", "cache/phantom/tiny.h5"],
     "evaluate": ["--n-bootstrap", "0"],
-    "report": ["--n-bootstrap", "0"],
 }
 """Fewer epochs and bootstrap samples, and the cache where the newest would be another test's."""
 
