@@ -160,11 +160,12 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         normalized: NDArray[np.float64] = p / p.sum(axis=1, keepdims=True)
         return normalized
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
+    def decision_function(self, X: Any) -> NDArray[np.float32]:
         """Return log-odds for embeddings (N, D): (N, C), or (N,) for two classes."""
         from featurecache.metrics.platt_scaling import log_odds
 
-        odds = log_odds(self._label_probabilities(X))
+        # Heads compute in float32, and further digits depend on the size of the batch.
+        odds = log_odds(self._label_probabilities(X)).astype(np.float32)
         return odds[:, 0] if odds.shape[1] == 1 else odds
 
     def predict(self, X: Any) -> NDArray[Any]:
