@@ -37,7 +37,7 @@ def learning_curve(
     sizes: Annotated[
         str | None,
         typer.Option(
-            help="Numbers of training images, with commas. Default: eight from 16 to all.",
+            help="Numbers of training images, with commas. Default: up to eight from 16 to all.",
             metavar="N,N,...",
         ),
     ] = None,
