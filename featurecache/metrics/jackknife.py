@@ -62,7 +62,8 @@ def degrees_of_freedom(truth: Labels, patient_index: NDArray[np.intp]) -> float:
     A patient's weight is the sum of the squared shares that it has in the positive and in the
     negative images of each label: were all patients equally variable, its part of the variance
     (Satterthwaite 1946; the effective sample size of Kish 1965). For one label that is about the
-    number of positive patients where those are few.
+    number of positive patients where those are few and have equally many images, and less where
+    some have most of them.
 
     Args:
         truth: (N, C) labels 1, 0 or -1 (unknown).

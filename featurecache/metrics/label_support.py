@@ -42,8 +42,9 @@ class PatientSupport:
             (int(self.negative[column]), "a negative"),
         ):
             if count < MIN_PATIENTS:
-                patients = "1 patient has" if count == 1 else f"{count} patients have"
-                return f"only {patients} {kind} image, and at least {MIN_PATIENTS} are needed"
+                few = {0: "no patient has", 1: "only 1 patient has"}
+                patients = few.get(count, f"only {count} patients have")
+                return f"{patients} {kind} image, and at least {MIN_PATIENTS} are needed"
         return None
 
 

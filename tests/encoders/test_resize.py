@@ -8,8 +8,9 @@ import transformers
 from PIL import Image
 
 import featurecache as fc
+from featurecache.encoders.compatibility import library_difference
 from featurecache.encoders.preprocessing import Preprocessing
-from featurecache.errors import UnknownNameError, UsageError
+from featurecache.errors import RunError, UnknownNameError, UsageError
 from tests import published
 
 SIDE = 28
@@ -134,3 +135,14 @@ def test_caches_of_both_ways_live_side_by_side_and_predict_as_they_were_made(
     padded.path.rename(plain.path)
     with pytest.raises(fc.errors.CacheError, match=r"resize: 'pad' against nothing"):
         fc.extract("images", dinov2)
+
+
+def test_another_resize_is_named_with_what_was_used() -> None:
+    cropped = {"model": "dinov2", "libraries": {}}  # the published resize is not in the spec
+    with pytest.raises(
+        RunError, match="runs/x used the resize 'published', these embeddings 'pad'"
+    ):
+        library_difference(cropped, {**cropped, "resize": "pad"}, source="runs/x")
+    with pytest.raises(RunError, match="used the resize 'pad', these embeddings 'published'"):
+        library_difference({**cropped, "resize": "pad"}, cropped, source="runs/x")
+    assert library_difference(cropped, dict(cropped), source="runs/x") is None

@@ -34,7 +34,7 @@ def test_platt_scaling_is_read_back_in_the_order_of_the_labels():
     assert (read.slope[:2] > 0).all()
     assert np.isnan(read.slope[2])
     assert read.reasons[:2] == (None, None)
-    assert read.reasons[2].startswith("in the validation split, only 0 patients have a positive")
+    assert read.reasons[2].startswith("in the validation split, no patient has a positive")
     assert read_calibration(metrics.replace(calibration=None), ("b", "a", "c")) is None
 
 

@@ -194,7 +194,7 @@ def test_platt_scaling_corrects_overconfidence():
     assert calibration.macro.before.error == label.before.error
     assert calibration.macro.after.brier == label.after.brier
     assert calibration.macro.before.calibration_slope is None
-    for name, reason in (("B", "only 0 patients have a positive"), ("C", "it was not learned")):
+    for name, reason in (("B", "no patient has a positive"), ("C", "it was not learned")):
         undefined = calibration.per_label[name]
         assert undefined.before == undefined.after == CalibrationScores()
         assert reason in undefined.undefined_reason
