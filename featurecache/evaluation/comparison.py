@@ -210,8 +210,8 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
     Differences are paired: both runs are scored on the same images. Intervals and p values are
     those of a t test whose standard error is from a jackknife over patients, see
     ``featurecache.metrics.jackknife``. Labels with fewer than five positive or negative patients
-    have neither, nor have averages over them, nor what a few patients with many images decide:
-    where the effective number of patients is below five. p values are for AUROC alone. They are corrected
+    have neither, nor have averages over them, nor has what a few patients with many images decide:
+    an effective number of patients below five. p values are for AUROC alone. They are corrected
     with Holm's method (1979) in two families, macro AUROC of all runs, and AUROC of all runs and
     labels, and doubled because there are two: if nothing differs, the chance of any ``p_holm``
     below 0.05 is at most 0.05. Of a run with several seeds the first is compared, whose predictions

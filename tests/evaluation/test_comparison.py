@@ -143,6 +143,7 @@ def test_ten_patients_of_whom_one_has_most_images_are_too_few(write):
     patients = np.array(["p0"] * 20 + [f"p{row}" for row in range(20, N)])
     truth = np.zeros((N, 2), dtype=np.int8)
     truth[:29, 0] = 1  # twenty images of the first patient, one of each of nine others
+    truth[1:20, 1] = -1
     truth[20:30, 1] = 1  # as many patients with one image each
     runs = [
         write(str(seed), seed=seed, truth=truth, patients=patients, gain=seed)[0] for seed in (1, 2)
