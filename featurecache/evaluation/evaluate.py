@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import UsageError
 from featurecache.evaluation.controls import always_negative, measure_control, rank_parts
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.scores import score_predictions
@@ -74,15 +73,7 @@ def evaluate(
         UsageError: No label was learned, or there are neither test nor validation rows.
     """
     split, rows = data.scored
-    if len(rows) == 0:
-        raise UsageError(
-            "there are neither test nor validation images to score: assign some to the test split"
-        )
-    if not data.learned.any():
-        raise UsageError(
-            "no label has both positives and negatives among the training images, so nothing can "
-            "be learned or scored"
-        )
+    data.require_scorable()
     resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
     source = "training"
     if thresholds is None:

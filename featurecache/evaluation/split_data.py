@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.errors import UsageError
+
 
 @dataclass(frozen=True)
 class SplitData:
@@ -35,3 +37,20 @@ class SplitData:
     def scored(self) -> tuple[str, NDArray[np.intp]]:
         """The split that is scored and its rows: test, or validation where there is no test."""
         return ("test", self.test) if len(self.test) else ("val", self.val)
+
+    def require_scorable(self) -> None:
+        """Check that there is something to score.
+
+        Raises:
+            UsageError: No label was learned, or there are neither test nor validation rows.
+        """
+        if len(self.scored[1]) == 0:
+            raise UsageError(
+                "there are neither test nor validation images to score: assign some to the test "
+                "split"
+            )
+        if not self.learned.any():
+            raise UsageError(
+                "no label has both positives and negatives among the training images, so nothing "
+                "can be learned or scored"
+            )

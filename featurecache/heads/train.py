@@ -141,6 +141,7 @@ def _train(
     heads, permuted_heads = trained[:seeds], trained[seeds:]
     trials = [predict_on(cache, head, data) for head in heads]
     permuted_trials = [predict_on(cache, head, data) for head in permuted_heads]
+    trials[0].data.require_scorable()
     _, rows = trials[0].data.scored
     metrics = evaluate(
         trials[0].data,
@@ -166,11 +167,18 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
 
     Raises:
         CacheError: The cache has no labels, or no text embeddings and the head needs them.
+        UsageError: All training images are copies of images of later splits.
         UnknownNameError: There is no such head or prompt set.
     """
     if not cache.labels.names or (cache.labels.values == UNKNOWN).all():
         raise CacheError(
             f"{cache.path} holds no labels to train on: extract a labeled data set into it"
+        )
+    train, n_train = cache.learning_rows("train"), len(cache.rows("train"))
+    if n_train and not len(train):
+        raise UsageError(
+            f"all {n_train} training images of {cache.path} are copies of validation or test "
+            "images, by file or by content, so nothing is left to learn from"
         )
     uses_text = head_spec(config.head).uses_text
     members = cache.members if len(cache.members) > 1 else ()
@@ -181,7 +189,7 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
     return TrainingData(
         embedding=cache.embedding,
         labels=cache.labels.values,
-        train=cache.learning_rows("train"),
+        train=train,
         val=cache.learning_rows("val"),
         texts=texts_of(cache) if uses_text else None,
         encoder_dims=tuple(member.dim for member in members),

@@ -217,11 +217,19 @@ def test_seeds_without_positives_are_named_in_the_warning(cache):
     assert any(f"Nodule has {expected}" in warning for warning in run.warnings)
 
 
-def test_labels_without_any_learnable_one_are_refused(cache):
+@pytest.mark.parametrize("controls", [False, True])
+@pytest.mark.parametrize("head", ["linear", "baseline"])
+def test_labels_without_any_learnable_one_are_refused(cache, head, controls):
     values = cache.labels.values.copy()
     values[cache.rows("train")] = 0
     with pytest.raises(UsageError, match="no label has both positives and negatives"):
-        train(relabeled(cache, values))
+        train_head(relabeled(cache, values), head, controls=controls, n_bootstrap=0)
+
+
+def test_training_images_that_are_all_copies_are_refused(cache):
+    images = dataclasses.replace(cache.images, sha256=np.full(len(cache), b"f" * 64))
+    with pytest.raises(UsageError, match=r"all \d+ training images of .* are copies"):
+        train(dataclasses.replace(cache, images=images))
 
 
 def test_test_label_of_one_class_is_undefined_alone(cache):
