@@ -81,6 +81,7 @@ def validate_external(
     labels: Sequence[str],
     thresholds: Sequence[float],
     provenance: Provenance,
+    learned: Sequence[bool] | None = None,
     calibration: PlattScaling | None = None,
     label_map: Mapping[str, str] | None = None,
     split: str = "test",
@@ -100,6 +101,7 @@ def validate_external(
         labels: The L trained labels.
         thresholds: Their thresholds, chosen in training.
         provenance: The images that the model was trained on.
+        learned: Whether training had positives and negatives of each; None for all.
         calibration: Their Platt scaling, fitted in training; None without one.
         label_map: Trained label to label of the cache; None for labels of the same name.
         split: "test" or "all".
@@ -110,8 +112,8 @@ def validate_external(
         A run of kind "external"; its metrics are named after the data set's labels.
 
     Raises:
-        UsageError: There is nothing to score, no label matches, or the model was trained on images
-            that would be scored.
+        UsageError: There is nothing to score, no label matches or was learned, or the model was
+            trained on images that would be scored.
     """
     matched = match_labels(labels, cache.labels.names, label_map)
     rows = external_rows(cache, split)
@@ -123,6 +125,13 @@ def validate_external(
     )
     sources = [labels.index(source) for source in matched]
     targets = [cache.labels.names.index(target) for target in matched.values()]
+    is_learned = np.array([learned is None or learned[source] for source in sources])
+    not_learned = [
+        f"{label} was not learned by {name}, which had no positive or no negative training image: "
+        "its metrics are undefined"
+        for label, known in zip(matched, is_learned, strict=True)
+        if not known
+    ]
     data = SplitData(
         truth=cache.labels.values[:, targets],
         label_names=tuple(matched.values()),
@@ -131,7 +140,7 @@ def validate_external(
         train=cache.learning_rows("train") if split == "test" else rows[:0],
         val=rows[:0],
         test=rows,
-        learned=np.ones(len(targets), dtype=np.bool_),
+        learned=is_learned,
     )
     probability = classify(cache.embedding)[:, sources]
     random = classify(random_features((len(rows), cache.dim), seed=0))[:, sources]
@@ -142,7 +151,7 @@ def validate_external(
         any_finding=any_finding_from_scores(data, log_odds(probability)),
         platt=None if calibration is None else calibration.of_labels(sources),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
-        warnings=[*warnings, *leak_warnings, *cache_caveats(cache, rows)],
+        warnings=[*warnings, *not_learned, *leak_warnings, *cache_caveats(cache, rows)],
         n_bootstrap=n_bootstrap,
     )
     return Run(

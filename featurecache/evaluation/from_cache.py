@@ -103,15 +103,31 @@ def cache_caveats(cache: Cache, rows: NDArray[np.intp]) -> list[str]:
         shared_patients=shared_patients(cache.patients, cache.splits),
     )
     scored = cache.records(rows)
-    chosen_on = np.concatenate([cache.learning_rows("train"), cache.learning_rows("val")])
+    for member in cache.members:
+        warnings += require_unseen(
+            scored,
+            member.header.trained_on,
+            by=member.header.model,
+            by_patient=not cache.header.image_level_split,
+        )
+    return warnings
+
+
+def learning_caveats(cache: Cache) -> list[str]:
+    """Return a warning for each encoder that was itself trained on images to learn from.
+
+    It is about what learns from the cache or chooses thresholds on it, wherever that is evaluated.
+
+    Args:
+        cache: The cache.
+    """
+    rows = np.concatenate([cache.learning_rows("train"), cache.learning_rows("val")])
+    warnings = []
     for member in cache.members:
         model, trained_on = member.header.model, member.header.trained_on
-        warnings += require_unseen(
-            scored, trained_on, by=model, by_patient=not cache.header.image_level_split
-        )
-        if seen := int(find_leaks(cache.records(chosen_on), trained_on).copies.sum()):
+        if seen := int(find_leaks(cache.records(rows), trained_on).copies.sum()):
             warnings.append(
-                f"{model} itself was trained on {seen} of the {len(chosen_on)} "
+                f"{model} itself was trained on {seen} of the {len(rows)} "
                 "training and validation images: it separates them better than new images, so a "
                 "head relies on it too much, and thresholds and calibration are overconfident"
             )

@@ -40,15 +40,20 @@ class TrainedModel(ABC):
     Attributes:
         labels: The C labels.
         thresholds: Threshold of each label, chosen on validation; 0.5 where none could be.
+        learned: Whether training had positives and negatives of each label; the metrics of other
+            labels are undefined.
         calibration: Platt scaling of each label, fitted on validation, and why a label has none;
             None without any.
         provenance: The images that it was trained on.
+        learning_caveats: What a reader of any evaluation has to know about its training images.
     """
 
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    learned: tuple[bool, ...]
     calibration: PlattScaling | None
     provenance: Provenance
+    learning_caveats: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         # Without the ids of the training images, of which there can be 100,000.
@@ -161,13 +166,18 @@ class TrainedModel(ABC):
             name=name,
             labels=self.labels,
             thresholds=self.thresholds,
+            learned=self.learned,
             calibration=self.calibration,
             provenance=self.provenance,
             label_map=label_map,
             split=split,
             warnings=[
-                f"the cache was made with other library versions than the training ({difference})"
-                for difference in differences
+                *(f"in the training of {name}, {caveat}" for caveat in self.learning_caveats),
+                *(
+                    "the cache was made with other library versions than the training "
+                    f"({difference})"
+                    for difference in differences
+                ),
             ],
             n_bootstrap=n_bootstrap,
         )

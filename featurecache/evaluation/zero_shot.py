@@ -20,6 +20,7 @@ from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.from_cache import (
     cache_caveats,
     cache_reference,
+    learning_caveats,
     predictions_from,
     run_name,
     split_data_from,
@@ -105,7 +106,12 @@ def zero_shot(
     )
     data = split_data_from(cache, train=train)
     _, rows = data.scored
-    warnings = [*cache_caveats(cache, rows), *cache.copies.warnings(), *warnings]
+    warnings = [
+        *cache_caveats(cache, rows),
+        *learning_caveats(cache),
+        *cache.copies.warnings(),
+        *warnings,
+    ]
     if alignment is not None:
         warnings += check_alignment(alignment, cache, rows)
 

@@ -42,6 +42,7 @@ class FinetunedModel(TrainedModel):
         config: Settings of the fine-tuning.
         labels: The C labels.
         thresholds: Their thresholds, chosen on validation; 0.5 where none could be.
+        learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
         provenance: The images that it was trained on.
     """
@@ -52,6 +53,7 @@ class FinetunedModel(TrainedModel):
     config: FinetuneConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    learned: tuple[bool, ...]
     calibration: PlattScaling | None
     provenance: Provenance
 
@@ -134,7 +136,9 @@ def load_model(folder: Path) -> FinetunedModel:
             head.load_state_dict(state)
             head.eval()
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
-        calibration = read_calibration(read_metrics(folder), labels)
+        metrics = read_metrics(folder)
+        learned = tuple(metrics.per_label[name].learned for name in labels)
+        calibration = read_calibration(metrics, labels)
     except RunError:
         raise
     # ValueError: also a UsageError, for a head or setting that this version does not have.
@@ -149,6 +153,7 @@ def load_model(folder: Path) -> FinetunedModel:
         config=settings,
         labels=labels,
         thresholds=thresholds,
+        learned=learned,
         calibration=calibration,
         provenance=read_provenance(folder),
     )

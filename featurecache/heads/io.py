@@ -56,9 +56,11 @@ class HeadModel(TrainedModel):
         labels: The C labels.
         thresholds: Their thresholds, chosen on validation; 0.5 where none could be.
         encoders: The encoders whose embeddings it takes, concatenated.
+        learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
         provenance: The images that it was trained on.
         source: The run folder or name, for messages.
+        learning_caveats: What a reader of any evaluation has to know about its training images.
     """
 
     module: Head
@@ -66,9 +68,11 @@ class HeadModel(TrainedModel):
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
     encoders: tuple[EncoderReference, ...]
+    learned: tuple[bool, ...]
     calibration: PlattScaling | None
     provenance: Provenance
     source: str
+    learning_caveats: tuple[str, ...] = ()
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
@@ -152,7 +156,10 @@ def load_model(folder: Path) -> HeadModel:
         module.resize_buffers_for(state)
         module.load_state_dict(state)
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
-        calibration = read_calibration(read_metrics(folder), labels)
+        metrics = read_metrics(folder)
+        learned = tuple(metrics.per_label[name].learned for name in labels)
+        calibration = read_calibration(metrics, labels)
+        caveats = tuple(map(str, config["learning_caveats"]))
     except RunError:
         raise
     # ValueError: also a UsageError, for a head or setting that this version does not have.
@@ -166,8 +173,10 @@ def load_model(folder: Path) -> HeadModel:
         labels=labels,
         thresholds=thresholds,
         encoders=encoders,
+        learned=learned,
         calibration=calibration,
         provenance=read_provenance(folder),
+        learning_caveats=caveats,
         source=str(folder),
     )
 

@@ -13,6 +13,7 @@ from featurecache.errors import UsageError
 from featurecache.evaluation.from_cache import (
     cache_caveats,
     cache_reference,
+    learning_caveats,
     run_name,
     scored_rows,
 )
@@ -270,7 +271,8 @@ def learning_curve(
             "number of training images"
         )
     # Before the training, because they may refuse the test images.
-    caveats = cache_caveats(cache, scored_rows(cache)) + cache.copies.warnings()
+    caveats = cache_caveats(cache, scored_rows(cache)) + learning_caveats(cache)
+    caveats += cache.copies.warnings()
     all_seeds = tuple(range(seed, seed + seeds))
     data = {config.head: training_data_from(cache, config) for config in configs}
     grid = [

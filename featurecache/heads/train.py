@@ -19,6 +19,7 @@ from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.from_cache import (
     cache_caveats,
     cache_reference,
+    learning_caveats,
     predictions_from,
     run_name,
     scored_rows,
@@ -128,7 +129,8 @@ def _train(
     """Train and evaluate one head with several seeds."""
     data = training_data_from(cache, config)
     # Before the training, because they may refuse the test images.
-    caveats = cache_caveats(cache, scored_rows(cache)) + cache.copies.warnings()
+    caveats = cache_caveats(cache, scored_rows(cache))
+    of_learning = learning_caveats(cache)
     configs = [replace(config, seed=seed) for seed in range(config.seed, config.seed + seeds)]
     permuted: list[HeadConfig] = []
     several_texts = data.texts is not None and len(data.texts.positive) > 1
@@ -151,7 +153,12 @@ def _train(
         # Trained last: random features for a large data set take longer than a first epoch.
         controls=_score_controls(cache, data, config, n_bootstrap) if controls else {},
         text_gain=text_gain(trials, permuted_trials, rows),
-        warnings=[*caveats, *_warnings(cache, heads, config)],
+        warnings=[
+            *caveats,
+            *of_learning,
+            *cache.copies.warnings(),
+            *_warnings(cache, heads, config),
+        ],
         n_bootstrap=n_bootstrap,
     )
     if seeds > 1:
@@ -159,7 +166,7 @@ def _train(
         spread = spread_over_seeds(trials, numbers, n_bootstrap=n_bootstrap)
         metrics = metrics.replace(seeds=spread)
     arguments = {"seeds": seeds, "n_bootstrap": n_bootstrap, "controls": controls}
-    return _make_run(cache, heads[0], metrics, trials[0], arguments)
+    return _make_run(cache, heads[0], metrics, trials[0], arguments, tuple(of_learning))
 
 
 def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
@@ -284,6 +291,7 @@ def _make_run(
     metrics: Metrics,
     trial: Trial,
     arguments: Mapping[str, Any],
+    of_learning: tuple[str, ...],
 ) -> Run:
     config = head.config
     thresholds = {name: metrics.per_label[name].threshold for name in cache.labels.names}
@@ -296,8 +304,10 @@ def _make_run(
         labels=cache.labels.names,
         thresholds=tuple(thresholds.values()),
         encoders=encoder_references(reference),
+        learned=tuple(trial.data.learned.tolist()),
         calibration=read_calibration(metrics, cache.labels.names),
         provenance=provenance,
+        learning_caveats=of_learning,
         source=run_name(cache, config.head),
     )
     return Run(
@@ -314,6 +324,7 @@ def _make_run(
             "best_epoch": head.best_epoch,
             "chosen": head.chosen,
             "n_train": len(head.train_rows),
+            "learning_caveats": list(of_learning),
         },
         metrics=metrics,
         scored=predictions_from(cache, trial.data, trial.score.astype(np.float64, copy=False)),

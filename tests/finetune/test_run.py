@@ -184,6 +184,7 @@ def test_label_without_training_positives_is_undefined(films, clip, part_of, tmp
         n_bootstrap=0,
     )
     assert result.metrics.per_label["Nodule"].auroc is None
+    assert result.model.learned[1] is False
     assert any("Nodule has no positives" in text for text in result.warnings)
 
 

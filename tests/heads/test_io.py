@@ -1,6 +1,7 @@
 """Run folders of heads: what they hold, and damaged ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from featurecache.heads.registry import HEADS
 from featurecache.heads.train import train_head
 from featurecache.provenance.records import ImageRecords
 from featurecache.runs.run import load_run
+from featurecache.store.records import Labels, to_utf8
 
 
 def train(cache, head="concat"):
@@ -248,3 +250,55 @@ def test_dimension_of_an_empty_tensor_is_no_size(run):
     rewrite(run / "config.json", lambda config: config["cache"].update(dim=10**9))
     with pytest.raises(RunError, match="asks for the sizes"):
         load_model(run)
+
+
+def test_external_validation_leaves_out_what_the_run_never_learned(cache, tmp_path):
+    """Its metrics are undefined and in no average, whatever the other data set holds of it."""
+    values = cache.labels.values.copy()
+    values[cache.rows("train"), 2] = 0
+    some = cache.rows("train")[:7]
+    trained_on = {cache.header.collection: cache.records(some)}
+    to_train = replace(
+        cache,
+        labels=Labels(cache.labels.names, values),
+        header=replace(cache.header, trained_on=trained_on),
+    )
+    folder = train(to_train).save(tmp_path / "runs" / "rare")
+    other = another_hospital(cache)
+    external = load_run(folder).evaluate(other, n_bootstrap=20)
+    metrics = external.metrics
+    assert metrics.per_label["Nodule"].n_positive >= 5
+    assert metrics.per_label["Nodule"].auroc is None
+    assert metrics.per_label["Nodule"].confusion is None
+    assert metrics.macro_labels == ["Mass", "Effusion"]
+    assert metrics.calibration.labels == ["Mass", "Effusion"]
+    scored = [metrics.per_label[name].auroc for name in ("Mass", "Effusion")]
+    assert metrics.macro.auroc == pytest.approx(np.mean(scored))
+    assert any("Nodule was not learned by" in warning for warning in external.warnings)
+    # The encoder has seen images that the head was trained on: a property of the head.
+    (warning,) = [text for text in external.warnings if "itself was trained" in text]
+    assert warning.startswith(f"in the training of {folder}, toy-encoder itself was trained on 7")
+
+
+def test_external_validation_ignores_an_encoder_that_saw_images_that_are_not_used(cache, tmp_path):
+    """Training images of the other data set are not what the head was trained on."""
+    other = another_hospital(cache)
+    seen = {other.header.collection: other.records(other.rows("train"))}
+    other = replace(other, header=replace(other.header, trained_on=seen))
+    external = train(cache).evaluate(other, n_bootstrap=0)
+    assert not any("itself was trained" in text for text in external.warnings)
+
+
+def another_hospital(cache):
+    """Return the same embeddings and labels as those of other images and patients."""
+    n = len(cache.images)
+    return replace(
+        cache,
+        header=replace(cache.header, collection="elsewhere"),
+        images=replace(
+            cache.images,
+            id=to_utf8([f"elsewhere {row}" for row in range(n)]),
+            sha256=to_utf8([f"{n + row:064x}" for row in range(n)]),
+            patient=to_utf8([f"elsewhere {patient}" for patient in cache.patients]),
+        ),
+    )
