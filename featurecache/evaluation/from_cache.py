@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from featurecache.evaluation.evaluate import caveats
 from featurecache.evaluation.split_data import SplitData
-from featurecache.provenance.leaks import find_leaks, require_unseen
+from featurecache.provenance.leaks import require_unseen, warn_of_seen
 from featurecache.runs.predictions import Predictions
 from featurecache.store.cache import Cache
 
@@ -122,15 +122,11 @@ def learning_caveats(cache: Cache) -> list[str]:
         cache: The cache.
     """
     rows = np.concatenate([cache.learning_rows("train"), cache.learning_rows("val")])
-    warnings = []
+    warnings = list[str]()
     for member in cache.members:
-        model, trained_on = member.header.model, member.header.trained_on
-        if seen := int(find_leaks(cache.records(rows), trained_on).copies.sum()):
-            warnings.append(
-                f"{model} itself was trained on {seen} of the {len(rows)} "
-                "training and validation images: it separates them better than new images, so a "
-                "head relies on it too much, and thresholds and calibration are overconfident"
-            )
+        warnings += warn_of_seen(
+            cache.records(rows), member.header.trained_on, by=member.header.model
+        )
     return warnings
 
 

@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.errors import ImageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
@@ -30,17 +31,21 @@ def provenance_for(dataset: "Dataset", encoder: "Encoder") -> Provenance:
     return provenance if dataset.key is None else dataset.key.pseudonymize_provenance(provenance)
 
 
-def require_unseen_test_images(dataset: "Dataset", encoder: "Encoder") -> None:
-    """Require that the encoder was trained on none of the data set's test images, by their ids.
+def require_unseen_images(dataset: "Dataset", encoder: "Encoder", rows: NDArray[np.intp]) -> None:
+    """Require that an encoder was trained on none of the images to score, by their ids.
 
     The content of the images is compared when they have been read (``require_unseen_content``). But
     where an id is the same, a few images are read here, because two data sets may have the same
     names for different images.
 
+    Args:
+        dataset: The data set.
+        encoder: The encoder.
+        rows: Rows of the images to score.
+
     Raises:
         UsageError: It was trained on some of them, or on images whose ids cannot be compared.
     """
-    rows = dataset.rows("test")
     records = dataset.records(rows)
     trained = provenance_for(dataset, encoder).trained_on.get(records.collection)
     if trained is not None:
@@ -54,23 +59,23 @@ def require_unseen_test_images(dataset: "Dataset", encoder: "Encoder") -> None:
 
 
 def require_unseen_content(
-    dataset: "Dataset", encoder: "Encoder", test_images: ImageRecords
+    dataset: "Dataset", encoder: "Encoder", images: ImageRecords
 ) -> list[str]:
-    """Require that the encoder was trained on none of a data set's test images.
+    """Require that an encoder was trained on none of the images to score.
 
     Args:
         dataset: The data set.
         encoder: The encoder.
-        test_images: The test images, with what is known of their content.
+        images: The images to score, with what is known of their content.
 
     Returns:
         Warnings about what may be a leak.
 
     Raises:
-        UsageError: See ``require_unseen_test_images``.
+        UsageError: See ``require_unseen_images``.
     """
     return require_unseen(
-        test_images,
+        images,
         provenance_for(dataset, encoder).trained_on,
         by=encoder.name,
         by_patient=not dataset.image_level_split,

@@ -17,7 +17,7 @@ from featurecache.extraction.plan import file_states, make_plan, require_no_remo
 from featurecache.extraction.provenance import (
     provenance_for,
     require_unseen_content,
-    require_unseen_test_images,
+    require_unseen_images,
 )
 from featurecache.extraction.texts import encode_prompts
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
@@ -164,7 +164,7 @@ def update_caches(
             raise UsageError(
                 f"model {encoder.name!r} has no image encoder: pair it with a model that has one"
             )
-        require_unseen_test_images(dataset, encoder)
+        require_unseen_images(dataset, encoder, dataset.rows("test"))
     ids = to_utf8(dataset.images["id"])
     with ExitStack() as stack:
         for path in sorted(paths):

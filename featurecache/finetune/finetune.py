@@ -72,8 +72,9 @@ def finetune(
     Raises:
         UnknownNameError: There is no such model, data set or recipe, or a setting has an unknown
             value.
-        UsageError: The settings do not fit the encoder or the data set, ``out`` exists already, or
-            another process is writing it.
+        UsageError: The settings do not fit the encoder or the data set, ``out`` exists already,
+            another process is writing it, or the model or the teacher was trained on images that
+            are scored: those of test, or without any those of validation.
         RunError: An unfinished fine-tuning for ``out`` has other settings.
         FeaturecacheError: No image can be read, or memory runs out.
 

@@ -23,7 +23,7 @@ from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.provenance import (
     provenance_for,
     require_unseen_content,
-    require_unseen_test_images,
+    require_unseen_images,
 )
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.dataloader import ImageLoader
@@ -35,8 +35,9 @@ from featurecache.finetune.training_state import TrainingState, finetune_lock, s
 from featurecache.io.atomic import require_absent
 from featurecache.io.fingerprint import fingerprint
 from featurecache.progress import DetailedProgress
-from featurecache.provenance.leaks import copies_across_splits
+from featurecache.provenance.leaks import copies_across_splits, warn_of_seen
 from featurecache.provenance.names import base_name
+from featurecache.provenance.provenance import Provenance
 from featurecache.runs.folder import run_kind
 from featurecache.runs.run import Run, load_run, write_run
 from featurecache.store.records import count_by_reason
@@ -62,7 +63,8 @@ def train_encoder(
 
     If the process is killed, at any moment and even by a decoder that crashes, the same call
     continues from the last saved step and, on a CPU, ends with the same weights as an undisturbed
-    one. The epoch is chosen by validation loss; the test images are read once, at the end.
+    one. The epoch is chosen by validation loss; the test images are read once, at the end. Without
+    any, the validation images are scored.
 
     Args:
         dataset: Images, labels and splits.
@@ -80,21 +82,31 @@ def train_encoder(
 
     Raises:
         UsageError: The settings do not fit the encoder or the data set, ``target`` exists already,
-            or another process is writing it.
+            another process is writing it, or the encoder or its teacher was trained on images that
+            are scored.
         RunError: An unfinished fine-tuning for ``target`` has other settings.
         FeaturecacheError: No image can be read, or memory runs out.
     """
     with finetune_lock(target):
         require_no_run(target)
-        require_unseen_test_images(dataset, encoder)
+        test = dataset.rows("test")
+        scored = test if len(test) else dataset.rows("val")
+        sources = [encoder] if teacher is None else [encoder, teacher.encoder]
+        for source in sources:
+            require_unseen_images(dataset, source, scored)
         with closing(CrashJournal([state_folder(target) / "crash_journal"])) as journal:
             images = ImageLoader(dataset, encoder, workers, journal)
-            # Before the training: a copy of a test image must not be learned from.
+            # Before the training: a copy of a scored image must not be learned from.
             records = images.read_records()
-            test_images = records.take(dataset.rows("test"))
-            warnings = require_unseen_content(dataset, encoder, test_images)
             splits = dataset.images["split"].to_numpy(dtype=np.str_)
             copies = copies_across_splits(records, splits)
+            learned_from = records.take(copies.without(np.flatnonzero(splits != "test")))
+            provenance, warnings = Provenance(), list[str]()
+            for source in sources:
+                earlier = provenance_for(dataset, source)
+                warnings += require_unseen_content(dataset, source, records.take(scored))
+                warnings += warn_of_seen(learned_from, earlier.trained_on, by=source.name)
+                provenance = provenance.union(earlier)
             trainer = Trainer(dataset, encoder, config, images=images, copies=copies)
             state = TrainingState(target, _all_settings(dataset, encoder, config, teacher))
             if teacher is not None:
@@ -112,10 +124,9 @@ def train_encoder(
             rows, embedding = trainer.learner.embed(
                 np.concatenate([trainer.val_rows, dataset.rows("test")])
             )
-            provenance = provenance_for(dataset, encoder)
             warnings += copies.warnings()
             warnings += caveats(
-                model=encoder.name,
+                model=" with ".join(source.name for source in sources),
                 dataset=dataset.name,
                 exposed=base_name(dataset.collection) in provenance.exposed_to,
                 image_level_split=dataset.image_level_split,

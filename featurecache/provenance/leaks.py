@@ -153,6 +153,23 @@ def require_unseen(
     return warnings
 
 
+def warn_of_seen(images: ImageRecords, trained_on: TrainingImages, *, by: str) -> list[str]:
+    """Return a warning if an encoder was trained on images to learn from and choose on.
+
+    Args:
+        images: The training and validation images.
+        trained_on: The encoder's training images, by collection.
+        by: The encoder, for the message.
+    """
+    if not (seen := int(find_leaks(images, trained_on).copies.sum())):
+        return []
+    return [
+        f"{by} itself was trained on {seen} of the {len(images)} training and validation images: "
+        "it separates them better than new images, so a head relies on it too much, and "
+        "thresholds and calibration are overconfident"
+    ]
+
+
 def _describe_patients(images: ImageRecords, rows: Mask) -> str:
     patients = len(np.unique(_patient_keys(images.patient[rows])))
     return (

@@ -61,6 +61,13 @@ class Provenance:
             self.exposed_to, {**self.trained_on, images.collection: earlier.union(images)}
         )
 
+    def union(self, other: "Provenance") -> "Provenance":
+        """Return the provenance of what learned from both, as a student does from its teacher."""
+        both = Provenance(tuple(dict.fromkeys(self.exposed_to + other.exposed_to)), self.trained_on)
+        for images in other.trained_on.values():
+            both = both.with_training(images)
+        return both
+
     def to_json(self) -> dict[str, object]:
         """Return the content of ``provenance.json``."""
         return {

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from featurecache.encoders.loading import load_encoder
-from featurecache.errors import RunError
+from featurecache.errors import RunError, UsageError
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.finetune import training
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.distillation import Distillation, Teacher, teacher_embeddings
 from featurecache.finetune.run import train_encoder
 from featurecache.images.decode import read_image
+from featurecache.provenance.provenance import Provenance
 
 CONTRASTIVE = FinetuneConfig(
     "contrastive", learning_rate=5e-4, epochs=2, batch_size=16, head_learning_rate=1e-2
@@ -80,6 +81,23 @@ def test_student_learns_to_predict_teacher_embeddings(films, clip, vision, tmp_p
         return 1 - error / ((teacher[test] - teacher[train].mean(axis=0)) ** 2).sum()
 
     assert fit(10.0, tmp_path / "much") > fit(1e-6, tmp_path / "little")
+
+
+def test_what_the_teacher_learned_is_checked_and_recorded(films, clip, vision, tmp_path):
+    config = dataclasses.replace(CONTRASTIVE, epochs=1)
+    train = partial(
+        train_encoder, films, clip, config, target=tmp_path / "run", teacher=Teacher(vision)
+    )
+    vision.provenance = Provenance(trained_on={"films": films.records(films.rows("test"))})
+    with pytest.raises(UsageError, match=f"{vision.name} was trained on 16 of the 16 images"):
+        train(n_bootstrap=0)
+    other = dataclasses.replace(films.records(films.rows("test")[:3]), collection="other")
+    vision.provenance = Provenance(("films",), {"other": other})
+    run = train(n_bootstrap=0)
+    assert any("possible FILMS exposure" in text for text in run.warnings)
+    assert set(run.provenance.trained_on) == {"films", "other"}
+    assert run.provenance.exposed_to == ("films",)
+    assert len(run.provenance.trained_on["other"]) == 3
 
 
 def test_killed_training_continues_and_other_teacher_is_refused(

@@ -115,6 +115,35 @@ def test_second_finetuning_on_other_split_is_refused(films, clip, tmp_path):
         train_encoder(swapped, again, BCE, target=tmp_path / "second", n_bootstrap=0)
 
 
+def test_validation_images_that_are_scored_are_checked_like_test_images(films, clip, tmp_path):
+    """Was "metrics of the validation split" of 71 images, 65 of them trained on."""
+    config = dataclasses.replace(BCE, epochs=1)
+    first = train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
+    again = load_encoder(str(tmp_path / "run"), device="cpu")
+    without_test = np.flatnonzero(films.images["split"] != "test")
+    part = films.take(without_test)
+    names = [f"x{row}" for row in range(len(part))]
+    table = dataclasses.replace(
+        part,
+        name="table",
+        collection="table",
+        images=part.images.assign(id=names, patient=names),
+        labels=part.labels.set_axis(names),
+    )
+    with pytest.raises(UsageError, match=r"trained on 16 of the 16 images of table .*same file"):
+        train_encoder(table, again, BCE, target=tmp_path / "second", n_bootstrap=0)
+    # With a test split of its own, a warning says what training and validation are worth.
+    (warning,) = [
+        text
+        for text in train_encoder(
+            films, again, config, target=tmp_path / "third", n_bootstrap=0
+        ).warnings
+        if "itself" in text
+    ]
+    assert "run itself was trained on 64 of the 64 training and validation images" in warning
+    assert not [text for text in first.warnings if "itself" in text]
+
+
 def test_image_level_split_gives_warning(films, clip, tmp_path):
     by_image = dataclasses.replace(films, image_level_split=True)
     config = dataclasses.replace(BCE, epochs=1)
