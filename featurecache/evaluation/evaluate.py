@@ -16,8 +16,8 @@ from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.calibration import measure_calibration
 from featurecache.metrics.metrics import (
     Control,
+    Headline,
     Metrics,
-    Scores,
     SeedSpread,
     Spread,
     TextGain,
@@ -37,6 +37,7 @@ def evaluate(
     ranking: NDArray[np.floating] | None = None,
     any_finding: NDArray[np.floating] | None = None,
     trials: Sequence[Trial] = (),
+    seeds: SeedSpread | None = None,
     controls: Mapping[str, Control | None] | None = None,
     text_gain: TextGain | None = None,
     warnings: Sequence[str] = (),
@@ -60,6 +61,7 @@ def evaluate(
             control of this name; None for no such control.
         trials: All trainings of the run, where there are several; its gain over ``any_finding`` is
             their mean.
+        seeds: Their metrics, where they are of several seeds.
         controls: Further controls, by name. The prevalence of the labels, the answer "normal" for
             every image, and the view position alone are always added.
         text_gain: What the label texts contribute.
@@ -113,7 +115,7 @@ def evaluate(
     measure = partial(measure_control, data, rows=rows, resamples=resamples)
     ill_or_not = measure(any_finding, run=trials or [Trial(data, scores)])
     all_normal = always_negative(data, rows, resamples)
-    return Metrics.model_validate(
+    metrics = Metrics.model_validate(
         {
             **result.scores.to_json(),
             "ci95": result.intervals,
@@ -133,16 +135,19 @@ def evaluate(
             },
             "calibration": calibration,
             "text_gain": text_gain,
-            "warnings": [
-                *warnings,
-                *_no_better_than_any_finding(result.scores, ill_or_not),
-                *_worse_than_normal(result.scores, all_normal),
-            ],
+            "seeds": seeds,
         }
+    )
+    return metrics.replace(
+        warnings=[
+            *warnings,
+            *_no_better_than_any_finding(metrics.headline, ill_or_not),
+            *_worse_than_normal(metrics.headline, all_normal),
+        ]
     )
 
 
-def _no_better_than_any_finding(scores: Scores, control: Control | None) -> list[str]:
+def _no_better_than_any_finding(scores: Headline, control: Control | None) -> list[str]:
     """Return a warning if one score for all labels ranks as well; or no warning."""
     if control is None:
         return []
@@ -157,7 +162,7 @@ def _no_better_than_any_finding(scores: Scores, control: Control | None) -> list
             )
     macro, bar = scores.macro.auroc, control.macro.auroc
     if macro is not None and bar is not None and macro <= bar:
-        lost.append(f"over all labels it is {macro:.3f}, against {bar:.3f}")
+        lost.append(f"over all labels it is {_with_note(macro, scores)}, against {bar:.3f}")
     if not lost:
         return []
     return [
@@ -223,10 +228,10 @@ def _choose_thresholds(data: SplitData, probability: NDArray[np.floating]) -> ND
     return best_f1_thresholds(data.truth[data.val], probability[data.val])
 
 
-def _worse_than_normal(scores: Scores, all_normal: Control) -> list[str]:
+def _worse_than_normal(scores: Headline, all_normal: Control) -> list[str]:
     """Return a warning if calling every image normal makes fewer errors; or no warning."""
     worse = [
-        f"{name} {score:.3f} is worse than the {bar:.3f}"
+        f"{name} {_with_note(score, scores)} is worse than the {bar:.3f}"
         for name, score, bar, sign in (
             ("exact match", scores.exact_match, all_normal.exact_match, 1),
             ("Hamming loss", scores.hamming_loss, all_normal.hamming_loss, -1),
@@ -239,6 +244,10 @@ def _worse_than_normal(scores: Scores, all_normal: Control) -> list[str]:
         f"{' and '.join(worse)} of calling every image normal: the thresholds have the best F1 on "
         "validation, which accepts many false positives"
     ]
+
+
+def _with_note(score: float, scores: Headline) -> str:
+    return f"{score:.3f} ({scores.note})" if scores.note else f"{score:.3f}"
 
 
 def caveats(

@@ -145,11 +145,16 @@ def _train(
     permuted_trials = [predict_on(cache, head, data) for head in permuted_heads]
     trials[0].data.require_scorable()
     _, rows = trials[0].data.scored
+    spread = None
+    if seeds > 1:
+        numbers = [config.seed for config in configs]
+        spread = spread_over_seeds(trials, numbers, n_bootstrap=n_bootstrap)
     metrics = evaluate(
         trials[0].data,
         trials[0].score,
         any_finding=any_finding_from_embeddings(trials[0].data, cache.embedding),
         trials=trials,
+        seeds=spread,
         # Trained last: random features for a large data set take longer than a first epoch.
         controls=_score_controls(cache, data, config, n_bootstrap) if controls else {},
         text_gain=text_gain(trials, permuted_trials, rows),
@@ -161,10 +166,6 @@ def _train(
         ],
         n_bootstrap=n_bootstrap,
     )
-    if seeds > 1:
-        numbers = [config.seed for config in configs]
-        spread = spread_over_seeds(trials, numbers, n_bootstrap=n_bootstrap)
-        metrics = metrics.replace(seeds=spread)
     arguments = {"seeds": seeds, "n_bootstrap": n_bootstrap, "controls": controls}
     return _make_run(cache, heads[0], metrics, trials[0], arguments, tuple(of_learning))
 

@@ -200,7 +200,11 @@ class MeanMetrics:
         mean = values.mean(axis=0)
         defined = ~np.isnan(mean[0])
         interval = None
-        if enough and len(mean) > _MIN_SAMPLES and defined.any():
+        # A constant score ranks nothing: its AUROC is 0.5 by definition, for any patients.
+        by_definition = (
+            metric == "auroc" and (np.nan_to_num(values[..., defined], nan=0.5) == 0.5).all()
+        )
+        if enough and len(mean) > _MIN_SAMPLES and defined.any() and not by_definition:
             interval = macro_interval(
                 metric,
                 mean[0, defined],

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featurecache.evaluation import simple_predictors
 from featurecache.evaluation.controls import always_negative
-from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.simple_predictors import (
     STRENGTHS,
@@ -245,7 +245,30 @@ def test_decisions_worse_than_calling_every_image_normal_give_a_warning():
         f"Hamming loss {too_many.hamming_loss:.3f} is worse than the {bar.hamming_loss:.3f} of "
         "calling every image normal"
     )
-    assert evaluate(data, np.clip(truth, 0.1, 0.9), n_bootstrap=0).warnings == []
+    right = np.clip(truth, 0.1, 0.9)
+    assert evaluate(data, right, n_bootstrap=0).warnings == []
+    # With several seeds, it is the mean that is compared: of 0 and 1, not the 0 of the first.
+    trials = [Trial(data, np.full(truth.shape, 0.9)), Trial(data, right)]
+    seeds = spread_over_seeds(trials, [0, 1], n_bootstrap=0)
+    mean = evaluate(data, trials[0].score, trials=trials, seeds=seeds, n_bootstrap=0)
+    (warning,) = mean.warnings
+    assert mean.headline.exact_match == too_many.exact_match / 2 + 1 / 2
+    assert warning.startswith(
+        f"exact match {mean.headline.exact_match:.3f} (mean of 2 seeds) is worse than the "
+        f"{bar.exact_match:.3f}"
+    )
+
+
+def test_a_constant_has_no_interval_of_the_auroc():
+    """It is 0.5 by definition, whatever patients there are; the AUPRC depends on them."""
+    truth = (np.random.default_rng(3).random((120, 3)) < 0.4).astype(np.int8)
+    controls = evaluate(split_data(truth), truth * 0.5, n_bootstrap=50).controls
+    macro = controls["prevalence"].macro
+    assert (macro.auroc, macro.auroc_ci) == (0.5, None)
+    low, high = macro.auprc_ci
+    assert low < macro.auprc < high
+    low, high = controls["prevalence"].micro.auroc_ci
+    assert low < high
 
 
 def test_a_run_that_only_knows_who_is_ill_does_not_beat_any_finding(ill_or_not):
