@@ -15,7 +15,7 @@ from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.spelling import normalize_names
 from featurecache.datasets.splits import SPLITS
 from featurecache.errors import DatasetError, UnknownNameError
-from featurecache.provenance.names import pseudonymized_collection
+from featurecache.provenance.names import own_collection, pseudonymized_collection
 from featurecache.provenance.provenance import Source
 from featurecache.provenance.records import ImageRecords
 
@@ -63,8 +63,9 @@ class Dataset:
         notes: Sentences for the user, for example which split was used and what was left out.
         image_level_split: Allow images of one patient in several splits; adds a warning to the
             notes.
-        collection: Name of the image collection that the ids belong to, by default ``name``. Data
-            sets of the same collection share ids.
+        collection: Name of the image collection that the ids belong to, by default ``name``, or
+            ``NAME-own`` if that is the name of a published one. Data sets of the same collection
+            share ids.
         key: Key that the ids and patients were pseudonymized with, if they were.
         excluded: Number of images that exist but were left out, by reason. Caches, runs and
             reports carry these numbers.
@@ -168,7 +169,7 @@ class Dataset:
             label_names=names,
             notes=notes,
             image_level_split=image_level_split,
-            collection=collection or name,
+            collection=collection or own_collection(name),
             key=key,
             excluded={reason: int(number) for reason, number in excluded.items() if number},
             source=source,

@@ -127,6 +127,7 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
     )
     return Dataset(
         name="nih",
+        collection="nih",
         root=root,
         images=images,
         labels=labels,

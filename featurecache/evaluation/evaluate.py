@@ -140,7 +140,7 @@ def evaluate(
     )
     return metrics.replace(
         warnings=[
-            *warnings,
+            *dict.fromkeys(warnings),
             *_no_better_than_any_finding(metrics.headline, ill_or_not),
             *_worse_than_normal(metrics.headline, all_normal),
         ]

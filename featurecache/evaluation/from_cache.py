@@ -110,7 +110,7 @@ def cache_caveats(cache: Cache, rows: NDArray[np.intp]) -> list[str]:
             by=member.header.model,
             by_patient=not cache.header.image_level_split,
         )
-    return warnings
+    return list(dict.fromkeys(warnings))
 
 
 def learning_caveats(cache: Cache) -> list[str]:

@@ -15,6 +15,7 @@ from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, encode_images
 from featurecache.extraction.plan import file_states, make_plan, require_no_removed_images
 from featurecache.extraction.provenance import (
+    is_exposed,
     provenance_for,
     require_unseen_content,
     require_unseen_images,
@@ -25,7 +26,6 @@ from featurecache.io.atomic import remove_leftovers
 from featurecache.io.lock import OnWait, exclusive_lock
 from featurecache.progress import Progress
 from featurecache.prompts import PromptSet
-from featurecache.provenance.names import base_name
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.layout import cache_path, lock_path
@@ -211,7 +211,7 @@ def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
         dataset=dataset.name,
         notes=tuple(dataset.notes),
         image_level_split=dataset.image_level_split,
-        exposed=base_name(dataset.collection) in provenance.exposed_to,
+        exposed=is_exposed(dataset, provenance),
         encoder_spec=dict(encoder.image_spec),
         collection=dataset.collection,
         trained_on=dict(provenance.trained_on),

@@ -21,6 +21,7 @@ from featurecache.errors import RunError
 from featurecache.evaluation.evaluate import caveats
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.provenance import (
+    is_exposed,
     provenance_for,
     require_unseen_content,
     require_unseen_images,
@@ -36,7 +37,6 @@ from featurecache.io.atomic import require_absent
 from featurecache.io.fingerprint import fingerprint
 from featurecache.progress import DetailedProgress
 from featurecache.provenance.leaks import copies_across_splits, warn_of_seen
-from featurecache.provenance.names import base_name
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.folder import run_kind
 from featurecache.runs.run import Run, load_run, write_run
@@ -128,7 +128,7 @@ def train_encoder(
             warnings += caveats(
                 model=" with ".join(source.name for source in sources),
                 dataset=dataset.name,
-                exposed=base_name(dataset.collection) in provenance.exposed_to,
+                exposed=is_exposed(dataset, provenance),
                 image_level_split=dataset.image_level_split,
                 has_test=len(dataset.rows("test")) > 0,
                 patients_known=dataset.patients_known,

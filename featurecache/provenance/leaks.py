@@ -8,7 +8,8 @@ Images are compared in three ways, each of which finds what the one before misse
 
 Ids and patients belong to a collection: within one they identify an image or a person, between two
 they may be equal by chance. Even collections of one name, such as the ``train.csv`` of two
-hospitals, are different ones if most images with equal ids have different content.
+hospitals, are different ones if most images with equal ids have different content; and only the
+name of a published collection says that equal patients are the same people.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
-from featurecache.provenance.names import may_share_patients, patient_key, require_same_id_key
+from featurecache.provenance.names import (
+    is_published,
+    key_fingerprint,
+    may_share_patients,
+    patient_key,
+    require_same_id_key,
+)
 from featurecache.provenance.perceptual_hash import is_copy
 from featurecache.provenance.provenance import TrainingImages
 from featurecache.provenance.records import ImageRecords, Utf8
@@ -36,9 +43,9 @@ class Leaks:
         same_id: Equal id in the same collection.
         same_file: Equal file.
         same_content: Nearly equal perceptual hash, but another file.
-        same_patient: Another image of a patient that was trained on.
-        same_name: Patient with the same name as one of another collection, who may be the same
-            person or not.
+        same_patient: Another image of a patient of a published collection that was trained on.
+        same_name: Patient with the same name as one that was trained on, who may be the same person
+            or not.
     """
 
     same_id: Mask
@@ -80,7 +87,7 @@ def find_leaks(images: ImageRecords, trained_on: TrainingImages) -> Leaks:
             is_same_collection = bool(2 * differs.sum() <= comparable.sum())
             if is_same_collection:
                 same_id |= by_id & ~differs
-        if is_same_collection:
+        if is_same_collection and is_published(collection):
             same_patient |= of_patient
         elif may_share_patients(collection, images.collection):
             same_name |= of_patient
@@ -146,11 +153,33 @@ def require_unseen(
         warnings.append(f"{found}, so the metrics are optimistic")
     if leaks.same_name.any():
         warnings.append(
-            f"{by} was trained on patients of other data sets with the same names as "
+            f"{by} was trained on patients with the same names as "
             f"{_describe_patients(images, leaks.same_name)}: if they are the same people, the "
             "metrics are optimistic"
         )
+    if not _patients_are_comparable(images, trained_on):
+        # The same sentence for a head and its encoder, so that a run gets it once.
+        warnings.append(
+            "patients of the images to score and of training images cannot be compared, because "
+            "they are pseudonymized differently or unknown: if some are the same people, the "
+            "metrics are optimistic"
+        )
     return warnings
+
+
+def _patients_are_comparable(images: ImageRecords, trained_on: TrainingImages) -> bool:
+    """Return whether it can be seen if images are of people who may have been trained on.
+
+    Not if patients are known on one side only. Where they are known on neither, the split of the
+    images itself is not by patient, which is a warning of its own.
+    """
+    for collection, trained in trained_on.items():
+        if may_share_patients(collection, images.collection):
+            known = [bool((records.patient != b"").all()) for records in (images, trained)]
+            same_key = key_fingerprint(collection) == key_fingerprint(images.collection)
+            if any(known) and not (all(known) and same_key):
+                return False
+    return True
 
 
 def warn_of_seen(images: ImageRecords, trained_on: TrainingImages, *, by: str) -> list[str]:

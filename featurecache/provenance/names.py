@@ -14,7 +14,9 @@ from featurecache.errors import UsageError
 _SEPARATOR: Final = "#"
 """Not allowed in the name of a data set."""
 
-_PUBLISHED: Final = ("nih", "kermany")
+_PHANTOM: Final = r"phantom-(-?\d+)"
+_PUBLISHED: Final = re.compile(rf"nih|kermany|{_PHANTOM}", re.ASCII)
+"""Collections of data sets that this library loads by name; those of the phantom by its seed."""
 
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 """Soft hyphen, zero-width characters and direction marks, which are copied along from documents."""
@@ -63,16 +65,29 @@ def require_same_id_key(collection: str, trained_on: Iterable[str]) -> None:
             )
 
 
+def is_published(collection: str) -> bool:
+    """Return whether a collection is that of a published data set, or of a phantom.
+
+    Only then is its name evidence that it has the same people as another one of that name: the
+    name of anybody's own table or folder says nothing.
+    """
+    return _PUBLISHED.fullmatch(base_name(collection)) is not None
+
+
+def own_collection(name: str) -> str:
+    """Return the collection of somebody's own data set: its name, unless a published one has it."""
+    return f"{name}-own" if is_published(name) else name
+
+
 def may_share_patients(first: str, second: str) -> bool:
     """Return whether two collections may have images of the same people.
 
     Not if both are published collections, or one is synthetic: that their patients are both
     numbered from 1 then says nothing.
     """
-    names = base_name(first), base_name(second)
-    if any(name.startswith("phantom-") for name in names):
+    if any(re.fullmatch(_PHANTOM, base_name(name), re.ASCII) for name in (first, second)):
         return False
-    return first == second or not all(name in _PUBLISHED for name in names)
+    return first == second or not (is_published(first) and is_published(second))
 
 
 def clean_id(text: str) -> str:

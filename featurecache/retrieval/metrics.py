@@ -251,7 +251,7 @@ def measure_retrieval(
         text_to_image=text_to_image,
         image_to_text=image_to_text,
         image_to_image=_mean_over_images(ranked, truth, resamples),
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 

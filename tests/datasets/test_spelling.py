@@ -128,3 +128,13 @@ def test_patients_of_published_collections_are_different_people():
     assert may_share_patients("train", "train")
     assert not may_share_patients("kermany", "nih")
     assert not may_share_patients("phantom-0", "hospital")
+    assert may_share_patients("phantom-x", "hospital")
+
+
+def test_a_table_named_like_a_published_data_set_is_not_in_its_collection(tmp_path):
+    for name in ("nih", "phantom-3", "ward"):
+        lines = ["path,patient,Mass", *(f"{n}.png,{n},{n % 2}" for n in range(20))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+        made = fc.load_dataset(tmp_path / f"{name}.csv", labels=["Mass"], patient="patient")
+        assert made.name == name
+        assert made.collection == {"ward": "ward"}.get(name, f"{name}-own")

@@ -104,13 +104,25 @@ def test_other_images_of_training_patients_are_refused(phantom, cache, tmp_path)
     ward = dataclasses.replace(phantom, name="ward", collection="ward")
     first, later = ward.take(others), ward.take(followed)
     later = dataclasses.replace(later, images=later.images.assign(split="test"))
+    # Only the name of a published collection says that equal patients are the same people.
+    first, later = (dataclasses.replace(part, collection="kermany") for part in (first, later))
     run = fc.train_head(extract(first, tmp_path / "a"), "prototype", controls=False, n_bootstrap=0)
     message = rf"other images of \d+ patients in {len(followed)} of the"
     with pytest.raises(UsageError, match=message):
         run.evaluate(extract(later, tmp_path / "b"), n_bootstrap=0)
     elsewhere = dataclasses.replace(later, name="elsewhere", collection="elsewhere")
     metrics = run.evaluate(extract(elsewhere, tmp_path / "c"), n_bootstrap=0).metrics
-    assert [text for text in metrics.warnings if "patients of other data sets" in text]
+    assert [text for text in metrics.warnings if "patients with the same names" in text]
+
+
+def test_patients_that_cannot_be_compared_are_one_warning(phantom, head, tmp_path):
+    """The head and its encoder, which was trained elsewhere, say it once."""
+    rows = phantom.rows("test")
+    hospital = table(phantom, rows, tmp_path / "x")
+    unknown = fc.load_dataset(hospital, labels=["Effusion", "Mass"], split="split")
+    metrics = head.evaluate(extract(unknown, tmp_path / "a"), n_bootstrap=0).metrics
+    (warning,) = [text for text in metrics.warnings if "cannot be compared" in text]
+    assert "pseudonymized differently or unknown" in warning
 
 
 def with_copies(phantom: Dataset, folder: Path) -> Dataset:

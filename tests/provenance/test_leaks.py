@@ -68,12 +68,53 @@ def test_a_reencoded_copy_is_found_by_its_content(bits, is_found):
     assert found(leaks) == ({"same_content": [3, 5]} if is_found else {})
 
 
-def test_another_image_of_a_training_patient_is_found_in_the_same_collection_only():
+def test_another_image_of_a_training_patient_is_found_in_the_same_published_collection_only():
     images = records(range(10), patient="p")
     trained = records([15], patient="P")
     assert found(find_leaks(images, trained_on(trained))) == {"same_patient": list(range(10))}
     elsewhere = records([15], "other", patient="p")
     assert found(find_leaks(images, trained_on(elsewhere))) == {"same_name": list(range(10))}
+
+
+def test_the_name_of_a_table_is_no_evidence_of_the_same_people():
+    """Was refused: "trained on other images of 171 patients" of another hospital."""
+    images = records(range(10), "train", name="b{}")
+    trained = records(range(10, 20), "train", name="a{}", patient="{}")
+    same_names = ImageRecords.of(
+        "train",
+        np.char.decode(trained.id, "utf-8").tolist(),
+        patients=np.char.decode(images.patient, "utf-8").tolist(),
+        perceptual_hash=trained.perceptual_hash,
+    )
+    assert found(find_leaks(images, trained_on(same_names))) == {"same_name": list(range(10))}
+    (warning,) = require_unseen(images, trained_on(same_names), by="the head")
+    assert "patients with the same names as 10 patients in 10 of the 10 images" in warning
+
+
+@pytest.mark.parametrize(
+    ("scored", "trained", "warns"),
+    [
+        (("b", "p{}"), ("a#0123", "q{}"), True),
+        (("b#0123", "p{}"), ("a", "q{}"), True),
+        (("b#0123", "p{}"), ("a#4567", "q{}"), True),
+        (("b#0123", "p{}"), ("a#0123", "q{}"), False),
+        (("b", ""), ("a", "q{}"), True),
+        (("b", "p{}"), ("a", ""), True),
+        (("b", "p{}"), ("nih", ""), True),
+        (("b", "p{}"), ("a", "q{}"), False),
+        (("kermany#0123", "p{}"), ("nih", "q{}"), False),
+        (("phantom-3", "p{}"), ("a#0123", "q{}"), False),
+        (("phantom-x", "p{}"), ("a#0123", "q{}"), True),
+    ],
+)
+def test_patients_that_cannot_be_compared_are_a_warning(scored, trained, warns):
+    images = records(range(5), scored[0], name="b{}", patient=scored[1])
+    others = records(range(10, 15), trained[0], name="a{}", patient=trained[1])
+    more = records(range(15, 20), "more#89", name="c{}", patient="r{}")
+    for training in (trained_on(others), trained_on(others, more) if warns else {}):
+        warnings = require_unseen(images, training, by="the head")
+        assert len(warnings) == (warns and len(training) > 0)
+        assert not warnings or "cannot be compared" in warnings[0]
 
 
 def test_unknown_patients_are_not_one_patient():
