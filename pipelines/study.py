@@ -177,15 +177,19 @@ class Study:
         )
 
     def finetune(self, name: str, dataset: fc.Dataset, recipe: str, **settings: Any) -> fc.Run:
-        """Fine-tune by a recipe and ``FINETUNE_SETTINGS``; batches fit the training images."""
+        """Fine-tune by a recipe and ``FINETUNE_SETTINGS``.
+
+        A batch is at most half of the training images, because those that are copies of validation
+        or test images are left out; an explicit ``train_size`` is taken from the others.
+        """
         folder = self.work / "runs" / name
         if folder.exists():
             return fc.load_run(folder)
         settings = {**RECIPES[recipe], **FINETUNE_SETTINGS.get(self.model, {}), **settings}
         if self.quick:
             settings["epochs"] = 1
-        n_train = settings.get("train_size") or len(dataset.rows("train"))
-        settings["batch_size"] = min(settings.get("batch_size", 32), n_train)
+        largest = settings.get("train_size") or len(dataset.rows("train")) // 2
+        settings["batch_size"] = min(settings.get("batch_size", 32), largest)
         return fc.finetune(
             dataset,
             self.trainable,

@@ -90,8 +90,8 @@ def test_reproduction_commands_are_valid(workspace, kind):
     (run,) = load_runs([workspace.folder / kind])
     last = shlex.split(reproduction_commands(run)[-1].replace("\\\n", " "))
     assert last[0] == "featurecache"
-    # Refused because it exists, which is checked after all options are parsed.
-    outcome = workspace.run(*last[1:], "--out", kind)
+    # Refused because the run exists, which is checked after all options are parsed.
+    outcome = workspace.run(*last[1:])
     assert outcome.exit_code == 2
     assert "already exists" in outcome.output
 

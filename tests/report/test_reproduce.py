@@ -114,8 +114,9 @@ def test_head_on_several_caches_with_prompts_from_a_file(
     ).save("runs/late")
     commands = assert_reproduces("runs/late", first, tmp_path / "second")
     assert len(commands) == 3
-    assert "--precision " in commands[0]
-    assert "--resize pad" in commands[0]
+    words = shlex.split(commands[0].replace("\\\n", " "))
+    assert "--precision" in words
+    assert words[words.index("--resize") + 1] == "pad"
 
 
 def test_evaluation_of_a_head_on_all_images_of_another_data_set(
