@@ -112,7 +112,9 @@ def extract(
     ] = "local",
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Drop cached images that the data set no longer has."),
+        typer.Option(
+            "--prune", help="Drop cached images that the data set no longer has or has replaced."
+        ),
     ] = False,
     shard: Annotated[
         str | None,

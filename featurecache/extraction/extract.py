@@ -102,7 +102,8 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         limit: Encode only the first images, in order of their ids.
         shard: Encode only shard I of N, given as "I/N", into a cache of its own; ``merge_caches``
             combines all N.
-        prune: Drop cached images that the data set does not have any more.
+        prune: Drop cached images that the data set does not have any more, and accept that most
+            others have changed.
         wait: Wait for another process that is writing the cache instead of raising an error.
         progress: Called with the number of finished images and of all images to read.
 

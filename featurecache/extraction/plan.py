@@ -1,19 +1,25 @@
 """Decide which images have to be read: those without an up-to-date embedding."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import CacheError
+from featurecache.errors import CacheError, UsageError
 from featurecache.images.read import FileState
+from featurecache.io.fingerprint import sha256_of_file
 from featurecache.store.builder import StoredRows
 from featurecache.store.records import Utf8
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
+
+MIN_REPLACED: Final = 20
+"""Changed files from which on they can be another data set rather than corrections."""
+_N_HASHED: Final = 16
 
 
 @dataclass(frozen=True)
@@ -94,4 +100,44 @@ def require_no_removed_images(removed: Utf8, path: Path) -> None:
             f"{path} holds {len(removed)} images that are no longer in the data set, "
             f"{removed[0].decode()!r} the first: give `prune` to drop them, or use another "
             "`cache_dir`"
+        )
+
+
+def require_same_images(
+    dataset: "Dataset", states: FileStates, stored: StoredRows, path: Path
+) -> None:
+    """Require that most stored images still have the content that was encoded.
+
+    If not, this is likely another data set with the same name and ids, such as the ``train.csv``
+    of another hospital. A file of another size has changed; of those with another modification
+    time only, a few are read.
+
+    Args:
+        dataset: The data set, of N images.
+        states: The states of its files.
+        stored: Stored embeddings of the same rows.
+        path: The cache.
+
+    Raises:
+        UsageError: Most images have changed.
+    """
+    kept = stored.present() & (states.size >= 0)
+    resized = kept & (states.size != stored.size)
+    touched = np.flatnonzero(kept & ~resized & (states.mtime_ns != stored.mtime_ns))
+    replaced = float(resized.sum())
+    if 2 * (replaced + len(touched)) <= kept.sum():
+        return
+    if len(touched):
+        hashed = touched[:: len(touched) // _N_HASHED + 1]
+        changed = 0
+        for row in hashed.tolist():
+            with suppress(OSError):  # the reason is recorded when the file is read
+                sha256 = sha256_of_file(dataset.root / dataset.images["path"].iloc[row])
+                changed += sha256.encode() != stored.sha256[row]
+        replaced += len(touched) * changed / len(hashed)
+    if replaced >= MIN_REPLACED and 2 * replaced > kept.sum():
+        raise UsageError(
+            f"{path} holds other images with the same ids: about {replaced:.0f} of {kept.sum()} "
+            "files have another content. If this is another data set, use another `cache_dir`; to "
+            "replace the images, give `prune`"
         )

@@ -1,5 +1,6 @@
 """Bring the caches of a data set up to date: lock, plan, encode, and write."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,12 @@ import numpy as np
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, encode_images
-from featurecache.extraction.plan import file_states, make_plan, require_no_removed_images
+from featurecache.extraction.plan import (
+    file_states,
+    make_plan,
+    require_no_removed_images,
+    require_same_images,
+)
 from featurecache.extraction.provenance import (
     is_exposed,
     provenance_for,
@@ -44,6 +50,8 @@ from featurecache.store.records import (
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,8 @@ def update_caches(
         workers: Number of decoding threads in each process that decodes.
         image_timeout: Maximum time to read one image, in seconds; one that takes longer is recorded
             as failed.
-        prune: Drop cached images that the data set does not have any more.
+        prune: Drop cached images that the data set does not have any more, and accept that most
+            others have changed.
         shard: Encode only this shard of the data set, into a cache of its own; see
             ``merge_caches``.
         on_wait: Called with a cache that another process is writing, before waiting for it. None
@@ -148,8 +157,9 @@ def update_caches(
     Raises:
         CacheError: A cache is damaged, was made with other settings, or holds images that the data
             set does not have.
-        UsageError: Another process is writing a cache, an encoder cannot embed images, two encoders
-            have the same name, an encoder was trained on test images, or a number is out of range.
+        UsageError: Another process is writing a cache, most of its images have changed, an encoder
+            cannot embed images, two encoders have the same name, an encoder was trained on test
+            images, or a number is out of range.
         FeaturecacheError: No image could be used.
     """
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
@@ -178,10 +188,14 @@ def update_caches(
                 require_no_removed_images(builder.outside, path)
             builders.append(builder)
         states = file_states(dataset)
+        if not prune:
+            for builder in builders:
+                require_same_images(dataset, states, builder.stored, builder.path)
         jobs = [
             Job(encoder, builder, make_plan(states, builder.stored, limit=limit))
             for encoder, builder in zip(encoders, builders, strict=True)
         ]
+        before = [job.builder.stored.sha256[job.plan.rows] for job in jobs]
         start = time.monotonic()
         try:
             encode_images(
@@ -199,6 +213,12 @@ def update_caches(
             for job in jobs:
                 job.builder.flush()
         seconds = time.monotonic() - start
+        for job, sha256 in zip(jobs, before, strict=True):
+            changed = (sha256 != b"") & (sha256 != job.builder.stored.sha256[job.plan.rows])
+            if changed.any():
+                _log.warning(
+                    f"changed: {changed.sum()} images of {job.builder.path}, encoded again"
+                )
         for job, extraction in zip(jobs, extractions or [Extraction()] * len(jobs), strict=True):
             _record(job, extraction)
         return [_finish(dataset, job, ids, prompts, seconds) for job in jobs]

@@ -330,7 +330,8 @@ def test_an_encoder_that_was_trained_on_the_training_images_gives_a_warning(cach
     ids = [*cache.ids[cache.rows("train")][:7].tolist(), "another.png"]
 
     def warnings(collection: str) -> list[str]:
-        trained_on = {collection: ImageRecords.of(collection, ids)}
+        patients = [f"someone {number}" for number in range(len(ids))]
+        trained_on = {collection: ImageRecords.of(collection, ids, patients=patients)}
         header = dataclasses.replace(cache.header, trained_on=trained_on)
         trained = dataclasses.replace(cache, header=header)
         assert cache_caveats(trained, cache.rows("test")) == []

@@ -239,6 +239,34 @@ def test_change_of_size_or_time_alone_is_noticed(dataset: Dataset, root: Path, c
     assert encoder.encoded == [3]
 
 
+@pytest.mark.parametrize("other_size", [False, True])
+def test_another_data_set_with_the_same_ids_is_refused(
+    root: Path, cache: Path, stub_path: Path, other_size: bool
+) -> None:
+    """Hospital B's train.csv replaced 344 images of hospital A without a word."""
+    ids = write_images(root, 30, start=100)
+    dataset = make_dataset(root, ids)
+    run(dataset, cache)
+    before = state(stub_path)
+    for number in range(100, 120):
+        write_image(root / f"i{number:03d}.png", number + 50)
+        if other_size:
+            path = root / f"i{number:03d}.png"
+            path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(UsageError, match="about 20 of 30 files have another content") as error:
+        run(dataset, cache)
+    assert "`cache_dir`" in str(error.value)
+    assert "`prune`" in str(error.value)
+    assert state(stub_path) == before
+    summary, _ = run(dataset, cache, prune=True)
+    assert summary.done == 20
+    # Files that were only copied, with new modification times, are the same images.
+    for number in range(100, 130):
+        touch(root / f"i{number:03d}.png")
+    summary, _ = run(dataset, cache)
+    assert (summary.done, summary.reused) == (0, 30)
+
+
 def test_touched_file_is_read_but_not_encoded(
     dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
