@@ -208,6 +208,7 @@ def with_interval(value: float | None, interval: tuple[float, float] | None) -> 
 def print_metrics(title: str, metrics: "Metrics") -> None:
     """Print a table of the headline metrics and those of each label, then further metrics."""
     from featurecache.metrics.label_support import MIN_PATIENTS
+    from featurecache.metrics.platt_scaling import describe_platt
     from featurecache.report.controls_table import controls_table
 
     with_intervals, plain = ("auroc", "auprc", "f1"), ("precision", "recall", "specificity")
@@ -255,10 +256,12 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
     print_table("scores to compare it with", ["", *controls.columns[1:]], controls.rows, optional=5)
     if metrics.calibration is not None:
         before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
+        fitted = "on validation" if metrics.label_map is None else "of the training run"
         labels = f"{len(metrics.calibration.labels)} of {len(metrics.per_label)} labels"
         print_result(
             f"calibration error over {labels} with enough patients: "
-            f"{with_interval(before.error, before.ci95.error)}, after Platt scaling on validation "
+            f"{with_interval(before.error, before.ci95.error)}, after Platt scaling {fitted} "
+            f"({describe_platt(metrics.calibration)}) "
             f"{with_interval(after.error, after.ci95.error)}"
         )
     any_finding = metrics.controls.get("any_finding")

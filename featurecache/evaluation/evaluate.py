@@ -89,10 +89,17 @@ def evaluate(
                 data.patient[data.val],
                 learned=data.learned,
             )
+    if platt is None:
+        reason = "there is no validation split"
+        if split == "val":
+            reason = "there is no test split, and the validation split is scored"
+        elif source == "training":
+            reason = "the training run has none"
+        platt = PlattScaling.none(len(data.label_names), reason)
     calibration = measure_calibration(
         data.truth[rows],
         probability[rows],
-        platt or PlattScaling.none(len(data.label_names), "there is no validation split for it"),
+        platt,
         label_names=data.label_names,
         patients=data.patient[rows],
         learned=data.learned,

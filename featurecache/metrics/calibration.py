@@ -26,6 +26,11 @@ from featurecache.metrics.ranking import AnyFloats, Floats, Labels, ratio
 BINS: Final = 15
 """Number of equal-width bins of the calibration error, as in Guo et al. 2017."""
 
+NO_SLOPE: Final = (
+    "no slope is the most likely one: the probabilities separate positives from negatives, or are "
+    "all equal"
+)
+
 _UPPER_TAIL: Final = 0.975
 
 
@@ -316,6 +321,8 @@ def measure_calibration(
         }
         for column, c in enumerate(measured):
             labels[c][stage] = _document(estimates, column, intervals)
+            if labels[c][stage]["calibration_slope"] is None:
+                labels[c]["no_slope"] = NO_SLOPE
         averages = {name: values for name, values in estimates.items() if name in _AVERAGED}
         macro[stage] = _document(averages, -1, intervals)
     return Calibration.model_validate(

@@ -343,7 +343,7 @@ class CalibrationScores(_Model):
         brier: Brier score, in [0, 1]: mean squared difference between probability and label.
         calibration_slope: Slope of a logistic regression of the label on the log odds: 1 if right,
             below 1 if the probabilities are too extreme, above 1 if they are not extreme enough.
-            None for averages, and where the probabilities separate the classes.
+            None for averages, and where the probabilities separate the classes (``no_slope``).
         calibration_intercept: What has to be added to the log odds for the mean probability to
             equal the fraction of positives: 0 if right, below 0 if probabilities are too high.
             None for averages.
@@ -377,12 +377,14 @@ class LabelCalibration(BeforeAfter):
         intercept: Intercept of the Platt scaling; None for a label without one.
         reason: Why there is no Platt scaling; None where there is one.
         undefined_reason: Why the scores are undefined; None where they are not.
+        no_slope: Why only ``calibration_slope`` is undefined; None where it is not.
     """
 
     slope: Annotated[float, Gt(0)] | None
     intercept: float | None
     reason: str | None = None
     undefined_reason: str | None = None
+    no_slope: str | None = None
 
 
 class Calibration(_Model):

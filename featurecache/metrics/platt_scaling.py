@@ -1,5 +1,6 @@
 """Platt scaling: log odds become calibrated ones by a slope above 0 and an intercept."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,13 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.metrics.label_support import patient_support
-from featurecache.metrics.metrics import Metrics
+from featurecache.metrics.metrics import Calibration, Metrics
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, valid_mask
 
 FOLDS: Final = 5
 """Folds of the cross-validation that decides whether Platt scaling helps."""
 
 NOT_LEARNED: Final = "it was not learned: no training image is positive, or none is negative"
+_TOO_FEW: Final = "in the validation split, "
+_NOT_HIGHER: Final = "on validation images, the scores of positives are not higher"
+_NO_GAIN: Final = "in cross-validation on the validation images it does not lower the log loss"
+
+_IN_SHORT: Final = {
+    NOT_LEARNED: "not learned",
+    _TOO_FEW: "with too few validation patients",
+    _NOT_HIGHER: "whose validation positives score no higher",
+    _NO_GAIN: "that it would not improve",
+}
+"""By the start of a reason, the labels that it holds for."""
 
 _EPSILON: Final = 1e-12
 
@@ -72,6 +84,22 @@ def read_calibration(metrics: Metrics, labels: Sequence[str]) -> PlattScaling | 
     )
 
 
+def describe_platt(calibration: Calibration) -> str:
+    """Return which labels have Platt scaling, such as "1 of 3 labels; 2 not learned"."""
+    reasons = [label.reason for label in calibration.per_label.values()]
+    counts = Counter(
+        next(
+            (text for start, text in _IN_SHORT.items() if reason.startswith(start)),
+            f"because {reason}",
+        )
+        for reason in reasons
+        if reason is not None
+    )
+    without = ", ".join(f"{count} {text}" for text, count in counts.items())
+    scaled = f"{reasons.count(None)} of {len(reasons)} labels"
+    return f"{scaled}; {without}" if without else scaled
+
+
 def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:
     """Fit a slope above 0 and an intercept per label by maximum likelihood on soft targets.
 
@@ -103,7 +131,7 @@ def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:
         else:
             parameters[:, c] = _fit_label(positive, score[mask, c].astype(np.float64))
             if np.isnan(parameters[0, c]):
-                reason = "on validation images, the scores of positives are not higher"
+                reason = _NOT_HIGHER
         reasons.append(reason)
     slope, intercept = parameters
     return PlattScaling(slope, intercept, tuple(reasons))
@@ -139,7 +167,7 @@ def fit_platt_where_it_helps(
         if not learned[c]:
             reasons[c] = NOT_LEARNED
         elif not support.enough[c]:
-            reasons[c] = f"in the validation split, {support.reason(c)}"
+            reasons[c] = f"{_TOO_FEW}{support.reason(c)}"
         elif not np.isnan(slope[c]):
             known = truth[:, c] >= 0
             before, after = _held_out_log_loss(
@@ -150,10 +178,7 @@ def fit_platt_where_it_helps(
             )
             if not after < before:
                 slope[c] = intercept[c] = np.nan
-                reasons[c] = (
-                    f"in cross-validation on the validation images it does not lower the log loss "
-                    f"({before:.4f} without, {after:.4f} with it)"
-                )
+                reasons[c] = f"{_NO_GAIN} ({before:.4f} without, {after:.4f} with it)"
     return PlattScaling(slope, intercept, tuple(reasons))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from featurecache.metrics.platt_scaling import describe_platt
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.table import UNDEFINED, Table, format_interval, format_score
 
@@ -61,12 +62,15 @@ def calibration_table(run: ScoredRun) -> Table | None:
     """Return the calibration of a run by label, with the reasons for what is missing."""
     if run.metrics.calibration is None:
         return None
+    fitted = "on validation" if run.metrics.label_map is None else "of the training run"
     rows = []
     for label, calibration in run.metrics.calibration.per_label.items():
         before, after = calibration.before, calibration.after
         reasons = []
         if calibration.undefined_reason is not None:
             reasons.append(f"undefined: {calibration.undefined_reason}")
+        if calibration.no_slope is not None:
+            reasons.append(f"no slope: {calibration.no_slope}")
         if calibration.reason is not None:
             reasons.append(f"no Platt scaling: {calibration.reason}")
         rows.append(
@@ -81,7 +85,8 @@ def calibration_table(run: ScoredRun) -> Table | None:
             ]
         )
     return Table(
-        f"Calibration of {run.name} by label, with 95 % intervals over patients",
+        f"Calibration of {run.name} by label, with 95 % intervals over patients; Platt scaling "
+        f"{fitted}: {describe_platt(run.metrics.calibration)}",
         [
             "label",
             "error",

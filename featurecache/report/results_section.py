@@ -10,7 +10,7 @@ from featurecache.evaluation.comparison import (
     format_p,
     require_same_images,
 )
-from featurecache.metrics.metrics import Metrics
+from featurecache.metrics.metrics import Calibration, Metrics
 from featurecache.report import plots
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
@@ -90,7 +90,8 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
         tiles.append((name, format_score(value), f"{ci[0]:.3f} to {ci[1]:.3f}" if ci else ""))
     if metrics.calibration is not None:
         errors = metrics.calibration.macro
-        after = f"{format_score(errors.after.error)} after Platt scaling"
+        scaled = _scaled(metrics.calibration)
+        after = f"{format_score(errors.after.error)} after Platt scaling of {scaled}"
         tiles.append(("calibration error", format_score(errors.before.error), after))
     patients = f"of {metrics.n_patients:,} patients"
     return [*tiles, (f"{metrics.split} images", f"{metrics.n:,}", patients)]
@@ -158,8 +159,14 @@ def _calibration_errors(metrics: Metrics) -> tuple[str, str]:
     before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
     return (
         format_interval(before.error, before.ci95.error),
-        format_interval(after.error, after.ci95.error),
+        f"{format_interval(after.error, after.ci95.error)} ({_scaled(metrics.calibration)})",
     )
+
+
+def _scaled(calibration: Calibration) -> str:
+    """Return how many labels have Platt scaling."""
+    labels = calibration.per_label.values()
+    return f"{sum(label.slope is not None for label in labels)} of {len(labels)} labels"
 
 
 def differences_table(comparison: Comparison) -> Table:

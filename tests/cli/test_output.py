@@ -2,9 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from featurecache.cli.output import print_table
+from featurecache.cli.output import print_metrics, print_table
+from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.split_data import SplitData
 
 COLUMNS = ["label", "AUROC", "AUPRC", "F1"]
 ROWS = [["Pleural_Thickening", *["0.938 [0.900, 0.978]"] * 3]]
@@ -44,3 +47,27 @@ def test_help_has_no_line_breaks_of_its_own(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = run("train-head", "--help").stdout
     assert "by validation F1; the test images are only scored." in text
+
+
+def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
+    rng = np.random.default_rng(0)
+    truth = (rng.random((120, 2)) < 0.5).astype(np.int8)
+    truth[:60, 1] = 0
+    probability = 1 / (1 + np.exp(-8 * (truth - 0.5 + rng.normal(size=(120, 2)))))
+    data = SplitData(
+        truth=truth,
+        label_names=("Mass", "Edema"),
+        patient=np.arange(120).astype(str),
+        view=np.full(120, ""),
+        train=np.empty(0, dtype=np.intp),
+        val=np.arange(60),
+        test=np.arange(60, 120),
+        learned=np.ones(2, dtype=bool),
+    )
+    metrics = evaluate(data, probability, n_bootstrap=0)
+    labels = "(1 of 2 labels; 1 with too few validation patients) "
+    for label_map, fitted in ((None, "on validation"), ({"Mass": "Mass"}, "of the training run")):
+        print_metrics("title", metrics.replace(label_map=label_map))
+        output = " ".join(capsys.readouterr().out.split())
+        after = metrics.calibration.macro.after.error
+        assert f"after Platt scaling {fitted} {labels}{after:.3f}" in output

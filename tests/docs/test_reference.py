@@ -53,6 +53,15 @@ def test_metrics_schema_describes_every_model():
     assert type_name({"anyOf": [{"type": "number"}, {"type": "null"}]}) == "number or null"
 
 
+def test_format_page_has_every_key_of_the_metrics(docs):
+    from featurecache.metrics.metrics import Metrics
+
+    page = (docs / "reference" / "format.md").read_text()
+    rows = re.findall(r"^\| (`.*?`) \|", page.partition("### `metrics.json`")[2], re.MULTILINE)
+    keys = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert keys == set(Metrics.model_fields)
+
+
 def test_registry_tables_have_a_row_per_name():
     from registry_tables import TABLES
 

@@ -121,6 +121,13 @@ def test_without_test_validation_is_scored_at_one_half(rows, probability):
     )
 
 
+def test_the_reason_for_no_platt_scaling_names_the_split_that_is_missing(rows, probability):
+    for split, name in (("val", "validation"), ("test", "test")):
+        found = document(rows, probability, **{split: NO_ROWS})
+        for label in found["calibration"]["per_label"].values():
+            assert label["reason"].startswith(f"there is no {name} split")
+
+
 def test_only_training_rows_are_refused(rows, probability):
     with pytest.raises(UsageError, match="neither test nor validation images to score"):
         document(rows, probability, test=NO_ROWS, val=NO_ROWS)

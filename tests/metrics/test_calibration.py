@@ -222,6 +222,25 @@ def test_without_platt_scaling_probabilities_stay():
     assert calibration.macro.after.brier == pytest.approx(np.mean(means))
 
 
+def test_separated_classes_have_a_reason_for_the_missing_slope():
+    truth, _, patient = simulate(4, 200)
+    calibration = measure_calibration(
+        truth,
+        np.where(truth == 1, 0.8, 0.3),
+        PlattScaling.none(1, "no validation"),
+        label_names=("A",),
+        patients=patient,
+        learned=np.ones(1, dtype=bool),
+    )
+    label = calibration.per_label["A"]
+    assert label.before.calibration_slope is None
+    fraction = truth.mean()
+    expected = np.sqrt(fraction * 0.2**2 + (1 - fraction) * 0.3**2)
+    assert label.before.error == pytest.approx(expected)
+    assert label.undefined_reason is None
+    assert "separate positives from negatives" in label.no_slope
+
+
 def test_no_label_with_enough_patients():
     truth, p, patient = simulate(4, 3)
     platt = PlattScaling.none(1, "no validation")

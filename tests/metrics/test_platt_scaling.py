@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from featurecache.metrics.calibration import measure_calibration
 from featurecache.metrics.platt_scaling import (
+    PlattScaling,
+    describe_platt,
     fit_common_slope,
     fit_platt,
     fit_platt_where_it_helps,
@@ -166,3 +169,35 @@ def test_common_slope_maximizes_the_likelihood_with_an_intercept_per_label():
     # Negative, so that its caller can refuse scores that rank the wrong way round.
     assert fit_common_slope(truth, -score) == pytest.approx(-expected, rel=1e-4)
     assert np.isnan(fit_common_slope(truth[:, 3:], score[:, 3:]))
+
+
+def test_the_summary_counts_the_labels_by_the_reason_for_no_scaling():
+    """Each reason is one that the fit gives, so that a reworded one fails here."""
+    rng = np.random.default_rng(1)
+    right = rng.normal(size=(2000, 5))
+    truth = (rng.random((2000, 5)) < expit(right)).astype(np.int8)
+    truth[:, 3] = np.arange(2000) < 3
+    score = right * np.array([4, 1, -1, 1, 1])
+    platt = fit_platt_where_it_helps(
+        truth, score, np.arange(2000), learned=np.array([True, True, True, True, False])
+    )
+
+    def describe(platt):
+        return describe_platt(
+            measure_calibration(
+                truth,
+                expit(score),
+                platt,
+                label_names=tuple("ABCDE"),
+                patients=np.arange(2000),
+                learned=np.ones(5, dtype=bool),
+                intervals=False,
+            )
+        )
+
+    assert describe(platt) == (
+        "1 of 5 labels; 1 that it would not improve, 1 whose validation positives score no "
+        "higher, 1 with too few validation patients, 1 not learned"
+    )
+    none = PlattScaling.none(5, "there is no validation split")
+    assert describe(none) == "0 of 5 labels; 5 because there is no validation split"
