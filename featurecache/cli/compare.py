@@ -33,10 +33,16 @@ def compare(
         return
     for comparison in result.comparisons:
         _print_auroc(result, comparison)
+        _print_averages(comparison)
+    uneven: dict[str, str] = {}
+    for comparison in result.comparisons:
         for name in result.supported_labels:
             if (reason := comparison.per_label[name]["auroc"].no_interval) is not None:
-                print_result(f"no interval for {name}: {reason}")
-        _print_averages(comparison)
+                uneven[name] = reason
+    if uneven:
+        reasons = {reason: [n for n in uneven if uneven[n] == reason] for reason in uneven.values()}
+        lines = (f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        print_result(f"no interval for {'; '.join(lines)}")
     few = [name for name, label in result.labels.items() if label.no_interval is not None]
     if few:
         print_result(

@@ -60,7 +60,9 @@ def evaluate(
         print_json(result.metrics.to_json())
         return
     print_run(f"{run} on {result.dataset_name}", result)
-    if out is not None:
+    if out is None:
+        print_status("not saved: give --out DIR to compare it later")
+    else:
         print_result(f"run: {out}")
 
 

@@ -85,6 +85,10 @@ def learning_curve(
     if json:
         print_json({"run": str(target), **metrics.to_json()})
         return
+    n_seeds = len(result.seeds)
+    mean_of = " [95 % interval over patients"
+    if n_seeds > 1:
+        mean_of = f", mean of {n_seeds} seeds{mean_of} and seeds"
     for name in result.heads:
         is_first = name == result.heads[0]
         rows = []
@@ -97,8 +101,7 @@ def learning_curve(
         gain = [] if is_first else [f"gain over {result.heads[0]}, paired"]
         print_table(
             f"{name}: macro AUROC over {len(metrics.labels)} labels on {metrics.n} test images of "
-            f"{metrics.n_patients} patients, mean of {len(result.seeds)} seeds [95 % interval over "
-            "patients and seeds]",
+            f"{metrics.n_patients} patients{mean_of}]",
             ["images", "labels learned", "AUROC", *gain],
             rows,
         )

@@ -205,8 +205,14 @@ def with_interval(value: float | None, interval: tuple[float, float] | None) -> 
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def print_metrics(title: str, metrics: "Metrics") -> None:
-    """Print a table of the headline metrics and those of each label, then further metrics."""
+def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
+    """Print a table of the headline metrics and those of each label, then further metrics.
+
+    Args:
+        title: What the metrics are of.
+        metrics: The metrics.
+        printed: Remarks that this command printed before, which are not repeated.
+    """
     from featurecache.metrics.label_support import MIN_PATIENTS
     from featurecache.metrics.platt_scaling import describe_platt
     from featurecache.report.controls_table import controls_table
@@ -224,34 +230,37 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
             *(format_float(getattr(scores, key, None)) for key in plain),
         ]
 
-    headline, rows = metrics.headline, []
-    if headline.note:
-        rows += [
-            row(f"macro, {headline.note}", "", headline.macro),
-            row(f"micro, {headline.note}", "", headline.micro),
-        ]
-    rows.append(row("macro", "", metrics.macro))
-    if metrics.supported is not None:
-        rows.append(row("macro, labels with enough patients", "", metrics.supported.macro))
+    headline, n_macro = metrics.headline, len(metrics.macro_labels)
+    n_supported = len(metrics.supported_labels)
+    rows = [row(f"macro, {n_macro} labels", "", headline.macro)]
+    if headline.supported is not None and n_supported < n_macro:
+        rows.append(row(f"{n_supported} with enough patients", "", headline.supported))
+    rows.append(row("micro", "", headline.micro))
+    over, seed = "", ""
+    if metrics.seeds is not None:
+        over, seed = " and seeds", f"seed {metrics.seeds.seeds[0]}"
     if metrics.within_abnormal is not None:
-        rows.append(row("macro within abnormal images", "", metrics.within_abnormal.macro))
-    rows.append(row("micro", "", metrics.micro))
+        name = f"within abnormal, {seed}" if seed else "within abnormal"
+        rows.append(row(name, "", metrics.within_abnormal.macro))
     for label, scores in metrics.per_label.items():
-        positive = f"{scores.n_positive} of {scores.n_positive_patients}"
+        positive = f"{scores.n_positive} ({scores.n_positive_patients})"
         rows.append(row(label, positive, scores))
-    over = " and seeds" if headline.note else ""
+    averages = f", averages: {headline.note}; labels: {seed}" if seed else ""
     print_table(
-        f"{title}: {metrics.n} {metrics.split} images of {metrics.n_patients} patients, "
+        f"{title}: {metrics.n} {metrics.split} images of {metrics.n_patients} patients{averages} "
         f"[95 % interval over patients{over}]",
-        ["", "positive images of patients", "AUROC", "AUPRC", "F1", *plain],
+        ["", "pos. (pat.)", "AUROC", "AUPRC", "F1", *plain],
         rows,
         optional=4,
     )
     if too_few := [label for label, s in metrics.per_label.items() if s.learned and s.no_interval]:
-        print_result(
+        line = (
             f"no interval with fewer than {MIN_PATIENTS} patients with a positive, or with a "
             f"negative image: {', '.join(too_few)}\n"
         )
+        if line not in printed:
+            print_result(line)
+            printed.add(line)
     controls = controls_table("this run", metrics)
     print_table("scores to compare it with", ["", *controls.columns[1:]], controls.rows, optional=5)
     if metrics.calibration is not None:
@@ -290,8 +299,18 @@ def print_metrics(title: str, metrics: "Metrics") -> None:
     )
 
 
-def print_run(title: str, run: "Run") -> None:
-    """Print the metrics and the warnings of a run."""
-    print_metrics(title, run.metrics)
+def print_run(title: str, run: "Run", printed: set[str] | None = None) -> None:
+    """Print the metrics and the warnings of a run.
+
+    Args:
+        title: What the run is.
+        run: The run.
+        printed: Remarks on earlier runs of this command, which are not repeated; those on this run
+            are added.
+    """
+    printed = set() if printed is None else printed
+    print_metrics(title, run.metrics, printed)
     for warning in run.warnings:
-        warn(warning)
+        if warning not in printed:
+            warn(warning)
+    printed.update(run.warnings)

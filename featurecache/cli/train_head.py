@@ -95,20 +95,21 @@ def train_head(
         ]
         print_json(documents[0] if len(documents) == 1 else documents)
         return
+    printed: set[str] = set()
     for run, target in zip(runs, saved, strict=True):
-        _print(run, target)
+        _print(run, target, printed)
 
 
-def _print(run: "Run", target: Path) -> None:
-    print_run(f"{run.config['settings']['head']} on {run.dataset_name}", run)
+def _print(run: "Run", target: Path, printed: set[str]) -> None:
+    print_run(f"{run.config['settings']['head']} on {run.dataset_name}", run, printed)
     if run.metrics.seeds is not None:
         spread = run.metrics.seeds.macro["auroc"]
         print_result(
             f"macro AUROC over {run.config['seeds']} seeds: {format_float(spread.mean, digits=4)} "
-            f"± {format_float(spread.sd, digits=4)} (standard deviation between seeds); the rows "
-            "without a number of seeds are of the first, which is saved"
+            f"± {format_float(spread.sd, digits=4)} (standard deviation between seeds); seed "
+            f"{run.metrics.seeds.seeds[0]} is saved"
         )
-    print_result(f"run: {target} (chosen on validation: {run.config['chosen']})")
+    print_result(f"run: {target} (chosen: {run.config['chosen']})")
 
 
 def _total_epochs(cache: "Cache", config: HeadConfig, seeds: int) -> int:

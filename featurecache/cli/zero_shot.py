@@ -57,5 +57,7 @@ def zero_shot(
         print_json({"scoring": method, "prompts": prompts_used, **run.metrics.to_json()})
         return
     print_run(f"zero-shot on {run.dataset_name}", run)
-    if out is not None:
+    if out is None:
+        print_status("not saved: give --out DIR to compare it later")
+    else:
         print_result(f"run: {out}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.evaluation.controls import always_negative, measure_control, rank_parts
-from featurecache.evaluation.repeated_runs import Trial
+from featurecache.evaluation.repeated_runs import RANKING_METRICS, Trial
 from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.simple_predictors import prevalence, view_only
 from featurecache.evaluation.split_data import SplitData
@@ -208,7 +208,10 @@ def spread_over_seeds(
             learned=training.data.learned,
         ).sampled
 
-    mean = MeanMetrics([sampled(training) for training in trainings])
+    samples = [sampled(training) for training in trainings]
+    mean = MeanMetrics(samples)
+    supported = mean.macro_labels & mean.support.enough
+    mean_supported = MeanMetrics([training.over(supported) for training in samples])
 
     def spread(estimate: Estimate) -> Spread:
         values = [value for value in estimate.trainings if value is not None]
@@ -222,6 +225,9 @@ def spread_over_seeds(
     return SeedSpread(
         seeds=list(seeds),
         macro={name: spread(estimate) for name, estimate in mean.macro_metrics().items()},
+        supported={name: spread(mean_supported.macro(name)) for name in RANKING_METRICS}
+        if supported.any()
+        else None,
         micro={name: spread(estimate) for name, estimate in mean.micro_metrics().items()},
         exact_match=spread(mean.exact_match),
         hamming_loss=spread(mean.hamming_loss),

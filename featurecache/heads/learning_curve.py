@@ -200,10 +200,8 @@ class LearningCurve:
         return f"{len(self.metrics.labels)} of {len(self.config['labels'])} labels"
 
     def _test_set(self) -> str:
-        return (
-            f"{self.metrics.n:,} test images of {self.metrics.n_patients:,} patients, mean of "
-            f"{len(self.seeds)} seeds"
-        )
+        seeds = f", mean of {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
+        return f"{self.metrics.n:,} test images of {self.metrics.n_patients:,} patients{seeds}"
 
 
 def learning_curve(

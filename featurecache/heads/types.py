@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -66,16 +67,20 @@ class TrainingData:
         return torch.from_numpy(self.labels[rows].astype(np.float32))
 
 
+CROSS_VALIDATION: Final = "cross-validation on training patients"
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """One line of the history of a head that chooses its settings on validation images.
+    """One line of the history of a head that chooses its settings.
 
     Attributes:
         label: Index of the label that the setting was tried for; empty if it is shared by all.
         setting: The setting, such as ``C=0.1``.
-        validation: Its validation score.
+        validation: Its score on what ``chosen_by`` says.
         measure: ``loss`` (lower is better) or ``auroc`` (higher is better).
         chosen: Whether it was the best.
+        chosen_by: How the settings are chosen: ``validation``, or ``CROSS_VALIDATION``.
     """
 
     label: str
@@ -83,6 +88,7 @@ class Candidate:
     validation: float
     measure: str
     chosen: bool
+    chosen_by: str = "validation"
 
 
 @dataclass(frozen=True)
@@ -146,14 +152,13 @@ class TrainedHead:
 
     @property
     def chosen(self) -> str:
-        """What was chosen on validation images, such as "best epoch 7" or "C=0.1"."""
+        """What was chosen and how, such as "best epoch 7 by validation"."""
         if self.members:
             return "; ".join(member.chosen for member in self.members)
         if self.best_epoch is not None:
-            return f"best epoch {self.best_epoch}"
-        settings = {
-            candidate.setting
-            for candidate in self.history
-            if isinstance(candidate, Candidate) and candidate.chosen
-        }
-        return ", ".join(sorted(settings)) or "only thresholds"
+            return f"best epoch {self.best_epoch} by validation"
+        chosen = [c for c in self.history if isinstance(c, Candidate) and c.chosen]
+        if not chosen:
+            return "only thresholds, by validation"
+        settings = ", ".join(sorted({candidate.setting for candidate in chosen}))
+        return f"{settings} by {chosen[0].chosen_by}"

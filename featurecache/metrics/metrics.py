@@ -424,6 +424,8 @@ class SeedSpread(_Model):
     Attributes:
         seeds: The seeds.
         macro: Means over labels.
+        supported: Means over the labels with enough patients; None without any. Only of AUROC and
+            AUPRC.
         micro: Metrics over pooled entries.
         exact_match: Share of images with every label right.
         hamming_loss: Share of entries that are wrong.
@@ -431,6 +433,7 @@ class SeedSpread(_Model):
 
     seeds: list[int]
     macro: dict[str, Spread]
+    supported: dict[str, Spread] | None = None
     micro: dict[str, Spread]
     exact_match: Spread
     hamming_loss: Spread
@@ -442,6 +445,8 @@ class Headline:
 
     Attributes:
         macro: Means over labels, with their intervals.
+        supported: Means over the labels with enough patients, with their intervals; None without
+            any.
         micro: Metrics over pooled entries, with their intervals.
         exact_match: Share of images with every label right.
         exact_match_ci: Its interval.
@@ -451,6 +456,7 @@ class Headline:
     """
 
     macro: DecisionScores
+    supported: RankingScores | None
     micro: DecisionScores
     exact_match: float | None
     exact_match_ci: tuple[float, float] | None
@@ -468,6 +474,13 @@ def _mean_scores(spreads: Mapping[str, Spread]) -> DecisionScores:
     """Return means over seeds as scores with their intervals."""
     scores = DecisionScores(**{name: spread.mean for name, spread in spreads.items()})
     scores._intervals = DecisionIntervals(**{name: spread.ci95 for name, spread in spreads.items()})
+    return scores
+
+
+def _mean_ranking(spreads: Mapping[str, Spread]) -> RankingScores:
+    """Return means over seeds of AUROC and AUPRC with their intervals."""
+    scores = RankingScores(auroc=spreads["auroc"].mean, auprc=spreads["auprc"].mean)
+    scores._intervals = RankingIntervals(auroc=spreads["auroc"].ci95, auprc=spreads["auprc"].ci95)
     return scores
 
 
@@ -544,11 +557,17 @@ class Metrics(Scores):
         return type(self)(**{**fields, **changes})
 
     @property
+    def supported_labels(self) -> list[str]:
+        """The labels with enough patients for an interval of their own."""
+        return [label for label, scores in self.per_label.items() if scores.no_interval is None]
+
+    @property
     def headline(self) -> Headline:
         """The averages to report: means over seeds where there are several."""
         if self.seeds is None:
             return Headline(
                 macro=self.macro,
+                supported=None if self.supported is None else self.supported.macro,
                 micro=self.micro,
                 exact_match=self.exact_match,
                 exact_match_ci=self.ci95.exact_match,
@@ -557,6 +576,7 @@ class Metrics(Scores):
             )
         return Headline(
             macro=_mean_scores(self.seeds.macro),
+            supported=None if self.seeds.supported is None else _mean_ranking(self.seeds.supported),
             micro=_mean_scores(self.seeds.micro),
             exact_match=self.seeds.exact_match.mean,
             exact_match_ci=self.seeds.exact_match.ci95,

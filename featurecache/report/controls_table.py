@@ -17,7 +17,12 @@ CONTROL_NAMES: Final = {
 
 
 def with_controls(name: str, metrics: Metrics) -> dict[str, Metrics | Control]:
-    """Return a run and its controls by displayed name, without those that could not be made."""
+    """Return a run and its controls by displayed name, without those that could not be made.
+
+    Of a run with several seeds these are the scores of the first, and the name says so.
+    """
+    if metrics.seeds is not None:
+        name = f"{name}, seed {metrics.seeds.seeds[0]}"
     controls = {
         CONTROL_NAMES.get(key, key.replace("_", " ")): control
         for key, control in metrics.controls.items()
@@ -34,7 +39,7 @@ def controls_table(name: str, metrics: Metrics) -> Table:
         metrics: Its metrics.
     """
     scores = with_controls(name, metrics)
-    n_supported = sum(label.no_interval is None for label in metrics.per_label.values())
+    n_supported = len(metrics.supported_labels)
     columns = [("scores", list(scores))]
     columns.append(
         (

@@ -100,11 +100,17 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
 def headline_table(runs: Sequence[ScoredRun]) -> Table:
     """Return averages over labels, one row per run; encoder and data set only where they differ."""
     several_sources = len({(run.model, run.dataset) for run in runs}) > 1
+    some_rare = any(len(r.metrics.supported_labels) < len(r.metrics.macro_labels) for r in runs)
     columns = ["run", *(["encoder and data"] if several_sources else []), "images", "patients"]
+    columns.append("macro AUROC")
+    if some_rare:
+        columns.append("macro AUROC, labels with enough patients")
     rows = []
     for run in runs:
         metrics, headline = run.metrics, run.metrics.headline
-        macro, micro = headline.macro, headline.micro
+        macro, micro, supported = headline.macro, headline.micro, UNDEFINED
+        if headline.supported is not None:
+            supported = format_interval(headline.supported.auroc, headline.supported.auroc_ci)
         rows.append(
             [
                 f"{run.name}, {headline.note}" if headline.note else run.name,
@@ -112,6 +118,7 @@ def headline_table(runs: Sequence[ScoredRun]) -> Table:
                 f"{metrics.n:,} {metrics.split}",
                 f"{metrics.n_patients:,}",
                 format_interval(macro.auroc, macro.auroc_ci),
+                *([supported] if some_rare else []),
                 format_interval(macro.auprc, macro.auprc_ci),
                 format_interval(macro.f1, macro.f1_ci),
                 format_interval(micro.auroc, micro.auroc_ci),
@@ -121,7 +128,7 @@ def headline_table(runs: Sequence[ScoredRun]) -> Table:
     return Table(
         "Averages over labels, with 95 % intervals over patients, and over seeds where there are "
         "several",
-        [*columns, "macro AUROC", "macro AUPRC", "macro F1", "micro AUROC", "exact match"],
+        [*columns, "macro AUPRC", "macro F1", "micro AUROC", "exact match"],
         rows,
     )
 

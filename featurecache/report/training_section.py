@@ -55,13 +55,14 @@ def selection_table(run: ScoredRun) -> Table | None:
 
     return Table(
         f"{run.name}: selected settings, out of {len(run.history)} candidates",
-        ["label", "setting", "validation", "measure"],
+        ["label", "setting", "score", "measure", "chosen by"],
         [
             [
                 label_name(str(line.get("label", ""))),
                 str(line["setting"]),
                 f"{float(line['validation']):.4f}",
                 str(line.get("measure", "")),
+                str(line.get("chosen_by", "")),
             ]
             for line in run.history
             if str(line.get("chosen")) == "True"
@@ -97,6 +98,13 @@ def learning_curves(curves: Sequence[CurveRun], registry: PlotRegistry) -> list[
     return sections
 
 
+def _over(n_seeds: int) -> str:
+    """Return what the values are means over, and their intervals."""
+    if n_seeds > 1:
+        return f"means over {n_seeds} seeds, 95 % intervals over patients and seeds"
+    return "one seed, 95 % intervals over patients"
+
+
 def _gain(head: str, point: CurvePoint) -> Estimate:
     return Estimate(head, point.auroc_gain.difference, point.auroc_gain.ci95)
 
@@ -119,8 +127,7 @@ def curve_table(run: CurveRun) -> Table:
             )
     return Table(
         f"{run.name}: {run.curve.n:,} test images of {run.curve.n_patients:,} patients, macro over "
-        f"{', '.join(run.curve.labels) or 'no label'}, means over "
-        f"{len(run.config.get('seeds', []))} seeds, 95 % intervals over patients and seeds",
+        f"{', '.join(run.curve.labels) or 'no label'}, {_over(len(run.config.get('seeds', [])))}",
         [
             *("head", "training images", "labels learned", "macro AUROC", "macro AUPRC"),
             "paired gain in AUROC over the first head",

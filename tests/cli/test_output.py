@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from featurecache.cli.output import print_metrics, print_table
+from featurecache.cli.output import print_metrics, print_run, print_table
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
 
@@ -43,6 +43,35 @@ def test_all_columns_are_printed_without_a_terminal(capsys):
     assert output.err == ""
 
 
+def test_what_two_heads_share_is_printed_once(capsys):
+    truth = (np.random.default_rng(0).random((200, 3)) < [0.3, 0.2, 0]).astype(np.int8)
+    truth[:3, 2] = 1
+    data = SplitData(
+        truth=truth,
+        label_names=("Mass", "Pleural_Thickening", "Hernia"),
+        patient=np.arange(200) // 2,
+        view=np.full(200, ""),
+        train=np.empty(0, dtype=np.intp),
+        val=np.empty(0, dtype=np.intp),
+        test=np.arange(200),
+        learned=np.ones(3, dtype=bool),
+    )
+    probability = 0.5 * truth + 0.5 * np.random.default_rng(1).random(truth.shape)
+    metrics = evaluate(data, probability, n_bootstrap=20)
+    printed: set[str] = set()
+    for own in ("fit of a stopped", "fit of b stopped"):
+        warnings = [*metrics.warnings, "possible exposure", own]
+        print_run("head", SimpleNamespace(metrics=metrics, warnings=warnings), printed)
+    output = capsys.readouterr()
+    assert output.err.count("possible exposure") == 1
+    assert output.err.count("fit of") == 2
+    assert output.out.count("no interval with fewer than 5 patients") == 1
+    assert "macro, 3 labels" in output.out
+    assert "2 with enough patients" in output.out
+    scores = metrics.per_label["Mass"]
+    assert f"{scores.n_positive} ({scores.n_positive_patients})" in output.out
+
+
 def test_help_has_no_line_breaks_of_its_own(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = run("train-head", "--help").stdout
@@ -67,7 +96,7 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
     metrics = evaluate(data, probability, n_bootstrap=0)
     labels = "(1 of 2 labels; 1 with too few validation patients) "
     for label_map, fitted in ((None, "on validation"), ({"Mass": "Mass"}, "of the training run")):
-        print_metrics("title", metrics.replace(label_map=label_map))
+        print_metrics("title", metrics.replace(label_map=label_map), set())
         output = " ".join(capsys.readouterr().out.split())
         after = metrics.calibration.macro.after.error
         assert f"after Platt scaling {fitted} {labels}{after:.3f}" in output

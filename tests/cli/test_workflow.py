@@ -70,7 +70,8 @@ def test_several_seeds_give_mean_and_standard_deviation(run, extracted):
     assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
     printed = run("train-head", "--head", "baseline", "--seeds", 3, "--n-bootstrap", 0)
     assert f"over 3 seeds: {spread['mean']:.4f}" in printed.stdout
-    assert "macro, mean of 3 seeds" in printed.stdout
+    assert "averages: mean of 3 seeds; labels: seed 0" in printed.stdout
+    assert "this run, seed 0" in printed.stdout
 
 
 def test_newest_cache_is_the_default_and_is_printed(run, extracted):

@@ -138,6 +138,11 @@ def test_spread_over_seeds_is_that_of_separate_trainings(cache):
     assert f"mean of 3 seeds: AUROC {headline.macro.auroc:.3f} [{low:.3f}" in repr(together)
     assert alone[0].headline.macro == alone[0].macro
     assert alone[0].headline.note == ""
+    # So is that over the labels with enough patients.
+    supported = [metrics.supported.macro.auroc for metrics in alone]
+    assert spread.supported["auroc"].values == supported
+    assert headline.supported.auroc == pytest.approx(np.mean(supported))
+    assert headline.supported.auroc_ci == spread.supported["auroc"].ci95
     # The metrics themselves are those of the first seed.
     assert together.per_label == alone[0].per_label
     assert together.ci95 == alone[0].ci95

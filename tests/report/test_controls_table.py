@@ -5,6 +5,7 @@ import pytest
 
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.metrics import SeedSpread
 from featurecache.report.controls_table import controls_table
 
 
@@ -47,6 +48,19 @@ def test_the_run_is_beside_every_control_that_could_be_made(metrics):
     assert rows["every image normal"]["Hamming loss"] == f"{normal.hamming_loss:.3f}"
     assert rows["every image normal"]["macro AUROC, 3 labels"] == "–"
     assert rows["linear"]["exact match"] == f"{metrics.exact_match:.3f}"
+
+
+def test_of_several_seeds_the_first_is_beside_the_controls(metrics):
+    seeds = SeedSpread.model_validate(
+        {
+            "seeds": [5, 6],
+            "macro": {},
+            "micro": {},
+            "exact_match": {"mean": None, "sd": None},
+            "hamming_loss": {"mean": None, "sd": None},
+        }
+    )
+    assert controls_table("this run", metrics.replace(seeds=seeds)).rows[0][0] == "this run, seed 5"
 
 
 def test_columns_without_any_score_are_left_out(metrics):

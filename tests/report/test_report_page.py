@@ -282,12 +282,13 @@ def test_selected_settings_are_shown(workspace):
 
 def test_settings_selected_for_a_label_are_shown_by_its_name():
     line = {"setting": "C=1", "validation": 0.25, "measure": "loss", "chosen": True}
+    line["chosen_by"] = "cross-validation on training patients"
     run = SimpleNamespace(
         name="run",
         scored=SimpleNamespace(label_names=("Mass", "Edema")),
         history=[{"label": "1", **line}, {"label": "0", **line, "chosen": False}],
     )
-    assert selection_table(run).rows == [["Edema", "C=1", "0.2500", "loss"]]
+    assert selection_table(run).rows == [["Edema", "C=1", "0.2500", "loss", line["chosen_by"]]]
 
 
 def test_report_is_reproducible(tmp_path):

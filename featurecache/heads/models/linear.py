@@ -11,7 +11,7 @@ from featurecache.heads.config import HeadConfig
 from featurecache.heads.cross_validation import assign_folds
 from featurecache.heads.logistic import LogisticSolver, Weights, has_both_classes
 from featurecache.heads.standardize import Standardize
-from featurecache.heads.types import Candidate, Head, TrainedHead, TrainingJob
+from featurecache.heads.types import CROSS_VALIDATION, Candidate, Head, TrainedHead, TrainingJob
 from featurecache.losses import masked_bce
 
 STRENGTHS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
@@ -139,7 +139,7 @@ def _fit_at_best_strength(
     chosen = int(np.argmin(losses))
     best.append(fit(-1, targets, STRENGTHS[chosen], None))
     return best, [
-        Candidate("", f"{name}={strength:g}", loss, "loss", index == chosen)
+        Candidate("", f"{name}={strength:g}", loss, "loss", index == chosen, CROSS_VALIDATION)
         for index, (strength, loss) in enumerate(zip(STRENGTHS, losses, strict=False))
     ]
 

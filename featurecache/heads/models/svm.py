@@ -11,7 +11,7 @@ from featurecache.heads.config import HeadConfig
 from featurecache.heads.cross_validation import assign_folds
 from featurecache.heads.models.platt_scaled import PlattScaledHead
 from featurecache.heads.standardize import Standardize
-from featurecache.heads.types import Candidate, TrainedHead, TrainingJob
+from featurecache.heads.types import CROSS_VALIDATION, Candidate, TrainedHead, TrainingJob
 from featurecache.metrics.ranking import auroc
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -53,7 +53,7 @@ class Svm(PlattScaledHead):
         self.margin.bias.copy_(torch.from_numpy(bias))
         self.calibrate(data.labels[data.val], x_val @ weight.T + bias)
         history = tuple(
-            Candidate("", f"C={strength:g}", value, "auroc", index == chosen)
+            Candidate("", f"C={strength:g}", value, "auroc", index == chosen, CROSS_VALIDATION)
             for index, (strength, value) in enumerate(zip(STRENGTHS, aurocs, strict=True))
         )
         return TrainedHead(self.eval(), job.config, data.train, history)
