@@ -151,7 +151,12 @@ def validate_external(
         any_finding=any_finding_from_scores(data, log_odds(probability)),
         platt=None if calibration is None else calibration.of_labels(sources),
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
-        warnings=[*warnings, *not_learned, *leak_warnings, *cache_caveats(cache, rows)],
+        warnings=[
+            *warnings,
+            *not_learned,
+            *leak_warnings,
+            *cache_caveats(cache, rows, own_split=False),
+        ],
         n_bootstrap=n_bootstrap,
     )
     return Run(

@@ -83,12 +83,13 @@ def scored_rows(cache: Cache) -> NDArray[np.intp]:
     return rows if len(rows) else cache.learning_rows("val")
 
 
-def cache_caveats(cache: Cache, rows: NDArray[np.intp]) -> list[str]:
+def cache_caveats(cache: Cache, rows: NDArray[np.intp], *, own_split: bool = True) -> list[str]:
     """Return what a reader of metrics has to know about the cache behind them.
 
     Args:
         cache: The cache.
         rows: Rows that are scored.
+        own_split: Whether what is scored was trained on this cache's split, and not elsewhere.
 
     Raises:
         UsageError: An encoder was trained on images that are scored.
@@ -97,10 +98,10 @@ def cache_caveats(cache: Cache, rows: NDArray[np.intp]) -> list[str]:
         model=cache.header.model,
         dataset=cache.header.dataset,
         exposed=cache.header.exposed,
-        image_level_split=cache.header.image_level_split,
-        has_test=len(cache.rows("test")) > 0,
+        image_level_split=own_split and cache.header.image_level_split,
+        has_test=not own_split or len(cache.rows("test")) > 0,
         patients_known=cache.patients_known,
-        shared_patients=shared_patients(cache.patients, cache.splits),
+        shared_patients=shared_patients(cache.patients, cache.splits) if own_split else 0,
     )
     scored = cache.records(rows)
     for member in cache.members:

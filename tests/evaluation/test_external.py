@@ -135,6 +135,30 @@ def test_a_cache_without_test_images_is_refused(tmp_path):
         external_rows(cache, "test")
 
 
+def test_the_split_of_the_other_data_set_gives_no_warning(tmp_path):
+    """Nothing was trained on it: by image or without a test split, it does not matter."""
+    labels = np.array([[0], [1]] * 20)
+    cache = write_toy_cache(
+        tmp_path / "a.h5",
+        np.ones((40, 2)),
+        labels,
+        names=("Mass",),
+        split=np.array(["train"] * 40),
+        by_image=True,
+    )
+    run = validate_external(
+        cache,
+        lambda embedding: np.linspace(0.1, 0.9, len(embedding))[:, np.newaxis],
+        name="runs/trained",
+        labels=("Mass",),
+        provenance=Provenance(),
+        thresholds=(0.5,),
+        split="all",
+        n_bootstrap=0,
+    )
+    assert not any("split" in warning for warning in run.warnings)
+
+
 def test_a_saved_external_validation_holds_its_predictions(cache, probability, tmp_path):
     label_map = {"Opacity": "Pneumonia"}
     run = validate_external(
