@@ -111,7 +111,7 @@ def _print(result: "Audit") -> None:
     splits = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     print_table(
         f"{result.n} images of {result.dataset}: {splits}",
-        ["leaks", "count", ""],
+        ["leaks", "count", "details"],
         _leak_rows(result),
     )
     near = result.near_duplicates
@@ -134,7 +134,16 @@ def _print(result: "Audit") -> None:
     print_table(
         "labels: images (and patients) with a positive label, and the expected width of the 95 % "
         "interval of an AUROC",
-        ["", "split", "positive", "labeled", "prevalence", "width", "", "prevalence by view"],
+        [
+            "",
+            "split",
+            "positive",
+            "labeled",
+            "prevalence",
+            "width",
+            "support",
+            "prevalence by view",
+        ],
         _label_rows(result),
         optional=1,
     )
@@ -217,6 +226,11 @@ def _shortcut_rows(result: "Audit") -> list[list[str]]:
     return [*rows, ["age", str(age.n), str(age.n_patients), "", r2, error]]
 
 
+def _width(width: float | None) -> str:
+    """Format the width of an interval; the formula's can be larger than the range of the AUROC."""
+    return "> 1" if width is not None and width > 1 else format_float(width)
+
+
 def _label_rows(result: "Audit") -> list[list[str]]:
     return [
         [
@@ -225,7 +239,7 @@ def _label_rows(result: "Audit") -> list[list[str]]:
             f"{split.positive} ({split.patients.positive})",
             f"{split.positive + split.negative}",
             format_float(split.prevalence),
-            format_float(split.expected_width),
+            _width(split.expected_width),
             split.state,
             ", ".join(f"{view} {format_float(of.prevalence)}" for view, of in support.views.items())
             if position == 0

@@ -1,7 +1,8 @@
 """``predict``: predict new images with a trained model."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,6 +18,11 @@ from featurecache.cli.output import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_COLUMNS: Final = 4
+"""With more labels than this, each has a row of its own: their columns would not fit."""
+N_HIGHEST: Final = 3
+"""Labels that are printed of each of several images, whatever their probability."""
 
 
 def predict(
@@ -43,8 +49,8 @@ def predict(
     """Predict new images with a trained head or a fine-tuned encoder.
 
     Probabilities that reach the threshold of their label, chosen on validation images, are marked
-    with *. Thresholds are of these probabilities, not of the calibrated ones, which are in
-    parentheses: probabilities after Platt scaling on validation images. Where that cannot be
+    with *. Thresholds are of these probabilities, not of the calibrated ones, those after Platt
+    scaling on validation images. Where that cannot be
     measured or does not help, there is none, and the reason is printed.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
@@ -80,21 +86,10 @@ def predict(
             ]
         )
     elif readable.any():
-        print_table(
-            f"probabilities of {run} (calibrated)",
-            ["image", *labels],
-            [
-                ["threshold", *map(format_float, thresholds.values())],
-                *(
-                    [row["image"], *(_cell(row, label) for label in labels)]
-                    for _, row in table[readable].iterrows()
-                ),
-            ],
-        )
-        print_result(
-            "* the probability is at or above the threshold of its label; the calibrated "
-            "probability, in parentheses, is not compared with it"
-        )
+        if len(labels) <= MAX_COLUMNS:
+            _print_by_image(f"probabilities of {run} (calibrated)", table[readable], thresholds)
+        else:
+            _print_by_label(f"probabilities of {run}", table[readable], thresholds)
         for reason in dict.fromkeys(uncalibrated.values()):
             names = [label for label in labels if uncalibrated.get(label) == reason]
             print_result(f"no calibrated probability of {', '.join(names)}: {reason}")
@@ -102,6 +97,65 @@ def predict(
         print_status(f"error: {error}")
     if not readable.all():
         raise typer.Exit(2)
+
+
+def _print_by_image(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
+    """Print a row for each image and a column for each label."""
+    print_table(
+        title,
+        ["image", *thresholds],
+        [
+            ["threshold", *map(format_float, thresholds.values())],
+            *(
+                [row["image"], *(_cell(row, label) for label in thresholds)]
+                for _, row in table.iterrows()
+            ),
+        ],
+    )
+    print_result(
+        "* the probability is at or above the threshold of its label; the calibrated "
+        "probability, in parentheses, is not compared with it"
+    )
+
+
+def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
+    """Print a row for each image and label; of several images only those of interest."""
+    folders = {str(Path(image).parent) for image in table["image"]}
+    in_one_folder = len(folders) == 1
+    rows = []
+    for _, row in table.iterrows():
+        probability = {label: float(row[f"{label} probability"]) for label in thresholds}
+        labels = sorted(probability, key=probability.__getitem__, reverse=True)
+        if len(table) > 1:
+            labels = [
+                label
+                for rank, label in enumerate(labels)
+                if rank < N_HIGHEST or row[f"{label} positive"]
+            ]
+        name = Path(row["image"]).name if in_one_folder else row["image"]
+        for label in labels:
+            rows.append(
+                [
+                    name if label == labels[0] else "",
+                    label,
+                    format_float(probability[label]) + ("*" if row[f"{label} positive"] else ""),
+                    format_float(thresholds[label]),
+                    format_float(_values(row, [label], "calibrated")[label]),
+                ]
+            )
+    where = f" for {folders.pop()}" if in_one_folder else ""
+    print_table(
+        f"{title}{where}", ["image", "label", "probability", "threshold", "calibrated"], rows
+    )
+    print_result(
+        "* the probability is at or above the threshold of its label; the calibrated probability "
+        "is not compared with it"
+    )
+    if len(table) > 1:
+        print_result(
+            f"of each image the {N_HIGHEST} highest probabilities and those at or above their "
+            "threshold; --json has all"
+        )
 
 
 def _values(row: "pd.Series[Any]", labels: list[str], column: str) -> dict[str, float | None]:

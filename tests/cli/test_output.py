@@ -3,9 +3,12 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from featurecache.cli.audit import _width
 from featurecache.cli.output import print_metrics, print_run, print_table
+from featurecache.cli.predict import _print_by_label
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
 
@@ -70,6 +73,37 @@ def test_what_two_heads_share_is_printed_once(capsys):
     assert "2 with enough patients" in output.out
     scores = metrics.per_label["Mass"]
     assert f"{scores.n_positive} ({scores.n_positive_patients})" in output.out
+
+
+def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
+    thresholds = {f"Pleural_Thickening {number}": 0.5 for number in range(14)}
+
+    def values(first):
+        row = {"image": f"folder/{first}.png"}
+        for number, label in enumerate(thresholds):
+            probability = (first + number) / 20
+            row |= {
+                f"{label} probability": probability,
+                f"{label} positive": probability >= 0.5,
+                f"{label} calibrated": np.nan,
+            }
+        return row
+
+    one = pd.DataFrame([values(0)])
+    _print_by_label("probabilities", one, thresholds)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "probabilities for folder"
+    assert lines[3].split() == ["0.png", "Pleural_Thickening", "13", "0.650*", "0.500", "-"]
+    assert sum("Pleural_Thickening" in line for line in lines) == 14
+    # Of several images: the three highest, and all that are at or above their threshold.
+    several = pd.DataFrame([values(0), values(-5)])
+    _print_by_label("probabilities", several, thresholds)
+    output = capsys.readouterr().out
+    assert output.count("Pleural_Thickening") == 4 + 3
+
+
+def test_a_width_above_that_of_all_values_is_not_a_number():
+    assert [_width(width) for width in (None, 0.5, 1.061)] == ["-", "0.500", "> 1"]
 
 
 def test_help_has_no_line_breaks_of_its_own(run, monkeypatch):
