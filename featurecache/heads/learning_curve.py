@@ -284,7 +284,6 @@ def learning_curve(
         predict_on(cache, head, data[head.config.head]) for head in fit_heads(jobs, on_head=on_head)
     )
     by_size = {name: [[next(trials) for _ in all_seeds] for _ in sizes] for name in names}
-    by_size[names[0]][-1][0].data.require_scorable()
     _, rows = by_size[names[0]][0][0].data.scored
     learned = np.stack(
         [
