@@ -143,7 +143,7 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
                     format_float(_values(row, [label], "calibrated")[label]),
                 ]
             )
-    where = f" for {folders.pop()}" if in_one_folder else ""
+    where = f", images in {folders.pop()}" if in_one_folder else ""
     print_table(
         f"{title}{where}", ["image", "label", "probability", "threshold", "calibrated"], rows
     )

@@ -92,7 +92,7 @@ def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
     one = pd.DataFrame([values(0)])
     _print_by_label("probabilities", one, thresholds)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "probabilities for folder"
+    assert lines[0] == "probabilities, images in folder"
     assert lines[3].split() == ["0.png", "Pleural_Thickening", "13", "0.650*", "0.500", "-"]
     assert sum("Pleural_Thickening" in line for line in lines) == 14
     # Of several images: the three highest, and all that are at or above their threshold.

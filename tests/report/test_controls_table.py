@@ -1,5 +1,7 @@
 """Table of a run beside its controls."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.metrics import SeedSpread
 from featurecache.report.controls_table import controls_table
+from featurecache.report.results_section import headline_table
 
 
 @pytest.fixture
@@ -61,6 +64,19 @@ def test_of_several_seeds_the_first_is_beside_the_controls(metrics):
         }
     )
     assert controls_table("this run", metrics.replace(seeds=seeds)).rows[0][0] == "this run, seed 5"
+
+
+def test_results_have_the_mean_over_labels_with_enough_patients_beside_macro(metrics):
+    run = SimpleNamespace(name="linear", model="tiny", dataset="phantom", metrics=metrics)
+    table = headline_table([run])
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    supported = metrics.supported.macro
+    assert metrics.supported_labels == ["Mass", "Edema"]
+    assert row["macro AUROC, labels with enough patients"] == (
+        f"{supported.auroc:.3f} [{supported.auroc_ci[0]:.3f}, {supported.auroc_ci[1]:.3f}]"
+    )
+    assert row["macro AUROC"].startswith(f"{metrics.macro.auroc:.3f} [")
+    assert row["macro AUPRC"].startswith(f"{metrics.macro.auprc:.3f} [")
 
 
 def test_columns_without_any_score_are_left_out(metrics):
