@@ -405,3 +405,13 @@ def test_list_of_heads_gives_list_of_runs(cache):
     for heads in ([], ["knn", "knn"]):
         with pytest.raises(UsageError, match="each once"):
             train_head(cache, heads)
+
+
+def test_the_run_says_how_its_settings_were_chosen(cache):
+    chosen = {
+        head: train_head(cache, head, controls=False, n_bootstrap=0).config["chosen"]
+        for head in ("linear", "knn", "prototype")
+    }
+    assert chosen["linear"].endswith(" by cross-validation on training patients")
+    assert chosen["knn"].endswith(" by validation")
+    assert chosen["prototype"] == "only thresholds, by validation"
