@@ -22,13 +22,14 @@ REPLACEMENTS = {
     "--dataset nih": "--dataset phantom --n-images 200",
     "--dataset kermany": "--dataset phantom --n-images 200",
     "xraysiglip": "tiny",
+    "16,128,1024": "16,32",
     "kermany": "phantom",
     "nih": "phantom",
 }
 EXTRA_OPTIONS = {
     "finetune": ["--epochs", "1", "--train-size", "40", "--n-bootstrap", "0"],
     "train-head": ["--epochs", "2", "--n-bootstrap", "0", "--no-controls"],
-    "learning-curve": ["--sizes", "16,32", "--seeds", "1"],
+    "learning-curve": ["--seeds", "1"],
     "audit": ["--cache", "cache/phantom/tiny.h5"],
     "retrieve": ["--cache", "cache/phantom/tiny.h5", "--n-images", "200"],
     "zero-shot": ["--cache", "cache/phantom/tiny.h5"],
