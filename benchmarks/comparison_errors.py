@@ -26,6 +26,7 @@ MIXED = np.array([1, 2, 4, 5, 6, 8, 12, 20, 35, 60])
 EQUAL = (0.75, 0.90)
 BETTER = (0.75, 0.85)
 METRICS = ("auroc", "auprc", "f1")
+LARGEST = (6, 10)
 
 
 def simulate(
@@ -36,6 +37,7 @@ def simulate(
     n_patients: int,
     correlation: float = 0.6,
     within_patient: float = 0.5,
+    largest: int = 0,
 ) -> list[ScoredImages]:
     """Return runs with the given true AUROCs on the same images.
 
@@ -48,13 +50,16 @@ def simulate(
         n_patients: Number of patients; each has 1 image or more, 1.8 in the mean.
         correlation: Correlation of two runs' scores.
         within_patient: Correlation of two images of a patient.
+        largest: Number of images of one patient who has every label; 0 for no such patient.
     """
     n_images = 1 + generator.poisson(0.8, size=n_patients)
+    n_images[0] = largest or n_images[0]
     patient = np.repeat(np.arange(n_patients), n_images)
     n, c, r = len(patient), len(n_positive), len(aurocs)
     truth = np.empty((n, c), dtype=np.int8)
     for label, number in enumerate(n_positive):
-        ill = generator.permutation(n_patients) < number
+        ill = generator.permutation(n_patients) < number - bool(largest)
+        ill[0] |= bool(largest)
         seen = generator.random(n) < 0.6  # a finding may be on some of a patient's images only
         seen[np.unique(patient, return_index=True)[1]] = True
         truth[:, label] = ill[patient] & seen
@@ -119,7 +124,12 @@ def any_holm(runs: Sequence[RunComparison]) -> bool:
 
 
 def compare_pairs(
-    generator: np.random.Generator, n: int, positives: tuple[int, int], aurocs: Sequence[float]
+    generator: np.random.Generator,
+    n: int,
+    positives: tuple[int, int],
+    aurocs: Sequence[float],
+    *,
+    largest: int = 0,
 ) -> tuple[dict[str, Outcomes], dict[str, Outcomes], float]:
     """Compare n pairs of runs.
 
@@ -134,7 +144,9 @@ def compare_pairs(
     for _ in range(n):
         n_positive = generator.integers(positives[0], positives[1] + 1, size=N_LABELS)
         n_patients = int(generator.integers(100, 301))
-        runs = simulate(generator, aurocs, n_positive=n_positive, n_patients=n_patients)
+        runs = simulate(
+            generator, aurocs, n_positive=n_positive, n_patients=n_patients, largest=largest
+        )
         (comparison,) = compare_scored(runs).comparisons
         n_any += any_holm([comparison])
         for name in METRICS:
@@ -221,6 +233,14 @@ def main() -> None:
         )
         means, gains = repeat_trainings(generator, n // 2, positives)
         trainings.append([row, means.coverage, gains.error])
+    uneven = []
+    for row, positives in ROWS.items():
+        for largest in LARGEST:
+            outcomes = [
+                compare_pairs(generator, n // 4, positives, (auroc, auroc), largest=largest)[0]
+                for auroc in EQUAL
+            ]
+            uneven.append([row, str(largest), *(of["auroc"].error for of in outcomes)])
     family.append(["1 to 60, three comparisons", f"{compare_several(generator, n):.3f}", ""])
     first = "positive patients"
     errors = [f"error at {auroc:.2f}" for auroc in EQUAL]
@@ -228,6 +248,11 @@ def main() -> None:
     print_table(f"One label, {n * N_LABELS:,} tests", [first, *errors, power, "coverage"], labels)
     print_table(
         f"Mean of {N_LABELS} labels, {n:,} tests", [first, *errors, power, "coverage"], macro
+    )
+    print_table(
+        f"One label, one patient with many images, {n // 4 * N_LABELS:,} tests",
+        [first, "images of one patient", *errors],
+        uneven,
     )
     print_table(f"Any p_holm < 0.05, {n:,} comparisons", [first, *errors], family)
     columns = [f"{name}, {of}" for of in ("label", "mean") for name in ("AUPRC", "F1")]

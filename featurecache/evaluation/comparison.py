@@ -20,7 +20,7 @@ from featurecache.metrics.jackknife import (
     t_interval,
     t_test,
 )
-from featurecache.metrics.label_support import MIN_PATIENTS, patient_support
+from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Change, ChangeInterval, Score
 from featurecache.metrics.multilabel import MetricArrays
 from featurecache.metrics.ranking import Floats, Labels, ratio
@@ -93,8 +93,7 @@ class LabelPatients(BaseModel):
     Attributes:
         n_positive_patients: Patients with a positive image.
         n_negative_patients: Patients with a negative image.
-        no_interval: Why the label has no intervals; None where it has enough patients. Where a few
-            of them have most of the images, its metrics have none, and their own reason.
+        no_interval: Why the label has no intervals; None where it has enough patients.
     """
 
     n_positive_patients: int
@@ -210,8 +209,7 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
     Differences are paired: both runs are scored on the same images. Intervals and p values are
     those of a t test whose standard error is from a jackknife over patients, see
     ``featurecache.metrics.jackknife``. Labels with fewer than five positive or negative patients
-    have neither, nor have averages over them, nor has what a few patients with many images decide:
-    an effective number of patients below five. p values are for AUROC alone. They are corrected
+    have neither, nor have averages over them. p values are for AUROC alone. They are corrected
     with Holm's method (1979) in two families, macro AUROC of all runs, and AUROC of all runs and
     labels, and doubled because there are two: if nothing differs, the chance of any ``p_holm``
     below 0.05 is at most 0.05. Of a run with several seeds the first is compared, whose predictions
@@ -461,11 +459,6 @@ class _Test:
         reason = self.no_interval
         if np.isnan(difference):
             reason = reason or "it is undefined in one of the runs"
-        elif self.dof + 1 < MIN_PATIENTS - 1e-9:  # five equal patients may be 4.999... of them
-            reason = reason or (
-                f"the effective number of patients is {self.dof + 1:.1f}, since some have most of "
-                f"the images, and at least {MIN_PATIENTS} are needed"
-            )
         elif np.isnan(error):
             reason = reason or "it is undefined without one of the patients"
         elif error < NO_ERROR:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.metrics.bootstrap import PatientResamples, resample_patients
+from featurecache.metrics.label_support import MIN_PATIENTS
 from featurecache.metrics.ranking import Floats, Labels
 
 MAX_GROUPS: Final = 1000
@@ -57,13 +58,15 @@ def standard_error(values: Floats) -> float:
 
 
 def degrees_of_freedom(truth: Labels, patient_index: NDArray[np.intp]) -> float:
-    """Return the effective number of patients behind a mean over labels, minus one.
+    """Return the effective number of patients behind a mean over labels, minus one, at least 4.
 
     A patient's weight is the sum of the squared shares that it has in the positive and in the
     negative images of each label: were all patients equally variable, its part of the variance
     (Satterthwaite 1946; the effective sample size of Kish 1965). For one label that is about the
     number of positive patients where those are few and have equally many images, and less where
-    some have most of them.
+    some have most of them. It is at least ``MIN_PATIENTS - 1``, that of the fewest patients that an
+    interval is given for: below, the quantile of Student's t grows much faster than the error of
+    the standard error, and intervals say nothing (docs/engineering/statistics.md).
 
     Args:
         truth: (N, C) labels 1, 0 or -1 (unknown).
@@ -74,7 +77,8 @@ def degrees_of_freedom(truth: Labels, patient_index: NDArray[np.intp]) -> float:
         for value in (0, 1):
             images = np.bincount(patient_index, column == value, minlength=len(weights))
             weights += (images / max(1, images.sum())) ** 2
-    return float(weights.sum() ** 2 / (weights**2).sum()) - 1
+    effective = float(weights.sum() ** 2 / (weights**2).sum())
+    return max(effective, MIN_PATIENTS) - 1
 
 
 def mean_interval(

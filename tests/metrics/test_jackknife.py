@@ -14,6 +14,7 @@ from featurecache.metrics.jackknife import (
     t_interval,
     t_test,
 )
+from featurecache.metrics.label_support import MIN_PATIENTS
 
 
 def test_each_patient_is_left_out_once():
@@ -80,8 +81,8 @@ def test_degrees_of_freedom_are_those_of_the_few_positive_patients():
     # A second label of the same patients adds nothing, one of other patients does.
     assert degrees_of_freedom(np.hstack([truth, truth]), alone) == pytest.approx(expected)
     assert degrees_of_freedom(np.hstack([truth, truth[::-1]]), alone) > 2 * expected
-    # All positive images of one patient: no degree of freedom.
-    assert degrees_of_freedom(truth, np.maximum(alone, 4)) < 0.2
+    # Most positive images of one patient: as of the fewest patients that have an interval.
+    assert degrees_of_freedom(truth, np.maximum(alone, 4)) == MIN_PATIENTS - 1
     # Unknown labels do not count.
     unknown = np.vstack([truth, np.full((9, 1), -1)])
     assert degrees_of_freedom(unknown, np.arange(114)) == pytest.approx(expected)
