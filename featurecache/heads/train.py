@@ -64,8 +64,8 @@ def train_head(
 ) -> Run | list[Run]:
     """Train a head on cached embeddings and evaluate it on the test images.
 
-    The epoch, or the settings of a head without epochs, are chosen on validation images, and so are
-    the thresholds. Test images are only scored.
+    The epoch and the thresholds are chosen on validation images; the settings of heads without
+    epochs there too, or by cross-validation on training images. Test images are only scored.
 
     Example:
         >>> import featurecache as fc
