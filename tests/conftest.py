@@ -36,9 +36,9 @@ def bad_decoder(monkeypatch: pytest.MonkeyPatch) -> Spoil:
     return Spoil(*(partial(spoil, how=how) for how in ("CRASH", "HANG", "CRASH_LATER")))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
-    """Undo afterwards what a test registers: encoders, data sets and heads."""
+    """Undo after each test what it registers: encoders, data sets and heads."""
     from featurecache.datasets import registry as datasets
     from featurecache.encoders import registry as encoders
     from featurecache.heads import registry as heads

@@ -31,7 +31,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("name", fc.__all__)
 def test_every_public_name_has_an_example_that_runs(
     name: str, prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -35,7 +35,7 @@ fc.register_head("lab-prototype", Prototype, summary="nearest class mean")
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch, registries):
+def plugin(tmp_path, monkeypatch):
     """Write a plugin into the current folder; undo its import."""
     (tmp_path / "lab_plugin.py").write_text(PLUGIN)
     monkeypatch.setattr(sys, "path", [*sys.path])

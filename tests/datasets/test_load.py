@@ -102,7 +102,7 @@ def test_progress_is_called_while_a_phantom_is_generated(tmp_path: Path) -> None
     assert calls[-1] == (20, 20)
 
 
-def test_registered_data_set_is_loaded_by_name(folder: Path, registries: None) -> None:
+def test_registered_data_set_is_loaded_by_name(folder: Path) -> None:
     register_dataset("ward", load_ward, description="our ward")
     assert load_dataset("ward", folder, seed=1).label_names == ("ill", "well")
     with pytest.raises(UsageError, match="ward takes no option `sead`: did you mean `seed`"):
@@ -114,14 +114,14 @@ def test_registered_data_set_is_loaded_by_name(folder: Path, registries: None) -
         register_dataset("nih", load_ward)
 
 
-def test_loader_that_returns_no_data_set_is_refused(folder: Path, registries: None) -> None:
+def test_loader_that_returns_no_data_set_is_refused(folder: Path) -> None:
     register_dataset("ward", lambda root: root)
     with pytest.raises(DatasetError, match="ward returned a PosixPath, not a Dataset"):
         load_dataset("ward", folder)
 
 
 def test_unknown_name_loads_installed_plugins(
-    folder: Path, registries: None, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "load_entry_points", lambda: register_dataset("ward", load_ward))
     assert load_dataset("ward", folder).label_names == ("ill", "well")

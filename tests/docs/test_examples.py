@@ -15,7 +15,7 @@ EXAMPLES = ["own_encoder", "own_dataset", "own_head"]
 
 
 @pytest.fixture(autouse=True)
-def importable(docs, monkeypatch, registries):
+def importable(docs, monkeypatch):
     monkeypatch.syspath_prepend(str(docs / "examples"))
     yield
     for name in EXAMPLES:

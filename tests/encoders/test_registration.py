@@ -15,8 +15,6 @@ from featurecache.encoders.registry import ENCODERS, EncoderSpec, register_encod
 from featurecache.errors import FeaturecacheWarning, RunError, UnknownNameError, UsageError
 from featurecache.provenance.provenance import Provenance
 
-pytestmark = pytest.mark.usefixtures("registries")
-
 
 class MeanGray(fc.Encoder):
     dim = 3

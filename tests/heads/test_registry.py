@@ -11,8 +11,6 @@ from featurecache.heads.models.prototype import Prototype
 from featurecache.heads.registry import GRADIENT_SETTINGS, HEADS, head_spec, register_head
 from featurecache.heads.train import train_head
 
-pytestmark = pytest.mark.usefixtures("registries")
-
 
 class Tilted(Prototype):
     """A head of a user, which differs from the built-in one in its scores."""
