@@ -422,7 +422,7 @@ class _Pair:
     def _macro(
         self, averaged: NDArray[np.bool_], first: MetricArrays, other: MetricArrays
     ) -> dict[str, MetricComparison]:
-        """Compare means over some labels: always the same ones, whoever is left out."""
+        """Compare means over some labels: always the same ones, whichever patient is left out."""
         n_few = int((averaged & ~self.supported).sum())
         test = _Test(
             degrees_of_freedom(self.truth[:, averaged], self.patient_index),

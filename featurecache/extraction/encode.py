@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
 SEGMENT_BATCHES: Final = 4
-"""Number of batches in a segment of the data set. No batch crosses the end of a segment, so whoever
-encodes a segment alone forms the same batches as an extraction of the whole data set. This matters
-because the last bits of an embedding may depend on the number of images in its batch."""
+"""Number of batches in a segment of the data set. No batch crosses the end of a segment, so a
+segment that is encoded alone has the same batches as in an extraction of the whole data set. This
+matters because the last bits of an embedding may depend on the number of images in its batch."""
 
 MAX_ENCODER_THREADS: Final = 4
 """Every encoder thread holds a batch and its activations in memory."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from featurecache.heads.standardize import l2_normalize
 from featurecache.heads.types import Candidate, Head
 from featurecache.metrics.platt_scaling import fit_platt
-from featurecache.metrics.ranking import Labels, auroc, macro
+from featurecache.metrics.ranking import Floats, Labels, auroc, macro
 
 _CHUNK_ROWS = 1024
 
@@ -73,16 +73,31 @@ def select_by_validation_auroc(
     Returns:
         The setting, its scores, and the history of all candidates.
     """
-    aurocs = [
-        float(macro(np.array([auroc(truth[:, c], scores[:, c]) for c in range(truth.shape[1])])))
-        for _, _, scores in candidates
-    ]
-    best = 0 if np.isnan(aurocs).all() else int(np.nanargmax(aurocs))
-    history = tuple(
-        Candidate("", name, value, "auroc", index == best)
-        for index, ((_, name, _), value) in enumerate(zip(candidates, aurocs, strict=True))
-    )
+    aurocs = [float(macro(label_aurocs(truth, scores))) for _, _, scores in candidates]
+    best, history = choose_highest_auroc([name for _, name, _ in candidates], aurocs)
     return candidates[best][0], candidates[best][2], history
+
+
+def label_aurocs(truth: Labels, scores: NDArray[np.floating]) -> Floats:
+    """Return the AUROC of each label, (C,), of labels and scores (N, C); NaN where undefined."""
+    return np.array([auroc(truth[:, c], scores[:, c]) for c in range(truth.shape[1])])
+
+
+def choose_highest_auroc(
+    names: Sequence[str], aurocs: Sequence[float], *, chosen_by: str = "validation"
+) -> tuple[int, tuple[Candidate, ...]]:
+    """Return the index of the highest AUROC, the first of equals, and the history of all settings.
+
+    Args:
+        names: Name of each setting.
+        aurocs: Their macro AUROC. If all are NaN, the first setting is chosen.
+        chosen_by: See ``Candidate``.
+    """
+    best = 0 if np.isnan(aurocs).all() else int(np.nanargmax(aurocs))
+    return best, tuple(
+        Candidate("", name, value, "auroc", index == best, chosen_by)
+        for index, (name, value) in enumerate(zip(names, aurocs, strict=True))
+    )
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

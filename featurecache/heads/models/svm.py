@@ -9,10 +9,14 @@ from torch import Tensor, nn
 
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.cross_validation import assign_folds
-from featurecache.heads.models.platt_scaled import PlattScaledHead
+from featurecache.heads.models.platt_scaled import (
+    PlattScaledHead,
+    choose_highest_auroc,
+    label_aurocs,
+)
 from featurecache.heads.standardize import Standardize
-from featurecache.heads.types import CROSS_VALIDATION, Candidate, TrainedHead, TrainingJob
-from featurecache.metrics.ranking import auroc
+from featurecache.heads.types import CROSS_VALIDATION, TrainedHead, TrainingJob
+from featurecache.metrics.ranking import macro
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for scikit-learn's C, for standardized embeddings."""
@@ -47,15 +51,13 @@ class Svm(PlattScaledHead):
         y, seed = data.labels[data.train], job.config.seed
         folds = assign_folds(data, seed=seed)
         aurocs = [_held_out_auroc(x, y, folds, strength, seed) for strength in STRENGTHS]
-        chosen = 0 if np.isnan(aurocs).all() else int(np.nanargmax(aurocs))
+        chosen, history = choose_highest_auroc(
+            [f"C={strength:g}" for strength in STRENGTHS], aurocs, chosen_by=CROSS_VALIDATION
+        )
         weight, bias = _fit_machines(x, y, STRENGTHS[chosen], seed)
         self.margin.weight.copy_(torch.from_numpy(weight))
         self.margin.bias.copy_(torch.from_numpy(bias))
         self.calibrate(data.labels[data.val], x_val @ weight.T + bias)
-        history = tuple(
-            Candidate("", f"C={strength:g}", value, "auroc", index == chosen, CROSS_VALIDATION)
-            for index, (strength, value) in enumerate(zip(STRENGTHS, aurocs, strict=True))
-        )
         return TrainedHead(self.eval(), job.config, data.train, history)
 
 
@@ -70,13 +72,9 @@ def _held_out_auroc(
     aurocs = np.full((len(folds), y.shape[1]), np.nan)
     for index, held_out in enumerate(folds):
         weight, bias = _fit_machines(x[~held_out], y[~held_out], strength, seed)
-        scores = x[held_out] @ weight.T + bias
         # Scores of two folds are on different scales, so each fold has its own ranking.
-        aurocs[index] = [auroc(y[held_out, c], scores[:, c]) for c in range(y.shape[1])]
-    of_labels = [
-        column[~np.isnan(column)].mean() for column in aurocs.T if not np.isnan(column).all()
-    ]
-    return float(np.mean(of_labels)) if of_labels else float("nan")
+        aurocs[index] = label_aurocs(y[held_out], x[held_out] @ weight.T + bias)
+    return float(macro(macro(aurocs.T)))
 
 
 def _fit_machines(
