@@ -101,7 +101,7 @@ def cache_caveats(cache: Cache, rows: NDArray[np.intp], *, own_split: bool = Tru
         image_level_split=own_split and cache.header.image_level_split,
         has_test=not own_split or len(cache.rows("test")) > 0,
         patients_known=cache.patients_known,
-        shared_patients=shared_patients(cache.patients, cache.splits) if own_split else 0,
+        shared_patients=count_shared_patients(cache.patients, cache.splits) if own_split else 0,
     )
     scored = cache.records(rows)
     for member in cache.members:
@@ -131,7 +131,7 @@ def learning_caveats(cache: Cache) -> list[str]:
     return warnings
 
 
-def shared_patients(patients: NDArray[np.str_], splits: NDArray[np.str_]) -> int:
+def count_shared_patients(patients: NDArray[np.str_], splits: NDArray[np.str_]) -> int:
     """Return the number of patients with images in several splits.
 
     Args:

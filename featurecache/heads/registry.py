@@ -140,7 +140,7 @@ _HEADS = {
         ),
         HeadSpec(
             name="linear",
-            summary="logistic regression whose labels share the direction of any finding",
+            summary="logistic regression, each label shrunk towards that of any finding",
         ),
         HeadSpec(
             name="lp_plus_plus",
