@@ -9,6 +9,7 @@ presentation LUT shape are ignored.
 """
 
 import io
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -22,12 +23,26 @@ if TYPE_CHECKING:
     import PIL.Image
 
 _MAGIC: Final = slice(128, 132)
+_BARE: Final = re.compile(
+    # A tag of group 0002 or 0008, of which files have one of the first elements, then its value
+    # representation, or where that is implicit the length of its value: under 1024, and even.
+    rb"(?:[\x02\x08]\0[\0-\x18]\0|\0[\x02\x08]\0[\0-\x18])(?:AE|CS|DA|DT|LO|OB|SH|TM|UI|UL)"
+    rb"|[\x02\x08]\0[\0-\x18]\0.[\0-\x03]\0\0",
+    re.DOTALL,
+)
 _GRAYSCALE: Final = ("MONOCHROME1", "MONOCHROME2")
 
 
 def is_dicom(data: bytes) -> bool:
-    """Return whether this is a DICOM file (PS3.10): a preamble followed by ``DICM``."""
-    return data[_MAGIC] == b"DICM"
+    """Return whether this is a DICOM file (PS3.10), or a bare DICOM data set.
+
+    The former has a preamble of 128 bytes, followed by ``DICM``. The latter, which old devices and
+    network tools write, starts with its first element.
+
+    Args:
+        data: The first 132 bytes of the file or more, or all of a shorter one.
+    """
+    return data[_MAGIC] == b"DICM" or _BARE.match(data) is not None
 
 
 def decode_dicom(data: bytes, check_size: Callable[[int, int], None]) -> "PIL.Image.Image":
@@ -67,16 +82,27 @@ def _read(data: bytes) -> Any:
     import warnings
 
     import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     # Both may quote the header. Not restored, because filters are shared by all threads.
     warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    return pydicom.dcmread(io.BytesIO(data))
+    # Forced: also without a preamble, or without a transfer syntax, which pydicom then infers.
+    dicom = pydicom.dcmread(io.BytesIO(data), force=True)
+    if "TransferSyntaxUID" not in dicom.file_meta:
+        if "PixelData" in dicom and dicom["PixelData"].is_undefined_length:
+            raise ImageError(
+                "its pixels are compressed, but it has no TransferSyntaxUID: save it uncompressed"
+            )
+        implicit, little_endian = dicom.original_encoding
+        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        dicom.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dicom
 
 
 def _check_object(dicom: Any) -> None:
     if "PixelData" not in dicom:
-        kind = _uid_name(dicom.file_meta.MediaStorageSOPClassUID)
+        kind = _uid_name(dicom.SOPClassUID) if "SOPClassUID" in dicom else "unknown"
         raise ImageError(f"a DICOM object without an image ({kind})")
     if int(dicom.get("NumberOfFrames") or 1) > 1:
         raise ImageError("holds several frames: export the one you need as a separate image")

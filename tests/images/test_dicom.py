@@ -18,20 +18,17 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 from featurecache.errors import ImageError
 from featurecache.extraction.decode import ImageTask, decode
 from featurecache.images.decode import MAX_PIXELS, decode_image, read_image
+from featurecache.images.formats import SNIFFED_BYTES, looks_like_image
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 NAME = "SECRET^PATIENT"
 
 
-def dicom_file(
+def data_set(
     stored: np.ndarray, *, kind: str = "MONOCHROME2", bits: int = 12, **attributes: Any
-) -> bytes:
-    """A DICOM file of these stored values; an attribute of None is left out."""
+) -> Dataset:
+    """A DICOM image of these stored values; an attribute of None is left out."""
     found = Dataset()
-    found.file_meta = FileMetaDataset()
-    found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    found.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    found.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     found.PatientName, found.PatientID = NAME, NAME
     found.Rows, found.Columns = stored.shape[:2]
     found.SamplesPerPixel = 3 if stored.ndim == 3 else 1
@@ -47,6 +44,16 @@ def dicom_file(
             delattr(found, name)
         else:
             setattr(found, name, value)
+    return found
+
+
+def dicom_file(stored: np.ndarray, **attributes: Any) -> bytes:
+    """The file of such an image."""
+    found = data_set(stored, **attributes)
+    found.file_meta = FileMetaDataset()
+    found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    found.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    found.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     file = io.BytesIO()
     found.save_as(file, enforce_file_format=True)
     return file.getvalue()
@@ -165,6 +172,39 @@ def test_other_transfer_syntaxes_are_read(name, mode, size):
     image = read_image(Path(get_testdata_file(name)))
     assert (image.mode, image.size) == (mode, size)
     assert len(np.unique(np.asarray(image))) > 1
+
+
+@pytest.mark.parametrize(
+    ("implicit", "little_endian"), [(True, True), (False, True), (False, False)]
+)
+def test_file_without_preamble_is_read(stored, implicit, little_endian):
+    window = {"WindowCenter": 1500, "WindowWidth": 900}
+    bare = data_set(stored if little_endian else stored.byteswap(), **window)
+    bare.SOPClassUID = DigitalXRayImageStorageForPresentation
+    file = io.BytesIO()
+    bare.save_as(file, implicit_vr=implicit, little_endian=little_endian)
+    assert b"DICM" not in file.getvalue()
+    assert looks_like_image(file.getvalue()[:SNIFFED_BYTES])
+    np.testing.assert_array_equal(gray(file.getvalue()), gray(dicom_file(stored, **window)))
+
+
+def test_file_without_transfer_syntax_is_read(stored):
+    data = dicom_file(stored, WindowCenter=1500, WindowWidth=900)
+    syntax = b"\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"
+    assert data.count(syntax) == 1
+    undeclared = data.replace(syntax, b"")
+    # The length of the group 0002 that follows the preamble.
+    length = int.from_bytes(undeclared[140:144], "little") - len(syntax)
+    undeclared = undeclared[:140] + length.to_bytes(4, "little") + undeclared[144:]
+    np.testing.assert_array_equal(gray(undeclared), gray(data))
+
+
+def test_compressed_pixels_without_transfer_syntax_are_refused():
+    dicom = Path(get_testdata_file("MR_small_RLE.dcm")).read_bytes()
+    # The data set follows the preamble, "DICM" and group 0002, whose length is its first value.
+    bare = dicom[144 + int.from_bytes(dicom[140:144], "little") :]
+    with pytest.raises(ImageError, match="compressed, but it has no TransferSyntaxUID"):
+        decode_image(bare)
 
 
 @pytest.mark.parametrize(
