@@ -65,7 +65,7 @@ def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
         for name, label in result.labels.items()
     }
     print_table(
-        f"{comparison.run} minus {result.first}: {result.n} {result.split} images of "
+        f"{comparison.title} minus {result.first_title}: {result.n} {result.split} images of "
         f"{result.n_patients} patients, AUROC [95 % interval over patients]",
         ["", "patients +/-", "difference", "p", "p (Holm)", "first", "run"],
         [

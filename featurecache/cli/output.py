@@ -236,9 +236,8 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     if headline.supported is not None and n_supported < n_macro:
         rows.append(row(f"{n_supported} with enough patients", "", headline.supported))
     rows.append(row("micro", "", headline.micro))
-    over, seed = "", ""
-    if metrics.seeds is not None:
-        over, seed = " and seeds", f"seed {metrics.seeds.seeds[0]}"
+    seed = metrics.seed_note
+    over, of_seed = (" and seeds", f"{seed}: ") if seed else ("", "")
     if metrics.within_abnormal is not None:
         name = f"within abnormal, {seed}" if seed else "within abnormal"
         rows.append(row(name, "", metrics.within_abnormal.macro))
@@ -268,7 +267,7 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         fitted = "on validation" if metrics.label_map is None else "of the training run"
         labels = f"{len(metrics.calibration.labels)} of {len(metrics.per_label)} labels"
         print_result(
-            f"calibration error over {labels} with enough patients: "
+            f"{of_seed}calibration error over {labels} with enough patients: "
             f"{with_interval(before.error, before.ci95.error)}, after Platt scaling {fitted} "
             f"({describe_platt(metrics.calibration)}) "
             f"{with_interval(after.error, after.ci95.error)}"
@@ -293,7 +292,7 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     print_result(f"{over}exact match {exact_match}   Hamming loss {hamming_loss}")
     half = metrics.at_half
     print_result(
-        f"at a threshold of 0.5 for all labels: macro F1 {format_float(half.macro.f1)}, "
+        f"{of_seed}at a threshold of 0.5 for all labels: macro F1 {format_float(half.macro.f1)}, "
         f"micro F1 {format_float(half.micro.f1)}, exact match {format_float(half.exact_match)}, "
         f"Hamming loss {format_float(half.hamming_loss)}"
     )

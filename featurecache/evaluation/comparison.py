@@ -59,6 +59,7 @@ class RunComparison(BaseModel):
 
     Attributes:
         run: Name of the run.
+        seed: Which of its seeds is compared, such as "seed 0 (first of 5)"; None for only one.
         supported: Means over ``supported_labels``: the differences to rely on. None without any.
         macro: Means over ``macro_labels``. They have no intervals if some of these labels have too
             few patients; otherwise they are the same as ``supported``.
@@ -69,12 +70,18 @@ class RunComparison(BaseModel):
     """
 
     run: str
+    seed: str | None
     supported: dict[str, MetricComparison] | None
     macro: dict[str, MetricComparison]
     micro: dict[str, MetricComparison]
     exact_match: MetricComparison
     hamming_loss: MetricComparison
     per_label: dict[str, dict[str, MetricComparison]]
+
+    @property
+    def title(self) -> str:
+        """The name of the run, and its seed where it has several."""
+        return _title(self.run, self.seed)
 
     @property
     def averages(self) -> dict[str, MetricComparison]:
@@ -116,6 +123,7 @@ class Comparison(BaseModel):
 
     Attributes:
         first: Name of the first run.
+        first_seed: Which of its seeds is compared; None for only one.
         n: Number of images.
         n_patients: Number of their patients.
         split: The split that was scored.
@@ -129,6 +137,7 @@ class Comparison(BaseModel):
     """
 
     first: str
+    first_seed: str | None
     n: int
     n_patients: int
     split: str
@@ -137,6 +146,11 @@ class Comparison(BaseModel):
     supported_labels: list[str]
     n_tests: dict[str, int]
     comparisons: list[RunComparison]
+
+    @property
+    def first_title(self) -> str:
+        """The name of the first run, and its seed where it has several."""
+        return _title(self.first, self.first_seed)
 
     @property
     def correction(self) -> str:
@@ -177,16 +191,18 @@ class Comparison(BaseModel):
                     values = metric.model_dump(include={"first", "run", "difference"})
                     values |= {"ci95_low": low, "ci95_high": high}
                     values |= metric.model_dump(include={"p", "p_holm", "no_interval"})
-                    rows.append({"name": comparison.run, "of": group, "metric": name, **values})
+                    names = {"name": comparison.run, "seed": comparison.seed}
+                    rows.append({**names, "of": group, "metric": name, **values})
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
         """Return the differences in macro AUROC with their intervals."""
         differences = "; ".join(
-            f"{comparison.run} {_signed(comparison.headline)}" for comparison in self.comparisons
+            f"{comparison.title} {_signed(comparison.headline)}" for comparison in self.comparisons
         )
         return (
-            f"Comparison(macro AUROC over {self.averaged_over} minus that of {self.first}: "
+            f"Comparison(macro AUROC over {self.averaged_over} minus that of "
+            f"{self.first_title}: "
             f"{differences}; {self.n:,} {self.split} images of {self.n_patients:,} patients)"
         )
 
@@ -197,7 +213,7 @@ class Comparison(BaseModel):
         table = self.to_pandas()
         table = table[table["metric"] == "auroc"].drop(columns="metric")
         return (
-            f"<p>AUROC minus that of {escape(self.first)}; supported: the mean over "
+            f"<p>AUROC minus that of {escape(self.first_title)}; supported: the mean over "
             f"{self.averaged_over}; p_holm: {self.correction}.</p>"
             f"{table.to_html(index=False, float_format='{:.3g}'.format, na_rep='')}"
         )
@@ -213,7 +229,7 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
     with Holm's method (1979) in two families, macro AUROC of all runs, and AUROC of all runs and
     labels, and doubled because there are two: if nothing differs, the chance of any ``p_holm``
     below 0.05 is at most 0.05. Of a run with several seeds the first is compared, whose predictions
-    it holds: what another seed would change is not part of the interval.
+    it holds, and the result says which: what another seed would change is not part of the interval.
 
     Example:
         >>> import featurecache as fc
@@ -244,12 +260,14 @@ class ScoredImages(Predictions):
 
     Attributes:
         name: Name of the run, or its folder.
+        seed: Which of its seeds the predictions are of; None for only one.
         split: The split that was scored.
         thresholds: Threshold of each label, shape (C,).
         learned: Whether each label could be learned, shape (C,).
     """
 
     name: str
+    seed: str | None = None
     split: str
     thresholds: Floats
     learned: NDArray[np.bool_]
@@ -270,6 +288,7 @@ def scored_images(run: Run) -> ScoredImages:
     rows = rows[np.argsort(predictions.ids[rows])]
     return ScoredImages(
         name=name,
+        seed=run.metrics.seed_note,
         split=split,
         ids=predictions.ids[rows],
         patients=predictions.patients[rows],
@@ -312,11 +331,12 @@ def compare_scored(scored: Sequence[ScoredImages]) -> Comparison:
     )
     metrics = [_measure(run, learned, samples) for run in scored]
     comparisons = [
-        pair.compare(run.name, metrics[0], other)
+        pair.compare(run, metrics[0], other)
         for run, other in zip(scored[1:], metrics[1:], strict=True)
     ]
     return Comparison(
         first=first.name,
+        first_seed=first.seed,
         n=len(first.ids),
         n_patients=int(patient_index.max()) + 1,
         split=first.split,
@@ -391,7 +411,7 @@ class _Pair:
     truth: Labels
     patient_index: NDArray[np.intp]
 
-    def compare(self, name: str, first: MetricArrays, other: MetricArrays) -> RunComparison:
+    def compare(self, run: ScoredImages, first: MetricArrays, other: MetricArrays) -> RunComparison:
         """Return the differences of one run to the first."""
         pooled = self.truth.reshape(-1, 1)
         pooled_index = np.repeat(self.patient_index, self.truth.shape[1])
@@ -402,7 +422,8 @@ class _Pair:
         supported = self._macro(self.supported, first, other) if self.supported.any() else None
         all_supported = (self.supported == self.in_macro).all()
         return RunComparison(
-            run=name,
+            run=run.name,
+            seed=run.seed,
             supported=supported,
             # The same objects, so that they get the same corrected p values.
             macro=supported
@@ -496,6 +517,10 @@ def _correct_p_values(comparisons: Sequence[RunComparison], n_labels: int) -> di
         for test, p in zip(tests, corrected, strict=True):
             test.p_holm = min(1.0, n_families * p)
     return n_tests
+
+
+def _title(name: str, seed: str | None) -> str:
+    return name if seed is None else f"{name}, {seed}"
 
 
 def format_p(p: float | None) -> str:

@@ -562,6 +562,16 @@ class Metrics(Scores):
         return [label for label, scores in self.per_label.items() if scores.no_interval is None]
 
     @property
+    def seed_note(self) -> str | None:
+        """Which seed all metrics but ``headline`` are of; None for a single one.
+
+        An example is "seed 0 (first of 5)".
+        """
+        if self.seeds is None:
+            return None
+        return f"seed {self.seeds.seeds[0]} (first of {len(self.seeds.seeds)})"
+
+    @property
     def headline(self) -> Headline:
         """The averages to report: means over seeds where there are several."""
         if self.seeds is None:

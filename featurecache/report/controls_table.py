@@ -21,8 +21,8 @@ def with_controls(name: str, metrics: Metrics) -> dict[str, Metrics | Control]:
 
     Of a run with several seeds these are the scores of the first, and the name says so.
     """
-    if metrics.seeds is not None:
-        name = f"{name}, seed {metrics.seeds.seeds[0]}"
+    if metrics.seed_note is not None:
+        name = f"{name}, {metrics.seed_note}"
     controls = {
         CONTROL_NAMES.get(key, key.replace("_", " ")): control
         for key, control in metrics.controls.items()

@@ -92,7 +92,9 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
         errors = metrics.calibration.macro
         scaled = _scaled(metrics.calibration)
         after = f"{format_score(errors.after.error)} after Platt scaling of {scaled}"
-        tiles.append(("calibration error", format_score(errors.before.error), after))
+        of_seed = f", {metrics.seed_note}" if metrics.seed_note else ""
+        name = f"calibration error{of_seed}"
+        tiles.append((name, format_score(errors.before.error), after))
     patients = f"of {metrics.n_patients:,} patients"
     return [*tiles, (f"{metrics.split} images", f"{metrics.n:,}", patients)]
 
@@ -123,26 +125,29 @@ def headline_table(runs: Sequence[ScoredRun]) -> Table:
                 format_interval(macro.f1, macro.f1_ci),
                 format_interval(micro.auroc, micro.auroc_ci),
                 format_interval(headline.exact_match, headline.exact_match_ci),
+                format_interval(headline.hamming_loss, headline.hamming_loss_ci),
             ]
         )
     return Table(
         "Averages over labels, with 95 % intervals over patients, and over seeds where there are "
         "several",
-        [*columns, "macro AUPRC", "macro F1", "micro AUROC", "exact match"],
+        [*columns, "macro AUPRC", "macro F1", "micro AUROC", "exact match", "Hamming loss"],
         rows,
     )
 
 
 def decisions_table(runs: Sequence[ScoredRun]) -> Table:
-    """Return calibration, Hamming loss, and metrics at a threshold of 0.5, one row per run."""
+    """Return calibration and metrics at a threshold of 0.5, one row per run.
+
+    Of a run with several seeds these are the scores of the first, and the row says so.
+    """
     rows = []
     for run in runs:
         metrics, at_half = run.metrics, run.metrics.at_half
         rows.append(
             [
-                run.name,
+                f"{run.name}, {metrics.seed_note}" if metrics.seed_note else run.name,
                 *_calibration_errors(metrics),
-                format_interval(metrics.headline.hamming_loss, metrics.headline.hamming_loss_ci),
                 format_score(at_half.macro.f1),
                 format_score(at_half.micro.f1),
                 format_score(at_half.exact_match),
@@ -154,7 +159,7 @@ def decisions_table(runs: Sequence[ScoredRun]) -> Table:
     )
     return Table(
         "Calibration, and metrics at a threshold of 0.5 instead of those chosen on validation",
-        ["run", "calibration error", "after Platt scaling", "Hamming loss", *at_half_columns],
+        ["run", "calibration error", "after Platt scaling", *at_half_columns],
         rows,
     )
 
@@ -183,7 +188,7 @@ def differences_table(comparison: Comparison) -> Table:
         macro, auroc = run.averages, run.headline
         rows.append(
             [
-                run.run,
+                run.title,
                 format_difference(auroc.difference, auroc.ci95),
                 format_p(auroc.p),
                 format_p(auroc.p_holm),
@@ -194,7 +199,7 @@ def differences_table(comparison: Comparison) -> Table:
             ]
         )
     return Table(
-        f"Difference from {comparison.first}, on the same {comparison.n:,} images of "
+        f"Difference from {comparison.first_title}, on the same {comparison.n:,} images of "
         f"{comparison.n_patients:,} patients, mean of {comparison.averaged_over}; p (Holm): "
         f"{comparison.correction}",
         ["run", "macro AUROC", "p", "p (Holm)", "macro AUPRC", "macro F1"],

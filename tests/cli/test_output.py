@@ -9,7 +9,8 @@ import pytest
 from featurecache.cli.audit import _width
 from featurecache.cli.output import print_metrics, print_run, print_table
 from featurecache.cli.predict import _print_by_label
-from featurecache.evaluation.evaluate import evaluate
+from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
+from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.split_data import SplitData
 
 COLUMNS = ["label", "AUROC", "AUPRC", "F1"]
@@ -134,3 +135,11 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
         output = " ".join(capsys.readouterr().out.split())
         after = metrics.calibration.macro.after.error
         assert f"after Platt scaling {fitted} {labels}{after:.3f}" in output
+        assert "seed" not in output
+    trials = [Trial(data, probability), Trial(data, probability**2)]
+    seeds = spread_over_seeds(trials, [3, 4], n_bootstrap=0)
+    print_metrics("title", metrics.replace(seeds=seeds), set())
+    output = capsys.readouterr().out
+    assert "\nseed 3 (first of 2): calibration error over" in output
+    assert "\nseed 3 (first of 2): at a threshold of 0.5 for all labels" in output
+    assert "\nmean of 2 seeds: exact match" in output

@@ -12,6 +12,8 @@ from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.comparison import compare, compare_scored, holm
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.metrics import SeedSpread
+from featurecache.report.results_section import differences_table
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, load_run
 
@@ -246,6 +248,24 @@ def test_runs_and_run_folders_give_the_same_comparison(write):
     one, two = write("one", seed=1)[0], write("two", seed=2)[0]
     by_path = compare([one, str(two)])
     assert compare([load_run(one), load_run(two)]) == by_path
+
+
+def test_of_several_seeds_the_first_is_compared_and_named(write):
+    one, two = (load_run(write(name, seed=seed)[0]) for name, seed in (("one", 1), ("two", 2)))
+    undefined = {"mean": None, "sd": None}
+    seeds = {"seeds": [3, 4], "macro": {}, "micro": {}, "exact_match": undefined}
+    spread = SeedSpread.model_validate({**seeds, "hamming_loss": undefined})
+    several = replace(two, metrics=two.metrics.replace(seeds=spread))
+    plain, comparison = compare([one, two]), compare([one, several])
+    (found,) = comparison.comparisons
+    assert found.macro == plain.comparisons[0].macro
+    assert (comparison.first_seed, found.seed) == (None, "seed 3 (first of 2)")
+    assert f"{two.path}, seed 3 (first of 2) {found.headline.difference:+.3f}" in repr(comparison)
+    assert set(comparison.to_pandas()["seed"]) == {found.seed}
+    assert differences_table(comparison).rows[0][0] == f"{two.path}, seed 3 (first of 2)"
+    swapped = compare([several, one])
+    assert f"minus that of {two.path}, seed 3 (first of 2):" in repr(swapped)
+    assert "first of" not in repr(plain)
 
 
 def test_a_comparison_is_a_table_of_runs_labels_and_metrics(write):

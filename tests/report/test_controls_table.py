@@ -9,7 +9,7 @@ from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.metrics import SeedSpread
 from featurecache.report.controls_table import controls_table
-from featurecache.report.results_section import headline_table
+from featurecache.report.results_section import decisions_table, headline_table
 
 
 @pytest.fixture
@@ -63,7 +63,11 @@ def test_of_several_seeds_the_first_is_beside_the_controls(metrics):
             "hamming_loss": {"mean": None, "sd": None},
         }
     )
-    assert controls_table("this run", metrics.replace(seeds=seeds)).rows[0][0] == "this run, seed 5"
+    metrics = metrics.replace(seeds=seeds)
+    first = "this run, seed 5 (first of 2)"
+    assert controls_table("this run", metrics).rows[0][0] == first
+    run = SimpleNamespace(name="this run", metrics=metrics)
+    assert decisions_table([run]).rows[0][0] == first
 
 
 def test_results_have_the_mean_over_labels_with_enough_patients_beside_macro(metrics):
