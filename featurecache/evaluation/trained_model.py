@@ -53,7 +53,7 @@ class TrainedModel(ABC):
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
     provenance: Provenance
-    learning_caveats: tuple[str, ...] = ()
+    learning_caveats: tuple[str, ...]
 
     def __repr__(self) -> str:
         # Without the ids of the training images, of which there can be 100,000.

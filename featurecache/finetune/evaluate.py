@@ -57,7 +57,10 @@ def evaluate_encoder(
     ranking[rows] = logits
     probability = 1 / (1 + np.exp(-ranking))
     split = images["split"].to_numpy(dtype=np.str_)
-    has_positives = (labels[train_rows] == 1).any(axis=0)
+    known = {
+        kind: (labels[train_rows] == value).any(axis=0)
+        for kind, value in (("positives", 1), ("negatives", 0))
+    }
     data = SplitData(
         truth=labels,
         label_names=dataset.label_names,
@@ -66,7 +69,7 @@ def evaluate_encoder(
         train=train_rows,
         val=rows[split[rows] == "val"],
         test=rows[split[rows] == "test"],
-        learned=has_positives & (labels[train_rows] == 0).any(axis=0),
+        learned=known["positives"] & known["negatives"],
     )
     _, scored_rows = data.scored
     metrics = evaluate(
@@ -79,8 +82,9 @@ def evaluate_encoder(
         ),
         warnings=[
             *(
-                f"{name} has no positives in training: its metrics are undefined"
-                for name in np.array(dataset.label_names)[~has_positives]
+                f"{name} has no {kind} in training: its metrics are undefined"
+                for kind, has_some in known.items()
+                for name in np.array(dataset.label_names)[~has_some]
             ),
             *warnings,
         ],

@@ -45,6 +45,7 @@ class FinetunedModel(TrainedModel):
         learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
         provenance: The images that it was trained on.
+        learning_caveats: What a reader of any evaluation has to know about its training images.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class FinetunedModel(TrainedModel):
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
     provenance: Provenance
+    learning_caveats: tuple[str, ...]
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for image embeddings of shape (N, D)."""
@@ -139,6 +141,7 @@ def load_model(folder: Path) -> FinetunedModel:
         metrics = read_metrics(folder)
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
+        caveats = tuple(config["learning_caveats"])
     except RunError:
         raise
     # ValueError: also a UsageError, for a head or setting that this version does not have.
@@ -156,6 +159,7 @@ def load_model(folder: Path) -> FinetunedModel:
         learned=learned,
         calibration=calibration,
         provenance=read_provenance(folder),
+        learning_caveats=caveats,
     )
 
 

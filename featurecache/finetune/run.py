@@ -101,11 +101,11 @@ def train_encoder(
             splits = dataset.images["split"].to_numpy(dtype=np.str_)
             copies = copies_across_splits(records, splits)
             learned_from = records.take(copies.without(np.flatnonzero(splits != "test")))
-            provenance, warnings = Provenance(), list[str]()
+            provenance, warnings, of_learning = Provenance(), list[str](), list[str]()
             for source in sources:
                 earlier = provenance_for(dataset, source)
                 warnings += require_unseen_content(dataset, source, records.take(scored))
-                warnings += warn_of_seen(learned_from, earlier.trained_on, by=source.name)
+                of_learning += warn_of_seen(learned_from, earlier.trained_on, by=source.name)
                 provenance = provenance.union(earlier)
             trainer = Trainer(dataset, encoder, config, images=images, copies=copies)
             state = TrainingState(target, _all_settings(dataset, encoder, config, teacher))
@@ -124,7 +124,7 @@ def train_encoder(
             rows, embedding = trainer.learner.embed(
                 np.concatenate([trainer.val_rows, dataset.rows("test")])
             )
-            warnings += copies.warnings()
+            warnings += [*of_learning, *copies.warnings()]
             warnings += caveats(
                 model=" with ".join(source.name for source in sources),
                 dataset=dataset.name,
@@ -161,6 +161,7 @@ def train_encoder(
                     "thresholds": {
                         name: metrics.per_label[name].threshold for name in dataset.label_names
                     },
+                    "learning_caveats": of_learning,
                     "best_epoch": finetuned.best_epoch,
                     "trainable_parameters": finetuned.n_trainable,
                     "failures": dict(images.failures),

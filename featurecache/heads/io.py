@@ -72,7 +72,7 @@ class HeadModel(TrainedModel):
     calibration: PlattScaling | None
     provenance: Provenance
     source: str
-    learning_caveats: tuple[str, ...] = ()
+    learning_caveats: tuple[str, ...]
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
@@ -159,7 +159,7 @@ def load_model(folder: Path) -> HeadModel:
         metrics = read_metrics(folder)
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
-        caveats = tuple(map(str, config["learning_caveats"]))
+        caveats = tuple(config["learning_caveats"])
     except RunError:
         raise
     # ValueError: also a UsageError, for a head or setting that this version does not have.

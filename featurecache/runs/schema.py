@@ -69,6 +69,7 @@ class _Config(TypedDict, total=False):
     teacher: str | None
     label_map: dict[str, str]
     n_train: Count
+    learning_caveats: list[str]
     best_epoch: Count | None
     excluded: Counts
 

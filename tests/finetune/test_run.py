@@ -133,15 +133,13 @@ def test_validation_images_that_are_scored_are_checked_like_test_images(films, c
     with pytest.raises(UsageError, match=r"trained on 16 of the 16 images of table .*same file"):
         train_encoder(table, again, BCE, target=tmp_path / "second", n_bootstrap=0)
     # With a test split of its own, a warning says what training and validation are worth.
-    (warning,) = [
-        text
-        for text in train_encoder(
-            films, again, config, target=tmp_path / "third", n_bootstrap=0
-        ).warnings
-        if "itself" in text
-    ]
+    third = train_encoder(films, again, config, target=tmp_path / "third", n_bootstrap=0)
+    (warning,) = [text for text in third.warnings if "itself" in text]
     assert "run itself was trained on 64 of the 64 training and validation images" in warning
     assert not [text for text in first.warnings if "itself" in text]
+    # Evaluations on other data sets repeat it.
+    assert third.model.learning_caveats == (warning,)
+    assert first.model.learning_caveats == ()
 
 
 def test_image_level_split_gives_warning(films, clip, tmp_path):
@@ -202,9 +200,12 @@ def test_setting_of_another_version_is_refused_with_its_run(films, clip, tmp_pat
         load_model(tmp_path / "run")
 
 
-def test_label_without_training_positives_is_undefined(films, clip, part_of, tmp_path):
+@pytest.mark.parametrize(("value", "lacking"), [(0, "positives"), (1, "negatives")])
+def test_label_of_one_class_in_training_is_undefined(
+    films, clip, part_of, tmp_path, value, lacking
+):
     labels = films.label_values.copy()
-    labels[films.rows("train"), 1] = 0
+    labels[films.rows("train"), 1] = value
     result = train_encoder(
         part_of(np.arange(80), labels),
         clip,
@@ -214,7 +215,7 @@ def test_label_without_training_positives_is_undefined(films, clip, part_of, tmp
     )
     assert result.metrics.per_label["Nodule"].auroc is None
     assert result.model.learned[1] is False
-    assert any("Nodule has no positives" in text for text in result.warnings)
+    assert f"Nodule has no {lacking} in training: its metrics are undefined" in result.warnings
 
 
 def test_state_of_finished_run_is_deleted_when_repeated(tmp_path):
