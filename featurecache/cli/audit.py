@@ -113,6 +113,7 @@ def _print(result: "Audit") -> None:
         f"{result.n} images of {result.dataset}: {splits}",
         ["leaks", "count", "details"],
         _leak_rows(result),
+        prose=("leaks", "details"),
     )
     near = result.near_duplicates
     pairs = near.suspected.pairs if near.pairs is None else near.pairs
@@ -130,6 +131,7 @@ def _print(result: "Audit") -> None:
         "predicted from the embeddings of unseen patients [95 % interval over patients]",
         ["", "images", "patients", "AUROC", "R2", "mean error"],
         _shortcut_rows(result),
+        prose=("mean error",),
     )
     print_table(
         "labels: images (and patients) with a positive label, and the expected width of the 95 % "

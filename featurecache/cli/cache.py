@@ -42,6 +42,7 @@ def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
             ]
             for entry in entries
         ],
+        prose=("state",),
     )
 
 
@@ -68,7 +69,7 @@ def info(file: File, json: Json = False) -> None:
     rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
     rows += [["excluded", format_counts(document["excluded"])]]
     rows += [["note", note] for note in document["notes"]]
-    print_table("", ["", ""], rows)
+    print_table("", ["field", "value"], rows, prose=("value",))
     print_table(
         "Labels",
         ["label", "positive", "negative", "unknown"],

@@ -33,8 +33,9 @@ def doctor(
     else:
         print_table(
             "",
-            ["", "", "result", "advice"],
+            ["check", "state", "result", "advice"],
             [[check.subject, check.state, check.result, check.advice] for check in checks],
+            prose=("check", "result", "advice"),
         )
     if any(check.state == "problem" for check in checks):
         raise typer.Exit(1)

@@ -110,7 +110,10 @@ def finetune(
                 bars[0].task_ids[0], completed=done, total=total, detail=detail
             ),
         )
-    best_epoch = run.config["best_epoch"]
+        best_epoch = run.config["best_epoch"]
+        bars[0].update(
+            bars[0].task_ids[0], detail=f"stopped at epoch {len(run.history)}, best {best_epoch}"
+        )
     if json:
         print_json({"run": str(run.path), "best_epoch": best_epoch, **run.metrics.to_json()})
         return

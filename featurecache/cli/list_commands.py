@@ -32,6 +32,7 @@ def models(json: Json = False) -> None:
             ]
             for spec in ENCODERS.values()
         ],
+        prose=("license", "note"),
     )
 
 
@@ -49,7 +50,7 @@ def datasets(json: Json = False) -> None:
     if json:
         print_json([dict(zip(("name", "description", "terms"), row, strict=True)) for row in rows])
         return
-    print_table("Data sets", columns, rows)
+    print_table("Data sets", columns, rows, prose=("description", "terms"))
 
 
 def heads(json: Json = False) -> None:
@@ -78,6 +79,7 @@ def heads(json: Json = False) -> None:
         "Heads",
         ["name", "text", "description"],
         [[spec.name, _TEXT[spec.text], spec.summary] for spec in HEADS.values()],
+        prose=("text", "description"),
     )
 
 

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,6 +15,7 @@ from featurecache.cli.option_names import with_option_names
 from featurecache.errors import FeaturecacheWarning
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from featurecache.metrics.metrics import Metrics, PairedGain, RankingScores
@@ -23,18 +24,22 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 QUIET_SECONDS: Final = 600.0
-"""Progress is logged at each tenth of the work, and at the latest after this time."""
+"""Progress is reported in lines at each tenth of the work, and at the latest after this time."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print only one JSON document on stdout.")]
 
 
-def escape_control_chars(text: str) -> str:
+def escape_control_chars(text: str, *, keep: str = "\n") -> str:
     """Escape characters that would move the cursor of a terminal or hide text.
 
     Labels, ids and file names may come from an untrusted source.
+
+    Args:
+        text: The text.
+        keep: Control characters that are kept.
     """
     return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
     )
 
 
@@ -87,54 +92,118 @@ def print_json(document: Any) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, optional: int = 0
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    optional: int = 0,
+    prose: Sequence[str] = (),
 ) -> None:
-    """Print a table on stdout.
+    """Print a table on stdout: for people on a terminal, as tab-separated values elsewhere.
+
+    Names, numbers and paths are never broken into lines. A table that is too wide for the terminal
+    loses its optional columns; if that is not enough, each row is printed as a block of lines.
 
     Args:
-        title: Line above the table; none if empty.
+        title: Line above the table; none if empty. Without a terminal it goes to stderr.
         columns: Headings of the columns.
         rows: The cells of each row.
-        optional: Number of columns at the right that may be left out, from the right, where the
-            terminal is too narrow. Without a terminal a table is up to 160 characters wide.
+        optional: Number of columns at the right that may be left out, from the right.
+        prose: Headings of columns with sentences, which may be wrapped between words.
     """
-    from rich import box
+    lines = [list(row) for row in rows]
+    if not sys.stdout.isatty():
+        if title:
+            print_status(title)
+        for line in (columns, *lines):
+            typer.echo("\t".join(escape_control_chars(cell, keep="") for cell in line))
+        typer.echo()
+        return
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    # Text, not markup: a label may hold brackets.
-    cells = [[Text(escape_control_chars(cell)) for cell in row] for row in (columns, *rows)]
-
-    def table(n_columns: int) -> Table:
-        result = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-        for heading in cells[0][:n_columns]:
-            result.add_column(heading, overflow="fold")
-        for row in cells[1:]:
-            result.add_row(*row[:n_columns])
-        return result
-
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    shown = len(columns)
-    while (
-        shown > len(columns) - optional
-        and console.measure(table(shown), options=console.options.update(width=1000)).maximum
-        > console.width
-    ):
-        shown -= 1
+    console = Console()
     if title:
         console.print(Text(escape_control_chars(title)), style="italic")
-    console.print(table(shown))
-    console.print()
+    for shown in range(len(columns), len(columns) - optional - 1, -1):
+        if _print_grid(console, columns[:shown], [line[:shown] for line in lines], prose):
+            break
+    else:
+        shown = len(columns)
+        _print_blocks(console, columns, lines)
     if shown < len(columns):
         print_status(
             f"not shown in {console.width} columns: {', '.join(columns[shown:])} (--json has them)"
         )
 
 
+_COLUMN_GAP: Final = 2
+_MIN_PROSE_WIDTH: Final = 16
+
+
+def _print_grid(
+    console: "Console",
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    prose: Sequence[str],
+) -> bool:
+    """Print a row per line; return False, and print nothing, where that does not fit."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    # Text, not markup: a label may hold brackets.
+    cells = [[Text(escape_control_chars(cell)) for cell in row] for row in (columns, *rows)]
+    full = [max(cell_len(cell.plain) for cell in column) for column in zip(*cells, strict=True)]
+    widths = list(full)
+    for position, heading in enumerate(columns):
+        if heading in prose:
+            words = [word for row in cells for word in row[position].plain.split()]
+            widths[position] = min(full[position], max(_MIN_PROSE_WIDTH, *map(cell_len, words)))
+    spare = console.width - sum(widths) - _COLUMN_GAP * (len(widths) - 1)
+    if spare < 0:
+        return False
+    while spare > 0 and widths != full:
+        narrowest = max(range(len(full)), key=lambda i: (full[i] + 1) / (widths[i] + 1))
+        widths[narrowest] += 1
+        spare -= 1
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, width in zip(cells[0], widths, strict=True):
+        table.add_column(name, width=width)
+    for row in cells[1:]:
+        table.add_row(*row)
+    console.print(table)
+    console.print()
+    return True
+
+
+def _print_blocks(
+    console: "Console", columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Print each row as a block with a line per column; the terminal wraps what is too long."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    width = max(map(cell_len, columns))
+    for row in rows:
+        for heading, cell in zip(columns, row, strict=True):
+            gap = " " * (width - cell_len(heading) + _COLUMN_GAP)
+            line = Text.assemble((heading, "bold"), gap, escape_control_chars(cell))
+            console.print(line, soft_wrap=True)
+        console.print()
+
+
 @contextmanager
 def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
-    """Show a progress bar on stderr, and log the progress from time to time."""
+    """Show a progress bar on stderr; without a terminal, a line at each tenth of the work.
+
+    These lines are also logged. A task that ends early, such as a training that was stopped, is
+    shown as complete, but not one that an error ends.
+
+    Args:
+        hidden: Whether to show nothing; the progress is logged all the same.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -153,7 +222,8 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
             """Show nothing where the total is not known, instead of "0/?"."""
             return Text() if task.total is None else super().render(task)
 
-    milestones = _Milestones()
+    on_terminal = sys.stderr.isatty()
+    milestones = _Milestones(_log.info if hidden or on_terminal else print_status)
 
     class LoggedProgress(Progress):
         def update(self, task_id: TaskID, *args: Any, **kwargs: Any) -> None:
@@ -171,26 +241,31 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True, quiet=hidden),
-        disable=hidden,
+        disable=hidden or not on_terminal,
     ) as bar:
         yield bar
+        for task in bar.tasks:
+            if not task.finished:
+                done = max(task.completed, 1)
+                bar.update(task.id, total=done, completed=done)
 
 
 class _Milestones:
-    """Log the progress of each task at every tenth, and after ``QUIET_SECONDS``."""
+    """Report the progress of each task at every tenth, and after ``QUIET_SECONDS``."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
         self._logged: dict[str, tuple[int, float]] = {}
 
     def update(self, task: str, completed: float, total: float | None, detail: str) -> None:
-        """Log a task if it reached another tenth, or was logged long ago."""
+        """Report a task if it reached another tenth, or was reported long ago."""
         now = time.monotonic()
         logged_tenth, logged_at = self._logged.setdefault(task, (0, now))
         tenth = int(10 * completed / total) if total else 0
         if tenth != logged_tenth or now - logged_at > QUIET_SECONDS:
             self._logged[task] = tenth, now
             suffix = f", {detail}" if detail else ""
-            _log.info(f"{task}: {completed:.0f} of {total or 0:.0f}{suffix}")
+            self._report(f"{task}: {completed:.0f} of {total or 0:.0f}{suffix}")
 
 
 def format_float(value: float | None, *, digits: int = 3) -> str:

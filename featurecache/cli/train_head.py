@@ -20,6 +20,7 @@ from featurecache.heads.config import HeadConfig
 
 if TYPE_CHECKING:
     from featurecache.runs.run import Run
+    from featurecache.schedule import Epoch
     from featurecache.store.cache import Cache
 
 
@@ -76,17 +77,23 @@ def train_head(
         configs = [HeadConfig(head=name, **settings) for name in head]
         epochs = sum(_total_epochs(opened, config, seeds) for config in configs)
         task = bar.add_task("train", total=epochs or None, detail="")
+        stops = _Stops()
+
+        def on_epoch(seed: int, epoch: "Epoch") -> None:
+            stops.add(seed, epoch)
+            detail = f"seed {seed} validation loss {epoch.val_loss:.4f}"
+            bar.update(task, advance=1, detail=detail)
+
         runs = fc.train_head(
             opened,
             head,
             seeds=seeds,
             n_bootstrap=n_bootstrap,
             controls=controls,
-            on_epoch=lambda seed, epoch: bar.update(
-                task, advance=1, detail=f"seed {seed} validation loss {epoch.val_loss:.4f}"
-            ),
+            on_epoch=on_epoch,
             **settings,
         )
+        bar.update(task, detail=stops.describe())
     saved = [run.save(target) for run, target in zip(runs, targets, strict=True)]
     if json:
         documents = [
@@ -98,6 +105,34 @@ def train_head(
     printed: set[str] = set()
     for run, target in zip(runs, saved, strict=True):
         _print(run, target, printed)
+
+
+class _Stops:
+    """The last and the best epoch of each training of a command."""
+
+    def __init__(self) -> None:
+        self._trainings: list[list[Epoch]] = []
+        self._running: dict[int, list[Epoch]] = {}
+
+    def add(self, seed: int, epoch: "Epoch") -> None:
+        """Add an epoch; the first of another training with the same seed starts again from 1."""
+        if epoch.epoch == 1:
+            self._running[seed] = []
+            self._trainings.append(self._running[seed])
+        self._running[seed].append(epoch)
+
+    def describe(self) -> str:
+        """Return "stopped at epoch 27, best 17", or ranges over several trainings."""
+        if not self._trainings:
+            return ""
+        last = {epochs[-1].epoch for epochs in self._trainings}
+        best = {min(epochs, key=lambda e: e.val_loss).epoch for epochs in self._trainings}
+        return f"stopped at epoch {_range(last)}, best {_range(best)}"
+
+
+def _range(numbers: set[int]) -> str:
+    first, last = min(numbers), max(numbers)
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def _print(run: "Run", target: Path, printed: set[str]) -> None:

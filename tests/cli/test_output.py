@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 
 from featurecache.cli.audit import _width
-from featurecache.cli.output import print_metrics, print_run, print_table
+from featurecache.cli.output import print_metrics, print_run, print_table, progress_bar
 from featurecache.cli.predict import _print_by_label
+from featurecache.cli.train_head import _Stops
 from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.split_data import SplitData
+from featurecache.schedule import Epoch
 
 COLUMNS = ["label", "AUROC", "AUPRC", "F1"]
 ROWS = [["Pleural_Thickening", *["0.938 [0.900, 0.978]"] * 3]]
@@ -32,19 +34,68 @@ def test_narrow_terminal_leaves_out_optional_columns_and_says_so(narrow_terminal
     assert "not shown in 70 columns: F1" in output.err
 
 
-def test_other_columns_are_wrapped_and_never_left_out(narrow_terminal, capsys):
+def test_other_columns_are_never_left_out_and_numbers_never_broken(narrow_terminal, capsys):
     print_table("", COLUMNS, ROWS)
     output = capsys.readouterr()
-    assert all(column in output.out for column in COLUMNS)
-    assert "0.938 [0.900, 0.978]" not in output.out
+    score = "0.938 [0.900, 0.978]"
+    blocks = [("label", "Pleural_Thickening"), *((column, score) for column in COLUMNS[1:])]
+    assert output.out.splitlines() == [*(f"{name:<7}{cell}" for name, cell in blocks), ""]
     assert output.err == ""
 
 
-def test_all_columns_are_printed_without_a_terminal(capsys):
-    print_table("", COLUMNS, ROWS, optional=3)
+def test_sentences_are_wrapped_between_words_and_other_cells_are_not(narrow_terminal, capsys):
+    note = "a sentence of many words that names /a/path/of/some/file.png and goes on and on"
+    row = ["Pleural Thickening", "0.938 [0.900, 0.978]", note]
+    print_table("", ["label", "AUROC", "note"], [row], prose=("note",))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("Pleural Thickening  0.938 [0.900, 0.978]  a sentence of many")
+    assert max(map(len, lines)) <= 70
+    assert " ".join(line[42:].strip() for line in lines[2:]).strip() == note
+
+
+def test_output_that_is_no_terminal_is_tab_separated(capsys):
+    print_table("title", COLUMNS, [*ROWS, ["a\tb\nc", "", "-", "1"]], optional=3)
     output = capsys.readouterr()
-    assert "F1" in output.out
-    assert output.err == ""
+    assert output.out.splitlines() == [
+        "label\tAUROC\tAUPRC\tF1",
+        "Pleural_Thickening" + "\t0.938 [0.900, 0.978]" * 3,
+        "a\\tb\\nc\t\t-\t1",
+        "",
+    ]
+    assert output.err == "title\n"
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_progress_ends_where_the_work_does(monkeypatch, capsys, on_terminal):
+    monkeypatch.setenv("COLUMNS", "100")
+    stderr = SimpleNamespace(isatty=lambda: on_terminal)
+    monkeypatch.setattr("featurecache.cli.output.sys", SimpleNamespace(stderr=stderr))
+    with progress_bar(hidden=False) as bar:
+        task = bar.add_task("train", total=100, detail="")
+        for _ in range(27):
+            bar.update(task, advance=1)
+        bar.update(task, detail="stopped at epoch 27, best 17")
+    lines = capsys.readouterr().err.splitlines()
+    if on_terminal:
+        assert "27/27 stopped at epoch 27, best 17" in lines[-1]
+    else:
+        assert lines == [
+            "train: 10 of 100",
+            "train: 20 of 100",
+            "train: 27 of 27, stopped at epoch 27, best 17",
+        ]
+
+
+def test_epochs_of_several_trainings_are_a_range():
+    stops = _Stops()
+    assert stops.describe() == ""
+    for number, loss in enumerate((3.0, 1.0, 2.0), start=1):
+        stops.add(0, Epoch(number, 0.1, 0.5, loss))
+    assert stops.describe() == "stopped at epoch 3, best 2"
+    for number, loss in enumerate((3.0, 2.0, 1.0, 0.5), start=1):
+        stops.add(1, Epoch(number, 0.1, 0.5, loss))
+    stops.add(0, Epoch(1, 0.1, 0.5, 1.0))
+    assert stops.describe() == "stopped at epoch 1 to 4, best 1 to 4"
 
 
 def test_what_two_heads_share_is_printed_once(capsys):
