@@ -39,8 +39,9 @@ DatasetName = Annotated[
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the data set, any folder of images, or a CSV or TSV file. With --dataset, "
-        "also a folder that contains it under its name. Default: $FEATURECACHE_DATA/NAME; for the "
+        help="Folder of the data set, any folder of images, or a table (CSV, TSV, Excel, parquet). "
+        "With --dataset, also a folder that contains it under its name. "
+        "Default: $FEATURECACHE_DATA/NAME; for the "
         "data set phantom, which is generated, a folder in the user's cache.",
         metavar="PATH",
     ),
@@ -81,6 +82,14 @@ class DatasetOptions:
     images_root: Annotated[
         Path | None,
         _option("csv: folder that the paths are relative to. Default: the folder of the file."),
+    ] = None
+    separator: Annotated[
+        str | None,
+        _option("csv: separator of the columns, such as ';' or tab. Default: detected."),
+    ] = None
+    encoding: Annotated[
+        str | None,
+        _option("csv: encoding of the file, such as cp1252. Default: detected."),
     ] = None
     pseudonymize: Annotated[
         Path | None,

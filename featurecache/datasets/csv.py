@@ -1,7 +1,6 @@
-"""Data sets listed in a CSV or TSV file."""
+"""Data sets listed in a table: a CSV, TSV, Excel or parquet file."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.csv_reader import read_columns
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.splits import SPLIT_ALIASES, patient_split
+from featurecache.datasets.table_reader import TABLE_SUFFIXES, open_table
 from featurecache.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
@@ -34,15 +33,16 @@ def load_csv(
     sex: str | None = None,
     age: str | None = None,
     images_root: str | os.PathLike[str] | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Load a data set from a CSV or TSV file with one row per image.
+    """Load a data set from a CSV, TSV, Excel or parquet file with one row per image.
 
     Image files that do not exist are not dropped here; extraction records them as failures.
 
     Args:
-        file: A UTF-8 file, or a folder that contains one such file. Files named ``.tsv`` are
-            separated by tabs, all others by commas; ``.gz`` files are decompressed.
+        file: The table, or a folder that contains one. Text may be compressed (``.gz``).
         path: Column of image paths, with "/" between folders.
         labels: Columns of one label each: 1, 0, and -1 or empty for unknown. Give either
             ``labels`` or ``multilabel``.
@@ -55,6 +55,9 @@ def load_csv(
         sex: Column of sexes such as F; empty for unknown.
         age: Column of ages in years; empty for unknown.
         images_root: Folder that the paths are relative to; by default the folder of the file.
+        separator: Separator of the columns; by default commas, semicolons, tabs and bars are
+            detected.
+        encoding: Encoding of the text; by default UTF-8, UTF-16 and cp1252 are detected.
         seed: Seed of the split, if there is no column for it.
 
     Returns:
@@ -74,7 +77,7 @@ def load_csv(
             "give either `labels` (columns of one label each) or `multilabel` (one column of "
             "labels joined by '|')"
         )
-    file = _find_csv(Path(file))
+    file = _find_table(Path(file))
     root = file.parent if images_root is None else Path(images_root).expanduser()
     if not root.is_dir():
         raise DatasetError(
@@ -83,7 +86,8 @@ def load_csv(
     optional = {"view": view, "sex": sex, "age": age}
     columns = (path, *(labels or ()), multilabel, id, patient, split, *optional.values())
     # One column may serve twice, for example the path as the id.
-    table = read_columns(file, list(dict.fromkeys(column for column in columns if column)))
+    opened = open_table(file, separator=separator, encoding=encoding)
+    table = opened.read(list(dict.fromkeys(column for column in columns if column)))
 
     paths = table[path]
     _check_slashes(paths, file)
@@ -96,14 +100,14 @@ def load_csv(
         ).astype(np.int8)
     ids = table[id] if id else paths
     patients = table[patient] if patient else ids
-    notes = [] if patient else [UNKNOWN_PATIENTS]
+    notes = [*opened.notes, *([] if patient else [UNKNOWN_PATIENTS])]
     if split:
         splits = _translate(table[split], SPLIT_ALIASES, file, ", ".join(SPLIT_ALIASES))
     else:
         splits = patient_split(patients, values, seed=seed)
         notes.append("The split is by patient: 70 % train, 10 % validation, 20 % test.")
     return Dataset(
-        name=safe_name(re.sub(r"(\.tsv)?(\.csv)?(\.gz)?$", "", file.name)),
+        name=safe_name(_without_suffix(file.name)),
         root=root,
         images=pd.DataFrame(
             {
@@ -120,17 +124,24 @@ def load_csv(
     )
 
 
-def _find_csv(path: Path) -> Path:
+def _find_table(path: Path) -> Path:
     if not path.is_dir():
         return path
-    names = sorted(file.name for file in path.iterdir())
-    names = [name for name in names if name.removesuffix(".gz").endswith((".csv", ".tsv"))]
+    # A text file in a folder is more often a description or a list.
+    suffixes = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
+    names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+    names = [name for name in names if name.lower().endswith(suffixes)]
     if len(names) != 1:
         raise DatasetError(
-            f"{path} contains {len(names)} CSV files{': ' if names else ''}{', '.join(names)}; "
-            "give the one CSV file that lists the images"
+            f"{path} contains {len(names)} tables{': ' if names else ''}{', '.join(names)}; "
+            "give the one that lists the images"
         )
     return path / names[0]
+
+
+def _without_suffix(name: str) -> str:
+    longest = max((s for s in TABLE_SUFFIXES if name.lower().endswith(s)), key=len, default="")
+    return name[: len(name) - len(longest)]
 
 
 def _check_slashes(paths: "pd.Series[str]", file: Path) -> None:

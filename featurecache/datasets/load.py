@@ -1,13 +1,14 @@
-"""Load a data set by name, from a folder, or from a CSV file."""
+"""Load a data set by name, from a folder, or from a table."""
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
+from featurecache.datasets.table_reader import TABLE_SUFFIXES
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io.fingerprint import canonical_json
 from featurecache.progress import Progress
@@ -15,8 +16,6 @@ from featurecache.provenance.provenance import Source
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
-
-CSV_SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
 
 def load_dataset(
@@ -32,8 +31,9 @@ def load_dataset(
 
     Args:
         source: Name of a data set ("nih", "kermany", "csv", "folder", "phantom", or one that was
-            registered), or the path of a folder or of a CSV or TSV file. A folder in the layout of
-            nih, kermany or phantom is recognized; any other is labeled by its subfolders.
+            registered), or the path of a folder or of a table (CSV, TSV, Excel, parquet). A folder
+            in the layout of nih, kermany or phantom is recognized; any other is labeled by its
+            subfolders.
         root: If ``source`` is a name: the folder of the data set (for "csv" the file), or a folder
             that contains it under that name. By default ``$FEATURECACHE_DATA/<name>``; "phantom"
             is generated in the user's cache folder.
@@ -44,7 +44,7 @@ def load_dataset(
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
             ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder: ``seed``; csv: ``labels``
             or ``multilabel``, ``path``, ``id``, ``patient``, ``split``, ``view``, ``sex``,
-            ``age``, ``images_root``, ``seed``.
+            ``age``, ``images_root``, ``separator``, ``encoding``, ``seed``.
 
     Returns:
         The data set.
@@ -138,9 +138,9 @@ def recognize_dataset(
     """Return the name of the data set that a folder or file holds.
 
     Args:
-        path: A folder, or a CSV or TSV file.
+        path: A folder, or a table.
         options: Options for the loader: with ``labels`` or ``multilabel``, a folder is taken to
-            hold a CSV file.
+            hold a table.
 
     Returns:
         A key of ``DATASETS``.
@@ -159,13 +159,13 @@ def recognize_dataset(
         return "folder"
     if not path.exists():
         raise DatasetError(
-            f"{path} does not exist: give a folder of images, a CSV or TSV file, or one of the "
+            f"{path} does not exist: give a folder of images, a table, or one of the "
             f"data sets {', '.join(DATASETS)}"
         )
-    if not path.name.lower().endswith(CSV_SUFFIXES):
+    if not path.name.lower().endswith(TABLE_SUFFIXES):
         raise DatasetError(
             f"{path} is not a data set: give a folder of images, or a file whose name ends in "
-            f"{', '.join(CSV_SUFFIXES)}"
+            f"{', '.join(TABLE_SUFFIXES)}"
         )
     return "csv"
 
@@ -231,5 +231,5 @@ def _as_path(source: str | os.PathLike[str]) -> Path | None:
         return None
     path = Path(source).expanduser()
     looks_like_path = len(path.parts) > 1 or source.startswith((".", "~"))
-    looks_like_file = source.lower().endswith(CSV_SUFFIXES)
+    looks_like_file = source.lower().endswith(TABLE_SUFFIXES)
     return path if looks_like_path or looks_like_file or path.exists() else None

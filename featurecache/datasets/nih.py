@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.csv_reader import read_columns
 from featurecache.datasets.dataset import MAX_AGE, Dataset
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.scan import scan_folder
 from featurecache.datasets.splits import carve_validation, patient_split
+from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
 from featurecache.io.text import read_text
 
@@ -73,7 +73,8 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
     root = Path(root)
     csv = _find_csv(root)
     columns = ["Image Index", "Finding Labels", "Patient ID", "View Position"]
-    table = read_columns(csv, [*columns, "Patient Gender", "Patient Age"])
+    opened = open_table(csv)
+    table = opened.read([*columns, "Patient Gender", "Patient Age"])
     # Rows without an image are checked too: one invalid label makes the whole file doubtful.
     _, all_labels = label_matrix(table["Finding Labels"], LABELS, csv=csv)
 
@@ -82,7 +83,7 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
     rows = table[present]
     if rows.empty:
         raise DatasetError(f"none of the {len(paths)} images under {root} has a row in {csv.name}")
-    notes = [f"The labels are those of {csv.name}."]
+    notes = [f"The labels are those of {csv.name}.", *opened.notes]
     missing, extra = len(table) - len(rows), len(paths) - rows["Image Index"].nunique()
     if missing:
         notes.append(

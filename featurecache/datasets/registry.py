@@ -123,7 +123,7 @@ _BUILT_IN = (
     ),
     DatasetSpec(
         name="csv",
-        description="any CSV or TSV file with one row per image",
+        description="any CSV, TSV, Excel or parquet file with one row per image",
         terms="those of your data",
         loader="featurecache.datasets.csv:load_csv",
         reads_file=True,

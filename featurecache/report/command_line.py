@@ -16,6 +16,8 @@ CSV_OPTIONS: Final = {
     "sex": "sex_column",
     "age": "age_column",
     "images_root": "images_root",
+    "separator": "separator",
+    "encoding": "encoding",
 }
 """Arguments that ``load_dataset`` has for CSV files, and the parameters of commands for them."""
 

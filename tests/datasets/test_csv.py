@@ -79,12 +79,12 @@ def test_without_a_split_the_split_is_by_patient(tmp_path: Path) -> None:
 def test_folder_with_one_csv_file_is_accepted(csv: Path) -> None:
     assert load(csv.parent).images["id"].tolist() == load(csv).images["id"].tolist()
     (csv.parent / "other.csv").write_text(TEXT)
-    with pytest.raises(DatasetError, match=r"contains 2 CSV files: My images\.csv, other\.csv"):
+    with pytest.raises(DatasetError, match=r"contains 2 tables: My images\.csv, other\.csv"):
         load(csv.parent)
 
 
 def test_folder_without_csv_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="contains 0 CSV files"):
+    with pytest.raises(DatasetError, match="contains 0 tables"):
         load(tmp_path)
 
 

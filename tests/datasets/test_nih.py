@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featurecache.datasets.csv_reader import read_columns
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.nih import LABELS, load_nih
+from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
 
 HEADER = (
@@ -277,7 +277,7 @@ def test_real_labels_agree_with_pandas(shared_data: Path) -> None:
 
 def test_full_metadata_has_the_published_totals(shared_data: Path) -> None:
     csv = shared_data / "nih" / "Data_Entry_2017_v2020_full.csv.gz"
-    table = read_columns(csv, ["Finding Labels", "Patient ID"])
+    table = open_table(csv).read(["Finding Labels", "Patient ID"])
     _, labels = label_matrix(table["Finding Labels"], LABELS, csv=csv)
     assert len(table) == 112_120
     assert table["Patient ID"].nunique() == 30_805

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from featurecache.datasets.csv_reader import read_columns
 from featurecache.datasets.nih import load_nih
+from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, PromptError
 from featurecache.io import csv as csv_cells
 from featurecache.io import json as strict_json
@@ -46,17 +46,17 @@ def test_endless_line_is_refused(tmp_path: Path) -> None:
     ):
         list(csv_cells.read_rows(file))
     with pytest.raises(DatasetError, match="a line has more than 1048576 characters"):
-        read_columns(tmp_path / "predictions.csv", ["path"])
+        open_table(tmp_path / "predictions.csv").read(["path"])
 
 
 def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featurecache.datasets.csv_reader.MAX_UNPACKED", 1000)
+    monkeypatch.setattr("featurecache.datasets.text_table.MAX_UNPACKED", 1000)
     rows = "path\n" + "a.png\n" * 100_000
     (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(rows.encode()))
     with pytest.raises(DatasetError, match="characters when unpacked"):
-        read_columns(tmp_path / "bomb.csv.gz", ["path"])
-    monkeypatch.setattr("featurecache.datasets.csv_reader.MAX_UNPACKED", len(rows))
-    assert len(read_columns(tmp_path / "bomb.csv.gz", ["path"])) == 100_000
+        open_table(tmp_path / "bomb.csv.gz").read(["path"])
+    monkeypatch.setattr("featurecache.datasets.text_table.MAX_UNPACKED", len(rows))
+    assert len(open_table(tmp_path / "bomb.csv.gz").read(["path"])) == 100_000
 
 
 def read_list(path: Path) -> object:
@@ -75,7 +75,7 @@ def read_list(path: Path) -> object:
         ("a.json", strict_json.read, OSError),
         ("a.json", lambda path: load_prompts(str(path)), PromptError),
         ("a.toml", lambda path: load_prompts(str(path)), PromptError),
-        ("a.csv", lambda path: read_columns(path, ["path"]), DatasetError),
+        ("a.csv", lambda path: open_table(path).read(["path"]), DatasetError),
         ("test_list.txt", read_list, DatasetError),
     ],
 )

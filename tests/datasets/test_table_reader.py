@@ -1,0 +1,263 @@
+import csv
+import gzip
+import io
+import re
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurecache.datasets.table_reader import open_table
+from featurecache.errors import DatasetError, UsageError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "table.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def test_columns_are_returned_in_the_given_order(tmp_path: Path) -> None:
+    table = open_table(write(tmp_path, "a,b,c\n1,2,3\n4,,6\n")).read(["c", "b"])
+    assert table.columns.tolist() == ["c", "b"]
+    assert table.to_numpy().tolist() == [["3", "2"], ["6", ""]]
+
+
+def test_index_is_the_line_on_which_a_row_starts(tmp_path: Path) -> None:
+    text = 'a,b\r\n1,"two\r\nlines"\r\n\r\n,\r\n2,x\r\n'
+    table = open_table(write(tmp_path, text)).read(["a"])
+    assert table.index.name == "line"
+    assert table["a"].to_dict() == {2: "1", 6: "2"}
+
+
+def test_whitespace_and_byte_order_mark_are_stripped(tmp_path: Path) -> None:
+    table = open_table(write(tmp_path, "\ufeffa , b\n 1 ,2 \n")).read(["a", "b"])
+    assert table.to_numpy().tolist() == [["1", "2"]]
+
+
+def test_numbers_and_missing_values_stay_text(tmp_path: Path) -> None:
+    table = open_table(write(tmp_path, "a\n007\nNA\nnan\n1e3\n")).read(["a"])
+    assert table["a"].tolist() == ["007", "NA", "nan", "1e3"]
+
+
+@pytest.mark.parametrize("text", ["a,b,\n1,2,\n", "a,b\n1,2,\n", "a,b,\n1,2\n", "a,b,,\n1,2,,,\n"])
+def test_trailing_comma_does_not_shift_columns(tmp_path: Path, text: str) -> None:
+    assert open_table(write(tmp_path, text)).read(["b", "a"]).to_numpy().tolist() == [["2", "1"]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=2, max_size=2
+        ),
+        min_size=1,
+        max_size=5,
+    ).filter(lambda rows: all(any(cell.strip() for cell in row) for row in rows))
+)
+def test_csv_module_output_is_read_back(tmp_path_factory, rows: list[list[str]]) -> None:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows([["a", "b"], *rows])
+    path = write(tmp_path_factory.mktemp("csv"), buffer.getvalue())
+    expected = [[cell.strip() for cell in row] for row in rows]
+    assert open_table(path).read(["a", "b"]).to_numpy().tolist() == expected
+
+
+def test_compressed_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv.gz"
+    path.write_bytes(gzip.compress(b"a\n1\n"))
+    assert open_table(path).read(["a"])["a"].tolist() == ["1"]
+
+
+def test_missing_column_error_suggests_names(tmp_path: Path) -> None:
+    path = write(tmp_path, "path,Patient\nx,1\n")
+    with pytest.raises(
+        DatasetError, match=r"no column 'patient': did you mean 'Patient'.* has path, P"
+    ):
+        open_table(path).read(["patient"])
+
+
+def test_repeated_column_is_refused_only_if_requested(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b,b\n1,2,3\n")
+    assert open_table(path).read(["a"])["a"].tolist() == ["1"]
+    with pytest.raises(DatasetError, match="'b' twice"):
+        open_table(path).read(["b"])
+
+
+@pytest.mark.parametrize("row", ["1", "1,2,3"])
+def test_row_of_wrong_length_is_refused_with_its_line(tmp_path: Path, row: str) -> None:
+    with pytest.raises(DatasetError, match=f"line 3: the row has {row.count(',') + 1} cells, .* 2"):
+        open_table(write(tmp_path, f"a,b\n1,2\n{row}\n")).read(["a"])
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "no column 'a'"), (b"a\n\n", "no rows")])
+def test_file_without_rows_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=reason):
+        open_table(path).read(["a"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("neither-utf-8-nor-cp1252.csv", b"a\nM\x81ller\n"),
+        ("not.csv.gz", b"a\n1\n"),
+        ("cut.csv.gz", gzip.compress(b"a\n1\n" * 1000, mtime=0)[:-20]),
+        ("broken.csv.gz", gzip.compress(b"a\n1\n" * 1000, mtime=0)[:12] + b"\xff" * 40),
+        ("huge.csv", b'a\n"' + b"x" * 200_000),
+    ],
+)
+def test_malformed_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=f"{name} cannot be read as a table"):
+        open_table(tmp_path / name).read(["a"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "notes"),
+    [
+        ("t.csv", b"a,b\n1,x\n", ""),
+        ("t.tsv", b"a\tb\n1\tx\n", ""),
+        ("t.csv", b"a;b\n1;x\n", "separated by semicolons"),
+        ("t.csv", b"a|b\n1|x\n", "separated by bars"),
+        ("t.csv", b"a\tb\n1\tx\n", "separated by tabs"),
+        ("T.CSV", b'sep=;\r\n"a";"b"\r\n1;"x"\r\n', ""),
+        # One separator fits the rows, another only the header.
+        ("t.csv", b"a,c;b\n1;x\n2,5;x\n", "separated by semicolons"),
+        ("t.csv", b"a,b,c|d\n1,x,Mass|Edema\n1,x,Mass\n", ""),
+        ("t.csv", "a,b\n1,Müller\n".encode("utf-8-sig"), ""),
+        ("t.csv", "a,b\n1,Müller\n".encode("cp1252"), "read as cp1252"),
+        ("t.csv", "a\tb\n1\tMüller\n".encode("utf-16"), "read as UTF-16. .*separated by tabs"),
+        ("t.csv.gz", gzip.compress("a;b\n1;Müller\n".encode("cp1252")), "cp1252 .*semicolons"),
+    ],
+)  # fmt: skip
+def test_encoding_and_separator_are_detected(
+    tmp_path: Path, name: str, content: bytes, notes: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    table = open_table(tmp_path / name)
+    assert re.fullmatch(f".*{notes}.*" if notes else "", " ".join(table.notes))
+    cells = table.read(["b"])["b"].tolist()
+    assert set(cells) <= {"x", "Müller"}
+
+
+def test_line_numbers_count_the_line_that_names_the_separator(tmp_path: Path) -> None:
+    assert open_table(write(tmp_path, "sep=;\na;b\n1;2\n")).read(["b"])["b"].to_dict() == {3: "2"}
+
+
+def test_ambiguous_separator_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, "name, first;file\nDoe, J;1.png\n")
+    readings = "by commas, .* 'name', 'first;file'; by semicolons, .* 'name, first', 'file'"
+    with pytest.raises(DatasetError, match=rf"2 ways: {readings}. Give the `separator`"):
+        open_table(path)
+    assert open_table(path, separator=";").read(["file"])["file"].tolist() == ["1.png"]
+
+
+def test_given_encoding_is_used(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("a\nŁódź\n".encode("cp1250"))
+    assert open_table(tmp_path / "t.csv", encoding="cp1250").read(["a"])["a"].tolist() == ["Łódź"]
+    with pytest.raises(UsageError, match="no `encoding` 'latin-42'"):
+        open_table(tmp_path / "t.csv", encoding="latin-42")
+    with pytest.raises(UsageError, match="`separator` is '::'"):
+        open_table(tmp_path / "t.csv", separator="::")
+
+
+def test_parquet_file_is_read_as_text(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "id": ["007", "08"],
+            "number": [7, 8],
+            "float": [7.0, None],
+            "share": [0.25, 1.0],
+            "flag": [True, None],
+            "labels": [["Mass", "Edema"], []],
+        }
+    ).set_index("id")
+    frame.to_parquet(tmp_path / "t.parquet")
+    table = open_table(tmp_path / "t.parquet")
+    assert table.read(["id", "number", "float", "share", "flag", "labels"]).to_numpy().tolist() == [
+        ["007", "7", "7", "0.25", "True", "['Mass', 'Edema']"],
+        ["08", "8", "", "1", "", "[]"],
+    ]
+    (tmp_path / "t.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
+    with pytest.raises(DatasetError, match="cannot be read as a table"):
+        open_table(tmp_path / "t.parquet")
+
+
+class FakeWorkbook:
+    """What the reader uses of openpyxl, which is an optional package."""
+
+    sheetnames = ("images", "notes")
+    title = "images"
+
+    def __init__(self, rows: list[tuple[object, ...]]) -> None:
+        self.rows, self.worksheets, self.parent = rows, [self], self
+
+    def reset_dimensions(self) -> None:
+        pass
+
+    def iter_rows(self, *, values_only: bool) -> list[tuple[object, ...]]:
+        return self.rows if values_only else []
+
+
+def test_first_sheet_of_excel_file_is_read(tmp_path: Path, monkeypatch) -> None:
+    rows = [(None,), ("id", "n", None), ("007", 1.0, None), (None, None), (8, "x")]
+    openpyxl = SimpleNamespace(load_workbook=lambda *args, **kwargs: FakeWorkbook(rows))
+    monkeypatch.setitem(sys.modules, "openpyxl", openpyxl)
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "")
+    table = open_table(tmp_path / "t.xlsx")
+    assert table.notes == ("t.xlsx has 2 sheets; the first is read, 'images'.",)
+    frame = table.read(["id", "n"])
+    assert frame.to_numpy().tolist() == [["007", "1"], ["8", "x"]]
+    assert frame.index.tolist() == [3, 5]
+    rows.append((1, 2, 3))
+    with pytest.raises(DatasetError, match="row 6: the row has 3 cells, but the header has 2"):
+        table.read(["id"])
+    (tmp_path / "t.xlsx").write_bytes(b"no zip")
+    with pytest.raises(DatasetError, match="cannot be read as a table: BadZipFile"):
+        open_table(tmp_path / "t.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package", "module"),
+    [("xlsx", "openpyxl", "openpyxl"), ("parquet", "pyarrow", "pyarrow.parquet")],
+)
+def test_missing_package_is_named(tmp_path: Path, monkeypatch, suffix, package, module) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / f"t.{suffix}").touch()
+    with pytest.raises(UsageError, match=rf"needs {package}: pip install 'featurecache\[tables\]'"):
+        open_table(tmp_path / f"t.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["xlsx", "parquet"])
+def test_unpacked_size_is_limited(tmp_path: Path, monkeypatch, suffix: str) -> None:
+    monkeypatch.setattr("featurecache.datasets.typed_table.MAX_UNPACKED", 1)
+    monkeypatch.setattr("featurecache.datasets.typed_table.MAX_EXPANSION", 0)
+    monkeypatch.setitem(sys.modules, "openpyxl", SimpleNamespace(load_workbook=None))
+    if suffix == "parquet":
+        pd.DataFrame({"a": ["x"]}).to_parquet(tmp_path / "t.parquet")
+    else:
+        with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+            archive.writestr("xl/workbook.xml", "long")
+    with pytest.raises(DatasetError, match="more than 1 bytes when unpacked"):
+        open_table(tmp_path / f"t.{suffix}")
+
+
+def test_patterns_are_expanded_to_columns(tmp_path: Path) -> None:
+    table = open_table(write(tmp_path, "path,F_a,F_b,G,F*\n"))
+    assert table.expand(["F_?", "G", "F_*"]) == ["F_a", "F_b", "G"]
+    assert table.expand(["F*"]) == ["F*"]
+    with pytest.raises(DatasetError, match=r"no column .* matches 'H\*': it has path, F_a"):
+        table.expand(["H*"])
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.csv cannot be read"):
+        open_table(tmp_path / "none.csv").read(["a"])
