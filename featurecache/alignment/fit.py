@@ -70,6 +70,7 @@ def align(
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     cache = open_cache(cache)
+    cache.require_labels()
     text = cache.text(prompts)
     if text.aligned:
         raise UsageError(

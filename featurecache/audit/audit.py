@@ -113,7 +113,7 @@ class Audit:
                 or "unknown"
             ),
             "labels with too little support in a split": (
-                f"{len(weak)} of {len(self.label_support)}"
+                f"{len(weak)} of {len(self.label_support)}" if self.label_support else "no labels"
             ),
         }
 

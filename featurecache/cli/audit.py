@@ -133,6 +133,9 @@ def _print(result: "Audit") -> None:
         _shortcut_rows(result),
         prose=("mean error",),
     )
+    if not result.label_support:
+        print_result("the cache has no labels, so their support is not checked")
+        return
     print_table(
         "labels: images (and patients) with a positive label, and the expected width of the 95 % "
         "interval of an AUROC",

@@ -70,11 +70,17 @@ def info(file: File, json: Json = False) -> None:
     rows += [["excluded", format_counts(document["excluded"])]]
     rows += [["note", note] for note in document["notes"]]
     print_table("", ["field", "value"], rows, prose=("value",))
-    print_table(
-        "Labels",
-        ["label", "positive", "negative", "unknown"],
-        [[name, *(str(n) for n in counts.values())] for name, counts in document["labels"].items()],
-    )
+    if document["labels"]:
+        print_table(
+            "Labels",
+            ["label", "positive", "negative", "unknown"],
+            [
+                [name, *(str(n) for n in counts.values())]
+                for name, counts in document["labels"].items()
+            ],
+        )
+    else:
+        print_result("no labels")
     for image, reason in list(document["failures"].items())[:10]:
         print_status(f"failed: {image}: {reason}")
 

@@ -91,6 +91,13 @@ class DatasetOptions:
         str | None,
         _option("csv: encoding of the file, such as cp1252. Default: detected."),
     ] = None
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the data set, and so of the folder of its caches. Default: that of its "
+            "folder or file.",
+        ),
+    ] = None
     pseudonymize: Annotated[
         Path | None,
         typer.Option(
@@ -112,7 +119,7 @@ class DatasetOptions:
         options: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "pseudonymize" or value in (None, []):
+            if field.name in ("name", "pseudonymize") or value in (None, []):
                 continue
             if field.name in _OTHER_OPTIONS if dataset == "csv" else field.name in _CSV_ARGUMENTS:
                 raise UsageError(f"the data set {dataset} takes no option `{field.name}`")
@@ -184,6 +191,7 @@ def load_dataset(
         return load.load_dataset(
             dataset,
             data_root,
+            name=options.name,
             pseudonymize=options.pseudonymize,
             progress=progress,
             **options.for_loader(dataset),

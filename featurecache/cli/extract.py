@@ -144,7 +144,8 @@ def extract(
             data: "Dataset", encoders: "Sequence[Encoder]", prompt_set: "PromptSet"
         ) -> None:
             print_status(
-                f"{_number(len(data), limit)} images of {data.name}; prompts {prompt_set.name!r}; "
+                f"{_number(len(data), limit)} images of {data.name}; "
+                f"{_describe_prompts(data, prompt_set)}; "
                 f"{', '.join(map(_describe, encoders))}; into {cache}/"
             )
             for note in data.notes:
@@ -216,6 +217,12 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
 
 def _number(images: int, limit: int | None) -> str:
     return str(images) if limit is None or limit >= images else f"the first {limit} of {images}"
+
+
+def _describe_prompts(data: "Dataset", prompt_set: "PromptSet") -> str:
+    if not data.label_names:
+        return "no prompts, because there are no labels"
+    return f"prompts {prompt_set.name!r}"
 
 
 def _print_wait(cache: Path) -> None:

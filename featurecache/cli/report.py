@@ -14,7 +14,7 @@ from featurecache.cli.dataset_options import (
 from featurecache.cli.output import Json, print_json, print_result, print_status
 
 
-@takes_dataset_options(without=("view_column", "sex_column", "age_column"))
+@takes_dataset_options(without=("view_column", "sex_column", "age_column", "name"))
 def report(
     *,
     runs: Annotated[

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.spelling import normalize_names
 from featurecache.datasets.splits import SPLITS
-from featurecache.errors import DatasetError, UnknownNameError
+from featurecache.errors import DatasetError, UnknownNameError, UsageError
 from featurecache.provenance.names import own_collection, pseudonymized_collection
 from featurecache.provenance.provenance import Source
 from featurecache.provenance.records import ImageRecords
@@ -44,7 +44,7 @@ IMAGE_LEVEL_SPLIT = (
 
 @dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class Dataset:
-    """Images with their labels, patients and splits.
+    """Images with their labels, if any, patients and splits.
 
     The constructor validates everything, gives each id and patient one spelling (see
     ``datasets.spelling``), and sorts the rows by id. If ``images`` has an index named
@@ -58,7 +58,8 @@ class Dataset:
             ``root``), ``patient``, ``split`` ("train", "val" or "test") and optionally ``view``,
             ``sex`` and ``age`` (in years); "" where unknown. Other columns are dropped.
         labels: (N, C) labels in the same order as ``images``: 1 positive, 0 negative, -1 or NaN
-            unknown. A DataFrame (columns are the label names) or an array.
+            unknown. A DataFrame (columns are the label names) or an array; None for a data set
+            without labels.
         label_names: C names; by default the columns of ``labels``.
         notes: Sentences for the user, for example which split was used and what was left out.
         image_level_split: Allow images of one patient in several splits; adds a warning to the
@@ -76,7 +77,7 @@ class Dataset:
         images: The validated table of images, sorted by id, with all columns listed above.
         labels: (N, C) float32 DataFrame, indexed by image id: 1, 0, or NaN if unknown.
         label_values: (N, C) int8, read-only: the same labels with -1 for unknown.
-        label_names: C label names.
+        label_names: C label names; none for a data set without labels.
 
     Raises:
         DatasetError: If there are no images, a column is missing or not text, an id is repeated, a
@@ -116,7 +117,7 @@ class Dataset:
         name: str,
         root: str | os.PathLike[str],
         images: "pd.DataFrame",
-        labels: "pd.DataFrame | NDArray[Any]",
+        labels: "pd.DataFrame | NDArray[Any] | None",
         label_names: Sequence[str] | None = None,
         notes: Sequence[str] = (),
         image_level_split: bool = False,
@@ -189,7 +190,7 @@ class Dataset:
         n_labels = len(self.label_names)
         return (
             f"Dataset {self.name}: {len(self):,} images of {self.images['patient'].nunique():,} "
-            f"patients, {n_labels} {'label' if n_labels == 1 else 'labels'}"
+            f"patients, {n_labels or 'no'} {'label' if n_labels == 1 else 'labels'}"
         )
 
     def counts(self) -> "pd.DataFrame":
@@ -214,6 +215,18 @@ class Dataset:
         """Return the file of each image, by image id."""
         paths = (self.root / path for path in self.images["path"])
         return dict(zip(self.images["id"], paths, strict=True))
+
+    def require_labels(self) -> None:
+        """Check that a label of at least one image is known.
+
+        Raises:
+            UsageError: None is.
+        """
+        if (self.label_values < 0).all():
+            raise UsageError(
+                f"the data set {self.name} has no labels: load it with labels, for example from a "
+                "CSV file with the columns in `labels`"
+            )
 
     @property
     def patients_known(self) -> bool:
@@ -434,12 +447,14 @@ def _check_patients(images: "pd.DataFrame") -> None:
 
 def _label_array(
     images: "pd.DataFrame",
-    labels: "pd.DataFrame | NDArray[Any]",
+    labels: "pd.DataFrame | NDArray[Any] | None",
     label_names: Sequence[str] | None,
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return (N, C) label values with -1 for NaN, and the C names."""
     import pandas as pd
 
+    if labels is None:
+        return np.empty((len(images), 0), dtype=np.int8), ()
     if isinstance(labels, pd.DataFrame):
         # A frame that is sorted differently would attach labels to the wrong images.
         same_order = (images.index, pd.RangeIndex(len(images)), pd.Index(images["id"]))
@@ -465,8 +480,8 @@ def _label_array(
 
 
 def _check_labels(images: "pd.DataFrame", values: NDArray[Any], names: tuple[str, ...]) -> None:
-    if not names or not all(names):
-        raise DatasetError(f"the label names are {names}: give at least one, and none empty")
+    if not all(names):
+        raise DatasetError(f"the label names are {names}: none may be empty")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise DatasetError(f"the label {min(repeated)!r} occurs twice: name each label once")
     if values.shape != (len(images), len(names)):

@@ -12,6 +12,7 @@ from featurecache.datasets.table_reader import TABLE_SUFFIXES
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io.fingerprint import canonical_json
 from featurecache.progress import Progress
+from featurecache.provenance.names import own_collection
 from featurecache.provenance.provenance import Source
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def load_dataset(
     root: str | os.PathLike[str] | None = None,
     /,
     *,
+    name: str | None = None,
     pseudonymize: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -37,6 +39,7 @@ def load_dataset(
         root: If ``source`` is a name: the folder of the data set (for "csv" the file), or a folder
             that contains it under that name. By default ``$FEATURECACHE_DATA/<name>``; "phantom"
             is generated in the user's cache folder.
+        name: Name of the data set, and so of the folder of its caches, instead of the loader's.
         pseudonymize: Key file. Ids and patients are replaced by keyed hashes in the data set and
             in everything that is made from it. Use the same file whenever the data is read again.
         progress: Called with the number of images done and the total while images of "phantom"
@@ -75,13 +78,23 @@ def load_dataset(
     key = None if pseudonymize is None else read_key(pseudonymize)
     folder = find_root(spec.name, root, progress=progress, **options)
     if key is None:
-        dataset = spec.load(folder, options)
-        return replace(dataset, source=_describe_source(spec, root, options))
+        dataset = _rename(spec.load(folder, options), name)
+        return replace(dataset, source=_describe_source(spec, root, {"name": name, **options}))
     with redact_errors(spec.name):
-        dataset = spec.load(folder, options).pseudonymize(key)
+        dataset = _rename(spec.load(folder, options), name).pseudonymize(key)
     # Names of files and folders may identify people, too.
-    named = {name: value for name, value in options.items() if not spec.takes_path(name)}
-    return replace(dataset, source=_describe_source(spec, None, named, pseudonymized=True))
+    kept = {option: value for option, value in options.items() if not spec.takes_path(option)}
+    described = _describe_source(spec, None, {"name": name, **kept}, pseudonymized=True)
+    return replace(dataset, source=described)
+
+
+def _rename(dataset: "Dataset", name: str | None) -> "Dataset":
+    """Return the data set under a name; a collection that is named after it is renamed, too."""
+    if name is None:
+        return dataset
+    is_own = dataset.collection == own_collection(dataset.name)
+    collection = own_collection(name) if is_own else dataset.collection
+    return replace(dataset, name=name, collection=collection)
 
 
 def _describe_source(

@@ -115,6 +115,7 @@ def validate_external(
         UsageError: There is nothing to score, no label matches or was learned, or the model was
             trained on images that would be scored.
     """
+    cache.require_labels()
     matched = match_labels(labels, cache.labels.names, label_map)
     rows = external_rows(cache, split)
     leak_warnings = require_unseen(

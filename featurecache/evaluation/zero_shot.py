@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from featurecache.alignment.alignment import as_alignment
 from featurecache.alignment.apply import align_images, align_texts, check_alignment
-from featurecache.errors import CacheError
 from featurecache.evaluation.controls import (
     permute_texts,
     random_features,
@@ -78,13 +77,14 @@ def zero_shot(
         A run of kind "zero-shot".
 
     Raises:
-        CacheError: The cache has no text, no labels, or several prompt sets and none is named.
-        UsageError: The encoder is unaligned, the scoring is impossible, or the alignment was
-            fitted to images that would be scored.
+        CacheError: The cache has no text, or several prompt sets and none is named.
+        UsageError: The cache has no labels, the encoder is unaligned, the scoring is impossible, or
+            the alignment was fitted to images that would be scored.
         RunError: The alignment is of other encoders or settings; the message names the field.
         UnknownNameError: There is no such prompt set or scoring.
     """
     cache, alignment = open_cache(cache), as_alignment(alignment)
+    cache.require_labels()
     warnings: list[str] = []
     train = np.empty(0, dtype=np.intp)
     if alignment is None:
@@ -94,8 +94,6 @@ def zero_shot(
         warnings += differences
         train = cache.learning_rows("train")
     truth = cache.labels.values
-    if (truth == UNKNOWN).all():
-        raise CacheError(f"{cache.path} holds no labels to score against")
     method = choose_scoring(
         scoring,
         aligned=text.aligned,

@@ -82,7 +82,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
             and every encoder gets a cache of its own.
         prompts: Prompt set to encode for the labels: a name ("signs", "showing", "lungs"), a .json
             or .toml file, or a ``PromptSet``. The default is "signs"; a model without a text
-            encoder gets none.
+            encoder, or a data set without labels, gets none.
         cache_dir: Directory of the caches; the cache is ``CACHE_DIR/DATASET/MODEL.h5``.
         weights: Local checkpoint to use for the model instead of downloading it.
         device: "auto", "cpu", "cuda" or "mps"; an ``Encoder`` keeps its own.
@@ -250,7 +250,11 @@ def run_extraction(
                 "data": dataset.source,
                 "model": None if isinstance(model, Encoder) else os.fspath(model),
                 "weights": None if weights is None else os.fspath(weights),
-                "prompts": {prompt_set.name: _name_or_file(prompts)} if encoder.has_text else {},
+                "prompts": (
+                    {prompt_set.name: _name_or_file(prompts)}
+                    if encoder.has_text and dataset.label_names
+                    else {}
+                ),
                 "device": encoder.device,
                 "precision": encoder.precision,
                 "resize": encoder.resize,

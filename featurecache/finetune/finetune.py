@@ -141,6 +141,7 @@ def run_finetuning(
         else Teacher(as_encoder(teacher, device=device, precision=config.precision))
     )
     dataset = data() if callable(data) else as_dataset(data)
+    dataset.require_labels()
     name = to_file_name(f"{dataset.name}-{encoder.name}-{config.objective}")
     target = RUNS_FOLDER / name if out is None else Path(out)
     require_no_run(target)

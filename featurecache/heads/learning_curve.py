@@ -244,11 +244,13 @@ def learning_curve(
         on_head: Called after every training.
 
     Raises:
-        CacheError: The cache has no labels, or no text embeddings and a head needs them.
-        UsageError: A size is larger than the training split, or a head is given twice.
+        CacheError: The cache has no text embeddings and a head needs them.
+        UsageError: The cache has no labels, a size is larger than the training split, or a head is
+            given twice.
         UnknownNameError: There is no such head or prompt set.
     """
     cache = open_cache(cache)
+    cache.require_labels()
     prompts = cache.prompt_set_name(prompts)
     if seeds < 1:
         raise UsageError(f"`seeds` is {seeds}: must be at least 1")

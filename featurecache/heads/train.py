@@ -7,7 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from featurecache.errors import CacheError, UsageError
+from featurecache.errors import UsageError
 from featurecache.evaluation.controls import (
     N_SHUFFLES,
     random_features,
@@ -39,7 +39,6 @@ from featurecache.runs.run import Run
 from featurecache.schedule import Epoch
 from featurecache.settings import accept_settings, check_names
 from featurecache.store.cache import Cache
-from featurecache.store.layout import UNKNOWN
 from featurecache.store.open import CacheLike, open_cache
 
 
@@ -94,9 +93,9 @@ def train_head(
         A run of kind "head", which is not saved yet; for a list of heads, a list of runs.
 
     Raises:
-        CacheError: The cache has no labels, or no text embeddings and the head needs them.
-        UsageError: A split is missing, a head is given twice, or a setting is out of range, has no
-            effect on a head, or cannot be met by the data.
+        CacheError: The cache has no text embeddings and the head needs them.
+        UsageError: The cache has no labels, a split is missing, a head is given twice, or a setting
+            is out of range, has no effect on a head, or cannot be met by the data.
         UnknownNameError: There is no such head or prompt set.
     """
     cache = open_cache(cache)
@@ -174,14 +173,12 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
     """Return the training data that a cache holds for a head.
 
     Raises:
-        CacheError: The cache has no labels, or no text embeddings and the head needs them.
-        UsageError: All training images are copies of images of later splits.
+        CacheError: The cache has no text embeddings and the head needs them.
+        UsageError: The cache has no labels, or all training images are copies of images of later
+            splits.
         UnknownNameError: There is no such head or prompt set.
     """
-    if not cache.labels.names or (cache.labels.values == UNKNOWN).all():
-        raise CacheError(
-            f"{cache.path} holds no labels to train on: extract a labeled data set into it"
-        )
+    cache.require_labels()
     train, n_train = cache.learning_rows("train"), len(cache.rows("train"))
     if n_train and not len(train):
         raise UsageError(

@@ -127,7 +127,7 @@ def write_report(
         source = dataset.source or Source(
             dataset=dataset.name, root=None, options={}, pseudonymized=False
         )
-        loaded = dataset_options(source, without=("view", "sex", "age"))
+        loaded = dataset_options(source, without=("view", "sex", "age", "name"))
     page = build_page(
         [runs] if isinstance(runs, Run | LearningCurve | str | os.PathLike) else runs,
         files=None if dataset is None else dataset.files(),

@@ -186,6 +186,8 @@ def search(
         source=cache.path,
     )
     if label is not None:
+        if not cache.labels.names:
+            cache.require_labels()
         if label not in cache.labels.names:
             raise UnknownNameError("label", label, cache.labels.names)
         text_set = _prompt_set(cache, prompts, alignment)
@@ -290,7 +292,7 @@ def _label_cosines(
     prompts: str | PromptSet | None,
     alignment: Alignment | None,
 ) -> dict[str, float]:
-    if not cache.texts:
+    if not cache.texts or not cache.labels.names:
         return {}
     text = _prompt_set(cache, prompts, alignment)
     if not text.aligned:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import CacheError, UnknownNameError
+from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.prompts import PromptSet
 from featurecache.provenance.leaks import SplitCopies, copies_across_splits
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.checksums import Sums, read_verified
 from featurecache.store.hdf5 import dataset, opened
-from featurecache.store.layout import FORMAT
+from featurecache.store.layout import FORMAT, UNKNOWN
 from featurecache.store.records import (
     Header,
     ImageTable,
@@ -52,7 +52,7 @@ class Cache:
         created: When the file was written, in ISO 8601, UTC.
         images: Metadata of the N images, ordered by id.
         dim: Length D of an embedding.
-        labels: Label names (C,) and values (N, C).
+        labels: Label names (C,) and values (N, C); C is 0 for images without labels.
         texts: Encoded prompt sets by name.
         failures: Reason why an image has no embedding, by image id.
         state: Size in bytes and mtime_ns of the file when it was opened. Later reads check that it
@@ -105,7 +105,11 @@ class Cache:
             "dataset": self.header.dataset,
             "images": f"{len(self)} ({split_sizes})" if len(self) else "0",
             "embeddings": f"{self.dim}-d float16",
-            "labels": f"{len(self.labels.names)} ({_shorten(self.labels.names)})",
+            "labels": (
+                f"{len(self.labels.names)} ({_shorten(self.labels.names)})"
+                if self.labels.names
+                else "none"
+            ),
             "prompt sets": _shorten(sorted(self.prompt_sets)) or "none",
         }
         if self.excluded:
@@ -288,6 +292,19 @@ class Cache:
                 raise CacheError(f"{self.path} has changed since it was opened: open it again")
             yield dataset(file["images"], "embedding")
 
+    def require_labels(self) -> None:
+        """Check that a label of at least one image is known.
+
+        Raises:
+            UsageError: None is.
+        """
+        if (self.labels.values == UNKNOWN).all():
+            raise UsageError(
+                f"the cache {self.path} has no labels: extract the same images again from a data "
+                f"set with labels, such as a CSV file, and with the `name` {self.header.dataset}. "
+                "It takes seconds, because the embeddings are kept"
+            )
+
     def rows(self, split: str) -> NDArray[np.intp]:
         """Return the row indices of one split, ascending; empty if there is no such split."""
         return np.flatnonzero(self.splits == split)
@@ -333,8 +350,11 @@ class Cache:
             CacheError: The cache holds no text, holds several sets and none was named, or the set
                 lacks a label.
             UnknownNameError: There is no prompt set of that name.
+            UsageError: The cache has no labels.
         """
         prompts = self.prompt_set_name(prompts)
+        if not self.labels.names:
+            self.require_labels()
         if not self.texts:
             raise CacheError(
                 f"{self.path} holds no text embeddings, because its encoder has no text tower or "

@@ -250,8 +250,7 @@ def test_labels_of_wrong_shape_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), "at least one"),
-        (("Mass", ""), "none empty"),
+        (("Mass", ""), "none may be empty"),
         (("Mass", "Mass"), "'Mass' occurs twice"),
     ],
 )

@@ -206,7 +206,7 @@ def test_a_cache_without_text_or_labels_is_refused(cache):
     with pytest.raises(CacheError, match="holds no text embeddings"):
         zero_shot(dataclasses.replace(cache, texts={}))
     unknown = Labels(NAMES, np.full_like(cache.labels.values, -1))
-    with pytest.raises(CacheError, match=r"toy\.h5 holds no labels to score against"):
+    with pytest.raises(UsageError, match=r"toy\.h5 has no labels: extract the same images again"):
         zero_shot(dataclasses.replace(cache, labels=unknown))
 
 

@@ -299,10 +299,10 @@ def test_fit_that_was_cut_off_is_warned_of(aligned_cache, monkeypatch):
 
 def test_cache_without_labels_is_refused(cache, write, problem):
     unknown = relabeled(cache, np.full_like(cache.labels.values, -1))
-    with pytest.raises(CacheError, match=r"toy\.h5 holds no labels to train on"):
+    with pytest.raises(UsageError, match=r"toy\.h5 has no labels: extract the same images again"):
         train(unknown)
     nameless = write(problem["embedding"], np.empty((300, 0)), problem["split"], names=())
-    with pytest.raises(CacheError, match="holds no labels to train on"):
+    with pytest.raises(UsageError, match="has no labels"):
         train(nameless)
 
 
