@@ -61,6 +61,14 @@ class DatasetOptions:
     ] = None
     subset: Annotated[str | None, _option("kermany: all or viral.")] = None
     n_images: Annotated[int | None, _option("phantom: number of images. Default: 600.")] = None
+    folds: Annotated[
+        int | None,
+        _option("Number of folds, by patient, that the images are dealt into; with --fold."),
+    ] = None
+    fold: Annotated[
+        int | None,
+        _option("Fold that is test, of --folds or of --split-column; the next is validation."),
+    ] = None
     dataset_seed: Annotated[
         int | None,
         _option("Seed of splits that the data set does not define; phantom: seed of the images."),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
 from featurecache.datasets.label_strings import label_matrix
-from featurecache.datasets.splits import SPLIT_ALIASES, patient_split
+from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import TABLE_SUFFIXES, open_table
 from featurecache.errors import DatasetError, UsageError
 
@@ -35,6 +35,8 @@ def load_csv(
     images_root: str | os.PathLike[str] | None = None,
     separator: str | None = None,
     encoding: str | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Load a data set from a CSV, TSV, Excel or parquet file with one row per image.
@@ -49,8 +51,8 @@ def load_csv(
         multilabel: Column of positive labels joined by "|"; empty or "No Finding" for none.
         id: Column of unique image ids; by default the paths.
         patient: Column of patients; by default each image is its own patient.
-        split: Column of splits: train, val (or valid, validation, dev) or test. By default the
-            images are split by patient.
+        split: Column of splits: train, val and test, or similar names, or the numbers of folds. By
+            default the images are split by patient.
         view: Column of views such as PA; empty for unknown.
         sex: Column of sexes such as F; empty for unknown.
         age: Column of ages in years; empty for unknown.
@@ -58,7 +60,9 @@ def load_csv(
         separator: Separator of the columns; by default commas, semicolons, tabs and bars are
             detected.
         encoding: Encoding of the text; by default UTF-8, UTF-16 and cp1252 are detected.
-        seed: Seed of the split, if there is no column for it.
+        folds: Number of folds, by patient, instead of a column of splits.
+        fold: The fold that is test; the next one is validation, the others are train.
+        seed: Seed of what the column of splits does not state.
 
     Returns:
         A data set named after the file.
@@ -101,11 +105,16 @@ def load_csv(
     ids = table[id] if id else paths
     patients = table[patient] if patient else ids
     notes = [*opened.notes, *([] if patient else [UNKNOWN_PATIENTS])]
-    if split:
-        splits = _translate(table[split], SPLIT_ALIASES, file, ", ".join(SPLIT_ALIASES))
-    else:
-        splits = patient_split(patients, values, seed=seed)
-        notes.append("The split is by patient: 70 % train, 10 % validation, 20 % test.")
+    completed = complete_split(
+        patients,
+        values,
+        names,
+        stated=table[split] if split else None,
+        source=f"the column {split!r} of {file}",
+        folds=folds,
+        fold=fold,
+        seed=seed,
+    )
     return Dataset(
         name=safe_name(_without_suffix(file.name)),
         root=root,
@@ -114,13 +123,13 @@ def load_csv(
                 "id": ids,
                 "path": paths,
                 "patient": patients,
-                "split": pd.Series(splits, table.index, dtype=str),
+                "split": pd.Series(completed.names, table.index, dtype=str),
                 **{name: table[column] for name, column in optional.items() if column},
             }
         ),
         labels=values,
         label_names=names,
-        notes=notes,
+        notes=[*notes, *completed.notes],
     )
 
 
@@ -154,8 +163,8 @@ def _check_slashes(paths: "pd.Series[str]", file: Path) -> None:
 
 
 def _translate(
-    cells: "pd.Series[str]", values: Mapping[str, int] | Mapping[str, str], file: Path, valid: str
-) -> "NDArray[np.int_] | NDArray[np.str_]":
+    cells: "pd.Series[str]", values: Mapping[str, int], file: Path, valid: str
+) -> NDArray[np.int_]:
     """Return the value of each cell, ignoring case."""
     import pandas as pd
 

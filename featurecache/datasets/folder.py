@@ -8,16 +8,24 @@ import numpy as np
 
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
 from featurecache.datasets.scan import scan_folder
-from featurecache.datasets.splits import SPLIT_ALIASES, carve_validation, patient_split
+from featurecache.datasets.splits import SPLIT_ALIASES, complete_split
 from featurecache.errors import DatasetError
 
 
-def load_folder(root: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
+def load_folder(
+    root: str | os.PathLike[str],
+    *,
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+) -> Dataset:
     """Load ``root/<class>/*`` or ``root/<split>/<class>/*``, with one label per class.
 
     Args:
         root: The folder. If its subfolders are named train, val (or valid, validation, dev) and
             test, they are the splits; without a val folder, a tenth of train becomes validation.
+        folds: Number of folds, by patient, if no folders are splits.
+        fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of the splits that no folder defines.
 
     Returns:
@@ -69,21 +77,25 @@ def load_folder(root: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
             "folders, or list them in a CSV file"
         )
     labels = (np.array(classes)[:, None] == np.array(names)).astype(np.int8)
-    if "" in splits:
-        assigned = patient_split(ids, labels, seed=seed)
-        notes.append("The split is stratified by class: 70 % train, 10 % validation, 20 % test.")
-    elif "val" not in splits.values():
-        assigned = carve_validation(ids, labels, image_splits, seed=seed)
-        notes.append("There is no val folder, so a tenth of train is validation.")
-    else:
-        assigned = np.array(image_splits)
+    completed = complete_split(
+        ids,
+        labels,
+        names,
+        stated=image_splits,
+        source=f"the folder {root}",
+        folds=folds,
+        fold=fold,
+        seed=seed,
+    )
     return Dataset(
         name=safe_name(root.resolve().name),
         root=root,
-        images=pd.DataFrame({"id": ids, "path": ids, "patient": ids, "split": assigned}, dtype=str),
+        images=pd.DataFrame(
+            {"id": ids, "path": ids, "patient": ids, "split": completed.names}, dtype=str
+        ),
         labels=labels,
         label_names=names,
-        notes=notes,
+        notes=[*notes, *completed.notes],
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featurecache.datasets.dataset import MAX_AGE, Dataset
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.scan import scan_folder
-from featurecache.datasets.splits import carve_validation, patient_split
+from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
 from featurecache.io.text import read_text
@@ -46,7 +46,14 @@ TRAIN_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
 
 
-def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0) -> Dataset:
+def load_nih(
+    root: str | os.PathLike[str],
+    *,
+    split: str = "auto",
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+) -> Dataset:
     """Load the images of NIH ChestX-ray14 that are on disk.
 
     Args:
@@ -55,6 +62,8 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
         split: "official" reads ``test_list.txt`` (and ``train_val_list.txt`` if it exists) and
             takes validation from the other images by patient; "patient" ignores the lists; "auto"
             is the official split if ``test_list.txt`` exists, else the split by patient.
+        folds: Number of folds, by patient, instead of these splits.
+        fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of the splits that no list defines.
 
     Returns:
@@ -101,26 +110,32 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
         notes.append(f"{impossible:,} images have an impossible age, which is treated as unknown.")
 
     labels = all_labels[present]
-    if split == "official" or (split == "auto" and (root / TEST_LIST).is_file()):
-        assigned = _official_split(root, rows["Image Index"], rows["Patient ID"], labels, seed)
-        notes.append(
-            f"The split is the official one: {TEST_LIST} lists the test images, and a tenth of "
-            "the others is validation, by patient."
-        )
-        notes += _one_class_notes(assigned, labels)
+    is_official = split == "official" or (
+        split == "auto" and folds is None and (root / TEST_LIST).is_file()
+    )
+    if is_official:
+        notes.append(f"The split is the official one: {TEST_LIST} lists the test images.")
     else:
-        assigned = patient_split(rows["Patient ID"], labels, seed=seed)
         notes.append(
-            "The split is by patient: 70 % train, 10 % validation, 20 % test. It is not the "
-            "official one, so scores are not comparable with published ones."
+            "The split is not the official one, so scores are not comparable with published ones."
         )
+    completed = complete_split(
+        rows["Patient ID"],
+        labels,
+        LABELS,
+        stated=_official_split(root, rows["Image Index"]) if is_official else None,
+        source="the official split",
+        folds=folds,
+        fold=fold,
+        seed=seed,
+    )
 
     images = pd.DataFrame(
         {
             "id": rows["Image Index"],
             "path": rows["Image Index"].map(paths),
             "patient": rows["Patient ID"],
-            "split": pd.Series(assigned, index=rows.index, dtype=str),
+            "split": pd.Series(completed.names, index=rows.index, dtype=str),
             "view": rows["View Position"],
             "sex": rows["Patient Gender"],
             "age": ages,
@@ -133,7 +148,7 @@ def load_nih(root: str | os.PathLike[str], *, split: str = "auto", seed: int = 0
         images=images,
         labels=labels,
         label_names=LABELS,
-        notes=tuple(notes),
+        notes=(*notes, *completed.notes),
         excluded={"listed, but not on disk": missing, "on disk, but not listed": extra},
     )
 
@@ -194,13 +209,8 @@ def _index_images(root: Path) -> dict[str, str]:
     return paths
 
 
-def _official_split(
-    root: Path,
-    ids: "pd.Series[str]",
-    patients: "pd.Series[str]",
-    labels: NDArray[np.int8],
-    seed: int,
-) -> NDArray[np.str_]:
+def _official_split(root: Path, ids: "pd.Series[str]") -> NDArray[np.str_]:
+    """Return "train" or "test" for each image; validation is a part of train."""
     test = ids.isin(_read_list(root / TEST_LIST)).to_numpy()
     if (root / TRAIN_LIST).is_file():
         train = ids.isin(_read_list(root / TRAIN_LIST)).to_numpy()
@@ -210,7 +220,7 @@ def _official_split(
                 f"the image {ids.iloc[first]} is in {'both' if test[first] else 'neither'} of "
                 f"{TRAIN_LIST} and {TEST_LIST} of {root}: download the official lists again"
             )
-    return carve_validation(patients, labels, np.where(test, "test", "train"), seed=seed)
+    return np.where(test, "test", "train")
 
 
 def _years(cells: "pd.Series[str]") -> "pd.Series[str]":
@@ -228,20 +238,3 @@ def _read_list(path: Path) -> list[str]:
         ) from error
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as UTF-8 text: {error}") from error
-
-
-def _one_class_notes(split: NDArray[np.str_], labels: NDArray[np.int8]) -> list[str]:
-    notes = []
-    for name in ("val", "test"):
-        split_labels = labels[split == name]
-        constant = [
-            label
-            for label, column in zip(LABELS, split_labels.T, strict=True)
-            if len(np.unique(column)) < 2
-        ]
-        if constant:
-            notes.append(
-                f"In {name} ({len(split_labels):,} images) these labels are all positive or all "
-                f"negative, so their AUROC and AUPRC are undefined: {', '.join(constant)}."
-            )
-    return notes

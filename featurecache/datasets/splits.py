@@ -1,4 +1,9 @@
-"""Splits by patient, stratified on all labels."""
+"""Splits by patient, stratified on all labels, and what a data set does not state about them."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,12 +14,9 @@ from featurecache.provenance.names import patient_key
 SPLITS = ("train", "val", "test")
 
 SPLIT_ALIASES = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 """Common names of splits, in lower case, and the name used here."""
 
@@ -23,6 +25,173 @@ FRACTIONS = (0.7, 0.1, 0.2)
 
 VALIDATION_FRACTION = 0.1
 """Fraction of the training images that becomes validation if a data set defines none."""
+
+
+_FOLD = re.compile(r"(?:fold)?[ _-]*(\d+)(?:\.0+)?")
+_MAX_LISTED = 5
+
+
+@dataclass(frozen=True)
+class CompleteSplit:
+    """A split of all images.
+
+    Attributes:
+        names: (N,) of "train", "val" and "test".
+        notes: Sentences on what was assumed.
+    """
+
+    names: NDArray[np.str_]
+    notes: tuple[str, ...]
+
+
+def complete_split(
+    patients: ArrayLike,
+    labels: NDArray[np.int8],
+    label_names: Sequence[str],
+    *,
+    stated: ArrayLike | None = None,
+    source: str = "the data set",
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int,
+) -> CompleteSplit:
+    """Return the split of a data set, with what it does not state filled in.
+
+    Without any statement, the images are split by patient, or dealt into folds. Where train has no
+    validation beside it, a tenth of train becomes validation, by patient. A data set with nothing
+    to train on, such as one for external validation, is left as it is.
+
+    Args:
+        patients: (N,) patient of each image, as strings.
+        labels: (N, C) int8 of 1, 0 or -1; C may be 0.
+        label_names: C names, for the notes.
+        stated: (N,) split of each image as it is written: a name in ``SPLIT_ALIASES`` in any
+            case, or the number of a fold. None, or "" for all images, if nothing is stated.
+        source: What states the split, for messages.
+        folds: Number of folds.
+        fold: The fold that is test; the next one is validation, the others are train.
+        seed: Seed of what is not stated.
+
+    Raises:
+        DatasetError: If a name is unknown, or some images have a split and others none.
+        UsageError: If ``folds`` and ``fold`` are contradictory, or there are too few patients.
+    """
+    patients = np.asarray(patients, dtype=str)
+    words = np.char.strip(np.asarray([] if stated is None else stated, dtype=str))
+    if not (words != "").any():
+        if folds is None and fold is None:
+            names = patient_split(patients, labels, seed=seed)
+            fractions = ", ".join(f"{fraction:.0%}" for fraction in FRACTIONS)
+            notes = [f"The split is by patient ({fractions}): {_sizes(names)}."]
+        else:
+            numbers = _deal_folds(patients, labels, folds, seed)
+            names = _split_of_folds(numbers, range(1, numbers.max() + 1), fold)
+            notes = [f"The split is by patient, into {folds} folds; fold {fold} is test."]
+    else:
+        _require_all_stated(words, source)
+        if all(_FOLD.fullmatch(word.lower()) for word in set(words.tolist())):
+            names, notes = _read_folds(words, source, folds, fold)
+        else:
+            if folds is not None or fold is not None:
+                raise UsageError(f"{source} states the splits already: leave out `folds`")
+            names, notes = _translate(words, source), []
+        if (names == "train").any() and not (names == "val").any():
+            names = carve_validation(patients, labels, names, seed=seed)
+            notes.append(
+                f"There is no validation split, so {VALIDATION_FRACTION:.0%} of train is "
+                f"validation, by patient: {_sizes(names)}."
+            )
+    missing = [split for split in SPLITS if not (names == split).any()]
+    if missing:
+        notes.append(f"There are no images in {' and '.join(missing)}.")
+    return CompleteSplit(names, (*notes, *_constant_labels(names, labels, label_names)))
+
+
+def _require_all_stated(words: NDArray[np.str_], source: str) -> None:
+    if blank := int((words == "").sum()):
+        raise DatasetError(
+            f"{blank:,} of {len(words):,} rows have no split in {source}: fill in train, val or "
+            "test, or remove these rows; or leave out the column, to split all images by patient"
+        )
+
+
+def _translate(words: NDArray[np.str_], source: str) -> NDArray[np.str_]:
+    if unknown := [w for w in np.unique(words).tolist() if w.lower() not in SPLIT_ALIASES]:
+        counts = Counter(words.tolist())
+        values = ", ".join(f"{word!r} ({counts[word]:,})" for word in unknown[:_MAX_LISTED])
+        raise DatasetError(
+            f"{source} has values that name no split: {values}. Use train, val and test, or the "
+            "numbers of folds"
+        )
+    return np.array([SPLIT_ALIASES[word.lower()] for word in words.tolist()], dtype=str)
+
+
+def _read_folds(
+    words: NDArray[np.str_], source: str, folds: int | None, fold: int | None
+) -> tuple[NDArray[np.str_], list[str]]:
+    """Return the split of images whose folds are numbered from 0 or from 1."""
+    numbers = np.array([int(_FOLD.sub(r"\1", word.lower())) for word in words.tolist()])
+    present = np.unique(numbers)
+    listed = ", ".join(map(str, present[:_MAX_LISTED])) + (", ..." * (len(present) > _MAX_LISTED))
+    first = int(present[0])
+    if first > 1 or len(present) < 3 or present[-1] - first + 1 != len(present):
+        raise DatasetError(
+            f"{source} has the numbers {listed}, which are not the three or more folds 0, 1, 2, "
+            "... or 1, 2, 3, ...: use train, val and test"
+        )
+    if folds is not None and folds != len(present):
+        raise UsageError(f"`folds` is {folds}, but {source} has {len(present)} folds: {listed}")
+    if fold is None:
+        raise UsageError(
+            f"{source} has the folds {listed}: give `fold`, the number of the one that is test. "
+            "The next one is validation"
+        )
+    names = _split_of_folds(numbers, range(first, first + len(present)), fold)
+    return names, [f"Fold {fold} of {source} is test, the next one validation."]
+
+
+def _deal_folds(
+    patients: NDArray[np.str_], labels: NDArray[np.int8], folds: int | None, seed: int
+) -> NDArray[np.intp]:
+    """Return the fold of each image, from 1, stratified on all labels."""
+    if folds is None:
+        raise UsageError("give `folds`, the number of folds, with `fold`")
+    n_patients = len(np.unique(patients))
+    if not 3 <= folds <= n_patients:
+        raise UsageError(f"`folds` is {folds}: give a number from 3 to {n_patients}, the patients")
+    return 1 + _assign_patients(patients, labels, (1 / folds,) * folds, seed)
+
+
+def _split_of_folds(numbers: NDArray[np.intp], valid: range, fold: int | None) -> NDArray[np.str_]:
+    if fold is None or fold not in valid:
+        raise UsageError(f"`fold` is {fold}: give a number from {valid[0]} to {valid[-1]}")
+    following = valid[(valid.index(fold) + 1) % len(valid)]
+    return np.where(numbers == fold, "test", np.where(numbers == following, "val", "train"))
+
+
+def _sizes(names: NDArray[np.str_]) -> str:
+    counts = [f"{(names == split).sum():,} {split}" for split in SPLITS]
+    return f"{', '.join(counts[:-1])} and {counts[-1]} images"
+
+
+def _constant_labels(
+    names: NDArray[np.str_], labels: NDArray[np.int8], label_names: Sequence[str]
+) -> list[str]:
+    """Return a note for each of val and test in which the known values of a label are equal."""
+    notes = []
+    for split in ("val", "test"):
+        values = labels[names == split]
+        varied = (values == 1).any(axis=0) & (values == 0).any(axis=0)
+        constant = [name for name, varies in zip(label_names, varied, strict=True) if not varies]
+        if len(values) and constant:
+            more = len(constant) - _MAX_LISTED
+            listed = ", ".join(constant[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+            notes.append(
+                f"In {split} ({len(values):,} {'image' if len(values) == 1 else 'images'}) these "
+                "labels are all positive or all negative, so their AUROC and AUPRC are undefined: "
+                f"{listed}."
+            )
+    return notes
 
 
 def patient_split(
@@ -129,7 +298,7 @@ def _assign_patients(
     subsets = np.flatnonzero(fractions)
     target = np.asarray(fractions)[subsets]
     filled = np.zeros((len(subsets), counts.shape[1]))
-    subset_of = np.full(len(names), -1, dtype=np.intp)
+    subset_of = np.full(len(names), -1, dtype=np.intp)  # positions in ``subsets``
 
     def distribute(members: NDArray[np.intp], column: int) -> None:
         half = counts[members, column].mean() / 2 if len(members) else 0
@@ -148,4 +317,50 @@ def _assign_patients(
         remaining.remove(rarest)
         distribute(order[(subset_of[order] < 0) & (counts[order, rarest] > 0)], rarest)
     distribute(order[subset_of[order] < 0], 0)
+    _fill_small_subsets(subset_of, counts, target, order)
     return subsets[subset_of[owner]]
+
+
+def _fill_small_subsets(
+    subset_of: NDArray[np.intp],
+    counts: NDArray[np.float64],
+    target: NDArray[np.float64],
+    order: NDArray[np.intp],
+) -> None:
+    """Move patients, in place, into subsets with less than half of their images, or with none.
+
+    Each label is rounded on its own, so that of 30 classes with four patients each, all would lose
+    the tenth that is validation. The moved patients are those whose labels the subset they leave
+    keeps, and whose labels the subset they join lacks.
+
+    Args:
+        subset_of: (P,) subset of each patient.
+        counts: (P, 1 + C) images and positives of each patient.
+        target: (S,) fraction of each subset.
+        order: Permutation of the patients, the largest first.
+    """
+    rank = np.empty(len(order), dtype=np.intp)
+    rank[order] = np.arange(len(order), 0, -1)  # small patients are moved first
+    wanted = target * counts[:, 0].sum()
+    images = np.bincount(subset_of, counts[:, 0], minlength=len(target))
+    is_small = (images < wanted / 2) | (images == 0)
+    for subset in sorted(np.flatnonzero(is_small).tolist(), key=lambda s: -target[s]):
+        while True:
+            images = np.bincount(subset_of, counts[:, 0], minlength=len(target))
+            patients = np.bincount(subset_of, minlength=len(target))
+            is_donor = patients > 1
+            is_donor[subset] = False
+            has = counts[:, 1:] > 0
+            held = np.stack([has[subset_of == s].sum(axis=0) for s in range(len(target))])
+            candidates = np.flatnonzero(is_donor[subset_of])
+            if not len(candidates):
+                break
+            owner = subset_of[candidates]
+            lost = (has[candidates] & (held[owner] == 1)).sum(axis=1)
+            gained = (has[candidates] & (held[subset] == 0)).sum(axis=1)
+            over = images[owner] > wanted[owner]
+            best = int(np.lexsort((rank[candidates], -gained, lost, ~over))[0])
+            fits = images[subset] + counts[candidates[best], 0] / 2 <= wanted[subset]
+            if patients[subset] and not (over[best] and fits):
+                break
+            subset_of[candidates[best]] = subset

@@ -33,7 +33,7 @@ def test_columns_become_images_and_labels(csv: Path) -> None:
     assert (dataset.images[["sex", "age"]] == "").all(axis=None)
     assert dataset.name == "My-images"
     assert dataset.root == csv.parent
-    assert dataset.notes == ()
+    assert [note.split(" (")[0] for note in dataset.notes] == ["In val", "In test"]
     assert dataset.images.drop(columns=["sex", "age"]).to_numpy().tolist() == [
         ["u1", "b/1.png", "p1", "val", ""],
         ["u2", "b/2.png", "p1", "val", "AP"],
@@ -122,8 +122,12 @@ def test_missing_column_is_refused(csv: Path, option: str) -> None:
     [
         ("u3,p2,Train,PA,-1.0", "u3,p2,Train,PA,2", r"line 4: '2' in the column 'Mass'"),
         ("PA,-1.0", "PA,yes", r"line 4: 'yes' in the column 'Mass' .* 1, 0, -1 or empty"),
-        ("Train", "training", r"line 4: 'training' in the column 'set' .* train, val"),
-        ("Train", "", r"line 4: '' in the column 'set'"),
+        (
+            "Train",
+            "trial",
+            r"the column 'set' of .*csv has values that name no split: 'trial' \(1\)",
+        ),
+        ("Train", "", r"1 of 4 rows have no split in the column 'set'"),
         ("a/3.png", r"a\3.png", r"line 4: .* backslash.*Write paths with '/'"),
         ("p2", "", r"the patient of image 'u3' \(line 4\) is empty"),
         ("u3", "u1", r"the id 'u1' \(line 4\) occurs twice"),

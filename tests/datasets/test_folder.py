@@ -54,7 +54,7 @@ def test_default_validation_is_a_tenth_of_train(tmp_path: Path) -> None:
     dataset = load_folder(tmp_path)
     assert dataset.label_values[dataset.rows("val")].sum(axis=0).tolist() == [5, 5]
     assert len(dataset.rows("test")) == 2
-    assert any("no val folder" in note for note in dataset.notes)
+    assert any("no validation split" in note for note in dataset.notes)
 
 
 def test_other_files_are_skipped_and_noted(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurecache.datasets.splits import SPLITS, carve_validation, patient_split
+from featurecache.datasets.splits import SPLITS, carve_validation, complete_split, patient_split
 from featurecache.errors import DatasetError, UsageError
 
 Rows = tuple[list[str], np.ndarray]
@@ -162,3 +162,144 @@ def test_validation_fraction_out_of_range_is_refused(fraction: float) -> None:
 def test_different_lengths_are_refused() -> None:
     with pytest.raises(DatasetError, match="2 patients but 3 rows"):
         patient_split(["a", "b"], np.ones((3, 1), dtype=np.int8), seed=0)
+
+
+def sizes(split: np.ndarray) -> list[int]:
+    return [int((split == name).sum()) for name in SPLITS]
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "per_class", "expected"),
+    [
+        (30, 4, [84, 12, 24]),
+        (100, 2, [140, 20, 40]),
+        (10, 1, [7, 1, 2]),
+        (1, 3, [1, 1, 1]),
+        (2, 2, [2, 1, 1]),
+        (1, 2, [1, 0, 1]),
+    ],
+)
+def test_small_classes_fill_every_split(
+    n_classes: int, per_class: int, expected: list[int]
+) -> None:
+    """Fractions of the images, although those of one class round to no validation."""
+    labels = np.repeat(np.eye(n_classes, dtype=np.int8), per_class, axis=0)
+    split = patient_split([f"p{i}" for i in range(len(labels))], labels, seed=0)
+    assert sizes(split) == expected
+    if per_class > 1:  # every class is left something to train on
+        assert (labels[split == "train"].sum(axis=0) > 0).all() or n_classes < 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows(), st.integers(0, 3))
+def test_three_patients_are_enough_for_three_splits(given_rows: Rows, seed: int) -> None:
+    patients, labels = given_rows
+    split = patient_split(patients, labels, seed=seed)
+    assert len(set(split.tolist())) == min(3, len(set(patients)))
+    carved = carve_validation(patients, labels, np.full(len(patients), "train"), seed=seed)
+    assert len(set(carved.tolist())) == min(2, len(set(patients)))
+
+
+def complete(stated: list[str] | None, **options) -> tuple[list[str], str]:
+    """The split of one image for each of the patients p0, p1, ..., and its notes."""
+    n = 20 if stated is None else len(stated)
+    labels = np.arange(n, dtype=np.int8)[:, np.newaxis] % 2
+    completed = complete_split(
+        [f"p{i}" for i in range(n)],
+        labels,
+        ["Edema"],
+        stated=stated,
+        source="the column 'set'",
+        seed=0,
+        **options,
+    )
+    return completed.names.tolist(), " ".join(completed.notes)
+
+
+@pytest.mark.parametrize("stated", [None, [""] * 20])
+def test_a_split_that_is_not_stated_is_by_patient(stated: list[str] | None) -> None:
+    names, notes = complete(stated)
+    assert sizes(np.array(names)) == [14, 2, 4]
+    assert notes == "The split is by patient (70%, 10%, 20%): 14 train, 2 val and 4 test images."
+
+
+def test_names_of_splits_are_translated() -> None:
+    words = ["Training", " train", "TRN", "validate", "Valid", "dev", "testing", "Test"]
+    assert complete(words)[0] == ["train"] * 3 + ["val"] * 3 + ["test"] * 2
+
+
+def test_missing_validation_is_a_tenth_of_train() -> None:
+    names, notes = complete(["train"] * 20 + ["test"] * 4)
+    assert sizes(np.array(names)) == [18, 2, 4]
+    assert names[20:] == ["test"] * 4
+    assert "no validation split, so 10% of train is validation, by patient: 18 train, 2" in notes
+
+
+@pytest.mark.parametrize(
+    ("stated", "missing"),
+    [(["test"] * 4, "train and val"), (["val"] * 4, "train and test"), (["train"] * 4, "test")],
+)
+def test_a_missing_split_is_noted(stated: list[str], missing: str) -> None:
+    names, notes = complete(stated)
+    assert f"There are no images in {missing}." in notes
+    if stated[0] != "train":  # nothing to train on, as in external validation
+        assert names == stated
+
+
+@pytest.mark.parametrize("numbers", [["0", "1", "2", "3"], ["1.0", "2.0", "3.0", "4.0"]])
+@pytest.mark.parametrize("prefix", ["", "fold", "Fold_"])
+def test_fold_numbers_are_read(numbers: list[str], prefix: str) -> None:
+    first = int(float(numbers[0]))
+    stated = [prefix + number for number in numbers * 2]
+    assert complete(stated, fold=first)[0] == ["test", "val", "train", "train"] * 2
+    # After the last fold comes the first.
+    last = complete(stated, fold=first + 3, folds=4)
+    assert last[0] == ["val", "train", "train", "test"] * 2
+    assert f"Fold {first + 3} of the column 'set' is test, the next one validation." in last[1]
+
+
+def test_folds_are_dealt_by_patient() -> None:
+    tested = [complete(None, folds=5, fold=fold)[0] for fold in range(1, 6)]
+    assert all(sizes(np.array(names)) == [12, 4, 4] for names in tested)
+    assert [sum(names[i] == "test" for names in tested) for i in range(20)] == [1] * 20
+    assert all(
+        (np.array(here) == "val").tolist() == (np.array(there) == "test").tolist()
+        for here, there in zip(tested, tested[1:] + tested[:1], strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "options", "message"),
+    [
+        (["train", "", "test"], {}, "1 of 3 rows have no split in the column 'set': fill in"),
+        (["train", "a", "a", "test"], {}, r"values that name no split: 'a' \(2\)\. Use train"),
+        (["0", "1", "2"], {}, "has the folds 0, 1, 2: give `fold`, the number of the one"),
+        (["0", "1", "0"], {}, "numbers 0, 1, which are not the three or more folds"),
+        (["1", "3", "4"], {"fold": 1}, "numbers 1, 3, 4, which are not"),
+        (["0", "1", "2"], {"fold": 3}, "`fold` is 3: give a number from 0 to 2"),
+        (["0", "1", "2"], {"fold": 1, "folds": 5}, "`folds` is 5, but .* has 3 folds"),
+        (["train", "test"], {"fold": 1, "folds": 5}, "states the splits already: leave out"),
+        (None, {"fold": 1}, "give `folds`, the number of folds, with `fold`"),
+        (None, {"folds": 5}, "`fold` is None: give a number from 1 to 5"),
+        (None, {"folds": 21, "fold": 1}, "`folds` is 21: give a number from 3 to 20"),
+    ],
+)
+def test_ambiguous_splits_are_refused(stated, options: dict[str, int], message: str) -> None:
+    with pytest.raises((DatasetError, UsageError), match=message):
+        complete(stated, **options)
+
+
+def test_labels_without_both_values_in_a_split_are_noted() -> None:
+    labels = np.array([[1, 0], [0, 1], [1, 1], [0, -1]], dtype=np.int8)
+    completed = complete_split(
+        list("abcd"), labels, ["A", "B"], stated=["train", "train", "test", "test"], seed=0
+    )
+    assert (
+        "In test (2 images) these labels are all positive or all negative, so their AUROC and "
+        "AUPRC are undefined: B."
+    ) in completed.notes
+
+
+def test_images_without_labels_are_split() -> None:
+    labels = np.empty((10, 0), dtype=np.int8)
+    assert sizes(complete_split(list("abcdefghij"), labels, [], seed=0).names) == [7, 1, 2]
