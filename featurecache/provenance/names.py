@@ -48,15 +48,19 @@ def describe_id_scheme(collection: str) -> str:
 def require_same_id_key(collection: str, trained_on: Iterable[str]) -> None:
     """Check that the ids of images can be compared with those of training images.
 
+    Two tables of one name need not be one data set, such as the ``train.csv`` of two hospitals,
+    each with a key of its own: their images are compared by content, and patients are a warning.
+
     Args:
         collection: Collection of the images.
         trained_on: Collections that a model was trained on.
 
     Raises:
-        UsageError: One of them has the same images under other ids.
+        UsageError: One of them is the same published data set under other ids.
     """
     for other in trained_on:
-        if other != collection and base_name(other) == base_name(collection):
+        same_name = base_name(other) == base_name(collection)
+        if other != collection and same_name and is_published(other):
             raise UsageError(
                 f"it was trained on images of {base_name(other)} whose ids were "
                 f"{describe_id_scheme(other)}, but the ids here are "

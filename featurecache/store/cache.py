@@ -181,6 +181,9 @@ class Cache:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.str_]]:
         """Return features, targets and groups as scikit-learn expects them.
 
+        All images of a split are among them, also copies of test images in "train", which
+        ``train_head`` leaves out; ``audit`` lists them.
+
         Args:
             split: Only the images of this split (train, val or test); all images if None.
 

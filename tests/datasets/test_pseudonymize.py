@@ -123,10 +123,11 @@ def test_provenance_is_hashed_once() -> None:
     assert hashed.trained_on["x#1"] == ImageRecords.of("x#1", ["d"])
 
 
-def test_incomparable_ids_are_refused() -> None:
-    require_same_id_key("xrays", ["xrays", "other#1"])
-    require_same_id_key("xrays#1", ["xrays#1", "other"])
-    for there, here in (("xrays", "xrays#1"), ("xrays#1", "xrays"), ("xrays#1", "xrays#2")):
+def test_incomparable_ids_of_a_published_data_set_are_refused() -> None:
+    require_same_id_key("nih", ["nih", "kermany#1"])
+    require_same_id_key("nih#1", ["nih#1", "kermany"])
+    require_same_id_key("train#1", ["train", "train#2"])  # of two hospitals, perhaps
+    for there, here in (("nih", "nih#1"), ("nih#1", "nih"), ("nih#1", "nih#2")):
         with pytest.raises(UsageError, match="extract with the same"):
             require_same_id_key(here, [there])
 

@@ -55,6 +55,28 @@ def test_every_command_of_a_page_has_valid_options(page):
             parse(words)
 
 
+def options_by_command() -> dict[str, set[str]]:
+    """Return the options of every command, and under "" those of all together."""
+    found: dict[str, set[str]] = {"": set()}
+    groups = [("", get_command(app))]
+    while groups:
+        name, command = groups.pop()
+        groups += getattr(command, "commands", {}).items()
+        found[name] = {option for p in command.params for option in p.opts + p.secondary_opts}
+    found[""] = set().union({"--help"}, *found.values())
+    return found
+
+
+def test_text_of_pages_names_existing_options():
+    options = options_by_command()
+    commands = "|".join(name for name in options if name)
+    span = re.compile(rf"`(?:featurecache )?(?:({commands}) )?(--[a-z-]+)[^`]*`")
+    pages = [page for page in PAGES if page.parent.name != "engineering"]
+    named = [(page.name, *found) for page in pages for found in span.findall(page.read_text())]
+    assert len(named) > 50
+    assert [words for words in named if words[2] not in options[words[1]]] == []
+
+
 def parse(arguments: list[str]) -> None:
     """Check the names and values of a command's options without running it."""
     command = get_command(app)
