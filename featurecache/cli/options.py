@@ -20,7 +20,7 @@ CacheFile = Annotated[
     typer.Option(
         "--cache",
         envvar="FEATURECACHE_CACHE",
-        help="Cache file, or folder of caches, of which the newest is used.",
+        help="Cache file, or folder of caches, of which the one extracted last is used.",
         metavar="FILE",
     ),
 ]
@@ -29,8 +29,8 @@ CacheFiles = Annotated[
     typer.Option(
         "--cache",
         envvar="FEATURECACHE_CACHE",
-        help="Cache file, or folder of caches, of which the newest is used; repeat to join caches "
-        "of the same images.",
+        help="Cache file, or folder of caches, of which the one extracted last is used; repeat to "
+        "join caches of the same images.",
         metavar="FILE",
         show_default="cache",
     ),

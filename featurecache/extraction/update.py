@@ -36,6 +36,7 @@ from featurecache.provenance.records import ImageRecords
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.layout import cache_path, lock_path
 from featurecache.store.merge import Shard
+from featurecache.store.open import mark_as_newest
 from featurecache.store.records import (
     Extraction,
     Header,
@@ -221,7 +222,9 @@ def update_caches(
                 )
         for job, extraction in zip(jobs, extractions or [Extraction()] * len(jobs), strict=True):
             _record(job, extraction)
-        return [_finish(dataset, job, ids, prompts, seconds) for job in jobs]
+        summaries = [_finish(dataset, job, ids, prompts, seconds) for job in jobs]
+        mark_as_newest(paths)
+        return summaries
 
 
 def _header(dataset: "Dataset", encoder: "Encoder") -> Header:

@@ -1,12 +1,14 @@
 """Open a cache by path: a file, the newest of a folder, or several side by side."""
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from featurecache.errors import CacheError
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
+from featurecache.store.layout import lock_path
 from featurecache.store.merge import shard_of
 from featurecache.store.reader import read_cache
 
@@ -29,8 +31,8 @@ def open_cache(path: CacheLike = "cache") -> Cache:
 
     Raises:
         CacheError: A file is missing, damaged, of another version, or contradicts itself; a folder
-            has no finished cache; or the caches of a list share no image or disagree on labels,
-            splits, patients or files.
+            has no finished cache, or its newest are several of one extraction; or the caches of a
+            list share no image or disagree on labels, splits, patients or files.
         UsageError: The list is empty or names a cache twice.
 
     Example:
@@ -51,19 +53,46 @@ def open_cache(path: CacheLike = "cache") -> Cache:
 
 
 def newest_cache(folder: Path) -> Path:
-    """Return the finished cache in a folder that was written last. Shards do not count.
+    """Return the finished cache in a folder that was made or extracted last, without shards.
 
     Raises:
-        CacheError: There is none.
+        CacheError: There is none, or the last extraction made several.
     """
     # Files without a format check: a damaged newest cache is reported, not skipped in silence.
     files = [path for path in folder.rglob("*.h5") if not path.parent.name.endswith(".parts")]
     caches = [path for path in files if shard_of(path) is None]
     if caches:
-        return max(caches, key=lambda path: path.stat().st_mtime_ns)
+        times = {path: _time_ns(path) for path in caches}
+        newest = [path for path in sorted(caches) if times[path] == max(times.values())]
+        if len(newest) > 1:
+            raise CacheError(
+                f"the last extraction into {folder} was of {len(newest)} caches: give one of them "
+                f"as `cache`: {', '.join(map(str, newest))}"
+            )
+        return newest[0]
     if files:
         raise CacheError(f"{folder} holds only shards: merge them, or open one by its path")
     raise CacheError(f"no finished cache in {folder}: extract one, or open one by its path")
+
+
+def mark_as_newest(paths: Sequence[Path]) -> None:
+    """Make caches the newest ones together, also those that an extraction did not have to change.
+
+    The time is that of their lock files, as a cache that is in use must stay as it is.
+
+    Args:
+        paths: The caches of one extraction.
+    """
+    now = time.time_ns()
+    for path in paths:
+        os.utime(lock_path(path), ns=(now, now))
+
+
+def _time_ns(path: Path) -> int:
+    """Return when a cache was written, or extracted again without a change."""
+    lock = lock_path(path)
+    files = [path, lock] if lock.exists() else [path]
+    return max(file.stat().st_mtime_ns for file in files)
 
 
 def _resolve(path: Path) -> Path:

@@ -9,7 +9,8 @@ import pytest
 
 from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.store.concat import ConcatCache
-from featurecache.store.open import open_cache
+from featurecache.store.layout import lock_path
+from featurecache.store.open import mark_as_newest, open_cache
 from tests.store import handwritten
 
 
@@ -32,6 +33,23 @@ def test_folder_gives_its_newest_cache(cache_file: Path) -> None:
     assert open_cache(folder).path == other
     set_age(other, 30)
     assert open_cache(folder).path == cache_file
+
+
+def test_several_caches_of_the_last_extraction_are_listed(cache_file: Path) -> None:
+    folder = cache_file.parent.parent
+    other = Path(shutil.copy(cache_file, cache_file.with_name("n.h5")))
+    older = Path(shutil.copy(cache_file, cache_file.with_name("o.h5")))
+    for path in (cache_file, other, older):
+        lock_path(path).touch()
+    # Later than the copies, which were written just now.
+    mark_as_newest([cache_file, other])
+    with pytest.raises(CacheError, match="give one of them as `cache`: .*m.h5, .*n.h5$"):
+        open_cache(folder)
+    # An extraction that changes nothing makes its cache the newest, too.
+    before = older.stat().st_mtime_ns
+    mark_as_newest([older])
+    assert open_cache(folder).path == older
+    assert older.stat().st_mtime_ns == before
 
 
 def test_shards_and_unfinished_caches_are_never_the_newest(cache_file: Path) -> None:
