@@ -107,16 +107,15 @@ def load_encoder(
         >>> encoder.encode_texts(["signs of edema"]).shape
         (1, 128)
     """
-    check_resize(resize)
+    check_model(name, precision=precision, resize=resize)
     path = None if weights is None else Path(weights).expanduser()
-    device, precision = resolve_device(device), resolve_precision(precision)
+    precision, device = resolve_precision(precision), resolve_device(device)
     encoder = _load(os.fspath(name), path, device=device, precision=precision)
     encoder.use_resize(resize)
     return encoder
 
 
 def _load(name: str, path: Path | None, *, device: str, precision: str) -> Encoder:
-    folder = Path(name).expanduser()
     if name.startswith(HUB_PREFIX):
         return _load_from_hub(name, weights=path, device=device, precision=precision)
     if spec := find_encoder(name):
@@ -126,12 +125,43 @@ def _load(name: str, path: Path | None, *, device: str, precision: str) -> Encod
         elif encoder.provenance == Provenance():
             encoder.provenance = Provenance(spec.exposed_to)
         return encoder
-    if folder.is_dir():
-        if path is not None:
-            raise UsageError(f"{name} is a folder with weights of its own: leave out `weights`")
-        return _load_folder(folder, device=device, precision=precision)
-    hint = "a model may also be hf:ORG/NAME or the path of a folder"
-    raise UnknownNameError("model", name, ENCODERS, hint=hint)
+    if path is not None:
+        raise UsageError(f"{name} is a folder with weights of its own: leave out `weights`")
+    return _load_folder(Path(name).expanduser(), device=device, precision=precision)
+
+
+def check_model(
+    model: str | os.PathLike[str] | Encoder,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    precision: str = "auto",
+    resize: str = "published",
+) -> None:
+    """Check what ``as_encoder`` is going to load, as far as that takes no time.
+
+    Args:
+        model: See ``as_encoder``.
+        weights: See ``as_encoder``.
+        precision: See ``as_encoder``.
+        resize: See ``as_encoder``.
+
+    Raises:
+        UnknownNameError: There is no such model, or way to resize.
+        UsageError: An argument has no effect on an ``Encoder``, or there is no such precision.
+    """
+    check_resize(resize)
+    resolve_precision(precision)
+    if isinstance(model, Encoder):
+        if weights is not None:
+            raise UsageError(f"{model.name} is loaded already: leave out `weights`")
+        if resize not in ("published", model.resize):
+            raise UsageError(f"{model.name} is loaded already: give `resize` to load_encoder")
+        return
+    name = os.fspath(model)
+    is_known = name.startswith(HUB_PREFIX) or find_encoder(name) is not None
+    if not is_known and not Path(name).expanduser().is_dir():
+        hint = "a model may also be hf:ORG/NAME or the path of a folder"
+        raise UnknownNameError("model", name, ENCODERS, hint=hint)
 
 
 def as_encoder(
@@ -154,15 +184,10 @@ def as_encoder(
     Raises:
         UsageError: ``weights`` or ``resize`` is given beside an encoder; or see ``load_encoder``.
     """
-    if not isinstance(model, Encoder):
-        return load_encoder(
-            model, weights=weights, device=device, precision=precision, resize=resize
-        )
-    if weights is not None:
-        raise UsageError(f"{model.name} is loaded already: leave out `weights`")
-    if resize not in ("published", model.resize):
-        raise UsageError(f"{model.name} is loaded already: give `resize` to load_encoder")
-    return model
+    if isinstance(model, Encoder):
+        check_model(model, weights=weights, resize=resize)
+        return model
+    return load_encoder(model, weights=weights, device=device, precision=precision, resize=resize)
 
 
 def reload_encoder(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 from featurecache.datasets.load import as_dataset
 from featurecache.encoders.encoder import Encoder
-from featurecache.encoders.loading import as_encoder
+from featurecache.encoders.loading import as_encoder, check_model
 from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.local_engine import encode_locally
@@ -177,7 +177,8 @@ def run_extraction(
 
     Args:
         data: As in ``extract``, or a function that loads the data set. It is called after all names
-            were checked, because loading may take long.
+            were checked, because loading may take long, and before the encoders are loaded,
+            because importing their libraries takes seconds.
         models: The encoders.
         prompts: See ``extract``, as for all arguments that are not described here.
         cache_dir: See ``extract``.
@@ -213,13 +214,14 @@ def run_extraction(
     if shard is not None and not isinstance(shard, Shard):
         shard = Shard.parse(shard)
     prompt_set = load_prompts(prompts or DEFAULT_PROMPTS)
+    for model in models:
+        check_model(model, weights=weights, precision=precision, resize=resize)
+    dataset = data() if callable(data) else as_dataset(data)
     loaders = [_loader(model, weights=weights, device=device, resize=resize) for model in models]
-    # A wrong name is reported before any image is read, generated or downloaded.
     encoders = [load(precision=precision) for load in loaders]
     for encoder in encoders:
         if prompts is not None and not encoder.has_text:
             raise UsageError(f"model {encoder.name} has no text encoder: leave out `prompts`")
-    dataset = data() if callable(data) else as_dataset(data)
     if precision == "auto":
         encoders = [
             model

@@ -10,6 +10,9 @@ from featurecache.errors import UnknownNameError, UsageError
 from featurecache.prompts import PROMPT_SETS, PromptSet
 from featurecache.settings import check_names, check_settings, describe_settings, setting
 
+KIND = "finetune"
+"""The kind of run."""
+
 Init = Literal["pretrained", "random"]
 ObjectiveName = Literal["bce", "contrastive"]
 HeadKind = Literal["linear", "mlp"]

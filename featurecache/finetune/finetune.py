@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.datasets.load import as_dataset
 from featurecache.encoders.encoder import Encoder
-from featurecache.encoders.loading import as_encoder
+from featurecache.encoders.loading import as_encoder, check_model
 from featurecache.finetune.config import FinetuneConfig, make_config
-from featurecache.finetune.distillation import Teacher
 from featurecache.finetune.random_init import load_source, randomly_initialized
-from featurecache.finetune.run import require_no_run, train_encoder
-from featurecache.finetune.training_state import state_folder
+from featurecache.finetune.training_state import require_no_run, state_folder
 from featurecache.progress import DetailedProgress
 from featurecache.runs.run import RUNS_FOLDER, Run
 from featurecache.settings import accept_settings
@@ -115,7 +113,8 @@ def run_finetuning(
 
     Args:
         data: As in ``finetune``, or a function that loads the data set. It is called after all
-            names were checked, because loading may take long.
+            names were checked, because loading may take long, and before the encoder is loaded,
+            because importing its libraries takes seconds.
         model: See ``finetune``, as for all arguments that are not described here.
         config: All settings.
         teacher: See ``finetune``.
@@ -130,9 +129,16 @@ def run_finetuning(
     Returns:
         The run.
     """
-    # What prevents the run is reported before any image is read, generated or downloaded.
     if out is not None:
         require_no_run(Path(out))
+    check_model(model, weights=weights, precision=config.precision)
+    if teacher is not None:
+        check_model(teacher)
+    dataset = data() if callable(data) else as_dataset(data)
+    dataset.require_labels()
+    from featurecache.finetune.distillation import Teacher
+    from featurecache.finetune.run import train_encoder
+
     load = load_source if config.init == "random" else as_encoder
     encoder = load(model, weights=weights, device=device, precision=config.precision)
     teacher_encoder = (
@@ -140,8 +146,6 @@ def run_finetuning(
         if teacher is None
         else Teacher(as_encoder(teacher, device=device, precision=config.precision))
     )
-    dataset = data() if callable(data) else as_dataset(data)
-    dataset.require_labels()
     name = to_file_name(f"{dataset.name}-{encoder.name}-{config.objective}")
     target = RUNS_FOLDER / name if out is None else Path(out)
     require_no_run(target)

@@ -14,7 +14,7 @@ from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.trained_model import TrainedModel
 from featurecache.evaluation.zero_shot_scores import ZeroShotScores, pair_scores
 from featurecache.finetune.captions import scored_captions
-from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.config import KIND, FinetuneConfig
 from featurecache.finetune.head import build_head
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.prompts import load_prompts
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from featurecache.encoders.encoder import Encoder
 
-KIND = "finetune"
 WEIGHTS = "head.safetensors"
 
 

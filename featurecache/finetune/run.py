@@ -7,9 +7,8 @@ provenance.json    the images that the encoder was trained on
 metrics.json, predictions.csv, history.csv
 """
 
-import shutil
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.errors import RunError
 from featurecache.evaluation.evaluate import caveats
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.provenance import (
@@ -26,19 +24,22 @@ from featurecache.extraction.provenance import (
     require_unseen_content,
     require_unseen_images,
 )
-from featurecache.finetune.config import FinetuneConfig
+from featurecache.finetune.config import KIND, FinetuneConfig
 from featurecache.finetune.dataloader import ImageLoader
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
 from featurecache.finetune.evaluate import evaluate_encoder
-from featurecache.finetune.io import KIND, WEIGHTS
+from featurecache.finetune.io import WEIGHTS
 from featurecache.finetune.training import FinetunedEncoder, Trainer
-from featurecache.finetune.training_state import TrainingState, finetune_lock, state_folder
-from featurecache.io.atomic import require_absent
+from featurecache.finetune.training_state import (
+    TrainingState,
+    finetune_lock,
+    require_no_run,
+    state_folder,
+)
 from featurecache.io.fingerprint import fingerprint
 from featurecache.progress import DetailedProgress
 from featurecache.provenance.leaks import copies_across_splits, warn_of_seen
 from featurecache.provenance.provenance import Provenance
-from featurecache.runs.folder import run_kind
 from featurecache.runs.run import Run, load_run, write_run
 from featurecache.store.records import count_by_reason
 
@@ -176,19 +177,6 @@ def train_encoder(
             write_run(run, target, partial(_write_weights, finetuned))
         state.delete()
         return load_run(target)
-
-
-def require_no_run(target: Path) -> None:
-    """Require that there is no run at ``target``; delete what a finished one left beside it.
-
-    Raises:
-        UsageError: ``target`` exists already.
-    """
-    with suppress(RunError):  # it is not a run
-        if state_folder(target).is_dir() and run_kind(target) == KIND:
-            # The process that wrote the run was killed before it deleted its state.
-            shutil.rmtree(state_folder(target), ignore_errors=True)
-    require_absent(target)
 
 
 def _all_settings(

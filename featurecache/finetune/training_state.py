@@ -14,21 +14,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from featurecache.errors import RunError
+from featurecache.finetune.config import KIND
 from featurecache.io import json as strict_json
-from featurecache.io.atomic import new_file
+from featurecache.io.atomic import new_file, require_absent
 from featurecache.io.fingerprint import canonical_json, first_difference
 from featurecache.io.lock import exclusive_lock
+from featurecache.runs.folder import run_kind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def state_folder(target: Path) -> Path:
     """Return the folder next to a run folder that holds the state until the run is finished."""
     return target.with_name(target.name + ".parts")
+
+
+def require_no_run(target: Path) -> None:
+    """Require that there is no run at ``target``; delete what a finished one left beside it.
+
+    Raises:
+        UsageError: ``target`` exists already.
+    """
+    with suppress(RunError):  # it is not a run
+        if state_folder(target).is_dir() and run_kind(target) == KIND:
+            # The process that wrote the run was killed before it deleted its state.
+            shutil.rmtree(state_folder(target), ignore_errors=True)
+    require_absent(target)
 
 
 @contextmanager
@@ -89,6 +104,8 @@ class TrainingState:
         Raises:
             RunError: The file is damaged.
         """
+        import torch
+
         path = self.folder / "last.pt"
         if not path.is_file():
             return None
@@ -109,6 +126,8 @@ class TrainingState:
         Raises:
             OSError: The disk is full or not writable; the last state is unchanged.
         """
+        import torch
+
         # Through a Python file, whose error says that the disk is full; torch's own does not.
         with new_file(self.folder / "last.pt") as temporary, temporary.open("wb") as file:
             try:
@@ -119,14 +138,14 @@ class TrainingState:
                     raise error.__context__ from None
                 raise
 
-    def save_best(self, weights: Mapping[str, Tensor]) -> None:
+    def save_best(self, weights: "Mapping[str, Tensor]") -> None:
         """Save the weights of the best epoch so far."""
         from safetensors.torch import save_file
 
         with new_file(self.folder / "best.safetensors") as temporary:
             save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary)
 
-    def load_best(self) -> dict[str, Tensor]:
+    def load_best(self) -> "dict[str, Tensor]":
         """Return the weights that ``save_best`` saved.
 
         Raises:

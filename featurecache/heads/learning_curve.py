@@ -25,9 +25,7 @@ from featurecache.evaluation.repeated_runs import (
     supported_labels,
 )
 from featurecache.heads.config import Fusion, HeadConfig
-from featurecache.heads.fit import fit_heads
-from featurecache.heads.train import predict_on, training_data_from
-from featurecache.heads.types import TrainingJob
+from featurecache.heads.registry import head_spec
 from featurecache.metrics.jackknife import mean_interval
 from featurecache.metrics.metrics import (
     CurveMetrics,
@@ -270,6 +268,12 @@ def learning_curve(
             f"`sizes` are {', '.join(map(str, sizes))}: give numbers from 2 to {n_train}, the "
             "number of training images"
         )
+    for name in names:  # before torch is imported
+        head_spec(name)
+    from featurecache.heads.fit import fit_heads
+    from featurecache.heads.train import predict_on, training_data_from
+    from featurecache.heads.types import TrainingJob
+
     # Before the training, because they may refuse the test images.
     caveats = cache_caveats(cache, scored_rows(cache)) + learning_caveats(cache)
     caveats += cache.copies.warnings()

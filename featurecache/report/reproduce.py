@@ -12,7 +12,6 @@ from featurecache.extraction.extract import extract
 from featurecache.finetune.finetune import finetune
 from featurecache.heads.config import HeadConfig
 from featurecache.heads.learning_curve import learning_curve
-from featurecache.heads.train import train_head
 from featurecache.report.command_line import command_line, dataset_options, options
 from featurecache.report.load_runs import ReportRun
 from featurecache.runs.folder import read_config
@@ -130,6 +129,8 @@ def _alignment_file(config: Config) -> str | None:
 
 
 def _head_arguments(config: Config) -> list[str]:
+    from featurecache.heads.train import train_head
+
     settings = config.get("settings", {})
     arguments = {name: config.get(name) for name in ("seeds", "n_bootstrap", "controls")}
     head = {"head": settings.get("head")}

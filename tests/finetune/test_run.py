@@ -16,7 +16,8 @@ from featurecache.evaluation.controls import random_features
 from featurecache.evaluation.simple_predictors import view_only_probabilities
 from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.io import load_model
-from featurecache.finetune.run import require_no_run, train_encoder
+from featurecache.finetune.run import train_encoder
+from featurecache.finetune.training_state import require_no_run
 from featurecache.images.decode import read_image
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.folder import new_run, write_config

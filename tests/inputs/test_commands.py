@@ -1,5 +1,9 @@
 """Commands: what they take, and what they do where that is ambiguous."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,3 +63,54 @@ def test_caches_of_one_extraction_are_listed_and_asked_for(workspace, tiny_clip)
     trained = workspace(*train)
     assert trained.code == 0
     assert "cache two/films/tiny.h5 (the newest), head knn" in trained.stderr
+
+
+WITHOUT_TORCH = {
+    "extract --data-root missing.csv": "missing.csv does not exist",
+    "extract --dataset nope": "unknown data set 'nope'",
+    "extract --model nope": "unknown model 'nope'",
+    "extract --prompts nope.json": "prompt file nope.json",
+    "extract --data-root films.csv --label-column nope": "has no column 'nope'",
+    "finetune --objective bce --data-root missing.csv": "missing.csv does not exist",
+    "finetune --objective bce --model nope": "unknown model 'nope'",
+    "finetune --objective bce --out run": "run already exists",
+    "train-head --head nope": "unknown head 'nope'",
+    "train-head --head linear --cache missing.h5": "no cache at missing.h5",
+    "learning-curve --head nope": "unknown head 'nope'",
+    "zero-shot --cache missing.h5": "no cache at missing.h5",
+    "retrieve --label nope": "unknown label 'nope'",
+    "align --cache missing.h5 --out x": "no cache at missing.h5",
+    "audit --dataset nope": "unknown data set 'nope'",
+    "predict missing x.png": "no run folder at missing",
+    "evaluate missing": "no run folder at missing",
+    "evaluate run --cache missing.h5": "no cache at missing.h5",
+    "compare run missing": "no run folder at missing",
+    "report missing": "no run folder at missing",
+    "report run --dataset nope": "unknown data set 'nope'",
+}
+"""Mistakes in the names of files, columns, models and heads, and what the answer has to say."""
+
+
+def test_mistakes_in_names_are_reported_before_torch_is_imported(workspace):
+    code = """
+import json, sys
+from typer.testing import CliRunner
+from featurecache.cli import main
+for command in json.load(sys.stdin):
+    result = CliRunner().invoke(main, command.split())
+    print(json.dumps([result.exit_code, result.stderr, "torch" in sys.modules]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(list(WITHOUT_TORCH)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = map(json.loads, done.stdout.splitlines())
+    for (command, message), (exit_code, error, torch_is_imported) in zip(
+        WITHOUT_TORCH.items(), answers, strict=True
+    ):
+        assert exit_code == 2, (command, error)
+        assert message in error, (command, error)
+        assert not torch_is_imported, command

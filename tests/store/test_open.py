@@ -43,7 +43,7 @@ def test_several_caches_of_the_last_extraction_are_listed(cache_file: Path) -> N
         lock_path(path).touch()
     # Later than the copies, which were written just now.
     mark_as_newest([cache_file, other])
-    with pytest.raises(CacheError, match="give one of them as `cache`: .*m.h5, .*n.h5$"):
+    with pytest.raises(CacheError, match=r"give one of them as `cache`: .*m\.h5, .*n\.h5$"):
         open_cache(folder)
     # An extraction that changes nothing makes its cache the newest, too.
     before = older.stat().st_mtime_ns
