@@ -227,7 +227,7 @@ def _read_miniatures(
 
     def read(image_id: str) -> Miniature | ImageError:
         try:
-            return decoder.read(files[image_id], [miniature])[0]
+            return decoder.read(files[image_id], [miniature], bit_depth=cache.header.bit_depth)[0]
         except ImageError as error:
             return error
 

@@ -15,7 +15,7 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import DEFAULT_MODEL, CacheFolder, Device
+from featurecache.cli.options import DEFAULT_MODEL, BitDepth, CacheFolder, Device
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -103,6 +103,7 @@ def extract(
             metavar="published|pad|stretch",
         ),
     ] = "published",
+    bit_depth: BitDepth = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -167,6 +168,7 @@ def extract(
             device=device,
             precision=precision,
             resize=resize,
+            bit_depth=bit_depth,
             engine=engine,
             batch_size=batch_size,
             workers=workers,

@@ -14,7 +14,7 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import DEFAULT_MODEL, Device, NBootstrap
+from featurecache.cli.options import DEFAULT_MODEL, BitDepth, Device, NBootstrap
 from featurecache.cli.output import (
     Json,
     print_json,
@@ -63,6 +63,7 @@ def finetune(
     ] = None,
     n_bootstrap: NBootstrap = 1000,
     workers: Annotated[int, typer.Option(help="Number of decoding threads.", min=1)] = 2,
+    bit_depth: BitDepth = None,
     device: Device = "auto",
     settings: dict[str, Any],
     options: DatasetOptions,
@@ -105,6 +106,7 @@ def finetune(
             out=out,
             n_bootstrap=n_bootstrap,
             workers=workers,
+            bit_depth=bit_depth,
             on_start=print_start,
             progress=lambda done, total, detail: bars[0].update(
                 bars[0].task_ids[0], completed=done, total=total, detail=detail

@@ -36,6 +36,16 @@ CacheFiles = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device of the encoder: auto, cpu, cuda or mps.")]
+BitDepth = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of bits in use, 8 to 16, where files do not define the range of their gray "
+        "values (16-bit PNG and TIFF, DICOM without a window). Default: that of the cache, or "
+        "judged from a sample of the files.",
+        min=8,
+        max=16,
+    ),
+]
 Prompts = Annotated[
     str | None,
     typer.Option(help="Prompt set of the cache; needed only if it holds several."),

@@ -1,5 +1,6 @@
 """The Dataset: a table of images, a table of labels, and notes on how they were read."""
 
+import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,8 @@ class Dataset:
             reports carry these numbers.
         source: How ``load_dataset`` loaded the data set: ``dataset`` (a registered name), ``root``
             and ``options``. None for one that was made otherwise.
+        bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
+            gray values; None lets ``extract`` and ``finetune`` judge it.
 
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.
@@ -109,6 +112,7 @@ class Dataset:
     key: "IdKey | None"
     excluded: Mapping[str, int]
     source: Source | None
+    bit_depth: int | None
     label_values: NDArray[np.int8] = field(init=False)
 
     def __init__(
@@ -125,6 +129,7 @@ class Dataset:
         key: "IdKey | None" = None,
         excluded: Mapping[str, int] = MappingProxyType({}),
         source: Source | None = None,
+        bit_depth: int | None = None,
     ) -> None:
         import pandas as pd
 
@@ -174,6 +179,7 @@ class Dataset:
             key=key,
             excluded={reason: int(number) for reason, number in excluded.items() if number},
             source=source,
+            bit_depth=bit_depth,
         )
 
     def __len__(self) -> int:
@@ -280,6 +286,17 @@ class Dataset:
             collection=pseudonymized_collection(self.collection, key.fingerprint),
             key=key,
         )
+
+    def with_bit_depth(self, bit_depth: int | None, notes: Sequence[str]) -> "Dataset":
+        """Return the data set with another bit depth.
+
+        Args:
+            bit_depth: See the constructor.
+            notes: Sentences to add to the notes.
+        """
+        changed = copy.copy(self)  # not validated again
+        vars(changed).update(bit_depth=bit_depth, notes=(*self.notes, *notes))
+        return changed
 
     def take(self, rows: NDArray[np.intp]) -> "Dataset":
         """Return the data set with only these images; it has no ``source``.

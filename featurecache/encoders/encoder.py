@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import ImageError, UsageError
+from featurecache.images.bit_depth import judge_bit_depth, sample_files
+from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import SubprocessDecoder, Transform
 from featurecache.provenance.provenance import Provenance
 
@@ -180,7 +182,11 @@ class Encoder:
         raise self._unsupported("embed_pixels", images=True)
 
     def encode_images(
-        self, images: "Sequence[str | os.PathLike[str] | Image]", *, batch_size: int = 32
+        self,
+        images: "Sequence[str | os.PathLike[str] | Image]",
+        *,
+        batch_size: int = 32,
+        bit_depth: int | None = None,
     ) -> Array:
         """Embed image files or PIL images.
 
@@ -188,6 +194,9 @@ class Encoder:
             images: Paths of image files (PNG, JPEG, TIFF, BMP, WebP, PPM or DICOM), which are
                 decoded in a subprocess; PIL images of 8 bits per channel; or a mixture.
             batch_size: Images per forward pass.
+            bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of
+                their gray values: 16-bit PNG and TIFF, DICOM without a window. By default the
+                fewest that hold the values of all given files; a ``FeaturecacheWarning`` says so.
 
         Returns:
             float32, shape (N, D), in the order of ``images``, not normalized.
@@ -195,7 +204,7 @@ class Encoder:
         Raises:
             TypeError: ``images`` is a single image.
             ValueError: There are no images.
-            UsageError: The encoder does not take images.
+            UsageError: The encoder does not take images, or ``bit_depth`` is out of range.
             ImageError: An image cannot be used; the message names it.
             CheckpointError: The weights cannot be read or do not fit the network.
 
@@ -210,17 +219,29 @@ class Encoder:
             raise TypeError("images is a single image: give a list of paths or PIL images")
         if not len(images):
             raise ValueError("there are no images to encode")
+        check_bit_depth(bit_depth)
+        paths = (image for image in images if isinstance(image, str | os.PathLike))
+        files = [Path(path).expanduser() for path in paths]
+        bit_depth = bit_depth or judge_bit_depth(sample_files(files))
         decoder = SubprocessDecoder()
         batches = []
         for start in range(0, len(images), batch_size):
-            pixels = [self._pixels(image, decoder) for image in images[start : start + batch_size]]
+            batch = images[start : start + batch_size]
+            pixels = [self._pixels(image, decoder, bit_depth) for image in batch]
             batches.append(self.embed_pixels(np.stack(pixels)))
         return np.concatenate(batches)
 
-    def _pixels(self, image: "str | os.PathLike[str] | Image", decoder: SubprocessDecoder) -> Array:
+    def _pixels(
+        self,
+        image: "str | os.PathLike[str] | Image",
+        decoder: SubprocessDecoder,
+        bit_depth: int | None,
+    ) -> Array:
         if isinstance(image, str | os.PathLike):
             path = Path(image).expanduser()
-            (pixels,) = decode_and_preprocess(decoder, path, [self], name=str(image))
+            (pixels,) = decode_and_preprocess(
+                decoder, path, [self], bit_depth=bit_depth, name=str(image)
+            )
             return pixels
         if not hasattr(image, "convert"):
             raise TypeError(f"images contains a {type(image).__name__}: give paths or PIL images")
@@ -310,6 +331,7 @@ def decode_and_preprocess(
     source: Path | bytes,
     encoders: Sequence[Encoder],
     *,
+    bit_depth: int | None,
     also: Sequence[Transform] = (),
     name: str | None = None,
 ) -> list[NDArray[Any]]:
@@ -322,6 +344,7 @@ def decode_and_preprocess(
         decoder: The decoder that reads the image.
         source: Path of the image file, or its bytes.
         encoders: The encoders to preprocess for.
+        bit_depth: See ``decode_image``.
         also: Further functions of the image, which must be picklable.
         name: Name of the image in error messages; None for the reason alone.
 
@@ -336,6 +359,6 @@ def decode_and_preprocess(
     functions = [encoder.picklable_preprocess for encoder in encoders]
     picklable = [function for function in functions if function is not None]
     if len(picklable) == len(functions):
-        return decoder.read(source, [*picklable, *also], name=name)
-    image = decoder.image(source, name=name)
+        return decoder.read(source, [*picklable, *also], bit_depth=bit_depth, name=name)
+    image = decoder.image(source, bit_depth=bit_depth, name=name)
     return [*(encoder.preprocess(image) for encoder in encoders), *(make(image) for make in also)]

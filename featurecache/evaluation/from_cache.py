@@ -22,6 +22,7 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
         "spec": dict(cache.header.encoder_spec),
         "dim": cache.dim,
         "excluded": cache.excluded,
+        "bit_depth": cache.header.bit_depth,
         "extraction": dict(cache.header.extraction),
     }
     if len(cache.members) > 1:

@@ -45,6 +45,7 @@ class TrainedModel(ABC):
         calibration: Platt scaling of each label, fitted on validation, and why a label has none;
             None without any.
         provenance: The images that it was trained on.
+        bit_depth: Bit depth of its training images; see ``extract``. New images are read with it.
         learning_caveats: What a reader of any evaluation has to know about its training images.
     """
 
@@ -53,6 +54,7 @@ class TrainedModel(ABC):
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
     provenance: Provenance
+    bit_depth: int | None
     learning_caveats: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -120,7 +122,9 @@ class TrainedModel(ABC):
         import pandas as pd
 
         encoders = self.load_encoders(models=models, weights=weights, device=device)
-        results = classify_images(encoders, self.probabilities, find_images(images))
+        results = classify_images(
+            encoders, self.probabilities, find_images(images), bit_depth=self.bit_depth
+        )
         undefined = np.full(len(self.labels), np.nan)
         probability = np.array(
             [undefined if r.probability is None else r.probability for r in results]

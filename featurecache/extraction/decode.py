@@ -43,6 +43,7 @@ class ImageTask:
             matches needs no pixels.
         isolated: Whether to decode and preprocess the image in a subprocess, because it may have
             crashed a process before.
+        bit_depth: See ``decode_image``.
     """
 
     row: int
@@ -50,6 +51,7 @@ class ImageTask:
     path: Path
     stored_sha256: Mapping[int, str]
     isolated: bool = False
+    bit_depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,16 @@ def decode(
         content = None
         if outdated and task.isolated:
             *arrays, content = decode_and_preprocess(
-                decoder, data, [encoders[index] for index in outdated], also=[perceptual_hash]
+                decoder,
+                data,
+                [encoders[index] for index in outdated],
+                bit_depth=task.bit_depth,
+                also=[perceptual_hash],
             )
             pixels = dict(zip(outdated, arrays, strict=True))
         elif outdated:
             with journal_entry(task.id):
-                image = decode_image(data)
+                image = decode_image(data, bit_depth=task.bit_depth)
                 pixels = {index: encoders[index].preprocess(image) for index in outdated}
                 content = perceptual_hash(image)
         return DecodedImage(task.row, sha256, state.size, state.mtime_ns, pixels, content)

@@ -12,12 +12,19 @@ from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import as_encoder, check_model
 from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import UnknownNameError, UsageError
+from featurecache.extraction.bit_depth import with_bit_depth
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine
 from featurecache.extraction.precision import choose_precision
 from featurecache.extraction.ray_cluster import require_ray
 from featurecache.extraction.ray_engine import encode_on_ray
-from featurecache.extraction.update import ExtractionSummary, check_numbers, update_caches
+from featurecache.extraction.update import (
+    ExtractionSummary,
+    cache_paths,
+    check_numbers,
+    update_caches,
+)
+from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.lock import OnWait
 from featurecache.progress import Progress
@@ -58,6 +65,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     device: str = "auto",
     precision: str = "auto",
     resize: str = "published",
+    bit_depth: int | None = None,
     engine: str = "local",
     batch_size: int = 32,
     workers: int = 2,
@@ -93,6 +101,11 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
             checkpoint says, which may crop; "pad", whole, on a black square; or "stretch", whole,
             without keeping its proportions. The last two get caches of their own,
             ``MODEL.pad.h5`` and ``MODEL.stretch.h5``. An ``Encoder`` keeps its own.
+        bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
+            gray values: 16-bit PNG and TIFF, DICOM without a window. By default that of an existing
+            cache, or else the fewest that hold the values of a random sample of the files; a
+            ``FeaturecacheWarning`` and a note in the cache say so. An image whose values need more
+            bits, or that uses less than a sixteenth of the range, is recorded as failed.
         engine: "local", or "ray" for a pool of workers on the cluster that the environment variable
             RAY_ADDRESS names, or else on this machine.
         batch_size: Number of images per forward pass.
@@ -138,6 +151,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         device=device,
         precision=precision,
         resize=resize,
+        bit_depth=bit_depth,
         engine=engine,
         batch_size=batch_size,
         workers=workers,
@@ -162,6 +176,7 @@ def run_extraction(
     device: str,
     precision: str,
     resize: str,
+    bit_depth: int | None,
     engine: str,
     batch_size: int,
     workers: int,
@@ -186,6 +201,7 @@ def run_extraction(
         device: See ``extract``.
         precision: See ``extract``.
         resize: See ``extract``.
+        bit_depth: See ``extract``.
         engine: See ``extract``.
         batch_size: See ``extract``.
         workers: See ``extract``.
@@ -203,6 +219,7 @@ def run_extraction(
     """
     cache_dir = Path(cache_dir)
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
+    check_bit_depth(bit_depth)
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
     if engine == "ray":
@@ -222,6 +239,12 @@ def run_extraction(
     for encoder in encoders:
         if prompts is not None and not encoder.has_text:
             raise UsageError(f"model {encoder.name} has no text encoder: leave out `prompts`")
+    dataset = with_bit_depth(
+        dataset,
+        bit_depth,
+        caches=cache_paths(dataset, encoders, cache_dir, shard),
+        image_timeout=image_timeout,
+    )
     if precision == "auto":
         encoders = [
             model
@@ -260,6 +283,7 @@ def run_extraction(
                 "device": encoder.device,
                 "precision": encoder.precision,
                 "resize": encoder.resize,
+                "bit_depth": dataset.bit_depth,
                 "batch_size": batch_size,
                 "limit": limit,
                 "shard": None if shard is None else f"{shard.number}/{shard.count}",

@@ -166,7 +166,7 @@ def _image_tasks(
         image_id = ids[row].decode()
         isolated = journal.is_suspect(image_id) or ids[row] in crashed
         path = dataset.root / paths.iloc[row]
-        yield ImageTask(int(row), image_id, path, stored_sha256, isolated)
+        yield ImageTask(int(row), image_id, path, stored_sha256, isolated, dataset.bit_depth)
 
 
 def _record_result(job: Job, index: int, image: ImageResult, ids: Utf8) -> None:

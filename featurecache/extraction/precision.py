@@ -94,7 +94,9 @@ def _probe_pixels(
     pixels = []
     for path in dataset.images["path"].iloc[rows]:
         try:
-            pixels += decode_and_preprocess(decoder, dataset.root / path, [encoder])
+            pixels += decode_and_preprocess(
+                decoder, dataset.root / path, [encoder], bit_depth=dataset.bit_depth
+            )
         except ImageError:
             continue  # the extraction records the reason
     return np.stack(pixels) if pixels else None

@@ -61,7 +61,9 @@ def require_unseen_images(dataset: "Dataset", encoder: "Encoder", rows: NDArray[
         for row in shared[:: len(shared) // N_PROBED + 1].tolist():
             with suppress(ImageError):  # the extraction will report it
                 path = files[records.id[row].decode()]
-                (records.perceptual_hash[row],) = decoder.read(path, [perceptual_hash])
+                (records.perceptual_hash[row],) = decoder.read(
+                    path, [perceptual_hash], bit_depth=dataset.bit_depth
+                )
     require_unseen_content(dataset, encoder, records)
 
 

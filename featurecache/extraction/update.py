@@ -164,9 +164,8 @@ def update_caches(
         FeaturecacheError: No image could be used.
     """
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
-    paths = [cache_path(cache_dir, dataset.name, encoder.cache_name) for encoder in encoders]
+    paths = cache_paths(dataset, encoders, cache_dir, shard)
     if shard is not None:
-        paths = [shard.path(path) for path in paths]
         dataset = dataset.take(np.arange(shard.number - 1, len(dataset), shard.count))
     if len(set(paths)) < len(paths):
         raise UsageError("two models have the same name: give each `model` once")
@@ -227,6 +226,14 @@ def update_caches(
         return summaries
 
 
+def cache_paths(
+    dataset: "Dataset", encoders: Sequence["Encoder"], cache_dir: Path, shard: Shard | None
+) -> list[Path]:
+    """Return the file of each encoder's cache."""
+    paths = [cache_path(cache_dir, dataset.name, encoder.cache_name) for encoder in encoders]
+    return paths if shard is None else [shard.path(path) for path in paths]
+
+
 def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
     provenance = provenance_for(dataset, encoder)
     return Header(
@@ -241,6 +248,7 @@ def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
         bf16_cosine=encoder.bf16_cosine,
         revision=encoder.revision,
         excluded=dataset.excluded,
+        bit_depth=dataset.bit_depth,
     )
 
 

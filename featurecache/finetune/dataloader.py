@@ -103,6 +103,7 @@ class ImageLoader:
                 path=self.dataset.root / paths.iloc[row],
                 stored_sha256={0: ""},
                 isolated=self.journal.is_suspect(image_id),
+                bit_depth=self.dataset.bit_depth,
             )
 
         return decode_ahead(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from featurecache.datasets.load import as_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import as_encoder, check_model
+from featurecache.extraction.bit_depth import with_bit_depth
 from featurecache.finetune.config import FinetuneConfig, make_config
 from featurecache.finetune.random_init import load_source, randomly_initialized
 from featurecache.finetune.training_state import require_no_run, state_folder
+from featurecache.images.gray_range import check_bit_depth
 from featurecache.progress import DetailedProgress
 from featurecache.runs.run import RUNS_FOLDER, Run
 from featurecache.settings import accept_settings
@@ -38,6 +40,7 @@ def finetune(
     out: str | os.PathLike[str] | None = None,
     n_bootstrap: int = 1000,
     workers: int = 2,
+    bit_depth: int | None = None,
     progress: DetailedProgress | None = None,
     **settings: Any,
 ) -> Run:
@@ -61,6 +64,8 @@ def finetune(
         out: The run folder to create; by default ``runs/DATASET-MODEL-OBJECTIVE``.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
         workers: Number of decoding threads.
+        bit_depth: Number of bits in use in files that do not define the range of their gray values;
+            see ``extract``.
         progress: Called with the number of finished steps, their maximum, and a description.
         **settings: Every other field of ``FinetuneConfig``.
 
@@ -91,6 +96,7 @@ def finetune(
         out=out,
         n_bootstrap=n_bootstrap,
         workers=workers,
+        bit_depth=bit_depth,
         progress=progress,
     )
 
@@ -106,6 +112,7 @@ def run_finetuning(
     out: str | os.PathLike[str] | None,
     n_bootstrap: int,
     workers: int,
+    bit_depth: int | None,
     on_start: OnStart | None = None,
     progress: DetailedProgress | None = None,
 ) -> Run:
@@ -123,12 +130,14 @@ def run_finetuning(
         out: See ``finetune``.
         n_bootstrap: See ``finetune``.
         workers: See ``finetune``.
+        bit_depth: See ``finetune``.
         on_start: Called before training.
         progress: See ``finetune``.
 
     Returns:
         The run.
     """
+    check_bit_depth(bit_depth)
     if out is not None:
         require_no_run(Path(out))
     check_model(model, weights=weights, precision=config.precision)
@@ -146,6 +155,7 @@ def run_finetuning(
         if teacher is None
         else Teacher(as_encoder(teacher, device=device, precision=config.precision))
     )
+    dataset = with_bit_depth(dataset, bit_depth)
     name = to_file_name(f"{dataset.name}-{encoder.name}-{config.objective}")
     target = RUNS_FOLDER / name if out is None else Path(out)
     require_no_run(target)
@@ -173,6 +183,7 @@ def run_finetuning(
             "teacher": _name_or_folder(teacher),
             "weights": None if weights is None else os.fspath(weights),
             "device": encoder.device,
+            "bit_depth": dataset.bit_depth,
             "n_bootstrap": n_bootstrap,
         },
     )

@@ -44,6 +44,7 @@ class FinetunedModel(TrainedModel):
         learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
         provenance: The images that it was trained on.
+        bit_depth: See ``TrainedModel``.
         learning_caveats: What a reader of any evaluation has to know about its training images.
     """
 
@@ -57,6 +58,7 @@ class FinetunedModel(TrainedModel):
     calibration: PlattScaling | None
     provenance: Provenance
     learning_caveats: tuple[str, ...]
+    bit_depth: int | None
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for image embeddings of shape (N, D)."""
@@ -158,6 +160,7 @@ def load_model(folder: Path) -> FinetunedModel:
         learned=learned,
         calibration=calibration,
         provenance=read_provenance(folder),
+        bit_depth=config.get("bit_depth"),
         learning_caveats=caveats,
     )
 

@@ -155,6 +155,7 @@ def train_encoder(
                     **({} if arguments is None else {"arguments": arguments}),
                     "labels": list(dataset.label_names),
                     "dataset": dataset.name,
+                    "bit_depth": dataset.bit_depth,
                     "model": encoder.name,
                     "teacher": None if teacher is None else teacher.encoder.name,
                     "spec": dict(encoder.image_spec),
@@ -191,6 +192,7 @@ def _all_settings(
     return {
         **asdict(config),
         "dataset": dataset.name,
+        "bit_depth": dataset.bit_depth,
         "images": fingerprint(images),
         "model": encoder.name,
         "encoder": fingerprint(encoder.image_spec),

@@ -60,6 +60,7 @@ class HeadModel(TrainedModel):
         calibration: Platt scaling fitted on validation; None without a validation split.
         provenance: The images that it was trained on.
         source: The run folder or name, for messages.
+        bit_depth: See ``TrainedModel``.
         learning_caveats: What a reader of any evaluation has to know about its training images.
     """
 
@@ -72,6 +73,7 @@ class HeadModel(TrainedModel):
     calibration: PlattScaling | None
     provenance: Provenance
     source: str
+    bit_depth: int | None
     learning_caveats: tuple[str, ...]
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -176,6 +178,7 @@ def load_model(folder: Path) -> HeadModel:
         learned=learned,
         calibration=calibration,
         provenance=read_provenance(folder),
+        bit_depth=config["cache"].get("bit_depth"),
         learning_caveats=caveats,
         source=str(folder),
     )

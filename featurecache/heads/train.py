@@ -305,6 +305,7 @@ def _make_run(
         learned=tuple(trial.data.learned.tolist()),
         calibration=read_calibration(metrics, cache.labels.names),
         provenance=provenance,
+        bit_depth=cache.header.bit_depth,
         learning_caveats=of_learning,
         source=run_name(cache, config.head),
     )

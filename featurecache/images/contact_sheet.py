@@ -55,9 +55,7 @@ def draw_files(images: Sequence[tuple[str, Path, str]], *, columns: int) -> Imag
         ImageError: An image cannot be read.
     """
     decoder = SubprocessDecoder()
-    tiles = [
-        (caption, decoder.read(file, [thumbnail], name=name)[0]) for caption, file, name in images
-    ]
+    tiles = [(caption, read_thumbnail(decoder, file, name=name)) for caption, file, name in images]
     return contact_sheet([tiles[row : row + columns] for row in range(0, len(tiles), columns)])
 
 
@@ -65,6 +63,24 @@ def save_png(sheet: Image.Image, path: Path) -> None:
     """Write a picture to a PNG file, completely or not at all."""
     with new_file(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def read_thumbnail(
+    decoder: SubprocessDecoder, file: Path, *, name: str | None = None
+) -> NDArray[np.uint8]:
+    """Return the thumbnail of an image file, scaled to the bits that it uses itself.
+
+    Args:
+        decoder: Reads the file.
+        file: The image file.
+        name: Name of the image in error messages; None for the bare reason.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    bit_depth = decoder.used_bits(file, name=name)
+    (pixels,) = decoder.read(file, [thumbnail], bit_depth=bit_depth, name=name)
+    return pixels
 
 
 def thumbnail(image: Image.Image) -> NDArray[np.uint8]:

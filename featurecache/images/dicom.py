@@ -2,15 +2,17 @@
 
 Names in the header are never passed on, nor are messages of pydicom, which may quote them.
 Grayscale values are transformed as the standard describes (PS3.4, N.2): rescale or modality LUT,
-then the VOI LUT or the first window of the file, then MONOCHROME1 is inverted. A file without a
-window is scaled from the lowest to the highest value that its stored bits can represent, and
-refused if its own values span less than a sixteenth of that. Presentation states, overlays and the
-presentation LUT shape are ignored.
+then the VOI LUT or the first window of the file, then MONOCHROME1 is inverted. A file without any
+lookup table or window is scaled from the lowest to the highest value of the bits in use, which may
+be fewer than it declares (see ``featurecache.images.gray_range``), and refused if its own values
+span less than a sixteenth of that. Presentation states, overlays and the presentation LUT shape are
+ignored.
 """
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import ImageError
+from featurecache.images.gray_range import DARKEST, MIN_BITS, require_fit
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -30,6 +33,8 @@ _BARE: Final = re.compile(
     rb"|[\x02\x08]\0[\0-\x18]\0.[\0-\x03]\0\0",
     re.DOTALL,
 )
+_TRANSFER_SYNTAX: Final = b"\x02\0\x10\0UI"
+"""Its tag (0002,0010) and value representation, which are always explicit and little-endian."""
 _GRAYSCALE: Final = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -45,27 +50,62 @@ def is_dicom(data: bytes) -> bool:
     return data[_MAGIC] == b"DICM" or _BARE.match(data) is not None
 
 
-def decode_dicom(data: bytes, check_size: Callable[[int, int], None]) -> "PIL.Image.Image":
+def lacks_header(first_bytes: bytes) -> bool:
+    """Return whether this is DICOM without a preamble or without a transfer syntax.
+
+    Args:
+        first_bytes: The first 1,024 bytes of the file, which hold what they declare.
+    """
+    return is_dicom(first_bytes) and not (
+        first_bytes[_MAGIC] == b"DICM" and _TRANSFER_SYNTAX in first_bytes
+    )
+
+
+def decode_dicom(
+    data: bytes, check_size: Callable[[int, int], None], bit_depth: int | None
+) -> "PIL.Image.Image":
     """Decode the bytes of a DICOM file to grayscale (``L``) or ``RGB``.
 
     Args:
         data: The content of the file.
         check_size: Raises an ``ImageError`` for a width and height that are refused, before pixels
             take memory.
+        bit_depth: Number of bits in use where the file does not define the range of its values.
 
     Raises:
         ImageError: pydicom is not installed; the file has no pixels, several frames, or annotations
-            burned into its pixels; or it is damaged.
+            burned into its pixels; its values do not fit ``bit_depth``; or it is damaged.
     """
     from PIL import Image
 
+    with _only_image_errors():
+        pixels = _pixels(_image_object(data, check_size), bit_depth)
+    return Image.fromarray(pixels)
+
+
+def dicom_bits(data: bytes, check_size: Callable[[int, int], None]) -> int | None:
+    """Return how many bits the stored values of a DICOM file need.
+
+    None if it defines their range: by a window, a lookup table, color, or 8 bits stored.
+
+    Args:
+        data: The content of the file.
+        check_size: See ``decode_dicom``.
+
+    Raises:
+        ImageError: See ``decode_dicom``.
+    """
+    with _only_image_errors():
+        dicom = _image_object(data, check_size)
+        return None if _defines_range(dicom) else _used_bits(_stored(dicom), dicom)
+
+
+@contextmanager
+def _only_image_errors() -> Iterator[None]:
     if find_spec("pydicom") is None:
         raise ImageError("a DICOM file, which needs pydicom: pip install 'featurecache[dicom]'")
     try:
-        dicom = _read(data)
-        _check_object(dicom)
-        check_size(int(dicom.Columns), int(dicom.Rows))
-        pixels = _pixels(dicom)
+        yield
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001
@@ -74,7 +114,13 @@ def decode_dicom(data: bytes, check_size: Callable[[int, int], None]) -> "PIL.Im
         raise ImageError(
             f"a DICOM file that is damaged or of an unsupported kind ({type(error).__name__})"
         ) from None
-    return Image.fromarray(pixels)
+
+
+def _image_object(data: bytes, check_size: Callable[[int, int], None]) -> Any:
+    dicom = _read(data)
+    _check_object(dicom)
+    check_size(int(dicom.Columns), int(dicom.Rows))
+    return dicom
 
 
 def _read(data: bytes) -> Any:
@@ -119,21 +165,46 @@ def _uid_name(uid: Any) -> str:
     return "unknown" if name == str(uid) else name
 
 
-def _pixels(dicom: Any) -> NDArray[np.uint8]:
-    """Return pixels of shape (H, W) or (H, W, 3)."""
-    from pydicom.pixels import apply_color_lut
-
+def _stored(dicom: Any) -> NDArray[Any]:
+    """Return the stored values, of shape (H, W) or (H, W, 3)."""
     try:
-        stored = dicom.pixel_array
+        stored: NDArray[Any] = dicom.pixel_array
     except RuntimeError:  # no decoder could read them
         syntax = _uid_name(dicom.file_meta.TransferSyntaxUID)
         raise ImageError(
             f"its pixels cannot be decompressed ({syntax}): save it uncompressed"
         ) from None
+    return stored
+
+
+def _defines_range(dicom: Any) -> bool:
+    return (
+        str(dicom.PhotometricInterpretation) not in _GRAYSCALE
+        or int(dicom.BitsStored) <= MIN_BITS
+        or dicom.get("WindowWidth") is not None
+        or "VOILUTSequence" in dicom
+        or "ModalityLUTSequence" in dicom
+    )
+
+
+def _used_bits(stored: NDArray[Any], dicom: Any) -> int:
+    """Return the number of bits that values need, with the sign of signed ones."""
+    low, high = int(stored.min()), int(stored.max())
+    signed = bool(dicom.PixelRepresentation)
+    return max(high.bit_length(), (~low).bit_length() if low < 0 else 0) + signed
+
+
+def _pixels(dicom: Any, bit_depth: int | None) -> NDArray[np.uint8]:
+    """Return pixels of shape (H, W) or (H, W, 3)."""
+    from pydicom.pixels import apply_color_lut
+
+    stored = _stored(dicom)
     kind = str(dicom.PhotometricInterpretation)
-    if kind in _GRAYSCALE:
-        return _grayscale(dicom, stored, inverted=kind == "MONOCHROME1")
     bits = int(dicom.BitsStored)
+    if kind in _GRAYSCALE:
+        if not _defines_range(dicom):
+            bits = min(bits, require_fit(_used_bits(stored, dicom), bit_depth))
+        return _grayscale(dicom, stored, bits, inverted=kind == "MONOCHROME1")
     if kind == "PALETTE COLOR":
         stored = apply_color_lut(stored, dicom)
         bits = 8 * stored.dtype.itemsize
@@ -144,10 +215,10 @@ def _pixels(dicom: Any) -> NDArray[np.uint8]:
     return _to_8_bit(stored.astype(np.float64), 0, 2**bits - 1)
 
 
-def _grayscale(dicom: Any, stored: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
+def _grayscale(dicom: Any, stored: NDArray[Any], bits: int, *, inverted: bool) -> NDArray[np.uint8]:
     from pydicom.pixels import apply_modality_lut
 
-    bits, signed = int(dicom.BitsStored), bool(dicom.PixelRepresentation)
+    signed = bool(dicom.PixelRepresentation)
     ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
     values = apply_modality_lut(stored, dicom).astype(np.float64)
     if "ModalityLUTSequence" in dicom:
@@ -159,11 +230,11 @@ def _grayscale(dicom: Any, stored: NDArray[Any], *, inverted: bool) -> NDArray[n
         values, ends = _apply_voi_lut(dicom, values)
     elif dicom.get("WindowWidth") is not None:
         values, ends = _apply_window(dicom, values)
-    elif np.ptp(values) < np.ptp(ends) / 16:
+    elif np.ptp(values) < np.ptp(ends) / DARKEST:
         # As with 12 bits in a 16-bit PNG, the result would be nearly uniform.
         raise ImageError(
-            f"has no window, and its values span less than a sixteenth of their {bits} bits: set "
-            "its WindowCenter and WindowWidth"
+            f"has no window, and its values span less than a sixteenth of {bits} bits: set its "
+            "WindowCenter and WindowWidth"
         )
     low, high = sorted(ends.tolist())
     return _to_8_bit(values, high, low) if inverted else _to_8_bit(values, low, high)

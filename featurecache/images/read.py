@@ -66,6 +66,22 @@ def read_bytes(path: Path) -> bytes:
     return read_file(path)[0]
 
 
+def read_start(path: Path, size: int) -> bytes:
+    """Return the first bytes of a file; nothing if it cannot be read.
+
+    Args:
+        path: The file.
+        size: Their number.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""
+        with open(path, "rb", opener=_open_nonblocking) as file:
+            return file.read(size)
+    except (OSError, ValueError):
+        return b""
+
+
 def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 

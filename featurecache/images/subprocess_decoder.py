@@ -16,6 +16,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from os import environ, pathsep
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import FeaturecacheError, ImageError
-from featurecache.images.decode import decode_image
+from featurecache.images.decode import decode_image, used_bits
 from featurecache.images.read import read_bytes
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ _STARTED, _REFUSED, _DONE = b"started", b"refused", b"done"
 Transform = Callable[["Image"], NDArray[Any]]
 """Makes an array of an image; must be picklable."""
 
+_Work = Callable[[bytes], list[NDArray[Any]]]
+"""Makes arrays of the content of an image file; picklable."""
+
 
 class SubprocessDecoder:
     """Decodes images in subprocesses, so that a crash costs a worker and not this process.
@@ -65,13 +69,19 @@ class SubprocessDecoder:
         weakref.finalize(self, _end_all, self._workers)
 
     def read(
-        self, source: Path | bytes, transforms: Sequence[Transform], *, name: str | None = None
+        self,
+        source: Path | bytes,
+        transforms: Sequence[Transform],
+        *,
+        bit_depth: int | None = None,
+        name: str | None = None,
     ) -> list[NDArray[Any]]:
         """Decode an image and transform it.
 
         Args:
             source: The file, or its content.
             transforms: Called with the image, in the worker.
+            bit_depth: See ``decode_image``.
             name: Name of the image in messages; messages are the bare reason if None.
 
         Returns:
@@ -82,13 +92,52 @@ class SubprocessDecoder:
                 worker.
             FeaturecacheError: No worker starts, or a transform failed.
         """
+        work = partial(_decoded, transforms=list(transforms), bit_depth=bit_depth)
+        return self._run(source, work, len(transforms), name)
+
+    def image(
+        self, source: Path | bytes, *, bit_depth: int | None = None, name: str | None = None
+    ) -> "Image":
+        """Return an image as ``decode_image`` does.
+
+        Args:
+            source: The file, or its content.
+            bit_depth: See ``decode_image``.
+            name: Name of the image in messages.
+
+        Raises:
+            ImageError: See ``read``.
+            FeaturecacheError: No worker starts.
+        """
+        from PIL import Image
+
+        (pixels,) = self.read(source, [np.asarray], bit_depth=bit_depth, name=name)
+        return Image.fromarray(pixels)
+
+    def used_bits(self, source: Path | bytes, *, name: str | None = None) -> int | None:
+        """Return how many bits an image needs as ``used_bits`` of ``images.decode`` does.
+
+        Args:
+            source: The file, or its content.
+            name: Name of the image in messages.
+
+        Raises:
+            ImageError: See ``read``.
+            FeaturecacheError: No worker starts.
+        """
+        (bits,) = self._run(source, _measured, 1, name)
+        return int(bits) or None
+
+    def _run(
+        self, source: Path | bytes, work: _Work, n_arrays: int, name: str | None
+    ) -> list[NDArray[Any]]:
         worker = self._take_worker()
         try:
-            arrays = worker.request(source, transforms, self._timeout)
+            arrays = worker.request(source, work, n_arrays, self._timeout)
         except _WorkerDied as death:
             self._workers.discard(worker)
             if death.error is None:
-                return self.read(source, transforms, name=name)
+                return self._run(source, work, n_arrays, name)
             error = death.error
         except ImageError as refusal:
             self._idle.append(worker)
@@ -100,28 +149,23 @@ class SubprocessDecoder:
             error = ImageError(f"{name}: {error}")
         raise error
 
-    def image(self, source: Path | bytes, *, name: str | None = None) -> "Image":
-        """Return an image as ``decode_image`` does.
-
-        Args:
-            source: The file, or its content.
-            name: Name of the image in messages.
-
-        Raises:
-            ImageError: See ``read``.
-            FeaturecacheError: No worker starts.
-        """
-        from PIL import Image
-
-        (pixels,) = self.read(source, [np.asarray], name=name)
-        return Image.fromarray(pixels)
-
     def _take_worker(self) -> "_Worker":
         with suppress(IndexError):  # none is idle
             return self._idle.pop()
         worker = _Worker(self._timeout)
         self._workers.add(worker)
         return worker
+
+
+def _decoded(
+    data: bytes, *, transforms: Sequence[Transform], bit_depth: int | None
+) -> list[NDArray[Any]]:
+    image = decode_image(data, bit_depth=bit_depth)
+    return [transform(image) for transform in transforms]
+
+
+def _measured(data: bytes) -> list[NDArray[Any]]:
+    return [np.array(used_bits(data) or 0)]
 
 
 def timeout_message(timeout: float) -> str:
@@ -155,7 +199,7 @@ class _Worker:
         self._has_worked = False
 
     def request(
-        self, source: Path | bytes, transforms: Sequence[Transform], timeout: float
+        self, source: Path | bytes, work: _Work, n_arrays: int, timeout: float
     ) -> list[NDArray[Any]]:
         """Return the worker's reply.
 
@@ -165,7 +209,7 @@ class _Worker:
         """
         started = False
         try:
-            self._connection.send((source, list(transforms)))
+            self._connection.send((source, work))
             started = self._connection.recv_bytes() == _STARTED
             self._has_worked = True
             if not (self._connection.poll(timeout + _GRACE) or self._connection.poll(_GRACE)):
@@ -173,7 +217,7 @@ class _Worker:
                 raise _WorkerDied(ImageError(timeout_message(timeout)))
             reply = self._connection.recv_bytes()
             if reply == _DONE:
-                return [_from_bytes(self._connection.recv_bytes()) for _ in transforms]
+                return [_from_bytes(self._connection.recv_bytes()) for _ in range(n_arrays)]
         except (EOFError, ConnectionError):
             raise _WorkerDied(self._describe_exit(timeout, started=started)) from None
         raise ImageError(reply.removeprefix(_REFUSED).decode())
@@ -222,15 +266,15 @@ def _main(connection: Connection, timeout: float) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     while True:
         try:
-            source, transforms = connection.recv()
+            source, work = connection.recv()
         except EOFError:
             return
         connection.send_bytes(_STARTED)
         # By the kernel: the parent may be gone, and the decoder may not return to Python.
         signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
-            image = decode_image(read_bytes(source) if isinstance(source, Path) else source)
-            arrays = [_to_bytes(transform(image)) for transform in transforms]
+            content = read_bytes(source) if isinstance(source, Path) else source
+            arrays = [_to_bytes(array) for array in work(content)]
         except ImageError as error:
             reply = [_REFUSED + str(error).encode()]
         else:

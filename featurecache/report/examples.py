@@ -11,7 +11,7 @@ import numpy as np
 
 from featurecache.errors import ImageError, UsageError
 from featurecache.evaluation.comparison import ScoredImages
-from featurecache.images.contact_sheet import thumbnail
+from featurecache.images.contact_sheet import read_thumbnail
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 N_EXAMPLES: Final = 2
@@ -89,7 +89,7 @@ def _jpeg_data_url(path: Path, decoder: SubprocessDecoder) -> str | None:
     from PIL import Image
 
     try:
-        (pixels,) = decoder.read(path, [thumbnail])
+        pixels = read_thumbnail(decoder, path)
     except ImageError:
         return None
     buffer = io.BytesIO()

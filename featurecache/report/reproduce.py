@@ -90,7 +90,15 @@ def _extract_commands(reference: Config, prompts: str | None, parents: Parents) 
         "cache": _cache_folder(reference),
         **{
             name: extraction.get(name)
-            for name in ("resize", "device", "precision", "batch_size", "limit", "shard")
+            for name in (
+                "resize",
+                "bit_depth",
+                "device",
+                "precision",
+                "batch_size",
+                "limit",
+                "shard",
+            )
         },
     }
     loaded = ["--dataset", dataset] if source is None else dataset_options(source)

@@ -20,6 +20,7 @@ from featurecache.alignment.apply import (
 from featurecache.encoders.encoder import Encoder, decode_and_preprocess
 from featurecache.encoders.loading import reload_encoder
 from featurecache.errors import CacheError, ImageError, UnknownNameError, UsageError
+from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
 from featurecache.prompts import PromptSet
@@ -218,7 +219,7 @@ def search(
         embedding = cache.read_rows(row, row + 1)
     else:
         name = image_name or name
-        embedding = _embed_image(load_encoder(), image, name)
+        embedding = _embed_image(load_encoder(), image, name, cache.header.bit_depth)
     # Images are compared without the alignment, which serves the label similarities only.
     images = _nearest_images(cache, l2_normalize(embedding, "image")[0], rows, top)
     cosines = _label_cosines(cache, embedding, prompts, alignment)
@@ -235,11 +236,16 @@ def _row_of(cache: Cache, image_id: str) -> int:
     return int(matches[0])
 
 
-def _embed_image(encoder: Encoder, image: "StrPath | Image", name: str) -> NDArray[np.float16]:
-    """Embed an image as a cache would store it, (1, D)."""
+def _embed_image(
+    encoder: Encoder, image: "StrPath | Image", name: str, bit_depth: int | None
+) -> NDArray[np.float16]:
+    """Embed an image as a cache of this bit depth would store it, (1, D)."""
     if isinstance(image, str | os.PathLike):
         path = Path(image).expanduser()
-        (pixels,) = decode_and_preprocess(SubprocessDecoder(), path, [encoder], name=name)
+        bit_depth = bit_depth or judge_bit_depth(sample_files([path]))
+        (pixels,) = decode_and_preprocess(
+            SubprocessDecoder(), path, [encoder], bit_depth=bit_depth, name=name
+        )
         embedding = encoder.embed_pixels(pixels[np.newaxis])
     else:
         embedding = encoder.encode_images([image])

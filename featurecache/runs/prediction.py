@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featurecache.datasets.scan import IMAGE_SUFFIXES
 from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import ImageError, UsageError
+from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.store.concat import concat_embeddings
 from featurecache.store.records import NON_FINITE_EMBEDDING, to_float16_checked
@@ -62,7 +63,11 @@ def find_images(images: "str | os.PathLike[str] | Sequence[str | os.PathLike[str
 
 
 def classify_images(
-    encoders: "Sequence[Encoder]", classify: Classify, paths: Sequence[Path]
+    encoders: "Sequence[Encoder]",
+    classify: Classify,
+    paths: Sequence[Path],
+    *,
+    bit_depth: int | None = None,
 ) -> list[Prediction]:
     """Predict images in the order given; an image that is given twice is read once.
 
@@ -70,6 +75,8 @@ def classify_images(
         encoders: One encoder, or several whose embeddings are concatenated as in a ``ConcatCache``.
         classify: Function from embeddings to probabilities.
         paths: Image files.
+        bit_depth: Bit depth of the training images, with which these are read; None where they
+            needed none: it is judged from these.
 
     Returns:
         One prediction per path.
@@ -77,9 +84,10 @@ def classify_images(
     predictions: dict[Path, Prediction] = {}
     decoder = SubprocessDecoder()
     unique = list(dict.fromkeys(paths))
+    bit_depth = bit_depth or judge_bit_depth(sample_files(unique))
     for start in range(0, len(unique), BATCH_SIZE):
         batch = unique[start : start + BATCH_SIZE]
-        for prediction in _classify_batch(encoders, classify, batch, decoder):
+        for prediction in _classify_batch(encoders, classify, batch, decoder, bit_depth):
             predictions[prediction.path] = prediction
     return [predictions[path] for path in paths]
 
@@ -89,11 +97,14 @@ def _classify_batch(
     classify: Classify,
     paths: Sequence[Path],
     decoder: SubprocessDecoder,
+    bit_depth: int | None,
 ) -> Iterator[Prediction]:
     pixels: dict[Path, list[NDArray[np.float32]]] = {}
     for path in paths:
         try:
-            pixels[path] = decode_and_preprocess(decoder, path, encoders, name=str(path))
+            pixels[path] = decode_and_preprocess(
+                decoder, path, encoders, bit_depth=bit_depth, name=str(path)
+            )
         except ImageError as error:
             yield Prediction(path, None, str(error))
     if not pixels:

@@ -23,6 +23,7 @@ class CacheReference(TypedDict, total=False):
     model: str
     fingerprint: str
     excluded: Counts
+    bit_depth: int | None
     extraction: Extraction
     joined: Annotated[list["CacheReference"], Len(1)]
 
@@ -53,6 +54,7 @@ class FinetuneArguments(TypedDict):
     teacher: str | None
     weights: str | None
     device: str
+    bit_depth: int | None
     n_bootstrap: Count
 
 
@@ -72,6 +74,7 @@ class _Config(TypedDict, total=False):
     learning_caveats: list[str]
     best_epoch: Count | None
     excluded: Counts
+    bit_depth: int | None
 
 
 class ConfigDocument(_Config, total=False):

@@ -16,9 +16,11 @@ from featurecache.store.chunks import (
     ChunkFolder,
     ChunkIndex,
     EncodedRows,
+    chunk_bit_depth,
     concatenate,
     first_encoder_spec,
     read_chunk_rows,
+    require_same_bit_depth,
     require_same_id_scheme,
 )
 from featurecache.store.gather import gather_rows
@@ -108,6 +110,16 @@ def stored_encoder_spec(path: Path) -> Mapping[str, Any] | None:
     return first_encoder_spec(chunks_path(path))
 
 
+def stored_bit_depth(path: Path) -> int | None:
+    """Return the bit depth of a cache or of its chunk files; None without any.
+
+    Raises:
+        CacheError: A file is damaged.
+    """
+    stored = read_cache(path).header.bit_depth if path.exists() else None
+    return stored or chunk_bit_depth(chunks_path(path))
+
+
 class CacheBuilder:
     """Adds rows to a cache, through chunk files that survive a kill.
 
@@ -122,8 +134,9 @@ class CacheBuilder:
         outside: Ids, sorted, that had an embedding at the start and are not requested.
 
     Raises:
-        CacheError: The cache or its chunk files are damaged, were made with another encoder spec
-            (the message names the field that differs), or their ids are pseudonymized differently.
+        CacheError: The cache or its chunk files are damaged, were made with another bit depth or
+            encoder spec (the message names the field that differs), or their ids are pseudonymized
+            differently.
     """
 
     def __init__(self, path: Path, header: Header, ids: Utf8) -> None:
@@ -138,11 +151,14 @@ class CacheBuilder:
                     f"{path} was made with other settings ({difference}), so its embeddings cannot "
                     "be mixed with new ones: give another `cache_dir`, or move the file away"
                 )
+            require_same_bit_depth(path, stored.bit_depth, header.bit_depth)
             # Facts about the first extraction stay, unless this one has its own.
             for name in ("bf16_cosine", "revision"):
                 if getattr(header, name) is None:
                     self.header = replace(self.header, **{name: getattr(stored, name)})
-        self._folder = ChunkFolder(chunks_path(path), header.encoder_spec, header.collection)
+        self._folder = ChunkFolder(
+            chunks_path(path), header.encoder_spec, header.collection, header.bit_depth
+        )
         self._chunks: list[Path] = []
         self._dims: set[int] = set()
         self._pending: list[EncodedRows] = []

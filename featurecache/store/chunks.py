@@ -96,12 +96,20 @@ class ChunkFolder:
         folder: Where they are; need not exist yet.
         encoder_spec: Everything that decides an image's embedding.
         collection: Collection of the images; see ``featurecache.provenance``.
+        bit_depth: See ``Header``.
     """
 
-    def __init__(self, folder: Path, encoder_spec: Mapping[str, Any], collection: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder_spec: Mapping[str, Any],
+        collection: str,
+        bit_depth: int | None = None,
+    ) -> None:
         self.folder = folder
         self.encoder_spec = encoder_spec
         self.collection = collection
+        self.bit_depth = bit_depth
 
     def read(self) -> Iterator[ChunkIndex]:
         """Yield the existing chunk files, oldest first.
@@ -131,6 +139,7 @@ class ChunkFolder:
                     "fingerprint": fingerprint(self.encoder_spec),
                     "spec": canonical_json(self.encoder_spec),
                     "collection": self.collection,
+                    "bit_depth": self.bit_depth,
                 },
             )
             write_strings(file, "id", rows.id)
@@ -169,6 +178,7 @@ class ChunkFolder:
                     "another `cache_dir`"
                 )
             require_same_id_scheme(self.folder, str(attributes["collection"]), self.collection)
+            require_same_bit_depth(self.folder, _bit_depth(attributes), self.bit_depth)
             ids = read_strings(file, "id")
             rows = len(ids)
             embedding = numeric(file, "embedding", dtype="float16", shape=(rows, None))
@@ -210,6 +220,42 @@ def require_same_id_scheme(path: Path, stored: str, given: str) -> None:
             f"{describe_id_scheme(given)}, so every image would be stored twice: {advice}, or give "
             "another `cache_dir`"
         )
+
+
+def require_same_bit_depth(path: Path, stored: int | None, given: int | None) -> None:
+    """Check that new images are read with the bit depth of those already in a cache.
+
+    Args:
+        path: The cache or its folder of chunk files, for the message.
+        stored: Bit depth of the images in it; None if none of them needs one.
+        given: Bit depth of the new images.
+
+    Raises:
+        CacheError: They differ.
+    """
+    if stored is not None and stored != given:
+        raise CacheError(
+            f"{path} was made with a bit depth of {stored}, not {given}: give `bit_depth` as "
+            f"{stored}, give another `cache_dir`, or delete it"
+        )
+
+
+def chunk_bit_depth(folder: Path) -> int | None:
+    """Return the bit depth that the chunk files in a folder have in common; None without any.
+
+    Raises:
+        CacheError: One is damaged.
+    """
+    # The last one: earlier ones have none if their images need none.
+    last = max(folder.glob(_NAMES), default=None)
+    if last is None:
+        return None
+    with opened(last, CHUNK_FORMAT) as file:
+        return _bit_depth(_read_attributes(file))
+
+
+def _bit_depth(attributes: Mapping[str, Any]) -> int | None:
+    return int(attributes["bit_depth"]) if "bit_depth" in attributes else None
 
 
 def first_encoder_spec(folder: Path) -> Mapping[str, Any] | None:

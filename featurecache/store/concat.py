@@ -184,6 +184,11 @@ def _require_agreement(
             f"{both} are of different images, {first.header.collection} and "
             f"{other.header.collection}: give caches of one data set"
         )
+    if first.header.bit_depth != other.header.bit_depth:
+        raise CacheError(
+            f"{both} were made with bit depths of {first.header.bit_depth} and "
+            f"{other.header.bit_depth}: extract one of them again, with the other's `bit_depth`"
+        )
     if first.labels.names != other.labels.names:
         raise CacheError(f"{both} have different labels: extract one of them again")
     differences = {

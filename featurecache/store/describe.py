@@ -83,6 +83,7 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         "image_level_split": cache.header.image_level_split,
         "exposed": cache.header.exposed,
         "precision": cache.header.encoder_spec.get("precision"),
+        "bit_depth": cache.header.bit_depth,
         "bf16_cosine": cache.header.bf16_cosine,
         "labels": {
             name: {

@@ -164,7 +164,10 @@ def _require_same_kind(first: Cache, other: Cache) -> None:
     both = f"{first.path} and {other.path} cannot be merged"
     if difference := first_difference(first.header.encoder_spec, other.header.encoder_spec):
         raise CacheError(f"{both}: they were made with different settings ({difference})")
-    for name in ("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"):
+    for name in (
+        *("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"),
+        "bit_depth",
+    ):
         values = [getattr(cache.header, name) for cache in (first, other)]
         if values[0] != values[1]:
             raise CacheError(f"{both}: their {name} differs ({values[0]!r}, {values[1]!r})")

@@ -116,6 +116,7 @@ def _read_header(
             bf16_cosine=float(attributes["bf16_cosine"]) if "bf16_cosine" in attributes else None,
             revision=str(attributes["revision"]) if "revision" in attributes else None,
             excluded=_parse_as(attributes["excluded"], Counts),
+            bit_depth=int(attributes["bit_depth"]) if "bit_depth" in attributes else None,
             extraction=_parse_as(attributes["extraction"], Extraction),
         )
     except (KeyError, ValueError, TypeError) as error:

@@ -165,6 +165,7 @@ class Extraction(TypedDict, total=False):
     device: str
     precision: str
     resize: str
+    bit_depth: int | None
     batch_size: int
     limit: int | None
     shard: str | None
@@ -188,6 +189,8 @@ class Header:
             precision.
         revision: Commit of the hub repository that the weights came from, if they did.
         excluded: Number of images that the data set left out, by reason.
+        bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
+            gray values; None if no embedding is of such a file.
         extraction: Arguments of ``extract`` that matter to its result, to repeat it. ``data`` and
             ``model`` are None where they were made in Python, and so is the value of such a prompt
             set; others have their name or file.
@@ -204,6 +207,7 @@ class Header:
     bf16_cosine: float | None = None
     revision: str | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
+    bit_depth: int | None = None
     extraction: Extraction = field(default_factory=Extraction)
 
 

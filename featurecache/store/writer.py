@@ -95,6 +95,7 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "bf16_cosine": header.bf16_cosine,
         "revision": header.revision,
         "excluded": canonical_json(header.excluded),
+        "bit_depth": header.bit_depth,
         "extraction": canonical_json(header.extraction),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

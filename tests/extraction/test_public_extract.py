@@ -148,6 +148,7 @@ def test_cache_records_the_arguments_that_its_embeddings_and_labels_come_from(
         "device": "cpu",
         "precision": "fp32",
         "resize": "published",
+        "bit_depth": None,
         "batch_size": 2,
         "limit": 4,
         "shard": None,

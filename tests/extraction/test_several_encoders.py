@@ -25,9 +25,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
     """How often each file's bytes were decoded."""
     count: Counter[bytes] = Counter()
 
-    def counting(data: bytes) -> object:
+    def counting(data: bytes, *, bit_depth: int | None) -> object:
         count[data] += 1
-        return decode_image(data)
+        return decode_image(data, bit_depth=bit_depth)
 
     monkeypatch.setattr("featurecache.extraction.decode.decode_image", counting)
     return count

@@ -43,7 +43,7 @@ def _dicom(folder: Path) -> Path:
 
 
 def _read(file: Path) -> object:
-    image = read_image(file)
+    image = read_image(file, bit_depth=16)
     assert image.mode in ("L", "RGB")
     assert min(image.size) >= 16
     return image.tobytes()

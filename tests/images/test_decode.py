@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from featurecache.errors import ImageError
 from featurecache.images import read
-from featurecache.images.decode import MIN_SIDE, decode_image, read_image
+from featurecache.images.decode import MIN_SIDE, decode_image, read_image, used_bits
 from featurecache.images.read import MAX_BYTES, read_bytes
 
 ORIENTATION = 0x0112
@@ -61,7 +61,7 @@ def from_16_bit(pixels: NDArray[np.generic]) -> list[list[int]]:
 
 
 def assert_pixels(data: bytes, mode: str, expected: object) -> None:
-    image = decode_image(data)
+    image = decode_image(data, bit_depth=16)
     assert image.mode == mode
     np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
 
@@ -209,7 +209,7 @@ def test_16_bits_are_scaled_to_8(kind: str) -> None:
 def test_ends_of_the_16_bit_range_are_black_and_white() -> None:
     pixels = np.full((16, 16), 65535, np.uint16)
     pixels[0] = [0, 128, 129, 257, 385, 386, 65406, 65407, *[65535] * 8]
-    row = np.asarray(decode_image(encode(pixels, "PNG")))[0]
+    row = np.asarray(decode_image(encode(pixels, "PNG"), bit_depth=16))[0]
     assert row.tolist() == [0, 0, 1, 1, 1, 2, 254, 255, *[255] * 8]
 
 
@@ -235,17 +235,61 @@ def test_16_bit_color_keeps_the_high_byte() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "32 bits"])
 @pytest.mark.parametrize("brightest", [1, 255, 4095])
-def test_12_bits_in_a_16_bit_file_are_refused(kind: str, brightest: int) -> None:
+def test_12_bits_read_as_16_are_refused(kind: str, brightest: int) -> None:
     pixels = np.zeros((16, 16), np.int32 if kind == "32 bits" else np.uint16)
     pixels[3, 4] = brightest
-    with pytest.raises(ImageError, match=rf"brightest pixel is {brightest}: .*12 bits or fewer"):
-        decode_image(encode(pixels, "TIFF" if kind == "32 bits" else kind))
+    data = encode(pixels, "TIFF" if kind == "32 bits" else kind)
+    with pytest.raises(ImageError, match=rf"brightest pixel is {brightest} of 65535: .*fewer bits"):
+        decode_image(data, bit_depth=16)
 
 
 def test_lowest_13_bit_value_is_accepted() -> None:
     pixels = np.zeros((16, 16), np.uint16)
     pixels[3, 4] = 4096
-    assert np.asarray(decode_image(encode(pixels, "PNG")))[3, 4] == 16
+    assert np.asarray(decode_image(encode(pixels, "PNG"), bit_depth=16))[3, 4] == 16
+
+
+@pytest.mark.parametrize("bits", range(8, 17))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "32 bits"])
+def test_values_of_fewer_bits_fill_the_range(kind: str, bits: int) -> None:
+    values = (GRAY_16.astype(np.int64) * (2**bits - 1) // 65535).astype(np.uint16)
+    values[0, :2] = 0, 2**bits - 1
+    pixels = values.astype(np.int32) if kind == "32 bits" else values
+    data = encode(pixels, "PNG" if kind == "PNG" else "TIFF")
+    assert used_bits(data) == bits
+    expected = [[round(int(v) * 255 / (2**bits - 1)) for v in row] for row in values]
+    np.testing.assert_array_equal(np.asarray(decode_image(data, bit_depth=bits)), expected)
+
+
+def test_bit_depth_must_be_given_and_hold_the_values() -> None:
+    values = encode((GRAY_16 // 16).astype(np.uint16), "PNG")  # 12 bits
+    with pytest.raises(ImageError, match=r"does not define the range .*give `bit_depth`"):
+        decode_image(values)
+    with pytest.raises(ImageError, match="use 12 bits, more than the 11 bits of the other images"):
+        decode_image(values, bit_depth=11)
+    # Read as more, a dark image stays dark.
+    assert np.asarray(decode_image(values, bit_depth=14)).max() == 64
+
+
+def test_bit_depth_of_8_bit_images_is_not_used() -> None:
+    data = encode(GRAY, "PNG")
+    assert used_bits(data) is None
+    np.testing.assert_array_equal(np.asarray(decode_image(data, bit_depth=12)), GRAY)
+
+
+@pytest.mark.parametrize("color_type", [2, 4, 6])
+def test_16_bit_color_of_fewer_bits_is_refused(color_type: int) -> None:
+    channels = {2: 3, 4: 2, 6: 4}[color_type]
+    pixels = np.stack([GRAY_16 // 16] * channels, axis=-1)
+    if color_type != 2:
+        pixels[..., -1] = 65535  # alpha
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(">u2"))
+    data = png(20, 24, bits=16, color_type=color_type, rows=rows)
+    assert used_bits(data) == 12
+    with pytest.raises(ImageError, match="16-bit color that uses 12 bits"):
+        decode_image(data, bit_depth=12)
+    with pytest.raises(ImageError, match="brightest pixel is 4095 of 65535"):
+        decode_image(data, bit_depth=16)
 
 
 @pytest.mark.parametrize("value", [-1, 65536, 2**31 - 1, -(2**31)])
@@ -379,20 +423,20 @@ INTACT_FILES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", INTACT_FILES)
 def test_truncated_file_is_refused(kind: str, tenths: int) -> None:
     data = INTACT_FILES[kind]()
-    decode_image(data)
+    decode_image(data, bit_depth=16)
     with pytest.raises(ImageError):
-        decode_image(data[: len(data) * tenths // 10])
+        decode_image(data[: len(data) * tenths // 10], bit_depth=16)
 
 
 @pytest.mark.parametrize("kind", ["png", "png_16"])
 def test_flipped_bits_in_a_png_are_detected(kind: str) -> None:
     data = INTACT_FILES[kind]()
-    intact = np.asarray(decode_image(data))
+    intact = np.asarray(decode_image(data, bit_depth=16))
     for place in range(0, len(data), 7):
         damaged = bytearray(data)
         damaged[place] ^= 0x10
         try:
-            pixels = np.asarray(decode_image(bytes(damaged)))
+            pixels = np.asarray(decode_image(bytes(damaged), bit_depth=16))
         except ImageError:
             continue
         np.testing.assert_array_equal(pixels, intact)

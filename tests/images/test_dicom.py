@@ -17,7 +17,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 
 from featurecache.errors import ImageError
 from featurecache.extraction.decode import ImageTask, decode
-from featurecache.images.decode import MAX_PIXELS, decode_image, read_image
+from featurecache.images.decode import MAX_PIXELS, decode_image, read_image, used_bits
 from featurecache.images.formats import SNIFFED_BYTES, looks_like_image
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
@@ -68,7 +68,7 @@ def stored() -> np.ndarray:
 
 
 def gray(data: bytes) -> np.ndarray:
-    image = decode_image(data)
+    image = decode_image(data, bit_depth=16)
     assert image.mode == "L"
     assert not image.info
     return np.asarray(image)
@@ -88,6 +88,47 @@ def test_16_bits_and_8_bits(stored):
     np.testing.assert_array_equal(gray(dicom_file(deep, bits=16)), np.rint(deep / 65535 * 255))
     flat = (stored // 16).astype(np.uint8)
     np.testing.assert_array_equal(gray(dicom_file(flat, bits=8)), flat)
+
+
+@pytest.mark.parametrize("bits", [12, 13, 14, 15, 16])
+def test_values_of_fewer_bits_than_declared_fill_the_range(stored, bits):
+    values = (stored.astype(np.int64) * (2**bits - 1) // 4095).astype(np.uint16)
+    data = dicom_file(values, bits=16)
+    assert used_bits(data) == bits
+    expected = np.rint(values / (2**bits - 1) * 255)
+    np.testing.assert_array_equal(np.asarray(decode_image(data, bit_depth=bits)), expected)
+
+
+def test_declared_bits_limit_the_range(stored):
+    dark = dicom_file(stored // 2)
+    assert used_bits(dark) == 11
+    np.testing.assert_array_equal(gray(dark), np.rint(stored // 2 / 4095 * 255))
+
+
+def test_bit_depth_must_be_given_where_the_file_leaves_it_open(stored):
+    with pytest.raises(ImageError, match="does not define the range of its gray values"):
+        decode_image(dicom_file(stored))
+    with pytest.raises(ImageError, match="use 12 bits, more than the 11 bits"):
+        decode_image(dicom_file(stored), bit_depth=11)
+
+
+def test_a_window_or_8_bits_define_the_range(stored):
+    for data in (
+        dicom_file(stored, WindowCenter=1500, WindowWidth=900),
+        dicom_file((stored // 16).astype(np.uint8), bits=8),
+    ):
+        assert used_bits(data) is None
+        np.testing.assert_array_equal(np.asarray(decode_image(data)), gray(data))
+
+
+@pytest.mark.parametrize("bits", [12, 13, 16])
+def test_bits_of_signed_values(bits):
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    values = np.linspace(low, high, 480).round().reshape(20, 24).astype(np.int16)
+    data = dicom_file(values, bits=16)
+    assert used_bits(data) == bits
+    expected = np.rint((values.astype(float) - low) / (high - low) * 255)
+    np.testing.assert_array_equal(np.asarray(decode_image(data, bit_depth=bits)), expected)
 
 
 def test_signed_values_use_their_full_range(stored):
@@ -152,8 +193,8 @@ def test_color_stays_color():
     ["MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "MR_small_bigendian"],
 )
 def test_lossless_compression_keeps_pixels(name):
-    plain = read_image(Path(get_testdata_file("MR_small.dcm")))
-    other = read_image(Path(get_testdata_file(f"{name}.dcm")))
+    plain = read_image(Path(get_testdata_file("MR_small.dcm")), bit_depth=16)
+    other = read_image(Path(get_testdata_file(f"{name}.dcm")), bit_depth=16)
     np.testing.assert_array_equal(np.asarray(plain), np.asarray(other))
 
 
@@ -169,7 +210,7 @@ def test_lossless_compression_keeps_pixels(name):
     ],
 )
 def test_other_transfer_syntaxes_are_read(name, mode, size):
-    image = read_image(Path(get_testdata_file(name)))
+    image = read_image(Path(get_testdata_file(name)), bit_depth=16)
     assert (image.mode, image.size) == (mode, size)
     assert len(np.unique(np.asarray(image))) > 1
 
@@ -216,18 +257,18 @@ def test_compressed_pixels_without_transfer_syntax_are_refused():
         ("MR_truncated.dcm", r"damaged or of an unsupported kind \(ValueError\)"),
         ("SC_rgb_small_odd.dcm", "too small"),
         ("JPGExtended.dcm", r"cannot be decompressed \(JPEG Extended"),
-        ("JPEG2000.dcm", "no window, and its values span less than a sixteenth of their 16 bits"),
+        ("JPEG2000.dcm", "no window, and its values span less than a sixteenth of 16 bits"),
     ],
 )
 def test_other_objects_are_refused(name, message):
     with pytest.raises(ImageError, match=message):
-        read_image(Path(get_testdata_file(name)))
+        read_image(Path(get_testdata_file(name)), bit_depth=16)
 
 
 def test_burned_in_annotations_are_refused(stored):
     with pytest.raises(ImageError, match="annotations burned into its pixels"):
         decode_image(dicom_file(stored, BurnedInAnnotation="YES"))
-    assert decode_image(dicom_file(stored, BurnedInAnnotation="NO"))
+    assert decode_image(dicom_file(stored, BurnedInAnnotation="NO"), bit_depth=12)
 
 
 def test_huge_size_is_refused_before_it_takes_memory(stored):
@@ -268,7 +309,7 @@ def test_patient_names_are_never_passed_on(stored, tmp_path, caplog, capfd):
             path = tmp_path / f"{number}.dcm"
             path.write_bytes(bytes(damaged))
             for isolated in (False, True):
-                task = ImageTask(0, "a", path, {0: ""}, isolated)
+                task = ImageTask(0, "a", path, {0: ""}, isolated, bit_depth=16)
                 reasons.append(str(decode(task, {0: IdentityEncoder()}, reader).reason))
     out = capfd.readouterr()
     everything = " ".join([*reasons, *map(str, warned), caplog.text, out.out, out.err])
