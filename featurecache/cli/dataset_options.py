@@ -73,20 +73,42 @@ class DatasetOptions:
         int | None,
         _option("Seed of splits that the data set does not define; phantom: seed of the images."),
     ] = None
-    path_column: Annotated[str | None, _option("csv: column of image paths. Default: path.")] = None
+    path_column: Annotated[
+        str | None,
+        _option("csv: column of image paths. Default: path, or the only one that names images."),
+    ] = None
     label_column: Annotated[
         list[str] | None,
-        _option("csv: column of one label (1, 0, -1 or empty); repeat for more labels."),
+        _option(
+            "csv: column of one label (1, 0, -1 or empty; yes, no, ...), or a pattern such as "
+            "'Finding_*'; repeat for more labels."
+        ),
     ] = None
     multilabel_column: Annotated[
-        str | None, _option("csv: column of positive labels joined by '|'.")
+        str | None,
+        _option("csv: column of positive labels joined by '|', ';' or ',', or written as lists."),
+    ] = None
+    class_column: Annotated[
+        str | None, _option("csv: column of classes; each becomes a label.")
+    ] = None
+    positive: Annotated[
+        list[str] | None,
+        _option("csv: word for positive in the columns of labels; repeat for more words."),
+    ] = None
+    negative: Annotated[
+        list[str] | None,
+        _option("csv: word for negative, '' for empty cells; repeat for more words."),
+    ] = None
+    label_separator: Annotated[
+        str | None,
+        _option("csv: what joins the labels of --multilabel-column. Default: detected."),
     ] = None
     id_column: Annotated[str | None, _option("csv: column of ids.")] = None
     patient_column: Annotated[str | None, _option("csv: column of patients.")] = None
     split_column: Annotated[str | None, _option("csv: column of splits.")] = None
     view_column: Annotated[str | None, _option("csv: column of views.")] = None
     sex_column: Annotated[str | None, _option("csv: column of sexes.")] = None
-    age_column: Annotated[str | None, _option("csv: column of ages in years.")] = None
+    age_column: Annotated[str | None, _option("csv: column of ages such as 58, 058Y or 18M.")] = None
     images_root: Annotated[
         Path | None,
         _option("csv: folder that the paths are relative to. Default: the folder of the file."),
@@ -189,7 +211,9 @@ def load_dataset(
     from featurecache.datasets import load
 
     if dataset is None and data_root is not None:
-        has_labels = bool(options.label_column or options.multilabel_column)
+        has_labels = bool(
+            options.label_column or options.multilabel_column or options.class_column
+        )
         dataset = load.recognize_dataset(data_root, {"labels": None} if has_labels else None)
         print_status(f"data set {dataset}, recognized from {data_root}")
     elif dataset is None:

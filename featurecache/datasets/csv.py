@@ -1,31 +1,40 @@
 """Data sets listed in a table: a CSV, TSV, Excel or parquet file."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 
+from featurecache.datasets.cell_values import (
+    is_blank,
+    read_ages,
+    read_labels,
+    read_sexes,
+    read_views,
+)
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
-from featurecache.datasets.label_strings import label_matrix
+from featurecache.datasets.image_paths import HEAD_ROWS, find_path_column, relative_paths
+from featurecache.datasets.image_rows import join_rows
+from featurecache.datasets.label_columns import describe_label_columns
+from featurecache.datasets.label_strings import class_matrix, label_matrix
 from featurecache.datasets.splits import complete_split
-from featurecache.datasets.table_reader import TABLE_SUFFIXES, open_table
+from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table
 from featurecache.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_LABEL_VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": -1}
+_ATTRIBUTES = {"view": read_views, "sex": read_sexes, "age": read_ages}
 
 
 def load_csv(
     file: str | os.PathLike[str],
     *,
-    path: str = "path",
+    path: str | None = None,
     labels: str | Sequence[str] | None = None,
     multilabel: str | None = None,
+    classes: str | None = None,
     id: str | None = None,
     patient: str | None = None,
     split: str | None = None,
@@ -33,30 +42,40 @@ def load_csv(
     sex: str | None = None,
     age: str | None = None,
     images_root: str | os.PathLike[str] | None = None,
+    positive: str | Sequence[str] = (),
+    negative: str | Sequence[str] = (),
+    label_separator: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
     folds: int | None = None,
     fold: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Load a data set from a CSV, TSV, Excel or parquet file with one row per image.
+    """Load a data set from a CSV, TSV, Excel or parquet file that lists images.
 
-    Image files that do not exist are not dropped here; extraction records them as failures.
+    Rows without a path are left out, and rows with the same path are joined. Some image files that
+    do not exist are not dropped here; extraction records them as failures.
 
     Args:
         file: The table, or a folder that contains one. Text may be compressed (``.gz``).
-        path: Column of image paths, with "/" between folders.
-        labels: Columns of one label each: 1, 0, and -1 or empty for unknown. Give either
-            ``labels`` or ``multilabel``.
-        multilabel: Column of positive labels joined by "|"; empty or "No Finding" for none.
+        path: Column of image paths; by default ``path``, or the only column that names images.
+        labels: Columns of one label each, or patterns such as ``Finding_*``: 1, 0, and -1 or
+            empty for unknown; or words such as yes, True and negative. Give at most one of
+            ``labels``, ``multilabel`` and ``classes``; without any, the images have no labels.
+        multilabel: Column of positive labels, joined by "|", ";" or ",", or written as a Python
+            list; empty or "No Finding" for none.
+        classes: Column of classes, which exclude each other; each becomes a label.
         id: Column of unique image ids; by default the paths.
-        patient: Column of patients; by default each image is its own patient.
+        patient: Column of patients; by default, and where blank, each image is its own patient.
         split: Column of splits: train, val and test, or similar names, or the numbers of folds. By
             default the images are split by patient.
         view: Column of views such as PA; empty for unknown.
         sex: Column of sexes such as F; empty for unknown.
-        age: Column of ages in years; empty for unknown.
+        age: Column of ages such as 58, 058Y or 18M; empty for unknown.
         images_root: Folder that the paths are relative to; by default the folder of the file.
+        positive: Words for positive in the columns ``labels``.
+        negative: Words for negative; "" for empty cells.
+        label_separator: What joins the labels of ``multilabel``; detected by default.
         separator: Separator of the columns; by default commas, semicolons, tabs and bars are
             detected.
         encoding: Encoding of the text; by default UTF-8, UTF-16 and cp1252 are detected.
@@ -69,17 +88,16 @@ def load_csv(
 
     Raises:
         DatasetError: If the file cannot be read or lacks a column, ``images_root`` is not a
-            folder, or a cell has an invalid value; the message names the line.
-        UsageError: If both or neither of ``labels`` and ``multilabel`` are given.
+            folder, no path exists, a cell has an invalid value, or it can be read in several ways;
+            the message names the line.
+        UsageError: If several of ``labels``, ``multilabel`` and ``classes`` are given.
     """
     import pandas as pd
 
-    if isinstance(labels, str):
-        labels = [labels]
-    if bool(labels) == bool(multilabel):
+    if sum(map(bool, (labels, multilabel, classes))) > 1:
         raise UsageError(
-            "give either `labels` (columns of one label each) or `multilabel` (one column of "
-            "labels joined by '|')"
+            "give one of `labels` (columns of one label each), `multilabel` (one column of joined "
+            "labels) and `classes` (one column of classes)"
         )
     file = _find_table(Path(file))
     root = file.parent if images_root is None else Path(images_root).expanduser()
@@ -87,50 +105,103 @@ def load_csv(
         raise DatasetError(
             f"{root} is not a folder: give the folder that the paths are relative to"
         )
-    optional = {"view": view, "sex": sex, "age": age}
-    columns = (path, *(labels or ()), multilabel, id, patient, split, *optional.values())
-    # One column may serve twice, for example the path as the id.
     opened = open_table(file, separator=separator, encoding=encoding)
-    table = opened.read(list(dict.fromkeys(column for column in columns if column)))
+    notes = list(opened.notes)
+    if path is None:
+        path, path_notes = find_path_column(opened, _head(opened), root)
+        notes += path_notes
+    label_columns = opened.expand(_as_list(labels))
+    roles = {"id": id, "patient": patient, "split": split, "view": view, "sex": sex, "age": age}
+    # One column may serve twice, for example the path as the id.
+    columns = dict.fromkeys(
+        filter(None, (path, *label_columns, multilabel, classes, *roles.values()))
+    )
+    table = opened.read(list(columns))
+    has_path = ~is_blank(table[path])
+    if not has_path.any():
+        raise DatasetError(f"the column {path!r} of {file} is empty in every row: check the column")
+    n_without_path = len(table) - int(has_path.sum())
+    table = table[has_path]
+    if n_without_path:
+        notes.append(f"{n_without_path:,} rows without a path are left out.")
 
-    paths = table[path]
-    _check_slashes(paths, file)
     if multilabel:
-        names, values = label_matrix(table[multilabel], None, csv=file)
+        names, values, label_notes = label_matrix(
+            table[multilabel], file=file, separator=label_separator
+        )
+    elif classes:
+        names, values, label_notes = class_matrix(table[classes], file=file)
     else:
-        names = tuple(labels or ())
-        values = np.column_stack(
-            [_translate(table[name], _LABEL_VALUES, file, "1, 0, -1 or empty") for name in names]
-        ).astype(np.int8)
-    ids = table[id] if id else paths
-    patients = table[patient] if patient else ids
-    notes = [*opened.notes, *([] if patient else [UNKNOWN_PATIENTS])]
+        names = tuple(label_columns)
+        values, label_notes = read_labels(
+            table[label_columns],
+            file=file,
+            positive=_as_list(positive),
+            negative=_as_list(negative),
+        )
+    if not names:
+        label_notes = [describe_label_columns(_head(opened), columns, file)]
+    notes += label_notes
+    images = pd.DataFrame({role: table[column] for role, column in roles.items() if column})
+    images["path"], root, path_notes = relative_paths(
+        table[path], root, file=file, may_move_up=images_root is None
+    )
+    notes += path_notes
+    for role in images.columns.intersection(list(_ATTRIBUTES)):
+        images[role], attribute_notes = _ATTRIBUTES[role](images[role])
+        notes += attribute_notes
+    # Before rows are joined, so that a blank cell does not contradict another.
+    for role in images.columns.intersection(["patient", "split"]):
+        images[role] = images[role].where(~is_blank(images[role]), "")
+    images, values, join_notes = join_rows(images, values, file=file, exclusive=bool(classes))
+    notes += join_notes
+    if not id:
+        images["id"] = images["path"]
+    notes += _fill_patients(images)
     completed = complete_split(
-        patients,
+        images["patient"],
         values,
         names,
-        stated=table[split] if split else None,
+        stated=images["split"] if split else None,
         source=f"the column {split!r} of {file}",
         folds=folds,
         fold=fold,
         seed=seed,
     )
+    images["split"] = completed.names
     return Dataset(
         name=safe_name(_without_suffix(file.name)),
         root=root,
-        images=pd.DataFrame(
-            {
-                "id": ids,
-                "path": paths,
-                "patient": patients,
-                "split": pd.Series(completed.names, table.index, dtype=str),
-                **{name: table[column] for name, column in optional.items() if column},
-            }
-        ),
+        images=images.astype(str),
         labels=values,
         label_names=names,
         notes=[*notes, *completed.notes],
+        excluded={"row without a path": n_without_path},
     )
+
+
+def _as_list(words: str | Sequence[str] | None) -> list[str]:
+    return [words] if isinstance(words, str) else list(words or ())
+
+
+def _head(table: Table) -> "pd.DataFrame":
+    """Return the first rows of a table, with all columns whose names are unique."""
+    names = [name for name in table.header if name and table.header.count(name) == 1]
+    return table.read(names, limit=HEAD_ROWS)
+
+
+def _fill_patients(images: "pd.DataFrame") -> list[str]:
+    """Make each image without a patient its own patient, and return notes."""
+    unknown = images["patient"] == "" if "patient" in images else images["id"] != ""
+    if not unknown.any():
+        return []
+    if unknown.all():
+        images["patient"] = images["id"]
+        return [UNKNOWN_PATIENTS]
+    # No patient of another row may have this name.
+    own = "unknown patient of " + images["id"]
+    images["patient"] = images["patient"].where(~unknown, own)
+    return [f"{unknown.sum():,} images have no patient: each counts as its own patient."]
 
 
 def _find_table(path: Path) -> Path:
@@ -151,29 +222,3 @@ def _find_table(path: Path) -> Path:
 def _without_suffix(name: str) -> str:
     longest = max((s for s in TABLE_SUFFIXES if name.lower().endswith(s)), key=len, default="")
     return name[: len(name) - len(longest)]
-
-
-def _check_slashes(paths: "pd.Series[str]", file: Path) -> None:
-    if (wrong := paths.str.contains("\\", regex=False).to_numpy(dtype=bool)).any():
-        first = int(np.argmax(wrong))
-        raise DatasetError(
-            f"{file}, line {paths.index[first]}: the path {paths.iloc[first]!r} contains a "
-            "backslash. Write paths with '/'"
-        )
-
-
-def _translate(
-    cells: "pd.Series[str]", values: Mapping[str, int], file: Path, valid: str
-) -> NDArray[np.int_]:
-    """Return the value of each cell, ignoring case."""
-    import pandas as pd
-
-    codes, texts = pd.factorize(cells)
-    for code, text in enumerate(texts):
-        if text.lower() not in values:
-            line = cells.index[int(np.argmax(codes == code))]
-            raise DatasetError(
-                f"{file}, line {line}: {text!r} in the column {cells.name!r} is not a valid "
-                f"value. Use {valid}"
-            )
-    return np.array([values[text.lower()] for text in texts])[codes]

@@ -1,69 +1,255 @@
-"""Parse label strings such as ``Effusion|Mass`` into a label matrix."""
+"""Parse columns of label names, such as ``Effusion|Mass``, into a label matrix."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.datasets.cell_values import BLANKS, MISSING, describe_counts
 from featurecache.errors import DatasetError, UnknownNameError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_FINDING = "No Finding"
+NO_FINDING: Final = "No Finding"
+
+_NO_FINDING: Final = frozenset({"no finding", "no findings", "no_finding", "kein befund"})
+
+MAX_LABELS: Final = 1000
+"""More than that are free text, not labels."""
+
+_SEPARATORS: Final = ("|", ";", ",")
+"""Separators that are detected. Only commas are also common within names."""
+
+_LIST: Final = re.compile(r"\[.*\]", re.DOTALL)
+_LIST_ENTRY: Final = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+
+_Split = Callable[[str], list[str]]
 
 
 def label_matrix(
-    cells: "pd.Series[str]", names: Sequence[str] | None, *, csv: Path
-) -> tuple[tuple[str, ...], NDArray[np.int8]]:
-    """Parse cells such as ``Effusion|Mass`` into a label matrix.
+    cells: "pd.Series[str]",
+    names: Sequence[str] | None = None,
+    *,
+    file: Path,
+    separator: str | None = None,
+) -> tuple[tuple[str, ...], NDArray[np.int8], list[str]]:
+    """Parse cells such as ``Effusion|Mass`` or ``['Effusion', 'Mass']`` into a label matrix.
 
-    ``No Finding`` and the empty cell stand for no positive label.
+    ``No Finding``, ``nan``, ``None`` and the empty cell stand for no positive label, and so does
+    ``Normal`` where it never stands beside another label. Labels that differ only in case are one.
 
     Args:
         cells: (N,) text, indexed by line of the file.
         names: Valid labels; None uses those that occur, sorted.
-        csv: The file, for error messages.
+        file: The file, for error messages.
+        separator: What joins the labels of a cell; by default ``|``, ``;``, ``,`` and the text of
+            a Python list are detected.
 
     Returns:
-        The C names, and (N, C) int8 of 1 and 0.
+        The C names, (N, C) int8 of 1 and 0, and notes.
 
     Raises:
-        DatasetError: If a cell has an empty or unknown label, or ``No Finding`` beside another.
+        DatasetError: If the separator is ambiguous, there are no labels or too many, or a cell has
+            an unknown label, or ``No Finding`` beside another.
     """
     import pandas as pd
 
     # 100,000 rows have a few hundred distinct combinations, so parse each once.
     codes, texts = pd.factorize(cells)
-    combinations: list[frozenset[str]] = []
+    counts = np.bincount(codes, minlength=len(texts)).tolist()
+    where = f"the column {cells.name!r} of {file}"
+    if separator is None:
+        separator, split = _detect_split(dict(zip(texts, counts, strict=True)), where)
+    else:
+        split = _split_by(separator)
+    combinations: list[list[str]] = []
     for code, text in enumerate(texts):
-        location = f"{csv}, line {cells.index[int(np.argmax(codes == code))]}"
-        combinations.append(_parse_cell(text, names, location))
+        location = f"{file}, line {cells.index[int(np.argmax(codes == code))]}"
+        combinations.append(_findings(split(text), text, location))
+
+    occurrences: Counter[str] = Counter()
+    for labels, count in zip(combinations, counts, strict=True):
+        occurrences.update(dict.fromkeys(labels, count))
+    notes = []
     if names is None:
-        names = sorted(frozenset().union(*combinations))
-        if not names:
-            raise DatasetError(
-                f"the column {cells.name!r} of {csv} has no labels: check the column"
+        spelling = _one_spelling(occurrences)
+        if len(spelling) < len(occurrences):
+            others = Counter({n: c for n, c in occurrences.items() if n != spelling[n.casefold()]})
+            notes.append(
+                f"Labels that differ only in case are one: {describe_counts(others)} are "
+                f"{', '.join(sorted({repr(spelling[name.casefold()]) for name in others}))}."
             )
-    matrix = np.array(
-        [[name in labels for name in names] for labels in combinations], dtype=np.int8
-    ).reshape(len(combinations), len(names))
-    return tuple(names), matrix[codes]
+        if _is_no_finding("normal", combinations, spelling):
+            notes.append(
+                f"'{spelling.pop('normal')}' in the column {cells.name!r} never stands beside a "
+                "label, so it counts as no finding. For a label of its own, give the column as "
+                "`classes`."
+            )
+            combinations = [
+                [n for n in found if n.casefold() in spelling] for found in combinations
+            ]
+        names = sorted(spelling.values())
+        if not names:
+            raise DatasetError(f"{where} has no labels: check the column")
+        if len(names) > MAX_LABELS:
+            raise DatasetError(
+                f"{where} has {len(names):,} different labels, more than {MAX_LABELS:,}: is it the "
+                "column of findings, and joined by the `label_separator`?"
+            )
+    spelling = {name.casefold(): name for name in names}
+    positions = {name: position for position, name in enumerate(names)}
+    matrix = np.zeros((len(texts), len(names)), dtype=np.int8)
+    for code, labels in enumerate(combinations):
+        for label in labels:
+            if label.casefold() not in spelling:
+                location = f"{file}, line {cells.index[int(np.argmax(codes == code))]}"
+                raise DatasetError(f"{location}: {UnknownNameError('finding', label, names)}")
+            matrix[code, positions[spelling[label.casefold()]]] = 1
+    values = matrix[codes]
+    totals = Counter(dict(zip(names, values.sum(axis=0, dtype=int).tolist(), strict=True)))
+    notes.insert(
+        0,
+        f"Labels in the column {cells.name!r}{_describe(separator)}: "
+        f"{describe_counts(totals, most=30)}; without a finding "
+        f"({int((values == 0).all(axis=1).sum()):,}).",
+    )
+    return tuple(names), values, notes
 
 
-def _parse_cell(text: str, names: Sequence[str] | None, location: str) -> frozenset[str]:
-    if text in ("", NO_FINDING):
-        return frozenset()
-    labels = frozenset(label.strip() for label in text.split("|"))
-    if NO_FINDING in labels:
+def class_matrix(
+    cells: "pd.Series[str]", *, file: Path
+) -> tuple[tuple[str, ...], NDArray[np.int8], list[str]]:
+    """Make one label of each class that a column of classes names.
+
+    Args:
+        cells: (N,) text, one class each, in any case; unknown where blank.
+        file: The file, for error messages.
+
+    Returns:
+        The C names, sorted; numbers get the name of the column in front. (N, C) int8 of 1 and 0,
+        and -1 in the rows of unknown classes. Notes.
+
+    Raises:
+        DatasetError: If there are fewer than two classes, or too many.
+    """
+    occurrences = Counter(cells.tolist())
+    n_unknown = sum(c for text, c in occurrences.items() if text.casefold() in BLANKS)
+    classes = Counter({t: c for t, c in occurrences.items() if t.casefold() not in BLANKS})
+    spelling = _one_spelling(classes)
+    where = f"the column {cells.name!r} of {file}"
+    if len(spelling) < 2:
+        raise DatasetError(
+            f"{where} has {len(spelling)} classes: it needs at least two, "
+            f"{describe_counts(occurrences)}"
+        )
+    if len(spelling) > MAX_LABELS:
+        raise DatasetError(
+            f"{where} has {len(spelling):,} different classes, more than {MAX_LABELS:,}: is it the "
+            "right column?"
+        )
+    numbers = all(re.fullmatch(r"-?\d+([.,]\d+)?", key) for key in spelling)
+    order = sorted(spelling, key=(lambda key: float(key.replace(",", "."))) if numbers else None)
+    keys = cells.str.casefold()
+    values = np.column_stack([keys == key for key in order]).astype(np.int8)
+    values[~values.any(axis=1)] = -1
+    names = [f"{cells.name} {spelling[key]}" if numbers else spelling[key] for key in order]
+    totals = Counter(dict(zip(names, (values == 1).sum(axis=0).tolist(), strict=True)))
+    notes = [f"Classes in the column {cells.name!r}: {describe_counts(totals, most=30)}."]
+    if n_unknown:
+        notes.append(f"{n_unknown:,} images have no class; their labels are unknown.")
+    return tuple(names), values, notes
+
+
+def _detect_split(counts: dict[str, int], where: str) -> tuple[str, _Split]:
+    """Return what joins the labels of the cells, and how to split them.
+
+    Args:
+        counts: Number of rows of each text.
+        where: The column, for the error message.
+    """
+    texts = [text for text in counts if text.casefold() not in MISSING | _NO_FINDING]
+    if texts and all(_LIST.fullmatch(text) for text in texts):
+        return "list", _split_list
+    present = [separator for separator in _SEPARATORS if any(separator in text for text in texts)]
+    if not present:
+        return "", _split_by("|")
+    separator, *weaker = present
+    names = {name.casefold() for text in texts for name in _split_by(separator)(text)}
+    alone = {text.casefold() for text in texts}
+    # A comma may be part of a name; not if what it separates also occurs as a label by itself.
+    if separator == "," and not names <= alone:
+        _ask(counts, ("|", ","), where)
+    for other in weaker:
+        compound = [name for name in names if other in name]
+        if any(names.issuperset(_split_by(other)(name)) for name in compound):
+            _ask(counts, (separator, other), where)
+    return separator, _split_by(separator)
+
+
+def _ask(counts: dict[str, int], separators: Sequence[str], where: str) -> None:
+    """Raise an error that shows the labels by each separator."""
+    readings = []
+    for separator in separators:
+        labels: Counter[str] = Counter()
+        for text, count in counts.items():
+            if text.casefold() not in MISSING | _NO_FINDING:
+                labels.update(dict.fromkeys(_split_by(separator)(text), count))
+        readings.append(
+            f"{separator!r} gives {len(labels)} labels, {describe_counts(labels, most=5)}"
+        )
+    raise DatasetError(
+        f"{where} can be read in two ways: {'; '.join(readings)}. Give the `label_separator`, or "
+        "the column as `classes` if each cell is one label"
+    )
+
+
+def _split_by(separator: str) -> _Split:
+    return lambda text: [part for part in map(str.strip, text.split(separator)) if part]
+
+
+def _split_list(text: str) -> list[str]:
+    entries = ("".join(groups).strip() for groups in _LIST_ENTRY.findall(text))
+    return [entry for entry in entries if entry]
+
+
+def _describe(separator: str) -> str:
+    if separator in ("", "list"):
+        return ", written as lists" if separator else ""
+    return f", joined by {separator!r}"
+
+
+def _findings(labels: Sequence[str], text: str, location: str) -> list[str]:
+    """Return the labels without the words for no finding."""
+    labels = [label for label in labels if label.casefold() not in MISSING]
+    findings = [label for label in labels if label.casefold() not in _NO_FINDING]
+    if findings and len(findings) < len(labels):
         raise DatasetError(
             f"{location}: {NO_FINDING!r} together with a finding, {text!r}. Keep one of the two"
         )
-    if "" in labels:
-        raise DatasetError(f"{location}: empty label in {text!r}. Correct the bars in the cell")
-    for label in sorted(labels):
-        if names is not None and label not in names:
-            raise DatasetError(f"{location}: {UnknownNameError('finding', label, names)}")
-    return labels
+    return findings
+
+
+def _one_spelling(occurrences: "Counter[str]") -> dict[str, str]:
+    """Return the most frequent spelling of each name, by the name in lower case."""
+    spelling: dict[str, str] = {}
+    for name, _ in sorted(occurrences.items(), key=lambda entry: (-entry[1], entry[0])):
+        spelling.setdefault(name.casefold(), name)
+    return spelling
+
+
+def _is_no_finding(
+    word: str, combinations: Sequence[Sequence[str]], spelling: dict[str, str]
+) -> bool:
+    """Return whether a label never stands beside another, and is not the only one."""
+    return (
+        word in spelling
+        and len(spelling) > 1
+        and not any(
+            len(labels) > 1 and word in map(str.casefold, labels) for labels in combinations
+        )
+    )

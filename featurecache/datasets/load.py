@@ -45,9 +45,10 @@ def load_dataset(
         progress: Called with the number of images done and the total while images of "phantom"
             are generated.
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
-            ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder: ``seed``; csv: ``labels``
-            or ``multilabel``, ``path``, ``id``, ``patient``, ``split``, ``view``, ``sex``,
-            ``age``, ``images_root``, ``separator``, ``encoding``, ``seed``.
+            ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder: ``seed``; csv: ``labels``,
+            ``multilabel`` or ``classes``, ``path``, ``id``, ``patient``, ``split``, ``view``,
+            ``sex``, ``age``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
+            ``separator``, ``encoding``, ``seed``.
 
     Returns:
         The data set.
@@ -152,8 +153,8 @@ def recognize_dataset(
 
     Args:
         path: A folder, or a table.
-        options: Options for the loader: with ``labels`` or ``multilabel``, a folder is taken to
-            hold a table.
+        options: Options for the loader: with ``labels``, ``multilabel`` or ``classes``, a
+            folder is taken to hold a table.
 
     Returns:
         A key of ``DATASETS``.
@@ -163,7 +164,7 @@ def recognize_dataset(
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        if options and not options.keys().isdisjoint({"labels", "multilabel"}):
+        if options and not options.keys().isdisjoint({"labels", "multilabel", "classes"}):
             return "csv"
         # A phantom has the layout of nih, and a file that identifies it.
         for name in ("phantom", *DATASETS):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.dataset import MAX_AGE, Dataset
+from featurecache.datasets.cell_values import read_ages, read_sexes, read_views
+from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.scan import scan_folder
 from featurecache.datasets.splits import complete_split
@@ -85,7 +86,7 @@ def load_nih(
     opened = open_table(csv)
     table = opened.read([*columns, "Patient Gender", "Patient Age"])
     # Rows without an image are checked too: one invalid label makes the whole file doubtful.
-    _, all_labels = label_matrix(table["Finding Labels"], LABELS, csv=csv)
+    _, all_labels, _ = label_matrix(table["Finding Labels"], LABELS, file=csv, separator="|")
 
     paths = _index_images(root)
     present = table["Image Index"].isin(list(paths)).to_numpy()
@@ -105,9 +106,10 @@ def load_nih(
             "left out."
         )
 
-    ages = _years(rows["Patient Age"])
-    if impossible := int(((ages == "") & (rows["Patient Age"] != "")).sum()):
-        notes.append(f"{impossible:,} images have an impossible age, which is treated as unknown.")
+    views, view_notes = read_views(rows["View Position"])
+    sexes, sex_notes = read_sexes(rows["Patient Gender"])
+    ages, age_notes = read_ages(rows["Patient Age"])
+    notes += [*view_notes, *sex_notes, *age_notes]
 
     labels = all_labels[present]
     is_official = split == "official" or (
@@ -136,8 +138,8 @@ def load_nih(
             "path": rows["Image Index"].map(paths),
             "patient": rows["Patient ID"],
             "split": pd.Series(completed.names, index=rows.index, dtype=str),
-            "view": rows["View Position"],
-            "sex": rows["Patient Gender"],
+            "view": views,
+            "sex": sexes,
             "age": ages,
         }
     )
@@ -221,12 +223,6 @@ def _official_split(root: Path, ids: "pd.Series[str]") -> NDArray[np.str_]:
                 f"{TRAIN_LIST} and {TEST_LIST} of {root}: download the official lists again"
             )
     return np.where(test, "test", "train")
-
-
-def _years(cells: "pd.Series[str]") -> "pd.Series[str]":
-    """Parse ages in whole years, "58" or "058Y" in older releases; "" if invalid."""
-    digits = cells.str.extract(r"^0*(\d{1,3})Y?$", expand=False).fillna("")
-    return digits.where(digits.map(lambda years: years != "" and int(years) <= MAX_AGE), "")
 
 
 def _read_list(path: Path) -> list[str]:

@@ -9,6 +9,7 @@ CSV_OPTIONS: Final = {
     "path": "path_column",
     "labels": "label_column",
     "multilabel": "multilabel_column",
+    "classes": "class_column",
     "id": "id_column",
     "patient": "patient_column",
     "split": "split_column",
@@ -16,6 +17,9 @@ CSV_OPTIONS: Final = {
     "sex": "sex_column",
     "age": "age_column",
     "images_root": "images_root",
+    "positive": "positive",
+    "negative": "negative",
+    "label_separator": "label_separator",
     "separator": "separator",
     "encoding": "encoding",
 }

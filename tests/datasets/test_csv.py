@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ a/4.png,u4,p3,test,LL,1,1,Edema
 def csv(tmp_path: Path) -> Path:
     path = tmp_path / "My images.csv"
     path.write_text(TEXT)
+    touch(tmp_path, "b/2.png", "b/1.png", "a/3.png", "a/4.png")
     return path
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
 
 
 def load(csv: Path, **changes: Any) -> Dataset:
@@ -46,6 +54,7 @@ def test_columns_become_images_and_labels(csv: Path) -> None:
 
 def test_sex_and_age_are_read_from_their_columns(tmp_path: Path) -> None:
     csv = tmp_path / "images.csv"
+    touch(tmp_path, "1.png")
     csv.write_text("path,Mass,gender,years\n1.png,0,F,40\n2.png,1,,\n3.png,1,M,0.5\n")
     images = load(csv, labels=["Mass"], sex="gender", age="years").images
     assert images["sex"].tolist() == ["F", "", "M"]
@@ -68,6 +77,7 @@ def test_default_ids_are_paths_and_default_patients_are_images(csv: Path) -> Non
 
 def test_without_a_split_the_split_is_by_patient(tmp_path: Path) -> None:
     rows = [f"{i}.png,p{i // 4},{i % 2}\n" for i in range(400)]
+    touch(tmp_path, "0.png")
     (tmp_path / "images.csv").write_text("path,who,Mass\n" + "".join(rows))
     dataset = load(tmp_path / "images.csv", labels=["Mass"], patient="who")
     assert [len(dataset.rows(split)) for split in ("train", "val", "test")] == [280, 40, 80]
@@ -89,23 +99,16 @@ def test_folder_without_csv_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_images_root_is_used_and_must_be_a_folder(csv: Path) -> None:
-    (csv.parent / "images").mkdir()
+    shutil.copytree(csv.parent, csv.parent / "images")
     assert load(csv, images_root=csv.parent / "images").root == csv.parent / "images"
     with pytest.raises(DatasetError, match="missing is not a folder"):
         load(csv, images_root=csv.parent / "missing")
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [
-        {"labels": None},
-        {"labels": []},
-        {"multilabel": "found"},
-    ],
-)
-def test_exactly_one_kind_of_labels_is_required(csv: Path, labels: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="give either `labels`"):
-        load(csv, **labels)
+def test_only_one_kind_of_labels_may_be_given(csv: Path) -> None:
+    for other in ("multilabel", "classes"):
+        with pytest.raises(UsageError, match="give one of `labels`"):
+            load(csv, **{other: "found"})
 
 
 @pytest.mark.parametrize("option", ["path", "multilabel", "id", "patient", "split"])
@@ -121,15 +124,13 @@ def test_missing_column_is_refused(csv: Path, option: str) -> None:
     ("old", "new", "message"),
     [
         ("u3,p2,Train,PA,-1.0", "u3,p2,Train,PA,2", r"line 4: '2' in the column 'Mass'"),
-        ("PA,-1.0", "PA,yes", r"line 4: 'yes' in the column 'Mass' .* 1, 0, -1 or empty"),
+        ("PA,-1.0", "PA,maybe", r"line 4: 'maybe' in the column 'Mass' .* 1, 0, -1 or empty"),
         (
             "Train",
             "trial",
             r"the column 'set' of .*csv has values that name no split: 'trial' \(1\)",
         ),
         ("Train", "", r"1 of 4 rows have no split in the column 'set'"),
-        ("a/3.png", r"a\3.png", r"line 4: .* backslash.*Write paths with '/'"),
-        ("p2", "", r"the patient of image 'u3' \(line 4\) is empty"),
         ("u3", "u1", r"the id 'u1' \(line 4\) occurs twice"),
         ("u3", "", r"the id of image '' \(line 4\) is empty"),
         ("p2", "p1", r"patient 'p1' is in two splits: image 'u3' \(line 4\) is in train"),

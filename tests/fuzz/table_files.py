@@ -26,12 +26,20 @@ d,d.png,3,test,PA,,0,0.0,1,
 """
 
 
+def _images(folder: Path) -> None:
+    (folder / "b").mkdir()
+    for name in ("a.png", "b/b.png", "c,c.png", "d.png"):
+        (folder / name).touch()
+
+
 def _table(folder: Path) -> Path:
+    _images(folder)
     (folder / "table.csv").write_text(_ROWS)
     return folder / "table.csv"
 
 
 def _zipped(folder: Path) -> Path:
+    _images(folder)
     (folder / "table.csv.gz").write_bytes(gzip.compress(_ROWS.encode(), mtime=0))
     return folder / "table.csv.gz"
 

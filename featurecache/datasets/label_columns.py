@@ -1,0 +1,68 @@
+"""Columns of a table that look like labels, for those who have not chosen any."""
+
+import re
+from collections.abc import Container
+from typing import TYPE_CHECKING, Final
+
+from featurecache.datasets.cell_values import MISSING, is_label_cell, read_sexes, read_views
+from featurecache.datasets.label_strings import label_matrix
+from featurecache.datasets.splits import SPLIT_ALIASES
+from featurecache.errors import DatasetError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+_MAX_CLASSES: Final = 50
+_VIEWS: Final = frozenset({"PA", "AP", "LATERAL", "LL", "RL", ""})
+
+
+def describe_label_columns(head: "pd.DataFrame", used: Container[str], file: "Path") -> str:
+    """Return a note for a table without labels: which columns to choose, and how.
+
+    Args:
+        head: The first rows of the table, all columns.
+        used: Columns that are used for something else.
+        file: The table.
+    """
+    columns: dict[str, list[str]] = {"labels": [], "multilabel": [], "classes": []}
+    for column in head.columns:
+        if column not in used and (kind := _kind(head[column], file)):
+            columns[kind].append(column)
+    found = [
+        f"{', '.join(map(repr, names[:20]))}{' and more' if len(names) > 20 else ''} (as `{kind}`)"
+        for kind, names in columns.items()
+        if names
+    ]
+    looks = f"These columns look like labels: {'; '.join(found)}." if found else ""
+    return f"No columns of labels were chosen, so the images have no labels. {looks}".strip()
+
+
+def _kind(cells: "pd.Series[str]", file: "Path") -> str:
+    """Return the argument that reads a column as labels; "" if it does not look like any."""
+    texts = [text for text in cells.unique().tolist() if text.casefold() not in MISSING]
+    if texts and all(map(is_label_cell, texts)):
+        return "labels"
+    if len(texts) < 2 or all(re.fullmatch(r"[\d.,:/ -]+", text) for text in texts):
+        return ""
+    if {text.casefold() for text in texts} <= SPLIT_ALIASES.keys() or _is_attribute(cells):
+        return ""
+    joined = any(separator in text for text in texts for separator in "|;,[")
+    if not joined:
+        return "classes" if len(texts) <= min(_MAX_CLASSES, len(cells) / 2) else ""
+    try:
+        names, _, _ = label_matrix(cells, file=file)
+    except DatasetError:
+        return ""
+    return "multilabel" if len(names) <= min(_MAX_CLASSES, len(cells) / 2) else ""
+
+
+def _is_attribute(cells: "pd.Series[str]") -> bool:
+    if set(read_views(cells)[0].unique()) <= _VIEWS:
+        return True
+    try:
+        sexes, _ = read_sexes(cells)
+    except DatasetError:
+        return False
+    return bool((sexes != "").mean() > 0.5)
