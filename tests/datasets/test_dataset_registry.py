@@ -14,6 +14,7 @@ from featurecache.errors import DatasetError, UnknownNameError, UsageError
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "images.csv"
     path.write_text("file,Mass\na.png,1\nb.png,0\n")
+    (tmp_path / "a.png").touch()
     return path
 
 

@@ -44,6 +44,7 @@ def test_home_folder_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_path_of_a_table_is_read_with_its_separator(
     tmp_path: Path, name: str, separator: str
 ) -> None:
+    (tmp_path / "a.png").touch()
     rows = [("path", "pid", "Mass"), ("a.png", "1", "1"), ("b.png", "2", "")]
     (tmp_path / name).write_text("".join(separator.join(row) + "\n" for row in rows))
     dataset = load_dataset(tmp_path / name, labels=["Mass"], patient="pid")
@@ -131,6 +132,7 @@ def test_data_set_records_how_it_was_loaded(tmp_path: Path) -> None:
     file = tmp_path / "list.csv"
     file.write_text("path,Edema,who\na.png,1,p1\nb.png,0,p2\n")
     (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").touch()
     dataset = load_dataset(file, labels=["Edema"], patient="who", images_root=tmp_path / "images")
     assert dataset.source == {
         "dataset": "csv",
@@ -151,6 +153,7 @@ def test_pseudonymized_data_set_records_no_path(tmp_path: Path) -> None:
     key.write_text("0" * 64)
     file = tmp_path / "list.csv"
     file.write_text("path,Edema\na.png,1\nb.png,0\n")
+    (tmp_path / "a.png").touch()
     dataset = load_dataset(file, labels=["Edema"], images_root=tmp_path, pseudonymize=key)
     assert dataset.source == {
         "dataset": "csv",

@@ -114,6 +114,7 @@ def test_pseudonymized_data_sets_warn_of_no_name(tmp_path):
         *(f"{n}.png,{p},{n % 2}" for n, p in enumerate(["12", "12.0"] * 20)),
     ]
     (tmp_path / "set.csv").write_text("\n".join(lines))
+    (tmp_path / "0.png").touch()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made = fc.load_dataset(
@@ -132,6 +133,7 @@ def test_patients_of_published_collections_are_different_people():
 
 
 def test_a_table_named_like_a_published_data_set_is_not_in_its_collection(tmp_path):
+    (tmp_path / "0.png").touch()
     for name in ("nih", "phantom-3", "ward"):
         lines = ["path,patient,Mass", *(f"{n}.png,{n},{n % 2}" for n in range(20))]
         (tmp_path / f"{name}.csv").write_text("\n".join(lines))
