@@ -108,7 +108,9 @@ class DatasetOptions:
     split_column: Annotated[str | None, _option("csv: column of splits.")] = None
     view_column: Annotated[str | None, _option("csv: column of views.")] = None
     sex_column: Annotated[str | None, _option("csv: column of sexes.")] = None
-    age_column: Annotated[str | None, _option("csv: column of ages such as 58, 058Y or 18M.")] = None
+    age_column: Annotated[str | None, _option("csv: column of ages such as 58, 058Y or 18M.")] = (
+        None
+    )
     images_root: Annotated[
         Path | None,
         _option("csv: folder that the paths are relative to. Default: the folder of the file."),
@@ -211,9 +213,7 @@ def load_dataset(
     from featurecache.datasets import load
 
     if dataset is None and data_root is not None:
-        has_labels = bool(
-            options.label_column or options.multilabel_column or options.class_column
-        )
+        has_labels = bool(options.label_column or options.multilabel_column or options.class_column)
         dataset = load.recognize_dataset(data_root, {"labels": None} if has_labels else None)
         print_status(f"data set {dataset}, recognized from {data_root}")
     elif dataset is None:

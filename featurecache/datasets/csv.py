@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from featurecache.datasets.cell_values import (
     is_blank,
     read_ages,
