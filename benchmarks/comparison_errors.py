@@ -85,7 +85,6 @@ def simulate(
             # Each run on its own scale: only the ranking counts.
             probability=expit(3 * score[..., run] - 2) if run % 2 else ndtr(score[..., run] / 2),
             thresholds=np.full(c, expit(1.0) if run % 2 else ndtr(0.5)),
-            learned=np.ones(c, dtype=bool),
         )
         for run in range(r)
     ]

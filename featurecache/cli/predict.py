@@ -50,19 +50,24 @@ def predict(
 
     Probabilities that reach the threshold of their label, chosen on validation images, are marked
     with *. Thresholds are of these probabilities, not of the calibrated ones, those after Platt
-    scaling on validation images. Where that cannot be
-    measured or does not help, there is none, and the reason is printed.
+    scaling on validation images. Where that cannot be measured or does not help, there is none, and
+    the reason is printed. Labels that were not learned have no probability.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
     """
     import featurecache as fc
+    from featurecache.metrics.platt_scaling import NOT_LEARNED
     from featurecache.runs.run import decision_rules
 
     loaded = fc.load_run(run)
     table = loaded.predict(images, models=model, weights=weights, device=device)
     labels = list(loaded.scored.label_names)
     values, platt = decision_rules(loaded)
-    thresholds = dict(zip(labels, values, strict=True))
+    thresholds = {
+        label: None if value != value else value
+        for label, value in zip(labels, values, strict=True)
+    }
+    learned = {label: value for label, value in thresholds.items() if value is not None}
     reasons = platt.reasons if platt is not None else ["it was not measured"] * len(labels)
     uncalibrated = {
         label: reason for label, reason in zip(labels, reasons, strict=True) if reason is not None
@@ -75,24 +80,25 @@ def predict(
                     "image": row["image"],
                     "probabilities": _values(row, labels, "probability") if ok else None,
                     "thresholds": thresholds,
-                    "positive": {label: bool(row[f"{label} positive"]) for label in labels}
-                    if ok
-                    else None,
+                    "positive": _decisions(row, labels) if ok else None,
                     "calibrated": _values(row, labels, "calibrated"),
                     "uncalibrated": uncalibrated,
+                    "not_learned": [label for label in labels if label not in learned],
                     "reason": None if ok else row["error"],
                 }
                 for ok, (_, row) in zip(readable, table.iterrows(), strict=True)
             ]
         )
     elif readable.any():
-        if len(labels) <= MAX_COLUMNS:
-            _print_by_image(f"probabilities of {run} (calibrated)", table[readable], thresholds)
+        if len(learned) <= MAX_COLUMNS:
+            _print_by_image(f"probabilities of {run} (calibrated)", table[readable], learned)
         else:
-            _print_by_label(f"probabilities of {run}", table[readable], thresholds)
+            _print_by_label(f"probabilities of {run}", table[readable], learned)
         for reason in dict.fromkeys(uncalibrated.values()):
-            names = [label for label in labels if uncalibrated.get(label) == reason]
-            print_result(f"no calibrated probability of {', '.join(names)}: {reason}")
+            if names := [label for label in learned if uncalibrated.get(label) == reason]:
+                print_result(f"no calibrated probability of {', '.join(names)}: {reason}")
+        if names := [label for label in labels if label not in learned]:
+            print_result(f"no prediction of {', '.join(names)}: {NOT_LEARNED}")
     for error in table["error"][~readable]:
         print_status(f"error: {error}")
     if not readable.all():
@@ -161,6 +167,14 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
 def _values(row: "pd.Series[Any]", labels: list[str], column: str) -> dict[str, float | None]:
     values = {label: float(row[f"{label} {column}"]) for label in labels}
     return {label: None if value != value else value for label, value in values.items()}
+
+
+def _decisions(row: "pd.Series[Any]", labels: list[str]) -> dict[str, bool | None]:
+    """Return which labels are positive; None for a label that was not learned."""
+    import pandas as pd
+
+    values = {label: row[f"{label} positive"] for label in labels}
+    return {label: None if pd.isna(value) else bool(value) for label, value in values.items()}
 
 
 def _cell(row: "pd.Series[Any]", label: str) -> str:

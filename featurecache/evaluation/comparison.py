@@ -263,14 +263,12 @@ class ScoredImages(Predictions):
         seed: Which of its seeds the predictions are of; None for only one.
         split: The split that was scored.
         thresholds: Threshold of each label, shape (C,).
-        learned: Whether each label could be learned, shape (C,).
     """
 
     name: str
     seed: str | None = None
     split: str
     thresholds: Floats
-    learned: NDArray[np.bool_]
 
 
 def scored_images(run: Run) -> ScoredImages:
@@ -297,7 +295,6 @@ def scored_images(run: Run) -> ScoredImages:
         truth=predictions.truth[rows],
         probability=predictions.probability[rows],
         thresholds=np.array([label.threshold for label in labels], dtype=np.float64),
-        learned=np.array([label.learned for label in labels]),
     )
 
 

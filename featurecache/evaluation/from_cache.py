@@ -67,15 +67,7 @@ def predictions_from(
         data: Its labels and splits.
         probability: Probabilities of all images, shape (N, C).
     """
-    rows = np.concatenate([data.val, data.test])
-    return Predictions(
-        ids=cache.ids[rows],
-        patients=cache.patients[rows],
-        splits=cache.splits[rows],
-        label_names=data.label_names,
-        truth=data.truth[rows],
-        probability=probability[rows],
-    )
+    return data.predictions(probability, ids=cache.ids, splits=cache.splits)
 
 
 def scored_rows(cache: Cache) -> NDArray[np.intp]:

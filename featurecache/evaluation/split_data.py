@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
+from featurecache.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,31 @@ class SplitData:
     def scored(self) -> tuple[str, NDArray[np.intp]]:
         """The split that is scored and its rows: test, or validation where there is no test."""
         return ("test", self.test) if len(self.test) else ("val", self.val)
+
+    def predictions(
+        self,
+        probability: NDArray[np.float64],
+        *,
+        ids: NDArray[np.str_],
+        splits: NDArray[np.str_],
+    ) -> Predictions:
+        """Return the predictions of the validation rows, then the test rows.
+
+        Args:
+            probability: Probabilities of shape (N, C); those of labels that were not learned are
+                left out.
+            ids: Id of each row, (N,).
+            splits: Split of each row, (N,).
+        """
+        rows = np.concatenate([self.val, self.test])
+        return Predictions(
+            ids=ids[rows],
+            patients=self.patient[rows],
+            splits=splits[rows],
+            label_names=self.label_names,
+            truth=self.truth[rows],
+            probability=np.where(self.learned, probability[rows], np.nan),
+        )
 
     def require_scorable(self) -> None:
         """Check that there is something to score.

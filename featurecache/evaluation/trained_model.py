@@ -14,6 +14,7 @@ from featurecache.evaluation.external import validate_external
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.prediction import classify_images, find_images
+from featurecache.runs.predictions import label_columns
 from featurecache.runs.run import Images, Run
 from featurecache.store.open import CacheLike, open_cache
 
@@ -112,8 +113,8 @@ class TrainedModel(ABC):
             probability``, ``<label> threshold``, ``<label> positive`` (whether the probability, not
             the calibrated one, reaches the threshold) and ``<label> calibrated`` (the probability
             after Platt scaling; NaN for a label without one, for the reason in
-            ``calibration.reasons``); and ``error``, the reason why an image could not be read,
-            else None.
+            ``calibration.reasons``), all of them missing for a label that was not learned; and
+            ``error``, the reason why an image could not be read, else None.
 
         Raises:
             UsageError: There is no image, or not one of ``models`` and ``weights`` per encoder.
@@ -129,16 +130,15 @@ class TrainedModel(ABC):
         probability = np.array(
             [undefined if r.probability is None else r.probability for r in results]
         )
+        learned = np.array(self.learned)
+        probability = np.where(learned, probability, np.nan)
+        thresholds = np.where(learned, self.thresholds, np.nan)
         calibrated = np.full_like(probability, np.nan)
         if self.calibration is not None:
             calibrated = self.calibration(log_odds(probability))
         columns: dict[str, Any] = {"image": [str(result.path) for result in results]}
         for c, label in enumerate(self.labels):
-            columns[f"{label} probability"] = p = probability[:, c]
-            columns[f"{label} threshold"] = np.full(len(p), self.thresholds[c])
-            positive = pd.Series(p >= self.thresholds[c], dtype="boolean")
-            columns[f"{label} positive"] = positive.mask(np.isnan(p))
-            columns[f"{label} calibrated"] = calibrated[:, c]
+            columns |= label_columns(label, probability[:, c], thresholds[c], calibrated[:, c])
         columns["error"] = pd.Series([result.reason for result in results], dtype=object)
         return pd.DataFrame(columns)
 

@@ -45,7 +45,7 @@ def evaluate_encoder(
         n_bootstrap: Number of bootstrap samples over patients.
 
     Returns:
-        The metrics, and the predictions for ``rows``.
+        The metrics, and the predictions of the validation and test images among ``rows``.
     """
     images, labels = dataset.images, dataset.label_values
     logits = _logits(finetuned, config, dataset.label_names, embedding)
@@ -90,15 +90,8 @@ def evaluate_encoder(
         ],
         n_bootstrap=n_bootstrap,
     )
-    predictions = Predictions(
-        ids=images["id"].to_numpy(dtype=np.str_)[rows],
-        patients=images["patient"].to_numpy(dtype=np.str_)[rows],
-        splits=split[rows],
-        label_names=dataset.label_names,
-        truth=labels[rows],
-        probability=probability[rows],
-    )
-    return metrics, predictions
+    ids = images["id"].to_numpy(dtype=np.str_)
+    return metrics, data.predictions(probability, ids=ids, splits=split)
 
 
 def _logits(

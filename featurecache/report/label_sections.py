@@ -54,7 +54,7 @@ def _label_section(
     scores = runs[0].metrics.per_label[label]
     examples = None
     # Thumbnails are those of the first run's data set.
-    if thumbnails is not None and runs[0].dataset == scored[0].dataset:
+    if thumbnails is not None and runs[0].dataset == scored[0].dataset and scores.learned:
         examples = _examples(runs[0], label, thumbnails)
     return {
         "name": label,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FILE = "predictions.csv"
 
 _LABEL_COLUMNS = ("truth", "probability", "threshold", "positive", "calibrated")
-"""Columns of each label. The threshold is of the probability, not of the calibrated one."""
+"""Columns of each label; see `label_columns`."""
 
 MAX_NAMES_BYTES = 2**31
 """Limit on the ids in memory, where each takes as much as the longest."""
@@ -36,7 +36,7 @@ class Predictions:
         splits: Split of each image, shape (N,).
         label_names: The C label names.
         truth: Labels of shape (N, C): 1, 0, or -1 for unknown.
-        probability: Probabilities of shape (N, C) in [0, 1].
+        probability: Probabilities of shape (N, C) in [0, 1]; NaN for a label that was not learned.
     """
 
     ids: NDArray[np.str_]
@@ -64,8 +64,13 @@ class Predictions:
             )
         # Written so that NaN, for which every comparison is false, is refused too.
         in_range = (self.probability >= 0) & (self.probability <= 1)
-        if not np.isin(self.truth, (-1, 0, 1)).all() or not in_range.all():
+        if not np.isin(self.truth, (-1, 0, 1)).all() or not (in_range | ~self.learned).all():
             raise ValueError("truth must be -1, 0 or 1 and probabilities must lie in [0, 1]")
+
+    @property
+    def learned(self) -> NDArray[np.bool_]:
+        """Whether each label was learned, and so has probabilities, shape (C,)."""
+        return ~np.isnan(self.probability).all(axis=0)
 
     def calibrated(self, platt: PlattScaling | None) -> NDArray[np.float64]:
         """Return probabilities after Platt scaling, (N, C); NaN for a label without one."""
@@ -79,17 +84,15 @@ class Predictions:
         """Return a DataFrame with the columns of ``predictions.csv``.
 
         These are ``id``, ``patient``, ``split`` and, for each label, ``<label> truth`` (NaN for
-        unknown), ``<label> probability``, ``<label> threshold``, ``<label> positive`` (whether the
-        probability, not the calibrated one, reaches the threshold) and ``<label> calibrated`` (the
-        probability after Platt scaling, NaN without one).
+        unknown) and those of `label_columns`.
 
         Args:
-            thresholds: Threshold of each label, C of them.
+            thresholds: Threshold of each label, C of them; NaN for a label that was not learned.
             platt: Platt scaling of the labels; None without any.
         """
         import pandas as pd
 
-        columns: dict[str, NDArray[np.generic]] = {
+        columns: dict[str, Any] = {
             "id": self.ids,
             "patient": self.patients,
             "split": self.splits,
@@ -98,11 +101,38 @@ class Predictions:
         calibrated = self.calibrated(platt)
         for c, name in enumerate(self.label_names):
             columns[f"{name} truth"] = truth[:, c]
-            columns[f"{name} probability"] = self.probability[:, c]
-            columns[f"{name} threshold"] = np.full(len(self.ids), thresholds[c])
-            columns[f"{name} positive"] = self.probability[:, c] >= thresholds[c]
-            columns[f"{name} calibrated"] = calibrated[:, c]
+            columns |= label_columns(name, self.probability[:, c], thresholds[c], calibrated[:, c])
         return pd.DataFrame(columns)
+
+
+def label_columns(
+    label: str,
+    probability: NDArray[np.float64],
+    threshold: float,
+    calibrated: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Return the columns of a label in a table of predictions of N images.
+
+    These are ``<label> probability``, ``<label> threshold``, ``<label> positive`` (whether the
+    probability, not the calibrated one, reaches the threshold) and ``<label> calibrated`` (the
+    probability after Platt scaling; NaN for a label without one). All are missing for a label that
+    was not learned.
+
+    Args:
+        label: Name of the label.
+        probability: Probabilities, (N,); NaN where there is none.
+        threshold: Threshold of the label; NaN if it was not learned.
+        calibrated: Calibrated probabilities, (N,).
+    """
+    import pandas as pd
+
+    positive = pd.Series(probability >= threshold, dtype="boolean")
+    return {
+        f"{label} probability": probability,
+        f"{label} threshold": np.full(len(probability), threshold),
+        f"{label} positive": positive.mask(np.isnan(probability)),
+        f"{label} calibrated": calibrated,
+    }
 
 
 def write_predictions(
@@ -114,8 +144,8 @@ def write_predictions(
 ) -> None:
     """Write ``predictions.csv``, with the columns of ``Predictions.to_pandas``.
 
-    An unknown truth and a calibrated probability without Platt scaling are empty cells. Calibrated
-    probabilities have six digits, since they follow from the others.
+    What is missing there is an empty cell. Calibrated probabilities have six digits, since they
+    follow from the others.
     """
     header: list[str] = ["id", "patient", "split"]
     columns: list[Iterable[object]] = [predictions.ids, predictions.patients, predictions.splits]
@@ -124,8 +154,11 @@ def write_predictions(
     for c, name in enumerate(predictions.label_names):
         header += [f"{name} {column}" for column in _LABEL_COLUMNS]
         probability = predictions.probability[:, c]
+        columns.append(truth[:, c])
+        if not predictions.learned[c]:
+            columns += [repeat("", len(probability)) for _ in _LABEL_COLUMNS[1:]]
+            continue
         columns += [
-            truth[:, c],
             probability.tolist(),
             repeat(float(thresholds[c]), len(probability)),
             (probability >= thresholds[c]).astype(np.int8),
@@ -165,9 +198,9 @@ def _parse(lines: Iterator[list[str]]) -> Predictions:
         for column, text in zip(texts, line, strict=False):
             column.append(text)
         truth.extend(int(value or -1) for value in line[3::width])
-        probability.extend(map(float, line[4::width]))
-        threshold.extend(map(float, line[5::width]))
-        positive.extend(map(int, line[6::width]))
+        probability.extend(float(value or "nan") for value in line[4::width])
+        threshold.extend(float(value or "nan") for value in line[5::width])
+        positive.extend(int(value or -1) for value in line[6::width])
         calibrated.extend(float(value or "nan") for value in line[7::width])
     ids, patients, splits = map(_as_array, texts)
     shape = (len(ids), len(names))
@@ -196,9 +229,14 @@ def _check_derived(
     Raises:
         ValueError: They contradict the probabilities, or each other.
     """
-    if not ((threshold >= 0) & (threshold <= 1) & (threshold == threshold[0])).all():
+    learned = predictions.learned
+    missing = np.isnan(threshold) & (positive == -1) & np.isnan(calibrated)
+    if not (missing | learned).all():
+        raise ValueError("a label has no probabilities, but thresholds or decisions")
+    in_range = (threshold >= 0) & (threshold <= 1)
+    if not (in_range & (threshold == threshold[0]) | ~learned).all():
         raise ValueError("a label has several thresholds, or one outside [0, 1]")
-    if not (positive == (predictions.probability >= threshold)).all():
+    if not ((positive == (predictions.probability >= threshold)) | ~learned).all():
         raise ValueError("a label is positive below its threshold, or negative at or above it")
     undefined = np.isnan(calibrated)
     in_range = (calibrated >= 0) & (calibrated <= 1)

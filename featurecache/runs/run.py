@@ -168,7 +168,7 @@ class Run:
         unknown), ``<label> probability``, ``<label> threshold``, ``<label> positive`` (whether the
         probability, not the calibrated one, reaches the threshold) and ``<label> calibrated`` (the
         probability after Platt scaling; NaN for a label without one, for the reason in
-        ``metrics.calibration``).
+        ``metrics.calibration``). All but the truth are missing for a label that was not learned.
         """
         thresholds, platt = decision_rules(self)
         return self.scored.to_pandas(thresholds=thresholds, platt=platt)
@@ -291,9 +291,13 @@ class Run:
 
 
 def decision_rules(run: Run) -> tuple[list[float], PlattScaling | None]:
-    """Return the thresholds and the Platt scaling of a run, in the order of its predictions."""
+    """Return the thresholds and the Platt scaling of a run, in the order of its predictions.
+
+    The threshold of a label that was not learned is NaN.
+    """
     labels = run.scored.label_names
-    thresholds = [run.metrics.per_label[label].threshold for label in labels]
+    scores = [run.metrics.per_label[label] for label in labels]
+    thresholds = [score.threshold if score.learned else float("nan") for score in scores]
     return thresholds, read_calibration(run.metrics, labels)
 
 
@@ -353,6 +357,11 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     if set(metrics.per_label) != set(scored.label_names):
         raise RunError(
             f"{folder}: its metrics and its predictions are of different labels: make it again"
+        )
+    learned = [metrics.per_label[label].learned for label in scored.label_names]
+    if learned != scored.learned.tolist():
+        raise RunError(
+            f"{folder}: by its metrics it learned other labels than it predicted: make it again"
         )
     has_provenance = (folder / PROVENANCE_FILE).exists()
     return Run(

@@ -117,14 +117,19 @@ def test_predictions_of_images_equal_those_from_the_cache(run, tiny_clip, image_
         assert calibrated == pytest.approx(1 / (1 + np.exp(-odds)))
         assert prediction["thresholds"]["Opacity"] == threshold
         assert prediction["positive"]["Opacity"] == (p >= threshold)
-        assert prediction["calibrated"]["Rare"] is None
+        for column in ("probabilities", "thresholds", "positive", "calibrated"):
+            assert prediction[column]["Rare"] is None
+        assert prediction["not_learned"] == ["Rare"]
         assert prediction["uncalibrated"] == {"Rare": NOT_LEARNED}
     printed = run("predict", "run", image_folder / names[-1], "--model", tiny_clip).stdout
     mark = "*" if p >= threshold else ""
     assert f"{p:.3f}{mark} ({calibrated:.3f})" in printed
-    assert re.search(rf"threshold\s+{threshold:.3f}\s+0.500", printed)
+    assert re.search(rf"threshold\s+{threshold:.3f}\s*\n", printed)
     assert "* the probability is at or above the threshold of its label" in printed
-    assert f"no calibrated probability of Rare: {NOT_LEARNED}" in printed
+    assert f"no prediction of Rare: {NOT_LEARNED}" in printed
+    assert printed.count("Rare") == 1
+    with Path("run/predictions.csv").open() as file:
+        assert {row["Rare probability"] for row in csv.DictReader(file)} == {""}
 
 
 def calibrate(folder, label, *, slope, intercept):

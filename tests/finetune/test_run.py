@@ -216,6 +216,7 @@ def test_label_of_one_class_in_training_is_undefined(
     )
     assert result.metrics.per_label["Nodule"].auroc is None
     assert result.model.learned[1] is False
+    assert result.scored.learned.tolist() == [True, False]
     assert f"Nodule has no {lacking} in training: its metrics are undefined" in result.warnings
 
 

@@ -111,6 +111,16 @@ def test_thresholds_are_of_the_uncalibrated_probability(trained, images):
     assert not table["c positive"].any()
 
 
+def test_a_label_that_was_not_learned_is_not_predicted(trained, images):
+    run, probability = trained
+    table = replace(run.model, learned=(True, False, True)).predict(images[:2])
+    np.testing.assert_allclose(table["a probability"], probability[:2, 0], rtol=1e-5)
+    for column in ("probability", "threshold", "positive"):
+        assert table[f"b {column}"].isna().all()
+        assert table[[f"a {column}", f"c {column}"]].notna().all(axis=None)
+    assert table["b calibrated"].isna().all()
+
+
 def test_folder_stands_for_its_images(trained, images):
     run, probability = trained
     np.testing.assert_allclose(run.predict(images[0].parent)[COLUMNS], probability, rtol=1e-5)

@@ -105,7 +105,7 @@ def write_run(
             splits=np.where(np.arange(total) < n, "test", "val"),
             label_names=tuple(labels),
             truth=truth,
-            probability=probability,
+            probability=np.where(learned, probability, np.nan),
         ),
         default_name=target.name,
         history=[

@@ -87,6 +87,24 @@ def test_an_unknown_truth_is_an_empty_cell(tmp_path: Path) -> None:
     assert rows[3][3] == rows[3][8] == ""
 
 
+def test_a_label_that_was_not_learned_has_only_a_truth(tmp_path: Path) -> None:
+    probability = np.asarray([[0.1, np.nan], [0.2, np.nan], [0.3, np.nan]])
+    given, rules = predictions(probability=probability), {**RULES, "thresholds": [0.15, np.nan]}
+    write_predictions(tmp_path, given, **rules)
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert [row[8:] for row in rows[1:]] == [["0", *[""] * 4], [""] * 5, [""] * 5]
+    read, frame = read_predictions(tmp_path), given.to_pandas(**rules)
+    assert read.learned.tolist() == [True, False]
+    np.testing.assert_array_equal(read.probability, probability)
+    assert read.to_pandas(**rules).equals(frame)
+    assert frame["Mass positive"].tolist() == [False, True, True]
+    assert frame.columns[frame.isna().all()].tolist() == [
+        f"Pleural_Thickening {column}"
+        for column in ("probability", "threshold", "positive", "calibrated")
+    ]
+
+
 def test_no_images_give_only_a_header(tmp_path: Path) -> None:
     none = np.asarray([], dtype=str)
     empty = np.empty((0, 1))
@@ -129,7 +147,10 @@ def test_a_value_outside_0_to_1_is_not_a_probability(value: float) -> None:
     [
         ([HEADER, "x,p,test,1"], "has 4 columns"),
         (["id,patient,split,a truth,a probability", "x,p,test,1,0.5"], "columns are not those"),
-        ([HEADER, "x,p,test,1,nan,0.5,1,"], "must lie in"),
+        ([HEADER, "x,p,test,1,nan,0.5,1,"], "no probabilities, but thresholds"),
+        ([HEADER, "x,p,test,1,,0.5,,"], "no probabilities, but thresholds"),
+        ([HEADER, "x,p,test,1,,,1,"], "no probabilities, but thresholds"),
+        ([HEADER, "x,p,test,1,0.5,0.5,1,", "x,p,test,1,,,,"], "must lie in"),
         ([HEADER, "x,p,test,300,0.5,0.5,1,"], "damaged"),
         ([HEADER, "x" * 131_073 + ",p,test,1,1,0.5,1,"], "damaged"),
         ([HEADER], "holds no predictions"),

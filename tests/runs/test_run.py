@@ -72,6 +72,15 @@ def test_metrics_and_predictions_of_different_labels_are_refused(run, tmp_path):
         load_run(folder)
 
 
+def test_a_prediction_of_a_label_that_was_not_learned_is_refused(run, tmp_path):
+    folder = run.save(tmp_path / "one")
+    document = json.loads((folder / "metrics.json").read_text())
+    document["per_label"]["Edema"]["confusion"] = None
+    (folder / "metrics.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match="learned other labels than it predicted"):
+        load_run(folder)
+
+
 def test_intervals_of_other_labels_are_refused(run, tmp_path):
     folder = run.save(tmp_path / "one")
     document = json.loads((folder / "metrics.json").read_text())
