@@ -11,14 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.audit.probe import cross_val_predict, grouped_folds
-from featurecache.metrics.bootstrap import (
-    PatientResamples,
-    bootstrap_metrics,
-    interval,
-    none_if_nan,
-    resample_patients,
-)
+from featurecache.metrics.bootstrap import PatientResamples, none_if_nan, resample_patients
+from featurecache.metrics.jackknife import degrees_of_freedom, leave_one_out, mean_interval
 from featurecache.metrics.ranking import ratio
+from featurecache.metrics.sampled_metrics import MeanMetrics, sample_metrics
 from featurecache.metrics.similarity import Directions, normalize_rows
 from featurecache.store.cache import Cache
 from featurecache.store.records import from_utf8
@@ -112,23 +108,29 @@ def shortcut_probes(cache: Cache, *, n_bootstrap: int = 1000, seed: int = 0) -> 
     """Fit a linear probe for view, sex and age to all images for which it is known.
 
     Predictions are for patients that the probe was not fitted to (``probe.cross_val_predict``).
-    Intervals are over patients; they do not include the randomness of fitting and folds.
+    Intervals are over patients: score intervals of the AUROC, as for all metrics of labels, and a
+    jackknife for age. They do not include the randomness of fitting and folds.
 
     Args:
         cache: The cache.
-        n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
+        n_bootstrap: Number of bootstrap samples of patients for the intervals of AUROC; 0 for none.
         seed: Seed of the folds and of the bootstrap.
 
     Returns:
         The probes.
     """
     embeddings = normalize_rows(cache.embedding)
-    options = {"n_bootstrap": n_bootstrap, "seed": seed}
     sexes, ages = from_utf8(cache.images.sex), from_utf8(cache.images.age)
+
+    def probe(values: NDArray[np.str_]) -> CategoryProbe | None:
+        return _probe_category(
+            embeddings, values, cache.patients, n_bootstrap=n_bootstrap, seed=seed
+        )
+
     return Shortcuts(
-        view=_probe_category(embeddings, cache.views, cache.patients, **options),
-        sex=_probe_category(embeddings, sexes, cache.patients, **options),
-        age=_probe_age(embeddings, ages, cache.patients, **options),
+        view=probe(cache.views),
+        sex=probe(sexes),
+        age=_probe_age(embeddings, ages, cache.patients, seed=seed),
     )
 
 
@@ -155,21 +157,17 @@ def _probe_category(
         fold = grouped_folds(truth.astype(np.float64), patients[rows], seed=seed)
         score = cross_val_predict(embeddings[rows], truth.astype(np.float64), fold)
         decisions = np.zeros((len(rows), 1), dtype=np.bool_)  # only the ranking matters
-        auroc, *resampled = bootstrap_metrics(
-            truth[:, np.newaxis], decisions, score[:, np.newaxis], resamples.with_data()
-        ).micro["auroc"]
-        ci95 = interval(np.array(resampled))
-        scores[name] = ValueScore(n=int(truth.sum()), auroc=float(auroc), ci95=ci95)
+        sampled = sample_metrics(
+            truth[:, np.newaxis], decisions, score[:, np.newaxis], resamples, np.array([True])
+        )
+        estimate = MeanMetrics([sampled]).label("auroc", 0)
+        auroc = float(sampled.arrays.per_label["auroc"][0, 0])
+        scores[name] = ValueScore(n=int(truth.sum()), auroc=auroc, ci95=estimate.ci95)
     return CategoryProbe(n=len(rows), n_patients=resamples.counts.shape[1], values=scores)
 
 
 def _probe_age(
-    embeddings: Directions,
-    values: NDArray[np.str_],
-    patients: NDArray[np.str_],
-    *,
-    n_bootstrap: int,
-    seed: int,
+    embeddings: Directions, values: NDArray[np.str_], patients: NDArray[np.str_], *, seed: int
 ) -> AgeProbe | None:
     rows = np.flatnonzero(values != "")
     if len(np.unique(patients[rows])) < MIN_PATIENTS:
@@ -179,22 +177,26 @@ def _probe_age(
         return None
     fold = grouped_folds(age, patients[rows], seed=seed)
     errors = cross_val_predict(embeddings[rows], age, fold) - age
-    resamples = resample_patients(patients[rows], n_bootstrap=n_bootstrap, seed=seed)
-    r2, mae = _regression_metrics(age, errors, resamples.with_data())
+    samples = leave_one_out(patients[rows])
+    r2, mae = _regression_metrics(age, errors, samples)
+    dof = degrees_of_freedom(np.ones((len(rows), 1), dtype=np.int8), samples.patient_index)
     return AgeProbe(
         n=len(rows),
-        n_patients=resamples.counts.shape[1],
+        n_patients=len(np.unique(patients[rows])),
         r2=none_if_nan(r2[0]),
         mae=none_if_nan(mae[0]),
         mae_of_median=float(np.abs(age - np.median(age)).mean()),
-        ci95=AgeIntervals(r2=interval(r2[1:]), mae=interval(mae[1:])),
+        ci95=AgeIntervals(
+            r2=mean_interval(r2[np.newaxis], dof, limits=(-np.inf, 1)),
+            mae=mean_interval(mae[np.newaxis], dof, limits=(0, np.inf)),
+        ),
     )
 
 
 def _regression_metrics(
     target: NDArray[np.float64], errors: NDArray[np.float64], resamples: PatientResamples
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute R2 and the mean absolute error of B bootstrap samples, (B,) each."""
+    """Compute R2 and the mean absolute error of B samples of the patients, (B,) each."""
     centered = target - target.mean()
     n, total, squares, squared_errors, absolute_errors = (
         resamples.counts.astype(np.float64) @ np.bincount(resamples.patient_index, values)

@@ -24,7 +24,7 @@ from featurecache.metrics.label_support import MIN_PATIENTS, PatientSupport, pat
 from featurecache.metrics.multilabel import MetricArrays, compute_metrics
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, macro
 
-_MIN_SAMPLES: Final = 2
+MIN_SAMPLES: Final = 2
 """Bootstrap samples that a variance needs."""
 
 
@@ -146,13 +146,17 @@ class MeanMetrics:
         enough = always or bool(self.support.enough[column])
         return self._mean_over_labels(metric, values, np.array([column]), enough=enough)
 
-    def macro(self, metric: str) -> Estimate:
+    def macro(self, metric: str, labels: NDArray[np.bool_] | None = None) -> Estimate:
         """Return the mean of a metric over labels; its interval needs a label with enough patients.
 
         Precision leaves out a label that is predicted nowhere, and NPV one that is predicted
         everywhere. The interval is over the labels that no training leaves out.
+
+        Args:
+            metric: Name of the metric.
+            labels: (C,) the labels to average over; None for ``macro_labels``.
         """
-        columns = np.flatnonzero(self.macro_labels)
+        columns = np.flatnonzero(self.macro_labels if labels is None else labels)
         values = self._stack(lambda arrays: arrays.per_label[metric][:, columns])
         enough = bool(self.support.enough[columns].any())
         return self._mean_over_labels(metric, values, columns, enough=enough)
@@ -204,7 +208,7 @@ class MeanMetrics:
         by_definition = (
             metric == "auroc" and (np.nan_to_num(values[..., defined], nan=0.5) == 0.5).all()
         )
-        if enough and len(mean) > _MIN_SAMPLES and defined.any() and not by_definition:
+        if enough and len(mean) > MIN_SAMPLES and defined.any() and not by_definition:
             interval = macro_interval(
                 metric,
                 mean[0, defined],
@@ -220,7 +224,7 @@ class MeanMetrics:
         values = self._stack(values_of)
         mean = values.mean(axis=0)
         interval = None
-        if enough and len(mean) > _MIN_SAMPLES and not np.isnan(mean[0]):
+        if enough and len(mean) > MIN_SAMPLES and not np.isnan(mean[0]):
             interval = pooled_interval(
                 float(mean[0]), mean[1:], n_patients, trainings=_several(values[:, 0])
             )

@@ -17,14 +17,11 @@ from featurecache.alignment.alignment import Alignment, as_alignment
 from featurecache.alignment.apply import align_images, align_texts, check_alignment
 from featurecache.errors import CacheError, UsageError
 from featurecache.evaluation.from_cache import cache_caveats
-from featurecache.metrics.bootstrap import (
-    PatientResamples,
-    bootstrap_metrics,
-    interval,
-    none_if_nan,
-    resample_patients,
-)
+from featurecache.metrics.bootstrap import PatientResamples, none_if_nan, resample_patients
+from featurecache.metrics.intervals import effective_number, pooled_interval
+from featurecache.metrics.label_support import MIN_PATIENTS
 from featurecache.metrics.ranking import Floats, Labels, auprc, macro, ratio
+from featurecache.metrics.sampled_metrics import MIN_SAMPLES, MeanMetrics, sample_metrics
 from featurecache.metrics.similarity import Directions, l2_normalize, normalize_rows
 from featurecache.prompts import PromptSet
 from featurecache.store.cache import Cache
@@ -55,7 +52,7 @@ class QueryMetrics:
 
 @dataclass(frozen=True)
 class RetrievalIntervals:
-    """95 % intervals from the patient bootstrap: (low, high), or None where undefined."""
+    """95 % intervals over patients: (low, high), or None where undefined or of too few patients."""
 
     precision: _Bounds
     recall: _Bounds
@@ -196,8 +193,9 @@ def measure_retrieval(
     same patient are easy to find and would inflate the metrics. In these two directions, metrics
     are means over the images with a positive label.
 
-    Intervals come from bootstrap samples of patients: those of the gallery in the first direction,
-    those of the query images (with an unchanged gallery) in the others.
+    Intervals are over patients: those of the gallery in the first direction, those of the query
+    images (with an unchanged gallery) in the others. Precision and recall at K have those of the
+    decision "among the first K", see ``featurecache.metrics.intervals``.
 
     Args:
         cache: A cache, or its path.
@@ -266,17 +264,18 @@ def _text_to_image(
 ) -> DirectionMetrics:
     cosines = labels @ images.T
     ranked = rank_queries(truth.T, cosines, k=k)
-    counts = resamples.row_counts()
-    at_k = np.array(
-        [_resampled_at_k(truth[:, c], cosines[c], counts, k) for c in range(len(labels))]
+    every_label = np.ones(len(labels), dtype=np.bool_)
+    mean = MeanMetrics(
+        [sample_metrics(truth, _among_first(truth, cosines, k), cosines.T, resamples, every_label)]
     )
-    precision, recall = (interval(macro(values)) for values in at_k.transpose(1, 2, 0))
-    decisions = np.zeros(truth.shape, dtype=np.bool_)  # only the ranking matters
-    average_precision = bootstrap_metrics(truth, decisions, cosines.T, resamples).macro["auprc"]
+    intervals = {
+        name: mean.macro(metric, ~np.isnan(getattr(ranked, name))).ci95
+        for name, metric in zip(METRICS, ("precision", "recall", "auprc"), strict=True)
+    }
     return DirectionMetrics(
         *_reduce(ranked, macro),
         n_queries=len(labels),
-        ci95=RetrievalIntervals(precision, recall, interval(average_precision)),
+        ci95=RetrievalIntervals(**intervals),
         per_label={
             label: QueryMetrics(*_reduce(ranked, itemgetter(c)))
             for c, label in enumerate(cache.labels.names)
@@ -294,32 +293,13 @@ def _reduce(
     return precision, recall, average_precision, chance
 
 
-def _resampled_at_k(
-    truth: Labels, cosines: NDArray[np.float32], counts: NDArray[np.int32], k: int
-) -> tuple[Floats, Floats]:
-    """Compute precision and recall at K of one query on B bootstrap samples of the gallery.
-
-    A row that occurs several times in a sample is ranked that many times in succession.
-
-    Args:
-        truth: (N,) relevance 1, 0 or -1 (unknown).
-        cosines: (N,) similarities.
-        counts: (B, N), how often each row occurs in each sample.
-        k: The K.
-
-    Returns:
-        Precision and recall, (B,) each.
-    """
+def _among_first(truth: Labels, cosines: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
+    """Return which of the N images are among the first K of each label, (N, C)."""
     valid = truth >= 0
-    order = np.argsort(-cosines[valid], kind="stable")
-    relevant = truth[valid][order] == 1
-    weights = counts[:, valid][:, order].astype(np.float64)
-    n_before = np.cumsum(weights, axis=1) - weights
-    n_within_k = np.clip(k - n_before, 0, weights)
-    hits = n_within_k[:, relevant].sum(axis=1)
-    nan_if_too_few = np.where(weights.sum(axis=1) >= k, 1.0, np.nan)
-    recall = ratio(hits, weights[:, relevant].sum(axis=1))
-    return hits / k * nan_if_too_few, recall * nan_if_too_few
+    order = np.argsort(np.where(valid.T, -cosines, np.inf), axis=1, kind="stable")
+    among = np.zeros(truth.shape, dtype=np.bool_)
+    np.put_along_axis(among, order[:, :k].T, values=True, axis=0)
+    return among & valid
 
 
 def _rank_images(
@@ -346,11 +326,18 @@ def _mean_over_images(
 ) -> DirectionMetrics:
     """Average over the images with a positive label; intervals are over their patients."""
     is_query = (truth == 1).any(axis=1)
-    counts = resamples.row_counts().astype(np.float64)
 
     def interval_of(values: Floats) -> _Bounds:
         valid = is_query & ~np.isnan(values)
-        return interval(ratio(counts[:, valid] @ values[valid], counts[:, valid].sum(axis=1)))
+        index, counts = resamples.patient_index[valid], resamples.counts.astype(np.float64)
+        n_images, sums = (
+            np.bincount(index, weights, counts.shape[1]) for weights in (None, values[valid])
+        )
+        if (n_images > 0).sum() < MIN_PATIENTS or len(counts) < MIN_SAMPLES:
+            return None
+        samples = ratio(counts @ sums, counts @ n_images.astype(np.float64))
+        n_patients = float(effective_number(n_images.astype(np.float64)))
+        return pooled_interval(float(values[valid].mean()), samples, n_patients)
 
     return DirectionMetrics(
         *_reduce(ranked, lambda values: macro(np.where(is_query, values, np.nan))),

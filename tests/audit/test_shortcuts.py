@@ -2,11 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score
 
 from featurecache.audit.probe import cross_val_predict, grouped_folds
 from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
-from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.similarity import normalize_rows
 from tests.audit.audit_caches import make_cache
 
@@ -56,7 +56,7 @@ def test_embeddings_that_identify_patients_do_not_predict_other_patients(tmp_pat
     assert low < 0.5 < high
 
 
-def test_scores_and_intervals_equal_scikit_learn_on_resampled_rows(tmp_path: Path) -> None:
+def test_scores_equal_scikit_learn_and_intervals_a_jackknife_by_hand(tmp_path: Path) -> None:
     metadata = columns()
     sex = (np.array(metadata["sex"]) == "F").astype(float)
     age = np.array(metadata["age"], dtype=float)
@@ -64,23 +64,40 @@ def test_scores_and_intervals_equal_scikit_learn_on_resampled_rows(tmp_path: Pat
     embedding[:, 0] += sex
     embedding[:, 1] += age / 20
     cache = make_cache(tmp_path, ["train"] * N, embedding=embedding, **metadata)
-    found = shortcut_probes(cache, n_bootstrap=50)
+    found = shortcut_probes(cache, n_bootstrap=200)
     assert found.sex is not None
     assert found.age is not None
     sex_score = found.sex.values["F"]
     gallery, patients = normalize_rows(cache.embedding), cache.patients
     scores = cross_val_predict(gallery, sex, grouped_folds(sex, patients, seed=0))
     years = cross_val_predict(gallery, age, grouped_folds(age, patients, seed=0))
-    row_counts = resample_patients(patients, n_bootstrap=50, seed=0).row_counts()
-    samples = [np.repeat(np.arange(N), counts) for counts in row_counts]
+    left_out = [np.flatnonzero(patients != patient) for patient in np.unique(patients)]
+    factor = (N // 2 - 1) / (N // 2)
     for value, interval, metric, truth, predicted in (
         (sex_score.auroc, sex_score.ci95, roc_auc_score, sex, scores),
         (found.age.r2, found.age.ci95.r2, r2_score, age, years),
         (found.age.mae, found.age.ci95.mae, mean_absolute_error, age, years),
     ):
         assert value == pytest.approx(metric(truth, predicted))
-        values = [metric(truth[rows], predicted[rows]) for rows in samples]
-        assert interval == pytest.approx(np.quantile(values, (0.025, 0.975)))
+        jackknife = np.array([metric(truth[rows], predicted[rows]) for rows in left_out])
+        half = stats.t(N // 2 - 1).ppf(0.975) * np.sqrt(factor * ((jackknife - value) ** 2).sum())
+        # The score interval of the AUROC is not symmetric.
+        tolerance = 0.01 if metric is roc_auc_score else 1e-9
+        assert interval == pytest.approx((value - half, value + half), abs=tolerance)
+
+
+def test_a_perfect_probe_has_an_interval_below_1(tmp_path: Path) -> None:
+    """Of a percentile bootstrap it would be [1, 1]."""
+    metadata = columns()
+    embedding = np.random.default_rng(1).normal(size=(N, 4), scale=0.1)
+    embedding[:, 0] += np.where(np.array(metadata["view"]) == "AP", 1, -1)
+    cache = make_cache(tmp_path, ["train"] * N, embedding=embedding, view=metadata["view"])
+    probe = shortcut_probes(cache, n_bootstrap=20).view
+    assert probe is not None
+    assert probe.values["AP"].auroc == 1
+    low, high = probe.values["AP"].ci95
+    assert 0.9 < low < 0.995
+    assert high == 1
 
 
 def test_each_of_three_views_is_scored_against_the_others(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from featurecache.errors import CacheError, UsageError
-from featurecache.retrieval.metrics import _resampled_at_k, measure_retrieval, rank_queries
+from featurecache.metrics.similarity import normalize_rows
+from featurecache.retrieval.metrics import RetrievalIntervals, measure_retrieval, rank_queries
 from featurecache.store.records import TextEmbeddings, TextSet
 from tests.evaluation.toy_caches import write_toy_cache
 
@@ -128,18 +130,58 @@ def test_metrics_of_a_cache_follow_from_its_embeddings(cache):
     assert "text_to_image: precision" in str(metrics)
 
 
-def test_resampled_precision_equals_that_of_repeated_rows():
+@pytest.fixture
+def gallery(tmp_path):
+    """300 images, two of each patient, of one label with some unknown values."""
     rng = np.random.default_rng(3)
-    truth = rng.choice([-1, 0, 1], size=50)
-    cosines = rng.normal(size=50).astype(np.float32)
-    counts = rng.multinomial(50, np.full(50, 1 / 50), size=20).astype(np.int32)
-    precision, recall = _resampled_at_k(truth, cosines, counts, 6)
-    for sample, count in enumerate(counts):
-        repeated = np.repeat(np.arange(50), count)
-        repeated = repeated[truth[repeated] >= 0]
-        ordered = truth[repeated][np.argsort(-cosines[repeated], kind="stable")]
-        assert precision[sample] == pytest.approx(ordered[:6].mean())
-        assert recall[sample] == pytest.approx(ordered[:6].sum() / ordered.sum())
+    labels = rng.choice([-1, 0, 1], p=[0.1, 0.6, 0.3], size=(300, 1)).astype(np.int8)
+    embedding = rng.normal(size=(300, 8)) + np.array([1.5, *[0] * 7]) * np.maximum(labels, 0)
+    text = prompt_set(np.eye(8)[:1], ("A",))
+    split = np.full(300, "test")
+    return write_toy_cache(
+        tmp_path / "gallery.h5", embedding, labels, text, names=("A",), split=split
+    )
+
+
+def test_precision_and_recall_at_k_have_score_intervals(gallery):
+    scores = measure_retrieval(gallery, k=20, n_bootstrap=500).text_to_image
+    n_relevant = int((gallery.labels.values == 1).sum())
+    hits = round(20 * scores.precision)
+    for name, n in (("precision", 20), ("recall", n_relevant)):
+        wilson = stats.binomtest(hits, n).proportion_ci(method="wilson")
+        assert getattr(scores.ci95, name) == pytest.approx((wilson.low, wilson.high), abs=0.03)
+    low, high = scores.ci95.average_precision
+    assert low < scores.average_precision < high
+
+
+def test_means_over_query_images_vary_by_patient(gallery):
+    """Against the variance of a mean over clusters (Cochran 1977)."""
+    metrics = measure_retrieval(gallery, k=5, n_bootstrap=2000).image_to_image
+    truth, images = gallery.labels.values[:, 0], normalize_rows(gallery.embedding)
+    patient = np.arange(300) // 2
+    values, patients = [], []
+    for query in np.flatnonzero(truth == 1):
+        others = np.flatnonzero((patient != patient[query]) & (truth >= 0))
+        first = others[np.argsort(-images[others] @ images[query], kind="stable")[:5]]
+        values.append((truth[first] == 1).mean())
+        patients.append(patient[query])
+    mean = np.mean(values)
+    assert metrics.precision == pytest.approx(mean)
+    residuals = np.bincount(patients, np.array(values) - mean)
+    half = 1.96 * np.sqrt((residuals**2).sum()) / len(values)
+    assert metrics.ci95.precision == pytest.approx((mean - half, mean + half), abs=0.006)
+
+
+def test_four_patients_are_too_few_for_an_interval(tmp_path):
+    rng = np.random.default_rng(6)
+    labels = np.repeat([[1], [0]], [8, 32], axis=0).astype(np.int8)  # two images of each patient
+    text, split = prompt_set(rng.normal(size=(1, 8)), ("A",)), np.full(40, "test")
+    embedding = rng.normal(size=(40, 8))
+    cache = write_toy_cache(tmp_path / "few.h5", embedding, labels, text, names=("A",), split=split)
+    metrics = measure_retrieval(cache, k=5, n_bootstrap=50)
+    for scores in (metrics.text_to_image, metrics.image_to_image):
+        assert scores.precision is not None
+        assert scores.ci95 == RetrievalIntervals(None, None, None)
 
 
 def test_unaligned_cache_has_image_to_image_metrics_only(tmp_path):
