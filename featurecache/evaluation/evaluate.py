@@ -145,13 +145,13 @@ def evaluate(
             "seeds": seeds,
         }
     )
-    return metrics.replace(
-        warnings=[
-            *dict.fromkeys(warnings),
-            *_no_better_than_any_finding(metrics.headline, ill_or_not),
-            *_worse_than_normal(metrics.headline, all_normal),
-        ]
-    )
+    headline = metrics.headline
+    all_warnings = [
+        *dict.fromkeys(warnings),
+        *_no_better_than_any_finding(headline, ill_or_not),
+        *_worse_than_normal(headline, all_normal),
+    ]
+    return metrics.model_copy(update={"warnings": all_warnings})  # without validation
 
 
 def _no_better_than_any_finding(scores: Headline, control: Control | None) -> list[str]:

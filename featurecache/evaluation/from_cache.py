@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.evaluation.evaluate import caveats
-from featurecache.evaluation.split_data import SplitData
+from featurecache.evaluation.split_data import SplitData, choose_scored
 from featurecache.provenance.leaks import require_unseen, warn_of_seen
 from featurecache.runs.predictions import Predictions
 from featurecache.store.cache import Cache
@@ -72,8 +72,7 @@ def predictions_from(
 
 def scored_rows(cache: Cache) -> NDArray[np.intp]:
     """Return the rows that are scored by default: test, or validation where there is no test."""
-    rows = cache.rows("test")
-    return rows if len(rows) else cache.learning_rows("val")
+    return choose_scored({"val": cache.learning_rows("val"), "test": cache.rows("test")})[1]
 
 
 def cache_caveats(cache: Cache, rows: NDArray[np.intp], *, own_split: bool = True) -> list[str]:

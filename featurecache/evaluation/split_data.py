@@ -1,5 +1,6 @@
 """The labels, patients and splits that predictions are evaluated on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,16 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.runs.predictions import Predictions
+
+
+def choose_scored(rows: Mapping[str, NDArray[np.intp]]) -> tuple[str, NDArray[np.intp]]:
+    """Return the split that is scored by default, and its rows.
+
+    Args:
+        rows: The rows of "test", and those of "val", which are scored where there is no test split.
+    """
+    split = "test" if len(rows["test"]) else "val"
+    return split, rows[split]
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class SplitData:
     @property
     def scored(self) -> tuple[str, NDArray[np.intp]]:
         """The split that is scored and its rows: test, or validation where there is no test."""
-        return ("test", self.test) if len(self.test) else ("val", self.val)
+        return choose_scored({"val": self.val, "test": self.test})
 
     def predictions(
         self,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.evaluation.evaluate import caveats
+from featurecache.evaluation.split_data import choose_scored
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.provenance import (
     is_exposed,
@@ -90,8 +91,7 @@ def train_encoder(
     """
     with finetune_lock(target):
         require_no_run(target)
-        test = dataset.rows("test")
-        scored = test if len(test) else dataset.rows("val")
+        _, scored = choose_scored({split: dataset.rows(split) for split in ("val", "test")})
         sources = [encoder] if teacher is None else [encoder, teacher.encoder]
         for source in sources:
             require_unseen_images(dataset, source, scored)

@@ -45,9 +45,9 @@ def first_difference(old: Any, new: Any, path: str = "") -> str | None:
         for key in sorted({*old, *new}):
             field = f"{path}.{key}" if path else str(key)
             if key not in new:
-                return f"{field}: {old[key]!r} against nothing"
+                return f"{field}: {old[key]!r} against no value"
             if key not in old:
-                return f"{field}: nothing against {new[key]!r}"
+                return f"{field}: no value against {new[key]!r}"
             if difference := first_difference(old[key], new[key], field):
                 return difference
         return None

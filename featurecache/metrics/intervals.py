@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.metrics.ranking import Floats, ratio
+from featurecache.metrics.ranking import Floats, macro, ratio
 
 PRIOR_DF: Final = 10.0
 """Number of patients that the formula of a variance is worth beside the bootstrap."""
@@ -187,7 +187,7 @@ def macro_interval(
     below, above = _wilson(mean, expected * (1 - expected), of_patients, np.inf, trainings)
     if metric == "auprc":
         # Average precision is too high where positives are few, in the data as in the samples.
-        bias = float(np.nan_to_num(_means(samples) - values).mean())
+        bias = float(np.nan_to_num(macro(samples.T) - values).mean())
         below = max(below - max(bias, 0), 0)
     return below, above
 
@@ -299,12 +299,5 @@ def _variance(samples: Floats) -> Floats:
 
 def _centered(samples: Floats) -> Floats:
     """Subtract the mean of each column, over the samples in which it is defined."""
-    centered: Floats = samples - _means(samples)
+    centered: Floats = samples - macro(samples.T)
     return centered
-
-
-def _means(samples: Floats) -> Floats:
-    """Return the mean of each column, over the samples in which it is defined; NaN without any."""
-    defined = ~np.isnan(samples)
-    sums: Floats = np.where(defined, samples, 0).sum(axis=0)
-    return ratio(sums, defined.sum(axis=0).astype(np.float64))

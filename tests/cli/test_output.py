@@ -14,6 +14,7 @@ from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.split_data import SplitData
 from featurecache.schedule import Epoch
+from tests.evaluation.toy_splits import validation_and_test
 
 COLUMNS = ["label", "AUROC", "AUPRC", "F1"]
 ROWS = [["Pleural_Thickening", *["0.938 [0.900, 0.978]"] * 3]]
@@ -169,16 +170,7 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
     truth = (rng.random((120, 2)) < 0.5).astype(np.int8)
     truth[:60, 1] = 0
     probability = 1 / (1 + np.exp(-8 * (truth - 0.5 + rng.normal(size=(120, 2)))))
-    data = SplitData(
-        truth=truth,
-        label_names=("Mass", "Edema"),
-        patient=np.arange(120).astype(str),
-        view=np.full(120, ""),
-        train=np.empty(0, dtype=np.intp),
-        val=np.arange(60),
-        test=np.arange(60, 120),
-        learned=np.ones(2, dtype=bool),
-    )
+    data = validation_and_test(truth, ("Mass", "Edema"))
     metrics = evaluate(data, probability, n_bootstrap=0)
     labels = "(1 of 2 labels; 1 with too few validation patients) "
     for label_map, fitted in ((None, "on validation"), ({"Mass": "Mass"}, "of the training run")):

@@ -1,6 +1,8 @@
 """``resize``: whole images in place of the published crop, against transformers and numpy."""
 
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 import featurecache as fc
 from featurecache.encoders.compatibility import library_difference
+from featurecache.encoders.open_clip import OpenClipEncoder
 from featurecache.encoders.preprocessing import Preprocessing
 from featurecache.errors import RunError, UnknownNameError, UsageError
 from tests import published
@@ -68,6 +71,34 @@ def test_published_crop_of_dinov2_drops_23_percent_of_a_square() -> None:
     assert crop(image).max() == 0
     for resize in ("pad", "stretch"):
         assert crop.resized(resize)(image).mean() / 255 == pytest.approx(0.234, abs=0.01)
+
+
+def test_open_clip_pads_or_stretches_in_its_own_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip's names for it; the size and everything else stay those of the checkpoint."""
+    transform = ModuleType("open_clip.transform")
+    vars(transform).update(
+        PreprocessCfg=SimpleNamespace,
+        merge_preprocess_dict=lambda base, overlay: {**vars(base), **overlay},
+        image_transform_v2=lambda settings, is_train: (vars(settings), is_train),
+    )
+    monkeypatch.setitem(sys.modules, "open_clip", ModuleType("open_clip"))
+    monkeypatch.setitem(sys.modules, "open_clip.transform", transform)
+    encoder = object.__new__(OpenClipEncoder)
+    published = {"mean": [0.5], "resize_mode": "shortest", "fill_color": 7}
+    encoder._config = {
+        "model_cfg": {"embed_dim": 16, "vision_cfg": {"image_size": 28}},
+        "preprocess_cfg": published,
+    }
+    for resize, changes in (
+        ("pad", {"resize_mode": "longest", "fill_color": 0}),
+        ("stretch", {"resize_mode": "squash", "fill_color": 0}),
+        ("published", {}),
+    ):
+        encoder.use_resize(resize)
+        assert encoder._transform == ({**published, "size": 28, **changes}, False)
+        assert encoder.resize == resize
+    with pytest.raises(UnknownNameError):
+        encoder.use_resize("crop")
 
 
 def test_pad_keeps_proportions_on_black() -> None:
@@ -133,7 +164,7 @@ def test_caches_of_both_ways_live_side_by_side_and_predict_as_they_were_made(
         run.evaluate(plain, n_bootstrap=0)
     # The same file with another way to resize is refused, and the difference named.
     padded.path.rename(plain.path)
-    with pytest.raises(fc.errors.CacheError, match=r"resize: 'pad' against nothing"):
+    with pytest.raises(fc.errors.CacheError, match=r"resize: 'pad' against no value"):
         fc.extract("images", dinov2)
 
 

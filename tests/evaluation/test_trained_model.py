@@ -3,11 +3,11 @@
 import numpy as np
 
 from featurecache.evaluation.evaluate import evaluate
-from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.metrics import Metrics
 from featurecache.metrics.platt_scaling import fit_platt, log_odds, read_calibration
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
+from tests.evaluation.toy_splits import validation_and_test
 
 
 def test_platt_scaling_is_read_back_in_the_order_of_the_labels():
@@ -16,17 +16,7 @@ def test_platt_scaling_is_read_back_in_the_order_of_the_labels():
     truth[:60, 2] = 0
     # Informative, but too extreme, so that Platt scaling helps.
     probability = 1 / (1 + np.exp(-6 * (truth - 0.5 + rng.normal(size=(120, 3)))))
-    data = SplitData(
-        truth=truth,
-        label_names=("b", "a", "c"),
-        patient=np.arange(120).astype(str),
-        view=np.full(120, ""),
-        train=np.empty(0, dtype=np.intp),
-        val=np.arange(60),
-        test=np.arange(60, 120),
-        learned=np.ones(3, dtype=bool),
-    )
-    metrics = evaluate(data, probability, n_bootstrap=0)
+    metrics = evaluate(validation_and_test(truth, ("b", "a", "c")), probability, n_bootstrap=0)
     read = read_calibration(Metrics.model_validate(metrics.to_json()), ("b", "a", "c"))
     fitted = fit_platt(truth[:60], log_odds(probability[:60]))
     np.testing.assert_array_equal(read.slope, fitted.slope)

@@ -319,7 +319,7 @@ def test_row_without_an_embedding_is_refused(path: Path) -> None:
     [
         ({"precision": "bf16"}, "precision: 'fp32' against 'bf16'"),
         ({"size": [2, 4]}, r"size: \[2, 3\] against \[2, 4\]"),
-        ({"pooling": "cls"}, "pooling: nothing against 'cls'"),
+        ({"pooling": "cls"}, "pooling: no value against 'cls'"),
     ],
 )
 def test_other_encoder_spec_is_refused_naming_the_field(
