@@ -70,7 +70,8 @@ class Predictions:
     @property
     def learned(self) -> NDArray[np.bool_]:
         """Whether each label was learned, and so has probabilities, shape (C,)."""
-        return ~np.isnan(self.probability).all(axis=0)
+        learned: NDArray[np.bool_] = np.logical_or.reduce(~np.isnan(self.probability))
+        return learned
 
     def calibrated(self, platt: PlattScaling | None) -> NDArray[np.float64]:
         """Return probabilities after Platt scaling, (N, C); NaN for a label without one."""
