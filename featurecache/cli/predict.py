@@ -1,11 +1,13 @@
 """``predict``: predict new images with a trained model."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from featurecache.cli.dataset_options import DatasetOptions, load_dataset, takes_dataset_options
 from featurecache.cli.options import Device
 from featurecache.cli.output import (
     Json,
@@ -14,20 +16,47 @@ from featurecache.cli.output import (
     print_result,
     print_status,
     print_table,
+    progress_bar,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from featurecache.runs.prediction import Images
+
 MAX_COLUMNS: Final = 4
 """With more labels than this, each has a row of its own: their columns would not fit."""
+MAX_IMAGES: Final = 20
+"""Number of images that are printed one by one; a file and ``--json`` have all."""
 N_HIGHEST: Final = 3
 """Labels that are printed of each of several images, whatever their probability."""
 
+_OPTIONS_OF_TABLES: Final = ("path_column", "id_column", "images_root", "separator", "encoding")
 
+
+@takes_dataset_options(
+    without=tuple(
+        field.name for field in fields(DatasetOptions) if field.name not in _OPTIONS_OF_TABLES
+    )
+)
 def predict(
+    *,
     run: Annotated[Path, typer.Argument(help="Run folder of train-head or finetune.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, folders of images, a table with a column of paths, or the cache of "
+            "the encoder, whose embeddings are used."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write, .csv or .parquet: for every image the probability, calibrated "
+            "probability, threshold and decision of each label, or why it could not be read.",
+            metavar="FILE",
+        ),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,6 +73,7 @@ def predict(
         ),
     ] = None,
     device: Device = "auto",
+    options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Predict new images with a trained head or a fine-tuned encoder.
@@ -51,16 +81,35 @@ def predict(
     Probabilities that reach the threshold of their label, chosen on validation images, are marked
     with *. Thresholds are of these probabilities, not of the calibrated ones, those after Platt
     scaling on validation images. Where that cannot be measured or does not help, there is none, and
-    the reason is printed. Labels that were not learned have no probability.
+    the reason is printed. Labels that were not learned have no probability. The exit code is 2 if
+    an image could not be read, unless --out has the reason.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
     """
     import featurecache as fc
+    from featurecache.io.table import check_table_file, write_table
     from featurecache.metrics.platt_scaling import NOT_LEARNED
     from featurecache.runs.run import decision_rules
 
+    if out is not None:
+        check_table_file(out)
     loaded = fc.load_run(run)
-    table = loaded.predict(images, models=model, weights=weights, device=device)
+    given: Images = images
+    if options != DatasetOptions():
+        if len(images) != 1:
+            raise typer.BadParameter("options of a table need one table", param_hint="IMAGES")
+        given = load_dataset("csv", images[0], options, quiet=json)
+    with progress_bar(hidden=json) as bar:
+        task = bar.add_task("predict", total=None, detail="")
+        table = loaded.predict(
+            given,
+            models=model,
+            weights=weights,
+            device=device,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if out is not None:
+        write_table(table, out)
     labels = list(loaded.scored.label_names)
     values, platt = decision_rules(loaded)
     thresholds = {
@@ -90,7 +139,9 @@ def predict(
             ]
         )
     elif readable.any():
-        if len(learned) <= MAX_COLUMNS:
+        if readable.sum() > MAX_IMAGES:
+            _print_summary(f"predictions of {run}", table[readable], learned)
+        elif len(learned) <= MAX_COLUMNS:
             _print_by_image(f"probabilities of {run} (calibrated)", table[readable], learned)
         else:
             _print_by_label(f"probabilities of {run}", table[readable], learned)
@@ -99,10 +150,36 @@ def predict(
                 print_result(f"no calibrated probability of {', '.join(names)}: {reason}")
         if names := [label for label in labels if label not in learned]:
             print_result(f"no prediction of {', '.join(names)}: {NOT_LEARNED}")
-    for error in table["error"][~readable]:
+    failed = table["error"][~readable]
+    for error in failed[:MAX_IMAGES]:
         print_status(f"error: {error}")
-    if not readable.all():
+    if len(failed) > MAX_IMAGES:
+        print_status(f"and {len(failed) - MAX_IMAGES} more images that could not be read")
+    if out is not None and not json:
+        print_result(f"predictions: {out} ({len(table)} images, {len(failed)} not read)")
+    if not readable.any() or (len(failed) and out is None):
         raise typer.Exit(2)
+
+
+def _print_summary(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
+    """Print a row for each label, where there are too many images for a row each."""
+    rows = []
+    for label, threshold in thresholds.items():
+        positive = int(table[f"{label} positive"].sum())
+        median = float(table[f"{label} probability"].median())
+        rows.append(
+            [
+                label,
+                format_float(threshold),
+                f"{positive} ({positive / len(table):.0%})",
+                format_float(median),
+            ]
+        )
+    print_table(
+        f"{title}: {len(table)} images; --out FILE keeps all",
+        ["label", "threshold", "at or above it", "median probability"],
+        rows,
+    )
 
 
 def _print_by_image(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
@@ -160,7 +237,7 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
     if len(table) > 1:
         print_result(
             f"of each image the {N_HIGHEST} highest probabilities and those at or above their "
-            "threshold; --json has all"
+            "threshold; --out and --json have all"
         )
 
 

@@ -1,6 +1,7 @@
 """A ``TrainedModel``: a head on an encoder's embeddings, or a fine-tuned encoder with its head."""
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.encoders.compatibility import check_encoder_specs
+from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.evaluation.external import validate_external
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
+from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
-from featurecache.runs.prediction import classify_images, find_images
+from featurecache.runs.prediction import Images, classify_images, find_images
 from featurecache.runs.predictions import label_columns
-from featurecache.runs.run import Images, Run
+from featurecache.runs.run import Run
+from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
 
 if TYPE_CHECKING:
@@ -99,17 +103,22 @@ class TrainedModel(ABC):
         models: Sequence[str] | None = None,
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
+        progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images.
 
         Args:
-            images: Image files or folders; a folder stands for every image below it.
+            images: Image files; folders, for every image below them; tables, for the images in
+                their column ``path``; a ``Dataset``; or caches of its encoders, whose embeddings
+                are used.
             models: Name or folder of each encoder, where the names in the run do not find them.
             weights: Local checkpoint of each encoder.
             device: "auto", "cpu", "cuda" or "mps".
+            progress: Called with the number of finished images and of all.
 
         Returns:
-            One row per image, in the order given: ``image``; for each label ``<label>
+            One row per image, in the order given: ``image``, its path, or its id in a table, data
+            set or cache; for each label ``<label>
             probability``, ``<label> threshold``, ``<label> positive`` (whether the probability, not
             the calibrated one, reaches the threshold) and ``<label> calibrated`` (the probability
             after Platt scaling; NaN for a label without one, for the reason in
@@ -117,30 +126,58 @@ class TrainedModel(ABC):
             ``error``, the reason why an image could not be read, else None.
 
         Raises:
-            UsageError: There is no image, or not one of ``models`` and ``weights`` per encoder.
+            UsageError: There is no image, not one of ``models`` and ``weights`` per encoder, or
+                one of them beside a cache.
             RunError: An encoder is not the one that the model was trained with.
         """
         import pandas as pd
 
-        encoders = self.load_encoders(models=models, weights=weights, device=device)
-        results = classify_images(
-            encoders, self.probabilities, find_images(images), bit_depth=self.bit_depth
-        )
-        undefined = np.full(len(self.labels), np.nan)
-        probability = np.array(
-            [undefined if r.probability is None else r.probability for r in results]
-        )
+        source = find_images(images)
+        if isinstance(source, Cache):
+            if models or weights:
+                raise UsageError("a cache holds embeddings: leave out `models` and `weights`")
+            names: Sequence[str] = source.ids.tolist()
+            errors: list[str | None] = [None] * len(names)
+            probability = self._predict_cache(source)
+        else:
+            encoders = self.load_encoders(models=models, weights=weights, device=device)
+            results = classify_images(
+                encoders,
+                self.probabilities,
+                source.paths,
+                names=source.names,
+                bit_depth=self.bit_depth,
+                progress=progress,
+            )
+            names, errors = source.names, [result.reason for result in results]
+            undefined = np.full(len(self.labels), np.nan)
+            probability = np.array(
+                [undefined if r.probability is None else r.probability for r in results]
+            )
         learned = np.array(self.learned)
         probability = np.where(learned, probability, np.nan)
         thresholds = np.where(learned, self.thresholds, np.nan)
         calibrated = np.full_like(probability, np.nan)
         if self.calibration is not None:
             calibrated = self.calibration(log_odds(probability))
-        columns: dict[str, Any] = {"image": [str(result.path) for result in results]}
+        columns: dict[str, Any] = {"image": names}
         for c, label in enumerate(self.labels):
             columns |= label_columns(label, probability[:, c], thresholds[c], calibrated[:, c])
-        columns["error"] = pd.Series([result.reason for result in results], dtype=object)
+        columns["error"] = pd.Series(errors, dtype=object)
         return pd.DataFrame(columns)
+
+    def _predict_cache(self, cache: Cache) -> NDArray[np.float64]:
+        """Return probabilities of shape (N, C) for the images of a cache of the same encoders."""
+        specs = [member.header.encoder_spec for member in cache.members]
+        model = self.match_precision(specs)
+        for difference in check_encoder_specs(model.encoder_specs(), specs, source="the run"):
+            warnings.warn(
+                f"{cache.path} was made with other library versions than the training "
+                f"({difference})",
+                FeaturecacheWarning,
+                stacklevel=3,
+            )
+        return model.probabilities(cache.embedding)
 
     def evaluate(
         self,

@@ -1,26 +1,32 @@
 """Predict new images: find them, embed them, and pass the embeddings to a classifier."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.datasets.dataset import Dataset
+from featurecache.datasets.load import load_dataset
 from featurecache.datasets.scan import IMAGE_SUFFIXES
-from featurecache.encoders.encoder import decode_and_preprocess
+from featurecache.datasets.table_reader import TABLE_SUFFIXES
+from featurecache.encoders.encoder import Encoder, decode_and_preprocess
 from featurecache.errors import ImageError, UsageError
 from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.progress import Progress
+from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_embeddings
+from featurecache.store.open import open_cache
 from featurecache.store.records import NON_FINITE_EMBEDDING, to_float16_checked
 
-if TYPE_CHECKING:
-    from featurecache.encoders.encoder import Encoder
-
 BATCH_SIZE = 16
+CACHE_SUFFIX: Final = ".h5"
+
+_Path = str | os.PathLike[str]
 
 Classify = Callable[[NDArray[np.float16]], NDArray[np.float64]]
 """Function from embeddings of shape (B, D) to probabilities of shape (B, C)."""
@@ -41,32 +47,78 @@ class Prediction:
     reason: str | None
 
 
-def find_images(images: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]") -> list[Path]:
-    """Return image files, where a folder stands for every image below it, sorted by path.
+@dataclass(frozen=True)
+class ImageFiles:
+    """Images to predict.
+
+    Attributes:
+        names: What each is called in the result.
+        paths: Their files.
+    """
+
+    names: Sequence[str]
+    paths: Sequence[Path]
+
+
+Images = _Path | Sequence[_Path] | Dataset | Cache | ImageFiles
+"""Image files, folders, tables and caches: what ``find_images`` takes."""
+
+
+def find_images(images: Images) -> ImageFiles | Cache:
+    """Find the images to predict, before anything is loaded that takes time.
+
+    Args:
+        images: A path or several: a folder stands for every image below it, a table for the images
+            in its column ``path``, and the files of one cache, or of several caches that belong
+            together, for their embeddings. Or a ``Dataset``, a ``Cache``, or what this function
+            returned.
 
     Raises:
-        UsageError: There is no image.
+        UsageError: There is no image, or caches are given beside other files.
+        DatasetError: A table cannot be read.
+        CacheError: A cache cannot be read.
     """
+    if isinstance(images, ImageFiles | Cache):
+        return images
+    if isinstance(images, Dataset):
+        return ImageFiles(*zip(*images.files().items(), strict=True))
     given = [images] if isinstance(images, str | os.PathLike) else images
-    files: list[Path] = []
-    for path in map(Path, given):
-        if not path.is_dir():
-            files.append(path)
-            continue
-        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not below:
-            raise UsageError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        files += below
-    if not files:
+    paths = [Path(path).expanduser() for path in given]
+    if not paths:
         raise UsageError("give at least one image")
-    return files
+    if not any(path.exists() for path in paths):
+        raise UsageError(f"{paths[0]} does not exist: give images, a folder, or a table")
+    caches = [path for path in paths if path.suffix == CACHE_SUFFIX]
+    if caches and len(caches) < len(paths):
+        raise UsageError(f"{caches[0]} is a cache: give it without other files")
+    if caches:
+        return open_cache(caches)
+    names: list[str] = []
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not below:
+                raise UsageError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            names += map(str, below)
+            files += below
+        elif path.name.lower().endswith(TABLE_SUFFIXES):
+            of_table = load_dataset(path).files()
+            names += of_table
+            files += of_table.values()
+        else:
+            names.append(str(path))
+            files.append(path)
+    return ImageFiles(names, files)
 
 
 def classify_images(
-    encoders: "Sequence[Encoder]",
+    encoders: Sequence[Encoder],
     classify: Classify,
     paths: Sequence[Path],
     *,
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
     bit_depth: int | None = None,
 ) -> list[Prediction]:
     """Predict images in the order given; an image that is given twice is read once.
@@ -75,35 +127,40 @@ def classify_images(
         encoders: One encoder, or several whose embeddings are concatenated as in a ``ConcatCache``.
         classify: Function from embeddings to probabilities.
         paths: Image files.
+        names: What each is called in messages; None for its path.
         bit_depth: Bit depth of the training images, with which these are read; None where they
             needed none: it is judged from these.
+        progress: Called with the number of finished images and of all.
 
     Returns:
         One prediction per path.
     """
     predictions: dict[Path, Prediction] = {}
     decoder = SubprocessDecoder()
-    unique = list(dict.fromkeys(paths))
-    bit_depth = bit_depth or judge_bit_depth(sample_files(unique))
-    for start in range(0, len(unique), BATCH_SIZE):
-        batch = unique[start : start + BATCH_SIZE]
+    unique = dict(zip(paths, map(str, paths) if names is None else names, strict=True))
+    bit_depth = bit_depth or judge_bit_depth(sample_files(list(unique)))
+    items = list(unique.items())
+    for start in range(0, len(items), BATCH_SIZE):
+        batch = dict(items[start : start + BATCH_SIZE])
         for prediction in _classify_batch(encoders, classify, batch, decoder, bit_depth):
             predictions[prediction.path] = prediction
+        if progress is not None:
+            progress(len(predictions), len(unique))
     return [predictions[path] for path in paths]
 
 
 def _classify_batch(
-    encoders: "Sequence[Encoder]",
+    encoders: Sequence[Encoder],
     classify: Classify,
-    paths: Sequence[Path],
+    names: Mapping[Path, str],
     decoder: SubprocessDecoder,
     bit_depth: int | None,
 ) -> Iterator[Prediction]:
     pixels: dict[Path, list[NDArray[np.float32]]] = {}
-    for path in paths:
+    for path, name in names.items():
         try:
             pixels[path] = decode_and_preprocess(
-                decoder, path, encoders, bit_depth=bit_depth, name=str(path)
+                decoder, path, encoders, bit_depth=bit_depth, name=name
             )
         except ImageError as error:
             yield Prediction(path, None, str(error))
@@ -124,4 +181,4 @@ def _classify_batch(
         if is_usable:
             yield Prediction(path, next(probabilities), None)
         else:
-            yield Prediction(path, None, f"{path}: {NON_FINITE_EMBEDDING}")
+            yield Prediction(path, None, f"{names[path]}: {NON_FINITE_EMBEDDING}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from featurecache.errors import RunError, UsageError
 from featurecache.metrics.metrics import Metrics, format_with_interval
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
+from featurecache.progress import Progress
 from featurecache.provenance.provenance import PROVENANCE_FILE, Provenance, read_provenance
 from featurecache.runs.folder import (
     free_folder,
@@ -26,15 +27,13 @@ from featurecache.runs.folder import (
     write_history,
     write_json,
 )
+from featurecache.runs.prediction import Images, find_images
 from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from featurecache.store.open import CacheLike
-
-Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""One or several image files or folders."""
 
 RUNS_FOLDER = Path("runs")
 """Where runs are saved by default."""
@@ -83,6 +82,7 @@ class Model(Protocol):
         models: Sequence[str] | None = None,
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
+        progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images."""
         ...
@@ -204,14 +204,18 @@ class Run:
         models: Sequence[str] | None = None,
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
+        progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images with the trained model.
 
         Args:
-            images: Image files or folders; a folder stands for every image below it.
+            images: Image files; folders, for every image below them; tables, for the images in
+                their column ``path``; a ``Dataset``; or caches of its encoders, whose embeddings
+                are used.
             models: Name or folder of each encoder, where the names in the run do not find them.
             weights: Local checkpoint of each encoder.
             device: "auto", "cpu", "cuda" or "mps".
+            progress: Called with the number of finished images and of all.
 
         Returns:
             One row per image; see ``TrainedModel.predict``.
@@ -220,7 +224,10 @@ class Run:
             UsageError: The run trained no model, or there is no image.
             RunError: An encoder is not the one that the model was trained with.
         """
-        return self._require_model().predict(images, models=models, weights=weights, device=device)
+        found = find_images(images)  # before torch is imported
+        return self._require_model().predict(
+            found, models=models, weights=weights, device=device, progress=progress
+        )
 
     def evaluate(
         self,

@@ -15,6 +15,7 @@ from featurecache.images.decode import read_image
 from featurecache.metrics.platt_scaling import PlattScaling
 from featurecache.runs.prediction import BATCH_SIZE
 from featurecache.runs.run import load_run
+from featurecache.store.open import open_cache
 from tests.heads.conftest import DESCRIPTION
 
 LABELS = ("a", "b", "c")
@@ -146,8 +147,29 @@ def test_unreadable_image_is_reported_and_the_others_are_predicted(trained, imag
 
 
 def test_unreadable_images_only_are_all_reported(trained, tmp_path):
-    table = trained[0].predict([tmp_path / f"missing-{number}.png" for number in range(3)])
-    assert table["error"].notna().tolist() == [True] * 3
+    files = [tmp_path / f"text-{number}.png" for number in range(3)]
+    for file in files:
+        file.write_text("not an image")
+    assert trained[0].predict(files)["error"].notna().tolist() == [True] * 3
+    for file in files:
+        file.unlink()
+    with pytest.raises(UsageError, match=r"text-0\.png does not exist"):
+        trained[0].predict(files)
+
+
+def test_cache_and_data_set_give_the_same_as_their_images(trained, images, tmp_path):
+    run, probability = trained
+    cache = run.config["cache"]["path"]
+    table = run.predict(cache)
+    np.testing.assert_allclose(table[COLUMNS], probability, rtol=1e-6)
+    assert table["image"].tolist() == open_cache(cache).ids.tolist()
+    with pytest.raises(UsageError, match="give it without other files"):
+        run.predict([cache, images[0]])
+    with pytest.raises(UsageError, match="leave out `models` and `weights`"):
+        run.predict(cache, weights=["x"])
+    done = []
+    table = run.predict(images[:20], progress=lambda n, total: done.append((n, total)))
+    assert done == [(16, 20), (20, 20)]
 
 
 def test_image_given_twice_is_predicted_twice(trained, images):

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -41,6 +43,54 @@ def workspace(tmp_path_factory, isolate_commands):
         cache = fc.extract(data, "tiny")
         fc.train_head(cache, "prototype", controls=False, n_bootstrap=0).save("run")
         yield run
+
+
+def predictions(workspace, *arguments):
+    outcome = workspace("predict", "run", *arguments, "--json")
+    assert outcome.stderr.count("error: ") == sum(p["reason"] is not None for p in outcome.json)
+    return outcome, {Path(p["image"]).name: p["probabilities"] for p in outcome.json}
+
+
+def test_predict_takes_files_folders_and_caches(workspace):
+    Path("folder/below").mkdir(parents=True)
+    Path("folder/below/image-03.png").write_bytes(Path("images/image-03.png").read_bytes())
+    _, by_file = predictions(workspace, "images/image-03.png")
+    _, by_folder = predictions(workspace, "folder")
+    _, by_cache = predictions(workspace, "cache/films/tiny.h5")
+    assert len(by_cache) == 24
+    expected = pytest.approx(by_file["image-03.png"], rel=1e-3)
+    assert by_folder == {"image-03.png": expected}
+    assert by_cache["image-03.png"] == expected
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_predictions_and_failures_are_written_to_a_file(workspace, suffix):
+    Path("bad.png").write_text("no image")
+    out = f"predictions{suffix}"
+    outcome = workspace("predict", "run", "images/image-03.png", "bad.png", "--out", out)
+    assert (outcome.code, outcome.stdout.splitlines()[-1]) == (
+        0,
+        f"predictions: {out} (2 images, 1 not read)",
+    )
+    table = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
+    assert table["image"].tolist() == ["images/image-03.png", "bad.png"]
+    expected = fc.load_run("run").predict(["images/image-03.png", "bad.png"])
+    assert table.columns.tolist() == expected.columns.tolist()
+    assert table["Mass probability"][0] == pytest.approx(expected["Mass probability"][0])
+    assert bool(table["Mass positive"][0]) == expected["Mass positive"][0]
+    assert table["error"][1] == expected["error"][1]
+    assert pd.isna(table["Mass positive"][1])
+
+
+def test_many_predictions_are_summarized_by_label(workspace):
+    outcome = workspace("predict", "run", "cache/films/tiny.h5")
+    assert outcome.code == 0
+    rows = [line.split("\t") for line in outcome.stdout.splitlines()[:3]]
+    table = fc.load_run("run").predict("cache/films/tiny.h5")
+    positive = int(table["Opacity positive"].sum())
+    assert rows[0] == ["label", "threshold", "at or above it", "median probability"]
+    assert rows[1][0] == "Opacity"
+    assert rows[1][2] == f"{positive} ({positive / 24:.0%})"
 
 
 COLUMNS = (
@@ -82,6 +132,9 @@ WITHOUT_TORCH = {
     "align --cache missing.h5 --out x": "no cache at missing.h5",
     "audit --dataset nope": "unknown data set 'nope'",
     "predict missing x.png": "no run folder at missing",
+    "predict run missing.png": "missing.png does not exist",
+    "predict run films.csv --out films.csv": "films.csv already exists",
+    "predict run films.csv --out films.txt": "ends in .csv or .parquet",
     "evaluate missing": "no run folder at missing",
     "evaluate run --cache missing.h5": "no cache at missing.h5",
     "compare run missing": "no run folder at missing",
