@@ -1,4 +1,4 @@
-"""A short fuzzing run, and every file that fuzzing has found."""
+"""A short fuzzing run, and every file that fuzzing has found; ``python -m tests.fuzz`` does more."""
 
 import shutil
 import sys
@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.readers import CORPUS, HERE, readers
+from tests.fuzz.run_reader import run_random
 from tests.suites import run_suite
+
+# All that are fast, and one file of a run.
+RANDOM = [
+    name
+    for name, reader in readers().items()
+    if reader.cost == 1 and (name == "run-config" or not name.startswith("run-"))
+]
 
 CORPUS_FILES = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 
@@ -56,18 +64,14 @@ def test_files_found_by_fuzzing_are_read_or_refused(path: Path, tmp_path: Path) 
     assert reader.outcome(file) in ("read", "refused")
 
 
-def test_generated_files_are_read_or_refused(tmp_path: Path) -> None:
-    some = (
-        "prompts",
-        "table-gz",
-        "chunk",
-        "run-config",
-        "alignment",
-        "image-png-16",
-        "image-dicom",
-    )
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    run_random(name, examples=60, seed=5, folder=tmp_path)
+
+
+def test_guided_files_are_read_or_refused(tmp_path: Path) -> None:
     options = ("--examples", 60, "--seed", 5, "--kept", tmp_path / "failures")
-    done = run_suite("fuzz", *options, "--reader", *some)
+    done = run_suite("fuzz", *options, "--method", "guided", "--reader", "chunk", "image-dicom")
     assert done.returncode == 0, done.stderr
     assert ", 0 runs failed" in done.stdout
     assert "NOT RUN" not in done.stderr or sys.platform != "linux"
