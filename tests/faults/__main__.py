@@ -29,12 +29,14 @@ def faults() -> dict[str, tuple[str, Trial]]:
 
     A trial takes a seed and an empty folder, and returns its outcome in a few words.
     """
-    sys.path.insert(0, str(HERE))
+    sys.path.insert(0, str(HERE.parents[1]))
     trials: dict[str, tuple[str, Trial]] = {}
     for path in sorted(HERE.glob("*.py")):
         if path.stem.startswith(("_", "test_")):
             continue
-        module_faults: Mapping[str, Trial] = getattr(import_module(path.stem), "FAULTS", {})
+        module_faults: Mapping[str, Trial] = getattr(
+            import_module(f"tests.faults.{path.stem}"), "FAULTS", {}
+        )
         trials |= {name: (path.stem, trial) for name, trial in module_faults.items()}
     return trials
 

@@ -42,6 +42,9 @@ def import_libraries() -> None:
     import featurecache.finetune.run
     import featurecache.heads.train
     import featurecache.report.page  # noqa: F401
+    from featurecache.encoders.loading import load_encoder
+
+    load_encoder("tiny", device="cpu")  # imports most of transformers
 
 
 @dataclass(frozen=True)
