@@ -65,6 +65,8 @@ def kill_at_random(films: Path, model: Path, target: Path, rng: random.Random) -
 def main() -> None:
     films, model, target = (Path(argument) for argument in sys.argv[1:4])
     rng = random.Random(int(sys.argv[4]))
+    # Slow imports, once for all processes.
+    load_encoder(str(model), device="cpu").trainable()
     killed = [kill_at_random(films, model, target, rng) for _ in range(KILLS)]
     if not target.exists():
         tune(films, model, target)
