@@ -5,7 +5,7 @@ OLDEST ?= .venv-oldest
 AUDIT ?= .venv-audit
 BIN = $(VENV)/bin
 
-.PHONY: demo install test check docs test-oldest audit format clean
+.PHONY: demo install test check docs lint types test-oldest audit format clean
 
 install: $(VENV)/installed
 
@@ -24,11 +24,15 @@ demo: install
 test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Lint, format, types, layers and documentation.
-check: install docs
+# Documentation, types, lint, format and layers.
+check: docs types lint
+
+types: install
+	$(BIN)/mypy
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # The documentation, from docs/ into docs/_build/html, with the notebooks executed. A broken link or
