@@ -1,4 +1,7 @@
-"""A short fuzzing run, and every file that fuzzing has found; ``python -m tests.fuzz`` does more."""
+"""A short fuzzing run, and every file that fuzzing has found.
+
+``python -m tests.fuzz`` runs as many examples of every reader as wanted.
+"""
 
 import shutil
 import sys
