@@ -123,6 +123,21 @@ class DatasetOptions:
         str | None,
         _option("csv: encoding of the file, such as cp1252. Default: detected."),
     ] = None
+    patient_level: Annotated[
+        int | None,
+        _option(
+            "images, folder: which folder of an image's path names its patient: 1 for the first, 0 "
+            "for none."
+        ),
+    ] = None
+    follow_links: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow-links/--no-follow-links",
+            help="Follow symbolic links that lead out of the data set's folder. Default: follow.",
+            show_default=False,
+        ),
+    ] = None
     name: Annotated[
         str | None,
         typer.Option(
@@ -151,7 +166,7 @@ class DatasetOptions:
         options: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("name", "pseudonymize") or value in (None, []):
+            if field.name in _COMMON_OPTIONS or value in (None, []):
                 continue
             if field.name in _OTHER_OPTIONS if dataset == "csv" else field.name in _CSV_ARGUMENTS:
                 raise UsageError(f"the data set {dataset} takes no option `{field.name}`")
@@ -163,7 +178,10 @@ class DatasetOptions:
 
 _CSV_ARGUMENTS: Final = {option: argument for argument, option in CSV_OPTIONS.items()}
 
-_OTHER_OPTIONS: Final = ("split", "subset", "n_images")
+_COMMON_OPTIONS: Final = ("name", "follow_links", "pseudonymize")
+"""Options that all data sets have."""
+
+_OTHER_OPTIONS: Final = ("split", "subset", "n_images", "patient_level")
 """Options that do not apply to CSV files."""
 
 
@@ -224,6 +242,7 @@ def load_dataset(
             dataset,
             data_root,
             name=options.name,
+            follow_links=options.follow_links is not False,
             pseudonymize=options.pseudonymize,
             progress=progress,
             **options.for_loader(dataset),

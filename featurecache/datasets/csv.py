@@ -18,7 +18,7 @@ from featurecache.datasets.image_rows import join_rows
 from featurecache.datasets.label_columns import describe_label_columns
 from featurecache.datasets.label_strings import class_matrix, label_matrix
 from featurecache.datasets.splits import complete_split
-from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table
+from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table, tables_in
 from featurecache.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
@@ -206,10 +206,7 @@ def _fill_patients(images: "pd.DataFrame") -> list[str]:
 def _find_table(path: Path) -> Path:
     if not path.is_dir():
         return path
-    # A text file in a folder is more often a description or a list.
-    suffixes = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
-    names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
-    names = [name for name in names if name.lower().endswith(suffixes)]
+    names = tables_in(path)
     if len(names) != 1:
         raise DatasetError(
             f"{path} contains {len(names)} tables{': ' if names else ''}{', '.join(names)}; "

@@ -75,6 +75,8 @@ class Dataset:
             and ``options``. None for one that was made otherwise.
         bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
             gray values; None lets ``extract`` and ``finetune`` judge it.
+        follow_links: Follow symbolic links that lead out of the root, to another disk for example;
+            if False, a path through one is refused.
 
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.
@@ -113,6 +115,7 @@ class Dataset:
     excluded: Mapping[str, int]
     source: Source | None
     bit_depth: int | None
+    follow_links: bool
     label_values: NDArray[np.int8] = field(init=False)
 
     def __init__(
@@ -130,6 +133,7 @@ class Dataset:
         excluded: Mapping[str, int] = MappingProxyType({}),
         source: Source | None = None,
         bit_depth: int | None = None,
+        follow_links: bool = True,
     ) -> None:
         import pandas as pd
 
@@ -146,7 +150,7 @@ class Dataset:
         for column in ("id", "patient"):
             _refuse(given, column, images[column] == "", "is empty: fill it in")
         _check_ids(images, given)
-        _check_paths(images, root)
+        _check_paths(images, root, follow_links=follow_links)
         _check_splits(images)
         _check_ages(images)
         notes = (*notes, *changes)
@@ -180,6 +184,7 @@ class Dataset:
             excluded={reason: int(number) for reason, number in excluded.items() if number},
             source=source,
             bit_depth=bit_depth,
+            follow_links=follow_links,
         )
 
     def __len__(self) -> int:
@@ -410,7 +415,7 @@ def _check_ids(images: "pd.DataFrame", given: "pd.DataFrame") -> None:
         )
 
 
-def _check_paths(images: "pd.DataFrame", root: Path) -> None:
+def _check_paths(images: "pd.DataFrame", root: Path, *, follow_links: bool) -> None:
     paths = images["path"]
     # A drive letter makes a path absolute on Windows.
     absolute = paths.str.match(r"/|[A-Za-z]:")
@@ -421,13 +426,14 @@ def _check_paths(images: "pd.DataFrame", root: Path) -> None:
         paths.str.contains(r"(?:^|/)\.\.(?:/|$)"),
         "leaves the root with '..': use a root that contains every image, or correct the path",
     )
-    _refuse(
-        images,
-        "path",
-        links_leaving_root(root, paths),
-        f"leaves the root {root} through a symbolic link: use the folder that the link points to, "
-        "or move the images into the root",
-    )
+    if not follow_links:
+        _refuse(
+            images,
+            "path",
+            links_leaving_root(root, paths),
+            f"leaves the root {root} through a symbolic link: follow links with `follow_links`, or "
+            "use the folder that the link points to",
+        )
 
 
 def _check_splits(images: "pd.DataFrame") -> None:

@@ -1,20 +1,56 @@
 """Data sets in a folder with one subfolder of images per class."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
-from featurecache.datasets.scan import scan_folder
+from featurecache.datasets.images import patients_from_folders
+from featurecache.datasets.scan import only_folders, scan_folder, scan_tree
 from featurecache.datasets.splits import SPLIT_ALIASES, complete_split
 from featurecache.errors import DatasetError
+
+CLASS_WORDS: Final = frozenset(
+    {
+        *(
+            "normal",
+            "healthy",
+            "well",
+            "abnormal",
+            "ill",
+            "sick",
+            "disease",
+            "negative",
+            "positive",
+        ),
+        *("finding", "findings", "benign", "malignant", "cancer", "lesion", "opacity", "fracture"),
+        *("pneumonia", "viral", "virus", "bacterial", "bacteria", "covid", "covid19", "silicosis"),
+        *(
+            "tuberculosis",
+            "tb",
+            "atelectasis",
+            "cardiomegaly",
+            "consolidation",
+            "edema",
+            "effusion",
+        ),
+        *("emphysema", "fibrosis", "hernia", "infiltration", "infiltrate", "mass", "nodule"),
+        *("pleural", "pneumothorax"),
+    }
+)
+"""Words in the names of folders that hold a class, and not the images of a patient."""
+
+_IMAGE_FOLDER: Final = re.compile(r"images?|imgs?")
 
 
 def load_folder(
     root: str | os.PathLike[str],
     *,
+    patient_level: int | None = None,
     folds: int | None = None,
     fold: int | None = None,
     seed: int = 0,
@@ -22,8 +58,12 @@ def load_folder(
     """Load ``root/<class>/*`` or ``root/<split>/<class>/*``, with one label per class.
 
     Args:
-        root: The folder. If its subfolders are named train, val (or valid, validation, dev) and
-            test, they are the splits; without a val folder, a tenth of train becomes validation.
+        root: The folder, or one that contains nothing but it. If its subfolders are named train,
+            val and test, or similar, they are the splits; without validation, a tenth of train
+            becomes validation.
+        patient_level: Which folder of an image's path names its patient, 1 for the first, which
+            is the class; 0 if patients are unknown. By default, the only folder between class and
+            image, if every image has one.
         folds: Number of folds, by patient, if no folders are splits.
         fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of the splits that no folder defines.
@@ -33,98 +73,165 @@ def load_folder(
         positive for its class and negative for all others.
 
     Raises:
-        DatasetError: If there are fewer than two classes, a class without images, a folder inside
-            a class folder, or split and class folders side by side.
+        DatasetError: If there is no image, an image is in no class folder, or split and class
+            folders are side by side.
+        UsageError: If an image is in fewer folders than ``patient_level``.
     """
     import pandas as pd
 
-    root = Path(root)
+    given, root = Path(root), _folder_of_classes(Path(root))
     splits = _split_folders(root)
-    ids: list[str] = []
-    classes: list[str] = []
-    image_splits: list[str] = []
-    notes = [UNKNOWN_PATIENTS]
-    for split_folder, split in splits.items():
-        class_names = _subfolders(root / split_folder)
-        if not class_names:
+    tree = scan_tree(root)
+    parts = [path.split("/") for path in tree.images]
+    depth = 1 if splits else 0
+    for path, (*folders, _) in zip(tree.images, parts, strict=True):
+        if len(folders) <= depth:
             raise DatasetError(
-                f"{root / split_folder} contains no class folders: create one folder per class"
+                f"the image {path} of {root} is in no class folder: move it into the folder of its "
+                "class, or give `dataset` images to embed images without labels"
             )
-        for class_name in class_names:
-            folder = f"{split_folder}/{class_name}" if split_folder else class_name
-            entries = scan_folder(root / folder)
-            if entries.folders:
-                raise DatasetError(
-                    f"the class folder {root / folder} contains the folder "
-                    f"{entries.folders[0]!r}: put the images of a class directly into its folder, "
-                    "or list them in a CSV file"
-                )
-            if not entries.images:
-                raise DatasetError(f"the class folder {root / folder} has no images: remove it")
-            if entries.others:
-                notes.append(
-                    f"Files in {folder} that are not images and were skipped: "
-                    f"{len(entries.others):,}."
-                )
-            ids += [f"{folder}/{image}" for image in entries.images]
-            classes += [class_name] * len(entries.images)
-            image_splits += [split] * len(entries.images)
-
+    if not tree.images:
+        raise DatasetError(f"{root} holds no images in folders of classes: create one per class")
+    classes = [path[depth] for path in parts]
     names = sorted(set(classes))
-    if len(names) < 2:
-        raise DatasetError(
-            f"{root} has only one class, {names[0]!r}: sort the images into two or more class "
-            "folders, or list them in a CSV file"
+    notes = tree.notes()
+    if root != given:
+        notes.append(f"The classes are the folders of {root.relative_to(given).as_posix()}.")
+    empty = sorted(set(_class_folders(root, splits)) - set(names))
+    if empty:
+        notes.append(f"Folders without images were skipped: {', '.join(empty)}.")
+    if len(names) == 1:
+        notes.append(
+            f"All images are of one class, {names[0]}: they can be searched, but nothing can be "
+            "learned from a label that is the same for all."
         )
+    between = [
+        ["" if _IMAGE_FOLDER.fullmatch(name.lower()) else name for name in path[depth + 1 : -1]]
+        for path in parts
+    ]
+    if patient_level is None:
+        patient_level = _patient_level(between, depth)
+    if patient_level:
+        patients = patients_from_folders(tree.images, patient_level)
+        notes.append(
+            f"Patients are the folders at level {patient_level}, {len(set(patients)):,} patients. "
+            "If these folders are something else, give `patient_level` 0."
+        )
+    else:
+        patients = list(tree.images)
+        notes.append(UNKNOWN_PATIENTS)
+        if any(map(any, between)):
+            notes.append(
+                "There are folders inside of the class folders: if one is the patient, give its "
+                f"`patient_level`, {depth + 2} for the first."
+            )
     labels = (np.array(classes)[:, None] == np.array(names)).astype(np.int8)
     completed = complete_split(
-        ids,
+        patients,
         labels,
         names,
-        stated=image_splits,
+        stated=[path[0] for path in parts] if splits else None,
         source=f"the folder {root}",
         folds=folds,
         fold=fold,
         seed=seed,
     )
     return Dataset(
-        name=safe_name(root.resolve().name),
+        name=safe_name(given.resolve().name),
         root=root,
         images=pd.DataFrame(
-            {"id": ids, "path": ids, "patient": ids, "split": completed.names}, dtype=str
+            {
+                "id": tree.images,
+                "path": tree.images,
+                "patient": patients,
+                "split": completed.names,
+            },
+            dtype=str,
         ),
         labels=labels,
         label_names=names,
         notes=[*notes, *completed.notes],
+        excluded={"in a folder of masks": tree.masks},
     )
 
 
-def _split_folders(root: Path) -> Mapping[str, str]:
-    """Return the split of each split folder; {"": ""} if the subfolders are classes."""
-    subfolders = _subfolders(root)
-    splits = {
-        name: SPLIT_ALIASES[name.lower()] for name in subfolders if name.lower() in SPLIT_ALIASES
-    }
-    if not splits:
-        return {"": ""}
-    if classes := [name for name in subfolders if name not in splits]:
-        raise DatasetError(
-            f"{root} contains the split folder {next(iter(splits))!r} beside {classes[0]!r}: keep "
-            "only splits, or only classes"
-        )
-    if len(set(splits.values())) < len(splits):
-        raise DatasetError(
-            f"{root} contains two folders for one split ({', '.join(splits)}): keep one of each"
-        )
-    return splits
+def has_classes(root: Path) -> bool:
+    """Return whether the subfolders of a folder are classes beyond doubt.
 
-
-def _subfolders(folder: Path) -> tuple[str, ...]:
-    """Return the names of the subfolders, and check that no image is beside them."""
-    entries = scan_folder(folder)
+    They are if the same two or more are in each of several split folders, or if one of two or more
+    is named like a finding, or as normal, and they contain nothing but images.
+    """
+    root = _folder_of_classes(root)
+    entries = scan_folder(root)
     if entries.images:
-        raise DatasetError(
-            f"the image {entries.images[0]} is directly in {folder} and therefore has no class: "
-            "move it into the folder of its class"
+        return False
+    splits = [name for name in entries.folders if name.lower() in SPLIT_ALIASES]
+    if splits:
+        below = [scan_folder(root / name) for name in splits]
+        classes = {entry.folders for entry in below}
+        return (
+            splits == list(entries.folders)
+            and len(splits) > 1
+            and not any(entry.images for entry in below)
+            and len(classes) == 1
+            and len(next(iter(classes))) > 1
+            and _hold_only_images(root / splits[0], below[0].folders)
         )
-    return entries.folders
+    is_named = any(CLASS_WORDS.intersection(_words(name)) for name in entries.folders)
+    return is_named and len(entries.folders) > 1 and _hold_only_images(root, entries.folders)
+
+
+def _folder_of_classes(root: Path) -> Path:
+    """Return the folder that holds the folders of splits or classes: the root, or one in it."""
+    *outer, innermost = only_folders(root)
+    # A single folder of images is a class, and a single split is a split.
+    is_class = bool(outer) and bool(scan_folder(innermost).images)
+    while outer and (is_class or innermost.name.lower() in SPLIT_ALIASES):
+        innermost, is_class = outer.pop(), False
+    return innermost
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+\d*", name.lower())
+
+
+def _hold_only_images(root: Path, folders: Sequence[str]) -> bool:
+    scans = [scan_folder(root / folder) for folder in folders]
+    return any(scan.images for scan in scans) and not any(scan.folders for scan in scans)
+
+
+def _split_folders(root: Path) -> bool:
+    """Return whether the subfolders are splits, and not classes."""
+    folders = scan_folder(root).folders
+    splits = [name for name in folders if name.lower() in SPLIT_ALIASES]
+    if splits and (classes := [name for name in folders if name not in splits]):
+        raise DatasetError(
+            f"{root} contains the split folder {splits[0]!r} beside {classes[0]!r}: keep only "
+            "splits, or only classes"
+        )
+    return bool(splits)
+
+
+def _class_folders(root: Path, splits: bool) -> list[str]:
+    folders = scan_folder(root).folders
+    if not splits:
+        return list(folders)
+    return [name for split in folders for name in scan_folder(root / split).folders]
+
+
+def _patient_level(between: Sequence[Sequence[str]], depth: int) -> int:
+    """Return the level of the only folder between class and image, 0 if there is no such level.
+
+    Args:
+        between: The folders between class and image, for each image; "" for a folder that only
+            says that images are in it.
+        depth: Number of folders above the class.
+    """
+    positions = {tuple(i for i, name in enumerate(folders) if name) for folders in between}
+    if len(positions) > 1:
+        return 0
+    (positions_of_all,) = positions
+    if len(positions_of_all) != 1:
+        return 0
+    (at,) = positions_of_all
+    return depth + 2 + at if len({folders[at] for folders in between}) > 1 else 0

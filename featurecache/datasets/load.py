@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
+from featurecache.datasets.scan import only_folders
 from featurecache.datasets.table_reader import TABLE_SUFFIXES
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io.fingerprint import canonical_json
@@ -25,6 +26,7 @@ def load_dataset(
     /,
     *,
     name: str | None = None,
+    follow_links: bool = True,
     pseudonymize: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -32,23 +34,27 @@ def load_dataset(
     """Load a data set.
 
     Args:
-        source: Name of a data set ("nih", "kermany", "csv", "folder", "phantom", or one that was
-            registered), or the path of a folder or of a table (CSV, TSV, Excel, parquet). A folder
-            in the layout of nih, kermany or phantom is recognized; any other is labeled by its
-            subfolders.
+        source: Name of a data set ("nih", "kermany", "csv", "folder", "images", "phantom", or
+            one that was registered), or the path of a folder or of a table (CSV, TSV, Excel,
+            parquet). A folder in the layout of nih, kermany or phantom is recognized, and so are
+            subfolders that are classes beyond doubt ("folder"); of any other folder, all images are
+            taken ("images").
         root: If ``source`` is a name: the folder of the data set (for "csv" the file), or a folder
             that contains it under that name. By default ``$FEATURECACHE_DATA/<name>``; "phantom"
             is generated in the user's cache folder.
         name: Name of the data set, and so of the folder of its caches, instead of the loader's.
+        follow_links: Follow symbolic links that lead out of the root, to another disk for example;
+            if False, they are refused.
         pseudonymize: Key file. Ids and patients are replaced by keyed hashes in the data set and
             in everything that is made from it. Use the same file whenever the data is read again.
         progress: Called with the number of images done and the total while images of "phantom"
             are generated.
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
-            ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder: ``seed``; csv: ``labels``,
-            ``multilabel`` or ``classes``, ``path``, ``id``, ``patient``, ``split``, ``view``,
-            ``sex``, ``age``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
-            ``separator``, ``encoding``, ``seed``.
+            ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder, images:
+            ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``, ``multilabel`` or
+            ``classes``, ``path``, ``id``, ``patient``, ``split``, ``view``, ``sex``, ``age``,
+            ``images_root``, ``positive``, ``negative``, ``label_separator``, ``separator``,
+            ``encoding``, ``folds``, ``fold``, ``seed``.
 
     Returns:
         The data set.
@@ -78,19 +84,22 @@ def load_dataset(
         spec = get_dataset_spec(os.fspath(source))
     key = None if pseudonymize is None else read_key(pseudonymize)
     folder = find_root(spec.name, root, progress=progress, **options)
+    common = {"name": name, "follow_links": None if follow_links else False}
     if key is None:
-        dataset = _rename(spec.load(folder, options), name)
-        return replace(dataset, source=_describe_source(spec, root, {"name": name, **options}))
+        dataset = _adjust(spec.load(folder, options), name, follow_links)
+        return replace(dataset, source=_describe_source(spec, root, {**common, **options}))
     with redact_errors(spec.name):
-        dataset = _rename(spec.load(folder, options), name).pseudonymize(key)
+        dataset = _adjust(spec.load(folder, options), name, follow_links).pseudonymize(key)
     # Names of files and folders may identify people, too.
     kept = {option: value for option, value in options.items() if not spec.takes_path(option)}
-    described = _describe_source(spec, None, {"name": name, **kept}, pseudonymized=True)
+    described = _describe_source(spec, None, {**common, **kept}, pseudonymized=True)
     return replace(dataset, source=described)
 
 
-def _rename(dataset: "Dataset", name: str | None) -> "Dataset":
-    """Return the data set under a name; a collection that is named after it is renamed, too."""
+def _adjust(dataset: "Dataset", name: str | None, follow_links: bool) -> "Dataset":
+    """Apply the options of all data sets; a collection that has the old name gets the new one."""
+    if not follow_links:
+        dataset = replace(dataset, follow_links=False)
     if name is None:
         return dataset
     is_own = dataset.collection == own_collection(dataset.name)
@@ -167,10 +176,12 @@ def recognize_dataset(
         if options and not options.keys().isdisjoint({"labels", "multilabel", "classes"}):
             return "csv"
         # A phantom has the layout of nih, and a file that identifies it.
-        for name in ("phantom", *DATASETS):
-            if DATASETS[name].recognizes(path):
+        if DATASETS["phantom"].recognizes(path):
+            return "phantom"
+        for name, spec in DATASETS.items():
+            if any(map(spec.recognizes, only_folders(path))):
                 return name
-        return "folder"
+        return "images"
     if not path.exists():
         raise DatasetError(
             f"{path} does not exist: give a folder of images, a table, or one of the "
@@ -214,7 +225,10 @@ def find_root(
         return _default_root(spec.name)
     if (root / spec.name).is_dir():
         return root / spec.name
-    if root.is_dir() or (spec.reads_file and root.is_file()):
+    if root.is_dir():
+        nested = only_folders(root) if spec.recognizer else []
+        return next(filter(spec.recognizes, nested), root)
+    if spec.reads_file and root.is_file():
         return root
     if root.is_file():
         reason = "is a file, not a folder"

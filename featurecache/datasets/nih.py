@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featurecache.datasets.cell_values import read_ages, read_sexes, read_views
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.label_strings import label_matrix
-from featurecache.datasets.scan import scan_folder
+from featurecache.datasets.scan import scan_folder, scan_tree
 from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
@@ -46,6 +46,9 @@ SPLIT_CHOICES = ("auto", "official", "patient")
 TRAIN_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
 
+_IMAGES = re.compile(r"images(?:[-_]\d+)?")
+_METADATA = re.compile(r"Data_Entry_2017.*\.csv(\.gz)?|sample_labels\.csv")
+
 
 def load_nih(
     root: str | os.PathLike[str],
@@ -58,8 +61,9 @@ def load_nih(
     """Load the images of NIH ChestX-ray14 that are on disk.
 
     Args:
-        root: Folder with ``Data_Entry_2017*.csv`` (or ``.csv.gz``), and the images in ``images/``
-            or in ``images_001/images/`` to ``images_012/images/``.
+        root: Folder with ``Data_Entry_2017*.csv`` (or ``.csv.gz``; that of Kaggle's sample is
+            ``sample_labels.csv``), and the images in ``images/`` or ``images_001/images/`` and so
+            on, at any depth.
         split: "official" reads ``test_list.txt`` (and ``train_val_list.txt`` if it exists) and
             takes validation from the other images by patient; "patient" ignores the lists; "auto"
             is the official split if ``test_list.txt`` exists, else the split by patient.
@@ -88,7 +92,7 @@ def load_nih(
     # Rows without an image are checked too: one invalid label makes the whole file doubtful.
     _, all_labels, _ = label_matrix(table["Finding Labels"], LABELS, file=csv, separator="|")
 
-    paths = _index_images(root)
+    paths, copies = _index_images(root)
     present = table["Image Index"].isin(list(paths)).to_numpy()
     rows = table[present]
     if rows.empty:
@@ -106,6 +110,9 @@ def load_nih(
             "left out."
         )
 
+    if copies:
+        notes.append(f"{copies:,} images are on disk twice, and are taken once.")
+
     views, view_notes = read_views(rows["View Position"])
     sexes, sex_notes = read_sexes(rows["Patient Gender"])
     ages, age_notes = read_ages(rows["Patient Age"])
@@ -113,7 +120,7 @@ def load_nih(
 
     labels = all_labels[present]
     is_official = split == "official" or (
-        split == "auto" and folds is None and (root / TEST_LIST).is_file()
+        split == "auto" and folds is None and _list_file(root, TEST_LIST).is_file()
     )
     if is_official:
         notes.append(f"The split is the official one: {TEST_LIST} lists the test images.")
@@ -161,8 +168,7 @@ def is_nih(folder: Path) -> bool:
 
 
 def _metadata_files(root: Path) -> list[str]:
-    pattern = re.compile(r"Data_Entry_2017.*\.csv(\.gz)?")
-    return [name for name in scan_folder(root).others if pattern.fullmatch(name)]
+    return [name for name in scan_folder(root).others if _METADATA.fullmatch(name)]
 
 
 def _find_csv(root: Path) -> Path:
@@ -170,7 +176,7 @@ def _find_csv(root: Path) -> Path:
     names = _metadata_files(root)
     # Prefer the metadata of a subset to the full metadata beside it (…_full).
     plain = [name for name in names if "_full" not in name]
-    for choice in ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"):
+    for choice in ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "sample_labels.csv"):
         for name in (choice, f"{choice}.gz"):
             if name in plain:
                 return root / name
@@ -185,37 +191,44 @@ def _find_csv(root: Path) -> Path:
     return root / candidates[0]
 
 
-def _index_images(root: Path) -> dict[str, str]:
-    """Return the path, relative to the root, of every image by name."""
-    subfolders = scan_folder(root).folders
-    folders = [name for name in subfolders if name == "images"]
-    folders += [
-        f"{name}/images"
-        for name in subfolders
-        if re.fullmatch(r"images_\d{3}", name) and (root / name / "images").is_dir()
-    ]
+def _index_images(root: Path) -> tuple[dict[str, str], int]:
+    """Return the path, relative to the root, of every image by name, and the number of copies.
+
+    Archives hold the images in ``images``, ``images_001/images``, ``images-224/images-224`` or
+    ``sample/images``, and that of the sample holds them twice. Other folders, such as one of
+    originals, count only where there are none of these.
+    """
     paths: dict[str, str] = {}
-    for folder in folders:
-        for name in scan_folder(root / folder).images:
-            if name in paths:
-                raise DatasetError(
-                    f"the image {name} is in two places of {root}, {paths[name]} and "
-                    f"{folder}/{name}: remove one"
-                )
-            paths[name] = f"{folder}/{name}"
+    copies = 0
+    found = scan_tree(root).images
+    in_images = [path for path in found if any(map(_IMAGES.fullmatch, path.split("/")))]
+    for path in sorted(in_images or found, key=lambda path: (path.count("/"), path)):
+        name = path.rpartition("/")[2]
+        if name not in paths:
+            paths[name] = path
+        elif (root / path).stat().st_size == (root / paths[name]).stat().st_size:
+            copies += 1
+        else:
+            raise DatasetError(
+                f"the image {name} is in two places of {root}, {paths[name]} and {path}, with "
+                "different sizes: remove one"
+            )
     if not paths:
-        raise DatasetError(
-            f"no image in {root / 'images'} nor in {root / 'images_001' / 'images'} to "
-            f"{root / 'images_012' / 'images'}: unpack the images there"
-        )
-    return paths
+        raise DatasetError(f"no image in {root} or below: unpack the images there, into images/")
+    return paths, copies
+
+
+def _list_file(root: Path, name: str) -> Path:
+    """Return a list of images; a version of the data set on Kaggle calls it ..._NIH.txt."""
+    renamed = root / name.replace(".txt", "_NIH.txt")
+    return renamed if renamed.is_file() and not (root / name).is_file() else root / name
 
 
 def _official_split(root: Path, ids: "pd.Series[str]") -> NDArray[np.str_]:
     """Return "train" or "test" for each image; validation is a part of train."""
-    test = ids.isin(_read_list(root / TEST_LIST)).to_numpy()
-    if (root / TRAIN_LIST).is_file():
-        train = ids.isin(_read_list(root / TRAIN_LIST)).to_numpy()
+    test = ids.isin(_read_list(_list_file(root, TEST_LIST))).to_numpy()
+    if (train_list := _list_file(root, TRAIN_LIST)).is_file():
+        train = ids.isin(_read_list(train_list)).to_numpy()
         if (contradictory := train == test).any():
             first = int(np.argmax(contradictory))
             raise DatasetError(

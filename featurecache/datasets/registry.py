@@ -133,6 +133,13 @@ _BUILT_IN = (
         description="any folder with one folder of images per class",
         terms="those of your data",
         loader="featurecache.datasets.folder:load_folder",
+        recognizer="featurecache.datasets.folder:has_classes",
+    ),
+    DatasetSpec(
+        name="images",
+        description="any folder of images, without labels",
+        terms="those of your data",
+        loader="featurecache.datasets.images:load_images",
     ),
     DatasetSpec(
         name="phantom",

@@ -162,3 +162,13 @@ def _read_errors(path: Path) -> Iterator[None]:
     # UnicodeDecodeError and the errors of bounded_lines are ValueErrors.
     except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a table: {error}") from error
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Return the names of the tables in a folder, sorted.
+
+    A text file (``.txt``) in a folder is more often a description or a list, and is not counted.
+    """
+    suffixes = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
+    names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+    return [name for name in names if name.lower().endswith(suffixes)]

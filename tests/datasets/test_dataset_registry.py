@@ -20,7 +20,7 @@ def table(tmp_path: Path) -> Path:
 
 def test_names_are_the_keys() -> None:
     assert {name: spec.name for name, spec in DATASETS.items()} == {n: n for n in DATASETS}
-    assert set(DATASETS) >= {"nih", "kermany", "csv", "folder", "phantom"}
+    assert set(DATASETS) >= {"nih", "kermany", "csv", "folder", "images", "phantom"}
 
 
 def test_listing_data_sets_imports_nothing_heavy() -> None:
@@ -46,7 +46,9 @@ def test_unknown_data_set_is_refused(tmp_path: Path) -> None:
 def test_unknown_option_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nih takes no option `splits`: did you mean `split`"):
         load_dataset("nih", tmp_path, splits="patient")
-    with pytest.raises(UsageError, match="folder takes no option `subset`: it takes seed"):
+    with pytest.raises(
+        UsageError, match="folder takes no option `subset`: it takes patient_level, "
+    ):
         load_dataset("folder", tmp_path, subset="viral")
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from featurecache.datasets.folder import load_folder
+from featurecache.datasets.folder import has_classes, load_folder
 from featurecache.errors import DatasetError
 
 
@@ -61,21 +61,17 @@ def test_other_files_are_skipped_and_noted(tmp_path: Path) -> None:
     add(tmp_path, "ill/a.png", "ill/notes.txt", "well/b.png", "README.md", ".git/x.png")
     dataset = load_folder(tmp_path)
     assert len(dataset) == 2
-    assert "Files in ill that are not images and were skipped: 1." in dataset.notes
+    assert "Files that are not images were skipped: 1 .md, 1 .txt." in dataset.notes
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["README.md"], "contains no class folders"),
-        (["ill/a.png"], "only one class, 'ill'"),
-        (["ill/a.png", "well/notes.txt"], r"class folder .*well has no images"),
-        (["ill/a.png", "well/b.png", "c.png"], r"c\.png is directly in"),
-        (["train/ill/a.png", "train/b.png"], r"b\.png is directly in .*train"),
-        (["ill/p1/a.png", "well/b.png"], r"ill contains the folder 'p1'"),
+        (["README.md"], "holds no images in folders of classes"),
+        (["ill/a.png", "well/b.png", "c.png"], r"image c\.png .* in no class folder: move it"),
+        (["train/ill/a.png", "train/b.png"], r"image train/b\.png .* in no class folder"),
         (["train/ill/a.png", "well/b.png"], "split folder 'train' beside 'well'"),
-        (["val/ill/a.png", "valid/ill/a.png"], r"two folders for one split \(val, valid\)"),
-        (["train/notes.txt"], "train contains no class folders"),
+        (["train/notes.txt"], "holds no images in folders of classes"),
     ],
 )
 def test_folder_without_valid_class_folders_is_refused(
@@ -88,3 +84,52 @@ def test_folder_without_valid_class_folders_is_refused(
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cannot be listed"):
         load_folder(tmp_path / "none")
+
+
+def patients(root: Path, **options: int) -> list[str]:
+    return load_folder(root, **options).images["patient"].tolist()
+
+
+def test_only_folder_between_class_and_image_is_the_patient(tmp_path: Path) -> None:
+    add(tmp_path, "ill/p1/a.png", "ill/p1/b.png", "well/p2/images/c.png", "well/p3/study/d.png")
+    assert len(set(patients(tmp_path))) == 4  # one image is deeper, so it is not clear
+    (tmp_path / "well/p3/study/d.png").rename(tmp_path / "well/p3/d.png")
+    assert patients(tmp_path) == ["p1", "p1", "p2", "p3"]
+    assert any("folders at level 2, 3 patients" in note for note in load_folder(tmp_path).notes)
+    assert patients(tmp_path, patient_level=0) == load_folder(tmp_path).images["id"].tolist()
+
+
+def test_folder_of_images_is_no_patient(tmp_path: Path) -> None:
+    add(tmp_path, *[f"{name}/images/{i}.png" for name in ("ill", "well") for i in range(3)])
+    assert len(set(patients(tmp_path))) == 6
+
+
+def test_classes_below_a_single_folder(tmp_path: Path) -> None:
+    add(tmp_path, *[f"archive/xrays/{name}/{i}.png" for name in ("ill", "well") for i in "ab"])
+    dataset = load_folder(tmp_path)
+    assert dataset.label_names == ("ill", "well")
+    assert dataset.root == tmp_path / "archive" / "xrays"
+    assert "The classes are the folders of archive/xrays." in dataset.notes
+
+
+@pytest.mark.parametrize(
+    ("names", "is_classes"),
+    [
+        (["normal/a.png", "pneumonia/b.png"], True),
+        (["NORMAL/a.png", "x/b.png"], True),
+        (["x/Lung_Opacity/a.png", "x/y/b.png"], True),
+        (["train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"], True),
+        (["normal/a.png"], False),
+        (["p1/a.png", "p2/b.png"], False),
+        (["normal/p1/a.png", "ill/p2/b.png"], False),
+        (["normal/a.png", "ill/b.png", "c.png"], False),
+        (["train/p1/1.png", "train/p2/2.png", "test/p3/3.png", "test/p4/4.png"], False),
+        (["train/1.png", "test/2.png"], False),
+        (["train/a/1.png", "train/b/2.png"], False),
+        (["README.md"], False),
+    ],
+)
+def test_classes_are_recognized_beyond_doubt(
+    tmp_path: Path, names: list[str], is_classes: bool
+) -> None:
+    assert has_classes(add(tmp_path, *names)) == is_classes

@@ -91,7 +91,7 @@ def test_pseudonymize_hashes_ids_and_redacts_errors(folder: Path, tmp_path: Path
     assert hashed.labels.sum().tolist() == plain.labels.sum().tolist()
     (folder / "well" / "c.png").rename(folder / "Smith.png")
     with pytest.raises(DatasetError, match="without `pseudonymize`") as caught:
-        load_dataset(folder, pseudonymize=str(tmp_path / "key"))
+        load_dataset("folder", folder, pseudonymize=str(tmp_path / "key"))
     assert "Smith" not in str(caught.value)
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from featurecache.datasets.label_strings import label_matrix
+from featurecache.datasets.load import load_dataset, recognize_dataset
 from featurecache.datasets.nih import LABELS, load_nih
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
@@ -211,8 +212,9 @@ def test_image_with_two_rows_is_refused(root: Path) -> None:
         load_nih(root)
 
 
-def test_image_in_two_folders_is_refused(root: Path) -> None:
+def test_two_images_of_one_name_are_refused(root: Path) -> None:
     touch_images(root, "00000001_000.png", folder="images_003/images")
+    (root / "images_003/images/00000001_000.png").write_bytes(b"another size")
     with pytest.raises(DatasetError, match=r"images/00000001_000.png and images_003/images/0"):
         load_nih(root)
 
@@ -220,8 +222,44 @@ def test_image_in_two_folders_is_refused(root: Path) -> None:
 def test_root_without_images_is_refused(root: Path) -> None:
     for image in (root / "images").iterdir():
         image.unlink()
-    with pytest.raises(DatasetError, match=r"no image in .*images nor in .*images_001"):
+    with pytest.raises(DatasetError, match=r"no image in .* or below: unpack"):
         load_nih(root)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "folder", "test_list"),
+    [
+        ("sample_labels.csv", "sample/images", None),
+        ("Data_Entry_2017.csv", "images-224/images-224", "test_list_NIH.txt"),
+        ("Data_Entry_2017.csv", "images/images", "test_list.txt"),
+    ],
+)
+def test_layouts_of_kaggle(
+    tmp_path: Path, metadata: str, folder: str, test_list: str | None
+) -> None:
+    root = tmp_path / "archive" / "nih"
+    names = [f"0000000{number}_000.png" for number in range(1, 6)]
+    touch_images(root, *names, folder=folder)
+    touch_images(root, *names, folder=f"{folder.split('/')[0]}/{folder}")  # a copy, deeper
+    touch_images(root, names[0], folder="originals")
+    write_csv(root, *map(row, names), name=metadata)
+    if test_list:
+        (root / test_list).write_text("\n".join(names[3:]))
+    assert recognize_dataset(tmp_path / "archive") == "nih"
+    dataset = load_dataset(tmp_path / "archive")
+    assert dataset.images["path"].tolist() == [f"{folder}/{name}" for name in names]
+    assert any("5 images are on disk twice" in note for note in dataset.notes)
+    is_official = (dataset.images["split"] == "test").tolist() == [False] * 3 + [True] * 2
+    assert is_official == (test_list is not None)
+
+
+def test_folds_replace_the_official_split(root: Path) -> None:
+    touch_images(root, "00000003_000.png")
+    write_csv(root, *(row(f"0000000{number}_000.png") for number in (1, 2, 3)))
+    (root / "test_list.txt").write_text("00000001_000.png")
+    splits = [split_of(root, folds=3, fold=fold) for fold in (1, 2, 3)]
+    assert [sorted(split.values()) for split in splits] == [["test", "train", "val"]] * 3
+    assert len({next(iter(split.values())) for split in splits}) == 3
 
 
 def test_images_without_any_row_are_refused(root: Path) -> None:

@@ -1,0 +1,124 @@
+"""All images below a folder, without labels."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
+from featurecache.datasets.scan import describe_suffixes, scan_tree
+from featurecache.datasets.splits import SPLIT_ALIASES, complete_split
+from featurecache.datasets.table_reader import tables_in
+from featurecache.errors import DatasetError, UsageError
+
+
+def load_images(
+    root: str | os.PathLike[str],
+    *,
+    patient_level: int = 0,
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Load every image below a folder, without labels.
+
+    Images are recognized by their suffix or by their first bytes, DICOM included.
+
+    Args:
+        root: The folder. If all images are in subfolders named train, val or test, or similar,
+            these are the splits.
+        patient_level: Which folder of an image's path names its patient, 1 for the first; 0 if
+            patients are unknown.
+        folds: Number of folds, by patient, that the images are dealt into.
+        fold: The fold that is test; the next one is validation, the others are train.
+        seed: Seed of the splits that no folder defines.
+
+    Returns:
+        A data set named after the folder. The ids are paths relative to it.
+
+    Raises:
+        DatasetError: If there is no image, or a folder cannot be read.
+        UsageError: If an image is in fewer folders than ``patient_level``.
+    """
+    import pandas as pd
+
+    root = Path(root)
+    tree = scan_tree(root)
+    if not tree.images:
+        seen = describe_suffixes(tree.others) or "no files"
+        raise DatasetError(
+            f"{root} holds no images: looked in it and in all folders below for PNG, JPEG, TIFF, "
+            f"BMP, WebP, PPM and DICOM files of any name, and found {seen}"
+        )
+    folders = [path.split("/")[:-1] for path in tree.images]
+    if patient_level:
+        patients = patients_from_folders(tree.images, patient_level)
+    else:
+        patients = list(tree.images)
+    firsts = {parts[0].lower() if parts else "" for parts in folders}
+    is_split = firsts <= SPLIT_ALIASES.keys()
+    completed = complete_split(
+        patients,
+        np.empty((len(tree.images), 0), dtype=np.int8),
+        (),
+        stated=[parts[0] for parts in folders] if is_split else None,
+        source=f"the folder {root}",
+        folds=folds,
+        fold=fold,
+        seed=seed,
+    )
+    notes = ["There are no labels.", *tree.notes()]
+    if patient_level:
+        notes.append(
+            f"Patients are the folders at level {patient_level}: {len(set(patients)):,} patients."
+        )
+    else:
+        notes.append(UNKNOWN_PATIENTS)
+        if n_folders := len({tuple(parts[is_split:]) for parts in folders} - {()}):
+            notes.append(
+                f"Subfolders with images: {n_folders:,}. If the first folder of each path is a "
+                "patient, give `patient_level` 1; if it is a class, give `dataset` folder."
+            )
+    if len(tables_in(root)) == 1:
+        notes.append("A table is beside the images: to read labels from it, name its columns.")
+    return Dataset(
+        name=safe_name(root.resolve().name),
+        root=root,
+        images=pd.DataFrame(
+            {
+                "id": tree.images,
+                "path": tree.images,
+                "patient": patients,
+                "split": completed.names,
+            },
+            dtype=str,
+        ),
+        labels=None,
+        notes=[*notes, *completed.notes],
+        excluded={"in a folder of masks": tree.masks},
+    )
+
+
+def patients_from_folders(paths: Sequence[str], level: int) -> list[str]:
+    """Return the patient of each image: the name of a folder in its path.
+
+    Args:
+        paths: Paths relative to the root, with "/".
+        level: Which folder, 1 for the first.
+
+    Raises:
+        UsageError: If the level is negative, or an image is in fewer folders.
+    """
+    if level < 1:
+        raise UsageError(f"`patient_level` is {level}: give 1 for the first folder, or 0 for none")
+    patients = []
+    for path in paths:
+        *folders, _ = path.split("/")
+        if len(folders) < level:
+            raise UsageError(
+                f"`patient_level` is {level}, but the image {path} is in {len(folders)} folders: "
+                "move it, or give another level"
+            )
+        patients.append(folders[level - 1])
+    return patients
