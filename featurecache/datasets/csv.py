@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from featurecache.datasets.cell_values import (
     is_blank,
     read_ages,
@@ -124,20 +127,16 @@ def load_csv(
     if n_without_path:
         notes.append(f"{n_without_path:,} rows without a path are left out.")
 
-    if multilabel:
-        names, values, label_notes = label_matrix(
-            table[multilabel], file=file, separator=label_separator
-        )
-    elif classes:
-        names, values, label_notes = class_matrix(table[classes], file=file)
-    else:
-        names = tuple(label_columns)
-        values, label_notes = read_labels(
-            table[label_columns],
-            file=file,
-            positive=_as_list(positive),
-            negative=_as_list(negative),
-        )
+    names, values, label_notes = _read_labels(
+        table,
+        label_columns,
+        multilabel,
+        classes,
+        file=file,
+        positive=_as_list(positive),
+        negative=_as_list(negative),
+        label_separator=label_separator,
+    )
     if not names:
         label_notes = [describe_label_columns(_head(opened), columns, file)]
     notes += label_notes
@@ -146,9 +145,10 @@ def load_csv(
         table[path], root, file=file, may_move_up=images_root is None
     )
     notes += path_notes
-    for role in images.columns.intersection(list(_ATTRIBUTES)):
-        images[role], attribute_notes = _ATTRIBUTES[role](images[role])
-        notes += attribute_notes
+    for role, read in _ATTRIBUTES.items():
+        if column := roles[role]:
+            images[role], attribute_notes = read(table[column])
+            notes += attribute_notes
     # Before rows are joined, so that a blank cell does not contradict another.
     for role in images.columns.intersection(["patient", "split"]):
         images[role] = images[role].where(~is_blank(images[role]), "")
@@ -177,6 +177,28 @@ def load_csv(
         notes=[*notes, *completed.notes],
         excluded={"row without a path": n_without_path},
     )
+
+
+def _read_labels(
+    table: "pd.DataFrame",
+    columns: Sequence[str],
+    multilabel: str | None,
+    classes: str | None,
+    *,
+    file: Path,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    label_separator: str | None,
+) -> tuple[tuple[str, ...], NDArray[np.int8], list[str]]:
+    """Return the names of the labels, their (N, C) values, and notes."""
+    if multilabel:
+        return label_matrix(table[multilabel], file=file, separator=label_separator)
+    if classes:
+        return class_matrix(table[classes], file=file)
+    values, notes = read_labels(
+        table[list(columns)], file=file, positive=positive, negative=negative
+    )
+    return tuple(columns), values, notes
 
 
 def _as_list(words: str | Sequence[str] | None) -> list[str]:

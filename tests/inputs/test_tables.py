@@ -1,0 +1,230 @@
+"""Tables of every kind through the command line: what is assumed, and what is refused."""
+
+import gzip
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import featurecache as fc
+from tests.inputs.tables import Load
+
+MASS = {"Mass": [1, 0, 1, None]}
+ROWS = [["a.png", "1", "Müller"], ["b.png", "0", ""], ["c.png", "1", "x"], ["d.png", "", "y"]]
+
+
+def written(separator: str) -> str:
+    return "".join(separator.join(row) + "\n" for row in [["path", "Mass", "who"], *ROWS])
+
+
+ACCEPTED = {
+    # The file.
+    "comma": ("t.csv", written(","), None),
+    "semicolon": ("t.csv", written(";"), "columns of t.csv are separated by semicolons"),
+    "tab": ("t.csv", written("\t"), "separated by tabs"),
+    "bar": ("t.txt", written("|"), "separated by bars"),
+    "tsv": ("t.tsv", written("\t"), None),
+    "sep-line": ("T.CSV", "sep=;\r\n" + written(";"), None),
+    "byte-order-mark": ("t.csv", written(",").encode("utf-8-sig"), None),
+    "utf-16": ("t.csv", written("\t").encode("utf-16"), "read as UTF-16"),
+    "cp1252": ("t.csv", written(";").encode("cp1252"), "not UTF-8 and is read as cp1252"),
+    "gz": ("t.csv.gz", gzip.compress(written(";").encode()), "semicolons"),
+    "parquet": ("t.parquet", pd.DataFrame(ROWS, columns=["path", "Mass", "who"]), None),
+    "numbers": (
+        "t.parquet",
+        pd.DataFrame({"path": [row[0] for row in ROWS], "Mass": [1.0, 0.0, 1.0, None]}),
+        None,
+    ),
+    # The paths.
+    "column-by-files": (
+        "t.csv",
+        "who,Image Index,Mass\nx,a.png,1\ny,b.png,0\nz,c.png,1\nw,d.png,\n",
+        "the images are those of the column 'Image Index'",
+    ),
+    "absolute": (
+        "t.csv",
+        "path,Mass\nROOT/a.png,1\nROOT/b.png,0\nc.png,1\nROOT/d.png,\n",
+        "3 absolute paths are read as relative",
+    ),
+    "blank-path": (
+        "t.csv",
+        "path,Mass\na.png,1\n,1\nb.png,0\nnan,0\nc.png,1\nd.png,\n",
+        "2 rows without a path are left out",
+    ),
+    "other-root": (
+        "t.csv",
+        "path,Mass\nC:\\pacs\\a.png,1\nC:\\pacs\\b.png,0\nC:\\pacs\\c.png,1\nC:\\pacs\\d.png,\n",
+        "4 paths were written with backslashes.* read without their first folder, where 4 of 4",
+    ),
+    "prefix": (
+        "t.csv",
+        "path,Mass\nCheXpert/x/a.png,1\nCheXpert/x/b.png,0\nCheXpert/x/c.png,1\nCheXpert/x/d.png,\n",
+        "read without their first 2 folders",
+    ),
+    "no-suffix": (
+        "t.csv",
+        "patientId,Mass\na,1\nb,0\nc,1\nd,\n",
+        "column 'patientId'. .*with the suffix .png",
+    ),
+    "up": (
+        "lists/t.csv",
+        "path,Mass\na.png,1\nb.png,0\nc.png,1\nd.png,\n",
+        "relative to the folder above",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_table_is_read_and_what_was_assumed_is_reported(load: Load, case: str) -> None:
+    name, table, note = ACCEPTED[case]
+    loaded = load(table, "--label-column Mass", name=name)
+    assert loaded.labels == MASS
+    assert [Path(path).stem for path in loaded.dataset.images["path"]] == list("abcd")
+    assert all(file.is_file() for file in loaded.dataset.files().values())
+    assert bool(re.search(note or "is read|separated|paths|column", loaded.notes)) == bool(note)
+
+
+def test_images_in_a_subfolder_are_found(load: Load) -> None:
+    images = tuple(f"images/{letter}.dcm" for letter in "ab")
+    loaded = load("sop,x\na,1\nb,2\n", "--path-column sop", images=images)
+    assert loaded.dataset.images["path"].tolist() == list(images)
+    assert "read below the folder 'images', with the suffix .dcm" in loaded.notes
+
+
+def test_ids_keep_their_zeros(load: Load) -> None:
+    table = pd.DataFrame(
+        {"path": ["a.png", "b.png"], "id": ["007", "08"], "patient": [7, 8], "Mass": [True, False]}
+    )
+    options = "--label-column Mass --id-column id --patient-column patient"
+    loaded = load(table, options, name="t.parquet")
+    assert loaded.dataset.images["id"].tolist() == ["007", "08"]
+    assert loaded.dataset.images["patient"].tolist() == ["7", "8"]
+    assert loaded.labels == {"Mass": [1, 0]}
+
+
+def test_given_encoding_and_separator_are_used(load: Load) -> None:
+    table = "path;Łódź\na.png;1\nb.png;0\n".encode("cp1250")
+    loaded = load(table, "--encoding cp1250 --separator ; --label-column Łódź")
+    assert loaded.labels == {"Łódź": [1, 0]}
+
+
+def test_table_without_labels_is_read_and_says_what_looks_like_labels(load: Load) -> None:
+    rows = ["path;sex;split;Mass;Edema;found;kind;note"] + [
+        f"{image};F;train;{n % 2};yes;{('Mass|Edema', 'Mass')[n % 2]};{'xy'[n % 2]};text {n}"
+        for n, image in enumerate(("a.png", "b.png", "c.png", "d.png"))
+    ]
+    loaded = load("\n".join(rows) + "\n", "--sex-column sex")
+    assert loaded.labels == {}
+    assert (
+        "so the images have no labels. These columns look like labels: 'Mass', 'Edema' (as "
+        "`labels`); 'found' (as `multilabel`); 'kind' (as `classes`)." in loaded.notes
+    )
+
+
+def test_pattern_selects_columns_of_labels(load: Load) -> None:
+    loaded = load("path,F_b,F_a,G\na.png,1,0,1\nb.png,0,1,1\n", "--label-column F*")
+    assert loaded.labels == {"F_b": [1, 0], "F_a": [0, 1]}
+
+
+BOXES = """patientId,who,fold,x,Target,Mass
+a.png,p1,train,5,1,
+a.png,p1,train,9,1,0
+b.png,p2,test,,0,
+b.png,p2,test,,1,
+c.png,p3,val,,0,
+"""
+
+
+def test_rows_of_one_image_are_joined(load: Load) -> None:
+    options = "--label-column Target --label-column Mass --patient-column who --split-column fold"
+    loaded = load(BOXES, options)
+    assert loaded.labels == {"Target": [1, 1, 0], "Mass": [0, None, None]}
+    assert loaded.dataset.images["split"].tolist() == ["train", "test", "val"]
+    assert "2 images are listed in 4 rows, which are joined" in loaded.notes
+
+
+def test_excluded_rows_are_counted(load: Load) -> None:
+    loaded = load("path,Mass\na.png,1\n,0\nb.png,0\n", "--label-column Mass")
+    assert loaded.dataset.excluded == {"row without a path": 1}
+
+
+REFUSED = {
+    "two-separators": (
+        "name, first;path\nDoe, J;a.png\n",
+        "",
+        "may be separated in 2 ways: by commas, .*by semicolons, .*Give the --separator",
+    ),
+    "unknown-encoding": ("path\na.png\n", "--encoding latin-42", "no --encoding 'latin-42'"),
+    "no-text": (b"path\n\x81\n", "", "cannot be read as a table"),
+    "no-such-pattern": ("path,M\na.png,1\n", "--label-column F*", r"no column .* matches 'F\*'"),
+    "several-path-columns": (
+        "image,thumb\na.png,b.png\nc.png,d.png\n",
+        "",
+        "several columns that may hold the paths .* 'image', 'thumb': give one as --path-column",
+    ),
+    "no-path-column": ("x,y\n1,2\n", "", "none of its columns names images: give .*--path-column"),
+    "no-such-paths": (
+        "path\nx/1.png\nx/2.png\n",
+        "",
+        "none of 2 paths in the column 'path' .* exists below .*'x/1.png'. .*as --images-root",
+    ),
+    "same-paths": (
+        "path\nx/a.png\ny/a.png\n",
+        "",
+        "exist only without their first folder, where several are the same. .* --images-root",
+    ),
+    "blank-paths": ("path,x\n,1\nnan,2\n", "", "'path' of .* is empty in every row"),
+    "outside": ("path\n../a.png\n", "", "leaves the root with '..'"),
+    "two-patients": (
+        BOXES.replace("9", "8").replace("a.png,p1,train,8", "a.png,p9,train,8"),
+        "--patient-column who",
+        "lines 2 and 3: two rows of the image 'a.png' differ in the patient",
+    ),
+    "two-splits": (
+        BOXES.replace("b.png,p2,test,,1", "b.png,p2,train,,1"),
+        "--patient-column who --split-column fold",
+        "lines 4 and 5: two rows of the image 'b.png' differ in the split",
+    ),
+    "two-classes": (
+        "path,kind\na.png,x\na.png,y\n",
+        "--class-column kind",
+        "lines 2 and 3: .*different classes: .* as --multilabel-column",
+    ),
+    "two-kinds-of-labels": (
+        "path,kind\na.png,x\n",
+        "--class-column kind --label-column kind",
+        "give one of --label-column",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_ambiguous_or_wrong_table_is_refused_with_what_to_do(load: Load, case: str) -> None:
+    table, options, message = REFUSED[case]
+    with pytest.raises(AssertionError, match=f"(?s){message}"):
+        load(table, options)
+
+
+@pytest.mark.parametrize(("name", "module"), [("t.xlsx", "openpyxl"), ("t.parquet", "pyarrow")])
+def test_package_for_excel_and_parquet_is_named(load: Load, monkeypatch, name, module) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, f"{module}.parquet", None)
+    with pytest.raises(AssertionError, match=rf"needs {module}: pip install '.*\[tables\]'"):
+        load(b"", name=name)
+
+
+def test_notes_are_printed_and_kept_in_the_cache(run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for image in ("a.png", "b.png", "c.png", "d.png"):
+        Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(tmp_path / image)
+    (tmp_path / "t.csv").write_text("image;Mass\n" + "".join(f"{r[0]};ja\n" for r in ROWS))
+    outcome = run("extract", "--data-root", "t.csv", "--label-column", "Mass", "--negative", "")
+    assert outcome.code == 0, outcome.stderr
+    cache = fc.open_cache("cache/t/tiny.h5")
+    for note in ("separated by semicolons", "column 'image'", "'ja' (4) read as positive"):
+        assert note in " ".join(outcome.stderr.split())
+        assert any(note in written for written in cache.header.notes)
