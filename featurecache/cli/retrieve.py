@@ -74,6 +74,10 @@ def retrieve(
     ] = None,
     prompts: Prompts = None,
     alignment: AlignmentFile = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write the images of the result to, .csv or .parquet."),
+    ] = None,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(help="Contact sheet of the retrieved images to write.", metavar="PNG"),
@@ -106,18 +110,22 @@ def retrieve(
     Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet sheet.png
     """
     import featurecache as fc
+    from featurecache.io.table import check_table_file, write_table
     from featurecache.retrieval.contact_sheet import save_contact_sheet
     from featurecache.retrieval.metrics import measure_retrieval
     from featurecache.retrieval.query import search
 
     if contact_sheet is not None and contact_sheet.exists():
         raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
+    if out is not None:
+        check_table_file(out)
     opened = fc.open_cache(cache)
     print_status(f"cache {describe_choice(cache, opened)}")
     if text is None and image is None and label is None:
-        if contact_sheet is not None:
+        if contact_sheet is not None or out is not None:
+            option = "--out" if contact_sheet is None else "--contact-sheet"
             raise UsageError(
-                "--contact-sheet shows the result of a query: give a text, --image or --label"
+                f"{option} shows the result of a query: give a text, --image or --label"
             )
         metrics = measure_retrieval(
             opened,
@@ -151,14 +159,16 @@ def retrieve(
         files = load_dataset(
             dataset or opened.header.dataset, data_root, options, quiet=json
         ).files()
-        query_image = image if image is not None and Path(image).is_file() else None
-        save_contact_sheet(contact_sheet, result, files, query_image=query_image)
+        save_contact_sheet(contact_sheet, result, files, query_image=image)
+    if out is not None:
+        write_table(result.images, out)
     if json:
         print_json(result.to_json())
         return
     _print_result(result)
-    if contact_sheet is not None:
-        print_result(f"contact sheet: {contact_sheet}")
+    for name, path in (("images", out), ("contact sheet", contact_sheet)):
+        if path is not None:
+            print_result(f"{name}: {path}")
 
 
 def _print_result(result: "SearchResult") -> None:
@@ -168,9 +178,10 @@ def _print_result(result: "SearchResult") -> None:
             ["label", "cosine"],
             [[name, format_float(cosine)] for name, cosine in result.descriptions.items()],
         )
+    known = [name for name in ("view", "sex", "age") if (result.images[name] != "").any()]
     print_table(
         f"{result.query}: images",
-        ["", "cosine", "image", "patient", "split", "labels"],
+        ["rank", "cosine", "image", "patient", "split", "labels", *known],
         [
             [
                 str(image["rank"]),
@@ -179,10 +190,14 @@ def _print_result(result: "SearchResult") -> None:
                 image["patient"],
                 image["split"],
                 ", ".join(image["labels"]) or "-",
+                *(image[name] or "-" for name in known),
             ]
             for image in result.images.to_dict("records")
         ],
+        optional=len(known),
     )
+    if result.copies:
+        print_status(f"left out, as it is the query image: {', '.join(result.copies)}")
 
 
 def _print_metrics(metrics: "RetrievalMetrics", dataset_name: str) -> None:

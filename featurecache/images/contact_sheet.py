@@ -10,20 +10,23 @@ from PIL import Image, ImageDraw, ImageOps
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.io.atomic import new_file
 
-CAPTION_HEIGHT = 14
+LINE_HEIGHT = 14
 GAP = 4
 INK = 225
 THUMBNAIL = 192
+_MARGIN = 2
 
 Captioned = tuple[str, NDArray[np.uint8]]
 """A caption, and the (H, W) image below it."""
 
 
-def contact_sheet(rows: Sequence[Sequence[Captioned]]) -> Image.Image:
+def contact_sheet(rows: Sequence[Sequence[Captioned]], *, title: str = "") -> Image.Image:
     """Lay out images of equal size in rows on black, as one 8-bit grayscale image.
 
     Args:
-        rows: Images with captions; rows may have different lengths.
+        rows: Images with captions, which are wrapped to the width of the image; rows may have
+            different lengths.
+        title: Line above the images; none if empty.
 
     Raises:
         ValueError: There is no image, or their sizes differ.
@@ -32,31 +35,69 @@ def contact_sheet(rows: Sequence[Sequence[Captioned]]) -> Image.Image:
     if len(shapes) != 1:
         raise ValueError(f"a contact sheet needs images of one size, not of {len(shapes)}")
     ((height, width),) = shapes
-    step_x, step_y = width + GAP, height + CAPTION_HEIGHT + GAP
-    sheet = Image.new("L", (max(map(len, rows)) * step_x - GAP, len(rows) * step_y - GAP))
-    for i, row in enumerate(rows):
-        for j, (caption, pixels) in enumerate(row):
-            # On its own strip, a long caption is cut off at its image's edge.
-            strip = Image.new("L", (width, CAPTION_HEIGHT))
-            ImageDraw.Draw(strip).text((2, 1), caption, fill=INK)
-            sheet.paste(strip, (j * step_x, i * step_y))
-            sheet.paste(Image.fromarray(pixels), (j * step_x, i * step_y + CAPTION_HEIGHT))
+    step = width + GAP
+    sheet_width = max(map(len, rows)) * step - GAP
+    heading = wrap(title, sheet_width)
+    captions = [[wrap(caption, width) for caption, _ in row] for row in rows]
+    # A row is as high as its longest caption, and never without one line.
+    caption_heights = [LINE_HEIGHT * max(1, *map(len, row)) for row in captions]
+    tops = np.cumsum([LINE_HEIGHT * len(heading), *(h + height + GAP for h in caption_heights)])
+    sheet = Image.new("L", (sheet_width, int(tops[-1]) - GAP))
+    draw = ImageDraw.Draw(sheet)
+    _draw_lines(draw, heading, 0, 0)
+    for row, lines, top, caption_height in zip(rows, captions, tops, caption_heights, strict=False):
+        for j, (_, pixels) in enumerate(row):
+            _draw_lines(draw, lines[j], j * step, int(top))
+            sheet.paste(Image.fromarray(pixels), (j * step, int(top) + caption_height))
     return sheet
 
 
-def draw_files(images: Sequence[tuple[str, Path, str]], *, columns: int) -> Image.Image:
+def wrap(text: str, width: int) -> list[str]:
+    """Return the lines of a text that fit into a width in pixels; long words are broken."""
+    draw = ImageDraw.Draw(Image.new("L", (1, 1)))
+
+    def fits(line: str) -> bool:
+        return draw.textlength(line) <= width - 2 * _MARGIN
+
+    lines = []
+    for paragraph in filter(None, text.split("\n")):
+        line = ""
+        for word in paragraph.split(" "):
+            if line and not fits(f"{line} {word}"):
+                lines.append(line)
+                line = word
+            else:
+                line = f"{line} {word}" if line else word
+            while len(line) > 1 and not fits(line):
+                end = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or fits(line[:n]))
+                lines.append(line[:end])
+                line = line[end:]
+        lines.append(line)
+    return lines
+
+
+def _draw_lines(draw: ImageDraw.ImageDraw, lines: Sequence[str], left: int, top: int) -> None:
+    for number, line in enumerate(lines):
+        draw.text((left + _MARGIN, top + number * LINE_HEIGHT + 1), line, fill=INK)
+
+
+def draw_files(
+    images: Sequence[tuple[str, Path, str]], *, columns: int, title: str = ""
+) -> Image.Image:
     """Read image files and lay them out in rows.
 
     Args:
         images: Caption, file, and name in error messages of each image.
         columns: Number of images in a row.
+        title: Line above the images; none if empty.
 
     Raises:
         ImageError: An image cannot be read.
     """
     decoder = SubprocessDecoder()
     tiles = [(caption, read_thumbnail(decoder, file, name=name)) for caption, file, name in images]
-    return contact_sheet([tiles[row : row + columns] for row in range(0, len(tiles), columns)])
+    rows = [tiles[row : row + columns] for row in range(0, len(tiles), columns)]
+    return contact_sheet(rows, title=title)
 
 
 def save_png(sheet: Image.Image, path: Path) -> None:

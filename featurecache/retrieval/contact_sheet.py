@@ -16,13 +16,13 @@ def save_contact_sheet(
     *,
     query_image: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Draw the images of a search result, captioned with rank, cosine and labels, to a PNG file.
+    """Draw the query and the images of a search result, with captions, to a PNG file.
 
     Args:
         path: The file to write.
         result: The result, of one image or more.
         files: File of each image by its id.
-        query_image: Image file to show first, where that was the query.
+        query_image: Image file, or id of an image, to show first, where that was the query.
 
     Raises:
         UsageError: ``files`` lacks an image of the result.
@@ -30,7 +30,8 @@ def save_contact_sheet(
     """
     images = []
     if query_image is not None:
-        images.append((result.query, Path(query_image).expanduser(), result.query))
+        file = files.get(os.fspath(query_image), Path(query_image).expanduser())
+        images.append((f"query: {result.query}", file, result.query))
     for image in result.images.to_dict("records"):
         image_id = image["id"]
         if image_id not in files:
@@ -38,6 +39,14 @@ def save_contact_sheet(
                 f"the data set lacks the image {image_id!r} of the cache: give the data set, with "
                 "the options, that the cache was extracted from"
             )
-        caption = f"{image['rank']} {image['cosine']:.3f} {', '.join(image['labels'])}"
-        images.append((caption, files[image_id], image_id))
-    save_png(draw_files(images, columns=5), Path(path))
+        person = ", ".join(filter(None, (image[key] for key in ("view", "sex", "age"))))
+        caption = [
+            f"{image['rank']}: cosine {image['cosine']:.3f}",
+            image_id,
+            f"patient {image['patient']}, {image['split']}",
+            person,
+            ", ".join(image["labels"]),
+        ]
+        images.append(("\n".join(filter(None, caption)), files[image_id], image_id))
+    title = "" if query_image is not None else f"query: {result.query}"
+    save_png(draw_files(images, columns=5, title=title), Path(path))

@@ -1,5 +1,6 @@
 """Search a cache for the images that are nearest to a text, a label's prompts or an image."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,9 +25,15 @@ from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
 from featurecache.prompts import PromptSet
+from featurecache.provenance.perceptual_hash import PerceptualHash, is_copy, perceptual_hash
 from featurecache.store.cache import Cache
 from featurecache.store.open import open_cache
-from featurecache.store.records import NON_FINITE_EMBEDDING, TextSet, to_float16_checked
+from featurecache.store.records import (
+    NON_FINITE_EMBEDDING,
+    TextSet,
+    from_utf8,
+    to_float16_checked,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +49,8 @@ class SearchResult:
     Attributes:
         query: The query in words, for a title.
         images: The nearest images, as ``retrieve`` returns them.
+        copies: Ids of images that are the query image, by id or content; they are not among the
+            results.
         descriptions: For a query by image, the cosine of each label's prompt ensemble with the
             image, highest first; empty for other queries, and where texts and images do not share
             a space.
@@ -49,6 +58,7 @@ class SearchResult:
 
     query: str
     images: "pd.DataFrame"
+    copies: tuple[str, ...] = ()
     descriptions: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -56,6 +66,7 @@ class SearchResult:
         return {
             "query": self.query,
             "images": self.images.to_dict("records"),
+            "copies": list(self.copies),
             "descriptions": dict(self.descriptions) or None,
         }
 
@@ -83,7 +94,8 @@ def retrieve(
         cache: A cache, or its path.
         text: Find the images that this text describes best.
         image: Find the images most similar to this one: an image file, a PIL image, or the id of a
-            cached image, which is not among its own results.
+            cached image. The image itself and its copies, by file or content, are not among the
+            results.
         label: Find the images that the prompts of this label describe best.
         top: Number of images to return.
         split: Search only the images of this split; all splits if None.
@@ -97,7 +109,8 @@ def retrieve(
 
     Returns:
         One row per image, nearest first, with the columns ``rank`` (from 1), ``id``, ``cosine``,
-        ``patient``, ``split``, ``view`` and ``labels`` (a tuple of the positive labels).
+        ``patient``, ``split``, ``labels`` (a tuple of the positive labels), ``view``, ``sex`` and
+        ``age`` (texts, "" where unknown).
 
     Raises:
         UsageError: Not exactly one of ``text``, ``image`` and ``label`` is given; the text is
@@ -114,7 +127,7 @@ def retrieve(
         >>> import featurecache as fc
         >>> images = fc.retrieve("cache/phantom/tiny.h5", "signs of cardiomegaly", top=3)
         >>> images.columns.tolist()
-        ['rank', 'id', 'cosine', 'patient', 'split', 'view', 'labels']
+        ['rank', 'id', 'cosine', 'patient', 'split', 'labels', 'view', 'sex', 'age']
         >>> fc.retrieve("cache/phantom/tiny.h5", image=images["id"][0], top=5)["rank"].tolist()
         [1, 2, 3, 4, 5]
     """
@@ -211,19 +224,35 @@ def search(
     embedding: Embeddings
     if isinstance(image, str | os.PathLike) and not Path(image).expanduser().is_file():
         row = _row_of(cache, name)
-        rows = rows[rows != row]
-        if len(rows) == 0:
-            raise CacheError(f"{cache.path} has no other image to search")
         if alignment is not None:
             check_alignment(alignment, cache, np.array([row]))
         embedding = cache.read_rows(row, row + 1)
+        sha256, content = cache.images.sha256[row], cache.images.perceptual_hash[row]
     else:
         name = image_name or name
         embedding = _embed_image(load_encoder(), image, name, cache.header.bit_depth)
+        sha256, content = _content_of(image, name, cache.header.bit_depth)
+    is_same = (cache.images.sha256[rows] == sha256) & (sha256 != b"")
+    is_same |= is_copy(cache.images.perceptual_hash[rows], content[np.newaxis])
+    is_same |= cache.ids[rows] == name
+    copies, rows = rows[is_same], rows[~is_same]
+    if len(rows) == 0:
+        raise CacheError(f"{cache.path} has no other image to search")
     # Images are compared without the alignment, which serves the label similarities only.
     images = _nearest_images(cache, l2_normalize(embedding, "image")[0], rows, top)
     cosines = _label_cosines(cache, embedding, prompts, alignment)
-    return SearchResult(f"image {name}", images, cosines)
+    return SearchResult(f"image {name}", images, tuple(cache.ids[copies].tolist()), cosines)
+
+
+def _content_of(
+    image: "StrPath | Image", name: str, bit_depth: int | None
+) -> tuple[bytes, PerceptualHash]:
+    """Return the sha256 of an image file, b"" without one, and the hash of its content."""
+    if not isinstance(image, str | os.PathLike):
+        return b"", perceptual_hash(image.convert("RGB"))
+    data = Path(image).expanduser().read_bytes()
+    (content,) = SubprocessDecoder().read(data, [perceptual_hash], bit_depth=bit_depth, name=name)
+    return hashlib.sha256(data).hexdigest().encode(), content
 
 
 def _row_of(cache: Cache, image_id: str) -> int:
@@ -286,8 +315,10 @@ def _nearest_images(
             "cosine": cosines.astype(np.float64),
             "patient": cache.patients[result],
             "split": cache.splits[result],
-            "view": cache.views[result],
             "labels": [tuple(names[values == 1]) for values in cache.labels.values[result]],
+            "view": cache.views[result],
+            "sex": from_utf8(cache.images.sex[result]),
+            "age": from_utf8(cache.images.age[result]),
         }
     )
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -59,7 +60,7 @@ def test_search_is_limited_to_a_split(run, cache):
     assert set(result_ids(outcome)) == set(cache.ids[cache.rows("val")])
 
 
-def test_cached_image_is_excluded_and_an_image_file_is_not(run, cache, tiny_clip, image_folder):
+def test_query_image_is_excluded_by_its_id_and_by_its_content(run, cache, tiny_clip, image_folder):
     image = str(cache.ids[7])
     query = cache.embedding[7].astype(np.float64)
     outcome = run("retrieve", "--image", image, "--top", 4, "--json")
@@ -71,8 +72,17 @@ def test_cached_image_is_excluded_and_an_image_file_is_not(run, cache, tiny_clip
     by_file = run(
         "retrieve", "--image", image_folder / image, "--model", tiny_clip, "--top", 4, "--json"
     )
-    assert result_ids(by_file)[0] == image
-    assert_best(result_ids(by_file), cache, query)
+    assert result_ids(by_file) == result_ids(outcome)
+    assert by_file.json["copies"] == outcome.json["copies"] == [image]
+    # Encoded again, it is another file with the same content.
+    Image.open(image_folder / image).save("again.webp", lossless=True)
+    again = run("retrieve", "--image", "again.webp", "--model", tiny_clip, "--out", "hits.csv")
+    assert f"left out, as it is the query image: {image}" in again.stderr
+    hits = pd.read_csv("hits.csv", dtype=str, keep_default_na=False)
+    assert hits["id"][:4].tolist() == result_ids(outcome)
+    records = cache.to_pandas().set_index("id").loc[hits["id"]]
+    assert hits["view"].tolist() == records["view"].tolist()
+    assert hits["labels"].eq("Opacity").tolist() == records["Opacity"].eq(1).tolist()
 
 
 def test_image_that_crashes_the_decoder_is_reported(
