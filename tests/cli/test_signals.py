@@ -11,7 +11,7 @@ if sys.platform == "win32":
     pytest.skip("signals of POSIX", allow_module_level=True)
 
 COMMAND = """
-import signal, sys, time
+import sys, time
 import typer
 from featurecache.cli.errors import RESUMABLE, with_exit_code
 
@@ -27,8 +27,6 @@ def work():
         time.sleep(float(sys.argv[1]))
         report("written")
 
-# As in a terminal; processes in the background ignore it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 app = typer.Typer()
 app.command()(with_exit_code(work, interrupted=RESUMABLE))
 app([])
@@ -39,12 +37,17 @@ class Command:
     """A process whose command works for a minute and takes some seconds to save its work."""
 
     def __init__(self, seconds: float, *, prefix: Sequence[str] = ()) -> None:
+        # As in a terminal; processes in the background ignore the first, those of nohup the second.
+        inherited = (signal.SIGINT, signal.SIGHUP)
+        handlers = [signal.signal(number, signal.SIG_DFL) for number in inherited]
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-c", COMMAND, str(seconds)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        for number, handler in zip(inherited, handlers, strict=True):
+            signal.signal(number, handler)
         self.wait_for("at work")
 
     def wait_for(self, state: str) -> None:
