@@ -12,6 +12,7 @@ METHODS = ["baseline", "concat", "weighted_sum", "zero-shot"]
 @pytest.fixture
 def demo_outcome(run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+    monkeypatch.setattr("featurecache.datasets.phantom.folder.N_IMAGES", 300)
     outcome = run("demo", "--n-bootstrap", 100)
     assert outcome.code == 0, outcome.stderr
     return outcome

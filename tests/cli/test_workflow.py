@@ -251,10 +251,10 @@ def test_main_workflow_on_real_images_with_real_weights(
     monkeypatch.setenv("FEATURECACHE_DATA", str(shared_data))
     outcome = run(
         *("extract", "--model", "dinov2-minilm", "--dataset", "nih", "--split", "patient"),
-        *("--limit", 120, "--json"),
+        *("--limit", 60, "--json"),
     )
     assert outcome.code == 0, outcome.stderr
-    assert outcome.json[0]["done"] == 120
+    assert outcome.json[0]["done"] == 60
     trained = run("train-head", "--head", "weighted_sum", "--n-bootstrap", 50, "--json")
     assert trained.code == 0, trained.stderr
     assert trained.json["per_label"]["Hernia"]["auroc"] is None

@@ -1,4 +1,4 @@
-"""The report of a hundred thousand images."""
+"""The report of many images."""
 
 import time
 from pathlib import Path
@@ -12,17 +12,15 @@ from tests.report.report_runs import Page, assert_valid, opened, write_run
 
 @pytest.fixture(scope="module")
 def large_page(tmp_path_factory) -> Path:
-    """The report of a run of 100,000 images and 14 labels."""
+    """The report of a run of 25,000 images and 14 labels."""
     names = [f"Finding {number}" for number in range(1, 15)]
-    run = write_run(
-        tmp_path_factory.mktemp("large") / "run", labels=names, n=100_000, n_bootstrap=0
-    )
+    run = write_run(tmp_path_factory.mktemp("large") / "run", labels=names, n=25_000, n_bootstrap=0)
     save_page(build_page([run]), run.with_suffix(".html"))
     return run.with_suffix(".html")
 
 
 def test_page_of_many_images_is_small(large_page):
-    # 0.6 MB; without simplified curves it would be ten times as large.
+    # 0.6 MB; without simplified curves it would be several times as large.
     assert large_page.stat().st_size < 1.5e6
     assert_valid(Page(large_page.read_text(encoding="utf-8")))
 
