@@ -12,6 +12,10 @@ import pytest
 # Several threads slow each other down on a busy machine. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Waiting for the disk would take minutes, and no test survives a power loss. The tests of syncing
+# record the calls; those that kill processes start others, which do sync.
+os.fsync = lambda descriptor: None
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 BAD_DECODER = Path(__file__).parent / "extraction" / "bad_decoder"
 
