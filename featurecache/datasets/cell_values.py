@@ -5,7 +5,7 @@ Each function returns the values and notes that say what was assumed, with count
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,8 @@ from featurecache.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MAX_SHOWN: Final = 80
 
 MISSING: Final = frozenset({"", "nan", "na", "n/a", "<na>", "nat", "null", "none"})
 """What programs write into cells without a value, in lower case."""
@@ -131,9 +133,10 @@ def read_labels(
     return values, notes
 
 
-def is_label_cell(text: str) -> bool:
-    """Return whether a cell is read as positive or negative."""
-    return _label(text, {}) in (0, 1)
+def are_label_cells(texts: Iterable[str]) -> bool:
+    """Return whether cells are read as labels, one of them as positive or negative."""
+    meanings = {_label(text, {}) for text in texts}
+    return None not in meanings and not meanings <= {-1}
 
 
 def _label(text: str, own: Mapping[str, int]) -> int | None:
@@ -269,8 +272,13 @@ def _describe_readings(readings: Mapping[str, "Counter[str]"]) -> str:
 
 def describe_counts(counts: "Counter[str]", *, most: int = 8) -> str:
     """Return the most frequent texts with their counts, such as "'PA' (12), 'pa' (3)"."""
-    shown = [f"{text!r} ({count:,})" for text, count in counts.most_common(most)]
+    shown = [f"{_shorten(text)!r} ({count:,})" for text, count in counts.most_common(most)]
     return list_some(shown, most=most, total=len(counts))
+
+
+def _shorten(text: str) -> str:
+    """Cut a text that is longer than any label: a stranger's cell may have a million characters."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def list_some(texts: Sequence[str], *, most: int = 8, total: int | None = None) -> str:

@@ -92,7 +92,8 @@ def load_csv(
         DatasetError: If the file cannot be read or lacks a column, ``images_root`` is not a
             folder, no path exists, a cell has an invalid value, or it can be read in several ways;
             the message names the line.
-        UsageError: If several of ``labels``, ``multilabel`` and ``classes`` are given.
+        UsageError: If several of ``labels``, ``multilabel`` and ``classes`` are given, or an option
+            of those that are not.
     """
     import pandas as pd
 
@@ -101,6 +102,10 @@ def load_csv(
             "give one of `labels` (columns of one label each), `multilabel` (one column of joined "
             "labels) and `classes` (one column of classes)"
         )
+    if (positive or negative) and not labels:
+        raise UsageError("`positive` and `negative` are words in columns of `labels`: give these")
+    if label_separator and not multilabel:
+        raise UsageError("`label_separator` joins the labels of `multilabel`: give that column")
     file = _find_table(Path(file))
     root = file.parent if images_root is None else Path(images_root).expanduser()
     if not root.is_dir():

@@ -30,7 +30,7 @@ _PATH_NAMES: Final = re.compile(
 _SAMPLE: Final = 200
 _MAX_FOLDERS: Final = 8
 _MAX_SUBFOLDERS: Final = 20
-_SUFFIXES: Final = (".dcm", ".png", ".jpg", ".jpeg")
+_SUFFIXES: Final = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 
 _ABSOLUTE: Final = r"/|[A-Za-z]:"
 

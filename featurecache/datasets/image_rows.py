@@ -41,11 +41,13 @@ def join_rows(
     codes, _ = images["path"].factorize()
     firsts = np.unique(codes, return_index=True)[1]
     joined = images.iloc[firsts].copy()
-    notes = [
-        f"{len(firsts) - int((~repeated).sum()):,} images are listed in {repeated.sum():,} rows, "
-        "which are joined: a label is positive if it is in one of them, else negative if it is in "
-        "one of them, else unknown."
-    ]
+    n_images = len(firsts) - int((~repeated).sum())
+    notes = [f"{n_images:,} images are listed in {repeated.sum():,} rows, which are joined."]
+    if labels.shape[1]:
+        notes.append(
+            "A label of joined rows is positive if it is in one of them, else negative if it is in "
+            "one of them, else unknown."
+        )
     for column in images.columns.drop("path"):
         filled = images[column].where(images[column] != "")
         first = filled.groupby(codes).first()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Container
 from typing import TYPE_CHECKING, Final
 
-from featurecache.datasets.cell_values import MISSING, is_label_cell, read_sexes, read_views
+from featurecache.datasets.cell_values import MISSING, are_label_cells, read_sexes, read_views
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.splits import SPLIT_ALIASES
 from featurecache.errors import DatasetError
@@ -42,7 +42,7 @@ def describe_label_columns(head: "pd.DataFrame", used: Container[str], file: "Pa
 def _kind(cells: "pd.Series[str]", file: "Path") -> str:
     """Return the argument that reads a column as labels; "" if it does not look like any."""
     texts = [text for text in cells.unique().tolist() if text.casefold() not in MISSING]
-    if texts and all(map(is_label_cell, texts)):
+    if are_label_cells(texts):
         return "labels"
     if len(texts) < 2 or all(re.fullmatch(r"[\d.,:/ -]+", text) for text in texts):
         return ""

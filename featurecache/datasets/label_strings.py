@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 NO_FINDING: Final = "No Finding"
 
-_NO_FINDING: Final = frozenset({"no finding", "no findings", "no_finding", "kein befund"})
+_NO_FINDING: Final = frozenset(
+    {"no finding", "no findings", "no_finding", "kein befund", "ohne befund", "o. b.", "o.b."}
+)
 
 MAX_LABELS: Final = 1000
 """More than that are free text, not labels."""

@@ -48,7 +48,7 @@ JOINED = {
     "bars": (("Mass|Edema", "No Finding", "Mass", ""), [1, 0, 0, 0], [1, 0, 1, 0], "joined by '|'"),
     "semicolons": (("Mass; Edema;", "nan", "mass", "None"), [1, 0, 0, 0], [1, 0, 1, 0], "by ';'"),
     "commas": (
-        ("Mass, Edema", "Edema", "no finding", "Mass"),
+        ("Mass, Edema", "Edema", "o. B.", "Mass"),
         [1, 1, 0, 0],
         [1, 0, 0, 1],
         "in the column 'found', joined by ',': 'Edema' (2), 'Mass' (2); without a finding (1).",

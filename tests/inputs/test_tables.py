@@ -113,9 +113,12 @@ def test_given_encoding_and_separator_are_used(load: Load) -> None:
 
 
 def test_table_without_labels_is_read_and_says_what_looks_like_labels(load: Load) -> None:
-    rows = ["path;sex;split;Mass;Edema;found;kind;note"] + [
-        f"{image};F;train;{n % 2};yes;{('Mass|Edema', 'Mass')[n % 2]};{'xy'[n % 2]};text {n}"
-        for n, image in enumerate(("a.png", "b.png", "c.png", "d.png"))
+    rows = [
+        "path;sex;split;Mass;Edema;found;kind;note",
+        "a.png;F;train;0;yes;Mass|Edema;x;some text",
+        "b.png;F;train;1;yes;Mass;y;other text",
+        "c.png;M;train;-1;yes;Mass|Edema;x;more text",
+        "d.png;F;train;0;yes;Mass;y;last text",
     ]
     loaded = load("\n".join(rows) + "\n", "--sex-column sex")
     assert loaded.labels == {}
@@ -141,10 +144,12 @@ c.png,p3,val,,0,
 
 def test_rows_of_one_image_are_joined(load: Load) -> None:
     options = "--label-column Target --label-column Mass --patient-column who --split-column fold"
-    loaded = load(BOXES, options)
+    loaded = load(BOXES, f"{options} --age-column x")
     assert loaded.labels == {"Target": [1, 1, 0], "Mass": [0, None, None]}
     assert loaded.dataset.images["split"].tolist() == ["train", "test", "val"]
-    assert "2 images are listed in 4 rows, which are joined" in loaded.notes
+    assert "2 images are listed in 4 rows, which are joined." in loaded.notes
+    assert loaded.dataset.images["age"].tolist() == ["", "", ""]
+    assert "The rows of 1 images differ in the age, which is treated as unknown." in loaded.notes
 
 
 def test_excluded_rows_are_counted(load: Load) -> None:
@@ -193,6 +198,12 @@ REFUSED = {
         "path,kind\na.png,x\na.png,y\n",
         "--class-column kind",
         "lines 2 and 3: .*different classes: .* as --multilabel-column",
+    ),
+    "words-without-labels": ("path\na.png\n", "--positive x", "words in columns of --label-column"),
+    "separator-without-labels": (
+        "path\na.png\n",
+        "--label-separator ;",
+        "--label-separator joins the labels of --multilabel-column",
     ),
     "two-kinds-of-labels": (
         "path,kind\na.png,x\n",
