@@ -223,7 +223,8 @@ def find_root(
         return spec.find_root(root, options, progress)
     if root is None:
         return _default_root(spec.name)
-    if (root / spec.name).is_dir():
+    # Anybody's folder may contain one that happens to be called images, or csv.
+    if not spec.reads_any_folder and (root / spec.name).is_dir():
         return root / spec.name
     if root.is_dir():
         nested = only_folders(root) if spec.recognizer else []

@@ -30,6 +30,8 @@ class DatasetSpec:
         terms: License or terms of use.
         loader: The loader, or "module:function", so that listing data sets imports nothing.
         reads_file: Whether the root may be a file.
+        reads_any_folder: Whether any folder will do as the root; for others, it may also be in a
+            folder of the data set's name in the root.
         recognizer: "module:function" that tells whether a folder has the layout of the data set;
             "" if its layout is not distinctive.
         root_finder: "module:function" that finds or makes the root of a data set that needs no
@@ -41,6 +43,7 @@ class DatasetSpec:
     terms: str
     loader: str | Loader
     reads_file: bool = False
+    reads_any_folder: bool = False
     recognizer: str = ""
     root_finder: str = ""
 
@@ -127,12 +130,14 @@ _BUILT_IN = (
         terms="those of your data",
         loader="featurecache.datasets.csv:load_csv",
         reads_file=True,
+        reads_any_folder=True,
     ),
     DatasetSpec(
         name="folder",
         description="any folder with one folder of images per class",
         terms="those of your data",
         loader="featurecache.datasets.folder:load_folder",
+        reads_any_folder=True,
         recognizer="featurecache.datasets.folder:has_classes",
     ),
     DatasetSpec(
@@ -140,6 +145,7 @@ _BUILT_IN = (
         description="any folder of images, without labels",
         terms="those of your data",
         loader="featurecache.datasets.images:load_images",
+        reads_any_folder=True,
     ),
     DatasetSpec(
         name="phantom",

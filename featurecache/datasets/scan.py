@@ -160,7 +160,7 @@ class ImageTree:
 
 def describe_suffixes(counts: Mapping[str, int]) -> str:
     """Describe files by suffix, the most frequent first: "3 .csv, 1 .txt"."""
-    listed = Counter(counts).most_common()
+    listed = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in listed[:_MAX_SUFFIXES]]
     return ", ".join(parts) + (", ..." if len(listed) > _MAX_SUFFIXES else "")
 

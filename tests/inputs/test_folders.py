@@ -1,0 +1,181 @@
+"""The rows of the section "Folders" in docs/how-to/inputs.md, through the command line."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import featurecache as fc
+
+CSV = "path,Edema\na.png,1\nb.png,0\n"
+
+
+def make(root: Path, files: list[str]) -> Path:
+    """Write a small image for each name, or text where the suffix says so; ``a -> b`` is a link."""
+    rng = np.random.default_rng(0)
+    for name in files:
+        path, _, target = name.partition(" -> ")
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if target:
+            file.symlink_to(target)
+        elif file.suffix == ".csv":
+            file.write_text(CSV)
+        elif file.suffix in (".txt", ".pdf"):
+            file.write_text("not an image")
+        else:
+            pixels = rng.integers(0, 255, (24, 24), dtype=np.uint8)
+            Image.fromarray(pixels).save(file, format="PNG")
+    return root
+
+
+def images_in(*folders: str) -> list[str]:
+    return [f"{folder}/{number}.png" for folder in folders for number in range(2)]
+
+
+ACCEPTED = {
+    "flat": (["b.png", "a.png"], [], ["a.png", "b.png"], [], "There are no labels."),
+    "without suffix": (["IM01", "x.7"], [], ["IM01", "x.7"], [], "no labels"),
+    "other files": (
+        ["a.png", "b.png", "r.pdf", "n.txt", ".h.png", "__MACOSX/a.png"],
+        *([], ["a.png", "b.png"], []),
+        "Files that are not images were skipped: 1 .pdf, 1 .txt.",
+    ),
+    "nested": (["x/y/a.png", "b.png"], [], ["b.png", "x/y/a.png"], [], "Subfolders with images: 1"),
+    "patient folders": (
+        images_in("p1", "p2"),
+        *([], images_in("p1", "p2"), []),
+        "If the first folder of each path is a patient, give --patient-level 1; if it is a class, "
+        "give --dataset folder.",
+    ),
+    "patient level": (
+        images_in("p1/s1", "p2/s1"),
+        ["--patient-level", 1],
+        *(images_in("p1/s1", "p2/s1"), []),
+        "Patients are the folders at level 1: 2 patients.",
+    ),
+    "splits without classes": (
+        ["Train/a.png", "Train/b.png", "test/c.png"],
+        *([], ["Train/a.png", "Train/b.png", "test/c.png"], []),
+        "no validation split, so 10% of train is validation",
+    ),
+    "masks": (
+        ["images/a.png", "images/b.png", "masks/a.png"],
+        *([], ["images/a.png", "images/b.png"], []),
+        "Images in folders of masks were left out: 1. To embed masks, give their folder.",
+    ),
+    "links": (
+        ["a.png", "disk -> ../disk", "again -> ../disk", "up -> ."],
+        *([], ["a.png", "again/z.png"], []),
+        "Symbolic links were left out where what they lead to is reached another way, too: 2.",
+    ),
+    "a table beside images": (
+        ["a.png", "b.png", "list.csv"],
+        *([], ["a.png", "b.png"], []),
+        "A table is beside the images: to read labels from it, name its columns.",
+    ),
+    "a table beside images, with columns": (
+        ["a.png", "b.png", "list.csv"],
+        ["--label-column", "Edema"],
+        *(["a.png", "b.png"], ["Edema"]),
+        "",
+    ),
+    "classes": (
+        images_in("Normal", "COVID-19"),
+        *([], images_in("COVID-19", "Normal"), ["COVID-19", "Normal"]),
+        "",
+    ),
+    "splits of classes": (
+        images_in("train/a", "train/b", "test/a", "test/b"),
+        *([], images_in("test/a", "test/b", "train/a", "train/b"), ["a", "b"]),
+        "",
+    ),
+    "other classes": (
+        images_in("a", "b"),
+        ["--dataset", "folder"],
+        *(images_in("a", "b"), ["a", "b"]),
+        "",
+    ),
+    "one class": (
+        images_in("normal"),
+        ["--dataset", "folder"],
+        *(images_in("normal"), ["normal"]),
+        "All images are of one class, normal",
+    ),
+    "an empty class": (
+        [*images_in("ill", "well"), "none/n.txt"],
+        *([], images_in("ill", "well"), ["ill", "well"]),
+        "Folders without images were skipped: none.",
+    ),
+    "class and patient": (
+        images_in("ill/p1", "ill/p2", "well/p3"),
+        ["--dataset", "folder"],
+        *(images_in("ill/p1", "ill/p2", "well/p3"), ["ill", "well"]),
+        "Patients are the folders at level 2, 3 patients. If these folders are something else, "
+        "give --patient-level 0.",
+    ),
+    "below a single folder": (
+        images_in("archive/x/ill", "archive/x/well"),
+        *([], images_in("ill", "well"), ["ill", "well"]),
+        "The classes are the folders of archive/x.",
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ACCEPTED)
+def test_what_is_accepted(run, tmp_path: Path, row: str) -> None:
+    files, options, ids, labels, note = ACCEPTED[row]
+    make(tmp_path / "disk", ["z.png"])
+    root = make(tmp_path / "my folder", files)
+    outcome = run("extract", "--data-root", root, *options)
+    assert outcome.code == 0, outcome.stderr
+    cache = fc.open_cache(next((tmp_path / "cache").glob("*/tiny.h5")))
+    assert cache.ids.tolist() == sorted(ids)
+    assert list(cache.labels.names) == labels
+    assert note in " ".join(outcome.stderr.split())
+    assert cache.path.parent.name == ("list" if "--label-column" in options else "my-folder")
+
+
+REFUSED = {
+    "empty": (["n.txt"], [], "holds no images: looked in it and in all folders below for PNG"),
+    "no folder": (None, [], "does not exist: give a folder of images"),
+    "no class": (["a.png"], ["--dataset", "folder"], "in no class folder: .* --dataset images"),
+    "splits beside classes": (
+        images_in("train/a", "b"),
+        ["--dataset", "folder"],
+        "split folder 'train' beside 'b'",
+    ),
+    "links, not followed": (
+        ["a.png", "disk -> ../disk"],
+        ["--no-follow-links"],
+        r"'disk/z\.png' leaves the root .* through a symbolic link: .* --follow-links",
+    ),
+    "too few folders": (["a.png"], ["--patient-level", 1], r"--patient-level is 1, .* 0 folders"),
+}
+
+
+@pytest.mark.parametrize("row", REFUSED)
+def test_what_is_refused(run, tmp_path: Path, row: str) -> None:
+    files, options, message = REFUSED[row]
+    make(tmp_path / "disk", ["z.png"])
+    root = tmp_path / "folder" if files is None else make(tmp_path / "folder", files)
+    outcome = run("extract", "--data-root", root, *options)
+    assert outcome.code == 2
+    assert re.search(message, " ".join(outcome.stderr.split())), outcome.stderr
+
+
+def test_data_set_and_cache_take_the_name(run, tmp_path: Path) -> None:
+    root = make(tmp_path / "export 2026-11", ["a.png", "b.png"])
+    assert run("extract", "--data-root", root, "--name", "ward").code == 0
+    assert fc.open_cache(tmp_path / "cache/ward/tiny.h5").header.dataset == "ward"
+
+
+def test_labels_are_added_from_a_table(run, tmp_path: Path) -> None:
+    root = make(tmp_path / "xrays", ["a.png", "b.png", "list.csv"])
+    assert run("extract", "--data-root", root).code == 0
+    options = ("--label-column", "Edema", "--name", "xrays")
+    outcome = run("extract", "--data-root", root, *options, "--json")
+    assert outcome.json[0]["done"] == 0
+    assert fc.open_cache(tmp_path / "cache/xrays/tiny.h5").labels.values.tolist() == [[1], [0]]
