@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from featurecache.metrics.metrics import Metrics, PairedGain, RankingScores
+    from featurecache.metrics.metrics import ClassScores, Metrics, PairedGain, RankingScores
     from featurecache.runs.run import Run
 
 _log = logging.getLogger(__name__)
@@ -365,11 +365,28 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     hamming_loss = with_interval(headline.hamming_loss, headline.hamming_loss_ci)
     over = f"{headline.note}: " if headline.note else ""
     print_result(f"{over}exact match {exact_match}   Hamming loss {hamming_loss}")
+    if metrics.classes is not None:
+        _print_classes(metrics.classes, over)
     half = metrics.at_half
     print_result(
         f"{of_seed}at a threshold of 0.5 for all labels: macro F1 {format_float(half.macro.f1)}, "
         f"micro F1 {format_float(half.micro.f1)}, exact match {format_float(half.exact_match)}, "
         f"Hamming loss {format_float(half.hamming_loss)}"
+    )
+
+
+def _print_classes(classes: "ClassScores", over: str) -> None:
+    ci95 = classes.ci95
+    accuracy = with_interval(classes.accuracy, ci95.accuracy)
+    balanced = with_interval(classes.balanced_accuracy, ci95.balanced_accuracy)
+    print_result(f"{over}top-1 accuracy {accuracy}   balanced accuracy {balanced}")
+    print_table(
+        "images by true class (row) and predicted class (column)",
+        ["", *classes.labels],
+        [
+            [label, *map(str, row)]
+            for label, row in zip(classes.labels, classes.confusion, strict=True)
+        ],
     )
 
 

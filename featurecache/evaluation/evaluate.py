@@ -12,9 +12,12 @@ from featurecache.evaluation.repeated_runs import RANKING_METRICS, Trial
 from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.simple_predictors import prevalence, view_only
 from featurecache.evaluation.split_data import SplitData
-from featurecache.metrics.bootstrap import resample_patients
+from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.calibration import measure_calibration
+from featurecache.metrics.classes import are_exclusive, measure_classes, predicted_classes
 from featurecache.metrics.metrics import (
+    ClassIntervals,
+    ClassScores,
     Control,
     Headline,
     Metrics,
@@ -141,6 +144,7 @@ def evaluate(
                 **(controls or {}),
             },
             "calibration": calibration,
+            "classes": _class_scores(trials or [Trial(data, scores)], rows, resamples),
             "text_gain": text_gain,
             "seeds": seeds,
         }
@@ -152,6 +156,29 @@ def evaluate(
         *_worse_than_normal(headline, all_normal),
     ]
     return metrics.model_copy(update={"warnings": all_warnings})  # without validation
+
+
+def _class_scores(
+    trials: Sequence[Trial], rows: NDArray[np.intp], resamples: PatientResamples
+) -> ClassScores | None:
+    """Return the scores of exclusive classes, as means over trainings; None for other labels."""
+    data = trials[0].data
+    if not are_exclusive(data.truth):
+        return None
+    result = measure_classes(
+        data.truth[rows],
+        [predicted_classes(trial.score[rows], trial.data.learned) for trial in trials],
+        resamples,
+    )
+    return ClassScores(
+        labels=list(data.label_names),
+        accuracy=result.accuracy.value,
+        balanced_accuracy=result.balanced_accuracy.value,
+        confusion=result.confusion.tolist(),
+        ci95=ClassIntervals(
+            accuracy=result.accuracy.ci95, balanced_accuracy=result.balanced_accuracy.ci95
+        ),
+    )
 
 
 def _no_better_than_any_finding(scores: Headline, control: Control | None) -> list[str]:

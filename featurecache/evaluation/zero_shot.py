@@ -34,9 +34,9 @@ from featurecache.evaluation.zero_shot_scores import (
     sigmoid_scores,
     softmax_scores,
 )
+from featurecache.metrics.classes import are_exclusive
 from featurecache.prompts import PromptSet
 from featurecache.runs.run import Run
-from featurecache.store.layout import UNKNOWN
 from featurecache.store.open import CacheLike, open_cache
 
 if TYPE_CHECKING:
@@ -93,14 +93,13 @@ def zero_shot(
         text, differences = align_texts(alignment, cache, prompts)
         warnings += differences
         train = cache.learning_rows("train")
-    truth = cache.labels.values
     method = choose_scoring(
         scoring,
         aligned=text.aligned,
         bias=text.bias,
         has_negatives=text.negative is not None,
         n_labels=len(cache.labels.names),
-        exclusive=bool((truth != UNKNOWN).all() and ((truth == 1).sum(axis=1) == 1).all()),
+        exclusive=are_exclusive(cache.labels.values),
     )
     data = split_data_from(cache, train=train)
     _, rows = data.scored
@@ -108,6 +107,7 @@ def zero_shot(
         *cache_caveats(cache, rows),
         *learning_caveats(cache),
         *cache.copies.warnings(),
+        *text.warnings,
         *warnings,
     ]
     if alignment is not None:

@@ -315,6 +315,43 @@ class CurveMetrics(_Model):
                 raise ValueError(f"{head} has {len(points)} points for {len(self.sizes)} sizes")
 
 
+class ClassIntervals(_Model):
+    """Confidence intervals of exclusive classes."""
+
+    accuracy: Interval | None = None
+    balanced_accuracy: Interval | None = None
+
+
+class ClassScores(_Model):
+    """How often the predicted class is the true one, where each image has exactly one label.
+
+    The predicted class is the learned label with the highest probability.
+
+    Attributes:
+        labels: The classes, in the order of ``confusion``.
+        accuracy: Top-1 accuracy: share of images whose class is predicted.
+        balanced_accuracy: Mean of that share over the classes that have images.
+        confusion: Number of images by true class (row) and predicted class (column), of the first
+            training. The scores are means over the trainings.
+        ci95: Their 95 % intervals, over patients and trainings.
+    """
+
+    labels: list[str]
+    accuracy: Score | None
+    balanced_accuracy: Score | None
+    confusion: list[list[Count]]
+    ci95: ClassIntervals = ClassIntervals()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Check the shape of the confusion matrix.
+
+        Raises:
+            ValueError: It is not square, or of other classes.
+        """
+        if [len(row) for row in self.confusion] != [len(self.labels)] * len(self.labels):
+            raise ValueError("the confusion matrix does not have a row and a column for each class")
+
+
 class TextGain(PairedGain):
     """What the label texts contribute: the run compared with itself on permuted texts.
 
@@ -514,6 +551,8 @@ class Metrics(Scores):
             "always_negative", "view_only", "shuffled_labels", "random_features", "permuted_texts".
             None where one cannot be made.
         calibration: Calibration before and after Platt scaling; None without a validation split.
+        classes: How often the predicted class is right, where each image of the data set has
+            exactly one of the labels; None for other labels.
         text_gain: What the label texts contribute; None for methods without text.
         seeds: Means over seeds, the metrics to report; None for a single seed. All other metrics
             are those of the first seed.
@@ -532,6 +571,7 @@ class Metrics(Scores):
     within_abnormal: RankingSummary | None = None
     controls: dict[str, Control | None]
     calibration: Calibration | None = None
+    classes: ClassScores | None = None
     text_gain: TextGain | None = None
     seeds: SeedSpread | None = None
     label_map: dict[str, str] | None = None

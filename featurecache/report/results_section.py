@@ -41,6 +41,7 @@ def results_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> dict
         "differences": None,
         "not_comparable": [],
         "decisions": decisions_table(scored),
+        "classes": class_tables(scored),
     }
     if len(scored) > 1:
         estimates = [
@@ -134,6 +135,40 @@ def headline_table(runs: Sequence[ScoredRun]) -> Table:
         [*columns, "macro AUPRC", "macro F1", "micro AUROC", "exact match", "Hamming loss"],
         rows,
     )
+
+
+def class_tables(runs: Sequence[ScoredRun]) -> list[Table]:
+    """Return accuracies over exclusive classes, and a confusion matrix for each run that has one.
+
+    Empty without exclusive classes.
+    """
+    having = [(run.name, classes) for run in runs if (classes := run.metrics.classes) is not None]
+    if not having:
+        return []
+    accuracies = Table(
+        "Exclusive classes: how often the label with the highest probability is the true one",
+        ["run", "top-1 accuracy", "balanced accuracy"],
+        [
+            [
+                name,
+                format_interval(classes.accuracy, classes.ci95.accuracy),
+                format_interval(classes.balanced_accuracy, classes.ci95.balanced_accuracy),
+            ]
+            for name, classes in having
+        ],
+    )
+    confusions = [
+        Table(
+            f"{name}: images by true class (row) and predicted class (column)",
+            ["", *classes.labels],
+            [
+                [label, *(f"{count:,}" for count in row)]
+                for label, row in zip(classes.labels, classes.confusion, strict=True)
+            ],
+        )
+        for name, classes in having
+    ]
+    return [accuracies, *confusions]
 
 
 def decisions_table(runs: Sequence[ScoredRun]) -> Table:
