@@ -248,7 +248,26 @@ def check_keys(path: Path, *, missing: set[str], unexpected: set[str]) -> None:
     )
 
 
+def require_no_file(path: Path, layout: Layout = TRANSFORMERS) -> None:
+    """Require that a checkpoint is not given as a single file, such as ``best.pt``.
+
+    Raises:
+        CheckpointError: It is; the message says how to make a folder of it.
+    """
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a single file, and a checkpoint is a folder with {layout.config}, "
+            f"{layout.weights[0]}, and the files of its image processor and tokenizer. In Python, "
+            "load the file into its network, and write the folder with `save_pretrained` of the "
+            "network, the processor and the tokenizer; or copy the last two, and config.json, from "
+            "the model that the training started from, and write the weights with "
+            "safetensors.torch.save_file. Then give the folder"
+        )
+
+
 def _require_config(folder: Path, layout: Layout) -> None:
+    if layout.config is not None:
+        require_no_file(folder, layout)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder: give the folder of a checkpoint")
     if layout.config is not None and not (folder / layout.config).is_file():

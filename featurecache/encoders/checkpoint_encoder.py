@@ -1,17 +1,20 @@
 """The base of all encoders whose network is read from a checkpoint."""
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
 from featurecache.encoders.inference import InferenceNetwork, to_array
 from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
-from featurecache.errors import CheckpointError, UsageError
+from featurecache.errors import CheckpointError, FeaturecacheWarning, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +56,10 @@ class CheckpointEncoder(Encoder):
 
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
         """Embed at most ``TEXT_BATCH`` texts, to (T, D)."""
+        raise NotImplementedError
+
+    def _token_counts(self, texts: list[str]) -> list[int]:
+        """Return the number of tokens of each text, with special tokens and without padding."""
         raise NotImplementedError
 
     def _image_settings(self) -> dict[str, Any]:
@@ -127,8 +134,27 @@ class CheckpointEncoder(Encoder):
         """See ``Encoder.encode_texts``."""
         if not self.has_text:
             return super().encode_texts(texts)
+        texts = list(chain.from_iterable(text_batches(texts)))  # checks them
+        self._warn_of_cut_texts(texts)
         with self._network.inference(self._load_network) as network:
             return to_array(self._text_features(network, texts))
+
+    def _warn_of_cut_texts(self, texts: Sequence[str]) -> None:
+        if cut := self.too_long(texts):
+            warnings.warn(
+                f"{self.name} reads {self.max_tokens} tokens of a text, and the end of "
+                f"{len(cut)} of {len(texts)} texts is cut: {shorten(cut[0], 60)!r}",
+                FeaturecacheWarning,
+                stacklevel=3,
+            )
+
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """See ``Encoder.too_long``."""
+        if not self.has_text or self.max_tokens is None:
+            return []
+        counts = self._token_counts(list(texts))
+        limit = self.max_tokens
+        return [text for text, count in zip(texts, counts, strict=True) if count > limit]
 
     def _text_features(self, network: Any, texts: Sequence[str]) -> "torch.Tensor":
         import torch
@@ -151,6 +177,7 @@ class CheckpointEncoder(Encoder):
             groups=self._module_groups(network),
             embed_images=partial(self._image_features, network),
             embed_texts=partial(self._text_features, network),
+            warn_of_cut_texts=self._warn_of_cut_texts,
             write_network=partial(self._write_network, network),
             files=files,
             log_scale_range=self._log_scale_range,

@@ -32,7 +32,11 @@ class DualEncoder(TransformersEncoder):
         """See ``TransformersEncoder``."""
         super().__init__(checkpoint, name=name, device=device, precision=precision)
         self._is_siglip = self._family == "siglip"
-        self._max_tokens = self._config.text_config.max_position_embeddings
+        if self._is_siglip:
+            # It pools the last position, which is padding of a short text. A tokenizer of SigLIP 2
+            # whose files do not say so would pad on the left.
+            self._tokenizer.padding_side = "right"
+        self.max_tokens = self._config.text_config.max_position_embeddings
         self.dim = (
             self._config.vision_config.hidden_size
             if self._is_siglip
@@ -82,8 +86,6 @@ class DualEncoder(TransformersEncoder):
         return _tensor(network.get_image_features(pixel_values=pixels))
 
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
-        if self._lower_case:
-            texts = [text.lower() for text in texts]
         # SigLIP pools the last position, padding or not, and was trained with every text padded to
         # the full length. CLIP and BERT pool a token of the text itself.
         tokens = self._tokenize(texts, padding="max_length" if self._is_siglip else "longest")
@@ -92,10 +94,21 @@ class DualEncoder(TransformersEncoder):
         inputs = {key: value.to(self.device) for key, value in tokens.items() if key in names}
         return _tensor(network.get_text_features(**inputs))
 
+    def _token_counts(self, texts: list[str]) -> list[int]:
+        return super()._token_counts(self._normalized(texts))
+
+    def _tokenize(self, texts: list[str], *, padding: str = "longest") -> Any:
+        return super()._tokenize(self._normalized(texts), padding=padding)
+
+    def _normalized(self, texts: list[str]) -> list[str]:
+        return [text.lower() for text in texts] if self._lower_case else texts
+
     @property
     def _lower_case(self) -> bool:
-        # SigLIP was trained on lower-cased text. The tokenizer of SigLIP 1 does that itself, the
-        # Gemma tokenizer of SigLIP 2 does not; doing it twice does no harm.
+        # SigLIP was trained on lower-cased text. The tokenizer of SigLIP 1 does that itself, and
+        # removes punctuation. The Gemma tokenizer of SigLIP 2 need not, and keeps punctuation, as
+        # its authors do: "lower|tok(model=gemma, eos=sticky)" in big_vision's SigLIP2_demo. (That
+        # open_clip removes it from the same texts is a choice of open_clip.)
         return self._is_siglip and self._tokenizer.init_kwargs.get("do_lower_case", True)
 
     def _module_groups(self, network: Any) -> ModuleGroups:

@@ -51,6 +51,7 @@ class Encoder:
         has_text: Whether the encoder takes texts.
         aligned: Whether images and texts share one embedding space, so that zero-shot
             classification and text-to-image retrieval are meaningful.
+        max_tokens: Number of tokens that it reads of a text; the rest is cut. None if unknown.
         provenance: What the encoder may have been trained on.
         bf16_cosine: Lowest cosine similarity between bf16 and fp32 embeddings of a sample of
             images; None if it was not measured.
@@ -69,6 +70,7 @@ class Encoder:
     aligned: bool = False
     has_images: bool = True
     has_text: bool = False
+    max_tokens: int | None = None
     dim: int
 
     def __init__(self, *, name: str, device: str = "cpu", precision: str = "fp32") -> None:
@@ -250,6 +252,8 @@ class Encoder:
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """Embed texts; the embedding of one does not depend on the others.
 
+        A ``FeaturecacheWarning`` says how many texts are cut; see ``too_long``.
+
         Args:
             texts: T texts.
 
@@ -261,6 +265,14 @@ class Encoder:
             CheckpointError: The weights cannot be read or do not fit the network.
         """
         raise self._unsupported("encode_texts", images=False)
+
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts that have more than ``max_tokens`` tokens, of which the end is cut.
+
+        Args:
+            texts: T texts.
+        """
+        return []
 
     def trainable(self, *, init_seed: int | None = None) -> "TrainableEncoder":
         """Return a copy of the network for training, in fp32; the frozen one is not affected.

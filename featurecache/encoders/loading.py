@@ -14,6 +14,7 @@ from featurecache.encoders.checkpoint import (
     open_architecture,
     open_checkpoint,
     read_json,
+    require_no_file,
 )
 from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.clip import DualEncoder
@@ -147,6 +148,7 @@ def check_model(
 
     Raises:
         UnknownNameError: There is no such model, or way to resize.
+        CheckpointError: The model or ``weights`` is a single file.
         UsageError: An argument has no effect on an ``Encoder``, or there is no such precision.
     """
     check_resize(resize)
@@ -158,8 +160,13 @@ def check_model(
             raise UsageError(f"{model.name} is loaded already: give `resize` to load_encoder")
         return
     name = os.fspath(model)
-    is_known = name.startswith(HUB_PREFIX) or find_encoder(name) is not None
+    spec = find_encoder(name)
+    is_known = name.startswith(HUB_PREFIX) or spec is not None
+    if weights is not None and spec is not None and spec.family not in ("custom", "medclip"):
+        layout = OPEN_CLIP if spec.family == "open_clip" else TRANSFORMERS
+        require_no_file(Path(weights).expanduser(), layout)
     if not is_known and not Path(name).expanduser().is_dir():
+        require_no_file(Path(name).expanduser())
         hint = "a model may also be hf:ORG/NAME or the path of a folder"
         raise UnknownNameError("model", name, ENCODERS, hint=hint)
 

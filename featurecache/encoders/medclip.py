@@ -65,6 +65,7 @@ class MedclipEncoder(CheckpointEncoder):
     has_images = True
     has_text = True
     dim = EMBEDDING_SIZE
+    max_tokens = MAX_TOKENS
     _family = "medclip"
     _log_scale_range = LOG_SCALE_RANGE
 
@@ -131,6 +132,9 @@ class MedclipEncoder(CheckpointEncoder):
             means = [states[layer].mean(dim=1) for layer in POOLED_STATES]
             rows.append(tower["projection_head"](torch.stack(means).mean(dim=0)))
         return torch.cat(rows)
+
+    def _token_counts(self, texts: list[str]) -> list[int]:
+        return [len(ids) for ids in self._tokenizer(texts, verbose=False)["input_ids"]]
 
     def _load_network(self) -> Any:
         return read_network(self._checkpoint)

@@ -89,12 +89,20 @@ class OpenClipEncoder(CheckpointEncoder):
         features: torch.Tensor = network.encode_text(self._tokenizer(texts).to(self.device))
         return features
 
+    def _token_counts(self, texts: list[str]) -> list[int]:
+        # A tokenizer of Hugging Face is wrapped; open_clip's own has no special tokens yet.
+        wrapped = getattr(self._tokenizer, "tokenizer", None)
+        if wrapped is None:
+            return [len(self._tokenizer.encode(text)) + 2 for text in texts]
+        return [len(ids) for ids in wrapped(texts, verbose=False)["input_ids"]]
+
     def _make_transform(self) -> Any:
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
         try:
             model = self._config["model_cfg"]
             self.dim = int(model["embed_dim"])
+            self.max_tokens = int(model["text_cfg"].get("context_length", 77))
             settings = merge_preprocess_dict(
                 PreprocessCfg(), self._config.get("preprocess_cfg", {})
             )

@@ -35,6 +35,7 @@ class PairEncoder(Encoder):
         self._vision = vision
         self._text = text
         self.dim = vision.dim
+        self.max_tokens = text.max_tokens
         self.revision = vision.revision  # a cache stores the revision of its image encoder
 
     def use_resize(self, resize: str) -> None:
@@ -68,3 +69,7 @@ class PairEncoder(Encoder):
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """See ``Encoder.encode_texts``; D is that of the text encoder."""
         return self._text.encode_texts(texts)
+
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """See ``Encoder.too_long``."""
+        return self._text.too_long(texts)

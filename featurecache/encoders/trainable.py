@@ -48,6 +48,7 @@ class TrainableEncoder:
             embeddings (B, D), not normalized, as ``Encoder.embed_pixels`` does.
         embed_texts: Maps T texts to embeddings (T, D), not normalized, as
             ``Encoder.encode_texts`` does. Raises UsageError without a text tower.
+        warn_of_cut_texts: Warns where the end of texts is cut, as ``Encoder.encode_texts`` does.
         write_network: Writes config.json and model.safetensors into an empty folder.
         files: The files of the image processor and the tokenizer, which training does not change.
         log_scale_range: The range that the model's own training clamps ``log_scale`` to; None for
@@ -58,6 +59,7 @@ class TrainableEncoder:
     groups: ModuleGroups
     embed_images: "Callable[[Tensor], Tensor]"
     embed_texts: "Callable[[Sequence[str]], Tensor]"
+    warn_of_cut_texts: Callable[[Sequence[str]], None]
     write_network: Callable[[Path], None]
     files: tuple[Path, ...]
     log_scale_range: tuple[float, float] | None = None

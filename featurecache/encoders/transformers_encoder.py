@@ -26,8 +26,6 @@ class TransformersEncoder(CheckpointEncoder):
     _unused: tuple[str, ...] = ()
     """Prefixes of weights that a checkpoint may have and that are not loaded."""
 
-    _max_tokens: int
-
     def __init__(self, checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> None:
         """Read the configuration, the image processor and the tokenizer, but no weights.
 
@@ -82,16 +80,20 @@ class TransformersEncoder(CheckpointEncoder):
         return {
             "class": type(self._tokenizer).__name__,
             "files": tokenizer_hashes(self._checkpoint.folder),
-            "max_tokens": self._max_tokens,
+            "max_tokens": self.max_tokens,
             "padding_side": self._tokenizer.padding_side,
             **settings,
         }
+
+    def _token_counts(self, texts: list[str]) -> list[int]:
+        # Quietly: the tokenizer warns of long texts itself.
+        return [len(ids) for ids in self._tokenizer(texts, verbose=False)["input_ids"]]
 
     def _tokenize(self, texts: list[str], *, padding: str = "longest") -> Any:
         return self._tokenizer(
             texts,
             padding=padding,
             truncation=True,
-            max_length=self._max_tokens,
+            max_length=self.max_tokens,
             return_tensors="pt",
         )

@@ -68,7 +68,7 @@ class TextEncoder(TransformersEncoder):
         limits = checkpoint.folder / "sentence_bert_config.json"
         positions: int = self._config.max_position_embeddings
         published = read_json(limits).get("max_seq_length") if limits.is_file() else None
-        self._max_tokens = min(positions, published or positions)
+        self.max_tokens = min(positions, published or positions)
         self.dim = self._config.hidden_size
 
     def _text_settings(self) -> dict[str, Any]:

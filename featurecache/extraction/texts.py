@@ -1,16 +1,21 @@
 """Encode a prompt set for the labels of a data set."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from textwrap import shorten
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from featurecache.errors import PromptError
 from featurecache.io.fingerprint import fingerprint
-from featurecache.prompts import PromptSet, ensemble
+from featurecache.prompts import PLACEHOLDER, PromptSet, ensemble
 from featurecache.store.records import TextEmbeddings, TextSet
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
+
+_IDENTICAL: Final = 1 - 1e-9
+"""Cosine from which on two embeddings are the same."""
 
 
 def encode_prompts(
@@ -30,6 +35,7 @@ def encode_prompts(
 
     Raises:
         UsageError: The encoder has no text tower.
+        PromptError: Two labels get the same embedding, because the end of a long text is cut.
     """
     positive, negative = prompts.positive_texts(labels), prompts.negative_texts(labels)
     description = dict(encoder.text_spec)
@@ -38,18 +44,51 @@ def encode_prompts(
     )
     if cached is not None and cached.fingerprint == text_fingerprint:
         return cached
+    cut = encoder.too_long([text for texts in (*positive, *negative) for text in texts])
+    embeddings = _encode(encoder, positive)
+    _require_different(prompts, labels, embeddings, encoder)
     return TextSet(
         name=prompts.name,
         fingerprint=text_fingerprint,
         templates=(*prompts.templates, *prompts.negatives),
         labels=tuple(labels),
-        positive=_encode(encoder, positive),
+        positive=embeddings,
         negative=_encode(encoder, negative) if negative else None,
         aligned=encoder.aligned,
         scale=encoder.scale,
         bias=encoder.bias,
         encoder_spec=description,
+        n_cut=len(cut),
+        max_tokens=encoder.max_tokens,
     )
+
+
+def _require_different(
+    prompts: PromptSet, labels: Sequence[str], texts: TextEmbeddings, encoder: "Encoder"
+) -> None:
+    """Require that no two labels have the same embedding, unless their texts are the same too."""
+    for k in range(texts.embedding.shape[1]):
+        unit = texts.embedding[:, k].astype(np.float64)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        column = [row[k] for row in texts.prompts]
+        for c, text in enumerate(column):
+            same = [
+                labels[d]
+                for d in np.flatnonzero(unit @ unit[c] > _IDENTICAL).tolist()
+                if d == c or column[d] != text
+            ]
+            if len(same) > 1:
+                reason = (
+                    f"reads only {encoder.max_tokens} tokens of it: shorten it, or put "
+                    f"{PLACEHOLDER} first"
+                    if encoder.too_long([text])
+                    else "does not distinguish them: give the labels different `phrases`"
+                )
+                raise PromptError(
+                    f"prompt set {prompts.name!r}: {', '.join(same)} have the same embedding for "
+                    f"the template {shorten(prompts.templates[k], 80)!r}, because {encoder.name} "
+                    f"{reason}"
+                )
 
 
 def _encode(encoder: "Encoder", prompts: list[list[str]]) -> TextEmbeddings:

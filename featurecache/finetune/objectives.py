@@ -177,6 +177,7 @@ class ContrastiveObjective(Objective):
         self._captions = write_captions(
             dataset.label_values, dataset.label_names, load_prompts(config.prompts)
         )
+        encoder.warn_of_cut_texts([text for texts in self._captions.texts for text in texts])
         truth = self._captions.truth[train]
         if not ((truth == 1).any(axis=0) & (truth == 0).any(axis=0)).any():
             raise UsageError(

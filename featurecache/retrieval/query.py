@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +23,13 @@ from featurecache.alignment.apply import (
 )
 from featurecache.encoders.encoder import Encoder, decode_and_preprocess
 from featurecache.encoders.loading import reload_encoder
-from featurecache.errors import CacheError, ImageError, UnknownNameError, UsageError
+from featurecache.errors import (
+    CacheError,
+    FeaturecacheWarning,
+    ImageError,
+    UnknownNameError,
+    UsageError,
+)
 from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
@@ -40,6 +49,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 StrPath = str | os.PathLike[str]
+
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +125,8 @@ def retrieve(
 
     Raises:
         UsageError: Not exactly one of ``text``, ``image`` and ``label`` is given; the text is
-            empty; texts and images do not share a space; or the alignment was fitted to images
+            empty, or a sentence of it has more tokens than the encoder reads; texts and images do
+            not share a space; or the alignment was fitted to images
             that would be searched.
         UnknownNameError: The cache has no such label or prompt set.
         CacheError: The cache has no such image, no image of the split, or several prompt sets and
@@ -217,7 +229,7 @@ def search(
             alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_spec)
         elif not encoder.aligned:
             raise _no_shared_space(encoder.name)
-        query = l2_normalize(encoder.encode_texts([text]), "text")[0]
+        query = _embed_text(encoder, text)
         return SearchResult(f"text {text!r}", _nearest_images(cache, query, rows, top, alignment))
     assert image is not None
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else "given"
@@ -253,6 +265,31 @@ def _content_of(
     data = Path(image).expanduser().read_bytes()
     (content,) = SubprocessDecoder().read(data, [perceptual_hash], bit_depth=bit_depth, name=name)
     return hashlib.sha256(data).hexdigest().encode(), content
+
+
+def _embed_text(encoder: Encoder, text: str) -> NDArray[np.float64]:
+    """Embed a query, normalized, (D,); one that is too long is the mean of its sentences.
+
+    Raises:
+        UsageError: A sentence is too long.
+    """
+    if not encoder.too_long([text]):
+        return l2_normalize(encoder.encode_texts([text]), "text")[0]
+    sentences = [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
+    if cut := encoder.too_long(sentences):
+        raise UsageError(
+            f"`text` has a sentence of more than {encoder.max_tokens} tokens, which "
+            f"{encoder.name} cannot read whole: shorten {shorten(cut[0], 80)!r}, or divide it into "
+            "sentences"
+        )
+    warnings.warn(
+        f"{encoder.name} reads {encoder.max_tokens} tokens, fewer than `text` has: the query is "
+        f"the mean of the embeddings of its {len(sentences)} sentences",
+        FeaturecacheWarning,
+        stacklevel=2,
+    )
+    unit = l2_normalize(encoder.encode_texts(sentences), "text")
+    return l2_normalize(unit.mean(axis=0, keepdims=True), "text")[0]
 
 
 def _row_of(cache: Cache, image_id: str) -> int:

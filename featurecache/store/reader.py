@@ -221,6 +221,8 @@ def _read_text(group: "h5py.Group", name: str, attributes: Mapping[str, Value]) 
             encoder_spec=dict(strict_json.parse(_require_text(attributes["encoder"])))
             if "encoder" in attributes
             else None,
+            n_cut=int(attributes["n_cut"]),
+            max_tokens=int(attributes["max_tokens"]) if "max_tokens" in attributes else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"{where} has a missing or unreadable attribute: {error}") from error

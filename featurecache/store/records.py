@@ -111,6 +111,8 @@ class TextSet:
         bias: Summand of the model's own sigmoid score, if it has one.
         encoder_spec: Everything that decides a text's embedding; None for sets that concatenate
             several encoders.
+        n_cut: Number of prompts of which the encoder read only the first ``max_tokens`` tokens.
+        max_tokens: See ``n_cut``; None if unknown.
     """
 
     name: str
@@ -123,6 +125,18 @@ class TextSet:
     scale: float | None
     bias: float | None
     encoder_spec: Mapping[str, Any] | None = None
+    n_cut: int = 0
+    max_tokens: int | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of scores against these texts has to know."""
+        if not self.n_cut:
+            return []
+        return [
+            f"the encoder reads {self.max_tokens} tokens of a text, and the end of {self.n_cut} "
+            f"prompts of {self.name!r} is cut"
+        ]
 
     def select(self, labels: tuple[str, ...]) -> "TextSet":
         """Return the set for these labels, in this order.

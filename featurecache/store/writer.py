@@ -135,6 +135,8 @@ def _write_text(group: "h5py.Group", text: TextSet) -> None:
             "aligned": text.aligned,
             "scale": text.scale,
             "bias": text.bias,
+            "n_cut": text.n_cut,
+            "max_tokens": text.max_tokens,
             "encoder": None if text.encoder_spec is None else canonical_json(text.encoder_spec),
         },
     )

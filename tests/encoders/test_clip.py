@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from featurecache.encoders.loading import load_encoder
-from featurecache.errors import CheckpointError
+from featurecache.errors import CheckpointError, FeaturecacheWarning
 from tests import published
 
 TOLERANCE = 1e-4
@@ -260,3 +260,41 @@ def test_unsupported_joined_towers_are_named(tmp_path):
     published.write_joined(tmp_path / "joined", seed=6, vision="vit")
     with pytest.raises(CheckpointError, match=r"joins the towers vit and bert.*bit and bert"):
         load_encoder(str(tmp_path / "joined"), device="cpu")
+
+
+def test_siglip2_texts_equal_reference(tmp_path):
+    """Texts as in big_vision: ``lower|tok(length=64, model="gemma", bos="no", eos="sticky")``."""
+    from transformers import Siglip2Tokenizer, SiglipConfig
+
+    folder = tmp_path / "siglip2"
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 1,
+    }
+    model = published.write_siglip(
+        folder,
+        SiglipConfig(
+            text_config={**tower, "vocab_size": 120, "max_position_embeddings": 64},
+            vision_config={**tower, "image_size": 32, "patch_size": 16},
+        ),
+        seed=5,
+    )
+    (folder / "spiece.model").unlink()
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *map(chr, range(33, 127))]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Siglip2Tokenizer(vocabulary, [], add_bos_token=False, add_eos_token=True)
+    tokenizer.save_pretrained(folder)
+
+    def ids(text: str) -> list[int]:
+        pieces = text.lower().replace(" ", "▁")[:63]
+        return [*(vocabulary[piece] for piece in pieces), 1, *[0] * (63 - len(pieces))]
+
+    encoder = load_encoder(str(folder), device="cpu", precision="fp32")
+    texts = ["No Effusion, no edema.", "no effusion no edema", "a", "Signs of (mild) EDEMA! " * 4]
+    want = np.stack([siglip_text_reference(model, ids(text)) for text in texts])
+    with pytest.warns(FeaturecacheWarning, match="reads 64 tokens .* of 1 of 4 texts"):
+        got = encoder.encode_texts(texts)
+    assert np.abs(got - want).max() < TOLERANCE
+    assert np.abs(want[0] - want[1]).max() > 100 * TOLERANCE  # punctuation is kept
