@@ -66,6 +66,7 @@ def clip_b32(tmp_path_factory):
     return folder, model, CLIPTokenizer(vocab=vocabulary, merges=merges)
 
 
+@pytest.mark.filterwarnings("ignore:.* is cut")
 def test_clip_embeddings_equal_reference(clip_b32, images):
     folder, model, tokenizer = clip_b32
     encoder = load_encoder("clip", weights=folder, device="cpu")
@@ -153,6 +154,7 @@ def padded(ids: list[int]) -> list[int]:
     return (ids + [1] * 64)[:64] if len(ids) <= 64 else [*ids[:63], 1]
 
 
+@pytest.mark.filterwarnings("ignore:.* is cut")
 def test_siglip_embeddings_equal_reference(siglip_l16, images):
     folder, model = siglip_l16
     encoder = load_encoder("xraysiglip", weights=folder, device="cpu")
@@ -224,6 +226,7 @@ def joined_text_reference(model, tokenizer, text: str) -> np.ndarray:
 
 # transformers 5.0, as in load_tokenizer.
 @pytest.mark.filterwarnings("ignore:.*will not create from files:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.* is cut")
 def test_joined_bit_and_bert_embeddings_equal_reference(tmp_path, images):
     from transformers import AutoTokenizer
 

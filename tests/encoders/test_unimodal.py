@@ -122,6 +122,7 @@ def test_published_pooling_is_used(tiny_pair, tmp_path):
         load_encoder(str(folder), device="cpu")
 
 
+@pytest.mark.filterwarnings("ignore:.* is cut")
 def test_texts_are_truncated_at_the_published_length(tiny_pair, tmp_path):
     folder = tmp_path / "bert"
     shutil.copytree(tiny_pair / "all-MiniLM-L6-v2", folder)
