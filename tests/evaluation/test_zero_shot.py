@@ -298,6 +298,7 @@ def test_a_saved_run_holds_metrics_config_and_probabilities(cache, tmp_path):
         "spec": {"checkpoint": "0123"},
         "dim": DIM,
         "excluded": {},
+        "bit_depth": None,
         "extraction": {},
     }
     with (folder / "predictions.csv").open(newline="") as file:
