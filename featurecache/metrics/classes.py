@@ -53,7 +53,8 @@ def predicted_classes(scores: AnyFloats, learned: NDArray[np.bool_]) -> NDArray[
         scores: (N, C) scores.
         learned: (C,) whether a label can be predicted.
     """
-    return np.where(learned, scores, -np.inf).argmax(axis=1)
+    classes: NDArray[np.intp] = np.where(learned, scores, -np.inf).argmax(axis=1)
+    return classes
 
 
 def measure_classes(

@@ -229,7 +229,7 @@ def search(
             alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_spec)
         elif not encoder.aligned:
             raise _no_shared_space(encoder.name)
-        query = _embed_text(encoder, text)
+        query = _embed_text(encoder, text)[0]
         return SearchResult(f"text {text!r}", _nearest_images(cache, query, rows, top, alignment))
     assert image is not None
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else "given"
@@ -267,14 +267,14 @@ def _content_of(
     return hashlib.sha256(data).hexdigest().encode(), content
 
 
-def _embed_text(encoder: Encoder, text: str) -> NDArray[np.float64]:
-    """Embed a query, normalized, (D,); one that is too long is the mean of its sentences.
+def _embed_text(encoder: Encoder, text: str) -> Embeddings:
+    """Embed a query, normalized, (1, D); one that is too long is the mean of its sentences.
 
     Raises:
         UsageError: A sentence is too long.
     """
     if not encoder.too_long([text]):
-        return l2_normalize(encoder.encode_texts([text]), "text")[0]
+        return l2_normalize(encoder.encode_texts([text]), "text")
     sentences = [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
     if cut := encoder.too_long(sentences):
         raise UsageError(
@@ -289,7 +289,7 @@ def _embed_text(encoder: Encoder, text: str) -> NDArray[np.float64]:
         stacklevel=2,
     )
     unit = l2_normalize(encoder.encode_texts(sentences), "text")
-    return l2_normalize(unit.mean(axis=0, keepdims=True), "text")[0]
+    return l2_normalize(unit.mean(axis=0, keepdims=True), "text")
 
 
 def _row_of(cache: Cache, image_id: str) -> int:
