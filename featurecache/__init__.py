@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from featurecache.encoders.registry import register_encoder
     from featurecache.errors import FeaturecacheError
     from featurecache.evaluation.comparison import Comparison, compare
+    from featurecache.evaluation.table import MetricsTable, table
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.extraction.extract import extract
@@ -52,6 +53,7 @@ _MODULES = {
     "HeadClassifier": "sklearn",
     "LearningCurve": "heads.learning_curve",
     "Metrics": "metrics.metrics",
+    "MetricsTable": "evaluation.table",
     "PromptSet": "prompts",
     "Run": "runs.run",
     "TrainedModel": "evaluation.trained_model",
@@ -70,6 +72,7 @@ _MODULES = {
     "register_head": "heads.registry",
     "report": "report.report",
     "retrieve": "retrieval.query",
+    "table": "evaluation.table",
     "train_head": "heads.train",
     "zero_shot": "evaluation.zero_shot",
 }
@@ -86,6 +89,7 @@ __all__ = [
     "HeadClassifier",
     "LearningCurve",
     "Metrics",
+    "MetricsTable",
     "PromptSet",
     "Run",
     "TrainedModel",
@@ -104,6 +108,7 @@ __all__ = [
     "register_head",
     "report",
     "retrieve",
+    "table",
     "train_head",
     "zero_shot",
 ]

@@ -23,6 +23,8 @@ from featurecache.cli import (
     predict,
     report,
     retrieve,
+    runs,
+    table,
     train_head,
     zero_shot,
 )
@@ -108,6 +110,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "zero-shot": zero_shot.zero_shot,
         "evaluate": evaluate.evaluate,
         "compare": compare.compare,
+        "table": table.table,
     },
     "Look": {
         "predict": predict.predict,
@@ -126,3 +129,4 @@ for _task, _commands in COMMANDS.items():
             with_exit_code(_command, interrupted=_interrupted)
         )
 app.add_typer(cache.app, name="cache", rich_help_panel="Embed")
+app.add_typer(runs.app, name="runs", rich_help_panel="Evaluate")

@@ -10,6 +10,7 @@ from featurecache.cli.options import (
     NBootstrap,
     OptionalRun,
     describe_choice,
+    parse_pairs,
     require_free,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
@@ -46,7 +47,10 @@ def evaluate(
     opened = fc.open_cache(paths)
     print_status(f"{run} on cache {describe_choice(paths, opened)}, {split} images")
     result = fc.load_run(run).evaluate(
-        opened, label_map=_parse(label_map), split=split, n_bootstrap=n_bootstrap
+        opened,
+        label_map=parse_pairs(label_map, "--label-map"),
+        split=split,
+        n_bootstrap=n_bootstrap,
     )
     pairs = result.metrics.label_map or {}
     matched = ", ".join(
@@ -64,18 +68,3 @@ def evaluate(
         print_status("not saved: give --out DIR to compare it later")
     else:
         print_result(f"run: {out}")
-
-
-def _parse(label_map: list[str] | None) -> dict[str, str] | None:
-    if not label_map:
-        return None
-    pairs = [entry.partition("=") for entry in label_map]
-    for entry, (source, equals, target) in zip(label_map, pairs, strict=True):
-        if not (source and equals and target):
-            raise typer.BadParameter(
-                f"{entry!r}: write SRC=DST, such as Pneumonia=Effusion", param_hint="--label-map"
-            )
-    sources = [source for source, _, _ in pairs]
-    if len(set(sources)) < len(sources):
-        raise typer.BadParameter("a trained label is given twice", param_hint="--label-map")
-    return {source: target for source, _, target in pairs}

@@ -68,6 +68,34 @@ OptionalRun = Annotated[
 ]
 
 
+RunNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What to call a run, such as runs/a=Baseline; repeat for more.", metavar="RUN=LABEL"
+    ),
+]
+
+
+def parse_pairs(entries: Sequence[str] | None, option: str) -> dict[str, str] | None:
+    """Parse values such as "A=B"; None without any.
+
+    Args:
+        entries: What the user gave.
+        option: The option, for messages.
+
+    Raises:
+        typer.BadParameter: A value is something else, or its first half is given twice.
+    """
+    pairs = [entry.partition("=") for entry in entries or ()]
+    for entry, (source, equals, target) in zip(entries or (), pairs, strict=True):
+        if not (source and equals and target):
+            raise typer.BadParameter(f"{entry!r}: write two names as A=B", param_hint=option)
+    result = {source: target for source, _, target in pairs}
+    if len(result) < len(pairs):
+        raise typer.BadParameter("a name is given twice", param_hint=option)
+    return result or None
+
+
 def describe_choice(paths: Path | Sequence[Path], cache: "Cache") -> str:
     """Describe which files were opened, and which of them are the newest of a given folder.
 

@@ -389,6 +389,31 @@ def as_run(run: Run | str | os.PathLike[str]) -> Run:
     return run if isinstance(run, Run) else load_run(run)
 
 
+def displayed_names(runs: "Sequence[Run]", names: Mapping[str, str] | None = None) -> list[str]:
+    """Return what runs are called where several are shown.
+
+    Args:
+        runs: The runs.
+        names: Names that were given, by the name or the folder of a run.
+
+    Returns:
+        The given names; else the names of the runs, or their folders where names are equal.
+
+    Raises:
+        UsageError: A name is given for a run that is not among them.
+    """
+    own = [run.name for run in runs]
+    folders = ["" if run.path is None else str(run.path) for run in runs]
+    given = dict(names or {})
+    displayed = []
+    for name, folder in zip(own, folders, strict=True):
+        default = name if own.count(name) == 1 else folder or name
+        displayed.append(given.get(folder, given.get(name, default)))
+    if unknown := sorted(given.keys() - {*own, *folders}):
+        raise UsageError(f"{unknown[0]!r} is none of the runs: name one of {', '.join(own)}")
+    return displayed
+
+
 def _load_model(kind: str, folder: Path) -> Model:
     model: Model = resolve_name(MODEL_LOADERS[kind])(folder)
     return model

@@ -14,6 +14,8 @@ COMMANDS = (
     ["cache"],
     *([name] for commands in app.COMMANDS.values() for name in commands),
     *(["cache", name] for name in ("ls", "info", "verify", "merge")),
+    ["runs"],
+    ["runs", "ls"],
 )
 
 
@@ -41,7 +43,7 @@ def test_heavy_libraries_are_not_imported(code):
 def test_every_command_has_help_with_an_example(run, command):
     outcome = run(*command, "--help")
     assert outcome.code == 0
-    assert command == ["cache"] or "Example: featurecache" in outcome.stdout
+    assert command in (["cache"], ["runs"]) or "Example: featurecache" in outcome.stdout
 
 
 def test_version(run):

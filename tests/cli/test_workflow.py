@@ -296,7 +296,7 @@ def test_head_is_evaluated_on_another_data_set(
     assert outcome.json["n"] == 60
     assert outcome.json["label_map"] == {"Opacity": "Shadow"}
     for label_map, words in (
-        ("Opacity", "write SRC=DST"),
+        ("Opacity", "write two names as A=B"),
         ("Opacity=Mass", "trained: Opacity, Rare; in the data set: Shadow, Rare"),
     ):
         refused = run("evaluate", head, "--label-map", label_map)

@@ -1,5 +1,6 @@
 """Commands: what they take, and what they do where that is ambiguous."""
 
+import io
 import json
 import subprocess
 import sys
@@ -115,6 +116,60 @@ def test_caches_of_one_extraction_are_listed_and_asked_for(workspace, tiny_clip)
     assert "cache two/films/tiny.h5 (the newest), head knn" in trained.stderr
 
 
+@pytest.fixture(scope="module")
+def two_runs(workspace):
+    fc.train_head("cache/films/tiny.h5", "knn", controls=False, seeds=2).save("saved/k_nn")
+    fc.train_head("cache/films/tiny.h5", "prototype", controls=False).save("saved/prototype")
+    return ["saved/k_nn", "saved/prototype"]
+
+
+def test_runs_are_listed_with_their_scores(workspace, two_runs):
+    Path("saved/broken").mkdir()
+    Path("saved/broken/config.json").write_text("{}")
+    outcome = workspace("runs", "ls", "saved")
+    assert outcome.code == 0
+    rows = [line.split("\t") for line in outcome.stdout.splitlines() if line]
+    assert [row[0] for row in rows] == ["run", "saved/broken", *two_runs]
+    metrics = [json.loads(Path(run, "metrics.json").read_text()) for run in two_runs]
+    assert rows[1][-1].startswith("saved/broken/config.json is not the config")
+    assert rows[2][1].startswith(f"{metrics[0]['seeds']['macro']['auroc']['mean']:.3f}")
+    assert rows[3][1].startswith(f"{metrics[1]['macro']['auroc']:.3f}")
+    assert rows[3][2:] == ["head", "prototype", "films", "tiny", "-"]
+
+
+def test_metrics_are_written_as_latex_markdown_and_csv(workspace, two_runs):
+    table = ("table", *two_runs, "--name", "saved/k_nn=A & B_1", "--format")
+    names = ["macro AUROC", "macro AUPRC", "macro F1", "micro AUROC"]
+    with io.StringIO(workspace(*table, "csv").stdout) as file:
+        numbers = pd.read_csv(file)
+    assert numbers["run"].tolist() == ["A & B_1", "prototype"]
+    spread = json.loads(Path(two_runs[0], "metrics.json").read_text())["seeds"]
+    for name in names:
+        average, metric = name.lower().split()
+        expected = spread[average][metric]
+        row = numbers.loc[0, [f"{name}{suffix}" for suffix in ("", " sd", " low", " high")]]
+        interval = expected["ci95"] or [np.nan, np.nan]
+        assert row.tolist() == pytest.approx(
+            [expected["mean"], expected["sd"], *interval], nan_ok=True
+        )
+    markdown = workspace(*table, "markdown").stdout.splitlines()
+    latex = workspace(*table, "latex").stdout
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown]
+    assert rows[0] == ["run", *names]
+    assert r"A \& B\_1 & " in latex
+    for column, name in enumerate(names, start=1):
+        for row, value in enumerate(numbers[name]):
+            is_best = bool(value == numbers[name].max())
+            assert rows[2 + row][column].startswith(f"{'**' * is_best}{value:.3f}")
+            assert (rf"\textbf{{{value:.3f}" in latex) or not is_best
+
+
+def test_name_of_another_run_is_refused(workspace, two_runs):
+    refused = workspace("table", *two_runs, "--name", "other=X")
+    assert refused.code == 2
+    assert "'other' is none of the runs: name one of k_nn, prototype" in refused.stderr
+
+
 WITHOUT_TORCH = {
     "extract --data-root missing.csv": "missing.csv does not exist",
     "extract --dataset nope": "unknown data set 'nope'",
@@ -137,6 +192,8 @@ WITHOUT_TORCH = {
     "predict run films.csv --out films.txt": "ends in .csv or .parquet",
     "evaluate missing": "no run folder at missing",
     "evaluate run --cache missing.h5": "no cache at missing.h5",
+    "table run missing": "no run folder at missing",
+    "runs ls missing": "no folder missing",
     "compare run missing": "no run folder at missing",
     "report missing": "no run folder at missing",
     "report run --dataset nope": "unknown data set 'nope'",

@@ -1,0 +1,57 @@
+"""``table``: the metrics of runs as a table for a paper."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featurecache.cli.options import RunNames, parse_pairs
+from featurecache.cli.output import Json, print_json, print_status, print_table
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    latex = "latex"
+    markdown = "markdown"
+    csv = "csv"
+
+
+def table(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Format. Default: a table for the terminal."),
+    ] = None,
+    name: RunNames = None,
+    json: Json = False,
+) -> None:
+    """Print metrics of runs side by side: means, spread over seeds and 95 % intervals.
+
+    The best value of each metric is in bold if all runs scored the same images. LaTeX needs the
+    package booktabs; CSV has numbers in columns of their own. Whether runs differ is not seen from
+    their intervals: use compare.
+
+    Example: featurecache table runs/kermany-dinov2-minilm-baseline
+    runs/kermany-dinov2-minilm-concat --format latex
+    """
+    import featurecache as fc
+
+    result = fc.table(runs, names=parse_pairs(name, "--name"))
+    if json:
+        frame = result.frame.astype(object).where(result.frame.notna(), None)
+        print_json({"comparable": result.comparable, "runs": frame.to_dict("records")})
+        return
+    if not result.comparable:
+        print_status("note: the runs scored different images, so none is marked as the best")
+    if format is None:
+        cells = result.cells()
+        print_table("", list(cells.columns), cells.to_numpy().tolist(), optional=2)
+        return
+    writers = {
+        Format.latex: result.to_latex,
+        Format.markdown: result.to_markdown,
+        Format.csv: result.to_csv,
+    }
+    typer.echo(writers[format](), nl=False)
