@@ -1,5 +1,6 @@
 """Predict new images: find them, embed them, and pass the embeddings to a classifier."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.load import load_dataset
-from featurecache.datasets.scan import IMAGE_SUFFIXES
+from featurecache.datasets.scan import scan_tree
 from featurecache.datasets.table_reader import TABLE_SUFFIXES
 from featurecache.encoders.encoder import Encoder, decode_and_preprocess
 from featurecache.errors import ImageError, UsageError
@@ -30,6 +31,8 @@ _Path = str | os.PathLike[str]
 
 Classify = Callable[[NDArray[np.float16]], NDArray[np.float64]]
 """Function from embeddings of shape (B, D) to probabilities of shape (B, C)."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,12 @@ def find_images(images: Images) -> ImageFiles | Cache:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not below:
-                raise UsageError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            tree = scan_tree(path)
+            if not tree.images:
+                raise UsageError(f"{path} holds no images")
+            for note in tree.notes():
+                _log.warning(f"{path}: {note}")
+            below = [path / name for name in tree.images]
             names += map(str, below)
             files += below
         elif path.name.lower().endswith(TABLE_SUFFIXES):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import featurecache as fc
+from featurecache.runs.prediction import find_images
 
 CSV = "path,Edema\na.png,1\nb.png,0\n"
 
@@ -164,6 +165,12 @@ def test_what_is_refused(run, tmp_path: Path, row: str) -> None:
     outcome = run("extract", "--data-root", root, *options)
     assert outcome.code == 2
     assert re.search(message, " ".join(outcome.stderr.split())), outcome.stderr
+
+
+def test_prediction_finds_the_same_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make(tmp_path / "new", ["IM01", "p1/a.png", "n.txt", "masks/a.png"])
+    assert find_images(root).names == [str(root / "IM01"), str(root / "p1/a.png")]
+    assert "Images in folders of masks were left out: 1" in caplog.text
 
 
 def test_data_set_and_cache_take_the_name(run, tmp_path: Path) -> None:
