@@ -143,6 +143,7 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
             view=np.full(rows, b"PA"),
             sex=np.full(rows, b"F"),
             age=np.full(rows, b"50"),
+            path=to_utf8([f"{row:08d}_000.png" for row in range(rows)]),
             size=np.ones(rows, dtype=np.int64),
             mtime_ns=np.ones(rows, dtype=np.int64),
         ),

@@ -149,8 +149,8 @@ def fake_engine(
 
     def flush() -> None:
         rows, sums, states = zip(*batch, strict=True)
-        for row, state in zip(rows, states, strict=True):
-            handle(ImageResult(row, state.st_size, state.st_mtime_ns, frozenset({0}), None), 0.0)
+        for row in rows:
+            handle(ImageResult(row, None), 0.0)
         handle(
             EncodedBatch(
                 encoder=0,

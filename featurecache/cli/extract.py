@@ -64,7 +64,7 @@ def extract(
     limit: Annotated[
         int | None,
         typer.Option(
-            help="Number of images to encode: the first by id, which may all be in one split. "
+            help="Number of images to encode, to try things out: a sample over splits and labels. "
             "Default: all.",
             min=1,
         ),
@@ -111,6 +111,14 @@ def extract(
             "on this machine."
         ),
     ] = "local",
+    rehash: Annotated[
+        bool,
+        typer.Option(
+            "--rehash",
+            help="Read all files and compare their hashes, instead of trusting their paths, sizes "
+            "and modification times.",
+        ),
+    ] = False,
     prune: Annotated[
         bool,
         typer.Option(
@@ -175,6 +183,7 @@ def extract(
             image_timeout=image_timeout,
             limit=limit,
             shard=shard,
+            rehash=rehash,
             prune=prune,
             on_wait=_print_wait if wait else None,
             on_start=print_start,
@@ -208,6 +217,8 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
         optional=4,
     )
     for summary in summaries:
+        for path, number in summary.reused_by_content.items():
+            print_status(f"reused by content: {number} embeddings of {path}")
         for image_id, reason in list(summary.failed.items())[:MAX_FAILURES_PRINTED]:
             print_status(f"failed: {image_id}: {reason}")
         if len(summary.failed) > MAX_FAILURES_PRINTED:
@@ -218,7 +229,7 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
 
 
 def _number(images: int, limit: int | None) -> str:
-    return str(images) if limit is None or limit >= images else f"the first {limit} of {images}"
+    return str(images) if limit is None or limit >= images else f"a sample of {limit} of {images}"
 
 
 def _describe_prompts(data: "Dataset", prompt_set: "PromptSet") -> str:

@@ -56,6 +56,10 @@ class IdKey:
         """Return the hash of a name, as 32 hexadecimal digits."""
         return self._digest(f"name {name}")
 
+    def hash_path(self, path: str) -> str:
+        """Return the hash of the path of an image file."""
+        return self._digest(f"path {path}")
+
     def hash_patient(self, patient: str) -> str:
         """Return the hash of a patient, equal for all spellings; "" if unknown."""
         return self.hash(patient_key(patient)) if patient else ""

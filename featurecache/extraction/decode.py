@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -38,9 +38,8 @@ class ImageTask:
         row: Row of the image in the data set.
         id: Id of the image.
         path: Path of the image file.
-        stored_sha256: For each encoder that needs the image, by its index, the sha256 of the file
-            that the stored embedding was computed from; "" for none. An encoder whose sha256 still
-            matches needs no pixels.
+        encoders: Indices of the encoders that need its pixels. Without any, the file is read but
+            not decoded.
         isolated: Whether to decode and preprocess the image in a subprocess, because it may have
             crashed a process before.
         bit_depth: See ``decode_image``.
@@ -49,7 +48,7 @@ class ImageTask:
     row: int
     id: str
     path: Path
-    stored_sha256: Mapping[int, str]
+    encoders: Sequence[int]
     isolated: bool = False
     bit_depth: int | None = None
 
@@ -63,8 +62,8 @@ class DecodedImage:
         sha256: Hexadecimal sha256 of the file; "" where the image cannot be used.
         size: Size of the file in bytes; -1 where the image cannot be used.
         mtime_ns: Modification time of the file in nanoseconds; -1 likewise.
-        pixels: Preprocessed pixels, (3, H, W), for each encoder that has to encode the image.
-        perceptual_hash: Hash of the decoded image, (32,); None where no encoder needed its pixels.
+        pixels: Preprocessed pixels, (3, H, W), for each encoder of the task.
+        perceptual_hash: Hash of the decoded image, (32,); None where it was not decoded.
         reason: Why the image cannot be used; None if it can.
     """
 
@@ -98,22 +97,21 @@ def decode(
     try:
         data, state = read_file(task.path)
         sha256 = hashlib.sha256(data).hexdigest()
-        outdated = [index for index, stored in task.stored_sha256.items() if stored != sha256]
         pixels: dict[int, NDArray[np.float32]] = {}
         content = None
-        if outdated and task.isolated:
+        if task.encoders and task.isolated:
             *arrays, content = decode_and_preprocess(
                 decoder,
                 data,
-                [encoders[index] for index in outdated],
+                [encoders[index] for index in task.encoders],
                 bit_depth=task.bit_depth,
                 also=[perceptual_hash],
             )
-            pixels = dict(zip(outdated, arrays, strict=True))
-        elif outdated:
+            pixels = dict(zip(task.encoders, arrays, strict=True))
+        elif task.encoders:
             with journal_entry(task.id):
                 image = decode_image(data, bit_depth=task.bit_depth)
-                pixels = {index: encoders[index].preprocess(image) for index in outdated}
+                pixels = {index: encoders[index].preprocess(image) for index in task.encoders}
                 content = perceptual_hash(image)
         return DecodedImage(task.row, sha256, state.size, state.mtime_ns, pixels, content)
     except ImageError as error:

@@ -42,16 +42,10 @@ class ImageResult:
 
     Attributes:
         row: Row of the image in the data set.
-        size: Size of the file in bytes.
-        mtime_ns: Modification time of the file in nanoseconds.
-        encoders: Indices of the encoders that have to encode it.
         reason: Why the image cannot be used; None if it can.
     """
 
     row: int
-    size: int
-    mtime_ns: int
-    encoders: frozenset[int]
     reason: str | None
 
 
@@ -136,9 +130,7 @@ def encode_ahead(
                 if len(batches[index]) == batch_size:
                     submit(index)
             yield from threads.completed()
-            yield ImageResult(
-                image.row, image.size, image.mtime_ns, frozenset(image.pixels), image.reason
-            )
+            yield ImageResult(image.row, image.reason)
         for index, batch in enumerate(batches):
             if batch:
                 submit(index)

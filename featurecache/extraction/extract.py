@@ -72,6 +72,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     image_timeout: float = IMAGE_TIMEOUT,
     limit: int | None = None,
     shard: str | Shard | None = None,
+    rehash: bool = False,
     prune: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
@@ -79,8 +80,9 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     """Run frozen encoders over a data set and store the embeddings.
 
     Stored embeddings are not computed again: new prompts, labels or splits take seconds, and only
-    new images are encoded. If the process is killed, at any moment, the same call continues from
-    there and ends with the same cache.
+    new images are encoded. An image that is cached under another id, path or data set name, by the
+    same encoder in the same ``cache_dir``, is recognized by its content. If the process is killed,
+    at any moment, the same call continues from there and ends with the same cache.
 
     Args:
         data: The data set: a ``Dataset``, or what ``load_dataset`` takes, such as a name, a path,
@@ -112,9 +114,12 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         workers: Number of decoding threads in each process that decodes.
         image_timeout: Maximum time to read one image, in seconds; one that takes longer is recorded
             as failed.
-        limit: Encode only the first images, in order of their ids.
+        limit: Encode only a sample of this many images, stratified by split and label, to try
+            things out. A larger limit, or none, keeps it and adds to it.
         shard: Encode only shard I of N, given as "I/N", into a cache of its own; ``merge_caches``
             combines all N.
+        rehash: Read all files and compare their hashes with those in the cache. Otherwise a file
+            is taken to be unchanged if its path, size and modification time are.
         prune: Drop cached images that the data set does not have any more, and accept that most
             others have changed.
         wait: Wait for another process that is writing the cache instead of raising an error.
@@ -126,7 +131,8 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
 
     Raises:
         UnknownNameError: There is no such model, data set, prompt set or engine.
-        UsageError: The arguments contradict each other, or another process is writing the cache.
+        UsageError: The arguments contradict each other, another process is writing the cache, or it
+            would lose most of its images.
         CacheError: A cache is damaged, was made with other settings, or holds images that the data
             set does not have.
         FeaturecacheError: No image could be used.
@@ -158,6 +164,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         image_timeout=image_timeout,
         limit=limit,
         shard=shard,
+        rehash=rehash,
         prune=prune,
         on_wait=_log_wait if wait else None,
         progress=progress,
@@ -183,6 +190,7 @@ def run_extraction(
     image_timeout: float,
     limit: int | None,
     shard: str | Shard | None,
+    rehash: bool,
     prune: bool,
     on_wait: OnWait | None = None,
     on_start: OnStart | None = None,
@@ -208,6 +216,7 @@ def run_extraction(
         image_timeout: See ``extract``.
         limit: See ``extract``.
         shard: See ``extract``.
+        rehash: See ``extract``.
         prune: See ``extract``.
         on_wait: Called with a cache that another process is writing, before waiting for it. None
             raises an error instead of waiting.
@@ -266,6 +275,7 @@ def run_extraction(
         batch_size=batch_size,
         workers=workers,
         image_timeout=image_timeout,
+        rehash=rehash,
         prune=prune,
         shard=shard,
         on_wait=on_wait,

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.decode import ImageTask, JournalEntry
-from featurecache.extraction.encode import EncodedBatch, Event, EventHandler, ImageResult
+from featurecache.extraction.encode import EncodedBatch, Event, EventHandler
 from featurecache.extraction.plan import Plan
 from featurecache.images.subprocess_decoder import CRASHED
 from featurecache.progress import Progress
@@ -71,8 +71,8 @@ class Job:
         encoder: The encoder.
         builder: Its cache.
         plan: Which images it needs.
+        reused_by_content: See ``ExtractionSummary``.
         failures: Reason why an image has no embedding, by image id.
-        touched: Number of files that were modified but hold the same bytes.
         done: Number of images that were encoded.
         read_seconds: Time spent waiting for pixels.
         encode_seconds: Time spent encoding.
@@ -83,8 +83,8 @@ class Job:
     encoder: "Encoder"
     builder: CacheBuilder
     plan: Plan
+    reused_by_content: Mapping[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    touched: int = 0
     done: int = 0
     read_seconds: float = 0.0
     encode_seconds: float = 0.0
@@ -96,6 +96,7 @@ def encode_images(
     dataset: "Dataset",
     jobs: Sequence[Job],
     ids: Utf8,
+    paths: Utf8,
     *,
     engine: Engine,
     batch_size: int,
@@ -109,6 +110,7 @@ def encode_images(
         dataset: The images.
         jobs: One for each encoder.
         ids: The ids of the data set's images.
+        paths: Their paths, as they are stored; see ``FileStates``.
         engine: Decodes and encodes.
         batch_size: See ``Engine``.
         workers: See ``Engine``.
@@ -121,14 +123,14 @@ def encode_images(
     def handle(event: Event, seconds: float) -> None:
         nonlocal finished
         if isinstance(event, EncodedBatch):
-            _store_batch(jobs[event.encoder], event, seconds, ids)
+            _store_batch(jobs[event.encoder], event, seconds, ids, paths)
             return
         if event.reason is not None:
             _log.warning(f"failed: {ids[event.row].decode()}: {event.reason}")
-        for index, job in enumerate(jobs):
+        for job in jobs:
             job.read_seconds += seconds
-            if job.plan.includes(event.row):
-                _record_result(job, index, event, ids)
+            if event.reason is not None and job.plan.includes(event.row):
+                job.failures[ids[event.row].decode()] = event.reason
         finished += 1
         if progress is not None:
             progress(finished, len(rows))
@@ -158,27 +160,14 @@ def _image_tasks(
     paths = dataset.images["path"]
     crashed = set[bytes]().union(*(job.builder.failed(CRASHED) for job in jobs))
     for row in rows:
-        stored_sha256 = {
-            index: job.builder.stored.sha256[row].decode()
-            for index, job in enumerate(jobs)
-            if job.plan.includes(row)
-        }
+        needed_by = tuple(index for index, job in enumerate(jobs) if job.plan.includes(row))
         image_id = ids[row].decode()
         isolated = journal.is_suspect(image_id) or ids[row] in crashed
         path = dataset.root / paths.iloc[row]
-        yield ImageTask(int(row), image_id, path, stored_sha256, isolated, dataset.bit_depth)
+        yield ImageTask(int(row), image_id, path, needed_by, isolated, dataset.bit_depth)
 
 
-def _record_result(job: Job, index: int, image: ImageResult, ids: Utf8) -> None:
-    """Record that an image failed, or that its bytes have not changed."""
-    if image.reason is not None:
-        job.failures[ids[image.row].decode()] = image.reason
-    elif index not in image.encoders:
-        job.builder.touch(image.row, image.size, image.mtime_ns)
-        job.touched += 1
-
-
-def _store_batch(job: Job, batch: EncodedBatch, seconds: float, ids: Utf8) -> None:
+def _store_batch(job: Job, batch: EncodedBatch, seconds: float, ids: Utf8, paths: Utf8) -> None:
     start = time.monotonic()
     embedding, usable = to_float16_checked(batch.embedding)
     for row in batch.row[~usable]:
@@ -190,6 +179,7 @@ def _store_batch(job: Job, batch: EncodedBatch, seconds: float, ids: Utf8) -> No
                 id=ids[batch.row[usable]],
                 sha256=batch.sha256[usable],
                 perceptual_hash=batch.perceptual_hash[usable],
+                path=paths[batch.row[usable]],
                 size=batch.size[usable],
                 mtime_ns=batch.mtime_ns[usable],
                 embedding=embedding[usable],

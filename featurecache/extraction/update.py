@@ -10,22 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.errors import FeaturecacheError, UsageError
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, encode_images
-from featurecache.extraction.plan import (
-    file_states,
-    make_plan,
-    require_no_removed_images,
-    require_same_images,
-)
+from featurecache.extraction.plan import Plan, file_states
 from featurecache.extraction.provenance import (
     is_exposed,
     provenance_for,
     require_unseen_content,
     require_unseen_images,
 )
+from featurecache.extraction.reuse import FileHashes, find_current, reuse_embeddings
+from featurecache.extraction.sample import sample_rows
 from featurecache.extraction.texts import encode_prompts
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.atomic import remove_leftovers
@@ -66,6 +64,8 @@ class ExtractionSummary:
         images: Number of images in the cache.
         done: Number of images that were encoded now.
         reused: Number of requested images whose embedding was in the cache already.
+        reused_by_content: Number of images that took the embedding of the same file under another
+            id, by the cache that it came from.
         failed: Reason why an image has no embedding, by image id.
         seconds: Wall time in seconds.
         images_per_second: Encoded images per second; None if none were encoded.
@@ -83,6 +83,7 @@ class ExtractionSummary:
     images: int
     done: int
     reused: int
+    reused_by_content: Mapping[str, int]
     failed: Mapping[str, str]
     seconds: float
     images_per_second: float | None
@@ -119,6 +120,7 @@ def update_caches(
     batch_size: int = 32,
     workers: int = 2,
     image_timeout: float = IMAGE_TIMEOUT,
+    rehash: bool = False,
     prune: bool = False,
     shard: Shard | None = None,
     on_wait: OnWait | None = None,
@@ -137,11 +139,13 @@ def update_caches(
         engine: Where images are decoded and encoded: ``encode_locally``, or ``encode_on_ray`` with
             its loaders.
         prompts: Prompt set to encode for the labels; None keeps the cached texts as they are.
-        limit: Encode only the first images, in order of their ids.
+        limit: Encode only a sample of this size; see ``sample_rows``.
         batch_size: Number of images per forward pass.
         workers: Number of decoding threads in each process that decodes.
         image_timeout: Maximum time to read one image, in seconds; one that takes longer is recorded
             as failed.
+        rehash: Read all files again and compare their hashes, instead of trusting their sizes and
+            modification times.
         prune: Drop cached images that the data set does not have any more, and accept that most
             others have changed.
         shard: Encode only this shard of the data set, into a cache of its own; see
@@ -158,7 +162,7 @@ def update_caches(
     Raises:
         CacheError: A cache is damaged, was made with other settings, or holds images that the data
             set does not have.
-        UsageError: Another process is writing a cache, most of its images have changed, an encoder
+        UsageError: Another process is writing a cache, it would lose most of its images, an encoder
             cannot embed images, two encoders have the same name, an encoder was trained on test
             images, or a number is out of range.
         FeaturecacheError: No image could be used.
@@ -181,27 +185,31 @@ def update_caches(
             stack.enter_context(exclusive_lock(path, lock_path(path), on_wait=on_wait))
             # Under the lock, no other process is writing them.
             remove_leftovers(path)
-        builders = []
-        for encoder, path in zip(encoders, paths, strict=True):
-            builder = CacheBuilder(path, _header(dataset, encoder), ids)
-            if not prune:
-                require_no_removed_images(builder.outside, path)
-            builders.append(builder)
-        states = file_states(dataset)
-        if not prune:
-            for builder in builders:
-                require_same_images(dataset, states, builder.stored, builder.path)
-        jobs = [
-            Job(encoder, builder, make_plan(states, builder.stored, limit=limit))
-            for encoder, builder in zip(encoders, builders, strict=True)
+        builders = [
+            CacheBuilder(path, _header(dataset, encoder), ids)
+            for encoder, path in zip(encoders, paths, strict=True)
         ]
-        before = [job.builder.stored.sha256[job.plan.rows] for job in jobs]
+        before = [builder.stored.sha256.copy() for builder in builders]
         start = time.monotonic()
+        states = file_states(dataset)
+        requested = np.zeros(len(ids), dtype=np.bool_)
+        requested[slice(None) if limit is None else sample_rows(dataset, limit)] = True
+        hashes = FileHashes(dataset, ids, states, workers=workers, image_timeout=image_timeout)
+        # All caches are checked before any of them is changed.
+        current = [
+            find_current(builder, hashes, requested, prune=prune, rehash=rehash)
+            for builder in builders
+        ]
+        jobs = [
+            _job(encoder, builder, hashes, requested, rows)
+            for encoder, builder, rows in zip(encoders, builders, current, strict=True)
+        ]
         try:
             encode_images(
                 dataset,
                 jobs,
                 ids,
+                states.path,
                 engine=engine,
                 batch_size=batch_size,
                 workers=workers,
@@ -214,11 +222,9 @@ def update_caches(
                 job.builder.flush()
         seconds = time.monotonic() - start
         for job, sha256 in zip(jobs, before, strict=True):
-            changed = (sha256 != b"") & (sha256 != job.builder.stored.sha256[job.plan.rows])
+            changed = (sha256 != b"") & (sha256 != job.builder.stored.sha256)
             if changed.any():
-                _log.warning(
-                    f"changed: {changed.sum()} images of {job.builder.path}, encoded again"
-                )
+                _log.warning(f"changed: {changed.sum()} images of {job.builder.path}")
         for job, extraction in zip(jobs, extractions or [Extraction()] * len(jobs), strict=True):
             _record(job, extraction)
         summaries = [_finish(dataset, job, ids, prompts, seconds) for job in jobs]
@@ -232,6 +238,18 @@ def cache_paths(
     """Return the file of each encoder's cache."""
     paths = [cache_path(cache_dir, dataset.name, encoder.cache_name) for encoder in encoders]
     return paths if shard is None else [shard.path(path) for path in paths]
+
+
+def _job(
+    encoder: "Encoder",
+    builder: CacheBuilder,
+    hashes: FileHashes,
+    requested: NDArray[np.bool_],
+    current: NDArray[np.bool_],
+) -> Job:
+    done, reused_by_content = reuse_embeddings(builder, hashes, requested, current)
+    plan = Plan(np.flatnonzero(requested & ~done), reused=int((requested & current).sum()))
+    return Job(encoder, builder, plan, reused_by_content)
 
 
 def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
@@ -260,7 +278,7 @@ def _record(job: Job, extraction: Extraction) -> None:
     """
     stored = Extraction() if job.builder.cache is None else job.builder.cache.header.extraction
     if stored and extraction:
-        recorded = extraction if job.done else stored
+        recorded = extraction if job.done or job.reused_by_content else stored
         prompts = {**stored.get("prompts", {}), **extraction.get("prompts", {})}
         extraction = {**recorded, "data": extraction.get("data"), "prompts": prompts}
     job.builder.header = replace(job.builder.header, extraction=extraction or stored)
@@ -292,6 +310,7 @@ def _finish(
         id=ids[rows],
         sha256=stored.sha256[rows],
         perceptual_hash=stored.perceptual_hash[rows],
+        path=stored.path[rows],
         size=stored.size[rows],
         mtime_ns=stored.mtime_ns[rows],
         **{
@@ -322,7 +341,8 @@ def _finish(
         path=job.builder.path,
         images=len(images),
         done=job.done,
-        reused=job.plan.reused + job.touched,
+        reused=job.plan.reused,
+        reused_by_content=job.reused_by_content,
         failed=failures,
         seconds=seconds + time.monotonic() - start,
         images_per_second=job.done / seconds if busy else None,

@@ -101,7 +101,7 @@ class ImageLoader:
                 row=int(row),
                 id=image_id,
                 path=self.dataset.root / paths.iloc[row],
-                stored_sha256={0: ""},
+                encoders=(0,),
                 isolated=self.journal.is_suspect(image_id),
                 bit_depth=self.dataset.bit_depth,
             )

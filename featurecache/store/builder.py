@@ -23,6 +23,7 @@ from featurecache.store.chunks import (
     require_same_bit_depth,
     require_same_id_scheme,
 )
+from featurecache.store.content import StoredContent
 from featurecache.store.gather import gather_rows
 from featurecache.store.layout import CHUNK_ROWS, chunks_path
 from featurecache.store.reader import read_cache
@@ -43,7 +44,7 @@ _CACHE: Final = -1
 """``source`` of a row in the finished cache; chunk files are numbered from 0."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoredRows:
     """Where the embeddings of N images are stored, and from which image files they were made.
 
@@ -53,6 +54,7 @@ class StoredRows:
         id: Image ids, (N,), ascending.
         sha256: SHA-256 of the image files, in hex, (N,); empty where there is no embedding.
         perceptual_hash: Hashes of the decoded images, (N, 32).
+        path: Paths of the image files as in ``ImageTable``, (N,).
         size: Bytes of the image files, (N,).
         mtime_ns: Modification times of the image files, (N,).
         source: Where the embedding is, (N,): ``NOT_STORED``, the cache, or a chunk file.
@@ -62,6 +64,7 @@ class StoredRows:
     id: Utf8
     sha256: Utf8
     perceptual_hash: NDArray[np.uint8]
+    path: Utf8
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     source: NDArray[np.int32]
@@ -74,6 +77,7 @@ class StoredRows:
             id=ids,
             sha256=np.zeros(len(ids), dtype="S64"),
             perceptual_hash=np.zeros((len(ids), HASH_BYTES), dtype=np.uint8),
+            path=np.zeros(len(ids), dtype="S1"),
             size=np.zeros(len(ids), dtype=np.int64),
             mtime_ns=np.zeros(len(ids), dtype=np.int64),
             source=np.full(len(ids), NOT_STORED, dtype=np.int32),
@@ -85,18 +89,43 @@ class StoredRows:
         present: NDArray[np.bool_] = self.source != NOT_STORED
         return present
 
-    def add(self, rows: ImageTable | ChunkIndex, source: int) -> Utf8:
-        """Record the rows of a source, replacing older ones; return the ids not among the N."""
+    def add(self, rows: ImageTable | ChunkIndex, source: int) -> NDArray[np.intp]:
+        """Record the rows of a source, replacing older ones; return those with other ids."""
         at = positions(self.id, rows.id)
         (requested,) = np.nonzero(at >= 0)
         at = at[requested]
         self.sha256[at] = rows.sha256[requested]
         self.perceptual_hash[at] = rows.perceptual_hash[requested]
+        self._set_path(at, rows.path[requested])
         self.size[at] = rows.size[requested]
         self.mtime_ns[at] = rows.mtime_ns[requested]
         self.source[at] = source
         self.row[at] = requested
-        return np.delete(rows.id, requested)
+        return np.delete(np.arange(len(rows.id)), requested)
+
+    def touch(
+        self,
+        rows: NDArray[np.intp],
+        *,
+        path: Utf8,
+        size: NDArray[np.int64],
+        mtime_ns: NDArray[np.int64],
+    ) -> None:
+        """Record the state of n files that were moved or rewritten with the same bytes.
+
+        Args:
+            rows: Indices of their ids, (n,).
+            path: Their paths now, (n,).
+            size: Their sizes now, (n,).
+            mtime_ns: Their modification times now, (n,).
+        """
+        self._set_path(rows, path)
+        self.size[rows], self.mtime_ns[rows] = size, mtime_ns
+
+    def _set_path(self, rows: NDArray[np.intp], path: Utf8) -> None:
+        # Assigning to an array of fixed-length strings would cut longer ones.
+        self.path = self.path.astype(np.promote_types(self.path.dtype, path.dtype), copy=False)
+        self.path[rows] = path
 
 
 def stored_encoder_spec(path: Path) -> Mapping[str, Any] | None:
@@ -132,6 +161,10 @@ class CacheBuilder:
         cache: The cache that existed at the start, or None.
         stored: Which of the requested images have an embedding, in the cache or in chunk files.
         outside: Ids, sorted, that had an embedding at the start and are not requested.
+        outside_sha256: SHA-256 of their image files, in hex.
+        contents: What was stored at the start and can be found by content: all of the cache, and
+            of the chunk files the rows that are not requested. (Were it all of their rows, a
+            resumed extraction of images that occur twice would form other batches.)
 
     Raises:
         CacheError: The cache or its chunk files are damaged, were made with another bit depth or
@@ -163,9 +196,25 @@ class CacheBuilder:
         self._dims: set[int] = set()
         self._pending: list[EncodedRows] = []
         self.stored = StoredRows.empty(ids)
-        outside = [] if self.cache is None else [self.stored.add(self.cache.images, _CACHE)]
-        outside += [self._add_chunk(chunk) for chunk in self._folder.read()]
-        self.outside: Utf8 = np.unique(np.concatenate(outside)) if outside else ids[:0]
+        self.contents: list[StoredContent] = []
+        outside = [(ids[:0], self.stored.sha256[:0])]
+        if self.cache is not None:
+            images = self.cache.images
+            others = self.stored.add(images, _CACHE)
+            outside.append((images.id[others], images.sha256[others]))
+            self.contents.append(StoredContent.of_cache(self.cache))
+        for chunk in self._folder.read():
+            others = self._add_chunk(chunk)
+            if len(others):
+                outside.append((chunk.id[others], chunk.sha256[others]))
+                self.contents.append(StoredContent.of_chunk(chunk, others))
+        # The newest chunk file wins.
+        ids_outside, sha256 = (
+            np.concatenate(column) for column in zip(*outside[::-1], strict=True)
+        )
+        self.outside: Utf8
+        self.outside, first = np.unique(ids_outside, return_index=True)
+        self.outside_sha256: Utf8 = sha256[first]
 
     @property
     def crash_journal(self) -> Path:
@@ -182,16 +231,6 @@ class CacheBuilder:
         self._pending.append(rows)
         if sum(map(len, self._pending)) >= CHUNK_ROWS:
             self.flush()
-
-    def touch(self, row: int, size: int, mtime_ns: int) -> None:
-        """Record the new state of a file that was rewritten with the same bytes.
-
-        Args:
-            row: Index of its id among the requested ones.
-            size: Its size now.
-            mtime_ns: Its modification time now.
-        """
-        self.stored.size[row], self.stored.mtime_ns[row] = size, mtime_ns
 
     def flush(self) -> None:
         """Write the batches added so far as one chunk file.
@@ -243,9 +282,9 @@ class CacheBuilder:
         self._folder.delete()
         return changed
 
-    def _add_chunk(self, chunk: ChunkIndex) -> Utf8:
-        """Record a chunk file; return its ids that are not requested."""
-        self._chunks.append(chunk.path)
+    def _add_chunk(self, chunk: ChunkIndex) -> NDArray[np.intp]:
+        """Record a chunk file; return its rows that are not requested."""
+        self._chunks.append(chunk.file)
         self._dims.add(chunk.dim)
         return self.stored.add(chunk, len(self._chunks) - 1)
 

@@ -54,6 +54,7 @@ class EncodedRows:
         id: Image ids, (B,).
         sha256: SHA-256 of the image files, in hex, (B,).
         perceptual_hash: Hashes of the decoded images, (B, 32) uint8.
+        path: Paths of the image files as in ``ImageTable``, (B,).
         size: Bytes of the image files, (B,) int64.
         mtime_ns: Modification times of the image files, (B,) int64.
         embedding: (B, D) float16, not normalized.
@@ -62,6 +63,7 @@ class EncodedRows:
     id: Utf8
     sha256: Utf8
     perceptual_hash: NDArray[np.uint8]
+    path: Utf8
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     embedding: NDArray[np.float16]
@@ -78,12 +80,13 @@ def concatenate(batches: list[EncodedRows]) -> EncodedRows:
 
 @dataclass(frozen=True)
 class ChunkIndex:
-    """A chunk file without its embeddings; fields as in ``EncodedRows``."""
+    """A chunk file without its embeddings; other fields as in ``EncodedRows``."""
 
-    path: Path
+    file: Path
     id: Utf8
     sha256: Utf8
     perceptual_hash: NDArray[np.uint8]
+    path: Utf8
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     dim: int
@@ -144,6 +147,7 @@ class ChunkFolder:
             )
             write_strings(file, "id", rows.id)
             write_strings(file, "sha256", rows.sha256)
+            write_strings(file, "path", rows.path)
             file.create_dataset("perceptual_hash", data=rows.perceptual_hash)
             file.create_dataset("size", data=rows.size)
             file.create_dataset("mtime_ns", data=rows.mtime_ns)
@@ -154,10 +158,11 @@ class ChunkFolder:
             )
             write_checksums(file, {_EMBEDDING: block_sums(rows.embedding)})
         return ChunkIndex(
-            path=path,
+            file=path,
             id=rows.id,
             sha256=rows.sha256,
             perceptual_hash=rows.perceptual_hash,
+            path=rows.path,
             size=rows.size,
             mtime_ns=rows.mtime_ns,
             dim=rows.embedding.shape[1],
@@ -183,12 +188,13 @@ class ChunkFolder:
             rows = len(ids)
             embedding = numeric(file, "embedding", dtype="float16", shape=(rows, None))
             return ChunkIndex(
-                path=path,
+                file=path,
                 id=ids,
                 sha256=read_strings(file, "sha256", shape=(rows,)),
                 perceptual_hash=read_numbers(
                     file, "perceptual_hash", dtype="uint8", shape=(rows, HASH_BYTES)
                 ),
+                path=read_strings(file, "path", shape=(rows,)),
                 size=read_numbers(file, "size", dtype="int64", shape=(rows,)),
                 mtime_ns=read_numbers(file, "mtime_ns", dtype="int64", shape=(rows,)),
                 dim=int(embedding.shape[1]),

@@ -162,7 +162,7 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
     rows = len(ids)
     if not (ids[:-1] < ids[1:]).all():
         raise CacheError(f"{file.filename} is damaged: /images/id is not sorted, or has duplicates")
-    texts = ("sha256", "patient", "split", "view", "sex", "age")
+    texts = ("sha256", "patient", "split", "view", "sex", "age", "path")
     images = ImageTable(
         id=ids,
         **{name: read_strings(group, name, shape=(rows,)) for name in texts},

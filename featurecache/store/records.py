@@ -41,8 +41,10 @@ class ImageTable:
         view: View position; empty where unknown.
         sex: Empty where unknown.
         age: In years; empty where unknown.
-        size: Bytes of the image files. Together with ``mtime_ns``, a cheap check whether a file has
-            changed.
+        path: Paths of the image files, relative to the root of the data set; keyed hashes of them
+            where ids are pseudonymized. Together with ``size`` and ``mtime_ns``, a cheap check
+            whether an image has changed.
+        size: Bytes of the image files.
         mtime_ns: Modification times of the image files.
     """
 
@@ -54,6 +56,7 @@ class ImageTable:
     view: Utf8
     sex: Utf8
     age: Utf8
+    path: Utf8
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
 

@@ -84,6 +84,7 @@ def write_planted(
             view=np.full(n, b"PA"),
             sex=np.full(n, b""),
             age=np.full(n, b""),
+            path=np.full(n, b""),
             size=np.ones(n, dtype=np.int64),
             mtime_ns=np.ones(n, dtype=np.int64),
         ),

@@ -134,7 +134,7 @@ def readable(path: Path) -> dict[str, bytes]:
         found |= {image_id: row.tobytes() for image_id, row in rows}
     description = dict(StubEncoder().image_spec)
     for part in chunks.ChunkFolder(chunks_path(path), description, "set").read():
-        embedding = chunks.read_chunk_rows(part.path, 0, len(part.id))
+        embedding = chunks.read_chunk_rows(part.file, 0, len(part.id))
         rows = zip(from_utf8(part.id).tolist(), embedding, strict=True)
         found |= {image_id: row.tobytes() for image_id, row in rows}
     return found

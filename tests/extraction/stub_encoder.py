@@ -172,6 +172,7 @@ def content(cache: Cache) -> dict[str, Any]:
         cache.views.tolist(),
         images.sex.tolist(),
         images.age.tolist(),
+        images.path.tolist(),
         images.size.tolist(),
         images.mtime_ns.tolist(),
         strict=True,

@@ -1,5 +1,6 @@
 """Images are decoded ahead in order, once, and within the window."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -21,8 +22,7 @@ from tests.extraction.stub_encoder import StubEncoder, write_images
 def image_tasks(root: Path, count: int) -> list[ImageTask]:
     ids = write_images(root, count)
     return [
-        ImageTask(row, image_id, root / f"{image_id}.png", {0: ""})
-        for row, image_id in enumerate(ids)
+        ImageTask(row, image_id, root / f"{image_id}.png", (0,)) for row, image_id in enumerate(ids)
     ]
 
 
@@ -69,16 +69,16 @@ def test_closing_stops_threads(root: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
-def test_only_outdated_embeddings_get_pixels(root: Path) -> None:
+def test_only_encoders_of_the_task_get_pixels(root: Path) -> None:
     (task,) = image_tasks(root, 1)
     encoders = dict(enumerate([StubEncoder()] * 3))
     decoder = SubprocessDecoder()
-    sha256 = decode(task, encoders, decoder).sha256
-    found = decode(ImageTask(0, task.id, task.path, {0: sha256, 2: "another"}), encoders, decoder)
-    assert set(found.pixels) == {2}
+    found = decode(ImageTask(0, task.id, task.path, (0, 2)), encoders, decoder)
+    assert set(found.pixels) == {0, 2}
     assert found.reason is None
-    known = ImageTask(0, task.id, task.path, {0: sha256, 1: sha256})
-    assert decode(known, encoders, decoder).pixels == {}
+    hashed = decode(ImageTask(0, task.id, task.path, ()), encoders, decoder)
+    assert (hashed.pixels, hashed.perceptual_hash) == ({}, None)
+    assert hashed.sha256 == found.sha256 == hashlib.sha256(task.path.read_bytes()).hexdigest()
 
 
 def test_many_stuck_images_end_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

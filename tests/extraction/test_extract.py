@@ -240,31 +240,32 @@ def test_change_of_size_or_time_alone_is_noticed(dataset: Dataset, root: Path, c
 
 
 @pytest.mark.parametrize("other_size", [False, True])
+@pytest.mark.parametrize("images", [3, 30])
 def test_another_data_set_with_the_same_ids_is_refused(
-    root: Path, cache: Path, stub_path: Path, other_size: bool
+    root: Path, cache: Path, stub_path: Path, images: int, other_size: bool
 ) -> None:
-    """Hospital B's train.csv replaced 344 images of hospital A without a word."""
-    ids = write_images(root, 30, start=100)
-    dataset = make_dataset(root, ids)
+    """Hospital B's train.csv replaced the images of hospital A without a word."""
+    dataset = make_dataset(root, write_images(root, images, start=100))
     run(dataset, cache)
     before = state(stub_path)
-    for number in range(100, 120):
+    replaced = 2 * images // 3
+    for number in range(100, 100 + replaced):
         write_image(root / f"i{number:03d}.png", number + 50)
         if other_size:
             path = root / f"i{number:03d}.png"
             path.write_bytes(path.read_bytes() + b"more")
-    with pytest.raises(UsageError, match="about 20 of 30 files have another content") as error:
+    with pytest.raises(UsageError, match=f"would lose {replaced} of its {images} images") as error:
         run(dataset, cache)
-    assert "`cache_dir`" in str(error.value)
-    assert "`prune`" in str(error.value)
+    for argument in ("`name`", "`cache_dir`", "`prune`"):
+        assert argument in str(error.value)
     assert state(stub_path) == before
     summary, _ = run(dataset, cache, prune=True)
-    assert summary.done == 20
+    assert summary.done == replaced
     # Files that were only copied, with new modification times, are the same images.
-    for number in range(100, 130):
+    for number in range(100, 100 + images):
         touch(root / f"i{number:03d}.png")
     summary, _ = run(dataset, cache)
-    assert (summary.done, summary.reused) == (0, 30)
+    assert (summary.done, summary.reused) == (0, images)
 
 
 def test_touched_file_is_read_but_not_encoded(
@@ -297,16 +298,20 @@ def test_missing_file_keeps_its_embedding(
     assert content(read_cache(stub_path)) == before | {"failures": summary.failed}
 
 
-def test_limit_takes_first_images_and_later_calls_the_rest(
+def test_limit_takes_a_sample_and_later_calls_the_rest(
     dataset: Dataset, cache: Path, tmp_path: Path, stub_path: Path
 ) -> None:
+    summary, encoder = run(dataset, cache, limit=3)
+    assert (summary.images, summary.done, len(encoder.encoded)) == (3, 3, 3)
+    sample = read_cache(stub_path)
+    assert sorted(sample.splits.tolist()) == ["test", "train", "val"]
+    assert sample.labels.values.shape == (3, 2)
     summary, encoder = run(dataset, cache, limit=5)
-    assert encoder.batches == [[0, 1, 2, 3], [4]]
-    assert (summary.images, summary.done) == (5, 5)
-    assert read_cache(stub_path).ids.tolist() == [f"i{number:03d}" for number in range(5)]
-    assert read_cache(stub_path).labels.values.shape == (5, 2)
+    assert (summary.images, summary.done, summary.reused) == (5, 2, 3)
+    assert set(sample.ids) < set(read_cache(stub_path).ids)
+    assert run(dataset, tmp_path / "other", limit=5)[0].images == 5
+    assert (read_cache(tmp_path / "other/set/stub.h5").ids == read_cache(stub_path).ids).all()
     summary, encoder = run(dataset, cache)
-    assert encoder.encoded == [5, 6, 7, 8, 9]
     assert (summary.images, summary.done, summary.reused) == (10, 5, 5)
     assert content(read_cache(stub_path)) == fresh(dataset, tmp_path)
 

@@ -197,8 +197,10 @@ def test_cache_survives_when_all_images_become_unusable(
     before = content(read_cache(stub_path))
     for path in dataset.images["path"]:
         (root / path).write_bytes(b"no image")
-    with pytest.raises(FeaturecacheError, match="no image of set could be used"):
+    with pytest.raises(UsageError, match="would lose 10 of its 10 images"):
         run(dataset, cache)
+    with pytest.raises(FeaturecacheError, match="no image of set could be used"):
+        update_caches(dataset, [StubEncoder()], cache_dir=cache, prune=True)
     assert content(read_cache(stub_path)) == before
 
 

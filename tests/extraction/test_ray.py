@@ -162,7 +162,7 @@ def test_actor_with_other_encoder_returns_picklable_error(
     actor = Actor(
         ActorSettings([partial(TINY, precision="bf16")], [TINY().image_spec], BATCH, 1, 60.0)
     )
-    tasks = [ImageTask(0, "a", dataset.root / dataset.images["path"].iloc[0], {0: ""})]
+    tasks = [ImageTask(0, "a", dataset.root / dataset.images["path"].iloc[0], (0,))]
     (event,) = actor({"segment": np.array([tasks], dtype=object)})["event"]
     sent = pickle.loads(pickle.dumps(event))  # noqa: S301
     assert isinstance(sent, FeaturecacheError)

@@ -55,6 +55,7 @@ def write_example(path: Path, *, prefix: str = "image") -> None:
             view=to_utf8([("PA", "AP", "")[row % 3] for row in range(ROWS)]),
             sex=to_utf8([("F", "M", "")[row % 3] for row in range(ROWS)]),
             age=to_utf8([str(row % 90) for row in range(ROWS)]),
+            path=ids,
             size=generator.integers(1, 2**20, ROWS),
             mtime_ns=generator.integers(1, 2**60, ROWS),
         ),

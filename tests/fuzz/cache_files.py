@@ -37,6 +37,7 @@ def _chunk(folder: Path) -> Path:
         id=to_utf8([f"{row:03d}ä.png" for row in range(40)]),
         sha256=to_utf8([f"{row:064x}" for row in range(40)]),
         perceptual_hash=np.ones((40, 32), dtype=np.uint8),
+        path=to_utf8([f"{row:03d}ä.png" for row in range(40)]),
         size=np.arange(1, 41),
         mtime_ns=np.arange(1, 41),
         embedding=np.random.default_rng(0).standard_normal((40, 6)).astype(np.float16),
@@ -46,7 +47,7 @@ def _chunk(folder: Path) -> Path:
 
 def _read_chunk(file: Path) -> object:
     chunks = ChunkFolder(file.parent, _ENCODER_SPEC, "nih")
-    return [read_chunk_rows(chunk.path, 0, len(chunk.id)) for chunk in chunks.read()]
+    return [read_chunk_rows(chunk.file, 0, len(chunk.id)) for chunk in chunks.read()]
 
 
 def _seal(file: Any) -> None:

@@ -86,6 +86,7 @@ def write(tmp_path: Path) -> Callable[..., Cache]:
                 view=np.full(n, b"") if view is None else to_utf8(view),
                 sex=np.full(n, b""),
                 age=np.full(n, b""),
+                path=to_utf8(ids),
                 size=np.ones(n, dtype=np.int64),
                 mtime_ns=np.ones(n, dtype=np.int64),
             ),

@@ -309,7 +309,7 @@ def test_patient_names_are_never_passed_on(stored, tmp_path, caplog, capfd):
             path = tmp_path / f"{number}.dcm"
             path.write_bytes(bytes(damaged))
             for isolated in (False, True):
-                task = ImageTask(0, "a", path, {0: ""}, isolated, bit_depth=16)
+                task = ImageTask(0, "a", path, (0,), isolated, bit_depth=16)
                 reasons.append(str(decode(task, {0: IdentityEncoder()}, reader).reason))
     out = capfd.readouterr()
     everything = " ".join([*reasons, *map(str, warned), caplog.text, out.out, out.err])

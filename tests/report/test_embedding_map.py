@@ -38,6 +38,7 @@ def write_toy_cache(path, embedding, *, model="toy", dataset="toys"):
             view=np.full(n, b""),
             sex=np.full(n, b""),
             age=np.full(n, b""),
+            path=np.full(n, b""),
             size=np.ones(n, dtype=np.int64),
             mtime_ns=np.ones(n, dtype=np.int64),
         ),

@@ -50,6 +50,7 @@ def write_cache(path: Path) -> None:
         write_text(file, "images/view", ["PA", "", "AP"])
         write_text(file, "images/sex", ["F", "", "M"])
         write_text(file, "images/age", ["40", "", "7"])
+        write_text(file, "images/path", ["a.png", "images/b.png", ""])
         file["images/size"] = np.array([10, 20, 30], dtype="<i8")
         file["images/mtime_ns"] = np.array([1, 2, 3], dtype="<i8")
         file["images/embedding"] = np.array(EMBEDDING, dtype="<f2")

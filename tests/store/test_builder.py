@@ -54,6 +54,7 @@ def rows(ids: Sequence[str], *, version: int = 0, dim: int = 2) -> EncodedRows:
         id=to_utf8(ids),
         sha256=to_utf8([f"{version}-{image_id}" for image_id in ids]),
         perceptual_hash=np.array([[number % 250 + version] * 32 for number in numbers], np.uint8),
+        path=to_utf8([f"{version}/{image_id}.png" for image_id in ids]),
         size=np.array(numbers, dtype=np.int64),
         mtime_ns=np.full(len(ids), version, dtype=np.int64),
         embedding=np.array(
@@ -80,6 +81,7 @@ def finish(builder: CacheBuilder, ids: Sequence[str], *, version: int = 0) -> bo
             view=np.full(len(ids), b""),
             sex=np.full(len(ids), b"F"),
             age=np.full(len(ids), b"40"),
+            path=of.path,
             size=of.size,
             mtime_ns=of.mtime_ns,
         ),
@@ -150,10 +152,11 @@ def test_finished_file_follows_the_published_format(path: Path) -> None:
         assert trained_on["nih/id"].shape == (0,)
         assert set(file["images"]) == {
             *("id", "embedding", "sha256", "patient", "split", "view", "sex", "age"),
-            *("perceptual_hash", "size", "mtime_ns"),
+            *("perceptual_hash", "path", "size", "mtime_ns"),
         }
         assert file["images/id"].asstr()[()].tolist() == ["i1", "i2", "i3"]
         assert file["images/sha256"].asstr()[()].tolist() == ["0-i1", "0-i2", "0-i3"]
+        assert file["images/path"].asstr()[()].tolist() == ["0/i1.png", "0/i2.png", "0/i3.png"]
         hashes = file["images/perceptual_hash"]
         assert (hashes.dtype, hashes[:, 0].tolist()) == (np.uint8, [1, 2, 3])
         embedding = file["images/embedding"]

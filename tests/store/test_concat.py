@@ -65,6 +65,7 @@ def cache(
             view=blank,
             sex=blank,
             age=blank,
+            path=blank,
             size=np.ones(len(rows), np.int64),
             mtime_ns=np.ones(len(rows), np.int64),
         ),

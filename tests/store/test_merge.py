@@ -63,6 +63,7 @@ def write(
             view=np.full(n, b"PA"),
             sex=to_utf8([("F", "M")[row % 2] for row in rows]),
             age=to_utf8([str(row % 90) for row in rows]),
+            path=to_utf8([f"{row}.png" for row in rows]),
             size=rows.astype(np.int64) + 100,
             mtime_ns=rows.astype(np.int64) + 1000,
         ),
