@@ -17,14 +17,14 @@ from featurecache.audit.leakage import (
 )
 from featurecache.audit.near_duplicates import NEIGHBORS, NearDuplicates, near_duplicates
 from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
-from featurecache.datasets.load import as_dataset
 from featurecache.datasets.splits import SPLITS
 from featurecache.errors import UsageError
+from featurecache.extraction.source import as_dataset
 from featurecache.progress import DetailedProgress
 from featurecache.store.open import CacheLike, open_cache
 
 if TYPE_CHECKING:
-    from featurecache.datasets.load import DatasetLike
+    from featurecache.extraction.source import DatasetLike
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,8 +131,9 @@ def audit(
 
     Args:
         cache: A cache of the data set, by any encoder, or its path.
-        data: The data set, or anything that ``load_dataset`` takes. Its images are read to confirm
-            near-duplicates by their pixels; without it they are only suspected.
+        data: The data set, anything that ``load_dataset`` takes, or the cache, for the data set
+            that it was extracted from. Its images are read to confirm near-duplicates by their
+            pixels; without it they are only suspected.
         neighbors: Number of nearest images in other splits that each image is compared with.
         n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
         seed: Seed of the folds and of the bootstrap.

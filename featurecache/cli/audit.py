@@ -8,7 +8,7 @@ import typer
 from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetOptions,
-    load_dataset,
+    load_dataset_again,
     takes_dataset_options,
 )
 from featurecache.cli.options import CacheFile, NBootstrap, describe_choice
@@ -42,12 +42,19 @@ def audit(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the cache, to compare its images. Default: with --data-root, the "
-            "name in the cache; otherwise none.",
+            help="Data set of the cache, if it cannot be loaded as it was for the cache.",
             metavar="NAME",
         ),
     ] = None,
     data_root: DataRoot = None,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images",
+            help="Read the images, from where they were when the cache was extracted, to compare "
+            "them.",
+        ),
+    ] = False,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(help="Contact sheet of near-duplicate images to write.", metavar="PNG"),
@@ -64,25 +71,25 @@ def audit(
 ) -> None:
     """Look for leaks between splits, shortcuts in the embeddings and labels too rare to score.
 
-    The exit code is 0 even if there are leaks. Without --dataset or --data-root no image is read,
-    and near-duplicates are only suspected. Give the same data set options as to extract.
+    The exit code is 0 even if there are leaks. Without --images no image is read, and
+    near-duplicates are only suspected. Options of the data set are only needed if it has moved, or
+    if its ids are pseudonymized; they imply --images, as --contact-sheet does.
 
-    Example: featurecache audit --dataset kermany --data-root ~/data/kermany --contact-sheet a.png
+    Example: featurecache audit --cache cache/kermany/clip.h5 --images --contact-sheet pairs.png
     """
     import featurecache as fc
     from featurecache.audit.contact_sheet import save_contact_sheet
+    from featurecache.extraction.source import source_of_cache
 
-    has_data = dataset is not None or data_root is not None
-    if contact_sheet is not None:
-        if not has_data:
-            raise UsageError("--contact-sheet shows images: give --dataset or --data-root, too")
-        if contact_sheet.exists():
-            raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
+    if contact_sheet is not None and contact_sheet.exists():
+        raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
     opened = fc.open_cache(cache)
     print_status(f"cache {describe_choice(cache, opened)}")
     data = None
-    if has_data:
-        data = load_dataset(dataset or opened.header.dataset, data_root, options, quiet=json)
+    if images or dataset or data_root or contact_sheet is not None:
+        data = load_dataset_again(
+            source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
+        )
     with progress_bar(hidden=json) as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -178,7 +185,7 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
         [
             "near-duplicate pairs across splits",
             format_float(None) if near.pairs is None else str(len(near.pairs)),
-            "no images were read: give --data-root"
+            "no images were read: give --images"
             if near.pairs is None
             else f"similarity {near.min_similarity} or more, of {near.compared} pairs compared; "
             f"{len(near.unreadable)} images could not be read",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from featurecache.datasets.dataset import Dataset
+    from featurecache.provenance.provenance import Source
 
 _PANEL = "Options of single data sets"
 
@@ -246,6 +247,44 @@ def load_dataset(
             pseudonymize=options.pseudonymize,
             progress=progress,
             **options.for_loader(dataset),
+        )
+
+
+def load_dataset_again(
+    source: "Source | None",
+    dataset: str | None,
+    data_root: Path | None,
+    options: DatasetOptions,
+    *,
+    used_by: Path,
+    quiet: bool,
+) -> "Dataset":
+    """Load the data set that a cache or run was made from.
+
+    Args:
+        source: How it was loaded then; options that the user gives replace it one by one.
+        dataset: Name of the data set; another one than then replaces everything.
+        data_root: See ``load_dataset``.
+        options: See ``load_dataset``.
+        used_by: The cache or run, for messages.
+        quiet: See ``load_dataset``.
+    """
+    from featurecache.datasets.load import load_source
+
+    is_known = source is not None and dataset in (None, source["dataset"])
+    if not is_known and (dataset, data_root) != (None, None):
+        return load_dataset(dataset, data_root, options, quiet=quiet)
+    given = {} if source is None else options.for_loader(source["dataset"])
+    if options.name is not None:
+        given["name"] = options.name
+    with _generation_progress(hidden=quiet) as progress:
+        return load_source(
+            source,
+            data_root,
+            used_by=str(used_by),
+            pseudonymize=options.pseudonymize,
+            progress=progress,
+            **given,
         )
 
 

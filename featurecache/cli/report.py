@@ -8,7 +8,7 @@ import typer
 from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetOptions,
-    load_dataset,
+    load_dataset_again,
     takes_dataset_options,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_status
@@ -46,28 +46,38 @@ def report(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the first run, to show example images. Default: with --data-root, "
-            "the name in the run; otherwise none.",
+            help="Data set of the first run, if it cannot be loaded as it was for the run.",
             metavar="NAME",
         ),
     ] = None,
     data_root: DataRoot = None,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images",
+            help="Show example images, from where they were when the run was made. Their ids are "
+            "shown, too.",
+        ),
+    ] = False,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
     """Write runs as one HTML page that opens anywhere, without a network.
 
     Takes runs of train-head, zero-shot, finetune, evaluate and learning-curve. The page shows no
-    images unless --dataset or --data-root is given, with the same data set options as to extract.
+    images unless --images is given. Options of the data set are only needed if it has moved, or if
+    its ids are pseudonymized; they imply --images.
 
-    Example: featurecache report runs/nih-dinov2-minilm-concat --dataset nih --out concat.html
+    Example: featurecache report runs/nih-dinov2-minilm-concat --images --out concat.html
     """
-    from featurecache.report.load_runs import dataset_of
+    from featurecache.report.load_runs import source_of_run
     from featurecache.report.report import write_report
+    from featurecache.runs.folder import read_config
 
     data = None
-    if dataset is not None or data_root is not None:
-        data = load_dataset(dataset or dataset_of(runs[0]), data_root, options, quiet=json)
+    if images or dataset or data_root:
+        source = source_of_run(read_config(runs[0]))
+        data = load_dataset_again(source, dataset, data_root, options, used_by=runs[0], quiet=json)
     written = write_report(
         runs,
         out,

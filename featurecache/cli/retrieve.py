@@ -8,7 +8,7 @@ import typer
 from featurecache.cli.dataset_options import (
     DataRoot,
     DatasetOptions,
-    load_dataset,
+    load_dataset_again,
     takes_dataset_options,
 )
 from featurecache.cli.options import (
@@ -94,7 +94,7 @@ def retrieve(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the cache, for --contact-sheet. Default: the name in the cache.",
+            help="Data set for --contact-sheet, if it cannot be loaded as it was for the cache.",
             metavar="NAME",
         ),
     ] = None,
@@ -105,11 +105,13 @@ def retrieve(
     """Search a cache by cosine similarity, or measure retrieval if no query is given.
 
     A text, or an image that is not in the cache, is embedded with the encoder of the cache. A
-    contact sheet needs the image files: give --data-root.
+    contact sheet needs the image files: options of the data set are only needed if it has moved, or
+    if its ids are pseudonymized.
 
     Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet sheet.png
     """
     import featurecache as fc
+    from featurecache.extraction.source import source_of_cache
     from featurecache.io.table import check_table_file, write_table
     from featurecache.retrieval.contact_sheet import save_contact_sheet
     from featurecache.retrieval.metrics import measure_retrieval
@@ -156,8 +158,8 @@ def retrieve(
         image_name=None if options.pseudonymize is None else "given",
     )
     if contact_sheet is not None:
-        files = load_dataset(
-            dataset or opened.header.dataset, data_root, options, quiet=json
+        files = load_dataset_again(
+            source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
         ).files()
         save_contact_sheet(contact_sheet, result, files, query_image=image)
     if out is not None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any
 
 from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
 from featurecache.datasets.scan import only_folders
@@ -132,26 +132,56 @@ def _describe_source(
     return parsed
 
 
-DatasetLike: TypeAlias = Union["Dataset", str, os.PathLike[str], tuple[str, str | os.PathLike[str]]]
-"""A data set, or what ``load_dataset`` takes: a name, a path, or a tuple of both."""
+def load_source(
+    source: Source | None,
+    root: str | os.PathLike[str] | None = None,
+    /,
+    *,
+    used_by: str,
+    pseudonymize: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> "Dataset":
+    """Load a data set again as it was loaded before.
 
+    Args:
+        source: How it was loaded; see ``Dataset.source``.
+        root: Its folder or file, if it is no longer where it was.
+        used_by: What was made from it, for messages, such as the path of a cache.
+        pseudonymize: Key file; needed if its ids were pseudonymized.
+        progress: See ``load_dataset``.
+        **options: Options of the loader that replace the previous ones.
 
-def as_dataset(data: DatasetLike) -> "Dataset":
-    """Return a data set as it is, or load it by its name, its path, or a tuple of both.
+    Returns:
+        The data set.
 
     Raises:
-        UsageError: It is something else.
+        UsageError: It was made in Python, or the key file is needed.
+        DatasetError: It is no longer there, or cannot be read.
     """
-    from featurecache.datasets.dataset import Dataset
-
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, str | os.PathLike):
-        return load_dataset(data)
-    if isinstance(data, tuple) and len(data) == 2:
-        return load_dataset(*data)
-    raise UsageError(
-        f"`data` is {data!r}: give a Dataset, the name of a data set, a path, or (name, path)"
+    if source is None:
+        raise UsageError(
+            f"the data set of {used_by} was made in Python, so it cannot be loaded again: give it "
+            "as `data`"
+        )
+    if source["pseudonymized"] and pseudonymize is None:
+        raise UsageError(
+            f"the ids in {used_by} are pseudonymized: give the same key file as `pseudonymize`, "
+            "and the folder or file of the data set as `root`"
+        )
+    if root is None and source["root"] is not None:
+        root = source["root"]
+        if not Path(root).expanduser().exists():
+            raise DatasetError(
+                f"{used_by} was made from {root}, which is no longer there: give the folder or "
+                "file of the data set as `root`"
+            )
+    return load_dataset(
+        source["dataset"],
+        root,
+        pseudonymize=pseudonymize,
+        progress=progress,
+        **{**source["options"], **options},
     )
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from featurecache.datasets.load import as_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import as_encoder, check_model
 from featurecache.encoders.registry import ENCODERS
@@ -18,6 +17,7 @@ from featurecache.extraction.pipeline import Engine
 from featurecache.extraction.precision import choose_precision
 from featurecache.extraction.ray_cluster import require_ray
 from featurecache.extraction.ray_engine import encode_on_ray
+from featurecache.extraction.source import as_dataset
 from featurecache.extraction.update import (
     ExtractionSummary,
     cache_paths,
@@ -35,7 +35,7 @@ from featurecache.store.reader import read_cache
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
-    from featurecache.datasets.load import DatasetLike
+    from featurecache.extraction.source import DatasetLike
 
 ENGINES: Final = ("local", "ray")
 DEFAULT_PROMPTS: Final = "signs"
@@ -86,7 +86,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
 
     Args:
         data: The data set: a ``Dataset``, or what ``load_dataset`` takes, such as a name, a path,
-            or a tuple of both.
+            or a tuple of both; or a ``Cache``, for the data set that it was extracted from.
         model: The encoder: a name (see ``featurecache models``), the path of a checkpoint folder or
             of a fine-tuning run, or an ``Encoder``. For a list of them, each image is decoded once
             and every encoder gets a cache of its own.

@@ -219,7 +219,10 @@ def _other_caches(builder: CacheBuilder) -> Iterator[StoredContent]:
         except (CacheError, OSError) as error:
             _log.warning(f"embeddings of {file} are not reused: {error}")
             continue
-        if first_difference(cache.header.encoder_spec, builder.header.encoder_spec) is None:
+        header = cache.header
+        same_encoder = not first_difference(header.encoder_spec, builder.header.encoder_spec)
+        # Without a bit depth, every file that was encoded defines the range of its values.
+        if same_encoder and header.bit_depth in (None, builder.header.bit_depth):
             yield StoredContent.of_cache(cache)
 
 

@@ -278,9 +278,14 @@ def _record(job: Job, extraction: Extraction) -> None:
     """
     stored = Extraction() if job.builder.cache is None else job.builder.cache.header.extraction
     if stored and extraction:
-        recorded = extraction if job.done or job.reused_by_content else stored
-        prompts = {**stored.get("prompts", {}), **extraction.get("prompts", {})}
-        extraction = {**recorded, "data": extraction.get("data"), "prompts": prompts}
+        limits = [limit for given in (stored, extraction) if (limit := given.get("limit"))]
+        extraction = {
+            **(extraction if job.done else stored),
+            "data": extraction.get("data"),
+            "prompts": {**stored.get("prompts", {}), **extraction.get("prompts", {})},
+            # A larger sample holds the smaller one.
+            "limit": max(limits) if len(limits) == 2 else None,
+        }
     job.builder.header = replace(job.builder.header, extraction=extraction or stored)
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurecache.datasets.load import as_dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import as_encoder, check_model
 from featurecache.extraction.bit_depth import with_bit_depth
+from featurecache.extraction.source import as_dataset
 from featurecache.finetune.config import FinetuneConfig, make_config
 from featurecache.finetune.random_init import load_source, randomly_initialized
 from featurecache.finetune.training_state import require_no_run, state_folder
@@ -20,7 +20,7 @@ from featurecache.store.layout import to_file_name
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
-    from featurecache.datasets.load import DatasetLike
+    from featurecache.extraction.source import DatasetLike
 
 ModelLike = str | os.PathLike[str] | Encoder
 OnStart = Callable[["Dataset", Encoder, Path], None]

@@ -19,6 +19,7 @@ import numpy as np
 from featurecache.evaluation.evaluate import caveats
 from featurecache.evaluation.split_data import choose_scored
 from featurecache.extraction.crash_journal import CrashJournal
+from featurecache.extraction.plan import file_states
 from featurecache.extraction.provenance import (
     is_exposed,
     provenance_for,
@@ -189,11 +190,18 @@ def _all_settings(
         "split": dataset.images["split"].tolist(),
         "labels": dataset.label_values.tolist(),
     }
+    states = file_states(dataset)
+    files = {
+        "path": dataset.images["path"].tolist(),
+        "size": states.size.tolist(),
+        "mtime_ns": states.mtime_ns.tolist(),
+    }
     return {
         **asdict(config),
         "dataset": dataset.name,
         "bit_depth": dataset.bit_depth,
         "images": fingerprint(images),
+        "files": fingerprint(files),
         "model": encoder.name,
         "encoder": fingerprint(encoder.image_spec),
         "teacher": None if teacher is None else teacher.fingerprint,

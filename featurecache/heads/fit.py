@@ -153,8 +153,8 @@ def training_rows(data: TrainingData, config: HeadConfig) -> NDArray[np.intp]:
         rows = data.train
     if len(rows) < 2:
         raise UsageError(
-            f"{len(rows)} training images: a head needs at least 2. An extraction with a limit "
-            "takes the first images by id, which may all be in another split"
+            f"{len(rows)} training images: a head needs at least 2. If the cache was extracted "
+            "with a limit, raise it"
         )
     return rows
 

@@ -11,6 +11,7 @@ from featurecache.evaluation.comparison import ScoredImages, scored_images
 from featurecache.heads.learning_curve import KIND as CURVE_KIND
 from featurecache.heads.learning_curve import LearningCurve
 from featurecache.metrics.metrics import CurveMetrics, Metrics
+from featurecache.provenance.provenance import Source
 from featurecache.runs.folder import read_config, read_curve, run_kind
 from featurecache.runs.run import Run, load_run
 
@@ -100,14 +101,14 @@ def load_runs(runs: Sequence[RunLike]) -> list[ScoredRun | CurveRun]:
     return [_load_run(run, name) for run, name in zip(runs, _unique_names(runs), strict=True)]
 
 
-def dataset_of(folder: Path) -> str:
-    """Return the name of the data set that a run was made on.
-
-    Raises:
-        RunError: the run is missing or damaged.
-    """
-    kind = run_kind(folder)
-    return ReportRun(folder.name, kind, read_config(folder, kind), folder, ()).dataset
+def source_of_run(config: Mapping[str, Any]) -> Source | None:
+    """Return how the data set of a run was loaded; None if it was made in Python."""
+    if "cache" not in config:
+        source: Source | None = config.get("arguments", {}).get("data")
+        return source
+    cache = config["cache"]
+    source = cache.get("joined", [cache])[0].get("extraction", {}).get("data")
+    return source
 
 
 def _unique_names(runs: Sequence[RunLike]) -> list[str]:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurecache.datasets.load import DatasetLike, as_dataset
+from featurecache.datasets.load import load_source
 from featurecache.errors import UsageError
+from featurecache.extraction.source import DatasetLike, as_dataset
 from featurecache.heads.learning_curve import LearningCurve
 from featurecache.io.atomic import new_file
 from featurecache.provenance.provenance import Source
 from featurecache.report.command_line import dataset_options, options
-from featurecache.report.load_runs import RunLike
+from featurecache.report.load_runs import RunLike, source_of_run
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.plot_style import save_png
 from featurecache.runs.run import Run
@@ -44,7 +45,7 @@ def report(
     overwrite: bool = False,
     caches: CacheLike = (),
     finding: str | None = None,
-    data: "DatasetLike | None" = None,
+    data: "DatasetLike | Run | None" = None,
 ) -> Path:
     """Write runs as one HTML page that opens anywhere, without a network.
 
@@ -64,8 +65,9 @@ def report(
         caches: Caches, or their files, that are no longer where their runs were made, for the
             embedding map.
         finding: Label that colors the embedding map. Defaults to the most balanced label.
-        data: Data set of the first run, or its name or path, to show example images. Their ids are
-            shown, too, so mind who may see the page. Without it the page holds no images.
+        data: Data set of the first run, its name or path, or the run itself, for the data set that
+            it was made from, to show example images. Their ids are shown, too, so mind who may see
+            the page. Without it the page holds no images.
 
     Returns:
         The page.
@@ -96,7 +98,7 @@ def write_report(
     overwrite: bool = False,
     caches: CacheLike = (),
     finding: str | None = None,
-    data: "DatasetLike | None" = None,
+    data: "DatasetLike | Run | None" = None,
 ) -> WrittenReport:
     """Write a report like `report`, and return all files written with notes on what is missing."""
     path, plots_folder = Path(out), None if plots is None else Path(plots)
@@ -114,6 +116,8 @@ def write_report(
             [member.path for member in cache.members] if isinstance(cache, Cache) else [Path(cache)]
         )
     ]
+    if isinstance(data, Run):
+        data = load_source(source_of_run(data.config), used_by=f"the run {data.name}")
     dataset = None if data is None else as_dataset(data)
     arguments = {
         "out": str(path),

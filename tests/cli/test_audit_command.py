@@ -69,7 +69,7 @@ def test_near_duplicates_are_not_confirmed_without_images(run, options):
     assert outcome.code == 0, outcome.stderr
     assert outcome.json["near_duplicates"]["pairs"] is None
     printed = run("audit", "--n-bootstrap", 20)
-    assert "no images were read: give --data-root" in printed.stdout
+    assert "no images were read: give --images" in printed.stdout
 
 
 def test_tables_and_contact_sheet_show_the_leaks(run, options, tmp_path):
