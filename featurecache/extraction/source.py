@@ -30,7 +30,8 @@ def as_dataset(data: DatasetLike) -> "Dataset":
     if isinstance(data, Dataset):
         return data
     if isinstance(data, Cache):
-        return load_source(source_of_cache(data), used_by=str(data.path))
+        dataset = load_source(source_of_cache(data), used_by=str(data.path))
+        return dataset.with_bit_depth(data.header.bit_depth, [])
     if isinstance(data, str | os.PathLike):
         return load_dataset(data)
     if isinstance(data, tuple) and len(data) == 2:
