@@ -126,7 +126,7 @@ def test_cache_records_the_arguments_that_its_embeddings_and_labels_come_from(
     root: Path, cache: Path, tmp_path: Path
 ) -> None:
     write_images(root / "normal", 3)
-    write_images(root / "pneumonia", 3)
+    write_images(root / "pneumonia", 3, start=3)
     file = tmp_path / "mine.json"
     file.write_text('{"name": "mine", "templates": ["{pathology} it is"]}')
 
