@@ -83,9 +83,3 @@ def test_tables_and_contact_sheet_show_the_leaks(run, options, tmp_path):
     again = run("audit", *options, "--contact-sheet", "pairs.png")
     assert again.code == 2
     assert "already exists" in again.stderr
-
-
-def test_contact_sheet_needs_images(run, options):
-    outcome = run("audit", "--contact-sheet", "pairs.png")
-    assert outcome.code == 2
-    assert "shows images: give" in outcome.stderr
