@@ -132,9 +132,10 @@ def test_cache_records_the_arguments_that_its_embeddings_and_labels_come_from(
 
     def extract(seed: int, **options: Any) -> Mapping[str, Any]:
         data = fc.load_dataset("folder", root, seed=seed)
-        return fc.extract(data, StubEncoder(), cache_dir=cache, **options).header.extraction
+        options = {"cache_dir": cache, **options}
+        return fc.extract(data, StubEncoder(), **options).header.extraction
 
-    first = extract(1, prompts=file, batch_size=2, limit=4)
+    first = extract(1, prompts=file, batch_size=2)
     assert first == {
         "data": {
             "dataset": "folder",
@@ -150,15 +151,18 @@ def test_cache_records_the_arguments_that_its_embeddings_and_labels_come_from(
         "resize": "published",
         "bit_depth": None,
         "batch_size": 2,
-        "limit": 4,
+        "limit": None,
         "shard": None,
     }
     # Nothing is encoded: the embeddings are still those of the first call, the splits are not.
-    second = extract(2, limit=4)
+    second = extract(2)
     assert second == {
         **first,
         "data": {**first["data"], "options": {"seed": 2}},
         "prompts": {"mine": str(file), "signs": "signs"},
     }
-    assert extract(2)["limit"] is None
+    write_images(root / "normal", 1, start=9)
     assert extract(2)["batch_size"] == 32
+    # A smaller sample adds nothing to a larger one.
+    limits = [extract(1, cache_dir=tmp_path / "limited", limit=n)["limit"] for n in (4, 3, 5, None)]
+    assert limits == [4, 4, 5, None]
