@@ -252,3 +252,16 @@ def test_fine_tuned_tiny_embeds_in_transformers_as_documented(films, tmp_path):
             network.get_image_features(pixel_values=torch.tensor(pixels))
     assert maps.shape == (2, 512, 1, 1)
     assert np.allclose(encoder.embed_pixels(pixels), direct.numpy(), atol=1e-5)
+
+
+def test_unfinished_training_notices_exchanged_images(films, clip, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    config = dataclasses.replace(BCE, epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(films, clip, config, target=tmp_path / "run", progress=stop)
+    images = films.images.assign(path=films.images["path"].to_numpy()[::-1])
+    exchanged = dataclasses.replace(films, images=images)
+    with pytest.raises(RunError, match=r"other settings \(files: "):
+        train_encoder(exchanged, clip, config, target=tmp_path / "run")
