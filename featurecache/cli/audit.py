@@ -75,7 +75,7 @@ def audit(
     near-duplicates are only suspected. Options of the data set are only needed if it has moved, or
     if its ids are pseudonymized; they imply --images, as --contact-sheet does.
 
-    Example: featurecache audit --cache cache/kermany/clip.h5 --images --contact-sheet pairs.png
+    Example: featurecache audit --images --contact-sheet pairs.png
     """
     import featurecache as fc
     from featurecache.audit.contact_sheet import save_contact_sheet
