@@ -64,8 +64,8 @@ _UNITS_PER_YEAR: Final = {
 }
 
 _AGE: Final = re.compile(
-    r"(?P<more>>=?|≥|over\b|above\b|at least\b|über\b)?\s*(?P<number>\d{1,4}(?:[.,]\d{1,9})?)\s*"
-    rf"(?P<unit>{'|'.join(sorted(_UNITS_PER_YEAR, reverse=True))})\.?\s*(?:old|alt)?\s*"
+    r"(?P<more>>=?|≥|over\b|above\b|at least\b|über\b)? ?(?P<number>\d{1,4}(?:[.,]\d{1,9})?) ?"
+    rf"(?P<unit>{'|'.join(sorted(_UNITS_PER_YEAR, reverse=True))})\.? ?(?:old|alt)? ?"
     r"(?P<older>\+|plus|(?:or|and|oder|und) (?:more|older|over|above|up|älter|mehr))?"
 )
 
@@ -183,7 +183,7 @@ def read_ages(cells: "pd.Series[str]") -> "tuple[pd.Series[str], list[str]]":
 
 
 def _age(text: str) -> tuple[str, str]:
-    if (match := _AGE.fullmatch(text)) is None:
+    if (match := _AGE.fullmatch(" ".join(text.split()))) is None:
         return "", ""
     years = float(match["number"].replace(",", ".")) / _UNITS_PER_YEAR[match["unit"]]
     if years > MAX_AGE:

@@ -28,6 +28,7 @@ _PATH_NAMES: Final = re.compile(
 """Usual names of the column of paths, in lower case, with letters only."""
 
 _SAMPLE: Final = 200
+_MAX_COLUMNS: Final = 50
 _MAX_FOLDERS: Final = 8
 _MAX_SUBFOLDERS: Final = 20
 _SUFFIXES: Final = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
@@ -152,12 +153,12 @@ def find_path_column(table: "Table", head: "pd.DataFrame", root: Path) -> tuple[
     # By what the cells are, by the name of the column, and by the files that exist.
     files = [column for column, paths in samples.items() if _are_image_files(paths)]
     named = [column for column in samples if _has_usual_name(column)]
-    candidates = list(dict.fromkeys(files + named))
+    candidates = list(dict.fromkeys(files + named))[:_MAX_COLUMNS]
     existing = [column for column in candidates if _n_existing(root, samples[column])]
     if not existing:
         existing = [
             column
-            for column in files or named
+            for column in (files or named)[:_MAX_COLUMNS]
             if _find_reading(samples[column], root, may_move_up=True)
         ]
     choices = existing or files or named

@@ -139,6 +139,8 @@ def class_matrix(
     Raises:
         DatasetError: If there are fewer than two classes, or too many.
     """
+    import pandas as pd
+
     occurrences = Counter(cells.tolist())
     n_unknown = sum(c for text, c in occurrences.items() if text.casefold() in BLANKS)
     classes = Counter({t: c for t, c in occurrences.items() if t.casefold() not in BLANKS})
@@ -156,9 +158,11 @@ def class_matrix(
         )
     numbers = all(re.fullmatch(r"-?\d+([.,]\d+)?", key) for key in spelling)
     order = sorted(spelling, key=(lambda key: float(key.replace(",", "."))) if numbers else None)
-    keys = cells.str.casefold()
-    values = np.column_stack([keys == key for key in order]).astype(np.int8)
-    values[~values.any(axis=1)] = -1
+    codes, keys = pd.factorize(cells.str.casefold())
+    positions = {key: position for position, key in enumerate(order)}
+    class_of = np.array([positions.get(key, -1) for key in keys])[codes]
+    values = (class_of[:, None] == np.arange(len(order))).astype(np.int8)
+    values[class_of < 0] = -1
     names = [f"{cells.name} {spelling[key]}" if numbers else spelling[key] for key in order]
     totals = Counter(dict(zip(names, (values == 1).sum(axis=0).tolist(), strict=True)))
     notes = [f"Classes in the column {cells.name!r}: {describe_counts(totals, most=30)}."]

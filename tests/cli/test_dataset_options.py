@@ -1,6 +1,7 @@
 """The fields of ``DatasetOptions`` become options of commands."""
 
 import inspect
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from featurecache.cli.dataset_options import DatasetOptions, takes_dataset_options
+from featurecache.cli.dataset_options import (
+    _OTHER_OPTIONS,
+    DatasetOptions,
+    takes_dataset_options,
+)
+from featurecache.datasets.csv import load_csv
 from featurecache.errors import UsageError
 
 
@@ -47,6 +53,13 @@ def test_command_receives_its_own_options_and_those_of_the_data_set(
         "images_root": Path("x"),
         "seed": 0,
     }
+
+
+def test_every_argument_for_tables_is_an_option() -> None:
+    arguments = set(inspect.signature(load_csv).parameters) - {"file"}
+    options = DatasetOptions(**{field.name: "x" for field in fields(DatasetOptions)})
+    options = replace(options, **dict.fromkeys(_OTHER_OPTIONS))
+    assert arguments <= set(options.for_loader("csv"))
 
 
 def test_options_of_another_data_set_are_refused() -> None:

@@ -152,6 +152,13 @@ def test_ages_sexes_and_views_have_one_spelling(load: Load, case: str) -> None:
     assert note in loaded.notes
 
 
+def test_long_cells_are_read_in_linear_time_and_cut_in_notes(load: Load) -> None:
+    cells = ("5" + " " * 20_000 + "x", "40", "y" * 20_000, "")
+    loaded = load(column("c", *cells), "--age-column c")
+    assert loaded.dataset.images["age"].tolist() == ["", "40", "", ""]
+    assert len(loaded.notes) < 2000
+
+
 def test_plain_cells_need_no_note(load: Load) -> None:
     table = "path,s,v,a,L\na.png,F,PA,40,1\nb.png,M,AP,,0\n"
     loaded = load(table, "--sex-column s --view-column v --age-column a --label-column L")
