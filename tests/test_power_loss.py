@@ -299,7 +299,16 @@ ATOMIC = {"new_file", "new_folder", "new_run"}
 WRITERS = {
     *("write_text", "write_bytes", "truncate", "mkdir", "makedirs", "rename"),
     *("copyfile", "copyfileobj", "copytree", "extractall", "hardlink_to", "symlink_to"),
-    *("save", "savez", "save_file", "save_image", "save_pretrained", "savefig", "save_png"),
+    *(
+        "save",
+        "savez",
+        "save_file",
+        "save_image",
+        "save_pretrained",
+        "savefig",
+        "save_png",
+        "save_figure",
+    ),
     *("to_csv", "to_json", "to_pickle", "to_parquet", "tofile", "savetxt"),
     *("write_json", "write_config", "write_history", "write_predictions", "write_network"),
 }
@@ -337,7 +346,8 @@ EXCEPTIONS = {
     "featurecache/finetune/run.py: _write_weights": "writes into the folder of new_run",
     "featurecache/heads/io.py: save": "writes into the folder of new_run",
     "featurecache/report/examples.py: _jpeg_data_url": "writes to memory",
-    "featurecache/report/plot_style.py: save_png": "writes the file of write_report",
+    "featurecache/evaluation/table.py: to_csv": "returns a text",
+    "featurecache/report/plot_style.py: save_figure": "writes the file of write_report",
     "featurecache/report/svg.py: _render_svg": "writes to memory",
     "featurecache/runs/predictions.py": "writes into the folder of new_run",
     "pipelines/study.py: run": "Run.save is atomic",

@@ -1,7 +1,7 @@
 """``report``: write runs as one HTML page."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,7 +11,11 @@ from featurecache.cli.dataset_options import (
     load_dataset_again,
     takes_dataset_options,
 )
+from featurecache.cli.options import RunNames, parse_pairs
 from featurecache.cli.output import Json, print_json, print_result, print_status
+
+if TYPE_CHECKING:
+    from featurecache.report.plot_style import PlotFormat
 
 
 @takes_dataset_options(without=("view_column", "sex_column", "age_column", "name"))
@@ -25,8 +29,12 @@ def report(
     ),
     plots: Annotated[
         Path | None,
-        typer.Option(help="Folder for the plots as PNG files. Default: none.", metavar="DIR"),
+        typer.Option(help="Folder for the plots as files. Default: none.", metavar="DIR"),
     ] = None,
+    plot_format: Annotated[
+        str, typer.Option(help="Format of the files in --plots.", metavar="png|pdf|svg")
+    ] = "png",
+    name: RunNames = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing report.")
     ] = False,
@@ -85,6 +93,8 @@ def report(
         overwrite=overwrite,
         caches=caches or (),
         finding=finding,
+        names=parse_pairs(name, "--name"),
+        plot_format=cast("PlotFormat", plot_format),
         data=data,
     )
     size = written.path.stat().st_size

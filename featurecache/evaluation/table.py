@@ -131,7 +131,8 @@ def table(
         raise UsageError("give at least one run")
     loaded = [as_run(run) for run in given]
     rows = []
-    for run, name in zip(loaded, displayed_names(loaded, names), strict=True):
+    displayed = displayed_names([run.name for run in loaded], [run.path for run in loaded], names)
+    for run, name in zip(loaded, displayed, strict=True):
         row: dict[str, str | float | None] = {"run": name}
         for column, (average, metric) in COLUMNS.items():
             scores = getattr(run.metrics.headline, average)

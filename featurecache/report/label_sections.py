@@ -39,12 +39,33 @@ def label_sections(
     thumbnails = None if files is None else Thumbnails(files)
     return {
         "overview": label_tables.overview_table(scored, labels, anchors),
+        "plot": _forest_plot(scored, labels, registry),
         "calibration": [table for run in scored if (table := label_tables.calibration_table(run))],
         "sections": [
             {"anchor": anchor, **_label_section(label, scored, registry, thumbnails)}
             for label, anchor in zip(labels, anchors, strict=True)
         ],
     }
+
+
+def _forest_plot(
+    scored: Sequence[ScoredRun], labels: Sequence[str], registry: PlotRegistry
+) -> Plot:
+    """Return the plot of the AUROC of every label, with intervals."""
+    estimates = {
+        run.name: [
+            plots.Estimate(label, scores.auroc, scores.interval("auroc"))
+            for label in labels
+            if (scores := run.metrics.per_label.get(label)) is not None
+        ]
+        for run in scored[:N_SERIES]
+    }
+    indices = {run.name: index for index, run in enumerate(scored)}
+    return registry.add(
+        "labels",
+        "AUROC of each label with its 95 % interval",
+        plots.label_forest_plot(estimates, indices, x_label="AUROC"),
+    )
 
 
 def _label_section(
@@ -85,9 +106,14 @@ def _label_plots(label: str, scored: Sequence[ScoredRun], registry: PlotRegistry
         return registry.add(f"{name}-{label}", f"{title} of {label}", figure, caption=caption)
 
     label_plots = []
+    scores = {
+        run.name: run.metrics.per_label[label].auroc
+        for run in scored
+        if label in run.metrics.per_label
+    }
     roc = {name: roc_curve(*pair) for name, pair in predictions.items()}
     if any(len(curve) for curve in roc.values()):
-        label_plots.append(add("roc", "ROC curve", "ROC", plots.roc_plot, roc, indices))
+        label_plots.append(add("roc", "ROC curve", "ROC", plots.roc_plot, roc, indices, scores))
     recall = {name: precision_recall_curve(*pair) for name, pair in predictions.items()}
     defined = [curve for curve in recall.values() if len(curve)]
     if defined:

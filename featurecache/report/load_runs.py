@@ -13,7 +13,7 @@ from featurecache.heads.learning_curve import LearningCurve
 from featurecache.metrics.metrics import CurveMetrics, Metrics
 from featurecache.provenance.provenance import Source
 from featurecache.runs.folder import read_config, read_curve, run_kind
-from featurecache.runs.run import Run, load_run
+from featurecache.runs.run import Run, displayed_names, load_run
 
 _NUMERIC_COLUMNS = ("epoch", "train_loss", "val_loss", "validation")
 
@@ -80,15 +80,18 @@ class CurveRun(ReportRun):
     curve: CurveMetrics
 
 
-def load_runs(runs: Sequence[RunLike]) -> list[ScoredRun | CurveRun]:
+def load_runs(
+    runs: Sequence[RunLike], names: Mapping[str, str] | None = None
+) -> list[ScoredRun | CurveRun]:
     """Load the runs of a report.
 
     Args:
         runs: runs, learning curves, or their folders.
+        names: what to call runs, by their name or folder.
 
     Raises:
         RunError: a run is missing, damaged, or of a kind without metrics.
-        UsageError: there are no runs, or one is given twice.
+        UsageError: there are no runs, one is given twice, or ``names`` names another.
     """
     if not runs:
         raise UsageError("give at least one run")
@@ -98,7 +101,8 @@ def load_runs(runs: Sequence[RunLike]) -> list[ScoredRun | CurveRun]:
     ]
     if len(set(identities)) < len(runs):
         raise UsageError("a run is given twice: give each once")
-    return [_load_run(run, name) for run, name in zip(runs, _unique_names(runs), strict=True)]
+    displayed = displayed_names([_name(run) for run in runs], paths, names)
+    return [_load_run(run, name) for run, name in zip(runs, displayed, strict=True)]
 
 
 def source_of_run(config: Mapping[str, Any]) -> Source | None:
@@ -109,17 +113,6 @@ def source_of_run(config: Mapping[str, Any]) -> Source | None:
     cache = config["cache"]
     source = cache.get("joined", [cache])[0].get("extraction", {}).get("data")
     return source
-
-
-def _unique_names(runs: Sequence[RunLike]) -> list[str]:
-    """Return the names of runs; where names are equal, their paths or numbers."""
-    names = [_name(run) for run in runs]
-    return [
-        name
-        if names.count(name) == 1
-        else str(_path(run) or f"{name} ({names[: index + 1].count(name)})")
-        for index, (name, run) in enumerate(zip(names, runs, strict=True))
-    ]
 
 
 def _name(run: RunLike) -> str:

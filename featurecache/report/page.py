@@ -44,6 +44,7 @@ def build_page(
     files: Mapping[str, Path] | None = None,
     caches: Sequence[Path] = (),
     finding: str | None = None,
+    names: Mapping[str, str] | None = None,
     command_options: Sequence[str] = (),
 ) -> ReportPage:
     """Build the page of a report.
@@ -54,6 +55,7 @@ def build_page(
         files: path of each image of the first run's data set, by id; None for no example images.
         caches: files in which the runs' caches are looked for first.
         finding: label that colors the embedding map; None for the most balanced one.
+        names: what to call runs, by their name or folder.
         command_options: options of the command that writes the page.
 
     Raises:
@@ -61,7 +63,7 @@ def build_page(
         UsageError: a run is given twice, or ``files`` lack an image of the first run.
         UnknownNameError: no run has a label named ``finding``.
     """
-    runs = load_runs(given_runs)
+    runs = load_runs(given_runs, names)
     scored = [run for run in runs if isinstance(run, ScoredRun)]
     curves = [run for run in runs if isinstance(run, CurveRun)]
     labels = list(dict.fromkeys(name for run in scored for name in run.scored.label_names))

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from featurecache.report.palette import LIGHT, series_color
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+PlotFormat = Literal["png", "pdf", "svg"]
+PLOT_FORMATS: Final[tuple[str, ...]] = get_args(PlotFormat)
 
 MARKERS: Final = "osD^v<>P"
 REFERENCE_LINE: Final[Mapping[str, Any]] = {
@@ -28,6 +31,8 @@ REFERENCE_LINE: Final[Mapping[str, Any]] = {
 _DASHES = ("-", "--", "-.", ":")
 _SQUARE_SIZE = (3.0, 2.9)
 _WIDTH = 4.3
+_LEGEND_LINE = 0.15
+"""Height of a line of a legend above square axes, in inches."""
 _MAX_NAME_LENGTH = 34
 _RC_PARAMS: Mapping[str, Any] = {
     "font.size": 8,
@@ -83,14 +88,14 @@ def with_report_style(plot: "Callable[..., Figure]") -> "Callable[..., Figure]":
     return styled_plot
 
 
-def save_png(figure: "Figure", path: "Path") -> None:
-    """Save a figure for a paper: PNG, white background, 300 dpi.
+def save_figure(figure: "Figure", path: "Path", plot_format: PlotFormat = "png") -> None:
+    """Save a figure for a paper, on a white background; PNG files have 300 dpi.
 
     Raises:
         OSError: the disk is full or not writable.
     """
     with report_style():
-        figure.savefig(path, format="png", dpi=300, facecolor="white")
+        figure.savefig(path, format=plot_format, dpi=300, facecolor="white")
 
 
 def unit_square_axes(x_label: str, y_label: str) -> "tuple[Figure, Axes]":
@@ -113,6 +118,27 @@ def wide_axes(*, height: float) -> "tuple[Figure, Axes]":
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def add_legend(axes: "Axes") -> None:
+    """Add a legend above the axes, where it covers nothing; the figure grows by its height."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        raise ValueError("axes without a figure")
+    if figure.get_layout_engine() is None:
+        width, height = figure.get_size_inches()
+        grown = height + _LEGEND_LINE * len(labels)
+        left, bottom, right, top = axes.get_position().extents
+        scale = height / grown
+        figure.set_size_inches(width, grown)
+        axes.set_position((left, bottom * scale, right - left, (top - bottom) * scale))
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+        axes.legend(handles, labels, fontsize=7, labelspacing=0.25, **place)
+    else:
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(2, len(labels)))
 
 
 def series_style(index: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from featurecache.metrics.ranking import Floats
 from featurecache.report.palette import LIGHT, series_color
 from featurecache.report.plot_style import (
     REFERENCE_LINE,
+    add_legend,
     display_name,
     series_marker,
     series_style,
@@ -42,11 +43,18 @@ class Estimate:
 
 
 @with_report_style
-def roc_plot(curves: Mapping[str, Curve], indices: Mapping[str, int]) -> "Figure":
-    """Plot ROC curves by run; the diagonal is chance."""
+def roc_plot(
+    curves: Mapping[str, Curve], indices: Mapping[str, int], scores: Mapping[str, float | None]
+) -> "Figure":
+    """Plot ROC curves by run, with their AUROC; the diagonal is chance."""
     figure, axes = unit_square_axes("false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], **REFERENCE_LINE)
-    _plot_curves(axes, curves, indices, legend="lower right")
+    labels = {}
+    for name in curves:
+        score = scores.get(name)
+        undefined = display_name(name)
+        labels[name] = undefined if score is None else f"{undefined}, AUROC {score:.3f}"
+    _plot_curves(axes, curves, indices, labels)
     return figure
 
 
@@ -54,13 +62,14 @@ def roc_plot(curves: Mapping[str, Curve], indices: Mapping[str, int]) -> "Figure
 def precision_recall_plot(
     curves: Mapping[str, Curve], indices: Mapping[str, int], prevalence: float
 ) -> "Figure":
-    """Plot precision-recall curves by run; the horizontal line is chance, the prevalence."""
+    """Plot precision-recall curves by run; the horizontal line is chance, the prevalence.
+
+    They are steps: between two thresholds the precision is not known, and lines would be too high
+    (Davis and Goadrich, "The relationship between precision-recall and ROC curves", 2006).
+    """
     figure, axes = unit_square_axes("recall", "precision")
     axes.axhline(prevalence, **REFERENCE_LINE)
-    # Curves of rare labels run along the bottom, those of good runs along the top.
-    defined = [curve for curve in curves.values() if len(curve)]
-    highest = max((curve.y[curve.x > 0.5].max() for curve in defined), default=1)
-    _plot_curves(axes, curves, indices, legend="lower left" if highest > 0.6 else "upper right")
+    _plot_curves(axes, curves, indices, {}, drawstyle="steps-pre")
     return figure
 
 
@@ -99,7 +108,8 @@ def reliability_plot(
             label=display_name(name),
             zorder=3,
         )
-    _add_legend(axes, len(curves), "lower right")
+    if len(curves) > 1:
+        add_legend(axes)
     return figure
 
 
@@ -138,6 +148,50 @@ def forest_plot(estimates: Sequence[Estimate], *, x_label: str, reference: float
 
 
 @with_report_style
+def label_forest_plot(
+    estimates: Mapping[str, Sequence[Estimate]], indices: Mapping[str, int], *, x_label: str
+) -> "Figure":
+    """Plot a score of each label with its interval, the runs side by side within a label.
+
+    Args:
+        estimates: one for each label, from top to bottom, by run.
+        indices: see the module.
+        x_label: name of the score, of which 0.5 is chance.
+    """
+    labels = list(dict.fromkeys(e.name for of_run in estimates.values() for e in of_run))
+    n_runs = len(estimates)
+    figure, axes = wide_axes(height=0.62 + (0.14 + 0.1 * n_runs) * len(labels))
+    axes.axvline(0.5, **REFERENCE_LINE)
+    for position, (run, of_run) in enumerate(estimates.items()):
+        index = indices[run]
+        color, label = series_color(index), display_name(run)
+        offset = 0.6 * ((position + 0.5) / n_runs - 0.5)
+        values = [np.nan if e.value is None else e.value for e in of_run]
+        rows = [labels.index(e.name) + offset for e in of_run]
+        for row, estimate in zip(rows, of_run, strict=True):
+            if estimate.ci is not None:
+                axes.plot(estimate.ci, [row, row], color=color, linewidth=1.2)
+        axes.plot(
+            values,
+            rows,
+            marker=series_marker(index),
+            markersize=3.5,
+            linestyle="none",
+            color=color,
+            label=label,
+        )
+    axes.set_yticks(range(len(labels)), [display_name(name) for name in labels])
+    axes.tick_params(axis="y", length=0, labelcolor=LIGHT["ink"])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_xlabel(x_label)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    if n_runs > 1:
+        add_legend(axes)
+    return figure
+
+
+@with_report_style
 def loss_plot(losses: Mapping[str, tuple[Floats, Floats]], *, best_epoch: int | None) -> "Figure":
     """Plot losses by epoch.
 
@@ -155,7 +209,7 @@ def loss_plot(losses: Mapping[str, tuple[Floats, Floats]], *, best_epoch: int | 
         axes.plot(epochs, values, label=display_name(name), marker=marker, **series_style(index))
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    add_legend(axes)
     return figure
 
 
@@ -197,7 +251,7 @@ def learning_curve_plot(
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
-    axes.legend()
+    add_legend(axes)
     return figure
 
 
@@ -240,21 +294,23 @@ def embedding_plot(
 
 
 def _plot_curves(
-    axes: "Axes", curves: Mapping[str, Curve], indices: Mapping[str, int], *, legend: str
+    axes: "Axes",
+    curves: Mapping[str, Curve],
+    indices: Mapping[str, int],
+    labels: Mapping[str, str],
+    *,
+    drawstyle: str = "default",
 ) -> None:
     for name, curve in curves.items():
         if len(curve):
             axes.plot(
                 curve.x,
                 curve.y,
-                label=display_name(name),
+                label=labels.get(name, display_name(name)),
                 solid_joinstyle="miter",
                 clip_on=False,
+                drawstyle=drawstyle,
                 **series_style(indices[name]),
             )
-    _add_legend(axes, len(curves), legend)
-
-
-def _add_legend(axes: "Axes", n_runs: int, location: str) -> None:
-    if n_runs > 1 and axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=location, fontsize=7)
+    if len(curves) > 1 or labels:
+        add_legend(axes)

@@ -1,12 +1,12 @@
 """Write a report of runs: one HTML page, and its plots on request."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from featurecache.datasets.load import load_source
-from featurecache.errors import UsageError
+from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.source import DatasetLike, as_dataset
 from featurecache.heads.learning_curve import LearningCurve
 from featurecache.io.atomic import new_file
@@ -14,7 +14,7 @@ from featurecache.provenance.provenance import Source
 from featurecache.report.command_line import dataset_options, options
 from featurecache.report.load_runs import RunLike, source_of_run
 from featurecache.report.page import ReportPage, build_page
-from featurecache.report.plot_style import save_png
+from featurecache.report.plot_style import PLOT_FORMATS, PlotFormat, save_figure
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike
@@ -28,7 +28,7 @@ class WrittenReport:
 
     Attributes:
         path: the HTML page.
-        plots: PNG files of its plots.
+        plots: files of its plots.
         notes: what the page lacks, and what to do about it.
     """
 
@@ -45,6 +45,8 @@ def report(
     overwrite: bool = False,
     caches: CacheLike = (),
     finding: str | None = None,
+    names: Mapping[str, str] | None = None,
+    plot_format: PlotFormat = "png",
     data: "DatasetLike | Run | None" = None,
 ) -> Path:
     """Write runs as one HTML page that opens anywhere, without a network.
@@ -59,12 +61,14 @@ def report(
     Args:
         runs: Runs, learning curves, or their folders; further ones are compared with the first.
         out: HTML file to write.
-        plots: Folder where each plot is also written as a PNG file for papers (300 dpi). It is
-            created if it does not exist.
+        plots: Folder where each plot is also written as a file for papers. It is created if it
+            does not exist.
         overwrite: Replace an existing page and plots.
         caches: Caches, or their files, that are no longer where their runs were made, for the
             embedding map.
         finding: Label that colors the embedding map. Defaults to the most balanced label.
+        names: What to call runs, by their name or folder.
+        plot_format: Format of ``plots``: "png" (300 dpi), "pdf" or "svg".
         data: Data set of the first run, its name or path, or the run itself, for the data set that
             it was made from, to show example images. Their ids are shown, too, so mind who may see
             the page. Without it the page holds no images.
@@ -76,7 +80,7 @@ def report(
         RunError: A run is missing or damaged.
         UsageError: The page or the folder of plots exists, a run is given twice, or ``data`` lacks
             an image of the first run.
-        UnknownNameError: No run has a label named ``finding``.
+        UnknownNameError: No run has a label named ``finding``, or there is no such format.
         OSError: The disk is full or not writable.
     """
     return write_report(
@@ -86,6 +90,8 @@ def report(
         overwrite=overwrite,
         caches=caches,
         finding=finding,
+        names=names,
+        plot_format=plot_format,
         data=data,
     ).path
 
@@ -98,9 +104,13 @@ def write_report(
     overwrite: bool = False,
     caches: CacheLike = (),
     finding: str | None = None,
+    names: Mapping[str, str] | None = None,
+    plot_format: PlotFormat = "png",
     data: "DatasetLike | Run | None" = None,
 ) -> WrittenReport:
     """Write a report like `report`, and return all files written with notes on what is missing."""
+    if plot_format not in PLOT_FORMATS:
+        raise UnknownNameError("plot format", plot_format, PLOT_FORMATS)
     path, plots_folder = Path(out), None if plots is None else Path(plots)
     if not overwrite:
         for argument, target in (("out", path), ("plots", plots_folder)):
@@ -124,6 +134,8 @@ def write_report(
         "plots": None if plots is None else str(plots),
         "cache": list(map(str, cache_files)),
         "finding": finding,
+        "name": [f"{run}={name}" for run, name in (names or {}).items()],
+        "plot_format": None if plots is None or plot_format == "png" else plot_format,
     }
     loaded: list[str] = []
     if dataset is not None:
@@ -137,18 +149,22 @@ def write_report(
         files=None if dataset is None else dataset.files(),
         caches=cache_files,
         finding=finding,
+        names=names,
         command_options=[*loaded, *options(arguments, report)],
     )
-    return WrittenReport(path, save_page(page, path, plots_folder), page.notes)
+    return WrittenReport(path, save_page(page, path, plots_folder, plot_format), page.notes)
 
 
-def save_page(page: ReportPage, path: Path, plots: Path | None = None) -> list[Path]:
-    """Save a page, and its plots as PNG files; existing files are replaced atomically.
+def save_page(
+    page: ReportPage, path: Path, plots: Path | None = None, plot_format: PlotFormat = "png"
+) -> list[Path]:
+    """Save a page, and its plots as files; existing files are replaced atomically.
 
     Args:
         page: the page.
         path: HTML file.
         plots: folder for the plots, created if missing; None for no plots.
+        plot_format: their format.
 
     Returns:
         The plots written.
@@ -159,9 +175,9 @@ def save_page(page: ReportPage, path: Path, plots: Path | None = None) -> list[P
     written = []
     if plots is not None:
         for name, figure in page.figures.items():
-            plot_path = plots / f"{name}.png"
+            plot_path = plots / f"{name}.{plot_format}"
             with new_file(plot_path) as temporary:
-                save_png(figure, temporary)
+                save_figure(figure, temporary, plot_format)
             written.append(plot_path)
     with new_file(path) as temporary:
         # Paths may hold bytes that are not UTF-8; they become question marks.

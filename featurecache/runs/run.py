@@ -389,28 +389,34 @@ def as_run(run: Run | str | os.PathLike[str]) -> Run:
     return run if isinstance(run, Run) else load_run(run)
 
 
-def displayed_names(runs: "Sequence[Run]", names: Mapping[str, str] | None = None) -> list[str]:
+def displayed_names(
+    own: Sequence[str], folders: Sequence[Path | None], names: Mapping[str, str] | None = None
+) -> list[str]:
     """Return what runs are called where several are shown.
 
     Args:
-        runs: The runs.
+        own: Name of each run.
+        folders: Folder of each run; None for one in memory.
         names: Names that were given, by the name or the folder of a run.
 
     Returns:
-        The given names; else the names of the runs, or their folders where names are equal.
+        The given names; else the runs' own, or their folders or numbers where these are equal.
 
     Raises:
-        UsageError: A name is given for a run that is not among them.
+        UsageError: A name is given for a run that is not among them, or for two.
     """
-    own = [run.name for run in runs]
-    folders = ["" if run.path is None else str(run.path) for run in runs]
+    paths = ["" if folder is None else str(folder) for folder in folders]
     given = dict(names or {})
     displayed = []
-    for name, folder in zip(own, folders, strict=True):
-        default = name if own.count(name) == 1 else folder or name
-        displayed.append(given.get(folder, given.get(name, default)))
-    if unknown := sorted(given.keys() - {*own, *folders}):
+    for index, (name, path) in enumerate(zip(own, paths, strict=True)):
+        numbered = path or f"{name} ({own[: index + 1].count(name)})"
+        default = name if own.count(name) == 1 else numbered
+        displayed.append(given.get(path, given.get(name, default)))
+    if unknown := sorted(given.keys() - {*own, *paths}):
         raise UsageError(f"{unknown[0]!r} is none of the runs: name one of {', '.join(own)}")
+    if len(set(displayed)) < len(displayed):
+        name = next(name for name in displayed if displayed.count(name) > 1)
+        raise UsageError(f"two runs are called {name!r}: give each a name of its own")
     return displayed
 
 

@@ -52,15 +52,19 @@ def predictions(workspace, *arguments):
     return outcome, {Path(p["image"]).name: p["probabilities"] for p in outcome.json}
 
 
-def test_predict_takes_files_folders_and_caches(workspace):
+def test_predict_takes_files_folders_tables_and_caches(workspace):
+    Path("table.csv").write_text("file\nimages/image-03.png\nimages/none.png\n")
     Path("folder/below").mkdir(parents=True)
     Path("folder/below/image-03.png").write_bytes(Path("images/image-03.png").read_bytes())
     _, by_file = predictions(workspace, "images/image-03.png")
     _, by_folder = predictions(workspace, "folder")
+    by_table, of_table = predictions(workspace, "table.csv", "--path-column", "file")
     _, by_cache = predictions(workspace, "cache/films/tiny.h5")
     assert len(by_cache) == 24
     expected = pytest.approx(by_file["image-03.png"], rel=1e-3)
     assert by_folder == {"image-03.png": expected}
+    assert of_table == {"image-03.png": expected, "none.png": None}
+    assert by_table.code == 2
     assert by_cache["image-03.png"] == expected
 
 
@@ -187,6 +191,7 @@ WITHOUT_TORCH = {
     "align --cache missing.h5 --out x": "no cache at missing.h5",
     "audit --dataset nope": "unknown data set 'nope'",
     "predict missing x.png": "no run folder at missing",
+    "predict run films.csv --path-column nope": "has no column 'nope'",
     "predict run missing.png": "missing.png does not exist",
     "predict run films.csv --out films.csv": "films.csv already exists",
     "predict run films.csv --out films.txt": "ends in .csv or .parquet",

@@ -22,7 +22,7 @@ from featurecache.metrics.metrics import (
     TextGain,
 )
 from featurecache.report.page import ReportPage, build_page
-from featurecache.report.report import report, save_page
+from featurecache.report.report import report, save_page, write_report
 from featurecache.report.svg import inline_svg
 from featurecache.report.training_section import selection_table
 from featurecache.runs.folder import new_run, write_config, write_json
@@ -106,6 +106,37 @@ def test_curves_show_the_first_eight_runs(tmp_path):
     assert_valid(Page(report.html))
     assert "the first 8 runs" in report.html
     assert len(report.figures["roc-Mass"].axes[0].get_legend().texts) == 8
+
+
+def test_plots_have_given_names_scores_steps_and_a_format(tmp_path):
+    runs = [write_run(tmp_path / f"run-{n}", labels=("Mass", "Hernia"), seed=n) for n in range(2)]
+    names = {"run-0": "Ours", str(runs[1]): "Theirs"}
+    written = write_report(
+        runs, tmp_path / "p.html", plots=tmp_path / "plots", names=names, plot_format="svg"
+    )
+    assert {path.suffix for path in written.plots} == {".svg"}
+    assert "run-0=Ours" in Page((tmp_path / "p.html").read_text()).text
+    figures = build_page(runs, names=names).figures
+    aurocs = [load_run(run).metrics.per_label["Mass"].auroc for run in runs]
+    legend = [text.get_text() for text in figures["roc-Mass"].axes[0].get_legend().texts]
+    assert legend == [f"Ours, AUROC {aurocs[0]:.3f}", f"Theirs, AUROC {aurocs[1]:.3f}"]
+    # Legends are above the axes.
+    for name in ("roc-Mass", "precision-recall-Mass", "calibration-Mass"):
+        (axes,) = figures[name].axes
+        figures[name].draw_without_rendering()
+        box = axes.get_legend().get_window_extent()
+        assert box.y0 >= axes.get_window_extent().y1
+        assert box.y1 <= figures[name].bbox.y1
+    # The area under the steps is the average precision, up to the point at recall 0.
+    curve = figures["precision-recall-Mass"].axes[0].lines[1]
+    assert curve.get_drawstyle() == "steps-pre"
+    recall, precision = curve.get_data()
+    auprc = load_run(runs[0]).metrics.per_label["Mass"].auprc
+    assert (np.diff(recall) * precision[1:]).sum() == pytest.approx(auprc, abs=1e-6)
+    labels = [text.get_text() for text in figures["labels"].axes[0].get_yticklabels()]
+    assert labels == ["Mass", "Hernia"]
+    with pytest.raises(UnknownNameError, match="did you mean pdf"):
+        write_report(runs, tmp_path / "q.html", plot_format="pfd")
 
 
 def test_runs_with_equal_names_are_shown_by_path(tmp_path):
