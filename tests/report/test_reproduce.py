@@ -28,12 +28,12 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV file of 48 small images of 24 patients, one of them damaged."""
     folder = tmp_path_factory.mktemp("hospital")
     rng = np.random.default_rng(0)
-    lines = ["file,who,Edema,Mass,seen"]
+    lines = ["file,who,Edema,Mass,seen,gender"]
     for number in range(48):
         edema, mass = number % 2, number // 2 % 2
         pixels = rng.integers(0, 100, (96, 64)) + 100 * edema
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
-        lines.append(f"{number:02}.png,p{number // 2},{edema},{mass},PA")
+        lines.append(f"{number:02}.png,p{number // 2},{edema},{mass},PA,F")
     (folder / "47.png").write_bytes(b"damaged")
     (folder / "list.csv").write_text("\n".join(lines))
     rows = ["path,Oedema,Tumor"]
@@ -155,7 +155,7 @@ def test_learning_curve(hospital: Path, first: Path, tmp_path: Path) -> None:
 
 def test_head_on_the_encoder_of_a_fine_tuning(hospital: Path, first: Path, tmp_path: Path) -> None:
     data = fc.load_dataset(
-        hospital / "list.csv", labels=FINDINGS, path="file", patient="who", sex="seen"
+        hospital / "list.csv", labels=FINDINGS, path="file", patient="who", sex="gender"
     )
     tuned = fc.finetune(
         data,
