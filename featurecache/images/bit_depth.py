@@ -44,7 +44,7 @@ class FileSample:
             return []
         return [
             f"{self.bare_dicom} of {self.n_files} files that were looked at are DICOM without a "
-            "preamble or a transfer syntax; its encoding is inferred from its content"
+            "preamble or a transfer syntax: the encoding is inferred from their content."
         ]
 
 
@@ -84,7 +84,7 @@ def judge_bit_depth(sample: FileSample, *, timeout: float = IMAGE_TIMEOUT) -> in
     bit_depth = max(counts)
     uses = ", ".join(f"{number} use {bits}" for bits, number in sorted(counts.items()))
     warnings.warn(
-        f"{bit_depth_note(bit_depth)}: of {counts.total()} that were measured, {uses}; give "
+        f"{_assumption(bit_depth)}: of {counts.total()} that were measured, {uses}; give "
         "`bit_depth` if this is wrong",
         FeaturecacheWarning,
         stacklevel=3,
@@ -94,6 +94,11 @@ def judge_bit_depth(sample: FileSample, *, timeout: float = IMAGE_TIMEOUT) -> in
 
 def bit_depth_note(bit_depth: int) -> str:
     """Return the sentence for readers about the bit depth of a set of images."""
+    assumption = _assumption(bit_depth)
+    return f"{assumption[0].upper()}{assumption[1:]}."
+
+
+def _assumption(bit_depth: int) -> str:
     return (
         "gray values whose range a file does not define (16-bit PNG and TIFF, DICOM without a "
         f"window) are read as {bit_depth} bits, 0 to {2**bit_depth - 1:,}"
