@@ -221,7 +221,7 @@ def _read_text(group: "h5py.Group", name: str, attributes: Mapping[str, Value]) 
             encoder_spec=dict(strict_json.parse(_require_text(attributes["encoder"])))
             if "encoder" in attributes
             else None,
-            n_cut=int(attributes["n_cut"]),
+            n_cut=int(attributes["n_cut"]) if "n_cut" in attributes else 0,
             max_tokens=int(attributes["max_tokens"]) if "max_tokens" in attributes else None,
         )
     except (KeyError, ValueError, TypeError) as error:

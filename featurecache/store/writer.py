@@ -135,7 +135,7 @@ def _write_text(group: "h5py.Group", text: TextSet) -> None:
             "aligned": text.aligned,
             "scale": text.scale,
             "bias": text.bias,
-            "n_cut": text.n_cut,
+            "n_cut": text.n_cut or None,
             "max_tokens": text.max_tokens,
             "encoder": None if text.encoder_spec is None else canonical_json(text.encoder_spec),
         },

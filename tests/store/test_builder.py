@@ -173,7 +173,6 @@ def test_finished_file_follows_the_published_format(path: Path) -> None:
             "templates": b'["signs of {pathology}"]',
             "aligned": True,
             "scale": 10.0,
-            "n_cut": 0,
         }
         assert set(text) == {"labels", "prompts", "embedding", "ensemble", "negatives"}
         assert text["prompts"].asstr()[()].tolist() == [["signs of mass"]]

@@ -73,6 +73,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "image_level_split": False,
         "exposed": False,
         "precision": "fp32",
+        "bit_depth": None,
         "bf16_cosine": None,
         "labels": {
             "Mass": {"positive": 1, "negative": 1, "unknown": 1},
