@@ -27,6 +27,7 @@ MACRO = {
     "recall": "recall",
     "f1": "F1",
 }
+SUPPORTED = "macro over the labels with enough patients"
 OVER_SEEDS = {"auroc": "AUROC", "precision": "precision", "recall": "recall", "f1": "F1"}
 
 
@@ -67,7 +68,7 @@ def all_images(study: Study, cache: fc.Cache) -> list[str]:
             [[head, *micro_cells(m)] for head, m in metrics.items()],
         ),
         table(
-            f"Difference from `{first}`, of the same patients",
+            f"Difference from `{first}`, of the same patients, {SUPPORTED}",
             ["", *MACRO.values()],
             differences,
         ),
@@ -128,11 +129,16 @@ def every_head(study: Study, cache: fc.Cache) -> str:
             difference = difference_cell(study.compare(baseline, run).headline)
         gain = run.metrics.text_gain
         auroc_gain = gain and format_difference(gain.macro.auroc.difference, gain.macro.auroc.ci95)
-        scores = macro_cells(run.metrics, ("auroc", "auprc"))
+        supported = run.metrics.supported
+        auroc = supported and format_interval(supported.macro.auroc, supported.macro.auroc_ci)
+        scores = [*macro_cells(run.metrics, ("auroc", "auprc")), auroc or UNDEFINED]
         rows.append([f"`{head}`", *scores, difference, auroc_gain or UNDEFINED])
-    title = "Every head on all training images, seed 0, macro over the findings"
-    columns = ["", "AUROC", "AUPRC", f"AUROC minus `{HEADS[0]}`", "gain over permuted texts"]
-    return table(title, columns, rows)
+    title = (
+        "Every head on all training images, seed 0: macro over the findings, and (*) over the "
+        "labels with enough patients"
+    )
+    columns = ["", "AUROC", "AUPRC", "AUROC*", f"AUROC* minus `{HEADS[0]}`"]
+    return table(title, [*columns, "AUROC*, own texts minus permuted texts"], rows)
 
 
 def training_sizes(study: Study, cache: fc.Cache) -> str:

@@ -25,14 +25,9 @@ from featurecache.evaluation.comparison import RunComparison
 from featurecache.finetune.config import RECIPES
 from featurecache.heads.registry import head_spec
 from featurecache.io.atomic import new_file
-from featurecache.metrics.bootstrap import (
-    bootstrap_metrics,
-    interval,
-    none_if_nan,
-    resample_patients,
-)
+from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.metrics import Metrics
-from featurecache.metrics.multilabel import compute_metrics
+from featurecache.metrics.sampled_metrics import MeanMetrics, sample_metrics
 from featurecache.report.table import UNDEFINED, format_interval
 
 FINETUNE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -211,12 +206,11 @@ class Study:
         names: Sequence[str],
     ) -> list[str]:
         """Format macro metrics, with intervals, of (N, C) predictions and scores."""
-        metrics = compute_metrics(truth, predicted, score).macro
-        samples = resample_patients(patients, n_bootstrap=self.n_bootstrap, seed=0)
-        resampled = bootstrap_metrics(truth, predicted, score, samples).macro
-        return [
-            format_interval(none_if_nan(metrics[name]), interval(resampled[name])) for name in names
-        ]
+        resamples = resample_patients(patients, n_bootstrap=self.n_bootstrap, seed=0)
+        learned = np.ones(truth.shape[1], dtype=np.bool_)
+        metrics = MeanMetrics([sample_metrics(truth, predicted, score, resamples, learned)])
+        estimates = map(metrics.macro, names)
+        return [format_interval(estimate.value, estimate.ci95) for estimate in estimates]
 
 
 def macro_cells(metrics: Metrics, names: Sequence[str]) -> list[str]:
