@@ -133,7 +133,7 @@ class LearningCurve:
         cache = self.config["cache"]
         axes[0].set(
             title=f"{cache['model']} on {cache['dataset']}",
-            ylabel=f"test AUROC, macro over {self._labels()}",
+            ylabel=f"test AUROC, {self._labels()}",
             xscale="log",
             # A logarithmic axis finds no limits where all scores are undefined.
             xlim=(self.sizes[0] / 1.1, self.sizes[-1] * 1.1),
@@ -179,7 +179,7 @@ class LearningCurve:
             f"  {head} on {size}: {format_with_interval(point.macro.auroc, point.ci95.auroc)}"
             for head, size, point in self._iterate()
         ]
-        title = f"LearningCurve of macro AUROC over {self._labels()}, {self._test_set()}"
+        title = f"LearningCurve of AUROC, {self._labels()}, {self._test_set()}"
         return "\n".join([title, *lines])
 
     def _repr_html_(self) -> str:
@@ -191,11 +191,14 @@ class LearningCurve:
             for head, points in self.points.items()
         }
         table = pd.DataFrame(scores, index=self.sizes).to_html()
-        scored = f"Macro AUROC over {self._labels()} by training images"
-        return f"<p>{scored}, {self._test_set()}</p>{table}"
+        scored = f"AUROC by training images: {self._labels()}, {self._test_set()}"
+        return f"<p>{scored}</p>{table}"
 
     def _labels(self) -> str:
-        return f"{len(self.metrics.labels)} of {len(self.config['labels'])} labels"
+        labels = self.config["labels"]
+        if len(labels) == 1:
+            return str(labels[0])
+        return f"macro over {len(self.metrics.labels)} of {len(labels)} labels"
 
     def _test_set(self) -> str:
         seeds = f", mean of {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""

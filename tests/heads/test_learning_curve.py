@@ -108,7 +108,7 @@ def test_every_size_is_scored_on_the_same_labels(cache):
     (warning,) = [text for text in curve.warnings if "the curve is over" in text]
     assert "1 of 3 labels" in warning
     assert warning.endswith(f"{names[0]}, {names[1]}")
-    assert "macro AUROC over 1 of 3 labels" in repr(curve)
+    assert "AUROC, macro over 1 of 3 labels" in repr(curve)
 
 
 def test_sizes_from_which_too_few_labels_can_be_learned_are_undefined(cache):
