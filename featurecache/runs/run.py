@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,7 +224,8 @@ class Run:
             UsageError: The run trained no model, or there is no image.
             RunError: An encoder is not the one that the model was trained with.
         """
-        found = find_images(images)  # before torch is imported
+        self._require_training()
+        found = find_images(images)  # before the model, and torch, are loaded
         return self._require_model().predict(
             found, models=models, weights=weights, device=device, progress=progress
         )
@@ -263,13 +264,16 @@ class Run:
             n_bootstrap=n_bootstrap,
         )
 
-    def _require_model(self) -> Model:
-        if self.model is None:
+    def _require_training(self) -> None:
+        if self.load_model is None:
             raise UsageError(
                 f"{self.name} is a run of kind {self.kind!r}, which trained no model: use a run of "
                 "a trained head or a fine-tuned encoder"
             )
-        return self.model
+
+    def _require_model(self) -> Model:
+        self._require_training()
+        return cast("Model", self.model)
 
     def __repr__(self) -> str:
         """Return the headline metrics with their intervals."""
