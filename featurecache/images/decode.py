@@ -35,6 +35,7 @@ MAX_PIXELS = 80_000_000
 """Five times the largest chest radiograph in common use (4,280 x 3,520)."""
 MIN_SIDE = 16
 MAX_ASPECT = 20
+OUT_OF_MEMORY = "needs more memory than is available"
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
 
 _PILLOW_ERRORS = (
@@ -123,7 +124,7 @@ def _only_image_errors() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except MemoryError:
-        raise ImageError("needs more memory than is available") from None
+        raise ImageError(OUT_OF_MEMORY) from None
     except _PILLOW_ERRORS as error:
         raise ImageError(f"damaged: {error}") from error
 

@@ -11,6 +11,7 @@ ignored.
 
 import io
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import ImageError
 from featurecache.images.gray_range import DARKEST, MIN_BITS, require_fit
+from featurecache.images.read import MAX_BYTES
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -36,6 +38,8 @@ _BARE: Final = re.compile(
 _TRANSFER_SYNTAX: Final = b"\x02\0\x10\0UI"
 """Its tag (0002,0010) and value representation, which are always explicit and little-endian."""
 _GRAYSCALE: Final = ("MONOCHROME1", "MONOCHROME2")
+_MAX_HEADER: Final = 16 * 2**20
+"""Bytes that a deflated data set may hold beside its pixels."""
 
 
 def is_dicom(data: bytes) -> bool:
@@ -117,13 +121,51 @@ def _only_image_errors() -> Iterator[None]:
 
 
 def _image_object(data: bytes, check_size: Callable[[int, int], None]) -> Any:
-    dicom = _read(data)
+    dicom = _read(_inflated(data, check_size))
     _check_object(dicom)
     check_size(int(dicom.Columns), int(dicom.Rows))
     return dicom
 
 
-def _read(data: bytes) -> Any:
+def _inflated(data: bytes, check_size: Callable[[int, int], None]) -> bytes:
+    """Return a deflated file as the bare data set that it holds, and others as they are.
+
+    A thousand bytes deflate to one, and pydicom would inflate any number of them.
+
+    Raises:
+        ImageError: It holds more than its header says.
+    """
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    file = io.BytesIO(data)
+    read_preamble(file, force=True)
+    meta = read_dataset(
+        file,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, *_: tag.group != 2,
+    )
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return data
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(data[file.tell() :], _MAX_HEADER)
+    if not inflater.eof:
+        header = _read(inflated, stop_before_pixels=True)
+        rows, columns = int(header.Rows), int(header.Columns)
+        check_size(columns, rows)
+        bits = int(header.BitsAllocated) * int(header.get("SamplesPerPixel", 1))
+        limit = 1 + min(rows * columns * bits // 8, MAX_BYTES)  # 0 would be no limit
+        pixels = inflater.decompress(inflater.unconsumed_tail, limit)
+        if len(pixels) == limit:
+            raise ImageError("is deflated, and holds more bytes than its header says")
+        if not inflater.eof:
+            raise ImageError("truncated")
+        inflated += pixels
+    return inflated
+
+
+def _read(data: bytes, *, stop_before_pixels: bool = False) -> Any:
     import logging
     import warnings
 
@@ -134,7 +176,7 @@ def _read(data: bytes) -> Any:
     warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     # Forced: also without a preamble, or without a transfer syntax, which pydicom then infers.
-    dicom = pydicom.dcmread(io.BytesIO(data), force=True)
+    dicom = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=stop_before_pixels)
     if "TransferSyntaxUID" not in dicom.file_meta:
         if "PixelData" in dicom and dicom["PixelData"].is_undefined_length:
             raise ImageError(

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import FeaturecacheError, ImageError
-from featurecache.images.decode import decode_image, used_bits
+from featurecache.images.decode import MAX_PIXELS, OUT_OF_MEMORY, decode_image, used_bits
 from featurecache.images.read import read_bytes
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 IMAGE_TIMEOUT: Final = 60.0
 """Seconds for reading, decoding and preprocessing one image."""
+
+MEMORY: Final = 100 * MAX_PIXELS
+"""Bytes that one image may take: a dozen arrays of float64 for the largest one."""
 
 CRASHED: Final = "the decoder crashed"
 """Start of the failure reason of an image that is always decoded in a subprocess."""
@@ -260,6 +263,22 @@ def _from_bytes(data: bytes) -> NDArray[Any]:
     return array
 
 
+def _limit_memory() -> None:
+    """Limit what this process may take in addition to what it has, where the system can."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return
+    import resource
+
+    # Not absolute: torch, which a transform may import, reserves many gigabytes.
+    used = int(status.read_text().split()[0]) * resource.getpagesize()
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = used + MEMORY
+    if most != resource.RLIM_INFINITY:
+        limit = min(limit, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+
+
 def _main(connection: Connection, timeout: float) -> None:
     with suppress(OSError):
         # When memory runs out, this process is killed and not its parent.
@@ -269,6 +288,7 @@ def _main(connection: Connection, timeout: float) -> None:
             source, work = connection.recv()
         except EOFError:
             return
+        _limit_memory()
         connection.send_bytes(_STARTED)
         # By the kernel: the parent may be gone, and the decoder may not return to Python.
         signal.setitimer(signal.ITIMER_REAL, timeout)
@@ -277,6 +297,8 @@ def _main(connection: Connection, timeout: float) -> None:
             arrays = [_to_bytes(array) for array in work(content)]
         except ImageError as error:
             reply = [_REFUSED + str(error).encode()]
+        except MemoryError:
+            reply = [_REFUSED + OUT_OF_MEMORY.encode()]
         else:
             reply = [_DONE, *arrays]
         # Not while sending to a parent that is stopped.

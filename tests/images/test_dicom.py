@@ -2,7 +2,9 @@
 
 import io
 import logging
+import tracemalloc
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,11 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_windowing
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+)
 
 from featurecache.errors import ImageError
 from featurecache.extraction.decode import ImageTask, decode
@@ -274,6 +280,49 @@ def test_burned_in_annotations_are_refused(stored):
 def test_huge_size_is_refused_before_it_takes_memory(stored):
     with pytest.raises(ImageError, match=f"more than {MAX_PIXELS:,}"):
         decode_image(dicom_file(stored, Rows=65535, Columns=65535))
+
+
+def deflated(data: bytes, tail: bytes = b"") -> bytes:
+    """The same file with its data set deflated, and ``tail`` behind it."""
+    end = 144 + int.from_bytes(data[140:144], "little")
+    meta = pydicom.dcmread(io.BytesIO(data)).file_meta
+    meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    file = io.BytesIO()
+    pydicom.filewriter.write_file_meta_info(file, meta)
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    body = compressor.compress(data[end:] + tail) + compressor.flush()
+    return bytes(128) + b"DICM" + file.getvalue() + body
+
+
+@pytest.mark.parametrize("max_header", [2**24, 1000])
+def test_deflated_file_is_the_same_image(stored, monkeypatch, max_header):
+    monkeypatch.setattr("featurecache.images.dicom._MAX_HEADER", max_header)
+    data = dicom_file(stored, WindowCenter=1500, WindowWidth=900)
+    np.testing.assert_array_equal(gray(deflated(data)), gray(data))
+    with pytest.raises(ImageError, match=r"truncated|damaged"):
+        gray(deflated(data)[:-40])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({}, "holds more bytes than its header says"),
+        ({"BitsAllocated": 0}, "holds more bytes than its header says"),
+        ({"Rows": 65535, "Columns": 65535}, f"more than {MAX_PIXELS:,}"),
+        ({"Rows": None}, "damaged"),
+    ],
+)
+def test_deflate_bomb_is_refused_before_it_takes_memory(stored, monkeypatch, attributes, message):
+    monkeypatch.setattr("featurecache.images.dicom._MAX_HEADER", 2**16)
+    bomb = deflated(dicom_file(stored, **attributes), bytes(2**25))
+    assert len(bomb) < 2**17
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=message):
+            decode_image(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("width", [0, -3])

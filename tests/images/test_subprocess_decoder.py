@@ -22,7 +22,7 @@ from featurecache.encoders.loading import load_encoder
 from featurecache.errors import FeaturecacheError, ImageError
 from featurecache.images.contact_sheet import thumbnail
 from featurecache.images.decode import read_image
-from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.images.subprocess_decoder import MEMORY, SubprocessDecoder
 from featurecache.report.examples import Thumbnails
 from featurecache.runs.prediction import classify_images
 
@@ -126,6 +126,21 @@ def test_crashes_and_hangs_cost_one_image_each(images: list[Path], bad_decoder) 
             errors.append(None)
     assert errors == [None, CRASHED, "took longer than 0.3 s", None, CRASHED, None]
     assert decoder.image(images[4]).size == (30, 20)  # only the transform crashes
+
+
+def take_memory(image: Image.Image, *, size: int) -> np.ndarray:
+    """A transform that takes this many bytes."""
+    return np.empty(size, dtype=np.uint8)[:1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no limit on this system")
+def test_memory_of_a_worker_is_limited(images: list[Path]) -> None:
+    decoder = SubprocessDecoder()
+    for _ in range(2):
+        with pytest.raises(ImageError, match="it: needs more memory than is available"):
+            decoder.read(images[0], [partial(take_memory, size=MEMORY + 2**20)], name="it")
+        (taken,) = decoder.read(images[0], [partial(take_memory, size=MEMORY // 2)])
+        assert taken.shape == (1,)
 
 
 def test_worker_killed_while_idle_is_replaced(images: list[Path]) -> None:
