@@ -1,5 +1,6 @@
 """A finished cache: the embeddings, labels and metadata of a data set's images."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from featurecache.prompts import PromptSet
 from featurecache.provenance.leaks import SplitCopies, copies_across_splits
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
-from featurecache.store.checksums import Sums, read_verified
+from featurecache.store.checksums import Sums, read_checksums, read_verified
 from featurecache.store.hdf5 import dataset, opened
-from featurecache.store.layout import FORMAT, UNKNOWN
+from featurecache.store.layout import EMBEDDING, FORMAT, UNKNOWN
 from featurecache.store.records import (
     Header,
     ImageTable,
@@ -28,6 +29,7 @@ from featurecache.store.records import (
     format_counts,
     from_utf8,
 )
+from featurecache.store.validation import attribute, descriptor
 
 if TYPE_CHECKING:
     import h5py
@@ -55,8 +57,8 @@ class Cache:
         labels: Label names (C,) and values (N, C); C is 0 for images without labels.
         texts: Encoded prompt sets by name.
         failures: Reason why an image has no embedding, by image id.
-        state: Size in bytes and mtime_ns of the file when it was opened. Later reads check that it
-            is still the same file.
+        state: Inode, size in bytes and mtime_ns of the file that was read. Later reads check that
+            they are of the same file.
         sums: Checksums of the embedding, one per block of rows.
 
     Example:
@@ -76,7 +78,7 @@ class Cache:
     labels: Labels
     texts: Mapping[str, TextSet]
     failures: Mapping[str, str]
-    state: tuple[int, int]
+    state: tuple[int, int, int]
     sums: Sums
 
     def __len__(self) -> int:
@@ -167,9 +169,11 @@ class Cache:
             if offset is None:  # chunked storage, as other programs may write it
                 rows: NDArray[np.float16] = stored[:]
                 return rows
-            return np.memmap(
-                self.path, dtype=stored.dtype, mode="c", offset=offset, shape=stored.shape
-            )
+            # Not by the path, where another file may be by now.
+            with os.fdopen(os.dup(descriptor(stored.file)), "rb") as stream:
+                return np.memmap(
+                    stream, dtype=stored.dtype, mode="c", offset=offset, shape=stored.shape
+                )
 
     @property
     def members(self) -> "tuple[Cache, ...]":
@@ -290,8 +294,14 @@ class Cache:
     def _stored(self) -> "Iterator[h5py.Dataset]":
         """Open the embeddings in the file."""
         with opened(self.path, FORMAT) as file:
-            # An extraction may have replaced the file by one with other images.
-            if file_state(self.path) != self.state:
+            # An extraction may have replaced the file by one with other images. Not all file
+            # systems have reliable inodes and times.
+            same = (
+                file_state(file) == self.state
+                and attribute(file, "fingerprint") == self.fingerprint
+                and np.array_equal(read_checksums(file).rows[EMBEDDING], self.sums)
+            )
+            if not same:
                 raise CacheError(f"{self.path} has changed since it was opened: open it again")
             yield dataset(file["images"], "embedding")
 
@@ -403,10 +413,10 @@ class Cache:
         return prompts.name
 
 
-def file_state(path: Path) -> tuple[int, int]:
-    """Return a file's size in bytes and its mtime_ns."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def file_state(file: "h5py.File") -> tuple[int, int, int]:
+    """Return an open file's inode, its size in bytes and its mtime_ns."""
+    status = os.fstat(descriptor(file))
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _shorten(names: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ def read_cache(path: str | os.PathLike[str]) -> Cache:
     """
     path = Path(path)
     with opened(path, FORMAT) as file:
-        state = file_state(path)
+        state = file_state(file)
         objects, checksums = require_intact(file, skip=EMBEDDING)
         attributes = objects["/"].attributes
         encoder_spec, spec_fingerprint = read_encoder_spec(file.filename, attributes)

@@ -4,9 +4,9 @@ The sizes that a file claims are checked against its real size, so that reading 
 memory than a file of that size can need.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +47,7 @@ def validate_hdf5(file: "h5py.File") -> dict[str, Hdf5Object]:
 
     objects: dict[str, Hdf5Object] = {}
     addresses: set[int] = set()
-    claimed, size = 0, Path(file.filename).stat().st_size
+    claimed, size = 0, os.fstat(descriptor(file)).st_size
     for node in _iter_objects(file):
         if (address := int(h5py.h5o.get_info(node.id).addr)) in addresses:
             raise CacheError(f"{file.filename} is damaged: {node.name} has a second name")
@@ -66,6 +66,13 @@ def validate_hdf5(file: "h5py.File") -> dict[str, Hdf5Object]:
             )
         objects[node.name] = Hdf5Object(node, attributes)
     return objects
+
+
+def descriptor(file: "h5py.File") -> int:
+    """Return the descriptor of an open file, which stays that of this file if its path changes."""
+    import h5py
+
+    return int(file.id.get_vfd_handle(h5py.h5p.create(h5py.h5p.FILE_ACCESS)))
 
 
 def attribute(node: "h5py.Group | h5py.Dataset", name: str) -> Value | None:

@@ -5,11 +5,14 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from featurecache.errors import CacheError, UnknownNameError
+from featurecache.store.hdf5 import dataset
 from featurecache.store.reader import read_cache
+from featurecache.store.validation import Hdf5Object, validate_hdf5
 from tests.store import handwritten
 
 
@@ -113,6 +116,47 @@ def test_cache_replaced_after_opening_is_refused(
     # The mapping keeps the file that was opened.
     assert other.embedding.tolist() == handwritten.EMBEDDING
     assert read_cache(cache_file).embedding.tolist() == handwritten.EMBEDDING
+
+
+@pytest.mark.parametrize("same_state", [False, True])
+def test_ids_and_embeddings_are_of_one_file(
+    cache_file: Path, monkeypatch: pytest.MonkeyPatch, same_state: bool
+) -> None:
+    """An extraction replaces the cache in the middle of reading it."""
+    replacement = cache_file.with_name("new.h5")
+
+    def replace(value: float) -> None:
+        shutil.copy(cache_file, replacement)
+        with handwritten.edit(replacement) as file:
+            file["images/embedding"][:] = value
+        replacement.replace(cache_file)
+
+    def replace_and_validate(file: h5py.File) -> dict[str, Hdf5Object]:
+        if not replacement.exists():
+            replace(7)
+        return validate_hdf5(file)
+
+    # A file system that gives every file the same inode, and times in seconds.
+    if same_state:
+        monkeypatch.setattr("featurecache.store.cache.file_state", lambda _: (0, 0, 0))
+        monkeypatch.setattr("featurecache.store.reader.file_state", lambda _: (0, 0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr("featurecache.store.checksums.validate_hdf5", replace_and_validate)
+        cache = read_cache(cache_file)
+    for read in (lambda: cache.embedding, lambda: cache.read_rows(0, 1)):
+        with pytest.raises(CacheError, match="has changed since it was opened: open it again"):
+            read()
+
+    def replace_and_find(group: h5py.Group, name: str) -> h5py.Dataset:
+        replace(8)
+        return dataset(group, name)
+
+    # Between the check and the mapping.
+    current = read_cache(cache_file)
+    with monkeypatch.context() as patch:
+        patch.setattr("featurecache.store.cache.dataset", replace_and_find)
+        assert (current.embedding == 7).all()
+    assert (read_cache(cache_file).embedding == 8).all()
 
 
 def test_only_prompt_set_needs_no_name(cache_file: Path) -> None:
