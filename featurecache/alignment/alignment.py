@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from featurecache.errors import AlignmentError, UsageError
 from featurecache.io import json as strict_json
 from featurecache.io.atomic import new_file, require_absent
+from featurecache.io.system_errors import raise_if_inaccessible
 from featurecache.io.fingerprint import canonical_json, fingerprint
 from featurecache.provenance.provenance import (
     TrainingImages,
@@ -130,6 +131,7 @@ class Alignment:
         Raises:
             AlignmentError: The file is missing, damaged, modified, of another kind, or of a newer
                 format version.
+            OSError: The file cannot be accessed.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -142,6 +144,7 @@ class Alignment:
                 _check_format(path, metadata)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
+            raise_if_inaccessible(error, path)
             raise AlignmentError(
                 f"{path} cannot be read as safetensors ({error}): restore it, or fit it again"
             ) from error

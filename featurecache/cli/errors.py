@@ -49,6 +49,12 @@ ADVICE: Final = {
     errno.EROFS: "the file system is read-only: write to another folder",
     errno.EACCES: "permission denied: change its permissions, or choose another file or folder",
     errno.EPERM: "permission denied: change its permissions, or choose another file or folder",
+    errno.EIO: "the disk or the network failed (input/output error): check it, and run the same "
+    "command again",
+    errno.ESTALE: "the file server has replaced or removed the file (stale file handle): run the "
+    "same command again",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n), and run the same command "
+    "again",
     errno.ENOENT: "no longer exists: find out what moved or removed it or its folder, restore it, "
     "and run the same command again",
     errno.ENOTDIR: "a part of this path is not a folder: choose another",

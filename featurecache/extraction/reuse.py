@@ -165,7 +165,7 @@ def reuse_embeddings(
         for content in _other_caches(builder):
             try:
                 reuse(content, np.flatnonzero(requested & ~done), content.path)
-            except CacheError as error:
+            except (CacheError, OSError) as error:
                 _log.warning(f"embeddings of {content.path} are not reused: {error}")
     return done, dict(+numbers)
 

@@ -20,6 +20,7 @@ from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.finetune.dataloader import ImageLoader
 from featurecache.io.atomic import new_file
 from featurecache.io.fingerprint import fingerprint
+from featurecache.io.system_errors import raise_if_inaccessible
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -143,6 +144,7 @@ def read_embeddings(file: Path, rows: int) -> NDArray[np.float32]:
 
     Raises:
         RunError: The file is damaged.
+        OSError: The file cannot be accessed.
     """
     try:
         # Memory-mapped first, so that the claimed shape is checked against the size of the file.
@@ -150,5 +152,6 @@ def read_embeddings(file: Path, rows: int) -> NDArray[np.float32]:
         if stored.dtype != np.float32 or stored.ndim != 2 or len(stored) != rows:
             raise ValueError(f"it holds {stored.dtype} {stored.shape}")
     except (OSError, ValueError, EOFError) as error:
+        raise_if_inaccessible(error, file)
         raise RunError(f"{file} is damaged: delete {file.parent} to start again") from error
     return np.array(stored)

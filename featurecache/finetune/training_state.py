@@ -22,6 +22,7 @@ from featurecache.io import json as strict_json
 from featurecache.io.atomic import new_file, require_absent
 from featurecache.io.fingerprint import canonical_json, first_difference
 from featurecache.io.lock import exclusive_lock
+from featurecache.io.system_errors import raise_if_inaccessible
 from featurecache.runs.folder import run_kind
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class TrainingState:
             try:
                 started_with = strict_json.read(path)
             except (OSError, ValueError) as error:
+                raise_if_inaccessible(error, path)
                 raise self.damaged(path.name) from error
             if not isinstance(started_with, dict):
                 raise self.damaged(path.name)
@@ -113,6 +115,7 @@ class TrainingState:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         # UnpicklingError: it holds more than tensors and numbers, and was not loaded.
         except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+            raise_if_inaccessible(error, path)
             raise self.damaged(path.name) from error
         return state
 
@@ -154,10 +157,12 @@ class TrainingState:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        path = self.folder / "best.safetensors"
         try:
-            return load_file(self.folder / "best.safetensors")
+            return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise self.damaged("best.safetensors") from error
+            raise_if_inaccessible(error, path)
+            raise self.damaged(path.name) from error
 
     def delete(self) -> None:
         """Remove the folder, once the run is written."""

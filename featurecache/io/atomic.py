@@ -3,9 +3,9 @@
 import errno
 import os
 import platform
-import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from featurecache.errors import UsageError
+from featurecache.io.system_errors import number_in, system_error
 
 
 def sync(path: Path) -> None:
@@ -50,7 +51,9 @@ def new_file(target: Path) -> Iterator[Path]:
     try:
         with _disk_errors_as_os_error(target):
             temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
             yield temporary
+            _set_mode(temporary, mode)
             sync(temporary)
             temporary.replace(target)
             sync(target.parent)
@@ -74,40 +77,44 @@ def new_folder(target: Path) -> Iterator[Path]:
         with _disk_errors_as_os_error(target):
             temporary.mkdir()
             yield temporary
+            mode = temporary.stat().st_mode & 0o666
             for path in sorted(temporary.rglob("*")):
+                if path.is_file() and not path.is_symlink():
+                    _set_mode(path, mode)
                 sync(path)
             sync(temporary)
             if target.exists():
-                raise _system_error(errno.EEXIST, target)
+                raise system_error(errno.EEXIST, target)
             temporary.rename(target)
             sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _set_mode(path: Path, mode: int) -> None:
+    """Give a file the mode of any new file; safetensors replaces files by private ones."""
+    if stat.S_IMODE(path.stat().st_mode) != stat.S_IMODE(mode):
+        path.chmod(stat.S_IMODE(mode))
+
+
 @contextmanager
 def _disk_errors_as_os_error(target: Path) -> Iterator[None]:
     """Convert what libraries raise when the disk fails to an ``OSError`` that names a file.
 
-    HDF5 omits the file, numpy the error number. safetensors, which is written in Rust, and
-    sometimes HDF5 raise another exception with the error number in its message.
+    HDF5 omits the file, numpy the error number.
     """
     try:
         yield
     except OSError as error:
         if error.errno is None and shutil.disk_usage(target.parent).free == 0:
-            raise _system_error(errno.ENOSPC, target) from error
+            raise system_error(errno.ENOSPC, target) from error
         if error.filename is None:
             error.filename = str(target)
         raise
     except Exception as error:
-        if (number := re.search(r"(?:os error|errno =) (\d+)", str(error))) is None:
+        if (number := number_in(error)) is None:
             raise
-        raise _system_error(int(number[1]), target) from error
-
-
-def _system_error(number: int, target: Path) -> OSError:
-    return OSError(number, os.strerror(number), str(target))
+        raise system_error(number, target) from error
 
 
 def require_absent(target: Path, *, argument: str = "out") -> None:

@@ -55,7 +55,7 @@ def _describe(folder: Path) -> RunEntry:
         if config["kind"] == "curve":
             return RunEntry(folder, **entry)
         macro = read_metrics(folder).headline.macro
-    except RunError as error:
+    except (RunError, OSError) as error:
         return RunEntry(folder, problem=str(error))
     return RunEntry(folder, **entry, auroc=macro.auroc, auroc_ci=macro.auroc_ci)
 

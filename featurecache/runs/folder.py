@@ -24,6 +24,7 @@ from featurecache.errors import RunError
 from featurecache.io import json as strict_json
 from featurecache.io.atomic import new_folder, require_absent
 from featurecache.io.csv import read_rows, write_rows
+from featurecache.io.system_errors import raise_if_inaccessible
 from featurecache.metrics.metrics import CurveMetrics, Metrics
 from featurecache.runs.schema import ConfigDocument, CurveConfigDocument
 
@@ -111,10 +112,15 @@ def read_config(
 
 @contextmanager
 def errors_as_damage(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file of a run is read into a ``RunError``."""
+    """Turn what goes wrong while a file of a run is read into a ``RunError``.
+
+    Raises:
+        OSError: The file cannot be accessed.
+    """
     try:
         yield
     except (OSError, ValueError, OverflowError, csv.Error) as error:
+        raise_if_inaccessible(error, path)
         raise RunError(f"{path} is damaged ({error}): make the run again") from error
 
 

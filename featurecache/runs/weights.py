@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurecache.errors import RunError
+from featurecache.io.system_errors import raise_if_inaccessible
 from featurecache.runs.folder import run_file
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def read_weights(folder: Path, name: str, *, sizes: Sequence[int]) -> "dict[str,
     Raises:
         RunError: The file is missing or damaged, holds values that are not finite, or has other
             sizes.
+        OSError: The file cannot be accessed.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -39,6 +41,7 @@ def read_weights(folder: Path, name: str, *, sizes: Sequence[int]) -> "dict[str,
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
+        raise_if_inaccessible(error, path)
         raise RunError(
             f"{path} is damaged ({error}): restore it, or train the head again"
         ) from error

@@ -117,7 +117,7 @@ def _describe_entry(path: Path) -> CacheEntry:
         return CacheEntry(path, None, None, None, [], None, size, _UNFINISHED)
     try:
         cache = read_cache(path)
-    except CacheError as error:
+    except (CacheError, OSError) as error:
         return CacheEntry(path, None, None, None, [], None, path.stat().st_size, str(error))
     return CacheEntry(
         path=path,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, FeaturecacheError
+from featurecache.io.system_errors import raise_if_inaccessible
 from featurecache.store.layout import VERSION
 from featurecache.store.preallocate import reserve, upper_bound
 from featurecache.store.records import BLOCK_STRINGS, Utf8, from_utf8
@@ -29,6 +30,7 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
     Raises:
         CacheError: The file is missing, not HDF5, truncated, of another format or version, or
             lacks something that the body asks for.
+        OSError: It cannot be accessed.
     """
     import h5py
 
@@ -37,6 +39,7 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
     try:
         file = h5py.File(path, "r")
     except _HDF5_ERRORS as error:
+        raise_if_inaccessible(error, path)
         raise CacheError(
             f"{path} cannot be read as HDF5 (truncated, damaged or another kind of file): "
             "restore it from a copy, or delete it and extract again"
@@ -48,6 +51,7 @@ def opened(path: Path, format_name: str) -> "Iterator[h5py.File]":
         except FeaturecacheError:
             raise
         except _HDF5_ERRORS as error:
+            raise_if_inaccessible(error, path)
             raise CacheError(f"{path} is damaged: {error}") from error
 
 

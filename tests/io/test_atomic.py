@@ -142,6 +142,22 @@ def test_new_folder_respects_the_umask(tmp_path: Path, umask: int) -> None:
     assert mode(tmp_path / "run" / "config.json") == 0o666 & ~umask
 
 
+def test_private_files_of_libraries_get_the_mode_of_a_new_file(tmp_path: Path, umask: int) -> None:
+    """safetensors writes a private file and moves it into place."""
+    from safetensors.numpy import save_file
+
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "encoder").mkdir()
+        save_file({}, folder / "encoder" / "model.safetensors")
+    with new_file(tmp_path / "alignment.safetensors") as path:
+        save_file({}, path)
+    for path in (
+        tmp_path / "run" / "encoder" / "model.safetensors",
+        tmp_path / "alignment.safetensors",
+    ):
+        assert mode(path) == 0o666 & ~umask
+
+
 def test_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_mask: int) -> int:
         raise AssertionError("for an instant, another thread's files would be open to everyone")
