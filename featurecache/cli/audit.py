@@ -22,7 +22,6 @@ from featurecache.cli.output import (
     progress_bar,
     with_interval,
 )
-from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -80,9 +79,10 @@ def audit(
     import featurecache as fc
     from featurecache.audit.contact_sheet import save_contact_sheet
     from featurecache.extraction.source import source_of_cache
+    from featurecache.io.atomic import require_absent
 
-    if contact_sheet is not None and contact_sheet.exists():
-        raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
+    if contact_sheet is not None:
+        require_absent(contact_sheet, argument="contact_sheet")
     opened = fc.open_cache(cache)
     print_status(f"cache {describe_choice(cache, opened)}")
     data = None

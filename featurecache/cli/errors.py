@@ -57,6 +57,7 @@ ADVICE: Final = {
     "again",
     errno.ENOENT: "no longer exists: find out what moved or removed it or its folder, restore it, "
     "and run the same command again",
+    errno.ENAMETOOLONG: "the name is too long: give a shorter one",
     errno.ENOTDIR: "a part of this path is not a folder: choose another",
 }
 """What to do about errors of the operating system."""

@@ -112,13 +112,14 @@ def retrieve(
     """
     import featurecache as fc
     from featurecache.extraction.source import source_of_cache
+    from featurecache.io.atomic import require_absent
     from featurecache.io.table import check_table_file, write_table
     from featurecache.retrieval.contact_sheet import save_contact_sheet
     from featurecache.retrieval.metrics import measure_retrieval
     from featurecache.retrieval.query import search
 
-    if contact_sheet is not None and contact_sheet.exists():
-        raise UsageError(f"{contact_sheet} already exists: give another --contact-sheet")
+    if contact_sheet is not None:
+        require_absent(contact_sheet, argument="contact_sheet")
     if out is not None:
         check_table_file(out)
     opened = fc.open_cache(cache)

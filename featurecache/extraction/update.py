@@ -26,7 +26,7 @@ from featurecache.extraction.reuse import FileHashes, find_current, reuse_embedd
 from featurecache.extraction.sample import sample_rows
 from featurecache.extraction.texts import encode_prompts
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
-from featurecache.io.atomic import remove_leftovers
+from featurecache.io.atomic import remove_leftovers, require_short_name
 from featurecache.io.lock import OnWait, exclusive_lock
 from featurecache.progress import Progress
 from featurecache.prompts import PromptSet
@@ -235,9 +235,19 @@ def update_caches(
 def cache_paths(
     dataset: "Dataset", encoders: Sequence["Encoder"], cache_dir: Path, shard: Shard | None
 ) -> list[Path]:
-    """Return the file of each encoder's cache."""
+    """Return the file of each encoder's cache.
+
+    Raises:
+        UsageError: Its name is too long.
+    """
     paths = [cache_path(cache_dir, dataset.name, encoder.cache_name) for encoder in encoders]
-    return paths if shard is None else [shard.path(path) for path in paths]
+    if shard is not None:
+        paths = [shard.path(path) for path in paths]
+    for path in paths:
+        # The longer of the two names in it is the one to shorten.
+        longer = "name" if len(path.parent.name) > len(path.name) else "model"
+        require_short_name(path, argument=longer)
+    return paths
 
 
 def _job(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from featurecache.errors import RunError
 from featurecache.finetune.config import KIND
 from featurecache.io import json as strict_json
-from featurecache.io.atomic import new_file, require_absent
+from featurecache.io.atomic import new_file, require_absent, require_short_name
 from featurecache.io.fingerprint import canonical_json, first_difference
 from featurecache.io.lock import exclusive_lock
 from featurecache.io.system_errors import raise_if_inaccessible
@@ -38,8 +38,9 @@ def require_no_run(target: Path) -> None:
     """Require that there is no run at ``target``; delete what a finished one left beside it.
 
     Raises:
-        UsageError: ``target`` exists already.
+        UsageError: ``target`` exists already, or its name is too long.
     """
+    require_short_name(target)
     with suppress(RunError):  # it is not a run
         if state_folder(target).is_dir() and run_kind(target) == KIND:
             # The process that wrote the run was killed before it deleted its state.

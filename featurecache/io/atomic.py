@@ -11,9 +11,13 @@ from contextlib import contextmanager
 from glob import escape
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 from featurecache.errors import UsageError
 from featurecache.io.system_errors import number_in, system_error
+
+_TEMPORARY_BYTES: Final = len("..12345678-1234567-12345678.tmp")
+"""What the name of a temporary file adds to that of its target; see ``_temporary_name``."""
 
 
 def sync(path: Path) -> None:
@@ -118,17 +122,55 @@ def _disk_errors_as_os_error(target: Path) -> Iterator[None]:
 
 
 def require_absent(target: Path, *, argument: str = "out") -> None:
-    """Check that a result does not overwrite anything.
+    """Check, before a result is computed, that it can be written without overwriting anything.
 
     Args:
         target: The file or folder to create.
         argument: The argument that names it, for the message.
 
     Raises:
-        UsageError: ``target`` exists.
+        UsageError: ``target`` exists, or its name is too long.
     """
+    require_short_name(target, argument=argument)
     if target.exists():
         raise UsageError(f"{target} already exists: give another `{argument}`, or move it away")
+
+
+def require_short_name(target: Path, *, argument: str = "out") -> None:
+    """Check that the file system takes the name of a file or folder, also while it is temporary.
+
+    Args:
+        target: The file or folder to create.
+        argument: The argument that names it, for the message.
+
+    Raises:
+        UsageError: Its name, or that of one of its folders, is too long.
+    """
+    *folders, name = target.absolute().parts[1:] or [""]
+    most = longest_name(target.parent)
+    limits = [*((folder, most + _TEMPORARY_BYTES) for folder in folders), (name, most)]
+    for part, limit in limits:
+        if (size := len(os.fsencode(part))) > limit:
+            raise UsageError(
+                f"{target}: the name {part[:20]}... has {size} bytes, and at most {limit} can be "
+                f"written: give a shorter `{argument}`"
+            )
+
+
+def longest_name(folder: Path) -> int:
+    """Return the most bytes of a name that ``new_file`` and ``new_folder`` can write in a folder.
+
+    Args:
+        folder: The folder; need not exist yet.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    limit = os.pathconf(existing, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    return limit - _TEMPORARY_BYTES
+
+
+def cut_name(name: str, size: int) -> str:
+    """Return the start of a file name, at most so many bytes of it."""
+    return os.fsencode(name)[:size].decode(errors="ignore")
 
 
 def remove_leftovers(target: Path) -> None:
@@ -144,8 +186,11 @@ def _beside(target: Path) -> Path:
     for leftover in _unfinished(target):
         if _is_orphan(leftover):
             _remove(leftover)
-    name = f".{target.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    return target.with_name(name)
+    return target.with_name(_temporary_name(target.name))
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.{_machine()}-{os.getpid():07d}-{secrets.token_hex(4)}.tmp"
 
 
 def _unfinished(target: Path) -> list[Path]:

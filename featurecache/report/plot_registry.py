@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from featurecache.io.atomic import cut_name
 from featurecache.report.svg import inline_svg
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ class PlotRegistry:
 
 def _unique_name(name: str, taken: Mapping[str, Any]) -> str:
     """Return a file name that no other plot has, on case-insensitive file systems either."""
-    candidate, number = name[:80], 1
+    name = cut_name(name, 120)
+    candidate, number = name, 1
     lowercase_names = {other.lower() for other in taken}
     while candidate.lower() in lowercase_names:
         number += 1
-        candidate = f"{name[:80]}-{number}"
+        candidate = f"{name}-{number}"
     return candidate

@@ -9,7 +9,7 @@ from featurecache.datasets.load import load_source
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.source import DatasetLike, as_dataset
 from featurecache.heads.learning_curve import LearningCurve
-from featurecache.io.atomic import new_file
+from featurecache.io.atomic import new_file, require_short_name
 from featurecache.provenance.provenance import Source
 from featurecache.report.command_line import dataset_options, options
 from featurecache.report.load_runs import RunLike, source_of_run
@@ -112,6 +112,9 @@ def write_report(
     if plot_format not in PLOT_FORMATS:
         raise UnknownNameError("plot format", plot_format, PLOT_FORMATS)
     path, plots_folder = Path(out), None if plots is None else Path(plots)
+    require_short_name(path)
+    if plots_folder is not None:
+        require_short_name(plots_folder, argument="plots")
     if not overwrite:
         for argument, target in (("out", path), ("plots", plots_folder)):
             if target is not None and target.exists():

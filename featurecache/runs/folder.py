@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from featurecache.errors import RunError
 from featurecache.io import json as strict_json
-from featurecache.io.atomic import new_folder, require_absent
+from featurecache.io.atomic import cut_name, longest_name, new_folder, require_absent
 from featurecache.io.csv import read_rows, write_rows
 from featurecache.io.system_errors import raise_if_inaccessible
 from featurecache.metrics.metrics import CurveMetrics, Metrics
@@ -35,7 +35,11 @@ VERSION = 1
 
 
 def free_folder(parent: Path, name: str) -> Path:
-    """Return ``parent/name``, or the first of ``name-2``, ``name-3``, ... that does not exist."""
+    """Return ``parent/name``, or the first of ``name-2``, ``name-3``, ... that does not exist.
+
+    A name that is too long is cut.
+    """
+    name = cut_name(name, longest_name(parent) - len("-12345"))
     numbered = (parent / f"{name}-{number}" for number in count(2))
     return next(path for path in chain([parent / name], numbered) if not path.exists())
 
@@ -45,7 +49,7 @@ def new_run(target: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; on a clean exit it becomes ``target``.
 
     Raises:
-        UsageError: ``target`` exists already.
+        UsageError: ``target`` exists already, or its name is too long.
         OSError: The disk is full or not writable.
     """
     require_absent(target, argument="path")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from featurecache.errors import CacheError, UsageError
-from featurecache.io.atomic import require_absent
+from featurecache.io.atomic import require_absent, require_short_name
 from featurecache.io.fingerprint import first_difference
 from featurecache.io.lock import exclusive_lock
 from featurecache.store.cache import Cache
@@ -91,6 +91,7 @@ def merge_caches(
     target = whole if out is None else Path(out)
     if target is None:
         raise UsageError("these are not shards of one cache: give `out`, the file to write")
+    require_short_name(target)
     with exclusive_lock(target, lock_path(target)):
         require_absent(target)
         return target, _merge(files, target)

@@ -41,6 +41,40 @@ def assert_refused(outcome, *words):
         assert len(outcome.stderr.partition("error: ")[2].strip().splitlines()) <= 2
 
 
+@pytest.mark.parametrize("length", [226, 300])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train-head", "--head", "linear", "--out"),
+        ("zero-shot", "--out"),
+        ("evaluate", "run", "--out"),
+        ("learning-curve", "--out"),
+        ("report", "run", "--out"),
+        ("report", "run", "--plots"),
+        ("audit", "--contact-sheet"),
+        ("retrieve", "x", "--contact-sheet"),
+        ("demo", "--out"),
+        ("cache", "merge", "a.h5", "b.h5", "--out"),
+    ],
+    ids=" ".join,
+)
+def test_too_long_names_are_refused_before_the_work(run, tmp_path, command, length):
+    """Nothing that the command needs is there, so it cannot have started."""
+    outcome = run(*command, "x" * length)
+    assert_refused(outcome, f"has {length} bytes", f"shorter {command[-1]}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_long_names_of_caches_and_fine_tunings_are_refused(run, tmp_path, extract_options):
+    name = "x" * 256
+    outcome = run("extract", "--model", "tiny", *extract_options, "--name", name)
+    assert_refused(outcome, "has 256 bytes", "shorter --name")
+    options = ("--model", "tiny", "--objective", "bce", *extract_options)
+    outcome = run("finetune", *options, "--out", name)
+    assert_refused(outcome, "has 256 bytes", "shorter --out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_names_get_suggestions(run, tiny_clip, extract_options, workspace):
     assert_refused(
         run("extract", "--model", "xraysiglp", *extract_options), "did you mean xraysiglip"

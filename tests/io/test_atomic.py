@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from featurecache.io.atomic import new_file, new_folder, sync
+from featurecache.errors import UsageError
+from featurecache.io.atomic import longest_name, new_file, new_folder, require_absent, sync
 
 
 class CrashError(Exception):
@@ -69,6 +70,27 @@ def test_crash_leaves_the_old_file_and_no_temporary_file(
         write_half()
     assert names(tmp_path) == ([] if old is None else ["cache.h5"])
     assert old is None or target.read_bytes() == old
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "胸"])
+def test_names_are_checked_with_their_temporary_suffix(tmp_path: Path, letter: str) -> None:
+    """The file system takes 255 bytes, of which the temporary name needs some."""
+    size = len(letter.encode())
+    most = longest_name(tmp_path / "not" / "there") // size * size
+    name = letter * (most // size)
+    require_absent(tmp_path / name)
+    with new_file(tmp_path / name):
+        pass
+    with new_folder(tmp_path / "folder" / name):
+        pass
+    longer = name + letter
+    limit = longest_name(tmp_path)
+    with pytest.raises(UsageError, match=f"{most + size} bytes, and at most {limit} can"):
+        require_absent(tmp_path / longer)
+    with pytest.raises(UsageError, match="give a shorter `path`"):
+        require_absent(tmp_path / ("x" * 256) / "run", argument="path")
+    with pytest.raises(OSError, match="File name too long"), new_file(tmp_path / (letter * 255)):
+        pass
 
 
 @pytest.mark.parametrize("maker", ["new_file", "new_folder"])

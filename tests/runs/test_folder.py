@@ -53,6 +53,15 @@ def test_a_free_folder_is_the_first_that_does_not_exist(tmp_path: Path) -> None:
     assert free_folder(tmp_path, "mlp") == tmp_path / "mlp-3"
 
 
+def test_a_free_folder_has_a_name_that_can_be_written(tmp_path: Path) -> None:
+    first = free_folder(tmp_path, "胸" * 100)
+    with new_run(first):
+        pass
+    with new_run(free_folder(tmp_path, "胸" * 100)) as folder:
+        assert folder.parent == tmp_path
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_run_never_overwrites_anything(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "run"
