@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from featurecache.errors import AlignmentError, UsageError
 from featurecache.io import json as strict_json
 from featurecache.io.atomic import new_file, require_absent
-from featurecache.io.system_errors import raise_if_inaccessible
 from featurecache.io.fingerprint import canonical_json, fingerprint
+from featurecache.io.system_errors import raise_if_inaccessible
 from featurecache.provenance.provenance import (
     TrainingImages,
     training_images_from_json,

@@ -163,7 +163,9 @@ def longest_name(folder: Path) -> int:
     Args:
         folder: The folder; need not exist yet.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    parents = (folder, *folder.absolute().parents)
+    # Not Path.exists, which raises an error for a name that is too long.
+    existing = next(path for path in parents if os.path.exists(path))  # noqa: PTH110
     limit = os.pathconf(existing, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
     return limit - _TEMPORARY_BYTES
 
