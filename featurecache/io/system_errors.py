@@ -56,5 +56,6 @@ def raise_if_inaccessible(error: Exception, path: Path) -> None:
     Raises:
         OSError: The operating system refused access or failed.
     """
-    if (number := number_in(error)) in _NOT_THE_CONTENT:
+    number = number_in(error)
+    if number is not None and number in _NOT_THE_CONTENT:
         raise system_error(number, path) from error
