@@ -136,7 +136,7 @@ def _print(result: "Audit") -> None:
         print_status(f"not compared: {image}: {reason}")
     print_table(
         "predicted from the embeddings of unseen patients [95 % interval over patients]",
-        ["", "images", "patients", "AUROC", "R2", "mean error"],
+        ["", "images", "patients", "AUROC", "R²", "mean error"],
         _shortcut_rows(result),
         prose=("mean error",),
     )
@@ -180,7 +180,7 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
         [
             "re-encoded or resized copies across splits",
             str(result.reencoded_copies),
-            "in train or val; a training leaves them out",
+            "of images in train or val, which training leaves out",
         ],
         [
             "near-duplicate pairs across splits",
@@ -227,7 +227,7 @@ def _shortcut_rows(result: "Audit") -> list[list[str]]:
             continue
         sizes = [str(probe.n), str(probe.n_patients)]
         rows += [
-            [f"{name} {value}", *sizes, with_interval(score.auroc, score.ci95), "", ""]
+            [f"{name} {value}", *sizes, with_interval(score.auroc, score.ci95), *undefined[:2]]
             for value, score in probe.values.items()
         ]
     age = result.shortcuts.age
@@ -235,7 +235,7 @@ def _shortcut_rows(result: "Audit") -> list[list[str]]:
         return [*rows, ["age", *undefined]]
     r2, mae = with_interval(age.r2, age.ci95.r2), with_interval(age.mae, age.ci95.mae)
     error = f"{mae} years; {age.mae_of_median:.3f} for the median"
-    return [*rows, ["age", str(age.n), str(age.n_patients), "", r2, error]]
+    return [*rows, ["age", str(age.n), str(age.n_patients), undefined[0], r2, error]]
 
 
 def _width(width: float | None) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.errors import with_exit_code
+from featurecache.cli.extract import extract
+from featurecache.cli.option_names import running, with_option_names
 from featurecache.cli.options import CacheFolder
 from featurecache.cli.output import Json, print_json, print_result, print_status, print_table
 from featurecache.cli.strict_command import StrictCommand
@@ -68,7 +70,8 @@ def info(file: File, json: Json = False) -> None:
     rows += [["patients", str(document["patients"])]]
     rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
     rows += [["excluded", format_counts(document["excluded"])]]
-    rows += [["note", note] for note in document["notes"]]
+    with running(extract):  # The notes are about how the images were read.
+        rows += [["note", with_option_names(note)] for note in document["notes"]]
     print_table("", ["field", "value"], rows, prose=("value",))
     if document["labels"]:
         print_table(

@@ -203,7 +203,9 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
         [
             [
                 str(summary.path),
-                *(str(n) for n in (summary.images, summary.done, summary.reused)),
+                str(summary.images),
+                str(summary.done),
+                str(summary.reused + sum(summary.reused_by_content.values())),
                 str(len(summary.failed)),
                 summary.prompts,
                 format_float(summary.images_per_second, digits=1),

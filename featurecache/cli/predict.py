@@ -140,7 +140,12 @@ def predict(
         )
     elif readable.any():
         if readable.sum() > MAX_IMAGES:
-            _print_summary(f"predictions of {run}", table[readable], learned)
+            _print_summary(
+                f"predictions of {run}: {readable.sum()} images"
+                + ("" if out else "; --out FILE writes all of them"),
+                table[readable],
+                learned,
+            )
         elif len(learned) <= MAX_COLUMNS:
             _print_by_image(f"probabilities of {run} (calibrated)", table[readable], learned)
         else:
@@ -176,7 +181,7 @@ def _print_summary(title: str, table: "pd.DataFrame", thresholds: Mapping[str, f
             ]
         )
     print_table(
-        f"{title}: {len(table)} images; --out FILE keeps all",
+        title,
         ["label", "threshold", "at or above it", "median probability"],
         rows,
     )

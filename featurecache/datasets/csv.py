@@ -18,7 +18,7 @@ from featurecache.datasets.cell_values import (
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
 from featurecache.datasets.image_paths import HEAD_ROWS, find_path_column, relative_paths
 from featurecache.datasets.image_rows import join_rows
-from featurecache.datasets.label_columns import describe_label_columns
+from featurecache.datasets.label_columns import describe_label_columns, describe_unused_columns
 from featurecache.datasets.label_strings import class_matrix, label_matrix
 from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table, tables_in
@@ -162,6 +162,10 @@ def load_csv(
     if not id:
         images["id"] = images["path"]
     notes += _fill_patients(images)
+    if not patient or not (split or folds or fold):
+        notes += describe_unused_columns(
+            _head(opened), columns, patient=not patient, split=not (split or folds or fold)
+        )
     completed = complete_split(
         images["patient"],
         values,

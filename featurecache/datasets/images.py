@@ -81,7 +81,10 @@ def load_images(
                 "patient, give `patient_level` 1; if it is a class, give `dataset` folder."
             )
     if len(tables_in(root)) == 1:
-        notes.append("A table is beside the images: to read labels from it, name its columns.")
+        notes.append(
+            "A table is beside the images: to read labels from it, give its columns as `labels`, "
+            "`multilabel` or `classes`."
+        )
     return Dataset(
         name=safe_name(root.resolve().name),
         root=root,

@@ -1,4 +1,4 @@
-"""Columns of a table that look like labels, for those who have not chosen any."""
+"""Columns of a table that look like labels, patients or splits, but were not chosen."""
 
 import re
 from collections.abc import Container
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MAX_CLASSES: Final = 50
+_PATIENTS: Final = re.compile(
+    r"(patients?|subjects?)([ _.-]?(ids?|nr|no|num|number|nummer|key|code|name))?"
+    r"|pid|mrn|pat[ _.-]?(id|nr)",
+    re.IGNORECASE,
+)
 _VIEWS: Final = frozenset({"PA", "AP", "LATERAL", "LL", "RL", ""})
 
 
@@ -37,6 +42,39 @@ def describe_label_columns(head: "pd.DataFrame", used: Container[str], file: "Pa
     ]
     looks = f"These columns look like labels: {'; '.join(found)}." if found else ""
     return f"No columns of labels were chosen, so the images have no labels. {looks}".strip()
+
+
+def describe_unused_columns(
+    head: "pd.DataFrame", used: Container[str], *, patient: bool, split: bool
+) -> list[str]:
+    """Return notes on columns that look like patients or splits.
+
+    Args:
+        head: The first rows of the table, all columns.
+        used: Columns that are used for something else.
+        patient: Whether to look for patients, by the names of the columns.
+        split: Whether to look for splits, by the words in the columns.
+    """
+    columns = [column for column in head.columns if column not in used]
+    notes = []
+    if patient:
+        notes += [
+            f"The column {column!r} looks like patients: to use it, give it as `patient`."
+            for column in columns
+            if _PATIENTS.fullmatch(column.strip())
+        ]
+    if split:
+        notes += [
+            f"The column {column!r} looks like splits: to use it, give it as `split`."
+            for column in columns
+            if _looks_like_splits(head[column])
+        ]
+    return notes
+
+
+def _looks_like_splits(cells: "pd.Series[str]") -> bool:
+    words = {text.strip().casefold() for text in cells.unique().tolist()}
+    return len(words) > 1 and words <= SPLIT_ALIASES.keys()
 
 
 def _kind(cells: "pd.Series[str]", file: "Path") -> str:

@@ -163,7 +163,9 @@ def _deal_folds(
 
 
 def _split_of_folds(numbers: NDArray[np.intp], valid: range, fold: int | None) -> NDArray[np.str_]:
-    if fold is None or fold not in valid:
+    if fold is None:
+        raise UsageError(f"give `fold`, the fold that is test, from {valid[0]} to {valid[-1]}")
+    if fold not in valid:
         raise UsageError(f"`fold` is {fold}: give a number from {valid[0]} to {valid[-1]}")
     following = valid[(valid.index(fold) + 1) % len(valid)]
     return np.where(numbers == fold, "test", np.where(numbers == following, "val", "train"))

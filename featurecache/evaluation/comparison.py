@@ -159,8 +159,8 @@ class Comparison(BaseModel):
         if len(self.supported_labels) == 1:
             return f"Holm's correction, number of tests: {n_macro}"
         return (
-            f"Holm's correction, number of tests: {n_macro} of macro AUROC and {n_labels} of "
-            "single labels; doubled for these two families"
+            f"Holm's correction, number of tests: {n_macro} of macro AUROC and, separately, "
+            f"{n_labels} of single labels; times 2, because these are two families of tests"
         )
 
     @property

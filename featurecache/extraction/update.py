@@ -379,7 +379,7 @@ def _texts(
     if not job.encoder.has_text:
         return texts, "none: the model has no text encoder"
     if not labels:
-        return texts, "none: the data set has no labels"
+        return texts, "none: no labels"
     cached = texts.get(prompts.name)
     encoded = encode_prompts(job.encoder, prompts, labels, cached=cached)
     texts[prompts.name] = encoded

@@ -27,8 +27,8 @@ BINS: Final = 15
 """Number of equal-width bins of the calibration error, as in Guo et al. 2017."""
 
 NO_SLOPE: Final = (
-    "no slope is the most likely one: the probabilities separate positives from negatives, or are "
-    "all equal"
+    "the probabilities separate positives from negatives, or are all equal, so that none is the "
+    "most likely"
 )
 
 _UPPER_TAIL: Final = 0.975

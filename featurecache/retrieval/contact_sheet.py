@@ -37,7 +37,8 @@ def save_contact_sheet(
         if image_id not in files:
             raise UsageError(
                 f"the data set lacks the image {image_id!r} of the cache: give the data set, with "
-                "the options, that the cache was extracted from"
+                "the options, that the cache was extracted from; if its images have moved, "
+                "extract it again, which finds them by content"
             )
         person = ", ".join(filter(None, (image[key] for key in ("view", "sex", "age"))))
         caption = [

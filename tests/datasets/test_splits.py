@@ -280,7 +280,7 @@ def test_folds_are_dealt_by_patient() -> None:
         (["0", "1", "2"], {"fold": 1, "folds": 5}, "`folds` is 5, but .* has 3 folds"),
         (["train", "test"], {"fold": 1, "folds": 5}, "states the splits already: leave out"),
         (None, {"fold": 1}, "give `folds`, the number of folds, with `fold`"),
-        (None, {"folds": 5}, "`fold` is None: give a number from 1 to 5"),
+        (None, {"folds": 5}, "give `fold`, the fold that is test, from 1 to 5"),
         (None, {"folds": 21, "fold": 1}, "`folds` is 21: give a number from 3 to 20"),
     ],
 )

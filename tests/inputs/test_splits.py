@@ -75,7 +75,7 @@ REFUSED = {
         ["--folds", 5, "--fold", 1],
         "states the splits already: leave out --folds",
     ),
-    "folds alone": (None, ["--folds", 5], "--fold is None: give a number from 1 to 5"),
+    "folds alone": (None, ["--folds", 5], "give --fold, the fold that is test, from 1 to 5"),
     "fold alone": (None, ["--fold", 5], "give --folds, the number of folds, with --fold"),
     "too many folds": (None, ["--folds", 11, "--fold", 1], "give a number from 3 to 10"),
 }

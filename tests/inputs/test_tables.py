@@ -239,3 +239,15 @@ def test_notes_are_printed_and_kept_in_the_cache(run, tmp_path: Path) -> None:
     for note in ("separated by semicolons", "column 'image'", "'ja' (4) read as positive"):
         assert note in " ".join(outcome.stderr.split())
         assert any(note in written for written in cache.header.notes)
+
+
+def test_columns_of_patients_and_splits_that_were_not_chosen_are_named(load: Load) -> None:
+    rows = ["path;Patient ID;Patient Age;fold;Mass"]
+    rows += [f"{name}.png;{name};50;{'Train' if name < 'c' else 'valid'};1" for name in "abcd"]
+    table = "\n".join(rows) + "\n"
+    notes = load(table, "--label-column Mass").notes
+    assert "The column 'Patient ID' looks like patients: to use it, give it as `patient`." in notes
+    assert "The column 'fold' looks like splits: to use it, give it as `split`." in notes
+    assert notes.count("looks like") == 2
+    chosen = "--label-column Mass --patient-column Patient_ID --split-column fold"
+    assert "looks like" not in load(table, chosen).notes
