@@ -247,7 +247,9 @@ def test_columns_of_patients_and_splits_that_were_not_chosen_are_named(load: Loa
     table = "\n".join(rows) + "\n"
     notes = load(table, "--label-column Mass").notes
     assert "The column 'Patient ID' looks like patients: to use it, give it as `patient`." in notes
-    assert "The column 'fold' looks like splits: to use it, give it as `split`." in notes
+    assert (
+        "The column 'fold' looks like splits: to use it, give it as the column of splits." in notes
+    )
     assert notes.count("looks like") == 2
     chosen = "--label-column Mass --patient-column Patient_ID --split-column fold"
     assert "looks like" not in load(table, chosen).notes
