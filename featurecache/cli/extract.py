@@ -196,6 +196,8 @@ def extract(
 
 
 def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
+    from featurecache.extraction.table import format_changes
+
     columns = ["cache", "images", "done", "reused", "failed", "prompts"]
     print_table(
         "",
@@ -219,6 +221,8 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
         optional=4,
     )
     for summary in summaries:
+        if summary.changed:
+            print_status(f"changed: {format_changes(summary.changed)}")
         for path, number in summary.reused_by_content.items():
             print_status(f"reused by content: {number} embeddings of {path}")
         for image_id, reason in list(summary.failed.items())[:MAX_FAILURES_PRINTED]:

@@ -184,6 +184,7 @@ def load_csv(
         labels=values,
         label_names=names,
         notes=[*notes, *completed.notes],
+        split_draw=completed.draw,
         excluded={"row without a path": n_without_path},
     )
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.spelling import normalize_names
-from featurecache.datasets.splits import SPLITS
+from featurecache.datasets.splits import SPLITS, SplitDraw, keep_patients
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 from featurecache.provenance.names import own_collection, pseudonymized_collection
 from featurecache.provenance.provenance import Source
@@ -40,6 +40,11 @@ UNKNOWN_PATIENTS = (
 IMAGE_LEVEL_SPLIT = (
     "IMAGE-LEVEL SPLIT: images of one patient may be in both the training and the test split, so "
     "scores are optimistic and not comparable with those of a split by patient."
+)
+
+KEPT_SPLITS = (
+    "Patients that were cached before keep their split, although the data set has changed; only "
+    "the splits of new patients are drawn."
 )
 
 
@@ -77,6 +82,7 @@ class Dataset:
             gray values; None lets ``extract`` and ``finetune`` judge it.
         follow_links: Follow symbolic links that lead out of the root, to another disk for example;
             if False, a path through one is refused.
+        split_draw: How splits were drawn that the data does not state; None if it states all.
 
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.
@@ -116,6 +122,7 @@ class Dataset:
     source: Source | None
     bit_depth: int | None
     follow_links: bool
+    split_draw: SplitDraw | None
     label_values: NDArray[np.int8] = field(init=False)
 
     def __init__(
@@ -134,6 +141,7 @@ class Dataset:
         source: Source | None = None,
         bit_depth: int | None = None,
         follow_links: bool = True,
+        split_draw: SplitDraw | None = None,
     ) -> None:
         import pandas as pd
 
@@ -185,6 +193,7 @@ class Dataset:
             source=source,
             bit_depth=bit_depth,
             follow_links=follow_links,
+            split_draw=split_draw,
         )
 
     def __len__(self) -> int:
@@ -301,6 +310,33 @@ class Dataset:
         """
         changed = copy.copy(self)  # not validated again
         vars(changed).update(bit_depth=bit_depth, notes=(*self.notes, *notes))
+        return changed
+
+    def keep_splits(self, splits: Mapping[str, str]) -> "Dataset":
+        """Return the data set with patients kept in the splits that they had before.
+
+        Only splits that were drawn are changed; see ``keep_patients``.
+
+        Args:
+            splits: Former split by patient; some may not be in the data set.
+        """
+        if self.split_draw is None:
+            return self
+        former = self.images["split"].to_numpy(dtype=str)
+        names = keep_patients(
+            self.images["patient"], self.label_values, former, draw=self.split_draw, kept=splits
+        )
+        if (names == former).all():
+            return self
+        outdated, current = (
+            self.split_draw.notes(split, self.label_values, self.label_names)
+            for split in (former, names)
+        )
+        changed = copy.copy(self)  # not validated again
+        vars(changed).update(
+            images=self.images.assign(split=names).astype({"split": str}),
+            notes=(*(note for note in self.notes if note not in outdated), *current, KEPT_SPLITS),
+        )
         return changed
 
     def take(self, rows: NDArray[np.intp]) -> "Dataset":

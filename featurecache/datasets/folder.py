@@ -151,6 +151,7 @@ def load_folder(
         labels=labels,
         label_names=names,
         notes=[*notes, *completed.notes],
+        split_draw=completed.draw,
         excluded={"in a folder of masks": tree.masks},
     )
 

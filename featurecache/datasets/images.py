@@ -99,6 +99,7 @@ def load_images(
         ),
         labels=None,
         notes=[*notes, *completed.notes],
+        split_draw=completed.draw,
         excluded={"in a folder of masks": tree.masks},
     )
 

@@ -158,6 +158,7 @@ def load_nih(
         labels=labels,
         label_names=LABELS,
         notes=(*notes, *completed.notes),
+        split_draw=completed.draw,
         excluded={"listed, but not on disk": missing, "on disk, but not listed": extra},
     )
 

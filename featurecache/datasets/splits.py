@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,16 +33,60 @@ _MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
+class SplitDraw:
+    """How splits were drawn that a data set does not state.
+
+    Attributes:
+        fractions: Fractions of train, val and test among the images that were assigned; 0 for a
+            split that the data set states.
+        seed: Seed that breaks ties between patients.
+        fold: The fold that is test, if folds were drawn.
+    """
+
+    fractions: tuple[float, float, float]
+    seed: int
+    fold: int | None = None
+
+    def __str__(self) -> str:
+        """Describe the draw; those of equal descriptions are the same for the same table."""
+        parts = [
+            f"{fraction:.6g} {split}"
+            for split, fraction in zip(SPLITS, self.fractions, strict=True)
+        ]
+        fold = [] if self.fold is None else [f"fold {self.fold}"]
+        return ", ".join([*parts, *fold, f"seed {self.seed}"])
+
+    def notes(
+        self, names: NDArray[np.str_], labels: NDArray[np.int8], label_names: Sequence[str]
+    ) -> list[str]:
+        """Return sentences on the drawn splits of N images and on what cannot be scored."""
+        if self.fold is not None:
+            folds = round(1 / self.fractions[2])
+            note = f"The split is by patient, into {folds} folds; fold {self.fold} is test."
+        elif self.fractions[2]:
+            fractions = ", ".join(f"{fraction:.0%}" for fraction in self.fractions)
+            note = f"The split is by patient ({fractions}): {_sizes(names)}."
+        else:
+            note = (
+                f"There is no validation split, so {self.fractions[1]:.0%} of train is "
+                f"validation, by patient: {_sizes(names)}."
+            )
+        return [note, *_unscorable(names, labels, label_names)]
+
+
+@dataclass(frozen=True)
 class CompleteSplit:
     """A split of all images.
 
     Attributes:
         names: (N,) of "train", "val" and "test".
         notes: Sentences on what was assumed.
+        draw: How splits were drawn; None if the data set states all of them.
     """
 
     names: NDArray[np.str_]
     notes: tuple[str, ...]
+    draw: SplitDraw | None
 
 
 def complete_split(
@@ -78,15 +123,17 @@ def complete_split(
     """
     patients = np.asarray(patients, dtype=str)
     words = np.char.strip(np.asarray([] if stated is None else stated, dtype=str))
+    draw: SplitDraw | None = None
+    notes: list[str] = []
     if not (words != "").any():
         if folds is None and fold is None:
             names = patient_split(patients, labels, seed=seed)
-            fractions = ", ".join(f"{fraction:.0%}" for fraction in FRACTIONS)
-            notes = [f"The split is by patient ({fractions}): {_sizes(names)}."]
+            draw = SplitDraw(FRACTIONS, seed)
         else:
             numbers = _deal_folds(patients, labels, folds, seed)
-            names = _split_of_folds(numbers, range(1, numbers.max() + 1), fold)
-            notes = [f"The split is by patient, into {folds} folds; fold {fold} is test."]
+            n_folds = int(numbers.max())
+            names = _split_of_folds(numbers, range(1, n_folds + 1), fold)
+            draw = SplitDraw((1 - 2 / n_folds, 1 / n_folds, 1 / n_folds), seed, fold)
     else:
         _require_all_stated(words, source)
         if all(_FOLD.fullmatch(word.lower()) for word in set(words.tolist())):
@@ -94,17 +141,51 @@ def complete_split(
         else:
             if folds is not None or fold is not None:
                 raise UsageError(f"{source} states the splits already: leave out `folds`")
-            names, notes = _translate(words, source), []
+            names = _translate(words, source)
         if (names == "train").any() and not (names == "val").any():
             names = carve_validation(patients, labels, names, seed=seed)
-            notes.append(
-                f"There is no validation split, so {VALIDATION_FRACTION:.0%} of train is "
-                f"validation, by patient: {_sizes(names)}."
-            )
-    missing = [split for split in SPLITS if not (names == split).any()]
-    if missing:
-        notes.append(f"There are no images in {' and '.join(missing)}.")
-    return CompleteSplit(names, (*notes, *_constant_labels(names, labels, label_names)))
+            draw = SplitDraw((1 - VALIDATION_FRACTION, VALIDATION_FRACTION, 0.0), seed)
+    describe = _unscorable if draw is None else draw.notes
+    return CompleteSplit(names, (*notes, *describe(names, labels, label_names)), draw)
+
+
+def keep_patients(
+    patients: ArrayLike,
+    labels: NDArray[np.int8],
+    split: ArrayLike,
+    *,
+    draw: SplitDraw,
+    kept: Mapping[str, str],
+) -> NDArray[np.str_]:
+    """Return a drawn split in which some patients keep the split that they had before.
+
+    If the draw agrees with it, it is returned as it is. Otherwise the other patients are assigned
+    anew by the same rule, given those that are kept. Splits that the data set states stay.
+
+    Args:
+        patients: (N,) patient of each image, as strings.
+        labels: (N, C) int8 of 1, 0 or -1.
+        split: (N,) of "train", "val" and "test", as drawn.
+        draw: How it was drawn.
+        kept: Splits of the patients that keep theirs; others are ignored.
+    """
+    names, patients = np.array(split, dtype=str), np.asarray(patients, dtype=str)
+    drawn = [name for name, fraction in zip(SPLITS, draw.fractions, strict=True) if fraction]
+    subset_of = {
+        patient_key(patient): SPLITS.index(name) for patient, name in kept.items() if name in drawn
+    }
+    rows = np.flatnonzero(np.isin(names, drawn))
+    spellings, first = np.unique(patients[rows], return_index=True)
+    disagrees = (
+        subset_of.get(patient_key(patient), SPLITS.index(name)) != SPLITS.index(name)
+        for patient, name in zip(spellings.tolist(), names[rows][first].tolist(), strict=True)
+    )
+    if any(disagrees):
+        assigned = _assign_patients(
+            patients[rows], labels[rows], draw.fractions, draw.seed, kept=subset_of
+        )
+        names[rows] = np.array(SPLITS)[assigned]
+    return names
 
 
 def _require_all_stated(words: NDArray[np.str_], source: str) -> None:
@@ -176,11 +257,12 @@ def _sizes(names: NDArray[np.str_]) -> str:
     return f"{', '.join(counts[:-1])} and {counts[-1]} images"
 
 
-def _constant_labels(
+def _unscorable(
     names: NDArray[np.str_], labels: NDArray[np.int8], label_names: Sequence[str]
 ) -> list[str]:
-    """Return a note for each of val and test in which the known values of a label are equal."""
-    notes = []
+    """Return notes on empty splits, and on val and test where the values of a label are equal."""
+    missing = [split for split in SPLITS if not (names == split).any()]
+    notes = [f"There are no images in {' and '.join(missing)}."] if missing else []
     for split in ("val", "test"):
         values = labels[names == split]
         varied = (values == 1).any(axis=0) & (values == 0).any(axis=0)
@@ -268,6 +350,8 @@ def _assign_patients(
     labels: NDArray[np.int8],
     fractions: tuple[float, ...],
     seed: int,
+    *,
+    kept: Mapping[str, int] = MappingProxyType({}),
 ) -> NDArray[np.intp]:
     """Assign whole patients to subsets; return the (N,) subset index of each image.
 
@@ -281,6 +365,8 @@ def _assign_patients(
     the lowest (filled + half a mean patient) / fraction, the apportionment rule of Webster and
     Sainte-Laguë: a rare label ends within about one patient of its target. The mean patient stands
     in for the current one, whose own size would keep large patients out of small subsets.
+
+    Patients in ``kept`` are in the subset given there, by ``patient_key``.
     """
     spellings, spelling = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     keys = np.array([patient_key(patient) for patient in spellings.tolist()], dtype=str)
@@ -300,7 +386,13 @@ def _assign_patients(
     subsets = np.flatnonzero(fractions)
     target = np.asarray(fractions)[subsets]
     filled = np.zeros((len(subsets), counts.shape[1]))
-    subset_of = np.full(len(names), -1, dtype=np.intp)  # positions in ``subsets``
+    # Positions in ``subsets``; -1 where unassigned.
+    position = {subset: at for at, subset in enumerate(subsets.tolist())}
+    subset_of = np.array(
+        [position.get(kept.get(name, -1), -1) for name in names.tolist()], dtype=np.intp
+    )
+    movable = subset_of < 0
+    np.add.at(filled, subset_of[~movable], counts[~movable])
 
     def distribute(members: NDArray[np.intp], column: int) -> None:
         half = counts[members, column].mean() / 2 if len(members) else 0
@@ -319,7 +411,7 @@ def _assign_patients(
         remaining.remove(rarest)
         distribute(order[(subset_of[order] < 0) & (counts[order, rarest] > 0)], rarest)
     distribute(order[subset_of[order] < 0], 0)
-    _fill_small_subsets(subset_of, counts, target, order)
+    _fill_small_subsets(subset_of, counts, target, order, movable)
     return subsets[subset_of[owner]]
 
 
@@ -328,6 +420,7 @@ def _fill_small_subsets(
     counts: NDArray[np.float64],
     target: NDArray[np.float64],
     order: NDArray[np.intp],
+    movable: NDArray[np.bool_],
 ) -> None:
     """Move patients, in place, into subsets with less than half of their images, or with none.
 
@@ -340,6 +433,7 @@ def _fill_small_subsets(
         counts: (P, 1 + C) images and positives of each patient.
         target: (S,) fraction of each subset.
         order: Permutation of the patients, the largest first.
+        movable: (P,) whether a patient may be moved.
     """
     rank = np.empty(len(order), dtype=np.intp)
     rank[order] = np.arange(len(order), 0, -1)  # small patients are moved first
@@ -354,7 +448,7 @@ def _fill_small_subsets(
             is_donor[subset] = False
             has = counts[:, 1:] > 0
             held = np.stack([has[subset_of == s].sum(axis=0) for s in range(len(target))])
-            candidates = np.flatnonzero(is_donor[subset_of])
+            candidates = np.flatnonzero(is_donor[subset_of] & movable)
             if not len(candidates):
                 break
             owner = subset_of[candidates]

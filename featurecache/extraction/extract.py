@@ -263,8 +263,6 @@ def run_extraction(
             )
             for model, load in zip(models, loaders, strict=True)
         ]
-    if on_start is not None:
-        on_start(dataset, encoders, prompt_set)
     return update_caches(
         dataset,
         encoders,
@@ -279,6 +277,7 @@ def run_extraction(
         prune=prune,
         shard=shard,
         on_wait=on_wait,
+        on_start=None if on_start is None else lambda data: on_start(data, encoders, prompt_set),
         progress=progress,
         extractions=[
             {

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from featurecache.datasets.load import load_dataset, load_source
 from featurecache.errors import UsageError
+from featurecache.extraction.table import keep_splits_of
 from featurecache.provenance.provenance import Source
 from featurecache.store.cache import Cache
 
@@ -31,7 +32,8 @@ def as_dataset(data: DatasetLike) -> "Dataset":
         return data
     if isinstance(data, Cache):
         dataset = load_source(source_of_cache(data), used_by=str(data.path))
-        return dataset.with_bit_depth(data.header.bit_depth, [])
+        dataset = dataset.with_bit_depth(data.header.bit_depth, [])
+        return keep_splits_of(data.members, dataset)
     if isinstance(data, str | os.PathLike):
         return load_dataset(data)
     if isinstance(data, tuple) and len(data) == 2:

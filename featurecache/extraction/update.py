@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -24,6 +24,12 @@ from featurecache.extraction.provenance import (
 )
 from featurecache.extraction.reuse import FileHashes, find_current, reuse_embeddings
 from featurecache.extraction.sample import sample_rows
+from featurecache.extraction.table import (
+    count_changes,
+    format_changes,
+    keep_cached_splits,
+    table_hashes,
+)
 from featurecache.extraction.texts import encode_prompts
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.atomic import remove_leftovers, require_short_name
@@ -67,6 +73,10 @@ class ExtractionSummary:
         reused_by_content: Number of images that took the embedding of the same file under another
             id, by the cache that it came from.
         failed: Reason why an image has no embedding, by image id.
+        changed: Number of cached images with another label, split, patient or content than
+            before, of those that are no longer in the data set, and of those whose file is missing
+            and that keep their embedding: "label", "split", "patient", "content", "removed" and
+            "missing".
         seconds: Wall time in seconds.
         images_per_second: Encoded images per second; None if none were encoded.
         read_share: Share of the time, from 0 to 1, spent waiting for pixels; None if no images were
@@ -85,6 +95,7 @@ class ExtractionSummary:
     reused: int
     reused_by_content: Mapping[str, int]
     failed: Mapping[str, str]
+    changed: Mapping[str, int]
     seconds: float
     images_per_second: float | None
     read_share: float | None
@@ -124,6 +135,7 @@ def update_caches(
     prune: bool = False,
     shard: Shard | None = None,
     on_wait: OnWait | None = None,
+    on_start: Callable[["Dataset"], None] | None = None,
     progress: Progress | None = None,
     extractions: Sequence[Extraction] | None = None,
 ) -> list[ExtractionSummary]:
@@ -152,6 +164,8 @@ def update_caches(
             ``merge_caches``.
         on_wait: Called with a cache that another process is writing, before waiting for it. None
             raises an error instead of waiting.
+        on_start: Called before the first image is read, with the data set, in which cached
+            patients keep their splits.
         progress: Called with the number of finished images and of all images to read.
         extractions: For each encoder, the arguments to record in ``Header.extraction``; None
             records nothing.
@@ -169,8 +183,6 @@ def update_caches(
     """
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
     paths = cache_paths(dataset, encoders, cache_dir, shard)
-    if shard is not None:
-        dataset = dataset.take(np.arange(shard.number - 1, len(dataset), shard.count))
     if len(set(paths)) < len(paths):
         raise UsageError("two models have the same name: give each `model` once")
     for encoder in encoders:
@@ -178,15 +190,23 @@ def update_caches(
             raise UsageError(
                 f"model {encoder.name!r} has no image encoder: pair it with a model that has one"
             )
-        require_unseen_images(dataset, encoder, dataset.rows("test"))
-    ids = to_utf8(dataset.images["id"])
     with ExitStack() as stack:
         for path in sorted(paths):
             stack.enter_context(exclusive_lock(path, lock_path(path), on_wait=on_wait))
             # Under the lock, no other process is writing them.
             remove_leftovers(path)
+        dataset = keep_cached_splits(dataset, cache_paths(dataset, encoders, cache_dir, None))
+        if on_start is not None:
+            on_start(dataset)
+        table = {}
+        if shard is not None:
+            table = table_hashes(dataset)
+            dataset = dataset.take(np.arange(shard.number - 1, len(dataset), shard.count))
+        for encoder in encoders:
+            require_unseen_images(dataset, encoder, dataset.rows("test"))
+        ids = to_utf8(dataset.images["id"])
         builders = [
-            CacheBuilder(path, _header(dataset, encoder), ids)
+            CacheBuilder(path, _header(dataset, encoder, table), ids)
             for encoder, path in zip(encoders, paths, strict=True)
         ]
         before = [builder.stored.sha256.copy() for builder in builders]
@@ -221,13 +241,19 @@ def update_caches(
             for job in jobs:
                 job.builder.flush()
         seconds = time.monotonic() - start
-        for job, sha256 in zip(jobs, before, strict=True):
-            changed = (sha256 != b"") & (sha256 != job.builder.stored.sha256)
-            if changed.any():
-                _log.warning(f"changed: {changed.sum()} images of {job.builder.path}")
+        files = [
+            {
+                "content": int(((sha256 != b"") & (sha256 != job.builder.stored.sha256)).sum()),
+                "missing": int((job.builder.stored.present() & (states.size < 0)).sum()),
+            }
+            for job, sha256 in zip(jobs, before, strict=True)
+        ]
         for job, extraction in zip(jobs, extractions or [Extraction()] * len(jobs), strict=True):
             _record(job, extraction)
-        summaries = [_finish(dataset, job, ids, prompts, seconds) for job in jobs]
+        summaries = [
+            _finish(dataset, job, ids, prompts, seconds, changed)
+            for job, changed in zip(jobs, files, strict=True)
+        ]
         mark_as_newest(paths)
         return summaries
 
@@ -262,7 +288,7 @@ def _job(
     return Job(encoder, builder, plan, reused_by_content)
 
 
-def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
+def _header(dataset: "Dataset", encoder: "Encoder", table: Mapping[str, str]) -> Header:
     provenance = provenance_for(dataset, encoder)
     return Header(
         model=encoder.name,
@@ -277,6 +303,8 @@ def _header(dataset: "Dataset", encoder: "Encoder") -> Header:
         revision=encoder.revision,
         excluded=dataset.excluded,
         bit_depth=dataset.bit_depth,
+        split_draw="" if dataset.split_draw is None else str(dataset.split_draw),
+        table=table,
     )
 
 
@@ -300,7 +328,12 @@ def _record(job: Job, extraction: Extraction) -> None:
 
 
 def _finish(
-    dataset: "Dataset", job: Job, ids: Utf8, prompts: PromptSet | None, seconds: float
+    dataset: "Dataset",
+    job: Job,
+    ids: Utf8,
+    prompts: PromptSet | None,
+    seconds: float,
+    changed_files: Mapping[str, int],
 ) -> ExtractionSummary:
     """Write the finished cache."""
     start = time.monotonic()
@@ -342,9 +375,14 @@ def _finish(
     ).take(images.split == b"test")
     require_unseen_content(dataset, job.encoder, test_images)
     texts, prompts_status = _texts(job, prompts, dataset.label_names)
+    labels = Labels(tuple(dataset.label_names), dataset.label_values[rows])
+    changed = {**count_changes(cache, images, labels), **changed_files}
+    changed = {what: number for what, number in changed.items() if number}
+    if changed:
+        _log.warning(f"changed: {format_changes(changed)} of {job.builder.path}")
     written = job.builder.finish(
         images=images,
-        labels=Labels(tuple(dataset.label_names), dataset.label_values[rows]),
+        labels=labels,
         texts=texts,
         failures=failures,
     )
@@ -359,6 +397,7 @@ def _finish(
         reused=job.plan.reused,
         reused_by_content=job.reused_by_content,
         failed=failures,
+        changed=changed,
         seconds=seconds + time.monotonic() - start,
         images_per_second=job.done / seconds if busy else None,
         read_share=job.read_seconds / busy if busy else None,

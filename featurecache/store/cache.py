@@ -28,6 +28,7 @@ from featurecache.store.records import (
     count_by_reason,
     format_counts,
     from_utf8,
+    split_conflicts,
 )
 from featurecache.store.validation import attribute, descriptor
 
@@ -319,8 +320,26 @@ class Cache:
             )
 
     def rows(self, split: str) -> NDArray[np.intp]:
-        """Return the row indices of one split, ascending; empty if there is no such split."""
+        """Return the row indices of one split, ascending; empty if there is no such split.
+
+        Raises:
+            CacheError: A patient is in two splits, although the split is not by image.
+        """
+        if self.mixed_patients:
+            raise CacheError(
+                f"{self.path}: images of {len(self.mixed_patients)} patients are in more than one "
+                f"split, patient {self.mixed_patients[0]!r} the first, so scores would be "
+                "optimistic: extract again from a data set in which each patient is in one split. "
+                "The embeddings are kept"
+            )
         return np.flatnonzero(self.splits == split)
+
+    @cached_property
+    def mixed_patients(self) -> list[str]:
+        """Patients in more than one split; empty if the split is by image and says so."""
+        if self.header.image_level_split:
+            return []
+        return [patient.decode() for patient in split_conflicts(self.images).tolist()]
 
     @property
     def patients_known(self) -> bool:

@@ -22,6 +22,7 @@ from featurecache.store.records import (
     ImageTable,
     Labels,
     positions,
+    split_conflicts,
     text_fingerprints,
     to_utf8,
 )
@@ -111,6 +112,13 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
         raise CacheError(
             f"{duplicates[0].decode()!r} is in two of the caches: give each cache once"
         )
+    mixed = [] if first.header.image_level_split else split_conflicts(images).tolist()
+    if mixed:
+        raise CacheError(
+            f"the caches have {len(mixed)} patients in different splits, patient "
+            f"{mixed[0].decode()!r} the first: extract them again from one data set. The "
+            "embeddings are kept"
+        )
     rows = [len(cache.images) for cache in caches]
     source = np.repeat(np.arange(len(caches), dtype=np.int32), rows)[order]
     row = np.concatenate([np.arange(n, dtype=np.int32) for n in rows])[order]
@@ -118,7 +126,7 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     failed = positions(images.id, to_utf8(list(failures))) < 0
     write_cache(
         target,
-        header=replace(first.header, extraction=_without_shard(first.header.extraction)),
+        header=replace(first.header, table={}, extraction=_without_shard(first.header.extraction)),
         images=images,
         dim=first.dim,
         embedding=lambda start, stop: gather_rows(
@@ -165,6 +173,14 @@ def _require_same_kind(first: Cache, other: Cache) -> None:
     both = f"{first.path} and {other.path} cannot be merged"
     if difference := first_difference(first.header.encoder_spec, other.header.encoder_spec):
         raise CacheError(f"{both}: they were made with different settings ({difference})")
+    tables = [cache.header.table for cache in (first, other)]
+    if all(tables) and tables[0] != tables[1]:
+        names = sorted({*tables[0], *tables[1]})
+        differ = [name for name in names if tables[0].get(name) != tables[1].get(name)]
+        raise CacheError(
+            f"{both}: they are shards of different data sets, whose {' and '.join(differ)} differ: "
+            "extract all shards again from the same data set. The embeddings are kept"
+        )
     for name in (
         *("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"),
         "bit_depth",

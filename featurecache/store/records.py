@@ -68,6 +68,13 @@ class ImageTable:
         return ImageTable(**{name: column[rows] for name, column in vars(self).items()})
 
 
+def split_conflicts(images: ImageTable) -> Utf8:
+    """Return the patients whose images are in more than one split, sorted."""
+    order = np.argsort(images.patient, kind="stable")
+    patient, split = images.patient[order], images.split[order]
+    return np.unique(patient[1:][(patient[1:] == patient[:-1]) & (split[1:] != split[:-1])])
+
+
 @dataclass(frozen=True)
 class Labels:
     """Label names (C,) and values (N, C) int8: 1 positive, 0 negative, -1 unknown."""
@@ -208,6 +215,10 @@ class Header:
         excluded: Number of images that the data set left out, by reason.
         bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
             gray values; None if no embedding is of such a file.
+        split_draw: How the splits were drawn that the data set does not state; empty if it states
+            all. If an extraction draws them alike, the cached patients keep theirs.
+        table: In a shard, hashes of the whole data set that it was cut from, by what they are of:
+            ids, patients, splits and labels. Shards of one data set have the same ones.
         extraction: Arguments of ``extract`` that matter to its result, to repeat it. ``data`` and
             ``model`` are None where they were made in Python, and so is the value of such a prompt
             set; others have their name or file.
@@ -225,6 +236,8 @@ class Header:
     revision: str | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
     bit_depth: int | None = None
+    split_draw: str = ""
+    table: Mapping[str, str] = field(default_factory=dict)
     extraction: Extraction = field(default_factory=Extraction)
 
 

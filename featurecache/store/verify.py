@@ -58,12 +58,8 @@ def _embedding_problems(cache: Cache) -> list[str]:
 
 
 def _split_problems(cache: Cache) -> list[str]:
-    if cache.header.image_level_split:
-        return []
-    pairs = np.unique(np.stack([cache.patients, cache.splits]), axis=1)
-    patients, counts = np.unique(pairs[0], return_counts=True)
-    several = patients[counts > 1].tolist()
-    return [f"patient {patient!r} is in more than one split" for patient in several[:5]]
+    patients = cache.mixed_patients[:5]
+    return [f"patient {patient!r} is in more than one split" for patient in patients]
 
 
 def _text_problems(text: TextSet) -> list[str]:

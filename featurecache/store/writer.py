@@ -96,6 +96,8 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "revision": header.revision,
         "excluded": canonical_json(header.excluded),
         "bit_depth": header.bit_depth,
+        "split_draw": header.split_draw or None,
+        "table": canonical_json(header.table) if header.table else None,
         "extraction": canonical_json(header.extraction),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from featurecache.errors import CacheError
 from featurecache.extraction.update import update_caches
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.merge import Shard, merge_caches
 from featurecache.store.reader import read_cache
-from tests.extraction.stub_encoder import StubEncoder, content
+from tests.extraction.stub_encoder import StubEncoder, content, make_dataset
 
 SIGNS = PROMPT_SETS["signs"]
 
@@ -40,3 +41,28 @@ def test_repeated_shard_does_nothing(dataset, cache):
     (again,) = update_caches(dataset, [encoder], cache_dir=cache, shard=Shard(2, 3))
     assert (again.done, again.reused) == (0, 3)
     np.testing.assert_array_equal(read_cache(again.path).ids, ["i001", "i004", "i007"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "train"}, "whose splits differ"),
+        ({"patient": "p9"}, "whose patients differ"),
+        ({"label": 1}, "whose labels differ"),
+    ],
+)
+def test_shards_of_a_table_that_changed_in_between_are_refused(
+    dataset, root, cache, change, message
+):
+    (one,) = update_caches(dataset, [StubEncoder()], cache_dir=cache, shard=Shard(1, 2))
+    images, labels = dataset.images.copy(), dataset.label_values.copy()
+    if "label" in change:
+        labels[4, 0] = change["label"]
+    else:
+        images.loc[images["patient"] == "p2", list(change)] = list(change.values())
+    changed = make_dataset(root, images["id"], images=images, labels=labels)
+    (two,) = update_caches(changed, [StubEncoder()], cache_dir=cache, shard=Shard(2, 2))
+    with pytest.raises(CacheError, match=message):
+        merge_caches([one.path, two.path])
+    update_caches(changed, [StubEncoder()], cache_dir=cache, shard=Shard(1, 2))
+    assert merge_caches([one.path, two.path])[1] == 10

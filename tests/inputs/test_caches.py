@@ -14,6 +14,7 @@ import pytest
 import featurecache as fc
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import CacheError, UsageError
+from featurecache.extraction.source import as_dataset
 from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.cache import Cache
 from featurecache.store.merge import Shard
@@ -223,7 +224,7 @@ def test_exchanged_paths_exchange_embeddings(
     summary, encoded = extract(load(table, id="id"), cache)
     assert (encoded, sum(summary.reused_by_content.values())) == ([], 12)
     require_right(read_cache(summary.path), exchanged)
-    assert any("changed: 12 images" in record.getMessage() for record in caplog.records)
+    assert any("changed: content of 12 images" in record.getMessage() for record in caplog.records)
 
 
 def test_rehash_trusts_no_modification_time(tmp_path: Path, cache: Path) -> None:
@@ -331,3 +332,16 @@ def test_report_finds_the_images_of_its_run(tmp_path: Path, run: Run) -> None:
     folder = made.save("runs/linear")
     assert run("report", folder, "--out", "with.html", "--images").code == 0
     assert "data:image/jpeg" in Path("with.html").read_text()
+
+
+def test_the_data_set_of_a_cache_has_the_splits_of_the_cache(tmp_path: Path, cache: Path) -> None:
+    """A label that is corrected in the table would draw other splits."""
+    table = hospital(tmp_path, [*range(30)])
+    stored = fc.extract(load(table, split=None), StubEncoder(), cache_dir=cache)
+    text = table.read_text()
+    for number in range(30):
+        old = f"{number:03d}.png,{number % 2}"
+        table.write_text(text.replace(old, f"{number:03d}.png,{1 - number % 2}"))
+        if (load(table, split=None).images["split"] != stored.splits).any():
+            break
+    assert as_dataset(stored).images["split"].tolist() == stored.splits.tolist()

@@ -59,7 +59,9 @@ def write(
             sha256=to_utf8([f"sha of {row}" for row in rows]),
             perceptual_hash=np.repeat(rows[:, None].astype(np.uint8), 32, axis=1),
             patient=to_utf8([f"p{row // 2}" for row in rows]),
-            split=to_utf8([("train", "val", "test")[row // 2 % 3] for row in rows]),
+            split=to_utf8(
+                more.get("splits", [("train", "val", "test")[row // 2 % 3] for row in rows])
+            ),
             view=np.full(n, b"PA"),
             sex=to_utf8([("F", "M")[row % 2] for row in rows]),
             age=to_utf8([str(row % 90) for row in rows]),
@@ -177,3 +179,14 @@ def test_shards_are_recognized_by_name_and_numbered_from_one():
     for number, count in ((0, 4), (5, 4)):
         with pytest.raises(UsageError, match="from 1 to N"):
             Shard(number, count)
+
+
+def test_patient_in_two_splits_is_refused(tmp_path):
+    one = write(tmp_path / "a.h5", [0, 2], splits=["train", "val"])
+    two = write(tmp_path / "b.h5", [1, 3], splits=["test", "val"])
+    with pytest.raises(CacheError, match="1 patients in different splits, patient 'p0'"):
+        merge_caches([one, two], tmp_path / "c.h5")
+    header = dataclasses.replace(HEADER, image_level_split=True)
+    one = write(tmp_path / "a.h5", [0, 2], splits=["train", "val"], header=header)
+    two = write(tmp_path / "b.h5", [1, 3], splits=["test", "val"], header=header)
+    assert merge_caches([one, two], tmp_path / "c.h5")[1] == 4

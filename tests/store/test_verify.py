@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featurecache.errors import CacheError
 from featurecache.store.layout import chunks_path
+from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
 from tests.store import handwritten
 
@@ -27,11 +29,15 @@ def test_unusable_embeddings_are_reported(
     ]
 
 
-def test_patient_in_two_splits_is_reported(cache_file: Path) -> None:
+def test_patient_in_two_splits_is_reported_and_not_scored(cache_file: Path) -> None:
     with handwritten.edit(cache_file) as file:
         del file["images/patient"]
         handwritten.write_text(file, "images/patient", ["p1", "p1", "p2"])
     assert verify_cache(cache_file) == ["patient 'p1' is in more than one split"]
+    cache = read_cache(cache_file)
+    for rows in (cache.rows, cache.learning_rows):
+        with pytest.raises(CacheError, match="more than one split, patient 'p1' the first"):
+            rows("train")
 
 
 def test_image_level_split_may_divide_a_patient(cache_file: Path) -> None:
@@ -40,6 +46,7 @@ def test_image_level_split_may_divide_a_patient(cache_file: Path) -> None:
         handwritten.write_text(file, "images/patient", ["p1", "p1", "p2"])
         file.attrs["image_level_split"] = True
     assert verify_cache(cache_file) == []
+    assert read_cache(cache_file).rows("train").size
 
 
 @pytest.mark.parametrize(
