@@ -114,9 +114,12 @@ def open_checkpoint(folder: Path, layout: Layout) -> Checkpoint:
     """Find the files of a checkpoint folder without reading its weights.
 
     Raises:
-        CheckpointError: The folder is missing, or lacks its configuration or its weights.
+        CheckpointError: The folder is missing, lacks its configuration or its weights, or would
+            load other weights than these.
     """
     _require_config(folder, layout)
+    if layout is TRANSFORMERS:
+        _require_plain_weights(folder)
     for name in layout.weights:
         if (folder / name).is_file():
             return Checkpoint(folder, (folder / name,))
@@ -272,6 +275,23 @@ def _require_config(folder: Path, layout: Layout) -> None:
         raise CheckpointError(f"{folder} is not a folder: give the folder of a checkpoint")
     if layout.config is not None and not (folder / layout.config).is_file():
         raise CheckpointError(f"{folder} has no {layout.config}: give a complete checkpoint folder")
+
+
+def _require_plain_weights(folder: Path) -> None:
+    """Require that transformers loads the weights that are hashed, and no others.
+
+    It follows ``transformers_weights`` in config.json, and adds an adapter that is in the folder.
+    """
+    if name := read_json(folder / "config.json").get("transformers_weights"):
+        raise CheckpointError(
+            f"{folder / 'config.json'} takes the weights from {name!r} (transformers_weights): "
+            f"remove this entry, and name that file {TRANSFORMERS.weights[0]}"
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{folder} holds a PEFT adapter (adapter_config.json): merge it into its base model "
+            "with `merge_and_unload`, and give the folder that `save_pretrained` writes"
+        )
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

@@ -1,8 +1,8 @@
 """Encode a prompt set for the labels of a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,8 +27,8 @@ def encode_prompts(
         encoder: An encoder that has a text tower.
         prompts: The prompt set.
         labels: The C labels.
-        cached: An earlier result for a prompt set of this name, which is returned if it was made by
-            the same encoder from the same prompts and labels.
+        cached: An earlier result for a prompt set of this name, which is returned if it
+            ``is_encoded``.
 
     Returns:
         The encoded prompt set.
@@ -37,19 +37,16 @@ def encode_prompts(
         UsageError: The encoder has no text tower.
         PromptError: Two labels get the same embedding, because the end of a long text is cut.
     """
+    if cached is not None and is_encoded(cached, encoder, prompts, labels):
+        return cached
     positive, negative = prompts.positive_texts(labels), prompts.negative_texts(labels)
     description = dict(encoder.text_spec)
-    text_fingerprint = fingerprint(
-        {"encoder": description, "labels": list(labels), "positive": positive, "negative": negative}
-    )
-    if cached is not None and cached.fingerprint == text_fingerprint:
-        return cached
     cut = encoder.too_long([text for texts in (*positive, *negative) for text in texts])
     embeddings = _encode(encoder, positive)
     _require_different(prompts, labels, embeddings, encoder)
     return TextSet(
         name=prompts.name,
-        fingerprint=text_fingerprint,
+        fingerprint=_fingerprint(description, prompts, labels),
         templates=(*prompts.templates, *prompts.negatives),
         labels=tuple(labels),
         positive=embeddings,
@@ -60,6 +57,33 @@ def encode_prompts(
         encoder_spec=description,
         n_cut=len(cut),
         max_tokens=encoder.max_tokens,
+    )
+
+
+def is_encoded(
+    cached: TextSet | None, encoder: "Encoder", prompts: PromptSet, labels: Sequence[str]
+) -> bool:
+    """Return whether a text set was made by this encoder from these prompts and labels.
+
+    The versions of its libraries may have been others.
+    """
+    if cached is None:
+        return False
+    description = dict(encoder.text_spec)
+    before = cached.encoder_spec or {}
+    if "libraries" in description and "libraries" in before:
+        description["libraries"] = before["libraries"]
+    return cached.fingerprint == _fingerprint(description, prompts, labels)
+
+
+def _fingerprint(description: Mapping[str, Any], prompts: PromptSet, labels: Sequence[str]) -> str:
+    return fingerprint(
+        {
+            "encoder": description,
+            "labels": list(labels),
+            "positive": prompts.positive_texts(labels),
+            "negative": prompts.negative_texts(labels),
+        }
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import FeaturecacheError, UsageError
+from featurecache.extraction.library_versions import accept_library_versions
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine, Job, encode_images
 from featurecache.extraction.plan import Plan, file_states
@@ -224,6 +225,10 @@ def update_caches(
             _job(encoder, builder, hashes, requested, rows)
             for encoder, builder, rows in zip(encoders, builders, current, strict=True)
         ]
+        for job, rows in zip(jobs, current, strict=True):
+            accept_library_versions(
+                dataset, job, rows & (states.size >= 0), prompts, image_timeout=image_timeout
+            )
         try:
             encode_images(
                 dataset,

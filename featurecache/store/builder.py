@@ -158,7 +158,10 @@ class CacheBuilder:
         ids: Ids of the images that it is to hold, sorted.
 
     Attributes:
+        header: What the finished cache is about; the encoder spec is that of the cache.
         cache: The cache that existed at the start, or None.
+        library_difference: How the versions of the libraries differ from all that the cache was
+            made with; None if they do not.
         stored: Which of the requested images have an embedding, in the cache or in chunk files.
         outside: Ids, sorted, that had an embedding at the start and are not requested.
         outside_sha256: SHA-256 of their image files, in hex.
@@ -175,11 +178,15 @@ class CacheBuilder:
     def __init__(self, path: Path, header: Header, ids: Utf8) -> None:
         self.path = path
         self.header = header
+        self.library_difference: str | None = None
         self.cache: Cache | None = read_cache(path) if path.exists() else None
         if self.cache is not None:
             stored = self.cache.header
             require_same_id_scheme(path, stored.collection, header.collection)
-            if difference := first_difference(stored.encoder_spec, header.encoder_spec):
+            given = dict(header.encoder_spec)
+            if "libraries" in given and "libraries" in stored.encoder_spec:
+                given["libraries"] = stored.encoder_spec["libraries"]
+            if difference := first_difference(stored.encoder_spec, given):
                 raise CacheError(
                     f"{path} was made with other settings ({difference}), so its embeddings cannot "
                     "be mixed with new ones: give another `cache_dir`, or move the file away"
@@ -189,8 +196,13 @@ class CacheBuilder:
             for name in ("bf16_cosine", "revision"):
                 if getattr(header, name) is None:
                     self.header = replace(self.header, **{name: getattr(stored, name)})
+            if header.encoder_spec.get("libraries") not in stored.libraries:
+                self.library_difference = first_difference(stored.encoder_spec, header.encoder_spec)
+            self.header = replace(
+                self.header, encoder_spec=stored.encoder_spec, libraries=stored.libraries
+            )
         self._folder = ChunkFolder(
-            chunks_path(path), header.encoder_spec, header.collection, header.bit_depth
+            chunks_path(path), self.header.encoder_spec, header.collection, header.bit_depth
         )
         self._chunks: list[Path] = []
         self._dims: set[int] = set()

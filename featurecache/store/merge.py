@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -126,7 +126,12 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     failed = positions(images.id, to_utf8(list(failures))) < 0
     write_cache(
         target,
-        header=replace(first.header, table={}, extraction=_without_shard(first.header.extraction)),
+        header=replace(
+            first.header,
+            libraries=_all_libraries(caches),
+            table={},
+            extraction=_without_shard(first.header.extraction),
+        ),
         images=images,
         dim=first.dim,
         embedding=lambda start, stop: gather_rows(
@@ -142,6 +147,13 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
         failures=dict(compress(failures.items(), failed)),
     )
     return len(images)
+
+
+def _all_libraries(caches: Sequence[Cache]) -> tuple[Mapping[str, str], ...]:
+    libraries: list[Mapping[str, str]] = []
+    for cache in caches:
+        libraries += [versions for versions in cache.header.libraries if versions not in libraries]
+    return tuple(libraries)
 
 
 def _without_shard(extraction: Extraction) -> Extraction:

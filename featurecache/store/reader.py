@@ -117,6 +117,7 @@ def _read_header(
             revision=str(attributes["revision"]) if "revision" in attributes else None,
             excluded=_parse_as(attributes["excluded"], Counts),
             bit_depth=int(attributes["bit_depth"]) if "bit_depth" in attributes else None,
+            libraries=tuple(_parse_as(attributes.get("libraries", "[]"), list[dict[str, str]])),
             split_draw=str(attributes.get("split_draw", "")),
             table=_parse_as(attributes.get("table", "{}"), dict[str, str]),
             extraction=_parse_as(attributes["extraction"], Extraction),

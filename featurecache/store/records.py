@@ -215,6 +215,8 @@ class Header:
         excluded: Number of images that the data set left out, by reason.
         bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
             gray values; None if no embedding is of such a file.
+        libraries: Versions of the libraries, other than those of the encoder spec, that embedded a
+            sample of the cached images alike, so that images were added with them.
         split_draw: How the splits were drawn that the data set does not state; empty if it states
             all. If an extraction draws them alike, the cached patients keep theirs.
         table: In a shard, hashes of the whole data set that it was cut from, by what they are of:
@@ -236,6 +238,7 @@ class Header:
     revision: str | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
     bit_depth: int | None = None
+    libraries: tuple[Mapping[str, str], ...] = ()
     split_draw: str = ""
     table: Mapping[str, str] = field(default_factory=dict)
     extraction: Extraction = field(default_factory=Extraction)

@@ -96,6 +96,7 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "revision": header.revision,
         "excluded": canonical_json(header.excluded),
         "bit_depth": header.bit_depth,
+        "libraries": canonical_json(header.libraries) if header.libraries else None,
         "split_draw": header.split_draw or None,
         "table": canonical_json(header.table) if header.table else None,
         "extraction": canonical_json(header.extraction),
