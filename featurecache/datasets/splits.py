@@ -170,11 +170,13 @@ def keep_patients(
         kept: Splits of the patients that keep theirs; others are ignored.
     """
     names, patients = np.array(split, dtype=str), np.asarray(patients, dtype=str)
-    drawn = [name for name, fraction in zip(SPLITS, draw.fractions, strict=True) if fraction]
+    candidates = [name for name, fraction in zip(SPLITS, draw.fractions, strict=True) if fraction]
     subset_of = {
-        patient_key(patient): SPLITS.index(name) for patient, name in kept.items() if name in drawn
+        patient_key(patient): SPLITS.index(name)
+        for patient, name in kept.items()
+        if name in candidates
     }
-    rows = np.flatnonzero(np.isin(names, drawn))
+    rows = np.flatnonzero(np.isin(names, candidates))
     spellings, first = np.unique(patients[rows], return_index=True)
     disagrees = (
         subset_of.get(patient_key(patient), SPLITS.index(name)) != SPLITS.index(name)

@@ -67,8 +67,8 @@ def keep_splits_of(caches: Sequence[Cache], dataset: "Dataset") -> "Dataset":
         header = cache.header
         same_draw = header.split_draw == str(dataset.split_draw)
         if same_draw and header.collection == dataset.collection:
-            known = zip(cache.patients.tolist(), cache.splits.tolist(), strict=True)
-            splits = {**dict(known), **splits}
+            of_cache = dict(zip(cache.patients.tolist(), cache.splits.tolist(), strict=True))
+            splits = {**of_cache, **splits}
     return dataset.keep_splits(splits)
 
 
