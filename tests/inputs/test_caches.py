@@ -345,3 +345,14 @@ def test_the_data_set_of_a_cache_has_the_splits_of_the_cache(tmp_path: Path, cac
         if (load(table, split=None).images["split"] != stored.splits).any():
             break
     assert as_dataset(stored).images["split"].tolist() == stored.splits.tolist()
+
+
+def test_the_command_prints_what_has_changed(run: Run, tmp_path: Path, cache: Path) -> None:
+    table = hospital(tmp_path, [*range(6)])
+    arguments = ["extract", "--model", "tiny", "--data-root", str(table), "--cache", str(cache)]
+    arguments += ["--label-column", "Mass", "--patient-column", "patient"]
+    arguments += ["--split-column", "split"]
+    first = run(*arguments)
+    assert "changed" not in first.stderr
+    table.write_text(table.read_text().replace("002.png,0", "002.png,1"))
+    assert "changed: label of 1 image\n" in run(*arguments).stderr
