@@ -24,11 +24,14 @@ _NO_FINDING: Final = frozenset(
 MAX_LABELS: Final = 1000
 """More than that are free text, not labels."""
 
-_SEPARATORS: Final = ("|", ";", ",")
+_SEPARATORS: Final = ("|", ";", "\n", ",")
 """Separators that are detected. Only commas are also common within names."""
 
 _LIST: Final = re.compile(r"\[.*\]", re.DOTALL)
-_LIST_ENTRY: Final = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+_LIST_ENTRY: Final = re.compile(
+    r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\s,'\"\[\]][^,'\"\[\]]*)"
+)
+"""An entry in quotes, or without: ``nan`` of pandas, or all names of other programs."""
 
 _Split = Callable[[str], list[str]]
 

@@ -242,8 +242,12 @@ def search(
         sha256, content = cache.images.sha256[row], cache.images.perceptual_hash[row]
     else:
         name = image_name or name
-        embedding = _embed_image(load_encoder(), image, name, cache.header.bit_depth)
-        sha256, content = _content_of(image, name, cache.header.bit_depth)
+        encoder = load_encoder()
+        bit_depth = cache.header.bit_depth
+        if bit_depth is None and isinstance(image, str | os.PathLike):
+            bit_depth = judge_bit_depth(sample_files([Path(image).expanduser()]))
+        embedding = _embed_image(encoder, image, name, bit_depth)
+        sha256, content = _content_of(image, name, bit_depth)
     is_same = (cache.images.sha256[rows] == sha256) & (sha256 != b"")
     is_same |= is_copy(cache.images.perceptual_hash[rows], content[np.newaxis])
     is_same |= cache.ids[rows] == name
@@ -308,7 +312,6 @@ def _embed_image(
     """Embed an image as a cache of this bit depth would store it, (1, D)."""
     if isinstance(image, str | os.PathLike):
         path = Path(image).expanduser()
-        bit_depth = bit_depth or judge_bit_depth(sample_files([path]))
         (pixels,) = decode_and_preprocess(
             SubprocessDecoder(), path, [encoder], bit_depth=bit_depth, name=name
         )

@@ -10,7 +10,8 @@ from tests.inputs.tables import IMAGES, Load
 def column(name: str, *cells: str) -> str:
     """Return a table with one column beside the paths."""
     rows = zip(IMAGES, cells, strict=False)
-    return f"path\t{name}\n" + "".join(f"{image}\t{cell}\n" for image, cell in rows)
+    quoted = ((image, f'"{cell}"' if "\n" in cell else cell) for image, cell in rows)
+    return f"path\t{name}\n" + "".join(f"{image}\t{cell}\n" for image, cell in quoted)
 
 
 LABELS = {
@@ -57,6 +58,13 @@ JOINED = {
         ("['Mass', 'Edema']", '["Edema"]', "[]", "['Mass' 'nan']"),
         [1, 1, 0, 0],
         [1, 0, 0, 1],
+        "written as lists",
+    ),
+    "lines": (("Mass\nEdema", "Edema", "", "Mass"), [1, 1, 0, 0], [1, 0, 0, 1], r"joined by '\n'"),
+    "lists-without-quotes": (
+        ("[Mass, Edema]", "[ Edema ]", "['Mass', nan]", "[]"),
+        [1, 1, 0, 0],
+        [1, 0, 1, 0],
         "written as lists",
     ),
     "case": (
