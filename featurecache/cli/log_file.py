@@ -22,7 +22,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from featurecache.cli.output import escape_control_chars
+from featurecache.cli.output import escape_control_chars, escape_unprintable
 from featurecache.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -152,6 +152,11 @@ def _exit_code(error: BaseException) -> int:
 
 class LoggedGroup(TyperGroup):
     """The group of all commands, which logs them to the file given as ``--log-file``."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line on terminals and pipes of any encoding."""
+        escape_unprintable()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:  # a Context of click, which some versions of typer bundle
         """Run the command of a context."""

@@ -1,5 +1,6 @@
 """Print results: tables and progress bars, or one JSON document."""
 
+import io
 import json
 import logging
 import sys
@@ -43,6 +44,13 @@ def escape_control_chars(text: str, *, keep: str = "\n") -> str:
     )
 
 
+def escape_unprintable() -> None:
+    """Escape characters that the encoding of stdout or stderr lacks, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not replaced by another object
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def printed_warnings() -> Iterator[None]:
     """Print the library's own warnings without the line of code that raised them."""
@@ -84,11 +92,11 @@ def print_result(line: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print the JSON document of ``--json`` on stdout, and log its warnings."""
+    """Print the JSON document of ``--json`` on stdout, in ASCII, and log its warnings."""
     if isinstance(document, dict):
         for warning in document.get("warnings", ()):
             _log.warning(f"warning: {warning}")
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
 def print_table(

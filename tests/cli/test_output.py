@@ -1,13 +1,27 @@
 """Tables that fit the terminal, and help texts that are wrapped by it."""
 
+import io
+import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from featurecache.cli import main
 from featurecache.cli.audit import _width
-from featurecache.cli.output import print_metrics, print_run, print_table, progress_bar
+from featurecache.cli.output import (
+    escape_unprintable,
+    print_json,
+    print_metrics,
+    print_result,
+    print_run,
+    print_status,
+    print_table,
+    progress_bar,
+)
 from featurecache.cli.predict import _print_by_label
 from featurecache.cli.train_head import _Stops
 from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
@@ -186,3 +200,38 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
     assert "\nseed 3 (first of 2): calibration error over" in output
     assert "\nseed 3 (first of 2): at a threshold of 0.5 for all labels" in output
     assert "\nmean of 2 seeds: exact match" in output
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_characters_that_the_encoding_lacks_are_escaped(monkeypatch, encoding, on_terminal):
+    streams = {}
+    for name in ("stdout", "stderr"):
+        streams[name] = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(streams[name], "isatty", lambda: on_terminal, raising=False)
+        monkeypatch.setattr(sys, name, streams[name])
+    escape_unprintable()
+    print_table("größer → 1", ["Ödem"], [["→"]])
+    print_status("größer → 1")
+    print_result("größer → 1")
+    for stream in streams.values():
+        stream.flush()
+        printed = stream.buffer.getvalue()
+        # typer writes UTF-8 where it takes an ASCII stream for misconfigured.
+        text = printed.decode("utf-8" if encoding == "ascii" else encoding)
+        assert "→" in text or r"\u2192" in text
+    stdout = streams["stdout"].buffer
+    stdout.truncate(0)
+    stdout.seek(0)
+    document = {"label": "Ödem → \udcc3"}
+    print_json(document)
+    assert json.loads(stdout.getvalue().decode("ascii")) == document
+
+
+def test_commands_print_in_any_encoding(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "→").mkdir()
+    outcome = CliRunner(charset="latin-1").invoke(main, ["runs", "ls", "→"])
+    assert outcome.exit_code == 0
+    assert r"\u2192" in outcome.output
+    assert CliRunner(charset="latin-1").invoke(main, ["runs", "ls", "→", "--json"]).exit_code == 0
