@@ -101,17 +101,19 @@ class Alignment:
                 next to the cache that it was fitted to.
 
         Returns:
-            The path of the file.
+            The path of the file; it may hold this alignment already.
 
         Raises:
-            UsageError: The file exists, or there is no default path.
+            UsageError: The file exists and holds something else, or there is no default path.
             OSError: The disk is full or not writable.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         target = self.path if path is None else Path(path).expanduser()
         if target is None:
             raise UsageError("give `path`: the alignment was not fitted to a cache file")
+        if _fingerprint_in(target) == self.fingerprint:
+            return target
         require_absent(target)
         metadata = {
             "format": FORMAT,
@@ -121,7 +123,7 @@ class Alignment:
             "trained_on": canonical_json(training_images_to_json(self.trained_on)),
         }
         with new_file(target) as temporary:
-            save_file(self._tensors(), temporary, metadata=metadata)
+            temporary.write_bytes(_sort_header(save(self._tensors(), metadata=metadata)))
         return target
 
     @classmethod
@@ -174,6 +176,31 @@ def as_alignment(alignment: Alignment | str | os.PathLike[str] | None) -> Alignm
     if alignment is None or isinstance(alignment, Alignment):
         return alignment
     return Alignment.load(alignment)
+
+
+def require_absent_or_alignment(path: Path) -> None:
+    """Check that a path is free, or holds an alignment: ``save`` accepts an equal one.
+
+    Raises:
+        UsageError: It is another file, or a damaged one.
+    """
+    if _fingerprint_in(path) is None:
+        require_absent(path)
+
+
+def _fingerprint_in(path: Path) -> str | None:
+    try:
+        return Alignment.load(path).fingerprint
+    except AlignmentError:
+        return None
+
+
+def _sort_header(content: bytes) -> bytes:
+    """Sort the header of a safetensors file, which has its metadata in a random order."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = canonical_json(strict_json.parse(content[8:start])).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:

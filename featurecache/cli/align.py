@@ -41,12 +41,14 @@ def align(
     Example: featurecache align --cache cache/nih/dinov2-minilm.h5
     """
     import featurecache as fc
-    from featurecache.io.atomic import require_absent
+    from featurecache.alignment.alignment import require_absent_or_alignment
     from featurecache.store.layout import alignment_path
 
     opened = fc.open_cache(cache)
     # Fail before the training, not after it.
-    require_absent(out or alignment_path(opened.path, opened.text(prompts).name, method))
+    require_absent_or_alignment(
+        out or alignment_path(opened.path, opened.text(prompts).name, method)
+    )
     print_status(f"cache {describe_choice(cache, opened)}, method {method}")
     alignment = fc.align(opened, method=method, prompts=prompts)
     path = alignment.save(out)

@@ -41,8 +41,17 @@ def test_unaligned_pair_is_scored_with_an_alignment(run, extracted, method):
     assert (scored.json["scoring"], scored.json["n"]) == ("pair", 14)
     config = json.loads(Path("runs/a/config.json").read_text())
     assert config["alignment"]["fingerprint"] == summary["fingerprint"]
+    # As after an interruption once the file was in place: the same file is recognized.
+    content = Path(summary["path"]).read_bytes()
+    assert run("align", "--method", method, "--json").json == summary
+    assert Path(summary["path"]).read_bytes() == content
+    other = run("align", "--method", {"ridge": "contrastive"}.get(method, "ridge"), "--out",
+        summary["path"])  # fmt: skip
+    assert other.code == 2
+    Path(summary["path"]).write_bytes(b"something else")
     again = run("align", "--method", method)
     assert again.code == 2
+    assert "already exists" in other.stderr
     assert "already exists" in again.stderr
 
 
