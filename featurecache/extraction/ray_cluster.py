@@ -77,13 +77,17 @@ def ray_cluster() -> Iterator[None]:
     # Set before Ray is imported, which reads them then. No usage statistics are sent.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    address = os.environ.get(ADDRESS_VARIABLE)
+    if not address:
+        # Off, a cluster of one machine listens on the loopback interface only, on every system:
+        # whoever reaches a port of Ray can run code.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
     import ray.data
 
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get(ADDRESS_VARIABLE)
     if address:
         _require_response(address)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -35,6 +35,28 @@ def test_ray_engine_writes_the_same_cache_and_prints_one_json_document(
     assert first.embedding.tobytes() == second.embedding.tobytes()
 
 
+def test_local_cluster_listens_on_the_loopback_interface_only(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    script = """
+import psutil
+from ipaddress import ip_address
+from featurecache.extraction.ray_cluster import ray_cluster
+with ray_cluster():
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {
+        ip_address(connection.laddr.ip)
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening
+    for address in listening:
+        assert getattr(address, "ipv4_mapped", address).is_loopback, address
+"""
+    # A process, because Ray reads the setting when it is imported.
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_missing_extra_error_names_the_install_command(run, monkeypatch):
     monkeypatch.setattr("featurecache.extraction.ray_cluster.find_spec", lambda name: None)
     outcome = run("extract", "--engine", "ray")
