@@ -138,8 +138,19 @@ def _signals_as_exceptions() -> Iterator[None]:
 
     A second signal would interrupt the code that saves finished work, so it only prints a message.
     The third ends the process at once. Signals that the parent process ignores, as nohup does,
-    stay ignored.
+    stay ignored. A signal that arrives in a destructor or a callback, where Python prints
+    exceptions instead of raising them, is sent once more.
     """
+    hook, resent = sys.unraisablehook, list[threading.Timer]()
+
+    def resend(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(unraisable.exc_value, TerminationSignal):
+            hook(unraisable)
+            return
+        handle(unwind)
+        main_thread, number = threading.main_thread().ident, unraisable.exc_value.signal
+        resent.append(threading.Timer(0.01, signal.pthread_kill, [main_thread, number]))
+        resent[-1].start()
 
     def unwind(number: int, _: object) -> NoReturn:
         handle(ask_for_patience)
@@ -162,9 +173,13 @@ def _signals_as_exceptions() -> Iterator[None]:
         if (handler := signal.getsignal(signal.Signals[name])) != signal.SIG_IGN
     }
     handle(unwind)
+    sys.unraisablehook = resend
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        for timer in resent:
+            timer.cancel()
         for name, handler in previous.items():
             signal.signal(signal.Signals[name], handler)
 

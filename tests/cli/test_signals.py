@@ -18,9 +18,15 @@ from featurecache.cli.errors import RESUMABLE, with_exit_code
 def report(state):
     print(state, flush=True)
 
+class Destructor:
+    def __del__(self):
+        time.sleep(60)
+
 def work():
     try:
         report("at work")
+        if sys.argv[2:]:
+            Destructor()
         time.sleep(60)
     finally:
         report("writing")
@@ -36,12 +42,12 @@ app([])
 class Command:
     """A process whose command works for a minute and takes some seconds to save its work."""
 
-    def __init__(self, seconds: float, *, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, *arguments: object, prefix: Sequence[str] = ()) -> None:
         # As in a terminal; processes in the background ignore the first, those of nohup the second.
         inherited = (signal.SIGINT, signal.SIGHUP)
         handlers = [signal.signal(number, signal.SIG_DFL) for number in inherited]
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", COMMAND, str(seconds)],
+            [*prefix, sys.executable, "-c", COMMAND, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -79,6 +85,14 @@ def test_signal_ends_a_command_with_its_exit_code_and_a_message(
     command.process.send_signal(number)
     message = f"error: {reason}: finished work is kept; run the same command again to resume\n"
     assert command.end() == (code, "writing\nwritten\n", message)
+
+
+def test_signal_in_a_destructor_ends_the_command_like_any_other() -> None:
+    command = Command(0.0, "in a destructor")
+    command.process.send_signal(signal.SIGINT)
+    code, out, err = command.end()
+    assert (code, out) == (130, "writing\nwritten\n")
+    assert err.startswith("error: interrupted: ")
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
