@@ -175,6 +175,7 @@ def log_command(name: str, parameters: Mapping[str, Any]) -> None:
         for name, value in parameters.items()
         if not (value is None or value is False or value == [])  # a seed of 0 was given
     }
-    if "pseudonymize" in given and "image" in given:
-        given["image"] = "a file or an id"  # the name of a file may be that of a patient
+    if "image" in given:
+        # Ids in the cache may be pseudonymized, and the name of a file may be that of a patient.
+        given["image"] = "a file or an id"
     _log.info(f"command: {name} " + ", ".join(f"{key}={value!r}" for key, value in given.items()))

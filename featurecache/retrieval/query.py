@@ -34,6 +34,7 @@ from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
 from featurecache.prompts import PromptSet
+from featurecache.provenance.names import key_fingerprint
 from featurecache.provenance.perceptual_hash import PerceptualHash, is_copy, perceptual_hash
 from featurecache.store.cache import Cache
 from featurecache.store.open import open_cache
@@ -235,7 +236,7 @@ def search(
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else "given"
     embedding: Embeddings
     if isinstance(image, str | os.PathLike) and not Path(image).expanduser().is_file():
-        row = _row_of(cache, name)
+        row = _row_of(cache, name, is_secret=image_name is not None)
         if alignment is not None:
             check_alignment(alignment, cache, np.array([row]))
         embedding = cache.read_rows(row, row + 1)
@@ -296,12 +297,14 @@ def _embed_text(encoder: Encoder, text: str) -> Embeddings:
     return l2_normalize(unit.mean(axis=0, keepdims=True), "text")
 
 
-def _row_of(cache: Cache, image_id: str) -> int:
+def _row_of(cache: Cache, image_id: str, *, is_secret: bool) -> int:
     matches = np.flatnonzero(cache.ids == image_id)
     if len(matches) == 0:
+        # It may be the original id of a pseudonymized image.
+        is_secret = is_secret or key_fingerprint(cache.header.collection) != ""
         raise CacheError(
-            f"{image_id!r} is neither a file nor the id of an image in {cache.path}: give `image` "
-            "as one of them"
+            f"{'the query image' if is_secret else repr(image_id)} is neither a file nor the id of "
+            f"an image in {cache.path}: give `image` as one of them"
         )
     return int(matches[0])
 

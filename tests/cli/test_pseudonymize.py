@@ -150,6 +150,8 @@ def test_no_command_writes_or_prints_names_and_the_key_finds_the_images(
     )
     by_id = execute("retrieve", "--image", by_file.json["images"][0]["id"], "--json")
     assert by_id.json["images"]
+    for key in ((), options_without_splits(named)[-2:]):  # an original id is not repeated
+        execute("retrieve", "--image", f"{SECRET}-id-1", *key, code=2)
     audited = execute(
         "audit", *options, "--n-bootstrap", 20, "--contact-sheet", "pairs.png", "--json"
     ).json
@@ -165,7 +167,7 @@ def test_no_command_writes_or_prints_names_and_the_key_finds_the_images(
     execute("evaluate", "runs/tuned", "--n-bootstrap", 0, "--cache", cache.with_name("tuned.h5"))
     log = Path("log").read_text()
     assert log.count(" WARNING failed: ") >= 6
-    assert log.count(" end: exit code 0 ") == log.count(" command: ")
+    assert log.count(" end: exit code 0 ") == log.count(" command: ") - 2
     assert_no_names(execute.output, tmp_path)
 
 
