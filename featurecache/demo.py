@@ -2,14 +2,16 @@
 
 FOLDER/cache/phantom/tiny.h5   embeddings of the synthetic images
 FOLDER/runs/<method>/          a run folder for each head, and for zero-shot
-FOLDER/results.csv             their metrics side by side
+FOLDER/results.csv             their metrics side by side; without rows until all are there
 """
 
 import csv
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain, count
 from pathlib import Path
 
 from featurecache.datasets.load import load_dataset
@@ -17,9 +19,11 @@ from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.extraction.extract import extract
 from featurecache.heads.train import train_head
 from featurecache.io.atomic import new_file, require_absent
+from featurecache.io.lock import exclusive_lock
 from featurecache.runs.run import Run
 
 HEADS = ("baseline", "concat", "weighted_sum")
+RESULTS = "results.csv"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ class DemoResult:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
+_COLUMNS = [field.name for field in fields(DemoResult)]
+_HEADER = ",".join(_COLUMNS) + "\n"
+
+
+def demo_folder(parent: Path) -> Path:
+    """Return ``featurecache-demo``, or with -2, -3, ...: the first that is free or unfinished."""
+    name = "featurecache-demo"
+    folders = chain([parent / name], (parent / f"{name}-{number}" for number in count(2)))
+    return next(folder for folder in folders if not folder.exists() or _is_unfinished(folder))
+
+
 def run_demo(
     folder: str | os.PathLike[str],
     *,
@@ -59,7 +74,7 @@ def run_demo(
     """Generate images, extract embeddings, train three heads, and score zero-shot.
 
     Args:
-        folder: folder to create.
+        folder: folder to create, or that of a demo that was interrupted, which is completed.
         n_bootstrap: number of bootstrap samples over patients.
         on_step: called with a description of each step before it starts.
 
@@ -67,35 +82,58 @@ def run_demo(
         The results, one per method.
 
     Raises:
-        UsageError: ``folder`` exists already.
+        UsageError: ``folder`` exists already, or another process is writing it.
         OSError: the disk is full or not writable.
     """
     folder = Path(folder)
-    require_absent(folder)
-    on_step("generating synthetic images, once for all demos")
-    dataset = load_dataset("phantom")
-    on_step(f"extracting embeddings of {len(dataset)} images with tiny")
-    cache = extract(dataset, "tiny", prompts="signs", cache_dir=folder / "cache", precision="fp32")
-    results = []
-    for method in (*HEADS, "zero-shot"):
-        start = time.perf_counter()
-        if method == "zero-shot":
-            on_step("scoring zero-shot, by the prompts alone")
-            run = zero_shot(cache, n_bootstrap=n_bootstrap)
-        else:
-            on_step(f"training the head {method}")
-            run = train_head(cache, method, n_bootstrap=n_bootstrap, controls=False)
-        run.save(folder / "runs" / method)
-        results.append(_result(method, run, time.perf_counter() - start))
+    _require_free(folder)
+    with exclusive_lock(folder, folder / ".lock"):
+        _require_free(folder)  # another process may have finished it
+        _write_results(folder, [])
+        on_step("generating synthetic images, once for all demos")
+        dataset = load_dataset("phantom")
+        on_step(f"extracting embeddings of {len(dataset)} images with tiny")
+        cache = extract(
+            dataset, "tiny", prompts="signs", cache_dir=folder / "cache", precision="fp32"
+        )
+        results = []
+        for method in (*HEADS, "zero-shot"):
+            start = time.perf_counter()
+            if method == "zero-shot":
+                on_step("scoring zero-shot, by the prompts alone")
+                run = zero_shot(cache, n_bootstrap=n_bootstrap)
+            else:
+                on_step(f"training the head {method}")
+                run = train_head(cache, method, n_bootstrap=n_bootstrap, controls=False)
+            # It takes seconds, and one of an interrupted demo may have other bootstrap samples.
+            shutil.rmtree(folder / "runs" / method, ignore_errors=True)
+            run.save(folder / "runs" / method)
+            results.append(_result(method, run, time.perf_counter() - start))
+        _write_results(folder, results)
+    return results
+
+
+def _require_free(folder: Path) -> None:
+    if not _is_unfinished(folder):
+        require_absent(folder)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Return whether this is an empty folder, or that of a demo that was interrupted."""
+    results = folder / RESULTS
+    if results.is_file():
+        return results.read_text(encoding="utf-8", errors="replace") == _HEADER
+    return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def _write_results(folder: Path, results: Sequence[DemoResult]) -> None:
     with (
-        new_file(folder / "results.csv") as temporary,
+        new_file(folder / RESULTS) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
-        names = [field.name for field in fields(DemoResult)]
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
+        file.write(_HEADER)
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writerows(asdict(result) for result in results)
-    return results
 
 
 def _result(method: str, run: Run, seconds: float) -> DemoResult:

@@ -1,5 +1,6 @@
 """The ``featurecache`` command: its subcommands and its own options."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -90,6 +91,8 @@ def featurecache(
     # Read when pandas is imported. The default allocator of pyarrow keeps the memory of freed
     # tables, some 200 bytes per image (benchmarks/memory.py).
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # Without a writable home, it warns in lines of its own that it uses a temporary folder.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if plugin:
         sys.path.insert(0, "")  # a module in the current folder, as for "python -m"
         load_plugins(plugin)

@@ -38,10 +38,9 @@ def demo(
     """
     from dataclasses import asdict
 
-    from featurecache.demo import run_demo
-    from featurecache.runs.folder import free_folder
+    from featurecache.demo import demo_folder, run_demo
 
-    folder = free_folder(Path(), "featurecache-demo") if out is None else out
+    folder = demo_folder(Path()) if out is None else out
     results = run_demo(folder, n_bootstrap=n_bootstrap, on_step=print_status)
     if json:
         print_json({"folder": str(folder), "results": [asdict(result) for result in results]})

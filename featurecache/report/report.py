@@ -9,7 +9,7 @@ from featurecache.datasets.load import load_source
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.source import DatasetLike, as_dataset
 from featurecache.heads.learning_curve import LearningCurve
-from featurecache.io.atomic import new_file, require_short_name
+from featurecache.io.atomic import new_file, new_folder, require_short_name
 from featurecache.provenance.provenance import Source
 from featurecache.report.command_line import dataset_options, options
 from featurecache.report.load_runs import RunLike, source_of_run
@@ -116,11 +116,11 @@ def write_report(
     if plots_folder is not None:
         require_short_name(plots_folder, argument="plots")
     if not overwrite:
-        for argument, target in (("out", path), ("plots", plots_folder)):
-            if target is not None and target.exists():
-                raise UsageError(
-                    f"{target} already exists: give another `{argument}`, or `overwrite`"
-                )
+        if plots_folder is not None:
+            _require_absent(plots_folder, "plots")
+        # With plots, an interrupted call may have written the page alone; it is compared below.
+        if plots_folder is None or not path.is_file():
+            _require_absent(path, "out")
     given = [caches] if isinstance(caches, Cache | str | os.PathLike) else caches
     cache_files = [
         file
@@ -155,13 +155,22 @@ def write_report(
         names=names,
         command_options=[*loaded, *options(arguments, report)],
     )
+    if not overwrite and path.exists() and path.read_bytes() != _content(page):
+        _require_absent(path, "out")
     return WrittenReport(path, save_page(page, path, plots_folder, plot_format), page.notes)
+
+
+def _require_absent(target: Path, argument: str) -> None:
+    if target.exists():
+        raise UsageError(f"{target} already exists: give another `{argument}`, or `overwrite`")
 
 
 def save_page(
     page: ReportPage, path: Path, plots: Path | None = None, plot_format: PlotFormat = "png"
 ) -> list[Path]:
-    """Save a page, and its plots as files; existing files are replaced atomically.
+    """Save a page, and then its plots; existing files are replaced atomically.
+
+    A folder of plots appears when it is complete.
 
     Args:
         page: the page.
@@ -175,14 +184,22 @@ def save_page(
     Raises:
         OSError: the disk is full or not writable.
     """
-    written = []
-    if plots is not None:
-        for name, figure in page.figures.items():
-            plot_path = plots / f"{name}.{plot_format}"
-            with new_file(plot_path) as temporary:
-                save_figure(figure, temporary, plot_format)
-            written.append(plot_path)
     with new_file(path) as temporary:
-        # Paths may hold bytes that are not UTF-8; they become question marks.
-        temporary.write_bytes(page.html.encode("utf-8", errors="replace"))
-    return written
+        temporary.write_bytes(_content(page))
+    if plots is None:
+        return []
+    figures = {f"{name}.{plot_format}": figure for name, figure in page.figures.items()}
+    if plots.exists():
+        for name, figure in figures.items():
+            with new_file(plots / name) as temporary:
+                save_figure(figure, temporary, plot_format)
+    else:
+        with new_folder(plots) as folder:
+            for name, figure in figures.items():
+                save_figure(figure, folder / name, plot_format)
+    return [plots / name for name in figures]
+
+
+def _content(page: ReportPage) -> bytes:
+    # Paths may hold bytes that are not UTF-8; they become question marks.
+    return page.html.encode("utf-8", errors="replace")

@@ -2,11 +2,45 @@
 
 import csv
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sklearn.metrics import roc_auc_score
 
 METHODS = ["baseline", "concat", "weighted_sum", "zero-shot"]
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_interrupted_demo_is_completed_by_the_same_command(run, tmp_path, monkeypatch, step):
+    """Interrupted before the extraction, and before a head whose predecessor is saved."""
+    outcome = SimpleNamespace(
+        macro=SimpleNamespace(auroc=0.9, auroc_ci=(0.8, 1.0), auprc=0.5, f1=0.4)
+    )
+    steps: list[str] = []
+    interrupted_at = step
+
+    def work(*arguments, **settings):
+        steps.append("work")
+        if len(steps) == interrupted_at:
+            raise KeyboardInterrupt
+        return SimpleNamespace(metrics=outcome, save=lambda folder: folder.mkdir(parents=True))
+
+    for name in ("load_dataset", "extract", "train_head", "zero_shot"):
+        monkeypatch.setattr(f"featurecache.demo.{name}", work)
+    monkeypatch.setattr("featurecache.demo.load_dataset", lambda name: [work()])
+    assert run("demo").code == 130
+    assert run("demo", "--out", "featurecache-demo").code == 0
+    assert not Path("featurecache-demo-2").exists()
+    with Path("featurecache-demo/results.csv").open() as file:
+        assert [row["method"] for row in csv.DictReader(file)] == METHODS
+    assert sorted(path.name for path in Path("featurecache-demo/runs").iterdir()) == METHODS
+    assert run("demo", "--out", "featurecache-demo").code == 2  # finished
+    interrupted_at = 0
+    assert run("demo").code == 0
+    assert Path("featurecache-demo-2").exists()
+    Path("mine/runs/baseline").mkdir(parents=True)
+    assert run("demo", "--out", "mine").code == 2
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """``featurecache report``: what it writes, refuses and prints."""
 
 import json
+from importlib import import_module
 
 import pytest
 from PIL import Image
@@ -70,6 +71,27 @@ def test_existing_files_are_not_replaced(workspace, tmp_path, existing):
     assert not out.exists() or out.read_text() == "mine"
     assert workspace.run(*command, "--overwrite").exit_code == 0
     assert out.read_text().startswith("<!doctype html>")
+
+
+def test_interrupted_report_is_completed_by_the_same_command(workspace, tmp_path, monkeypatch):
+    module = import_module("featurecache.report.report")  # its name in the package is a function
+    save_figure = module.save_figure
+    out, plots = tmp_path / "page.html", tmp_path / "plots"
+    command = ("report", "curve", "--out", out, "--plots", plots)
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save_figure", interrupt)
+    assert workspace.run(*command).exit_code == 130
+    page = out.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} <= {"page.html", "runs"}
+    monkeypatch.setattr(module, "save_figure", save_figure)
+    outcome = workspace.run(*command, "--json")
+    assert outcome.exit_code == 0, outcome.output
+    assert out.read_bytes() == page
+    assert any(plots.iterdir())
+    assert workspace.run(*command).exit_code == 2  # finished
 
 
 @pytest.mark.parametrize("arguments", [["none"], ["head", "head"], ["head", "--finding", "Mas"]])

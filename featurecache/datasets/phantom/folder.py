@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,9 +19,9 @@ from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, load_nih
 from featurecache.datasets.phantom.cohort import Radiograph, cohort, select_test_patients
 from featurecache.datasets.phantom.radiograph import draw_radiograph
 from featurecache.datasets.phantom.shapes import CM
-from featurecache.errors import DatasetError, UsageError
+from featurecache.errors import DatasetError, FeaturecacheWarning, UsageError
 from featurecache.io import json as strict_json
-from featurecache.io.atomic import new_folder
+from featurecache.io.atomic import make_folder, new_folder
 from featurecache.progress import Progress
 
 GENERATOR = 1
@@ -145,7 +147,7 @@ def phantom_root(
         images=N_IMAGES if n_images is None else n_images, seed=SEED if seed is None else seed
     )
     if root is None:
-        root = _user_cache() / recipe.folder_name
+        root = _default_root(recipe)
     for folder in (root, root / "phantom"):
         if is_phantom(folder):
             return folder
@@ -278,5 +280,26 @@ def _read_recipe(root: Path) -> Recipe:
         ) from error
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featurecache"
+def _default_root(recipe: Recipe) -> Path:
+    """Return a folder in the user's cache, or in a temporary one if that cannot be written."""
+    name = recipe.folder_name
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featurecache"
+        if is_phantom(cache / name):
+            return cache / name
+        make_folder(cache)
+        if os.access(cache, os.W_OK | os.X_OK):
+            return cache / name
+        reason = f"{cache} is not writable"
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        reason = str(error)
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    root = Path(tempfile.gettempdir()) / f"featurecache-{user}" / name
+    if not is_phantom(root):
+        warnings.warn(
+            f"no cache folder ({reason}): the data set phantom is generated in {root}; set "
+            "XDG_CACHE_HOME to a folder that you may write to",
+            FeaturecacheWarning,
+            stacklevel=2,
+        )
+    return root

@@ -1,5 +1,6 @@
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from featurecache.datasets.phantom.folder import (
     phantom_root,
 )
 from featurecache.datasets.phantom.radiograph import draw_radiograph
-from featurecache.errors import DatasetError, UnknownNameError, UsageError
+from featurecache.errors import DatasetError, FeaturecacheWarning, UnknownNameError, UsageError
 
 N = 40
 
@@ -152,6 +153,21 @@ def test_default_folder_is_generated_once_in_the_user_cache(
     monkeypatch.setattr(phantom, "draw_radiograph", pytest.fail)
     assert find_root("phantom", None, n_images=20, seed=3) == root
     assert len(load_dataset("phantom", root, n_images=20, seed=3)) == 20
+
+
+def test_temporary_folder_replaces_a_user_cache_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    with pytest.warns(FeaturecacheWarning, match=r"no cache folder .*: the data set phantom"):
+        root = find_root("phantom", None, n_images=20)
+    assert root.is_relative_to(tmp_path / "tmp")
+    with warnings.catch_warnings():  # reported once
+        warnings.simplefilter("error")
+        assert find_root("phantom", None, n_images=20) == root
 
 
 def test_folder_names_differ_between_recipes() -> None:
