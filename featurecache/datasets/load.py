@@ -286,9 +286,10 @@ def _as_path(source: str | os.PathLike[str]) -> Path | None:
     """Return the path that the source is, or None if it is a name."""
     if not isinstance(source, str):
         return Path(source)
-    if source in DATASETS:
-        return None
     path = Path(source).expanduser()
+    if source in DATASETS:
+        # A folder may be called "images"; without a root, that name can only mean the folder.
+        return path if DATASETS[source].reads_any_folder and path.exists() else None
     looks_like_path = len(path.parts) > 1 or source.startswith((".", "~"))
     looks_like_file = source.lower().endswith(TABLE_SUFFIXES)
     return path if looks_like_path or looks_like_file or path.exists() else None

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from featurecache.datasets import registry
 from featurecache.datasets.dataset import Dataset
@@ -161,3 +162,12 @@ def test_pseudonymized_data_set_records_no_path(tmp_path: Path) -> None:
         "options": {"labels": ["Edema"]},
         "pseudonymized": True,
     }
+
+
+def test_folder_with_the_name_of_a_loader_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Image.new("L", (32, 32)).save("images/a.png")
+    assert load_dataset("images").images["id"].tolist() == ["a.png"]

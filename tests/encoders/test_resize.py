@@ -86,7 +86,7 @@ def test_open_clip_pads_or_stretches_in_its_own_transform(monkeypatch: pytest.Mo
     encoder = object.__new__(OpenClipEncoder)
     published = {"mean": [0.5], "resize_mode": "shortest", "fill_color": 7}
     encoder._config = {
-        "model_cfg": {"embed_dim": 16, "vision_cfg": {"image_size": 28}},
+        "model_cfg": {"embed_dim": 16, "vision_cfg": {"image_size": 28}, "text_cfg": {}},
         "preprocess_cfg": published,
     }
     for resize, changes in (
@@ -146,8 +146,8 @@ def test_caches_of_both_ways_live_side_by_side_and_predict_as_they_were_made(
         folder.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 100, (60, 40)) + 100 * (number % 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
-    plain = fc.extract("images", dinov2)
-    padded = fc.extract("images", dinov2, resize="pad")
+    plain = fc.extract(("folder", "images"), dinov2)
+    padded = fc.extract(("folder", "images"), dinov2, resize="pad")
     assert plain.path.name == "small-dinov2.h5"
     assert padded.path.name == "small-dinov2.pad.h5"
     assert not np.array_equal(plain.embedding, padded.embedding)
@@ -165,7 +165,7 @@ def test_caches_of_both_ways_live_side_by_side_and_predict_as_they_were_made(
     # The same file with another way to resize is refused, and the difference named.
     padded.path.rename(plain.path)
     with pytest.raises(fc.errors.CacheError, match=r"resize: 'pad' against no value"):
-        fc.extract("images", dinov2)
+        fc.extract(("folder", "images"), dinov2)
 
 
 def test_another_resize_is_named_with_what_was_used() -> None:

@@ -150,8 +150,8 @@ def test_interrupted_extraction_continues_although_worker_is_killed(
 
     (summary,) = run(dataset, tmp_path, TINY, engine=on_ray(TINY), progress=kill)
     assert len(killed) == 1
-    # Two batches; the third was not reported yet.
-    assert summary.reused == 2 * BATCH
+    # Two batches at least, and not all: the last one was not reported yet.
+    assert 2 * BATCH <= summary.reused < 12
     assert summary.done + summary.reused == IMAGES - 3
     assert same(summary, undisturbed)
 

@@ -42,7 +42,7 @@ def _chunk(folder: Path) -> Path:
         mtime_ns=np.arange(1, 41),
         embedding=np.random.default_rng(0).standard_normal((40, 6)).astype(np.float16),
     )
-    return ChunkFolder(folder, _ENCODER_SPEC, "nih").add(rows).path
+    return ChunkFolder(folder, _ENCODER_SPEC, "nih").add(rows).file
 
 
 def _read_chunk(file: Path) -> object:

@@ -63,7 +63,6 @@ def scored_with_ids(ids) -> ScoredImages:
         truth=np.zeros((n, 1), dtype=np.int8),
         probability=np.full((n, 1), 0.5),
         thresholds=np.array([0.5]),
-        learned=np.array([True]),
     )
 
 
