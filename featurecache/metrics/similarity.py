@@ -6,6 +6,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.errors import UsageError
+
 Floats: TypeAlias = NDArray[np.float64]
 Embeddings: TypeAlias = NDArray[np.floating[Any]]
 Directions: TypeAlias = NDArray[np.float32]
@@ -32,13 +34,13 @@ def l2_normalize(embeddings: Embeddings, kind: str, *, first: int = 0) -> Floats
         (N, D) float64.
 
     Raises:
-        ValueError: A row has norm 0, NaN or infinity.
+        UsageError: A row has norm 0, NaN or infinity.
     """
     rows = embeddings.astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, np.newaxis]
     bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
     if len(bad):
-        raise ValueError(
+        raise UsageError(
             f"{kind} embedding {first + bad[0]} has norm {norms[bad[0], 0]} and cannot be "
             "normalized"
         )
@@ -59,7 +61,7 @@ def normalize_rows(embeddings: Embeddings) -> Directions:
         (N, D) float32.
 
     Raises:
-        ValueError: An embedding has norm 0, NaN or infinity.
+        UsageError: An embedding has norm 0, NaN or infinity.
     """
     directions = np.empty(embeddings.shape, dtype=np.float32)
     for rows in row_chunks(len(embeddings)):

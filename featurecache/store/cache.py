@@ -31,6 +31,7 @@ from featurecache.store.records import (
     split_conflicts,
 )
 from featurecache.store.validation import attribute, descriptor
+from featurecache.store.validity import embedding_problems, require_valid, text_problems
 
 if TYPE_CHECKING:
     import h5py
@@ -156,11 +157,33 @@ class Cache:
     def embedding(self) -> NDArray[np.float16]:
         """Embeddings, (N, D) float16, not normalized, memory-mapped.
 
-        Rows take memory only when they are used. They are not checked against the checksums; use
-        ``read_rows`` or ``arrays`` for that.
+        Rows take memory only when they are used. At the first use all are checked to be finite and
+        not zero, but not against the checksums; use ``read_rows`` or ``arrays`` for that.
 
         A finished cache is only ever replaced, never modified, so the mapping keeps the file that
         was opened. Writes to the array stay in memory.
+
+        Raises:
+            CacheError: The file is gone, damaged, or not the one that was opened, or an embedding
+                cannot be used.
+        """
+        embedding = self.mapped
+        for start in range(0, len(self), BLOCK_ROWS):
+            self.require_usable(embedding[start : start + BLOCK_ROWS], start)
+        return embedding
+
+    def require_usable(self, embedding: NDArray[np.float16], start: int) -> None:
+        """Check that embeddings (n, D) from row ``start`` on are finite and not zero.
+
+        Raises:
+            CacheError: One is not; the message names it.
+        """
+        rows = np.arange(start, start + len(embedding))
+        require_valid(self.path, embedding_problems(embedding, self.images.id, rows))
+
+    @cached_property
+    def mapped(self) -> NDArray[np.float16]:
+        """``embedding`` before its rows are checked with ``require_usable``.
 
         Raises:
             CacheError: The file is gone, damaged, or not the one that was opened.
@@ -286,10 +309,13 @@ class Cache:
             Embeddings (stop - start, D) float16, not normalized.
 
         Raises:
-            CacheError: The file is gone, damaged, or not the one that was opened.
+            CacheError: The file is gone, damaged, or not the one that was opened, or an embedding
+                cannot be used.
         """
         with self._stored() as stored:
-            return read_verified(stored, self.sums, start, stop)
+            rows: NDArray[np.float16] = read_verified(stored, self.sums, start, stop)
+        self.require_usable(rows, start)
+        return rows
 
     @contextmanager
     def _stored(self) -> "Iterator[h5py.Dataset]":
@@ -380,7 +406,7 @@ class Cache:
 
         Raises:
             CacheError: The cache holds no text, holds several sets and none was named, or the set
-                lacks a label.
+                lacks a label or has a value that cannot be used.
             UnknownNameError: There is no prompt set of that name.
             UsageError: The cache has no labels.
         """
@@ -407,7 +433,9 @@ class Cache:
                 self.texts,
                 hint="to add one, extract again with it",
             )
-        return self.texts[prompts].select(self.labels.names)
+        text = self.texts[prompts]
+        require_valid(self.path, text_problems(text))
+        return text.select(self.labels.names)
 
     def prompt_set_name(self, prompts: str | PromptSet | None) -> str | None:
         """Return the name of a prompt set after checking that the cache holds these very prompts.

@@ -27,6 +27,7 @@ from featurecache.store.records import (
     from_utf8,
 )
 from featurecache.store.validation import Value
+from featurecache.store.validity import image_problems, label_problems, require_valid
 
 if TYPE_CHECKING:
     import h5py
@@ -175,8 +176,11 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
         size=read_numbers(group, "size", dtype="int64", shape=(rows,)),
         mtime_ns=read_numbers(group, "mtime_ns", dtype="int64", shape=(rows,)),
     )
-    embedding = numeric(group, "embedding", dtype="float16", shape=(rows, None))
-    return images, int(embedding.shape[1])
+    dim = int(numeric(group, "embedding", dtype="float16", shape=(rows, None)).shape[1])
+    if dim == 0:
+        raise CacheError(f"{file.filename} is damaged: {EMBEDDING} has no columns")
+    require_valid(file.filename, image_problems(images))
+    return images, dim
 
 
 def _read_labels(file: "h5py.File", rows: int) -> Labels:
@@ -185,6 +189,7 @@ def _read_labels(file: "h5py.File", rows: int) -> Labels:
     values = read_numbers(group, "values", dtype="int8", shape=(rows, len(names)))
     if len(set(names)) != len(names):
         raise CacheError(f"{file.filename} is damaged: /labels/names has duplicates")
+    require_valid(file.filename, label_problems(names, "/labels/names"))
     if not np.isin(values, (1, 0, UNKNOWN)).all():
         raise CacheError(
             f"{file.filename} is damaged: /labels/values has values other than 1, 0 and -1"

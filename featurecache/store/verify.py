@@ -13,6 +13,7 @@ from featurecache.store.layout import FORMAT, chunks_path
 from featurecache.store.reader import read_cache
 from featurecache.store.records import TextSet
 from featurecache.store.validation import validate_hdf5
+from featurecache.store.validity import embedding_problems, text_problems
 
 
 def verify_cache(path: str | os.PathLike[str]) -> list[str]:
@@ -36,7 +37,8 @@ def verify_cache(path: str | os.PathLike[str]) -> list[str]:
     cache = read_cache(path)
     problems = [*_embedding_problems(cache), *_split_problems(cache)]
     for text in cache.texts.values():
-        problems += _text_problems(text)
+        unusable = list(text_problems(text))
+        problems += unusable or _ensemble_problems(text)
     if contradictory := sorted(set(cache.failures) & set(cache.ids.tolist())):
         problems.append(f"{contradictory[0]!r} is recorded as failed but has an embedding")
     if chunks_path(path).is_dir():
@@ -45,15 +47,11 @@ def verify_cache(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _embedding_problems(cache: Cache) -> list[str]:
-    problems = []
+    problems: list[str] = []
     for start in range(0, len(cache), BLOCK_ROWS):
-        block = cache.read_rows(start, min(start + BLOCK_ROWS, len(cache)))
-        not_finite = ~np.isfinite(block).all(axis=1)
-        all_zero = ~block.any(axis=1)
-        for problem, rows in (("is not finite", not_finite), ("is all zero", all_zero)):
-            if rows.any():
-                first = str(cache.ids[start + int(np.flatnonzero(rows)[0])])
-                problems.append(f"the embedding of {first!r} {problem} ({rows.sum()} such rows)")
+        block = cache.mapped[start : start + BLOCK_ROWS]
+        rows = np.arange(start, start + len(block))
+        problems += embedding_problems(block, cache.images.id, rows)
     return problems
 
 
@@ -62,7 +60,7 @@ def _split_problems(cache: Cache) -> list[str]:
     return [f"patient {patient!r} is in more than one split" for patient in patients]
 
 
-def _text_problems(text: TextSet) -> list[str]:
+def _ensemble_problems(text: TextSet) -> list[str]:
     problems = []
     for kind, texts in (("positive", text.positive), ("negative", text.negative)):
         if texts is None:

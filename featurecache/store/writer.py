@@ -17,7 +17,15 @@ from featurecache.store.cache import BLOCK_ROWS
 from featurecache.store.checksums import RunningSums, Sums, write_checksums
 from featurecache.store.hdf5 import sealed_file, write_attributes, write_strings
 from featurecache.store.layout import EMBEDDING, FORMAT, VERSION
-from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet, to_utf8
+from featurecache.store.records import (
+    Header,
+    ImageTable,
+    Labels,
+    TextEmbeddings,
+    TextSet,
+    to_utf8,
+    usable_rows,
+)
 from featurecache.store.validation import Value
 
 if TYPE_CHECKING:
@@ -54,8 +62,8 @@ def write_cache(
 
     Raises:
         OSError: The disk is full or not writable; an existing file at ``path`` is untouched.
-        CacheError: An embedding is not finite, so its source is damaged; an existing file is
-            untouched.
+        CacheError: An embedding is not finite or all zero, so its source is damaged; an existing
+            file is untouched.
     """
     rows = np.broadcast_to(np.float16(0), (len(images), dim))
     content = (header, images, rows, labels, texts, failures)
@@ -117,12 +125,12 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
     for start in range(0, len(images), BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, len(images))
         block = embedding(start, stop)
-        broken = ~np.isfinite(block).all(axis=1)
+        broken = ~usable_rows(block)
         if broken.any():
             first = images.id[start:stop][broken][0].decode()
             raise CacheError(
-                f"the stored embedding of {first!r} is not finite, so the cache or its chunk files "
-                "are damaged: delete both and extract again"
+                f"the stored embedding of {first!r} is not finite or all zero, so the cache or its "
+                "chunk files are damaged: delete both and extract again"
             )
         target[start:stop] = block
         running.add(block)

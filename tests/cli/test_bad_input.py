@@ -4,7 +4,10 @@ import json
 import shutil
 
 import h5py
+import numpy as np
 import pytest
+
+from tests.store import handwritten
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,30 @@ def test_too_long_names_of_caches_and_fine_tunings_are_refused(run, tmp_path, ex
     outcome = run("finetune", *options, "--out", name)
     assert_refused(outcome, "has 256 bytes", "shorter --out")
     assert list(tmp_path.iterdir()) == []
+
+
+FORGED = {
+    "/images/embedding in row 3": lambda file: file["images/embedding"].__setitem__(3, np.nan),
+    "/images/embedding in row 30": lambda file: file["images/embedding"].__setitem__(30, 0),
+    "the scale of /text/signs": lambda file: file["text/signs"].attrs.__setitem__("scale", 0.0),
+}
+
+
+@pytest.mark.parametrize("problem", FORGED)
+def test_forged_values_are_named_by_every_command(run, workspace, problem):
+    (path,) = (workspace / "cache").rglob("*.h5")
+    with handwritten.edit(path) as file:
+        FORGED[problem](file)
+    verified = run("cache", "verify", path)
+    assert (verified.code, "Traceback" in verified.stderr) == (1, False)
+    assert problem in verified.stdout + verified.stderr
+    no_bootstrap = ("--n-bootstrap", 0)
+    head = "concat" if "text" in problem else "linear"
+    assert_refused(run("train-head", "--head", head, *no_bootstrap), problem)
+    assert_refused(run("zero-shot", *no_bootstrap), problem)
+    assert_refused(run("retrieve", "--label", "Opacity"), problem)
+    if "images" in problem:
+        assert_refused(run("audit"), problem)
 
 
 def test_unknown_names_get_suggestions(run, tiny_clip, extract_options, workspace):
