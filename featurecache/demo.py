@@ -18,7 +18,7 @@ from featurecache.datasets.load import load_dataset
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.extraction.extract import extract
 from featurecache.heads.train import train_head
-from featurecache.io.atomic import new_file, require_absent
+from featurecache.io.atomic import new_file, require_absent, require_short_name
 from featurecache.io.lock import exclusive_lock
 from featurecache.runs.run import Run
 
@@ -114,6 +114,7 @@ def run_demo(
 
 
 def _require_free(folder: Path) -> None:
+    require_short_name(folder)
     if not _is_unfinished(folder):
         require_absent(folder)
 
