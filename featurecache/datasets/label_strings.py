@@ -144,6 +144,8 @@ def class_matrix(
     """
     import pandas as pd
 
+    # A column of numbers with empty cells is often exported as 1.0.
+    cells = cells.str.replace(r"^(-?\d+)[.,]0+$", r"\1", regex=True)
     occurrences = Counter(cells.tolist())
     n_unknown = sum(c for text, c in occurrences.items() if text.casefold() in BLANKS)
     classes = Counter({t: c for t, c in occurrences.items() if t.casefold() not in BLANKS})

@@ -130,7 +130,7 @@ class ImageTree:
         others: Number of files that are no images, by suffix in lower case.
         masks: Number of images left out because they are in a folder of masks beside images.
         copies: Number of images and folders left out because a symbolic link leads to one that is
-            reached without it, or by another link.
+            reached without it, or by another link, or to a folder above.
     """
 
     images: tuple[str, ...]
@@ -179,13 +179,15 @@ def scan_tree(root: Path) -> ImageTree:
     others: Counter[str] = Counter()
     copies = 0
     visited: set[str] = set()
+    real_root = Path(os.path.realpath(root))
     folders, linked_folders = [""], list[str]()
     # Links are followed last, so that a path has no link in it where there is one without.
     while folders or linked_folders:
         folder = (folders or linked_folders).pop()
         location = root / folder
         real = os.path.realpath(location)
-        if real in visited:
+        # A link to a folder above the root would bring in images that nobody asked for.
+        if real in visited or (folder and real_root.is_relative_to(real)):
             copies += 1
             continue
         visited.add(real)

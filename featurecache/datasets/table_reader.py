@@ -159,7 +159,11 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    # UnicodeDecodeError and the errors of bounded_lines are ValueErrors.
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} cannot be read as text: {error}; give its `encoding`, such as 'utf-16'"
+        ) from error
+    # The errors of bounded_lines are ValueErrors.
     except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a table: {error}") from error
 

@@ -1,6 +1,6 @@
 """Find stored embeddings of images that were moved, renamed or exported again, by their content."""
 
-import logging
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.errors import CacheError
+from featurecache.errors import CacheError, FeaturecacheWarning
 from featurecache.extraction.decode import ImageTask, decode_ahead
 from featurecache.extraction.plan import FileStates, current_rows, require_kept_content
 from featurecache.io.fingerprint import first_difference
@@ -24,8 +24,6 @@ from featurecache.store.records import Utf8
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
-
-_log = logging.getLogger(__name__)
 
 
 class FileHashes:
@@ -166,8 +164,13 @@ def reuse_embeddings(
             try:
                 reuse(content, np.flatnonzero(requested & ~done), content.path)
             except (CacheError, OSError) as error:
-                _log.warning(f"embeddings of {content.path} are not reused: {error}")
+                _warn_of_unused(content.path, error)
     return done, dict(+numbers)
+
+
+def _warn_of_unused(path: Path, error: Exception) -> None:
+    message = f"embeddings of {path} are not reused: {error}"
+    warnings.warn(message, FeaturecacheWarning, stacklevel=2)
 
 
 def _rows_to_look_up(
@@ -217,7 +220,7 @@ def _other_caches(builder: CacheBuilder) -> Iterator[StoredContent]:
         try:
             cache = read_cache(file)
         except (CacheError, OSError) as error:
-            _log.warning(f"embeddings of {file} are not reused: {error}")
+            _warn_of_unused(file, error)
             continue
         header = cache.header
         same_encoder = not first_difference(header.encoder_spec, builder.header.encoder_spec)

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median_low
 from typing import Final
 
-from featurecache.errors import FeaturecacheWarning, ImageError
+from featurecache.errors import FeaturecacheWarning, ImageError, UsageError
 from featurecache.images.dicom import lacks_header
 from featurecache.images.formats import may_lack_range
 from featurecache.images.read import read_start
@@ -20,6 +21,8 @@ MAX_OPENED: Final = 1000
 """Files whose first bytes are read."""
 MAX_MEASURED: Final = 200
 """Files whose pixels are read."""
+_STRAY_BITS: Final = 3
+"""An image that needs this many bits more than the median is not taken for the others' range."""
 _HEADER_BYTES: Final = 1024
 _THREADS: Final = 2
 
@@ -74,6 +77,9 @@ def judge_bit_depth(sample: FileSample, *, timeout: float = IMAGE_TIMEOUT) -> in
 
     Returns:
         The bit depth, 8 to 16; None if no file that can be read leaves its range undefined.
+
+    Raises:
+        UsageError: A few images need far more bits than most.
     """
     decoder = SubprocessDecoder(timeout=timeout)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -83,6 +89,13 @@ def judge_bit_depth(sample: FileSample, *, timeout: float = IMAGE_TIMEOUT) -> in
         return None
     bit_depth = max(counts)
     uses = ", ".join(f"{number} use {bits}" for bits, number in sorted(counts.items()))
+    if median_low(counts.elements()) <= bit_depth - _STRAY_BITS:
+        # A single pixel, such as a burned-in marker, can be that bright; all else would be black.
+        raise UsageError(
+            "the bit depth of gray values whose range a file does not define is not clear: of "
+            f"{counts.total()} files that were measured, {uses} bits. Give `bit_depth`, such as "
+            f"{counts.most_common(1)[0][0]}; images that do not fit it are recorded as failed"
+        )
     warnings.warn(
         f"{_assumption(bit_depth)}: of {counts.total()} that were measured, {uses}; give "
         "`bit_depth` if this is wrong",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from featurecache.datasets.label_strings import label_matrix
+from featurecache.datasets.label_strings import class_matrix, label_matrix
 from featurecache.errors import DatasetError
 
 CSV = Path("findings.csv")
@@ -47,3 +47,11 @@ def test_malformed_cell_is_refused_with_its_line(text: str, message: str) -> Non
 def test_column_without_labels_is_refused() -> None:
     with pytest.raises(DatasetError, match=r"'Findings' of findings\.csv has no labels"):
         label_matrix(cells("", "No Finding"), None, file=CSV)
+
+
+def test_whole_numbers_with_a_fraction_of_zero_are_the_same_class() -> None:
+    names, matrix, _ = class_matrix(
+        pd.Series(["1", "2", "1.0", ""], name="kind"), file=Path("x.csv")
+    )
+    assert names == ("kind 1", "kind 2")
+    assert matrix.tolist() == [[1, 0], [0, 1], [1, 0], [-1, -1]]

@@ -1,6 +1,5 @@
 """Caches belong to the images, whatever the table, the paths or the ids are called."""
 
-import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import pytest
 
 import featurecache as fc
 from featurecache.datasets.dataset import Dataset
-from featurecache.errors import CacheError, UsageError
+from featurecache.errors import CacheError, FeaturecacheWarning, UsageError
 from featurecache.extraction.source import as_dataset
 from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.cache import Cache
@@ -104,9 +103,7 @@ def test_a_renamed_table_encodes_only_new_images(tmp_path: Path, cache: Path) ->
     assert sum(shard.reused_by_content.values()) == 5
 
 
-def test_other_encoders_and_damaged_caches_are_not_used(
-    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_encoders_and_damaged_caches_are_not_used(tmp_path: Path, cache: Path) -> None:
     table = hospital(tmp_path, [*range(6)])
     first, _ = extract(load(table), cache, checkpoint="two")
     summary, encoded = extract(load(table, name="again"), cache)
@@ -116,11 +113,11 @@ def test_other_encoders_and_damaged_caches_are_not_used(
     offset = data.find(read_cache(summary.path).embedding.tobytes())
     data[offset] ^= 1
     summary.path.write_bytes(data)
-    with caplog.at_level(logging.WARNING):
+    with pytest.warns(FeaturecacheWarning) as warned:
         third, encoded = extract(load(table, name="third"), cache)
     assert (len(encoded), third.reused_by_content) == (6, {})
-    warnings = [record.getMessage() for record in caplog.records]
-    assert [text.partition(" are not reused: ")[0] for text in warnings] == [
+    messages = [str(warning.message) for warning in warned]
+    assert [text.partition(" are not reused: ")[0] for text in messages] == [
         f"embeddings of {summary.path}",
         f"embeddings of {first.path}",
     ]

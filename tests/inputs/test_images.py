@@ -82,6 +82,18 @@ def test_a_dark_image_is_not_stretched(run, tmp_path):
     assert cosines(embeddings()[:1], reference(SCENES[:1]))[0] < 0.999
 
 
+def test_one_image_that_needs_far_more_bits_is_not_the_range_of_all(run, tmp_path):
+    write(tmp_path / "deep", 13, "png")
+    pixels = quantized(SCENES[0], 13)
+    pixels[0, 0] = 65535  # a marker
+    Image.fromarray(pixels).save(tmp_path / "deep/0.png")
+    outcome = extract(run, tmp_path / "deep")
+    assert outcome.code == 2
+    assert "5 use 13, 1 use 16 bits. Give --bit-depth, such as 13" in " ".join(
+        outcome.stderr.split()
+    )
+
+
 def test_bit_depth_can_be_given_and_other_images_fail(run, tmp_path):
     write(tmp_path / "deep", 13, "png")
     Image.fromarray(quantized(SCENES[0], 14)).save(tmp_path / "deep/0.png")
