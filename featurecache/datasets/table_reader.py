@@ -161,7 +161,7 @@ def _read_errors(path: Path) -> Iterator[None]:
         raise
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{path} cannot be read as text: {error}; give its `encoding`, such as 'utf-16'"
+            f"{path} cannot be read as a table: {error}; give its `encoding`, such as 'utf-16'"
         ) from error
     # The errors of bounded_lines are ValueErrors.
     except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:

@@ -164,7 +164,7 @@ REFUSED = {
         "may be separated in 2 ways: by commas, .*by semicolons, .*Give the --separator",
     ),
     "unknown-encoding": ("path\na.png\n", "--encoding latin-42", "no --encoding 'latin-42'"),
-    "no-text": (b"path\n\x81\n", "", "cannot be read as text"),
+    "no-text": (b"path\n\x81\n", "", "cannot be read as a table"),
     "utf-16-without-mark": ("path\nß.png\n".encode("utf-16-le"), "", "give its --encoding"),
     "no-such-pattern": ("path,M\na.png,1\n", "--label-column F*", r"no column .* matches 'F\*'"),
     "several-path-columns": (
