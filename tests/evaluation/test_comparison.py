@@ -203,7 +203,8 @@ def test_p_values_are_corrected_over_runs_and_labels(write):
         assert [metric.p_holm for metric in family] == pytest.approx(expected)
     assert [run.macro["auroc"] for run in found.comparisons] == macro
     assert (
-        "number of tests: 2 of macro AUROC and 4 of single labels; doubled" in found._repr_html_()
+        "number of tests: 2 of macro AUROC and, separately, 4 of single labels"
+        in found._repr_html_()
     )
 
 
