@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
-from featurecache.datasets.images import patients_from_folders
+from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset
+from featurecache.datasets.images import dataset_of_tree, patients_from_folders
 from featurecache.datasets.scan import only_folders, scan_folder, scan_tree
-from featurecache.datasets.splits import SPLIT_ALIASES, complete_split
+from featurecache.datasets.splits import SPLIT_ALIASES
 from featurecache.errors import DatasetError
 
 CLASS_WORDS: Final = frozenset(
@@ -77,8 +77,6 @@ def load_folder(
             folders are side by side.
         UsageError: If an image is in fewer folders than ``patient_level``.
     """
-    import pandas as pd
-
     given, root = Path(root), _folder_of_classes(Path(root))
     splits = _split_folders(root)
     tree = scan_tree(root)
@@ -126,33 +124,18 @@ def load_folder(
                 f"`patient_level`, {depth + 2} for the first."
             )
     labels = (np.array(classes)[:, None] == np.array(names)).astype(np.int8)
-    completed = complete_split(
-        patients,
-        labels,
-        names,
+    return dataset_of_tree(
+        tree,
+        root,
+        named_after=given,
+        patients=patients,
+        labels=labels,
+        label_names=names,
         stated=[path[0] for path in parts] if splits else None,
-        source=f"the folder {root}",
+        notes=notes,
         folds=folds,
         fold=fold,
         seed=seed,
-    )
-    return Dataset(
-        name=safe_name(given.resolve().name),
-        root=root,
-        images=pd.DataFrame(
-            {
-                "id": tree.images,
-                "path": tree.images,
-                "patient": patients,
-                "split": completed.names,
-            },
-            dtype=str,
-        ),
-        labels=labels,
-        label_names=names,
-        notes=[*notes, *completed.notes],
-        split_draw=completed.draw,
-        excluded={"in a folder of masks": tree.masks},
     )
 
 

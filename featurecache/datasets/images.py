@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
-from featurecache.datasets.scan import describe_suffixes, scan_tree
+from featurecache.datasets.scan import ImageTree, describe_suffixes, scan_tree
 from featurecache.datasets.splits import SPLIT_ALIASES, complete_split
 from featurecache.datasets.table_reader import tables_in
 from featurecache.errors import DatasetError, UsageError
@@ -41,8 +42,6 @@ def load_images(
         DatasetError: If there is no image, or a folder cannot be read.
         UsageError: If an image is in fewer folders than ``patient_level``.
     """
-    import pandas as pd
-
     root = Path(root)
     tree = scan_tree(root)
     if not tree.images:
@@ -58,16 +57,6 @@ def load_images(
         patients = list(tree.images)
     firsts = {parts[0].lower() if parts else "" for parts in folders}
     is_split = firsts <= SPLIT_ALIASES.keys()
-    completed = complete_split(
-        patients,
-        np.empty((len(tree.images), 0), dtype=np.int8),
-        (),
-        stated=[parts[0] for parts in folders] if is_split else None,
-        source=f"the folder {root}",
-        folds=folds,
-        fold=fold,
-        seed=seed,
-    )
     notes = ["There are no labels.", *tree.notes()]
     if patient_level:
         notes.append(
@@ -85,19 +74,72 @@ def load_images(
             "A table is beside the images: to read labels from it, give its columns as `labels`, "
             "`multilabel` or `classes`."
         )
+    return dataset_of_tree(
+        tree,
+        root,
+        named_after=root,
+        patients=patients,
+        stated=[parts[0] for parts in folders] if is_split else None,
+        notes=notes,
+        folds=folds,
+        fold=fold,
+        seed=seed,
+    )
+
+
+def dataset_of_tree(
+    tree: ImageTree,
+    root: Path,
+    *,
+    named_after: Path,
+    patients: Sequence[str],
+    labels: NDArray[np.int8] | None = None,
+    label_names: Sequence[str] = (),
+    stated: Sequence[str] | None,
+    notes: Sequence[str],
+    folds: int | None,
+    fold: int | None,
+    seed: int,
+) -> Dataset:
+    """Return the data set of all images below a folder, with its splits completed.
+
+    Args:
+        tree: The n images, whose paths are their ids.
+        root: The folder.
+        named_after: The folder that names the data set.
+        patients: Patient of each image.
+        labels: (n, C) int8 of 1 and 0; None without labels.
+        label_names: The C names.
+        stated: Name of the split folder of each image; None if no folder states a split.
+        notes: Notes, which those on the splits follow.
+        folds: See ``load_images``, as for the two below.
+        fold: See there.
+        seed: See there.
+    """
+    import pandas as pd
+
+    completed = complete_split(
+        patients,
+        np.empty((len(tree.images), 0), dtype=np.int8) if labels is None else labels,
+        label_names,
+        stated=stated,
+        source=f"the folder {root}",
+        folds=folds,
+        fold=fold,
+        seed=seed,
+    )
+    images = {
+        "id": tree.images,
+        "path": tree.images,
+        "patient": patients,
+        "split": completed.names,
+    }
     return Dataset(
-        name=safe_name(root.resolve().name),
+        name=safe_name(named_after.resolve().name),
         root=root,
-        images=pd.DataFrame(
-            {
-                "id": tree.images,
-                "path": tree.images,
-                "patient": patients,
-                "split": completed.names,
-            },
-            dtype=str,
-        ),
-        labels=None,
+        images=pd.DataFrame(images, dtype=str),
+        labels=labels,
+        label_names=None if labels is None else label_names,
         notes=[*notes, *completed.notes],
         split_draw=completed.draw,
         excluded={"in a folder of masks": tree.masks},

@@ -80,7 +80,7 @@ def ray_cluster() -> Iterator[None]:
     address = os.environ.get(ADDRESS_VARIABLE)
     if not address:
         # Off, a cluster of one machine listens on the loopback interface only, on every system:
-        # whoever reaches a port of Ray can run code.
+        # anyone who reaches a port of Ray can run code.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
     import ray.data
