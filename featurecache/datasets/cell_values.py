@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN: Final = 80
 
-MISSING: Final = frozenset({"", "nan", "na", "n/a", "<na>", "nat", "null", "none"})
+MISSING: Final = frozenset(
+    {"", "nan", "na", "n/a", "<na>", "nat", "null", "none"}
+    | {"#n/a", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!"}  # Excel's errors
+)
 """What programs write into cells without a value, in lower case."""
 
 BLANKS: Final = MISSING | {"unknown", "unk", "not available", "missing", "unbekannt", "k.a.", "?"}

@@ -3,6 +3,8 @@
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, time
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,8 @@ from featurecache.io.text import require_regular_file
 
 MAX_CELLS: Final = 2**28
 """Cells of a sheet or of a parquet file: about a million rows of 256 columns."""
+_MAX_TITLE: Final = 3
+"""Rows of a title above a header."""
 
 
 class ParquetTable:
@@ -58,8 +62,9 @@ class ExcelTable:
     """The first sheet of an open Excel workbook.
 
     Attributes:
-        header: Names of the columns: the first row that is not blank.
-        notes: A sentence on the other sheets, if there are any.
+        header: Names of the columns: the first row that is not blank. Rows above it of which only
+            the first cell is filled are a title if it is longer.
+        notes: Sentences on other sheets and on a title, if there are any.
 
     Raises:
         UsageError: If openpyxl is not installed.
@@ -85,8 +90,16 @@ class ExcelTable:
             self.notes.append(
                 f"{path.name} has {len(sheets)} sheets; the first is read, {self._sheet.title!r}."
             )
-        _, header = next(self._filled_rows(), (0, []))
-        self.header = header
+        top = list(islice(self._filled_rows(), _MAX_TITLE + 2))
+        n_title = next((at for at, (_, cells) in enumerate(top) if len(cells) > 1), 0)
+        # A remark beside a single column is no header: the next row has one cell again.
+        if any(len(cells) == 1 for _, cells in top[n_title + 1 : n_title + 2]):
+            n_title = 0
+        self._header_row, self.header = top[n_title] if top else (0, [])
+        if n_title:
+            self.notes.append(
+                f"The header of {path.name} is row {self._header_row}; what is above it is a title."
+            )
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the number of each row below the header, as Excel shows it, and its cells.
@@ -95,13 +108,14 @@ class ExcelTable:
             DatasetError: If a row is longer than the header.
         """
         width = len(self.header)
-        rows = self._filled_rows()
-        next(rows, None)
-        for number, row in rows:
+        for number, row in self._filled_rows():
+            if number <= self._header_row:
+                continue
             if len(row) > width:
                 raise DatasetError(
-                    f"{self._path}, row {number}: the row has {len(row)} cells, but the header has "
-                    f"{width}. Give each column a name"
+                    f"{self._path}, row {number}: the row has {len(row)} cells, but the header, "
+                    f"row {self._header_row}, has {width}. Give each column a name, or delete the "
+                    "rows above the header"
                 )
             yield number, row + [""] * (width - len(row))
 
@@ -134,9 +148,14 @@ def _damage_as_value_error() -> Iterator[None]:
 
 
 def _as_text(cell: object) -> str:
-    """Return a cell as text: "" if it is missing, and whole numbers without a fraction."""
+    """Return a cell as text: "" if it is missing, and whole numbers without a fraction.
+
+    Excel stores a date as the midnight that it starts with.
+    """
     if cell is None or cell != cell:  # NaN
         return ""
+    if isinstance(cell, datetime) and cell.time() == time():
+        return str(cell.date())
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell).strip()

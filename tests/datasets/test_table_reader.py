@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import zipfile
+from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UsageError
+from tests.inputs.tables import workbook
 
 
 def write(folder: Path, text: str) -> Path:
@@ -190,39 +192,54 @@ def test_parquet_file_is_read_as_text(tmp_path: Path) -> None:
         open_table(tmp_path / "t.parquet")
 
 
-class FakeWorkbook:
-    """What the reader uses of openpyxl, which is an optional package."""
-
-    sheetnames = ("images", "notes")
-    title = "images"
-
-    def __init__(self, rows: list[tuple[object, ...]]) -> None:
-        self.rows, self.worksheets, self.parent = rows, [self], self
-
-    def reset_dimensions(self) -> None:
-        pass
-
-    def iter_rows(self, *, values_only: bool) -> list[tuple[object, ...]]:
-        return self.rows if values_only else []
-
-
-def test_first_sheet_of_excel_file_is_read(tmp_path: Path, monkeypatch) -> None:
-    rows = [(None,), ("id", "n", None), ("007", 1.0, None), (None, None), (8, "x")]
-    openpyxl = SimpleNamespace(load_workbook=lambda *args, **kwargs: FakeWorkbook(rows))
-    monkeypatch.setitem(sys.modules, "openpyxl", openpyxl)
-    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
-        archive.writestr("xl/workbook.xml", "")
-    table = open_table(tmp_path / "t.xlsx")
-    assert table.notes == ("t.xlsx has 2 sheets; the first is read, 'images'.",)
-    frame = table.read(["id", "n"])
-    assert frame.to_numpy().tolist() == [["007", "1"], ["8", "x"]]
+def test_first_sheet_of_excel_file_is_read(tmp_path: Path) -> None:
+    rows = [
+        [],
+        ["id", "n", "day", "hour", None],
+        ["007", 1.0, date(2020, 3, 4), datetime(2020, 3, 4, 5, 6), None],
+        [],
+        [8, "x", None, True, None],
+    ]
+    path = tmp_path / "t.xlsx"
+    path.write_bytes(workbook(rows, [["other"]]))
+    table = open_table(path)
+    assert table.notes == ("t.xlsx has 2 sheets; the first is read, 'sheet 1'.",)
+    frame = table.read(["id", "n", "day", "hour"])
+    assert frame.to_numpy().tolist() == [
+        ["007", "1", "2020-03-04", "2020-03-04 05:06:00"],
+        ["8", "x", "", "True"],
+    ]
     assert frame.index.tolist() == [3, 5]
-    rows.append((1, 2, 3))
-    with pytest.raises(DatasetError, match="row 6: the row has 3 cells, but the header has 2"):
-        table.read(["id"])
-    (tmp_path / "t.xlsx").write_bytes(b"no zip")
+    path.write_bytes(workbook([*rows, [1, 2, 3, 4, 5]]))
+    message = "row 6: the row has 5 cells, but the header, row 2, has 4"
+    with pytest.raises(DatasetError, match=message):
+        open_table(path).read(["id"])
+    path.write_bytes(b"no zip")
     with pytest.raises(DatasetError, match="cannot be read as a table: BadZipFile"):
-        open_table(tmp_path / "t.xlsx")
+        open_table(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "lines"),
+    [
+        ([["Export"], [], ["of today"], ["path", "id"], ["a", 1]], ("path", "id"), [5]),
+        ([["path"], ["a"], ["b", "remark"], ["c"]], ("path",), None),  # refused as ragged
+        ([["path"], ["a"], ["b"]], ("path",), [2, 3]),
+        ([[None, "path"], [0, "a"], [1, "b"]], ("", "path"), [2, 3]),
+        ([["Export"], ["path", "id"]], ("path", "id"), None),  # no rows
+        ([], (), None),
+    ],
+)
+def test_title_of_an_excel_sheet_is_no_header(tmp_path: Path, rows, header, lines) -> None:
+    (tmp_path / "t.xlsx").write_bytes(workbook(rows))
+    table = open_table(tmp_path / "t.xlsx")
+    assert table.header == header
+    assert bool(table.notes) == (rows[:1] == [["Export"]])
+    if lines is None:
+        with pytest.raises(DatasetError):
+            table.read(header)
+    else:
+        assert table.read(["path"]).index.tolist() == lines
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A folder with four images and a table, loaded by the command line without encoding."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,20 @@ from featurecache.datasets.dataset import Dataset
 from tests.cli.conftest import Run
 
 IMAGES = ("a.png", "b.png", "c.png", "d.png")
+
+
+def workbook(*sheets: Sequence[Sequence[object]]) -> bytes:
+    """Return an Excel file as openpyxl writes it; an empty row leaves a blank one."""
+    from openpyxl import Workbook
+
+    book = Workbook(write_only=True)
+    for number, rows in enumerate(sheets, 1):
+        sheet = book.create_sheet(f"sheet {number}")
+        for row in rows:
+            sheet.append(row)
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import featurecache as fc
-from tests.inputs.tables import Load
+from tests.inputs.tables import Load, workbook
 
 MASS = {"Mass": [1, 0, 1, None]}
 ROWS = [["a.png", "1", "Müller"], ["b.png", "0", ""], ["c.png", "1", "x"], ["d.png", "", "y"]]
@@ -38,6 +38,40 @@ ACCEPTED = {
         "t.parquet",
         pd.DataFrame({"path": [row[0] for row in ROWS], "Mass": [1.0, 0.0, 1.0, None]}),
         None,
+    ),
+    "excel": (
+        "t.xlsx",
+        workbook(
+            [
+                ["path", "Mass", "who"],
+                ["a.png", 1, "Müller"],
+                ["b.png", 0],
+                ["c.png", True],
+                [],
+                ["d.png", None],
+            ]
+        ),
+        None,
+    ),
+    "excel-with-a-title": (
+        "t.xlsx",
+        workbook(
+            [
+                ["Radiology"],
+                [],
+                ["path", "Mass"],
+                ["a.png", 1],
+                ["b.png", "nein"],
+                ["c.png", "ja"],
+                ["d.png", "#N/A"],
+            ]
+        ),
+        "header of t.xlsx is row 3; .* is a title",
+    ),
+    "excel-sheets": (
+        "t.xlsx",
+        workbook([["path", "Mass"], *([row[0], row[1]] for row in ROWS)], [["other"]]),
+        "2 sheets; the first is read, 'sheet 1'",
     ),
     # The paths.
     "column-by-files": (
@@ -95,12 +129,12 @@ def test_images_in_a_subfolder_are_found(load: Load) -> None:
     assert "read below the folder 'images', with the suffix .dcm" in loaded.notes
 
 
-def test_ids_keep_their_zeros(load: Load) -> None:
-    table = pd.DataFrame(
-        {"path": ["a.png", "b.png"], "id": ["007", "08"], "patient": [7, 8], "Mass": [True, False]}
-    )
+@pytest.mark.parametrize("suffix", ["parquet", "xlsx"])
+def test_ids_keep_their_zeros(load: Load, suffix: str) -> None:
+    rows = [["path", "id", "patient", "Mass"], ["a.png", "007", 7, True], ["b.png", "08", 8, False]]
+    table = workbook(rows) if suffix == "xlsx" else pd.DataFrame(rows[1:], columns=rows[0])
     options = "--label-column Mass --id-column id --patient-column patient"
-    loaded = load(table, options, name="t.parquet")
+    loaded = load(table, options, name=f"t.{suffix}")
     assert loaded.dataset.images["id"].tolist() == ["007", "08"]
     assert loaded.dataset.images["patient"].tolist() == ["7", "8"]
     assert loaded.labels == {"Mass": [1, 0]}
