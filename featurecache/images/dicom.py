@@ -230,10 +230,21 @@ def _defines_range(dicom: Any) -> bool:
 
 
 def _used_bits(stored: NDArray[Any], dicom: Any) -> int:
-    """Return the number of bits that values need, with the sign of signed ones."""
+    """Return the number of bits that values need, with the sign where it is used."""
     low, high = int(stored.min()), int(stored.max())
-    signed = bool(dicom.PixelRepresentation)
-    return max(high.bit_length(), (~low).bit_length() if low < 0 else 0) + signed
+    if _uses_sign(stored, dicom):
+        return max(high.bit_length(), (~low).bit_length()) + 1
+    return max(high, 0).bit_length()
+
+
+def _uses_sign(stored: NDArray[Any], dicom: Any) -> bool:
+    """Return whether the range of values extends as far below zero as above.
+
+    Many devices declare signed values but write none below zero, or few that an edge filter has
+    left there: read as signed, black would become gray. The latter are clipped.
+    """
+    low, high = int(stored.min()), int(stored.max())
+    return bool(dicom.PixelRepresentation) and low < -max(high, 0) / DARKEST
 
 
 def _pixels(dicom: Any, bit_depth: int | None) -> NDArray[np.uint8]:
@@ -260,7 +271,7 @@ def _pixels(dicom: Any, bit_depth: int | None) -> NDArray[np.uint8]:
 def _grayscale(dicom: Any, stored: NDArray[Any], bits: int, *, inverted: bool) -> NDArray[np.uint8]:
     from pydicom.pixels import apply_modality_lut
 
-    signed = bool(dicom.PixelRepresentation)
+    signed = _uses_sign(stored, dicom)
     ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
     values = apply_modality_lut(stored, dicom).astype(np.float64)
     if "ModalityLUTSequence" in dicom:

@@ -142,6 +142,31 @@ def test_signed_values_use_their_full_range(stored):
     np.testing.assert_array_equal(gray(dicom_file(signed)), np.rint(stored / 4095 * 255))
 
 
+@pytest.mark.parametrize("kind", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1, "RescaleIntercept": -1024}])
+@pytest.mark.parametrize("undershoot", [0, -40])
+def test_signed_values_without_negative_ones_are_read_as_unsigned(
+    stored, kind, rescale, undershoot
+):
+    values = stored.astype(np.int16)
+    values[1, 0] = undershoot
+    data = dicom_file(values, bits=16, kind=kind, **rescale)
+    assert used_bits(data) == 12
+    bright = np.rint(np.maximum(values, 0) / 4095 * 255)
+    expected = bright if kind == "MONOCHROME2" else 255 - bright
+    actual = np.asarray(decode_image(data, bit_depth=12))
+    np.testing.assert_allclose(actual, expected, atol=1 if kind == "MONOCHROME1" else 0)
+
+
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 2, "RescaleIntercept": 100}])
+def test_negative_values_of_a_tomograph_use_both_signs(stored, rescale):
+    values = (stored.astype(np.int32) - 1024).astype(np.int16)  # -1024 to 3071
+    data = dicom_file(values, bits=16, **rescale)
+    assert used_bits(data) == 13
+    expected = np.rint((values + 4096.0) / 8191 * 255)
+    np.testing.assert_array_equal(np.asarray(decode_image(data, bit_depth=13)), expected)
+
+
 @pytest.mark.parametrize("shape", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize("rescale", [None, (2.0, -1024.0)])
 def test_window_equals_pydicom(stored, shape, rescale):
