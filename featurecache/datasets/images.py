@@ -142,7 +142,7 @@ def dataset_of_tree(
         label_names=None if labels is None else label_names,
         notes=[*notes, *completed.notes],
         split_draw=completed.draw,
-        excluded={"in a folder of masks": tree.masks},
+        excluded={"a mask": tree.masks},
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,8 @@ _MASKS: Final = re.compile(
     r"(?:(?:left|right|lungs?|infection|manual|seg(?:mentation)?)[ _-]?)?masks?"
     r"|segmentations?|ground[ _-]?truths?"
 )
+_MASK_NAME: Final = re.compile(rf"(.+?)[ _.-]+(?:{_MASKS.pattern})(?:[ _-]?\d+)?")
+"""The name of a mask, without suffix, after that of its image: ``x_mask``, ``x_lung_mask_2``."""
 _SKIPPED: Final = frozenset({"__MACOSX", "DICOMDIR"})
 _MAX_SUFFIXES: Final = 8
 
@@ -128,7 +130,8 @@ class ImageTree:
     Attributes:
         images: Their paths, relative to the folder, with "/", sorted.
         others: Number of files that are no images, by suffix in lower case.
-        masks: Number of images left out because they are in a folder of masks beside images.
+        masks: Number of images left out because they are in a folder of masks, or beside an image
+            whose name they have with ``_mask`` or similar.
         copies: Number of images and folders left out because a symbolic link leads to one that is
             reached without it, or by another link, or to a folder above.
     """
@@ -147,8 +150,8 @@ class ImageTree:
             )
         if self.masks:
             notes.append(
-                f"Images in folders of masks were left out: {self.masks:,}. To embed masks, give "
-                "their folder."
+                "Masks were left out, which are in folders of masks or named after the image "
+                f"beside them: {self.masks:,}. To embed masks, give a folder with nothing else."
             )
         if self.copies:
             notes.append(
@@ -207,13 +210,25 @@ def scan_tree(root: Path) -> ImageTree:
         else:
             targets.add(target)
             images.append(path)
-    in_masks = [path for path in images if _is_mask(path)]
-    if len(in_masks) < len(images):
-        images = sorted(set(images).difference(in_masks))
-    else:
-        images, in_masks = sorted(images), []
-    return ImageTree(tuple(images), dict(others), len(in_masks), copies)
+    in_masks = [path for path in images if _is_in_masks(path)]
+    if len(in_masks) == len(images):
+        in_masks = []
+    stems = {_stem(path) for path in images}
+    masks = {*in_masks, *(path for path in images if _is_mask_of(_stem(path), stems))}
+    return ImageTree(tuple(sorted(set(images) - masks)), dict(others), len(masks), copies)
 
 
-def _is_mask(path: str) -> bool:
+def _is_in_masks(path: str) -> bool:
     return any(_MASKS.fullmatch(folder) for folder in path.lower().split("/")[:-1])
+
+
+def _stem(path: str) -> tuple[str, str]:
+    """Return the folder of a path and its name without suffix, in lower case."""
+    folder, _, name = path.lower().rpartition("/")
+    return folder, Path(name).stem
+
+
+def _is_mask_of(stem: tuple[str, str], stems: Collection[tuple[str, str]]) -> bool:
+    folder, name = stem
+    match = _MASK_NAME.fullmatch(name)
+    return match is not None and (folder, match[1]) in stems

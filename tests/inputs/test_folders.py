@@ -65,7 +65,13 @@ ACCEPTED = {
     "masks": (
         ["images/a.png", "images/b.png", "masks/a.png"],
         *([], ["images/a.png", "images/b.png"], []),
-        "Images in folders of masks were left out: 1. To embed masks, give their folder.",
+        "named after the image beside them: 1. To embed masks, give a folder with nothing else.",
+    ),
+    "masks beside their images": (
+        ["a.png", "a_mask.png", "x/b.jpg", "x/B-lung-mask_1.png", "x/a_mask.png", "x/mask_b.png"],
+        *([], ["a.png", "x/a_mask.png", "x/b.jpg", "x/mask_b.png"], []),
+        "Masks were left out, which are in folders of masks or named after the image beside them: "
+        "2.",
     ),
     "links": (
         ["a.png", "disk -> ../disk", "again -> ../disk", "up -> ."],
@@ -171,7 +177,7 @@ def test_what_is_refused(run, tmp_path: Path, row: str) -> None:
 def test_prediction_finds_the_same_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = make(tmp_path / "new", ["IM01", "p1/a.png", "n.txt", "masks/a.png"])
     assert find_images(root).names == [str(root / "IM01"), str(root / "p1/a.png")]
-    assert "Images in folders of masks were left out: 1" in caplog.text
+    assert "beside them: 1" in caplog.text
 
 
 def test_data_set_and_cache_take_the_name(run, tmp_path: Path) -> None:
