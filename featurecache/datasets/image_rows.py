@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import DatasetError
+from featurecache.provenance.names import patient_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _SAME = ("id", "patient", "split")
-"""Columns that must be equal in all rows of an image."""
+"""Columns that must be equal in all rows of an image, patients in any of their spellings."""
 
 
 def join_rows(
@@ -51,7 +52,12 @@ def join_rows(
     for column in images.columns.drop("path"):
         filled = images[column].where(images[column] != "")
         first = filled.groupby(codes).first()
-        differs = (filled.notna() & (filled != first.loc[codes].to_numpy())).to_numpy(dtype=bool)
+        compared, expected = filled, first
+        if column == "patient":  # "1" and "01" are one patient
+            compared, expected = (
+                names.map(patient_key, na_action="ignore") for names in (filled, first)
+            )
+        differs = (compared.notna() & (compared != expected.loc[codes].to_numpy())).to_numpy(bool)
         if differs.any() and column in _SAME:
             _refuse(images, codes, int(np.argmax(differs)), f"differ in the {column}", file)
         first.loc[np.unique(codes[differs])] = ""

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 NO_FINDING: Final = "No Finding"
 
-_NO_FINDING: Final = frozenset(
-    {"no finding", "no findings", "no_finding", "kein befund", "ohne befund", "o. b.", "o.b."}
-)
+_NO_FINDING: Final = frozenset({"nofinding", "nofindings", "keinbefund", "ohnebefund", "o.b"})
+_NORMAL: Final = frozenset({"normal", "healthy", "unremarkable", "gesund", "unauffällig"})
+"""Words for no finding as ``_word`` writes them. Some data sets have the latter as a label."""
 
 MAX_LABELS: Final = 1000
 """More than that are free text, not labels."""
@@ -27,7 +27,10 @@ MAX_LABELS: Final = 1000
 _SEPARATORS: Final = ("|", ";", "\n", ",")
 """Separators that are detected. Only commas are also common within names."""
 
-_LIST: Final = re.compile(r"\[.*\]", re.DOTALL)
+_LIST: Final = re.compile(
+    r"\[.*\]|\{.*\}|set\(\)|\( *\)|\( *(?P<quote>['\"]).*(?P=quote) *,? *\)", re.DOTALL
+)
+"""A list, a set or a tuple of Python, or an array of PostgreSQL. ``(left) opacity`` is a name."""
 _LIST_ENTRY: Final = re.compile(
     r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\s,'\"\[\]][^,'\"\[\]]*)"
 )
@@ -45,15 +48,16 @@ def label_matrix(
 ) -> tuple[tuple[str, ...], NDArray[np.int8], list[str]]:
     """Parse cells such as ``Effusion|Mass`` or ``['Effusion', 'Mass']`` into a label matrix.
 
-    ``No Finding``, ``nan``, ``None`` and the empty cell stand for no positive label, and so does
-    ``Normal`` where it never stands beside another label. Labels that differ only in case are one.
+    ``No Finding``, ``nan``, ``None`` and the empty cell stand for no positive label, and so do
+    ``Normal`` and ``Healthy`` where they never stand beside another label. Labels that differ only
+    in case are one.
 
     Args:
         cells: (N,) text, indexed by line of the file.
         names: Valid labels; None uses those that occur, sorted.
         file: The file, for error messages.
         separator: What joins the labels of a cell; by default ``|``, ``;``, ``,`` and the text of
-            a Python list are detected.
+            a Python list, set or tuple are detected.
 
     Returns:
         The C names, (N, C) int8 of 1 and 0, and notes.
@@ -78,9 +82,14 @@ def label_matrix(
         combinations.append(_findings(split(text), text, location))
 
     occurrences: Counter[str] = Counter()
-    for labels, count in zip(combinations, counts, strict=True):
+    read_as_none: Counter[str] = Counter()
+    for text, labels, count in zip(texts, combinations, counts, strict=True):
         occurrences.update(dict.fromkeys(labels, count))
+        if _word(text) in _NO_FINDING and text.casefold() != NO_FINDING.casefold():
+            read_as_none[text] += count
     notes = []
+    if read_as_none:
+        notes.append(f"Read as no finding: {describe_counts(read_as_none)}.")
     if names is None:
         spelling = _one_spelling(occurrences)
         if len(spelling) < len(occurrences):
@@ -89,12 +98,14 @@ def label_matrix(
                 f"Labels that differ only in case are one: {describe_counts(others)} are "
                 f"{', '.join(sorted({repr(spelling[name.casefold()]) for name in others}))}."
             )
-        if _is_no_finding("normal", combinations, spelling):
+        if normal := _normal_words(combinations, spelling):
+            described = Counter({n: c for n, c in occurrences.items() if n.casefold() in normal})
             notes.append(
-                f"'{spelling.pop('normal')}' in the column {cells.name!r} never stands beside a "
-                "label, so it counts as no finding. For a label of its own, give the column as "
+                f"{describe_counts(described)} in the column {cells.name!r} never stand beside a "
+                "label, so they count as no finding. For labels of their own, give the column as "
                 "`classes`."
             )
+            spelling = {key: name for key, name in spelling.items() if key not in normal}
             combinations = [
                 [n for n in found if n.casefold() in spelling] for found in combinations
             ]
@@ -183,7 +194,7 @@ def _detect_split(counts: dict[str, int], where: str) -> tuple[str, _Split]:
         counts: Number of rows of each text.
         where: The column, for the error message.
     """
-    texts = [text for text in counts if text.casefold() not in MISSING | _NO_FINDING]
+    texts = [text for text in counts if not _is_none(text)]
     if texts and all(_LIST.fullmatch(text) for text in texts):
         return "list", _split_list
     present = [separator for separator in _SEPARATORS if any(separator in text for text in texts)]
@@ -197,7 +208,10 @@ def _detect_split(counts: dict[str, int], where: str) -> tuple[str, _Split]:
         _ask(counts, ("|", ","), where)
     for other in weaker:
         compound = [name for name in names if other in name]
-        if any(names.issuperset(_split_by(other)(name)) for name in compound):
+        # Commas are common within names; what is joined by other separators is several labels.
+        if (compound and other != ",") or any(
+            names.issuperset(_split_by(other)(name)) for name in compound
+        ):
             _ask(counts, (separator, other), where)
     return separator, _split_by(separator)
 
@@ -208,7 +222,7 @@ def _ask(counts: dict[str, int], separators: Sequence[str], where: str) -> None:
     for separator in separators:
         labels: Counter[str] = Counter()
         for text, count in counts.items():
-            if text.casefold() not in MISSING | _NO_FINDING:
+            if not _is_none(text):
                 labels.update(dict.fromkeys(_split_by(separator)(text), count))
         readings.append(
             f"{separator!r} gives {len(labels)} labels, {describe_counts(labels, most=5)}"
@@ -224,7 +238,8 @@ def _split_by(separator: str) -> _Split:
 
 
 def _split_list(text: str) -> list[str]:
-    entries = ("".join(groups).strip() for groups in _LIST_ENTRY.findall(text))
+    inside = "" if text == "set()" else text[1:-1]
+    entries = ("".join(groups).strip() for groups in _LIST_ENTRY.findall(inside))
     return [entry for entry in entries if entry]
 
 
@@ -237,7 +252,7 @@ def _describe(separator: str) -> str:
 def _findings(labels: Sequence[str], text: str, location: str) -> list[str]:
     """Return the labels without the words for no finding."""
     labels = [label for label in labels if label.casefold() not in MISSING]
-    findings = [label for label in labels if label.casefold() not in _NO_FINDING]
+    findings = [label for label in labels if _word(label) not in _NO_FINDING]
     if findings and len(findings) < len(labels):
         raise DatasetError(
             f"{location}: {NO_FINDING!r} together with a finding, {text!r}. Keep one of the two"
@@ -253,14 +268,25 @@ def _one_spelling(occurrences: "Counter[str]") -> dict[str, str]:
     return spelling
 
 
-def _is_no_finding(
-    word: str, combinations: Sequence[Sequence[str]], spelling: dict[str, str]
-) -> bool:
-    """Return whether a label never stands beside another, and is not the only one."""
-    return (
-        word in spelling
-        and len(spelling) > 1
-        and not any(
-            len(labels) > 1 and word in map(str.casefold, labels) for labels in combinations
-        )
+def _normal_words(combinations: Sequence[Sequence[str]], spelling: dict[str, str]) -> set[str]:
+    """Return the words for normal, in lower case, if they stand beside no label but are not all."""
+    words = {key for key in spelling if _word(key) in _NORMAL}
+    beside = any(
+        len(labels) > 1 and not words.isdisjoint(map(str.casefold, labels))
+        for labels in combinations
     )
+    return set() if beside or len(words) == len(spelling) else words
+
+
+def means_no_finding(name: str) -> bool:
+    """Return whether a label says that there is nothing to be found, such as "No Finding"."""
+    return _word(name) in _NO_FINDING | _NORMAL
+
+
+def _is_none(text: str) -> bool:
+    return text.casefold() in MISSING or _word(text) in _NO_FINDING
+
+
+def _word(text: str) -> str:
+    """Return a text in lower case without spaces, underscores, hyphens and final punctuation."""
+    return re.sub(r"[\s_-]+", "", text.casefold()).rstrip(".,;:!")

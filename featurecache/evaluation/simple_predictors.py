@@ -6,12 +6,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.datasets.label_strings import means_no_finding
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.ranking import AnyFloats, Floats, ratio
-
-NORMAL_LABELS: Final = frozenset({"normal", "no finding", "no findings", "healthy", "unremarkable"})
-"""Labels that say that there is nothing to be found, in lower case and with spaces."""
 
 STRENGTHS: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for scikit-learn's ``C``, on standardized embeddings."""
@@ -24,8 +22,7 @@ MAX_TUNING_IMAGES: Final = 4000
 
 def is_finding(label_names: Sequence[str]) -> NDArray[np.bool_]:
     """Return for each of C labels whether it is a finding, and not a name for a normal image."""
-    names = (name.casefold().replace("_", " ").replace("-", " ") for name in label_names)
-    return np.array([name.strip() not in NORMAL_LABELS for name in names], dtype=np.bool_)
+    return np.array([not means_no_finding(name) for name in label_names], dtype=np.bool_)
 
 
 def abnormality(truth: NDArray[np.int8], label_names: Sequence[str]) -> NDArray[np.int8]:

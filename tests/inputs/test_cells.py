@@ -61,6 +61,30 @@ JOINED = {
         [1, 0, 0, 1],
         "written as lists",
     ),
+    "sets": (
+        ("{'Mass', 'Edema'}", "{'Edema'}", "set()", "{Mass}"),
+        [1, 1, 0, 0],
+        [1, 0, 0, 1],
+        "written as lists",
+    ),
+    "tuples": (
+        ("('Mass', 'Edema')", '("Edema",)', "()", "['Mass']"),
+        [1, 1, 0, 0],
+        [1, 0, 0, 1],
+        "written as lists",
+    ),
+    "no-finding-words": (
+        ("Mass|Edema", "NOFINDING", "Mass", "No_Finding."),
+        [1, 0, 0, 0],
+        [1, 0, 1, 0],
+        "Read as no finding: 'NOFINDING' (1), 'No_Finding.' (1).",
+    ),
+    "healthy": (
+        ("Mass|Edema", "Healthy", "Mass", "normal."),
+        [1, 0, 0, 0],
+        [1, 0, 1, 0],
+        "'Healthy' (1), 'normal.' (1) in the column 'found' never stand beside a label",
+    ),
     "lines": (("Mass\nEdema", "Edema", "", "Mass"), [1, 1, 0, 0], [1, 0, 0, 1], r"joined by '\n'"),
     "lists-without-quotes": (
         ("[Mass, Edema]", "[ Edema ]", "['Mass', nan]", "[]"),
@@ -78,7 +102,7 @@ JOINED = {
         ("Mass|Edema", "Normal", "Mass", "normal"),
         [1, 0, 0, 0],
         [1, 0, 1, 0],
-        "never stands beside a label, so it counts as no finding",
+        "'Normal' (1), 'normal' (1) in the column 'found' never stand beside a label, so they ",
     ),
 }  # fmt: skip
 
@@ -95,6 +119,12 @@ def test_normal_beside_other_labels_is_a_label(load: Load) -> None:
     cells = ("normal|scar", "normal", "scar", "normal")
     loaded = load(column("found", *cells), "--multilabel-column found")
     assert loaded.labels == {"normal": [1, 1, 0, 1], "scar": [1, 0, 1, 0]}
+
+
+@pytest.mark.parametrize("cells", [("normal", "Healthy", "", ""), ("(left) a", "(b)", "(left) a")])
+def test_words_without_any_other_label_and_names_in_parentheses_are_labels(load, cells) -> None:
+    loaded = load(column("found", *cells), "--multilabel-column found")
+    assert set(loaded.labels) == set(cells) - {""}
 
 
 def test_names_with_commas_are_kept_where_bars_join(load: Load) -> None:
@@ -220,6 +250,12 @@ REFUSED = {
         column("f", "Mass|Edema", "Mass, Edema", "Mass", "nan"),
         "--multilabel-column f",
         "can be read in two ways",
+    ),
+    "separators-within-a-cell": (
+        column("f", "Mass;Edema|Nodule", "Mass"),
+        "--multilabel-column f",
+        "can be read in two ways: '|' gives 3 labels, 'Mass;Edema' (1), 'Nodule' (1), 'Mass' (1); "
+        "';' gives 2 labels, 'Mass' (2), 'Edema|Nodule' (1). Give the --label-separator",
     ),
     "finding-and-none": (
         column("f", "Mass|No finding"),

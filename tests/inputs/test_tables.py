@@ -186,6 +186,13 @@ def test_rows_of_one_image_are_joined(load: Load) -> None:
     assert "The rows of 1 images differ in the age, which is treated as unknown." in loaded.notes
 
 
+def test_rows_of_one_image_name_its_patient_in_any_spelling(load: Load) -> None:
+    table = "path,who,Mass\na.png,1,0\na.png,01,1\na.png,,0\nb.png,2.0,0\n"
+    loaded = load(table, "--label-column Mass --patient-column who")
+    assert loaded.labels == {"Mass": [1, 0]}
+    assert loaded.dataset.images["patient"].tolist() == ["1", "2.0"]
+
+
 def test_excluded_rows_are_counted(load: Load) -> None:
     loaded = load("path,Mass\na.png,1\n,0\nb.png,0\n", "--label-column Mass")
     assert loaded.dataset.excluded == {"row without a path": 1}
