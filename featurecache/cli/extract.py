@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,12 +161,14 @@ def extract(
             for note in data.notes:
                 print_status(f"note: {note}")
             bars.append(stack.enter_context(progress_bar(hidden=json)))
-            bars[0].add_task("extract", total=None, detail="")
 
-        def progress(finished: int, total: int) -> None:
-            (task,) = bars[0].tasks
+        def progress(finished: int, total: int, *, name: str = "extract") -> None:
+            (bar,) = bars
+            if name not in {task.description for task in bar.tasks}:
+                bar.add_task(name, total=None, detail="")
+            (task,) = (task for task in bar.tasks if task.description == name)
             rate = f"{finished / task.elapsed:.1f} images/s" if finished and task.elapsed else ""
-            bars[0].update(task.id, completed=finished, total=total, detail=rate)
+            bar.update(task.id, completed=finished, total=total, detail=rate)
 
         summaries = run_extraction(
             lambda: load_dataset(dataset, data_root, options, quiet=json),
@@ -188,6 +191,7 @@ def extract(
             on_wait=_print_wait if wait else None,
             on_start=print_start,
             progress=progress,
+            hash_progress=partial(progress, name="hash files"),
         )
     if json:
         print_json([{**asdict(summary), "path": str(summary.path)} for summary in summaries])

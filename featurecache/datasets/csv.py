@@ -239,10 +239,15 @@ def _find_table(path: Path) -> Path:
     if not path.is_dir():
         return path
     names = tables_in(path)
-    if len(names) != 1:
+    if not names:
         raise DatasetError(
-            f"{path} contains {len(names)} tables{': ' if names else ''}{', '.join(names)}; "
-            "give the one that lists the images"
+            f"{path} is a folder without a table: give the table that lists the images, and the "
+            "folder that its paths are relative to as `images_root`"
+        )
+    if len(names) > 1:
+        raise DatasetError(
+            f"{path} contains {len(names)} tables: {', '.join(names)}; give the one that lists the "
+            "images"
         )
     return path / names[0]
 

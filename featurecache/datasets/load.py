@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.datasets.registry import DATASETS, DatasetSpec, get_dataset_spec
 from featurecache.datasets.scan import only_folders
-from featurecache.datasets.table_reader import TABLE_SUFFIXES
+from featurecache.datasets.table_reader import TABLE_SUFFIXES, tables_in
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io.fingerprint import canonical_json
 from featurecache.progress import Progress
@@ -175,6 +175,15 @@ def load_source(
             raise DatasetError(
                 f"{used_by} was made from {root}, which is no longer there: give the folder or "
                 "file of the data set as `root`"
+            )
+    elif source["dataset"] == "csv" and root is not None:
+        folder = Path(root).expanduser()
+        if folder.is_dir() and not tables_in(folder):
+            table = f"the table {source['root']}" if source["root"] else "a table"
+            raise DatasetError(
+                f"{used_by} was made from {table}, but {root} is a folder "
+                "without a table: give the table as `root`; if only the images have moved, give "
+                "their folder as `images_root` instead"
             )
     return load_dataset(
         source["dataset"],

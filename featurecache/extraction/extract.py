@@ -195,6 +195,7 @@ def run_extraction(
     on_wait: OnWait | None = None,
     on_start: OnStart | None = None,
     progress: Progress | None = None,
+    hash_progress: Progress | None = None,
 ) -> list[ExtractionSummary]:
     """Do what ``extract`` does, and return what was done for each cache.
 
@@ -222,6 +223,8 @@ def run_extraction(
             raises an error instead of waiting.
         on_start: Called before the first image is read.
         progress: See ``extract``.
+        hash_progress: Called before the first image is encoded, with the number of hashed files and
+            of all files to hash, whose embeddings may be stored under other ids.
 
     Returns:
         One summary for each model.
@@ -279,6 +282,7 @@ def run_extraction(
         on_wait=on_wait,
         on_start=None if on_start is None else lambda data: on_start(data, encoders, prompt_set),
         progress=progress,
+        hash_progress=hash_progress,
         extractions=[
             {
                 "data": dataset.source,

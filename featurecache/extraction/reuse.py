@@ -14,6 +14,7 @@ from featurecache.errors import CacheError, FeaturecacheWarning
 from featurecache.extraction.decode import ImageTask, decode_ahead
 from featurecache.extraction.plan import FileStates, current_rows, require_kept_content
 from featurecache.io.fingerprint import first_difference
+from featurecache.progress import Progress
 from featurecache.store.builder import CacheBuilder
 from featurecache.store.cache import BLOCK_ROWS
 from featurecache.store.chunks import EncodedRows
@@ -35,6 +36,8 @@ class FileHashes:
         states: States of its files; updated when a file is read.
         workers: Number of threads that read.
         image_timeout: Maximum time to read one file, in seconds.
+        progress: Called with the number of files that were read and of all that were to be read so
+            far.
 
     Attributes:
         states: See above.
@@ -49,11 +52,13 @@ class FileHashes:
         *,
         workers: int,
         image_timeout: float,
+        progress: Progress | None = None,
     ) -> None:
         self._dataset = dataset
         self._ids = ids
         self._workers = workers
         self._timeout = image_timeout
+        self._progress = progress
         self._was_read = np.zeros(len(ids), dtype=np.bool_)
         self.states = states
         self.sha256: Utf8 = np.zeros(len(ids), dtype="S64")
@@ -61,6 +66,7 @@ class FileHashes:
     def read(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Hash the files of these rows that were not read before; return which have a hash."""
         new = rows[~self._was_read[rows]]
+        n_before = int(self._was_read.sum())
         self._was_read[new] = True
         paths = self._dataset.images["path"]
         tasks = (
@@ -71,12 +77,14 @@ class FileHashes:
             tasks, {}, workers=self._workers, window=4 * self._workers, timeout=self._timeout
         )
         with closing(files):
-            for file in files:
+            for n_read, file in enumerate(files, start=n_before + 1):
                 # An image that cannot be used has no hash; why not is recorded when it is encoded.
                 self.sha256[file.row] = file.sha256.encode()
                 if file.reason is None:
                     self.states.size[file.row] = file.size
                     self.states.mtime_ns[file.row] = file.mtime_ns
+                if self._progress is not None:
+                    self._progress(n_read, n_before + len(new))
         readable: NDArray[np.bool_] = self.sha256[rows] != b""
         return readable
 

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -138,6 +138,7 @@ def update_caches(
     on_wait: OnWait | None = None,
     on_start: Callable[["Dataset"], None] | None = None,
     progress: Progress | None = None,
+    hash_progress: Progress | None = None,
     extractions: Sequence[Extraction] | None = None,
 ) -> list[ExtractionSummary]:
     """Bring the caches of a data set up to date, decoding each image once for all encoders.
@@ -168,6 +169,7 @@ def update_caches(
         on_start: Called before the first image is read, with the data set, in which cached
             patients keep their splits.
         progress: Called with the number of finished images and of all images to read.
+        hash_progress: Called before, with the number of hashed files and of all files to hash.
         extractions: For each encoder, the arguments to record in ``Header.extraction``; None
             records nothing.
 
@@ -193,7 +195,7 @@ def update_caches(
             )
     with ExitStack() as stack:
         for path in sorted(paths):
-            stack.enter_context(exclusive_lock(path, lock_path(path), on_wait=on_wait))
+            stack.enter_context(_cache_lock(path, on_wait))
             # Under the lock, no other process is writing them.
             remove_leftovers(path)
         dataset = keep_cached_splits(dataset, cache_paths(dataset, encoders, cache_dir, None))
@@ -215,7 +217,14 @@ def update_caches(
         states = file_states(dataset)
         requested = np.zeros(len(ids), dtype=np.bool_)
         requested[slice(None) if limit is None else sample_rows(dataset, limit)] = True
-        hashes = FileHashes(dataset, ids, states, workers=workers, image_timeout=image_timeout)
+        hashes = FileHashes(
+            dataset,
+            ids,
+            states,
+            workers=workers,
+            image_timeout=image_timeout,
+            progress=hash_progress,
+        )
         # All caches are checked before any of them is changed.
         current = [
             find_current(builder, hashes, requested, prune=prune, rehash=rehash)
@@ -261,6 +270,22 @@ def update_caches(
         ]
         mark_as_newest(paths)
         return summaries
+
+
+@contextmanager
+def _cache_lock(path: Path, on_wait: OnWait | None) -> Iterator[None]:
+    """Be the only process that writes a cache; leave no lock file if nothing was written.
+
+    Removing it while it is held is safe: a process that waits for it notices, and makes a new one.
+    """
+    lock = lock_path(path)
+    with exclusive_lock(path, lock, on_wait=on_wait):
+        try:
+            yield
+        finally:
+            names = [file.name for file in path.parent.iterdir()]
+            if not any(name.startswith(path.name) and name != lock.name for name in names):
+                lock.unlink(missing_ok=True)
 
 
 def cache_paths(

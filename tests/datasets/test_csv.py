@@ -94,7 +94,7 @@ def test_folder_with_one_csv_file_is_accepted(csv: Path) -> None:
 
 
 def test_folder_without_csv_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="contains 0 tables"):
+    with pytest.raises(DatasetError, match="is a folder without a table: give the table"):
         load(tmp_path)
 
 

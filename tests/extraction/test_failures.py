@@ -176,7 +176,7 @@ def test_data_set_without_usable_image_is_an_error(
         SPOILERS[what][0](root / path)
     with pytest.raises(FeaturecacheError, match="no image of set could be used by stub; i000: "):
         run(dataset, cache)
-    assert [path.name for path in stub_path.parent.iterdir()] == ["stub.h5.lock"]
+    assert list(stub_path.parent.iterdir()) == []
     for number, path in enumerate(dataset.images["path"]):
         write_image(root / path, number)
     assert run(dataset, cache)[0].images == 10

@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -187,6 +190,80 @@ def test_corrections_of_a_few_images_are_taken(tmp_path: Path, cache: Path) -> N
     write_image(tmp_path / "002.png", 78)
     summary, encoded = extract(load(table), cache)
     assert (encoded, summary.reused) == ([77, 78], 3)
+    assert summary.changed == {"content": 2}
+
+
+def test_all_that_changed_is_counted_by_kind(tmp_path: Path, run: Run) -> None:
+    table = hospital(tmp_path, [*range(8)])
+    columns = ("--label-column", "Mass", "--patient-column", "patient", "--split-column", "split")
+    arguments = ("extract", "--data-root", table, *columns)
+    assert "changed:" not in run(*arguments).stderr
+    rows = table.read_text()
+    for before, after in (
+        ("000.png,0,p0,train", "000.png,1,p0,train"),
+        ("001.png,1,p1,val", "001.png,0,q1,test"),
+        ("002.png,0,p2,test", "002.png,1,p2,train"),
+    ):
+        assert before in rows
+        rows = rows.replace(before, after)
+    table.write_text(rows)
+    write_image(tmp_path / "005.png", 77)
+    assert (
+        "changed: label of 3 images, split of 2 images, patient of 1 image, content of 1 image\n"
+        in run(*arguments).stderr
+    )
+
+
+def test_hashing_reports_its_progress(tmp_path: Path, cache: Path) -> None:
+    extract(load(hospital(tmp_path / "a", [*range(6)])), cache)
+    calls: list[tuple[int, int]] = []
+    moved = load(hospital(tmp_path / "b", [*range(7)], prefix="x/"), name="other")
+    extract(moved, cache, hash_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, calls[-1][1]) for done in range(1, calls[-1][1] + 1)]
+    assert calls[-1][1] in (6, 7)  # the seventh file may have another size, and is not read
+
+
+def test_a_refused_extraction_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+    table = load(hospital(tmp_path / "a", [*range(4)]))
+
+    def refuse(_: object) -> None:
+        raise UsageError("refused")
+
+    with pytest.raises(UsageError, match="refused"):
+        extract(table, cache, on_start=refuse)
+    assert list((cache / "export").iterdir()) == []
+    extract(table, cache)
+    with pytest.raises(UsageError, match="refused"):
+        extract(table, cache, on_start=refuse)
+    assert {file.name for file in (cache / "export").iterdir()} == {"stub.h5", "stub.h5.lock"}
+
+
+def test_a_process_that_waits_for_a_refused_one_is_alone_afterwards(
+    tmp_path: Path, cache: Path
+) -> None:
+    """The lock file that it waited for was removed: it holds that of a new one."""
+    table = load(hospital(tmp_path / "a", [*range(4)]))
+    waits = Event()
+    inside = [False]
+
+    def refuse(_: object) -> None:
+        assert waits.wait(10)
+        raise UsageError("refused")
+
+    def note(_: object) -> None:
+        with pytest.raises(UsageError, match="another process is writing"):
+            extract(table, cache)
+        inside[0] = True
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(extract, table, cache, on_start=refuse)
+        while not (cache / "export/stub.h5.lock").exists():
+            time.sleep(0.01)
+        second = pool.submit(extract, table, cache, on_wait=lambda _: waits.set(), on_start=note)
+        with pytest.raises(UsageError, match="refused"):
+            first.result()
+        assert second.result()[0].done == 4
+    assert inside == [True]
 
 
 def test_ids_that_left_are_refused_unless_their_content_is_still_there(
@@ -295,6 +372,20 @@ def test_commands_find_the_images_of_a_cache(tmp_path: Path, run: Run) -> None:
     assert "--data-root" in gone.stderr
     moved = run(*command, "b.png", "--data-root", tmp_path / "b" / table.name)
     assert moved.code == 0, moved.stderr
+    # Only the images have moved.
+    shutil.move(tmp_path / "b", table.parent)
+    images = tmp_path / "images"
+    images.mkdir()
+    for file in table.parent.glob("*.png"):
+        file.rename(images / file.name)
+    refused = run(*command, "c.png", "--data-root", images)
+    assert refused.code == 2
+    assert (
+        f"was made from the table {table}, but {images} is a folder without a table: give the "
+        "table as --data-root; if only the images have moved, give their folder as --images-root "
+        "instead" in " ".join(refused.stderr.split())
+    )
+    assert run(*command, "c.png", "--images-root", images).code == 0
 
 
 def test_commands_ask_for_what_they_cannot_know(tmp_path: Path, run: Run) -> None:
