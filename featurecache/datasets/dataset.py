@@ -293,12 +293,16 @@ class Dataset:
             column: self.images[column].map(function).astype(self.images[column].dtype)
             for column, function in (("id", key.hash), ("patient", hash_patient))
         }
+        draw = self.split_draw
+        if draw is not None:
+            draw = replace(draw, stated=frozenset(map(hash_patient, draw.stated)))
         return replace(
             self,
             images=self.images.assign(**hashed),
             labels=self.labels.set_axis(hashed["id"], axis="index"),
             collection=pseudonymized_collection(self.collection, key.fingerprint),
             key=key,
+            split_draw=draw,
         )
 
     def with_bit_depth(self, bit_depth: int | None, notes: Sequence[str]) -> "Dataset":
@@ -332,10 +336,13 @@ class Dataset:
             self.split_draw.notes(split, self.label_values, self.label_names)
             for split in (former, names)
         )
+        notes = [note for note in self.notes if note not in outdated]
+        if outdated[0] in self.notes:  # otherwise the data set describes its splits itself
+            notes += current
         changed = copy.copy(self)  # not validated again
         vars(changed).update(
             images=self.images.assign(split=names).astype({"split": str}),
-            notes=(*(note for note in self.notes if note not in outdated), *current, KEPT_SPLITS),
+            notes=(*notes, KEPT_SPLITS),
         )
         return changed
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.duplicates import identical_files
 from featurecache.datasets.scan import scan_folder
-from featurecache.datasets.splits import SPLITS, VALIDATION_FRACTION, carve_validation
+from featurecache.datasets.splits import SPLITS, VALIDATION_FRACTION, SplitDraw, carve_validation
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def load_kermany(
     so are training images of patients whose number is also in test: they may or may not be the
     same child, because numbers repeat between germs, so dropping them is the safe choice. The
     official validation folder has only 16 images. Its patients are validation, and further
-    patients are moved from train until validation has a tenth of the images outside test.
+    patients are moved from train until validation has a tenth of the images outside test; in an
+    existing cache, patients keep the split that they have.
 
     Args:
         root: Folder with ``train``, ``test`` and optionally ``val``, each with ``NORMAL`` and
@@ -95,6 +96,7 @@ def load_kermany(
         images = images[is_kept]
     # A different set of images needs a different name, and so a different cache.
     name = "kermany" if subset == "all" else "kermany-viral"
+    draw = None
     if split == IMAGE_LEVEL_PROTOCOL:
         name += "-image-level"
         assigned = _image_level_split(images["label"].to_numpy(), seed, notes)
@@ -109,7 +111,7 @@ def load_kermany(
         n_images = len(images)
         images = _drop_test_patients(images, notes)
         excluded["patient number is also in the test folder"] = n_images - len(images)
-        assigned = _official_split(images, seed, notes)
+        assigned, draw = _official_split(images, seed, notes)
     return Dataset(
         name=name,
         root=root,
@@ -119,6 +121,7 @@ def load_kermany(
         notes=notes,
         image_level_split=split in (PUBLISHED, IMAGE_LEVEL_PROTOCOL),
         collection="kermany",
+        split_draw=draw,
         excluded=excluded,
     )
 
@@ -211,14 +214,22 @@ def _drop_test_patients(images: "pd.DataFrame", notes: list[str]) -> "pd.DataFra
     return images.drop(index=shared.index)
 
 
-def _official_split(images: "pd.DataFrame", seed: int, notes: list[str]) -> NDArray[np.str_]:
+def _official_split(
+    images: "pd.DataFrame", seed: int, notes: list[str]
+) -> tuple[NDArray[np.str_], SplitDraw | None]:
     val_patients = images["patient"][images["folder"] == "val"].unique()
     is_val = images["patient"].isin(val_patients)
     split = np.where(images["folder"] == "test", "test", np.where(is_val, "val", "train"))
     n_train, n_val = (int((split == name).sum()) for name in ("train", "val"))
     # A tenth of all images outside test, less those that the official val folder provides.
     missing = VALIDATION_FRACTION * (n_train + n_val) - n_val
+    draw = None
     if missing > 0:
+        draw = SplitDraw(
+            (1 - VALIDATION_FRACTION, VALIDATION_FRACTION, 0.0),
+            seed,
+            stated=frozenset(val_patients.tolist()),
+        )
         labels = images[["label"]].to_numpy(dtype=np.int8)
         split = carve_validation(
             images["patient"], labels, split, fraction=missing / n_train, seed=seed
@@ -230,7 +241,7 @@ def _official_split(images: "pd.DataFrame", seed: int, notes: list[str]) -> NDAr
     if len(val_patients):
         note += f" This includes all images of the {len(val_patients)} patients in the val folder."
     notes.append(note)
-    return split
+    return split, draw
 
 
 def _image_level_split(

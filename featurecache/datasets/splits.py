@@ -41,11 +41,13 @@ class SplitDraw:
             split that the data set states.
         seed: Seed that breaks ties between patients.
         fold: The fold that is test, if folds were drawn.
+        stated: Patients whose split the data set states although others are drawn into it.
     """
 
     fractions: tuple[float, float, float]
     seed: int
     fold: int | None = None
+    stated: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         """Describe the draw; those of equal descriptions are the same for the same table."""
@@ -160,7 +162,8 @@ def keep_patients(
     """Return a drawn split in which some patients keep the split that they had before.
 
     If the draw agrees with it, it is returned as it is. Otherwise the other patients are assigned
-    anew by the same rule, given those that are kept. Splits that the data set states stay.
+    anew by the same rule, given those that are kept. Splits that the data set states, also by
+    patient, stay.
 
     Args:
         patients: (N,) patient of each image, as strings.
@@ -178,11 +181,13 @@ def keep_patients(
     }
     rows = np.flatnonzero(np.isin(names, candidates))
     spellings, first = np.unique(patients[rows], return_index=True)
-    disagrees = (
-        subset_of.get(patient_key(patient), SPLITS.index(name)) != SPLITS.index(name)
+    present = {
+        patient_key(patient): SPLITS.index(name)
         for patient, name in zip(spellings.tolist(), names[rows][first].tolist(), strict=True)
-    )
-    if any(disagrees):
+    }
+    stated = set(map(patient_key, draw.stated))
+    subset_of |= {patient: subset for patient, subset in present.items() if patient in stated}
+    if any(subset_of.get(patient, subset) != subset for patient, subset in present.items()):
         assigned = _assign_patients(
             patients[rows], labels[rows], draw.fractions, draw.seed, kept=subset_of
         )

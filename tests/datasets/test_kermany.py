@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from featurecache.datasets.dataset import Dataset
+from featurecache.datasets.dataset import KEPT_SPLITS, Dataset
 from featurecache.datasets.kermany import IMAGE_LEVEL_PROTOCOL, PUBLISHED, load_kermany
+from featurecache.datasets.pseudonymize import IdKey
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
 
 
@@ -278,3 +279,30 @@ def test_real_viral_subset_has_the_documented_counts(shared_data: Path) -> None:
     dataset = load_kermany(shared_data / "kermany", subset="viral", split=IMAGE_LEVEL_PROTOCOL)
     assert (dataset.label_values == 0).sum() == 1341 + 234
     assert dataset.label_values.sum() == 1345 + 148
+
+
+@pytest.mark.parametrize("pseudonymize", [False, True])
+def test_cached_patients_keep_their_validation_split(root: Path, pseudonymize: bool) -> None:
+    """The draw changes when images are added; patients of the val folder stay in validation."""
+
+    def load() -> Dataset:
+        dataset = load_kermany(root)
+        return dataset.pseudonymize(IdKey(bytes(range(32)))) if pseudonymize else dataset
+
+    def split_of_patients(dataset: Dataset) -> dict[str, str]:
+        return dict(zip(dataset.images["patient"], dataset.images["split"], strict=True))
+
+    add(root, "val/NORMAL/NORMAL2-IM-1427-0001.jpeg", "val/PNEUMONIA/person1946_bacteria_4874.jpeg")
+    before = split_of_patients(load())
+    added = [f"train/PNEUMONIA/person{n}_virus_{k}.jpeg" for n in (7, 8, 9) for k in range(5)]
+    add(root, *added, "val/NORMAL/NORMAL2-IM-1430-0001.jpeg")
+    fresh = load()
+    drawn = split_of_patients(fresh)
+    assert any(drawn[patient] != split for patient, split in before.items())
+    kept = fresh.keep_splits(before)
+    splits = split_of_patients(kept)
+    assert {patient: splits[patient] for patient in before} == before
+    in_val = kept.images["path"].str.startswith("val/")
+    assert set(kept.images["split"][in_val]) == {"val"}
+    assert kept.notes == (*fresh.notes, KEPT_SPLITS)
+    assert str(kept.split_draw) == "0.9 train, 0.1 val, 0 test, seed 0"
