@@ -40,8 +40,8 @@ BitDepth = Annotated[
     int | None,
     typer.Option(
         help="Number of bits in use, 8 to 16, where files do not define the range of their gray "
-        "values (16-bit PNG and TIFF, DICOM without a window). Default: that of the cache, or "
-        "judged from a sample of the files.",
+        "values (16-bit PNG and TIFF, DICOM without a window). Default: that of the cache or "
+        "of the training images, or judged from a sample of the files.",
         min=8,
         max=16,
     ),

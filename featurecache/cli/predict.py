@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from featurecache.cli.dataset_options import DatasetOptions, load_dataset, takes_dataset_options
-from featurecache.cli.options import Device
+from featurecache.cli.options import BitDepth, Device
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -73,6 +73,7 @@ def predict(
         ),
     ] = None,
     device: Device = "auto",
+    bit_depth: BitDepth = None,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
@@ -106,6 +107,7 @@ def predict(
             models=model,
             weights=weights,
             device=device,
+            bit_depth=bit_depth,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if out is not None:

@@ -13,6 +13,7 @@ from featurecache.cli.dataset_options import (
 )
 from featurecache.cli.options import (
     AlignmentFile,
+    BitDepth,
     CacheFile,
     Device,
     NBootstrap,
@@ -90,6 +91,7 @@ def retrieve(
         Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
     ] = None,
     device: Device = "auto",
+    bit_depth: BitDepth = None,
     n_bootstrap: NBootstrap = 1000,
     dataset: Annotated[
         str | None,
@@ -155,6 +157,7 @@ def retrieve(
         model=model,
         weights=weights,
         device=device,
+        bit_depth=bit_depth,
         # The name of a file may identify a patient.
         image_name=None if options.pseudonymize is None else "given",
     )

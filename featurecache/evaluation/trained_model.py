@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.evaluation.external import validate_external
+from featurecache.images.gray_range import check_bit_depth
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
@@ -103,6 +104,7 @@ class TrainedModel(ABC):
         models: Sequence[str] | None = None,
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
+        bit_depth: int | None = None,
         progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images.
@@ -114,6 +116,8 @@ class TrainedModel(ABC):
             models: Name or folder of each encoder, where the names in the run do not find them.
             weights: Local checkpoint of each encoder.
             device: "auto", "cpu", "cuda" or "mps".
+            bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of
+                their gray values; by default that of the training images, or judged from these.
             progress: Called with the number of finished images and of all.
 
         Returns:
@@ -126,16 +130,19 @@ class TrainedModel(ABC):
             ``error``, the reason why an image could not be read, else None.
 
         Raises:
-            UsageError: There is no image, not one of ``models`` and ``weights`` per encoder, or
-                one of them beside a cache.
+            UsageError: There is no image, not one of ``models`` and ``weights`` per encoder, one
+                of them or ``bit_depth`` beside a cache, or ``bit_depth`` is out of range.
             RunError: An encoder is not the one that the model was trained with.
         """
         import pandas as pd
 
+        check_bit_depth(bit_depth)
         source = find_images(images)
         if isinstance(source, Cache):
-            if models or weights:
-                raise UsageError("a cache holds embeddings: leave out `models` and `weights`")
+            if models or weights or bit_depth:
+                raise UsageError(
+                    "a cache holds embeddings: leave out `models`, `weights` and `bit_depth`"
+                )
             names: Sequence[str] = source.ids.tolist()
             errors: list[str | None] = [None] * len(names)
             probability = self._predict_cache(source)
@@ -146,7 +153,7 @@ class TrainedModel(ABC):
                 self.probabilities,
                 source.paths,
                 names=source.names,
-                bit_depth=self.bit_depth,
+                bit_depth=bit_depth or self.bit_depth,
                 progress=progress,
             )
             names, errors = source.names, [result.reason for result in results]

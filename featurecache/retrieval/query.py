@@ -31,6 +31,7 @@ from featurecache.errors import (
     UsageError,
 )
 from featurecache.images.bit_depth import judge_bit_depth, sample_files
+from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
 from featurecache.prompts import PromptSet
@@ -96,6 +97,7 @@ def retrieve(
     model: Encoder | StrPath | None = None,
     weights: StrPath | None = None,
     device: str = "auto",
+    bit_depth: int | None = None,
 ) -> "pd.DataFrame":
     """Find the images of a cache that are nearest to a text, a label or an image.
 
@@ -118,6 +120,8 @@ def retrieve(
             cache does not find it.
         weights: Local checkpoint of the encoder.
         device: "auto", "cpu", "cuda" or "mps".
+        bit_depth: Number of bits in use, 8 to 16, in the image file, if it does not define the
+            range of its gray values; by default that of the cache, or judged from the file.
 
     Returns:
         One row per image, nearest first, with the columns ``rank`` (from 1), ``id``, ``cosine``,
@@ -127,8 +131,8 @@ def retrieve(
     Raises:
         UsageError: Not exactly one of ``text``, ``image`` and ``label`` is given; the text is
             empty, or a sentence of it has more tokens than the encoder reads; texts and images do
-            not share a space; or the alignment was fitted to images
-            that would be searched.
+            not share a space; the alignment was fitted to images that would be searched; or
+            ``bit_depth`` is out of range, or given without an image file.
         UnknownNameError: The cache has no such label or prompt set.
         CacheError: The cache has no such image, no image of the split, or several prompt sets and
             none is named.
@@ -156,6 +160,7 @@ def retrieve(
         model=model,
         weights=weights,
         device=device,
+        bit_depth=bit_depth,
     ).images
 
 
@@ -172,6 +177,7 @@ def search(
     model: Encoder | StrPath | None = None,
     weights: StrPath | None = None,
     device: str = "auto",
+    bit_depth: int | None = None,
     image_name: str | None = None,
 ) -> SearchResult:
     """Search as ``retrieve`` does, and return the label similarities of a query image, too.
@@ -188,6 +194,7 @@ def search(
         model: See ``retrieve``.
         weights: See ``retrieve``.
         device: See ``retrieve``.
+        bit_depth: See ``retrieve``.
         image_name: Name of an image file in titles and messages, where its path must not be
             shown; None for the path.
 
@@ -199,6 +206,10 @@ def search(
     """
     if sum(query is not None for query in (text, image, label)) != 1:
         raise UsageError("give exactly one of `text`, `image` and `label`")
+    check_bit_depth(bit_depth)
+    image_file = _as_file(image)
+    if bit_depth is not None and image_file is None:
+        raise UsageError("`bit_depth` is that of an image file: give one as `image`")
     alignment = as_alignment(alignment)
     rows = np.arange(len(cache)) if split is None else cache.rows(split)
     if len(rows) == 0:
@@ -235,7 +246,7 @@ def search(
     assert image is not None
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else "given"
     embedding: Embeddings
-    if isinstance(image, str | os.PathLike) and not Path(image).expanduser().is_file():
+    if isinstance(image, str | os.PathLike) and image_file is None:
         row = _row_of(cache, name, is_secret=image_name is not None)
         if alignment is not None:
             check_alignment(alignment, cache, np.array([row]))
@@ -244,9 +255,9 @@ def search(
     else:
         name = image_name or name
         encoder = load_encoder()
-        bit_depth = cache.header.bit_depth
-        if bit_depth is None and isinstance(image, str | os.PathLike):
-            bit_depth = judge_bit_depth(sample_files([Path(image).expanduser()]))
+        bit_depth = bit_depth or cache.header.bit_depth
+        if bit_depth is None and image_file is not None:
+            bit_depth = judge_bit_depth(sample_files([image_file]))
         embedding = _embed_image(encoder, image, name, bit_depth)
         sha256, content = _content_of(image, name, bit_depth)
     is_same = (cache.images.sha256[rows] == sha256) & (sha256 != b"")
@@ -270,6 +281,14 @@ def _content_of(
     data = Path(image).expanduser().read_bytes()
     (content,) = SubprocessDecoder().read(data, [perceptual_hash], bit_depth=bit_depth, name=name)
     return hashlib.sha256(data).hexdigest().encode(), content
+
+
+def _as_file(image: "StrPath | Image | None") -> Path | None:
+    """Return the path of an image file; None for the id of a cached image, and for pixels."""
+    if not isinstance(image, str | os.PathLike):
+        return None
+    path = Path(image).expanduser()
+    return path if path.is_file() else None
 
 
 def _embed_text(encoder: Encoder, text: str) -> Embeddings:

@@ -82,6 +82,7 @@ class Model(Protocol):
         models: Sequence[str] | None = None,
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
+        bit_depth: int | None = None,
         progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images."""
@@ -204,6 +205,7 @@ class Run:
         models: Sequence[str] | None = None,
         weights: Sequence[str | os.PathLike[str]] | None = None,
         device: str = "auto",
+        bit_depth: int | None = None,
         progress: Progress | None = None,
     ) -> "pd.DataFrame":
         """Predict new images with the trained model.
@@ -215,6 +217,10 @@ class Run:
             models: Name or folder of each encoder, where the names in the run do not find them.
             weights: Local checkpoint of each encoder.
             device: "auto", "cpu", "cuda" or "mps".
+            bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of
+                their gray values: 16-bit PNG and TIFF, DICOM without a window. By default that of
+                the training images; where they needed none, it is judged from these images. An
+                image whose values need more bits has this as its ``error``.
             progress: Called with the number of finished images and of all.
 
         Returns:
@@ -227,7 +233,12 @@ class Run:
         self._require_training()
         found = find_images(images)  # before the model, and torch, are loaded
         return self._require_model().predict(
-            found, models=models, weights=weights, device=device, progress=progress
+            found,
+            models=models,
+            weights=weights,
+            device=device,
+            bit_depth=bit_depth,
+            progress=progress,
         )
 
     def evaluate(

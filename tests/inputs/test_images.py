@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -175,6 +176,30 @@ def test_a_run_keeps_the_bit_depth_for_new_images(run, tmp_path):
     np.testing.assert_allclose(
         model.predict(dark)["Opacity probability"], model.probabilities(expected)[:, 0], atol=1e-6
     )
+    # The bit depth of new images can be given.
+    given = tmp_path / "given.csv"
+    options = ("--bit-depth", 9, "--out", given)
+    outcome = run("predict", "run", dark, *options)
+    assert outcome.code == 0, outcome.stderr
+    as_9_bits = ENCODER.encode_images([dark], bit_depth=9).astype(np.float16)
+    np.testing.assert_allclose(
+        pd.read_csv(given)["Opacity probability"],
+        model.probabilities(as_9_bits)[:, 0],
+        atol=1e-6,
+    )
+    refused = run("predict", "run", "cache/table/tiny.h5", "--bit-depth", 9)
+    assert refused.code == 2
+    assert "leave out --model, --weights and --bit-depth" in refused.stderr
+    query = ("retrieve", "--cache", "cache/table/tiny.h5", "--image")
+    found = run(*query, dark, "--bit-depth", 9, "--json").json
+    assert found["copies"] == ["0.png"]  # bright again, it is the image that it was made from
+    nearest = found["images"][0]
+    row = cache.ids.tolist().index(nearest["id"])
+    expected_cosine = cosines(as_9_bits.astype(float), cache.embedding[[row]].astype(float))[0]
+    assert nearest["cosine"] == pytest.approx(expected_cosine, abs=1e-4)
+    refused = run(*query, "0.png", "--bit-depth", 9)
+    assert refused.code == 2
+    assert "--bit-depth is that of an image file: give one as --image" in refused.stderr
     with pytest.warns(FeaturecacheWarning, match="read as 9 bits"):
         (judged,) = classify_images(model.load_encoders(), model.probabilities, [dark])
     assert judged.probability != pytest.approx(model.probabilities(expected)[0], abs=1e-6)
