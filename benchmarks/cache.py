@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from heads import POSITIVES
+from numpy.typing import NDArray
 
 from featurecache.evaluation.zero_shot import zero_shot
 from featurecache.store.cache import Cache
@@ -115,7 +116,7 @@ def score(cache: Cache) -> float | None:
 
 
 def write_synthetic(path: Path, rows: int, dim: int) -> None:
-    """Write a cache of random embeddings."""
+    """Write a cache of random embeddings, with a weak direction of each label and of each view."""
     generator = np.random.default_rng(0)
     # As in NIH: 28,008 patients with 86,524 images, and 2,797 with 25,596.
     n_test = rows * 25_596 // 112_120
@@ -128,9 +129,18 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
     in_test = patients >= 28_008
     split = np.where(in_test, "test", np.where(generator.random(rows) < 0.1, "val", "train"))
     prevalence = np.array(POSITIVES) / 112_120
+    values = (generator.random((rows, len(LABELS))) < prevalence).astype(np.int8)
+    is_ap = generator.random(rows) < 0.4
     ensemble = generator.standard_normal((len(LABELS), dim)).astype(np.float32)
     ensemble /= np.linalg.norm(ensemble, axis=1, keepdims=True)
+    of_view = generator.standard_normal(dim, dtype=np.float32) / 10
     texts = TextEmbeddings(tuple((name,) for name in LABELS), ensemble[:, np.newaxis], ensemble)
+
+    def embed(start: int, stop: int) -> NDArray[np.float16]:
+        noise = generator.standard_normal((stop - start, dim), dtype=np.float32)
+        signal = values[start:stop] @ ensemble + is_ap[start:stop, np.newaxis] * of_view
+        return (noise + signal).astype(np.float16)
+
     write_cache(
         path,
         header=Header("model", "images", (), False, False, {"checkpoint": "none"}, "images", {}),
@@ -140,18 +150,16 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
             perceptual_hash=generator.integers(0, 256, (rows, 32), dtype=np.uint8),
             patient=to_utf8([f"{patient:08d}" for patient in patients]),
             split=to_utf8(split),
-            view=np.full(rows, b"PA"),
-            sex=np.full(rows, b"F"),
-            age=np.full(rows, b"50"),
+            view=np.where(is_ap, b"AP", b"PA"),
+            sex=np.where(generator.random(rows) < 0.5, b"F", b"M"),
+            age=to_utf8(generator.integers(20, 90, rows).astype(np.str_)),
             path=to_utf8([f"{row:08d}_000.png" for row in range(rows)]),
             size=np.ones(rows, dtype=np.int64),
             mtime_ns=np.ones(rows, dtype=np.int64),
         ),
         dim=dim,
-        embedding=lambda start, stop: generator.standard_normal(
-            (stop - start, dim), dtype=np.float32
-        ).astype(np.float16),
-        labels=Labels(LABELS, (generator.random((rows, len(LABELS))) < prevalence).astype(np.int8)),
+        embedding=embed,
+        labels=Labels(LABELS, values),
         texts={
             "signs": TextSet(
                 "signs", "none", ("signs of {}",), LABELS, texts, None, True, 10.0, -10.0

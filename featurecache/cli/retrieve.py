@@ -113,12 +113,8 @@ def retrieve(
     Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet sheet.png
     """
     import featurecache as fc
-    from featurecache.extraction.source import source_of_cache
     from featurecache.io.atomic import require_absent
     from featurecache.io.table import check_table_file, write_table
-    from featurecache.retrieval.contact_sheet import save_contact_sheet
-    from featurecache.retrieval.metrics import measure_retrieval
-    from featurecache.retrieval.query import search
 
     if contact_sheet is not None:
         require_absent(contact_sheet, argument="contact_sheet")
@@ -132,6 +128,8 @@ def retrieve(
             raise UsageError(
                 f"{option} shows the result of a query: give a text, --image or --label"
             )
+        from featurecache.retrieval.metrics import measure_retrieval
+
         metrics = measure_retrieval(
             opened,
             prompts=prompts,
@@ -145,6 +143,8 @@ def retrieve(
         else:
             _print_metrics(metrics, opened.header.dataset)
         return
+    from featurecache.retrieval.query import search
+
     result = search(
         opened,
         text,
@@ -162,6 +162,10 @@ def retrieve(
         image_name=None if options.pseudonymize is None else "given",
     )
     if contact_sheet is not None:
+        # Loading data sets takes as long to import as a search.
+        from featurecache.extraction.source import source_of_cache
+        from featurecache.retrieval.contact_sheet import save_contact_sheet
+
         files = load_dataset_again(
             source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
         ).files()

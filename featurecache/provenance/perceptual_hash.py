@@ -7,6 +7,7 @@ of 64 and without the 129 lowest frequencies, in which all chest X-rays are alik
 and other images are apart is measured in the documentation of the audit.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -68,9 +69,6 @@ def perceptual_hash(image: "Image") -> PerceptualHash:
 def is_copy(hashes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return which images are copies of any of other images.
 
-    Half of the bits are compared with those of all others first, which rules out nearly all pairs:
-    two hashes differ in at least as many bits as their halves do.
-
     Args:
         hashes: (N, 32).
         others: (M, 32).
@@ -79,22 +77,32 @@ def is_copy(hashes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.
         (N,): whether at most ``MAX_DISTANCE`` bits differ from those of one of the others.
     """
     found = np.zeros(len(hashes), dtype=np.bool_)
-    others = others[others.any(axis=1)]
-    if not len(others):
-        return found
+    rows, others = np.flatnonzero(hashes.any(axis=1)), others[others.any(axis=1)]
+    if len(rows) <= len(others):
+        for row, near in zip(rows.tolist(), _iter_near(hashes[rows], others), strict=True):
+            found[row] = len(near) > 0
+    else:
+        for near in _iter_near(others, hashes[rows]):
+            found[rows[near]] = True
+    return found
+
+
+def _iter_near(hashes: NDArray[np.uint8], others: NDArray[np.uint8]) -> Iterator[NDArray[np.intp]]:
+    """Yield, for each hash, the indices of others that differ in at most ``MAX_DISTANCE`` bits.
+
+    Half of the bits are compared first, which rules out nearly all pairs: two hashes differ in at
+    least as many bits as their halves do.
+    """
     words = np.ascontiguousarray(hashes).view(np.uint64)
     first, second, third, fourth = np.ascontiguousarray(
         np.ascontiguousarray(others).view(np.uint64).T
     )
     bits = np.empty_like(first)
     distance, more = np.empty((2, len(others)), dtype=np.uint8)
-    for row in np.flatnonzero(hashes.any(axis=1)).tolist():
-        a, b, c, d = words[row]
+    for a, b, c, d in words:
         np.bitwise_count(np.bitwise_xor(first, a, out=bits), out=distance)
         np.bitwise_count(np.bitwise_xor(second, b, out=bits), out=more)
         np.add(distance, more, out=distance)
         near = np.flatnonzero(distance <= MAX_DISTANCE)
-        if len(near):
-            rest = np.bitwise_count(third[near] ^ c) + np.bitwise_count(fourth[near] ^ d)
-            found[row] = bool((distance[near] + rest <= MAX_DISTANCE).any())
-    return found
+        rest = np.bitwise_count(third[near] ^ c) + np.bitwise_count(fourth[near] ^ d)
+        yield near[distance[near] + rest <= MAX_DISTANCE]

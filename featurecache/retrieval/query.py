@@ -33,7 +33,7 @@ from featurecache.errors import (
 from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import SubprocessDecoder
-from featurecache.metrics.similarity import Embeddings, l2_normalize, nearest, normalize_rows
+from featurecache.metrics.similarity import Embeddings, cosine_similarity, highest, l2_normalize
 from featurecache.prompts import PromptSet
 from featurecache.provenance.names import key_fingerprint
 from featurecache.provenance.perceptual_hash import PerceptualHash, is_copy, perceptual_hash
@@ -43,6 +43,7 @@ from featurecache.store.records import (
     NON_FINITE_EMBEDDING,
     TextSet,
     from_utf8,
+    positions,
     to_float16_checked,
 )
 
@@ -262,14 +263,16 @@ def search(
         sha256, content = _content_of(image, name, bit_depth)
     is_same = (cache.images.sha256[rows] == sha256) & (sha256 != b"")
     is_same |= is_copy(cache.images.perceptual_hash[rows], content[np.newaxis])
-    is_same |= cache.ids[rows] == name
+    is_same |= cache.images.id[rows] == name.encode(errors="surrogateescape")
     copies, rows = rows[is_same], rows[~is_same]
     if len(rows) == 0:
         raise CacheError(f"{cache.path} has no other image to search")
     # Images are compared without the alignment, which serves the label similarities only.
     images = _nearest_images(cache, l2_normalize(embedding, "image")[0], rows, top)
     cosines = _label_cosines(cache, embedding, prompts, alignment)
-    return SearchResult(f"image {name}", images, tuple(cache.ids[copies].tolist()), cosines)
+    return SearchResult(
+        f"image {name}", images, tuple(from_utf8(cache.images.id[copies]).tolist()), cosines
+    )
 
 
 def _content_of(
@@ -317,15 +320,15 @@ def _embed_text(encoder: Encoder, text: str) -> Embeddings:
 
 
 def _row_of(cache: Cache, image_id: str, *, is_secret: bool) -> int:
-    matches = np.flatnonzero(cache.ids == image_id)
-    if len(matches) == 0:
+    row = positions(cache.images.id, np.array([image_id.encode(errors="surrogateescape")]))[0]
+    if row < 0:
         # It may be the original id of a pseudonymized image.
         is_secret = is_secret or key_fingerprint(cache.header.collection) != ""
         raise CacheError(
             f"{'the query image' if is_secret else repr(image_id)} is neither a file nor the id of "
             f"an image in {cache.path}: give `image` as one of them"
         )
-    return int(matches[0])
+    return int(row)
 
 
 def _embed_image(
@@ -363,22 +366,25 @@ def _nearest_images(
 ) -> "pd.DataFrame":
     import pandas as pd
 
-    embedding: Embeddings = cache.embedding[rows]
     if alignment is not None:
         check_alignment(alignment, cache, rows)
-        embedding = align_images(alignment, embedding)
-    indices, cosines = nearest(query.astype(np.float32), normalize_rows(embedding), top=top)
+    direction = query.astype(np.float32)
+    cosines = np.empty(len(rows), dtype=np.float32)
+    for block, stored in cache.iter_embeddings(rows):
+        embedding = stored if alignment is None else align_images(alignment, stored)
+        cosines[block] = cosine_similarity(direction, embedding, first=block.start)
+    indices = highest(cosines, top=top)
     result = rows[indices]
     names = np.array(cache.labels.names, dtype=object)
     return pd.DataFrame(
         {
             "rank": np.arange(1, len(result) + 1),
-            "id": cache.ids[result],
-            "cosine": cosines.astype(np.float64),
-            "patient": cache.patients[result],
-            "split": cache.splits[result],
+            "id": from_utf8(cache.images.id[result]),
+            "cosine": cosines[indices].astype(np.float64),
+            "patient": from_utf8(cache.images.patient[result]),
+            "split": from_utf8(cache.images.split[result]),
             "labels": [tuple(names[values == 1]) for values in cache.labels.values[result]],
-            "view": cache.views[result],
+            "view": from_utf8(cache.images.view[result]),
             "sex": from_utf8(cache.images.sex[result]),
             "age": from_utf8(cache.images.age[result]),
         }

@@ -19,7 +19,7 @@ from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.checksums import Sums, read_checksums, read_verified
 from featurecache.store.hdf5 import dataset, opened
-from featurecache.store.layout import EMBEDDING, FORMAT, UNKNOWN
+from featurecache.store.layout import CHUNK_ROWS, EMBEDDING, FORMAT, UNKNOWN
 from featurecache.store.records import (
     Header,
     ImageTable,
@@ -167,18 +167,38 @@ class Cache:
             CacheError: The file is gone, damaged, or not the one that was opened, or an embedding
                 cannot be used.
         """
-        embedding = self.mapped
-        for start in range(0, len(self), BLOCK_ROWS):
-            self.require_usable(embedding[start : start + BLOCK_ROWS], start)
-        return embedding
+        for _ in self.iter_embeddings(np.arange(len(self))):
+            pass
+        return self.mapped
 
-    def require_usable(self, embedding: NDArray[np.float16], start: int) -> None:
-        """Check that embeddings (n, D) from row ``start`` on are finite and not zero.
+    def iter_embeddings(
+        self, rows: NDArray[np.intp]
+    ) -> Iterator[tuple[slice, NDArray[np.float16]]]:
+        """Yield the embeddings of some rows block by block, for one pass in little memory.
+
+        Args:
+            rows: Rows of the cache, (M,).
+
+        Yields:
+            A slice of ``rows`` and the embeddings of these, (n, D) float16, which are checked as
+            ``embedding`` is.
+
+        Raises:
+            CacheError: See ``embedding``.
+        """
+        stored = np.asarray(self.mapped)  # indexing a memmap itself is slower
+        for start in range(0, len(rows), CHUNK_ROWS):
+            block = slice(start, start + CHUNK_ROWS)
+            embedding = stored[rows[block]]
+            self.require_usable(embedding, rows[block])
+            yield block, embedding
+
+    def require_usable(self, embedding: NDArray[np.float16], rows: NDArray[np.intp]) -> None:
+        """Check that the embeddings (n, D) of n rows are finite and not zero.
 
         Raises:
             CacheError: One is not; the message names it.
         """
-        rows = np.arange(start, start + len(embedding))
         require_valid(self.path, embedding_problems(embedding, self.images.id, rows))
 
     @cached_property
@@ -314,7 +334,7 @@ class Cache:
         """
         with self._stored() as stored:
             rows: NDArray[np.float16] = read_verified(stored, self.sums, start, stop)
-        self.require_usable(rows, start)
+        self.require_usable(rows, np.arange(start, stop))
         return rows
 
     @contextmanager

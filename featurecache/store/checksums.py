@@ -55,8 +55,10 @@ class RunningSums:
     def add(self, rows: NDArray[Any]) -> None:
         """Add the next rows, with the same bytes as in the file."""
         rows = np.ascontiguousarray(rows)
-        while len(rows):
-            block, rows = np.split(rows, [CHUNK_ROWS - self._partial_rows])
+        start = 0
+        while start < len(rows):
+            block = rows[start : start + CHUNK_ROWS - self._partial_rows]
+            start += len(block)
             self._partial = zlib.crc32(block.data, self._partial)
             self._partial_rows += len(block)
             if self._partial_rows == CHUNK_ROWS:

@@ -59,7 +59,7 @@ class ConcatCache(Cache):
         return {**self.header.excluded, **count_by_reason(reasons)}
 
     @cached_property
-    def embedding(self) -> NDArray[np.float16]:
+    def mapped(self) -> NDArray[np.float16]:
         """Embeddings, (N, D) float16 in memory; those of each cache have unit length."""
         return self.read_rows(0, len(self))
 

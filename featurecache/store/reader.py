@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from featurecache.errors import CacheError
 from featurecache.io import json as strict_json
 from featurecache.io.fingerprint import fingerprint
@@ -190,7 +188,7 @@ def _read_labels(file: "h5py.File", rows: int) -> Labels:
     if len(set(names)) != len(names):
         raise CacheError(f"{file.filename} is damaged: /labels/names has duplicates")
     require_valid(file.filename, label_problems(names, "/labels/names"))
-    if not np.isin(values, (1, 0, UNKNOWN)).all():
+    if ((values < UNKNOWN) | (values > 1)).any():
         raise CacheError(
             f"{file.filename} is damaged: /labels/values has values other than 1, 0 and -1"
         )
