@@ -34,7 +34,7 @@ MAX_ROWS = 20
 """Number of rows printed of a table; --json has all."""
 
 
-@takes_dataset_options(without=("view_column", "sex_column", "age_column"))
+@takes_dataset_options(without=("view_column", "sex_column", "age_column", "metadata_column"))
 def audit(
     *,
     cache: CacheFile = Path("cache"),

@@ -112,6 +112,10 @@ class DatasetOptions:
     age_column: Annotated[str | None, _option("csv: column of ages such as 58, 058Y or 18M.")] = (
         None
     )
+    metadata_column: Annotated[
+        list[str] | None,
+        _option("csv: column to show of the images, such as reports, or a pattern; repeat."),
+    ] = None
     images_root: Annotated[
         Path | None,
         _option("csv: folder that the paths are relative to. Default: the folder of the file."),

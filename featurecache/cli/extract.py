@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MAX_FAILURES_PRINTED = 10
 
 
-@takes_dataset_options()
+@takes_dataset_options(without=("metadata_column",))
 def extract(
     *,
     model: Annotated[

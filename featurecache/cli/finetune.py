@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
 
-@takes_dataset_options(without=("sex_column", "age_column"))
+@takes_dataset_options(without=("sex_column", "age_column", "metadata_column"))
 @takes_settings(FinetuneConfig)
 def finetune(
     *,

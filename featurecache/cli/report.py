@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from featurecache.report.plot_style import PlotFormat
 
 
-@takes_dataset_options(without=("view_column", "sex_column", "age_column", "name"))
+@takes_dataset_options(
+    without=("view_column", "sex_column", "age_column", "metadata_column", "name")
+)
 def report(
     *,
     runs: Annotated[

@@ -1,7 +1,10 @@
 """``retrieve``: search a cache by text, label or image, or measure retrieval."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -33,8 +36,13 @@ from featurecache.cli.output import (
 from featurecache.errors import UsageError
 
 if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
     from featurecache.retrieval.metrics import QueryMetrics, RetrievalIntervals, RetrievalMetrics
     from featurecache.retrieval.query import SearchResult
+
+
+MAX_TEXT: Final = 60
+"""Characters of a text that are printed, such as a report; ``--out`` and ``--json`` have all."""
 
 
 @takes_dataset_options(
@@ -107,8 +115,9 @@ def retrieve(
     """Search a cache by cosine similarity, or measure retrieval if no query is given.
 
     A text, or an image that is not in the cache, is embedded with the encoder of the cache. A
-    contact sheet needs the image files: options of the data set are only needed if it has moved, or
-    if its ids are pseudonymized.
+    contact sheet needs the image files, and --metadata-column the table: other options of the data
+    set are only needed if it has moved, or if its ids are pseudonymized. Texts such as reports are
+    shortened here, but not in --out and --json.
 
     Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet sheet.png
     """
@@ -123,11 +132,15 @@ def retrieve(
     opened = fc.open_cache(cache)
     print_status(f"cache {describe_choice(cache, opened)}")
     if text is None and image is None and label is None:
-        if contact_sheet is not None or out is not None:
-            option = "--out" if contact_sheet is None else "--contact-sheet"
-            raise UsageError(
-                f"{option} shows the result of a query: give a text, --image or --label"
-            )
+        for option, value in (
+            ("--contact-sheet", contact_sheet),
+            ("--out", out),
+            ("--metadata-column", options.metadata_column),
+        ):
+            if value:
+                raise UsageError(
+                    f"{option} shows the result of a query: give a text, --image or --label"
+                )
         from featurecache.retrieval.metrics import measure_retrieval
 
         metrics = measure_retrieval(
@@ -143,7 +156,15 @@ def retrieve(
         else:
             _print_metrics(metrics, opened.header.dataset)
         return
-    from featurecache.retrieval.query import search
+    data: Dataset | None = None
+    if contact_sheet is not None or options.metadata_column:
+        # Loading data sets takes as long to import as a search.
+        from featurecache.extraction.source import source_of_cache
+
+        data = load_dataset_again(
+            source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
+        )
+    from featurecache.retrieval.query import add_metadata, search
 
     result = search(
         opened,
@@ -161,27 +182,24 @@ def retrieve(
         # The name of a file may identify a patient.
         image_name=None if options.pseudonymize is None else "given",
     )
-    if contact_sheet is not None:
-        # Loading data sets takes as long to import as a search.
-        from featurecache.extraction.source import source_of_cache
+    if data is not None:
+        result = replace(result, images=add_metadata(result.images, data))
+    if data is not None and contact_sheet is not None:
         from featurecache.retrieval.contact_sheet import save_contact_sheet
 
-        files = load_dataset_again(
-            source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
-        ).files()
-        save_contact_sheet(contact_sheet, result, files, query_image=image)
+        save_contact_sheet(contact_sheet, result, data.files(), query_image=image)
     if out is not None:
         write_table(result.images, out)
     if json:
         print_json(result.to_json())
         return
-    _print_result(result)
+    _print_result(result, () if data is None else data.metadata)
     for name, path in (("images", out), ("contact sheet", contact_sheet)):
         if path is not None:
             print_result(f"{name}: {path}")
 
 
-def _print_result(result: "SearchResult") -> None:
+def _print_result(result: "SearchResult", metadata: Sequence[str]) -> None:
     if result.descriptions:
         print_table(
             f"{result.query}: best matching labels",
@@ -191,7 +209,7 @@ def _print_result(result: "SearchResult") -> None:
     known = [name for name in ("view", "sex", "age") if (result.images[name] != "").any()]
     print_table(
         f"{result.query}: images",
-        ["rank", "cosine", "image", "patient", "split", "labels", *known],
+        ["rank", "cosine", "image", "patient", "split", "labels", *metadata, *known],
         [
             [
                 str(image["rank"]),
@@ -200,6 +218,7 @@ def _print_result(result: "SearchResult") -> None:
                 image["patient"],
                 image["split"],
                 ", ".join(image["labels"]) or "-",
+                *(shorten(image[name], MAX_TEXT, placeholder="...") or "-" for name in metadata),
                 *(image[name] or "-" for name in known),
             ]
             for image in result.images.to_dict("records")

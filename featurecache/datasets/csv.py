@@ -43,6 +43,7 @@ def load_csv(
     view: str | None = None,
     sex: str | None = None,
     age: str | None = None,
+    metadata: str | Sequence[str] = (),
     images_root: str | os.PathLike[str] | None = None,
     positive: str | Sequence[str] = (),
     negative: str | Sequence[str] = (),
@@ -74,6 +75,8 @@ def load_csv(
         view: Column of views such as PA; empty for unknown.
         sex: Column of sexes such as F; empty for unknown.
         age: Column of ages such as 58, 058Y or 18M; empty for unknown.
+        metadata: Further columns to keep in ``Dataset.images``, or patterns, such as a column of
+            reports for ``retrieve`` to show; they are in no cache.
         images_root: Folder that the paths are relative to; by default the folder of the file.
         positive: Words for positive in the columns ``labels``.
         negative: Words for negative; "" for empty cells.
@@ -118,10 +121,11 @@ def load_csv(
         path, path_notes = find_path_column(opened, _head(opened), root)
         notes += path_notes
     label_columns = opened.expand(_as_list(labels))
+    metadata = tuple(opened.expand(_as_list(metadata)))
     roles = {"id": id, "patient": patient, "split": split, "view": view, "sex": sex, "age": age}
     # One column may serve twice, for example the path as the id.
     columns = dict.fromkeys(
-        filter(None, (path, *label_columns, multilabel, classes, *roles.values()))
+        filter(None, (path, *label_columns, multilabel, classes, *roles.values(), *metadata))
     )
     table = opened.read(list(columns))
     has_path = ~is_blank(table[path])
@@ -154,6 +158,7 @@ def load_csv(
         if column := roles[role]:
             images[role], attribute_notes = read(table[column])
             notes += attribute_notes
+    images[list(metadata)] = table[list(metadata)]
     # Before rows are joined, so that a blank cell does not contradict another.
     for role in images.columns.intersection(["patient", "split"]):
         images[role] = images[role].where(~is_blank(images[role]), "")
@@ -185,6 +190,7 @@ def load_csv(
         label_names=names,
         notes=[*notes, *completed.notes],
         split_draw=completed.draw,
+        metadata=metadata,
         excluded={"row without a path": n_without_path},
     )
 

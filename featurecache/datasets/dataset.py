@@ -62,7 +62,8 @@ class Dataset:
         root: Folder that the image paths are relative to.
         images: N rows of strings with the columns ``id`` (unique), ``path`` (posix, relative to
             ``root``), ``patient``, ``split`` ("train", "val" or "test") and optionally ``view``,
-            ``sex`` and ``age`` (in years); "" where unknown. Other columns are dropped.
+            ``sex`` and ``age`` (in years); "" where unknown. Other columns are dropped, except
+            those in ``metadata``.
         labels: (N, C) labels in the same order as ``images``: 1 positive, 0 negative, -1 or NaN
             unknown. A DataFrame (columns are the label names) or an array; None for a data set
             without labels.
@@ -83,6 +84,8 @@ class Dataset:
         follow_links: Follow symbolic links that lead out of the root, to another disk for example;
             if False, a path through one is refused.
         split_draw: How splits were drawn that the data does not state; None if it states all.
+        metadata: Names of further text columns of ``images``, such as reports. No cache stores
+            them, and pseudonymization does not change them.
 
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.
@@ -123,6 +126,7 @@ class Dataset:
     bit_depth: int | None
     follow_links: bool
     split_draw: SplitDraw | None
+    metadata: tuple[str, ...]
     label_values: NDArray[np.int8] = field(init=False)
 
     def __init__(
@@ -142,6 +146,7 @@ class Dataset:
         bit_depth: int | None = None,
         follow_links: bool = True,
         split_draw: SplitDraw | None = None,
+        metadata: Sequence[str] = (),
     ) -> None:
         import pandas as pd
 
@@ -152,7 +157,7 @@ class Dataset:
             )
         root = Path(root)
         images = images.assign(**{c: "" for c in OPTIONAL_COLUMNS if c not in images.columns})
-        _check_columns(images)
+        _check_columns(images, metadata)
         given = images
         images, changes = normalize_names(images)
         for column in ("id", "patient"):
@@ -170,7 +175,7 @@ class Dataset:
         _check_labels(images, values, names)
 
         order = images["id"].argsort().to_numpy()
-        images = images.loc[:, list(COLUMNS)].iloc[order].astype(str).reset_index(drop=True)
+        images = images.loc[:, [*COLUMNS, *metadata]].iloc[order].astype(str).reset_index(drop=True)
         label_values = values[order].astype(np.int8)
         label_values.flags.writeable = False
         # The attributes of a frozen dataclass cannot be assigned.
@@ -194,6 +199,7 @@ class Dataset:
             bit_depth=bit_depth,
             follow_links=follow_links,
             split_draw=split_draw,
+            metadata=tuple(metadata),
         )
 
     def __len__(self) -> int:
@@ -418,10 +424,15 @@ def _refuse(
         raise DatasetError(f"the {column} of image {_row(images, wrong)} {value}{problem}")
 
 
-def _check_columns(images: "pd.DataFrame") -> None:
+def _check_columns(images: "pd.DataFrame", metadata: Sequence[str]) -> None:
     from pandas.api.types import infer_dtype
 
-    required = [column for column in COLUMNS if column not in OPTIONAL_COLUMNS]
+    if taken := [column for column in metadata if column in COLUMNS]:
+        raise DatasetError(
+            f"`metadata` has the column {taken[0]!r}, whose name has a meaning of its own: give it "
+            "as that, or rename it"
+        )
+    required = [c for c in COLUMNS if c not in OPTIONAL_COLUMNS] + list(metadata)
     if missing := [column for column in required if column not in images.columns]:
         raise DatasetError(
             f"the table of images lacks the columns {', '.join(missing)}: it needs "
@@ -429,7 +440,7 @@ def _check_columns(images: "pd.DataFrame") -> None:
         )
     if images.empty:
         raise DatasetError("the data set has no images: check the folder")
-    for column in COLUMNS:
+    for column in (*COLUMNS, *metadata):
         # infer_dtype calls a nullable text column "string" even if it has missing values.
         if infer_dtype(images[column], skipna=False) != "string" or images[column].hasnans:
             raise DatasetError(

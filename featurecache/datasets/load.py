@@ -53,8 +53,8 @@ def load_dataset(
             ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder, images:
             ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``, ``multilabel`` or
             ``classes``, ``path``, ``id``, ``patient``, ``split``, ``view``, ``sex``, ``age``,
-            ``images_root``, ``positive``, ``negative``, ``label_separator``, ``separator``,
-            ``encoding``, ``folds``, ``fold``, ``seed``.
+            ``metadata``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
+            ``separator``, ``encoding``, ``folds``, ``fold``, ``seed``.
 
     Returns:
         The data set.
@@ -121,7 +121,8 @@ def _describe_source(
         "options": {
             name: os.fspath(value) if isinstance(value, os.PathLike) else value
             for name, value in options.items()
-            if value is not None
+            # What is shown of the images does not belong to what is made from them.
+            if value is not None and name != "metadata"
         },
         "pseudonymized": pseudonymized,
     }

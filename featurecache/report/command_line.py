@@ -16,6 +16,7 @@ CSV_OPTIONS: Final = {
     "view": "view_column",
     "sex": "sex_column",
     "age": "age_column",
+    "metadata": "metadata_column",
     "images_root": "images_root",
     "positive": "positive",
     "negative": "negative",

@@ -4,9 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from featurecache.errors import UsageError
 from featurecache.images.contact_sheet import draw_files, save_png
-from featurecache.retrieval.query import SearchResult
+from featurecache.retrieval.query import SearchResult, lacks_image
 
 
 def save_contact_sheet(
@@ -35,11 +34,7 @@ def save_contact_sheet(
     for image in result.images.to_dict("records"):
         image_id = image["id"]
         if image_id not in files:
-            raise UsageError(
-                f"the data set lacks the image {image_id!r} of the cache: give the data set, with "
-                "the options, that the cache was extracted from; if its images have moved, "
-                "extract it again, which finds them by content"
-            )
+            raise lacks_image(image_id)
         person = ", ".join(filter(None, (image[key] for key in ("view", "sex", "age"))))
         caption = [
             f"{image['rank']}: cosine {image['cosine']:.3f}",

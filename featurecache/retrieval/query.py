@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
+    from featurecache.datasets.dataset import Dataset
+
 StrPath = str | os.PathLike[str]
 
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
@@ -99,6 +101,7 @@ def retrieve(
     weights: StrPath | None = None,
     device: str = "auto",
     bit_depth: int | None = None,
+    data: "Dataset | None" = None,
 ) -> "pd.DataFrame":
     """Find the images of a cache that are nearest to a text, a label or an image.
 
@@ -123,6 +126,8 @@ def retrieve(
         device: "auto", "cpu", "cuda" or "mps".
         bit_depth: Number of bits in use, 8 to 16, in the image file, if it does not define the
             range of its gray values; by default that of the cache, or judged from the file.
+        data: The data set of the cache, loaded with ``metadata``, to add these columns, such as
+            reports, to the result.
 
     Returns:
         One row per image, nearest first, with the columns ``rank`` (from 1), ``id``, ``cosine``,
@@ -149,7 +154,7 @@ def retrieve(
         >>> fc.retrieve("cache/phantom/tiny.h5", image=images["id"][0], top=5)["rank"].tolist()
         [1, 2, 3, 4, 5]
     """
-    return search(
+    images = search(
         open_cache(cache),
         text,
         image=image,
@@ -163,6 +168,37 @@ def retrieve(
         device=device,
         bit_depth=bit_depth,
     ).images
+    return images if data is None else add_metadata(images, data)
+
+
+def add_metadata(images: "pd.DataFrame", data: "Dataset") -> "pd.DataFrame":
+    """Add the metadata of a data set to a result.
+
+    Args:
+        images: The images, with their ids in the column ``id``.
+        data: Their data set.
+
+    Raises:
+        UsageError: A column has the name of one in the result, or the data set lacks an image.
+    """
+    if taken := [name for name in data.metadata if name in images.columns]:
+        raise UsageError(
+            f"the column {taken[0]!r} of `metadata` is in the result already: rename it"
+        )
+    table = data.images.set_index("id")
+    if lacking := images["id"][~images["id"].isin(table.index)].tolist():
+        raise lacks_image(lacking[0])
+    rows = table.loc[images["id"].tolist()]
+    return images.assign(**{name: rows[name].to_numpy(dtype=object) for name in data.metadata})
+
+
+def lacks_image(image_id: str) -> UsageError:
+    """Return the error for an image of a cache that its data set does not have."""
+    return UsageError(
+        f"the data set lacks the image {image_id!r} of the cache: give the data set, with the "
+        "options, that the cache was extracted from; if its images have moved, extract it again, "
+        "which finds them by content"
+    )
 
 
 def search(

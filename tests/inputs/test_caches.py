@@ -11,6 +11,7 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import featurecache as fc
@@ -386,6 +387,42 @@ def test_commands_find_the_images_of_a_cache(tmp_path: Path, run: Run) -> None:
         "instead" in " ".join(refused.stderr.split())
     )
     assert run(*command, "c.png", "--images-root", images).code == 0
+
+
+REPORT = "Heart enlarged.\nLungs clear; no effusion.\n" + "Compared with the previous image. " * 40
+
+
+def test_reports_are_shown_but_not_stored(tmp_path: Path, run: Run) -> None:
+    table = hospital(tmp_path / "a", [*range(4)])
+    header, *rows = table.read_text().splitlines()
+    texts = [f'"{number}: {REPORT}",s{number}' for number in range(3)] + [",s3"]
+    lines = [f"{row},{text}" for row, text in zip(rows, texts, strict=True)]
+    table.write_text("\n".join([f"{header},report,study", *lines]))
+    options = ("--label-column", "Mass", "--patient-column", "patient", "--split-column", "split")
+    made = run("extract", "--data-root", table, *options)
+    assert made.code == 0, made.stderr
+    cache = Path("cache/export/tiny.h5")
+    assert b"Heart" not in cache.read_bytes()
+    query = ("retrieve", "--image", "003.png")
+    found = run(*query, "--metadata-column", "rep*", "--metadata-column", "study", "--out", "o.csv")
+    assert found.code == 0, found.stderr
+    written = pd.read_csv("o.csv").set_index("id").sort_index()
+    assert written["report"].tolist() == [f"{number}: {REPORT}".strip() for number in range(3)]
+    assert written["study"].tolist() == ["s0", "s1", "s2"]
+    assert "1: Heart enlarged. Lungs clear; no effusion. Compared..." in found.stdout
+    assert "Heart" not in run(*query).stdout
+    data = fc.load_dataset("csv", table, labels="Mass", metadata="report")
+    result = fc.retrieve(cache, image="002.png", data=data)
+    assert dict(zip(result["id"], result["report"], strict=True))["003.png"] == ""
+    assert "metadata" not in (data.source or {})["options"]
+    fewer = data.take(np.array([0]))
+    with pytest.raises(UsageError, match="the data set lacks the image '00"):
+        fc.retrieve(cache, image="002.png", data=fewer)
+    useless = run("retrieve", "--metadata-column", "report")
+    assert "--metadata-column shows the result of a query" in useless.stderr
+    taken = run(*query, "--metadata-column", "split")
+    assert taken.code == 2
+    assert "'split', whose name has a meaning of its own" in taken.stderr
 
 
 def test_commands_ask_for_what_they_cannot_know(tmp_path: Path, run: Run) -> None:
