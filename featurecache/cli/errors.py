@@ -139,9 +139,11 @@ def _signals_as_exceptions() -> Iterator[None]:
     A second signal would interrupt the code that saves finished work, so it only prints a message.
     The third ends the process at once. Signals that the parent process ignores, as nohup does,
     stay ignored. A signal that arrives in a destructor or a callback, where Python prints
-    exceptions instead of raising them, is sent once more.
+    exceptions instead of raising them, is sent once more. A library that waits in compiled code, as
+    Ray does, may raise a KeyboardInterrupt of its own, which is replaced by the signal.
     """
     hook, resent = sys.unraisablehook, list[threading.Timer]()
+    received = list[int]()
 
     def resend(unraisable: "sys.UnraisableHookArgs") -> None:
         if not isinstance(unraisable.exc_value, TerminationSignal):
@@ -154,6 +156,7 @@ def _signals_as_exceptions() -> Iterator[None]:
 
     def unwind(number: int, _: object) -> NoReturn:
         handle(ask_for_patience)
+        received.append(number)
         raise TerminationSignal(number)
 
     def ask_for_patience(*_: object) -> None:
@@ -176,6 +179,10 @@ def _signals_as_exceptions() -> Iterator[None]:
     sys.unraisablehook = resend
     try:
         yield
+    except KeyboardInterrupt as error:
+        if received and not isinstance(error, TerminationSignal):
+            raise TerminationSignal(received[-1]) from error
+        raise
     finally:
         sys.unraisablehook = hook
         for timer in resent:

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -18,13 +20,13 @@ ADDRESS_VARIABLE: Final = "RAY_ADDRESS"
 
 
 def require_ray() -> None:
-    """Require that Ray Data is installed.
+    """Require that Ray is installed.
 
     Raises:
         UsageError: It is not installed; the message holds the command that installs it.
     """
-    if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise UsageError("`engine` 'ray' needs Ray Data: pip install 'featurecache[ray]'")
+    if find_spec("ray") is None:
+        raise UsageError("`engine` 'ray' needs Ray: pip install 'featurecache[ray]'")
 
 
 @dataclass(frozen=True)
@@ -83,33 +85,57 @@ def ray_cluster() -> Iterator[None]:
         # anyone who reaches a port of Ray can run code.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
-    import ray.data
 
     if ray.is_initialized():
         yield
         return
     if address:
         _require_response(address)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    ray.data.DataContext.get_current().enable_progress_bars = False
     # Ray reports lost workers on stdout, which is for results.
     with redirect_stdout(sys.stderr):
         try:
+            _init(address)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _init(address: str | None) -> None:
+    import ray
+
+    try:
+        with _own_sigterm_handler():
             ray.init(
                 address or "local",
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except ConnectionError as error:
-            raise UsageError(
-                f"the Ray cluster at {address} refuses this process: it needs the same versions of "
-                "Ray and Python, and RAY_AUTH_MODE=token if the cluster requires a token"
-            ) from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    except ConnectionError as error:
+        raise UsageError(
+            f"the Ray cluster at {address} refuses this process: it needs the same versions of "
+            "Ray and Python, and RAY_AUTH_MODE=token if the cluster requires a token"
+        ) from error
+
+
+@contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces by one that ends the process.
+
+    A signal that arrives in between goes to the handler afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only it may change handlers
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:  # raised by Ray's handler
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _require_response(address: str) -> None:

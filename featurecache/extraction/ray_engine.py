@@ -1,8 +1,9 @@
 """The engine that runs on Ray: a pool of workers encodes segments of the data set."""
 
-import atexit
+import logging
 import platform
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -10,9 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from uuid import uuid4
 
 from featurecache.concurrency import OrderedThreadPool, worker_threads
 from featurecache.errors import FeaturecacheError
@@ -20,21 +19,31 @@ from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.extraction.decode import ImageTask, JournalEntry
 from featurecache.extraction.encode import (
     MAX_ENCODER_THREADS,
+    EncodedBatch,
     Event,
     EventHandler,
+    ImageResult,
     common_device,
     encode_ahead,
     segment_of,
     with_wait_times,
 )
-from featurecache.extraction.ray_cluster import plan_workers, ray_cluster, require_ray
+from featurecache.extraction.ray_cluster import WorkerPool, plan_workers, ray_cluster, require_ray
 from featurecache.io.fingerprint import first_difference
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
+_log = logging.getLogger(__name__)
+
 SEGMENTS_PER_WORKER: Final = 2
 """Segments in a worker at once: the next is decoded while one is encoded."""
+
+MAX_FAILED_STARTS: Final = 3
+"""Number of workers in a row that may be lost while they load their encoders."""
+
+CLOSING_SECONDS: Final = 5.0
+"""Maximum time that workers are given to remove their files at the end."""
 
 
 def encode_on_ray(
@@ -50,9 +59,9 @@ def encode_on_ray(
 ) -> None:
     """Encode in a pool of Ray actors that fills the cluster; see ``Engine``.
 
-    An actor decodes and encodes whole segments, so pixels never leave its process. If an actor is
-    lost, its segment is sent to another one. The actors use the same kind of device as the encoders
-    here.
+    An actor decodes and encodes whole segments, so pixels never leave its process, and returns each
+    batch as soon as it is encoded. If an actor is lost, it is replaced, and the rest of its
+    segments is encoded by others. The actors use the same kind of device as the encoders here.
 
     Args:
         tasks: See ``Engine``. The actors read the files at the same absolute paths.
@@ -66,62 +75,192 @@ def encode_on_ray(
             pickled.
 
     Raises:
-        UsageError: Ray Data is not installed, or the cluster cannot be joined or does not have the
+        UsageError: Ray is not installed, or the cluster cannot be joined or does not have the
             device.
         FeaturecacheError: An actor loaded another encoder, or Ray gave up.
     """
     require_ray()
     absolute = (replace(task, path=task.path.absolute()) for task in tasks)
-    segments = [
-        list(group) for _, group in groupby(absolute, key=lambda t: segment_of(t.row, batch_size))
-    ]
+    segments = deque(
+        Segment(group)
+        for _, group in groupby(absolute, key=lambda t: segment_of(t.row, batch_size))
+    )
     if not segments:
         return
     with ray_cluster():
         import ray
-        import ray.data
 
         pool = plan_workers(
             [node["Resources"] for node in ray.nodes() if node["Alive"]],
             device=common_device(encoders),
             decoding_threads=workers,
         )
-        settings = ActorSettings(
+        settings = WorkerSettings(
             loads=loads,
             descriptions=[dict(encoder.image_spec) for encoder in encoders],
             batch_size=batch_size,
             workers=workers,
             image_timeout=image_timeout,
         )
-        results = ray.data.from_items(
-            [{"segment": segment} for segment in segments], override_num_blocks=len(segments)
-        ).map_batches(
-            Actor,
-            fn_constructor_args=(settings,),
-            batch_size=1,
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus,
-            compute=ray.data.ActorPoolStrategy(
-                size=min(pool.workers, len(segments)),
-                max_concurrent_calls_per_actor=SEGMENTS_PER_WORKER,
-                enable_true_multi_threading=True,
-            ),
-        )
-        try:
-            for row in results.iter_rows():
-                if isinstance(row["event"], FeaturecacheError):
-                    raise row["event"]
-                handle(row["event"], row["seconds"])
-        except ray.exceptions.RayError as error:
-            raise FeaturecacheError(
-                f"Ray gave up ({str(error).strip().splitlines()[-1]}): finished images are kept, "
-                "and the same call continues from there"
-            ) from error
+        with closing(_ActorPool(settings, pool, segments)) as actors:
+            try:
+                actors.run(handle)
+            except ray.exceptions.RayError as error:
+                raise FeaturecacheError(
+                    f"Ray gave up ({_last_line(error)}): finished images are kept, and the same "
+                    "call continues from there"
+                ) from error
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+class Segment:
+    """The images of a segment that are not finished yet.
+
+    A worker that is lost may have returned some of its batches. They are the first ones, so the
+    remaining images form the same batches as if the whole segment had been encoded at once.
+    """
+
+    def __init__(self, tasks: Iterable[ImageTask] = ()) -> None:
+        self._tasks = {task.row: task for task in tasks}
+        self._read_seconds = 0.0
+
+    def remaining(self) -> list[ImageTask]:
+        """Return the tasks that a worker has to do, in order of their rows."""
+        return list(self._tasks.values())
+
+    def receive(self, event: Event, seconds: float, handle: EventHandler) -> None:
+        """Pass on a batch, and the result of each image that is finished with it."""
+        if isinstance(event, EncodedBatch):
+            handle(event, seconds)
+            for row in event.row.tolist():
+                task = self._tasks[row]
+                others = [index for index in task.encoders if index != event.encoder]
+                self._tasks[row] = replace(task, encoders=others)
+                self._finish(ImageResult(row, None), handle)
+        else:
+            self._read_seconds += seconds
+            self._finish(event, handle)
+
+    def _finish(self, result: ImageResult, handle: EventHandler) -> None:
+        if result.reason is None and self._tasks[result.row].encoders:
+            return
+        del self._tasks[result.row]
+        handle(result, self._read_seconds)
+        self._read_seconds = 0.0
 
 
 @dataclass(frozen=True)
-class ActorSettings:
-    """What an actor needs to know; the first two are for each encoder."""
+class _Call:
+    """What one of the actors is doing."""
+
+    index: int
+    segment: Segment | None
+    """What it encodes; None while it loads its encoders."""
+
+
+class _ActorPool:
+    """Actors that encode segments. One that is lost is replaced."""
+
+    def __init__(
+        self, settings: "WorkerSettings", pool: WorkerPool, segments: deque[Segment]
+    ) -> None:
+        import ray
+
+        self._settings = settings
+        self._segments = segments
+        # A thread is left for the call that closes the actor.
+        self._class = ray.remote(
+            num_cpus=pool.cpus, num_gpus=pool.gpus, max_concurrency=SEGMENTS_PER_WORKER + 1
+        )(Worker)
+        # An actor that is replaced on the same machine leaves its journal to the next one.
+        self._journal_name = f"featurecache-{uuid4().hex}"
+        self._actors: dict[int, Any] = {}
+        self._calls: dict[Any, _Call] = {}
+        for index in range(min(pool.workers, len(segments))):
+            self._start(index)
+
+    def _start(self, index: int) -> None:
+        """Start an actor, which takes no segments before the cluster has room for it."""
+        self._actors[index] = self._class.remote(
+            self._settings, f"{self._journal_name}-{index}.journal"
+        )
+        self._call(index, None)
+
+    def _call(self, index: int, segment: Segment | None) -> None:
+        results = self._actors[index].encode.remote(segment.remaining() if segment else [])
+        self._calls[results] = _Call(index, segment)
+
+    def run(self, handle: EventHandler) -> None:
+        """Encode all segments, and handle the events in this thread.
+
+        Raises:
+            FeaturecacheError: An actor returned it.
+            RayError: Actors cannot be started, or an actor failed.
+        """
+        import ray
+
+        failed_starts = 0
+        while self._segments or any(call.segment for call in self._calls.values()):
+            (results, *_), _ = ray.wait(list(self._calls), num_returns=1)
+            call = self._calls[results]
+            try:
+                events = ray.get(next(results))
+            except StopIteration:
+                del self._calls[results]
+                self._supply()
+            except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+                failed_starts += call.segment is None
+                if failed_starts == MAX_FAILED_STARTS:
+                    raise
+                _log.warning(
+                    f"a worker was lost, its images are encoded again: {_last_line(error)}"
+                )
+                self._replace(call.index)
+                self._supply()
+            else:
+                failed_starts = 0
+                for event, seconds in events:
+                    if isinstance(event, FeaturecacheError):
+                        raise event
+                    if call.segment:
+                        call.segment.receive(event, seconds, handle)
+
+    def _supply(self) -> None:
+        """Give segments to all actors that can take one."""
+        free = dict.fromkeys(self._actors, SEGMENTS_PER_WORKER)
+        for call in self._calls.values():
+            free[call.index] -= 1 if call.segment else SEGMENTS_PER_WORKER
+        for index, count in free.items():
+            for _ in range(min(count, len(self._segments))):
+                self._call(index, self._segments.popleft())
+
+    def _replace(self, index: int) -> None:
+        import ray
+
+        ray.kill(self._actors[index])
+        lost = [results for results, call in self._calls.items() if call.index == index]
+        segments = [self._calls.pop(results).segment for results in lost]
+        self._segments.extendleft(
+            segment for segment in reversed(segments) if segment and segment.remaining()
+        )
+        self._start(index)
+
+    def close(self) -> None:
+        """End the actors, also those that are still encoding."""
+        import ray
+
+        closing = [actor.close.remote() for actor in self._actors.values()]
+        ray.wait(closing, num_returns=len(closing), timeout=CLOSING_SECONDS)
+        for actor in self._actors.values():
+            ray.kill(actor)
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs to know; the first two are for each encoder."""
 
     loads: Sequence[Callable[[], "Encoder"]]
     descriptions: Sequence[Mapping[str, Any]]
@@ -130,33 +269,37 @@ class ActorSettings:
     image_timeout: float
 
 
-class Actor:
+class Worker:
     """Encode segments with encoders of its own, which are loaded once."""
 
-    def __init__(self, settings: ActorSettings) -> None:
+    def __init__(self, settings: WorkerSettings, journal_name: str) -> None:
         self._settings = settings
+        self._journal_file = Path(tempfile.gettempdir()) / journal_name
         self._encoders: list[Encoder] = []
         self._threads: OrderedThreadPool[Any] | None = None
         self._resources = ExitStack()
         self._opening = Lock()
 
-    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, Any]:
-        """Return the events of a batch of segments; an error is returned as the only event."""
-        events: list[tuple[Event | FeaturecacheError, float]]
+    def encode(
+        self, segment: Sequence[ImageTask]
+    ) -> Iterator[list[tuple[Event | FeaturecacheError, float]]]:
+        """Yield the events of a segment up to each batch; an error is the last event."""
+        events: list[tuple[Event | FeaturecacheError, float]] = []
         try:
-            events = [
-                event
-                for segment in batch["segment"]
-                for event in with_wait_times(self._encode(segment))
-            ]
+            for event, seconds in with_wait_times(self._encode(segment)):
+                events.append((event, seconds))
+                if isinstance(event, EncodedBatch):
+                    yield events
+                    events = []
         except FeaturecacheError as error:
             # Raised here, it would be wrapped in Ray's tracebacks; and not every class of error can
             # be unpickled.
-            events = [(FeaturecacheError(f"on {platform.node()}: {error}"), 0.0)]
-        return {
-            "event": np.array([event for event, _ in events], dtype=object),
-            "seconds": np.array([seconds for _, seconds in events]),
-        }
+            events.append((FeaturecacheError(f"on {platform.node()}: {error}"), 0.0))
+        yield events
+
+    def close(self) -> None:
+        """Remove the journal: this worker ends on purpose."""
+        self._journal_file.unlink(missing_ok=True)
 
     def _encode(self, segment: Sequence[ImageTask]) -> Iterator[Event]:
         with self._opening:
@@ -180,20 +323,8 @@ class Actor:
                     f"{encoder.name} is another encoder here ({difference}): every machine of the "
                     "cluster needs the same weights and library versions"
                 )
-        journal_file = _journal_file()
-        self._journal = self._resources.enter_context(closing(CrashJournal([journal_file])))
-        # At the normal end of the actor; a crash leaves the file.
-        atexit.register(journal_file.unlink, missing_ok=True)
+        self._journal = CrashJournal([self._journal_file])
         self._threads = self._resources.enter_context(
             worker_threads(common_device(self._encoders), max_workers=MAX_ENCODER_THREADS)
         )
         return self._threads
-
-
-def _journal_file() -> Path:
-    """Return where an actor, restarted on the same machine, finds the journal of its crash."""
-    import ray
-
-    # Ray restarts an actor with the same id.
-    actor_id = ray.get_runtime_context().get_actor_id()
-    return Path(tempfile.gettempdir()) / f"featurecache-{actor_id}.journal"
