@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from featurecache.audit.image_similarity import MIN_SIMILARITY, miniature, similarities, spectrum
@@ -24,7 +25,7 @@ from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.images.decode import decode_image, read_image
 from featurecache.io.fingerprint import sha256_of_file
-from featurecache.metrics.similarity import Directions, batch_nearest, normalize_rows
+from featurecache.metrics.similarity import Directions, normalize_rows
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -107,10 +108,8 @@ def measure_copies(name: str, paths: list[Path], encoder: Encoder, *, number: in
         values = [
             next(similarities(small[row], [copy])) for row, copy in zip(rows, tiny, strict=True)
         ]
-        by_spectrum, _ = batch_nearest(
-            np.stack([spectrum(copy) for copy in tiny]), spectra, top=NEIGHBORS
-        )
-        by_embedding, _ = batch_nearest(embed(encoder, copies), embeddings, top=NEIGHBORS)
+        by_spectrum = nearest(np.stack([spectrum(copy) for copy in tiny]), spectra)
+        by_embedding = nearest(embed(encoder, copies), embeddings)
         n_found = [
             int((near == rows[:, None]).any(axis=1).sum()) for near in (by_spectrum, by_embedding)
         ]
@@ -126,7 +125,7 @@ def measure_neighbors(paths: list[Path]) -> None:
     small = [miniature(read_image(path)) for path in paths]
     hashes = [sha256_of_file(path) for path in paths]
     spectra = np.stack([spectrum(image) for image in small])
-    near, _ = batch_nearest(spectra, spectra, top=NEIGHBORS + 1)
+    near = nearest(spectra, spectra, top=NEIGHBORS + 1)
     pairs: Mapping[float, tuple[Path, Path]] = {
         value: (paths[row], paths[other])
         for row, others in enumerate(near.tolist())
@@ -139,6 +138,11 @@ def measure_neighbors(paths: list[Path]) -> None:
     for value in sorted(pairs, reverse=True)[:6]:
         first, second = pairs[value]
         print(f"  {value:.3f} {first.name} {second.name}")
+
+
+def nearest(queries: Directions, gallery: Directions, *, top: int = NEIGHBORS) -> NDArray[np.intp]:
+    """Return the rows of the gallery with the highest cosines, (Q, top)."""
+    return np.argsort(-(queries @ gallery.T), axis=1)[:, :top]
 
 
 def embed(encoder: Encoder, images: list[Image.Image]) -> Directions:

@@ -27,8 +27,8 @@ from featurecache.audit.image_similarity import (
 from featurecache.audit.leakage import same_labels
 from featurecache.errors import ImageError, UsageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
-from featurecache.metrics.similarity import Directions, batch_nearest, normalize_rows
-from featurecache.progress import DetailedProgress
+from featurecache.metrics.similarity import Directions, nearest_of_other_groups, normalize_rows
+from featurecache.progress import DetailedProgress, Progress
 from featurecache.store.cache import Cache
 
 NEIGHBORS: Final = 5
@@ -119,7 +119,9 @@ def near_duplicates(
     """
     embeddings = normalize_rows(cache.embedding)
     rows = np.arange(len(embeddings))
-    candidates, nearest_cosines = nearest_in_other_splits(cache, rows, embeddings, top=neighbors)
+    candidates, nearest_cosines = nearest_in_other_splits(
+        cache, rows, embeddings, top=neighbors, progress=_named(progress, "compare embeddings")
+    )
     cutoff = similarity_cutoff(nearest_cosines)
     suspected = (
         [] if cutoff is None else [pair for pair, cosine in candidates.items() if cosine >= cutoff]
@@ -159,7 +161,12 @@ def _pair_of(values: NDArray[np.str_], pair: tuple[int, int]) -> tuple[str, str]
 
 
 def nearest_in_other_splits(
-    cache: Cache, rows: NDArray[np.intp], directions: Directions, *, top: int
+    cache: Cache,
+    rows: NDArray[np.intp],
+    directions: Directions,
+    *,
+    top: int,
+    progress: Progress | None = None,
 ) -> tuple[PairValues, NDArray[np.float32]]:
     """Pair each image with its nearest ones in other splits, except byte-identical ones.
 
@@ -168,24 +175,26 @@ def nearest_in_other_splits(
         rows: (M,) rows of the cache to consider.
         directions: (M, D), one vector of unit length per row.
         top: Number of nearest images.
+        progress: Called while images are compared.
 
     Returns:
         The cosine of each pair, and (M',) the highest cosine of each image that has a pair.
     """
-    pairs: PairValues = {}
-    nearest = [np.empty(0, dtype=np.float32)]
-    for split in np.unique(cache.splits[rows]):
-        in_split = cache.splits[rows] == split
-        queries, others = rows[in_split], rows[~in_split]
-        if not len(others):
-            continue
-        indices, cosines = batch_nearest(directions[in_split], directions[~in_split], top=top)
-        for query, near, values in zip(queries.tolist(), others[indices], cosines, strict=True):
-            differ = cache.images.sha256[near] != cache.images.sha256[query]
-            nearest.append(values[differ][:1])
-            for row, cosine in zip(near[differ].tolist(), values[differ].tolist(), strict=True):
-                pairs[min(query, row), max(query, row)] = cosine
-    return pairs, np.concatenate(nearest)
+    near, cosines = nearest_of_other_groups(
+        directions, cache.images.split[rows], top=top, progress=progress
+    )
+    files = cache.images.sha256[rows]
+    differ = (near >= 0) & (files[near] != files[:, np.newaxis])
+    first = differ & (np.cumsum(differ, axis=1) == 1)
+    query, others = rows[np.nonzero(differ)[0]], rows[near[differ]]
+    pairs = zip(np.minimum(query, others).tolist(), np.maximum(query, others).tolist(), strict=True)
+    return dict(zip(pairs, cosines[differ].tolist(), strict=True)), cosines[first]
+
+
+def _named(progress: DetailedProgress | None, task: str) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(done, total, task)
 
 
 def similarity_cutoff(nearest: NDArray[np.floating[Any]]) -> float | None:
@@ -257,7 +266,9 @@ def _compare_pixels(
     if miniatures:
         spectra = np.stack([spectrum(image) for image in miniatures.values()])
         rows = np.fromiter(miniatures, dtype=np.intp)
-        pairs |= nearest_in_other_splits(cache, rows, spectra, top=neighbors)[0].keys()
+        pairs |= nearest_in_other_splits(
+            cache, rows, spectra, top=neighbors, progress=_named(progress, "compare spectra")
+        )[0].keys()
     result: PairValues = {}
     for row, group in groupby(sorted(pairs), key=lambda pair: pair[0]):
         others = [other for _, other in group]

@@ -36,6 +36,11 @@ def test_images_of_a_data_set_are_compared(phantom: Path, tmp_path: Path) -> Non
     result = fc.audit(
         cache, dataset, n_bootstrap=0, progress=lambda done, total, task: tasks.add(task)
     )
-    assert tasks == {"read images", "compare images"}
+    assert tasks == {
+        "read images",
+        "compare images",
+        "compare embeddings",
+        "compare spectra",
+    }
     assert result.near_duplicates.compared is not None
     assert result.near_duplicates.compared > 0

@@ -6,30 +6,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurecache.metrics.similarity import (
-    batch_nearest,
     cosine_similarity,
     highest,
+    nearest_of_other_groups,
     normalize_rows,
 )
 
 
-@pytest.mark.parametrize("chunk_size", [1, 999, 2**24])
-def test_batch_search_equals_single_searches(monkeypatch, chunk_size):
-    monkeypatch.setattr("featurecache.metrics.similarity._COSINES_PER_CHUNK", chunk_size)
+@pytest.mark.parametrize("tile", [13, 1024])
+@pytest.mark.parametrize("dense", [1e9, 4, 1e-9], ids=["all tiles", "some tiles", "no tile"])
+@pytest.mark.parametrize("decay", [0, 1.5], ids=["flat", "steep"])
+def test_nearest_of_other_groups_are_those_of_a_plain_sort(monkeypatch, tile, dense, decay):
+    monkeypatch.setattr("featurecache.metrics.similarity._TILE", tile)
+    monkeypatch.setattr("featurecache.metrics.similarity._DENSE", dense)
     rng = np.random.default_rng(0)
-    gallery = normalize_rows(rng.normal(size=(300, 6)))
-    queries = normalize_rows(rng.normal(size=(50, 6)))
-    for top in (1, 7, 300, 400):
-        rows, cosines = batch_nearest(queries, gallery, top=top)
-        for query, batch_rows, batch_cosines in zip(queries, rows, cosines, strict=True):
-            expected = np.argsort(-(gallery @ query), kind="stable")[:top]
-            np.testing.assert_array_equal(batch_rows, expected)
-            np.testing.assert_allclose(batch_cosines, (gallery @ query)[expected], atol=1e-6)
+    embedding = rng.normal(size=(90, 16)) / (1 + np.arange(16)) ** decay
+    embedding[60:70] = embedding[:10] + 1e-3  # near and equal ones, within and between groups
+    embedding[70:75] = embedding[5]
+    directions = normalize_rows(embedding)
+    directions[33] = 0
+    for groups in (rng.choice(["test", "train", "val"], 90), np.arange(90), np.arange(90) > 85):
+        for top in (1, 7, 88):
+            done = []
+            rows, cosines = nearest_of_other_groups(
+                directions, groups, top=top, progress=lambda *counts, done=done: done.append(counts)
+            )
+            expected = (directions @ directions.T).astype(np.float64)
+            expected[groups[:, None] == groups] = -np.inf
+            np.testing.assert_allclose(cosines, -np.sort(-expected)[:, :top], atol=1e-6)
+            own = np.take_along_axis(expected, rows, axis=1)
+            np.testing.assert_allclose(np.where(rows < 0, -np.inf, own), cosines, atol=1e-6)
+            assert all(len({*row[row >= 0]}) == (row >= 0).sum() for row in rows)
+            assert done[-1][0] == done[-1][1] == len(done)
 
 
-def test_batch_search_in_an_empty_gallery_is_refused():
-    with pytest.raises(ValueError, match="the 3 nearest of 0 rows"):
-        batch_nearest(np.eye(2, dtype=np.float32), np.empty((0, 2), np.float32), top=3)
+def test_nothing_is_near_where_there_is_one_group():
+    rows, cosines = nearest_of_other_groups(np.eye(3, dtype=np.float32), np.zeros(3), top=2)
+    assert (rows == -1).all()
+    assert np.isneginf(cosines).all()
+    with pytest.raises(ValueError, match="`top` must be 1 or more, not 0"):
+        nearest_of_other_groups(np.eye(3, dtype=np.float32), np.arange(3), top=0)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
