@@ -201,9 +201,8 @@ def nearest_of_other_groups(
                 best.add(b.start + column, left, cosines)
         if progress is not None:
             progress(done, len(pairs))
-    rows, cosines = np.empty_like(best.rows), np.empty_like(best.cosines)
-    rows[order], cosines[order] = best.rows, best.cosines
-    return rows, cosines
+    inverse = np.argsort(order)
+    return best.rows[inverse], best.cosines[inverse]
 
 
 def _bounding_vectors(directions: Directions) -> Directions:
