@@ -80,8 +80,11 @@ def read_network(checkpoint: Checkpoint) -> "torch.nn.ModuleDict":
     Raises:
         CheckpointError: There are no weights, they cannot be read, or they do not fit.
     """
+    from transformers.initialization import no_init_weights
+
     checkpoint.require_weights()
-    network = build_network()
+    with no_init_weights():  # random weights would take longer than reading the checkpoint's
+        network = build_network()
     expected = set(network.state_dict())
     state = {
         _current_name(key, expected): tensor

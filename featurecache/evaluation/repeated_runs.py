@@ -125,7 +125,7 @@ def mean_ranking(
         lambda group, name: mean.macro(name) if group == "macro" else mean.micro(name)
     )
     per_label = {
-        label: {name: mean.label(name, c).value for name in RANKING_METRICS}
+        label: {name: mean.label_value(name, c) for name in RANKING_METRICS}
         for c, label in enumerate(label_names)
     }
     return RankingSummary.model_validate(

@@ -146,6 +146,11 @@ class MeanMetrics:
         enough = always or bool(self.support.enough[column])
         return self._mean_over_labels(metric, values, np.array([column]), enough=enough)
 
+    def label_value(self, metric: str, column: int) -> float | None:
+        """Return a metric of one label without its interval, which takes much longer."""
+        values = self._stack(lambda arrays: arrays.per_label[metric][0, column])
+        return none_if_nan(values.mean())
+
     def macro(self, metric: str, labels: NDArray[np.bool_] | None = None) -> Estimate:
         """Return the mean of a metric over labels; its interval needs a label with enough patients.
 
