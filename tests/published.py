@@ -285,32 +285,31 @@ def write_joined(folder: Path, *, seed: int, vision: str = "bit"):
 
 def medclip_towers(*, seed: int) -> torch.nn.ModuleDict:
     from transformers import BertConfig, BertModel, SwinConfig, SwinModel
+    from transformers.initialization import no_init_weights
 
-    vision = SwinModel(
-        SwinConfig(
-            image_size=224,
-            patch_size=4,
-            num_channels=3,
-            embed_dim=96,
-            depths=[2, 2, 6, 2],
-            num_heads=[3, 6, 12, 24],
-            window_size=7,
-            mlp_ratio=4.0,
-            qkv_bias=True,
-            layer_norm_eps=1e-5,
-        )
+    vision_config = SwinConfig(
+        image_size=224,
+        patch_size=4,
+        num_channels=3,
+        embed_dim=96,
+        depths=[2, 2, 6, 2],
+        num_heads=[3, 6, 12, 24],
+        window_size=7,
+        mlp_ratio=4.0,
+        qkv_bias=True,
+        layer_norm_eps=1e-5,
     )
-    text = BertModel(
-        BertConfig(
-            vocab_size=28996,
-            hidden_size=768,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            intermediate_size=3072,
-            max_position_embeddings=512,
-            layer_norm_eps=1e-12,
-        )
+    text_config = BertConfig(
+        vocab_size=28996,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        max_position_embeddings=512,
+        layer_norm_eps=1e-12,
     )
+    with no_init_weights():  # `randomize` follows
+        vision, text = SwinModel(vision_config), BertModel(text_config)
     towers = torch.nn.ModuleDict(
         {
             name: torch.nn.ModuleDict(

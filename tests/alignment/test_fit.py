@@ -64,7 +64,7 @@ def test_rotation_between_the_spaces_is_recovered(planted, fitted, method):
     # 1 for the rotation times any factor, 1/16 by chance.
     similarity = np.trace(product) / np.linalg.norm(product) / np.sqrt(DIM)
     assert similarity > 0.7
-    metrics = zero_shot(planted, alignment=alignment, n_bootstrap=20).metrics
+    metrics = zero_shot(planted, alignment=alignment, n_bootstrap=0).metrics
     assert metrics.macro.auroc > 0.9
     for control in ("permuted_texts", "shuffled_labels", "random_features"):
         assert 0.4 < metrics.controls[control].macro.auroc < 0.6

@@ -37,8 +37,8 @@ def with_copies(root: Path, folder: Path) -> tuple[Cache, dict[str, Path], dict[
     return make_cache(folder, [split[name] for name in ids], id=ids), files, origin
 
 
-def test_every_copy_is_found_and_nothing_else(phantom: Path, tmp_path: Path) -> None:
-    cache, files, origin = with_copies(phantom, tmp_path)
+def test_every_copy_is_found_and_nothing_else(any_phantom: Path, tmp_path: Path) -> None:
+    cache, files, origin = with_copies(any_phantom, tmp_path)
     found = near_duplicates(cache, files)
     assert {frozenset(pair.images) for pair in found.pairs} == {
         frozenset(pair) for pair in origin.items()
@@ -49,8 +49,8 @@ def test_every_copy_is_found_and_nothing_else(phantom: Path, tmp_path: Path) -> 
     assert {tuple(sorted(pair.splits)) for pair in found.pairs} == {("test", "train")}
 
 
-def test_clean_data_set_has_no_pairs(phantom: Path, tmp_path: Path) -> None:
-    files = {path.stem: path for path in sorted((phantom / "images").iterdir())}
+def test_clean_data_set_has_no_pairs(any_phantom: Path, tmp_path: Path) -> None:
+    files = {path.stem: path for path in sorted((any_phantom / "images").iterdir())}
     # By patient, since phantom images of one patient are nearly identical.
     split = [("train", "val", "test")[int(name[:8]) % 3] for name in files]
     found = near_duplicates(make_cache(tmp_path, split, id=list(files)), files)

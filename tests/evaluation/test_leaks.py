@@ -25,7 +25,7 @@ SEED = 3
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     root = tmp_path_factory.mktemp("data") / "phantom"
-    generate_phantom(root, n_images=120, seed=SEED, size=96)
+    generate_phantom(root, n_images=80, seed=SEED, size=96)
     return load_phantom(root)
 
 

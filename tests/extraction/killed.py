@@ -30,7 +30,7 @@ from tests.extraction.stub_encoder import StubEncoder, expected_embedding, make_
 BATCH = 4
 BATCH_SECONDS = 0.04
 BLOCK_SECONDS = 0.03
-RANDOM_KILLS = 8
+RANDOM_KILLS = 4
 """Kills while encoding, and as many while the finished file is written."""
 
 DEATHS: dict[str, Callable[[], None]] = {}

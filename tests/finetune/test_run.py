@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -30,29 +31,50 @@ CONTRASTIVE = FinetuneConfig(
 )
 
 
-@pytest.fixture(params=[BCE, CONTRASTIVE], ids=["bce", "contrastive"])
-def made(request, films, clip, tmp_path):
-    return train_encoder(films, clip, request.param, target=tmp_path / "run", n_bootstrap=50)
+@pytest.fixture(scope="module", params=[BCE, CONTRASTIVE], ids=["bce", "contrastive"])
+def made(request, films, tiny_clip, tmp_path_factory):
+    """A run and its folder."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    clip = load_encoder(str(tiny_clip), device="cpu")
+    return train_encoder(films, clip, request.param, target=folder, n_bootstrap=50), folder
+
+
+@pytest.fixture(scope="module")
+def short(films, tiny_clip, tmp_path_factory):
+    """A run of one epoch, and its folder."""
+    folder = tmp_path_factory.mktemp("short") / "run"
+    config = dataclasses.replace(BCE, epochs=1)
+    clip = load_encoder(str(tiny_clip), device="cpu")
+    return train_encoder(films, clip, config, target=folder, n_bootstrap=0), folder
+
+
+@pytest.fixture
+def copied(short, tmp_path):
+    """A copy of the folder of the short run, to be damaged."""
+    return shutil.copytree(short[1], tmp_path / "run")
 
 
 def test_it_learns_the_labels(made):
-    assert made.metrics.macro.auroc > 0.8
-    assert made.metrics.split == "test"
+    run, _ = made
+    assert run.metrics.macro.auroc > 0.8
+    assert run.metrics.split == "test"
 
 
-def test_metrics_follow_from_predictions(made, tmp_path):
-    with (tmp_path / "run/predictions.csv").open() as file:
+def test_metrics_follow_from_predictions(made):
+    run, folder = made
+    with (folder / "predictions.csv").open() as file:
         test = [row for row in csv.DictReader(file) if row["split"] == "test"]
     for name in ("Opacity", "Nodule"):
         truth = [int(row[f"{name} truth"]) for row in test]
         probability = [float(row[f"{name} probability"]) for row in test]
         expected = roc_auc_score(truth, probability)
-        assert made.metrics.per_label[name].auroc == pytest.approx(expected)
+        assert run.metrics.per_label[name].auroc == pytest.approx(expected)
 
 
-def test_encoder_is_ordinary_checkpoint_folder(made, films, tmp_path):
-    network = AutoModel.from_pretrained(tmp_path / "run/encoder").eval()
-    encoder = load_encoder(str(tmp_path / "run"), device="cpu")
+def test_encoder_is_ordinary_checkpoint_folder(made, films):
+    _, folder = made
+    network = AutoModel.from_pretrained(folder / "encoder").eval()
+    encoder = load_encoder(str(folder), device="cpu")
     assert encoder.name == "run"
     pixels = np.stack([encoder.preprocess(read_image(films.root / "000.png"))])
     with torch.inference_mode():
@@ -60,9 +82,10 @@ def test_encoder_is_ordinary_checkpoint_folder(made, films, tmp_path):
     assert np.allclose(encoder.embed_pixels(pixels), direct.numpy(), atol=1e-5)
 
 
-def test_saved_model_reproduces_predictions(made, films, tmp_path):
-    model = made.model
-    with (tmp_path / "run/predictions.csv").open() as file:
+def test_saved_model_reproduces_predictions(made, films):
+    run, folder = made
+    model = run.model
+    with (folder / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))[:5]
     paths = [films.root / row["id"] for row in rows]
     for row, prediction in zip(
@@ -72,8 +95,8 @@ def test_saved_model_reproduces_predictions(made, films, tmp_path):
         assert prediction.probability == pytest.approx(stored, abs=2e-2)
 
 
-def test_no_unfinished_state_is_left(made, tmp_path):
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+def test_no_unfinished_state_is_left(made):
+    assert [path.name for path in made[1].parent.iterdir()] == ["run"]
 
 
 def test_vision_encoder_learns_with_bce(films, vision, tmp_path):
@@ -105,22 +128,19 @@ def test_provenance_is_stored_with_encoder(films, clip, tmp_path):
     assert not trained & set(ids[films.rows("test")])
 
 
-def test_second_finetuning_on_other_split_is_refused(films, clip, tmp_path):
-    train_encoder(
-        films, clip, dataclasses.replace(BCE, epochs=1), target=tmp_path / "run", n_bootstrap=0
-    )
-    again = load_encoder(str(tmp_path / "run"), device="cpu")
+def test_second_finetuning_on_other_split_is_refused(films, short, tmp_path):
+    again = load_encoder(str(short[1]), device="cpu")
     swap = films.images["split"].map({"train": "test", "val": "val", "test": "train"})
     swapped = dataclasses.replace(films, images=films.images.assign(split=swap))
     with pytest.raises(UsageError, match="trained on 48 of the 48 images of films"):
         train_encoder(swapped, again, BCE, target=tmp_path / "second", n_bootstrap=0)
 
 
-def test_validation_images_that_are_scored_are_checked_like_test_images(films, clip, tmp_path):
+def test_validation_images_that_are_scored_are_checked_like_test_images(films, short, tmp_path):
     """Was "metrics of the validation split" of 71 images, 65 of them trained on."""
     config = dataclasses.replace(BCE, epochs=1)
-    first = train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
-    again = load_encoder(str(tmp_path / "run"), device="cpu")
+    first, folder = short
+    again = load_encoder(str(folder), device="cpu")
     without_test = np.flatnonzero(films.images["split"] != "test")
     part = films.take(without_test)
     names = [f"x{row}" for row in range(len(part))]
@@ -182,23 +202,19 @@ def test_other_controls_use_finetuned_encoder(films, clip, tmp_path, config):
 
 
 @pytest.mark.parametrize("name", ["config.json", "head.safetensors"])
-def test_missing_file_is_named(films, clip, tmp_path, name):
-    config = dataclasses.replace(BCE, epochs=1)
-    train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
-    (tmp_path / "run" / name).unlink()
+def test_missing_file_is_named(copied, name):
+    (copied / name).unlink()
     with pytest.raises(RunError, match=name):
-        load_model(tmp_path / "run")
+        load_model(copied)
 
 
-def test_setting_of_another_version_is_refused_with_its_run(films, clip, tmp_path):
-    config = dataclasses.replace(BCE, epochs=1)
-    train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
-    path = tmp_path / "run" / "config.json"
+def test_setting_of_another_version_is_refused_with_its_run(copied):
+    path = copied / "config.json"
     document = json.loads(path.read_text())
     document["settings"]["optimizer"] = "unheard of"
     path.write_text(json.dumps(document))
     with pytest.raises(RunError, match=r"contradicts itself \(unknown optimizer 'unheard of'"):
-        load_model(tmp_path / "run")
+        load_model(copied)
 
 
 @pytest.mark.parametrize(("value", "lacking"), [(0, "positives"), (1, "negatives")])

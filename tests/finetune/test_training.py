@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from featurecache.encoders.loading import load_encoder
 from featurecache.errors import FeaturecacheError, RunError, UsageError
 from featurecache.extraction.crash_journal import CrashJournal
 from featurecache.finetune import training
@@ -54,13 +55,20 @@ def test_training_lowers_validation_loss(films, clip, config, tmp_path):
     assert result.best_epoch == 1 + int(np.argmin(losses))
 
 
-@pytest.mark.parametrize("config", [BCE, CONTRASTIVE], ids=["bce", "contrastive"])
-@pytest.mark.parametrize("kill_at", [1, 5, 9])
+@pytest.fixture(scope="module", params=[BCE, CONTRASTIVE], ids=["bce", "contrastive"])
+def undisturbed(request, films, tiny_clip, tmp_path_factory):
+    """The settings of a training of nine steps, and its result."""
+    config = dataclasses.replace(request.param, epochs=3)
+    clip = load_encoder(str(tiny_clip), device="cpu")
+    return config, train(films, clip, config, tmp_path_factory.mktemp("undisturbed") / "whole")
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 8])
 def test_killed_training_ends_with_same_weights(
-    films, clip, config, kill_at, tmp_path, monkeypatch
+    films, clip, undisturbed, kill_at, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
-    undisturbed = train(films, clip, config, tmp_path / "whole")
+    config, undisturbed = undisturbed
     with pytest.raises(KilledError):
         train(films, clip, config, tmp_path / "killed", kill_at=kill_at)
     resumed = train(films, clip, config, tmp_path / "killed")

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from featurecache.evaluation import simple_predictors
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainingData
 from featurecache.provenance.records import ImageRecords
@@ -34,6 +36,15 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_any_finding():
+    """Search the penalty of a control of every run, half the time of a run, among fewer fits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simple_predictors, "STRENGTHS", (1e-2,))
+        patch.setattr(simple_predictors, "N_FOLDS", 2)
+        yield
+
+
 def text_set(ensemble: np.ndarray, labels: tuple[str, ...], *, name: str = "toy") -> TextSet:
     """Return a prompt set with one prompt per label and unaligned texts."""
     prompts = tuple((f"signs of {label}",) for label in labels)
@@ -43,65 +54,67 @@ def text_set(ensemble: np.ndarray, labels: tuple[str, ...], *, name: str = "toy"
     )
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Cache]:
-    """Return a function that writes a cache of given arrays and opens it.
+def write_toy(
+    folder: Path,
+    embedding: np.ndarray,
+    labels: np.ndarray,
+    split: np.ndarray,
+    *,
+    names: tuple[str, ...],
+    patient: np.ndarray | None = None,
+    view: np.ndarray | None = None,
+    texts: tuple[TextSet, ...] = (),
+    image_level_split: bool = False,
+    file: str = "toy.h5",
+) -> Cache:
+    """Write a cache of given arrays and open it.
 
     Without ``patient``, every image has a patient of its own.
     """
-
-    def write(
-        embedding: np.ndarray,
-        labels: np.ndarray,
-        split: np.ndarray,
-        *,
-        names: tuple[str, ...],
-        patient: np.ndarray | None = None,
-        view: np.ndarray | None = None,
-        texts: tuple[TextSet, ...] = (),
-        image_level_split: bool = False,
-        file: str = "toy.h5",
-    ) -> Cache:
-        n, dim = embedding.shape
-        ids = np.array([f"image {row:05d}.png" for row in range(n)])
-        half = embedding.astype(np.float16)
-        write_cache(
-            tmp_path / file,
-            header=Header(
-                model="toy-encoder",
-                dataset="toy",
-                notes=(),
-                image_level_split=image_level_split,
-                exposed=False,
-                encoder_spec=DESCRIPTION,
-                collection="toys",
-                trained_on={"others": ImageRecords.of("others", ["a.png", "b.png"])},
-            ),
-            images=ImageTable(
-                id=to_utf8(ids),
-                sha256=to_utf8([f"{row:064x}" for row in range(n)]),
-                perceptual_hash=np.zeros((n, 32), dtype=np.uint8),
-                patient=to_utf8(ids if patient is None else patient),
-                split=to_utf8(split),
-                view=np.full(n, b"") if view is None else to_utf8(view),
-                sex=np.full(n, b""),
-                age=np.full(n, b""),
-                path=to_utf8(ids),
-                size=np.ones(n, dtype=np.int64),
-                mtime_ns=np.ones(n, dtype=np.int64),
-            ),
-            dim=dim,
-            embedding=lambda start, stop: half[start:stop],
-            labels=Labels(names, labels.astype(np.int8)),
-            texts={text.name: text for text in texts},
-            failures={},
-        )
-        return read_cache(tmp_path / file)
-
-    return write
+    n, dim = embedding.shape
+    ids = np.array([f"image {row:05d}.png" for row in range(n)])
+    half = embedding.astype(np.float16)
+    write_cache(
+        folder / file,
+        header=Header(
+            model="toy-encoder",
+            dataset="toy",
+            notes=(),
+            image_level_split=image_level_split,
+            exposed=False,
+            encoder_spec=DESCRIPTION,
+            collection="toys",
+            trained_on={"others": ImageRecords.of("others", ["a.png", "b.png"])},
+        ),
+        images=ImageTable(
+            id=to_utf8(ids),
+            sha256=to_utf8([f"{row:064x}" for row in range(n)]),
+            perceptual_hash=np.zeros((n, 32), dtype=np.uint8),
+            patient=to_utf8(ids if patient is None else patient),
+            split=to_utf8(split),
+            view=np.full(n, b"") if view is None else to_utf8(view),
+            sex=np.full(n, b""),
+            age=np.full(n, b""),
+            path=to_utf8(ids),
+            size=np.ones(n, dtype=np.int64),
+            mtime_ns=np.ones(n, dtype=np.int64),
+        ),
+        dim=dim,
+        embedding=lambda start, stop: half[start:stop],
+        labels=Labels(names, labels.astype(np.int8)),
+        texts={text.name: text for text in texts},
+        failures={},
+    )
+    return read_cache(folder / file)
 
 
 @pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Cache]:
+    """Return `write_toy` for the folder of the test."""
+    return partial(write_toy, tmp_path)
+
+
+@pytest.fixture(scope="session")
 def problem() -> dict[str, np.ndarray]:
     """Return 300 images of 150 patients with three findings that partly show in the embedding.
 
@@ -129,21 +142,23 @@ def problem() -> dict[str, np.ndarray]:
 NAMES = ("Mass", "Effusion", "Nodule")
 
 
-@pytest.fixture
-def cache(write: Callable[..., Cache], problem: dict[str, np.ndarray]) -> Cache:
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory, problem: dict[str, np.ndarray]) -> Cache:
     """Return the problem as a cache with one prompt set."""
     arrays = {name: problem[name] for name in ("embedding", "labels", "split", "patient", "view")}
-    return write(**arrays, names=NAMES, texts=(text_set(problem["text"], NAMES),))
+    texts = (text_set(problem["text"], NAMES),)
+    return write_toy(tmp_path_factory.mktemp("toy"), **arrays, names=NAMES, texts=texts)
 
 
-@pytest.fixture
-def aligned_cache(write: Callable[..., Cache], problem: dict[str, np.ndarray]) -> Cache:
+@pytest.fixture(scope="session")
+def aligned_cache(tmp_path_factory, problem: dict[str, np.ndarray]) -> Cache:
     """Return the problem as a cache with texts that are aligned with the images."""
     arrays = {name: problem[name] for name in ("embedding", "labels", "split", "patient", "view")}
-    return write(**arrays, names=NAMES, texts=(aligned_texts(problem),), file="aligned.h5")
+    texts = (aligned_texts(problem),)
+    return write_toy(tmp_path_factory.mktemp("aligned"), **arrays, names=NAMES, texts=texts)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def aligned_set(problem: dict[str, np.ndarray]) -> TextSet:
     """Return the texts of the aligned cache."""
     return aligned_texts(problem)

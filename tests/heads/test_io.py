@@ -25,16 +25,21 @@ def train(cache, head="concat"):
     return train_head(cache, head, seed=4, n_bootstrap=0, controls=False, **settings)
 
 
-@pytest.fixture(params=sorted(HEADS))
-def saved(request, aligned_cache, tmp_path):
+@pytest.fixture(scope="module", params=sorted(HEADS))
+def saved(request, aligned_cache, tmp_path_factory):
     """Return a run of any head, and the folder that it was saved to."""
     run = train(aligned_cache, request.param)
-    return run, run.save(tmp_path / "runs" / request.param)
+    return run, run.save(tmp_path_factory.mktemp("runs") / request.param)
+
+
+@pytest.fixture(scope="module")
+def trained(cache):
+    return train(cache)
 
 
 @pytest.fixture
-def run(cache, tmp_path) -> Path:
-    return train(cache).save(tmp_path / "runs" / "concat")
+def run(trained, tmp_path) -> Path:
+    return trained.save(tmp_path / "runs" / "concat")
 
 
 def rewrite(path, change):
@@ -112,22 +117,21 @@ def test_history_is_that_of_the_training(saved):
     ]
 
 
-def test_existing_folder_is_never_overwritten(cache, tmp_path):
-    run = train(cache)
-    folder = run.save(tmp_path / "run")
+def test_existing_folder_is_never_overwritten(trained, tmp_path):
+    folder = trained.save(tmp_path / "run")
     before = (folder / "config.json").read_bytes()
     with pytest.raises(UsageError, match="already exists"):
-        run.save(folder)
+        trained.save(folder)
     assert (folder / "config.json").read_bytes() == before
 
 
-def test_nothing_is_left_behind_when_weights_cannot_be_written(cache, tmp_path, monkeypatch):
+def test_nothing_is_left_behind_when_weights_cannot_be_written(trained, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("safetensors.torch.save_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(cache).save(tmp_path / "runs" / "concat")
+        trained.save(tmp_path / "runs" / "concat")
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -280,12 +284,12 @@ def test_external_validation_leaves_out_what_the_run_never_learned(cache, tmp_pa
     assert warning.startswith(f"in the training of {folder}, toy-encoder itself was trained on 7")
 
 
-def test_external_validation_ignores_an_encoder_that_saw_images_that_are_not_used(cache, tmp_path):
+def test_external_validation_ignores_an_encoder_that_saw_images_that_are_not_used(cache, trained):
     """Training images of the other data set are not what the head was trained on."""
     other = another_hospital(cache)
     seen = {other.header.collection: other.records(other.rows("train"))}
     other = replace(other, header=replace(other.header, trained_on=seen))
-    external = train(cache).evaluate(other, n_bootstrap=0)
+    external = trained.evaluate(other, n_bootstrap=0)
     assert not any("itself was trained" in text for text in external.warnings)
 
 

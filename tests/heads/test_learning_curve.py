@@ -17,7 +17,7 @@ BASELINE = HeadConfig(head="baseline", hidden=(6,), epochs=3, batch_size=16)
 HEADS = [BASELINE, "prototype"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def curve(cache):
     return learning_curve(cache, HEADS, sizes=[160, 40], seeds=2)
 

@@ -16,7 +16,7 @@ from featurecache.metrics.platt_scaling import PlattScaling
 from featurecache.runs.prediction import BATCH_SIZE
 from featurecache.runs.run import load_run
 from featurecache.store.open import open_cache
-from tests.heads.conftest import DESCRIPTION
+from tests.heads.conftest import DESCRIPTION, write_toy
 
 LABELS = ("a", "b", "c")
 COLUMNS = [f"{label} probability" for label in LABELS]
@@ -56,28 +56,35 @@ def use_encoder(monkeypatch):
     return use
 
 
-@pytest.fixture
-def images(tmp_path) -> list[Path]:
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> list[Path]:
     """Return 300 image files, one for each row of the problem."""
     rng = np.random.default_rng(1)
-    folder = tmp_path / "images"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("images")
     paths = [folder / f"{row:03d}.png" for row in range(300)]
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (20, 24), dtype=np.uint8)).save(path)
     return paths
 
 
-@pytest.fixture
-def trained(images, write, problem, tmp_path, use_encoder):
-    """Return a saved run on the images' cached embeddings, and its probabilities (300, 3)."""
-    encoder = Blocks()
+@pytest.fixture(scope="module")
+def saved(images, problem, tmp_path_factory):
+    """Return the folder of a run on the images' cached embeddings, and its probabilities."""
+    encoder, folder = Blocks(), tmp_path_factory.mktemp("saved")
     pixels = np.stack([encoder.preprocess(read_image(path)) for path in images])
-    cache = write(encoder.embed_pixels(pixels), problem["labels"], problem["split"], names=LABELS)
-    use_encoder(Blocks())
+    cache = write_toy(
+        folder, encoder.embed_pixels(pixels), problem["labels"], problem["split"], names=LABELS
+    )
     run = train_head(cache, "baseline", hidden=(8, 4), epochs=2, n_bootstrap=0, controls=False)
-    probability = run.model.probabilities(cache.embedding)
-    return load_run(run.save(tmp_path / "run")), probability
+    return run.save(folder / "run"), run.model.probabilities(cache.embedding)
+
+
+@pytest.fixture
+def trained(saved, use_encoder):
+    """Return a run that was read from its folder, and its probabilities (300, 3)."""
+    use_encoder(Blocks())
+    folder, probability = saved
+    return load_run(folder), probability
 
 
 def test_image_gets_the_prediction_of_its_cached_embedding(trained, images):

@@ -17,6 +17,7 @@ from featurecache.heads.registry import HEADS
 from featurecache.heads.train import train_head, training_data_from
 from featurecache.images.decode import read_image
 from featurecache.store.concat import concat_caches
+from tests.heads.conftest import write_toy
 from tests.heads.head_names import ALIGNED_HEADS
 
 NAMES = ("Mass", "Effusion", "Nodule")
@@ -24,16 +25,17 @@ SMOOTH = sorted(name for name, spec in HEADS.items() if not spec.has_epochs and 
 """Deterministic heads whose scores change little under rounding."""
 
 
-@pytest.fixture
-def caches(write, problem, aligned_set):
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory, problem, aligned_set):
     """Return caches of two encoders that see one half of the dimensions each, with their texts."""
-    halves = []
+    halves, folder = [], tmp_path_factory.mktemp("halves")
     for number, half in enumerate((slice(0, 6), slice(6, 12))):
         ensemble = aligned_set.positive.ensemble[:, half]
         ensemble = ensemble / np.linalg.norm(ensemble, axis=1, keepdims=True)
         texts = replace(aligned_set.positive, ensemble=ensemble, embedding=ensemble[:, np.newaxis])
         halves.append(
-            write(
+            write_toy(
+                folder,
                 *(problem["embedding"][:, half], problem["labels"], problem["split"]),
                 names=NAMES,
                 patient=problem["patient"],

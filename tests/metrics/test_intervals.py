@@ -141,8 +141,9 @@ def simulate(rng, n_positive, n_negative, shift):
     return ill.astype(np.int8)[:, np.newaxis], score[:, np.newaxis], np.repeat(np.arange(n), 2)
 
 
-@pytest.mark.parametrize("n_positive", [1, 2, 4, 6, 10, 25])
-@pytest.mark.parametrize("auroc", [0.65, 0.9])
+@pytest.mark.parametrize(
+    ("n_positive", "auroc"), [(1, 0.9), (2, 0.65), (4, 0.9), (6, 0.65), (10, 0.9), (25, 0.65)]
+)
 def test_auroc_intervals_hold_with_few_positive_patients(n_positive, auroc):
     rng = np.random.default_rng(n_positive)
     shift, held = ndtri(auroc) * np.sqrt(2), []

@@ -87,7 +87,7 @@ def test_infinite_logits_rank_at_the_ends():
     assert metrics.auroc(truth, score) == 3 / 4
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(problems(labels=(0, 1)))
 def test_decision_metrics_equal_scikit_learn(problem):
     truth, score = problem

@@ -7,10 +7,17 @@ import pytest
 from tests.store import handwritten
 
 
+@pytest.fixture(scope="session")
+def cache_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("handwritten") / "m.h5"
+    handwritten.write_cache(path)
+    return path.read_bytes()
+
+
 @pytest.fixture
-def cache_file(tmp_path: Path) -> Path:
+def cache_file(tmp_path: Path, cache_bytes: bytes) -> Path:
     """A sound cache file that featurecache did not write."""
     path = tmp_path / "nih" / "m.h5"
     path.parent.mkdir()
-    handwritten.write_cache(path)
+    path.write_bytes(cache_bytes)
     return path
