@@ -30,6 +30,7 @@ from featurecache.cli.output import (
     print_result,
     print_status,
     print_table,
+    progress_bar,
     warn,
     with_interval,
 )
@@ -143,14 +144,17 @@ def retrieve(
                 )
         from featurecache.retrieval.metrics import measure_retrieval
 
-        metrics = measure_retrieval(
-            opened,
-            prompts=prompts,
-            split=split or "test",
-            k=top,
-            n_bootstrap=n_bootstrap,
-            alignment=alignment,
-        )
+        with progress_bar(hidden=json) as bar:
+            task = bar.add_task("rank images", total=None, detail="")
+            metrics = measure_retrieval(
+                opened,
+                prompts=prompts,
+                split=split or "test",
+                k=top,
+                n_bootstrap=n_bootstrap,
+                alignment=alignment,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
         if json:
             print_json(metrics.to_json())
         else:

@@ -22,12 +22,19 @@ from featurecache.metrics.intervals import effective_number, pooled_interval
 from featurecache.metrics.label_support import MIN_PATIENTS
 from featurecache.metrics.ranking import Floats, Labels, auprc, macro, ratio
 from featurecache.metrics.sampled_metrics import MIN_SAMPLES, MeanMetrics, sample_metrics
-from featurecache.metrics.similarity import Directions, l2_normalize, normalize_rows
+from featurecache.metrics.similarity import Directions, highest, l2_normalize, normalize_rows
+from featurecache.progress import Progress
 from featurecache.prompts import PromptSet
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
 
 METRICS: Final = ("precision", "recall", "average_precision")
+
+MAX_QUERIES: Final = 5000
+"""Number of images that are queries; of more, a random sample is."""
+
+_BLOCK: Final = 64
+"""Queries that share one matrix product."""
 
 _Bounds = tuple[float, float] | None
 
@@ -171,7 +178,7 @@ def _rank_query(
     average_precision = auprc(truth, score)
     if len(truth) < k:
         return np.nan, np.nan, average_precision, chance
-    hits = int(truth[np.argsort(-score, kind="stable")[:k]].sum())
+    hits = int(truth[highest(score, top=k)].sum())
     return hits / k, hits / n_relevant if n_relevant else np.nan, average_precision, chance
 
 
@@ -184,6 +191,7 @@ def measure_retrieval(
     n_bootstrap: int = 1000,
     seed: int = 0,
     alignment: Alignment | str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
 ) -> RetrievalMetrics:
     """Measure retrieval in all three directions on the images of one split.
 
@@ -191,7 +199,8 @@ def measure_retrieval(
     are means over labels. Image to text: each image is a query, the labels are the gallery. Image
     to image: each image is a query, the images of other patients are the gallery; those of the
     same patient are easy to find and would inflate the metrics. In these two directions, metrics
-    are means over the images with a positive label.
+    are means over the images with a positive label; of more than 5,000, over a random sample of
+    5,000, which ``warnings`` says. The gallery always is the whole split.
 
     Intervals are over patients: those of the gallery in the first direction, those of the query
     images (with an unchanged gallery) in the others. Precision and recall at K have those of the
@@ -203,9 +212,10 @@ def measure_retrieval(
         split: The images to use.
         k: The K of precision and recall at K.
         n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstrap and of the sample of queries.
         alignment: An alignment or its file, for an encoder whose images and texts do not share a
             space. Images are compared with images without it.
+        progress: Called while images are compared with images.
 
     Returns:
         The metrics.
@@ -228,6 +238,8 @@ def measure_retrieval(
     images = images_in_text_space = normalize_rows(embedding)
     warnings = cache_caveats(cache, rows)
     resamples = resample_patients(cache.patients[rows], n_bootstrap=n_bootstrap, seed=seed)
+    queries, note = _choose_queries(truth, seed)
+    warnings += note
     text = cache.text(prompts) if cache.texts else None
     if alignment is not None:
         text, differences = align_texts(alignment, cache, prompts)
@@ -239,9 +251,9 @@ def measure_retrieval(
         labels = l2_normalize(text.positive.ensemble, "text").astype(np.float32)
         text_to_image = _text_to_image(truth, images_in_text_space, labels, cache, resamples, k)
         if len(labels) > 1:
-            ranked = rank_queries(truth, images_in_text_space @ labels.T, k=k)
-            image_to_text = _mean_over_images(ranked, truth, resamples)
-    ranked = _rank_images(truth, images, resamples.patient_index, k)
+            ranked = rank_queries(truth[queries], images_in_text_space[queries] @ labels.T, k=k)
+            image_to_text = _mean_over_images(ranked, queries, resamples)
+    ranked = _rank_images(truth, images, resamples.patient_index, queries, k, progress)
     return RetrievalMetrics(
         k=k,
         split=split,
@@ -249,9 +261,21 @@ def measure_retrieval(
         prompts=None if text is None else text.name,
         text_to_image=text_to_image,
         image_to_text=image_to_text,
-        image_to_image=_mean_over_images(ranked, truth, resamples),
+        image_to_image=_mean_over_images(ranked, queries, resamples),
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _choose_queries(truth: Labels, seed: int) -> tuple[NDArray[np.intp], list[str]]:
+    """Return the images that are queries, those with a positive label, and a note on a sample."""
+    queries = np.flatnonzero((truth == 1).any(axis=1))
+    if len(queries) <= MAX_QUERIES:
+        return queries, []
+    sample = np.random.default_rng(seed).choice(queries, MAX_QUERIES, replace=False)
+    return np.sort(sample), [
+        f"of {len(queries):,} images with a positive label, a random sample of {MAX_QUERIES:,} "
+        f"(`seed` {seed}) are the queries by image"
+    ]
 
 
 def _text_to_image(
@@ -303,33 +327,42 @@ def _among_first(truth: Labels, cosines: NDArray[np.float32], k: int) -> NDArray
 
 
 def _rank_images(
-    truth: Labels, images: Directions, patient: NDArray[np.intp], k: int
+    truth: Labels,
+    images: Directions,
+    patient: NDArray[np.intp],
+    queries: NDArray[np.intp],
+    k: int,
+    progress: Progress | None,
 ) -> RankedQueries:
-    """Rank the images of other patients for each image; NaN for one without a positive label."""
+    """Rank the images of other patients for each query, an image with a positive label."""
     positive, unknown = truth == 1, truth < 0
     rows = []
-    for query in range(len(truth)):
+    for number, query in enumerate(queries.tolist()):
+        if number % _BLOCK == 0:
+            cosines = images[queries[number : number + _BLOCK]] @ images.T
+            if progress is not None:
+                progress(number, len(queries))
         query_labels = positive[query]
         shared = positive[:, query_labels].any(axis=1)
         # Relevance is unknown where a label of the query is unknown for the other image.
         undecided = ~shared & unknown[:, query_labels].any(axis=1)
         relevant = np.where(undecided, -1, shared.astype(np.int8))
         relevant[patient == patient[query]] = -1
-        if not query_labels.any():
-            relevant[:] = -1
-        rows.append(_rank_query(relevant, images @ images[query], k))
-    return RankedQueries(*np.array(rows, dtype=np.float64).T)
+        rows.append(_rank_query(relevant, cosines[number % _BLOCK], k))
+    if progress is not None:
+        progress(len(queries), len(queries))
+    return RankedQueries(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
 
 
 def _mean_over_images(
-    ranked: RankedQueries, truth: Labels, resamples: PatientResamples
+    ranked: RankedQueries, queries: NDArray[np.intp], resamples: PatientResamples
 ) -> DirectionMetrics:
-    """Average over the images with a positive label; intervals are over their patients."""
-    is_query = (truth == 1).any(axis=1)
+    """Average over the queries by image; intervals are over their patients."""
 
     def interval_of(values: Floats) -> _Bounds:
-        valid = is_query & ~np.isnan(values)
-        index, counts = resamples.patient_index[valid], resamples.counts.astype(np.float64)
+        valid = ~np.isnan(values)
+        index = resamples.patient_index[queries[valid]]
+        counts = resamples.counts.astype(np.float64)
         n_images, sums = (
             np.bincount(index, weights, counts.shape[1]) for weights in (None, values[valid])
         )
@@ -340,7 +373,7 @@ def _mean_over_images(
         return pooled_interval(float(values[valid].mean()), samples, n_patients)
 
     return DirectionMetrics(
-        *_reduce(ranked, lambda values: macro(np.where(is_query, values, np.nan))),
-        n_queries=int(is_query.sum()),
+        *_reduce(ranked, macro),
+        n_queries=len(queries),
         ci95=RetrievalIntervals(*(interval_of(getattr(ranked, name)) for name in METRICS)),
     )

@@ -130,6 +130,34 @@ def test_metrics_of_a_cache_follow_from_its_embeddings(cache):
     assert "text_to_image: precision" in str(metrics)
 
 
+def test_of_many_images_a_sample_are_queries_and_the_gallery_stays_whole(cache, monkeypatch):
+    whole = measure_retrieval(cache, k=2, n_bootstrap=0)
+    n_queries = whole.image_to_image.n_queries
+    assert not any("sample" in warning for warning in whole.warnings)
+    monkeypatch.setattr("featurecache.retrieval.metrics.MAX_QUERIES", 10)
+    monkeypatch.setattr("featurecache.retrieval.metrics._BLOCK", 3)
+    done = []
+    samples = [
+        measure_retrieval(
+            cache, k=2, n_bootstrap=0, seed=seed, progress=lambda *counts: done.append(counts)
+        )
+        for seed in [*range(40), 0]
+    ]
+    assert samples[0] == samples[-1] != samples[1]
+    assert done[:5] == [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
+    (note,) = [warning for warning in samples[7].warnings if "sample" in warning]
+    assert f"of {n_queries} images with a positive label, a random sample of 10 (`seed` 7)" in note
+    assert samples[0].text_to_image == whole.text_to_image
+    for direction in ("image_to_text", "image_to_image"):
+        scores = [getattr(metrics, direction) for metrics in samples[:-1]]
+        assert {score.n_queries for score in scores} == {10}
+        for name in ("precision", "average_precision", "chance"):
+            values = [getattr(score, name) for score in scores]
+            expected = getattr(getattr(whole, direction), name)
+            error = np.std(values, ddof=1) / len(values) ** 0.5
+            assert abs(np.mean(values) - expected) <= 4 * error + 1e-9
+
+
 @pytest.fixture
 def gallery(tmp_path):
     """300 images, two of each patient, of one label with some unknown values."""
