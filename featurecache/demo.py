@@ -21,6 +21,7 @@ from featurecache.heads.train import train_head
 from featurecache.io.atomic import new_file, require_absent, require_short_name
 from featurecache.io.lock import exclusive_lock
 from featurecache.runs.run import Run
+from featurecache.wording import count_noun
 
 HEADS = ("baseline", "concat", "weighted_sum")
 RESULTS = "results.csv"
@@ -92,7 +93,7 @@ def run_demo(
         _write_results(folder, [])
         on_step("generating synthetic images, once for all demos")
         dataset = load_dataset("phantom")
-        on_step(f"extracting embeddings of {len(dataset)} images with tiny")
+        on_step(f"extracting embeddings of {count_noun(len(dataset), 'image')} with tiny")
         cache = extract(
             dataset, "tiny", prompts="signs", cache_dir=folder / "cache", precision="fp32"
         )

@@ -15,6 +15,7 @@ from featurecache.datasets.registry import DATASETS
 from featurecache.encoders.hub import MODELS_VARIABLE, local_folder
 from featurecache.encoders.registry import ENCODERS, EncoderSpec
 from featurecache.errors import CheckpointError, DatasetError
+from featurecache.wording import count_noun
 
 State = Literal["ok", "note", "problem"]
 
@@ -94,7 +95,7 @@ def _cpu() -> Check:
 
     from featurecache.device import has_fast_bf16
 
-    threads = f"{torch.get_num_threads()} threads"
+    threads = count_noun(torch.get_num_threads(), "thread")
     if has_fast_bf16("cpu"):
         return Check("CPU", "ok", f"{threads}, fast in bf16")
     return Check(

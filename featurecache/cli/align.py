@@ -49,7 +49,7 @@ def align(
     require_absent_or_alignment(
         out or alignment_path(opened.path, opened.text(prompts).name, method)
     )
-    print_status(f"cache {describe_choice(cache, opened)}, method {method}")
+    print_status(f"aligning {describe_choice(cache, opened)} (method {method})")
     alignment = fc.align(opened, method=method, prompts=prompts)
     path = alignment.save(out)
     spec = alignment.spec

@@ -22,6 +22,7 @@ from featurecache.cli.output import (
     progress_bar,
     with_interval,
 )
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -84,7 +85,7 @@ def audit(
     if contact_sheet is not None:
         require_absent(contact_sheet, argument="contact_sheet")
     opened = fc.open_cache(cache)
-    print_status(f"cache {describe_choice(cache, opened)}")
+    print_status(f"auditing {describe_choice(cache, opened)}")
     data = None
     if images or dataset or data_root or contact_sheet is not None:
         data = load_dataset_again(
@@ -117,7 +118,7 @@ def audit(
 def _print(result: "Audit") -> None:
     splits = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     print_table(
-        f"{result.n} images of {result.dataset}: {splits}",
+        f"{count_noun(result.n, 'image')} of {result.dataset}: {splits}",
         ["leaks", "count", "details"],
         _leak_rows(result),
         prose=("leaks", "details"),
@@ -138,6 +139,7 @@ def _print(result: "Audit") -> None:
         "predicted from the embeddings of unseen patients [95 % interval over patients]",
         ["", "images", "patients", "AUROC", "R²", "mean error"],
         _shortcut_rows(result),
+        optional=1,
         prose=("mean error",),
     )
     if not result.label_support:
@@ -167,13 +169,18 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
     suspected = near.suspected
 
     def describe(groups: "GroupsAcrossSplits | GroupsWithinSplit") -> str:
-        return f"{groups.groups} groups, {groups.conflicting_labels} with conflicting labels"
+        return (
+            f"{count_noun(groups.groups, 'group')}, {groups.conflicting_labels} with conflicting "
+            "labels"
+        )
 
     return [
         [
             "patients in several splits",
             "-" if shared is None else str(shared.patients),
-            "patients are unknown" if shared is None else f"with {shared.images} images",
+            "patients are unknown"
+            if shared is None
+            else f"with {count_noun(shared.images, 'image')}",
         ],
         ["byte-identical images across splits", str(across.images), describe(across)],
         ["byte-identical copies within a split", str(within.copies), describe(within)],
@@ -187,8 +194,9 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
             format_float(None) if near.pairs is None else str(len(near.pairs)),
             "no images were read: give --images"
             if near.pairs is None
-            else f"similarity {near.min_similarity} or more, of {near.compared} pairs compared; "
-            f"{len(near.unreadable)} images could not be read",
+            else f"similarity {near.min_similarity} or more, of "
+            f"{count_noun(near.compared, 'pair')} compared; "
+            f"{count_noun(len(near.unreadable), 'image')} could not be read",
         ],
         [
             "unusually similar embeddings across splits",

@@ -11,6 +11,7 @@ from featurecache.cli.option_names import running, with_option_names
 from featurecache.cli.options import CacheFolder
 from featurecache.cli.output import Json, print_json, print_result, print_status, print_table
 from featurecache.cli.strict_command import StrictCommand
+from featurecache.wording import count_noun
 
 app = typer.Typer(help="List, describe, verify and merge caches.", no_args_is_help=True)
 
@@ -103,7 +104,9 @@ def verify(file: File, json: Json = False) -> None:
     else:
         for problem in problems:
             print_result(problem)
-        print_result(f"{file}: {f'{len(problems)} problems' if problems else 'no problems'}")
+        print_result(
+            f"{file}: {count_noun(len(problems), 'problem') if problems else 'no problems'}"
+        )
     if problems:
         raise typer.Exit(1)
 
@@ -130,4 +133,7 @@ def merge(
     if json:
         print_json({"path": str(path), "images": images})
         return
-    print_result(f"{path}: {images} images of {len(files)} caches, which were kept")
+    print_result(
+        f"{path}: {count_noun(images, 'image')} of {count_noun(len(files), 'cache')}, which were "
+        "kept"
+    )

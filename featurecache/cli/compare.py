@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.output import Json, format_float, print_json, print_result, print_table
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.evaluation.comparison import Comparison, MetricComparison, RunComparison
@@ -65,8 +66,9 @@ def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
         for name, label in result.labels.items()
     }
     print_table(
-        f"{comparison.title} minus {result.first_title}: {result.n} {result.split} images of "
-        f"{result.n_patients} patients, AUROC [95 % interval over patients]",
+        f"{comparison.title} minus {result.first_title}: "
+        f"{count_noun(result.n, f'{result.split} image')} of "
+        f"{count_noun(result.n_patients, 'patient')}, AUROC [95 % interval over patients]",
         ["", "patients +/-", "difference", "p", "p (Holm)", "first", "run"],
         [
             [

@@ -45,7 +45,8 @@ def evaluate(
     require_free(out)
     paths = cache or [Path("cache")]
     opened = fc.open_cache(paths)
-    print_status(f"{run} on cache {describe_choice(paths, opened)}, {split} images")
+    images = "all images" if split == "all" else f"the {split} images"
+    print_status(f"evaluating {run} on {images} of {describe_choice(paths, opened)}")
     result = fc.load_run(run).evaluate(
         opened,
         label_map=parse_pairs(label_map, "--label-map"),

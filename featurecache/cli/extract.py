@@ -25,6 +25,7 @@ from featurecache.cli.output import (
     print_table,
     progress_bar,
 )
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -154,7 +155,7 @@ def extract(
             data: "Dataset", encoders: "Sequence[Encoder]", prompt_set: "PromptSet"
         ) -> None:
             print_status(
-                f"{_number(len(data), limit)} images of {data.name}; "
+                f"{_describe_images(data, limit)}; "
                 f"{_describe_prompts(data, prompt_set)}; "
                 f"{', '.join(map(_describe, encoders))}; into {cache}/"
             )
@@ -228,7 +229,7 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
         if summary.changed:
             print_status(f"changed: {format_changes(summary.changed)}")
         for path, number in summary.reused_by_content.items():
-            print_status(f"reused by content: {number} embeddings of {path}")
+            print_status(f"reused by content: {count_noun(number, 'embedding')} of {path}")
         for image_id, reason in list(summary.failed.items())[:MAX_FAILURES_PRINTED]:
             print_status(f"failed: {image_id}: {reason}")
         if len(summary.failed) > MAX_FAILURES_PRINTED:
@@ -238,8 +239,17 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
             )
 
 
-def _number(images: int, limit: int | None) -> str:
-    return str(images) if limit is None or limit >= images else f"a sample of {limit} of {images}"
+def _describe_images(data: "Dataset", limit: int | None) -> str:
+    from featurecache.datasets.splits import SPLITS
+    from featurecache.extraction.sample import sample_rows
+
+    everything = f"{count_noun(len(data), 'image')} of {data.name}"
+    if limit is None or limit >= len(data):
+        return everything
+    # The notes of the data set have the sizes of the whole splits.
+    sizes = data.images["split"].iloc[sample_rows(data, limit)].value_counts()
+    splits = ", ".join(f"{sizes[split]} {split}" for split in SPLITS if split in sizes)
+    return f"a sample of {limit} ({splits}) of {everything}"
 
 
 def _describe_prompts(data: "Dataset", prompt_set: "PromptSet") -> str:

@@ -24,6 +24,7 @@ from featurecache.cli.output import (
     progress_bar,
 )
 from featurecache.finetune.config import RECIPES, FinetuneConfig, make_config
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -87,9 +88,9 @@ def finetune(
 
         def print_start(data: "Dataset", encoder: "Encoder", target: Path) -> None:
             print_status(
-                f"{len(data)} images of {data.name}; {encoder.name} on {encoder.device} in "
-                f"{config.precision}; {config.objective}, training {config.trainable} from "
-                f"{config.init} weights; into {target}/"
+                f"{count_noun(len(data), 'image')} of {data.name}; {encoder.name} on "
+                f"{encoder.device} in {config.precision}; {config.objective}, training "
+                f"{config.trainable} from {config.init} weights; into {target}/"
             )
             for note in data.notes:
                 print_status(f"note: {note}")

@@ -18,6 +18,7 @@ from featurecache.cli.output import (
     with_interval,
 )
 from featurecache.heads.config import HeadConfig
+from featurecache.wording import count_noun
 
 _OFFERED = {"prompts", "fusion", "seed"}
 _NOT_OFFERED = tuple(name for name in HeadConfig.__dataclass_fields__ if name not in _OFFERED)
@@ -69,7 +70,7 @@ def learning_curve(
     require_free(out)
     paths = cache or [Path("cache")]
     opened = fc.open_cache(paths)
-    print_status(f"cache {describe_choice(paths, opened)}, heads {', '.join(heads)}")
+    print_status(f"training {', '.join(heads)} on {describe_choice(paths, opened)}")
     with progress_bar(hidden=json) as bar:
         numbers = numbers or tuple(default_sizes(len(opened.learning_rows("train"))))
         task = bar.add_task("train", total=len(heads) * len(numbers) * seeds, detail="")
@@ -100,8 +101,9 @@ def learning_curve(
             rows.append(row)
         gain = [] if is_first else [f"gain over {result.heads[0]}, paired"]
         print_table(
-            f"{name}: macro AUROC over {len(metrics.labels)} labels on {metrics.n} test images of "
-            f"{metrics.n_patients} patients{mean_of}]",
+            f"{name}: macro AUROC over {count_noun(len(metrics.labels), 'label')} on "
+            f"{count_noun(metrics.n, 'test image')} of "
+            f"{count_noun(metrics.n_patients, 'patient')}{mean_of}]",
             ["images", "labels learned", "AUROC", *gain],
             rows,
         )

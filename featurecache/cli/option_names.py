@@ -52,7 +52,11 @@ def with_option_names(message: str) -> str:
 
     def replace(match: "re.Match[str]") -> str:
         name = match.group(1)
-        for parameter in (name, CSV_OPTIONS.get(name, name), OPTION_NAMES.get(name, name)):
+        names = [name, CSV_OPTIONS.get(name, name), OPTION_NAMES.get(name, name)]
+        # `split` is also an option of other data sets; messages on a table speak of its columns.
+        if "column" in message:
+            names[:2] = names[1::-1]
+        for parameter in names:
             if parameter in parameters and (option := _option_of(parameters[parameter])):
                 return option
         return name

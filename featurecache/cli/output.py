@@ -8,12 +8,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from featurecache.cli.option_names import with_option_names
 from featurecache.errors import FeaturecacheWarning
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,7 +112,8 @@ def print_table(
     """Print a table on stdout: for people on a terminal, as tab-separated values elsewhere.
 
     Names, numbers and paths are never broken into lines. A table that is too wide for the terminal
-    loses its optional columns; if that is not enough, each row is printed as a block of lines.
+    loses its optional columns; if that is not enough, each row is printed as a block of lines,
+    without its empty cells.
 
     Args:
         title: Line above the table; none if empty. Without a terminal it goes to stderr.
@@ -132,13 +135,14 @@ def print_table(
 
     console = Console()
     if title:
-        console.print(Text(escape_control_chars(title)), style="italic")
+        # Like other lines, it is left to the terminal to wrap: it may hold a path with spaces.
+        console.print(Text(escape_control_chars(title)), style="italic", soft_wrap=True)
     for shown in range(len(columns), len(columns) - optional - 1, -1):
         if _print_grid(console, columns[:shown], [line[:shown] for line in lines], prose):
             break
     else:
         shown = len(columns)
-        _print_blocks(console, columns, lines)
+        _print_blocks(console, columns, lines, prose)
     if shown < len(columns):
         print_status(
             f"not shown in {console.width} columns: {', '.join(columns[shown:])} (--json has them)"
@@ -187,17 +191,27 @@ def _print_grid(
 
 
 def _print_blocks(
-    console: "Console", columns: Sequence[str], rows: Sequence[Sequence[str]]
+    console: "Console",
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    prose: Sequence[str],
 ) -> None:
-    """Print each row as a block with a line per column; the terminal wraps what is too long."""
+    """Print each row as a block with a line per column; sentences are wrapped between words."""
     from rich.cells import cell_len
     from rich.text import Text
 
-    width = max(map(cell_len, columns))
+    indent = max(map(cell_len, columns)) + _COLUMN_GAP
+    width = max(_MIN_PROSE_WIDTH, console.width - indent)
     for row in rows:
         for heading, cell in zip(columns, row, strict=True):
-            gap = " " * (width - cell_len(heading) + _COLUMN_GAP)
-            line = Text.assemble((heading, "bold"), gap, escape_control_chars(cell))
+            text = escape_control_chars(cell)
+            if not text:
+                continue
+            lines = [text]
+            if heading in prose:
+                lines = wrap(text, width, break_long_words=False, break_on_hyphens=False)
+            gap = " " * (indent - cell_len(heading))
+            line = Text.assemble((heading, "bold"), gap, f"\n{' ' * indent}".join(lines))
             console.print(line, soft_wrap=True)
         console.print()
 
@@ -206,8 +220,9 @@ def _print_blocks(
 def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
     """Show a progress bar on stderr; without a terminal, a line at each tenth of the work.
 
-    These lines are also logged. A task that ends early, such as a training that was stopped, is
-    shown as complete, but not one that an error ends.
+    These lines are also logged. Tasks follow each other: when the next one begins, or the work ends
+    without an error, a task that ended early, such as a training that was stopped, is shown as
+    complete.
 
     Args:
         hidden: Whether to show nothing; the progress is logged all the same.
@@ -227,13 +242,22 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
 
     class Count(MofNCompleteColumn):
         def render(self, task: Task) -> Text:
-            """Show nothing where the total is not known, instead of "0/?"."""
-            return Text() if task.total is None else super().render(task)
+            """Show nothing where the total is unknown or 0, instead of "0/?" and "0/0"."""
+            return super().render(task) if task.total else Text()
 
     on_terminal = sys.stderr.isatty()
     milestones = _Milestones(_log.info if hidden or on_terminal else print_status)
 
     class LoggedProgress(Progress):
+        def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
+            self.complete()
+            return super().add_task(*args, **kwargs)
+
+        def complete(self) -> None:
+            for task in self.tasks:
+                if not task.finished:
+                    self.update(task.id, total=task.completed)
+
         def update(self, task_id: TaskID, *args: Any, **kwargs: Any) -> None:
             super().update(task_id, *args, **kwargs)
             task = self.tasks[task_id]
@@ -252,10 +276,7 @@ def progress_bar(*, hidden: bool) -> "Iterator[Progress]":
         disable=hidden or not on_terminal,
     ) as bar:
         yield bar
-        for task in bar.tasks:
-            if not task.finished:
-                done = max(task.completed, 1)
-                bar.update(task.id, total=done, completed=done)
+        bar.complete()
 
 
 class _Milestones:
@@ -269,11 +290,12 @@ class _Milestones:
         """Report a task if it reached another tenth, or was reported long ago."""
         now = time.monotonic()
         logged_tenth, logged_at = self._logged.setdefault(task, (0, now))
-        tenth = int(10 * completed / total) if total else 0
+        tenth = int(10 * completed / total) if total else 0 if total is None else 10
         if tenth != logged_tenth or now - logged_at > QUIET_SECONDS:
             self._logged[task] = tenth, now
-            suffix = f", {detail}" if detail else ""
-            self._report(f"{task}: {completed:.0f} of {total or 0:.0f}{suffix}")
+            state = "running" if total is None else "done"
+            count = f"{completed:.0f} of {total:.0f}" if total else state
+            self._report(f"{task}: {count}{f', {detail}' if detail else ''}")
 
 
 def format_float(value: float | None, *, digits: int = 3) -> str:
@@ -315,7 +337,7 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
 
     headline, n_macro = metrics.headline, len(metrics.macro_labels)
     n_supported = len(metrics.supported_labels)
-    rows = [row(f"macro, {n_macro} labels", "", headline.macro)]
+    rows = [row(f"macro, {count_noun(n_macro, 'label')}", "", headline.macro)]
     if headline.supported is not None and n_supported < n_macro:
         rows.append(row(f"{n_supported} with enough patients", "", headline.supported))
     rows.append(row("micro", "", headline.micro))
@@ -329,7 +351,8 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         rows.append(row(label, positive, scores))
     averages = f", averages: {headline.note}; labels: {seed}" if seed else ""
     print_table(
-        f"{title}: {metrics.n} {metrics.split} images of {metrics.n_patients} patients{averages} "
+        f"{title}: {count_noun(metrics.n, f'{metrics.split} image')} of "
+        f"{count_noun(metrics.n_patients, 'patient')}{averages} "
         f"[95 % interval over patients{over}]",
         ["", "pos. (pat.)", "AUROC", "AUPRC", "F1", *plain],
         rows,
@@ -344,17 +367,19 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
             print_result(line)
             printed.add(line)
     controls = controls_table("this run", metrics)
-    print_table("scores to compare it with", ["", *controls.columns[1:]], controls.rows, optional=5)
+    print_table(
+        "this run and trivial baselines", ["", *controls.columns[1:]], controls.rows, optional=5
+    )
     if metrics.calibration is not None:
         before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
-        fitted = "on validation" if metrics.label_map is None else "of the training run"
-        labels = f"{len(metrics.calibration.labels)} of {len(metrics.per_label)} labels"
+        fitted = "of the training run" if metrics.label_map else "fitted on validation images"
+        labels = count_noun(len(metrics.calibration.labels), "label")
         print_result(
-            f"{of_seed}calibration error over {labels} with enough patients: "
-            f"{with_interval(before.error, before.ci95.error)}, after Platt scaling {fitted} "
-            f"({describe_platt(metrics.calibration)}) "
-            f"{with_interval(after.error, after.ci95.error)}"
+            f"{of_seed}calibration error, mean of {labels} with enough patients: "
+            f"{with_interval(before.error, before.ci95.error)} before and "
+            f"{with_interval(after.error, after.ci95.error)} after Platt scaling"
         )
+        print_result(f"Platt scaling {fitted}: {describe_platt(metrics.calibration)}")
     any_finding = metrics.controls.get("any_finding")
     gains: dict[str, PairedGain | None] = {
         "one score of any finding": None if any_finding is None else any_finding.gain,
@@ -366,7 +391,8 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         mean_of = "" if gain.pairs == 1 else f", mean of {gain.pairs} pairs"
         auroc = gain.macro.auroc
         print_result(
-            f"gain over {against} (paired{mean_of}): macro AUROC over {len(gain.labels)} labels "
+            f"gain over {against} (paired{mean_of}): macro AUROC over "
+            f"{count_noun(len(gain.labels), 'label')} "
             f"{with_interval(auroc.difference, auroc.ci95)}"
         )
     exact_match = with_interval(headline.exact_match, headline.exact_match_ci)

@@ -18,6 +18,7 @@ from featurecache.cli.output import (
     print_table,
     progress_bar,
 )
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +144,7 @@ def predict(
     elif readable.any():
         if readable.sum() > MAX_IMAGES:
             _print_summary(
-                f"predictions of {run}: {readable.sum()} images"
+                f"predictions of {run}: {count_noun(int(readable.sum()), 'image')}"
                 + ("" if out else "; --out FILE writes all of them"),
                 table[readable],
                 learned,
@@ -161,9 +162,13 @@ def predict(
     for error in failed[:MAX_IMAGES]:
         print_status(f"error: {error}")
     if len(failed) > MAX_IMAGES:
-        print_status(f"and {len(failed) - MAX_IMAGES} more images that could not be read")
+        print_status(
+            f"and {count_noun(len(failed) - MAX_IMAGES, 'more image')} that could not be read"
+        )
     if out is not None and not json:
-        print_result(f"predictions: {out} ({len(table)} images, {len(failed)} not read)")
+        print_result(
+            f"predictions: {out} ({count_noun(len(table), 'image')}, {len(failed)} not read)"
+        )
     if not readable.any() or (len(failed) and out is None):
         raise typer.Exit(2)
 
@@ -233,10 +238,13 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
                     format_float(_values(row, [label], "calibrated")[label]),
                 ]
             )
-    where = f", images in {folders.pop()}" if in_one_folder else ""
-    print_table(
-        f"{title}{where}", ["image", "label", "probability", "threshold", "calibrated"], rows
-    )
+    columns = ["image", "label", "probability", "threshold", "calibrated"]
+    if len(table) == 1:
+        title = f"{title}: {table['image'].iloc[0]}"
+        columns, rows = columns[1:], [row[1:] for row in rows]
+    elif in_one_folder:
+        title = f"{title}, images in {folders.pop()}"
+    print_table(title, columns, rows, optional=2)
     print_result(
         "* the probability is at or above the threshold of its label; the calibrated probability "
         "is not compared with it"

@@ -13,6 +13,7 @@ from featurecache.cli.dataset_options import (
 )
 from featurecache.cli.options import RunNames, parse_pairs
 from featurecache.cli.output import Json, print_json, print_result, print_status
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.report.plot_style import PlotFormat
@@ -112,5 +113,7 @@ def report(
         return
     for note in written.notes:
         print_status(f"note: {note}")
-    plots_written = "" if plots is None else f"; {len(written.plots)} plots in {plots}"
+    plots_written = (
+        "" if plots is None else f"; {count_noun(len(written.plots), 'plot')} in {plots}"
+    )
     print_result(f"report: {written.path} ({size / 1e6:.1f} MB{plots_written})")

@@ -35,6 +35,7 @@ from featurecache.cli.output import (
     with_interval,
 )
 from featurecache.errors import UsageError
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -131,7 +132,7 @@ def retrieve(
     if out is not None:
         check_table_file(out)
     opened = fc.open_cache(cache)
-    print_status(f"cache {describe_choice(cache, opened)}")
+    print_status(f"searching {describe_choice(cache, opened)}")
     if text is None and image is None and label is None:
         for option, value in (
             ("--contact-sheet", contact_sheet),
@@ -228,6 +229,7 @@ def _print_result(result: "SearchResult", metadata: Sequence[str]) -> None:
             for image in result.images.to_dict("records")
         ],
         optional=len(known),
+        prose=("labels",),
     )
     if result.copies:
         print_status(f"left out, as it is the query image: {', '.join(result.copies)}")
@@ -239,9 +241,9 @@ def _print_metrics(metrics: "RetrievalMetrics", dataset_name: str) -> None:
     ) -> list[str]:
         cells = [
             with_interval(getattr(scores, metric), getattr(ci95, metric, None))
-            for metric in ("precision", "recall", "average_precision")
+            for metric in ("precision", "average_precision", "recall")
         ]
-        return [name, *cells, format_float(scores.chance)]
+        return [name, cells[0], format_float(scores.chance), *cells[1:]]
 
     rows = []
     for name, scores in (
@@ -250,13 +252,17 @@ def _print_metrics(metrics: "RetrievalMetrics", dataset_name: str) -> None:
         ("images to images of other patients", metrics.image_to_image),
     ):
         if scores is not None:
-            rows.append(row(f"{name} ({scores.n_queries} queries)", scores, scores.ci95))
+            rows.append(
+                row(f"{name} ({count_noun(scores.n_queries, 'query')})", scores, scores.ci95)
+            )
             rows += [row(f"  {label}", of) for label, of in (scores.per_label or {}).items()]
     print_table(
-        f"retrieval on {metrics.n} {metrics.split} images of {dataset_name} "
+        f"retrieval on {count_noun(metrics.n, f'{metrics.split} image')} of {dataset_name} "
         "[95 % interval over patients]",
-        ["", f"precision@{metrics.k}", f"recall@{metrics.k}", "mean average precision", "chance"],
+        ["", f"precision@{metrics.k}", "chance", "mean average precision", f"recall@{metrics.k}"],
         rows,
+        optional=2,
+        prose=("",),
     )
     if metrics.text_to_image is None:
         print_status("note: images and texts of this cache do not share an embedding space")

@@ -71,18 +71,28 @@ def train_head(
         require_free(target)
     paths = cache or [Path("cache")]
     opened = fc.open_cache(paths)
-    seed = settings.get("seed", 0)
-    print_status(f"cache {describe_choice(paths, opened)}, head {', '.join(head)}, seed {seed}")
+    first = settings.get("seed", 0)
+    seeds_used = f"seeds {first} to {first + seeds - 1}" if seeds > 1 else f"seed {first}"
+    print_status(
+        f"training {', '.join(head)} on {describe_choice(paths, opened)} with {seeds_used}"
+    )
     with progress_bar(hidden=json) as bar:
-        configs = [HeadConfig(head=name, **settings) for name in head]
-        epochs = sum(_total_epochs(opened, config, seeds) for config in configs)
-        task = bar.add_task("train", total=epochs or None, detail="")
         stops = _Stops()
+
+        def end_task() -> None:
+            for task in bar.task_ids[-1:]:
+                bar.update(task, detail=stops.describe())
+            stops.clear()
+
+        def on_start(name: str) -> None:
+            end_task()
+            epochs = _total_epochs(opened, HeadConfig(head=name, **settings), seeds)
+            bar.add_task(f"train {name}", total=epochs or None, detail="")
 
         def on_epoch(seed: int, epoch: "Epoch") -> None:
             stops.add(seed, epoch)
             detail = f"seed {seed} validation loss {epoch.val_loss:.4f}"
-            bar.update(task, advance=1, detail=detail)
+            bar.update(bar.task_ids[-1], advance=1, detail=detail)
 
         runs = fc.train_head(
             opened,
@@ -90,10 +100,11 @@ def train_head(
             seeds=seeds,
             n_bootstrap=n_bootstrap,
             controls=controls,
+            on_start=on_start,
             on_epoch=on_epoch,
             **settings,
         )
-        bar.update(task, detail=stops.describe())
+        end_task()
     saved = [run.save(target) for run, target in zip(runs, targets, strict=True)]
     if json:
         documents = [
@@ -108,11 +119,16 @@ def train_head(
 
 
 class _Stops:
-    """The last and the best epoch of each training of a command."""
+    """The last and the best epoch of each training of a head."""
 
     def __init__(self) -> None:
         self._trainings: list[list[Epoch]] = []
         self._running: dict[int, list[Epoch]] = {}
+
+    def clear(self) -> None:
+        """Begin with another head."""
+        self._trainings.clear()
+        self._running.clear()
 
     def add(self, seed: int, epoch: "Epoch") -> None:
         """Add an epoch; the first of another training with the same seed starts again from 1."""

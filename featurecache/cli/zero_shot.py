@@ -49,7 +49,7 @@ def zero_shot(
     )
     prompts_used, method = run.config["prompts"]["name"], run.config["scoring"]
     print_status(
-        f"cache {describe_choice(cache, opened)}, prompts {prompts_used!r}, {method} scoring"
+        f"scoring {describe_choice(cache, opened)} with prompts {prompts_used!r} ({method})"
     )
     if out is not None:
         run.save(out)

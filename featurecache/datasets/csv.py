@@ -23,6 +23,7 @@ from featurecache.datasets.label_strings import class_matrix, label_matrix
 from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table, tables_in
 from featurecache.errors import DatasetError, UsageError
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +135,10 @@ def load_csv(
     n_without_path = len(table) - int(has_path.sum())
     table = table[has_path]
     if n_without_path:
-        notes.append(f"{n_without_path:,} rows without a path are left out.")
+        notes.append(
+            f"{count_noun(n_without_path, 'row has', 'rows have')} no path, and "
+            f"{'is' if n_without_path == 1 else 'are'} left out."
+        )
 
     names, values, label_notes = _read_labels(
         table,
@@ -238,7 +242,10 @@ def _fill_patients(images: "pd.DataFrame") -> list[str]:
     # No patient of another row may have this name.
     own = "unknown patient of " + images["id"]
     images["patient"] = images["patient"].where(~unknown, own)
-    return [f"{unknown.sum():,} images have no patient: each counts as its own patient."]
+    return [
+        f"{count_noun(int(unknown.sum()), 'image has', 'images have')} no patient, and "
+        "each counts as a patient of its own."
+    ]
 
 
 def _find_table(path: Path) -> Path:

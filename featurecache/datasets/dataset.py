@@ -19,6 +19,7 @@ from featurecache.errors import DatasetError, UnknownNameError, UsageError
 from featurecache.provenance.names import own_collection, pseudonymized_collection
 from featurecache.provenance.provenance import Source
 from featurecache.provenance.records import ImageRecords
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,8 +216,9 @@ class Dataset:
     def _headline(self) -> str:
         n_labels = len(self.label_names)
         return (
-            f"Dataset {self.name}: {len(self):,} images of {self.images['patient'].nunique():,} "
-            f"patients, {n_labels or 'no'} {'label' if n_labels == 1 else 'labels'}"
+            f"Dataset {self.name}: {count_noun(len(self), 'image')} of "
+            f"{count_noun(self.images['patient'].nunique(), 'patient')}, "
+            f"{count_noun(n_labels, 'label') if n_labels else 'no labels'}"
         )
 
     def counts(self) -> "pd.DataFrame":

@@ -13,6 +13,7 @@ from featurecache.datasets.images import dataset_of_tree, patients_from_folders
 from featurecache.datasets.scan import only_folders, scan_folder, scan_tree
 from featurecache.datasets.splits import SPLIT_ALIASES
 from featurecache.errors import DatasetError
+from featurecache.wording import count_noun
 
 CLASS_WORDS: Final = frozenset(
     {
@@ -112,8 +113,9 @@ def load_folder(
     if patient_level:
         patients = patients_from_folders(tree.images, patient_level)
         notes.append(
-            f"Patients are the folders at level {patient_level}, {len(set(patients)):,} patients. "
-            "If these folders are something else, give `patient_level` 0."
+            f"Patients are the folders at level {patient_level}, "
+            f"{count_noun(len(set(patients)), 'patient')}. If these folders are something else, "
+            "give `patient_level` 0."
         )
     else:
         patients = list(tree.images)

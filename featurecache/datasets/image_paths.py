@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from featurecache.datasets.cell_values import MISSING
 from featurecache.datasets.scan import IMAGE_SUFFIXES
 from featurecache.errors import DatasetError
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,21 +100,24 @@ def relative_paths(
     if len(with_backslash) and not _n_existing(root, _sample(with_backslash)):
         paths = paths.str.replace("\\", "/", regex=False)
         notes.append(
-            f"{len(with_backslash):,} paths were written with backslashes, read as slashes."
+            f"{count_noun(len(with_backslash), 'path')} with backslashes: they are read as slashes."
         )
     for folder in {str(root.absolute()), os.path.realpath(root)}:
         below = paths.str.startswith(f"{folder.rstrip('/')}/").to_numpy(dtype=bool)
         if below.any():
             paths = paths.where(~below, paths.str.slice(len(folder.rstrip("/")) + 1))
-            notes.append(f"{below.sum():,} absolute paths are read as relative to the images root.")
+            notes.append(
+                f"{count_noun(int(below.sum()), 'absolute path is', 'absolute paths are')} read as "
+                "relative to the images root."
+            )
     sample = _sample(paths)
     if any(".." in path.split("/") for path in sample) or _n_existing(root, sample):
         return paths, root, notes
     if (reading := _find_reading(sample, root, may_move_up=may_move_up)) is None:
         raise DatasetError(
-            f"none of {len(sample)} paths in the column {paths.name!r} of {file} exists below "
-            f"{root}, such as {sample[0]!r}. Give the folder that they are relative to as "
-            "`images_root`, or the column of paths as `path`"
+            f"none of {count_noun(len(sample), 'path')} in the column {paths.name!r} of {file} "
+            f"exists below {root}, such as {sample[0]!r}. Give the folder that they are relative "
+            "to as `images_root`, or the column of paths as `path`"
         )
     changed = paths.map(reading.apply).astype(paths.dtype)
     if changed.nunique() < paths.nunique():

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import DatasetError
 from featurecache.provenance.names import patient_key
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,10 @@ def join_rows(
     firsts = np.unique(codes, return_index=True)[1]
     joined = images.iloc[firsts].copy()
     n_images = len(firsts) - int((~repeated).sum())
-    notes = [f"{n_images:,} images are listed in {repeated.sum():,} rows, which are joined."]
+    notes = [
+        f"{count_noun(n_images, 'image is', 'images are')} listed in {repeated.sum():,} rows, "
+        "which are joined."
+    ]
     if labels.shape[1]:
         notes.append(
             "A label of joined rows is positive if it is in one of them, else negative if it is in "
@@ -63,8 +67,8 @@ def join_rows(
         first.loc[np.unique(codes[differs])] = ""
         if differs.any():
             notes.append(
-                f"The rows of {len(np.unique(codes[differs])):,} images differ in the {column}, "
-                "which is treated as unknown."
+                f"The rows of {count_noun(len(np.unique(codes[differs])), 'image')} differ in the "
+                f"{column}, which is treated as unknown."
             )
         joined[column] = first.fillna("").to_numpy()
     values = np.full((len(firsts), labels.shape[1]), -1, dtype=np.int8)

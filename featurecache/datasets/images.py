@@ -12,6 +12,7 @@ from featurecache.datasets.scan import ImageTree, describe_suffixes, scan_tree
 from featurecache.datasets.splits import SPLIT_ALIASES, complete_split
 from featurecache.datasets.table_reader import tables_in
 from featurecache.errors import DatasetError, UsageError
+from featurecache.wording import count_noun
 
 
 def load_images(
@@ -60,14 +61,17 @@ def load_images(
     notes = ["There are no labels.", *tree.notes()]
     if patient_level:
         notes.append(
-            f"Patients are the folders at level {patient_level}: {len(set(patients)):,} patients."
+            f"Patients are the folders at level {patient_level}: "
+            f"{count_noun(len(set(patients)), 'patient')}."
         )
     else:
         notes.append(UNKNOWN_PATIENTS)
-        if n_folders := len({tuple(parts[is_split:]) for parts in folders} - {()}):
+        if level := _first_varying_level(folders, after=int(is_split)):
+            n_folders = len({parts[level - 1] for parts in folders})
             notes.append(
-                f"Subfolders with images: {n_folders:,}. If the first folder of each path is a "
-                "patient, give `patient_level` 1; if it is a class, give `dataset` folder."
+                f"The images are in {n_folders:,} folders, at level {level} of their paths. If "
+                f"these are patients, give `patient_level` {level}; if they are classes, give "
+                "`dataset` folder."
             )
     if len(tables_in(root)) == 1:
         notes.append(
@@ -146,6 +150,18 @@ def dataset_of_tree(
     )
 
 
+def _first_varying_level(folders: Sequence[Sequence[str]], *, after: int) -> int:
+    """Return the first level, from 1, at which images are in different folders; 0 for none.
+
+    Args:
+        folders: Folders that each image is in, from the root.
+        after: Number of levels that are something else.
+    """
+    levels = list(zip(*folders, strict=False))  # as deep as the image with the fewest folders
+    varying = (level for level in range(after, len(levels)) if len(set(levels[level])) > 1)
+    return 1 + next(varying, -1)
+
+
 def patients_from_folders(paths: Sequence[str], level: int) -> list[str]:
     """Return the patient of each image: the name of a folder in its path.
 
@@ -163,8 +179,8 @@ def patients_from_folders(paths: Sequence[str], level: int) -> list[str]:
         *folders, _ = path.split("/")
         if len(folders) < level:
             raise UsageError(
-                f"`patient_level` is {level}, but the image {path} is in {len(folders)} folders: "
-                "move it, or give another level"
+                f"`patient_level` is {level}, but the image {path} is in "
+                f"{count_noun(len(folders), 'folder')}: move it, or give another level"
             )
         patients.append(folders[level - 1])
     return patients

@@ -13,6 +13,7 @@ from featurecache.datasets.duplicates import identical_files
 from featurecache.datasets.scan import scan_folder
 from featurecache.datasets.splits import SPLITS, VALIDATION_FRACTION, SplitDraw, carve_validation
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,9 +208,10 @@ def _drop_test_patients(images: "pd.DataFrame", notes: list[str]) -> "pd.DataFra
     shared = images[~in_test & images["patient"].isin(images["patient"][in_test])]
     if len(shared):
         notes.append(
-            f"{len(shared):,} training images of {shared['patient'].nunique():,} patients are left "
-            "out because the same patient number is in test; numbers repeat between germs, so it "
-            "may or may not be the same child."
+            f"{count_noun(len(shared), 'training image is', 'training images are')} left out "
+            f"({count_noun(shared['patient'].nunique(), 'patient')}) because the same patient "
+            "number is in test; numbers repeat between germs, so it may or may not be the same "
+            "child."
         )
     return images.drop(index=shared.index)
 
@@ -239,7 +241,8 @@ def _official_split(
         "is validation, by patient."
     )
     if len(val_patients):
-        note += f" This includes all images of the {len(val_patients)} patients in the val folder."
+        patients = count_noun(len(val_patients), "patient")
+        note += f" This includes all images of the {patients} in the val folder."
     notes.append(note)
     return split, draw
 

@@ -65,7 +65,7 @@ def describe_unused_columns(
         ]
     if split:
         notes += [
-            f"The column {column!r} looks like splits: to use it, give it as the column of splits."
+            f"The column {column!r} looks like splits: to use it, give it as `split`."
             for column in columns
             if _looks_like_splits(head[column])
         ]

@@ -20,6 +20,7 @@ from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
 from featurecache.io.text import read_text
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,22 +97,26 @@ def load_nih(
     present = table["Image Index"].isin(list(paths)).to_numpy()
     rows = table[present]
     if rows.empty:
-        raise DatasetError(f"none of the {len(paths)} images under {root} has a row in {csv.name}")
+        raise DatasetError(
+            f"none of {count_noun(len(paths), 'image')} under {root} has a row in {csv.name}"
+        )
     notes = [f"The labels are those of {csv.name}.", *opened.notes]
     missing, extra = len(table) - len(rows), len(paths) - rows["Image Index"].nunique()
     if missing:
         notes.append(
-            f"{missing:,} of the {len(table):,} rows of {csv.name} have no image on disk and are "
-            "left out."
+            f"Left out: {missing:,} of {count_noun(len(table), 'row')} of {csv.name}, without an "
+            "image on disk."
         )
     if extra:
         notes.append(
-            f"{extra:,} of the {len(paths):,} images on disk have no row in {csv.name} and are "
-            "left out."
+            f"Left out: {extra:,} of {count_noun(len(paths), 'image')} on disk, without a row in "
+            f"{csv.name}."
         )
 
     if copies:
-        notes.append(f"{copies:,} images are on disk twice, and are taken once.")
+        notes.append(
+            f"{count_noun(copies, 'image is', 'images are')} on disk twice, but taken once."
+        )
 
     views, view_notes = read_views(rows["View Position"])
     sexes, sex_notes = read_sexes(rows["Patient Gender"])

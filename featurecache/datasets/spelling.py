@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from featurecache.errors import FeaturecacheWarning
 from featurecache.provenance.names import clean_id, patient_key
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +37,8 @@ def normalize_names(images: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
     notes = []
     if changed := int(changed_ids.sum()):
         notes.append(
-            f"{changed:,} image ids were written with spaces, invisible characters or variants of "
-            "Unicode characters, which are removed."
+            f"{count_noun(changed, 'image id was', 'image ids were')} written with spaces, "
+            "invisible characters or variants of Unicode characters, which are removed."
         )
         example = images["id"][changed_ids].iloc[0]
         warnings.warn(
@@ -57,8 +58,9 @@ def normalize_names(images: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
     }
     if several := [group for group in spellings.values() if len(group) > 1]:
         notes.append(
-            f"{len(several):,} patients are written in several ways (letter case, leading zeros, "
-            "decimals, invisible characters or variants of Unicode characters): each counts as one."
+            f"{count_noun(len(several), 'patient is', 'patients are')} written in several ways "
+            "(letter case, leading zeros, decimals, invisible characters or variants of Unicode "
+            "characters): each counts as one."
         )
         example = ", ".join(map(repr, several[0]))
         warnings.warn(

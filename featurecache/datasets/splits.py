@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from featurecache.errors import DatasetError, UsageError
 from featurecache.provenance.names import patient_key
+from featurecache.wording import count_noun
 
 SPLITS = ("train", "val", "test")
 
@@ -198,8 +199,9 @@ def keep_patients(
 def _require_all_stated(words: NDArray[np.str_], source: str) -> None:
     if blank := int((words == "").sum()):
         raise DatasetError(
-            f"{blank:,} of {len(words):,} rows have no split in {source}: fill in train, val or "
-            "test, or remove these rows; or leave out the column, to split all images by patient"
+            f"{source} states no split in {blank:,} of {count_noun(len(words), 'row')}: fill in "
+            "train, val or test, or remove these rows; or leave out the column, to split all "
+            "images by patient"
         )
 
 
@@ -278,7 +280,7 @@ def _unscorable(
             more = len(constant) - _MAX_LISTED
             listed = ", ".join(constant[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
             notes.append(
-                f"In {split} ({len(values):,} {'image' if len(values) == 1 else 'images'}) these "
+                f"In {split} ({count_noun(len(values), 'image')}) these "
                 "labels are all positive or all negative, so their AUROC and AUPRC are undefined: "
                 f"{listed}."
             )

@@ -16,6 +16,7 @@ from typing import IO, Final, TextIO, cast
 
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io.text import bounded_lines, require_regular_file
+from featurecache.wording import count_noun
 
 SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """Separators that are detected, and what they are called."""
@@ -81,8 +82,8 @@ class TextTable:
                 row = _strip_empty_tail(row, width)
             if len(row) != width:
                 raise DatasetError(
-                    f"{self._path}, line {line}: the row has {len(row)} cells, but the header has "
-                    f"{width}. Correct the line (a cell that contains the separator "
+                    f"{self._path}, line {line}: the row has {count_noun(len(row), 'cell')}, but "
+                    f"the header has {width}. Correct the line (a cell that contains the separator "
                     f"{self._separator!r} needs quotes)"
                 )
             yield line, row

@@ -11,6 +11,7 @@ from typing import Final
 from featurecache.datasets.text_table import MAX_EXPANSION, MAX_UNPACKED
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io.text import require_regular_file
+from featurecache.wording import count_noun
 
 MAX_CELLS: Final = 2**28
 """Cells of a sheet or of a parquet file: about a million rows of 256 columns."""
@@ -113,8 +114,8 @@ class ExcelTable:
                 continue
             if len(row) > width:
                 raise DatasetError(
-                    f"{self._path}, row {number}: the row has {len(row)} cells, but the header, "
-                    f"row {self._header_row}, has {width}. Give each column a name, or delete the "
+                    f"{self._path}, row {number}: the row has {count_noun(len(row), 'cell')}, but "
+                    f"the header, row {self._header_row}, has {width}. Give each column a name, or delete the "
                     "rows above the header"
                 )
             yield number, row + [""] * (width - len(row))

@@ -15,6 +15,7 @@ from featurecache.encoders.encoder import Array, Encoder, library_versions, text
 from featurecache.encoders.inference import InferenceNetwork, to_array
 from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
 from featurecache.errors import CheckpointError, FeaturecacheWarning, UsageError
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +144,7 @@ class CheckpointEncoder(Encoder):
         if cut := self.too_long(texts):
             warnings.warn(
                 f"{self.name} reads {self.max_tokens} tokens of a text, and the end of "
-                f"{len(cut)} of {len(texts)} texts is cut: {shorten(cut[0], 60)!r}",
+                f"{len(cut)} of {count_noun(len(texts), 'text')} is cut: {shorten(cut[0], 60)!r}",
                 FeaturecacheWarning,
                 stacklevel=3,
             )

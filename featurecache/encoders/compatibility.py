@@ -5,6 +5,7 @@ from typing import Any
 
 from featurecache.errors import RunError, UsageError
 from featurecache.io.fingerprint import first_difference
+from featurecache.wording import count_noun
 
 
 def library_difference(
@@ -66,8 +67,8 @@ def check_encoder_specs(
     """
     if len(expected) != len(actual):
         raise UsageError(
-            f"{source} takes the embeddings of {len(expected)} encoders, but `cache` gives "
-            f"{len(actual)}: give the caches of its encoders, in their order"
+            f"{source} takes the embeddings of {count_noun(len(expected), 'encoder')}, but `cache` "
+            f"gives {len(actual)}: give the caches of its encoders, in their order"
         )
     differences = (
         library_difference(old, new, source=source)

@@ -26,6 +26,7 @@ from featurecache.metrics.multilabel import MetricArrays
 from featurecache.metrics.ranking import Floats, Labels, ratio
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, as_run
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +168,7 @@ class Comparison(BaseModel):
     def averaged_over(self) -> str:
         """The labels behind the headline, as a phrase."""
         n_labels = len(self.supported_labels or self.macro_labels)
-        return f"{n_labels} of {len(self.labels)} labels"
+        return f"{n_labels} of {count_noun(len(self.labels), 'label')}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as a JSON document."""
@@ -203,7 +204,8 @@ class Comparison(BaseModel):
         return (
             f"Comparison(macro AUROC over {self.averaged_over} minus that of "
             f"{self.first_title}: "
-            f"{differences}; {self.n:,} {self.split} images of {self.n_patients:,} patients)"
+            f"{differences}; {count_noun(self.n, f'{self.split} image')} of "
+            f"{count_noun(self.n_patients, 'patient')})"
         )
 
     __str__ = __repr__
@@ -444,7 +446,9 @@ class _Pair:
         n_few = int((averaged & ~self.supported).sum())
         test = _Test(
             degrees_of_freedom(self.truth[:, averaged], self.patient_index),
-            f"{n_few} of its {averaged.sum()} labels have too few patients" if n_few else None,
+            f"too few patients in {n_few} of its {count_noun(int(averaged.sum()), 'label')}"
+            if n_few
+            else None,
         )
         means: tuple[dict[str, Floats], dict[str, Floats]] = ({}, {})
         for metric, values in first.per_label.items():

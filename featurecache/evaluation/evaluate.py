@@ -29,6 +29,7 @@ from featurecache.metrics.metrics import (
 from featurecache.metrics.platt_scaling import PlattScaling, fit_platt_where_it_helps, log_odds
 from featurecache.metrics.sampled_metrics import Estimate, MeanMetrics, SampledMetrics
 from featurecache.metrics.thresholds import best_f1_thresholds
+from featurecache.wording import count_noun
 
 
 def evaluate(
@@ -191,12 +192,12 @@ def _no_better_than_any_finding(scores: Headline, control: Control | None) -> li
         low = auroc.difference if auroc.ci95 is None else auroc.ci95[0]
         if low is not None and low <= 0:
             lost.append(
-                f"over the {len(control.gain.labels)} labels with enough patients its gain is "
-                f"{format_with_interval(auroc.difference, auroc.ci95)}"
+                f"over the {count_noun(len(control.gain.labels), 'label')} with enough patients "
+                f"its gain is {format_with_interval(auroc.difference, auroc.ci95)}"
             )
-    macro, bar = scores.macro.auroc, control.macro.auroc
-    if macro is not None and bar is not None and macro <= bar:
-        lost.append(f"over all labels it is {_with_note(macro, scores)}, against {bar:.3f}")
+    macro, baseline = scores.macro.auroc, control.macro.auroc
+    if macro is not None and baseline is not None and macro <= baseline:
+        lost.append(f"over all labels it is {_with_note(macro, scores)}, against {baseline:.3f}")
     if not lost:
         return []
     return [
@@ -271,12 +272,12 @@ def _choose_thresholds(data: SplitData, probability: NDArray[np.floating]) -> ND
 def _worse_than_normal(scores: Headline, all_normal: Control) -> list[str]:
     """Return a warning if calling every image normal makes fewer errors; or no warning."""
     worse = [
-        f"{name} {_with_note(score, scores)} is worse than the {bar:.3f}"
-        for name, score, bar, sign in (
+        f"{name} {_with_note(score, scores)} is worse than the {baseline:.3f}"
+        for name, score, baseline, sign in (
             ("exact match", scores.exact_match, all_normal.exact_match, 1),
             ("Hamming loss", scores.hamming_loss, all_normal.hamming_loss, -1),
         )
-        if score is not None and bar is not None and sign * score < sign * bar
+        if score is not None and baseline is not None and sign * score < sign * baseline
     ]
     if not worse:
         return []
@@ -301,14 +302,14 @@ def caveats(
     shared_patients: int,
 ) -> list[str]:
     """Return what a reader of the metrics has to know about the images and the encoder."""
+    sharing = count_noun(shared_patients, "patient has", "patients have")
     warnings = {
         f"possible {dataset.upper()} exposure: {model} may have been trained on this data set, so "
         "the metrics may not be those of unseen images": exposed,
         "the split is by image: one patient may be in training and test, so the metrics are "
         "optimistic": image_level_split,
-        f"{shared_patients} patients have images in several splits, although the split is not "
-        "declared to be by image: the metrics are optimistic": shared_patients > 0
-        and not image_level_split,
+        f"{sharing} images in several splits, although the split is not declared to be by image: "
+        "the metrics are optimistic": shared_patients > 0 and not image_level_split,
         "patients are unknown, so each image counts as its own patient: images of one person may "
         "be in training and test, and the intervals are those of images": not patients_known,
         "there is no test split: the metrics are those of the validation split": not has_test,

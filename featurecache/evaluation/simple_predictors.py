@@ -1,4 +1,4 @@
-"""Predictors that cannot tell one finding from another: the bars that a useful model clears."""
+"""Trivial baselines: predictors that cannot tell one finding from another."""
 
 from collections.abc import Sequence
 from typing import Any, Final

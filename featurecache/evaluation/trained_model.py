@@ -22,6 +22,7 @@ from featurecache.runs.predictions import label_columns
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,8 @@ class TrainedModel(ABC):
 
     def __repr__(self) -> str:
         # Without the ids of the training images, of which there can be 100,000.
-        return f"{type(self).__name__}({len(self.labels)} labels: {', '.join(self.labels)})"
+        labels = count_noun(len(self.labels), "label")
+        return f"{type(self).__name__}({labels}: {', '.join(self.labels)})"
 
     @abstractmethod
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:

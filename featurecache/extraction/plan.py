@@ -10,6 +10,7 @@ from featurecache.errors import CacheError, UsageError
 from featurecache.images.read import FileState
 from featurecache.store.builder import CacheBuilder, StoredRows
 from featurecache.store.records import Utf8, to_utf8
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -110,9 +111,9 @@ def require_kept_content(builder: CacheBuilder, current: NDArray[np.bool_], sha2
     lost = int(replaced.sum() + removed.sum())
     if replaced.any() and 2 * lost > total:
         raise UsageError(
-            f"{builder.path} would lose {lost} of its {total} images, because their files have "
-            "another content or are gone. If this is another data set, give it another `name` or "
-            "another `cache_dir`; to replace the images, give `prune`"
+            f"{builder.path} would lose {lost} of its {count_noun(total, 'image')}, because their "
+            "files have another content or are gone. If this is another data set, give it another "
+            "`name` or another `cache_dir`; to replace the images, give `prune`"
         )
     if removed.any():
         raise CacheError(

@@ -21,6 +21,7 @@ from featurecache.finetune.dataloader import ImageLoader
 from featurecache.io.atomic import new_file
 from featurecache.io.fingerprint import fingerprint
 from featurecache.io.system_errors import raise_if_inaccessible
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -133,7 +134,9 @@ def teacher_embeddings(
         if progress is not None:
             progress(min(done, len(rows)), len(rows), f"images through {teacher.encoder.name}")
     if embeddings is None:
-        raise FeaturecacheError(f"none of {len(rows)} images can be read: check the data set")
+        raise FeaturecacheError(
+            f"none of {count_noun(len(rows), 'image')} can be read: check the data set"
+        )
     with new_file(file) as temporary, temporary.open("wb") as stream:
         np.save(stream, embeddings)
     return embeddings

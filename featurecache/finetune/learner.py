@@ -19,6 +19,7 @@ from featurecache.finetune.objectives import (
     Objective,
     no_auxiliary_loss,
 )
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -127,7 +128,9 @@ class Learner:
                 embeddings.append(embedding.float())
             readable.append(usable)
         if not readable:
-            raise FeaturecacheError(f"none of {len(rows)} images can be read: check the data set")
+            raise FeaturecacheError(
+                f"none of {count_noun(len(rows), 'image')} can be read: check the data set"
+            )
         return np.concatenate(readable), torch.cat(embeddings)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -44,6 +44,7 @@ from featurecache.provenance.leaks import copies_across_splits, warn_of_seen
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.run import Run, load_run, write_run
 from featurecache.store.records import count_by_reason
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -137,7 +138,7 @@ def train_encoder(
                 shared_patients=0,  # a Dataset refuses them unless the split is by image
             )
             if images.failures:
-                warnings.append(f"{len(images.failures)} images could not be read")
+                warnings.append(f"{count_noun(len(images.failures), 'image')} could not be read")
             metrics, predictions = evaluate_encoder(
                 finetuned,
                 config,

@@ -23,6 +23,7 @@ from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.provenance.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
 from featurecache.runs.weights import read_weights
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
@@ -101,7 +102,7 @@ class HeadModel(TrainedModel):
         for argument, given in (("models", models), ("weights", weights)):
             if given and len(given) != number:
                 raise UsageError(
-                    f"{self.source} takes {number} encoder{'s' if number > 1 else ''}, but "
+                    f"{self.source} takes {count_noun(number, 'encoder')}, but "
                     f"`{argument}` names {len(given)}: give one for each, in their order"
                 )
         return [

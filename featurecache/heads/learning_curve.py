@@ -38,6 +38,7 @@ from featurecache.prompts import PromptSet
 from featurecache.runs.folder import free_folder, new_run, write_config, write_json
 from featurecache.runs.run import RUNS_FOLDER
 from featurecache.store.open import CacheLike, open_cache
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,7 +203,8 @@ class LearningCurve:
 
     def _test_set(self) -> str:
         seeds = f", mean of {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
-        return f"{self.metrics.n:,} test images of {self.metrics.n_patients:,} patients{seeds}"
+        images = count_noun(self.metrics.n, "test image")
+        return f"{images} of {count_noun(self.metrics.n_patients, 'patient')}{seeds}"
 
 
 def learning_curve(

@@ -58,6 +58,7 @@ def train_head(
     seeds: int = 1,
     n_bootstrap: int = 1000,
     controls: bool = True,
+    on_start: Callable[[str], None] | None = None,
     on_epoch: Callable[[int, Epoch], None] | None = None,
     **settings: Any,
 ) -> Run | list[Run]:
@@ -86,6 +87,7 @@ def train_head(
         controls: Whether to train negative controls, too: the first seed's head on shuffled labels,
             five times, and on random features; and every seed's head on permuted texts, for
             ``metrics.text_gain``. The other controls are always there.
+        on_start: Called before each head is trained, with its name.
         on_epoch: Called after every epoch, with the seed and the epoch.
         **settings: see ``HeadConfig``.
 
@@ -109,10 +111,15 @@ def train_head(
         raise UsageError(f"`seeds` is {seeds}: must be at least 1")
     for config in configs:  # before the first of them is trained
         head_spec(config.head).check(config)
-    runs = [
-        _train(cache, config, seeds, n_bootstrap=n_bootstrap, controls=controls, on_epoch=on_epoch)
-        for config in configs
-    ]
+    runs = []
+    for config in configs:
+        if on_start is not None:
+            on_start(config.head)
+        runs.append(
+            _train(
+                cache, config, seeds, n_bootstrap=n_bootstrap, controls=controls, on_epoch=on_epoch
+            )
+        )
     return runs[0] if isinstance(head, str) else runs
 
 

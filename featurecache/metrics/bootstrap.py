@@ -27,6 +27,7 @@ from featurecache.metrics.ranking import (
     ratio,
     valid_mask,
 )
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -83,8 +84,9 @@ def resample_patients(
     ]
     if missing:
         raise ValueError(
-            f"{len(missing)} rows have no patient (first: row {missing[0]}): give one for every "
-            "row, or the image's own id where patients are unknown"
+            f"{count_noun(len(missing), 'row has', 'rows have')} no patient (first: row "
+            f"{missing[0]}): give one for every row, or the image's own id where patients are "
+            "unknown"
         )
     # As text, so that 7 and "7" are one patient, whichever way a caller's table was read.
     names, patient_index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)

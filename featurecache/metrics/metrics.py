@@ -12,6 +12,8 @@ from typing import Annotated, Any, Self
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr
 
+from featurecache.wording import count_noun
+
 Count = Annotated[int, Ge(0), Le(2**53)]
 """A number of images or patients, up to what a float64 counts exactly."""
 Score = Annotated[float, Ge(0), Le(1)]
@@ -644,8 +646,12 @@ class Metrics(Scores):
             for name in ("auroc", "auprc", "f1")
         )
         over = f", {headline.note}" if headline.note else ""
-        images = f"{self.n:,} {self.split} images of {self.n_patients:,} patients"
-        return f"Metrics(macro over {len(self.macro_labels)} labels{over}: {scores}; {images})"
+        images = (
+            f"{count_noun(self.n, f'{self.split} image')} of "
+            f"{count_noun(self.n_patients, 'patient')}"
+        )
+        labels = count_noun(len(self.macro_labels), "label")
+        return f"Metrics(macro over {labels}{over}: {scores}; {images})"
 
     __str__ = __repr__
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Calibration, Metrics
 from featurecache.metrics.ranking import AnyFloats, Floats, Labels, valid_mask
+from featurecache.wording import count_noun
 
 FOLDS: Final = 5
 """Folds of the cross-validation that decides whether Platt scaling helps."""
@@ -21,9 +22,9 @@ _NOT_HIGHER: Final = "on validation images, the scores of positives are not high
 _NO_GAIN: Final = "in cross-validation on the validation images it does not lower the log loss"
 
 _IN_SHORT: Final = {
-    NOT_LEARNED: "not learned",
+    NOT_LEARNED: "without positive or without negative training images",
     _TOO_FEW: "with too few validation patients",
-    _NOT_HIGHER: "whose validation positives score no higher",
+    _NOT_HIGHER: "whose positives score no higher than their negatives on validation images",
     _NO_GAIN: "that it would not improve",
 }
 """By the start of a reason, the labels that it holds for."""
@@ -85,7 +86,7 @@ def read_calibration(metrics: Metrics, labels: Sequence[str]) -> PlattScaling | 
 
 
 def describe_platt(calibration: Calibration) -> str:
-    """Return which labels have Platt scaling, such as "1 of 3 labels; 2 not learned"."""
+    """Return which labels have it, such as "applied to 1 of 3 labels, not to 2 that ..."."""
     reasons = [label.reason for label in calibration.per_label.values()]
     counts = Counter(
         next(
@@ -96,8 +97,8 @@ def describe_platt(calibration: Calibration) -> str:
         if reason is not None
     )
     without = ", ".join(f"{count} {text}" for text, count in counts.items())
-    scaled = f"{reasons.count(None)} of {len(reasons)} labels"
-    return f"{scaled}; {without}" if without else scaled
+    scaled = f"applied to {reasons.count(None)} of {count_noun(len(reasons), 'label')}"
+    return f"{scaled}, not to {without}" if without else scaled
 
 
 def fit_platt(truth: Labels, score: AnyFloats) -> PlattScaling:

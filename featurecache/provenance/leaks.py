@@ -28,6 +28,7 @@ from featurecache.provenance.names import (
 from featurecache.provenance.perceptual_hash import is_copy
 from featurecache.provenance.provenance import TrainingImages
 from featurecache.provenance.records import ImageRecords, Utf8
+from featurecache.wording import count_noun
 
 N_EXAMPLES = 3
 """Ids in a message."""
@@ -202,8 +203,8 @@ def warn_of_seen(images: ImageRecords, trained_on: TrainingImages, *, by: str) -
 def _describe_patients(images: ImageRecords, rows: Mask) -> str:
     patients = len(np.unique(_patient_keys(images.patient[rows])))
     return (
-        f"{patients} {'patient' if patients == 1 else 'patients'} in {rows.sum()} of the "
-        f"{len(images)} images to score"
+        f"{count_noun(patients, 'patient')} in {rows.sum()} of the "
+        f"{count_noun(len(images), 'image')} to score"
     )
 
 
@@ -244,9 +245,10 @@ class SplitCopies:
         if not counts:
             return []
         total = len(self.same_file) + len(self.same_content)
+        noun = "training or validation image"
         return [
-            f"{total} training and validation {'image is' if total == 1 else 'images are'} left "
-            f"out, because {' and '.join(counts)} an image of validation or test"
+            f"{count_noun(total, f'{noun} is', f'{noun}s are')} left out, because "
+            f"{' and '.join(counts)} an image of validation or test"
         ]
 
 

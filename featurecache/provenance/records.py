@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from featurecache.provenance.perceptual_hash import HASH_BYTES
+from featurecache.wording import count_noun
 
 Utf8 = NDArray[np.bytes_]
 _COLUMNS = ("id", "patient", "sha256", "perceptual_hash")
@@ -67,7 +68,7 @@ class ImageRecords:
 
     def __repr__(self) -> str:
         # Without ids, which may be confidential, and of which there can be 100,000.
-        return f"ImageRecords({len(self)} images of {self.collection!r})"
+        return f"ImageRecords({count_noun(len(self), 'image')} of {self.collection!r})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageRecords) and all(

@@ -10,6 +10,7 @@ from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
 from featurecache.report.plots import Estimate
 from featurecache.report.table import format_difference
+from featurecache.wording import count_noun
 
 
 def controls_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> list[dict[str, Any]]:
@@ -61,6 +62,6 @@ def _gain(gain: PairedGain) -> str:
     auroc = gain.macro.auroc
     over = "" if gain.pairs == 1 else f", mean over {gain.pairs} seeds"
     return (
-        f"(paired{over}): macro AUROC over {len(gain.labels)} labels "
+        f"(paired{over}): macro AUROC over {count_noun(len(gain.labels), 'label')} "
         f"{format_difference(auroc.difference, auroc.ci95)}."
     )

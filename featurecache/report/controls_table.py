@@ -4,6 +4,7 @@ from typing import Final
 
 from featurecache.metrics.metrics import Control, Metrics, RankingScores, RankingSummary
 from featurecache.report.table import UNDEFINED, Table, format_interval, format_score
+from featurecache.wording import count_noun
 
 CONTROL_NAMES: Final = {
     "any_finding": "any finding (one score)",
@@ -43,7 +44,7 @@ def controls_table(name: str, metrics: Metrics) -> Table:
     columns = [("scores", list(scores))]
     columns.append(
         (
-            f"macro AUROC, {len(metrics.macro_labels)} labels",
+            f"macro AUROC, {count_noun(len(metrics.macro_labels), 'label')}",
             [_auroc(s.macro) for s in scores.values()],
         )
     )

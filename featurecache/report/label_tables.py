@@ -62,7 +62,7 @@ def calibration_table(run: ScoredRun) -> Table | None:
     """Return the calibration of a run by label, with the reasons for what is missing."""
     if run.metrics.calibration is None:
         return None
-    fitted = "on validation" if run.metrics.label_map is None else "of the training run"
+    fitted = "of the training run" if run.metrics.label_map else "fitted on validation images"
     rows = []
     for label, calibration in run.metrics.calibration.per_label.items():
         before, after = calibration.before, calibration.after

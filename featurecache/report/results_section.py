@@ -22,6 +22,7 @@ from featurecache.report.table import (
     format_interval,
     format_score,
 )
+from featurecache.wording import count_noun
 
 
 def results_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> dict[str, Any] | None:
@@ -96,7 +97,7 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
         of_seed = f", {metrics.seed_note}" if metrics.seed_note else ""
         name = f"calibration error{of_seed}"
         tiles.append((name, format_score(errors.before.error), after))
-    patients = f"of {metrics.n_patients:,} patients"
+    patients = f"of {count_noun(metrics.n_patients, 'patient')}"
     return [*tiles, (f"{metrics.split} images", f"{metrics.n:,}", patients)]
 
 
@@ -234,9 +235,9 @@ def differences_table(comparison: Comparison) -> Table:
             ]
         )
     return Table(
-        f"Difference from {comparison.first_title}, on the same {comparison.n:,} images of "
-        f"{comparison.n_patients:,} patients, mean of {comparison.averaged_over}; p (Holm): "
-        f"{comparison.correction}",
+        f"Difference from {comparison.first_title}, on the same "
+        f"{count_noun(comparison.n, 'image')} of {count_noun(comparison.n_patients, 'patient')}, "
+        f"mean of {comparison.averaged_over}; p (Holm): {comparison.correction}",
         ["run", "macro AUROC", "p", "p (Holm)", "macro AUPRC", "macro F1"],
         rows,
     )

@@ -12,6 +12,7 @@ from featurecache.report.load_runs import CurveRun, ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
 from featurecache.report.plots import Estimate
 from featurecache.report.table import Table, format_difference, format_interval
+from featurecache.wording import count_noun
 
 
 def training_histories(scored: Sequence[ScoredRun], registry: PlotRegistry) -> list[dict[str, Any]]:
@@ -54,7 +55,7 @@ def selection_table(run: ScoredRun) -> Table | None:
         return names[int(number)] if number.isdecimal() and int(number) < len(names) else "all"
 
     return Table(
-        f"{run.name}: selected settings, out of {len(run.history)} candidates",
+        f"{run.name}: selected settings, out of {count_noun(len(run.history), 'candidate')}",
         ["label", "setting", "score", "measure", "chosen by"],
         [
             [
@@ -126,7 +127,8 @@ def curve_table(run: CurveRun) -> Table:
                 ]
             )
     return Table(
-        f"{run.name}: {run.curve.n:,} test images of {run.curve.n_patients:,} patients, macro over "
+        f"{run.name}: {count_noun(run.curve.n, 'test image')} of "
+        f"{count_noun(run.curve.n_patients, 'patient')}, macro over "
         f"{', '.join(run.curve.labels) or 'no label'}, {_over(len(run.config.get('seeds', [])))}",
         [
             *("head", "training images", "labels learned", "macro AUROC", "macro AUPRC"),

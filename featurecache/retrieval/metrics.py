@@ -27,6 +27,7 @@ from featurecache.progress import Progress
 from featurecache.prompts import PromptSet
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
+from featurecache.wording import count_noun
 
 METRICS: Final = ("precision", "recall", "average_precision")
 
@@ -112,7 +113,7 @@ class RetrievalMetrics:
         return asdict(self)
 
     def __str__(self) -> str:
-        rows = [f"retrieval on {self.n} {self.split} images, K = {self.k}"]
+        rows = [f"retrieval on {count_noun(self.n, f'{self.split} image')}, K = {self.k}"]
         for name in ("text_to_image", "image_to_text", "image_to_image"):
             if (scores := getattr(self, name)) is not None:
                 values = ", ".join(
@@ -120,7 +121,7 @@ class RetrievalMetrics:
                     for metric in METRICS
                     if (value := getattr(scores, metric)) is not None
                 )
-                rows.append(f"  {name}: {values} ({scores.n_queries} queries)")
+                rows.append(f"  {name}: {values} ({count_noun(scores.n_queries, 'query')})")
         return "\n".join(rows)
 
 

@@ -29,6 +29,7 @@ from featurecache.runs.folder import (
 )
 from featurecache.runs.prediction import Images, find_images
 from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -306,8 +307,9 @@ class Run:
         )
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
         return (
-            f"<table><caption>{escape(self.name)}: {self.metrics.n:,} {self.metrics.split} images "
-            f"of {self.metrics.n_patients:,} patients{over}</caption>{rows}</table>"
+            f"<table><caption>{escape(self.name)}: "
+            f"{count_noun(self.metrics.n, f'{self.metrics.split} image')} of "
+            f"{count_noun(self.metrics.n_patients, 'patient')}{over}</caption>{rows}</table>"
             f"{f'<ul>{warnings}</ul>' if warnings else ''}"
         )
 

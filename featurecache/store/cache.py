@@ -32,6 +32,7 @@ from featurecache.store.records import (
 )
 from featurecache.store.validation import attribute, descriptor
 from featurecache.store.validity import embedding_problems, require_valid, text_problems
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import h5py
@@ -373,10 +374,10 @@ class Cache:
         """
         if self.mixed_patients:
             raise CacheError(
-                f"{self.path}: images of {len(self.mixed_patients)} patients are in more than one "
-                f"split, patient {self.mixed_patients[0]!r} the first, so scores would be "
-                "optimistic: extract again from a data set in which each patient is in one split. "
-                "The embeddings are kept"
+                f"{self.path}: images of {count_noun(len(self.mixed_patients), 'patient')} are in "
+                f"more than one split, patient {self.mixed_patients[0]!r} the first, so scores "
+                "would be optimistic: extract again from a data set in which each patient is in "
+                "one split. The embeddings are kept"
             )
         return np.flatnonzero(self.splits == split)
 

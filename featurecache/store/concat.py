@@ -19,6 +19,7 @@ from featurecache.store.records import (
     count_by_reason,
     positions,
 )
+from featurecache.wording import count_noun
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -200,9 +201,9 @@ def _require_agreement(
     for what, differ in differences.items():
         if differ.any():
             raise CacheError(
-                f"{both} differ in the {what} of {int(differ.sum())} images, the first is "
-                f"{first.ids[rows[int(np.argmax(differ))]]}: extract one of them again with the "
-                "settings of the other"
+                f"{both} differ in the {what} of {count_noun(int(differ.sum()), 'image')}, the "
+                f"first is {first.ids[rows[int(np.argmax(differ))]]}: extract one of them again "
+                "with the settings of the other"
             )
 
 

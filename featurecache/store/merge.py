@@ -27,6 +27,7 @@ from featurecache.store.records import (
     to_utf8,
 )
 from featurecache.store.writer import write_cache
+from featurecache.wording import count_noun
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     mixed = [] if first.header.image_level_split else split_conflicts(images).tolist()
     if mixed:
         raise CacheError(
-            f"the caches have {len(mixed)} patients in different splits, patient "
+            f"the caches have {count_noun(len(mixed), 'patient')} in different splits, patient "
             f"{mixed[0].decode()!r} the first: extract them again from one data set. The "
             "embeddings are kept"
         )

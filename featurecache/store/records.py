@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from featurecache.errors import CacheError
 from featurecache.provenance.provenance import Source, TrainingImages
 from featurecache.store.layout import UNKNOWN
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,8 +148,8 @@ class TextSet:
         if not self.n_cut:
             return []
         return [
-            f"the encoder reads {self.max_tokens} tokens of a text, and the end of {self.n_cut} "
-            f"prompts of {self.name!r} is cut"
+            f"the encoder reads {self.max_tokens} tokens of a text, and the end of "
+            f"{count_noun(self.n_cut, 'prompt')} of {self.name!r} is cut"
         ]
 
     def select(self, labels: tuple[str, ...]) -> "TextSet":

@@ -53,6 +53,10 @@ def test_arguments_become_options(command, message, expected):
 
 
 def test_split_is_the_option_of_that_name_where_there_is_one():
+    with running(extract):
+        assert with_option_names("choose `split` patient") == "choose --split patient"
+        column = "The column 'fold' looks like splits: to use it, give it as"
+        assert with_option_names(f"{column} `split`.") == f"{column} --split-column."
     with running(evaluate):
         assert with_option_names("give `split` all") == "give --split all"
     with running(retrieve):

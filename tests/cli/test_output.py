@@ -58,6 +58,27 @@ def test_other_columns_are_never_left_out_and_numbers_never_broken(narrow_termin
     assert output.err == ""
 
 
+def test_blocks_have_no_empty_cells_and_wrap_only_sentences(narrow_terminal, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    path = "runs/a name of several words and letters/knn"
+    print_table(
+        path,
+        ["", "run", "note"],
+        [["1", path, "some words of a longer note"], ["", "b", ""]],
+        prose=("note",),
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        path,
+        "      1",
+        f"run   {path}",
+        "note  some words of a longer",
+        "      note",
+        "",
+        "run   b",
+        "",
+    ]
+
+
 def test_sentences_are_wrapped_between_words_and_other_cells_are_not(narrow_terminal, capsys):
     note = "a sentence of many words that names /a/path/of/some/file.png and goes on and on"
     row = ["Pleural Thickening", "0.938 [0.900, 0.978]", note]
@@ -101,6 +122,26 @@ def test_progress_ends_where_the_work_does(monkeypatch, capsys, on_terminal):
         ]
 
 
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_tasks_end_when_the_next_one_begins(monkeypatch, capsys, on_terminal):
+    monkeypatch.setenv("COLUMNS", "100")
+    stderr = SimpleNamespace(isatty=lambda: on_terminal)
+    monkeypatch.setattr("featurecache.cli.output.sys", SimpleNamespace(stderr=stderr))
+    with progress_bar(hidden=False) as bar:
+        bar.add_task("train knn", total=None, detail="")
+        linear = bar.add_task("train linear", total=10, detail="")
+        bar.update(linear, completed=7)
+        nothing = bar.add_task("extract", total=None, detail="")
+        bar.update(nothing, completed=0, total=0)
+    output = capsys.readouterr().err
+    if on_terminal:
+        assert "7/7" in output.splitlines()[-2]
+        assert "0/0" not in output
+    else:
+        lines = ["train knn: done", "train linear: 7 of 10", "train linear: 7 of 7"]
+        assert output.splitlines() == [*lines, "extract: done"]
+
+
 def test_epochs_of_several_trainings_are_a_range():
     stops = _Stops()
     assert stops.describe() == ""
@@ -111,6 +152,8 @@ def test_epochs_of_several_trainings_are_a_range():
         stops.add(1, Epoch(number, 0.1, 0.5, loss))
     stops.add(0, Epoch(1, 0.1, 0.5, 1.0))
     assert stops.describe() == "stopped at epoch 1 to 4, best 1 to 4"
+    stops.clear()
+    assert stops.describe() == ""
 
 
 def test_what_two_heads_share_is_printed_once(capsys):
@@ -159,13 +202,14 @@ def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
     one = pd.DataFrame([values(0)])
     _print_by_label("probabilities", one, thresholds)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "probabilities, images in folder"
-    assert lines[3].split() == ["0.png", "Pleural_Thickening", "13", "0.650*", "0.500", "-"]
+    assert lines[0] == "probabilities: folder/0.png"
+    assert lines[3].split() == ["Pleural_Thickening", "13", "0.650*", "0.500", "-"]
     assert sum("Pleural_Thickening" in line for line in lines) == 14
     # Of several images: the three highest, and all that are at or above their threshold.
     several = pd.DataFrame([values(0), values(-5)])
     _print_by_label("probabilities", several, thresholds)
     output = capsys.readouterr().out
+    assert output.startswith("probabilities, images in folder\n")
     assert output.count("Pleural_Thickening") == 4 + 3
 
 
@@ -186,18 +230,19 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
     probability = 1 / (1 + np.exp(-8 * (truth - 0.5 + rng.normal(size=(120, 2)))))
     data = validation_and_test(truth, ("Mass", "Edema"))
     metrics = evaluate(data, probability, n_bootstrap=0)
-    labels = "(1 of 2 labels; 1 with too few validation patients) "
-    for label_map, fitted in ((None, "on validation"), ({"Mass": "Mass"}, "of the training run")):
+    labels = "applied to 1 of 2 labels, not to 1 with too few validation patients"
+    maps = ((None, "fitted on validation images"), ({"Mass": "Mass"}, "of the training run"))
+    for label_map, fitted in maps:
         print_metrics("title", metrics.replace(label_map=label_map), set())
         output = " ".join(capsys.readouterr().out.split())
         after = metrics.calibration.macro.after.error
-        assert f"after Platt scaling {fitted} {labels}{after:.3f}" in output
+        assert f"and {after:.3f} after Platt scaling Platt scaling {fitted}: {labels}" in output
         assert "seed" not in output
     trials = [Trial(data, probability), Trial(data, probability**2)]
     seeds = spread_over_seeds(trials, [3, 4], n_bootstrap=0)
     print_metrics("title", metrics.replace(seeds=seeds), set())
     output = capsys.readouterr().out
-    assert "\nseed 3 (first of 2): calibration error over" in output
+    assert "\nseed 3 (first of 2): calibration error, mean of" in output
     assert "\nseed 3 (first of 2): at a threshold of 0.5 for all labels" in output
     assert "\nmean of 2 seeds: exact match" in output
 

@@ -23,7 +23,7 @@ def test_head_on_two_encoders_is_trained_evaluated_and_predicts(
         *("--n-bootstrap", 0, "--no-controls", "--json"),
     )
     assert trained.code == 0, trained.stderr
-    assert "cache cache/xrays/tiny.h5 and cache/xrays/tiny-clip.h5" in trained.stderr
+    assert "training linear on cache/xrays/tiny.h5 and cache/xrays/tiny-clip.h5" in trained.stderr
     folder = trained.json["run"]
     assert folder == "runs/xrays-tiny+tiny-clip-linear"
 

@@ -45,6 +45,13 @@ def test_second_extraction_does_not_load_the_weights(
     assert run("extract", "--model", tiny_clip, *extract_options).code == 0
 
 
+def test_a_sample_is_reported_with_its_own_splits(run, extract_options):
+    outcome = run("extract", "--model", "tiny", *extract_options, "--limit", 20)
+    cache = fc.open_cache("cache/xrays/tiny.h5")
+    sizes = ", ".join(f"{len(cache.rows(split))} {split}" for split in ("train", "val", "test"))
+    assert f"a sample of 20 ({sizes}) of 60 images of xrays" in outcome.stderr
+
+
 @pytest.mark.parametrize("head", ["baseline", "concat", "weighted_sum"])
 def test_metrics_of_each_head_follow_from_its_predictions(run, extracted, head):
     outcome = run("train-head", "--head", head, "--n-bootstrap", 50, "--json")
@@ -76,14 +83,16 @@ def test_several_seeds_give_mean_and_standard_deviation(run, extracted):
 
 def test_newest_cache_is_the_default_and_is_printed(run, extracted):
     outcome = run("train-head", "--head", "baseline", "--n-bootstrap", 0)
-    assert "cache cache/xrays/tiny-clip.h5 (the newest), head baseline" in outcome.stderr
+    assert (
+        "training baseline on cache/xrays/tiny-clip.h5 (the newest) with seed 0" in outcome.stderr
+    )
 
 
 def test_shard_is_not_chosen_as_the_newest_cache(run, extracted):
     newest = Path("cache/xrays/tiny-clip.1-of-2.h5")
     shutil.copy(Path("cache/xrays/tiny-clip.h5"), newest)
     outcome = run("train-head", "--head", "baseline", "--epochs", 1, "--n-bootstrap", 0)
-    assert "cache cache/xrays/tiny-clip.h5 (the newest)" in outcome.stderr
+    assert "cache/xrays/tiny-clip.h5 (the newest)" in outcome.stderr
     Path("cache/xrays/tiny-clip.h5").unlink()
     outcome = run("zero-shot")
     assert outcome.code == 2

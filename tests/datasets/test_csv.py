@@ -130,7 +130,7 @@ def test_missing_column_is_refused(csv: Path, option: str) -> None:
             "trial",
             r"the column 'set' of .*csv has values that name no split: 'trial' \(1\)",
         ),
-        ("Train", "", r"1 of 4 rows have no split in the column 'set'"),
+        ("Train", "", r"the column 'set' of .* states no split in 1 of 4 rows"),
         ("u3", "u1", r"the id 'u1' \(line 4\) occurs twice"),
         ("u3", "", r"the id of image '' \(line 4\) is empty"),
         ("p2", "p1", r"patient 'p1' is in two splits: image 'u3' \(line 4\) is in train"),

@@ -102,8 +102,8 @@ def test_unmatched_rows_and_images_are_dropped_and_noted(root: Path) -> None:
     touch_images(root, "00000009_000.png", "00000009_001.png")
     dataset = load_nih(root)
     assert dataset.images["id"].tolist() == ["00000002_000.png", "00000002_001.png"]
-    assert f"1 of the 3 rows of {CSV} have no image on disk and are left out." in dataset.notes
-    assert f"2 of the 4 images on disk have no row in {CSV} and are left out." in dataset.notes
+    assert f"Left out: 1 of 3 rows of {CSV}, without an image on disk." in dataset.notes
+    assert f"Left out: 2 of 4 images on disk, without a row in {CSV}." in dataset.notes
     assert dataset.excluded == {"listed, but not on disk": 1, "on disk, but not listed": 2}
 
 

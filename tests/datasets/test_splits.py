@@ -271,7 +271,7 @@ def test_folds_are_dealt_by_patient() -> None:
 @pytest.mark.parametrize(
     ("stated", "options", "message"),
     [
-        (["train", "", "test"], {}, "1 of 3 rows have no split in the column 'set': fill in"),
+        (["train", "", "test"], {}, "the column 'set' states no split in 1 of 3 rows: fill in"),
         (["train", "a", "a", "test"], {}, r"values that name no split: 'a' \(2\)\. Use train"),
         (["0", "1", "2"], {}, "has the folds 0, 1, 2: give `fold`, the number of the one"),
         (["0", "1", "0"], {}, "numbers 0, 1, which are not the three or more folds"),

@@ -132,7 +132,7 @@ def test_a_label_of_one_positive_patient_has_a_difference_but_no_interval(write)
     # The mean over both labels is the runs' own, but has no interval; the supported one has.
     macro = comparison.macro["auroc"]
     assert macro.first == pytest.approx(runs[0][-1].macro.auroc)
-    assert (macro.ci95, macro.no_interval) == (None, "1 of its 2 labels have too few patients")
+    assert (macro.ci95, macro.no_interval) == (None, "too few patients in 1 of its 2 labels")
     assert comparison.headline == comparison.supported["auroc"]
     assert comparison.headline.ci95 == comparison.per_label["Mass"]["auroc"].ci95
     # One supported label: a single test, nothing to correct for.

@@ -1,6 +1,6 @@
 """Fine-tune in forked processes whose decoder crashes, until one of them finishes.
 
-Run as ``bad_training.py IMAGES MODEL RUN``, with films.csv next to RUN and the bad decoder on
+Run as ``bad_training.py IMAGES MODEL RUN``, with images.csv next to RUN and the bad decoder on
 PYTHONPATH; prints the signals that ended the processes.
 """
 
@@ -16,14 +16,14 @@ MAX_PROCESSES = 6
 
 
 def main() -> None:
-    films, model, target = (Path(argument) for argument in sys.argv[1:4])
+    images_root, model, target = (Path(argument) for argument in sys.argv[1:4])
     # Slow imports, once for all processes.
     load_encoder(str(model), device="cpu").trainable()
     ended: list[int] = []
     while not target.exists() and len(ended) < MAX_PROCESSES:
         process = os.fork()
         if not process:
-            killed_training.tune(films, model, target)
+            killed_training.tune(images_root, model, target)
             return  # the process must end by itself
         _, status = os.waitpid(process, 0)
         ended.append(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)

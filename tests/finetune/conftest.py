@@ -15,9 +15,9 @@ SPLITS = ["train"] * 48 + ["val"] * 16 + ["test"] * 16
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory) -> Dataset:
+def dataset(tmp_path_factory) -> Dataset:
     """80 images; "Opacity" is a bright upper half, "Nodule" a bright lower one."""
-    root = tmp_path_factory.mktemp("finetune-films")
+    root = tmp_path_factory.mktemp("finetune-images")
     rng = np.random.default_rng(3)
     labels = (rng.random((80, 2)) < 0.5).astype(np.int8)
     for number, (opacity, nodule) in enumerate(labels):
@@ -31,17 +31,17 @@ def films(tmp_path_factory) -> Dataset:
         {"id": names, "path": names, "patient": patients, "split": SPLITS, "view": "PA"}, dtype=str
     )
     return Dataset(
-        name="films", root=root, images=images, labels=labels, label_names=("Opacity", "Nodule")
+        name="clinic", root=root, images=images, labels=labels, label_names=("Opacity", "Nodule")
     )
 
 
 @pytest.fixture
-def part_of(films):
+def part_of(dataset):
     """The data set with some of its rows, or with other labels."""
 
     def choose(rows: np.ndarray, labels: np.ndarray | None = None) -> Dataset:
-        chosen = films.label_values[rows] if labels is None else labels
-        return dataclasses.replace(films, images=films.images.iloc[rows], labels=chosen)
+        chosen = dataset.label_values[rows] if labels is None else labels
+        return dataclasses.replace(dataset, images=dataset.images.iloc[rows], labels=chosen)
 
     return choose
 

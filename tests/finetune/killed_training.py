@@ -1,6 +1,6 @@
 """Fine-tune in forked processes that are killed by SIGKILL, then in one that is not.
 
-Run as ``killed_training.py IMAGES MODEL RUN SEED``, with films.csv next to RUN; prints the number
+Run as ``killed_training.py IMAGES MODEL RUN SEED``, with images.csv next to RUN; prints the number
 of steps after which each process was killed.
 """
 
@@ -24,14 +24,14 @@ CONFIG = FinetuneConfig(
 )
 
 
-def tune(films: Path, model: Path, target: Path, pipe: int | None = None) -> None:
+def tune(images_root: Path, model: Path, target: Path, pipe: int | None = None) -> None:
     """Fine-tune; write a byte into ``pipe`` at each step."""
     # Every step is saved, so that most processes continue in the middle of an epoch.
     training.SAVE_SECONDS = 0.0
     train_encoder(
         load_csv(
-            target.with_name("films.csv"),
-            images_root=films,
+            target.with_name("images.csv"),
+            images_root=images_root,
             labels=["Opacity", "Nodule"],
             patient="patient",
             split="split",
@@ -45,12 +45,12 @@ def tune(films: Path, model: Path, target: Path, pipe: int | None = None) -> Non
     )
 
 
-def kill_at_random(films: Path, model: Path, target: Path, rng: random.Random) -> int | None:
+def kill_at_random(images_root: Path, model: Path, target: Path, rng: random.Random) -> int | None:
     """Kill a process within its first steps; return their number, or None if it finished."""
     steps, pipe = os.pipe()
     process = os.fork()
     if not process:
-        tune(films, model, target, pipe)
+        tune(images_root, model, target, pipe)
         os._exit(0)
     os.close(pipe)
     os.read(steps, 1)
@@ -63,13 +63,13 @@ def kill_at_random(films: Path, model: Path, target: Path, rng: random.Random) -
 
 
 def main() -> None:
-    films, model, target = (Path(argument) for argument in sys.argv[1:4])
+    images_root, model, target = (Path(argument) for argument in sys.argv[1:4])
     rng = random.Random(int(sys.argv[4]))
     # Slow imports, once for all processes.
     load_encoder(str(model), device="cpu").trainable()
-    killed = [kill_at_random(films, model, target, rng) for _ in range(KILLS)]
+    killed = [kill_at_random(images_root, model, target, rng) for _ in range(KILLS)]
     if not target.exists():
-        tune(films, model, target)
+        tune(images_root, model, target)
     print(json.dumps([steps for steps in killed if steps is not None]))
 
 

@@ -17,12 +17,14 @@ CRASHED = "the decoder crashed (SIGSEGV)"
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_crashing_images_are_left_out_like_undecodable_ones(
-    films, tiny_clip, tmp_path: Path, bad_decoder
+    dataset, tiny_clip, tmp_path: Path, bad_decoder
 ) -> None:
-    table = films.images.assign(Opacity=films.label_values[:, 0], Nodule=films.label_values[:, 1])
-    table.to_csv(tmp_path / "films.csv", index=False)
-    root = tmp_path / "films"
-    shutil.copytree(films.root, root)
+    table = dataset.images.assign(
+        Opacity=dataset.label_values[:, 0], Nodule=dataset.label_values[:, 1]
+    )
+    table.to_csv(tmp_path / "images.csv", index=False)
+    root = tmp_path / "images"
+    shutil.copytree(dataset.root, root)
     # In the training, validation and test splits.
     bad = {"010.png": bad_decoder.crash, "050.png": bad_decoder.crash_later}
     bad["070.png"] = bad_decoder.crash
@@ -31,7 +33,7 @@ def test_crashing_images_are_left_out_like_undecodable_ones(
     undecodable, crashed = tmp_path / "undecodable", tmp_path / "crashed"
     killed_training.tune(root, tiny_clip, undecodable)
     for name, spoil in bad.items():
-        shutil.copy(films.root / name, root / name)
+        shutil.copy(dataset.root / name, root / name)
         spoil(root / name)
     done = subprocess.run(
         [sys.executable, bad_training.__file__, root, tiny_clip, crashed],

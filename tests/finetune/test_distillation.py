@@ -48,33 +48,33 @@ def test_constant_target_does_not_divide_by_zero():
     assert torch.isfinite(distillation.loss(torch.ones(3, 2), np.arange(3)))
 
 
-def test_teacher_embeddings_are_kept_and_reused(films, vision, tmp_path):
-    rows = films.rows("train")[:5]
+def test_teacher_embeddings_are_kept_and_reused(dataset, vision, tmp_path):
+    rows = dataset.rows("train")[:5]
     file = tmp_path / "teacher.npy"
     ask = partial(teacher_embeddings, file=file, workers=1, journal=CrashJournal([]))
-    embeddings = ask(Teacher(vision, rows), films, films.rows("train"))
-    pixels = [vision.preprocess(read_image(films.root / films.images["path"][r])) for r in rows]
+    embeddings = ask(Teacher(vision, rows), dataset, dataset.rows("train"))
+    pixels = [vision.preprocess(read_image(dataset.root / dataset.images["path"][r])) for r in rows]
     assert np.allclose(embeddings[rows], vision.embed_pixels(np.stack(pixels)), atol=1e-5)
     assert np.isnan(np.delete(embeddings, rows, axis=0)).all()
-    assert np.array_equal(ask(Teacher(None), films, rows), embeddings, equal_nan=True)
+    assert np.array_equal(ask(Teacher(None), dataset, rows), embeddings, equal_nan=True)
 
 
-def test_student_learns_to_predict_teacher_embeddings(films, clip, vision, tmp_path):
+def test_student_learns_to_predict_teacher_embeddings(dataset, clip, vision, tmp_path):
     def fit(weight, target):
         """Return R^2 on test of a linear map from the student's to the teacher's embedding."""
         config = dataclasses.replace(CONTRASTIVE, epochs=24, patience=24, teacher_weight=weight)
-        train_encoder(films, clip, config, target=target, teacher=Teacher(vision), n_bootstrap=0)
+        train_encoder(dataset, clip, config, target=target, teacher=Teacher(vision), n_bootstrap=0)
         encoder = load_encoder(str(target), device="cpu")
 
         def embed(model):
             images = [
-                model.preprocess(read_image(films.root / path)) for path in films.images["path"]
+                model.preprocess(read_image(dataset.root / path)) for path in dataset.images["path"]
             ]
             return model.embed_pixels(np.stack(images)).astype(np.float64)
 
         student, teacher = embed(encoder), embed(vision)
         student /= np.linalg.norm(student, axis=1, keepdims=True)
-        train, test = films.rows("train"), films.rows("test")
+        train, test = dataset.rows("train"), dataset.rows("test")
         design = np.column_stack([student, np.ones(len(student))])
         fitted = design @ np.linalg.lstsq(design[train], teacher[train], rcond=1e-2)[0]
         error = ((fitted - teacher)[test] ** 2).sum()
@@ -83,29 +83,29 @@ def test_student_learns_to_predict_teacher_embeddings(films, clip, vision, tmp_p
     assert fit(10.0, tmp_path / "much") > fit(1e-6, tmp_path / "little")
 
 
-def test_what_the_teacher_learned_is_checked_and_recorded(films, clip, vision, tmp_path):
+def test_what_the_teacher_learned_is_checked_and_recorded(dataset, clip, vision, tmp_path):
     config = dataclasses.replace(CONTRASTIVE, epochs=1)
     train = partial(
-        train_encoder, films, clip, config, target=tmp_path / "run", teacher=Teacher(vision)
+        train_encoder, dataset, clip, config, target=tmp_path / "run", teacher=Teacher(vision)
     )
-    vision.provenance = Provenance(trained_on={"films": films.records(films.rows("test"))})
+    vision.provenance = Provenance(trained_on={"clinic": dataset.records(dataset.rows("test"))})
     with pytest.raises(UsageError, match=f"{vision.name} was trained on 16 of the 16 images"):
         train(n_bootstrap=0)
-    other = dataclasses.replace(films.records(films.rows("test")[:3]), collection="other")
-    vision.provenance = Provenance(("films",), {"other": other})
+    other = dataclasses.replace(dataset.records(dataset.rows("test")[:3]), collection="other")
+    vision.provenance = Provenance(("clinic",), {"other": other})
     run = train(n_bootstrap=0)
-    assert any("possible FILMS exposure" in text for text in run.warnings)
-    assert set(run.provenance.trained_on) == {"films", "other"}
-    assert run.provenance.exposed_to == ("films",)
+    assert any("possible CLINIC exposure" in text for text in run.warnings)
+    assert set(run.provenance.trained_on) == {"clinic", "other"}
+    assert run.provenance.exposed_to == ("clinic",)
     assert len(run.provenance.trained_on["other"]) == 3
 
 
 def test_killed_training_continues_and_other_teacher_is_refused(
-    films, clip, vision, tmp_path, monkeypatch
+    dataset, clip, vision, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     whole = tmp_path / "whole"
-    train_encoder(films, clip, CONTRASTIVE, target=whole, teacher=Teacher(vision), n_bootstrap=0)
+    train_encoder(dataset, clip, CONTRASTIVE, target=whole, teacher=Teacher(vision), n_bootstrap=0)
 
     class KilledError(Exception):
         pass
@@ -117,7 +117,7 @@ def test_killed_training_continues_and_other_teacher_is_refused(
     killed = tmp_path / "killed"
     with pytest.raises(KilledError):
         train_encoder(
-            films,
+            dataset,
             clip,
             CONTRASTIVE,
             target=killed,
@@ -126,7 +126,7 @@ def test_killed_training_continues_and_other_teacher_is_refused(
             progress=kill,
         )
     with pytest.raises(RunError, match="teacher"):
-        train_encoder(films, clip, CONTRASTIVE, target=killed, n_bootstrap=0)
-    train_encoder(films, clip, CONTRASTIVE, target=killed, teacher=Teacher(vision), n_bootstrap=0)
+        train_encoder(dataset, clip, CONTRASTIVE, target=killed, n_bootstrap=0)
+    train_encoder(dataset, clip, CONTRASTIVE, target=killed, teacher=Teacher(vision), n_bootstrap=0)
     for name in ("encoder/model.safetensors", "history.csv", "predictions.csv"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name

@@ -12,13 +12,15 @@ from tests.finetune import killed_training
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_finetuning_ends_like_undisturbed_one(films, tiny_clip, tmp_path: Path) -> None:
-    table = films.images.assign(Opacity=films.label_values[:, 0], Nodule=films.label_values[:, 1])
-    table.to_csv(tmp_path / "films.csv", index=False)
+def test_killed_finetuning_ends_like_undisturbed_one(dataset, tiny_clip, tmp_path: Path) -> None:
+    table = dataset.images.assign(
+        Opacity=dataset.label_values[:, 0], Nodule=dataset.label_values[:, 1]
+    )
+    table.to_csv(tmp_path / "images.csv", index=False)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    killed_training.tune(films.root, tiny_clip, undisturbed)
+    killed_training.tune(dataset.root, tiny_clip, undisturbed)
     done = subprocess.run(
-        [sys.executable, killed_training.__file__, films.root, tiny_clip, disturbed, "5"],
+        [sys.executable, killed_training.__file__, dataset.root, tiny_clip, disturbed, "5"],
         capture_output=True,
         text=True,
         timeout=200,

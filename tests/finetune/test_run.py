@@ -32,20 +32,20 @@ CONTRASTIVE = FinetuneConfig(
 
 
 @pytest.fixture(scope="module", params=[BCE, CONTRASTIVE], ids=["bce", "contrastive"])
-def made(request, films, tiny_clip, tmp_path_factory):
+def made(request, dataset, tiny_clip, tmp_path_factory):
     """A run and its folder."""
     folder = tmp_path_factory.mktemp("made") / "run"
     clip = load_encoder(str(tiny_clip), device="cpu")
-    return train_encoder(films, clip, request.param, target=folder, n_bootstrap=50), folder
+    return train_encoder(dataset, clip, request.param, target=folder, n_bootstrap=50), folder
 
 
 @pytest.fixture(scope="module")
-def short(films, tiny_clip, tmp_path_factory):
+def short(dataset, tiny_clip, tmp_path_factory):
     """A run of one epoch, and its folder."""
     folder = tmp_path_factory.mktemp("short") / "run"
     config = dataclasses.replace(BCE, epochs=1)
     clip = load_encoder(str(tiny_clip), device="cpu")
-    return train_encoder(films, clip, config, target=folder, n_bootstrap=0), folder
+    return train_encoder(dataset, clip, config, target=folder, n_bootstrap=0), folder
 
 
 @pytest.fixture
@@ -71,23 +71,23 @@ def test_metrics_follow_from_predictions(made):
         assert run.metrics.per_label[name].auroc == pytest.approx(expected)
 
 
-def test_encoder_is_ordinary_checkpoint_folder(made, films):
+def test_encoder_is_ordinary_checkpoint_folder(made, dataset):
     _, folder = made
     network = AutoModel.from_pretrained(folder / "encoder").eval()
     encoder = load_encoder(str(folder), device="cpu")
     assert encoder.name == "run"
-    pixels = np.stack([encoder.preprocess(read_image(films.root / "000.png"))])
+    pixels = np.stack([encoder.preprocess(read_image(dataset.root / "000.png"))])
     with torch.inference_mode():
         direct = network.get_image_features(pixel_values=torch.tensor(pixels)).pooler_output
     assert np.allclose(encoder.embed_pixels(pixels), direct.numpy(), atol=1e-5)
 
 
-def test_saved_model_reproduces_predictions(made, films):
+def test_saved_model_reproduces_predictions(made, dataset):
     run, folder = made
     model = run.model
     with (folder / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))[:5]
-    paths = [films.root / row["id"] for row in rows]
+    paths = [dataset.root / row["id"] for row in rows]
     for row, prediction in zip(
         rows, classify_images([model.encoder], model.probabilities, paths), strict=True
     ):
@@ -99,9 +99,9 @@ def test_no_unfinished_state_is_left(made):
     assert [path.name for path in made[1].parent.iterdir()] == ["run"]
 
 
-def test_vision_encoder_learns_with_bce(films, vision, tmp_path):
+def test_vision_encoder_learns_with_bce(dataset, vision, tmp_path):
     result = train_encoder(
-        films,
+        dataset,
         vision,
         dataclasses.replace(BCE, trainable="last-1"),
         target=tmp_path / "run",
@@ -111,38 +111,38 @@ def test_vision_encoder_learns_with_bce(films, vision, tmp_path):
     assert load_encoder(str(tmp_path / "run"), device="cpu").has_text is False
 
 
-def test_provenance_is_stored_with_encoder(films, clip, tmp_path):
+def test_provenance_is_stored_with_encoder(dataset, clip, tmp_path):
     config = dataclasses.replace(BCE, epochs=1, train_size=20)
-    clip.provenance = Provenance(("films",))
-    made = train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=0)
-    assert any("possible FILMS exposure" in text for text in made.warnings)
+    clip.provenance = Provenance(("clinic",))
+    made = train_encoder(dataset, clip, config, target=tmp_path / "run", n_bootstrap=0)
+    assert any("possible CLINIC exposure" in text for text in made.warnings)
     provenance = load_encoder(str(tmp_path / "run"), device="cpu").provenance
-    ids = films.images["id"].to_numpy()
-    records = provenance.trained_on["films"]
+    ids = dataset.images["id"].to_numpy()
+    records = provenance.trained_on["clinic"]
     trained = set(records.to_json()["id"])
     assert records.perceptual_hash.any(axis=1).all()
     assert (records.sha256 != b"").all()
-    assert provenance.exposed_to == ("films",)
-    assert set(ids[films.rows("val")]) < trained
+    assert provenance.exposed_to == ("clinic",)
+    assert set(ids[dataset.rows("val")]) < trained
     assert len(trained) == 20 + 16
-    assert not trained & set(ids[films.rows("test")])
+    assert not trained & set(ids[dataset.rows("test")])
 
 
-def test_second_finetuning_on_other_split_is_refused(films, short, tmp_path):
+def test_second_finetuning_on_other_split_is_refused(dataset, short, tmp_path):
     again = load_encoder(str(short[1]), device="cpu")
-    swap = films.images["split"].map({"train": "test", "val": "val", "test": "train"})
-    swapped = dataclasses.replace(films, images=films.images.assign(split=swap))
-    with pytest.raises(UsageError, match="trained on 48 of the 48 images of films"):
+    swap = dataset.images["split"].map({"train": "test", "val": "val", "test": "train"})
+    swapped = dataclasses.replace(dataset, images=dataset.images.assign(split=swap))
+    with pytest.raises(UsageError, match="trained on 48 of the 48 images of clinic"):
         train_encoder(swapped, again, BCE, target=tmp_path / "second", n_bootstrap=0)
 
 
-def test_validation_images_that_are_scored_are_checked_like_test_images(films, short, tmp_path):
+def test_validation_images_that_are_scored_are_checked_like_test_images(dataset, short, tmp_path):
     """Was "metrics of the validation split" of 71 images, 65 of them trained on."""
     config = dataclasses.replace(BCE, epochs=1)
     first, folder = short
     again = load_encoder(str(folder), device="cpu")
-    without_test = np.flatnonzero(films.images["split"] != "test")
-    part = films.take(without_test)
+    without_test = np.flatnonzero(dataset.images["split"] != "test")
+    part = dataset.take(without_test)
     names = [f"x{row}" for row in range(len(part))]
     table = dataclasses.replace(
         part,
@@ -154,7 +154,7 @@ def test_validation_images_that_are_scored_are_checked_like_test_images(films, s
     with pytest.raises(UsageError, match=r"trained on 16 of the 16 images of table .*same file"):
         train_encoder(table, again, BCE, target=tmp_path / "second", n_bootstrap=0)
     # With a test split of its own, a warning says what training and validation are worth.
-    third = train_encoder(films, again, config, target=tmp_path / "third", n_bootstrap=0)
+    third = train_encoder(dataset, again, config, target=tmp_path / "third", n_bootstrap=0)
     (warning,) = [text for text in third.warnings if "itself" in text]
     assert "run itself was trained on 64 of the 64 training and validation images" in warning
     assert not [text for text in first.warnings if "itself" in text]
@@ -163,19 +163,21 @@ def test_validation_images_that_are_scored_are_checked_like_test_images(films, s
     assert first.model.learning_caveats == ()
 
 
-def test_image_level_split_gives_warning(films, clip, tmp_path):
-    by_image = dataclasses.replace(films, image_level_split=True)
+def test_image_level_split_gives_warning(dataset, clip, tmp_path):
+    by_image = dataclasses.replace(dataset, image_level_split=True)
     config = dataclasses.replace(BCE, epochs=1)
     made = train_encoder(by_image, clip, config, target=tmp_path / "run", n_bootstrap=0)
     assert any("the split is by image" in text for text in made.warnings)
 
 
-def test_view_control_learns_from_training_images(films, clip, tmp_path):
+def test_view_control_learns_from_training_images(dataset, clip, tmp_path):
     views = np.where(np.arange(80) % 5 < 2, "AP", "PA")
-    seen = dataclasses.replace(films, images=films.images.assign(view=views))
+    seen = dataclasses.replace(dataset, images=dataset.images.assign(view=views))
     few = dataclasses.replace(BCE, epochs=1, train_size=20, seed=1)
     made = train_encoder(seen, clip, few, target=tmp_path / "run", n_bootstrap=0)
-    config = json.loads((tmp_path / "run/provenance.json").read_text())["trained_on"]["films"]["id"]
+    config = json.loads((tmp_path / "run/provenance.json").read_text())["trained_on"]["clinic"][
+        "id"
+    ]
     rows = np.flatnonzero(seen.images["id"].isin(config) & (seen.images["split"] == "train"))
     test = seen.rows("test")
     expected = view_only_probabilities(views[rows], seen.label_values[rows], views[test])
@@ -185,15 +187,15 @@ def test_view_control_learns_from_training_images(films, clip, tmp_path):
 
 
 @pytest.mark.parametrize("config", [BCE, CONTRASTIVE])
-def test_other_controls_use_finetuned_encoder(films, clip, tmp_path, config):
+def test_other_controls_use_finetuned_encoder(dataset, clip, tmp_path, config):
     config = dataclasses.replace(config, epochs=1)
-    made = train_encoder(films, clip, config, target=tmp_path / "run", n_bootstrap=50)
+    made = train_encoder(dataset, clip, config, target=tmp_path / "run", n_bootstrap=50)
     tuned = made.model
-    held_out = np.concatenate([films.rows("val"), films.rows("test")])
+    held_out = np.concatenate([dataset.rows("val"), dataset.rows("test")])
     dim = json.loads((tmp_path / "run/config.json").read_text())["dim"]
     random = tuned.probabilities(random_features((len(held_out), dim), seed=0))
-    test = films.rows("test")
-    truth, random = films.label_values[test], random[-len(test) :]
+    test = dataset.rows("test")
+    truth, random = dataset.label_values[test], random[-len(test) :]
     aurocs = [roc_auc_score(truth[:, c], random[:, c]) for c in range(2)]
     controls = made.metrics.controls
     assert controls["random_features"].macro.auroc == pytest.approx(np.mean(aurocs))
@@ -219,10 +221,10 @@ def test_setting_of_another_version_is_refused_with_its_run(copied):
 
 @pytest.mark.parametrize(("value", "lacking"), [(0, "positives"), (1, "negatives")])
 def test_label_of_one_class_in_training_is_undefined(
-    films, clip, part_of, tmp_path, value, lacking
+    dataset, clip, part_of, tmp_path, value, lacking
 ):
-    labels = films.label_values.copy()
-    labels[films.rows("train"), 1] = value
+    labels = dataset.label_values.copy()
+    labels[dataset.rows("train"), 1] = value
     result = train_encoder(
         part_of(np.arange(80), labels),
         clip,
@@ -254,13 +256,15 @@ def test_state_of_finished_run_is_deleted_when_repeated(tmp_path):
     assert (tmp_path / "other.parts").exists()
 
 
-def test_fine_tuned_tiny_embeds_in_transformers_as_documented(films, tmp_path):
+def test_fine_tuned_tiny_embeds_in_transformers_as_documented(dataset, tmp_path):
     """BiT's pooled maps are not flat: get_image_features of transformers fails on them."""
     config = FinetuneConfig("bce", trainable="head", epochs=1, augment=False)
-    train_encoder(films, load_encoder("tiny"), config, target=tmp_path / "run", n_bootstrap=0)
+    train_encoder(dataset, load_encoder("tiny"), config, target=tmp_path / "run", n_bootstrap=0)
     network = AutoModel.from_pretrained(tmp_path / "run/encoder", dtype=torch.float32).eval()
     encoder = load_encoder(tmp_path / "run")
-    pixels = np.stack([encoder.preprocess(read_image(films.root / f"{n:03}.png")) for n in (0, 7)])
+    pixels = np.stack(
+        [encoder.preprocess(read_image(dataset.root / f"{n:03}.png")) for n in (0, 7)]
+    )
     with torch.inference_mode():
         maps = network.vision_model(pixel_values=torch.tensor(pixels)).pooler_output
         direct = network.visual_projection(maps.flatten(1))
@@ -270,14 +274,14 @@ def test_fine_tuned_tiny_embeds_in_transformers_as_documented(films, tmp_path):
     assert np.allclose(encoder.embed_pixels(pixels), direct.numpy(), atol=1e-5)
 
 
-def test_unfinished_training_notices_exchanged_images(films, clip, tmp_path):
+def test_unfinished_training_notices_exchanged_images(dataset, clip, tmp_path):
     def stop(*_):
         raise KeyboardInterrupt
 
     config = dataclasses.replace(BCE, epochs=1)
     with pytest.raises(KeyboardInterrupt):
-        train_encoder(films, clip, config, target=tmp_path / "run", progress=stop)
-    images = films.images.assign(path=films.images["path"].to_numpy()[::-1])
-    exchanged = dataclasses.replace(films, images=images)
+        train_encoder(dataset, clip, config, target=tmp_path / "run", progress=stop)
+    images = dataset.images.assign(path=dataset.images["path"].to_numpy()[::-1])
+    exchanged = dataclasses.replace(dataset, images=images)
     with pytest.raises(RunError, match=r"other settings \(files: "):
         train_encoder(exchanged, clip, config, target=tmp_path / "run")

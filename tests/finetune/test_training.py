@@ -24,12 +24,14 @@ class KilledError(Exception):
     """Stands for a kill; raised by the progress callback."""
 
 
-def trainer(films, encoder, config):
-    return Trainer(films, encoder, config, images=ImageLoader(films, encoder, 2, CrashJournal([])))
+def trainer(dataset, encoder, config):
+    return Trainer(
+        dataset, encoder, config, images=ImageLoader(dataset, encoder, 2, CrashJournal([]))
+    )
 
 
-def train(films, encoder, config, target, *, kill_at=None):
-    made = trainer(films, encoder, config)
+def train(dataset, encoder, config, target, *, kill_at=None):
+    made = trainer(dataset, encoder, config)
 
     def progress(done, total, detail):
         if kill_at is not None and done >= kill_at and detail.startswith("epoch"):
@@ -47,39 +49,39 @@ def weights(result):
 
 
 @pytest.mark.parametrize("config", [BCE, CONTRASTIVE], ids=["bce", "contrastive"])
-def test_training_lowers_validation_loss(films, clip, config, tmp_path):
+def test_training_lowers_validation_loss(dataset, clip, config, tmp_path):
     longer = dataclasses.replace(config, epochs=8, patience=8, augment=False)
-    result = train(films, clip, longer, tmp_path / "run")
+    result = train(dataset, clip, longer, tmp_path / "run")
     losses = [epoch.val_loss for epoch in result.history]
     assert min(losses) < 0.9 * losses[0]
     assert result.best_epoch == 1 + int(np.argmin(losses))
 
 
 @pytest.fixture(scope="module", params=[BCE, CONTRASTIVE], ids=["bce", "contrastive"])
-def undisturbed(request, films, tiny_clip, tmp_path_factory):
+def undisturbed(request, dataset, tiny_clip, tmp_path_factory):
     """The settings of a training of nine steps, and its result."""
     config = dataclasses.replace(request.param, epochs=3)
     clip = load_encoder(str(tiny_clip), device="cpu")
-    return config, train(films, clip, config, tmp_path_factory.mktemp("undisturbed") / "whole")
+    return config, train(dataset, clip, config, tmp_path_factory.mktemp("undisturbed") / "whole")
 
 
 @pytest.mark.parametrize("kill_at", [1, 4, 8])
 def test_killed_training_ends_with_same_weights(
-    films, clip, undisturbed, kill_at, tmp_path, monkeypatch
+    dataset, clip, undisturbed, kill_at, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     config, undisturbed = undisturbed
     with pytest.raises(KilledError):
-        train(films, clip, config, tmp_path / "killed", kill_at=kill_at)
-    resumed = train(films, clip, config, tmp_path / "killed")
+        train(dataset, clip, config, tmp_path / "killed", kill_at=kill_at)
+    resumed = train(dataset, clip, config, tmp_path / "killed")
     assert resumed.history == undisturbed.history
     expected, found = weights(undisturbed), weights(resumed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_contrastive_objective_ignores_unknown_labels(films, clip, part_of, tmp_path):
-    labels = films.label_values.copy()
+def test_contrastive_objective_ignores_unknown_labels(dataset, clip, part_of, tmp_path):
+    labels = dataset.label_values.copy()
     labels[::3, 1] = -1
     labels[1::7] = -1
     known = part_of(np.arange(80), labels)
@@ -91,9 +93,9 @@ def test_contrastive_objective_ignores_unknown_labels(films, clip, part_of, tmp_
         assert objective.loss(torch.eye(2, 24), nothing) == 0
 
 
-def test_micro_batches_do_not_change_gradient(films, clip):
+def test_micro_batches_do_not_change_gradient(dataset, clip):
     def gradients(micro_batch_size):
-        made = trainer(films, clip, CONTRASTIVE)
+        made = trainer(dataset, clip, CONTRASTIVE)
         # In double precision: attention does not depend on the bias of its keys, so in single
         # precision that gradient is pure rounding error.
         made.learner.encoder.module.double()
@@ -112,10 +114,10 @@ def test_micro_batches_do_not_change_gradient(films, clip):
 
 
 @pytest.mark.parametrize("part", ["vision", "last-1", "head"])
-def test_frozen_parameters_do_not_change(films, clip, part, tmp_path):
+def test_frozen_parameters_do_not_change(dataset, clip, part, tmp_path):
     before = {k: v.clone() for k, v in clip.trainable().module.state_dict().items()}
     config = dataclasses.replace(CONTRASTIVE, trainable=part, epochs=1)
-    result = train(films, clip, config, tmp_path / "run")
+    result = train(dataset, clip, config, tmp_path / "run")
     after = result.encoder.module.state_dict()
     moving = {k for k, p in result.encoder.module.named_parameters() if p.requires_grad}
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -125,30 +127,30 @@ def test_frozen_parameters_do_not_change(films, clip, part, tmp_path):
     assert not any("text_model" in name for name in moved)
 
 
-def test_train_size_limits_training_images(films, clip):
-    small = trainer(films, clip, dataclasses.replace(BCE, train_size=20))
+def test_train_size_limits_training_images(dataset, clip):
+    small = trainer(dataset, clip, dataclasses.replace(BCE, train_size=20))
     assert len(set(small.train_rows)) == 20
-    assert set(small.train_rows) <= set(films.rows("train"))
+    assert set(small.train_rows) <= set(dataset.rows("train"))
     with pytest.raises(UsageError, match="`train_size` 49 is more than the 48"):
-        trainer(films, clip, dataclasses.replace(BCE, train_size=49))
+        trainer(dataset, clip, dataclasses.replace(BCE, train_size=49))
 
 
-def test_seed_decides_weights(films, clip, tmp_path):
-    one = train(films, clip, dataclasses.replace(BCE, epochs=1), tmp_path / "a")
-    other = train(films, clip, dataclasses.replace(BCE, epochs=1, seed=1), tmp_path / "b")
+def test_seed_decides_weights(dataset, clip, tmp_path):
+    one = train(dataset, clip, dataclasses.replace(BCE, epochs=1), tmp_path / "a")
+    other = train(dataset, clip, dataclasses.replace(BCE, epochs=1, seed=1), tmp_path / "b")
     assert not torch.equal(weights(one)["head.1.weight"], weights(other)["head.1.weight"])
 
 
-def test_training_stops_early_and_keeps_best_epoch(films, clip, tmp_path):
+def test_training_stops_early_and_keeps_best_epoch(dataset, clip, tmp_path):
     wild = dataclasses.replace(
         BCE, learning_rate=0.5, head_learning_rate=0.5, warmup_ratio=0.0, epochs=30, patience=2
     )
-    result = train(films, clip, wild, tmp_path / "run")
+    result = train(dataset, clip, wild, tmp_path / "run")
     assert len(result.history) == result.best_epoch + 2 < 30
 
 
-def test_training_never_reads_test_images(films, clip, tmp_path):
-    stream = ImageLoader(films, clip, 1, CrashJournal([]))
+def test_training_never_reads_test_images(dataset, clip, tmp_path):
+    stream = ImageLoader(dataset, clip, 1, CrashJournal([]))
     read = []
     batches = stream.batches
 
@@ -158,45 +160,45 @@ def test_training_never_reads_test_images(films, clip, tmp_path):
 
     stream.batches = record
     config = dataclasses.replace(BCE, epochs=1)
-    made = Trainer(films, clip, config, images=stream)
+    made = Trainer(dataset, clip, config, images=stream)
     made.run(TrainingState(tmp_path / "run", {}))
-    assert set(read) == {*films.rows("train"), *films.rows("val")}
+    assert set(read) == {*dataset.rows("train"), *dataset.rows("val")}
 
 
-def test_continuing_with_other_settings_is_refused(films, clip, tmp_path):
+def test_continuing_with_other_settings_is_refused(dataset, clip, tmp_path):
     with pytest.raises(KilledError):
-        train(films, clip, BCE, tmp_path / "run", kill_at=4)
+        train(dataset, clip, BCE, tmp_path / "run", kill_at=4)
     with pytest.raises(RunError, match=r"learning_rate: 0\.001 against 0\.01"):
-        train(films, clip, dataclasses.replace(BCE, learning_rate=1e-2), tmp_path / "run")
+        train(dataset, clip, dataclasses.replace(BCE, learning_rate=1e-2), tmp_path / "run")
 
 
-def test_damaged_state_is_refused(films, clip, tmp_path, monkeypatch):
+def test_damaged_state_is_refused(dataset, clip, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     with pytest.raises(KilledError):
-        train(films, clip, BCE, tmp_path / "run", kill_at=4)
+        train(dataset, clip, BCE, tmp_path / "run", kill_at=4)
     last = tmp_path / "run.parts" / "last.pt"
     last.write_bytes(last.read_bytes()[:100])
     with pytest.raises(RunError, match="is damaged: delete"):
-        train(films, clip, BCE, tmp_path / "run")
+        train(dataset, clip, BCE, tmp_path / "run")
     (tmp_path / "run.parts/settings.json").write_text("{")
     with pytest.raises(RunError, match=r"settings\.json is damaged"):
-        train(films, clip, BCE, tmp_path / "run")
+        train(dataset, clip, BCE, tmp_path / "run")
 
 
-def test_impossible_trainings_are_refused(films, clip, vision, part_of):
+def test_impossible_trainings_are_refused(dataset, clip, vision, part_of):
     with pytest.raises(UsageError, match="needs a text tower"):
-        trainer(films, vision, CONTRASTIVE)
+        trainer(dataset, vision, CONTRASTIVE)
     with pytest.raises(UsageError, match="no validation images"):
-        trainer(part_of(films.rows("train")), clip, BCE)
+        trainer(part_of(dataset.rows("train")), clip, BCE)
     with pytest.raises(UsageError, match="`batch_size` 64 is more than the 48 training"):
-        trainer(films, clip, dataclasses.replace(BCE, batch_size=64))
+        trainer(dataset, clip, dataclasses.replace(BCE, batch_size=64))
     nothing = np.zeros((80, 2), dtype=np.int8)
     with pytest.raises(UsageError, match="no training image is positive"):
         trainer(part_of(np.arange(80), nothing), clip, BCE)
     with pytest.raises(UsageError, match="true of all training images or of none"):
         trainer(part_of(np.arange(80), nothing), clip, CONTRASTIVE)
     with pytest.raises(UsageError, match="last-9"):
-        trainer(films, clip, dataclasses.replace(BCE, trainable="last-9"))
+        trainer(dataset, clip, dataclasses.replace(BCE, trainable="last-9"))
 
 
 @pytest.mark.parametrize(
@@ -206,19 +208,19 @@ def test_impossible_trainings_are_refused(films, clip, vision, part_of):
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),  # on a processor
     ],
 )
-def test_out_of_memory_error_gives_advice(films, clip, tmp_path, monkeypatch, error):
+def test_out_of_memory_error_gives_advice(dataset, clip, tmp_path, monkeypatch, error):
     def fail(*_args, **_kwargs):
         raise error
 
     monkeypatch.setattr(Trainer, "_train_step", fail)
     with pytest.raises(FeaturecacheError, match="give a smaller `micro_batch_size`"):
-        train(films, clip, BCE, tmp_path / "run")
+        train(dataset, clip, BCE, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_unreadable_images_are_left_out_and_recorded(films, clip, part_of, tmp_path):
+def test_unreadable_images_are_left_out_and_recorded(dataset, clip, part_of, tmp_path):
     broken = dataclasses.replace(
-        films, images=films.images.assign(path=["missing.png", *films.images["path"][1:]])
+        dataset, images=dataset.images.assign(path=["missing.png", *dataset.images["path"][1:]])
     )
     stream = ImageLoader(broken, clip, 1, CrashJournal([]))
     config = dataclasses.replace(BCE, epochs=1)
@@ -227,14 +229,14 @@ def test_unreadable_images_are_left_out_and_recorded(films, clip, part_of, tmp_p
     assert stream.failures == {"000.png": "missing: no such file"}
 
 
-def test_unreadable_batch_is_empty(films, clip):
-    gone = films.images["path"].where(films.images.index != 1, "missing.png")
-    broken = dataclasses.replace(films, images=films.images.assign(path=gone))
+def test_unreadable_batch_is_empty(dataset, clip):
+    gone = dataset.images["path"].where(dataset.images.index != 1, "missing.png")
+    broken = dataclasses.replace(dataset, images=dataset.images.assign(path=gone))
     batches = list(ImageLoader(broken, clip, 1, CrashJournal([])).batches(np.arange(3), 1))
     assert [rows.tolist() for rows, _ in batches] == [[0], [], [2]]
 
 
-def test_failed_image_is_not_read_again(films, clip, monkeypatch):
+def test_failed_image_is_not_read_again(dataset, clip, monkeypatch):
     from featurecache.extraction import decode
 
     names, read_file = [], decode.read_file
@@ -244,8 +246,8 @@ def test_failed_image_is_not_read_again(films, clip, monkeypatch):
         return read_file(path)
 
     monkeypatch.setattr(decode, "read_file", counted)
-    gone = films.images["path"].where(films.images.index != 2, "missing.png")
-    broken = dataclasses.replace(films, images=films.images.assign(path=gone))
+    gone = dataset.images["path"].where(dataset.images.index != 2, "missing.png")
+    broken = dataclasses.replace(dataset, images=dataset.images.assign(path=gone))
     stream = ImageLoader(broken, clip, 1, CrashJournal([]))
     order = np.array([3, 2, 0, 1])
     for _ in range(3):
@@ -255,9 +257,9 @@ def test_failed_image_is_not_read_again(films, clip, monkeypatch):
     assert len(names) == 1 + 3 * 3
 
 
-def test_global_generator_is_untouched(films, clip, tmp_path):
+def test_global_generator_is_untouched(dataset, clip, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(films, clip, dataclasses.replace(BCE, epochs=1), tmp_path / "run")
+    train(dataset, clip, dataclasses.replace(BCE, epochs=1), tmp_path / "run")
     assert torch.equal(torch.rand(3), expected)

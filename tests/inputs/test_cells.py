@@ -209,7 +209,7 @@ def test_each_blank_patient_is_its_own(load: Load) -> None:
     patients = loaded.dataset.images["patient"].tolist()
     assert patients[0] == patients[3] == "p1"
     assert len(set(patients)) == 3
-    assert "2 images have no patient: each counts as its own patient." in loaded.notes
+    assert "2 images have no patient, and each counts as a patient of its own." in loaded.notes
     loaded = load(column("who", "nan", "nan", "", "None"), "--patient-column who")
     assert not loaded.dataset.patients_known
     assert "Patients are unknown" in loaded.notes

@@ -32,12 +32,12 @@ def workspace(tmp_path_factory, isolate_commands):
             f"images/image-{number:02d}.png,p{number // 2},{split},AP,F,{50 + number},"
             f"{opacity},{mass}"
         )
-    (folder / "films.csv").write_text("\n".join(lines) + "\n")
+    (folder / "clinic.csv").write_text("\n".join(lines) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         run = isolate_commands(patch, folder)
         data = fc.load_dataset(
             "csv",
-            "films.csv",
+            "clinic.csv",
             labels=["Opacity", "Mass"],
             **{name: name for name in ("patient", "split", "view", "sex", "age")},
         )
@@ -59,7 +59,7 @@ def test_predict_takes_files_folders_tables_and_caches(workspace):
     _, by_file = predictions(workspace, "images/image-03.png")
     _, by_folder = predictions(workspace, "folder")
     by_table, of_table = predictions(workspace, "table.csv", "--path-column", "file")
-    _, by_cache = predictions(workspace, "cache/films/tiny.h5")
+    _, by_cache = predictions(workspace, "cache/clinic/tiny.h5")
     assert len(by_cache) == 24
     expected = pytest.approx(by_file["image-03.png"], rel=1e-3)
     assert by_folder == {"image-03.png": expected}
@@ -88,10 +88,10 @@ def test_predictions_and_failures_are_written_to_a_file(workspace, suffix):
 
 
 def test_many_predictions_are_summarized_by_label(workspace):
-    outcome = workspace("predict", "run", "cache/films/tiny.h5")
+    outcome = workspace("predict", "run", "cache/clinic/tiny.h5")
     assert outcome.code == 0
     rows = [line.split("\t") for line in outcome.stdout.splitlines()[:3]]
-    table = fc.load_run("run").predict("cache/films/tiny.h5")
+    table = fc.load_run("run").predict("cache/clinic/tiny.h5")
     positive = int(table["Opacity positive"].sum())
     assert rows[0] == ["label", "threshold", "at or above it", "median probability"]
     assert rows[1][0] == "Opacity"
@@ -106,24 +106,24 @@ COLUMNS = (
 
 
 def test_caches_of_one_extraction_are_listed_and_asked_for(workspace, tiny_clip):
-    extract = ("extract", "--data-root", "films.csv", *COLUMNS, "--cache", "two")
+    extract = ("extract", "--data-root", "clinic.csv", *COLUMNS, "--cache", "two")
     train = ("train-head", "--cache", "two", "--head", "knn", "--n-bootstrap", 0, "--no-controls")
     assert workspace(*extract, "--model", "tiny", "--model", tiny_clip).code == 0
     refused = workspace(*train)
     assert refused.code == 2
-    files = "two/films/tiny-clip.h5, two/films/tiny.h5"
+    files = "two/clinic/tiny-clip.h5, two/clinic/tiny.h5"
     assert f"give one of them as --cache: {files}" in refused.stderr
     # An extraction of one of them decides, although nothing changes in its file.
     assert workspace(*extract, "--model", "tiny").code == 0
     trained = workspace(*train)
     assert trained.code == 0
-    assert "cache two/films/tiny.h5 (the newest), head knn" in trained.stderr
+    assert "training knn on two/clinic/tiny.h5 (the newest) with seed 0" in trained.stderr
 
 
 @pytest.fixture(scope="module")
 def two_runs(workspace):
-    fc.train_head("cache/films/tiny.h5", "knn", controls=False, seeds=2).save("saved/k_nn")
-    fc.train_head("cache/films/tiny.h5", "prototype", controls=False).save("saved/prototype")
+    fc.train_head("cache/clinic/tiny.h5", "knn", controls=False, seeds=2).save("saved/k_nn")
+    fc.train_head("cache/clinic/tiny.h5", "prototype", controls=False).save("saved/prototype")
     return ["saved/k_nn", "saved/prototype"]
 
 
@@ -138,7 +138,7 @@ def test_runs_are_listed_with_their_scores(workspace, two_runs):
     assert rows[1][-1].startswith("saved/broken/config.json is not the config")
     assert rows[2][1].startswith(f"{metrics[0]['seeds']['macro']['auroc']['mean']:.3f}")
     assert rows[3][1].startswith(f"{metrics[1]['macro']['auroc']:.3f}")
-    assert rows[3][2:] == ["head", "prototype", "films", "tiny", "-"]
+    assert rows[3][2:] == ["head", "prototype", "clinic", "tiny", "-"]
 
 
 def test_metrics_are_written_as_latex_markdown_and_csv(workspace, two_runs):
@@ -179,7 +179,7 @@ WITHOUT_TORCH = {
     "extract --dataset nope": "unknown data set 'nope'",
     "extract --model nope": "unknown model 'nope'",
     "extract --prompts nope.json": "prompt file nope.json",
-    "extract --data-root films.csv --label-column nope": "has no column 'nope'",
+    "extract --data-root clinic.csv --label-column nope": "has no column 'nope'",
     "finetune --objective bce --data-root missing.csv": "missing.csv does not exist",
     "finetune --objective bce --model nope": "unknown model 'nope'",
     "finetune --objective bce --out run": "run already exists",
@@ -191,10 +191,10 @@ WITHOUT_TORCH = {
     "align --cache missing.h5 --out x": "no cache at missing.h5",
     "audit --dataset nope": "unknown data set 'nope'",
     "predict missing x.png": "no run folder at missing",
-    "predict run films.csv --path-column nope": "has no column 'nope'",
+    "predict run clinic.csv --path-column nope": "has no column 'nope'",
     "predict run missing.png": "missing.png does not exist",
-    "predict run films.csv --out films.csv": "films.csv already exists",
-    "predict run films.csv --out films.txt": "ends in .csv or .parquet",
+    "predict run clinic.csv --out clinic.csv": "clinic.csv already exists",
+    "predict run clinic.csv --out clinic.txt": "ends in .csv or .parquet",
     "evaluate missing": "no run folder at missing",
     "evaluate run --cache missing.h5": "no cache at missing.h5",
     "table run missing": "no run folder at missing",

@@ -44,12 +44,12 @@ ACCEPTED = {
         *([], ["a.png", "b.png"], []),
         "Files that are not images were skipped: 1 .pdf, 1 .txt.",
     ),
-    "nested": (["x/y/a.png", "b.png"], [], ["b.png", "x/y/a.png"], [], "Subfolders with images: 1"),
+    "nested": (["x/y/a.png", "b.png"], [], ["b.png", "x/y/a.png"], [], "There are no labels."),
     "patient folders": (
         images_in("p1", "p2"),
         *([], images_in("p1", "p2"), []),
-        "If the first folder of each path is a patient, give --patient-level 1; if it is a class, "
-        "give --dataset folder.",
+        "The images are in 2 folders, at level 1 of their paths. If these are patients, give "
+        "--patient-level 1; if they are classes, give --dataset folder.",
     ),
     "patient level": (
         images_in("p1/s1", "p2/s1"),
@@ -193,3 +193,17 @@ def test_labels_are_added_from_a_table(run, tmp_path: Path) -> None:
     outcome = run("extract", "--data-root", root, *options, "--json")
     assert outcome.json[0]["done"] == 0
     assert fc.open_cache(tmp_path / "cache/xrays/tiny.h5").labels.values.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("folders", "level"),
+    [
+        (["images"], 0),
+        (["train/images", "test/images"], 0),
+        (["train/p1", "train/p2", "test/p3"], 2),
+    ],
+)
+def test_only_several_folders_may_be_patients(tmp_path: Path, folders, level: int) -> None:
+    notes = " ".join(fc.load_dataset("images", make(tmp_path, images_in(*folders))).notes)
+    assert ("If these are patients" in notes) == (level > 0)
+    assert f"give `patient_level` {level}" in notes or not level

@@ -66,7 +66,7 @@ def test_what_is_accepted(run, images: Path, row: str) -> None:
 
 
 REFUSED = {
-    "some blank": (["train"] * 9 + [""], [], "1 of 10 rows have no split in the column 'part'"),
+    "some blank": (["train"] * 9 + [""], [], "states no split in 1 of 10 rows"),
     "unknown name": (["train"] * 9 + ["x"], [], r"name no split: 'x' \(1\)\. Use train, val and"),
     "fold numbers alone": (list("0123401234"), [], "has the folds 0, 1, 2, 3, 4: give --fold, the"),
     "other numbers": (list("0909090909"), ["--fold", 0], "numbers 0, 9, which are not the three"),

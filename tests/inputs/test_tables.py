@@ -87,12 +87,12 @@ ACCEPTED = {
     "blank-path": (
         "t.csv",
         "path,Mass\na.png,1\n,1\nb.png,0\nnan,0\nc.png,1\nd.png,\n",
-        "2 rows without a path are left out",
+        "2 rows have no path, and are left out",
     ),
     "other-root": (
         "t.csv",
         "path,Mass\nC:\\pacs\\a.png,1\nC:\\pacs\\b.png,0\nC:\\pacs\\c.png,1\nC:\\pacs\\d.png,\n",
-        "4 paths were written with backslashes.* read without their first folder, where 4 of 4",
+        "4 paths with backslashes.* read without their first folder, where 4 of 4",
     ),
     "prefix": (
         "t.csv",
@@ -183,7 +183,7 @@ def test_rows_of_one_image_are_joined(load: Load) -> None:
     assert loaded.dataset.images["split"].tolist() == ["train", "test", "val"]
     assert "2 images are listed in 4 rows, which are joined." in loaded.notes
     assert loaded.dataset.images["age"].tolist() == ["", "", ""]
-    assert "The rows of 1 images differ in the age, which is treated as unknown." in loaded.notes
+    assert "The rows of 1 image differ in the age, which is treated as unknown." in loaded.notes
 
 
 def test_rows_of_one_image_name_its_patient_in_any_spelling(load: Load) -> None:
@@ -289,9 +289,7 @@ def test_columns_of_patients_and_splits_that_were_not_chosen_are_named(load: Loa
     table = "\n".join(rows) + "\n"
     notes = load(table, "--label-column Mass").notes
     assert "The column 'Patient ID' looks like patients: to use it, give it as `patient`." in notes
-    assert (
-        "The column 'fold' looks like splits: to use it, give it as the column of splits." in notes
-    )
+    assert "The column 'fold' looks like splits: to use it, give it as `split`." in notes
     assert notes.count("looks like") == 2
     chosen = "--label-column Mass --patient-column Patient_ID --split-column fold"
     assert "looks like" not in load(table, chosen).notes

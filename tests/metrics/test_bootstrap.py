@@ -105,7 +105,7 @@ def test_models_with_equal_rankings_differ_by_zero(problem):
 
 @pytest.mark.parametrize("missing", [None, float("nan"), ""])
 def test_row_without_patient_is_refused(missing):
-    with pytest.raises(ValueError, match=r"1 rows have no patient \(first: row 1\)"):
+    with pytest.raises(ValueError, match=r"1 row has no patient \(first: row 1\)"):
         resample_patients(["a", missing, "b"], n_bootstrap=10, seed=0)
 
 

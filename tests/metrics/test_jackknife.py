@@ -30,7 +30,7 @@ def test_many_patients_are_left_out_in_groups(monkeypatch):
     assert samples.counts.shape == (5, 4)
     assert samples.patient_index[:10].tolist() == samples.patient_index[10:].tolist()
     assert sorted(np.bincount(samples.patient_index[:10])) == [2, 2, 3, 3]
-    with pytest.raises(ValueError, match="1 rows have no patient"):
+    with pytest.raises(ValueError, match="1 row has no patient"):
         leave_one_out(["a", ""])
 
 

@@ -184,7 +184,7 @@ def test_shards_are_recognized_by_name_and_numbered_from_one():
 def test_patient_in_two_splits_is_refused(tmp_path):
     one = write(tmp_path / "a.h5", [0, 2], splits=["train", "val"])
     two = write(tmp_path / "b.h5", [1, 3], splits=["test", "val"])
-    with pytest.raises(CacheError, match="1 patients in different splits, patient 'p0'"):
+    with pytest.raises(CacheError, match="1 patient in different splits, patient 'p0'"):
         merge_caches([one, two], tmp_path / "c.h5")
     header = dataclasses.replace(HEADER, image_level_split=True)
     one = write(tmp_path / "a.h5", [0, 2], splits=["train", "val"], header=header)

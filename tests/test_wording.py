@@ -1,0 +1,21 @@
+"""A number agrees with its noun."""
+
+import pytest
+
+from featurecache.wording import count_noun
+
+
+@pytest.mark.parametrize(
+    ("number", "nouns", "expected"),
+    [
+        (1, ["class"], "1 class"),
+        (3, ["class"], "3 classes"),
+        (0, ["test image"], "0 test images"),
+        (2048, ["query"], "2,048 queries"),
+        (2, ["key"], "2 keys"),
+        (1, ["image is", "images are"], "1 image is"),
+        (2, ["image is", "images are"], "2 images are"),
+    ],
+)
+def test_number_agrees_with_its_noun(number: int, nouns: list[str], expected: str) -> None:
+    assert count_noun(number, *nouns) == expected
