@@ -208,8 +208,8 @@ def _drop_test_patients(images: "pd.DataFrame", notes: list[str]) -> "pd.DataFra
     shared = images[~in_test & images["patient"].isin(images["patient"][in_test])]
     if len(shared):
         notes.append(
-            f"{count_noun(len(shared), 'training image is', 'training images are')} left out "
-            f"({count_noun(shared['patient'].nunique(), 'patient')}) because the same patient "
+            f"Left out: {count_noun(len(shared), 'training image')} of "
+            f"{count_noun(shared['patient'].nunique(), 'patient')}, because the same patient "
             "number is in test; numbers repeat between germs, so it may or may not be the same "
             "child."
         )

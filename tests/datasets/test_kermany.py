@@ -130,7 +130,9 @@ def test_training_images_of_test_patients_are_dropped_and_noted(root: Path) -> N
     )
     dataset = load_kermany(root)
     assert not dataset.images["id"].str.contains("bacteria_[789]").any()
-    assert any(note.startswith("3 training images of 2 patients") for note in dataset.notes)
+    assert any(
+        note.startswith("Left out: 3 training images of 2 patients") for note in dataset.notes
+    )
     assert dataset.excluded == {"patient number is also in the test folder": 3}
 
 

@@ -264,7 +264,7 @@ def test_folds_replace_the_official_split(root: Path) -> None:
 
 def test_images_without_any_row_are_refused(root: Path) -> None:
     write_csv(root, row("00000099_000.png"))
-    with pytest.raises(DatasetError, match="none of the 3 images"):
+    with pytest.raises(DatasetError, match="none of 3 images"):
         load_nih(root)
 
 

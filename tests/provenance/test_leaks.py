@@ -181,5 +181,5 @@ def test_copies_across_splits_are_left_out_of_the_earlier_split():
     assert copies.same_content.tolist() == [12]
     assert copies.without(np.arange(4)).tolist() == [2, 3]
     (warning,) = copies.warnings()
-    assert "3 training and validation images are left out" in warning
+    assert "3 training or validation images are left out" in warning
     assert "2 have the same file as and 1 are re-encoded" in warning
