@@ -115,8 +115,8 @@ class ExcelTable:
             if len(row) > width:
                 raise DatasetError(
                     f"{self._path}, row {number}: the row has {count_noun(len(row), 'cell')}, but "
-                    f"the header, row {self._header_row}, has {width}. Give each column a name, or delete the "
-                    "rows above the header"
+                    f"the header, row {self._header_row}, has {width}. Give each column a name, or "
+                    "delete the rows above the header"
                 )
             yield number, row + [""] * (width - len(row))
 
