@@ -180,6 +180,9 @@ def _signals_as_exceptions() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
+        # The process is about to end. Another signal must not raise an exception in its exit, where
+        # nothing catches it, so it ends the process at once.
+        previous = dict.fromkeys(previous, signal.SIG_DFL)
         if received and not isinstance(error, TerminationSignal):
             raise TerminationSignal(received[-1]) from error
         raise

@@ -22,20 +22,22 @@ def evaluate(
     label_map: Annotated[
         list[str] | None,
         typer.Option(
-            help="Trained label and the label of the cache to score it against, such as "
-            "Effusion=Pleural_Effusion; repeat for more. Default: labels of the same name.",
+            help="Trained label, and the label of the cache that it is scored against, such as "
+            "Effusion=Pleural_Effusion; repeat for more. Default: the labels of the same name.",
             metavar="SRC=DST",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Images to score: test, or all.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Images to score: test (those of the test split) or all.")
+    ] = "test",
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
     json: Json = False,
 ) -> None:
     """Evaluate a trained head or a fine-tuned encoder on another data set (external validation).
 
-    Nothing is chosen on that data set: the thresholds are those of the training. The cache must
-    have been made with the encoder that the run was trained on, or with the fine-tuned encoder.
+    Nothing is tuned on that data set: the thresholds are those of the training run. The cache must
+    come from the encoder that the head was trained on, or from the fine-tuned encoder itself.
 
     Example: featurecache evaluate runs/kermany-dinov2-minilm-baseline
     --cache cache/nih/dinov2-minilm.h5 --label-map Pneumonia=Pneumonia

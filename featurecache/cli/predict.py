@@ -46,29 +46,29 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Image files, folders of images, a table with a column of paths, or the cache of "
-            "the encoder, whose embeddings are used."
+            help="Image files, folders of images, a table with a column of image paths, or a cache "
+            "of the run's encoder, whose embeddings are used."
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File to write, .csv or .parquet: for every image the probability, calibrated "
-            "probability, threshold and decision of each label, or why it could not be read.",
+            help="Results file to write, .csv or .parquet: probability, calibrated probability, "
+            "threshold and decision for each image and label, or why an image could not be read.",
             metavar="FILE",
         ),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name or folder of the encoder, if its name in the run is not found; repeat "
-            "for a run on several encoders, in its order."
+            help="Name or folder of the encoder, if the one recorded in the run cannot be found; "
+            "repeat for a run on several encoders, in their order."
         ),
     ] = None,
     weights: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Local checkpoint of the encoder; repeat for a run on several encoders, in its "
+            help="Local checkpoint of the encoder; repeat for a run on several encoders, in their "
             "order.",
             metavar="PATH",
         ),
@@ -80,11 +80,11 @@ def predict(
 ) -> None:
     """Predict new images with a trained head or a fine-tuned encoder.
 
-    Probabilities that reach the threshold of their label, chosen on validation images, are marked
-    with *. Thresholds are of these probabilities, not of the calibrated ones, those after Platt
-    scaling on validation images. Where that cannot be measured or does not help, there is none, and
-    the reason is printed. Labels that were not learned have no probability. The exit code is 2 if
-    an image could not be read, unless --out has the reason.
+    A * marks each probability at or above the threshold of its label, which was chosen on
+    validation images. The calibrated probability comes from Platt scaling on validation images and
+    is not compared with the threshold; for a label without one, the reason is printed. Labels that
+    could not be learned have no probability. The exit code is 2 if an image cannot be read, unless
+    --out records the reason.
 
     Example: featurecache predict runs/kermany-dinov2-minilm-baseline image.png
     """

@@ -66,18 +66,18 @@ def report(
         bool,
         typer.Option(
             "--images",
-            help="Show example images, from where they were when the run was made. Their ids are "
-            "shown, too.",
+            help="Show example images, read from where they were when the run was made. Their ids "
+            "are shown as well.",
         ),
     ] = False,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
-    """Write runs as one HTML page that opens anywhere, without a network.
+    """Write a report of runs: one HTML page that opens in any browser, offline.
 
-    Takes runs of train-head, zero-shot, finetune, evaluate and learning-curve. The page shows no
-    images unless --images is given. Options of the data set are only needed if it has moved, or if
-    its ids are pseudonymized; they imply --images.
+    The runs may come from train-head, zero-shot, finetune, evaluate and learning-curve. The page
+    shows no images unless --images is given. Give options of the data set, which imply --images,
+    only if it has moved or its ids are pseudonymized.
 
     Example: featurecache report runs/nih-dinov2-minilm-concat --images --out concat.html
     """

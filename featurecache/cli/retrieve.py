@@ -64,38 +64,43 @@ def retrieve(
     image: Annotated[
         str | None,
         typer.Option(
-            help="Query image: a file, or the id of a cached image. Its best matching labels are "
-            "printed, too."
+            help="Query image: a file, or the id of an image in the cache. The labels that match "
+            "it best are printed as well."
         ),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(help="Query label, represented by its prompts."),
+        typer.Option(help="Query label: search by the embeddings of its prompts."),
     ] = None,
     top: Annotated[
         int,
         typer.Option(
-            help="Number of images; without a query, K of precision and recall at K.", min=1
+            help="Number of images to return; without a query, the K of precision and recall at K.",
+            min=1,
         ),
     ] = 10,
     cache: CacheFile = Path("cache"),
     split: Annotated[
         str | None,
-        typer.Option(help="Split to search. Default: all images; without a query, test."),
+        typer.Option(help="Split to search. Default: all images, or test if there is no query."),
     ] = None,
     prompts: Prompts = None,
     alignment: AlignmentFile = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write the images of the result to, .csv or .parquet."),
+        typer.Option(help="File to write the list of retrieved images to, .csv or .parquet."),
     ] = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(help="Contact sheet of the retrieved images to write.", metavar="PNG"),
+        typer.Option(
+            help="File to write a contact sheet of the retrieved images to.", metavar="PNG"
+        ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Name or folder of the encoder, if its name in the cache is not found."),
+        typer.Option(
+            help="Name or folder of the encoder, if the one recorded in the cache cannot be found."
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
@@ -106,7 +111,8 @@ def retrieve(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set for --contact-sheet, if it cannot be loaded as it was for the cache.",
+            help="Data set with the image files for --contact-sheet, if it cannot be loaded as it "
+            "was for the cache.",
             metavar="NAME",
         ),
     ] = None,
@@ -114,12 +120,12 @@ def retrieve(
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
-    """Search a cache by cosine similarity, or measure retrieval if no query is given.
+    """Search a cache by cosine similarity; without a query, measure how well retrieval works.
 
-    A text, or an image that is not in the cache, is embedded with the encoder of the cache. A
-    contact sheet needs the image files, and --metadata-column the table: other options of the data
-    set are only needed if it has moved, or if its ids are pseudonymized. Texts such as reports are
-    shortened here, but not in --out and --json.
+    A text, or an image that is not in the cache, is embedded with the encoder of the cache. Options
+    of the data set are for the image files of a contact sheet and the table of --metadata-column:
+    give others only if the data set has moved or its ids are pseudonymized. Long texts such as
+    reports are shortened here, but not in --out and --json.
 
     Example: featurecache retrieve "signs of cardiomegaly" --contact-sheet sheet.png
     """

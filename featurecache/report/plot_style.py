@@ -151,10 +151,21 @@ def series_marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def display_name(name: str) -> str:
-    """Return a name that is fit for a plot: printable, short, and shown in legends."""
+def display_name(name: str, *, suffix: str = "") -> str:
+    """Return a name that is fit for a plot: printable, short, and shown in legends.
+
+    A long name loses its middle: names of runs differ at their ends.
+
+    Args:
+        name: The name.
+        suffix: Text to add to the name, which is shortened to leave room for it.
+    """
     # SVG is XML, which has no control characters.
     name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     # matplotlib leaves names with a leading underscore out of legends.
     name = name.lstrip("_") or "–"
-    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
+    room = _MAX_NAME_LENGTH - len(suffix)
+    if len(name) > room:
+        start = room // 2
+        name = f"{name[:start]}…{name[start + 1 - room :]}"
+    return name + suffix

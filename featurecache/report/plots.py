@@ -52,8 +52,8 @@ def roc_plot(
     labels = {}
     for name in curves:
         score = scores.get(name)
-        undefined = display_name(name)
-        labels[name] = undefined if score is None else f"{undefined}, AUROC {score:.3f}"
+        suffix = "" if score is None else f", AUROC {score:.3f}"
+        labels[name] = display_name(name, suffix=suffix)
     _plot_curves(axes, curves, indices, labels)
     return figure
 

@@ -11,7 +11,7 @@ if sys.platform == "win32":
     pytest.skip("signals of POSIX", allow_module_level=True)
 
 COMMAND = """
-import sys, time
+import atexit, sys, time
 import typer
 from featurecache.cli.errors import RESUMABLE, with_exit_code
 
@@ -25,7 +25,7 @@ class Destructor:
 def work():
     try:
         report("at work")
-        if sys.argv[2:]:
+        if sys.argv[2:3] == ["in a destructor"]:
             Destructor()
         time.sleep(60)
     finally:
@@ -33,6 +33,7 @@ def work():
         time.sleep(float(sys.argv[1]))
         report("written")
 
+atexit.register(time.sleep, float((sys.argv[3:] or [0])[0]))
 app = typer.Typer()
 app.command()(with_exit_code(work, interrupted=RESUMABLE))
 app([])
@@ -93,6 +94,15 @@ def test_signal_in_a_destructor_ends_the_command_like_any_other() -> None:
     code, out, err = command.end()
     assert (code, out) == (130, "writing\nwritten\n")
     assert err.startswith("error: interrupted: ")
+
+
+def test_signal_during_the_exit_that_another_caused_prints_no_traceback() -> None:
+    command = Command(0.0, "at work", 60)
+    command.process.send_signal(signal.SIGINT)
+    assert command.process.stderr is not None
+    assert command.process.stderr.readline().startswith("error: interrupted: ")
+    command.process.send_signal(signal.SIGINT)
+    assert command.end() == (-signal.SIGINT, "writing\nwritten\n", "")
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
