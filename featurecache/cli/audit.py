@@ -193,7 +193,7 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
             "near-duplicate pairs across splits",
             format_float(None) if near.pairs is None else str(len(near.pairs)),
             "no images were read: give --images"
-            if near.pairs is None
+            if near.compared is None
             else f"similarity {near.min_similarity} or more, of "
             f"{count_noun(near.compared, 'pair')} compared; "
             f"{count_noun(len(near.unreadable), 'image')} could not be read",
