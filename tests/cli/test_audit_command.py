@@ -76,7 +76,7 @@ def test_tables_and_contact_sheet_show_the_leaks(run, options, tmp_path):
     outcome = run("audit", *options, "--n-bootstrap", 20, "--contact-sheet", "pairs.png")
     assert outcome.code == 0, outcome.stderr
     assert "near.jpeg" in outcome.stdout
-    assert "1 groups, 1 with conflicting labels" in outcome.stdout
+    assert "1 group, 1 with conflicting labels" in outcome.stdout
     assert "contact sheet: pairs.png" in outcome.stdout
     with Image.open(tmp_path / "pairs.png") as sheet:
         assert sheet.width > 2 * 192

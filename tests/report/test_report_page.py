@@ -196,7 +196,7 @@ def test_page_of_one_image(tmp_path):
     run = write_run(tmp_path / "run", n=1, labels=("Mass",))
     page = parse_page(run)
     assert_valid(page)
-    assert "of 1 patients" in page.text
+    assert "of 1 patient" in page.text
 
 
 def test_page_of_images_without_patients(tmp_path):
@@ -227,7 +227,7 @@ def test_gain_from_texts_is_reported(tmp_path):
     auroc = Difference(difference=0.125, ci95=(-0.25, 0.5))
     gain = TextGain(pairs=5, labels=["Mass"], macro=RankingDifferences(auroc=auroc))
     page = parse_page(replace(run, metrics=run.metrics.replace(text_gain=gain)))
-    assert "mean over 5 seeds): macro AUROC over 1 labels +0.125 [−0.250, +0.500]" in page.text
+    assert "mean over 5 seeds): macro AUROC over 1 label +0.125 [−0.250, +0.500]" in page.text
 
 
 def test_page_of_a_learning_curve_alone(workspace, tmp_path):
