@@ -76,6 +76,10 @@ def train_head(
     print_status(
         f"training {', '.join(head)} on {describe_choice(paths, opened)} with {seeds_used}"
     )
+    # Before torch is imported, which takes seconds, because this checks the names of the heads.
+    epochs = {
+        name: _total_epochs(opened, HeadConfig(head=name, **settings), seeds) for name in head
+    }
     with progress_bar(hidden=json) as bar:
         stops = _Stops()
 
@@ -86,8 +90,7 @@ def train_head(
 
         def on_start(name: str) -> None:
             end_task()
-            epochs = _total_epochs(opened, HeadConfig(head=name, **settings), seeds)
-            bar.add_task(f"train {name}", total=epochs or None, detail="")
+            bar.add_task(f"train {name}", total=epochs[name] or None, detail="")
 
         def on_epoch(seed: int, epoch: "Epoch") -> None:
             stops.add(seed, epoch)

@@ -91,9 +91,9 @@ def test_repeated_column_is_refused_only_if_requested(tmp_path: Path) -> None:
         open_table(path).read(["b"])
 
 
-@pytest.mark.parametrize("row", ["1", "1,2,3"])
-def test_row_of_wrong_length_is_refused_with_its_line(tmp_path: Path, row: str) -> None:
-    with pytest.raises(DatasetError, match=f"line 3: the row has {row.count(',') + 1} cells, .* 2"):
+@pytest.mark.parametrize(("row", "cells"), [("1", "1 cell"), ("1,2,3", "3 cells")])
+def test_row_of_wrong_length_is_refused_with_its_line(tmp_path: Path, row: str, cells: str) -> None:
+    with pytest.raises(DatasetError, match=f"line 3: the row has {cells}, .* 2"):
         open_table(write(tmp_path, f"a,b\n1,2\n{row}\n")).read(["a"])
 
 
