@@ -116,30 +116,34 @@ def score(cache: Cache) -> float | None:
 
 
 def write_synthetic(path: Path, rows: int, dim: int) -> None:
-    """Write a cache of random embeddings, with a weak direction of each label and of each view."""
+    """Write a cache of random embeddings, with a weak direction of each label and of each view.
+
+    The variance of component j is proportional to j ** -1.5; a spectrum that is flat is not that
+    of any encoder.
+    """
     generator = np.random.default_rng(0)
     # As in NIH: 28,008 patients with 86,524 images, and 2,797 with 25,596.
-    n_test = rows * 25_596 // 112_120
+    n_test, n_patients = (rows * number // 112_120 for number in (25_596, 28_008))
     patients = np.concatenate(
         [
-            generator.integers(rows * 28_008 // 112_120, size=rows - n_test),
-            28_008 + generator.integers(rows * 2797 // 112_120, size=n_test),
+            generator.integers(n_patients, size=rows - n_test),
+            n_patients + generator.integers(rows * 2797 // 112_120, size=n_test),
         ]
     )
-    in_test = patients >= 28_008
-    split = np.where(in_test, "test", np.where(generator.random(rows) < 0.1, "val", "train"))
+    split = np.where(patients >= n_patients, "test", np.where(patients % 10 == 0, "val", "train"))
     prevalence = np.array(POSITIVES) / 112_120
     values = (generator.random((rows, len(LABELS))) < prevalence).astype(np.int8)
     is_ap = generator.random(rows) < 0.4
     ensemble = generator.standard_normal((len(LABELS), dim)).astype(np.float32)
     ensemble /= np.linalg.norm(ensemble, axis=1, keepdims=True)
+    spectrum = np.arange(1, dim + 1, dtype=np.float32) ** -0.75
     of_view = generator.standard_normal(dim, dtype=np.float32) / 10
     texts = TextEmbeddings(tuple((name,) for name in LABELS), ensemble[:, np.newaxis], ensemble)
 
     def embed(start: int, stop: int) -> NDArray[np.float16]:
         noise = generator.standard_normal((stop - start, dim), dtype=np.float32)
         signal = values[start:stop] @ ensemble + is_ap[start:stop, np.newaxis] * of_view
-        return (noise + signal).astype(np.float16)
+        return ((noise + signal) * spectrum).astype(np.float16)
 
     write_cache(
         path,
