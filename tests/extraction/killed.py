@@ -189,7 +189,7 @@ def kill_until_finished(dataset: Dataset, cache: Path, rng: random.Random) -> di
         with extraction(dataset, cache, death) as (process, _):
             return wait(process)
 
-    kill_at_random("encoding", 20)
+    kill_at_random("encoding", 10)
     for name, death in DEATHS.items():
         if was_killed(death):
             found["chosen"].append(name)

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from featurecache.extraction.update import update_caches
 from tests.extraction.bad_decoder.sitecustomize import CRASH, CRASH_LATER, HANG
-from tests.extraction.stub_encoder import StubEncoder, make_dataset, touch
+from tests.extraction.stub_encoder import StubEncoder, make_dataset, touch, write_images
 
 BATCH = 4
 
@@ -53,8 +54,6 @@ def run_extractions(work: Path, count: int, *, seconds: float = 30.0) -> list[An
 
 
 def _extract(work: Path, seconds: float, pipe: int) -> None:
-    from featurecache.extraction.update import update_caches
-
     ids = sorted(path.stem for path in (work / "data").glob("*.png"))
     (summary,) = update_caches(
         make_dataset(work / "data", ids),
@@ -70,7 +69,8 @@ def _extract(work: Path, seconds: float, pipe: int) -> None:
 def main() -> None:
     work, seconds, count = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     # Slow imports, once for all processes.
-    import torch  # noqa: F401
+    made = make_dataset(work / "two", write_images(work / "two", 2))
+    update_caches(made, [StubEncoder()], cache_dir=work / "cache-of-two")
 
     results: list[Any] = []
     for _ in range(count):

@@ -18,6 +18,8 @@ MAX_PROCESSES = 6
 def main() -> None:
     images_root, model, target = (Path(argument) for argument in sys.argv[1:4])
     # Slow imports, once for all processes.
+    import pandas  # noqa: F401
+
     load_encoder(str(model), device="cpu").trainable()
     ended: list[int] = []
     while not target.exists() and len(ended) < MAX_PROCESSES:

@@ -66,6 +66,8 @@ def main() -> None:
     images_root, model, target = (Path(argument) for argument in sys.argv[1:4])
     rng = random.Random(int(sys.argv[4]))
     # Slow imports, once for all processes.
+    import pandas  # noqa: F401
+
     load_encoder(str(model), device="cpu").trainable()
     killed = [kill_at_random(images_root, model, target, rng) for _ in range(KILLS)]
     if not target.exists():
