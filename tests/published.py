@@ -283,7 +283,7 @@ def write_joined(folder: Path, *, seed: int, vision: str = "bit"):
     return model
 
 
-def medclip_towers(*, seed: int) -> torch.nn.ModuleDict:
+def medclip_towers(*, seed: int, text_layers: int) -> torch.nn.ModuleDict:
     from transformers import BertConfig, BertModel, SwinConfig, SwinModel
     from transformers.initialization import no_init_weights
 
@@ -302,7 +302,7 @@ def medclip_towers(*, seed: int) -> torch.nn.ModuleDict:
     text_config = BertConfig(
         vocab_size=28996,
         hidden_size=768,
-        num_hidden_layers=12,
+        num_hidden_layers=text_layers,
         num_attention_heads=12,
         intermediate_size=3072,
         max_position_embeddings=512,

@@ -17,8 +17,8 @@ from featurecache.images.decode import read_image
 from tests.audit.changed import CHANGES
 
 
-def read_images(root: Path) -> list[Image.Image]:
-    return [read_image(path) for path in sorted((root / "images").iterdir())]
+def read_images(root: Path, rows: slice) -> list[Image.Image]:
+    return [read_image(path) for path in sorted((root / "images").iterdir())[rows]]
 
 
 def similarity(first: Image.Image, second: Image.Image) -> float:
@@ -29,7 +29,7 @@ def similarity(first: Image.Image, second: Image.Image) -> float:
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_copy_is_a_near_duplicate_in_either_order(any_phantom: Path, change: str) -> None:
     rng = np.random.default_rng(0)
-    for image in read_images(any_phantom)[::12]:
+    for image in read_images(any_phantom, slice(None, None, 12)):
         other = CHANGES[change](image, rng)
         assert similarity(image, other) >= MIN_SIMILARITY
         assert similarity(other, image) >= MIN_SIMILARITY
@@ -73,7 +73,7 @@ def test_changed_copies_of_real_images_are_found_by_spectrum_and_confirmed(
 
 
 def test_similarity_is_1_for_the_same_image_and_0_without_detail(phantom: Path) -> None:
-    image = read_images(phantom)[0]
+    (image,) = read_images(phantom, slice(1))
     assert similarity(image, image) == pytest.approx(1, abs=1e-5)
     gray = Image.new("L", (300, 200), 90)
     assert similarity(image, gray) == pytest.approx(0, abs=1e-3)
@@ -83,7 +83,7 @@ def test_similarity_is_1_for_the_same_image_and_0_without_detail(phantom: Path) 
 def test_similarity_of_different_images_is_the_highest_window_correlation(
     phantom: Path,
 ) -> None:
-    one, two = (miniature(image) for image in read_images(phantom)[:30:29])
+    one, two = (miniature(image) for image in read_images(phantom, slice(0, 30, 29)))
     (found,) = similarities(one, [two])
     assert found < 0.6  # above that, finer zooms are tried
 
@@ -105,7 +105,8 @@ def test_similarity_of_different_images_is_the_highest_window_correlation(
 
 
 def test_spectrum_is_invariant_to_shifts(phantom: Path) -> None:
-    pixels = np.asarray(read_images(phantom)[0].filter(ImageFilter.GaussianBlur(1)))
+    (image,) = read_images(phantom, slice(1))
+    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(1)))
     framed = np.pad(pixels[40:-40, 40:-40], 40)  # black frame, so that a shift adds nothing
     one, two, other = (
         spectrum(miniature(Image.fromarray(image)))

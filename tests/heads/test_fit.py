@@ -297,7 +297,7 @@ def test_validation_in_batches_gives_the_overall_loss(data, monkeypatch):
 
 @pytest.mark.parametrize("head", SEED_HEADS)
 def test_bf16_ranks_as_well_as_fp32(head):
-    data, test = linear_problem(6000, noise=0.1)
+    data, test = linear_problem(3000, noise=0.1)
     text = np.random.default_rng(5).normal(size=(1, 8)).astype(np.float32)
     scores = {}
     for precision in ("fp32", "bf16"):

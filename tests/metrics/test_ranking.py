@@ -25,7 +25,7 @@ def both_classes(truth):
     return {0, 1} <= set(truth.ravel().tolist())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(problems())
 def test_ranking_metrics_of_known_entries_equal_scikit_learn(problem):
     truth, score = problem
@@ -39,7 +39,7 @@ def test_ranking_metrics_of_known_entries_equal_scikit_learn(problem):
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(problems(labels=(0, 1)))
 def test_matrix_gives_the_micro_average(problem):
     truth, score = problem
