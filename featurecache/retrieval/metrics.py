@@ -275,7 +275,7 @@ def _choose_queries(truth: Labels, seed: int) -> tuple[NDArray[np.intp], list[st
     sample = np.random.default_rng(seed).choice(queries, MAX_QUERIES, replace=False)
     return np.sort(sample), [
         f"of {len(queries):,} images with a positive label, a random sample of {MAX_QUERIES:,} "
-        f"(`seed` {seed}) are the queries by image"
+        f"(seed {seed}) are the queries by image"
     ]
 
 

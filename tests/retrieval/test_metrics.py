@@ -146,7 +146,7 @@ def test_of_many_images_a_sample_are_queries_and_the_gallery_stays_whole(cache, 
     assert samples[0] == samples[-1] != samples[1]
     assert done[:5] == [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
     (note,) = [warning for warning in samples[7].warnings if "sample" in warning]
-    assert f"of {n_queries} images with a positive label, a random sample of 10 (`seed` 7)" in note
+    assert f"of {n_queries} images with a positive label, a random sample of 10 (seed 7)" in note
     assert samples[0].text_to_image == whole.text_to_image
     for direction in ("image_to_text", "image_to_image"):
         scores = [getattr(metrics, direction) for metrics in samples[:-1]]
