@@ -73,11 +73,16 @@ def find_leaks(images: ImageRecords, trained_on: TrainingImages) -> Leaks:
     """
     same_id, same_file, same_content, same_patient, same_name = np.zeros((5, len(images)), bool)
     patients = _patient_keys(images.patient)
+
+    def is_of_patient(trained: ImageRecords) -> Mask:
+        """Only asked where patients may be shared: the keys of many patients take a while."""
+        of_patient: Mask = (patients != "") & np.isin(patients, _patient_keys(trained.patient))
+        return of_patient
+
     for collection, trained in trained_on.items():
         by_file, by_content = _compare_content(images, trained)
         same_file |= by_file
         same_content |= by_content
-        of_patient = (patients != "") & np.isin(patients, _patient_keys(trained.patient))
         is_same_collection = collection == images.collection
         if is_same_collection:
             by_id = np.isin(images.id, trained.id)
@@ -89,9 +94,9 @@ def find_leaks(images: ImageRecords, trained_on: TrainingImages) -> Leaks:
             if is_same_collection:
                 same_id |= by_id & ~differs
         if is_same_collection and is_published(collection):
-            same_patient |= of_patient
+            same_patient |= is_of_patient(trained)
         elif may_share_patients(collection, images.collection):
-            same_name |= of_patient
+            same_name |= is_of_patient(trained)
     copies = same_id | same_file | same_content
     return Leaks(same_id, same_file, same_content, same_patient & ~copies, same_name & ~copies)
 
