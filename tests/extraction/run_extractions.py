@@ -45,7 +45,12 @@ def run_extractions(work: Path, count: int, *, seconds: float = 30.0) -> list[An
         capture_output=True,
         text=True,
         timeout=100,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
+        # NumPy's threads do not survive a fork.
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, path)),
+            "OPENBLAS_NUM_THREADS": "1",
+        },
         check=False,
     )
     assert done.returncode == 0, done.stderr

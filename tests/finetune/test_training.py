@@ -143,7 +143,7 @@ def test_seed_decides_weights(dataset, clip, tmp_path):
 
 def test_training_stops_early_and_keeps_best_epoch(dataset, clip, tmp_path):
     wild = dataclasses.replace(
-        BCE, learning_rate=0.5, head_learning_rate=0.5, warmup_ratio=0.0, epochs=30, patience=2
+        BCE, learning_rate=5.0, head_learning_rate=5.0, warmup_ratio=0.0, epochs=30, patience=2
     )
     result = train(dataset, clip, wild, tmp_path / "run")
     assert len(result.history) == result.best_epoch + 2 < 30
