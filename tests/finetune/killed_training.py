@@ -1,7 +1,8 @@
-"""Fine-tune in forked processes that are killed by SIGKILL, then in one that is not.
+"""Fine-tune in forked processes that are killed by SIGKILL, and in ones whose decoder crashes.
 
-Run as ``killed_training.py IMAGES MODEL RUN SEED``, with images.csv next to RUN; prints the number
-of steps after which each process was killed.
+Run as ``killed_training.py FOLDER MODEL SEED`` with the bad decoder on PYTHONPATH: makes the runs
+FOLDER/disturbed, of FOLDER/images, and FOLDER/crashed, of FOLDER/bad-images. Prints a JSON report:
+the steps after which processes were killed, and the signals that ended those of the bad images.
 """
 
 import json
@@ -19,6 +20,7 @@ from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.run import train_encoder
 
 KILLS = 4
+MAX_PROCESSES = 6
 CONFIG = FinetuneConfig(
     "contrastive", epochs=2, batch_size=12, micro_batch_size=6, learning_rate=1e-3, precision="fp32"
 )
@@ -62,17 +64,32 @@ def kill_at_random(images_root: Path, model: Path, target: Path, rng: random.Ran
     return seen if os.WIFSIGNALED(status) else None
 
 
+def tune_despite_crashes(images_root: Path, model: Path, target: Path) -> list[int]:
+    """Start processes until one finishes; return the signals that ended them, 0 for none."""
+    ended: list[int] = []
+    while not target.exists() and len(ended) < MAX_PROCESSES:
+        process = os.fork()
+        if not process:
+            tune(images_root, model, target)
+            sys.exit()  # the process must end by itself
+        _, status = os.waitpid(process, 0)
+        ended.append(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
+    return ended
+
+
 def main() -> None:
-    images_root, model, target = (Path(argument) for argument in sys.argv[1:4])
-    rng = random.Random(int(sys.argv[4]))
+    folder, model, rng = Path(sys.argv[1]), Path(sys.argv[2]), random.Random(int(sys.argv[3]))
+    images_root, disturbed = folder / "images", folder / "disturbed"
     # Slow imports, once for all processes.
     import pandas  # noqa: F401
 
     load_encoder(str(model), device="cpu").trainable()
-    killed = [kill_at_random(images_root, model, target, rng) for _ in range(KILLS)]
-    if not target.exists():
-        tune(images_root, model, target)
-    print(json.dumps([steps for steps in killed if steps is not None]))
+    killed = [kill_at_random(images_root, model, disturbed, rng) for _ in range(KILLS)]
+    ended = tune_despite_crashes(folder / "bad-images", model, folder / "crashed")
+    if not disturbed.exists():
+        tune(images_root, model, disturbed)
+    kills = [steps for steps in killed if steps is not None]
+    print(json.dumps({"kills": kills, "ended": ended}))
 
 
 if __name__ == "__main__":
