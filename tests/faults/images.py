@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parents[1] / "extraction"))
 from featurecache.extraction.update import ExtractionSummary, update_caches
 from featurecache.store.reader import read_cache
 from featurecache.store.verify import verify_cache
-from tests.extraction.run_extractions import crashing, hanging, run_extractions
+from tests.extraction.run_extractions import Extractions, crashing, hanging, run_extractions
 from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, touch, write_images
 
 BATCH = 4
@@ -211,7 +211,7 @@ def _crash(seed: int, folder: Path) -> str:
     images = ImageFolder(seed, folder)
     for image_id in images.bad:
         crashing(images.path(image_id))
-    results = run_extractions(folder, len(images.bad) + 2)
+    (results,) = run_extractions(Extractions(folder, len(images.bad) + 2))
     crashes = [result for result in results if isinstance(result, int)]
     assert crashes == [signal.SIGSEGV] * len(crashes)
     assert results[: len(crashes)] == crashes, "it crashed at an image that is recorded"
@@ -228,7 +228,7 @@ def _hang(seed: int, folder: Path) -> str:
     images = ImageFolder(seed, folder)
     for image_id in images.bad:
         hanging(images.path(image_id))
-    (result,) = run_extractions(folder, 1, seconds=0.2)
+    ((result,),) = run_extractions(Extractions(folder, 1, seconds=0.2))
     images.check_cache(result["failed"], ["took longer than 0.2 s"])
     for image_id in images.bad:
         touch(images.path(image_id))
