@@ -19,7 +19,7 @@ HEADS = ("baseline", "concat", "weighted_sum")
 TEXT_HEADS = HEADS[1:]
 TEXT_ABLATIONS = ("none", "permuted", "random", "zero")
 SIZES = (50, 100, 200, 400)
-QUICK_SIZES = (40, 80)
+QUICK_SIZES = (60,)
 MACRO = {
     "auroc": "AUROC",
     "auprc": "AUPRC",

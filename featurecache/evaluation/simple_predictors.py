@@ -1,7 +1,8 @@
 """Trivial baselines: predictors that cannot tell one finding from another."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def any_finding_from_embeddings(data: SplitData, embedding: AnyFloats) -> Floats
         return None
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -72,22 +73,22 @@ def any_finding_from_embeddings(data: SplitData, embedding: AnyFloats) -> Floats
     if not patient_support(target[:, np.newaxis], patient).enough.all():
         return None
 
+    # Looser than the default 1e-4: five times as fast on 20,000 images, with the same ranking.
+    model = partial(LogisticRegression, tol=1e-3, max_iter=1000)
     features = embedding[tuning].astype(np.float32)
-    folds = list(StratifiedGroupKFold(N_FOLDS).split(features, target, patient))
-
-    def model(strength: float) -> Any:
-        # Looser than the default 1e-4: five times as fast on 20,000 images, with the same ranking.
-        return make_pipeline(
-            StandardScaler(), LogisticRegression(C=strength, tol=1e-3, max_iter=1000)
-        )
+    folds = []
+    for fitted, held_out in StratifiedGroupKFold(N_FOLDS).split(features, target, patient):
+        scale = StandardScaler().fit(features[fitted]).transform
+        folds.append((held_out, scale(features[held_out]), scale(features[fitted]), target[fitted]))
 
     def held_out_loss(strength: float) -> float:
-        probability = cross_val_predict(
-            model(strength), features, target, cv=folds, method="predict_proba"
-        )
+        probability = np.empty(len(target))
+        for held_out, new_features, known_features, known_target in folds:
+            fold_model = model(C=strength).fit(known_features, known_target)
+            probability[held_out] = fold_model.predict_proba(new_features)[:, 1]
         return float(log_loss(target, probability))
 
-    best = model(min(STRENGTHS, key=held_out_loss))
+    best = make_pipeline(StandardScaler(), model(C=min(STRENGTHS, key=held_out_loss)))
     best.fit(embedding[train].astype(np.float32), abnormal[train])
     _, rows = data.scored
     score = np.zeros(len(data.truth))
