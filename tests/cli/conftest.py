@@ -1,6 +1,7 @@
 """Fixtures for commands: a small data set on disk, and a function that runs commands."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,3 +91,26 @@ def extract_options(image_folder: Path) -> list[object]:
         *("--label-column", "Opacity", "--label-column", "Rare", "--patient-column", "patient"),
         *("--split-column", "split", "--view-column", "view"),
     ]
+
+
+@pytest.fixture(scope="session")
+def first_extraction(
+    tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path, extract_options: list[object]
+) -> tuple[Path, dict[str, Any]]:
+    """A folder in which ``extract`` has run once, and what it printed."""
+    folder = tmp_path_factory.mktemp("extraction")
+    with pytest.MonkeyPatch.context() as patch:
+        run = _isolate_commands(patch, folder)
+        outcome = run("extract", "--model", tiny_clip, *extract_options, "--json")
+    assert outcome.code == 0, outcome.stderr
+    return folder, outcome.json[0]
+
+
+@pytest.fixture
+def extracted(
+    run: Run, first_extraction: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> dict[str, Any]:
+    """Copy the cache of ``image_folder`` here; return what ``extract`` printed."""
+    folder, summary = first_extraction
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return summary

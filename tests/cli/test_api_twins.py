@@ -35,7 +35,7 @@ def workspace(tmp_path_factory, isolate_commands):
     folder = tmp_path_factory.mktemp("twins")
     with pytest.MonkeyPatch.context() as patch:
         run = isolate_commands(patch, folder)
-        data = fc.load_dataset("phantom", "phantom", n_images=120)
+        data = fc.load_dataset("phantom", "phantom", n_images=80)
         cache = fc.extract(data, "tiny")
         for head in ("linear", "prototype"):
             controls = head == "prototype"  # whose training is fast
@@ -123,9 +123,9 @@ def test_compare(workspace):
 
 
 def test_learning_curve(workspace):
-    options = ("--head", "linear", "--head", "prototype", "--sizes", "16,48", "--seeds", 2)
+    options = ("--head", "linear", "--head", "prototype", "--sizes", "16,32", "--seeds", 2)
     document = workspace.json("learning-curve", *options)
-    curve = fc.learning_curve(workspace.cache, ["linear", "prototype"], sizes=[16, 48], seeds=2)
+    curve = fc.learning_curve(workspace.cache, ["linear", "prototype"], sizes=[16, 32], seeds=2)
     assert without(document, "run") == as_json(curve.metrics.to_json())
 
 

@@ -46,8 +46,8 @@ def test_interrupted_demo_is_completed_by_the_same_command(run, tmp_path, monkey
 @pytest.fixture
 def demo_outcome(run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-    monkeypatch.setattr("featurecache.datasets.phantom.folder.N_IMAGES", 300)
-    outcome = run("demo", "--n-bootstrap", 100)
+    monkeypatch.setattr("featurecache.datasets.phantom.folder.N_IMAGES", 200)
+    outcome = run("demo", "--n-bootstrap", 20)
     assert outcome.code == 0, outcome.stderr
     return outcome
 
@@ -74,7 +74,8 @@ def test_demo_prints_metrics_and_creates_a_folder_for_the_other_commands(
     expected = metrics["per_label"]["Effusion"]["auroc"]
     assert roc_auc_score(truth, probability) == pytest.approx(expected, abs=1e-3)
     cache = folder / "cache/phantom/tiny.h5"
-    again = run("train-head", "--head", "weighted_sum", "--cache", cache, "--n-bootstrap", 0)
+    quick = ("--epochs", 1, "--no-controls", "--n-bootstrap", 0)
+    again = run("train-head", "--head", "weighted_sum", "--cache", cache, *quick)
     assert again.code == 0, again.stderr
     # By default, extract uses the data set and the model of the demo.
     assert run("extract", "--cache", folder / "cache", "--json").json[0]["done"] == 0

@@ -35,7 +35,16 @@ def write_dicom(path: Path, pixels: np.ndarray) -> None:
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create 40 images of 20 patients (one damaged, one missing, two DICOM) and a CSV file."""
-    root = tmp_path_factory.mktemp("hospital")
+    return write_images(tmp_path_factory.mktemp("hospital"), dicom=(3, 4))
+
+
+@pytest.fixture(scope="module")
+def pngs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create the same without DICOM files, which are slow to read."""
+    return write_images(tmp_path_factory.mktemp("hospital"), dicom=())
+
+
+def write_images(root: Path, dicom: tuple[int, ...]) -> Path:
     folder = root / f"{SECRET}-folder"
     folder.mkdir()
     rng = np.random.default_rng(1)
@@ -45,8 +54,8 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split = "train" if patient < 10 else "val" if patient < 14 else "test"
         pixels = rng.integers(20, 120, (40, 40)).astype(np.uint8)
         pixels[10:30, 10:30] += 100 * (number % 2)
-        name = f"{SECRET}-file-{number}." + ("dcm" if number in (3, 4) else "png")
-        if number in (3, 4):
+        name = f"{SECRET}-file-{number}." + ("dcm" if number in dicom else "png")
+        if number in dicom:
             write_dicom(folder / name, pixels)
         elif number == 30:
             (folder / name).write_bytes(b"no image")
@@ -56,8 +65,9 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{SECRET}-id-{number},{folder.name}/{name},{SECRET}-patient-{patient},{split},"
             f"{number % 2}"
         )
-    damaged = folder / f"{SECRET}-file-4.dcm"
-    damaged.write_bytes(damaged.read_bytes()[:-300])
+    for number in dicom[1:]:
+        damaged = folder / f"{SECRET}-file-{number}.dcm"
+        damaged.write_bytes(damaged.read_bytes()[:-300])
     (root / "xrays.csv").write_text("\n".join(lines) + "\n")
     (root / "key").write_bytes(b"0123456789abcdef")
     (root / "other-key").write_bytes(b"fedcba9876543210")
@@ -171,9 +181,9 @@ def test_no_command_writes_or_prints_names_and_the_key_finds_the_images(
     assert_no_names(execute.output, tmp_path)
 
 
-def test_shards_and_interrupted_extractions_have_no_names(run, tiny_clip, named, tmp_path):
+def test_shards_and_interrupted_extractions_have_no_names(run, tiny_clip, pngs, tmp_path):
     execute = Recorder(run)
-    extract = ["extract", "--model", tiny_clip, *dataset_options(named)]
+    extract = ["extract", "--model", tiny_clip, *dataset_options(pngs)]
     for number in (1, 2):
         execute(*extract, "--shard", f"{number}/2")
     execute("cache", "merge", *sorted(Path("cache/xrays").glob("*-of-2.h5")))
@@ -193,41 +203,46 @@ def test_shards_and_interrupted_extractions_have_no_names(run, tiny_clip, named,
     assert_no_names(execute.output, tmp_path)
 
     # Unfinished caches record the key, too.
-    refused = execute("extract", "--model", tiny_clip, *dataset_options(named, "other-key"), code=2)
+    refused = execute("extract", "--model", tiny_clip, *dataset_options(pngs, "other-key"), code=2)
     assert "every image would be stored twice" in refused.stderr
-    assert (
-        "not pseudonymized" in execute(*extract[:3], *dataset_options(named, None), code=2).stderr
-    )
+    assert "not pseudonymized" in execute(*extract[:3], *dataset_options(pngs, None), code=2).stderr
 
 
 @pytest.mark.parametrize("second", ["other-key", None])
-def test_images_with_another_key_or_none_are_not_added_to_a_cache(run, tiny_clip, named, second):
-    first = run("extract", "--model", tiny_clip, *dataset_options(named), "--json").json[0]
+def test_images_with_another_key_or_none_are_not_added_to_a_cache(run, tiny_clip, pngs, second):
+    first = run("extract", "--model", tiny_clip, *dataset_options(pngs), "--json").json[0]
     before = Path(first["path"]).read_bytes()
     for prune in ([], ["--prune"]):
-        refused = run("extract", "--model", tiny_clip, *dataset_options(named, second), *prune)
+        refused = run("extract", "--model", tiny_clip, *dataset_options(pngs, second), *prune)
         assert refused.code == 2
         assert "give the same key file as --pseudonymize" in refused.stderr
         assert SECRET not in refused.stderr
     assert Path(first["path"]).read_bytes() == before
 
 
-def test_pseudonymized_images_are_not_added_to_a_cache_with_names(run, tiny_clip, named):
-    assert run("extract", "--model", tiny_clip, *dataset_options(named, None)).code == 0
-    refused = run("extract", "--model", tiny_clip, *dataset_options(named))
+def test_pseudonymized_images_are_not_added_to_a_cache_with_names(run, tiny_clip, pngs):
+    assert run("extract", "--model", tiny_clip, *dataset_options(pngs, None)).code == 0
+    refused = run("extract", "--model", tiny_clip, *dataset_options(pngs))
     assert refused.code == 2
     assert "leave out --pseudonymize" in refused.stderr
     assert SECRET not in refused.stderr
 
 
-def test_names_of_training_images_are_pseudonymized_in_the_cache(run, tiny_clip, named):
+def test_names_of_training_images_are_pseudonymized_in_the_cache(run, tiny_clip, pngs):
     outcome = run(
-        *("finetune", "--model", tiny_clip, *dataset_options(named, None), "--objective", "bce"),
+        *(
+            "finetune",
+            "--model",
+            tiny_clip,
+            *dataset_options(pngs, None),
+            "--objective",
+            "bce",
+        ),
         *("--epochs", 1, "--batch-size", 8, "--n-bootstrap", 0, "--json"),
     )
     tuned = outcome.json["run"]
     assert SECRET in Path(tuned, "provenance.json").read_text()
-    cache = run("extract", "--model", tuned, *dataset_options(named), "--json").json[0]
+    cache = run("extract", "--model", tuned, *dataset_options(pngs), "--json").json[0]
     assert SECRET.encode() not in Path(cache["path"]).read_bytes()
     # The run has names and the cache has hashes: content is compared, but patients cannot be.
     refused = run("evaluate", tuned, "--cache", cache["path"], "--split", "all")

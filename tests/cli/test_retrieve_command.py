@@ -12,10 +12,8 @@ from featurecache.store.reader import read_cache
 
 
 @pytest.fixture
-def cache(run, tiny_clip, extract_options):
-    outcome = run("extract", "--model", tiny_clip, *extract_options, "--json")
-    assert outcome.code == 0, outcome.stderr
-    return read_cache(Path(outcome.json[0]["path"]))
+def cache(extracted):
+    return read_cache(Path(extracted["path"]))
 
 
 def assert_best(ids: list[str], cache, query: np.ndarray, *, without: str | None = None) -> None:

@@ -1,17 +1,30 @@
 """Commands with the caches of two encoders of the same images."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
 
 
-@pytest.fixture
-def two_caches(run, tiny_clip, extract_options):
-    """Extract with ``tiny`` and a CLIP with random weights; return the options for both caches."""
-    outcome = run("extract", "--model", "tiny", "--model", tiny_clip, *extract_options, "--json")
+@pytest.fixture(scope="module")
+def both_extractions(tmp_path_factory, isolate_commands, tiny_clip, extract_options):
+    """A folder with the caches of ``tiny`` and a CLIP with random weights, and their paths."""
+    folder = tmp_path_factory.mktemp("both")
+    with pytest.MonkeyPatch.context() as patch:
+        run = isolate_commands(patch, folder)
+        models = ("--model", "tiny", "--model", tiny_clip)
+        outcome = run("extract", *models, *extract_options, "--json")
     assert outcome.code == 0, outcome.stderr
-    return [word for summary in outcome.json for word in ("--cache", summary["path"])]
+    return folder, [summary["path"] for summary in outcome.json]
+
+
+@pytest.fixture
+def two_caches(run, both_extractions, tmp_path):
+    """Copy both caches into the current folder; return the options that select them."""
+    folder, paths = both_extractions
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return [word for path in paths for word in ("--cache", path)]
 
 
 @pytest.mark.parametrize("fusion", ["early", "late"])

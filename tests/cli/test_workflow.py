@@ -15,12 +15,8 @@ from sklearn.metrics import roc_auc_score
 import featurecache as fc
 from featurecache.metrics.platt_scaling import NOT_LEARNED
 
-
-@pytest.fixture
-def extracted(run, tiny_clip, extract_options):
-    outcome = run("extract", "--model", tiny_clip, *extract_options, "--json")
-    assert outcome.code == 0, outcome.stderr
-    return outcome.json[0]
+QUICK = ("--epochs", 5, "--n-bootstrap", 0, "--no-controls")
+"""Options of a training of which any result will do."""
 
 
 def test_second_extraction_reuses_the_first(run, tiny_clip, extract_options, extracted):
@@ -54,7 +50,8 @@ def test_a_sample_is_reported_with_its_own_splits(run, extract_options):
 
 @pytest.mark.parametrize("head", ["baseline", "concat", "weighted_sum"])
 def test_metrics_of_each_head_follow_from_its_predictions(run, extracted, head):
-    outcome = run("train-head", "--head", head, "--n-bootstrap", 50, "--json")
+    options = ("--no-controls", "--n-bootstrap", 0)
+    outcome = run("train-head", "--head", head, *options, "--json")
     assert outcome.code == 0, outcome.stderr
     metrics = outcome.json
     assert metrics["run"] == f"runs/xrays-tiny-clip-{head}"
@@ -70,19 +67,20 @@ def test_metrics_of_each_head_follow_from_its_predictions(run, extracted, head):
 
 
 def test_several_seeds_give_mean_and_standard_deviation(run, extracted):
-    outcome = run("train-head", "--head", "baseline", "--seeds", 3, "--n-bootstrap", 0, "--json")
+    options = ("--seeds", 3, *QUICK)
+    outcome = run("train-head", "--head", "baseline", *options, "--json")
     spread = outcome.json["seeds"]["macro"]["auroc"]
     assert len(spread["values"]) == 3
     assert spread["mean"] == pytest.approx(np.mean(spread["values"]))
     assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
-    printed = run("train-head", "--head", "baseline", "--seeds", 3, "--n-bootstrap", 0)
+    printed = run("train-head", "--head", "baseline", *options)
     assert f"over 3 seeds: {spread['mean']:.4f}" in printed.stdout
     assert "averages: mean of 3 seeds; labels: seed 0" in printed.stderr
     assert "this run, seed 0" in printed.stdout
 
 
 def test_newest_cache_is_the_default_and_is_printed(run, extracted):
-    outcome = run("train-head", "--head", "baseline", "--n-bootstrap", 0)
+    outcome = run("train-head", "--head", "baseline", *QUICK)
     assert (
         "training baseline on cache/xrays/tiny-clip.h5 (the newest) with seed 0" in outcome.stderr
     )
@@ -91,7 +89,7 @@ def test_newest_cache_is_the_default_and_is_printed(run, extracted):
 def test_shard_is_not_chosen_as_the_newest_cache(run, extracted):
     newest = Path("cache/xrays/tiny-clip.1-of-2.h5")
     shutil.copy(Path("cache/xrays/tiny-clip.h5"), newest)
-    outcome = run("train-head", "--head", "baseline", "--epochs", 1, "--n-bootstrap", 0)
+    outcome = run("train-head", "--head", "baseline", *QUICK)
     assert "cache/xrays/tiny-clip.h5 (the newest)" in outcome.stderr
     Path("cache/xrays/tiny-clip.h5").unlink()
     outcome = run("zero-shot")
@@ -100,15 +98,12 @@ def test_shard_is_not_chosen_as_the_newest_cache(run, extracted):
 
 
 def test_second_run_folder_gets_a_new_name(run, extracted):
-    names = [
-        run("train-head", "--head", "baseline", "--n-bootstrap", 0, "--json").json["run"]
-        for _ in "ab"
-    ]
+    names = [run("train-head", "--head", "baseline", *QUICK, "--json").json["run"] for _ in "ab"]
     assert names == ["runs/xrays-tiny-clip-baseline", "runs/xrays-tiny-clip-baseline-2"]
 
 
 def test_predictions_of_images_equal_those_from_the_cache(run, tiny_clip, image_folder, extracted):
-    run("train-head", "--head", "concat", "--n-bootstrap", 0, "--out", "run")
+    run("train-head", "--head", "concat", *QUICK, "--out", "run")
     calibrate("run", "Opacity", slope=0.5, intercept=-1.0)
     with Path("run/predictions.csv").open() as file:
         stored = {row["id"]: float(row["Opacity probability"]) for row in csv.DictReader(file)}
@@ -156,7 +151,7 @@ def calibrate(folder, label, *, slope, intercept):
 def test_unreadable_image_is_reported_and_the_others_are_predicted(
     run, tiny_clip, image_folder, extracted, tmp_path
 ):
-    run("train-head", "--head", "baseline", "--n-bootstrap", 0, "--out", "run")
+    run("train-head", "--head", "baseline", *QUICK, "--out", "run")
     (tmp_path / "bad.png").write_bytes(b"not an image")
     outcome = run("predict", "run", "bad.png", image_folder / "image-000.png", "--model", tiny_clip)
     assert outcome.code == 2
@@ -200,7 +195,7 @@ def test_new_prompts_encode_no_image(run, tiny_clip, extract_options, extracted,
     several = run("train-head", "--head", "concat")
     assert several.code == 2
     assert "give --prompts" in several.stderr
-    assert run("train-head", "--head", "concat", "--prompts", "mine", "--n-bootstrap", 0).code == 0
+    assert run("train-head", "--head", "concat", "--prompts", "mine", *QUICK).code == 0
 
 
 def test_two_models_in_one_command_give_two_caches(
@@ -260,26 +255,29 @@ def test_main_workflow_on_real_images_with_real_weights(
     monkeypatch.setenv("FEATURECACHE_DATA", str(shared_data))
     outcome = run(
         *("extract", "--model", "dinov2-minilm", "--dataset", "nih", "--split", "patient"),
-        *("--limit", 60, "--json"),
+        *("--limit", 30, "--json"),
     )
     assert outcome.code == 0, outcome.stderr
-    assert outcome.json[0]["done"] == 60
-    trained = run("train-head", "--head", "weighted_sum", "--n-bootstrap", 50, "--json")
+    assert outcome.json[0]["done"] == 30
+    quick = ("--epochs", 20, "--no-controls", "--n-bootstrap", 20)
+    trained = run("train-head", "--head", "weighted_sum", *quick, "--json")
     assert trained.code == 0, trained.stderr
     assert trained.json["per_label"]["Hernia"]["auroc"] is None
     image = sorted((shared_data / "nih/originals_1024").iterdir())[0]
     Image.open(image).close()
     predicted = run("predict", trained.json["run"], image, "--json")
     assert predicted.code == 0, predicted.stderr
-    probabilities = predicted.json[0]["probabilities"]
-    assert probabilities.pop("Hernia") is None  # not learned
-    assert all(0 <= p <= 1 for p in probabilities.values())
+    prediction = predicted.json[0]
+    assert "Hernia" in prediction["not_learned"]
+    for label, probability in prediction["probabilities"].items():
+        assert (probability is None) == (label in prediction["not_learned"])
+        assert probability is None or 0 <= probability <= 1
 
 
 def test_head_is_evaluated_on_another_data_set(
     run, tiny_clip, image_folder, extract_options, extracted, tmp_path
 ):
-    assert run("train-head", "--head", "baseline", "--n-bootstrap", 0).code == 0
+    assert run("train-head", "--head", "baseline", *QUICK).code == 0
     head = "runs/xrays-tiny-clip-baseline"
     table = (image_folder / "xrays.csv").read_text().replace("Opacity", "Shadow")
     (image_folder / "same.csv").write_text(table)
@@ -329,7 +327,7 @@ def test_head_is_evaluated_on_another_data_set(
 
 def test_runs_are_compared_with_the_first(run, extracted, tmp_path):
     for head in ("baseline", "concat"):
-        assert run("train-head", "--head", head, "--n-bootstrap", 0).code == 0
+        assert run("train-head", "--head", head, *QUICK).code == 0
     first, second = "runs/xrays-tiny-clip-baseline", "runs/xrays-tiny-clip-concat"
     printed = run("compare", first, second)
     assert printed.code == 0, printed.stderr

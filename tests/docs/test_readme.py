@@ -22,7 +22,7 @@ def test_the_two_commands_run(in_workspace, tmp_path, monkeypatch):
     commands = command_lines(blocks(README, "sh")[0])
     assert [words[0] for words in commands] == ["extract", "train-head"]
     for words, quicker in zip(
-        commands, (["--n-images", "200"], ["--n-bootstrap", "20"]), strict=True
+        commands, (["--n-images", "200"], ["--n-bootstrap", "20", "--no-controls"]), strict=True
     ):
         result = CliRunner().invoke(main, words + quicker, catch_exceptions=False)
         assert result.exit_code == 0, result.output

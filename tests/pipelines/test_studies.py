@@ -27,7 +27,7 @@ STUDIES = {
 def few_heads() -> Iterator[None]:
     """Leave out heads that a study treats like the others; ``tests/heads`` trains them."""
     heads = squeeze_features.REGISTERED_HEADS
-    names = (*squeeze_features.HEADS, "linear", "prototype")
+    names = (*squeeze_features.HEADS, "prototype")
     with pytest.MonkeyPatch.context() as patch:
         few = {name: heads[name] for name in names}
         patch.setattr(squeeze_features, "REGISTERED_HEADS", few)
