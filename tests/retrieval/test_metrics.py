@@ -134,7 +134,7 @@ def test_of_many_images_a_sample_are_queries_and_the_gallery_stays_whole(cache, 
     whole = measure_retrieval(cache, k=2, n_bootstrap=0)
     n_queries = whole.image_to_image.n_queries
     assert not any("sample" in warning for warning in whole.warnings)
-    monkeypatch.setattr("featurecache.retrieval.metrics.MAX_QUERIES", 10)
+    monkeypatch.setattr("featurecache.retrieval.metrics.MAX_COMPARISONS", 11 * whole.n - 1)
     monkeypatch.setattr("featurecache.retrieval.metrics._BLOCK", 3)
     done = []
     samples = [
