@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from featurecache.heads.learning_curve import LearningCurve, learning_curve
     from featurecache.heads.registry import register_head
     from featurecache.heads.train import train_head
+    from featurecache.label_cells import LabelPolicy
     from featurecache.metrics.metrics import Metrics
     from featurecache.prompts import PromptSet
     from featurecache.report.report import report
@@ -51,6 +52,7 @@ _MODULES = {
     "Encoder": "encoders.encoder",
     "FeaturecacheError": "errors",
     "HeadClassifier": "sklearn",
+    "LabelPolicy": "label_cells",
     "LearningCurve": "heads.learning_curve",
     "Metrics": "metrics.metrics",
     "MetricsTable": "evaluation.table",
@@ -87,6 +89,7 @@ __all__ = [
     "Encoder",
     "FeaturecacheError",
     "HeadClassifier",
+    "LabelPolicy",
     "LearningCurve",
     "Metrics",
     "MetricsTable",

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from featurecache.cli.options import CacheFile, Prompts, describe_choice
+from featurecache.cli.options import (
+    Blank,
+    CacheFile,
+    Prompts,
+    Uncertain,
+    describe_choice,
+    print_policy,
+)
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -31,6 +38,8 @@ def align(
             metavar="FILE",
         ),
     ] = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     json: Json = False,
 ) -> None:
     """Map images into the space of texts, for zero-shot and retrieve with --alignment.
@@ -44,12 +53,13 @@ def align(
     from featurecache.alignment.alignment import require_absent_or_alignment
     from featurecache.store.layout import alignment_path
 
-    opened = fc.open_cache(cache)
+    opened = fc.open_cache(cache, uncertain=uncertain, blank=blank)
     # Fail before the training, not after it.
     require_absent_or_alignment(
         out or alignment_path(opened.path, opened.text(prompts).name, method)
     )
     print_status(f"aligning {describe_choice(cache, opened)} (method {method})")
+    print_policy(opened)
     alignment = fc.align(opened, method=method, prompts=prompts)
     path = alignment.save(out)
     spec = alignment.spec

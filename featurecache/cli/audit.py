@@ -11,7 +11,14 @@ from featurecache.cli.dataset_options import (
     load_dataset_again,
     takes_dataset_options,
 )
-from featurecache.cli.options import CacheFile, NBootstrap, describe_choice
+from featurecache.cli.options import (
+    Blank,
+    CacheFile,
+    NBootstrap,
+    Uncertain,
+    describe_choice,
+    print_policy,
+)
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -66,6 +73,8 @@ def audit(
         ),
     ] = 5,
     n_bootstrap: NBootstrap = 1000,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
@@ -84,8 +93,9 @@ def audit(
 
     if contact_sheet is not None:
         require_absent(contact_sheet, argument="contact_sheet")
-    opened = fc.open_cache(cache)
+    opened = fc.open_cache(cache, uncertain=uncertain, blank=blank)
     print_status(f"auditing {describe_choice(cache, opened)}")
+    print_policy(opened)
     data = None
     if images or dataset or data_root or contact_sheet is not None:
         data = load_dataset_again(

@@ -11,6 +11,7 @@ from featurecache.cli.option_names import running, with_option_names
 from featurecache.cli.options import CacheFolder
 from featurecache.cli.output import Json, print_json, print_result, print_status, print_table
 from featurecache.cli.strict_command import StrictCommand
+from featurecache.label_cells import CELLS
 from featurecache.wording import count_noun
 
 app = typer.Typer(help="List, describe, verify and merge caches.", no_args_is_help=True)
@@ -77,9 +78,9 @@ def info(file: File, json: Json = False) -> None:
     if document["labels"]:
         print_table(
             "Labels",
-            ["label", "positive", "negative", "unknown"],
+            ["label", *CELLS],
             [
-                [name, *(str(n) for n in counts.values())]
+                [name, *(f"{counts[kind]:,}" for kind in CELLS)]
                 for name, counts in document["labels"].items()
             ],
         )

@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import (
+    Blank,
     CacheFiles,
     NBootstrap,
     OptionalRun,
+    Uncertain,
     describe_choice,
     parse_pairs,
+    print_policy,
     require_free,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
@@ -32,6 +35,8 @@ def evaluate(
     ] = "test",
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     json: Json = False,
 ) -> None:
     """Evaluate a trained head or a fine-tuned encoder on another data set (external validation).
@@ -46,9 +51,10 @@ def evaluate(
 
     require_free(out)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths)
+    opened = fc.open_cache(paths, uncertain=uncertain, blank=blank)
     images = "all images" if split == "all" else f"the {split} images"
     print_status(f"evaluating {run} on {images} of {describe_choice(paths, opened)}")
+    print_policy(opened)
     result = fc.load_run(run).evaluate(
         opened,
         label_map=parse_pairs(label_map, "--label-map"),

@@ -14,7 +14,15 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import DEFAULT_MODEL, BitDepth, Device, NBootstrap
+from featurecache.cli.options import (
+    DEFAULT_MODEL,
+    BitDepth,
+    Blank,
+    Device,
+    NBootstrap,
+    Uncertain,
+    print_policy,
+)
 from featurecache.cli.output import (
     Json,
     print_json,
@@ -65,6 +73,8 @@ def finetune(
     n_bootstrap: NBootstrap = 1000,
     workers: Annotated[int, typer.Option(help="Number of decoding threads.", min=1)] = 2,
     bit_depth: BitDepth = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     device: Device = "auto",
     settings: dict[str, Any],
     options: DatasetOptions,
@@ -92,13 +102,18 @@ def finetune(
                 f"{encoder.device} in {config.precision}; {config.objective}, training "
                 f"{config.trainable} from {config.init} weights; into {target}/"
             )
+            print_policy(data)
             for note in data.notes:
                 print_status(f"note: {note}")
             bars.append(stack.enter_context(progress_bar(hidden=json)))
             bars[0].add_task("finetune", total=None, detail="")
 
+        def load() -> "Dataset":
+            data = load_dataset(dataset, data_root, options, quiet=json)
+            return data.with_policy(data.policy.override(uncertain=uncertain, blank=blank))
+
         run = run_finetuning(
-            lambda: load_dataset(dataset, data_root, options, quiet=json),
+            load,
             model,
             config,
             teacher=teacher,

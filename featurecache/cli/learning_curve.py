@@ -6,7 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from featurecache.cli.config_options import parse_numbers, takes_settings
-from featurecache.cli.options import CacheFiles, describe_choice, require_free
+from featurecache.cli.options import (
+    Blank,
+    CacheFiles,
+    Uncertain,
+    describe_choice,
+    print_policy,
+    require_free,
+)
 from featurecache.cli.output import (
     Json,
     print_json,
@@ -52,6 +59,8 @@ def learning_curve(
             help="Run folder to create. Default: runs/DATASET-MODEL-curve.", metavar="DIR"
         ),
     ] = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     json: Json = False,
     *,
     settings: dict[str, Any],
@@ -69,8 +78,9 @@ def learning_curve(
     numbers = None if sizes is None else parse_numbers(sizes, "sizes", example="16,128,1024")
     require_free(out)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths)
+    opened = fc.open_cache(paths, uncertain=uncertain, blank=blank)
     print_status(f"training {', '.join(heads)} on {describe_choice(paths, opened)}")
+    print_policy(opened)
     with progress_bar(hidden=json) as bar:
         numbers = numbers or tuple(default_sizes(len(opened.learning_rows("train"))))
         task = bar.add_task("train", total=len(heads) * len(numbers) * seeds, detail="")

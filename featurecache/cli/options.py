@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featurecache.cli.output import print_status
+
 if TYPE_CHECKING:
+    from featurecache.datasets.dataset import Dataset
     from featurecache.store.cache import Cache
 
 DEFAULT_MODEL = "tiny"
@@ -59,6 +62,23 @@ AlignmentFile = Annotated[
         metavar="FILE",
     ),
 ]
+Uncertain = Annotated[
+    str | None,
+    typer.Option(
+        help="What uncertain cells of labels count as: ignore (unknown), positive, negative, or "
+        "paper (of CheXpert: positive for Atelectasis and Edema, else negative). Default: that of "
+        "the data set.",
+        metavar="POLICY",
+    ),
+]
+Blank = Annotated[
+    str | None,
+    typer.Option(
+        help="What blank cells of labels count as: unknown or negative. Default: that of the data "
+        "set.",
+        metavar="POLICY",
+    ),
+]
 NBootstrap = Annotated[
     int, typer.Option(help="Bootstrap samples over patients for the intervals; 0 for none.", min=0)
 ]
@@ -108,6 +128,12 @@ def describe_choice(paths: Path | Sequence[Path], cache: "Cache") -> str:
         f"{member.path}{' (the newest)' if path.is_dir() else ''}"
         for path, member in zip(paths, cache.members, strict=True)
     )
+
+
+def print_policy(data: "Cache | Dataset") -> None:
+    """Print what uncertain and blank cells count as, if there are any."""
+    if line := data.policy.describe(data.cells):
+        print_status(line)
 
 
 def require_free(out: Path | None) -> None:

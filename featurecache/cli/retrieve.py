@@ -17,11 +17,14 @@ from featurecache.cli.dataset_options import (
 from featurecache.cli.options import (
     AlignmentFile,
     BitDepth,
+    Blank,
     CacheFile,
     Device,
     NBootstrap,
     Prompts,
+    Uncertain,
     describe_choice,
+    print_policy,
 )
 from featurecache.cli.output import (
     Json,
@@ -108,6 +111,8 @@ def retrieve(
     device: Device = "auto",
     bit_depth: BitDepth = None,
     n_bootstrap: NBootstrap = 1000,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -137,8 +142,9 @@ def retrieve(
         require_absent(contact_sheet, argument="contact_sheet")
     if out is not None:
         check_table_file(out)
-    opened = fc.open_cache(cache)
+    opened = fc.open_cache(cache, uncertain=uncertain, blank=blank)
     print_status(f"searching {describe_choice(cache, opened)}")
+    print_policy(opened)
     if text is None and image is None and label is None:
         for option, value in (
             ("--contact-sheet", contact_sheet),

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurecache.cli.config_options import takes_settings
-from featurecache.cli.options import CacheFiles, NBootstrap, describe_choice, require_free
+from featurecache.cli.options import (
+    Blank,
+    CacheFiles,
+    NBootstrap,
+    Uncertain,
+    describe_choice,
+    print_policy,
+    require_free,
+)
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -53,6 +61,8 @@ def train_head(
             "texts, where there is nothing to learn."
         ),
     ] = True,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     json: Json = False,
     *,
     settings: dict[str, Any],
@@ -70,12 +80,13 @@ def train_head(
     for target in targets:
         require_free(target)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths)
+    opened = fc.open_cache(paths, uncertain=uncertain, blank=blank)
     first = settings.get("seed", 0)
     seeds_used = f"seeds {first} to {first + seeds - 1}" if seeds > 1 else f"seed {first}"
     print_status(
         f"training {', '.join(head)} on {describe_choice(paths, opened)} with {seeds_used}"
     )
+    print_policy(opened)
     # Before torch is imported, which takes seconds, because this checks the names of the heads.
     epochs = {
         name: _total_epochs(opened, HeadConfig(head=name, **settings), seeds) for name in head

@@ -7,11 +7,14 @@ import typer
 
 from featurecache.cli.options import (
     AlignmentFile,
+    Blank,
     CacheFile,
     NBootstrap,
     OptionalRun,
     Prompts,
+    Uncertain,
     describe_choice,
+    print_policy,
     require_free,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
@@ -31,6 +34,8 @@ def zero_shot(
     alignment: AlignmentFile = None,
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     json: Json = False,
 ) -> None:
     """Score images by their similarity to prompts, without any training.
@@ -43,7 +48,7 @@ def zero_shot(
     import featurecache as fc
 
     require_free(out)
-    opened = fc.open_cache(cache)
+    opened = fc.open_cache(cache, uncertain=uncertain, blank=blank)
     run = fc.zero_shot(
         opened, prompts=prompts, scoring=scoring, alignment=alignment, n_bootstrap=n_bootstrap
     )
@@ -51,6 +56,7 @@ def zero_shot(
     print_status(
         f"scoring {describe_choice(cache, opened)} with prompts {prompts_used!r} ({method})"
     )
+    print_policy(opened)
     if out is not None:
         run.save(out)
     if json:

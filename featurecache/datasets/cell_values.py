@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featurecache.datasets.dataset import MAX_AGE
 from featurecache.errors import DatasetError, UsageError
+from featurecache.label_cells import BLANK, CELLS, NEGATIVE, POSITIVE, UNCERTAIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,12 @@ _POSITIVE: Final = frozenset(
 _NEGATIVE: Final = frozenset(
     {"false", "no", "n", "f", "negative", "neg", "absent", "falsch", "nein", "negativ"}
 )
-_UNCERTAIN: Final = frozenset({"uncertain", "unclear", "equivocal", "unklar"})
+_UNCERTAIN: Final = frozenset(
+    {"uncertain", "u", "unsure", "unclear", "equivocal", "indeterminate", "inconclusive"}
+    | {"unklar", "unsicher", "fraglich"}
+)
+
+_CODES: Final = {code: name for name, code in CELLS.items()}
 
 _SEXES: Final = {
     **dict.fromkeys(("m", "male", "man", "boy", "mann", "männlich", "maennlich"), "M"),
@@ -94,7 +100,7 @@ def read_labels(
         negative: Words for negative.
 
     Returns:
-        (N, C) int8: 1 positive, 0 negative, -1 unknown; and notes.
+        (N, C) int8 cells: 1 positive, 0 negative, -1 uncertain, -2 blank; and notes.
 
     Raises:
         UsageError: If a word is both positive and negative.
@@ -102,9 +108,9 @@ def read_labels(
     """
     import pandas as pd
 
-    own = {word.strip().casefold(): 1 for word in positive}
+    own = {word.strip().casefold(): POSITIVE for word in positive}
     for word in negative:
-        if own.setdefault(word.strip().casefold(), 0):
+        if own.setdefault(word.strip().casefold(), NEGATIVE):
             raise UsageError(f"the word {word!r} is both in `positive` and in `negative`")
     values = np.empty(table.shape, dtype=np.int8)
     readings: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -118,18 +124,19 @@ def read_labels(
                 line = table.index[int(np.argmax(codes == code))]
                 raise DatasetError(
                     f"{file}, line {line}: {text!r} in the column {name!r} is not a valid label "
-                    f"value. Use 1, 0, -1 or empty; {_advice(texts.tolist(), meanings, name)}"
+                    "value. Use 1, 0, -1 or empty; "
+                    f"{_advice(texts.tolist(), meanings, name)}"
                 )
-            readings[("unknown", "negative", "positive")[meaning + 1]][text] += count
+            readings[_CODES[meaning]][text] += count
         values[:, position] = np.array(meanings, dtype=np.int8)[codes]
-        if 1 in meanings and 0 not in meanings and -1 in meanings:
+        if POSITIVE in meanings and NEGATIVE not in meanings and BLANK in meanings:
             only_positive.append(name)
     notes = []
     if any(text not in _PLAIN for counter in readings.values() for text in counter):
         notes.append(f"Label cells: {_describe_readings(readings)}.")
     if only_positive:
         notes.append(
-            f"No image is negative for {list_some(only_positive)}: other cells are unknown. If "
+            f"No image is negative for {list_some(only_positive)}: other cells are blank. If "
             "they mean that there is no finding, give their words, or '' for empty cells, as "
             "`negative`."
         )
@@ -139,24 +146,26 @@ def read_labels(
 def are_label_cells(texts: Iterable[str]) -> bool:
     """Return whether cells are read as labels, one of them as positive or negative."""
     meanings = {_label(text, {}) for text in texts}
-    return None not in meanings and not meanings <= {-1}
+    return None not in meanings and not meanings.isdisjoint({POSITIVE, NEGATIVE})
 
 
 def _label(text: str, own: Mapping[str, int]) -> int | None:
     word = text.casefold()
     if word in own:
         return own[word]
-    if word in _POSITIVE:
-        return 1
-    if word in _NEGATIVE:
-        return 0
-    if word in BLANKS or word in _UNCERTAIN:
-        return -1
+    for words, cell in (
+        (_POSITIVE, POSITIVE),
+        (_NEGATIVE, NEGATIVE),
+        (_UNCERTAIN, UNCERTAIN),
+        (BLANKS, BLANK),
+    ):
+        if word in words:
+            return cell
     try:
         number = float(word.replace(",", "."))
     except ValueError:
         return None
-    return int(number) if number in (1, 0, -1) else None
+    return int(number) if number in (POSITIVE, NEGATIVE, UNCERTAIN) else None
 
 
 def _advice(texts: Sequence[str], meanings: Sequence[int | None], column: str) -> str:

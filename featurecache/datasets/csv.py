@@ -63,9 +63,10 @@ def load_csv(
     Args:
         file: The table, or a folder that contains one. Text may be compressed (``.gz``).
         path: Column of image paths; by default ``path``, or the only column that names images.
-        labels: Columns of one label each, or patterns such as ``Finding_*``: 1, 0, and -1 or
-            empty for unknown; or words such as yes, True and negative. Give at most one of
-            ``labels``, ``multilabel`` and ``classes``; without any, the images have no labels.
+        labels: Columns of one label each, or patterns such as ``Finding_*``: 1, 0, -1 for
+            uncertain, and empty; or words such as yes, True, negative and unclear. Give at most
+            one of ``labels``, ``multilabel`` and ``classes``; without any, the images have no
+            labels.
         multilabel: Column of positive labels, joined by "|", ";" or ",", or written as a Python
             list; empty or "No Finding" for none.
         classes: Column of classes, which exclude each other; each becomes a label.

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.spelling import normalize_names
 from featurecache.datasets.splits import SPLITS, SplitDraw, keep_patients
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
+from featurecache.label_cells import BLANK, CELLS, UNKNOWN, LabelPolicy
 from featurecache.provenance.names import own_collection, pseudonymized_collection
 from featurecache.provenance.provenance import Source
 from featurecache.provenance.records import ImageRecords
@@ -65,9 +67,9 @@ class Dataset:
             ``root``), ``patient``, ``split`` ("train", "val" or "test") and optionally ``view``,
             ``sex`` and ``age`` (in years); "" where unknown. Other columns are dropped, except
             those in ``metadata``.
-        labels: (N, C) labels in the same order as ``images``: 1 positive, 0 negative, -1 or NaN
-            unknown. A DataFrame (columns are the label names) or an array; None for a data set
-            without labels.
+        labels: (N, C) labels in the same order as ``images``: 1 positive, 0 negative, -1
+            uncertain, NaN or -2 blank. A DataFrame (columns are the label names) or an array; None
+            for a data set without labels.
         label_names: C names; by default the columns of ``labels``.
         notes: Sentences for the user, for example which split was used and what was left out.
         image_level_split: Allow images of one patient in several splits; adds a warning to the
@@ -87,18 +89,21 @@ class Dataset:
         split_draw: How splits were drawn that the data does not state; None if it states all.
         metadata: Names of further text columns of ``images``, such as reports. No cache stores
             them, and pseudonymization does not change them.
+        policy: What uncertain and blank labels count as by default: by this, the images are
+            fine-tuned on, and caches of the data set are opened.
 
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.
-        labels: (N, C) float32 DataFrame, indexed by image id: 1, 0, or NaN if unknown.
-        label_values: (N, C) int8, read-only: the same labels with -1 for unknown.
+        labels: (N, C) float32 DataFrame, indexed by image id, as the data set states them: 1, 0,
+            -1 where uncertain, NaN where blank.
+        cells: (N, C) int8, read-only: the same with -2 where blank.
         label_names: C label names; none for a data set without labels.
 
     Raises:
         DatasetError: If there are no images, a column is missing or not text, an id is repeated, a
             path leaves the root, a split is unknown, a patient is in two splits, a label name is
-            missing or repeated, a label is not 1, 0, -1 or NaN, an age is not a number of years,
-            or the name is not a valid folder name.
+            missing or repeated, a label is not 1, 0, -1, -2 or NaN, an age is not a number of
+            years, or the name is not a valid folder name.
 
     Example:
         >>> import featurecache as fc
@@ -128,7 +133,8 @@ class Dataset:
     follow_links: bool
     split_draw: SplitDraw | None
     metadata: tuple[str, ...]
-    label_values: NDArray[np.int8] = field(init=False)
+    policy: LabelPolicy
+    cells: NDArray[np.int8] = field(init=False)
 
     def __init__(
         self,
@@ -148,6 +154,7 @@ class Dataset:
         follow_links: bool = True,
         split_draw: SplitDraw | None = None,
         metadata: Sequence[str] = (),
+        policy: LabelPolicy | None = None,
     ) -> None:
         import pandas as pd
 
@@ -172,24 +179,24 @@ class Dataset:
             _check_patients(images)
         elif IMAGE_LEVEL_SPLIT not in notes:
             notes = (*notes, IMAGE_LEVEL_SPLIT)
-        values, names = _label_array(given, labels, label_names)
-        _check_labels(images, values, names)
+        cells, names = _label_cells(given, labels, label_names)
+        _check_labels(images, cells, names)
 
         order = images["id"].argsort().to_numpy()
         images = images.loc[:, [*COLUMNS, *metadata]].iloc[order].astype(str).reset_index(drop=True)
-        label_values = values[order].astype(np.int8)
-        label_values.flags.writeable = False
+        cells = cells[order].astype(np.int8)
+        cells.flags.writeable = False
         # The attributes of a frozen dataclass cannot be assigned.
         vars(self).update(
             name=name,
             root=root,
             images=images,
             labels=pd.DataFrame(
-                np.where(label_values < 0, np.float32("nan"), label_values.astype(np.float32)),
+                np.where(cells == BLANK, np.float32("nan"), cells.astype(np.float32)),
                 index=pd.Index(images["id"], name="id"),
                 columns=list(names),
             ),
-            label_values=label_values,
+            cells=cells,
             label_names=names,
             notes=notes,
             image_level_split=image_level_split,
@@ -201,6 +208,7 @@ class Dataset:
             follow_links=follow_links,
             split_draw=split_draw,
             metadata=tuple(metadata),
+            policy=policy or LabelPolicy(),
         )
 
     def __len__(self) -> int:
@@ -220,6 +228,18 @@ class Dataset:
             f"{count_noun(self.images['patient'].nunique(), 'patient')}, "
             f"{count_noun(n_labels, 'label') if n_labels else 'no labels'}"
         )
+
+    @cached_property
+    def label_values(self) -> NDArray[np.int8]:
+        """The labels by the policy, (N, C) int8, read-only: 1, 0, or -1 if unknown."""
+        return self.policy.resolve(self.cells, self.label_names)
+
+    def with_policy(self, policy: LabelPolicy) -> "Dataset":
+        """Return the data set with another policy for uncertain and blank labels."""
+        changed = copy.copy(self)  # not validated again
+        vars(changed).pop("label_values", None)
+        vars(changed).update(policy=policy)
+        return changed
 
     def counts(self) -> "pd.DataFrame":
         """Count images, patients and the positives of each label, by split.
@@ -250,7 +270,7 @@ class Dataset:
         Raises:
             UsageError: None is.
         """
-        if (self.label_values < 0).all():
+        if (self.label_values == UNKNOWN).all():
             raise UsageError(
                 f"the data set {self.name} has no labels: load it with labels, for example from a "
                 "CSV file with the columns in `labels`"
@@ -336,7 +356,7 @@ class Dataset:
             return self
         former = self.images["split"].to_numpy(dtype=str)
         names = keep_patients(
-            self.images["patient"], self.label_values, former, draw=self.split_draw, kept=splits
+            self.images["patient"], self.cells, former, draw=self.split_draw, kept=splits
         )
         if (names == former).all():
             return self
@@ -524,12 +544,12 @@ def _check_patients(images: "pd.DataFrame") -> None:
         )
 
 
-def _label_array(
+def _label_cells(
     images: "pd.DataFrame",
     labels: "pd.DataFrame | NDArray[Any] | None",
     label_names: Sequence[str] | None,
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return (N, C) label values with -1 for NaN, and the C names."""
+    """Return (N, C) cells, blank for NaN, and the C names."""
     import pandas as pd
 
     if labels is None:
@@ -547,14 +567,14 @@ def _label_array(
             values = labels.astype("Float32").to_numpy(dtype=np.float32, na_value=np.nan)
         except (TypeError, ValueError) as error:
             raise DatasetError(
-                f"the labels are not numbers ({error}): use 1, 0, and -1 or NaN if unknown"
+                f"the labels are not numbers ({error}): use 1, 0, -1 if uncertain, NaN if blank"
             ) from error
     elif label_names is None:
         raise DatasetError("the labels have no names: give a DataFrame, or give `label_names`")
     else:
         names, values = tuple(label_names), np.asarray(labels)
     if np.issubdtype(values.dtype, np.floating):
-        values = np.where(np.isnan(values), -1, values)
+        values = np.where(np.isnan(values), BLANK, values)
     return values, names
 
 
@@ -568,11 +588,12 @@ def _check_labels(images: "pd.DataFrame", values: NDArray[Any], names: tuple[str
             f"the labels have the shape {values.shape}, but {len(images)} images and {len(names)} "
             f"label names need {(len(images), len(names))}"
         )
-    wrong = (values != 1) & (values != 0) & (values != -1)
+    wrong = ~np.isin(values, list(CELLS.values()))
     if wrong.any():
         where = np.asarray(wrong.any(axis=1))
         column = int(np.argmax(wrong[np.argmax(where)]))
         raise DatasetError(
             f"the label {names[column]} of image {_row(images, where)} is "
-            f"{values[np.argmax(where)][column]}: it must be 1, 0, or -1 or NaN if unknown"
+            f"{values[np.argmax(where)][column]}: it must be 1, 0, -1 if uncertain, or NaN if "
+            "blank"
         )

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import DatasetError
+from featurecache.label_cells import BLANK
 from featurecache.provenance.names import patient_key
 from featurecache.wording import count_noun
 
@@ -25,13 +26,14 @@ def join_rows(
     Args:
         images: N rows of text with the column ``path``, indexed by line of the file; "" where
             unknown.
-        labels: (N, C) int8 of 1, 0 and -1 (unknown).
+        labels: (N, C) int8 cells; see ``featurecache.label_cells``.
         file: The file, for error messages.
         exclusive: Whether an image can be positive for one label only.
 
     Returns:
         One row for each path, in the order of their first rows, with the line of that; (M, C) int8
-        labels, positive where a row is, else negative where a row is, else unknown; and notes.
+        labels, positive where a row is, else negative where a row is, else uncertain where a row
+        is, else blank; and notes.
 
     Raises:
         DatasetError: If the rows of an image differ in id, patient or split, or in an exclusive
@@ -51,7 +53,7 @@ def join_rows(
     if labels.shape[1]:
         notes.append(
             "A label of joined rows is positive if it is in one of them, else negative if it is in "
-            "one of them, else unknown."
+            "one of them, else uncertain if it is in one of them."
         )
     for column in images.columns.drop("path"):
         filled = images[column].where(images[column] != "")
@@ -71,7 +73,7 @@ def join_rows(
                 f"{column}, which is treated as unknown."
             )
         joined[column] = first.fillna("").to_numpy()
-    values = np.full((len(firsts), labels.shape[1]), -1, dtype=np.int8)
+    values = np.full((len(firsts), labels.shape[1]), BLANK, dtype=np.int8)
     np.maximum.at(values, codes, labels)
     if exclusive and len(several := np.flatnonzero((values == 1).sum(axis=1) > 1)):
         _refuse(

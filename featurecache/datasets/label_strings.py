@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featurecache.datasets.cell_values import BLANKS, MISSING, describe_counts
 from featurecache.errors import DatasetError, UnknownNameError
+from featurecache.label_cells import BLANK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +149,7 @@ def class_matrix(
 
     Returns:
         The C names, sorted; numbers get the name of the column in front. (N, C) int8 of 1 and 0,
-        and -1 in the rows of unknown classes. Notes.
+        and -2 (blank) in the rows of unknown classes. Notes.
 
     Raises:
         DatasetError: If there are fewer than two classes, or too many.
@@ -178,7 +179,7 @@ def class_matrix(
     positions = {key: position for position, key in enumerate(order)}
     class_of = np.array([positions.get(key, -1) for key in keys])[codes]
     values = (class_of[:, None] == np.arange(len(order))).astype(np.int8)
-    values[class_of < 0] = -1
+    values[class_of < 0] = BLANK
     names = [f"{cells.name} {spelling[key]}" if numbers else spelling[key] for key in order]
     totals = Counter(dict(zip(names, (values == 1).sum(axis=0).tolist(), strict=True)))
     notes = [f"Classes in the column {cells.name!r}: {describe_counts(totals, most=30)}."]

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
+from featurecache.label_cells import LabelPolicy
 from featurecache.plugins import load_entry_points
 from featurecache.progress import Progress
 
@@ -36,6 +37,8 @@ class DatasetSpec:
             "" if its layout is not distinctive.
         root_finder: "module:function" that finds or makes the root of a data set that needs no
             download; "" for all others.
+        policy: What the authors of the data set count uncertain and blank labels as; None leaves
+            it to the loader.
     """
 
     name: str
@@ -46,6 +49,7 @@ class DatasetSpec:
     reads_any_folder: bool = False
     recognizer: str = ""
     root_finder: str = ""
+    policy: LabelPolicy | None = None
 
     def load(self, root: Path, options: Mapping[str, Any]) -> "Dataset":
         """Call the loader.
@@ -61,7 +65,7 @@ class DatasetSpec:
                 f"the loader of the data set {self.name} returned a {type(dataset).__name__}, not "
                 "a Dataset: correct the function that was registered"
             )
-        return dataset
+        return dataset if self.policy is None else dataset.with_policy(self.policy)
 
     def recognizes(self, folder: Path) -> bool:
         """Return whether a folder has the layout of this data set."""

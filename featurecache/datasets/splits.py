@@ -111,7 +111,7 @@ def complete_split(
 
     Args:
         patients: (N,) patient of each image, as strings.
-        labels: (N, C) int8 of 1, 0 or -1; C may be 0.
+        labels: (N, C) int8 cells, 1 where positive; C may be 0.
         label_names: C names, for the notes.
         stated: (N,) split of each image as it is written: a name in ``SPLIT_ALIASES`` in any
             case, or the number of a fold. None, or "" for all images, if nothing is stated.
@@ -168,7 +168,7 @@ def keep_patients(
 
     Args:
         patients: (N,) patient of each image, as strings.
-        labels: (N, C) int8 of 1, 0 or -1.
+        labels: (N, C) int8 cells, 1 where positive.
         split: (N,) of "train", "val" and "test", as drawn.
         draw: How it was drawn.
         kept: Splits of the patients that keep theirs; others are ignored.
@@ -300,7 +300,7 @@ def patient_split(
 
     Args:
         patients: (N,) patient of each image, as strings.
-        labels: (N, C) int8 of 1, 0 or -1; only positives are balanced.
+        labels: (N, C) int8 cells, 1 where positive; only positives are balanced.
         fractions: Fractions of train, val and test; they sum to 1.
         seed: Seed that breaks ties between patients.
 
@@ -331,7 +331,7 @@ def carve_validation(
 
     Args:
         patients: (N,) patient of each image, as strings.
-        labels: (N, C) int8 of 1, 0 or -1.
+        labels: (N, C) int8 cells, 1 where positive.
         split: (N,) of "train", "val" and "test"; images outside train are not moved.
         fraction: Fraction of the training images to move, between 0 and 1.
         seed: Seed that breaks ties between patients.

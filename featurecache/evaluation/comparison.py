@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from featurecache.errors import RunError, UsageError
+from featurecache.label_cells import require_same_policy
 from featurecache.metrics.bootstrap import PatientResamples, bootstrap_metrics, none_if_nan
 from featurecache.metrics.jackknife import (
     NO_ERROR,
@@ -248,8 +249,9 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
 
     Raises:
         RunError: A run folder is damaged.
-        UsageError: There are fewer than two runs, they did not score the same images or labels, or
-            no label could be learned by all of them.
+        UsageError: There are fewer than two runs, they did not score the same images or labels,
+            uncertain or blank cells counted differently, or no label could be learned by all of
+            them.
     """
     if isinstance(runs, str | os.PathLike | Run) or len(runs) < 2:
         raise UsageError("give at least two runs: the others are compared with the first")
@@ -265,12 +267,14 @@ class ScoredImages(Predictions):
         seed: Which of its seeds the predictions are of; None for only one.
         split: The split that was scored.
         thresholds: Threshold of each label, shape (C,).
+        label_policy: What uncertain and blank cells counted as, where there were any.
     """
 
     name: str
     seed: str | None = None
     split: str
     thresholds: Floats
+    label_policy: Mapping[str, str] = field(default_factory=dict)
 
 
 def scored_images(run: Run) -> ScoredImages:
@@ -297,6 +301,7 @@ def scored_images(run: Run) -> ScoredImages:
         truth=predictions.truth[rows],
         probability=predictions.probability[rows],
         thresholds=np.array([label.threshold for label in labels], dtype=np.float64),
+        label_policy=run.label_policy,
     )
 
 
@@ -358,11 +363,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
-    """Check that two runs have the same images, patients, labels and truth.
+    """Check that two runs have the same images, patients, labels, label policy and truth.
 
     Raises:
         UsageError: Something differs; the message says what.
     """
+    require_same_policy(first.label_policy, other.label_policy, names=(first.name, other.name))
     pair = f"{other.name} and {first.name} cannot be compared"
     if other.label_names != first.label_names:
         raise UsageError(

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.controls import random_features, untrained_controls
 from featurecache.evaluation.evaluate import evaluate
-from featurecache.evaluation.from_cache import cache_caveats, cache_reference, predictions_from
+from featurecache.evaluation.from_cache import (
+    cache_caveats,
+    cache_reference,
+    predictions_from,
+)
 from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
@@ -165,6 +169,7 @@ def validate_external(
         config={
             "run": name,
             "labels": list(data.label_names),
+            "label_policy": cache.labels.applied_policy,
             "label_map": matched,
             "split": split,
             "n_bootstrap": n_bootstrap,

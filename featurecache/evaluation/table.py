@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Final
 
 from featurecache.errors import UsageError
 from featurecache.evaluation.comparison import require_same_images, scored_images
+from featurecache.label_cells import require_same_policy
 from featurecache.runs.run import Run, as_run, displayed_names
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def table(
 
     Raises:
         RunError: A run is missing or damaged.
-        UsageError: There are no runs, or ``names`` names another.
+        UsageError: There are no runs, uncertain or blank cells count differently in them, or
+            ``names`` names another run.
     """
     import pandas as pd
 
@@ -130,6 +132,12 @@ def table(
     if not given:
         raise UsageError("give at least one run")
     loaded = [as_run(run) for run in given]
+    for first, second in combinations(loaded, 2):
+        require_same_policy(
+            first.label_policy,
+            second.label_policy,
+            names=(str(first.path or first.name), str(second.path or second.name)),
+        )
     rows = []
     displayed = displayed_names([run.name for run in loaded], [run.path for run in loaded], names)
     for run, name in zip(loaded, displayed, strict=True):

@@ -140,6 +140,7 @@ def zero_shot(
         config={
             "scoring": method,
             "labels": list(cache.labels.names),
+            "label_policy": cache.labels.applied_policy,
             "cache": cache_reference(cache),
             "prompts": {"name": text.name, "fingerprint": text.fingerprint},
             "alignment": None if alignment is None else _alignment_reference(alignment),

@@ -31,9 +31,7 @@ def table_hashes(dataset: "Dataset") -> dict[str, str]:
         name: canonical_json(dataset.images[column].tolist()).encode()
         for name, column in columns.items()
     }
-    content["labels"] = (
-        canonical_json(dataset.label_names).encode() + dataset.label_values.tobytes()
-    )
+    content["labels"] = canonical_json(dataset.label_names).encode() + dataset.cells.tobytes()
     return {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
 
 
@@ -102,7 +100,7 @@ def count_changes(before: Cache | None, images: ImageTable, labels: Labels) -> d
     old_columns, new_columns = (
         [names.index(name) for name in shared] for names in (before.labels.names, labels.names)
     )
-    relabeled = before.labels.values[old][:, old_columns] != labels.values[new][:, new_columns]
+    relabeled = before.cells[old][:, old_columns] != labels.cells[new][:, new_columns]
     numbers = {
         "label": relabeled.any(axis=1).sum(),
         "split": (before.images.split[old] != images.split[new]).sum(),

@@ -334,6 +334,7 @@ def _header(dataset: "Dataset", encoder: "Encoder", table: Mapping[str, str]) ->
         excluded=dataset.excluded,
         bit_depth=dataset.bit_depth,
         split_draw="" if dataset.split_draw is None else str(dataset.split_draw),
+        policy=dataset.policy,
         table=table,
     )
 
@@ -405,7 +406,7 @@ def _finish(
     ).take(images.split == b"test")
     require_unseen_content(dataset, job.encoder, test_images)
     texts, prompts_status = _texts(job, prompts, dataset.label_names)
-    labels = Labels(tuple(dataset.label_names), dataset.label_values[rows])
+    labels = Labels(tuple(dataset.label_names), dataset.cells[rows], dataset.policy)
     changed = {**count_changes(cache, images, labels), **changed_files}
     changed = {what: number for what, number in changed.items() if number}
     if changed:

@@ -334,6 +334,7 @@ def learning_curve(
             "seeds": list(all_seeds),
             "settings": {config.head: asdict(config) for config in configs},
             "labels": list(cache.labels.names),
+            "label_policy": cache.labels.applied_policy,
             "cache": cache_reference(cache),
         },
         default_name=run_name(cache, KIND),

@@ -322,6 +322,7 @@ def _make_run(
             "settings": asdict(config),
             **arguments,
             "labels": list(cache.labels.names),
+            "label_policy": cache.labels.applied_policy,
             "thresholds": thresholds,
             "cache": reference,
             "prompts": None

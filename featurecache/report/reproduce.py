@@ -54,7 +54,8 @@ def _run_commands(
     if kind == "curve":
         yield from _settings_of_python(config)
     if arguments := _ARGUMENTS.get(kind):
-        yield command_line([*arguments(config), *cache_options, *out])
+        policy = options(config.get("label_policy", {}))
+        yield command_line([*arguments(config), *policy, *cache_options, *out])
 
 
 def _commands_of_folder(
@@ -125,6 +126,7 @@ def _align_commands(config: Config, cache_options: list[str]) -> Iterator[str]:
     arguments = {"prompts": prompts, "method": method, "out": _alignment_file(config)}
     if arguments["out"] == str(alignment_path(Path(cache["path"]), prompts, method)):
         del arguments["out"]
+    arguments |= config.get("label_policy", {})
     yield command_line(["align", *options(arguments), *cache_options])
 
 
@@ -211,6 +213,7 @@ def _finetune_commands(config: Config, out: list[str], parents: Parents) -> Iter
     if model is None:
         yield _comment(f"the encoder {config.get('model')} was made in Python")
         model = str(config.get("model"))
+    arguments |= config.get("label_policy", {})
     settings = options({**config.get("settings", {}), **arguments}, finetune)
     yield command_line(["finetune", *loaded, "--model", model, *settings, *out])
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import RunError, UsageError
+from featurecache.label_cells import require_same_policy
 from featurecache.metrics.metrics import Metrics, format_with_interval
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.progress import Progress
@@ -29,12 +30,11 @@ from featurecache.runs.folder import (
 )
 from featurecache.runs.prediction import Images, find_images
 from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
+from featurecache.store.open import CacheLike, open_cache
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from featurecache.store.open import CacheLike
 
 RUNS_FOLDER = Path("runs")
 """Where runs are saved by default."""
@@ -91,7 +91,7 @@ class Model(Protocol):
 
     def evaluate(
         self,
-        cache: "CacheLike",
+        cache: CacheLike,
         *,
         name: str,
         label_map: Mapping[str, str] | None = None,
@@ -161,6 +161,11 @@ class Run:
     def model_name(self) -> str:
         """The encoder behind the run."""
         return str(self.config.get("cache", self.config).get("model", "?"))
+
+    @property
+    def label_policy(self) -> Mapping[str, str]:
+        """What uncertain and blank cells counted as, where there were any."""
+        return dict(self.config.get("label_policy", {}))
 
     @cached_property
     def predictions(self) -> "pd.DataFrame":
@@ -244,7 +249,7 @@ class Run:
 
     def evaluate(
         self,
-        cache: "CacheLike",
+        cache: CacheLike,
         *,
         label_map: Mapping[str, str] | None = None,
         split: str = "test",
@@ -264,13 +269,21 @@ class Run:
             A run of kind "external".
 
         Raises:
-            UsageError: The run trained no model, no label matches, there is nothing to score, or
-                the model was trained on images that would be scored.
+            UsageError: The run trained no model, no label matches, there is nothing to score,
+                the model was trained on images that would be scored, or uncertain or blank cells
+                count differently in the cache and in the training.
             RunError: The cache was made with another encoder.
         """
-        return self._require_model().evaluate(
-            cache,
-            name=str(self.path or self.default_name),
+        name = str(self.path or self.default_name)
+        model, opened = self._require_model(), open_cache(cache)
+        require_same_policy(
+            self.label_policy,
+            opened.labels.applied_policy,
+            names=(name, str(opened.path)),
+        )
+        return model.evaluate(
+            opened,
+            name=name,
             label_map=label_map,
             split=split,
             n_bootstrap=n_bootstrap,

@@ -70,6 +70,7 @@ class _Config(TypedDict, total=False):
     versions: dict[str, str]
     teacher: str | None
     label_map: dict[str, str]
+    label_policy: dict[str, str]
     n_train: Count
     learning_caveats: list[str]
     best_epoch: Count | None

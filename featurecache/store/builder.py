@@ -331,7 +331,7 @@ class CacheBuilder:
         return (
             all(map(np.array_equal, vars(cache.images).values(), vars(images).values()))
             and cache.labels.names == labels.names
-            and np.array_equal(cache.labels.values, labels.values)
+            and np.array_equal(cache.labels.cells, labels.cells)
             and text_fingerprints(cache.texts) == text_fingerprints(texts)
             and dict(cache.failures) == dict(failures)
             # The encoder spec was compared at the start.

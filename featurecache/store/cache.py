@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UnknownNameError, UsageError
+from featurecache.label_cells import UNKNOWN, LabelPolicy
 from featurecache.prompts import PromptSet
 from featurecache.provenance.leaks import SplitCopies, copies_across_splits
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.checksums import Sums, read_checksums, read_verified
 from featurecache.store.hdf5 import dataset, opened
-from featurecache.store.layout import CHUNK_ROWS, EMBEDDING, FORMAT, UNKNOWN
+from featurecache.store.layout import CHUNK_ROWS, EMBEDDING, FORMAT
 from featurecache.store.records import (
     Header,
     ImageTable,
@@ -57,7 +58,8 @@ class Cache:
         created: When the file was written, in ISO 8601, UTC.
         images: Metadata of the N images, ordered by id.
         dim: Length D of an embedding.
-        labels: Label names (C,) and values (N, C); C is 0 for images without labels.
+        labels: Label names (C,) and, by the policy, values (N, C): 1 positive, 0 negative, -1
+            unknown. C is 0 for images without labels.
         texts: Encoded prompt sets by name.
         failures: Reason why an image has no embedding, by image id.
         state: Inode, size in bytes and mtime_ns of the file that was read. Later reads check that
@@ -219,6 +221,23 @@ class Cache:
                 return np.memmap(
                     stream, dtype=stored.dtype, mode="c", offset=offset, shape=stored.shape
                 )
+
+    @property
+    def cells(self) -> NDArray[np.int8]:
+        """Cells of labels as the data set states them, (N, C).
+
+        1 positive, 0 negative, -1 uncertain, -2 blank.
+        """
+        return self.labels.cells
+
+    @property
+    def policy(self) -> LabelPolicy:
+        """What uncertain and blank cells count as in ``labels``, and in all that is made of it."""
+        return self.labels.policy
+
+    def with_policy(self, policy: LabelPolicy) -> "Cache":
+        """Return the cache with labels by another policy; nothing is read or encoded again."""
+        return replace(self, labels=replace(self.labels, policy=policy))
 
     @property
     def members(self) -> "tuple[Cache, ...]":

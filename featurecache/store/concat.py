@@ -1,7 +1,7 @@
 """Concatenate the features of several caches of the same images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UsageError
 from featurecache.io.fingerprint import fingerprint
+from featurecache.label_cells import LabelPolicy, require_same_policy
 from featurecache.prompts import PromptSet
 from featurecache.provenance.provenance import Provenance
 from featurecache.store.cache import BLOCK_ROWS, Cache
 from featurecache.store.records import (
-    Labels,
     TextEmbeddings,
     TextSet,
     count_by_reason,
@@ -41,6 +41,11 @@ class ConcatCache(Cache):
     def members(self) -> tuple[Cache, ...]:
         """The caches that are concatenated."""
         return self.caches
+
+    def with_policy(self, policy: LabelPolicy) -> "ConcatCache":
+        """See ``Cache.with_policy``."""
+        members = tuple(cache.with_policy(policy) for cache in self.caches)
+        return replace(self, labels=replace(self.labels, policy=policy), caches=members)
 
     @property
     def prompt_sets(self) -> frozenset[str]:
@@ -166,7 +171,7 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
         created=max(cache.created for cache in caches),
         images=first.images.take(rows[0]),
         dim=sum(cache.dim for cache in caches),
-        labels=Labels(first.labels.names, first.labels.values[rows[0]]),
+        labels=replace(first.labels, cells=first.labels.cells[rows[0]]),
         texts={},
         failures={},
         state=first.state,
@@ -192,11 +197,14 @@ def _require_agreement(
         )
     if first.labels.names != other.labels.names:
         raise CacheError(f"{both} have different labels: extract one of them again")
+    require_same_policy(
+        asdict(first.policy), asdict(other.policy), names=(str(first.path), str(other.path))
+    )
     differences = {
         what: getattr(first.images, name)[rows] != getattr(other.images, name)[other_rows]
         for name, what in (("split", "splits"), ("patient", "patients"), ("sha256", "files"))
     }
-    unequal_labels = first.labels.values[rows] != other.labels.values[other_rows]
+    unequal_labels = first.labels.cells[rows] != other.labels.cells[other_rows]
     differences["labels"] = unequal_labels.any(axis=1)
     for what, differ in differences.items():
         if differ.any():

@@ -1,15 +1,16 @@
 """List caches, and describe one, without reading embeddings."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featurecache.errors import CacheError
+from featurecache.label_cells import count_cells
 from featurecache.provenance.names import base_name, describe_id_scheme
-from featurecache.store.layout import UNKNOWN, chunks_path
+from featurecache.store.layout import chunks_path
 from featurecache.store.reader import read_cache
 
 _UNFINISHED = "unfinished: extract again"
@@ -85,13 +86,8 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         "precision": cache.header.encoder_spec.get("precision"),
         "bit_depth": cache.header.bit_depth,
         "bf16_cosine": cache.header.bf16_cosine,
-        "labels": {
-            name: {
-                kind: int((column == value).sum())
-                for kind, value in (("positive", 1), ("negative", 0), ("unknown", UNKNOWN))
-            }
-            for name, column in zip(cache.labels.names, cache.labels.values.T, strict=True)
-        },
+        "labels": count_cells(cache.cells, cache.labels.names),
+        "label_policy": asdict(cache.policy),
         "prompts": {
             name: {
                 "fingerprint": text.fingerprint,

@@ -8,9 +8,6 @@ CHUNK_FORMAT = "featurecache-part"
 VERSION = 1
 """Format version of cache files and chunk files."""
 
-UNKNOWN = -1
-"""Label value of an image for which the label is not stated."""
-
 CHUNK_ROWS = 512
 """Rows of a full chunk file, and rows per checksum."""
 

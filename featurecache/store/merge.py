@@ -142,7 +142,7 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
             read=lambda number, low, high: caches[number].read_rows(low, high),
         ),
         labels=Labels(
-            first.labels.names, np.concatenate([cache.labels.values for cache in caches])[order]
+            first.labels.names, np.concatenate([cache.labels.cells for cache in caches])[order]
         ),
         texts=first.texts,
         failures=dict(compress(failures.items(), failed)),
@@ -196,7 +196,7 @@ def _require_same_kind(first: Cache, other: Cache) -> None:
         )
     for name in (
         *("dataset", "collection", "model", "image_level_split", "exposed", "trained_on"),
-        "bit_depth",
+        *("bit_depth", "policy"),
     ):
         values = [getattr(cache.header, name) for cache in (first, other)]
         if values[0] != values[1]:

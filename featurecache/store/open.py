@@ -17,13 +17,18 @@ CacheLike = Cache | StrPath | Sequence[Cache | StrPath]
 """What ``open_cache`` takes."""
 
 
-def open_cache(path: CacheLike = "cache") -> Cache:
+def open_cache(
+    path: CacheLike = "cache", *, uncertain: str | None = None, blank: str | None = None
+) -> Cache:
     """Open a finished cache.
 
     Args:
         path: A cache file; or a folder, of which the newest finished cache is opened; or a list of
             these, whose features are concatenated for the images that all of them hold. A ``Cache``
             in place of a path is used as it is.
+        uncertain: What uncertain cells of labels count as: "ignore" (unknown), "positive",
+            "negative" or "paper"; see ``LabelPolicy``. By default that of the data set.
+        blank: What blank cells count as: "unknown" or "negative". By default that of the data set.
 
     Returns:
         The cache. Its ``path`` tells which file was chosen; of a list, the ``path`` of each of its
@@ -34,6 +39,7 @@ def open_cache(path: CacheLike = "cache") -> Cache:
             has no finished cache, or its newest are several of one extraction; or the caches of a
             list share no image or disagree on labels, splits, patients or files.
         UsageError: The list is empty or names a cache twice.
+        UnknownNameError: ``uncertain`` or ``blank`` has another value.
 
     Example:
         >>> import featurecache as fc
@@ -43,12 +49,17 @@ def open_cache(path: CacheLike = "cache") -> Cache:
         >>> fc.open_cache("cache").header.dataset
         'phantom'
     """
-    if isinstance(path, Cache):
-        return path
-    given = [path] if isinstance(path, (str, os.PathLike)) else path
+    given = [path] if isinstance(path, (str, os.PathLike, Cache)) else path
     caches = [
         entry if isinstance(entry, Cache) else read_cache(_resolve(Path(entry))) for entry in given
     ]
+    if uncertain is not None or blank is not None:
+        caches = [
+            cache.with_policy(cache.policy.override(uncertain=uncertain, blank=blank))
+            for cache in caches
+        ]
+    if len(caches) == 1:
+        return caches[0]
     return concat_caches([member for cache in caches for member in cache.members])
 
 

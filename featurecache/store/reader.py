@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from featurecache.errors import CacheError
 from featurecache.io import json as strict_json
 from featurecache.io.fingerprint import fingerprint
+from featurecache.label_cells import CELLS, LabelPolicy
 from featurecache.provenance.perceptual_hash import HASH_BYTES
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache, file_state
 from featurecache.store.checksums import require_intact
 from featurecache.store.hdf5 import numeric, opened, read_numbers, read_strings, subgroup
-from featurecache.store.layout import EMBEDDING, FORMAT, UNKNOWN
+from featurecache.store.layout import EMBEDDING, FORMAT
 from featurecache.store.records import (
     Counts,
     Extraction,
@@ -48,15 +49,16 @@ def read_cache(path: str | os.PathLike[str]) -> Cache:
         attributes = objects["/"].attributes
         encoder_spec, spec_fingerprint = read_encoder_spec(file.filename, attributes)
         images, dim = _read_images(file)
+        header = _read_header(file, attributes, encoder_spec)
         text_group = subgroup(file, "text")
         return Cache(
             path=path,
-            header=_read_header(file, attributes, encoder_spec),
+            header=header,
             fingerprint=spec_fingerprint,
             created=str(attributes.get("created", "")),
             images=images,
             dim=dim,
-            labels=_read_labels(file, len(images)),
+            labels=_read_labels(file, len(images), header.policy),
             texts={
                 name: _read_text(
                     subgroup(text_group, name), name, objects[f"/text/{name}"].attributes
@@ -118,6 +120,7 @@ def _read_header(
             bit_depth=int(attributes["bit_depth"]) if "bit_depth" in attributes else None,
             libraries=tuple(_parse_as(attributes.get("libraries", "[]"), list[dict[str, str]])),
             split_draw=str(attributes.get("split_draw", "")),
+            policy=LabelPolicy(**_parse_as(attributes.get("label_policy", "{}"), dict[str, str])),
             table=_parse_as(attributes.get("table", "{}"), dict[str, str]),
             extraction=_parse_as(attributes["extraction"], Extraction),
         )
@@ -181,18 +184,18 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
     return images, dim
 
 
-def _read_labels(file: "h5py.File", rows: int) -> Labels:
+def _read_labels(file: "h5py.File", rows: int, policy: LabelPolicy) -> Labels:
     group = subgroup(file, "labels")
     names = tuple(from_utf8(read_strings(group, "names")).tolist())
-    values = read_numbers(group, "values", dtype="int8", shape=(rows, len(names)))
+    cells = read_numbers(group, "values", dtype="int8", shape=(rows, len(names)))
     if len(set(names)) != len(names):
         raise CacheError(f"{file.filename} is damaged: /labels/names has duplicates")
     require_valid(file.filename, label_problems(names, "/labels/names"))
-    if ((values < UNKNOWN) | (values > 1)).any():
+    if cells.size and (cells.min() < min(CELLS.values()) or cells.max() > max(CELLS.values())):
         raise CacheError(
-            f"{file.filename} is damaged: /labels/values has values other than 1, 0 and -1"
+            f"{file.filename} is damaged: /labels/values has values other than 1, 0, -1 and -2"
         )
-    return Labels(names, values)
+    return Labels(names, cells, policy)
 
 
 def _read_failures(group: "h5py.Group") -> dict[str, str]:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from featurecache.errors import CacheError
+from featurecache.label_cells import UNKNOWN, LabelPolicy
 from featurecache.provenance.provenance import Source, TrainingImages
-from featurecache.store.layout import UNKNOWN
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -81,10 +82,28 @@ def split_conflicts(images: ImageTable) -> Utf8:
 
 @dataclass(frozen=True)
 class Labels:
-    """Label names (C,) and values (N, C) int8: 1 positive, 0 negative, -1 unknown."""
+    """The labels of N images.
+
+    Attributes:
+        names: Label names, (C,).
+        cells: What the data set states, (N, C) int8: 1 positive, 0 negative, -1 uncertain, -2
+            blank.
+        policy: What uncertain and blank cells count as.
+    """
 
     names: tuple[str, ...]
-    values: NDArray[np.int8]
+    cells: NDArray[np.int8]
+    policy: LabelPolicy = field(default_factory=LabelPolicy)
+
+    @cached_property
+    def values(self) -> NDArray[np.int8]:
+        """The labels by the policy, (N, C) int8: 1 positive, 0 negative, -1 unknown."""
+        return self.policy.resolve(self.cells, self.names)
+
+    @property
+    def applied_policy(self) -> dict[str, str]:
+        """The fields of the policy that matter for these cells; see ``LabelPolicy.applied_to``."""
+        return self.policy.applied_to(self.cells)
 
     def to_float(self, rows: "NDArray[np.intp] | slice" = slice(None)) -> NDArray[np.float32]:
         """Return the values of these rows as (n, C) float32, NaN where unknown."""
@@ -223,6 +242,7 @@ class Header:
             sample of the cached images alike, so that images were added with them.
         split_draw: How the splits were drawn that the data set does not state; empty if it states
             all. If an extraction draws them alike, the cached patients keep theirs.
+        policy: What uncertain and blank cells of labels count as by default.
         table: In a shard, hashes of the whole data set that it was cut from, by what they are of:
             ids, patients, splits and labels. Shards of one data set have the same ones.
         extraction: Arguments of ``extract`` that matter to its result, to repeat it. ``data`` and
@@ -244,6 +264,7 @@ class Header:
     bit_depth: int | None = None
     libraries: tuple[Mapping[str, str], ...] = ()
     split_draw: str = ""
+    policy: LabelPolicy = field(default_factory=LabelPolicy)
     table: Mapping[str, str] = field(default_factory=dict)
     extraction: Extraction = field(default_factory=Extraction)
 

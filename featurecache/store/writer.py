@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError
 from featurecache.io.atomic import new_file
 from featurecache.io.fingerprint import canonical_json, fingerprint
+from featurecache.label_cells import LabelPolicy
 from featurecache.store.cache import BLOCK_ROWS
 from featurecache.store.checksums import RunningSums, Sums, write_checksums
 from featurecache.store.hdf5 import sealed_file, write_attributes, write_strings
@@ -78,7 +79,7 @@ def write_cache(
         sums = _write_images(file.create_group("images"), images, dim, embedding)
         group = file.create_group("labels")
         write_strings(group, "names", to_utf8(labels.names))
-        group.create_dataset("values", data=labels.values, dtype=np.int8)
+        group.create_dataset("values", data=labels.cells, dtype=np.int8)
         group = file.create_group("text")
         for name, text in texts.items():
             _write_text(group.create_group(name), text)
@@ -89,6 +90,7 @@ def write_cache(
 
 
 def _root_attributes(header: Header) -> dict[str, Value | None]:
+    policy = header.policy
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -106,6 +108,7 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "bit_depth": header.bit_depth,
         "libraries": canonical_json(header.libraries) if header.libraries else None,
         "split_draw": header.split_draw or None,
+        "label_policy": canonical_json(asdict(policy)) if policy != LabelPolicy() else None,
         "table": canonical_json(header.table) if header.table else None,
         "extraction": canonical_json(header.extraction),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -42,12 +42,12 @@ def test_rows_are_sorted_by_id_and_labels_follow(tmp_path: Path) -> None:
     assert len(dataset) == 3
 
 
-def test_labels_are_a_frame_indexed_by_id_with_nan_for_unknown(tmp_path: Path) -> None:
+def test_labels_are_a_frame_indexed_by_id_as_stated(tmp_path: Path) -> None:
     labels = make_dataset(tmp_path).labels
     assert labels.index.tolist() == ["a", "b", "c"]
     assert labels.columns.tolist() == ["Mass", "Edema"]
     assert labels["Mass"].tolist() == [0, 0, 1]
-    assert labels["Edema"].isna().tolist() == [True, False, False]
+    assert labels["Edema"].tolist() == [-1, 0, 1]
     assert (labels.dtypes == np.float32).all()
 
 
@@ -237,7 +237,7 @@ def test_image_level_split_allows_shared_patients_and_is_noted(tmp_path: Path) -
     assert replace(dataset).notes == dataset.notes
 
 
-@pytest.mark.parametrize("value", [2, -2, 0.5])
+@pytest.mark.parametrize("value", [2, -3, 0.5])
 def test_invalid_label_value_is_refused(tmp_path: Path, value: float) -> None:
     with pytest.raises(DatasetError, match=f"label Edema of image 'a' is {value}"):
         make_dataset(tmp_path, labels=np.array([[1, 0], [0, value], [7, 1]]))

@@ -54,4 +54,4 @@ def test_whole_numbers_with_a_fraction_of_zero_are_the_same_class() -> None:
         pd.Series(["1", "2", "1.0", ""], name="kind"), file=Path("x.csv")
     )
     assert names == ("kind 1", "kind 2")
-    assert matrix.tolist() == [[1, 0], [0, 1], [1, 0], [-1, -1]]
+    assert matrix.tolist() == [[1, 0], [0, 1], [1, 0], [-2, -2]]

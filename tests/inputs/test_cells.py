@@ -17,8 +17,8 @@ def column(name: str, *cells: str) -> str:
 LABELS = {
     "numbers": (("1", "0", "-1", ""), "", [1, 0, None, None], None),
     "floats": (("1.0", "0.00", "-1,0", ""), "", [1, 0, None, None], "'1.0' (1) read as positive"),
-    "booleans": (("True", "false", "TRUE", "NA"), "", [1, 0, 1, None], "'NA' (1) read as unknown"),
-    "excel-errors": (("1", "0", "#N/A", "#REF!"), "", [1, 0, None, None], "'#REF!' (1) read as u"),
+    "booleans": (("True", "false", "TRUE", "NA"), "", [1, 0, 1, None], "'NA' (1) read as blank"),
+    "excel-errors": (("1", "0", "#N/A", "#REF!"), "", [1, 0, None, None], "'#REF!' (1) read as b"),
     "yes-no": (("Yes", "no", "y", "N"), "", [1, 0, 1, 0], "'no' (1), 'N' (1) read as negative"),
     "german": (("ja", "Nein", "", "k.A."), "", [1, 0, None, None], "'ja' (1) read as positive"),
     "words": (("positive", "negative", "uncertain", "None"), "", [1, 0, None, None], "uncertain"),
@@ -32,7 +32,7 @@ LABELS = {
         ("1", "", "", ""),
         "",
         [1, None, None, None],
-        "No image is negative for L: other cells are unknown.",
+        "No image is negative for L: other cells are blank.",
     ),
 }
 

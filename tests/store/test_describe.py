@@ -76,9 +76,10 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "bit_depth": None,
         "bf16_cosine": None,
         "labels": {
-            "Mass": {"positive": 1, "negative": 1, "unknown": 1},
-            "Edema": {"positive": 1, "negative": 1, "unknown": 1},
+            "Mass": {"positive": 1, "negative": 1, "uncertain": 1, "blank": 0},
+            "Edema": {"positive": 1, "negative": 1, "uncertain": 1, "blank": 0},
         },
+        "label_policy": {"uncertain": "ignore", "blank": "unknown"},
         "prompts": {
             "signs": {
                 "fingerprint": "f" * 64,
