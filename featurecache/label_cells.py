@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from featurecache.errors import UnknownNameError, UsageError
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +126,7 @@ class LabelPolicy:
         """
         numbers = {field: int((cells == CELLS[field]).sum()) for field in _CHOICES}
         parts = [
-            f"{number:,} {field} {'cell counts' if number == 1 else 'cells count'} as "
+            f"{count_noun(number, f'{field} cell counts', f'{field} cells count')} as "
             f"{_CHOICES[field][getattr(self, field)]} (`{field}` {getattr(self, field)})"
             for field, number in numbers.items()
             if number and (field, self.blank) != ("blank", "unknown")
