@@ -175,7 +175,7 @@ def find_path_column(table: "Table", head: "pd.DataFrame", root: Path) -> tuple[
         )
     raise DatasetError(
         f"{table.path} has no column {PATH_COLUMN!r}, and none of its columns names images: give "
-        f"the column of paths as `path`; it has {', '.join(table.header) or 'none'}"
+        f"the column of paths as `path`; it has {table.names()}"
     )
 
 

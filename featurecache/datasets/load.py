@@ -230,7 +230,8 @@ def recognize_dataset(
     if not path.name.lower().endswith(TABLE_SUFFIXES):
         raise DatasetError(
             f"{path} is not a data set: give a folder of images, or a file whose name ends in "
-            f"{', '.join(TABLE_SUFFIXES)}"
+            f"{', '.join(TABLE_SUFFIXES)}; save other tables, such as .xls and .ods, as one of "
+            "these"
         )
     return "csv"
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from featurecache.datasets.text_table import TextTable
 from featurecache.datasets.typed_table import ExcelTable, ParquetTable
 from featurecache.errors import DatasetError, UsageError
+from featurecache.io.text import require_regular_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +25,15 @@ BLOCK_ROWS: Final = 1024
 cache: 16,384 took 50 % longer."""
 
 TEXT_SUFFIXES: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt")
-TABLE_SUFFIXES: Final = (*TEXT_SUFFIXES, ".xlsx", ".parquet")
+TABLE_SUFFIXES: Final = (*TEXT_SUFFIXES, ".xlsx", ".xlsm", ".parquet")
 """Ends of the names of tables, in lower case."""
+
+_FIRST_BYTES: Final = {
+    b"\xd0\xcf\x11\xe0": "of an old Excel file (.xls), or of one with a password",
+    b"PK\x03\x04": "of an Excel file (.xlsx)",
+    b"PAR1": "of a parquet file (.parquet)",
+}
+"""How files start that are no text."""
 
 
 class _Rows(Protocol):
@@ -101,7 +109,7 @@ class Table:
             matches = [column for column in self.header if fnmatchcase(column, name)]
             if not matches:
                 raise DatasetError(
-                    f"no column of {self.path} matches {name!r}: it has {self._names()}"
+                    f"no column of {self.path} matches {name!r}: it has {self.names()}"
                 )
             expanded += [column for column in matches if column not in expanded]
         return expanded
@@ -110,15 +118,14 @@ class Table:
         if column not in self.header:
             near = get_close_matches(column, self.header, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise DatasetError(
-                f"{self.path} has no column {column!r}: {hint}it has {self._names()}"
-            )
+            raise DatasetError(f"{self.path} has no column {column!r}: {hint}it has {self.names()}")
         if self.header.count(column) > 1:
             raise DatasetError(f"{self.path} has the column {column!r} twice: rename one of them")
         return self.header.index(column)
 
-    def _names(self) -> str:
-        return ", ".join(self.header) or "none"
+    def names(self) -> str:
+        """Return the names of the columns, and how the file was read, for error messages."""
+        return ". ".join([", ".join(self.header) or "none", *self.notes]).removesuffix(".")
 
 
 def open_table(path: Path, *, separator: str | None = None, encoding: str | None = None) -> Table:
@@ -129,8 +136,8 @@ def open_table(path: Path, *, separator: str | None = None, encoding: str | None
     a row or header (a trailing comma) are dropped.
 
     Args:
-        path: An Excel workbook (.xlsx), a parquet file (.parquet), or a text file with any other
-            name, compressed if that ends in ".gz".
+        path: An Excel workbook (.xlsx, .xlsm), a parquet file (.parquet), or a text file with any
+            other name, compressed if that ends in ".gz".
         separator: Separator of the columns of a text file; detected by default.
         encoding: Encoding of a text file; by default UTF-8, UTF-16 or cp1252 is detected.
 
@@ -140,16 +147,24 @@ def open_table(path: Path, *, separator: str | None = None, encoding: str | None
         DatasetError: If the file cannot be read, or its separator is ambiguous.
     """
     suffix = path.suffix.lower()
-    if suffix in (".xls", ".ods"):
-        raise DatasetError(f"{path} is not read: save it as .xlsx or .csv")
+    binary = {".xlsx": b"PK\x03\x04", ".xlsm": b"PK\x03\x04", ".parquet": b"PAR1"}.get(suffix)
     rows: _Rows
     with _read_errors(path):
-        if suffix not in (".xlsx", ".parquet"):
+        require_regular_file(path)
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start != binary and (binary or start in _FIRST_BYTES):
+            content = _FIRST_BYTES.get(start, "of a text file, or of a damaged one")
+            raise DatasetError(
+                f"{path} does not have the content that its name says, but that {content}: save "
+                "it as .xlsx without a password, or as .csv"
+            )
+        if binary is None:
             rows = TextTable(path, separator=separator, encoding=encoding)
         elif separator or encoding:
             raise UsageError(f"{path} is no text file: leave out `separator` and `encoding`")
         else:
-            rows = ExcelTable(path) if suffix == ".xlsx" else ParquetTable(path)
+            rows = ParquetTable(path) if suffix == ".parquet" else ExcelTable(path)
     return Table(path, tuple(rows.header), tuple(rows.notes), rows)
 
 

@@ -1,5 +1,6 @@
 """Tables whose cells have types: Excel workbooks and parquet files. Cells become text."""
 
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,15 @@ MAX_CELLS: Final = 2**28
 """Cells of a sheet or of a parquet file: about a million rows of 256 columns."""
 _MAX_TITLE: Final = 3
 """Rows of a title above a header."""
+
+_NEVER_CALCULATED: Final = re.compile(rb"<[^<>]*\bfullCalcOnLoad=\"(?:1|true)\"")
+"""What libraries write into ``xl/workbook.xml`` because they do not calculate formulas; Excel and
+LibreOffice remove it when they save."""
+_HIDDEN_ROW: Final = re.compile(rb"<(?:\w+:)?row\b[^<>]*\bhidden=\"(?:1|true)\"[^<>/]*>")
+_MERGED: Final = re.compile(rb"<(?:\w+:)?mergeCell\b[^<>]*\bref=\"([A-Z]+[0-9]+:[A-Z]+[0-9]+)\"")
+_MAX_TAG: Final = 4096
+"""Length of the longest tag that is looked for."""
+_CHUNK: Final = 2**20
 
 
 class ParquetTable:
@@ -60,12 +70,14 @@ class ParquetTable:
 
 
 class ExcelTable:
-    """The first sheet of an open Excel workbook.
+    """The first visible sheet of an open Excel workbook.
+
+    Below the header, each cell that a merged cell covers has its value.
 
     Attributes:
         header: Names of the columns: the first row that is not blank. Rows above it of which only
             the first cell is filled are a title if it is longer.
-        notes: Sentences on other sheets and on a title, if there are any.
+        notes: Sentences on other sheets, hidden rows, merged cells and a title, if there are any.
 
     Raises:
         UsageError: If openpyxl is not installed.
@@ -83,13 +95,28 @@ class ExcelTable:
         with _damage_as_value_error():
             with zipfile.ZipFile(path) as archive:
                 _check_size(path, sum(file.file_size for file in archive.infolist()))
-            self._sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
+                self._calculated = not _tags(archive, "xl/workbook.xml", _NEVER_CALCULATED)
+                book = load_workbook(path, read_only=True, data_only=self._calculated)
+                visible = (sheet for sheet in book.worksheets if sheet.sheet_state == "visible")
+                self._sheet = next(visible, book.worksheets[0])
+                # openpyxl does not read these if it reads row by row.
+                markup = self._sheet._worksheet_path
+                n_hidden = len(_tags(archive, markup, _HIDDEN_ROW))
+                merged = _tags(archive, markup, _MERGED)
+            self._merged = [_Merged(tag[1].decode()) for tag in merged]
         self._path = path
-        sheets = self._sheet.parent.sheetnames
+        if sum(area.n_cells for area in self._merged) > MAX_CELLS:
+            raise DatasetError(f"{path} has more than {MAX_CELLS:,} merged cells: unmerge them")
         self.notes = []
-        if len(sheets) > 1:
+        if len(book.sheetnames) > 1:
             self.notes.append(
-                f"{path.name} has {len(sheets)} sheets; the first is read, {self._sheet.title!r}."
+                f"{path.name} has {len(book.sheetnames)} sheets; the first that is not hidden is "
+                f"read, {self._sheet.title!r}."
+            )
+        if n_hidden:
+            self.notes.append(
+                f"{count_noun(n_hidden, 'row')} of {path.name} that Excel hides, by a filter for "
+                f"example, {'is' if n_hidden == 1 else 'are'} read too."
             )
         top = list(islice(self._filled_rows(), _MAX_TITLE + 2))
         n_title = next((at for at, (_, cells) in enumerate(top) if len(cells) > 1), 0)
@@ -101,6 +128,12 @@ class ExcelTable:
             self.notes.append(
                 f"The header of {path.name} is row {self._header_row}; what is above it is a title."
             )
+        self._merged = [area for area in self._merged if area.first_row > self._header_row]
+        if self._merged:
+            self.notes.append(
+                f"{path.name} has {count_noun(len(self._merged), 'merged cell')}: each cell that "
+                "one covers has its value."
+            )
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the number of each row below the header, as Excel shows it, and its cells.
@@ -109,9 +142,16 @@ class ExcelTable:
             DatasetError: If a row is longer than the header.
         """
         width = len(self.header)
+        merged = sorted(self._merged, key=lambda area: area.first_row, reverse=True)
+        covering: list[_Merged] = []
         for number, row in self._filled_rows():
             if number <= self._header_row:
                 continue
+            while merged and merged[-1].first_row <= number:
+                covering.append(merged.pop())
+            covering = [area for area in covering if area.last_row >= number]
+            for area in covering:
+                area.fill(number, row)
             if len(row) > width:
                 raise DatasetError(
                     f"{self._path}, row {number}: the row has {count_noun(len(row), 'cell')}, but "
@@ -130,6 +170,12 @@ class ExcelTable:
                 n_cells += len(row)
                 if n_cells > MAX_CELLS:
                     raise DatasetError(f"{self._path} has more than {MAX_CELLS:,} cells: split it")
+                if not self._calculated and any(map(_is_formula, row)):
+                    raise DatasetError(
+                        f"{self._path}, row {number}: the formulas have no values, because a "
+                        "program wrote them and nothing has calculated them yet. Open the file in "
+                        "Excel or LibreOffice, and save it"
+                    )
                 cells = [_as_text(cell) for cell in row]
                 while cells and not cells[-1]:
                     cells.pop()
@@ -137,12 +183,54 @@ class ExcelTable:
                     yield number, cells
 
 
+class _Merged:
+    """A merged cell.
+
+    Args:
+        reference: What it covers, such as ``A2:B3``.
+    """
+
+    def __init__(self, reference: str) -> None:
+        from openpyxl.utils import range_boundaries
+
+        self._left, self.first_row, self._right, self.last_row = range_boundaries(reference)
+        self.n_cells = (self._right - self._left + 1) * (self.last_row - self.first_row + 1)
+        self._value = ""
+
+    def fill(self, number: int, row: list[str]) -> None:
+        """Write its value, that of its first cell, into the cells of a row that it covers."""
+        if number == self.first_row:
+            self._value = "".join(row[self._left - 1 : self._left])
+        if self._value:
+            row += [""] * (self._right - len(row))
+            row[self._left - 1 : self._right] = [self._value] * (self._right - self._left + 1)
+
+
+def _tags(archive: zipfile.ZipFile, name: str, pattern: re.Pattern[bytes]) -> list[re.Match[bytes]]:
+    """Return the tags of a file in an archive that match a pattern, none if it is not there."""
+    matches: list[re.Match[bytes]] = []
+    if name in archive.namelist():
+        with archive.open(name) as file:
+            text = b""
+            while chunk := file.read(_CHUNK):
+                text += chunk
+                end = text.rfind(b">") + 1
+                matches += pattern.finditer(text, 0, end)
+                text = text[end:][-_MAX_TAG:]
+    return matches
+
+
+def _is_formula(cell: object) -> bool:
+    """Return whether a cell is a formula, or an array formula of openpyxl."""
+    return str(getattr(cell, "text", cell)).startswith("=")
+
+
 @contextmanager
 def _damage_as_value_error() -> Iterator[None]:
     """Turn what the libraries raise on a damaged file into a ValueError."""
     try:
         yield
-    except (OSError, MemoryError, UsageError):
+    except (OSError, MemoryError, UsageError, DatasetError):
         raise
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -4,16 +4,18 @@ import io
 import re
 import sys
 import zipfile
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurecache.datasets.table_reader import open_table
+from featurecache.datasets.table_reader import Table, open_table
 from featurecache.errors import DatasetError, UsageError
 from tests.inputs.tables import workbook
 
@@ -203,7 +205,7 @@ def test_first_sheet_of_excel_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.xlsx"
     path.write_bytes(workbook(rows, [["other"]]))
     table = open_table(path)
-    assert table.notes == ("t.xlsx has 2 sheets; the first is read, 'sheet 1'.",)
+    assert table.notes == ("t.xlsx has 2 sheets; the first that is not hidden is read, 'sheet 1'.",)
     frame = table.read(["id", "n", "day", "hour"])
     assert frame.to_numpy().tolist() == [
         ["007", "1", "2020-03-04", "2020-03-04 05:06:00"],
@@ -215,7 +217,7 @@ def test_first_sheet_of_excel_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=message):
         open_table(path).read(["id"])
     path.write_bytes(b"no zip")
-    with pytest.raises(DatasetError, match="cannot be read as a table: BadZipFile"):
+    with pytest.raises(DatasetError, match=r"content .* of a text file, or of a damaged one: save"):
         open_table(path)
 
 
@@ -248,7 +250,7 @@ def test_title_of_an_excel_sheet_is_no_header(tmp_path: Path, rows, header, line
 )
 def test_missing_package_is_named(tmp_path: Path, monkeypatch, suffix, package, module) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    (tmp_path / f"t.{suffix}").touch()
+    (tmp_path / f"t.{suffix}").write_bytes(b"PAR1" if suffix == "parquet" else b"PK\x03\x04")
     with pytest.raises(UsageError, match=rf"needs {package}: pip install 'featurecache\[tables\]'"):
         open_table(tmp_path / f"t.{suffix}")
 
@@ -265,6 +267,90 @@ def test_unpacked_size_is_limited(tmp_path: Path, monkeypatch, suffix: str) -> N
             archive.writestr("xl/workbook.xml", "long")
     with pytest.raises(DatasetError, match="more than 1 bytes when unpacked"):
         open_table(tmp_path / f"t.{suffix}")
+
+
+EDITED = [["path", "who", "Mass"], ["a", "p", 1], ["b", None, 0], ["c", "q", 1]]
+
+
+def edited(path: Path, edit: Callable[[Any], object]) -> Table:
+    """Return a table that was edited in a spreadsheet program."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for row in EDITED:
+        book.active.append(row)
+    edit(book)
+    book.save(path)
+    return open_table(path)
+
+
+def test_merged_cells_of_excel_have_their_value_in_each_row(tmp_path: Path) -> None:
+    def merge(book: Any) -> None:
+        book.active.merge_cells("B2:B3")
+        book.active.merge_cells("B4:C4")
+
+    table = edited(tmp_path / "t.xlsm", merge)
+    assert table.read(["who", "Mass"]).to_numpy().tolist() == [["p", "1"], ["p", "0"], ["q", "q"]]
+    assert "has 2 merged cells: each cell that one covers has its value." in table.notes[0]
+
+    def add_title(book: Any) -> None:
+        book.active.insert_rows(1)
+        book.active["A1"] = "Export"
+        book.active.merge_cells("A1:C1")
+
+    table = edited(tmp_path / "u.xlsx", add_title)
+    assert table.header == ("path", "who", "Mass")
+    assert "merged" not in " ".join(table.notes)
+
+
+def test_hidden_rows_of_excel_are_counted_and_a_hidden_sheet_is_not_read(tmp_path: Path) -> None:
+    def hide(book: Any) -> None:
+        book.active.row_dimensions[3].hidden = True
+        book.active.title = "data"
+        book.create_sheet("old", 0).sheet_state = "hidden"
+
+    table = edited(tmp_path / "t.xlsx", hide)
+    assert len(table.read(["path"])) == 3
+    assert table.notes == (
+        "t.xlsx has 2 sheets; the first that is not hidden is read, 'data'.",
+        "1 row of t.xlsx that Excel hides, by a filter for example, is read too.",
+    )
+    with pytest.raises(
+        DatasetError, match=r"it has path, who, Mass\. t.xlsx has 2 sheets; the first"
+    ):
+        table.read(["who?"])
+
+
+def test_formulas_without_values_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="row 3: the formulas have no values"):
+        edited(tmp_path / "t.xlsx", lambda book: book.active.__setitem__("C3", "=1-C2"))
+    with (
+        zipfile.ZipFile(tmp_path / "t.xlsx") as source,
+        zipfile.ZipFile(tmp_path / "u.xlsx", "w") as saved,
+    ):
+        for name in source.namelist():
+            data = source.read(name).replace(b' fullCalcOnLoad="1"', b"")
+            saved.writestr(
+                name, data.replace(b"<v></v>", b"<v>0</v>").replace(b"<v />", b"<v>0</v>")
+            )
+    assert open_table(tmp_path / "u.xlsx").read(["Mass"])["Mass"].tolist() == ["1", "0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "content"),
+    [
+        ("t.xlsx", b"\xd0\xcf\x11\xe0", "an old Excel file .*, or of one with a password"),
+        ("t.csv", b"PK\x03\x04", "an Excel file"),
+        ("t.csv", b"PAR1", "a parquet file"),
+        ("t.parquet", b"path", "a text file"),
+    ],
+)
+def test_file_with_another_content_than_its_name_says_is_refused(
+    tmp_path: Path, name: str, start: bytes, content: str
+) -> None:
+    (tmp_path / name).write_bytes(start + b"...")
+    with pytest.raises(DatasetError, match=f"but that of {content}.*: save it as .xlsx"):
+        open_table(tmp_path / name)
 
 
 def test_patterns_are_expanded_to_columns(tmp_path: Path) -> None:
