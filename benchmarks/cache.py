@@ -154,6 +154,7 @@ def write_synthetic(path: Path, rows: int, dim: int) -> None:
             perceptual_hash=generator.integers(0, 256, (rows, 32), dtype=np.uint8),
             patient=to_utf8([f"{patient:08d}" for patient in patients]),
             split=to_utf8(split),
+            study=np.full(len(is_ap), b""),
             view=np.where(is_ap, b"AP", b"PA"),
             sex=np.where(generator.random(rows) < 0.5, b"F", b"M"),
             age=to_utf8(generator.integers(20, 90, rows).astype(np.str_)),

@@ -69,7 +69,7 @@ def info(file: File, json: Json = False) -> None:
         for key in ("path", "dataset", "model", "fingerprint", "created", "images", "dim", "memory")
     ]
     rows += [["splits", ", ".join(f"{name} {n}" for name, n in document["splits"].items())]]
-    rows += [["patients", str(document["patients"])]]
+    rows += [[name, str(document[name])] for name in ("patients", "studies")]
     rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
     rows += [["excluded", format_counts(document["excluded"])]]
     with running(extract):  # The notes are about how the images were read.

@@ -106,6 +106,9 @@ class DatasetOptions:
     ] = None
     id_column: Annotated[str | None, _option("csv: column of ids.")] = None
     patient_column: Annotated[str | None, _option("csv: column of patients.")] = None
+    study_column: Annotated[str | None, _option("csv: column of studies, each of one patient.")] = (
+        None
+    )
     split_column: Annotated[str | None, _option("csv: column of splits.")] = None
     view_column: Annotated[str | None, _option("csv: column of views.")] = None
     sex_column: Annotated[str | None, _option("csv: column of sexes.")] = None

@@ -55,6 +55,7 @@ MAX_TEXT: Final = 60
         "split",
         "subset",
         "patient_column",
+        "study_column",
         "split_column",
         "view_column",
         "sex_column",
@@ -223,7 +224,7 @@ def _print_result(result: "SearchResult", metadata: Sequence[str]) -> None:
             ["label", "cosine"],
             [[name, format_float(cosine)] for name, cosine in result.descriptions.items()],
         )
-    known = [name for name in ("view", "sex", "age") if (result.images[name] != "").any()]
+    known = [name for name in ("study", "view", "sex", "age") if (result.images[name] != "").any()]
     print_table(
         f"{result.query}: images",
         ["rank", "cosine", "image", "patient", "split", "labels", *metadata, *known],

@@ -40,6 +40,7 @@ def load_csv(
     classes: str | None = None,
     id: str | None = None,
     patient: str | None = None,
+    study: str | None = None,
     split: str | None = None,
     view: str | None = None,
     sex: str | None = None,
@@ -71,7 +72,9 @@ def load_csv(
             list; empty or "No Finding" for none.
         classes: Column of classes, which exclude each other; each becomes a label.
         id: Column of unique image ids; by default the paths.
-        patient: Column of patients; by default, and where blank, each image is its own patient.
+        patient: Column of patients; by default, and where blank, each study, or each image without
+            one, is its own patient.
+        study: Column of studies, the examinations that images belong to; each is of one patient.
         split: Column of splits: train, val and test, or similar names, or the numbers of folds. By
             default the images are split by patient.
         view: Column of views such as PA; empty for unknown.
@@ -124,7 +127,10 @@ def load_csv(
         notes += path_notes
     label_columns = opened.expand(_as_list(labels))
     metadata = tuple(opened.expand(_as_list(metadata)))
-    roles = {"id": id, "patient": patient, "split": split, "view": view, "sex": sex, "age": age}
+    roles = {
+        **{"id": id, "patient": patient, "study": study, "split": split},
+        **{"view": view, "sex": sex, "age": age},
+    }
     # One column may serve twice, for example the path as the id.
     columns = dict.fromkeys(
         filter(None, (path, *label_columns, multilabel, classes, *roles.values(), *metadata))
@@ -165,7 +171,7 @@ def load_csv(
             notes += attribute_notes
     images[list(metadata)] = table[list(metadata)]
     # Before rows are joined, so that a blank cell does not contradict another.
-    for role in images.columns.intersection(["patient", "split"]):
+    for role in images.columns.intersection(["patient", "study", "split"]):
         images[role] = images[role].where(~is_blank(images[role]), "")
     images, values, join_notes = join_rows(images, values, file=file, exclusive=bool(classes))
     notes += join_notes
@@ -233,19 +239,22 @@ def _head(table: Table) -> "pd.DataFrame":
 
 
 def _fill_patients(images: "pd.DataFrame") -> list[str]:
-    """Make each image without a patient its own patient, and return notes."""
+    """Make each study, or image, without a patient its own patient, and return notes."""
     unknown = images["patient"] == "" if "patient" in images else images["id"] != ""
     if not unknown.any():
         return []
-    if unknown.all():
+    # No patient of another row may have these names.
+    own = "unknown patient of " + images["id"]
+    if "study" in images:
+        own = own.where(images["study"] == "", "unknown patient of study " + images["study"])
+    elif unknown.all():
         images["patient"] = images["id"]
         return [UNKNOWN_PATIENTS]
-    # No patient of another row may have this name.
-    own = "unknown patient of " + images["id"]
-    images["patient"] = images["patient"].where(~unknown, own)
+    images["patient"] = own if unknown.all() else images["patient"].where(~unknown, own)
+    each = "each of their studies" if "study" in images else "each"
     return [
         f"{count_noun(int(unknown.sum()), 'image has', 'images have')} no patient, and "
-        "each counts as a patient of its own."
+        f"{each} counts as a patient of its own."
     ]
 
 

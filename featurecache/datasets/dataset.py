@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from featurecache.datasets.pseudonymize import IdKey
 
-COLUMNS = ("id", "path", "patient", "split", "view", "sex", "age")
+COLUMNS = ("id", "path", "patient", "study", "split", "view", "sex", "age")
 
-OPTIONAL_COLUMNS = ("view", "sex", "age")
+OPTIONAL_COLUMNS = ("study", "view", "sex", "age")
 
 MAX_AGE = 120
 """Years; anything above is a data entry error. Early ChestX-ray14 releases have ages above 400."""
@@ -64,9 +64,10 @@ class Dataset:
             folder name.
         root: Folder that the image paths are relative to.
         images: N rows of strings with the columns ``id`` (unique), ``path`` (posix, relative to
-            ``root``), ``patient``, ``split`` ("train", "val" or "test") and optionally ``view``,
-            ``sex`` and ``age`` (in years); "" where unknown. Other columns are dropped, except
-            those in ``metadata``.
+            ``root``), ``patient``, ``split`` ("train", "val" or "test") and optionally ``study``
+            (the examination that an image belongs to, of one patient), ``view``, ``sex`` and
+            ``age`` (in years); "" where unknown. Other columns are dropped, except those in
+            ``metadata``.
         labels: (N, C) labels in the same order as ``images``: 1 positive, 0 negative, -1
             uncertain, NaN or -2 blank. A DataFrame (columns are the label names) or an array; None
             for a data set without labels.
@@ -101,9 +102,9 @@ class Dataset:
 
     Raises:
         DatasetError: If there are no images, a column is missing or not text, an id is repeated, a
-            path leaves the root, a split is unknown, a patient is in two splits, a label name is
-            missing or repeated, a label is not 1, 0, -1, -2 or NaN, an age is not a number of
-            years, or the name is not a valid folder name.
+            path leaves the root, a split is unknown, a patient is in two splits, a study has two
+            patients, a label name is missing or repeated, a label is not 1, 0, -1, -2 or NaN, an
+            age is not a number of years, or the name is not a valid folder name.
 
     Example:
         >>> import featurecache as fc
@@ -174,6 +175,7 @@ class Dataset:
         _check_paths(images, root, follow_links=follow_links)
         _check_splits(images)
         _check_ages(images)
+        _check_studies(images)
         notes = (*notes, *changes)
         if not image_level_split:
             _check_patients(images)
@@ -305,7 +307,7 @@ class Dataset:
         )
 
     def pseudonymize(self, key: "IdKey") -> "Dataset":
-        """Replace ids and patients by hashes.
+        """Replace ids, patients and studies by hashes.
 
         The paths are kept because the images are read from them; nothing that is written contains
         them. The splits, which were made before, are kept too.
@@ -319,7 +321,10 @@ class Dataset:
         hash_patient = key.hash_patient if self.patients_known else key.hash
         hashed = {
             column: self.images[column].map(function).astype(self.images[column].dtype)
-            for column, function in (("id", key.hash), ("patient", hash_patient))
+            for column, function in (
+                *(("id", key.hash), ("patient", hash_patient)),
+                ("study", key.hash_study),
+            )
         }
         draw = self.split_draw
         if draw is not None:
@@ -523,6 +528,20 @@ def _check_ages(images: "pd.DataFrame") -> None:
     years = pd.to_numeric(images["age"].where(images["age"] != "", "0"), errors="coerce")
     valid = f"it must be a number of years from 0 to {MAX_AGE}, or empty if unknown"
     _refuse(images, "age", ~years.between(0, MAX_AGE), valid, show_value=True)
+
+
+def _check_studies(images: "pd.DataFrame") -> None:
+    known = images[images["study"] != ""]
+    patients = known.groupby("study", sort=False)["patient"]
+    conflicts = (known["patient"] != patients.transform("first")).to_numpy(dtype=bool)
+    if conflicts.any():
+        study, patient = known[["study", "patient"]].iloc[int(np.argmax(conflicts))]
+        other = known["patient"][(known["study"] == study) & (known["patient"] != patient)].iloc[0]
+        raise DatasetError(
+            f"the study {study!r} of image {_row(known, conflicts)} has two patients, {other!r} "
+            f"and {patient!r}: a study belongs to one patient. If numbers of studies are not "
+            "unique, put the patient in front of each"
+        )
 
 
 def _check_patients(images: "pd.DataFrame") -> None:

@@ -14,7 +14,7 @@ from featurecache.wording import count_noun
 if TYPE_CHECKING:
     import pandas as pd
 
-_SAME = ("id", "patient", "split")
+_SAME = ("id", "patient", "study", "split")
 """Columns that must be equal in all rows of an image, patients in any of their spellings."""
 
 

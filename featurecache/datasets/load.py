@@ -52,8 +52,8 @@ def load_dataset(
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
             ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder, images:
             ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``, ``multilabel`` or
-            ``classes``, ``path``, ``id``, ``patient``, ``split``, ``view``, ``sex``, ``age``,
-            ``metadata``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
+            ``classes``, ``path``, ``id``, ``patient``, ``study``, ``split``, ``view``, ``sex``,
+            ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
             ``separator``, ``encoding``, ``folds``, ``fold``, ``seed``.
 
     Returns:

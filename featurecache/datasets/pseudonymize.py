@@ -1,4 +1,4 @@
-"""Pseudonymized ids: keyed hashes in place of image ids and patients.
+"""Pseudonymized ids: keyed hashes in place of image ids, patients and studies.
 
 A hash is the HMAC-SHA256 (RFC 2104) of the UTF-8 name, truncated to 128 bits. Equal names have
 equal hashes, and without the key a name can neither be recovered nor a guess be verified. The
@@ -59,6 +59,10 @@ class IdKey:
     def hash_path(self, path: str) -> str:
         """Return the hash of the path of an image file."""
         return self._digest(f"path {path}")
+
+    def hash_study(self, study: str) -> str:
+        """Return the hash of a study; "" if unknown."""
+        return self._digest(f"study {study}") if study else ""
 
     def hash_patient(self, patient: str) -> str:
         """Return the hash of a patient, equal for all spellings; "" if unknown."""

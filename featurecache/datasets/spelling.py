@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
 
 def normalize_names(images: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
-    """Return a table of images with one spelling for each id and patient.
+    """Return a table of images with one spelling for each id, study and patient.
 
-    Ids are trimmed, brought into Unicode's form NFKC, and lose invisible characters. So do
-    patients; if several are then equal up to case, leading zeros and a fraction of zeros, they
+    Ids are trimmed, brought into Unicode's form NFKC, and lose invisible characters. So do studies
+    and patients; if several are then equal up to case, leading zeros and a fraction of zeros, they
     count as one, in the shortest spelling. Patients that are equal to the ids are unknown and stay
     equal to them.
 
     A ``FeaturecacheWarning`` reports what changed, with an example.
 
     Args:
-        images: A table with text columns ``id`` and ``patient``.
+        images: A table with text columns ``id``, ``study`` and ``patient``.
 
     Returns:
         The table, and notes on what changed, without any name.
     """
     ids = images["id"].map(clean_id)
+    images = images.assign(study=images["study"].map(clean_id).astype(images["study"].dtype))
     changed_ids = images["id"] != ids
     notes = []
     if changed := int(changed_ids.sum()):

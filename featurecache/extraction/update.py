@@ -394,7 +394,7 @@ def _finish(
         mtime_ns=stored.mtime_ns[rows],
         **{
             name: to_utf8(dataset.images[name])[rows]
-            for name in ("patient", "split", "view", "sex", "age")
+            for name in ("patient", "study", "split", "view", "sex", "age")
         },
     )
     test_images = ImageRecords(

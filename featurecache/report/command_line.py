@@ -12,6 +12,7 @@ CSV_OPTIONS: Final = {
     "classes": "class_column",
     "id": "id_column",
     "patient": "patient_column",
+    "study": "study_column",
     "split": "split_column",
     "view": "view_column",
     "sex": "sex_column",

@@ -150,7 +150,7 @@ def retrieve(
         >>> import featurecache as fc
         >>> images = fc.retrieve("cache/phantom/tiny.h5", "signs of cardiomegaly", top=3)
         >>> images.columns.tolist()
-        ['rank', 'id', 'cosine', 'patient', 'split', 'labels', 'view', 'sex', 'age']
+        ['rank', 'id', 'cosine', 'patient', 'study', 'split', 'labels', 'view', 'sex', 'age']
         >>> fc.retrieve("cache/phantom/tiny.h5", image=images["id"][0], top=5)["rank"].tolist()
         [1, 2, 3, 4, 5]
     """
@@ -418,6 +418,7 @@ def _nearest_images(
             "id": from_utf8(cache.images.id[result]),
             "cosine": cosines[indices].astype(np.float64),
             "patient": from_utf8(cache.images.patient[result]),
+            "study": from_utf8(cache.images.study[result]),
             "split": from_utf8(cache.images.split[result]),
             "labels": [tuple(names[values == 1]) for values in cache.labels.values[result]],
             "view": from_utf8(cache.images.view[result]),

@@ -147,6 +147,11 @@ class Cache:
         return from_utf8(self.images.patient)
 
     @cached_property
+    def studies(self) -> NDArray[np.str_]:
+        """Studies, (N,), each of one patient; empty where unknown."""
+        return from_utf8(self.images.study)
+
+    @cached_property
     def splits(self) -> NDArray[np.str_]:
         """Splits, (N,): train, val or test."""
         return from_utf8(self.images.split)
@@ -289,9 +294,9 @@ class Cache:
             embeddings: Add a column ``embedding`` of float32 arrays of shape (D,).
 
         Returns:
-            A DataFrame with the columns ``id``, ``patient``, ``split``, ``view``, ``sex``, ``age``
-            (years) and one float column per label: 1 for positive, 0 for negative, NaN for
-            unknown. Unknown metadata is NaN, too.
+            A DataFrame with the columns ``id``, ``patient``, ``study``, ``split``, ``view``,
+            ``sex``, ``age`` (years) and one float column per label: 1 for positive, 0 for negative,
+            NaN for unknown. Unknown metadata is NaN, too.
 
         Raises:
             CacheError: The embeddings are asked for, and the file is gone, damaged, or not the one
@@ -300,14 +305,14 @@ class Cache:
         Example:
             >>> import featurecache as fc
             >>> cache = fc.open_cache("cache/phantom/tiny.h5")
-            >>> cache.to_pandas().columns[:7].tolist()
-            ['id', 'patient', 'split', 'view', 'sex', 'age', 'Atelectasis']
+            >>> cache.to_pandas().columns[:8].tolist()
+            ['id', 'patient', 'study', 'split', 'view', 'sex', 'age', 'Atelectasis']
         """
         import pandas as pd
 
-        frame = pd.DataFrame({"id": self.ids, "patient": self.patients, "split": self.splits})
-        for name, values in (("view", self.views), ("sex", from_utf8(self.images.sex))):
-            frame[name] = pd.Series(values).mask(values == "")
+        texts = ("id", "patient", "study", "split", "view", "sex")
+        frame = pd.DataFrame({name: from_utf8(getattr(self.images, name)) for name in texts})
+        frame = frame.mask(frame == "")
         frame["age"] = pd.to_numeric(pd.Series(from_utf8(self.images.age)), errors="coerce")
         labels = pd.DataFrame(self.labels.to_float(), columns=list(self.labels.names))
         frame = pd.concat([frame, labels], axis=1)

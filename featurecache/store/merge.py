@@ -23,6 +23,7 @@ from featurecache.store.records import (
     Labels,
     positions,
     split_conflicts,
+    study_conflicts,
     text_fingerprints,
     to_utf8,
 )
@@ -118,6 +119,12 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
         raise CacheError(
             f"the caches have {count_noun(len(mixed), 'patient')} in different splits, patient "
             f"{mixed[0].decode()!r} the first: extract them again from one data set. The "
+            "embeddings are kept"
+        )
+    if len(shared := study_conflicts(images)):
+        raise CacheError(
+            f"the caches have {count_noun(len(shared), 'study')} of different patients, study "
+            f"{shared[0].decode()!r} the first: extract them again from one data set. The "
             "embeddings are kept"
         )
     rows = [len(cache.images) for cache in caches]

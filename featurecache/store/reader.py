@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featurecache.errors import CacheError
 from featurecache.io import json as strict_json
 from featurecache.io.fingerprint import fingerprint
@@ -171,6 +173,9 @@ def _read_images(file: "h5py.File") -> tuple[ImageTable, int]:
     images = ImageTable(
         id=ids,
         **{name: read_strings(group, name, shape=(rows,)) for name in texts},
+        study=read_strings(group, "study", shape=(rows,))
+        if "study" in group
+        else np.zeros(rows, dtype="S1"),
         perceptual_hash=read_numbers(
             group, "perceptual_hash", dtype="uint8", shape=(rows, HASH_BYTES)
         ),

@@ -42,6 +42,7 @@ class ImageTable:
         sha256: SHA-256 of the image files, in hex.
         perceptual_hash: Hashes of the decoded images, (N, 32); see ``images.perceptual_hash``.
         patient: Patient ids.
+        study: Studies, each of one patient; empty where unknown.
         split: train, val or test.
         view: View position; empty where unknown.
         sex: Empty where unknown.
@@ -57,6 +58,7 @@ class ImageTable:
     sha256: Utf8
     perceptual_hash: NDArray[np.uint8]
     patient: Utf8
+    study: Utf8
     split: Utf8
     view: Utf8
     sex: Utf8
@@ -78,6 +80,14 @@ def split_conflicts(images: ImageTable) -> Utf8:
     order = np.argsort(images.patient, kind="stable")
     patient, split = images.patient[order], images.split[order]
     return np.unique(patient[1:][(patient[1:] == patient[:-1]) & (split[1:] != split[:-1])])
+
+
+def study_conflicts(images: ImageTable) -> Utf8:
+    """Return the studies whose images are of more than one patient, sorted."""
+    rows = np.flatnonzero(images.study != b"")
+    order = rows[np.argsort(images.study[rows], kind="stable")]
+    study, patient = images.study[order], images.patient[order]
+    return np.unique(study[1:][(study[1:] == study[:-1]) & (patient[1:] != patient[:-1])])
 
 
 @dataclass(frozen=True)

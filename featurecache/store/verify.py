@@ -11,7 +11,7 @@ from featurecache.store.checksums import find_corruption, read_checksums
 from featurecache.store.hdf5 import opened
 from featurecache.store.layout import FORMAT, chunks_path
 from featurecache.store.reader import read_cache
-from featurecache.store.records import TextSet
+from featurecache.store.records import TextSet, study_conflicts
 from featurecache.store.validation import validate_hdf5
 from featurecache.store.validity import embedding_problems, text_problems
 
@@ -57,7 +57,11 @@ def _embedding_problems(cache: Cache) -> list[str]:
 
 def _split_problems(cache: Cache) -> list[str]:
     patients = cache.mixed_patients[:5]
-    return [f"patient {patient!r} is in more than one split" for patient in patients]
+    studies = study_conflicts(cache.images)[:5].tolist()
+    return [
+        *(f"patient {patient!r} is in more than one split" for patient in patients),
+        *(f"study {study.decode()!r} has more than one patient" for study in studies),
+    ]
 
 
 def _ensemble_problems(text: TextSet) -> list[str]:

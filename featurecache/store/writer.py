@@ -119,6 +119,8 @@ def _write_images(group: "h5py.Group", images: ImageTable, dim: int, embedding: 
     """Write metadata and embeddings; return the embeddings' checksums, taken before writing."""
     for field in fields(ImageTable):
         column = getattr(images, field.name)
+        if field.name == "study" and not (column != b"").any():
+            continue
         if column.dtype.kind == "S":
             write_strings(group, field.name, column)
         else:

@@ -81,6 +81,7 @@ def write_planted(
             split=to_utf8(
                 np.repeat(["train", "val", "test"], [n // 2, n // 4, n - n // 2 - n // 4])
             ),
+            study=np.full(n, b""),
             view=np.full(n, b"PA"),
             sex=np.full(n, b""),
             age=np.full(n, b""),

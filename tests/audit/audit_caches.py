@@ -42,7 +42,7 @@ def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
     text = {
         "sha256": [f"{row:064d}" for row in range(n)],
         "patient": [f"p{row}" for row in range(n)],
-        **{name: [""] * n for name in ("view", "sex", "age", "path")},
+        **{name: [""] * n for name in ("study", "view", "sex", "age", "path")},
         **columns,
     }
     path = folder / "set.h5"

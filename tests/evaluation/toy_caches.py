@@ -45,6 +45,7 @@ def write_toy_cache(
                 if split is None
                 else split
             ),
+            study=np.full(n, b""),
             view=np.full(n, b"PA"),
             sex=np.full(n, b""),
             age=np.full(n, b""),

@@ -52,6 +52,7 @@ def write_example(path: Path, *, prefix: str = "image") -> None:
             perceptual_hash=generator.integers(0, 256, (ROWS, 32), dtype=np.uint8),
             patient=to_utf8([f"p{row // 2}" for row in range(ROWS)]),
             split=to_utf8([("train", "val", "test")[row // 2 % 3] for row in range(ROWS)]),
+            study=to_utf8([f"study {row // 2}" for row in range(ROWS)]),
             view=to_utf8([("PA", "AP", "")[row % 3] for row in range(ROWS)]),
             sex=to_utf8([("F", "M", "")[row % 3] for row in range(ROWS)]),
             age=to_utf8([str(row % 90) for row in range(ROWS)]),

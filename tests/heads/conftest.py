@@ -92,6 +92,7 @@ def write_toy(
             perceptual_hash=np.zeros((n, 32), dtype=np.uint8),
             patient=to_utf8(ids if patient is None else patient),
             split=to_utf8(split),
+            study=np.full(n, b""),
             view=np.full(n, b"") if view is None else to_utf8(view),
             sex=np.full(n, b""),
             age=np.full(n, b""),

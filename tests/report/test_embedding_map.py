@@ -35,6 +35,7 @@ def write_toy_cache(path, embedding, *, model="toy", dataset="toys"):
             perceptual_hash=np.zeros((n, 32), dtype=np.uint8),
             patient=to_utf8([f"p{row}" for row in range(n)]),
             split=np.full(n, b"test"),
+            study=np.full(n, b""),
             view=np.full(n, b""),
             sex=np.full(n, b""),
             age=np.full(n, b""),

@@ -78,6 +78,7 @@ def finish(builder: CacheBuilder, ids: Sequence[str], *, version: int = 0) -> bo
             perceptual_hash=of.perceptual_hash,
             patient=of.id,
             split=np.full(len(ids), b"train"),
+            study=np.full(len(ids), b""),
             view=np.full(len(ids), b""),
             sex=np.full(len(ids), b"F"),
             age=np.full(len(ids), b"40"),

@@ -62,6 +62,7 @@ def cache(
             id=to_utf8([f"i{row}" for row in rows]),
             **{name: to_utf8(column) for name, column in columns.items()},
             perceptual_hash=np.zeros((len(rows), 32), np.uint8),
+            study=blank,
             view=blank,
             sex=blank,
             age=blank,

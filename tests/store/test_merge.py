@@ -62,6 +62,7 @@ def write(
             split=to_utf8(
                 more.get("splits", [("train", "val", "test")[row // 2 % 3] for row in rows])
             ),
+            study=to_utf8(more.get("studies", [f"s{row // 2}" for row in rows])),
             view=np.full(n, b"PA"),
             sex=to_utf8([("F", "M")[row % 2] for row in rows]),
             age=to_utf8([str(row % 90) for row in rows]),
@@ -165,6 +166,15 @@ def test_other_labels_and_other_prompts_are_refused(tmp_path):
     three = write(tmp_path / "d.h5", [2, 3], text=text)
     with pytest.raises(CacheError, match="prompts differ"):
         merge_caches([one, three], tmp_path / "c.h5")
+
+
+def test_study_of_two_patients_is_refused(tmp_path):
+    paths = [
+        write(tmp_path / "a.h5", [0, 1], studies=["s", "t"]),
+        write(tmp_path / "b.h5", [2, 3], studies=["t", ""]),
+    ]
+    with pytest.raises(CacheError, match="1 study of different patients, study 't' the first"):
+        merge_caches(paths, tmp_path / "all.h5")
 
 
 @pytest.mark.parametrize("name", ["m.h5", "m.0-of-4.h5", "m.5-of-4.h5", "m.1-of-4.h5.parts"])

@@ -113,7 +113,7 @@ def test_arrays_of_an_unknown_split_are_refused(cache_file: Path) -> None:
 
 def test_to_pandas_has_metadata_and_labels(cache_file: Path) -> None:
     frame = open_cache(cache_file).to_pandas()
-    assert list(frame) == ["id", "patient", "split", "view", "sex", "age", "Mass", "Edema"]
+    assert list(frame) == ["id", "patient", "study", "split", "view", "sex", "age", "Mass", "Edema"]
     assert frame["id"].tolist() == handwritten.IDS
     assert frame["view"].isna().tolist() == [False, True, False]
     assert frame["sex"].isna().tolist() == [False, True, False]

@@ -23,7 +23,9 @@ def write(path: Path, images: int, *, width: int = 8, dim: int = 32) -> None:
     """Write a cache with every kind of content and strings of this width."""
     ids = to_utf8([f"{number:0{width}d}" for number in range(images)])
     numbers = np.arange(images)
-    strings = dict.fromkeys(("id", "sha256", "patient", "split", "view", "sex", "age", "path"), ids)
+    strings = dict.fromkeys(
+        ("id", "sha256", "patient", "study", "split", "view", "sex", "age", "path"), ids
+    )
     prompts = (("ä" * width, *["no"] * 9),) * 20
     unit = np.full((20, 10, dim), dim**-0.5, "f4")
     texts = TextEmbeddings(prompts, unit, unit[:, 0])
