@@ -26,6 +26,8 @@ def commands() -> Iterator[tuple[str, TyperCommand]]:
 
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, TyperCommand]]:
+    if getattr(command, "invoke_without_command", False):
+        yield name, command
     if hasattr(command, "commands"):
         for child_name, child in command.commands.items():
             yield from _walk(f"{name} {child_name}", child)

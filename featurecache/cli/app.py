@@ -14,6 +14,7 @@ from featurecache.cli import (
     audit,
     cache,
     compare,
+    datasets,
     demo,
     doctor,
     evaluate,
@@ -100,7 +101,7 @@ def featurecache(
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Start": {"demo": demo.demo, "doctor": doctor.doctor},
-    "Data": {"datasets": list_commands.datasets, "audit": audit.audit},
+    "Data": {"audit": audit.audit},
     "Embed": {"models": list_commands.models, "extract": extract.extract},
     "Learn": {
         "heads": list_commands.heads,
@@ -131,5 +132,6 @@ for _task, _commands in COMMANDS.items():
         app.command(_name, cls=StrictCommand, rich_help_panel=_task)(
             with_exit_code(_command, interrupted=_interrupted)
         )
+app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
 app.add_typer(cache.app, name="cache", rich_help_panel="Embed")
 app.add_typer(runs.app, name="runs", rich_help_panel="Evaluate")

@@ -226,7 +226,12 @@ def takes_dataset_options(*, without: tuple[str, ...] = ()) -> Callable[[Command
 
 
 def load_dataset(
-    dataset: str | None, data_root: Path | None, options: DatasetOptions, *, quiet: bool
+    dataset: str | None,
+    data_root: Path | None,
+    options: DatasetOptions,
+    *,
+    quiet: bool,
+    require_images: bool = True,
 ) -> "Dataset":
     """Load the data set that the options select; show a progress bar if it has to be generated.
 
@@ -235,6 +240,7 @@ def load_dataset(
         data_root: Its folder or file; None for the default.
         options: Options of its loader.
         quiet: Hide the progress bar.
+        require_images: See ``featurecache.load_dataset``.
     """
     from featurecache.datasets import load
 
@@ -252,6 +258,7 @@ def load_dataset(
             name=options.name,
             follow_links=options.follow_links is not False,
             pseudonymize=options.pseudonymize,
+            require_images=require_images,
             progress=progress,
             **options.for_loader(dataset),
         )

@@ -1,4 +1,4 @@
-"""``models``, ``datasets``, ``heads``: list what is registered, also by plugins."""
+"""``models`` and ``heads``: list what is registered, also by plugins."""
 
 from dataclasses import asdict
 
@@ -34,23 +34,6 @@ def models(json: Json = False) -> None:
         ],
         prose=("license", "note"),
     )
-
-
-def datasets(json: Json = False) -> None:
-    """List the data sets that --dataset accepts.
-
-    Example: featurecache datasets
-    """
-    from featurecache.datasets.registry import DATASETS
-
-    load_entry_points()
-
-    rows = [[spec.name, spec.description, spec.terms] for spec in DATASETS.values()]
-    columns = ["name", "description", "terms"]
-    if json:
-        print_json([dict(zip(("name", "description", "terms"), row, strict=True)) for row in rows])
-        return
-    print_table("Data sets", columns, rows, prose=("description", "terms"))
 
 
 def heads(json: Json = False) -> None:

@@ -55,6 +55,7 @@ def load_csv(
     folds: int | None = None,
     fold: int | None = None,
     seed: int = 0,
+    require_images: bool = True,
 ) -> Dataset:
     """Load a data set from a CSV, TSV, Excel or parquet file that lists images.
 
@@ -92,6 +93,7 @@ def load_csv(
         folds: Number of folds, by patient, instead of a column of splits.
         fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of what the column of splits does not state.
+        require_images: Refuse a table if none of its images is on disk.
 
     Returns:
         A data set named after the file.
@@ -162,7 +164,7 @@ def load_csv(
     notes += label_notes
     images = pd.DataFrame({role: table[column] for role, column in roles.items() if column})
     images["path"], root, path_notes = relative_paths(
-        table[path], root, file=file, may_move_up=images_root is None
+        table[path], root, file=file, may_move_up=images_root is None, required=require_images
     )
     notes += path_notes
     for role, read in _ATTRIBUTES.items():

@@ -4,7 +4,7 @@ import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.spelling import normalize_names
 from featurecache.datasets.splits import SPLITS, SplitDraw, keep_patients
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
-from featurecache.label_cells import BLANK, CELLS, UNKNOWN, LabelPolicy
+from featurecache.label_cells import BLANK, CELLS, UNKNOWN, LabelPolicy, count_cells
 from featurecache.provenance.names import own_collection, pseudonymized_collection
 from featurecache.provenance.provenance import Source
 from featurecache.provenance.records import ImageRecords
@@ -260,6 +260,40 @@ class Dataset:
             for split, at in rows.items()
         }
         return pd.DataFrame(columns, index=["images", "patients", *self.label_names])
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the data set holds, as a JSON document; no image is read.
+
+        Returns:
+            ``dataset``, its name; ``images``, their number, and ``on_disk``, how many of them have
+            a file; ``patients`` and ``studies``, None where unknown; ``views`` and ``splits``, the
+            number of images of each; ``excluded``, the number of images left out by reason;
+            ``label_policy``, and by label, ``labels``, the number of positive, negative, uncertain
+            and blank cells; ``notes``.
+
+        Example:
+            >>> import featurecache as fc
+            >>> phantom = fc.load_dataset("phantom", n_images=40).describe()
+            >>> phantom["on_disk"], phantom["labels"]["Hernia"]["uncertain"]
+            (40, 0)
+        """
+        files = (os.path.join(self.root, path) for path in self.images["path"])  # noqa: PTH118
+        studies = self.images["study"][self.images["study"] != ""].nunique()
+        views = self.images["view"].replace("", "unknown").value_counts()
+        splits = {split: len(self.rows(split)) for split in SPLITS}
+        return {
+            "dataset": self.name,
+            "images": len(self),
+            "on_disk": sum(map(os.path.isfile, files)),
+            "patients": self.images["patient"].nunique() if self.patients_known else None,
+            "studies": studies or None,
+            "views": {str(view): int(number) for view, number in views.items()},
+            "splits": {split: number for split, number in splits.items() if number},
+            "excluded": dict(self.excluded),
+            "label_policy": asdict(self.policy),
+            "labels": count_cells(self.cells, self.label_names),
+            "notes": list(self.notes),
+        }
 
     def files(self) -> dict[str, Path]:
         """Return the file of each image, by image id."""

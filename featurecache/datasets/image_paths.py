@@ -75,7 +75,12 @@ class _Reading:
 
 
 def relative_paths(
-    paths: "pd.Series[str]", root: Path, *, file: Path, may_move_up: bool
+    paths: "pd.Series[str]",
+    root: Path,
+    *,
+    file: Path,
+    may_move_up: bool,
+    required: bool = True,
 ) -> "tuple[pd.Series[str], Path, list[str]]":
     """Return paths relative to the folder of the images.
 
@@ -88,12 +93,14 @@ def relative_paths(
         root: Folder that they should be relative to.
         file: The file, for error messages.
         may_move_up: Whether the folder above the root may be used.
+        required: Whether one of the paths must exist; otherwise they may all be kept as they are.
 
     Returns:
         (N,) paths, the root, and notes that say what was assumed.
 
     Raises:
-        DatasetError: If none of the paths exists, or they may be read in several ways.
+        DatasetError: If none of the paths exists but one has to, or they may be read in several
+            ways.
     """
     notes = []
     with_backslash = paths[paths.str.contains("\\", regex=False)]
@@ -113,7 +120,10 @@ def relative_paths(
     sample = _sample(paths)
     if any(".." in path.split("/") for path in sample) or _n_existing(root, sample):
         return paths, root, notes
-    if (reading := _find_reading(sample, root, may_move_up=may_move_up)) is None:
+    reading = _find_reading(sample, root, may_move_up=may_move_up)
+    if reading is None and not required:
+        return paths, root, notes
+    if reading is None:
         raise DatasetError(
             f"none of {count_noun(len(sample), 'path')} in the column {paths.name!r} of {file} "
             f"exists below {root}, such as {sample[0]!r}. Give the folder that they are relative "

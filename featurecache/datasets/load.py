@@ -28,6 +28,7 @@ def load_dataset(
     name: str | None = None,
     follow_links: bool = True,
     pseudonymize: str | os.PathLike[str] | None = None,
+    require_images: bool = True,
     progress: Progress | None = None,
     **options: Any,
 ) -> "Dataset":
@@ -47,6 +48,8 @@ def load_dataset(
             if False, they are refused.
         pseudonymize: Key file. Ids and patients are replaced by keyed hashes in the data set and
             in everything that is made from it. Use the same file whenever the data is read again.
+        require_images: If False, a data set that is listed in tables is loaded from these alone,
+            with all images that they list, for ``Dataset.describe``.
         progress: Called with the number of images done and the total while images of "phantom"
             are generated.
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
@@ -85,11 +88,14 @@ def load_dataset(
     key = None if pseudonymize is None else read_key(pseudonymize)
     folder = find_root(spec.name, root, progress=progress, **options)
     common = {"name": name, "follow_links": None if follow_links else False}
+    arguments = dict(options)
+    if not require_images and "require_images" in spec.options:
+        arguments["require_images"] = False
     if key is None:
-        dataset = _adjust(spec.load(folder, options), name, follow_links)
+        dataset = _adjust(spec.load(folder, arguments), name, follow_links)
         return replace(dataset, source=_describe_source(spec, root, {**common, **options}))
     with redact_errors(spec.name):
-        dataset = _adjust(spec.load(folder, options), name, follow_links).pseudonymize(key)
+        dataset = _adjust(spec.load(folder, arguments), name, follow_links).pseudonymize(key)
     # Names of files and folders may identify people, too.
     kept = {option: value for option, value in options.items() if not spec.takes_path(option)}
     described = _describe_source(spec, None, {**common, **kept}, pseudonymized=True)

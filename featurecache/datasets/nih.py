@@ -58,6 +58,7 @@ def load_nih(
     folds: int | None = None,
     fold: int | None = None,
     seed: int = 0,
+    require_images: bool = True,
 ) -> Dataset:
     """Load the images of NIH ChestX-ray14 that are on disk.
 
@@ -71,6 +72,7 @@ def load_nih(
         folds: Number of folds, by patient, instead of these splits.
         fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of the splits that no list defines.
+        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
         The data set "nih", with the 14 labels in their official names and order; ``No Finding``
@@ -94,6 +96,10 @@ def load_nih(
     _, all_labels, _ = label_matrix(table["Finding Labels"], LABELS, file=csv, separator="|")
 
     paths, copies = _index_images(root)
+    if not require_images:
+        paths = {name: f"images/{name}" for name in table["Image Index"]} | paths
+    elif not paths:
+        raise DatasetError(f"no image in {root} or below: unpack the images there, into images/")
     present = table["Image Index"].isin(list(paths)).to_numpy()
     rows = table[present]
     if rows.empty:
@@ -219,8 +225,6 @@ def _index_images(root: Path) -> tuple[dict[str, str], int]:
                 f"the image {name} is in two places of {root}, {paths[name]} and {path}, with "
                 "different sizes: remove one"
             )
-    if not paths:
-        raise DatasetError(f"no image in {root} or below: unpack the images there, into images/")
     return paths, copies
 
 

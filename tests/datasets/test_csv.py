@@ -42,7 +42,7 @@ def test_columns_become_images_and_labels(csv: Path) -> None:
     assert dataset.name == "My-images"
     assert dataset.root == csv.parent
     assert [note.split(" (")[0] for note in dataset.notes] == ["In val", "In test"]
-    assert dataset.images.drop(columns=["sex", "age"]).to_numpy().tolist() == [
+    assert dataset.images.drop(columns=["study", "sex", "age"]).to_numpy().tolist() == [
         ["u1", "b/1.png", "p1", "val", ""],
         ["u2", "b/2.png", "p1", "val", "AP"],
         ["u3", "a/3.png", "p2", "train", "PA"],

@@ -124,7 +124,7 @@ def test_dataset_does_not_share_its_inputs(tmp_path: Path) -> None:
 def test_other_columns_are_dropped_and_the_order_is_fixed(tmp_path: Path) -> None:
     images = table(weight=[1, 2, 3])[["weight", "view", "split", "patient", "path", "id"]]
     dataset = make_dataset(tmp_path, images=images)
-    columns = ["id", "path", "patient", "split", "view", "sex", "age"]
+    columns = ["id", "path", "patient", "study", "split", "view", "sex", "age"]
     assert dataset.images.columns.tolist() == columns
 
 
@@ -157,7 +157,9 @@ def test_missing_column_is_refused(tmp_path: Path, column: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), 150])
-@pytest.mark.parametrize("column", ["id", "path", "patient", "split", "view", "sex", "age"])
+@pytest.mark.parametrize(
+    "column", ["id", "path", "patient", "study", "split", "view", "sex", "age"]
+)
 def test_cell_that_is_not_text_is_refused(tmp_path: Path, column: str, value: Any) -> None:
     images = table(sex=["F", "M", ""], age=["40", "", "0"]).astype(object)
     images.loc[1, column] = value

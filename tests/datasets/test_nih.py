@@ -53,7 +53,7 @@ def split_of(root: Path, **options) -> dict[str, str]:
 def test_rows_become_images_with_labels_patients_and_views(root: Path) -> None:
     dataset = load_nih(root)
     assert dataset.name == "nih"
-    assert dataset.images.drop(columns="split").to_numpy().tolist() == [
+    assert dataset.images.drop(columns=["study", "split"]).to_numpy().tolist() == [
         ["00000001_000.png", "images/00000001_000.png", "1", "PA", "F", "50"],
         ["00000002_000.png", "images/00000002_000.png", "2", "AP", "F", "50"],
         ["00000002_001.png", "images/00000002_001.png", "2", "PA", "F", "50"],
