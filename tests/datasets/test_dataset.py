@@ -47,7 +47,7 @@ def test_labels_are_a_frame_indexed_by_id_as_stated(tmp_path: Path) -> None:
     assert labels.index.tolist() == ["a", "b", "c"]
     assert labels.columns.tolist() == ["Mass", "Edema"]
     assert labels["Mass"].tolist() == [0, 0, 1]
-    assert labels["Edema"].tolist() == [-1, 0, 1]
+    assert labels["Edema"].tolist() == [-1, 1, 0]
     assert (labels.dtypes == np.float32).all()
 
 

@@ -44,7 +44,7 @@ def test_case_and_unicode_variants_are_one_patient():
 
 def test_patients_get_one_spelling_and_the_change_is_reported():
     ids = [f"{n}.png" for n in range(len(SPELLINGS) + 2)]
-    with pytest.warns(FeaturecacheWarning, match=r"1 patients are written.*such as '12', '12.0'"):
+    with pytest.warns(FeaturecacheWarning, match=r"1 patient is written.*such as '12', '12.0'"):
         made = dataset(ids, [*SPELLINGS, "0007", "0007"])
     assert sorted(set(made.images["patient"])) == ["0007", "12"]
     (note,) = [note for note in made.notes if "several ways" in note]

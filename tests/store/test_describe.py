@@ -70,6 +70,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "memory": "0.0 MiB for the embeddings when read",
         "splits": {"test": 2, "train": 1},
         "patients": 2,
+        "studies": 0,
         "image_level_split": False,
         "exposed": False,
         "precision": "fp32",
