@@ -149,7 +149,7 @@ def test_rows_are_joined_in_blocks(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"patient": ["p2", "p3", "p4", "other"]}, "patients of 1 images, the first is i5"),
+        ({"patient": ["p2", "p3", "p4", "other"]}, "patients of 1 image, the first is i5"),
         ({"split": ["train", "val", "train", "val"]}, "splits of 2 images, the first is i3"),
         ({"sha256": ["?"] * 4}, "files of 3 images, the first is i2"),
         ({"labels": "Nodule"}, "different labels"),
