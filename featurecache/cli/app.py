@@ -28,6 +28,7 @@ from featurecache.cli import (
     runs,
     table,
     train_head,
+    vocabulary,
     zero_shot,
 )
 from featurecache.cli.errors import DEBUG_VARIABLE, NOT_RESUMABLE, RESUMABLE, with_exit_code
@@ -101,7 +102,7 @@ def featurecache(
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Start": {"demo": demo.demo, "doctor": doctor.doctor},
-    "Data": {"audit": audit.audit},
+    "Data": {"vocabulary": vocabulary.vocabulary, "audit": audit.audit},
     "Embed": {"models": list_commands.models, "extract": extract.extract},
     "Learn": {
         "heads": list_commands.heads,

@@ -93,3 +93,11 @@ def test_json_before_the_command_is_refused(run, folder):
     outcome = run("datasets", "--json", "describe", "nih")
     assert outcome.code == 2
     assert "give it after describe" in outcome.stderr
+
+
+def test_vocabulary_is_printed(run):
+    document = run("vocabulary", "--json").json
+    assert document["effusion"]["nih"] == {"same": ["Effusion"], "union": [], "near": []}
+    assert document["effusion"]["chexpert"]["same"] == ["Pleural Effusion"]
+    lines = run("vocabulary", "--dataset", "padchest").stdout.splitlines()
+    assert "edema\tpadchest\tpulmonary edema\t-\tkerley lines" in lines

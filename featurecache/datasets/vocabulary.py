@@ -1,0 +1,73 @@
+"""The vocabulary: findings, and the labels of each data set that mean them.
+
+``vocabulary.toml`` holds it. Names are matched exactly: substrings would count a pseudonodule as a
+nodule.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from featurecache.errors import UnknownNameError
+
+NAMES_OF: Final[Mapping[str, str]] = MappingProxyType(
+    {"phantom": "nih", "mimic-cxr-jpg": "chexpert", "brax": "chexpert"}
+)
+"""Data sets whose labels have the names of another, unless the file states them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meanings:
+    """The labels of a data set that mean a finding.
+
+    Attributes:
+        same: Labels that mean the finding.
+        union: Labels that are kinds of it: the finding is there if one of them is.
+        near: Labels that mean something similar, so that scores against them need a remark.
+    """
+
+    same: tuple[str, ...] = ()
+    union: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+
+
+def vocabulary(dataset: str | None = None) -> dict[str, dict[str, Meanings]]:
+    """Return the labels of each data set that mean a finding, by finding and data set.
+
+    Args:
+        dataset: Only this data set, and only findings that it has; None for all.
+
+    Raises:
+        UnknownNameError: The vocabulary has no such data set.
+    """
+    findings = _read()
+    names = {name for sets in findings.values() for name in sets}
+    if dataset is not None and dataset not in names:
+        raise UnknownNameError("data set of the vocabulary", dataset, names)
+    selected = {
+        finding: {name: labels for name, labels in sets.items() if dataset in (None, name)}
+        for finding, sets in findings.items()
+    }
+    return {finding: sets for finding, sets in selected.items() if sets}
+
+
+@cache
+def _read() -> Mapping[str, Mapping[str, Meanings]]:
+    findings = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    return {
+        finding: {
+            name: Meanings(**{kind: tuple(labels) for kind, labels in kinds.items()})
+            for name, kinds in _with_copies(sets).items()
+        }
+        for finding, sets in findings.items()
+    }
+
+
+def _with_copies(sets: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the data sets that have the names of another."""
+    copies = {name: sets[other] for name, other in NAMES_OF.items() if other in sets}
+    return {**copies, **sets}

@@ -1,0 +1,52 @@
+"""The vocabulary agrees with the labels that the data sets have."""
+
+from dataclasses import asdict
+
+import pytest
+
+from featurecache.datasets.nih import LABELS
+from featurecache.datasets.vocabulary import vocabulary
+from featurecache.errors import UnknownNameError
+
+CHEXPERT = {
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion"),
+    *("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
+    *("Pleural Other", "Fracture", "Support Devices"),
+}
+
+
+def labels_of(dataset: str) -> set[str]:
+    """Return all labels of a data set in the vocabulary."""
+    return {
+        name
+        for sets in vocabulary(dataset).values()
+        for names in asdict(sets[dataset]).values()
+        for name in names
+    }
+
+
+def test_names_are_those_of_the_data_sets() -> None:
+    assert labels_of("nih") == labels_of("phantom") == {*LABELS, "No Finding"}
+    assert labels_of("chexpert") == labels_of("brax") == CHEXPERT
+    assert labels_of("mimic-cxr-jpg") == {*CHEXPERT, "Airspace Opacity"}
+    assert labels_of("kermany") == {"Pneumonia"}
+
+
+def test_labels_that_only_look_alike_are_no_finding() -> None:
+    alike = {"subcutaneous emphysema", "pericardial effusion", "pseudonodule", "mediastinal mass"}
+    assert not alike & labels_of("padchest")
+
+
+def test_a_label_means_a_finding_in_one_way() -> None:
+    for finding, sets in vocabulary().items():
+        for name, labels in sets.items():
+            names = [*labels.same, *labels.union, *labels.near]
+            assert names, (finding, name)
+            assert len(names) == len(set(names)), (finding, name)
+            assert len(labels.union) != 1, (finding, name)
+            assert not (labels.same and labels.union), (finding, name)
+
+
+def test_unknown_data_set_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown .* 'padches': did you mean padchest\?"):
+        vocabulary("padches")
