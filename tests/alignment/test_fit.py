@@ -158,7 +158,7 @@ def test_images_with_unknown_labels_are_not_used(planted):
     values = planted.labels.values.copy()
     hidden = planted.rows("train")[:100]
     values[hidden] = -1
-    half = replace(planted, labels=replace(planted.labels, values=values))
+    half = replace(planted, labels=replace(planted.labels, cells=values))
     ids = planted.ids[hidden].tolist()
     alignment = align(half)
     assert set(alignment.trained_on["planted"].to_json()["id"]).isdisjoint(ids)
@@ -185,6 +185,6 @@ def test_alignment_that_fails_on_validation_is_refused(planted):
     values = planted.labels.values.copy()
     val = planted.rows("val")
     values[val] = 1 - values[val]
-    labels = replace(planted.labels, values=values)
+    labels = replace(planted.labels, cells=values)
     with pytest.raises(UsageError, match="uninformative on the 300 validation images"):
         align(replace(planted, labels=labels))

@@ -86,7 +86,7 @@ def without(cache, column, rows, value=0):
     """Return a cache in which rows have the same value of one label."""
     labels = cache.labels.values.copy()
     labels[rows, column] = value
-    return dataclasses.replace(cache, labels=dataclasses.replace(cache.labels, values=labels))
+    return dataclasses.replace(cache, labels=dataclasses.replace(cache.labels, cells=labels))
 
 
 def test_every_size_is_scored_on_the_same_labels(cache):
@@ -125,7 +125,7 @@ def test_a_curve_without_learnable_labels_is_undefined(cache, tmp_path):
     labels = cache.labels.values.copy()
     labels[cache.rows("train")[4:]] = 0
     labels[cache.rows("train")[:4]] = 1
-    few = dataclasses.replace(cache, labels=dataclasses.replace(cache.labels, values=labels))
+    few = dataclasses.replace(cache, labels=dataclasses.replace(cache.labels, cells=labels))
     curve = learning_curve(few, ["prototype"], sizes=[2], seeds=3)
     (point,) = curve.points["prototype"]
     assert (point.labels, point.macro.auroc) == (0, None)
