@@ -41,7 +41,8 @@ from featurecache.datasets.dataset import Dataset
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.pretrained import write_network
-from featurecache.extraction.precision import MIN_COSINE, choose_precision, min_cosine
+from featurecache.extraction.choose_execution import choose_execution
+from featurecache.extraction.probe import MIN_COSINE, min_cosine
 from featurecache.extraction.update import update_caches
 from featurecache.images.decode import read_image
 from featurecache.store.reader import read_cache
@@ -108,7 +109,18 @@ def prepare(model: str, files: Sequence[Path], work: Path, peers: Path | None) -
     source, weights = write_clip(work) if model == CLIP else (model, None)
     load = partial(load_encoder, source)
     few = copy_images(files, work / "few", 2 * BATCH)
-    ours, plain = choose_precision(load, few, work / "nothing"), load(precision="fp32")
+    ours = choose_execution(
+        load,
+        few,
+        work / "nothing",
+        backend="auto",
+        precision="auto",
+        batch_size=BATCH,
+        limit=None,
+        shard=None,
+        image_timeout=60.0,
+    )
+    plain = load(precision="exact")
     for encoder in (ours, plain):
         encoder.embed_pixels(np.stack([encoder.preprocess(read_image(files[0]))] * 2))
     rate = bound(Setup(ours, plain, few, work, None, None))
@@ -209,7 +221,7 @@ def row(model: str, kind: str, setup: Setup, rounds: int) -> str:
             rates[name].append(method(setup))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     best = max(rate for name, rate in medians.items() if name not in ("bound", "ours"))
-    cells = [model, kind, str(len(setup.dataset)), setup.ours.precision]
+    cells = [model, kind, str(len(setup.dataset)), str(setup.ours.execution)]
     cells += [f"{medians[name]:.1f}" if name in medians else "–" for name in (*METHODS, *PEERS)]
     cells += [f"{medians['ours'] / medians['bound']:.2f}", f"{medians['ours'] / best:.1f}"]
     return f"| {' | '.join(cells)} |"
@@ -298,7 +310,7 @@ METHODS: dict[str, Callable[[Setup], float]] = {
     "notebook": notebook,
     "loop": loop,
 }
-COLUMNS = ("model", "images", "number", "precision", *METHODS, *PEERS)
+COLUMNS = ("model", "images", "number", "execution", *METHODS, *PEERS)
 COLUMNS += ("ours / bound", "ours / best other")
 
 

@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.heads.config import HeadConfig, resolve_schedule
+from featurecache.heads.config import HeadConfig, resolve_precision, resolve_schedule
 from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainingData
@@ -99,9 +99,11 @@ def products(data: TrainingData) -> Result:
     """Compute only the matrix products of the forward and backward passes."""
     import torch
 
-    schedule = resolve_schedule(HeadConfig(head="baseline"), len(data.train))
-    dtype = torch.bfloat16 if schedule.precision == "bf16" else torch.float32
     sizes = (data.embedding.shape[1], *HIDDEN, data.labels.shape[1])
+    config = HeadConfig(head="baseline")
+    schedule = resolve_schedule(config, len(data.train))
+    precision = resolve_precision(config, len(data.train), layer=(sizes[0], sizes[1]))
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     values = [torch.randn(schedule.batch_size, size).to(dtype) for size in sizes]
     weights = [torch.randn(after, size).to(dtype) for size, after in pairwise(sizes)]
     start = time.perf_counter()

@@ -1,6 +1,7 @@
-"""Choose the device that networks run on, and find out whether bf16 is fast there."""
+"""Choose and describe the device that networks run on."""
 
-from typing import Any
+import platform
+from pathlib import Path
 
 from featurecache.errors import UsageError
 
@@ -31,14 +32,25 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def has_fast_bf16(device: str) -> bool:
-    """Return whether a device has instructions that multiply bf16 matrices faster than fp32."""
-    import torch
+def describe_processor(device: str) -> str:
+    """Return the model of the processor that networks run on, such as "AMD EPYC, family 25 ...".
 
+    Args:
+        device: ``cpu``, ``cuda`` or ``mps``.
+    """
     if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device == "cpu":
-        # Older releases of torch lack the function.
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False
+        import torch
+
+        return torch.cuda.get_device_name()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return f"{platform.machine()} {platform.processor()}"
+    lines = text.split("\n\n")[0].splitlines()
+    first = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    keys = [key for key in ("cpu family", "model", "stepping") if key in first]
+    return ", ".join(
+        [first.get("model name", platform.machine()), *(f"{key} {first[key]}" for key in keys)]
+    )

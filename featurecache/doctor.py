@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from featurecache.datasets.load import find_root
 from featurecache.datasets.registry import DATASETS
+from featurecache.device import describe_processor
 from featurecache.encoders.hub import MODELS_VARIABLE, local_folder
 from featurecache.encoders.registry import ENCODERS, EncoderSpec
 from featurecache.errors import CheckpointError, DatasetError
@@ -23,6 +24,7 @@ LIBRARIES: Final = ("torch", "transformers", "numpy", "h5py", "pandas", "scikit-
 EXTRAS: Final = {
     "dicom": ("pydicom", "DICOM files"),
     "lora": ("peft", "fine-tuning with LoRA"),
+    "openvino": ("openvino", "faster encoders on a CPU"),
     "open-clip": ("open_clip_torch", "the model biomedclip"),
     "ray": ("ray", "extraction on several machines"),
 }
@@ -93,29 +95,16 @@ def _extras() -> Iterator[Check]:
 def _cpu() -> Check:
     import torch
 
-    from featurecache.device import has_fast_bf16
-
     threads = count_noun(torch.get_num_threads(), "thread")
-    if has_fast_bf16("cpu"):
-        return Check("CPU", "ok", f"{threads}, fast in bf16")
-    return Check(
-        "CPU",
-        "note",
-        f"{threads}, no bf16 instructions",
-        "encoders run in fp32, at about half the speed of bf16",
-    )
+    return Check("CPU", "ok", f"{threads}, {describe_processor('cpu')}")
 
 
 def _gpu() -> Check:
     import torch
 
-    from featurecache.device import has_fast_bf16
-
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        fast = "bf16" if has_fast_bf16("cuda") else "fp32"
-        name = torch.cuda.get_device_name(0)
-        return Check("GPU", "ok", f"{name}, {memory:.0f} GiB, fast in {fast}")
+        return Check("GPU", "ok", f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
     if torch.backends.mps.is_available():
         return Check("GPU", "ok", "Apple GPU, as device mps")
     return Check(

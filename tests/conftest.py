@@ -60,6 +60,15 @@ def registries() -> Iterator[None]:
         registry.update(entries)
 
 
+@pytest.fixture(autouse=True)
+def user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Keep converted networks and remembered measurements of this machine out of the tests."""
+    folder = tmp_path / "user-cache" / "featurecache"
+    for module in ("encoders.openvino", "extraction.remembered_probe"):
+        monkeypatch.setattr(f"featurecache.{module}.user_cache", lambda: folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real chest X-rays: $FEATURECACHE_DATA, else ../shared/data."""

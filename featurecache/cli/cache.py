@@ -57,6 +57,7 @@ def info(file: File, json: Json = False) -> None:
 
     Example: featurecache cache info cache/kermany/dinov2-minilm.h5
     """
+    from featurecache.execution import Execution, format_probe
     from featurecache.store.describe import describe_cache
     from featurecache.store.records import format_counts
 
@@ -71,6 +72,9 @@ def info(file: File, json: Json = False) -> None:
     rows += [["splits", ", ".join(f"{name} {n}" for name, n in document["splits"].items())]]
     rows += [[name, str(document[name])] for name in ("patients", "studies")]
     rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
+    rows += [["execution", str(Execution.of_spec(document["spec"]))]]
+    if document["probe"] is not None:
+        rows += [["probe", format_probe(document["probe"])]]
     rows += [["excluded", format_counts(document["excluded"])]]
     with running(extract):  # The notes are about how the images were read.
         rows += [["note", with_option_names(note)] for note in document["notes"]]

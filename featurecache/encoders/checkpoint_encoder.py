@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
-from featurecache.encoders.inference import InferenceNetwork, to_array
+from featurecache.encoders.inference import InferenceNetwork, to_array, weights_dtype
+from featurecache.encoders.openvino import (
+    OPENVINO_LIBRARIES,
+    OpenVinoNetwork,
+    has_openvino,
+    require_openvino,
+)
 from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
 from featurecache.errors import CheckpointError, FeaturecacheWarning, UsageError
+from featurecache.execution import EXACT, Execution
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -45,7 +52,8 @@ class CheckpointEncoder(Encoder):
         super().__init__(name=name, device=device, precision=precision)
         self.revision = checkpoint.revision
         self._checkpoint = checkpoint
-        self._network = InferenceNetwork(device=device, precision=precision)
+        self._network = InferenceNetwork(device=device)
+        self._openvino = OpenVinoNetwork(precision=precision)
 
     @abstractmethod
     def _load_network(self) -> Any:
@@ -68,6 +76,40 @@ class CheckpointEncoder(Encoder):
 
     def _text_settings(self) -> dict[str, Any]:
         raise NotImplementedError
+
+    @property
+    def executions(self) -> tuple[Execution, ...]:
+        """See ``Encoder.executions``."""
+        if not self.has_images:
+            return (EXACT,)
+        if self.device != "cpu":
+            precisions = ("fp32", "bf16", "fp16", "bf16-weights")
+            return tuple(Execution("torch", precision) for precision in precisions)
+        executions = (
+            EXACT,
+            Execution("openvino", "fp32"),
+            Execution("torch", "bf16"),
+            Execution("openvino", "bf16"),
+            Execution("torch", "bf16-weights"),
+            Execution("openvino", "int8"),
+        )
+        return tuple(one for one in executions if one.backend == "torch" or has_openvino())
+
+    def use_backend(self, backend: str) -> None:
+        """See ``Encoder.use_backend``."""
+        if not self.has_images:
+            super().use_backend(backend)
+            return
+        if backend == "openvino":
+            require_openvino()
+        execution = Execution(backend, self.precision)
+        if execution not in self.executions:
+            supported = ", ".join(map(str, self.executions))
+            raise UsageError(
+                f"{self.name} cannot run as {execution} on {self.device}: choose `backend` and "
+                f"`precision` from {supported}"
+            )
+        self.backend = backend
 
     @cached_property
     def scale(self) -> float | None:
@@ -97,7 +139,11 @@ class CheckpointEncoder(Encoder):
         if not self.has_images:
             return super().image_spec
         resize = {} if self.resize == "published" else {"resize": self.resize}
-        return self._spec(self._image_libraries) | self._image_settings() | resize
+        execution = {"backend": self.backend, "precision": self.precision}
+        libraries = self._image_libraries + (
+            OPENVINO_LIBRARIES if self.backend == "openvino" else ()
+        )
+        return self._spec(libraries) | execution | self._image_settings() | resize
 
     @property
     def text_spec(self) -> Mapping[str, Any]:
@@ -111,7 +157,6 @@ class CheckpointEncoder(Encoder):
             "family": self._family,
             "model": self.name,
             "weights": self._checkpoint.weight_hashes,
-            "precision": self.precision,
             "libraries": library_versions(*libraries),
         }
 
@@ -128,8 +173,17 @@ class CheckpointEncoder(Encoder):
         """See ``Encoder.embed_pixels``."""
         if not self.has_images:
             return super().embed_pixels(pixels)
-        with self._network.inference(self._load_network) as network:
-            return to_array(self._image_features(network, self._network.to_device(pixels)))
+        if self.backend == "openvino":
+            return self._openvino.embed(pixels, self.image_spec, self._image_module)
+        with self._network.inference(self._load_network, precision=self.precision) as network:
+            values = self._network.to_device(pixels).to(weights_dtype(self.precision))
+            return to_array(self._image_features(network, values))
+
+    def _image_module(self) -> "torch.nn.Module":
+        """Read the network as a module from pixels to embeddings."""
+        from featurecache.encoders.image_module import ImageModule
+
+        return ImageModule(self._load_network(), self._image_features)
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """See ``Encoder.encode_texts``."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import ImageError, UsageError
+from featurecache.execution import EXACT, Execution, Probe
 from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import SubprocessDecoder, Transform
@@ -40,12 +41,13 @@ class Encoder:
     Args:
         name: Name of the encoder. It names the cache file.
         device: Where the network runs: ``cpu``, ``cuda`` or ``mps``.
-        precision: ``fp32`` or ``bf16``.
+        precision: Format of the numbers in the image network, such as ``fp32`` or ``bf16``.
 
     Attributes:
         name: Registry name, ``hf:org/name``, or the name of a folder.
         device: See above.
         precision: See above.
+        backend: Library that executes the image network: ``torch`` or ``openvino``.
         dim: Length D of an image embedding; of a text embedding where there are no images.
         has_images: Whether the encoder takes images.
         has_text: Whether the encoder takes texts.
@@ -53,8 +55,9 @@ class Encoder:
             classification and text-to-image retrieval are meaningful.
         max_tokens: Number of tokens that it reads of a text; the rest is cut. None if unknown.
         provenance: What the encoder may have been trained on.
-        bf16_cosine: Lowest cosine similarity between bf16 and fp32 embeddings of a sample of
-            images; None if it was not measured.
+        probe: The measurement by which its backend and precision were chosen; None if there was
+            none.
+        execution_reason: Why else they were chosen, in words; empty if they were asked for.
         revision: Commit of the Hugging Face repository the weights come from; None for others.
         resize: How images are resized; see ``load_encoder``.
 
@@ -78,7 +81,9 @@ class Encoder:
         self.device = device
         self.precision = precision
         self.provenance = Provenance()
-        self.bf16_cosine: float | None = None
+        self.backend = "torch"
+        self.probe: Probe | None = None
+        self.execution_reason = ""
         self.revision: str | None = None
         self.resize = "published"
 
@@ -92,6 +97,7 @@ class Encoder:
             " and ".join(modalities),
             *(["aligned"] if self.aligned else []),
             self.device,
+            *([self.backend] if self.backend != "torch" else []),
             self.precision,
         ]
         return f"{type(self).__name__}({', '.join(parts)})"
@@ -100,6 +106,29 @@ class Encoder:
     def cache_name(self) -> str:
         """Name of its caches: its own, followed by ``.pad`` or ``.stretch`` if it resizes so."""
         return self.name if self.resize == "published" else f"{self.name}.{self.resize}"
+
+    @property
+    def execution(self) -> Execution:
+        """How its image network is executed."""
+        return Execution(self.backend, self.precision)
+
+    @property
+    def executions(self) -> tuple[Execution, ...]:
+        """How its image network can be executed on its device, the most exact first."""
+        return (EXACT, Execution("torch", "bf16"))
+
+    def use_backend(self, backend: str) -> None:
+        """Execute the image network by a library; ``load_encoder`` calls it before any other call.
+
+        Args:
+            backend: "torch" or "openvino".
+
+        Raises:
+            UsageError: The encoder cannot be executed by it in its precision and on its device, or
+                the library is not installed.
+        """
+        if backend != "torch":
+            raise UsageError(f"{self.name} runs without {backend}: leave out `backend`")
 
     def use_resize(self, resize: str) -> None:
         """Resize images in another way; ``load_encoder`` calls it before any image is embedded.

@@ -20,31 +20,35 @@ class InferenceNetwork:
     this object, and the cycle would delay freeing the weights.
     """
 
-    def __init__(self, *, device: str, precision: str) -> None:
+    def __init__(self, *, device: str) -> None:
         self._device = device
-        self._precision = precision
         self._lock = Lock()
-        self._module: torch.nn.Module | None = None
+        self._modules: dict[torch.dtype, torch.nn.Module] = {}
 
     @contextmanager
-    def inference(self, load: "Callable[[], torch.nn.Module]") -> Iterator[Any]:
+    def inference(
+        self, load: "Callable[[], torch.nn.Module]", *, precision: str = "fp32"
+    ) -> Iterator[Any]:
         """Yield the network within inference mode, and under autocast for bf16.
 
         Args:
-            load: Reads the network; called only if it is not loaded yet.
+            load: Reads the network in fp32; called only if it is not loaded in that format yet.
+            precision: See ``Execution``.
         """
         import torch
 
+        dtype = weights_dtype(precision)
         with self._lock:
-            if self._module is None:
-                self._module = load().eval().requires_grad_(False).to(self._device)
-            module = self._module
+            if dtype not in self._modules:
+                module = load().eval().requires_grad_(False)
+                self._modules[dtype] = module.to(self._device, dtype)
+            module = self._modules[dtype]
         with (
             torch.inference_mode(),
             torch.autocast(
                 torch.device(self._device).type,
                 dtype=torch.bfloat16,
-                enabled=self._precision == "bf16",
+                enabled=precision == "bf16",
             ),
         ):
             yield module
@@ -58,6 +62,13 @@ class InferenceNetwork:
 
         writable = values if values.flags.writeable else values.copy()
         return torch.from_numpy(writable).to(self._device)
+
+
+def weights_dtype(precision: str) -> "torch.dtype":
+    """Return the format of the weights, and of the pixels, in a precision."""
+    import torch
+
+    return {"fp16": torch.float16, "bf16-weights": torch.bfloat16}.get(precision, torch.float32)
 
 
 def to_array(embedding: "torch.Tensor") -> Array:

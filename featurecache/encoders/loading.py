@@ -41,10 +41,10 @@ from featurecache.errors import (
     UnknownNameError,
     UsageError,
 )
+from featurecache.execution import check_execution, default_execution
 from featurecache.provenance.provenance import Provenance, read_provenance
 
 HUB_PREFIX: Final = "hf:"
-PRECISIONS: Final = ("fp32", "bf16")
 
 RUN_FORMAT: Final = "featurecache-run"
 """The ``format`` in the ``config.json`` of a run folder."""
@@ -70,6 +70,7 @@ def load_encoder(
     *,
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
 ) -> Encoder:
@@ -84,8 +85,13 @@ def load_encoder(
             path of a checkpoint folder or of a run that fine-tuned an encoder.
         weights: A local checkpoint folder to use for ``name``; for medclip also a weight file.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        precision: ``"fp32"``, ``"bf16"``, or ``"auto"``, which is fp32: whether bf16 changes the
-            embeddings can be seen only on images, which ``extract`` has.
+        backend: Library that executes the image network: ``"torch"``; ``"openvino"``, on a CPU; or
+            ``"auto"``, which is torch unless only OpenVINO has the precision. Texts are always
+            encoded by torch, in fp32.
+        precision: Numbers that the image network computes with: ``"fp32"``; ``"bf16"``, for matrix
+            products; ``"bf16-weights"``; on a GPU ``"fp16"``; or with OpenVINO ``"int8"``.
+            ``"exact"`` is fp32 by torch, and so is ``"auto"``: what is faster and leaves the
+            embeddings as they are can be measured only on images, which ``extract`` has.
         resize: How an image becomes the square that the network sees. ``"published"``: as the
             checkpoint says, which may crop the image (DINOv2's drops 23 % of a square one);
             ``"pad"``: the whole image, centered on a black square; ``"stretch"``: the whole image,
@@ -108,10 +114,11 @@ def load_encoder(
         >>> encoder.encode_texts(["signs of edema"]).shape
         (1, 128)
     """
-    check_model(name, precision=precision, resize=resize)
+    check_model(name, backend=backend, precision=precision, resize=resize)
     path = None if weights is None else Path(weights).expanduser()
-    precision, device = resolve_precision(precision), resolve_device(device)
-    encoder = _load(os.fspath(name), path, device=device, precision=precision)
+    execution, device = default_execution(backend, precision), resolve_device(device)
+    encoder = _load(os.fspath(name), path, device=device, precision=execution.precision)
+    encoder.use_backend(execution.backend)
     encoder.use_resize(resize)
     return encoder
 
@@ -135,6 +142,7 @@ def check_model(
     model: str | os.PathLike[str] | Encoder,
     *,
     weights: str | os.PathLike[str] | None = None,
+    backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
 ) -> None:
@@ -143,16 +151,18 @@ def check_model(
     Args:
         model: See ``as_encoder``.
         weights: See ``as_encoder``.
+        backend: See ``as_encoder``.
         precision: See ``as_encoder``.
         resize: See ``as_encoder``.
 
     Raises:
         UnknownNameError: There is no such model, or way to resize.
         CheckpointError: The model or ``weights`` is a single file.
-        UsageError: An argument has no effect on an ``Encoder``, or there is no such precision.
+        UsageError: An argument has no effect on an ``Encoder``, or there is no such backend or
+            precision.
     """
     check_resize(resize)
-    resolve_precision(precision)
+    check_execution(backend, precision)
     if isinstance(model, Encoder):
         if weights is not None:
             raise UsageError(f"{model.name} is loaded already: leave out `weights`")
@@ -176,6 +186,7 @@ def as_encoder(
     *,
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
 ) -> Encoder:
@@ -185,6 +196,7 @@ def as_encoder(
         model: An encoder, or what ``load_encoder`` takes.
         weights: See ``load_encoder``; only with a name.
         device: See ``load_encoder``. An encoder keeps its own.
+        backend: See ``load_encoder``. An encoder keeps its own.
         precision: See ``load_encoder``. An encoder keeps its own.
         resize: See ``load_encoder``; only with a name.
 
@@ -194,7 +206,9 @@ def as_encoder(
     if isinstance(model, Encoder):
         check_model(model, weights=weights, resize=resize)
         return model
-    return load_encoder(model, weights=weights, device=device, precision=precision, resize=resize)
+    return load_encoder(
+        model, weights=weights, device=device, backend=backend, precision=precision, resize=resize
+    )
 
 
 def reload_encoder(
@@ -207,7 +221,7 @@ def reload_encoder(
     source: object = None,
     argument: str = "model",
 ) -> Encoder:
-    """Load the encoder that a cache or a run was made with, in the same precision.
+    """Load the encoder that a cache or a run was made with, executed in the same way.
 
     A difference in library versions alone gives a ``FeaturecacheWarning``.
 
@@ -225,11 +239,16 @@ def reload_encoder(
             names the field. Or no model has that name.
     """
     source = f"what {name} embedded" if source is None else source
-    precision = str(spec.get("precision", "auto"))
+    backend, precision = (str(spec.get(name, "auto")) for name in ("backend", "precision"))
     resize = str(spec.get("resize", "published"))
     try:
         encoder = as_encoder(
-            model or name, weights=weights, device=device, precision=precision, resize=resize
+            model or name,
+            weights=weights,
+            device=device,
+            backend=backend,
+            precision=precision,
+            resize=resize,
         )
     except UnknownNameError as error:
         if model is not None:
@@ -267,19 +286,6 @@ def load_architecture(folder: str | os.PathLike[str], *, device: str = "auto") -
         device=resolve_device(device),
         precision="fp32",
     )
-
-
-def resolve_precision(precision: str) -> str:
-    """Return the precision, which is fp32 for ``auto``.
-
-    Raises:
-        UsageError: The name is unknown.
-    """
-    if precision == "auto":
-        return "fp32"
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}: use auto, {', '.join(PRECISIONS)}")
-    return precision
 
 
 def _load_from_hub(name: str, *, weights: Path | None, device: str, precision: str) -> Encoder:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.encoder import Array, Encoder
+from featurecache.execution import Execution
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +38,16 @@ class PairEncoder(Encoder):
         self.dim = vision.dim
         self.max_tokens = text.max_tokens
         self.revision = vision.revision  # a cache stores the revision of its image encoder
+
+    @property
+    def executions(self) -> tuple[Execution, ...]:
+        """Those of the image encoder."""
+        return self._vision.executions
+
+    def use_backend(self, backend: str) -> None:
+        """See ``Encoder.use_backend``; it is about the image encoder."""
+        self._vision.use_backend(backend)
+        self.backend = self._vision.backend
 
     def use_resize(self, resize: str) -> None:
         """See ``Encoder.use_resize``."""

@@ -91,7 +91,7 @@ class TrainedModel(ABC):
     def save(self, folder: Path) -> None:
         """Write its weights into a run folder."""
 
-    def match_precision(self, specs: Sequence[Mapping[str, Any]]) -> "TrainedModel":
+    def match_execution(self, specs: Sequence[Mapping[str, Any]]) -> "TrainedModel":
         """Return the model for embeddings of these specs; only one with its own encoder differs.
 
         Args:
@@ -178,7 +178,7 @@ class TrainedModel(ABC):
     def _predict_cache(self, cache: Cache) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for the images of a cache of the same encoders."""
         specs = [member.header.encoder_spec for member in cache.members]
-        model = self.match_precision(specs)
+        model = self.match_execution(specs)
         for difference in check_encoder_specs(model.encoder_specs(), specs, source="the run"):
             warnings.warn(
                 f"{cache.path} was made with other library versions than the training "
@@ -208,7 +208,7 @@ class TrainedModel(ABC):
         """
         cache = open_cache(cache)
         specs = [member.header.encoder_spec for member in cache.members]
-        model = self.match_precision(specs)
+        model = self.match_execution(specs)
         differences = check_encoder_specs(model.encoder_specs(), specs, source=name)
         return validate_external(
             cache,

@@ -12,9 +12,9 @@ from featurecache.encoders.loading import as_encoder, check_model
 from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.bit_depth import with_bit_depth
+from featurecache.extraction.choose_execution import choose_execution
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine
-from featurecache.extraction.precision import choose_precision
 from featurecache.extraction.ray_cluster import require_ray
 from featurecache.extraction.ray_engine import encode_on_ray
 from featurecache.extraction.source import as_dataset
@@ -63,6 +63,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     cache_dir: str | os.PathLike[str] = "cache",
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
     bit_depth: int | None = None,
@@ -96,9 +97,15 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         cache_dir: Directory of the caches; the cache is ``CACHE_DIR/DATASET/MODEL.h5``.
         weights: Local checkpoint to use for the model instead of downloading it.
         device: "auto", "cpu", "cuda" or "mps"; an ``Encoder`` keeps its own.
-        precision: "fp32", "bf16" or "auto". The latter keeps the precision of an existing cache;
-            otherwise it measures whether bf16 is fast on this machine and leaves the embeddings of
-            sixteen images unchanged (cosine at least 0.999). An ``Encoder`` keeps its own.
+        backend: Library that executes the image network: "torch", "openvino" or "auto". See
+            ``precision``. Texts are always encoded by torch, in fp32.
+        precision: Numbers that the image network computes with: "fp32"; "bf16", for matrix
+            products; "bf16-weights"; on a GPU "fp16"; with OpenVINO "int8"; "exact", which is fp32
+            by torch; or "auto". Where ``backend`` and ``precision`` leave a choice, an existing
+            cache keeps its own, and otherwise the fastest is taken with which the embeddings of 32
+            images have a cosine of at least 0.999 to the exact ones. That is measured once for a
+            machine, and not for so few images that measuring would take longer. An ``Encoder``
+            keeps its own.
         resize: How an image becomes the square that the network sees: "published", as the
             checkpoint says, which may crop; "pad", whole, on a black square; or "stretch", whole,
             without keeping its proportions. The last two get caches of their own,
@@ -155,6 +162,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         cache_dir=cache_dir,
         weights=weights,
         device=device,
+        backend=backend,
         precision=precision,
         resize=resize,
         bit_depth=bit_depth,
@@ -181,6 +189,7 @@ def run_extraction(
     cache_dir: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None,
     device: str,
+    backend: str,
     precision: str,
     resize: str,
     bit_depth: int | None,
@@ -208,6 +217,7 @@ def run_extraction(
         cache_dir: See ``extract``.
         weights: See ``extract``.
         device: See ``extract``.
+        backend: See ``extract``.
         precision: See ``extract``.
         resize: See ``extract``.
         bit_depth: See ``extract``.
@@ -244,10 +254,10 @@ def run_extraction(
         shard = Shard.parse(shard)
     prompt_set = load_prompts(prompts or DEFAULT_PROMPTS)
     for model in models:
-        check_model(model, weights=weights, precision=precision, resize=resize)
+        check_model(model, weights=weights, backend=backend, precision=precision, resize=resize)
     dataset = data() if callable(data) else as_dataset(data)
     loaders = [_loader(model, weights=weights, device=device, resize=resize) for model in models]
-    encoders = [load(precision=precision) for load in loaders]
+    encoders = [load(backend=backend, precision=precision) for load in loaders]
     for encoder in encoders:
         if prompts is not None and not encoder.has_text:
             raise UsageError(f"model {encoder.name} has no text encoder: leave out `prompts`")
@@ -257,15 +267,22 @@ def run_extraction(
         caches=cache_paths(dataset, encoders, cache_dir, shard),
         image_timeout=image_timeout,
     )
-    if precision == "auto":
-        encoders = [
-            model
-            if isinstance(model, Encoder)
-            else choose_precision(
-                load, dataset, cache_dir, shard=shard, image_timeout=image_timeout
-            )
-            for model, load in zip(models, loaders, strict=True)
-        ]
+    encoders = [
+        model
+        if isinstance(model, Encoder)
+        else choose_execution(
+            load,
+            dataset,
+            cache_dir,
+            backend=backend,
+            precision=precision,
+            batch_size=batch_size,
+            limit=limit,
+            shard=shard,
+            image_timeout=image_timeout,
+        )
+        for model, load in zip(models, loaders, strict=True)
+    ]
     return update_caches(
         dataset,
         encoders,
@@ -294,6 +311,7 @@ def run_extraction(
                     else {}
                 ),
                 "device": encoder.device,
+                "backend": encoder.backend,
                 "precision": encoder.precision,
                 "resize": encoder.resize,
                 "bit_depth": dataset.bit_depth,
@@ -316,7 +334,7 @@ def _name_or_file(prompts: str | os.PathLike[str] | PromptSet | None) -> str | N
 def _loader(
     model: ModelLike, *, weights: str | os.PathLike[str] | None, device: str, resize: str
 ) -> Callable[..., Encoder]:
-    """Return a function that loads an encoder in a given precision."""
+    """Return a function that loads an encoder in a given execution."""
     if not isinstance(model, Encoder) and os.fspath(model) not in ENCODERS:
         # Absolute, because a worker of a cluster may run in another folder.
         folder = Path(model).expanduser()
@@ -338,9 +356,14 @@ def _engine(
             "an Encoder cannot be sent to the workers of a Ray cluster: give `model` as a name or "
             "a path"
         )
-    # The workers use the device and precision that were chosen here.
+    # The workers use the device and execution that were chosen here.
     loads = [
-        partial(load, device=encoder.device, precision=encoder.precision)
+        partial(
+            load,
+            device=encoder.device,
+            backend=encoder.backend,
+            precision=encoder.precision,
+        )
         for load, encoder in zip(loaders, encoders, strict=True)
     ]
     return partial(encode_on_ray, loads=loads)

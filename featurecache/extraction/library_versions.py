@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import CacheError, FeaturecacheWarning, ImageError
 from featurecache.extraction.pipeline import Job
-from featurecache.extraction.precision import min_cosine
+from featurecache.extraction.probe import min_cosine
 from featurecache.extraction.texts import is_encoded
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.prompts import PromptSet

@@ -329,7 +329,7 @@ def _header(dataset: "Dataset", encoder: "Encoder", table: Mapping[str, str]) ->
         encoder_spec=dict(encoder.image_spec),
         collection=dataset.collection,
         trained_on=dict(provenance.trained_on),
-        bf16_cosine=encoder.bf16_cosine,
+        probe=encoder.probe,
         revision=encoder.revision,
         excluded=dataset.excluded,
         bit_depth=dataset.bit_depth,

@@ -13,6 +13,7 @@ from featurecache.encoders.loading import load_encoder
 from featurecache.errors import RunError, UsageError
 from featurecache.evaluation.trained_model import TrainedModel
 from featurecache.evaluation.zero_shot_scores import ZeroShotScores, pair_scores
+from featurecache.execution import Execution
 from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.config import KIND, FinetuneConfig
 from featurecache.finetune.head import build_head
@@ -76,13 +77,16 @@ class FinetunedModel(TrainedModel):
         """Return the image spec of the encoder."""
         return [self.encoder.image_spec]
 
-    def match_precision(self, specs: Sequence[Mapping[str, Any]]) -> "FinetunedModel":
-        """Return the model with its encoder in the precision of a cache made by it."""
-        precision = specs[0].get("precision")
-        if precision in (None, self.encoder.precision):
+    def match_execution(self, specs: Sequence[Mapping[str, Any]]) -> "FinetunedModel":
+        """Return the model with its encoder executed as in a cache made by it."""
+        execution = Execution.of_spec(specs[0])
+        if execution == self.encoder.execution:
             return self
         encoder = load_encoder(
-            str(self.folder), device=self.encoder.device, precision=str(precision)
+            str(self.folder),
+            device=self.encoder.device,
+            backend=execution.backend,
+            precision=execution.precision,
         )
         return replace(self, encoder=encoder)
 
@@ -104,7 +108,14 @@ class FinetunedModel(TrainedModel):
             )
         if device == "auto":
             return [self.encoder]
-        return [load_encoder(str(self.folder), device=device, precision=self.encoder.precision)]
+        return [
+            load_encoder(
+                str(self.folder),
+                device=device,
+                backend=self.encoder.backend,
+                precision=self.encoder.precision,
+            )
+        ]
 
     def save(self, folder: Path) -> None:
         """Copy the encoder and the head of the run folder.

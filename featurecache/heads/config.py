@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from featurecache.device import has_fast_bf16
 from featurecache.errors import UsageError
+from featurecache.heads.precision import Precision, faster_precision
 from featurecache.settings import check_settings, describe_settings, setting
 
 TextAblation = Literal["none", "permuted", "random", "zero"]
 Resample = Literal["none", "undersample", "weighted"]
 PosWeight = Literal["none", "balanced"]
-Precision = Literal["fp32", "bf16"]
 Loss = Literal["bce", "asymmetric", "logit_adjusted"]
 Fusion = Literal["early", "late"]
 BatchNorm = Literal["first", "later", "all", "none"]
@@ -62,7 +61,7 @@ class HeadConfig:
     precision: Precision | None = setting(
         None,
         help="Precision of matrix products: fp32 or bf16. Default: bf16 for many training images "
-        "on a processor with bf16 instructions, else fp32.",
+        "if a product of that size is measured to be faster in it, else fp32.",
     )
     patience: int = setting(
         10,
@@ -139,22 +138,20 @@ class TrainingSchedule:
         learning_rate: Peak learning rate.
         epochs: Maximum number of epochs.
         batch_size: Images per step.
-        precision: Precision of matrix products.
     """
 
     learning_rate: float
     epochs: int
     batch_size: int
-    precision: Precision
 
 
 MANY_IMAGES = 16_384
 """From this number of training images on, training uses all cores and a shorter schedule."""
 
-_FEW = TrainingSchedule(learning_rate=1e-3, epochs=60, batch_size=128, precision="fp32")
+_FEW = TrainingSchedule(learning_rate=1e-3, epochs=60, batch_size=128)
 # The fastest schedule tried on 78,000 synthetic images (benchmarks/heads.py) with which every head
 # ranks as well as with 60 epochs of small batches.
-_MANY = TrainingSchedule(learning_rate=6e-3, epochs=4, batch_size=1024, precision="bf16")
+_MANY = TrainingSchedule(learning_rate=6e-3, epochs=4, batch_size=1024)
 
 
 def resolve_schedule(config: HeadConfig, n_images: int) -> TrainingSchedule:
@@ -169,5 +166,17 @@ def resolve_schedule(config: HeadConfig, n_images: int) -> TrainingSchedule:
         learning_rate=config.learning_rate or default.learning_rate,
         epochs=config.epochs or default.epochs,
         batch_size=config.batch_size or default.batch_size,
-        precision=config.precision or (default.precision if has_fast_bf16("cpu") else "fp32"),
     )
+
+
+def resolve_precision(config: HeadConfig, n_images: int, *, layer: tuple[int, int]) -> Precision:
+    """Return the precision of matrix products: for many images, the one measured to be faster.
+
+    Args:
+        config: The settings; a precision that is not None is kept.
+        n_images: Number of training images.
+        layer: Numbers of inputs and of outputs of the largest layer.
+    """
+    if config.precision is not None or n_images < MANY_IMAGES:
+        return config.precision or "fp32"
+    return faster_precision(resolve_schedule(config, n_images).batch_size, *layer)

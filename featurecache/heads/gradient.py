@@ -13,7 +13,7 @@ from torch import Tensor
 
 from featurecache.errors import UsageError
 from featurecache.heads.adamw import AdamW
-from featurecache.heads.config import HeadConfig, resolve_schedule
+from featurecache.heads.config import HeadConfig, resolve_precision, resolve_schedule
 from featurecache.heads.constant_projection import parameter_groups
 from featurecache.heads.layers import GaussianNoise, PooledNoise
 from featurecache.heads.sampling import balanced_weights
@@ -68,8 +68,11 @@ class GradientHead(Head):
 
     def _train(self, job: TrainingJob) -> TrainedHead:
         data, config = job.data, job.config
+        largest = max((p for p in self.parameters() if p.ndim == 2), key=Tensor.numel)
+        n_outputs, n_inputs = largest.shape
         schedule = resolve_schedule(config, len(data.train))
-        is_bf16 = schedule.precision == "bf16"
+        precision = resolve_precision(config, len(data.train), layer=(n_inputs, n_outputs))
+        is_bf16 = precision == "bf16"
         self.scaling.fit(data.embedding, data.train)
         dtype = torch.bfloat16 if is_bf16 else torch.float32
         inputs, val_inputs = (
@@ -120,7 +123,7 @@ class GradientHead(Head):
                 f"{schedule.learning_rate}: lower it"
             )
         self.load_state_dict(best_state)
-        resolved = replace(config, **asdict(schedule))
+        resolved = replace(config, precision=precision, **asdict(schedule))
         return TrainedHead(self.eval(), resolved, data.train, tuple(history), best_epoch)
 
     def _mean_loss(self, inputs: "Inputs", targets: Tensor, loss_function: "LossFunction") -> float:

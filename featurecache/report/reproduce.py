@@ -95,6 +95,7 @@ def _extract_commands(reference: Config, prompts: str | None, parents: Parents) 
                 "resize",
                 "bit_depth",
                 "device",
+                "backend",
                 "precision",
                 "batch_size",
                 "limit",

@@ -193,7 +193,7 @@ class CacheBuilder:
                 )
             require_same_bit_depth(path, stored.bit_depth, header.bit_depth)
             # Facts about the first extraction stay, unless this one has its own.
-            for name in ("bf16_cosine", "revision"):
+            for name in ("probe", "revision"):
                 if getattr(header, name) is None:
                     self.header = replace(self.header, **{name: getattr(stored, name)})
             if header.encoder_spec.get("libraries") not in stored.libraries:

@@ -162,7 +162,7 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
         image_level_split=any(cache.header.image_level_split for cache in caches),
         encoder_spec=encoder_spec,
         trained_on=provenance.trained_on,
-        bf16_cosine=None,
+        probe=None,
     )
     return ConcatCache(
         path=first.path.with_name("+".join(cache.path.stem for cache in caches)),

@@ -84,9 +84,10 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         "studies": len(np.unique(cache.images.study[cache.images.study != b""])),
         "image_level_split": cache.header.image_level_split,
         "exposed": cache.header.exposed,
+        "backend": cache.header.encoder_spec.get("backend"),
         "precision": cache.header.encoder_spec.get("precision"),
         "bit_depth": cache.header.bit_depth,
-        "bf16_cosine": cache.header.bf16_cosine,
+        "probe": cache.header.probe,
         "labels": count_cells(cache.cells, cache.labels.names),
         "label_policy": asdict(cache.policy),
         "prompts": {

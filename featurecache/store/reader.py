@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurecache.errors import CacheError
+from featurecache.execution import Probe
 from featurecache.io import json as strict_json
 from featurecache.io.fingerprint import fingerprint
 from featurecache.label_cells import CELLS, LabelPolicy
@@ -116,7 +117,7 @@ def _read_header(
             encoder_spec=encoder_spec,
             collection=str(attributes["collection"]),
             trained_on=trained_on,
-            bf16_cosine=float(attributes["bf16_cosine"]) if "bf16_cosine" in attributes else None,
+            probe=_parse_as(attributes["probe"], Probe) if "probe" in attributes else None,
             revision=str(attributes["revision"]) if "revision" in attributes else None,
             excluded=_parse_as(attributes["excluded"], Counts),
             bit_depth=int(attributes["bit_depth"]) if "bit_depth" in attributes else None,

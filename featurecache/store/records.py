@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from featurecache.errors import CacheError
+from featurecache.execution import Probe
 from featurecache.label_cells import UNKNOWN, LabelPolicy
 from featurecache.provenance.provenance import Source, TrainingImages
 from featurecache.wording import count_noun
@@ -220,6 +221,7 @@ class Extraction(TypedDict, total=False):
     weights: str | None
     prompts: dict[str, str | None]
     device: str
+    backend: str
     precision: str
     resize: str
     bit_depth: int | None
@@ -242,8 +244,7 @@ class Header:
         encoder_spec: Everything that decides an image's embedding; its fingerprint is the cache's.
         collection: The published images that these are; data sets of one collection share ids.
         trained_on: The images that the encoder was fine-tuned on, by collection.
-        bf16_cosine: Lowest cosine between embeddings in bf16 and fp32, if that decided the
-            precision.
+        probe: The measurement that decided how the encoder was executed, if one did.
         revision: Commit of the hub repository that the weights came from, if they did.
         excluded: Number of images that the data set left out, by reason.
         bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
@@ -268,7 +269,7 @@ class Header:
     encoder_spec: Mapping[str, Any]
     collection: str
     trained_on: TrainingImages = field(repr=False)
-    bf16_cosine: float | None = None
+    probe: Probe | None = None
     revision: str | None = None
     excluded: Mapping[str, int] = field(default_factory=dict)
     bit_depth: int | None = None

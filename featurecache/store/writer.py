@@ -102,7 +102,7 @@ def _root_attributes(header: Header) -> dict[str, Value | None]:
         "image_level_split": header.image_level_split,
         "exposed": header.exposed,
         "collection": header.collection,
-        "bf16_cosine": header.bf16_cosine,
+        "probe": canonical_json(header.probe) if header.probe else None,
         "revision": header.revision,
         "excluded": canonical_json(header.excluded),
         "bit_depth": header.bit_depth,

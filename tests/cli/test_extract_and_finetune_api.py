@@ -19,13 +19,7 @@ def dataset(image_folder: Path) -> fc.Dataset:
     )
 
 
-@pytest.mark.parametrize("has_fast_bf16", [False, True])
-def test_extract_makes_the_same_cache(
-    run, dataset, tiny_clip, extract_options, monkeypatch, has_fast_bf16
-):
-    monkeypatch.setattr(
-        "featurecache.extraction.precision.has_fast_bf16", lambda device: has_fast_bf16
-    )
+def test_extract_makes_the_same_cache(run, dataset, tiny_clip, extract_options):
     (summary,) = run("extract", "--model", tiny_clip, *extract_options, "--json").json
     by_command = fc.open_cache(summary["path"])
     by_function = fc.extract(dataset, tiny_clip, cache_dir="other")

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import published
+
 
 @pytest.fixture(autouse=True)
 def _no_hub(monkeypatch, tmp_path, request):
@@ -35,4 +37,51 @@ def images() -> dict[str, Image.Image]:
         "small": Image.fromarray(noise(97, 130)),
         "rgba": Image.fromarray(noise(333, 275, 4), mode=None).convert("RGB"),
         "palette": palette.convert("RGB"),
+    }
+
+
+def write_tiny_siglip(folder):
+    from transformers import SiglipConfig
+
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+    }
+    ids = {"vocab_size": 100, "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1}
+    config = SiglipConfig(
+        text_config={**tower, **ids, "max_position_embeddings": 64},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+    )
+    published.write_siglip(folder, config, seed=4)
+
+
+def write_tiny_vit(folder):
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
+    config = ViTConfig(**sizes, num_hidden_layers=2, num_attention_heads=4)
+    model = ViTModel(config, add_pooling_layer=False)
+    published.randomize(model, seed=5)
+    model.save_pretrained(folder)
+    published.write_json(
+        folder / "preprocessor_config.json",
+        {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}},
+    )
+
+
+@pytest.fixture(scope="session")
+def folders(tiny_clip, tiny_pair, tmp_path_factory):
+    """A checkpoint folder of few, random weights for each shape."""
+    root = tmp_path_factory.mktemp("shapes")
+    write_tiny_siglip(root / "siglip")
+    write_tiny_vit(root / "vit")
+    published.write_joined(root / "joined", seed=6)
+    return {
+        "joined": root / "joined",
+        "clip": tiny_clip,
+        "siglip": root / "siglip",
+        "dinov2": tiny_pair / "dinov2-small",
+        "vit": root / "vit",
     }

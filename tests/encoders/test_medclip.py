@@ -41,6 +41,15 @@ def encoder(medclip_folder):
     return load_encoder("medclip", weights=medclip_folder[0], device="cpu")
 
 
+def test_openvino_embeds_as_torch(encoder, medclip_folder):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    pixels = np.random.default_rng(3).normal(size=(3, 3, 224, 224)).astype(np.float32)
+    converted = load_encoder("medclip", weights=medclip_folder[0], device="cpu", backend="openvino")
+    got, expected = converted.embed_pixels(pixels), encoder.embed_pixels(pixels)
+    assert np.abs(got - expected).max() < TOLERANCE
+    assert np.abs(converted.embed_pixels(pixels[:1]) - expected[:1]).max() < TOLERANCE
+
+
 def reference_pixels(image: Image.Image) -> np.ndarray:
     gray = np.asarray(image.convert("L"))
     height, width = gray.shape

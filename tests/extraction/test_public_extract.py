@@ -10,6 +10,7 @@ from filelock import FileLock
 import featurecache as fc
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import PromptError, UnknownNameError, UsageError
+from featurecache.execution import EXACT
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.layout import lock_path
 from tests.extraction.stub_encoder import StubEncoder, write_images
@@ -58,26 +59,30 @@ def test_model_without_text_gets_no_prompts_unless_they_are_given(
         fc.extract(dataset, vision, prompts="signs", cache_dir=cache)
 
 
-def test_auto_precision_is_measured(
+def test_execution_is_measured_and_kept(
     dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: True)
-    monkeypatch.setattr("featurecache.extraction.precision.MIN_COSINE", 0.5)
-    made = fc.extract(dataset, "tiny", cache_dir=cache)
+    choose = "featurecache.extraction.choose_execution"
+    monkeypatch.setattr(f"{choose}.is_worthwhile", lambda *args, **options: True)
+    monkeypatch.setattr(f"{choose}.fastest_execution", lambda probe, candidates: candidates[1])
+    monkeypatch.setattr("featurecache.extraction.probe.MIN_SECONDS", 1e-9)
+    made = fc.extract(dataset, "tiny", backend="torch", batch_size=2, cache_dir=cache)
     assert made.header.encoder_spec["precision"] == "bf16"
-    assert made.header.bf16_cosine is not None
-    # The cache keeps its precision, whatever a new measurement would say.
-    monkeypatch.setattr("featurecache.extraction.precision.MIN_COSINE", 1.1)
+    precisions = [one["precision"] for one in made.header.probe["measurements"]]
+    assert precisions == ["fp32", "bf16", "bf16-weights"]
+    # The cache keeps its execution, whatever a new measurement would say.
+    monkeypatch.setattr(f"{choose}.fastest_execution", lambda probe, candidates: EXACT)
     assert fc.extract(dataset, "tiny", cache_dir=cache).header.encoder_spec["precision"] == "bf16"
 
 
-def test_encoder_keeps_its_precision(
+def test_encoder_keeps_its_execution(
     dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featurecache.extraction.precision.has_fast_bf16", lambda device: True)
-    made = fc.extract(dataset, fc.load_encoder("tiny"), cache_dir=cache)
-    assert made.header.encoder_spec["precision"] == "fp32"
-    assert made.header.bf16_cosine is None
+    choose = "featurecache.extraction.choose_execution"
+    monkeypatch.setattr(f"{choose}.is_worthwhile", lambda *args, **options: True)
+    made = fc.extract(dataset, fc.load_encoder("tiny", precision="bf16"), cache_dir=cache)
+    assert made.header.encoder_spec["precision"] == "bf16"
+    assert made.header.probe is None
 
 
 def test_shard_is_given_as_text(dataset: Dataset, cache: Path) -> None:
@@ -147,6 +152,7 @@ def test_cache_records_the_arguments_that_its_embeddings_and_labels_come_from(
         "weights": None,
         "prompts": {"mine": str(file)},
         "device": "cpu",
+        "backend": "torch",
         "precision": "fp32",
         "resize": "published",
         "bit_depth": None,

@@ -44,7 +44,17 @@ def write_example(path: Path, *, prefix: str = "image") -> None:
                 "kermany": ImageRecords.of("kermany", ["a.jpeg", "b.jpeg"]),
                 "nih": ImageRecords.of("nih", []),
             },
-            bf16_cosine=0.9997,
+            probe={
+                "images": 32,
+                "measurements": [
+                    {
+                        "backend": "torch",
+                        "precision": "bf16",
+                        "images_per_second": 20.5,
+                        "min_cosine": 0.9997,
+                    }
+                ],
+            },
         ),
         images=ImageTable(
             id=ids,

@@ -3,9 +3,17 @@
 import math
 
 import pytest
+import torch
 
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.heads.config import MANY_IMAGES, HeadConfig, resolve_schedule
+from featurecache.heads import precision as module
+from featurecache.heads.config import (
+    MANY_IMAGES,
+    HeadConfig,
+    resolve_precision,
+    resolve_schedule,
+)
+from featurecache.heads.precision import faster_precision
 
 
 @pytest.mark.parametrize(
@@ -70,3 +78,45 @@ def test_schedule_keeps_given_settings():
     config = HeadConfig(head="baseline", epochs=7, batch_size=9, learning_rate=0.5)
     schedule = resolve_schedule(config, 10**6)
     assert (schedule.epochs, schedule.batch_size, schedule.learning_rate) == (7, 9, 0.5)
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """Set how long a step takes in fp32 and bf16; return the shapes of the products."""
+    shapes = []
+
+    def set_seconds(fp32, bf16):
+        def step(inputs, weights):
+            shapes.append((tuple(inputs.shape), tuple(weights.shape)))
+            return fp32 if inputs.dtype == torch.float32 else bf16
+
+        monkeypatch.setattr(module, "_seconds_of_step", step)
+        faster_precision.cache_clear()
+        return shapes
+
+    yield set_seconds
+    faster_precision.cache_clear()
+
+
+@pytest.mark.parametrize("flags", [{}, {"avx512_bf16": True}])
+@pytest.mark.parametrize(
+    ("fp32", "bf16", "chosen"), [(2.0, 1.0, "bf16"), (1.0, 2.0, "fp32"), (1.05, 1.0, "fp32")]
+)
+def test_precision_for_many_images_is_measured(seconds, monkeypatch, flags, fp32, bf16, chosen):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: flags, raising=False)
+    shapes = seconds(fp32, bf16)
+    config = HeadConfig(head="baseline", batch_size=100)
+    assert resolve_precision(config, MANY_IMAGES, layer=(8, 5)) == chosen
+    assert set(shapes) == {((100, 8), (5, 8))}
+    n_steps = len(shapes)
+    resolve_precision(config, MANY_IMAGES, layer=(8, 5))
+    assert len(shapes) == n_steps  # once in a process
+
+
+def test_precision_for_few_images_or_a_given_one_is_not_measured(seconds):
+    shapes = seconds(2.0, 1.0)
+    config = HeadConfig(head="baseline")
+    assert resolve_precision(config, MANY_IMAGES - 1, layer=(8, 5)) == "fp32"
+    given = HeadConfig(head="baseline", precision="bf16")
+    assert resolve_precision(given, MANY_IMAGES, layer=(8, 5)) == "bf16"
+    assert shapes == []

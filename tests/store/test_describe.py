@@ -73,9 +73,10 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "studies": 0,
         "image_level_split": False,
         "exposed": False,
+        "backend": None,
         "precision": "fp32",
         "bit_depth": None,
-        "bf16_cosine": None,
+        "probe": None,
         "labels": {
             "Mass": {"positive": 1, "negative": 1, "uncertain": 1, "blank": 0},
             "Edema": {"positive": 1, "negative": 1, "uncertain": 1, "blank": 0},

@@ -22,7 +22,17 @@ HEADER = Header(
     encoder_spec={"model": "m", "precision": "fp32"},
     collection="set",
     trained_on={},
-    bf16_cosine=0.9991,
+    probe={
+        "images": 32,
+        "measurements": [
+            {
+                "backend": "torch",
+                "precision": "fp32",
+                "images_per_second": 20.5,
+                "min_cosine": 1.0,
+            }
+        ],
+    },
 )
 TEXT = TextSet(
     name="signs",

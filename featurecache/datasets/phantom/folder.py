@@ -22,6 +22,7 @@ from featurecache.datasets.phantom.shapes import CM
 from featurecache.errors import DatasetError, FeaturecacheWarning, UsageError
 from featurecache.io import json as strict_json
 from featurecache.io.atomic import make_folder, new_folder
+from featurecache.io.user_cache import user_cache
 from featurecache.progress import Progress
 
 GENERATOR = 1
@@ -284,7 +285,7 @@ def _default_root(recipe: Recipe) -> Path:
     """Return a folder in the user's cache, or in a temporary one if that cannot be written."""
     name = recipe.folder_name
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featurecache"
+        cache = user_cache()
         if is_phantom(cache / name):
             return cache / name
         make_folder(cache)

@@ -1,0 +1,209 @@
+"""Execute an image network with OpenVINO, converted once and kept in the user's cache folder."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock, local
+from typing import TYPE_CHECKING, Any, Final
+
+from featurecache.encoders.encoder import Array
+from featurecache.errors import FeaturecacheWarning, UsageError
+from featurecache.io import json as strict_json
+from featurecache.io.atomic import make_folder, new_folder
+from featurecache.io.fingerprint import canonical_json, fingerprint, sha256_of_file
+from featurecache.io.user_cache import user_cache
+
+if TYPE_CHECKING:
+    import torch
+
+EXTRA: Final = "openvino"
+OPENVINO_LIBRARIES: Final = ("openvino", "nncf")
+
+_MODEL, _WEIGHTS, _HASHES = "model.xml", "model.bin", "sha256.json"
+_HINTS: Final = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""In what the operations compute that are not on 8-bit integers."""
+
+
+def has_openvino() -> bool:
+    """Return whether the libraries of the extra are installed."""
+    return all(find_spec(name) is not None for name in OPENVINO_LIBRARIES)
+
+
+def require_openvino() -> None:
+    """Raise with the installation command if OpenVINO is missing.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    if not has_openvino():
+        raise UsageError(f"openvino is not installed: pip install 'featurecache[{EXTRA}]'")
+
+
+class OpenVinoNetwork:
+    """An image network on the CPU, loaded when it is first needed.
+
+    Like ``InferenceNetwork``, it does not keep the function that loads the torch module.
+
+    Args:
+        precision: ``fp32``; ``bf16`` for matrix products in bf16; or ``int8`` for weights that NNCF
+            compressed to 8-bit integers, asymmetrically by output channel, and activations that are
+            quantized by token while the network runs.
+    """
+
+    def __init__(self, *, precision: str) -> None:
+        self._precision = precision
+        self._lock = Lock()
+        self._compiled: dict[int, Any] = {}
+        self._of_thread = local()
+
+    def embed(
+        self,
+        pixels: Array,
+        spec: Mapping[str, Any],
+        load: "Callable[[], torch.nn.Module]",
+    ) -> Array:
+        """Embed a batch of pixels, (B, 3, H, W) to (B, D) float32.
+
+        Args:
+            pixels: The pixels.
+            spec: The encoder's image spec, by which the converted network is cached.
+            load: Reads the network as a module of one argument, the pixels; called only if no
+                converted one is cached.
+        """
+        import torch
+
+        threads = torch.get_num_threads()
+        with self._lock:
+            if threads not in self._compiled:
+                self._compiled[threads] = self._compile(pixels.shape[2:], threads, spec, load)
+        requests = self._of_thread.__dict__.setdefault("requests", {})
+        if threads not in requests:
+            requests[threads] = self._compiled[threads].create_infer_request()
+        embedding: Array = requests[threads].infer({0: pixels}, share_inputs=True)[0]
+        return embedding.copy()
+
+    def _compile(
+        self,
+        size: tuple[int, ...],
+        threads: int,
+        spec: Mapping[str, Any],
+        load: "Callable[[], torch.nn.Module]",
+    ) -> Any:
+        import openvino
+
+        folder = _converted(size, spec, load, compress=self._precision == "int8")
+        # Threads that embed at the same time have a stream each, with as many cores as torch would
+        # use in them.
+        streams = max(1, (os.cpu_count() or 1) // threads)
+        return openvino.Core().compile_model(
+            folder / _MODEL,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
+                "NUM_STREAMS": str(streams),
+                "INFERENCE_NUM_THREADS": streams * threads,
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+
+
+def _converted(
+    size: tuple[int, ...],
+    spec: Mapping[str, Any],
+    load: "Callable[[], torch.nn.Module]",
+    *,
+    compress: bool,
+) -> Path:
+    """Return the folder of the converted network, which is converted if it is not there yet."""
+    document = {**spec, "precision": "int8" if compress else "fp32", "size": list(size)}
+    folder = user_cache() / "openvino" / fingerprint(document)
+    if folder.exists():
+        if _is_intact(folder):
+            return folder
+        warnings.warn(
+            f"{folder} is damaged: the network is converted again",
+            FeaturecacheWarning,
+            stacklevel=2,
+        )
+        shutil.rmtree(folder)
+    make_folder(folder.parent)
+    try:
+        with new_folder(folder) as unfinished:
+            _convert(size, load, unfinished, compress=compress)
+            hashes = {name: sha256_of_file(unfinished / name) for name in (_MODEL, _WEIGHTS)}
+            (unfinished / _HASHES).write_text(canonical_json(hashes), encoding="utf-8")
+    except FileExistsError:
+        pass  # another process has converted the same network meanwhile
+    return folder
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        hashes = strict_json.read(folder / _HASHES)
+        return all(hashes[name] == sha256_of_file(folder / name) for name in (_MODEL, _WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _convert(
+    size: tuple[int, ...],
+    load: "Callable[[], torch.nn.Module]",
+    folder: Path,
+    *,
+    compress: bool,
+) -> None:
+    """Write a network, for batches of any size, into a folder."""
+    import torch
+
+    with _quietly():
+        import openvino
+
+        module = load().eval().requires_grad_(False)
+        with torch.inference_mode():
+            model = openvino.convert_model(
+                module, example_input=torch.zeros(2, 3, *size), input=[-1, 3, *size]
+            )
+        if compress:
+            import nncf
+
+            # Convolutions gain nothing from compressed weights, and those with group norm (BiT)
+            # came out wrong, and differently each time.
+            model = nncf.compress_weights(
+                model,
+                mode=nncf.CompressWeightsMode.INT8_ASYM,
+                ignored_scope=nncf.IgnoredScope(types=["Convolution"], validate=False),
+            )
+        openvino.save_model(model, folder / _MODEL, compress_to_fp16=False)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Convert without warnings, progress bars and, above all, without statistics for Intel.
+
+    Both libraries send statistics of every conversion to Google Analytics, unless the user declined
+    or these variables say that they run in a test.
+    """
+    import io
+    import logging
+    from contextlib import redirect_stdout
+
+    variables = {"CI": "true", "NNCF_CI": "1"}
+    before = {name: os.environ.get(name) for name in variables}
+    level = logging.getLogger("nncf").level
+    os.environ.update(variables)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("nncf").setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
