@@ -2,7 +2,6 @@
 
 import time
 from functools import cache
-from statistics import median
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -27,6 +26,9 @@ def faster_precision(batch_size: int, n_inputs: int, n_outputs: int) -> Precisio
         n_inputs: Number of inputs of the layer.
         n_outputs: Number of its outputs.
     """
+    # Imported here because the settings of the command line import this module.
+    from statistics import median
+
     import torch
 
     generator = torch.Generator().manual_seed(0)
