@@ -42,6 +42,13 @@ class OrderedThreadPool(Generic[Result]):
             yield self.pending.popleft().result()
 
 
+def worker_count(device: str, *, max_workers: int) -> int:
+    """Return the number of threads that ``worker_threads`` opens."""
+    import torch
+
+    return min(torch.get_num_threads(), max_workers) if device == "cpu" else 1
+
+
 @contextmanager
 def worker_threads(device: str, *, max_workers: int) -> "Iterator[OrderedThreadPool[Any]]":
     """Open a thread pool for work on a device.
@@ -57,7 +64,7 @@ def worker_threads(device: str, *, max_workers: int) -> "Iterator[OrderedThreadP
     import torch
 
     torch_threads = torch.get_num_threads()
-    workers = min(torch_threads, max_workers) if device == "cpu" else 1
+    workers = worker_count(device, max_workers=max_workers)
     if workers > 1:
         # A thread adopts the number when it first computes, and the threads of the pool are new.
         torch.set_num_threads(torch_threads // workers)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from featurecache.encoders.encoder import Array
 from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.io import json as strict_json
-from featurecache.io.atomic import make_folder, new_folder
+from featurecache.io.atomic import new_folder
 from featurecache.io.fingerprint import canonical_json, fingerprint, sha256_of_file
 from featurecache.io.user_cache import user_cache
 
@@ -130,7 +130,6 @@ def _converted(
             stacklevel=2,
         )
         shutil.rmtree(folder)
-    make_folder(folder.parent)
     try:
         with new_folder(folder) as unfinished:
             _convert(size, load, unfinished, compress=compress)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.concurrency import OrderedThreadPool, worker_threads
+from featurecache.concurrency import OrderedThreadPool, worker_count, worker_threads
 from featurecache.errors import FeaturecacheError
 from featurecache.execution import Execution, Measurement, Probe
 from featurecache.extraction.encode import MAX_ENCODER_THREADS
@@ -26,7 +26,7 @@ NOISE: Final = 0.03
 """Relative difference of two rates below which the more exact execution is preferred."""
 PROBE_IMAGES: Final = 32
 ROUNDS: Final = 3
-"""Number of rounds in which every execution is timed once, after one that is not timed."""
+"""Number of rounds in which every execution is timed once."""
 MIN_SECONDS: Final = 0.5
 """Shortest time of a round for one execution."""
 HOPELESS: Final = 0.7
@@ -46,9 +46,8 @@ def is_worthwhile(n_images: int, n_executions: int, *, batch_size: int, device: 
         batch_size: Number of images per forward pass.
         device: ``cpu``, ``cuda`` or ``mps``.
     """
-    with worker_threads(device, max_workers=MAX_ENCODER_THREADS) as threads:
-        cost = (1 + ROUNDS) * n_executions * threads.workers * batch_size
-    return n_images * (1 - 1 / MAX_GAIN) > cost
+    round_images = batch_size * worker_count(device, max_workers=MAX_ENCODER_THREADS)
+    return n_images * (1 - 1 / MAX_GAIN) > (1 + ROUNDS) * n_executions * round_images
 
 
 def measure(
@@ -65,21 +64,21 @@ def measure(
         The measurements, in the order of ``encoders``.
     """
     batch = np.ascontiguousarray(pixels[np.arange(batch_size) % len(pixels)])
-    cosines: dict[Encoder, float] = {}
+    cosines: dict[Encoder, float] = {encoders[0]: 1.0}
     with worker_threads(encoders[0].device, max_workers=MAX_ENCODER_THREADS) as threads:
         reference = _embed(threads, encoders[0], pixels, batch_size)
-        for encoder in encoders:
+        seconds = _run(threads, encoders[0], batch, threads.workers)
+        n_batches = threads.workers * math.ceil(MIN_SECONDS / seconds)
+        for encoder in encoders[1:]:
             try:
-                cosines[encoder] = min_cosine(
-                    reference, _embed(threads, encoder, pixels, batch_size)
-                )
+                embedding = _embed(threads, encoder, pixels, batch_size)
+                cosines[encoder] = min_cosine(reference, embedding)
             # RuntimeError is what torch and OpenVINO raise for what they cannot execute.
             except (FeaturecacheError, RuntimeError, MemoryError, OSError) as error:
                 reason = "out of memory" if ran_out_of_memory(error) else error
                 _log.warning(f"{encoder.name} cannot run as {encoder.execution}: {reason}")
-        rates = _rates(
-            threads, [one for one, cosine in cosines.items() if cosine >= MIN_COSINE], batch
-        )
+        exact_enough = [one for one, cosine in cosines.items() if cosine >= MIN_COSINE]
+        rates = _rates(threads, exact_enough, batch, n_batches)
     return Probe(
         images=len(pixels),
         measurements=[
@@ -130,16 +129,10 @@ def _rates(
     threads: "OrderedThreadPool[NDArray[np.float32]]",
     encoders: "Sequence[Encoder]",
     batch: NDArray[np.float32],
+    n_batches: int,
 ) -> "dict[Encoder, float]":
     """Return the median images per second of each encoder; the rounds of all are interleaved."""
     rates: dict[Encoder, list[float]] = {encoder: [] for encoder in encoders}
-    n_batches = threads.workers
-    # The first call of each thread is slow. That of the first encoder shows how many batches it
-    # takes until a round lasts long enough to be timed.
-    for encoder in encoders:
-        seconds = _run(threads, encoder, batch, n_batches)
-        if encoder is encoders[0]:
-            n_batches *= math.ceil(MIN_SECONDS / seconds)
     running = list(encoders)
     for _ in range(ROUNDS):
         for encoder in running:
@@ -156,9 +149,14 @@ def _embed(
     pixels: NDArray[np.float32],
     batch_size: int,
 ) -> NDArray[np.float32]:
-    for start in range(0, len(pixels), batch_size):
+    """Embed images, (n, 3, H, W) to (n, D), with at least one batch in each thread.
+
+    The first batch of a thread takes longer, so that none of the later ones does.
+    """
+    starts = list(range(0, len(pixels), batch_size))
+    for start in starts + starts[:1] * (threads.workers - len(starts)):
         threads.submit(partial(encoder.embed_pixels, pixels[start : start + batch_size]))
-    return np.concatenate(list(threads.drain()))
+    return np.concatenate(list(threads.drain())[: len(starts)])
 
 
 def _run(

@@ -13,7 +13,7 @@ from featurecache.encoders.openvino import OPENVINO_LIBRARIES
 from featurecache.errors import FeaturecacheWarning
 from featurecache.execution import Execution, Probe
 from featurecache.io import json as strict_json
-from featurecache.io.atomic import make_folder, new_file
+from featurecache.io.atomic import new_file
 from featurecache.io.fingerprint import canonical_json, fingerprint
 from featurecache.io.user_cache import user_cache
 
@@ -72,7 +72,6 @@ class ProbeMemory:
         """Write a probe; warn if the user's cache folder cannot be written."""
         record = _Record(subject=self._subject, probe=probe)
         try:
-            make_folder(self._path.parent)
             with new_file(self._path) as unfinished:
                 unfinished.write_text(canonical_json(record), encoding="utf-8")
         except (OSError, RuntimeError) as error:
