@@ -1,11 +1,13 @@
 """The ``doctor`` command."""
 
+import re
+
 
 def test_doctor_prints_a_table_or_json(run, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     outcome = run("doctor")
     assert outcome.code == 0
-    assert "fast in bf16" in outcome.stdout or "no bf16 instructions" in outcome.stdout
+    assert re.search(r"CPU\s+ok\s+\d+ threads?, \S", outcome.stdout)
     document = run("doctor", "--json").json
     assert {"subject", "state", "result", "advice"} == set(document[0])
 
