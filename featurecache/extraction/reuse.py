@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from featurecache.extraction.decode import ImageTask, decode_ahead
 from featurecache.extraction.plan import FileStates, current_rows, require_kept_content
 from featurecache.io.fingerprint import first_difference
 from featurecache.progress import Progress
-from featurecache.store.builder import CacheBuilder
+from featurecache.store.builder import CacheBuilder, StoredRows
 from featurecache.store.cache import BLOCK_ROWS
 from featurecache.store.chunks import EncodedRows
 from featurecache.store.content import StoredContent
@@ -25,6 +25,9 @@ from featurecache.store.records import Utf8
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
+
+SAMPLE_FILES: Final = 16
+"""Files that are hashed although their paths, sizes and modification times are unchanged."""
 
 
 class FileHashes:
@@ -63,8 +66,13 @@ class FileHashes:
         self.states = states
         self.sha256: Utf8 = np.zeros(len(ids), dtype="S64")
 
-    def read(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Hash the files of these rows that were not read before; return which have a hash."""
+    def read(self, rows: NDArray[np.intp], *, silent: bool = False) -> NDArray[np.bool_]:
+        """Hash the files of these rows that were not read before; return which have a hash.
+
+        Args:
+            rows: The rows, (n,).
+            silent: Report no progress.
+        """
         new = rows[~self._was_read[rows]]
         n_before = int(self._was_read.sum())
         self._was_read[new] = True
@@ -83,7 +91,7 @@ class FileHashes:
                 if file.reason is None:
                     self.states.size[file.row] = file.size
                     self.states.mtime_ns[file.row] = file.mtime_ns
-                if self._progress is not None:
+                if self._progress is not None and not silent:
                     self._progress(n_read, n_before + len(new))
         readable: NDArray[np.bool_] = self.sha256[rows] != b""
         return readable
@@ -123,6 +131,8 @@ def find_current(
     """
     stored, states = builder.stored, hashes.states
     current = current_rows(states, stored, rehash=rehash)
+    if not _sample_is_unchanged(stored, hashes, np.flatnonzero(current & (states.size >= 0))):
+        current = current_rows(states, stored, rehash=True)
     rows = np.flatnonzero(stored.present() & ~current & (stored.size == states.size))
     rows = rows[hashes.read(rows) & (hashes.sha256[rows] == stored.sha256[rows])]
     stored.touch(
@@ -134,6 +144,18 @@ def find_current(
             hashes.look_up(content, _rows_to_look_up(builder, requested, current))
         require_kept_content(builder, current, hashes.sha256)
     return current
+
+
+def _sample_is_unchanged(stored: StoredRows, hashes: FileHashes, rows: NDArray[np.intp]) -> bool:
+    """Return whether a few files that seem unchanged have the bytes that they had.
+
+    Archives and copies may give all files one modification time, so that those of another data set
+    with the same names, such as that of another hospital, look like those that are cached.
+    """
+    at = np.linspace(0, len(rows) - 1, min(SAMPLE_FILES, len(rows)))
+    sample = rows[at.astype(np.intp)]
+    sample = sample[hashes.read(sample, silent=True)]
+    return bool((hashes.sha256[sample] == stored.sha256[sample]).all())
 
 
 def reuse_embeddings(

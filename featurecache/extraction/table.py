@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 def table_hashes(dataset: "Dataset") -> dict[str, str]:
-    """Return the SHA-256, in hex, of a data set's ids, patients, splits and labels, by these names.
+    """Return SHA-256, in hex, of a data set's ids, paths, patients, splits and labels, by name.
 
     They are stored in its shards, which can be merged only if they are shards of one table.
     """
-    columns = {"ids": "id", "patients": "patient", "splits": "split"}
+    columns = {"ids": "id", "paths": "path", "patients": "patient", "splits": "split"}
     content = {
         name: canonical_json(dataset.images[column].tolist()).encode()
         for name, column in columns.items()

@@ -26,6 +26,7 @@ from featurecache.extraction.provenance import (
     require_unseen_content,
     require_unseen_images,
 )
+from featurecache.extraction.reuse import FileHashes
 from featurecache.finetune.config import KIND, FinetuneConfig
 from featurecache.finetune.dataloader import ImageLoader
 from featurecache.finetune.distillation import Teacher, teacher_embeddings
@@ -38,12 +39,14 @@ from featurecache.finetune.training_state import (
     require_no_run,
     state_folder,
 )
+from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.fingerprint import fingerprint
 from featurecache.progress import DetailedProgress
 from featurecache.provenance.leaks import copies_across_splits, warn_of_seen
 from featurecache.provenance.provenance import Provenance
+from featurecache.provenance.records import ImageRecords
 from featurecache.runs.run import Run, load_run, write_run
-from featurecache.store.records import count_by_reason
+from featurecache.store.records import Utf8, count_by_reason, from_utf8, to_utf8
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -111,7 +114,8 @@ def train_encoder(
                 of_learning += warn_of_seen(learned_from, earlier.trained_on, by=source.name)
                 provenance = provenance.union(earlier)
             trainer = Trainer(dataset, encoder, config, images=images, copies=copies)
-            state = TrainingState(target, _all_settings(dataset, encoder, config, teacher))
+            files = _hash_files(dataset, records, workers)
+            state = TrainingState(target, _all_settings(dataset, files, encoder, config, teacher))
             if teacher is not None:
                 embeddings = teacher_embeddings(
                     teacher,
@@ -183,8 +187,25 @@ def train_encoder(
         return load_run(target)
 
 
+def _hash_files(dataset: "Dataset", records: ImageRecords, workers: int) -> Utf8:
+    """Return the SHA-256 of every file, also of those that cannot be decoded, in hex, (N,)."""
+    hashes = FileHashes(
+        dataset,
+        to_utf8(dataset.images["id"]),
+        file_states(dataset),
+        workers=workers,
+        image_timeout=IMAGE_TIMEOUT,
+    )
+    hashes.read(np.flatnonzero(records.sha256 == b""))
+    return np.where(records.sha256 == b"", hashes.sha256, records.sha256)
+
+
 def _all_settings(
-    dataset: "Dataset", encoder: "Encoder", config: FinetuneConfig, teacher: Teacher | None
+    dataset: "Dataset",
+    files: Utf8,
+    encoder: "Encoder",
+    config: FinetuneConfig,
+    teacher: Teacher | None,
 ) -> dict[str, Any]:
     """Return everything that decides the result of a fine-tuning."""
     images = {
@@ -192,18 +213,12 @@ def _all_settings(
         "split": dataset.images["split"].tolist(),
         "labels": dataset.label_values.tolist(),
     }
-    states = file_states(dataset)
-    files = {
-        "path": dataset.images["path"].tolist(),
-        "size": states.size.tolist(),
-        "mtime_ns": states.mtime_ns.tolist(),
-    }
     return {
         **asdict(config),
         "dataset": dataset.name,
         "bit_depth": dataset.bit_depth,
         "images": fingerprint(images),
-        "files": fingerprint(files),
+        "files": fingerprint({"sha256": from_utf8(files).tolist()}),
         "model": encoder.name,
         "encoder": fingerprint(encoder.image_spec),
         "teacher": None if teacher is None else teacher.fingerprint,

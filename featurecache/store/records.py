@@ -255,7 +255,7 @@ class Header:
             all. If an extraction draws them alike, the cached patients keep theirs.
         policy: What uncertain and blank cells of labels count as by default.
         table: In a shard, hashes of the whole data set that it was cut from, by what they are of:
-            ids, patients, splits and labels. Shards of one data set have the same ones.
+            ids, paths, patients, splits and labels. Shards of one data set have the same ones.
         extraction: Arguments of ``extract`` that matter to its result, to repeat it. ``data`` and
             ``model`` are None where they were made in Python, and so is the value of such a prompt
             set; others have their name or file.

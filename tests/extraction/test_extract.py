@@ -152,7 +152,7 @@ def test_repeated_extraction_does_nothing(
     prompts = PROMPT_SETS["showing"]
     run(dataset, cache, prompts=prompts)
     before = state(stub_path)
-    monkeypatch.setattr("featurecache.extraction.decode.decode", None)
+    monkeypatch.setattr("featurecache.extraction.decode.decode_image", None)
     calls: list[tuple[int, int]] = []
     summary, encoder = run(
         dataset, cache, prompts=prompts, progress=lambda *numbers: calls.append(numbers)
@@ -196,7 +196,7 @@ def test_changed_metadata_encodes_no_image(
     run(dataset, cache, prompts=PROMPT_SETS["showing"])
     before = read_cache(stub_path)
     before_embedding = before.embedding
-    monkeypatch.setattr("featurecache.extraction.decode.decode", None)
+    monkeypatch.setattr("featurecache.extraction.decode.decode_image", None)
     summary, encoder = run(changed, cache)
     assert encoder.batches == []
     assert (summary.written, summary.reused) == (True, 10)
@@ -239,10 +239,10 @@ def test_change_of_size_or_time_alone_is_noticed(dataset: Dataset, root: Path, c
     assert encoder.encoded == [3]
 
 
-@pytest.mark.parametrize("other_size", [False, True])
+@pytest.mark.parametrize("other", ["time", "size", "content"])
 @pytest.mark.parametrize("images", [3, 30])
 def test_another_data_set_with_the_same_ids_is_refused(
-    root: Path, cache: Path, stub_path: Path, images: int, other_size: bool
+    root: Path, cache: Path, stub_path: Path, images: int, other: str
 ) -> None:
     """Hospital B's train.csv replaced the images of hospital A without a word."""
     dataset = make_dataset(root, write_images(root, images, start=100))
@@ -250,10 +250,14 @@ def test_another_data_set_with_the_same_ids_is_refused(
     before = state(stub_path)
     replaced = 2 * images // 3
     for number in range(100, 100 + replaced):
-        write_image(root / f"i{number:03d}.png", number + 50)
-        if other_size:
-            path = root / f"i{number:03d}.png"
+        path = root / f"i{number:03d}.png"
+        size, time = path.stat().st_size, path.stat().st_mtime_ns
+        write_image(path, number + 50)
+        if other == "size":
             path.write_bytes(path.read_bytes() + b"more")
+        elif other == "content":  # as in archives that give all files one time
+            assert path.stat().st_size == size
+            os.utime(path, ns=(time, time))
     with pytest.raises(UsageError, match=f"would lose {replaced} of its {images} images") as error:
         run(dataset, cache)
     for argument in ("`name`", "`cache_dir`", "`prune`"):

@@ -48,6 +48,7 @@ def test_repeated_shard_does_nothing(dataset, cache):
     [
         ({"split": "train"}, "whose splits differ"),
         ({"patient": "p9"}, "whose patients differ"),
+        ({"path": ["i005.png", "i004.png"]}, "whose paths differ"),
         ({"label": 1}, "whose labels differ"),
     ],
 )
@@ -59,7 +60,8 @@ def test_shards_of_a_table_that_changed_in_between_are_refused(
     if "label" in change:
         labels[4, 0] = change["label"]
     else:
-        images.loc[images["patient"] == "p2", list(change)] = list(change.values())
+        for column, value in change.items():
+            images.loc[images["patient"] == "p2", column] = value
     changed = make_dataset(root, images["id"], images=images, labels=labels)
     (two,) = update_caches(changed, [StubEncoder()], cache_dir=cache, shard=Shard(2, 2))
     with pytest.raises(CacheError, match=message):

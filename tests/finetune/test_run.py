@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -274,14 +275,30 @@ def test_fine_tuned_tiny_embeds_in_transformers_as_documented(dataset, tmp_path)
     assert np.allclose(encoder.embed_pixels(pixels), direct.numpy(), atol=1e-5)
 
 
-def test_unfinished_training_notices_exchanged_images(dataset, clip, tmp_path):
+@pytest.mark.parametrize("what", ["paths", "files of one size and time"])
+def test_unfinished_training_notices_exchanged_images(dataset, clip, tmp_path, what):
     def stop(*_):
         raise KeyboardInterrupt
 
+    root = shutil.copytree(dataset.root, tmp_path / "films")
+    pair = [root / name for name in dataset.images["path"][:2]]
+    size = max(path.stat().st_size for path in pair)
+    content = [path.read_bytes().ljust(size, b"\0") for path in pair]
+
+    def write(*data: bytes) -> None:
+        for path, one in zip(pair, data, strict=True):
+            path.write_bytes(one)
+            os.utime(path, ns=(10**18, 10**18))
+
+    write(*content)
+    exchanged = before = dataclasses.replace(dataset, root=root)
     config = dataclasses.replace(BCE, epochs=1)
     with pytest.raises(KeyboardInterrupt):
-        train_encoder(dataset, clip, config, target=tmp_path / "run", progress=stop)
-    images = dataset.images.assign(path=dataset.images["path"].to_numpy()[::-1])
-    exchanged = dataclasses.replace(dataset, images=images)
+        train_encoder(before, clip, config, target=tmp_path / "run", progress=stop)
+    if what == "paths":
+        images = dataset.images.assign(path=dataset.images["path"].to_numpy()[::-1])
+        exchanged = dataclasses.replace(before, images=images)
+    else:
+        write(*content[::-1])
     with pytest.raises(RunError, match=r"other settings \(files: "):
         train_encoder(exchanged, clip, config, target=tmp_path / "run")
