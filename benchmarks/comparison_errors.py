@@ -80,6 +80,7 @@ def simulate(
             ids=np.array([f"{row:05d}" for row in range(n)]),
             patients=patient.astype(str),
             splits=np.full(n, "test"),
+            sha256=np.full(n, ""),
             label_names=tuple(f"label {label}" for label in range(c)),
             truth=truth,
             # Each run on its own scale: only the ranking counts.

@@ -19,7 +19,7 @@ from featurecache.audit.near_duplicates import NEIGHBORS, NearDuplicates, near_d
 from featurecache.audit.shortcuts import Shortcuts, shortcut_probes
 from featurecache.datasets.splits import SPLITS
 from featurecache.errors import UsageError
-from featurecache.extraction.source import as_dataset
+from featurecache.extraction.source import as_dataset, cached_files
 from featurecache.progress import DetailedProgress
 from featurecache.store.open import CacheLike, open_cache
 
@@ -143,7 +143,8 @@ def audit(
         The audit.
 
     Raises:
-        UsageError: ``data`` lacks an image of the cache, or there are no ``neighbors``.
+        UsageError: ``data`` lacks an image of the cache or has another file for one, or there are
+            no ``neighbors``.
         ValueError: An embedding has norm 0, NaN or infinity.
 
     Example:
@@ -157,7 +158,7 @@ def audit(
     if neighbors < 1:
         raise UsageError(f"`neighbors` is {neighbors}: must be at least 1")
     cache = open_cache(cache)
-    files = None if data is None else as_dataset(data).files()
+    files = None if data is None else cached_files(cache, as_dataset(data))
     counts = {split: int((cache.splits == split).sum()) for split in SPLITS}
     return Audit(
         dataset=cache.header.dataset,

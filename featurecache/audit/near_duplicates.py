@@ -25,7 +25,7 @@ from featurecache.audit.image_similarity import (
     spectrum,
 )
 from featurecache.audit.leakage import same_labels
-from featurecache.errors import ImageError, UsageError
+from featurecache.errors import ImageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Directions, nearest_of_other_groups, normalize_rows
 from featurecache.progress import DetailedProgress, Progress
@@ -107,15 +107,12 @@ def near_duplicates(
 
     Args:
         cache: The cache.
-        files: File of each image by its id; without it, candidates are not confirmed.
+        files: File of each image of the cache by its id; without it, candidates are not confirmed.
         neighbors: Number of nearest images in other splits that are candidates.
         progress: Called while images are read and compared.
 
     Returns:
         The near-duplicates.
-
-    Raises:
-        UsageError: ``files`` lacks an image of the cache.
     """
     embeddings = normalize_rows(cache.embedding)
     rows = np.arange(len(embeddings))
@@ -226,12 +223,6 @@ def _read_miniatures(
 ) -> tuple[dict[int, Miniature], dict[str, str]]:
     """Read the miniature of each row; return those of readable images and the other reasons."""
     ids = cache.ids.tolist()
-    if missing := [image_id for image_id in ids if image_id not in files]:
-        raise UsageError(
-            f"`data` has no image {missing[0]!r}, which is in the cache: give the data set, with "
-            "the options, that the cache was extracted from"
-        )
-
     decoder = SubprocessDecoder()
 
     def read(image_id: str) -> Miniature | ImageError:

@@ -203,9 +203,14 @@ def retrieve(
     if data is not None:
         result = replace(result, images=add_metadata(result.images, data))
     if data is not None and contact_sheet is not None:
+        from featurecache.extraction.source import cached_files
         from featurecache.retrieval.contact_sheet import save_contact_sheet
 
-        save_contact_sheet(contact_sheet, result, data.files(), query_image=image)
+        shown = result.images["id"].tolist()
+        if image in opened.ids:
+            shown.append(image)
+        files = cached_files(opened, data, list(dict.fromkeys(shown)))
+        save_contact_sheet(contact_sheet, result, files, query_image=image)
     if out is not None:
         write_table(result.images, out)
     if json:

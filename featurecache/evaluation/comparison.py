@@ -297,6 +297,7 @@ def scored_images(run: Run) -> ScoredImages:
         ids=predictions.ids[rows],
         patients=predictions.patients[rows],
         splits=predictions.splits[rows],
+        sha256=predictions.sha256[rows],
         label_names=predictions.label_names,
         truth=predictions.truth[rows],
         probability=predictions.probability[rows],
@@ -363,7 +364,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
-    """Check that two runs have the same images, patients, labels, label policy and truth.
+    """Check that two runs have the same images, files, patients, labels, policy and truth.
 
     Raises:
         UsageError: Something differs; the message says what.
@@ -382,6 +383,7 @@ def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
             f"{first.split} images, {str(only_one[0])!r} in one of them only"
         )
     for what, mine, theirs in (
+        ("files", first.sha256, other.sha256),
         ("patients", first.patients, other.patients),
         ("labels", first.truth, other.truth),
     ):

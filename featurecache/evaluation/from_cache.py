@@ -10,6 +10,7 @@ from featurecache.evaluation.split_data import SplitData, choose_scored
 from featurecache.provenance.leaks import require_unseen, warn_of_seen
 from featurecache.runs.predictions import Predictions
 from featurecache.store.cache import Cache
+from featurecache.store.records import from_utf8
 
 
 def cache_reference(cache: Cache) -> dict[str, Any]:
@@ -67,7 +68,8 @@ def predictions_from(
         data: Its labels and splits.
         probability: Probabilities of all images, shape (N, C).
     """
-    return data.predictions(probability, ids=cache.ids, splits=cache.splits)
+    sha256 = from_utf8(cache.images.sha256)
+    return data.predictions(probability, ids=cache.ids, splits=cache.splits, sha256=sha256)
 
 
 def scored_rows(cache: Cache) -> NDArray[np.intp]:

@@ -56,6 +56,7 @@ class SplitData:
         *,
         ids: NDArray[np.str_],
         splits: NDArray[np.str_],
+        sha256: NDArray[np.str_],
     ) -> Predictions:
         """Return the predictions of the validation rows, then the test rows.
 
@@ -64,12 +65,14 @@ class SplitData:
                 left out.
             ids: Id of each row, (N,).
             splits: Split of each row, (N,).
+            sha256: SHA-256 of the image file of each row, in hex, (N,); empty where unknown.
         """
         rows = np.concatenate([self.val, self.test])
         return Predictions(
             ids=ids[rows],
             patients=self.patient[rows],
             splits=splits[rows],
+            sha256=sha256[rows],
             label_names=self.label_names,
             truth=self.truth[rows],
             probability=np.where(self.learned, probability[rows], np.nan),

@@ -1,13 +1,21 @@
 """The data set of a call: given, named, or the one that a cache was extracted from."""
 
+import hashlib
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
+import numpy as np
+
 from featurecache.datasets.load import load_dataset, load_source
-from featurecache.errors import UsageError
+from featurecache.errors import ImageError, UsageError
+from featurecache.extraction.plan import file_states
 from featurecache.extraction.table import keep_splits_of
+from featurecache.images.read import read_file
 from featurecache.provenance.provenance import Source
 from featurecache.store.cache import Cache
+from featurecache.store.records import positions, to_utf8
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -47,3 +55,48 @@ def as_dataset(data: DatasetLike) -> "Dataset":
 def source_of_cache(cache: Cache) -> Source | None:
     """Return how the data set of a cache was loaded; None if it was made in Python."""
     return cache.members[0].header.extraction.get("data")
+
+
+def cached_files(
+    cache: Cache, dataset: "Dataset", ids: Sequence[str] | None = None
+) -> dict[str, Path]:
+    """Return the files that a cache holds the embeddings of, by image id.
+
+    A file whose path, size or modification time is another one than in the cache is hashed.
+
+    Args:
+        cache: The cache.
+        dataset: The data set that it was extracted from.
+        ids: Ids of cached images; None for all.
+
+    Raises:
+        UsageError: The data set lacks an image, or its file has changed.
+    """
+    wanted = cache.images.id if ids is None else np.sort(to_utf8(ids))
+    rows = positions(to_utf8(dataset.images["id"]), wanted)
+    if (missing := wanted[rows < 0]).size:
+        raise UsageError(
+            f"`data` has no image {missing[0].decode()!r}, which is in the cache: give the data "
+            "set, with the options, that the cache was extracted from"
+        )
+    part = dataset.take(rows)
+    files = part.files()
+    states = file_states(part)
+    cached = cache.images.take(positions(cache.images.id, wanted))
+    unchanged = (
+        (states.path == cached.path)
+        & (states.size == cached.size)
+        & (states.mtime_ns == cached.mtime_ns)
+    )
+    for row in np.flatnonzero(~unchanged):
+        image_id = wanted[row].decode()
+        try:
+            sha256 = hashlib.sha256(read_file(files[image_id])[0]).hexdigest()
+        except ImageError:
+            continue  # the caller reads it, and says why it cannot be read
+        if sha256.encode() != cached.sha256[row]:
+            raise UsageError(
+                f"the file of {image_id!r} is not the one that {cache.path} holds the embedding "
+                "of: extract again"
+            )
+    return files

@@ -28,6 +28,7 @@ def evaluate_encoder(
     *,
     train_rows: NDArray[np.intp],
     rows: NDArray[np.intp],
+    sha256: NDArray[np.str_],
     embedding: torch.Tensor,
     warnings: Sequence[str],
     n_bootstrap: int,
@@ -40,7 +41,8 @@ def evaluate_encoder(
         dataset: Images, labels and splits.
         train_rows: Data set rows that it was trained on.
         rows: The N data set rows to predict, from the validation and test splits.
-        embedding: Their embeddings, (N, D).
+        sha256: SHA-256 of all files of the data set, in hex.
+        embedding: The embeddings of ``rows``, (N, D).
         warnings: Warnings to add to the metrics.
         n_bootstrap: Number of bootstrap samples over patients.
 
@@ -91,7 +93,7 @@ def evaluate_encoder(
         n_bootstrap=n_bootstrap,
     )
     ids = images["id"].to_numpy(dtype=np.str_)
-    return metrics, data.predictions(probability, ids=ids, splits=split)
+    return metrics, data.predictions(probability, ids=ids, splits=split, sha256=sha256)
 
 
 def _logits(

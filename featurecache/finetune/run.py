@@ -149,6 +149,7 @@ def train_encoder(
                 dataset,
                 train_rows=trainer.train_rows,
                 rows=rows,
+                sha256=from_utf8(records.sha256),
                 embedding=embedding,
                 warnings=warnings,
                 n_bootstrap=n_bootstrap,

@@ -15,7 +15,7 @@ from featurecache.metrics.similarity import l2_normalize
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
 from featurecache.store.reader import read_cache
-from featurecache.store.records import positions, to_utf8
+from featurecache.store.records import from_utf8, positions, to_utf8
 
 MAX_POINTS: Final = 2000
 _MIN_IMAGES: Final = 3
@@ -84,12 +84,19 @@ def embedding_map(cache: Cache, scored: ScoredImages, *, seed: int = 0) -> Embed
         seed: seed of the sample, where there are more than 2,000 images.
 
     Raises:
-        CacheError: the cache holds fewer than three of the scored images.
+        CacheError: the cache holds fewer than three of the scored images, or other files under
+            their ids.
     """
     from sklearn.decomposition import PCA
 
     cache_rows = positions(cache.images.id, to_utf8(scored.ids))
     rows = np.flatnonzero(cache_rows >= 0)
+    files = from_utf8(cache.images.sha256[cache_rows[rows]])
+    if (changed := (files != scored.sha256[rows])).any():
+        raise CacheError(
+            f"{cache.path} holds other files than those that the run scored, "
+            f"{str(scored.ids[rows][changed][0])!r} the first: make the run again"
+        )
     n_images = len(rows)
     if n_images < _MIN_IMAGES:
         raise CacheError(

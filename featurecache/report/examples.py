@@ -1,6 +1,7 @@
 """Example images of each label: the most confident correct and wrong predictions."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from featurecache.errors import ImageError, UsageError
 from featurecache.evaluation.comparison import ScoredImages
 from featurecache.images.contact_sheet import read_thumbnail
+from featurecache.images.read import read_file
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 N_EXAMPLES: Final = 2
@@ -69,11 +71,15 @@ class Thumbnails:
         self._urls: dict[str, str | None] = {}
         self._decoder = SubprocessDecoder()
 
-    def data_url(self, image_id: str) -> str | None:
+    def data_url(self, image_id: str, sha256: str = "") -> str | None:
         """Return a thumbnail as a ``data:`` URL: JPEG without metadata; None if unreadable.
 
+        Args:
+            image_id: the image.
+            sha256: SHA-256 of the file that was scored, in hex; empty if unknown.
+
         Raises:
-            UsageError: the data set has no such image.
+            UsageError: the data set has no such image, or another file for it.
         """
         if image_id not in self._files:
             raise UsageError(
@@ -81,8 +87,21 @@ class Thumbnails:
                 "the data set that the run's cache was extracted from, with the same options"
             )
         if image_id not in self._urls:
-            self._urls[image_id] = _jpeg_data_url(self._files[image_id], self._decoder)
+            path = self._files[image_id]
+            if sha256 and _sha256(path) not in (sha256, None):
+                raise UsageError(
+                    f"the file of {image_id!r} is not the one that the run scored: leave out "
+                    "`data`, or make the run again"
+                )
+            self._urls[image_id] = _jpeg_data_url(path, self._decoder)
         return self._urls[image_id]
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(read_file(path)[0]).hexdigest()
+    except ImageError:
+        return None
 
 
 def _jpeg_data_url(path: Path, decoder: SubprocessDecoder) -> str | None:

@@ -144,7 +144,9 @@ def _examples(
                 {
                     "id": example.id,
                     "probability": f"{example.probability:.3f}",
-                    "thumbnail": thumbnails.data_url(example.id),
+                    "thumbnail": thumbnails.data_url(
+                        example.id, str(run.scored.sha256[example.row])
+                    ),
                 }
                 for example in examples
             ],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FILE = "predictions.csv"
 
+_IMAGE_COLUMNS = ("id", "patient", "split", "sha256")
 _LABEL_COLUMNS = ("truth", "probability", "threshold", "positive", "calibrated")
 """Columns of each label; see `label_columns`."""
 
@@ -34,6 +35,7 @@ class Predictions:
         ids: Image ids, shape (N,).
         patients: Patient of each image, shape (N,).
         splits: Split of each image, shape (N,).
+        sha256: SHA-256 of the image files, in hex, shape (N,); empty where unknown.
         label_names: The C label names.
         truth: Labels of shape (N, C): 1, 0, or -1 for unknown.
         probability: Probabilities of shape (N, C) in [0, 1]; NaN for a label that was not learned.
@@ -42,6 +44,7 @@ class Predictions:
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
     splits: NDArray[np.str_]
+    sha256: NDArray[np.str_]
     label_names: tuple[str, ...]
     truth: NDArray[np.int8]
     probability: NDArray[np.float64]
@@ -55,12 +58,12 @@ class Predictions:
         shape = (len(self.ids), len(self.label_names))
         if not (
             self.truth.shape == self.probability.shape == shape
-            and len(self.patients) == len(self.splits) == len(self.ids)
+            and len(self.patients) == len(self.splits) == len(self.sha256) == len(self.ids)
         ):
             raise ValueError(
-                f"{len(self.ids)} ids, {len(self.patients)} patients, {len(self.splits)} splits "
-                f"and {len(self.label_names)} labels do not match truth {self.truth.shape} and "
-                f"probability {self.probability.shape}"
+                f"{len(self.ids)} ids, {len(self.patients)} patients, {len(self.splits)} splits, "
+                f"{len(self.sha256)} hashes and {len(self.label_names)} labels do not match truth "
+                f"{self.truth.shape} and probability {self.probability.shape}"
             )
         # Written so that NaN, for which every comparison is false, is refused too.
         in_range = (self.probability >= 0) & (self.probability <= 1)
@@ -84,8 +87,8 @@ class Predictions:
     ) -> "pd.DataFrame":
         """Return a DataFrame with the columns of ``predictions.csv``.
 
-        These are ``id``, ``patient``, ``split`` and, for each label, ``<label> truth`` (NaN for
-        unknown) and those of `label_columns`.
+        These are ``id``, ``patient``, ``split``, ``sha256`` and, for each label, ``<label> truth``
+        (NaN for unknown) and those of `label_columns`.
 
         Args:
             thresholds: Threshold of each label, C of them; NaN for a label that was not learned.
@@ -97,6 +100,7 @@ class Predictions:
             "id": self.ids,
             "patient": self.patients,
             "split": self.splits,
+            "sha256": self.sha256,
         }
         truth = np.where(self.truth < 0, np.nan, self.truth.astype(np.float64))
         calibrated = self.calibrated(platt)
@@ -148,8 +152,10 @@ def write_predictions(
     What is missing there is an empty cell. Calibrated probabilities have six digits, since they
     follow from the others.
     """
-    header: list[str] = ["id", "patient", "split"]
-    columns: list[Iterable[object]] = [predictions.ids, predictions.patients, predictions.splits]
+    header = list(_IMAGE_COLUMNS)
+    columns: list[Iterable[object]] = [
+        *(predictions.ids, predictions.patients, predictions.splits, predictions.sha256)
+    ]
     truth = np.where(predictions.truth < 0, "", predictions.truth.astype(np.str_))
     calibrated = predictions.calibrated(platt)
     for c, name in enumerate(predictions.label_names):
@@ -185,12 +191,12 @@ def read_predictions(folder: Path) -> Predictions:
 
 def _parse(lines: Iterator[list[str]]) -> Predictions:
     header = next(lines, [])
-    width = len(_LABEL_COLUMNS)
-    names = tuple(name.removesuffix(" truth") for name in header[3::width])
+    start, width = len(_IMAGE_COLUMNS), len(_LABEL_COLUMNS)
+    names = tuple(name.removesuffix(" truth") for name in header[start::width])
     expected = [f"{name} {column}" for name in names for column in _LABEL_COLUMNS]
-    if header != ["id", "patient", "split", *expected] or len({*names}) < max(1, len(names)):
+    if header != [*_IMAGE_COLUMNS, *expected] or len({*names}) < max(1, len(names)):
         raise ValueError("its columns are not those of predictions")
-    texts: tuple[list[str], ...] = ([], [], [])
+    texts: tuple[list[str], ...] = ([], [], [], [])
     truth, positive = array("b"), array("b")
     probability, threshold, calibrated = array("d"), array("d"), array("d")
     for line in lines:
@@ -198,17 +204,18 @@ def _parse(lines: Iterator[list[str]]) -> Predictions:
             raise ValueError(f"line {len(texts[0]) + 2} has {len(line)} columns, not {len(header)}")
         for column, text in zip(texts, line, strict=False):
             column.append(text)
-        truth.extend(int(value or -1) for value in line[3::width])
-        probability.extend(float(value or "nan") for value in line[4::width])
-        threshold.extend(float(value or "nan") for value in line[5::width])
-        positive.extend(int(value or -1) for value in line[6::width])
-        calibrated.extend(float(value or "nan") for value in line[7::width])
-    ids, patients, splits = map(_as_array, texts)
+        truth.extend(int(value or -1) for value in line[start::width])
+        probability.extend(float(value or "nan") for value in line[start + 1 :: width])
+        threshold.extend(float(value or "nan") for value in line[start + 2 :: width])
+        positive.extend(int(value or -1) for value in line[start + 3 :: width])
+        calibrated.extend(float(value or "nan") for value in line[start + 4 :: width])
+    ids, patients, splits, sha256 = map(_as_array, texts)
     shape = (len(ids), len(names))
     predictions = Predictions(
         ids=ids,
         patients=patients,
         splits=splits,
+        sha256=sha256,
         label_names=names,
         truth=np.array(truth, dtype=np.int8).reshape(shape),
         probability=np.array(probability, dtype=np.float64).reshape(shape),

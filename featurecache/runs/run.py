@@ -171,11 +171,12 @@ class Run:
     def predictions(self) -> "pd.DataFrame":
         """Predictions of the validation and test images.
 
-        Columns are ``id``, ``patient``, ``split`` and, for each label, ``<label> truth`` (NaN for
-        unknown), ``<label> probability``, ``<label> threshold``, ``<label> positive`` (whether the
-        probability, not the calibrated one, reaches the threshold) and ``<label> calibrated`` (the
-        probability after Platt scaling; NaN for a label without one, for the reason in
-        ``metrics.calibration``). All but the truth are missing for a label that was not learned.
+        Columns are ``id``, ``patient``, ``split``, ``sha256`` of the file and, for each label,
+        ``<label> truth`` (NaN for unknown), ``<label> probability``, ``<label> threshold``,
+        ``<label> positive`` (whether the probability, not the calibrated one, reaches the
+        threshold) and ``<label> calibrated`` (the probability after Platt scaling; NaN for a label
+        without one, for the reason in ``metrics.calibration``). All but the truth are missing for a
+        label that was not learned.
         """
         thresholds, platt = decision_rules(self)
         return self.scored.to_pandas(thresholds=thresholds, platt=platt)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -30,7 +31,11 @@ def test_images_of_a_data_set_are_compared(phantom: Path, tmp_path: Path) -> Non
     dataset = load_dataset("phantom", phantom)
     images = dataset.images
     cache = make_cache(
-        tmp_path, images["split"].tolist(), id=images["id"].tolist(), patient=images["patient"]
+        tmp_path,
+        images["split"].tolist(),
+        id=images["id"].tolist(),
+        patient=images["patient"],
+        sha256=[hashlib.sha256(file.read_bytes()).hexdigest() for file in dataset.files().values()],
     )
     tasks = set()
     result = fc.audit(

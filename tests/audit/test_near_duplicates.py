@@ -9,7 +9,6 @@ from featurecache.audit.near_duplicates import (
     near_duplicates,
     similarity_cutoff,
 )
-from featurecache.errors import UsageError
 from featurecache.images.decode import read_image
 from featurecache.store.cache import Cache
 from tests.audit.audit_caches import make_cache
@@ -76,12 +75,6 @@ def test_unreadable_images_are_reported_and_the_others_compared(
     assert "not an image" in found.unreadable[unreadable]
     assert found.unreadable[crashing] == "the decoder crashed (SIGSEGV)"
     assert len(found.pairs) == len(origin) - 2
-
-
-def test_data_set_without_an_image_of_the_cache_is_refused(tmp_path: Path) -> None:
-    cache = make_cache(tmp_path, ["train", "test"])
-    with pytest.raises(UsageError, match="`data` has no image '0000'"):
-        near_duplicates(cache, {})
 
 
 def test_without_image_files_similar_embeddings_are_only_suspected(tmp_path: Path) -> None:

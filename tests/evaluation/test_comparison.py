@@ -28,7 +28,9 @@ def write(tmp_path):
     patients = np.array([f"p{row // 3}" for row in range(N)])
     ids = np.array([f"{row:03d}.png" for row in range(N)])
 
-    def write(name, *, seed=0, gain=1.0, ids=ids, truth=truth, labels=LABELS, patients=patients):
+    def write(
+        name, *, seed=0, gain=1.0, ids=ids, truth=truth, labels=LABELS, patients=patients, file="a"
+    ):
         noise = np.random.default_rng(seed).normal(size=truth.shape)
         probability = 1 / (1 + np.exp(-(gain * (truth == 1) + noise)))
         rows = np.arange(len(ids))
@@ -52,7 +54,13 @@ def write(tmp_path):
             config={},
             metrics=metrics,
             scored=Predictions(
-                ids, patients, np.full(len(ids), "test"), labels, truth, probability
+                ids,
+                patients,
+                np.full(len(ids), "test"),
+                np.array([f"{file}{row}" for row in range(len(ids))]),
+                labels,
+                truth,
+                probability,
             ),
             default_name=name,
         )
@@ -225,6 +233,7 @@ def test_runs_of_other_images_labels_patients_or_truth_are_refused(write):
         "their labels are Mass, Nodule and Mass, Edema": {"labels": ("Mass", "Nodule")},
         "other labels": {"truth": np.where(truth == 1, 0, 1).astype(np.int8)},
         "other patients": {"patients": np.roll(patients, 1)},
+        "other files": {"file": "b"},
     }
     for number, (words, change) in enumerate(others.items()):
         with pytest.raises(UsageError, match=words):

@@ -103,6 +103,7 @@ def write_run(
             ids=np.array([f"{row:06d}.png" for row in range(total)]),
             patients=patients,
             splits=np.where(np.arange(total) < n, "test", "val"),
+            sha256=np.full(total, ""),
             label_names=tuple(labels),
             truth=truth,
             probability=np.where(learned, probability, np.nan),

@@ -53,13 +53,16 @@ def write_toy_cache(path, embedding, *, model="toy", dataset="toys"):
 
 
 def scored_with_ids(ids) -> ScoredImages:
+    """Predictions of images whose files are those of the toy cache."""
     n = len(ids)
+    files = [f"{int(image[:6]):064x}" if image[0] == "0" else "" for image in ids]
     return ScoredImages(
         name="run",
         split="test",
         ids=np.array(ids),
         patients=np.array(ids),
         splits=np.full(n, "test"),
+        sha256=np.array(files),
         label_names=("Mass",),
         truth=np.zeros((n, 1), dtype=np.int8),
         probability=np.full((n, 1), 0.5),
@@ -97,6 +100,14 @@ def test_constant_or_one_dimensional_embeddings_have_a_map(tmp_path, embedding):
     result = embedding_map(cache, scored_with_ids(cache.ids))
     assert np.isfinite(result.points).all()
     assert result.explained_variance[1] == pytest.approx(0, abs=1e-9)
+
+
+def test_other_files_under_the_ids_of_a_run_are_refused(tmp_path):
+    cache = write_toy_cache(tmp_path / "toy.h5", np.eye(5))
+    scored = scored_with_ids(cache.ids)
+    scored.sha256[3] = "a" * 64
+    with pytest.raises(CacheError, match=r"other files .* '000003\.png' the first"):
+        embedding_map(cache, scored)
 
 
 def test_fewer_than_three_images_are_refused(tmp_path):

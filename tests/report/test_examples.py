@@ -1,5 +1,7 @@
 """Example images: which are chosen, and their thumbnails."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,3 +55,15 @@ def test_damaged_image_has_no_thumbnail_and_missing_image_is_refused(tmp_path):
     assert Thumbnails({"one": path}).data_url("one") is None
     with pytest.raises(UsageError, match="no image 'two'"):
         Thumbnails({"one": path}).data_url("two")
+
+
+def test_another_file_than_the_scored_one_is_refused(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.full((80, 60), 90, dtype=np.uint8)).save(path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert Thumbnails({"one": path}).data_url("one", sha256)
+    Image.fromarray(np.full((80, 60), 91, dtype=np.uint8)).save(path)
+    with pytest.raises(UsageError, match="the file of 'one' is not the one that the run scored"):
+        Thumbnails({"one": path}).data_url("one", sha256)
+    path.unlink()
+    assert Thumbnails({"one": path}).data_url("one", sha256) is None
