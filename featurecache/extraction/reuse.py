@@ -63,6 +63,7 @@ class FileHashes:
         self._timeout = image_timeout
         self._progress = progress
         self._was_read = np.zeros(len(ids), dtype=np.bool_)
+        self._n_reported = 0
         self.states = states
         self.sha256: Utf8 = np.zeros(len(ids), dtype="S64")
 
@@ -74,8 +75,9 @@ class FileHashes:
             silent: Report no progress.
         """
         new = rows[~self._was_read[rows]]
-        n_before = int(self._was_read.sum())
         self._was_read[new] = True
+        n_before = self._n_reported
+        self._n_reported += 0 if silent else len(new)
         paths = self._dataset.images["path"]
         tasks = (
             ImageTask(int(row), self._ids[row].decode(), self._dataset.root / paths.iloc[row], ())

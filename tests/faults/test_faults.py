@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.changing_data import change_data
 from tests.suites import run_suite
 
 
@@ -37,6 +38,11 @@ def test_corrupt_caches_are_detected() -> None:
     assert "60 trials, 0 promises broken" in done.stdout
     assert re.search(r"\d found", done.stdout)
     assert re.search(r"\d refused", done.stdout)
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_data_that_change_between_commands_are_not_mixed(tmp_path: Path, seed: int) -> None:
+    change_data(seed, tmp_path)
 
 
 def test_broken_promise_is_printed_with_the_options_that_reproduce_it(tmp_path: Path) -> None:
