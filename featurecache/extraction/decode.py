@@ -118,6 +118,14 @@ def decode(
         return _failed(task, str(error))
 
 
+def file_sha256(path: Path) -> str | None:
+    """Return the SHA-256 of an image file, in hex; None if it cannot be read."""
+    try:
+        return hashlib.sha256(read_file(path)[0]).hexdigest()
+    except ImageError:
+        return None
+
+
 def _failed(task: ImageTask, reason: str) -> DecodedImage:
     return DecodedImage(task.row, "", -1, -1, {}, reason=reason)
 

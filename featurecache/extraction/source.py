@@ -1,6 +1,5 @@
 """The data set of a call: given, named, or the one that a cache was extracted from."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 import numpy as np
 
 from featurecache.datasets.load import load_dataset, load_source
-from featurecache.errors import ImageError, UsageError
+from featurecache.errors import UsageError
+from featurecache.extraction.decode import file_sha256
 from featurecache.extraction.plan import file_states
 from featurecache.extraction.table import keep_splits_of
-from featurecache.images.read import read_file
 from featurecache.provenance.provenance import Source
 from featurecache.store.cache import Cache
 from featurecache.store.records import positions, to_utf8
@@ -90,11 +89,9 @@ def cached_files(
     )
     for row in np.flatnonzero(~unchanged):
         image_id = wanted[row].decode()
-        try:
-            sha256 = hashlib.sha256(read_file(files[image_id])[0]).hexdigest()
-        except ImageError:
-            continue  # the caller reads it, and says why it cannot be read
-        if sha256.encode() != cached.sha256[row]:
+        sha256 = file_sha256(files[image_id])
+        # Whoever reads a file says why it cannot be read.
+        if sha256 is not None and sha256.encode() != cached.sha256[row]:
             raise UsageError(
                 f"the file of {image_id!r} is not the one that {cache.path} holds the embedding "
                 "of: extract again"

@@ -1,7 +1,6 @@
 """Example images of each label: the most confident correct and wrong predictions."""
 
 import base64
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import numpy as np
 
 from featurecache.errors import ImageError, UsageError
 from featurecache.evaluation.comparison import ScoredImages
+from featurecache.extraction.decode import file_sha256
 from featurecache.images.contact_sheet import read_thumbnail
-from featurecache.images.read import read_file
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 N_EXAMPLES: Final = 2
@@ -88,20 +87,13 @@ class Thumbnails:
             )
         if image_id not in self._urls:
             path = self._files[image_id]
-            if sha256 and _sha256(path) not in (sha256, None):
+            if sha256 and file_sha256(path) not in (sha256, None):
                 raise UsageError(
                     f"the file of {image_id!r} is not the one that the run scored: leave out "
                     "`data`, or make the run again"
                 )
             self._urls[image_id] = _jpeg_data_url(path, self._decoder)
         return self._urls[image_id]
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(read_file(path)[0]).hexdigest()
-    except ImageError:
-        return None
 
 
 def _jpeg_data_url(path: Path, decoder: SubprocessDecoder) -> str | None:
