@@ -27,6 +27,8 @@ MAX_LABELS: Final = 1000
 
 _SEPARATORS: Final = ("|", ";", "\n", ",")
 """Separators that are detected. Only commas are also common within names."""
+_RARE_SEPARATORS: Final = ("/", "+", "&")
+"""Separators that are detected where every name that they join also stands alone."""
 
 _LIST: Final = re.compile(
     r"\[.*\]|\{.*\}|set\(\)|\( *\)|\( *(?P<quote>['\"]).*(?P=quote) *,? *\)", re.DOTALL
@@ -58,7 +60,8 @@ def label_matrix(
         names: Valid labels; None uses those that occur, sorted.
         file: The file, for error messages.
         separator: What joins the labels of a cell; by default ``|``, ``;``, ``,`` and the text of
-            a Python list, set or tuple are detected.
+            a Python list, set or tuple are detected, and ``/``, ``+`` and ``&`` where every name
+            that they join also stands alone.
 
     Returns:
         The C names, (N, C) int8 of 1 and 0, and notes.
@@ -199,11 +202,16 @@ def _detect_split(counts: dict[str, int], where: str) -> tuple[str, _Split]:
     if texts and all(_LIST.fullmatch(text) for text in texts):
         return "list", _split_list
     present = [separator for separator in _SEPARATORS if any(separator in text for text in texts)]
+    alone = {text.casefold() for text in texts}
     if not present:
+        for separator in _RARE_SEPARATORS:
+            if any(separator in text for text in texts) and alone.issuperset(
+                name.casefold() for text in texts for name in _split_by(separator)(text)
+            ):
+                return separator, _split_by(separator)
         return "", _split_by("|")
     separator, *weaker = present
     names = {name.casefold() for text in texts for name in _split_by(separator)(text)}
-    alone = {text.casefold() for text in texts}
     # A comma may be part of a name; not if what it separates also occurs as a label by itself.
     if separator == "," and not names <= alone:
         _ask(counts, ("|", ","), where)

@@ -85,6 +85,15 @@ JOINED = {
         [1, 0, 1, 0],
         "'Healthy' (1), 'normal.' (1) in the column 'found' never stand beside a label",
     ),
+    **{
+        f"joined-by-{sign}": (
+            (f"Mass{sign}Edema", "Edema", "", "Mass"),
+            [1, 1, 0, 0],
+            [1, 0, 0, 1],
+            f"joined by '{sign}'",
+        )
+        for sign in "/+&"
+    },
     "lines": (("Mass\nEdema", "Edema", "", "Mass"), [1, 1, 0, 0], [1, 0, 0, 1], r"joined by '\n'"),
     "lists-without-quotes": (
         ("[Mass, Edema]", "[ Edema ]", "['Mass', nan]", "[]"),
@@ -131,6 +140,12 @@ def test_names_with_commas_are_kept_where_bars_join(load: Load) -> None:
     cells = ("Opacity, left|Mass", "Mass", "Opacity, left", "")
     loaded = load(column("found", *cells), "--multilabel-column found")
     assert loaded.labels == {"Mass": [1, 1, 0, 0], "Opacity, left": [1, 0, 1, 0]}
+
+
+def test_signs_within_names_that_do_not_stand_alone_are_kept(load: Load) -> None:
+    cells = ("Mass/Nodule", "Mass", "A+B", "")
+    loaded = load(column("found", *cells), "--multilabel-column found")
+    assert set(loaded.labels) == {"Mass/Nodule", "Mass", "A+B"}
 
 
 def test_given_separator_joins_labels(load: Load) -> None:
