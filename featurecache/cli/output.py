@@ -196,7 +196,10 @@ def _print_blocks(
     rows: Sequence[Sequence[str]],
     prose: Sequence[str],
 ) -> None:
-    """Print each row as a block with a line per column; sentences are wrapped between words."""
+    """Print each row as a block with a line per column; sentences are wrapped between words.
+
+    What fits only without its heading beside it is printed below it.
+    """
     from rich.cells import cell_len
     from rich.text import Text
 
@@ -211,6 +214,8 @@ def _print_blocks(
             if heading in prose:
                 lines = wrap(text, width, break_long_words=False, break_on_hyphens=False)
             gap = " " * (indent - cell_len(heading))
+            if len(lines) == 1 and width < cell_len(text) <= console.width - _COLUMN_GAP:
+                gap = ("\n" if heading else "") + " " * _COLUMN_GAP
             line = Text.assemble((heading, "bold"), gap, f"\n{' ' * indent}".join(lines))
             console.print(line, soft_wrap=True)
         console.print()

@@ -79,6 +79,22 @@ def test_blocks_have_no_empty_cells_and_wrap_only_sentences(narrow_terminal, cap
     ]
 
 
+def test_number_that_does_not_fit_beside_its_heading_is_below_it(
+    narrow_terminal, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    score = "0.574 [0.420, 0.679]"
+    row = ["Pleural_Thickening", score, "1.000"]
+    print_table("", ["", "mean average precision", "recall"], [row])
+    assert capsys.readouterr().out.splitlines() == [
+        "  Pleural_Thickening",
+        "mean average precision",
+        f"  {score}",
+        f"{'recall':<24}1.000",
+        "",
+    ]
+
+
 def test_sentences_are_wrapped_between_words_and_other_cells_are_not(narrow_terminal, capsys):
     note = "a sentence of many words that names /a/path/of/some/file.png and goes on and on"
     row = ["Pleural Thickening", "0.938 [0.900, 0.978]", note]
