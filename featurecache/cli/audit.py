@@ -126,6 +126,8 @@ def audit(
 
 
 def _print(result: "Audit") -> None:
+    from featurecache.audit.shortcuts import MIN_PATIENTS
+
     splits = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     print_table(
         f"{count_noun(result.n, 'image')} of {result.dataset}: {splits}",
@@ -152,6 +154,12 @@ def _print(result: "Audit") -> None:
         optional=1,
         prose=("mean error",),
     )
+    missing = [name for name in ("view", "sex", "age") if getattr(result.shortcuts, name) is None]
+    if missing:
+        print_result(
+            f"not predicted: {', '.join(missing)}. View and sex need two values of {MIN_PATIENTS} "
+            f"patients each, age needs {MIN_PATIENTS} patients of different ages\n"
+        )
     if not result.label_support:
         print_result("the cache has no labels, so their support is not checked")
         return

@@ -70,6 +70,8 @@ def test_near_duplicates_are_not_confirmed_without_images(run, options):
     assert outcome.json["near_duplicates"]["pairs"] is None
     printed = run("audit", "--n-bootstrap", 20)
     assert "no images were read: give --images" in printed.stdout
+    reason = "not predicted: view, sex, age. View and sex need two values of 20 patients each"
+    assert reason in printed.stdout
 
 
 def test_tables_and_contact_sheet_show_the_leaks(run, options, tmp_path):
