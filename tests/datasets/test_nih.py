@@ -346,4 +346,4 @@ def test_compressed_metadata_is_read(shared_data: Path, tmp_path: Path) -> None:
     touch_images(tmp_path, "00000001_001.png")
     dataset = load_nih(tmp_path)
     assert dataset.label_values.sum() == 2
-    assert any(note.startswith("112,119 of the 112,120 rows") for note in dataset.notes)
+    assert any(note.startswith("Left out: 112,119 of 112,120 rows") for note in dataset.notes)
