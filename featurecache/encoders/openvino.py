@@ -192,15 +192,18 @@ def _quietly() -> Iterator[None]:
 
     variables = {"CI": "true", "NNCF_CI": "1"}
     before = {name: os.environ.get(name) for name in variables}
-    level = logging.getLogger("nncf").level
+    loggers = [logging.getLogger(name) for name in ("nncf", "transformers")]
+    levels = [logger.level for logger in loggers]
     os.environ.update(variables)
-    logging.getLogger("nncf").setLevel(logging.ERROR)
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.getLogger("nncf").setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

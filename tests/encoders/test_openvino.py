@@ -140,6 +140,11 @@ def test_network_that_another_process_converted_meanwhile_is_used(load, user_cac
     np.testing.assert_array_equal(load(backend="openvino").embed_pixels(PIXELS), expected)
 
 
+def test_conversion_prints_nothing(load, capfd):
+    load("dinov2", precision="int8").embed_pixels(pixels_for("dinov2"))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_conversion_sends_no_statistics(load, monkeypatch):
     from openvino_telemetry import Telemetry
 
