@@ -545,7 +545,9 @@ class Trial:
         result = self._run("audit", "--cache", cache, "--json", *QUICK, *options)
         if not result.done:
             return
-        assert not options or self._files_are_those_cached(), f"other files were read: {result}"
+        # A file that was replaced without a trace is noticed only if it is hashed.
+        if options and not self.rehash:
+            assert self._files_are_those_cached(), f"other files were read: {result}"
 
     def report(self) -> None:
         if len(self.runs) < 2:
