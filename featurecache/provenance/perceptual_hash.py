@@ -8,6 +8,7 @@ and other images are apart is measured in the documentation of the audit.
 """
 
 from collections.abc import Iterator
+from itertools import combinations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -26,6 +27,19 @@ NO_HASH.flags.writeable = False
 
 MAX_DISTANCE: Final = 32
 """Bits, of 256, that differ at the most between an image and its re-encoded or resized copy."""
+
+_BAND_BITS: Final = 16
+_FLIPS: Final[NDArray[np.uint16]] = np.array(
+    [
+        sum(1 << bit for bit in bits)
+        for n_bits in range(3)
+        for bits in combinations(range(_BAND_BITS), n_bits)
+    ],
+    dtype=np.uint16,
+)
+"""Changes of a band in at most 2 of its bits, those of fewer bits first."""
+_CANDIDATES: Final = 2**17
+"""Pairs of hashes to compare at a time, about: as many as the processor's cache holds."""
 
 _SIDE: Final = 64
 _HIGHEST: Final = 24
@@ -69,6 +83,11 @@ def perceptual_hash(image: "Image") -> PerceptualHash:
 def is_copy(hashes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return which images are copies of any of other images.
 
+    The search is exact: multi-index hashing (Norouzi, Punjani and Fleet, "Fast Search in Hamming
+    Space with Multi-Index Hashing", CVPR 2012). Of the 16 bands of 16 bits of two hashes that
+    differ in at most 32 bits, either the first differs in at most 2 bits or one of the others in at
+    most 1; else at least 3 + 15 * 2 bits would differ. Only such pairs are compared in full.
+
     Args:
         hashes: (N, 32).
         others: (M, 32).
@@ -76,33 +95,74 @@ def is_copy(hashes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.
     Returns:
         (N,): whether at most ``MAX_DISTANCE`` bits differ from those of one of the others.
     """
-    found = np.zeros(len(hashes), dtype=np.bool_)
-    rows, others = np.flatnonzero(hashes.any(axis=1)), others[others.any(axis=1)]
-    if len(rows) <= len(others):
-        for row, near in zip(rows.tolist(), _iter_near(hashes[rows], others), strict=True):
-            found[row] = len(near) > 0
-    else:
-        for near in _iter_near(others, hashes[rows]):
-            found[rows[near]] = True
-    return found
+    is_found = np.zeros(len(hashes), dtype=np.bool_)
+    rows = np.flatnonzero(hashes.any(axis=1))
+    words, other_words = _words(hashes[rows]), _words(_unique(others[others.any(axis=1)]))
+    if not other_words.size:
+        return is_found
+    for band in range(8 * HASH_BYTES // _BAND_BITS):
+        if len(rows) <= other_words.shape[1]:
+            for near, _ in _iter_near(words, other_words, band):
+                is_found[rows[near]] = True
+        else:
+            for _, near in _iter_near(other_words, words, band):
+                is_found[rows[near]] = True
+        if (is_open := ~is_found[rows]).sum() < len(rows):
+            rows, words = rows[is_open], words[:, is_open]
+    return is_found
 
 
-def _iter_near(hashes: NDArray[np.uint8], others: NDArray[np.uint8]) -> Iterator[NDArray[np.intp]]:
-    """Yield, for each hash, the indices of others that differ in at most ``MAX_DISTANCE`` bits.
+def _unique(hashes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return each hash once, so that many equal images are not compared with many others."""
+    as_bytes = np.ascontiguousarray(hashes).view(f"V{HASH_BYTES}")
+    return np.unique(as_bytes).view(np.uint8).reshape(-1, HASH_BYTES)
 
-    Half of the bits are compared first, which rules out nearly all pairs: two hashes differ in at
-    least as many bits as their halves do.
+
+def _words(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the hashes as 64-bit numbers, (4, N)."""
+    return np.ascontiguousarray(np.ascontiguousarray(hashes).view(np.uint64).T)
+
+
+def _iter_near(
+    queries: NDArray[np.uint64], indexed: NDArray[np.uint64], band: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield pairs that differ in at most ``MAX_DISTANCE`` bits and are nearly equal in a band.
+
+    Args:
+        queries: Words of the hashes of the smaller set, (4, Q).
+        indexed: Words of the hashes of the larger set, (4, M).
+        band: Number of the band, from 0; in the first, two bits may differ, in others only one.
+
+    Yields:
+        Indices of queries and of indexed hashes, each with as many elements as there are pairs.
     """
-    words = np.ascontiguousarray(hashes).view(np.uint64)
-    first, second, third, fourth = np.ascontiguousarray(
-        np.ascontiguousarray(others).view(np.uint64).T
+    word, place = divmod(band * _BAND_BITS, 64)
+    query_keys, keys = (
+        (words[word] >> np.uint64(place)).astype(np.uint16) for words in (queries, indexed)
     )
-    bits = np.empty_like(first)
-    distance, more = np.empty((2, len(others)), dtype=np.uint8)
-    for a, b, c, d in words:
-        np.bitwise_count(np.bitwise_xor(first, a, out=bits), out=distance)
-        np.bitwise_count(np.bitwise_xor(second, b, out=bits), out=more)
-        np.add(distance, more, out=distance)
-        near = np.flatnonzero(distance <= MAX_DISTANCE)
-        rest = np.bitwise_count(third[near] ^ c) + np.bitwise_count(fourth[near] ^ d)
-        yield near[distance[near] + rest <= MAX_DISTANCE]
+    flips = _FLIPS if band == 0 else _FLIPS[: 1 + _BAND_BITS]
+    order = np.argsort(keys, kind="stable")  # a radix sort
+    start = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=2**_BAND_BITS))])
+    expected = len(flips) * max(1, len(keys) >> _BAND_BITS)
+    step = max(1, _CANDIDATES // expected)
+    for first in range(0, len(query_keys), step):
+        buckets = (query_keys[first : first + step, np.newaxis] ^ flips).astype(np.intp).ravel()
+        begin = start.take(buckets)
+        size = start.take(buckets + 1) - begin
+        end = np.cumsum(size)
+        cuts = np.searchsorted(end, np.arange(_CANDIDATES, end[-1], _CANDIDATES))
+        for chunk in np.split(np.arange(len(size)), cuts):
+            sizes = size[chunk]
+            query = np.repeat(first + chunk // len(flips), sizes)
+            position = np.repeat(begin[chunk] - np.cumsum(sizes) + sizes, sizes)
+            candidate = order.take(position + np.arange(len(position)))
+            # Half of the bits rule out nearly all pairs.
+            distance = np.zeros(len(query), dtype=np.uint8)
+            for a, b in zip(queries[:2], indexed[:2], strict=True):
+                distance += np.bitwise_count(a.take(query) ^ b.take(candidate))
+            near = np.flatnonzero(distance <= MAX_DISTANCE)
+            query, candidate, distance = query[near], candidate[near], distance[near]
+            for a, b in zip(queries[2:], indexed[2:], strict=True):
+                distance += np.bitwise_count(a.take(query) ^ b.take(candidate))
+            is_near = distance <= MAX_DISTANCE
+            yield query[is_near], candidate[is_near]

@@ -1,7 +1,11 @@
 """The leak check itself, on records made by hand."""
 
+from itertools import combinations, product
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featurecache.errors import UsageError
 from featurecache.provenance.leaks import copies_across_splits, find_leaks, require_unseen
@@ -37,15 +41,68 @@ def found(leaks):
     return {name: np.flatnonzero(mask).tolist() for name, mask in vars(leaks).items() if mask.any()}
 
 
-def test_search_finds_what_all_pairs_find():
-    others = flipped(HASHES, 5)[::-1]
-    others[3] = 0
-    for bits in (0, MAX_DISTANCE - 5, MAX_DISTANCE - 4, 200):
-        hashes = flipped(HASHES, 5 + bits) if bits else others.copy()
-        distance = np.bitwise_count(hashes[:, None] ^ others[None]).sum(axis=2)
-        usable = hashes.any(axis=1)[:, None] & others.any(axis=1)[None]
-        expected = ((distance <= MAX_DISTANCE) & usable).any(axis=1)
-        assert is_copy(hashes, others).tolist() == expected.tolist()
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1), size=st.tuples(*[st.integers(0, 12)] * 2))
+@settings(max_examples=50, deadline=None)
+def test_search_finds_what_all_pairs_find(data, seed, size):
+    """Near copies at all distances, repeated hashes and none, with more hashes or more others."""
+    rng = np.random.default_rng(seed)
+    hashes, others = (rng.integers(0, 256, (n, 32), dtype=np.uint8) for n in size)
+    if min(size):
+        indices = st.tuples(st.integers(0, size[0] - 1), st.integers(0, size[1] - 1))
+        for row, other in data.draw(st.lists(indices, max_size=12)):
+            bits = np.unpackbits(others[other])
+            # Anywhere, in neighboring bits, or two in each of the 16 bands.
+            distance, step = data.draw(st.integers(0, 40)), data.draw(st.sampled_from([0, 1, 8]))
+            changed = rng.integers(256) + step * np.arange(distance)
+            bits[changed % 256 if step else rng.choice(256, distance, replace=False)] ^= 1
+            hashes[row] = np.packbits(bits)
+    for array in (hashes, others):
+        for row in data.draw(st.lists(st.integers(0, 11), max_size=2)):
+            array[row:] = array[row : row + 1] if data.draw(st.booleans()) else 0
+    distance = np.bitwise_count(hashes[:, None] ^ others[None]).sum(axis=2)
+    usable = hashes.any(axis=1)[:, None] & others.any(axis=1)[None]
+    expected = ((distance <= MAX_DISTANCE) & usable).any(axis=1)
+    assert is_copy(hashes, others).tolist() == expected.tolist()
+
+
+def test_search_finds_copies_that_one_band_only_leads_to():
+    """All ways for 32 bits to differ in at least 3 of the first band, 2 of others, or one less."""
+    differences = []
+    for first in combinations(range(16), 2):
+        bits = np.zeros((16, 16), dtype=np.uint8)
+        bits[1:, :2] = 1
+        bits[0, list(first)] = 1
+        differences.append(bits.ravel())
+    for band, bit in product(range(1, 16), range(16)):
+        bits = np.zeros((16, 16), dtype=np.uint8)
+        bits[0, :3] = bits[1:, :2] = 1
+        bits[band] = np.arange(16) == bit
+        differences.append(bits.ravel())
+    changes = np.packbits(differences, axis=1)
+    others = np.random.default_rng(0).integers(0, 256, changes.shape, dtype=np.uint8)
+    assert is_copy(others ^ changes, others).all()
+    half = len(others) // 2
+    assert (
+        is_copy(others ^ changes, others[:half]).tolist() == (np.arange(2 * half) < half).tolist()
+    )
+
+
+@pytest.mark.parametrize("n", [3, 200])
+def test_search_in_clusters_of_nearly_equal_images_takes_bounded_memory(n, monkeypatch):
+    monkeypatch.setattr("featurecache.provenance.perceptual_hash._CANDIDATES", 100)
+    rng = np.random.default_rng(0)
+    bits = np.unpackbits(np.tile(HASHES[0], (n + 100, 1)), axis=1)
+    cluster = np.packbits(bits ^ (rng.random(bits.shape) < 0.06), axis=1)
+    hashes, others = cluster[:n], cluster[n:]
+    distance = np.bitwise_count(hashes[:, None] ^ others[None]).sum(axis=2)
+    sizes = []
+    count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda x: (sizes.append(x.size), count(x))[1])
+    assert is_copy(hashes, others).tolist() == (distance.min(axis=1) <= MAX_DISTANCE).tolist()
+    assert 0 < max(sizes) <= 100 + max(hashes.shape[0], others.shape[0])
+
+
+def test_an_image_is_no_copy_of_nothing():
     assert not is_copy(HASHES, HASHES[:0]).any()
 
 
