@@ -397,18 +397,18 @@ def test_reports_are_shown_but_not_stored(tmp_path: Path, run: Run) -> None:
     header, *rows = table.read_text().splitlines()
     texts = [f'"{number}: {REPORT}",s{number}' for number in range(3)] + [",s3"]
     lines = [f"{row},{text}" for row, text in zip(rows, texts, strict=True)]
-    table.write_text("\n".join([f"{header},report,study", *lines]))
+    table.write_text("\n".join([f"{header},report,exam", *lines]))
     options = ("--label-column", "Mass", "--patient-column", "patient", "--split-column", "split")
     made = run("extract", "--data-root", table, *options)
     assert made.code == 0, made.stderr
     cache = Path("cache/export/tiny.h5")
     assert b"Heart" not in cache.read_bytes()
     query = ("retrieve", "--image", "003.png")
-    found = run(*query, "--metadata-column", "rep*", "--metadata-column", "study", "--out", "o.csv")
+    found = run(*query, "--metadata-column", "rep*", "--metadata-column", "exam", "--out", "o.csv")
     assert found.code == 0, found.stderr
     written = pd.read_csv("o.csv").set_index("id").sort_index()
     assert written["report"].tolist() == [f"{number}: {REPORT}".strip() for number in range(3)]
-    assert written["study"].tolist() == ["s0", "s1", "s2"]
+    assert written["exam"].tolist() == ["s0", "s1", "s2"]
     assert "1: Heart enlarged. Lungs clear; no effusion. Compared..." in found.stdout
     assert "Heart" not in run(*query).stdout
     data = fc.load_dataset("csv", table, labels="Mass", metadata="report")
