@@ -137,7 +137,7 @@ def audit(
         neighbors: Number of nearest images in other splits that each image is compared with.
         n_bootstrap: Number of bootstrap samples of patients; 0 for no intervals.
         seed: Seed of the folds and of the bootstrap.
-        progress: Called while images are read and compared.
+        progress: Called while images are read and compared, and probes fitted.
 
     Returns:
         The audit.
@@ -171,6 +171,6 @@ def audit(
         identical_files=identical_files(cache),
         reencoded_copies=len(cache.copies.same_content),
         near_duplicates=near_duplicates(cache, files, neighbors=neighbors, progress=progress),
-        shortcuts=shortcut_probes(cache, n_bootstrap=n_bootstrap, seed=seed),
+        shortcuts=shortcut_probes(cache, n_bootstrap=n_bootstrap, seed=seed, progress=progress),
         label_support=label_support(cache),
     )

@@ -16,6 +16,7 @@ from featurecache.metrics.jackknife import degrees_of_freedom, leave_one_out, me
 from featurecache.metrics.ranking import ratio
 from featurecache.metrics.sampled_metrics import MeanMetrics, sample_metrics
 from featurecache.metrics.similarity import Directions, normalize_rows
+from featurecache.progress import DetailedProgress
 from featurecache.store.cache import Cache
 from featurecache.store.records import from_utf8
 
@@ -104,7 +105,13 @@ class Shortcuts:
         return [(name, probe) for name, probe in probes.items() if probe is not None]
 
 
-def shortcut_probes(cache: Cache, *, n_bootstrap: int = 1000, seed: int = 0) -> Shortcuts:
+def shortcut_probes(
+    cache: Cache,
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    progress: DetailedProgress | None = None,
+) -> Shortcuts:
     """Fit a linear probe for view, sex and age to all images for which it is known.
 
     Predictions are for patients that the probe was not fitted to (``probe.cross_val_predict``).
@@ -115,10 +122,17 @@ def shortcut_probes(cache: Cache, *, n_bootstrap: int = 1000, seed: int = 0) -> 
         cache: The cache.
         n_bootstrap: Number of bootstrap samples of patients for the intervals of AUROC; 0 for none.
         seed: Seed of the folds and of the bootstrap.
+        progress: Called before the first probe and after each.
 
     Returns:
         The probes.
     """
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(done, 3, "predict view, sex and age")
+
+    report(0)
     embeddings = normalize_rows(cache.embedding)
     sexes, ages = from_utf8(cache.images.sex), from_utf8(cache.images.age)
 
@@ -127,11 +141,13 @@ def shortcut_probes(cache: Cache, *, n_bootstrap: int = 1000, seed: int = 0) -> 
             embeddings, values, cache.patients, n_bootstrap=n_bootstrap, seed=seed
         )
 
-    return Shortcuts(
-        view=probe(cache.views),
-        sex=probe(sexes),
-        age=_probe_age(embeddings, ages, cache.patients, seed=seed),
-    )
+    view = probe(cache.views)
+    report(1)
+    sex = probe(sexes)
+    report(2)
+    age = _probe_age(embeddings, ages, cache.patients, seed=seed)
+    report(3)
+    return Shortcuts(view, sex, age)
 
 
 def _probe_category(

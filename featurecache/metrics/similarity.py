@@ -171,6 +171,8 @@ def nearest_of_other_groups(
     order = np.argsort(group, kind="stable")
     group = group[order].astype(np.min_scalar_type(len(order)))  # fewer bytes to compare
     bounds = _bounding_vectors(directions)[order]
+    # The system would have to clear new memory for each product.
+    space = np.empty((2, _TILE**2), dtype=np.float32)
     tiles = list(row_chunks(len(order), _TILE))
     pairs = [
         (a, b)
@@ -181,13 +183,14 @@ def nearest_of_other_groups(
     for done, (a, b) in enumerate(pairs, start=1):
         sides = [(a, order[b], False)] if a == b else [(a, order[b], False), (b, order[a], True)]
         differ = group[a][:, np.newaxis] != group[b]
-        bound = bounds[a] @ bounds[b].T
+        bound, cosines = (buffer[: differ.size].reshape(differ.shape) for buffer in space)
+        np.matmul(bounds[a], bounds[b].T, out=bound)
         possible = bound >= best.lowest(a)[:, np.newaxis]
         if a != b:
             possible |= bound >= best.lowest(b)
         possible &= differ
         if np.count_nonzero(possible) > possible.size / _DENSE:
-            cosines = directions[order[a]] @ directions[order[b]].T
+            np.matmul(directions[order[a]], directions[order[b]].T, out=cosines)
             cosines[~differ] = -np.inf
             for rows, others, transposed in sides:
                 best.add_tile(rows, others, cosines.T if transposed else cosines)
@@ -195,10 +198,10 @@ def nearest_of_other_groups(
             # In one dimension, numpy skips zeros several times as fast.
             row, column = np.divmod(np.flatnonzero(possible), possible.shape[1])
             left, right = order[a][row], order[b][column]
-            cosines = np.vecdot(directions[left], directions[right])
-            best.add(a.start + row, right, cosines)
+            of_pairs = np.vecdot(directions[left], directions[right])
+            best.add(a.start + row, right, of_pairs)
             if a != b:
-                best.add(b.start + column, left, cosines)
+                best.add(b.start + column, left, of_pairs)
         if progress is not None:
             progress(done, len(pairs))
     inverse = np.argsort(order)
