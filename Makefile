@@ -9,10 +9,12 @@ BIN = $(VENV)/bin
 
 install: $(VENV)/installed
 
-# The environment, with the exact versions of constraints.txt.
+# The environment, with the exact versions of constraints.txt. pip would compile on one core; files
+# for other Pythons, which packages hold too, cannot be compiled.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 # Everything once, on synthetic images, with the model that ships with the package.
