@@ -5,7 +5,7 @@ OLDEST ?= .venv-oldest
 AUDIT ?= .venv-audit
 BIN = $(VENV)/bin
 
-.PHONY: demo install test check docs lint types test-oldest audit format clean
+.PHONY: demo install reference test check docs lint types test-oldest audit format clean
 
 install: $(VENV)/installed
 
@@ -20,6 +20,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 # Everything once, on synthetic images, with the model that ships with the package.
 demo: install
 	$(BIN)/featurecache demo
+
+# Official tables of public data sets, in a wheel that is not installed: the tests count their labels
+# if FEATURECACHE_REFERENCE names this folder.
+REFERENCE ?= $(HOME)/.cache/featurecache-reference
+reference: install
+	$(BIN)/pip download --quiet --no-deps --dest $(REFERENCE) torchxrayvision==1.5.7
 
 # All tests. Real images and weights are used if FEATURECACHE_DATA and FEATURECACHE_MODELS name
 # folders that hold them. Tests are distributed by file, because the tests of a file share fixtures.

@@ -200,7 +200,7 @@ def _detect_split(counts: dict[str, int], where: str) -> tuple[str, _Split]:
     """
     texts = [text for text in counts if not _is_none(text)]
     if texts and all(_LIST.fullmatch(text) for text in texts):
-        return "list", _split_list
+        return "list", split_list
     present = [separator for separator in _SEPARATORS if any(separator in text for text in texts)]
     alone = {text.casefold() for text in texts}
     if not present:
@@ -246,7 +246,8 @@ def _split_by(separator: str) -> _Split:
     return lambda text: [part for part in map(str.strip, text.split(separator)) if part]
 
 
-def _split_list(text: str) -> list[str]:
+def split_list(text: str) -> list[str]:
+    """Return the names in the text of a list, such as ``['Effusion', ' Mass']``."""
     inside = "" if text == "set()" else text[1:-1]
     entries = ("".join(groups).strip() for groups in _LIST_ENTRY.findall(inside))
     return [entry for entry in entries if entry]

@@ -129,6 +129,21 @@ _BUILT_IN = (
         recognizer="featurecache.datasets.kermany:is_kermany",
     ),
     DatasetSpec(
+        name="chexpert",
+        description="CheXpert v1.0 and v1.0-small: 223,648 images of 64,740 patients, 14 labels",
+        terms="Stanford University Dataset Research Use Agreement",
+        loader="featurecache.datasets.chexpert:load_chexpert",
+        recognizer="featurecache.datasets.chexpert:is_chexpert",
+        policy=LabelPolicy(blank="negative"),
+    ),
+    DatasetSpec(
+        name="padchest",
+        description="PadChest: 160,861 images of 67,625 patients, 193 findings, in Spanish reports",
+        terms="BIMCV: research use, by agreement",
+        loader="featurecache.datasets.padchest:load_padchest",
+        recognizer="featurecache.datasets.padchest:is_padchest",
+    ),
+    DatasetSpec(
         name="csv",
         description="any CSV, TSV, Excel or parquet file with one row per image",
         terms="those of your data",

@@ -15,7 +15,11 @@ _SEPARATOR: Final = "#"
 """Not allowed in the name of a data set."""
 
 _PHANTOM: Final = r"phantom-(-?\d+)"
-_PUBLISHED: Final = re.compile(rf"nih|kermany|{_PHANTOM}", re.ASCII)
+_PUBLISHED: Final = re.compile(
+    r"nih|kermany|chexpert|padchest|vindr-cxr|rsna|siim-acr|openi|mimic-cxr-jpg|brax"
+    rf"|{_PHANTOM}",
+    re.ASCII,
+)
 """Collections of data sets that this library loads by name; those of the phantom by its seed."""
 
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")

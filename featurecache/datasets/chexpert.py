@@ -1,0 +1,133 @@
+"""CheXpert v1.0 and v1.0-small: 224,316 images of 65,240 patients, 14 findings.
+
+Irvin et al., "CheXpert" (AAAI 2019). The official files are ``train.csv``, ``valid.csv`` and the
+images in ``train/`` and ``valid/``; the labels of the test images, ``test_labels.csv`` or
+``groundtruth.csv``, were released later.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from featurecache.datasets.cell_values import read_labels
+from featurecache.datasets.dataset import Dataset
+from featurecache.datasets.release import (
+    CHEXPERT_LABELS,
+    Listing,
+    find_table,
+    has_columns,
+    read_table,
+)
+from featurecache.errors import DatasetError
+from featurecache.wording import count_noun
+
+_TABLES: Final = {
+    "train": ("train.csv",),
+    "val": ("valid.csv",),
+    "test": ("test_labels.csv", "groundtruth.csv", "test.csv"),
+}
+
+_PATH: Final = (
+    r"(?P<id>(?:train|valid|test)/(?P<patient>patient\d+)/(?P<study>study\d+)"
+    r"/view\d+_(?P<side>frontal|lateral)\.\w+)$"
+)
+
+
+def load_chexpert(
+    root: str | os.PathLike[str],
+    *,
+    split: str = "auto",
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+    require_images: bool = True,
+) -> Dataset:
+    """Load the images of CheXpert v1.0 or v1.0-small that are on disk.
+
+    Args:
+        root: Folder with ``train.csv``, ``valid.csv`` and their images. The labels of the test
+            images, ``test_labels.csv`` or ``groundtruth.csv``, belong into the same folder.
+        split: "official": the tables are the splits. Without labels of the test images,
+            ``valid.csv`` is test, and validation is taken from train by patient. "patient" ignores
+            the tables; "auto" is the official split unless there is only one table.
+        folds: Number of folds, by patient, instead of these splits.
+        fold: The fold that is test; the next one is validation, the others are train.
+        seed: Seed of the splits that no table states.
+        require_images: Load only images that are on disk; if False, all that are listed.
+
+    Returns:
+        The data set "chexpert", with the 14 labels in their official names and order.
+
+    Raises:
+        DatasetError: If there is no table or no image, or a path is not one of CheXpert.
+        UnknownNameError: If there is no such split.
+    """
+    import pandas as pd
+
+    root = Path(root)
+    files = {name: find_table(root, *names) for name, names in _TABLES.items()}
+    found = {name: file for name, file in files.items() if file is not None}
+    if not found:
+        raise DatasetError(f"no train.csv, valid.csv or test_labels.csv in {root}")
+    notes: list[str] = []
+    tables = []
+    for name, file in found.items():
+        optional = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
+        table = read_table(file, ["Path", *CHEXPERT_LABELS], notes, optional=optional)
+        parts = table["Path"].str.extract(_PATH)
+        if (unknown := parts["id"].isna()).any():
+            raise DatasetError(
+                f"{file}, line {table.index[unknown.argmax()]}: "
+                f"{table['Path'][unknown].iloc[0]!r} is not the path of an image of CheXpert, "
+                "such as train/patient00001/study1/view1_frontal.jpg"
+            )
+        tables.append(
+            parts.assign(
+                path=table["Path"],
+                study=parts["patient"] + "/" + parts["study"],
+                view=table["AP/PA"].where(
+                    table["AP/PA"] != "", parts["side"].map({"lateral": "LATERAL", "frontal": ""})
+                ),
+                sex=table["Sex"].replace({"Female": "F", "Male": "M"}),
+                age=table["Age"],
+                split=name,
+                **dict(zip(CHEXPERT_LABELS, table[[*CHEXPERT_LABELS]].to_numpy().T, strict=True)),
+            )
+        )
+    images = pd.concat(tables)
+    cells, _ = read_labels(images[[*CHEXPERT_LABELS]], file=next(iter(found.values())))
+    images = images[["id", "path", "patient", "study", "view", "sex", "age", "split"]]
+    if len(found) == 1 and split == "auto" and "train" in found:
+        images = images.drop(columns="split")
+    elif "test" not in found and "val" in found:
+        images["split"] = images["split"].replace("val", "test")
+        notes.append(
+            f"The {count_noun(int((images['split'] == 'test').sum()), 'image')} of "
+            f"{found['val'].name} are test, because there are no labels of the test images "
+            "(test_labels.csv)."
+        )
+    listing = Listing(
+        file=next(iter(found.values())),
+        images=images.drop(columns="path"),
+        paths=[images["id"], images["path"]],
+        cells=cells,
+        label_names=CHEXPERT_LABELS,
+        notes=notes,
+    )
+    return listing.dataset(
+        "chexpert",
+        root,
+        split=split,
+        folds=folds,
+        fold=fold,
+        seed=seed,
+        require_images=require_images,
+    )
+
+
+def is_chexpert(folder: Path) -> bool:
+    """Return whether a folder has the tables of CheXpert."""
+    return any(
+        has_columns(find_table(folder, *names), ["Path", *CHEXPERT_LABELS])
+        for names in _TABLES.values()
+    )
