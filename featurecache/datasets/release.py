@@ -221,8 +221,9 @@ class Listing:
         folder = os.fspath(root)
         for candidate in self.paths:
             rows = np.flatnonzero(~on_disk)
-            # Joining as text is ten times as fast as Path.
-            is_file = [os.path.isfile(f"{folder}/{place}") for place in candidate.iloc[rows]]
+            # Text is much faster than a Path for each of 200,000 images.
+            places = (f"{folder}/{place}" for place in candidate.iloc[rows])
+            is_file = [os.path.isfile(place) for place in places]  # noqa: PTH113
             found = rows[np.array(is_file, dtype=bool)]
             path.iloc[found] = candidate.iloc[found]
             on_disk[found] = True

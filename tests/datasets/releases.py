@@ -100,7 +100,7 @@ def padchest(root: Path, draw: Draw) -> None:
                 f"{number},{name},{study % 2},20150914,1353758034155049{study},31357{study},"
                 f"1929.0,M,{view},{projection},Manual review of DICOM fields,No,CR,Maker,"
                 "MONOCHROME2,0,None,None,12,2631,2065,64,64,400,10,10000,25,None,"
-                f"{4991845 + study},\"cambi pulmonar .\nsutil infiltr .\",{method},{labels},[],"
+                f'{4991845 + study},"cambi pulmonar .\nsutil infiltr .",{method},{labels},[],'
                 "\"[['normal'], ['normal']]\",[],[]"
             )
     _write(root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", *lines)
