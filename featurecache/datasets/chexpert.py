@@ -77,7 +77,7 @@ def load_chexpert(
         parts = table["Path"].str.extract(_PATH)
         if (unknown := parts["id"].isna()).any():
             raise DatasetError(
-                f"{file}, line {table.index[unknown.argmax()]}: "
+                f"{file}, line {table.index[int(unknown.argmax())]}: "
                 f"{table['Path'][unknown].iloc[0]!r} is not the path of an image of CheXpert, "
                 "such as train/patient00001/study1/view1_frontal.jpg"
             )
