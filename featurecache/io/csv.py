@@ -16,11 +16,12 @@ FORMULA_PREFIXES: Final = "=+-@\t\r\n＝＋－＠"
 """From https://owasp.org/www-community/attacks/CSV_Injection, half-width and full-width."""
 
 _ESCAPE: Final = "'"
+_ESCAPED: Final = (*FORMULA_PREFIXES, _ESCAPE)
 
 
 def escape_formula(text: str) -> str:
     """Return a text as it is written."""
-    return _ESCAPE + text if text.startswith((*FORMULA_PREFIXES, _ESCAPE)) else text
+    return _ESCAPE + text if text.startswith(_ESCAPED) else text
 
 
 def unescape_formula(text: str) -> str:
@@ -34,8 +35,11 @@ def write_rows(file: TextIO, rows: Iterable[Iterable[object]]) -> None:
     # Python's writer leaves a carriage return unquoted, and its reader takes that for a new row.
     quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for row in rows:
-        cells = [escape_formula(cell) if isinstance(cell, str) else cell for cell in row]
-        has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        cells, has_return = list(row), False
+        for number, cell in enumerate(cells):
+            if isinstance(cell, str):
+                cells[number] = escape_formula(cell)
+                has_return |= "\r" in cell
         (quoting if has_return else minimal).writerow(cells)
 
 

@@ -58,11 +58,14 @@ def patient_support(truth: Labels, patient_index: NDArray[np.intp]) -> PatientSu
     Returns:
         The numbers of patients.
     """
+    n_patients = patient_index.max(initial=-1) + 1
 
     def count(value: int) -> NDArray[np.intp]:
         rows, columns = np.nonzero(truth == value)
         # A patient counts once per label, however many images it has.
-        pairs = np.unique(patient_index[rows] * truth.shape[1] + columns)
-        return np.bincount(pairs % truth.shape[1], minlength=truth.shape[1])
+        has_image = np.zeros((n_patients, truth.shape[1]), dtype=np.bool_)
+        has_image[patient_index[rows], columns] = True
+        n_with_image: NDArray[np.intp] = has_image.sum(axis=0)
+        return n_with_image
 
     return PatientSupport(count(1), count(0))

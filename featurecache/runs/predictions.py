@@ -153,22 +153,22 @@ def write_predictions(
     follow from the others.
     """
     header = list(_IMAGE_COLUMNS)
-    columns: list[Iterable[object]] = [
-        *(predictions.ids, predictions.patients, predictions.splits, predictions.sha256)
-    ]
+    texts = (predictions.ids, predictions.patients, predictions.splits, predictions.sha256)
+    # As Python's objects, which are written several times as fast as numpy's.
+    columns: list[Iterable[object]] = [column.tolist() for column in texts]
     truth = np.where(predictions.truth < 0, "", predictions.truth.astype(np.str_))
     calibrated = predictions.calibrated(platt)
     for c, name in enumerate(predictions.label_names):
         header += [f"{name} {column}" for column in _LABEL_COLUMNS]
         probability = predictions.probability[:, c]
-        columns.append(truth[:, c])
+        columns.append(truth[:, c].tolist())
         if not predictions.learned[c]:
             columns += [repeat("", len(probability)) for _ in _LABEL_COLUMNS[1:]]
             continue
         columns += [
             probability.tolist(),
             repeat(float(thresholds[c]), len(probability)),
-            (probability >= thresholds[c]).astype(np.int8),
+            (probability >= thresholds[c]).astype(np.int8).tolist(),
             ["" if p != p else f"{p:.6g}" for p in calibrated[:, c].tolist()],
         ]
     with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
