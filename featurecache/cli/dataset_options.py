@@ -56,11 +56,23 @@ class DatasetOptions:
     split: Annotated[
         str | None,
         _option(
-            "nih, phantom: auto, official or patient; kermany: official, published (all images, "
+            "nih, chexpert, mimic-cxr-jpg, vindr-cxr, phantom: auto, official or patient; "
+            "kermany: official, published (all images, "
             "for an audit) or image-level-1967-493-616."
         ),
     ] = None
     subset: Annotated[str | None, _option("kermany: all or viral.")] = None
+    labels_from: Annotated[
+        str | None, _option("padchest: all, or physician for images labeled by physicians.")
+    ] = None
+    labeler: Annotated[str | None, _option("mimic-cxr-jpg: chexpert or negbio.")] = None
+    readers: Annotated[
+        str | None,
+        _option(
+            "vindr-cxr: readers that have to state a finding: any, majority or a number. Default: "
+            "majority."
+        ),
+    ] = None
     n_images: Annotated[int | None, _option("phantom: number of images. Default: 600.")] = None
     folds: Annotated[
         int | None,
@@ -189,7 +201,9 @@ _CSV_ARGUMENTS: Final = {option: argument for argument, option in CSV_OPTIONS.it
 _COMMON_OPTIONS: Final = ("name", "follow_links", "pseudonymize")
 """Options that all data sets have."""
 
-_OTHER_OPTIONS: Final = ("split", "subset", "n_images", "patient_level")
+_OTHER_OPTIONS: Final = (
+    *("split", "subset", "labels_from", "labeler", "readers", "n_images", "patient_level"),
+)
 """Options that do not apply to CSV files."""
 
 

@@ -35,10 +35,9 @@ def load_dataset(
     """Load a data set.
 
     Args:
-        source: Name of a data set ("nih", "kermany", "csv", "folder", "images", "phantom", or
-            one that was registered), or the path of a folder or of a table (CSV, TSV, Excel,
-            parquet). A folder in the layout of nih, kermany or phantom is recognized, and so are
-            subfolders that are classes beyond doubt ("folder"); of any other folder, all images are
+        source: Name of a data set (a key of ``DATASETS``, such as "nih", "csv" or "images", or one
+            that was registered), or the path of a folder or of a table (CSV, TSV, Excel, parquet).
+            A folder in the layout of a public data set is recognized, and so are subfolders that are classes beyond doubt ("folder"); of any other folder, all images are
             taken ("images").
         root: If ``source`` is a name: the folder of the data set (for "csv" the file), or a folder
             that contains it under that name. By default ``$FEATURECACHE_DATA/<name>``; "phantom"
@@ -53,7 +52,9 @@ def load_dataset(
         progress: Called with the number of images done and the total while images of "phantom"
             are generated.
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
-            ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder, images:
+            ``seed``; chexpert: ``split``; mimic-cxr-jpg: ``split``, ``labeler``; vindr-cxr:
+            ``split``, ``readers``; padchest: ``labels_from``; these and other public data sets:
+            ``folds``, ``fold``, ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder, images:
             ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``, ``multilabel`` or
             ``classes``, ``path``, ``id``, ``patient``, ``study``, ``split``, ``view``, ``sex``,
             ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``, ``label_separator``,

@@ -1,5 +1,7 @@
 """Folders laid out as releases of data sets: six studies of synthetic images each."""
 
+import gzip
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,4 +108,148 @@ def padchest(root: Path, draw: Draw) -> None:
     _write(root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", *lines)
 
 
-RELEASES: dict[str, Callable[[Path, Draw], None]] = {"chexpert": chexpert, "padchest": padchest}
+def vindr_kaggle(root: Path, draw: Draw) -> None:
+    lines = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
+    for study in range(N_STUDIES):
+        image = f"50a418190bc3fb1ef1633bf9678929b{study}"
+        draw(f"train/{image}.dicom")
+        for reader in range(3):
+            if reader < study % 4:
+                lines += [f"{image},Cardiomegaly,3,R{reader + 8},691.0,1375.0,1653.0,1831.0"] * 2
+            else:
+                lines.append(f"{image},No finding,14,R{reader + 8},,,,")
+    _write(root / "train.csv", *lines)
+
+
+def vindr_physionet(root: Path, draw: Draw) -> None:
+    for folder, other, studies in (
+        ("train", "Other diseases", range(4)),
+        ("test", "Other disease", range(4, N_STUDIES)),
+    ):
+        readers = 3 if folder == "train" else 1
+        reader_column = "rad_id," if folder == "train" else ""
+        lines = [f"image_id,{reader_column}Aortic enlargement,Cardiomegaly,{other},No finding"]
+        for study in studies:
+            image = f"000434271f63a053c4128a0ba6352c7{study}"
+            draw(f"{folder}/{image}.dicom")
+            for reader in range(readers):
+                found = int(reader < study % 4) if folder == "train" else study % 2
+                name = f"R{reader + 8}," if folder == "train" else ""
+                lines.append(f"{image},{name}0,{found},0,{1 - found}")
+        _write(root / "annotations" / f"image_labels_{folder}.csv", *lines)
+
+
+def rsna(root: Path, draw: Draw) -> None:
+    labels = ["patientId,x,y,width,height,Target"]
+    classes = ["patientId,class"]
+    mapping = []
+    for study in range(N_STUDIES):
+        image = f"0004cfab-14fd-4e49-80ba-63a80b6bddd{study}"
+        draw(f"stage_2_train_images/{image}.dcm")
+        boxes = ["264.0,152.0,213.0,379.0,1"] * 2 if study % 2 else [",,,,0"]
+        labels += [f"{image},{box}" for box in boxes]
+        classes += [f"{image},{'Lung Opacity' if study % 2 else 'Normal'}"] * len(boxes)
+        mapping.append({"img_id": f"0000000{study}_000.png", "subset_img_id": image})
+    _write(root / "stage_2_train_labels.csv", *labels)
+    _write(root / "stage_2_detailed_class_info.csv", *classes)
+    _write(root / "pneumonia-challenge-dataset-mappings_2018.json", json.dumps(mapping))
+
+
+def siim_acr(root: Path, draw: Draw) -> None:
+    lines = ["ImageId, EncodedPixels"]
+    for study in range(N_STUDIES):
+        prefix = "1.2.276.0.7230010.3.1"
+        image = f"{prefix}.4.8323329.690{study}.1517875201.850819"
+        draw(f"dicom-images-train/{prefix}.2.{study}.1/{prefix}.3.{study}.2/{image}.dcm")
+        lines += [f"{image},557374 2 1015 8 1009 14"] * 2 if study % 2 else [f"{image},-1"]
+    _write(root / "train-rle.csv", *lines)
+
+
+def openi_xml(root: Path, draw: Draw) -> None:
+    for study in range(1, N_STUDIES + 1):
+        names = [f"CXR{study}_{study}_IM-000{study}-{view}001" for view in (3, 4)]
+        for name in names:
+            draw(f"NLMCXR_png/{name}.png")
+        major = "Cardiomegaly/mild" if study % 2 else "normal"
+        images = "".join(f'<parentImage id="{name}"><figureId/></parentImage>' for name in names)
+        _write(
+            root / "ecgen-radiology" / f"{study}.xml",
+            '<?xml version="1.0" encoding="utf-8"?>',
+            f'<eCitation><uId id="CXR{study}"/><MeSH><major>{major}</major></MeSH>',
+            f"{images}</eCitation>",
+        )
+
+
+def openi_kaggle(root: Path, draw: Draw) -> None:
+    reports = ["uid,MeSH,Problems,image,indication,comparison,findings,impression"]
+    projections = ["uid,filename,projection"]
+    for study in range(1, N_STUDIES + 1):
+        mesh = "Cardiomegaly/mild;Opacity/lung" if study % 2 else "normal"
+        reports.append(f'{study},{mesh},x,Xray,,,"The heart, ""XXXX"".",')
+        for view, projection in (("1001", "Frontal"), ("2001", "Lateral")):
+            name = f"{study}_IM-000{study}-{view}.dcm.png"
+            draw(f"images/images_normalized/{name}")
+            projections.append(f"{study},{name},{projection}")
+    _write(root / "indiana_reports.csv", *reports)
+    _write(root / "indiana_projections.csv", *projections)
+
+
+def mimic_cxr_jpg(root: Path, draw: Draw) -> None:
+    labels = [",".join(["subject_id", "study_id", *sorted(CHEXPERT_LABELS)])]
+    metadata = [
+        "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,"
+        "StudyDate,StudyTime,ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,"
+        "PatientOrientationCodeSequence_CodeMeaning"
+    ]
+    splits = ["dicom_id,study_id,subject_id,split"]
+    for study in range(N_STUDIES):
+        patient, number = f"1000003{study}", f"5041426{study}"
+        split = "train" if study < 3 else "validate" if study < 4 else "test"
+        atelectasis = ("1.0", "0.0", "-1.0", "1.0", "1.0", "0.0")[study]
+        if study != 4:
+            labels.append(f"{patient},{number},{atelectasis},1.0" + 12 * ",")
+        for image, view in enumerate(("PA", "LATERAL")):
+            name = f"02aa804e-bde0afdd-112c0b34-7bc16630-4e38401{2 * study + image:x}"
+            draw(f"files/p10/p{patient}/s{number}/{name}.jpg")
+            metadata.append(
+                f'{name},{patient},{number},"CHEST (PA AND LAT)",{view},64,64,21800506,213014.531,'
+                "CHEST (PA AND LAT),postero-anterior,Erect"
+            )
+            splits.append(f"{name},{number},{patient},{split}")
+    for table, lines in (("chexpert", labels), ("metadata", metadata), ("split", splits)):
+        with gzip.open(root / f"mimic-cxr-2.0.0-{table}.csv.gz", "wt") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+def brax(root: Path, draw: Draw) -> None:
+    lines = [
+        ",DicomPath,PngPath,PatientID,PatientSex,PatientAge,AccessionNumber,StudyDate,"
+        f"{','.join(CHEXPERT_LABELS)},ViewPosition,Rows,Columns,Manufacturer"
+    ]
+    for study in range(N_STUDIES):
+        folder = f"id_0002{study}/Study_2.16.{study}/Series_5.17.{study}"
+        age = "85 or more" if study == 5 else f"{40 + 5 * study}"
+        for image, view in enumerate(("PA", "L")):
+            name = f"image-{study}{image}-20-1"
+            draw(f"images/{folder}/{name}.png")
+            lines.append(
+                f"{2 * study + image},Anonymized_DICOMs/{folder}/{name}.dcm,"
+                f"images/{folder}/{name}.png,id_0002{study},F,{age},77{study % 2},20080609,"
+                f"{_CHEXPERT_CELLS[study % 3]},{view},64,64,Siemens"
+            )
+    _write(root / "master_spreadsheet_update.csv", *lines)
+
+
+RELEASES: dict[str, Callable[[Path, Draw], None]] = {
+    "chexpert": chexpert,
+    "padchest": padchest,
+    "vindr-cxr/kaggle": vindr_kaggle,
+    "vindr-cxr/physionet": vindr_physionet,
+    "rsna": rsna,
+    "siim-acr": siim_acr,
+    "openi/xml": openi_xml,
+    "openi/kaggle": openi_kaggle,
+    "mimic-cxr-jpg": mimic_cxr_jpg,
+    "brax": brax,
+}
+"""By name of the data set and, where there are several layouts, that of the layout."""

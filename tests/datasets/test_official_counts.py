@@ -3,7 +3,9 @@
 The tables are those that the wheel of torchxrayvision carries; ``make reference`` downloads it.
 """
 
+import io
 import os
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,13 @@ def describe(tmp_path: Path) -> Describe:
         with zipfile.ZipFile(wheels[0]) as wheel:
             for member, file in files.items():
                 content = wheel.read(f"torchxrayvision/data/{member}")
-                (tmp_path / file).write_bytes(content)
+                if member.endswith(".zip"):
+                    zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path)
+                elif member.endswith(".tgz"):
+                    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                        archive.extractall(tmp_path, filter="data")
+                else:
+                    (tmp_path / file).write_bytes(content)
         return fc.load_dataset(name, tmp_path, require_images=False, **options).describe()
 
     return describe
@@ -69,3 +77,39 @@ def test_padchest(describe: Describe) -> None:
         **{"pneumothorax": 533, "NSG tube": 5_390, "normal": 50_616, "exclude": 1_312},
     }
     assert {name: found["labels"][name]["positive"] for name in positives} == positives
+
+
+@pytest.mark.parametrize(
+    ("readers", "positives"),
+    [
+        ("any", {"Cardiomegaly": 2_300, "Pneumothorax": 96, "Atelectasis": 186}),
+        (2, {"Cardiomegaly": 1_817, "Pneumothorax": 58, "Atelectasis": 62, "No finding": 10_606}),
+    ],
+)
+def test_vindr_cxr(describe: Describe, readers: str | int, positives: dict[str, int]) -> None:
+    found = describe("vindr-cxr", {"vinbigdata-train.csv.gz": "train.csv.gz"}, readers=readers)
+    assert (found["images"], found["patients"], len(found["labels"])) == (15_000, None, 15)
+    assert {name: found["labels"][name]["positive"] for name in positives} == positives
+
+
+def test_rsna(describe: Describe) -> None:
+    headers = "kaggle_stage_2_train_images_dicom_headers.csv.gz"
+    found = describe("rsna", {"kaggle_stage_2_train_labels.csv.zip": "", headers: headers})
+    assert found["images"] == 26_684
+    assert found["views"] == {"PA": 14_511, "AP": 12_173}
+    assert found["labels"]["Target"]["positive"] == 6_012
+
+
+def test_siim_acr(describe: Describe) -> None:
+    found = describe("siim-acr", {"siim-pneumothorax-train-rle.csv.gz": "train-rle.csv.gz"})
+    assert found["images"] == 12_047
+    assert found["labels"]["Pneumothorax"]["positive"] == 2_669
+
+
+def test_openi(describe: Describe) -> None:
+    headers = "nlmcxr_dicom_metadata.csv.gz"
+    found = describe("openi", {"NLMCXR_reports.tgz": "", headers: headers})
+    # Of 3,955 reports, 104 have no image; one image has no row of headers.
+    assert (found["images"], found["studies"]) == (7_470, 3_955 - 104)
+    views = {"PA": 3_593, "AP": 423, "LL": 717, "RL": 29, "LATERAL": 119 + 2, "unknown": 2_587}
+    assert found["views"] == views
