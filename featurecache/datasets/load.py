@@ -37,8 +37,9 @@ def load_dataset(
     Args:
         source: Name of a data set (a key of ``DATASETS``, such as "nih", "csv" or "images", or one
             that was registered), or the path of a folder or of a table (CSV, TSV, Excel, parquet).
-            A folder in the layout of a public data set is recognized, and so are subfolders that are classes beyond doubt ("folder"); of any other folder, all images are
-            taken ("images").
+            A folder in the layout of a public data set is recognized, and so are subfolders that
+            are classes beyond doubt ("folder"); of any other folder, all images are taken
+            ("images").
         root: If ``source`` is a name: the folder of the data set (for "csv" the file), or a folder
             that contains it under that name. By default ``$FEATURECACHE_DATA/<name>``; "phantom"
             is generated in the user's cache folder.
@@ -54,8 +55,8 @@ def load_dataset(
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
             ``seed``; chexpert: ``split``; mimic-cxr-jpg: ``split``, ``labeler``; vindr-cxr:
             ``split``, ``readers``; padchest: ``labels_from``; these and other public data sets:
-            ``folds``, ``fold``, ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder, images:
-            ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``, ``multilabel`` or
+            ``folds``, ``fold``, ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder,
+            images: ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``, ``multilabel`` or
             ``classes``, ``path``, ``id``, ``patient``, ``study``, ``split``, ``view``, ``sex``,
             ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
             ``separator``, ``encoding``, ``folds``, ``fold``, ``seed``.
