@@ -56,9 +56,9 @@ def load_dataset(
             ``seed``; chexpert: ``split``; mimic-cxr-jpg: ``split``, ``labeler``; vindr-cxr:
             ``split``, ``readers``; padchest: ``labels_from``; these and other public data sets:
             ``folds``, ``fold``, ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder,
-            images: ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``, ``multilabel`` or
-            ``classes``, ``path``, ``id``, ``patient``, ``study``, ``split``, ``view``, ``sex``,
-            ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
+            images: ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``,
+            ``multilabel`` or ``classes``, ``path``, ``id``, ``patient``, ``study``, ``split``,
+            ``view``, ``sex``, ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
             ``separator``, ``encoding``, ``folds``, ``fold``, ``seed``.
 
     Returns:
