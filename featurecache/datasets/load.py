@@ -58,8 +58,8 @@ def load_dataset(
             ``folds``, ``fold``, ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder,
             images: ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``,
             ``multilabel`` or ``classes``, ``path``, ``id``, ``patient``, ``study``, ``split``,
-            ``view``, ``sex``, ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``, ``label_separator``,
-            ``separator``, ``encoding``, ``folds``, ``fold``, ``seed``.
+            ``view``, ``sex``, ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``,
+            ``label_separator``, ``separator``, ``encoding``, ``folds``, ``fold``, ``seed``.
 
     Returns:
         The data set.
