@@ -132,7 +132,7 @@ def _read_kaggle(file: Path, notes: list[str]) -> "tuple[pd.DataFrame, NDArray[n
     stated = table[["image_id", "rad_id", "class_name"]].drop_duplicates()
     votes = stated.groupby(["image_id", "class_name"]).size().unstack(fill_value=0)[order]
     n_readers = stated.groupby("image_id")["rad_id"].nunique().loc[votes.index]
-    return votes.rename_axis(columns=None), n_readers.to_numpy(dtype=np.int_)
+    return votes.rename_axis(columns=None), np.array(n_readers, dtype=np.int_)
 
 
 def _read_physionet(file: Path, notes: list[str]) -> "tuple[pd.DataFrame, NDArray[np.int_]]":
@@ -143,7 +143,7 @@ def _read_physionet(file: Path, notes: list[str]) -> "tuple[pd.DataFrame, NDArra
     rows = table[["image_id"]].assign(**dict(zip(names, (values == 1).astype(int).T, strict=True)))
     # The table of train calls it "Other diseases".
     by_image = rows.rename(columns={"Other diseases": "Other disease"}).groupby("image_id")
-    return by_image.sum(), by_image.size().to_numpy(dtype=np.int_)
+    return by_image.sum(), np.array(by_image.size(), dtype=np.int_)
 
 
 def _join(
