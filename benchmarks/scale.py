@@ -37,7 +37,7 @@ COMMANDS = {
     "retrieve": ("retrieve",),
     "audit": ("audit",),
     "zero-shot": ("zero-shot", "--out", "{out}"),
-    "train-head": ("train-head", "--out", "{out}"),
+    "train-head": ("train-head", "--head", "baseline", "--out", "{out}"),
 }
 
 
