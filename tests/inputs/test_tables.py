@@ -32,7 +32,7 @@ ACCEPTED = {
     "byte-order-mark": ("t.csv", written(",").encode("utf-8-sig"), None),
     "utf-16": ("t.csv", written("\t").encode("utf-16"), "read as UTF-16"),
     "cp1252": ("t.csv", written(";").encode("cp1252"), "not UTF-8 and is read as cp1252"),
-    "gz": ("t.csv.gz", gzip.compress(written(";").encode()), "semicolons"),
+    "gz": ("t.csv.gz", gzip.compress(written(";").encode(), mtime=0), "semicolons"),
     "parquet": ("t.parquet", pd.DataFrame(ROWS, columns=["path", "Mass", "who"]), None),
     "numbers": (
         "t.parquet",
