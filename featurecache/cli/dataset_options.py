@@ -56,7 +56,7 @@ class DatasetOptions:
     split: Annotated[
         str | None,
         _option(
-            "nih, chexpert, mimic-cxr-jpg, vindr-cxr, phantom: auto, official or patient; "
+            "nih, chexpert, covidx, mimic-cxr-jpg, vindr-cxr, phantom: auto, official or patient; "
             "kermany: official, published (all images, "
             "for an audit) or image-level-1967-493-616."
         ),

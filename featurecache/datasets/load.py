@@ -53,7 +53,7 @@ def load_dataset(
         progress: Called with the number of images done and the total while images of "phantom"
             are generated.
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
-            ``seed``; chexpert: ``split``; mimic-cxr-jpg: ``split``, ``labeler``; vindr-cxr:
+            ``seed``; chexpert, covidx: ``split``; mimic-cxr-jpg: ``split``, ``labeler``; vindr-cxr:
             ``split``, ``readers``; padchest: ``labels_from``; these and other public data sets:
             ``folds``, ``fold``, ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder,
             images: ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``,

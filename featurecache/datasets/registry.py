@@ -188,6 +188,27 @@ _BUILT_IN = (
         policy=LabelPolicy(blank="negative"),
     ),
     DatasetSpec(
+        name="montgomery",
+        description="Montgomery County: 138 frontal images, tuberculosis or normal",
+        terms="NLM: research use, name the source",
+        loader="featurecache.datasets.tuberculosis:load_montgomery",
+        recognizer="featurecache.datasets.tuberculosis:is_montgomery",
+    ),
+    DatasetSpec(
+        name="shenzhen",
+        description="Shenzhen: 662 frontal images, tuberculosis or normal",
+        terms="NLM: research use, name the source",
+        loader="featurecache.datasets.tuberculosis:load_shenzhen",
+        recognizer="featurecache.datasets.tuberculosis:is_shenzhen",
+    ),
+    DatasetSpec(
+        name="covidx",
+        description="COVIDx: images from several sources, COVID-19 or not",
+        terms="those of its sources",
+        loader="featurecache.datasets.covidx:load_covidx",
+        recognizer="featurecache.datasets.covidx:is_covidx",
+    ),
+    DatasetSpec(
         name="csv",
         description="any CSV, TSV, Excel or parquet file with one row per image",
         terms="those of your data",

@@ -17,7 +17,7 @@ _SEPARATOR: Final = "#"
 _PHANTOM: Final = r"phantom-(-?\d+)"
 _PUBLISHED: Final = re.compile(
     r"nih|kermany|chexpert|padchest|vindr-cxr|rsna|siim-acr|openi|mimic-cxr-jpg|brax"
-    rf"|{_PHANTOM}",
+    rf"|montgomery|shenzhen|covidx|{_PHANTOM}",
     re.ASCII,
 )
 """Collections of data sets that this library loads by name; those of the phantom by its seed."""

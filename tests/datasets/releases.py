@@ -240,6 +240,34 @@ def brax(root: Path, draw: Draw) -> None:
     _write(root / "master_spreadsheet_update.csv", *lines)
 
 
+def montgomery(root: Path, draw: Draw) -> None:
+    for study in range(N_STUDIES):
+        name = f"MCUCXR_000{study + 1}_{study % 2}"
+        draw(f"CXR_png/{name}.png")
+        _write(
+            root / "ClinicalReadings" / f"{name}.txt",
+            *("Patient's Sex: F", f"Patient's Age: 02{study}Y", "normal male"),
+        )
+
+
+def shenzhen(root: Path, draw: Draw) -> None:
+    for study in range(N_STUDIES):
+        name = f"CHNCXR_000{study + 1}_{study % 2}"
+        draw(f"CXR_png/{name}.png")
+        _write(root / "ClinicalReadings" / f"{name}.txt", f"male 4{study}yrs", "normal")
+
+
+def covidx(root: Path, draw: Draw) -> None:
+    lists: dict[str, list[str]] = {"train": [], "test": []}
+    for study in range(N_STUDIES):
+        folder = "train" if study < 4 else "test"
+        draw(f"{folder}/COVID-{study}.png")
+        found = "positive" if study % 2 else "negative"
+        lists[folder].append(f"pat {study} COVID-{study}.png {found} cohen")
+    for folder, lines in lists.items():
+        _write(root / f"{folder}_COVIDx9B.txt", *lines)
+
+
 RELEASES: dict[str, Callable[[Path, Draw], None]] = {
     "chexpert": chexpert,
     "padchest": padchest,
@@ -251,5 +279,8 @@ RELEASES: dict[str, Callable[[Path, Draw], None]] = {
     "openi/kaggle": openi_kaggle,
     "mimic-cxr-jpg": mimic_cxr_jpg,
     "brax": brax,
+    "montgomery": montgomery,
+    "shenzhen": shenzhen,
+    "covidx": covidx,
 }
 """By name of the data set and, where there are several layouts, that of the layout."""

@@ -20,9 +20,12 @@ from tests.datasets.releases import (
     RELEASES,
     brax,
     chexpert,
+    covidx,
     drawer,
     mimic_cxr_jpg,
+    montgomery,
     padchest,
+    shenzhen,
     vindr_kaggle,
 )
 
@@ -65,6 +68,9 @@ EXPECTED = {
     ),
     "mimic-cxr-jpg": Expected(12, 6, 6, {"PA": 6, "LATERAL": 6}, ALL, "Atelectasis", (4, 4, 2, 2)),
     "brax": Expected(12, 6, 6, {"PA": 6, "LATERAL": 6}, ALL, "Atelectasis", (4, 0, 4, 4)),
+    "montgomery": Expected(6, 6, None, {"unknown": 6}, ALL, "Tuberculosis", (3, 3, 0, 0)),
+    "shenzhen": Expected(6, 6, None, {"unknown": 6}, ALL, "Tuberculosis", (3, 3, 0, 0)),
+    "covidx": Expected(6, 6, None, {"unknown": 6}, ALL, "positive", (3, 3, 0, 0)),
 }
 
 
@@ -201,3 +207,26 @@ def test_studies_of_brax_are_unique_within_a_patient(pictures, tmp_path):
     images = fc.load_dataset("brax", tmp_path).images
     assert images["study"].nunique() == 6
     assert set(images["age"]) == {"40", "45", "50", "55", "60", "85"}
+
+
+def test_texts_of_tuberculosis_sets(pictures, tmp_path):
+    for name, write, sex, ages in (
+        ("montgomery", montgomery, "F", ["20", "21", "22"]),
+        ("shenzhen", shenzhen, "M", ["40", "41", "42"]),
+    ):
+        root = tmp_path / name
+        write(root, drawer(root, cycle(pictures)))
+        (root / "ClinicalReadings").joinpath(
+            f"{fc.load_dataset(root).images['id'][5]}.txt"
+        ).unlink()
+        images = fc.load_dataset(root).images
+        assert images["sex"].tolist() == [sex] * 5 + [""]
+        assert images["age"].tolist()[:3] == ages
+
+
+def test_line_of_covidx_without_all_words(pictures, tmp_path):
+    covidx(tmp_path, drawer(tmp_path, cycle(pictures)))
+    with (tmp_path / "train_COVIDx9B.txt").open("a") as file:
+        file.write("\n12 x.png positive\n")
+    with pytest.raises(DatasetError, match=r"9B\.txt, line 6: '12 x\.png positive' is not 'pat"):
+        fc.load_dataset(tmp_path)
