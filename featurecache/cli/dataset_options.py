@@ -56,8 +56,8 @@ class DatasetOptions:
     split: Annotated[
         str | None,
         _option(
-            "nih, chexpert, covidx, mimic-cxr-jpg, vindr-cxr, phantom: auto, official or patient; "
-            "kermany: official, published (all images, "
+            "nih, chexpert, covidx, mimic-cxr-jpg, vindr-cxr, vindr-pcxr, phantom: auto, official "
+            "or patient; kermany: official, published (all images, "
             "for an audit) or image-level-1967-493-616."
         ),
     ] = None

@@ -151,6 +151,13 @@ _BUILT_IN = (
         recognizer="featurecache.datasets.vindr_cxr:is_vindr_cxr",
     ),
     DatasetSpec(
+        name="vindr-pcxr",
+        description="VinDr-PCXR: 9,125 images of children under ten, 15 diagnoses",
+        terms="PhysioNet Credentialed Health Data License 1.5.0",
+        loader="featurecache.datasets.vindr_cxr:load_vindr_pcxr",
+        recognizer="featurecache.datasets.vindr_cxr:is_vindr_pcxr",
+    ),
+    DatasetSpec(
         name="rsna",
         description="RSNA pneumonia challenge 2018: 26,684 images of nih, opacity or normal",
         terms="RSNA: non-commercial use, name the source",

@@ -6,6 +6,7 @@ test images: ``train.csv``, with one row for each finding, box and reader.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,7 @@ from featurecache.datasets.release import (
     require_table,
 )
 from featurecache.datasets.table_reader import open_table
-from featurecache.errors import UsageError
+from featurecache.errors import DatasetError, UsageError
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -66,42 +67,59 @@ def load_vindr_cxr(
         UnknownNameError: If there is no such split.
     """
     root = Path(root)
-    number = int(readers) if str(readers).isdecimal() else 0
-    if readers not in ("any", "majority") and not number:
-        raise UsageError(f"`readers` is {readers!r}: give 'any', 'majority' or a number")
     notes: list[str] = []
-    annotations = root / "annotations"
-    file = find_table(annotations, "image_labels_train.csv")
-    if file is None:
-        file = require_table(root, "train.csv", "annotations/image_labels_train.csv")
-        votes, n_readers = _read_kaggle(file, notes)
-        images = votes.index.to_frame(index=False, name="id").assign(folder="train")
+    if files := _physionet_tables(root):
+        file, read = files["train"], _read_all(files, notes)
     else:
-        tables = {"train": _read_physionet(file, notes)}
-        if test := find_table(annotations, "image_labels_test.csv"):
-            tables["test"] = _read_physionet(test, notes)
-        votes, n_readers, images = _join(tables)
-    majority = n_readers // 2 + 1
-    needed = majority if readers == "majority" else np.minimum(n_readers, number or 1)
-    counts = votes.to_numpy()
-    notes.append(
-        f"Findings are positive if {'a majority' if readers == 'majority' else readers} of the "
-        "readers state them (`readers`). Readers disagree on "
-        f"{count_noun(int(_disagree(counts, n_readers).sum()), 'image')}."
-    )
-    path = images["folder"] + "/" + images["id"]
-    if "test" in set(images["folder"]):
-        images["split"] = images["folder"]
-    listing = Listing(
-        file=file,
-        images=images.drop(columns="folder"),
-        paths=[path + suffix for suffix in _SUFFIXES],
-        cells=(counts >= needed[:, None]).astype(np.int8),
-        label_names=tuple(votes.columns),
-        notes=notes,
-    )
-    return listing.dataset(
+        file = require_table(root, "train.csv", "annotations/image_labels_train.csv")
+        read = _read_kaggle(file, notes)
+    return _listing(file, read, notes, readers).dataset(
         "vindr-cxr",
+        root,
+        split=split,
+        folds=folds,
+        fold=fold,
+        seed=seed,
+        require_images=require_images,
+    )
+
+
+def load_vindr_pcxr(
+    root: str | os.PathLike[str],
+    *,
+    split: str = "auto",
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+    require_images: bool = True,
+) -> Dataset:
+    """Load the images of VinDr-PCXR, of children under ten, that are on disk.
+
+    Args:
+        root: Folder with ``image_labels_train.csv`` and ``image_labels_test.csv``, or with these
+            in ``annotations/``, and ``train/`` and ``test/``.
+        split: "official": train and test of the release, with validation taken from train;
+            "patient" ignores them; "auto" is the official split where there is one.
+        folds: Number of folds instead of these splits.
+        fold: The fold that is test; the next one is validation, the others are train.
+        seed: Seed of the splits that the release does not state.
+        require_images: Load only images that are on disk; if False, all that are listed.
+
+    Returns:
+        The data set "vindr-pcxr", with the labels in their official names and order, misspelled
+        ones too. Patients are unknown.
+
+    Raises:
+        DatasetError: If there is no table or no image.
+        UnknownNameError: If there is no such split.
+    """
+    root = Path(root)
+    notes: list[str] = []
+    files = _physionet_tables(root)
+    if not files:
+        require_table(root, "image_labels_train.csv", "annotations/image_labels_train.csv")
+    return _listing(files["train"], _read_all(files, notes), notes, "majority").dataset(
+        "vindr-pcxr",
         root,
         split=split,
         folds=folds,
@@ -113,45 +131,104 @@ def load_vindr_cxr(
 
 def is_vindr_cxr(folder: Path) -> bool:
     """Return whether a folder has the tables of VinDr-CXR."""
-    columns = ["image_id", "rad_id", "Aortic enlargement"]
     return has_columns(find_table(folder, "train.csv"), _KAGGLE) or has_columns(
-        find_table(folder / "annotations", "image_labels_train.csv"), columns
+        _physionet_tables(folder).get("train"), ["image_id", "Aortic enlargement"]
     )
 
 
-def _disagree(votes: NDArray[np.int_], n_readers: NDArray[np.int_]) -> NDArray[np.bool_]:
-    return np.asarray(((votes > 0) & (votes < n_readers[:, None])).any(axis=1))
+def is_vindr_pcxr(folder: Path) -> bool:
+    """Return whether a folder has the tables of VinDr-PCXR."""
+    return has_columns(_physionet_tables(folder).get("train"), ["image_id", "Bronchiolitis"])
 
 
-def _read_kaggle(file: Path, notes: list[str]) -> "tuple[pd.DataFrame, NDArray[np.int_]]":
-    """Return the (N, C) numbers of readers that state each class, by image, and of all readers."""
+@dataclass(frozen=True)
+class _Votes:
+    """What the readers of N images state.
+
+    Attributes:
+        images: N rows of text: ``id`` and ``folder``.
+        positive: (N, C) number of readers that state each label.
+        readers: (N,) number of readers.
+    """
+
+    images: "pd.DataFrame"
+    positive: "pd.DataFrame"
+    readers: NDArray[np.int_]
+
+
+def _listing(file: Path, votes: _Votes, notes: list[str], readers: str | int) -> Listing:
+    number = int(readers) if str(readers).isdecimal() else 0
+    if readers not in ("any", "majority") and not number:
+        raise UsageError(f"`readers` is {readers!r}: give 'any', 'majority' or a number")
+    majority = votes.readers // 2 + 1
+    needed = majority if readers == "majority" else np.minimum(votes.readers, number or 1)
+    positive = votes.positive.to_numpy()
+    disagree = ((positive > 0) & (positive < votes.readers[:, None])).any(axis=1)
+    if disagree.any():
+        notes.append(
+            f"Findings are positive if {'a majority' if readers == 'majority' else readers} of the "
+            "readers state them (`readers`). Readers disagree on "
+            f"{count_noun(int(disagree.sum()), 'image')}."
+        )
+    images = votes.images
+    path = images["folder"] + "/" + images["id"]
+    if "test" in set(images["folder"]):
+        images = images.assign(split=images["folder"])
+    return Listing(
+        file=file,
+        images=images.drop(columns="folder"),
+        paths=[path + suffix for suffix in _SUFFIXES],
+        cells=(positive >= needed[:, None]).astype(np.int8),
+        label_names=tuple(votes.positive.columns),
+        notes=notes,
+    )
+
+
+def _physionet_tables(root: Path) -> dict[str, Path]:
+    """Return the tables of train and test, none without that of train."""
+    files = {
+        split: find_table(root / "annotations", name) or find_table(root, name)
+        for split, name in (
+            ("train", "image_labels_train.csv"),
+            ("test", "image_labels_test.csv"),
+        )
+    }
+    found = {split: file for split, file in files.items() if file is not None}
+    return found if "train" in found else {}
+
+
+def _read_kaggle(file: Path, notes: list[str]) -> _Votes:
     table = read_table(file, _KAGGLE, notes)
     classes = table[["class_name", "class_id"]].drop_duplicates()
     order = classes["class_name"].iloc[classes["class_id"].astype(int).argsort()].tolist()
     # A reader may draw several boxes of one class.
     stated = table[["image_id", "rad_id", "class_name"]].drop_duplicates()
-    votes = stated.groupby(["image_id", "class_name"]).size().unstack(fill_value=0)[order]
-    n_readers = stated.groupby("image_id")["rad_id"].nunique().loc[votes.index]
-    return votes.rename_axis(columns=None), np.array(n_readers, dtype=np.int_)
+    positive = stated.groupby(["image_id", "class_name"]).size().unstack(fill_value=0)[order]
+    readers = stated.groupby("image_id")["rad_id"].nunique().loc[positive.index]
+    images = positive.index.to_frame(index=False, name="id").assign(folder="train")
+    return _Votes(images, positive, np.array(readers, dtype=np.int_))
 
 
-def _read_physionet(file: Path, notes: list[str]) -> "tuple[pd.DataFrame, NDArray[np.int_]]":
-    """Return the same of a table with one row for each image and reader."""
-    names = [name for name in open_table(file).header if name not in ("image_id", "rad_id")]
-    table = read_table(file, ["image_id", *names], notes)
-    values, _ = read_labels(table[names], file=file)
-    rows = table[["image_id"]].assign(**dict(zip(names, (values == 1).astype(int).T, strict=True)))
-    # The table of train calls it "Other diseases".
-    by_image = rows.rename(columns={"Other diseases": "Other disease"}).groupby("image_id")
-    return by_image.sum(), np.array(by_image.size(), dtype=np.int_)
-
-
-def _join(
-    tables: "dict[str, tuple[pd.DataFrame, NDArray[np.int_]]]",
-) -> "tuple[pd.DataFrame, NDArray[np.int_], pd.DataFrame]":
+def _read_all(files: dict[str, Path], notes: list[str]) -> _Votes:
+    """Read tables with one row for each image and reader."""
     import pandas as pd
 
-    votes = pd.concat([found for found, _ in tables.values()])[tables["train"][0].columns]
-    folders = [folder for folder, (found, _) in tables.items() for _ in range(len(found))]
+    positive, readers, folders = [], [], []
+    for folder, file in files.items():
+        header = open_table(file).header
+        names = [name for name in header if name.lower() not in ("image_id", "rad_id")]
+        table = read_table(file, ["image_id", *names], notes)
+        values, _ = read_labels(table[names], file=file)
+        stated = pd.DataFrame((values == 1).astype(int), columns=names)
+        # The table of train of VinDr-CXR calls it "Other diseases".
+        by_image = stated.rename(columns={"Other diseases": "Other disease"}).groupby(
+            table["image_id"].to_numpy()
+        )
+        positive.append(by_image.sum())
+        readers.append(np.array(by_image.size(), dtype=np.int_))
+        folders += [folder] * len(positive[-1])
+        if set(positive[-1]) != set(positive[0]):
+            raise DatasetError(f"the labels of {file} are not those of {files['train']}")
+    votes = pd.concat(positive)
     images = votes.index.to_frame(index=False, name="id").assign(folder=folders)
-    return votes, np.concatenate([n_readers for _, n_readers in tables.values()]), images
+    return _Votes(images, votes, np.concatenate(readers))

@@ -16,7 +16,7 @@ _SEPARATOR: Final = "#"
 
 _PHANTOM: Final = r"phantom-(-?\d+)"
 _PUBLISHED: Final = re.compile(
-    r"nih|kermany|chexpert|padchest|vindr-cxr|rsna|siim-acr|openi|mimic-cxr-jpg|brax"
+    r"nih|kermany|chexpert|padchest|vindr-p?cxr|rsna|siim-acr|openi|mimic-cxr-jpg|brax"
     rf"|montgomery|shenzhen|covidx|{_PHANTOM}",
     re.ASCII,
 )

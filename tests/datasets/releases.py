@@ -139,6 +139,16 @@ def vindr_physionet(root: Path, draw: Draw) -> None:
         _write(root / "annotations" / f"image_labels_{folder}.csv", *lines)
 
 
+def vindr_pcxr(root: Path, draw: Draw) -> None:
+    for folder, studies in (("train", range(4)), ("test", range(4, N_STUDIES))):
+        lines = ["image_id,rad_ID,No finding,Brocho-pneumonia,Bronchiolitis,Other disease"]
+        for study in studies:
+            image = f"05f10b8d4e9e0eae0d9d4a8b9b0c8f6{study}"
+            draw(f"{folder}/{image}.dicom")
+            lines.append(f"{image},R1,{(study + 1) % 2}.0,{study % 2}.0,0.0,0.0")
+        _write(root / f"image_labels_{folder}.csv", *lines)
+
+
 def rsna(root: Path, draw: Draw) -> None:
     labels = ["patientId,x,y,width,height,Target"]
     classes = ["patientId,class"]
@@ -273,6 +283,7 @@ RELEASES: dict[str, Callable[[Path, Draw], None]] = {
     "padchest": padchest,
     "vindr-cxr/kaggle": vindr_kaggle,
     "vindr-cxr/physionet": vindr_physionet,
+    "vindr-pcxr": vindr_pcxr,
     "rsna": rsna,
     "siim-acr": siim_acr,
     "openi/xml": openi_xml,

@@ -27,6 +27,7 @@ from tests.datasets.releases import (
     padchest,
     shenzhen,
     vindr_kaggle,
+    vindr_physionet,
 )
 
 
@@ -60,6 +61,7 @@ EXPECTED = {
     "vindr-cxr/physionet": Expected(
         6, None, None, {"unknown": 6}, ALL, "Cardiomegaly", (3, 3, 0, 0)
     ),
+    "vindr-pcxr": Expected(6, None, None, {"unknown": 6}, ALL, "Brocho-pneumonia", (3, 3, 0, 0)),
     "rsna": Expected(6, 6, None, {"unknown": 6}, ALL, "Target", (3, 3, 0, 0)),
     "siim-acr": Expected(6, None, None, {"unknown": 6}, ALL, "Pneumothorax", (3, 3, 0, 0)),
     "openi/xml": Expected(12, 6, 6, {"unknown": 12}, ALL, "Cardiomegaly", (6, 6, 0, 0)),
@@ -161,6 +163,13 @@ def test_votes_of_readers(pictures, tmp_path):
     assert fc.load_dataset(tmp_path, readers="3").labels["Cardiomegaly"].sum() == 1
     with pytest.raises(UsageError, match="`readers` is 'most': give 'any', 'majority'"):
         fc.load_dataset(tmp_path, readers="most")
+
+
+def test_tables_of_vindr_with_other_labels(pictures, tmp_path):
+    vindr_physionet(tmp_path, drawer(tmp_path, cycle(pictures)))
+    (tmp_path / "annotations" / "image_labels_test.csv").write_text("image_id,Cyst\nx,1\n")
+    with pytest.raises(DatasetError, match=r"labels of .*test\.csv are not those of .*train\.csv"):
+        fc.load_dataset(tmp_path)
 
 
 def test_chexpert_with_labels_of_test_images(pictures, tmp_path):
