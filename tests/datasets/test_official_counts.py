@@ -42,6 +42,12 @@ def describe(tmp_path: Path) -> Describe:
     return describe
 
 
+def test_nih(describe: Describe) -> None:
+    name = "Data_Entry_2017_v2020.csv.gz"
+    found = describe("nih", {name: name})
+    assert (found["images"], found["patients"]) == (112_120, 30_805)
+
+
 def test_chexpert(describe: Describe) -> None:
     found = describe("chexpert", {"chexpert_train.csv.gz": "train.csv.gz"})
     assert (found["images"], found["patients"], found["studies"]) == (223_414, 64_540, 187_641)
