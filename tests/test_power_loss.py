@@ -365,7 +365,10 @@ def _writes(call: ast.Call) -> bool:
         return written or bool(flags & {"O_WRONLY", "O_RDWR", "O_CREAT"})
     if name in ("replace", "touch"):  # str, DataFrame and dataclasses have replace, too
         of_path = isinstance(call.func, ast.Attribute) and len(call.args) == (name == "replace")
-        return of_path and not any(k.arg != "exist_ok" for k in call.keywords)
+        is_mapping = any(isinstance(argument, ast.Dict) for argument in call.args)
+        return of_path and not is_mapping and not any(k.arg != "exist_ok" for k in call.keywords)
+    if name == "rename":  # DataFrames have it, too, with the argument `columns`
+        return bool(call.args)
     if name.startswith("to_"):  # these return text if they are given no path
         return name in WRITERS and bool(call.args or call.keywords)
     return name in WRITERS

@@ -87,7 +87,7 @@ def load_padchest(
     images = table[["ImageID", "PatientID", "StudyID", "PatientSex_DICOM"]].set_axis(
         ["id", "patient", "study", "sex"], axis="columns"
     )
-    images["view"] = table["Projection"].replace(_VIEWS)
+    images["view"] = table["Projection"].map(lambda view: _VIEWS.get(view, view))
     shared = images.groupby("study")["patient"].transform("nunique") > 1
     if shared.any():
         images.loc[shared, "study"] = images["patient"] + "/" + images["study"]

@@ -31,7 +31,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def phantom_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache folder, with images that cost nothing to generate."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     blank = np.zeros((8, 8), dtype=np.uint8)
@@ -114,13 +114,13 @@ def test_failed_generation_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_counts_every_image(user_cache: Path, tmp_path: Path) -> None:
+def test_progress_counts_every_image(phantom_cache: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     generate_phantom(tmp_path / "phantom", n_images=20, progress=lambda *n: seen.append(n))
     assert seen == [(n, 20) for n in range(1, 21)]
 
 
-def test_concurrent_generation_keeps_the_first(user_cache: Path, tmp_path: Path) -> None:
+def test_concurrent_generation_keeps_the_first(phantom_cache: Path, tmp_path: Path) -> None:
     root = tmp_path / "phantom"
 
     def other_process(done: int, total: int) -> None:
@@ -146,10 +146,10 @@ def test_negative_seed_is_refused(tmp_path: Path) -> None:
 
 
 def test_default_folder_is_generated_once_in_the_user_cache(
-    user_cache: Path, monkeypatch: pytest.MonkeyPatch
+    phantom_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = find_root("phantom", None, n_images=20, seed=3)
-    assert root == user_cache / "phantom-v1-20-224-seed3"
+    assert root == phantom_cache / "phantom-v1-20-224-seed3"
     monkeypatch.setattr(phantom, "draw_radiograph", pytest.fail)
     assert find_root("phantom", None, n_images=20, seed=3) == root
     assert len(load_dataset("phantom", root, n_images=20, seed=3)) == 20
@@ -175,7 +175,7 @@ def test_folder_names_differ_between_recipes() -> None:
     assert len({recipe.folder_name for recipe in recipes}) == len(recipes)
 
 
-def test_given_folder_is_read_or_created(user_cache: Path, tmp_path: Path) -> None:
+def test_given_folder_is_read_or_created(phantom_cache: Path, tmp_path: Path) -> None:
     new = tmp_path / "deep" / "phantom"
     assert find_root("phantom", new, n_images=20) == new
     assert find_root("phantom", new) == new
@@ -191,7 +191,7 @@ def test_folder_with_other_content_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_unwritable_folder_is_refused(user_cache: Path, tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused(phantom_cache: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match=r"cannot be written to .*choose a folder"):
         generate_phantom(tmp_path / "file" / "phantom", n_images=20)
@@ -218,7 +218,7 @@ def test_unknown_option_is_refused_before_generation(tmp_path: Path) -> None:
 
 
 def test_default_phantom_has_600_images_of_seed_0(
-    user_cache: Path, monkeypatch: pytest.MonkeyPatch
+    phantom_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phantom, "generate_phantom", lambda *_, **__: None)
-    assert phantom_root(None, {}) == user_cache / "phantom-v1-600-224-seed0"
+    assert phantom_root(None, {}) == phantom_cache / "phantom-v1-600-224-seed0"
