@@ -19,6 +19,7 @@ from featurecache.cli.app import app
 REPLACEMENTS = {
     "--dataset nih --data-root ~/data/nih": "--dataset phantom --n-images 200",
     "--dataset kermany --data-root ~/data/kermany": "--dataset phantom --n-images 200",
+    "describe nih --data-root DIR": "describe phantom --n-images 200",
     "--dataset nih": "--dataset phantom --n-images 200",
     "--dataset kermany": "--dataset phantom --n-images 200",
     "xraysiglip": "tiny",
