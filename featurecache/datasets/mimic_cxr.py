@@ -70,7 +70,8 @@ def load_mimic_cxr_jpg(
     file = require_table(root, f"mimic-cxr-2.0.0-{labeler}.csv")
     stated = read_table(file, ["study_id", *CHEXPERT_LABELS], notes)
     values, _ = read_labels(stated[[*CHEXPERT_LABELS]], file=file)
-    rows = _positions(stated["study_id"].tolist(), images["study"].tolist())
+    row_of_study = {study: row for row, study in enumerate(stated["study_id"])}
+    rows = images["study"].map(row_of_study).fillna(-1).to_numpy(dtype=np.intp)
     cells = np.where((rows >= 0)[:, None], values[rows], np.int8(BLANK))
     if unlabeled := int((rows < 0).sum()):
         notes.append(
@@ -104,9 +105,3 @@ def load_mimic_cxr_jpg(
 def is_mimic_cxr_jpg(folder: Path) -> bool:
     """Return whether a folder has the table of images of MIMIC-CXR-JPG."""
     return find_table(folder, _METADATA) is not None
-
-
-def _positions(keys: list[str], wanted: list[str]) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
-    """Return the row of each wanted key, -1 where there is none."""
-    positions = {key: row for row, key in enumerate(keys)}
-    return np.array([positions.get(key, -1) for key in wanted], dtype=np.intp)

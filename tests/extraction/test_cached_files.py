@@ -15,7 +15,7 @@ def test_files_are_those_that_were_embedded(dataset, root, cache) -> None:
     stored, files = read_cache(summary.path), dataset.files()
     assert cached_files(stored, dataset) == files
     touch(files["i003"])  # the same bytes
-    (root / "i004.png").unlink()  # whoever reads it says so
+    (root / "i004.png").unlink()  # its reader reports that
     assert cached_files(stored, dataset) == files
     exchanged = dataset.images["path"].to_numpy()
     exchanged[[1, 8]] = exchanged[[8, 1]]

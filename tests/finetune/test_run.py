@@ -280,7 +280,7 @@ def test_unfinished_training_notices_exchanged_images(dataset, clip, tmp_path, w
     def stop(*_):
         raise KeyboardInterrupt
 
-    root = shutil.copytree(dataset.root, tmp_path / "films")
+    root = shutil.copytree(dataset.root, tmp_path / "copy")
     pair = [root / name for name in dataset.images["path"][:2]]
     size = max(path.stat().st_size for path in pair)
     content = [path.read_bytes().ljust(size, b"\0") for path in pair]
