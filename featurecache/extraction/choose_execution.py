@@ -21,6 +21,7 @@ from featurecache.extraction.probe import (
 )
 from featurecache.extraction.remembered_probe import ProbeMemory
 from featurecache.extraction.reuse import FileHashes
+from featurecache.extraction.sample import evenly_spaced
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.io.fingerprint import first_difference
 from featurecache.store.builder import stored_encoder_spec
@@ -148,7 +149,7 @@ def _reusable_execution(
     caches = list(_caches_of(encoder, allowed, cache_dir))
     if not caches:
         return None
-    sample = dataset.take(_spread(len(dataset), SAMPLE_FILES))
+    sample = dataset.take(evenly_spaced(len(dataset), SAMPLE_FILES))
     rows = np.arange(len(sample))
     hashes = FileHashes(
         sample,
@@ -191,7 +192,7 @@ def _probe_pixels(
 ) -> NDArray[np.float32] | None:
     """Return pixels of images from all over the data set; None if none of them can be read."""
     pixels = []
-    for path in dataset.images["path"].iloc[_spread(len(dataset), PROBE_IMAGES)]:
+    for path in dataset.images["path"].iloc[evenly_spaced(len(dataset), PROBE_IMAGES)]:
         try:
             pixels += decode_and_preprocess(
                 decoder, dataset.root / path, [encoder], bit_depth=dataset.bit_depth
@@ -199,8 +200,3 @@ def _probe_pixels(
         except ImageError:
             continue  # the extraction records the reason
     return np.stack(pixels) if pixels else None
-
-
-def _spread(n: int, most: int) -> NDArray[np.intp]:
-    """Return at most so many of n rows, from the first to the last."""
-    return np.unique(np.linspace(0, n - 1, most).astype(np.intp))

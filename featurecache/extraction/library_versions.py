@@ -13,6 +13,7 @@ from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.errors import CacheError, FeaturecacheWarning, ImageError
 from featurecache.extraction.pipeline import Job
 from featurecache.extraction.probe import min_cosine
+from featurecache.extraction.sample import evenly_spaced
 from featurecache.extraction.texts import is_encoded
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.prompts import PromptSet
@@ -63,8 +64,7 @@ def accept_library_versions(
     cached = positions(cache.images.id, builder.stored.id)
     is_same = cache.images.sha256[cached] == builder.stored.sha256
     rows = np.flatnonzero(readable & (cached >= 0) & is_same)
-    n_compared = min(SAMPLE_IMAGES, len(rows))
-    rows = rows[np.linspace(0, len(rows) - 1, n_compared).astype(np.intp)]
+    rows = rows[evenly_spaced(len(rows), SAMPLE_IMAGES)]
     pixels, compared = _read(dataset, job, rows, image_timeout)
     cosine = None
     if pixels:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featurecache.errors import CacheError, FeaturecacheWarning
 from featurecache.extraction.decode import ImageTask, decode_ahead
 from featurecache.extraction.plan import FileStates, current_rows, require_kept_content
+from featurecache.extraction.sample import evenly_spaced
 from featurecache.io.fingerprint import first_difference
 from featurecache.progress import Progress
 from featurecache.store.builder import CacheBuilder, StoredRows
@@ -154,8 +155,7 @@ def _sample_is_unchanged(stored: StoredRows, hashes: FileHashes, rows: NDArray[n
     Archives and copies may give all files one modification time, so that those of another data set
     with the same names, such as that of another hospital, look like those that are cached.
     """
-    at = np.linspace(0, len(rows) - 1, min(SAMPLE_FILES, len(rows)))
-    sample = rows[at.astype(np.intp)]
+    sample = rows[evenly_spaced(len(rows), SAMPLE_FILES)]
     sample = sample[hashes.read(sample, silent=True)]
     return bool((hashes.sha256[sample] == stored.sha256[sample]).all())
 

@@ -1,4 +1,4 @@
-"""A sample of a data set that can be trained on and scored."""
+"""Samples of a data set: for training and scoring, and of rows all over it."""
 
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -43,6 +43,11 @@ def sample_rows(dataset: "Dataset", size: int) -> NDArray[np.intp]:
     rank[~is_first] = (number[~is_first] + 0.5) / n_images[~is_first]
     order = np.lexsort([chance, np.where(is_first, split, 0), rank, ~is_first])
     return np.sort(order[:size])
+
+
+def evenly_spaced(n: int, most: int) -> NDArray[np.intp]:
+    """Return at most ``most`` of n row numbers, evenly spaced from the first to the last."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
 
 
 def _rarest_label(labels: NDArray[np.int8]) -> NDArray[np.intp]:
