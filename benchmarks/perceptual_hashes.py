@@ -20,7 +20,6 @@ from PIL import Image
 
 from featurecache.datasets.kermany import load_kermany
 from featurecache.datasets.load import load_dataset
-from featurecache.datasets.nih import load_nih
 from featurecache.images.decode import decode_image, read_image
 from featurecache.io.fingerprint import sha256_of_file
 from featurecache.provenance.perceptual_hash import MAX_DISTANCE, is_copy, perceptual_hash
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--n-images", type=int, default=200)
     arguments = parser.parse_args()
-    nih = load_nih(arguments.data / "nih", split="patient")
+    nih = load_dataset("nih", arguments.data, split="patient")
     kermany = load_kermany(arguments.data / "kermany", split="published")
     for dataset in (nih, kermany, load_dataset("phantom")):
         paths = list(dataset.files().values())

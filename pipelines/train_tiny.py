@@ -23,7 +23,8 @@ import pandas as pd
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.kermany import load_kermany
-from featurecache.datasets.nih import LABELS, TEST_LIST, load_nih
+from featurecache.datasets.load import load_dataset
+from featurecache.datasets.nih import LABELS, TEST_LIST
 from featurecache.datasets.phantom.folder import generate_phantom, load_phantom
 from featurecache.encoders.loading import load_encoder
 from featurecache.finetune.config import FinetuneConfig
@@ -117,7 +118,7 @@ def training_data(phantom: Path, data: Path) -> tuple[Dataset, Provenance]:
     pneumonia, and the other findings are unknown.
     """
     kermany = load_kermany(data / "kermany")
-    nih = load_nih(data / "nih", split="patient")
+    nih = load_dataset("nih", data, split="patient")
     official_test = set((data / "nih" / TEST_LIST).read_text(encoding="utf-8").split())
     synthetic = load_phantom(phantom)
     pneumonia = LABELS.index("Pneumonia")

@@ -5,12 +5,10 @@ Reis et al., "BRAX" (Scientific Data 2022). ``master_spreadsheet_update.csv`` (1
 ``Anonymized_DICOMs/``.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 from featurecache.datasets.cell_values import read_labels
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.release import (
     CHEXPERT_LABELS,
     Listing,
@@ -27,31 +25,19 @@ _COLUMNS: Final = (
 )
 
 
-def load_brax(
-    root: str | os.PathLike[str],
-    *,
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of BRAX that are on disk.
+def list_brax(root: Path) -> Listing:
+    """List the images of BRAX.
 
     Args:
         root: Folder with ``master_spreadsheet_update.csv``, and ``images/`` or
             ``Anonymized_DICOMs/``.
-        folds: Number of folds, by patient; the release states no split.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "brax", with the 14 labels of CheXpert. Ages are groups of five years.
+        The images, with the 14 labels of CheXpert. Ages are groups of five years.
 
     Raises:
-        DatasetError: If there is no table or no image.
+        DatasetError: If there is no table.
     """
-    root = Path(root)
     notes: list[str] = []
     file = require_table(root, *_TABLES)
     table = read_table(file, [*_COLUMNS, *CHEXPERT_LABELS], notes)
@@ -61,16 +47,13 @@ def load_brax(
     )
     # Numbers of studies are unique only within a patient.
     images["study"] = table["PatientID"] + "/" + table["AccessionNumber"]
-    listing = Listing(
+    return Listing(
         file=file,
         images=images,
         paths=[table["PngPath"], table["DicomPath"]],
         cells=cells,
         label_names=CHEXPERT_LABELS,
         notes=notes,
-    )
-    return listing.dataset(
-        "brax", root, folds=folds, fold=fold, seed=seed, require_images=require_images
     )
 
 

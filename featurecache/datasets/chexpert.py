@@ -5,12 +5,10 @@ images in ``train/`` and ``valid/``; the labels of the test images, ``test_label
 ``groundtruth.csv``, were released later.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 from featurecache.datasets.cell_values import read_labels
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.release import (
     CHEXPERT_LABELS,
     Listing,
@@ -33,38 +31,22 @@ _PATH: Final = (
 )
 
 
-def load_chexpert(
-    root: str | os.PathLike[str],
-    *,
-    split: str = "auto",
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of CheXpert v1.0 or v1.0-small that are on disk.
+def list_chexpert(root: Path) -> Listing:
+    """List the images of CheXpert v1.0 or v1.0-small.
 
     Args:
         root: Folder with ``train.csv``, ``valid.csv`` and their images. The labels of the test
-            images, ``test_labels.csv`` or ``groundtruth.csv``, belong into the same folder.
-        split: "official": the tables are the splits. Without labels of the test images,
-            ``valid.csv`` is test, and validation is taken from train by patient. "patient" ignores
-            the tables; "auto" is the official split unless there is only one table.
-        folds: Number of folds, by patient, instead of these splits.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits that no table states.
-        require_images: Load only images that are on disk; if False, all that are listed.
+            images, ``test_labels.csv`` or ``groundtruth.csv``, belong into the same folder; without
+            them, ``valid.csv`` is test.
 
     Returns:
-        The data set "chexpert", with the 14 labels in their official names and order.
+        The images, with the 14 labels in their official names and order.
 
     Raises:
-        DatasetError: If there is no table or no image, or a path is not one of CheXpert.
-        UnknownNameError: If there is no such split.
+        DatasetError: If there is no table, or a path is not one of CheXpert.
     """
     import pandas as pd
 
-    root = Path(root)
     files = {name: find_table(root, *names) for name, names in _TABLES.items()}
     found = {name: file for name, file in files.items() if file is not None}
     if not found:
@@ -97,7 +79,7 @@ def load_chexpert(
     images = pd.concat(tables)
     cells, _ = read_labels(images[[*CHEXPERT_LABELS]], file=next(iter(found.values())))
     images = images[["id", "path", "patient", "study", "view", "sex", "age", "split"]]
-    if len(found) == 1 and split == "auto" and "train" in found:
+    if len(found) == 1 and "train" in found:
         images = images.drop(columns="split")
     elif "test" not in found and "val" in found:
         images["split"] = images["split"].replace("val", "test")
@@ -106,22 +88,14 @@ def load_chexpert(
             f"{found['val'].name} are test, because there are no labels of the test images "
             "(test_labels.csv)."
         )
-    listing = Listing(
+    return Listing(
         file=next(iter(found.values())),
         images=images.drop(columns="path"),
         paths=[images["id"], images["path"]],
         cells=cells,
         label_names=CHEXPERT_LABELS,
+        split_file="valid.csv",
         notes=notes,
-    )
-    return listing.dataset(
-        "chexpert",
-        root,
-        split=split,
-        folds=folds,
-        fold=fold,
-        seed=seed,
-        require_images=require_images,
     )
 
 

@@ -5,12 +5,10 @@ Wang, Lin and Wong, "COVID-Net" (Scientific Reports 2020). Lists such as ``train
 ``patientid filename class source``; images are in ``train/``, ``val/`` and ``test/``.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Final
 
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.label_strings import class_matrix
 from featurecache.datasets.release import Listing
 from featurecache.errors import DatasetError
@@ -19,37 +17,21 @@ from featurecache.io.text import read_text
 _LIST: Final = re.compile(r"(train|val|test)(?:_COVIDx.*|_COVID-x.*)?\.txt", re.IGNORECASE)
 
 
-def load_covidx(
-    root: str | os.PathLike[str],
-    *,
-    split: str = "auto",
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of COVIDx that are on disk.
+def list_covidx(root: Path) -> Listing:
+    """List the images of COVIDx.
 
     Args:
         root: Folder with one list for each split, and their images in ``train/`` and so on.
-        split: "official": the lists are the splits, and without ``val``, validation is taken from
-            train; "patient" ignores them; "auto" is the official split.
-        folds: Number of folds, by patient, instead of these splits.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits that the release does not state.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "covidx", with one label for each class.
+        The images, with one label for each class.
 
     Raises:
-        DatasetError: If there is no list, several of one split, a line has fewer than four words,
-            or there is no image.
-        UnknownNameError: If there is no such split.
+        DatasetError: If there is no list, several of one split, or a line has fewer than four
+            words.
     """
     import pandas as pd
 
-    root = Path(root)
     lists = _lists(root)
     if not lists:
         raise DatasetError(f"no train_COVIDx*.txt, train.txt or test.txt in {root}")
@@ -74,22 +56,14 @@ def load_covidx(
                 rows.append((f"{folder}/{name}", " ".join(patient), found, folder))
     images = pd.DataFrame(rows, columns=["id", "patient", "class", "split"], dtype=str)
     label_names, cells, notes = class_matrix(images["class"], file=root / "COVIDx")
-    listing = Listing(
+    return Listing(
         file=root / lists[next(iter(lists))][0],
         images=images.drop(columns="class"),
         paths=[images["id"]],
         cells=cells,
         label_names=label_names,
+        split_file="test_COVIDx9A.txt",
         notes=[*notes, "COVIDx holds images of rsna and of covid-chestxray-dataset."],
-    )
-    return listing.dataset(
-        "covidx",
-        root,
-        split=split,
-        folds=folds,
-        fold=fold,
-        seed=seed,
-        require_images=require_images,
     )
 
 

@@ -4,14 +4,12 @@ Johnson et al., "MIMIC-CXR-JPG" (2019). Images are in
 ``files/p10/p10000032/s50414267/<dicom_id>.jpg``; labels are those of studies.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from featurecache.datasets.cell_values import read_labels
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.release import (
     CHEXPERT_LABELS,
     Listing,
@@ -29,40 +27,28 @@ _METADATA: Final = "mimic-cxr-2.0.0-metadata.csv"
 _SPLIT: Final = "mimic-cxr-2.0.0-split.csv"
 
 
-def load_mimic_cxr_jpg(
-    root: str | os.PathLike[str],
+def list_mimic_cxr_jpg(
+    root: Path,
     *,
     labeler: str = "chexpert",
-    split: str = "auto",
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of MIMIC-CXR-JPG, or of MIMIC-CXR, that are on disk.
+) -> Listing:
+    """List the images of MIMIC-CXR-JPG, or of MIMIC-CXR.
 
     Args:
         root: Folder with ``mimic-cxr-2.0.0-metadata.csv.gz``, ``-chexpert.csv.gz`` or
             ``-negbio.csv.gz``, ``-split.csv.gz``, and the images in ``files/``, JPEG or DICOM.
         labeler: Program that labeled the reports: "chexpert" or "negbio".
-        split: "official" is that of ``-split.csv.gz``; "patient" ignores it; "auto" is the official
-            one if the file exists.
-        folds: Number of folds, by patient, instead of these splits.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits that no file states.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "mimic-cxr-jpg", with the 14 labels of the study of each image; they are blank
+        The images, with the 14 labels of the study of each image; they are blank
         where the labels have no such study.
 
     Raises:
-        DatasetError: If a table is missing, or there is no image.
-        UnknownNameError: If there is no such labeler or split.
+        DatasetError: If a table is missing.
+        UnknownNameError: If there is no such labeler.
     """
     if labeler not in LABELERS:
         raise UnknownNameError("labeler of mimic-cxr-jpg", labeler, LABELERS)
-    root = Path(root)
     notes: list[str] = []
     listed = require_table(root, _METADATA)
     table = read_table(listed, ["dicom_id", "subject_id", "study_id", "ViewPosition"], notes)
@@ -83,22 +69,14 @@ def load_mimic_cxr_jpg(
         images["split"] = images["id"].map(dict(zip(*splits.to_numpy().T, strict=True))).fillna("")
     folder = "files/p" + images["patient"].str[:2] + "/p" + images["patient"] + "/s"
     path = folder + images["study"] + "/" + images["id"]
-    listing = Listing(
+    return Listing(
         file=file,
         images=images,
         paths=[path + suffix for suffix in (".jpg", ".dcm", ".png")],
         cells=cells,
         label_names=CHEXPERT_LABELS,
+        split_file=f"{_SPLIT}.gz",
         notes=notes,
-    )
-    return listing.dataset(
-        "mimic-cxr-jpg",
-        root,
-        split=split,
-        folds=folds,
-        fold=fold,
-        seed=seed,
-        require_images=require_images,
     )
 
 

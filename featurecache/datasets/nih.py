@@ -4,21 +4,17 @@ Wang et al., "ChestX-ray8" (CVPR 2017); the official files are ``Data_Entry_2017
 ``train_val_list.txt``, ``test_list.txt`` and the images, in twelve archives.
 """
 
-import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.cell_values import read_ages, read_sexes, read_views
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.label_strings import label_matrix
+from featurecache.datasets.release import Listing, read_table
 from featurecache.datasets.scan import scan_folder, scan_tree
-from featurecache.datasets.splits import complete_split
-from featurecache.datasets.table_reader import open_table
-from featurecache.errors import DatasetError, UnknownNameError
+from featurecache.errors import DatasetError
 from featurecache.io.text import read_text
 from featurecache.wording import count_noun
 
@@ -42,7 +38,14 @@ LABELS = (
     "Pneumothorax",
 )
 
-SPLIT_CHOICES = ("auto", "official", "patient")
+_COLUMNS: Final = {
+    "Image Index": "id",
+    "Patient ID": "patient",
+    "View Position": "view",
+    "Patient Gender": "sex",
+    "Patient Age": "age",
+}
+"""Columns that describe images, and their roles."""
 
 TRAIN_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
@@ -51,126 +54,56 @@ _IMAGES = re.compile(r"images(?:[-_]\d+)?")
 _METADATA = re.compile(r"Data_Entry_2017.*\.csv(\.gz)?|sample_labels\.csv")
 
 
-def load_nih(
-    root: str | os.PathLike[str],
-    *,
-    split: str = "auto",
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of NIH ChestX-ray14 that are on disk.
+def list_nih(root: Path) -> Listing:
+    """List the images of NIH ChestX-ray14.
 
     Args:
         root: Folder with ``Data_Entry_2017*.csv`` (or ``.csv.gz``; that of Kaggle's sample is
             ``sample_labels.csv``), and the images in ``images/`` or ``images_001/images/`` and so
-            on, at any depth.
-        split: "official" reads ``test_list.txt`` (and ``train_val_list.txt`` if it exists) and
-            takes validation from the other images by patient; "patient" ignores the lists; "auto"
-            is the official split if ``test_list.txt`` exists, else the split by patient.
-        folds: Number of folds, by patient, instead of these splits.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits that no list defines.
-        require_images: Load only images that are on disk; if False, all that are listed.
+            on, at any depth. The official split is ``test_list.txt``, and ``train_val_list.txt``
+            if it exists.
 
     Returns:
-        The data set "nih", with the 14 labels in their official names and order; ``No Finding``
-        stands for no positive label.
+        The images, with the 14 labels in their official names and order; ``No Finding`` stands for
+        no positive label.
 
     Raises:
-        DatasetError: If there is no CSV file or an ambiguous choice, no image, a row with an
-            unknown finding, an image in two places, or lists that contradict each other.
-        UnknownNameError: If there is no such split.
+        DatasetError: If there is no CSV file or an ambiguous choice, a row with an unknown finding,
+            an image in two places, images without any row, or lists that contradict each other.
     """
-    import pandas as pd
-
-    if split not in SPLIT_CHOICES:
-        raise UnknownNameError("NIH split", split, SPLIT_CHOICES)
-    root = Path(root)
     csv = _find_csv(root)
-    columns = ["Image Index", "Finding Labels", "Patient ID", "View Position"]
-    opened = open_table(csv)
-    table = opened.read([*columns, "Patient Gender", "Patient Age"])
+    notes: list[str] = []
+    table = read_table(csv, ["Finding Labels", *_COLUMNS], notes)
     # Rows without an image are checked too: one invalid label makes the whole file doubtful.
-    _, all_labels, _ = label_matrix(table["Finding Labels"], LABELS, file=csv, separator="|")
-
+    _, cells, _ = label_matrix(table["Finding Labels"], LABELS, file=csv, separator="|")
+    images = table[[*_COLUMNS]].set_axis([*_COLUMNS.values()], axis="columns")
     paths, copies = _index_images(root)
-    if not require_images:
-        paths = {name: f"images/{name}" for name in table["Image Index"]} | paths
-    elif not paths:
-        raise DatasetError(f"no image in {root} or below: unpack the images there, into images/")
-    present = table["Image Index"].isin(list(paths)).to_numpy()
-    rows = table[present]
-    if rows.empty:
+    on_disk = images["id"].isin(list(paths))
+    extra = len(paths) - images["id"][on_disk].nunique()
+    if paths and not on_disk.any():
         raise DatasetError(
             f"none of {count_noun(len(paths), 'image')} under {root} has a row in {csv.name}"
-        )
-    notes = [f"The labels are those of {csv.name}.", *opened.notes]
-    missing, extra = len(table) - len(rows), len(paths) - rows["Image Index"].nunique()
-    if missing:
-        notes.append(
-            f"Left out: {missing:,} of {count_noun(len(table), 'row')} of {csv.name}, without an "
-            "image on disk."
         )
     if extra:
         notes.append(
             f"Left out: {extra:,} of {count_noun(len(paths), 'image')} on disk, without a row in "
             f"{csv.name}."
         )
-
     if copies:
         notes.append(
             f"{count_noun(copies, 'image is', 'images are')} on disk twice, but taken once."
         )
-
-    views, view_notes = read_views(rows["View Position"])
-    sexes, sex_notes = read_sexes(rows["Patient Gender"])
-    ages, age_notes = read_ages(rows["Patient Age"])
-    notes += [*view_notes, *sex_notes, *age_notes]
-
-    labels = all_labels[present]
-    is_official = split == "official" or (
-        split == "auto" and folds is None and _list_file(root, TEST_LIST).is_file()
-    )
-    if is_official:
-        notes.append(f"The split is the official one: {TEST_LIST} lists the test images.")
-    else:
-        notes.append(
-            "The split is not the official one, so scores are not comparable with published ones."
-        )
-    completed = complete_split(
-        rows["Patient ID"],
-        labels,
-        LABELS,
-        stated=_official_split(root, rows["Image Index"]) if is_official else None,
-        source="the official split",
-        folds=folds,
-        fold=fold,
-        seed=seed,
-    )
-
-    images = pd.DataFrame(
-        {
-            "id": rows["Image Index"],
-            "path": rows["Image Index"].map(paths),
-            "patient": rows["Patient ID"],
-            "split": pd.Series(completed.names, index=rows.index, dtype=str),
-            "view": views,
-            "sex": sexes,
-            "age": ages,
-        }
-    )
-    return Dataset(
-        name="nih",
-        collection="nih",
-        root=root,
+    if (test_list := _list_file(root, TEST_LIST)).exists():
+        images["split"] = _official_split(root, test_list, images["id"], on_disk)
+    return Listing(
+        file=csv,
         images=images,
-        labels=labels,
+        paths=[images["id"].map(lambda name: paths.get(name, f"images/{name}"))],
+        cells=cells,
         label_names=LABELS,
-        notes=(*notes, *completed.notes),
-        split_draw=completed.draw,
-        excluded={"listed, but not on disk": missing, "on disk, but not listed": extra},
+        split_file=TEST_LIST,
+        notes=notes,
+        excluded={"on disk, but not listed": extra},
     )
 
 
@@ -234,12 +167,15 @@ def _list_file(root: Path, name: str) -> Path:
     return renamed if renamed.is_file() and not (root / name).is_file() else root / name
 
 
-def _official_split(root: Path, ids: "pd.Series[str]") -> NDArray[np.str_]:
+def _official_split(
+    root: Path, test_list: Path, ids: "pd.Series[str]", on_disk: "pd.Series[bool]"
+) -> NDArray[np.str_]:
     """Return "train" or "test" for each image; validation is a part of train."""
-    test = ids.isin(_read_list(_list_file(root, TEST_LIST))).to_numpy()
+    test = ids.isin(_read_list(test_list)).to_numpy()
     if (train_list := _list_file(root, TRAIN_LIST)).is_file():
         train = ids.isin(_read_list(train_list)).to_numpy()
-        if (contradictory := train == test).any():
+        # Lists of a subset need not have the other images of the table.
+        if (contradictory := (train == test) & on_disk.to_numpy()).any():
             first = int(np.argmax(contradictory))
             raise DatasetError(
                 f"the image {ids.iloc[first]} is in {'both' if test[first] else 'neither'} of "
@@ -251,9 +187,5 @@ def _official_split(root: Path, ids: "pd.Series[str]") -> NDArray[np.str_]:
 def _read_list(path: Path) -> list[str]:
     try:
         return read_text(path).split()
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"the official split needs {path}: download it, or choose `split` patient"
-        ) from error
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as UTF-8 text: {error}") from error

@@ -5,7 +5,6 @@ files are ``ecgen-radiology/*.xml`` and the images, PNG; Kaggle has ``indiana_re
 ``indiana_projections.csv`` instead.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,7 +13,6 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.release import Listing, find_table, read_table
 from featurecache.errors import DatasetError
 from featurecache.label_cells import BLANK
@@ -32,35 +30,23 @@ _NUMBER: Final = r"(?:CXR)?(\d+)(?:_\d+)?(_IM-[\d-]+)"
 """The name of an image, with the number of its report; some have a second number."""
 
 
-def load_openi(
-    root: str | os.PathLike[str],
-    *,
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of Open-I that are on disk.
+def list_openi(root: Path) -> Listing:
+    """List the images of Open-I.
 
     Args:
         root: Folder with ``ecgen-radiology/*.xml`` and the images beside it, in ``images/`` or in
             ``NLMCXR_png/``; or Kaggle's, with ``indiana_reports.csv``,
             ``indiana_projections.csv`` and ``images/images_normalized/``. Views are in the latter,
             or in ``nlmcxr_dicom_metadata.csv``, if that is there.
-        folds: Number of folds, by patient; the release states no split.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "openi". Labels are MeSH headings, such as ``Cardiomegaly`` of
+        The images. Labels are MeSH headings, such as ``Cardiomegaly`` of
         ``Cardiomegaly/mild``, and ``normal``; they are blank where a report was not indexed. Each
         report is one patient and one study.
 
     Raises:
-        DatasetError: If there are no reports, one cannot be read, or there is no image.
+        DatasetError: If there are no reports, or one cannot be read.
     """
-    root = Path(root)
     notes: list[str] = []
     if reports := find_table(root, _REPORTS):
         file = reports
@@ -75,7 +61,7 @@ def load_openi(
         name = images["name"].str.replace(_NUMBER, r"CXR\1\2", regex=True)
         view = images["name"].map(views).fillna(name.map(views)).fillna("")
         images["view"] = view.replace("LARGE LATERAL", "LATERAL")
-    listing = Listing(
+    return Listing(
         file=file,
         images=images.drop(columns="name").assign(study=images["patient"]),
         paths=[
@@ -85,9 +71,6 @@ def load_openi(
         cells=cells,
         label_names=label_names,
         notes=notes,
-    )
-    return listing.dataset(
-        "openi", root, folds=folds, fold=fold, seed=seed, require_images=require_images
     )
 
 

@@ -5,14 +5,12 @@ Bustos et al., "PadChest" (Medical Image Analysis 2020). The official files are
 the names of its column ``ImageDir``.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.label_strings import split_list
 from featurecache.datasets.release import Listing, read_table
 from featurecache.datasets.scan import scan_folder
@@ -33,16 +31,12 @@ _VIEWS: Final = {"L": "LATERAL", "AP_horizontal": "AP", "UNK": ""}
 _UNUSABLE: Final = "exclude"
 
 
-def load_padchest(
-    root: str | os.PathLike[str],
+def list_padchest(
+    root: Path,
     *,
     labels_from: str = "all",
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of PadChest that are on disk.
+) -> Listing:
+    """List the images of PadChest.
 
     Labels have the exact names of the release: "emphysema" is no "subcutaneous emphysema". All
     labels of an image are blank where the table states none, or the report was not usable.
@@ -52,21 +46,16 @@ def load_padchest(
             images in ``images/<ImageDir>/``, ``<ImageDir>/``, ``images/`` or beside the table.
         labels_from: "all", or "physician" for only the images whose reports were labeled by
             physicians; a network labeled all others.
-        folds: Number of folds, by patient; the release states no split.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "padchest", with all labels that occur in its table, sorted.
+        The images, with all labels that occur in its table, sorted.
 
     Raises:
-        DatasetError: If there is no table, or several, or no image.
+        DatasetError: If there is no table, or several.
         UnknownNameError: If there is no such value of ``labels_from``.
     """
     if labels_from not in LABELS_FROM:
         raise UnknownNameError("value of `labels_from`", labels_from, LABELS_FROM)
-    root = Path(root)
     file = _find_table(root)
     notes: list[str] = []
     table = read_table(file, _COLUMNS, notes)
@@ -97,7 +86,7 @@ def load_padchest(
         )
     images["age"] = _ages(table)
     nested = table["ImageDir"] + "/" + table["ImageID"]
-    listing = Listing(
+    return Listing(
         file=file,
         images=images,
         paths=["images/" + nested, nested, "images/" + table["ImageID"], table["ImageID"]],
@@ -105,9 +94,6 @@ def load_padchest(
         label_names=label_names,
         notes=notes,
         excluded=excluded,
-    )
-    return listing.dataset(
-        "padchest", root, folds=folds, fold=fold, seed=seed, require_images=require_images
     )
 
 

@@ -30,6 +30,8 @@ class DatasetSpec:
         description: One line for people.
         terms: License or terms of use.
         loader: The loader, or "module:function", so that listing data sets imports nothing.
+        lister: Instead of a loader: "module:function" that reads the tables of a release into a
+            ``Listing``, which has the options that all releases share.
         reads_file: Whether the root may be a file.
         reads_any_folder: Whether any folder will do as the root; for others, it may also be in a
             folder of the data set's name in the root.
@@ -44,7 +46,8 @@ class DatasetSpec:
     name: str
     description: str
     terms: str
-    loader: str | Loader
+    loader: str | Loader = ""
+    lister: str = ""
     reads_file: bool = False
     reads_any_folder: bool = False
     recognizer: str = ""
@@ -52,14 +55,20 @@ class DatasetSpec:
     policy: LabelPolicy | None = None
 
     def load(self, root: Path, options: Mapping[str, Any]) -> "Dataset":
-        """Call the loader.
+        """Call the loader, or list the images of the release and load them.
 
         Raises:
-            DatasetError: If it returns something else than a data set.
+            DatasetError: If the loader returns something else than a data set.
         """
         from featurecache.datasets.dataset import Dataset
 
-        dataset = _resolve(self.loader)(root, **options)
+        if self.lister:
+            lister = _resolve(self.lister)
+            own = {name: options[name] for name in options if name in _options(lister)}
+            shared = {name: options[name] for name in options if name not in own}
+            dataset = lister(root, **own).dataset(self.name, root, self.policy, **shared)
+        else:
+            dataset = _resolve(self.loader)(root, **options)
         if not isinstance(dataset, Dataset):
             raise DatasetError(
                 f"the loader of the data set {self.name} returned a {type(dataset).__name__}, not "
@@ -79,9 +88,12 @@ class DatasetSpec:
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
-        """The loader's options: its parameters after the root, by name."""
-        parameters = inspect.signature(_resolve(self.loader)).parameters
-        return dict(list(parameters.items())[1:])
+        """Options of the loader, or of the lister and all releases, by name."""
+        from featurecache.datasets.release import Listing
+
+        if self.lister:
+            return {**_options(_resolve(self.lister)), **_options(Listing.dataset)}
+        return _options(_resolve(self.loader))
 
     def takes_path(self, option: str) -> bool:
         """Return whether an option of the loader is the path of a file or folder."""
@@ -106,6 +118,12 @@ class DatasetSpec:
                 raise UsageError(f"the data set {self.name} takes no option `{name}`: {hint}")
 
 
+def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a function that may be given by name, without its root."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return {p.name: p for p in parameters if p.kind is not p.POSITIONAL_ONLY}
+
+
 def _resolve(function: str | Callable[..., Any]) -> Callable[..., Any]:
     if callable(function):
         return function
@@ -118,7 +136,7 @@ _BUILT_IN = (
         name="nih",
         description="NIH ChestX-ray14: 112,120 frontal images of 30,805 patients, 14 findings",
         terms="NIH Clinical Center: free use, name the source",
-        loader="featurecache.datasets.nih:load_nih",
+        lister="featurecache.datasets.nih:list_nih",
         recognizer="featurecache.datasets.nih:is_nih",
     ),
     DatasetSpec(
@@ -132,7 +150,7 @@ _BUILT_IN = (
         name="chexpert",
         description="CheXpert v1.0 and v1.0-small: 223,648 images of 64,740 patients, 14 labels",
         terms="Stanford University Dataset Research Use Agreement",
-        loader="featurecache.datasets.chexpert:load_chexpert",
+        lister="featurecache.datasets.chexpert:list_chexpert",
         recognizer="featurecache.datasets.chexpert:is_chexpert",
         policy=LabelPolicy(blank="negative"),
     ),
@@ -140,49 +158,49 @@ _BUILT_IN = (
         name="padchest",
         description="PadChest: 160,861 images of 67,625 patients, 193 findings, in Spanish reports",
         terms="BIMCV: research use, by agreement",
-        loader="featurecache.datasets.padchest:load_padchest",
+        lister="featurecache.datasets.padchest:list_padchest",
         recognizer="featurecache.datasets.padchest:is_padchest",
     ),
     DatasetSpec(
         name="vindr-cxr",
         description="VinDr-CXR: 18,000 frontal images, read by three radiologists, 28 labels",
         terms="PhysioNet Credentialed Health Data License 1.5.0",
-        loader="featurecache.datasets.vindr_cxr:load_vindr_cxr",
+        lister="featurecache.datasets.vindr_cxr:list_vindr_cxr",
         recognizer="featurecache.datasets.vindr_cxr:is_vindr_cxr",
     ),
     DatasetSpec(
         name="vindr-pcxr",
         description="VinDr-PCXR: 9,125 images of children under ten, 15 diagnoses",
         terms="PhysioNet Credentialed Health Data License 1.5.0",
-        loader="featurecache.datasets.vindr_cxr:load_vindr_pcxr",
+        lister="featurecache.datasets.vindr_cxr:list_vindr_pcxr",
         recognizer="featurecache.datasets.vindr_cxr:is_vindr_pcxr",
     ),
     DatasetSpec(
         name="rsna",
         description="RSNA pneumonia challenge 2018: 26,684 images of nih, opacity or normal",
         terms="RSNA: non-commercial use, name the source",
-        loader="featurecache.datasets.rsna:load_rsna",
+        lister="featurecache.datasets.rsna:list_rsna",
         recognizer="featurecache.datasets.rsna:is_rsna",
     ),
     DatasetSpec(
         name="siim-acr",
         description="SIIM-ACR pneumothorax challenge 2019: 12,047 images of nih",
         terms="SIIM: non-commercial use",
-        loader="featurecache.datasets.siim_acr:load_siim_acr",
+        lister="featurecache.datasets.siim_acr:list_siim_acr",
         recognizer="featurecache.datasets.siim_acr:is_siim_acr",
     ),
     DatasetSpec(
         name="openi",
         description="Open-I (Indiana University): 7,470 images of 3,955 reports, MeSH headings",
         terms="CC BY-NC-ND 4.0",
-        loader="featurecache.datasets.openi:load_openi",
+        lister="featurecache.datasets.openi:list_openi",
         recognizer="featurecache.datasets.openi:is_openi",
     ),
     DatasetSpec(
         name="mimic-cxr-jpg",
         description="MIMIC-CXR(-JPG): 377,110 images of 65,379 patients, 14 labels of reports",
         terms="PhysioNet Credentialed Health Data License 1.5.0",
-        loader="featurecache.datasets.mimic_cxr:load_mimic_cxr_jpg",
+        lister="featurecache.datasets.mimic_cxr:list_mimic_cxr_jpg",
         recognizer="featurecache.datasets.mimic_cxr:is_mimic_cxr_jpg",
         policy=LabelPolicy(blank="negative"),
     ),
@@ -190,7 +208,7 @@ _BUILT_IN = (
         name="brax",
         description="BRAX: 40,967 images of 19,351 patients, the 14 labels of CheXpert",
         terms="PhysioNet Credentialed Health Data License 1.5.0",
-        loader="featurecache.datasets.brax:load_brax",
+        lister="featurecache.datasets.brax:list_brax",
         recognizer="featurecache.datasets.brax:is_brax",
         policy=LabelPolicy(blank="negative"),
     ),
@@ -198,21 +216,21 @@ _BUILT_IN = (
         name="montgomery",
         description="Montgomery County: 138 frontal images, tuberculosis or normal",
         terms="NLM: research use, name the source",
-        loader="featurecache.datasets.tuberculosis:load_montgomery",
+        lister="featurecache.datasets.tuberculosis:list_montgomery",
         recognizer="featurecache.datasets.tuberculosis:is_montgomery",
     ),
     DatasetSpec(
         name="shenzhen",
         description="Shenzhen: 662 frontal images, tuberculosis or normal",
         terms="NLM: research use, name the source",
-        loader="featurecache.datasets.tuberculosis:load_shenzhen",
+        lister="featurecache.datasets.tuberculosis:list_shenzhen",
         recognizer="featurecache.datasets.tuberculosis:is_shenzhen",
     ),
     DatasetSpec(
         name="covidx",
         description="COVIDx: images from several sources, COVID-19 or not",
         terms="those of its sources",
-        loader="featurecache.datasets.covidx:load_covidx",
+        lister="featurecache.datasets.covidx:list_covidx",
         recognizer="featurecache.datasets.covidx:is_covidx",
     ),
     DatasetSpec(

@@ -1,6 +1,6 @@
 """What loaders of released data sets share: tables, image files, official splits and notes.
 
-A loader reads the tables of a release into a ``Listing``; ``Listing.dataset`` does the rest.
+The module of a release reads its tables into a ``Listing``; ``Listing.dataset`` does the rest.
 """
 
 import os
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from featurecache.datasets.cell_values import read_ages, read_sexes, read_views
 from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset
-from featurecache.datasets.registry import DATASETS
 from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
@@ -110,8 +109,10 @@ class Listing:
             the release have them; the first that exists is taken.
         cells: (N, C) int8; see ``featurecache.label_cells``.
         label_names: C names.
+        split_file: Name of the file that states the official split, for messages; "" if no release
+            has one.
         notes: Sentences for the user.
-        excluded: Number of images that the loader left out, by reason.
+        excluded: Number of images that are left out of the list, by reason.
     """
 
     file: Path
@@ -119,6 +120,7 @@ class Listing:
     paths: "Sequence[pd.Series[str]]"
     cells: NDArray[np.int8]
     label_names: Sequence[str]
+    split_file: str = ""
     notes: Sequence[str] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
 
@@ -126,22 +128,26 @@ class Listing:
         self,
         name: str,
         root: Path,
+        policy: LabelPolicy | None = None,
+        /,
         *,
         split: str = "auto",
-        folds: int | None,
-        fold: int | None,
-        seed: int,
-        require_images: bool,
+        folds: int | None = None,
+        fold: int | None = None,
+        seed: int = 0,
+        require_images: bool = True,
     ) -> Dataset:
         """Return the data set of the images that are on disk.
 
         Args:
             name: Name of the data set, and of the collection of its images.
             root: Folder that the paths are relative to.
-            split: "official" is the split that the release states; "patient" ignores it; "auto" is
-                the official one where there is one and no folds are asked for.
+            policy: What uncertain and blank cells count as where a split is drawn.
+            split: "official" is the split that the release states, with validation taken from
+                train by patient where it states none; "patient" ignores it; "auto" is the official
+                one where there is one and no folds are asked for.
             folds: Number of folds, by patient, instead of these splits.
-            fold: The fold that is test.
+            fold: The fold that is test; the next one is validation, the others are train.
             seed: Seed of the splits that the release does not state.
             require_images: Load only images that are on disk; if False, all that are listed.
 
@@ -154,8 +160,10 @@ class Listing:
         has_split = "split" in self.images
         if split == "official" and not has_split:
             raise DatasetError(
-                f"the release {root} has no file of its official split: unpack it, or choose "
+                f"the official split needs {root / self.split_file}: download it, or choose "
                 "`split` patient"
+                if self.split_file
+                else f"{name} has no official split: leave out `split`"
             )
         is_official = has_split and split != "patient" and folds is None
 
@@ -183,17 +191,18 @@ class Listing:
         if "patient" not in images:
             images["patient"] = images["id"]
             notes.append(UNKNOWN_PATIENTS)
-        if not is_official:
+        if is_official:
+            notes.append("The split is the official one.")
+        elif self.split_file:
             notes.append(
                 "The split is not the official one, so scores are not comparable with published "
                 "ones."
-                if has_split
-                else "The release states no split."
             )
-        policy = DATASETS[name].policy or LabelPolicy()
+        else:
+            notes.append("The release states no split.")
         completed = complete_split(
             images["patient"],
-            policy.resolve(cells, self.label_names),
+            (policy or LabelPolicy()).resolve(cells, self.label_names),
             self.label_names,
             stated=images["split"] if is_official else None,
             source="the official split",
@@ -222,8 +231,13 @@ class Listing:
         for candidate in self.paths:
             rows = np.flatnonzero(~on_disk)
             # Text is much faster than a Path for each of 200,000 images.
-            places = (f"{folder}/{place}" for place in candidate.iloc[rows])
-            is_file = [os.path.isfile(place) for place in places]  # noqa: PTH113
+            places = candidate.iloc[rows].tolist()
+            parents = [place.rpartition("/")[0] for place in places]
+            there = {name for name in set(parents) if os.path.isdir(f"{folder}/{name}")}  # noqa: PTH112
+            is_file = [
+                parent in there and os.path.isfile(f"{folder}/{place}")  # noqa: PTH113
+                for parent, place in zip(parents, places, strict=True)
+            ]
             found = rows[np.array(is_file, dtype=bool)]
             path.iloc[found] = candidate.iloc[found]
             on_disk[found] = True

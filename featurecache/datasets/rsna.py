@@ -5,13 +5,11 @@ Pneumonia" (Radiology: AI 2019). The column ``patientId`` is the number of an im
 ``pneumonia-challenge-dataset-mappings_2018.json`` only.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.release import Listing, find_table, read_table, require_table
 from featurecache.errors import DatasetError
 from featurecache.io.text import read_text
@@ -28,34 +26,22 @@ _HEADERS: Final = (
 )
 
 
-def load_rsna(
-    root: str | os.PathLike[str],
-    *,
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the labeled images of the RSNA Pneumonia Detection Challenge that are on disk.
+def list_rsna(root: Path) -> Listing:
+    """List the labeled images of the RSNA Pneumonia Detection Challenge.
 
     Args:
         root: Folder with ``stage_2_train_labels.csv`` and ``stage_2_train_images/``. Where they
             are there too, ``stage_2_detailed_class_info.csv`` adds three labels,
             ``pneumonia-challenge-dataset-mappings_2018.json`` the patients, and
             ``stage_2_train_images_dicom_headers.csv`` views, sexes and ages.
-        folds: Number of folds, by patient; the release states no split.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "rsna", with the label ``Target`` (opacity suggestive of pneumonia) and those
+        The images, with the label ``Target`` (opacity suggestive of pneumonia) and those
         of the classes.
 
     Raises:
-        DatasetError: If there is no table or no image, or the mapping cannot be read.
+        DatasetError: If there is no table, or the mapping cannot be read.
     """
-    root = Path(root)
     notes: list[str] = []
     file = require_table(root, _LABELS)
     # One row for each box.
@@ -75,7 +61,7 @@ def load_rsna(
         attributes = attributes.set_index("PatientID").reindex(images["id"], fill_value="")
         for role, column in zip(("view", "sex", "age"), columns[1:], strict=True):
             images[role] = attributes[column].to_numpy()
-    listing = Listing(
+    return Listing(
         file=file,
         images=images,
         paths=[
@@ -86,9 +72,6 @@ def load_rsna(
         cells=labels.to_numpy().astype(np.int8),
         label_names=tuple(labels.columns),
         notes=[*notes, "These are images of ChestX-ray14 (nih) under other names."],
-    )
-    return listing.dataset(
-        "rsna", root, folds=folds, fold=fold, seed=seed, require_images=require_images
     )
 
 

@@ -4,13 +4,11 @@
 ``dicom-images-train/<study>/<series>/<ImageId>.dcm``.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.release import (
     Listing,
     find_table,
@@ -24,37 +22,25 @@ _TABLES: Final = ("train-rle.csv", "stage_2_train.csv")
 _COLUMNS: Final = ("ImageId", "EncodedPixels")
 
 
-def load_siim_acr(
-    root: str | os.PathLike[str],
-    *,
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the labeled images of the SIIM-ACR Pneumothorax Segmentation challenge on disk.
+def list_siim_acr(root: Path) -> Listing:
+    """List the labeled images of the SIIM-ACR Pneumothorax Segmentation challenge.
 
     Args:
         root: Folder with ``train-rle.csv`` (or ``stage_2_train.csv``) and the images, at any depth.
-        folds: Number of folds; the release states no split.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "siim-acr", with the label ``Pneumothorax``. Patients are unknown.
+        The images, with the label ``Pneumothorax``. Patients are unknown.
 
     Raises:
-        DatasetError: If there is no table or no image.
+        DatasetError: If there is no table.
     """
-    root = Path(root)
     notes: list[str] = []
     file = require_table(root, *_TABLES)
     table = read_table(file, _COLUMNS, notes)
     positive = (table["EncodedPixels"] != "-1").groupby(table["ImageId"]).any()
     images = positive.index.to_frame(index=False, name="id")
     places = {Path(path).stem: path for path in scan_tree(root).images}
-    listing = Listing(
+    return Listing(
         file=file,
         images=images,
         paths=[
@@ -63,9 +49,6 @@ def load_siim_acr(
         cells=positive.to_numpy().astype(np.int8)[:, None],
         label_names=("Pneumothorax",),
         notes=[*notes, "These are images of ChestX-ray14 (nih) under other names."],
-    )
-    return listing.dataset(
-        "siim-acr", root, folds=folds, fold=fold, seed=seed, require_images=require_images
     )
 
 

@@ -413,12 +413,15 @@ def _assign_patients(
             filled[subset] += counts[patient]
             subset_of[patient] = subset
 
+    has = counts > 0
+    unassigned = has[movable].sum(axis=0)
     remaining = set(range(1, counts.shape[1]))
     while remaining:
-        unassigned = (counts[subset_of < 0] > 0).sum(axis=0)
         rarest = min(remaining, key=lambda column: (unassigned[column], column))
         remaining.remove(rarest)
-        distribute(order[(subset_of[order] < 0) & (counts[order, rarest] > 0)], rarest)
+        members = order[(subset_of[order] < 0) & has[order, rarest]]
+        distribute(members, rarest)
+        unassigned -= has[members].sum(axis=0)
     distribute(order[subset_of[order] < 0], 0)
     _fill_small_subsets(subset_of, counts, target, order, movable)
     return subsets[subset_of[owner]]

@@ -5,14 +5,12 @@ Jaeger et al., "Two public chest X-ray datasets for computer-aided screening of 
 age are in ``ClinicalReadings/``, one text file for each image.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.release import Listing
 from featurecache.errors import DatasetError
 from featurecache.io.text import read_text
@@ -24,62 +22,34 @@ _SEX: Final = re.compile(r"\b(female|male|f|m)\b", re.IGNORECASE)
 _AGE: Final = re.compile(r"\b(\d+) *(y(?:ea)?rs?|y|months?|days?)\b", re.IGNORECASE)
 
 
-def load_montgomery(
-    root: str | os.PathLike[str],
-    *,
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of the Montgomery set that are on disk.
+def list_montgomery(root: Path) -> Listing:
+    """List the images of the Montgomery set.
 
     Args:
         root: Folder with ``CXR_png/MCUCXR_0001_0.png`` and so on, and ``ClinicalReadings/``.
-        folds: Number of folds, by patient; the release states no split.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits.
-        require_images: Load only images that are on disk; if False, all that have a text, too.
 
     Returns:
-        The data set "montgomery", with the label ``Tuberculosis``. Each image is of one patient.
+        The images, with the label ``Tuberculosis``. Each image is of one patient.
 
     Raises:
-        DatasetError: If there is no image, or a text cannot be read.
+        DatasetError: If there is neither image nor text, or a text cannot be read.
     """
-    listing = _list("montgomery", Path(root))
-    return listing.dataset(
-        "montgomery", Path(root), folds=folds, fold=fold, seed=seed, require_images=require_images
-    )
+    return _list("montgomery", root)
 
 
-def load_shenzhen(
-    root: str | os.PathLike[str],
-    *,
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of the Shenzhen set that are on disk.
+def list_shenzhen(root: Path) -> Listing:
+    """List the images of the Shenzhen set.
 
     Args:
         root: Folder with ``CXR_png/CHNCXR_0001_0.png`` and so on, and ``ClinicalReadings/``.
-        folds: Number of folds, by patient; the release states no split.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits.
-        require_images: Load only images that are on disk; if False, all that have a text, too.
 
     Returns:
-        The data set "shenzhen", with the label ``Tuberculosis``. Each image is of one patient.
+        The images, with the label ``Tuberculosis``. Each image is of one patient.
 
     Raises:
-        DatasetError: If there is no image, or a text cannot be read.
+        DatasetError: If there is neither image nor text, or a text cannot be read.
     """
-    listing = _list("shenzhen", Path(root))
-    return listing.dataset(
-        "shenzhen", Path(root), folds=folds, fold=fold, seed=seed, require_images=require_images
-    )
+    return _list("shenzhen", root)
 
 
 def is_montgomery(folder: Path) -> bool:

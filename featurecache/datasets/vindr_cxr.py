@@ -5,7 +5,6 @@ Nguyen et al., "VinDr-CXR" (Scientific Data 2022). PhysioNet has the images in `
 test images: ``train.csv``, with one row for each finding, box and reader.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.datasets.cell_values import read_labels
-from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.release import (
     Listing,
     find_table,
@@ -33,100 +31,55 @@ _KAGGLE: Final = ("image_id", "class_name", "class_id", "rad_id")
 _SUFFIXES: Final = (".dicom", ".dcm", ".png", ".jpg")
 
 
-def load_vindr_cxr(
-    root: str | os.PathLike[str],
+def list_vindr_cxr(
+    root: Path,
     *,
     readers: str | int = "majority",
-    split: str = "auto",
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of VinDr-CXR that are on disk.
+) -> Listing:
+    """List the images of VinDr-CXR.
 
     Args:
         root: Folder of PhysioNet's release, with ``annotations/image_labels_train.csv`` and
             ``image_labels_test.csv``; or of the Kaggle challenge, with ``train.csv``.
         readers: How many readers have to state a finding: "any", "majority", or their number. Test
             images of PhysioNet have one consensus.
-        split: "official": train and test of PhysioNet's release, with validation taken from train;
-            "patient" ignores them; "auto" is the official split where there is one.
-        folds: Number of folds instead of these splits.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits that the release does not state.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "vindr-cxr", with the labels in their official names and order. Patients are
+        The images, with the labels in their official names and order. Patients are
         unknown.
 
     Raises:
-        DatasetError: If there is no table or no image.
+        DatasetError: If there is no table.
         UsageError: If ``readers`` is none of these.
-        UnknownNameError: If there is no such split.
     """
-    root = Path(root)
     notes: list[str] = []
     if files := _physionet_tables(root):
         file, read = files["train"], _read_all(files, notes)
     else:
         file = require_table(root, "train.csv", "annotations/image_labels_train.csv")
         read = _read_kaggle(file, notes)
-    return _listing(file, read, notes, readers).dataset(
-        "vindr-cxr",
-        root,
-        split=split,
-        folds=folds,
-        fold=fold,
-        seed=seed,
-        require_images=require_images,
-    )
+    return _listing(file, read, notes, readers)
 
 
-def load_vindr_pcxr(
-    root: str | os.PathLike[str],
-    *,
-    split: str = "auto",
-    folds: int | None = None,
-    fold: int | None = None,
-    seed: int = 0,
-    require_images: bool = True,
-) -> Dataset:
-    """Load the images of VinDr-PCXR, of children under ten, that are on disk.
+def list_vindr_pcxr(root: Path) -> Listing:
+    """List the images of VinDr-PCXR, of children under ten.
 
     Args:
         root: Folder with ``image_labels_train.csv`` and ``image_labels_test.csv``, or with these
             in ``annotations/``, and ``train/`` and ``test/``.
-        split: "official": train and test of the release, with validation taken from train;
-            "patient" ignores them; "auto" is the official split where there is one.
-        folds: Number of folds instead of these splits.
-        fold: The fold that is test; the next one is validation, the others are train.
-        seed: Seed of the splits that the release does not state.
-        require_images: Load only images that are on disk; if False, all that are listed.
 
     Returns:
-        The data set "vindr-pcxr", with the labels in their official names and order, misspelled
+        The images, with the labels in their official names and order, misspelled
         ones too. Patients are unknown.
 
     Raises:
-        DatasetError: If there is no table or no image.
-        UnknownNameError: If there is no such split.
+        DatasetError: If there is no table.
     """
-    root = Path(root)
     notes: list[str] = []
     files = _physionet_tables(root)
     if not files:
         require_table(root, "image_labels_train.csv", "annotations/image_labels_train.csv")
-    return _listing(files["train"], _read_all(files, notes), notes, "majority").dataset(
-        "vindr-pcxr",
-        root,
-        split=split,
-        folds=folds,
-        fold=fold,
-        seed=seed,
-        require_images=require_images,
-    )
+    return _listing(files["train"], _read_all(files, notes), notes, "majority")
 
 
 def is_vindr_cxr(folder: Path) -> bool:
@@ -180,6 +133,7 @@ def _listing(file: Path, votes: _Votes, notes: list[str], readers: str | int) ->
         paths=[path + suffix for suffix in _SUFFIXES],
         cells=(positive >= needed[:, None]).astype(np.int8),
         label_names=tuple(votes.positive.columns),
+        split_file="annotations/image_labels_test.csv",
         notes=notes,
     )
 

@@ -6,7 +6,7 @@ import pytest
 
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.load import load_dataset, recognize_dataset
-from featurecache.datasets.nih import LABELS, load_nih
+from featurecache.datasets.nih import LABELS
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
 
@@ -46,12 +46,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def split_of(root: Path, **options) -> dict[str, str]:
-    images = load_nih(root, **options).images
+    images = load_dataset("nih", root, **options).images
     return dict(zip(images["id"], images["split"], strict=True))
 
 
 def test_rows_become_images_with_labels_patients_and_views(root: Path) -> None:
-    dataset = load_nih(root)
+    dataset = load_dataset("nih", root)
     assert dataset.name == "nih"
     assert dataset.images.drop(columns=["study", "split"]).to_numpy().tolist() == [
         ["00000001_000.png", "images/00000001_000.png", "1", "PA", "F", "50"],
@@ -67,18 +67,18 @@ def test_impossible_ages_are_unknown(tmp_path: Path) -> None:
     names = [f"{number:08d}_000.png" for number in range(len(ages))]
     write_csv(tmp_path, *(row(name, age=age) for name, age in zip(names, ages, strict=True)))
     touch_images(tmp_path, *names)
-    dataset = load_nih(tmp_path)
+    dataset = load_dataset("nih", tmp_path)
     assert dataset.images["age"].tolist() == list(ages.values())
-    note = "The age in the column 'Patient Age': '414' (1) read as unknown."
+    note = "The age in the column 'age': '414' (1) read as unknown."
     assert note in dataset.notes
 
 
 def test_older_release_with_trailing_comma_is_read(root: Path) -> None:
     lines = (root / CSV).read_text().splitlines()
-    new = load_nih(root)
+    new = load_dataset("nih", root)
     (root / CSV).unlink()
     (root / "Data_Entry_2017.csv").write_text("".join(f"{line},\n" for line in lines))
-    old = load_nih(root)
+    old = load_dataset("nih", root)
     pd.testing.assert_frame_equal(old.images, new.images)
     assert old.label_values.tolist() == new.label_values.tolist()
 
@@ -90,7 +90,7 @@ def test_images_in_archive_folders_are_found(root: Path) -> None:
         image.rename(root / "images_012" / "images" / image.name)
     (root / "images_012/images/00000001_000.png").unlink()
     touch_images(root, "00000001_000.png", folder="images_001/images")
-    assert load_nih(root).images["path"].tolist() == [
+    assert load_dataset("nih", root).images["path"].tolist() == [
         "images_001/images/00000001_000.png",
         "images_012/images/00000002_000.png",
         "images_012/images/00000002_001.png",
@@ -100,18 +100,18 @@ def test_images_in_archive_folders_are_found(root: Path) -> None:
 def test_unmatched_rows_and_images_are_dropped_and_noted(root: Path) -> None:
     (root / "images/00000001_000.png").unlink()
     touch_images(root, "00000009_000.png", "00000009_001.png")
-    dataset = load_nih(root)
+    dataset = load_dataset("nih", root)
     assert dataset.images["id"].tolist() == ["00000002_000.png", "00000002_001.png"]
-    assert f"Left out: 1 of 3 rows of {CSV}, without an image on disk." in dataset.notes
+    assert f"Left out: 1 of 3 images of {CSV}, not on disk." in dataset.notes
     assert f"Left out: 2 of 4 images on disk, without a row in {CSV}." in dataset.notes
     assert dataset.excluded == {"listed, but not on disk": 1, "on disk, but not listed": 2}
 
 
 def test_auto_split_is_official_if_the_test_list_exists(root: Path) -> None:
-    assert any("not the official one" in note for note in load_nih(root).notes)
+    assert any("not the official one" in note for note in load_dataset("nih", root).notes)
     (root / "test_list.txt").write_text("00000001_000.png\r\n\r\n")
-    assert any("is the official one" in note for note in load_nih(root).notes)
-    patient = load_nih(root, split="patient")
+    assert any("is the official one" in note for note in load_dataset("nih", root).notes)
+    patient = load_dataset("nih", root, split="patient")
     assert any("not the official one" in note for note in patient.notes)
 
 
@@ -131,28 +131,28 @@ def test_lists_must_contain_each_image_once(root: Path) -> None:
     (root / "test_list.txt").write_text("00000001_000.png\n")
     (root / "train_val_list.txt").write_text("00000002_000.png\n")
     with pytest.raises(DatasetError, match=r"00000002_001.png is in neither of train_val_list"):
-        load_nih(root)
+        load_dataset("nih", root)
     (root / "train_val_list.txt").write_text(
         "00000001_000.png\n00000002_000.png\n00000002_001.png\n"
     )
     with pytest.raises(DatasetError, match=r"00000001_000.png is in both of train_val_list"):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_lists_that_separate_a_patient_are_refused(root: Path) -> None:
     (root / "test_list.txt").write_text("00000002_000.png\n")
     with pytest.raises(DatasetError, match=r"'2' is in two splits: .*\(line [24]\)"):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_official_split_without_list_is_refused(root: Path) -> None:
     with pytest.raises(DatasetError, match=r"needs .*test_list\.txt"):
-        load_nih(root, split="official")
+        load_dataset("nih", root, split="official")
 
 
 def test_unknown_split_is_refused(root: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean official"):
-        load_nih(root, split="offical")
+        load_dataset("nih", root, split="offical")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_preferred_metadata_file_is_read(root: Path, files: list[str], chosen: s
     (root / CSV).unlink()
     for file in files:
         (root / file).write_text(content if file == chosen else "not this one")
-    assert load_nih(root).notes[0] == f"The labels are those of {chosen}."
+    assert load_dataset("nih", root).notes[0] == f"The labels are those of {chosen}."
 
 
 def test_ambiguous_metadata_files_are_refused(root: Path) -> None:
@@ -179,51 +179,51 @@ def test_ambiguous_metadata_files_are_refused(root: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"contains Data_Entry_2017_a\.csv and Data_Entry_2017_b"
     ):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_folder_without_metadata_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no Data_Entry_2017\*\.csv in"):
-        load_nih(tmp_path)
+        load_dataset("nih", tmp_path)
 
 
 def test_unknown_finding_is_refused_even_without_image(root: Path) -> None:
     write_csv(root, row("00000001_000.png"), row("00000077_000.png", "Pneumonya"))
     with pytest.raises(DatasetError, match=r"line 3: .*'Pneumonya': did you mean Pneumonia"):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_no_finding_beside_a_finding_is_refused(root: Path) -> None:
     write_csv(root, row("00000001_000.png", "No Finding|Mass"))
     with pytest.raises(DatasetError, match=r"line 2: 'No Finding' together"):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_missing_column_is_refused(root: Path) -> None:
     header = HEADER.replace("Patient ID", "PatientID")
     write_csv(root, row("00000001_000.png"), header=header)
     with pytest.raises(DatasetError, match="no column 'Patient ID': did you mean 'PatientID'"):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_image_with_two_rows_is_refused(root: Path) -> None:
     write_csv(root, row("00000001_000.png"), row("00000001_000.png", "Mass"))
     with pytest.raises(DatasetError, match=r"'00000001_000.png' \(line 3\) occurs twice"):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_two_images_of_one_name_are_refused(root: Path) -> None:
     touch_images(root, "00000001_000.png", folder="images_003/images")
     (root / "images_003/images/00000001_000.png").write_bytes(b"another size")
     with pytest.raises(DatasetError, match=r"images/00000001_000.png and images_003/images/0"):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_root_without_images_is_refused(root: Path) -> None:
     for image in (root / "images").iterdir():
         image.unlink()
-    with pytest.raises(DatasetError, match=r"no image in .* or below: unpack"):
-        load_nih(root)
+    with pytest.raises(DatasetError, match=r"none of the 3 images of .* is in .*: unpack"):
+        load_dataset("nih", root)
 
 
 @pytest.mark.parametrize(
@@ -265,11 +265,11 @@ def test_folds_replace_the_official_split(root: Path) -> None:
 def test_images_without_any_row_are_refused(root: Path) -> None:
     write_csv(root, row("00000099_000.png"))
     with pytest.raises(DatasetError, match="none of 3 images"):
-        load_nih(root)
+        load_dataset("nih", root)
 
 
 def test_real_subset_has_the_documented_counts(shared_data: Path) -> None:
-    dataset = load_nih(shared_data / "nih")
+    dataset = load_dataset("nih", shared_data / "nih")
     assert len(dataset) == 712
     assert dataset.images["patient"].nunique() == 478
     assert dataset.images["view"].value_counts().to_dict() == {"AP": 421, "PA": 291}
@@ -302,7 +302,7 @@ def test_real_subset_has_the_documented_counts(shared_data: Path) -> None:
 
 
 def test_real_labels_agree_with_pandas(shared_data: Path) -> None:
-    dataset = load_nih(shared_data / "nih", split="patient")
+    dataset = load_dataset("nih", shared_data / "nih", split="patient")
     table = pd.read_csv(shared_data / "nih" / CSV, index_col=False, usecols=range(7))
     table = table.sort_values("Image Index")
     assert dataset.images["id"].tolist() == table["Image Index"].tolist()
@@ -344,6 +344,6 @@ def test_compressed_metadata_is_read(shared_data: Path, tmp_path: Path) -> None:
     name = "Data_Entry_2017_v2020_full.csv.gz"
     (tmp_path / name).symlink_to(shared_data / "nih" / name)
     touch_images(tmp_path, "00000001_001.png")
-    dataset = load_nih(tmp_path)
+    dataset = load_dataset("nih", tmp_path)
     assert dataset.label_values.sum() == 2
-    assert any(note.startswith("Left out: 112,119 of 112,120 rows") for note in dataset.notes)
+    assert any(note.startswith("Left out: 112,119 of 112,120 images") for note in dataset.notes)

@@ -10,7 +10,8 @@ from transformers import AutoModel, AutoTokenizer
 
 import featurecache.encoders.loading as loading
 from featurecache.datasets.kermany import load_kermany
-from featurecache.datasets.nih import TEST_LIST, load_nih
+from featurecache.datasets.load import load_dataset
+from featurecache.datasets.nih import TEST_LIST
 from featurecache.encoders.loading import load_encoder
 from featurecache.encoders.registry import ENCODERS
 
@@ -75,7 +76,7 @@ def test_tiny_was_not_trained_on_test_images(shared_data):
     assert set(trained) == {"kermany", "nih", "phantom-1"}
     trained_ids = {name: set(images.to_json()["id"]) for name, images in trained.items()}
     kermany = load_kermany(shared_data / "kermany")
-    nih = load_nih(shared_data / "nih", split="patient")
+    nih = load_dataset("nih", shared_data, split="patient")
     for dataset in (kermany, nih):
         patients = dataset.images.set_index("id")["patient"]
         test = set(patients[(dataset.images["split"] == "test").to_numpy()])

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from featurecache.datasets.csv import load_csv
-from featurecache.datasets.nih import load_nih
+from featurecache.datasets.load import load_dataset
 from featurecache.errors import DatasetError
 from tests.fuzz.changes import Changed, changed_bytes, changed_csv
 from tests.fuzz.readers import Reader
@@ -74,7 +74,7 @@ def _nih_list(folder: Path) -> Path:
 
 
 def _read_nih(file: Path) -> object:
-    return load_nih(file.parent)
+    return load_dataset("nih", file.parent)
 
 
 def _changed_zip(intact: bytes) -> Changed:

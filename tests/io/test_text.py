@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featurecache.datasets.nih import load_nih
+from featurecache.datasets.load import load_dataset
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, PromptError
 from featurecache.io import csv as csv_cells
@@ -66,7 +66,7 @@ def read_list(path: Path) -> object:
         "Image Index,Finding Labels,Patient ID,Patient Age,Patient Gender,View Position\n"
         "00000001_000.png,Mass,1,50,F,PA\n"
     )
-    return load_nih(path.parent, split="official")
+    return load_dataset("nih", path.parent, split="official")
 
 
 @pytest.mark.parametrize(

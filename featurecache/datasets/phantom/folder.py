@@ -15,7 +15,7 @@ from PIL import Image
 
 from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.label_strings import NO_FINDING
-from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, load_nih
+from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, list_nih
 from featurecache.datasets.phantom.cohort import Radiograph, cohort, select_test_patients
 from featurecache.datasets.phantom.radiograph import draw_radiograph
 from featurecache.datasets.phantom.shapes import CM
@@ -95,8 +95,8 @@ def load_phantom(
     Args:
         root: Folder of the phantom.
         n_images: Required number of images; None accepts any.
-        split: As for ``load_nih``: "auto" and "official" use the fifth of the patients that was
-            generated for testing.
+        split: "patient" for a split by patient; "auto" and "official" use the fifth of the
+            patients that was generated for testing.
         seed: Required seed of the images, which also selects the validation patients; None accepts
             any.
 
@@ -118,10 +118,9 @@ def load_phantom(
                 f"the {what} of the phantom in {root} is {actual}, not {required}: choose a folder "
                 "that does not exist yet, or no folder to generate it in the user's cache"
             )
-    dataset = load_nih(root, split=split, seed=recipe.seed)
+    dataset = list_nih(root).dataset("phantom", root, split=split, seed=recipe.seed)
     return replace(
         dataset,
-        name="phantom",
         # Phantoms of another seed have the same ids, but other images.
         collection=f"phantom-{recipe.seed}",
         notes=(SYNTHETIC, *dataset.notes),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from featurecache.datasets.load import find_root, load_dataset
-from featurecache.datasets.nih import LABELS, load_nih
+from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom import folder as phantom
 from featurecache.datasets.phantom.cohort import cohort
 from featurecache.datasets.phantom.folder import (
@@ -40,7 +40,7 @@ def phantom_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_phantom_is_read_by_the_nih_loader(generated: Path) -> None:
-    dataset = load_nih(generated, split="official")
+    dataset = load_dataset("nih", generated, split="official")
     assert len(dataset) == N
     assert dataset.label_names == LABELS
     images = {image.name: image for image in cohort(N, seed=7)}
