@@ -59,7 +59,8 @@ def align(
         UnknownNameError: There is no such method or prompt set.
         CacheError: The cache has no texts, or does not record which encoder embedded them.
         UsageError: The encoder is aligned already, no training or validation image has a caption,
-            or the fitted map is uninformative on validation images.
+            no label varies among the validation images, or the fitted map is uninformative on
+            them.
 
     Example:
         >>> import featurecache as fc
@@ -163,11 +164,17 @@ def _fit_scores(
         score = positive - directions @ l2_normalize(text.negative.ensemble, "text").T
     valid = labels >= 0
     truth = labels[valid]
+    if not ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
+        raise UsageError(
+            f"no label has both positives and negatives among the {len(labels)} validation images, "
+            "so the scale of the alignment is undefined: use more images"
+        )
     scale = fit_common_slope(labels, score)
     if not scale > 0:
+        best = "are all equal" if np.isnan(scale) else f"have the best factor {scale:.3g}"
         raise UsageError(
-            f"the alignment is uninformative on the {len(labels)} validation images (the best "
-            f"factor on its scores is {scale:.3g}): use more images, or other prompts"
+            f"the alignment is uninformative on the {len(labels)} validation images (its scores "
+            f"{best}): use more images, or other prompts"
         )
     # The fraction of Platt's soft targets, which is never 0 or 1.
     fraction = (truth.sum() + 1) / (len(truth) + 2)

@@ -73,6 +73,14 @@ def finetune(
     n_bootstrap: NBootstrap = 1000,
     workers: Annotated[int, typer.Option(help="Number of decoding threads.", min=1)] = 2,
     bit_depth: BitDepth = None,
+    cache: Annotated[
+        Path,
+        typer.Option(
+            envvar="FEATURECACHE_CACHE",
+            help="Folder of caches: patients in a cache of the data set keep their split.",
+            metavar="DIR",
+        ),
+    ] = Path("cache"),
     uncertain: Uncertain = None,
     blank: Blank = None,
     device: Device = "auto",
@@ -123,6 +131,7 @@ def finetune(
             n_bootstrap=n_bootstrap,
             workers=workers,
             bit_depth=bit_depth,
+            cache_dir=cache,
             on_start=print_start,
             progress=lambda done, total, detail: bars[0].update(
                 bars[0].task_ids[0], completed=done, total=total, detail=detail

@@ -45,12 +45,12 @@ def keep_cached_splits(dataset: "Dataset", paths: Sequence[Path]) -> "Dataset":
     Args:
         dataset: The whole data set.
         paths: Its caches, existing or not, but no shards: these would disagree about new patients.
-            If none exists, the newest one of another encoder in the same folder counts.
+            If none exists, the newest one in the same folder that was drawn alike counts.
     """
     if dataset.split_draw is None:
         return dataset
-    caches = [read_cache(path) for path in paths if path.exists()] or _newest_neighbor(paths[0])
-    return keep_splits_of(caches, dataset)
+    caches = [read_cache(path) for path in paths if path.exists()]
+    return keep_splits_of(caches or _newest_neighbor(paths[0], dataset), dataset)
 
 
 def keep_splits_of(caches: Sequence[Cache], dataset: "Dataset") -> "Dataset":
@@ -62,21 +62,27 @@ def keep_splits_of(caches: Sequence[Cache], dataset: "Dataset") -> "Dataset":
     """
     splits: dict[str, str] = {}
     for cache in caches:
-        header = cache.header
-        same_draw = header.split_draw == str(dataset.split_draw)
-        if same_draw and header.collection == dataset.collection:
+        if _is_drawn_alike(cache, dataset):
             of_cache = dict(zip(cache.patients.tolist(), cache.splits.tolist(), strict=True))
             splits = {**of_cache, **splits}
     return dataset.keep_splits(splits)
 
 
-def _newest_neighbor(path: Path) -> list[Cache]:
+def _is_drawn_alike(cache: Cache, dataset: "Dataset") -> bool:
+    same_draw = cache.header.split_draw == str(dataset.split_draw)
+    return same_draw and cache.header.collection == dataset.collection
+
+
+def _newest_neighbor(path: Path, dataset: "Dataset") -> list[Cache]:
     files = [file for file in path.parent.glob("*.h5") if shard_of(file) is None]
     for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
         try:
-            return [read_cache(file)]
+            cache = read_cache(file)
         except (CacheError, OSError) as error:
             _log.warning(f"splits of {file} are not kept: {error}")
+        else:
+            if _is_drawn_alike(cache, dataset):
+                return [cache]
     return []
 
 

@@ -1,1 +1,1 @@
-"""Fine-tuning: train the encoder itself on images; caches are not used."""
+"""Fine-tuning: train the encoder itself on images; a cache only tells their split."""

@@ -9,6 +9,7 @@ from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.loading import as_encoder, check_model
 from featurecache.extraction.bit_depth import with_bit_depth
 from featurecache.extraction.source import as_dataset
+from featurecache.extraction.table import keep_cached_splits
 from featurecache.finetune.config import FinetuneConfig, make_config
 from featurecache.finetune.random_init import load_source, randomly_initialized
 from featurecache.finetune.training_state import require_no_run, state_folder
@@ -16,7 +17,8 @@ from featurecache.images.gray_range import check_bit_depth
 from featurecache.progress import DetailedProgress
 from featurecache.runs.run import RUNS_FOLDER, Run
 from featurecache.settings import accept_settings
-from featurecache.store.layout import to_file_name
+from featurecache.store.cache import Cache
+from featurecache.store.layout import cache_path, to_file_name
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -41,6 +43,7 @@ def finetune(
     n_bootstrap: int = 1000,
     workers: int = 2,
     bit_depth: int | None = None,
+    cache_dir: str | os.PathLike[str] = "cache",
     progress: DetailedProgress | None = None,
     **settings: Any,
 ) -> Run:
@@ -52,7 +55,7 @@ def finetune(
 
     Args:
         data: The data set: a ``Dataset``, or what ``load_dataset`` takes, such as a name, a path,
-            or a tuple of both.
+            or a tuple of both; or a ``Cache``, for the data set that it was extracted from.
         model: The encoder to start from: a name, the path of a checkpoint folder or of a
             fine-tuning run, or an ``Encoder``.
         objective: "bce", a head on the labels, or "contrastive", images against captions of their
@@ -66,6 +69,9 @@ def finetune(
         workers: Number of decoding threads.
         bit_depth: Number of bits in use in files that do not define the range of their gray values;
             see ``extract``.
+        cache_dir: Directory of caches. Patients that are in a cache of the data set keep the split
+            that they have there, as in ``extract``, so that heads and fine-tuned encoders are
+            tested on the same patients; only the splits of others are drawn.
         progress: Called with the number of finished steps, their maximum, and a description.
         **settings: Every other field of ``FinetuneConfig``.
 
@@ -97,6 +103,7 @@ def finetune(
         n_bootstrap=n_bootstrap,
         workers=workers,
         bit_depth=bit_depth,
+        cache_dir=cache_dir,
         progress=progress,
     )
 
@@ -113,6 +120,7 @@ def run_finetuning(
     n_bootstrap: int,
     workers: int,
     bit_depth: int | None,
+    cache_dir: str | os.PathLike[str],
     on_start: OnStart | None = None,
     progress: DetailedProgress | None = None,
 ) -> Run:
@@ -131,6 +139,7 @@ def run_finetuning(
         n_bootstrap: See ``finetune``.
         workers: See ``finetune``.
         bit_depth: See ``finetune``.
+        cache_dir: See ``finetune``.
         on_start: Called before training.
         progress: See ``finetune``.
 
@@ -156,6 +165,9 @@ def run_finetuning(
         else Teacher(as_encoder(teacher, device=device, precision=config.precision))
     )
     dataset = with_bit_depth(dataset, bit_depth)
+    if not isinstance(data, Cache):  # which has decided already
+        own_cache = cache_path(Path(cache_dir), dataset.name, encoder.cache_name)
+        dataset = keep_cached_splits(dataset, [own_cache])
     name = to_file_name(f"{dataset.name}-{encoder.name}-{config.objective}")
     target = RUNS_FOLDER / name if out is None else Path(out)
     require_no_run(target)
@@ -184,6 +196,7 @@ def run_finetuning(
             "weights": None if weights is None else os.fspath(weights),
             "device": encoder.device,
             "bit_depth": dataset.bit_depth,
+            "cache_dir": os.fspath(cache_dir),
             "n_bootstrap": n_bootstrap,
         },
     )

@@ -89,8 +89,8 @@ class Thumbnails:
             path = self._files[image_id]
             if sha256 and file_sha256(path) not in (sha256, None):
                 raise UsageError(
-                    f"the file of {image_id!r} is not the one that the run scored: leave out "
-                    "`data`, or make the run again"
+                    f"the file of {image_id!r} is not the one that the run scored: make the run "
+                    "again, or a report without example images"
                 )
             self._urls[image_id] = _jpeg_data_url(path, self._decoder)
         return self._urls[image_id]

@@ -214,6 +214,8 @@ def _finetune_commands(config: Config, out: list[str], parents: Parents) -> Iter
     if model is None:
         yield _comment(f"the encoder {config.get('model')} was made in Python")
         model = str(config.get("model"))
+    if (cache_dir := arguments.pop("cache_dir", "cache")) != "cache":
+        arguments["cache"] = cache_dir
     arguments |= config.get("label_policy", {})
     settings = options({**config.get("settings", {}), **arguments}, finetune)
     yield command_line(["finetune", *loaded, "--model", model, *settings, *out])

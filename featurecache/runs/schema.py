@@ -55,6 +55,7 @@ class FinetuneArguments(TypedDict):
     weights: str | None
     device: str
     bit_depth: int | None
+    cache_dir: str
     n_bootstrap: Count
 
 

@@ -188,3 +188,6 @@ def test_alignment_that_fails_on_validation_is_refused(planted):
     labels = replace(planted.labels, cells=values)
     with pytest.raises(UsageError, match="uninformative on the 300 validation images"):
         align(replace(planted, labels=labels))
+    values[val] = np.arange(values.shape[1]) % 2
+    with pytest.raises(UsageError, match="so the scale of the alignment is undefined"):
+        align(replace(planted, labels=replace(planted.labels, cells=values)))

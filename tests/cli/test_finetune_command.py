@@ -3,7 +3,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+
+import featurecache as fc
 
 
 @pytest.fixture
@@ -120,3 +123,52 @@ def test_user_errors_are_explained_and_nothing_is_written(
         assert outcome.code == 2, (arguments, outcome.stderr)
         assert words in outcome.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_corrected_label_leaves_the_test_patients_of_the_cache(
+    run, tiny_clip, image_folder, tmp_path
+):
+    """Was a split of its own, so that ``extract --model RUN`` was refused as a leak."""
+    table = tmp_path / "xrays.csv"
+    header, *lines = (image_folder / "xrays.csv").read_text().splitlines()
+    columns = ("--label-column", "Opacity", "--patient-column", "patient")
+    data = ("--data-root", table, "--images-root", image_folder, *columns, "--name", "clinic")
+
+    def correct(row):
+        """Exchange the value of Opacity in a row; return the split that would be drawn."""
+        changed = lines.copy()
+        if row is not None:
+            *cells, opacity, rare = lines[row].split(",")
+            changed[row] = ",".join([*cells, str(1 - int(opacity)), rare])
+        table.write_text("\n".join([header, *changed]))
+        drawn = fc.load_dataset(
+            *("csv", table),
+            images_root=image_folder,
+            labels=["Opacity"],
+            patient="patient",
+            name="clinic",
+        )
+        return drawn.images["split"].to_numpy()
+
+    before = correct(None)
+    assert run("extract", "--model", tiny_clip, *data, "--cache", "caches").code == 0
+    # Only some corrections change the draw.
+    assert any((correct(row) != before).any() for row in range(60))
+    tuned = run(
+        *("finetune", "--model", tiny_clip, *data, "--objective", "bce", "--out", "tuned"),
+        *("--trainable", "head", "--epochs", 1, "--batch-size", 12, "--n-bootstrap", 0),
+        *("--cache", "caches"),
+    )
+    assert tuned.code == 0, tuned.stderr
+    assert "Patients that were cached before keep their split" in " ".join(tuned.stderr.split())
+    cached = fc.open_cache("caches")
+    test = sorted(np.array(cached.ids)[cached.rows("test")])
+    predictions = fc.load_run("tuned").predictions
+    assert sorted(predictions.query("split == 'test'")["id"]) == test
+    extracted = run("extract", "--model", "tuned", *data, "--cache", "caches", "--json")
+    assert extracted.code == 0, extracted.stderr
+    cache = extracted.json[0]["path"]
+    head = run("train-head", "--head", "linear", "--cache", cache, "--out", "head", "--no-controls")
+    assert head.code == 0, head.stderr
+    predictions = fc.load_run("head").predictions
+    assert sorted(predictions.query("split == 'test'")["id"]) == test

@@ -63,7 +63,8 @@ def test_another_file_than_the_scored_one_is_refused(tmp_path):
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert Thumbnails({"one": path}).data_url("one", sha256)
     Image.fromarray(np.full((80, 60), 91, dtype=np.uint8)).save(path)
-    with pytest.raises(UsageError, match="the file of 'one' is not the one that the run scored"):
+    # No argument is named, because where the run's own data set is read, none was given.
+    with pytest.raises(UsageError, match="that the run scored: make the run again, or a report"):
         Thumbnails({"one": path}).data_url("one", sha256)
     path.unlink()
     assert Thumbnails({"one": path}).data_url("one", sha256) is None
