@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from featurecache.evaluation.table import MetricsTable, table
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
+    from featurecache.export.export import export_cache
     from featurecache.extraction.extract import extract
     from featurecache.finetune.finetune import finetune
     from featurecache.heads.learning_curve import LearningCurve, learning_curve
@@ -62,6 +63,7 @@ _MODULES = {
     "align": "alignment.fit",
     "audit": "audit.audit",
     "compare": "evaluation.comparison",
+    "export_cache": "export.export",
     "extract": "extraction.extract",
     "finetune": "finetune.finetune",
     "learning_curve": "heads.learning_curve",
@@ -99,6 +101,7 @@ __all__ = [
     "align",
     "audit",
     "compare",
+    "export_cache",
     "extract",
     "finetune",
     "learning_curve",

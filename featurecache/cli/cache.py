@@ -1,4 +1,4 @@
-"""``cache ls``, ``info``, ``verify``, ``merge``: manage caches."""
+"""``cache ls``, ``info``, ``verify``, ``merge``, ``export``: manage caches."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +9,19 @@ from featurecache.cli.errors import with_exit_code
 from featurecache.cli.extract import extract
 from featurecache.cli.option_names import running, with_option_names
 from featurecache.cli.options import CacheFolder
-from featurecache.cli.output import Json, print_json, print_result, print_status, print_table
+from featurecache.cli.output import (
+    Json,
+    print_json,
+    print_result,
+    print_status,
+    print_table,
+    progress_bar,
+)
 from featurecache.cli.strict_command import StrictCommand
 from featurecache.label_cells import CELLS
 from featurecache.wording import count_noun
 
-app = typer.Typer(help="List, describe, verify and merge caches.", no_args_is_help=True)
+app = typer.Typer(help="List, describe, verify, merge and export caches.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="Cache file.", metavar="FILE")]
 
@@ -142,3 +149,42 @@ def merge(
         f"{path}: {count_noun(images, 'image')} of {count_noun(len(files), 'cache')}, which were "
         "kept"
     )
+
+
+@app.command("export", cls=StrictCommand)
+@with_exit_code
+def export(
+    file: File,
+    out: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="Format: parquet. Default: by the suffix of OUT.", metavar="FORMAT"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing export.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a cache in the format of another library: embeddings, ids, metadata, labels, texts.
+
+    Labels are written as the data set states them: 1 positive, 0 negative, -1 uncertain, empty
+    where blank.
+
+    Example: featurecache cache export cache/kermany/dinov2-minilm.h5 kermany.parquet
+    """
+    import featurecache as fc
+
+    cache = fc.open_cache(file)
+    with progress_bar(hidden=json) as bar:
+        task = bar.add_task("export", total=len(cache), detail="")
+        fc.export_cache(
+            cache,
+            out,
+            to=to,
+            overwrite=overwrite,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json:
+        print_json({"path": str(out), "images": len(cache), "dim": cache.dim})
+        return
+    print_result(f"{out}: {count_noun(len(cache), 'image')}, {cache.dim}-d embeddings")

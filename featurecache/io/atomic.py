@@ -6,7 +6,7 @@ import platform
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
 from hashlib import sha256
@@ -81,18 +81,56 @@ def new_folder(target: Path) -> Iterator[Path]:
         with _disk_errors_as_os_error(target):
             temporary.mkdir()
             yield temporary
-            mode = temporary.stat().st_mode & 0o666
-            for path in sorted(temporary.rglob("*")):
-                if path.is_file() and not path.is_symlink():
-                    _set_mode(path, mode)
-                sync(path)
-            sync(temporary)
+            _sync_all(temporary)
             if target.exists():
                 raise system_error(errno.EEXIST, target)
             temporary.rename(target)
             sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_files(target: Path, companions: Sequence[Path] = ()) -> Iterator[Path]:
+    """Yield an empty temporary folder, whose entries replace a target and its companions.
+
+    On a clean exit the old ones go and the new ones are moved into place, ``target`` as the last:
+    where it exists, its companions belong to it. If the body raises, nothing is changed.
+
+    Args:
+        target: A file or folder, which the body has to write under the same name.
+        companions: Files beside it, which the body may write, too.
+
+    Raises:
+        OSError: The disk is full or not writable; the error names a file.
+    """
+    temporary = _beside(target)
+    old, new = temporary / "old", temporary / "new"
+    try:
+        with _disk_errors_as_os_error(target):
+            for folder in (temporary, old, new):
+                folder.mkdir()
+            yield new
+            _sync_all(new)
+            for path in (target, *companions):
+                if path.exists():
+                    path.rename(old / path.name)
+            for path in (*companions, target):
+                if path == target or (new / path.name).exists():
+                    (new / path.name).rename(path)
+            sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_all(folder: Path) -> None:
+    """Flush what is in a folder to the disk, with the modes of new files."""
+    mode = folder.stat().st_mode & 0o666
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            _set_mode(path, mode)
+        sync(path)
+    sync(folder)
 
 
 def _set_mode(path: Path, mode: int) -> None:

@@ -310,12 +310,8 @@ class Cache:
         """
         import pandas as pd
 
-        texts = ("id", "patient", "study", "split", "view", "sex")
-        frame = pd.DataFrame({name: from_utf8(getattr(self.images, name)) for name in texts})
-        frame = frame.mask(frame == "")
-        frame["age"] = pd.to_numeric(pd.Series(from_utf8(self.images.age)), errors="coerce")
         labels = pd.DataFrame(self.labels.to_float(), columns=list(self.labels.names))
-        frame = pd.concat([frame, labels], axis=1)
+        frame = pd.concat([self.images.to_pandas(), labels], axis=1)
         if embeddings:
             frame["embedding"] = list(self.arrays()[0])
         return frame

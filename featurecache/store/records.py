@@ -71,9 +71,19 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.id)
 
-    def take(self, rows: NDArray[np.intp]) -> "ImageTable":
+    def take(self, rows: NDArray[np.intp] | slice) -> "ImageTable":
         """Return the table with these rows only."""
         return ImageTable(**{name: column[rows] for name, column in vars(self).items()})
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return id, patient, study, split, view, sex and age (years); NaN where unknown."""
+        import pandas as pd
+
+        texts = ("id", "patient", "study", "split", "view", "sex")
+        frame = pd.DataFrame({name: from_utf8(getattr(self, name)) for name in texts})
+        frame = frame.mask(frame == "")
+        frame["age"] = pd.to_numeric(pd.Series(from_utf8(self.age)), errors="coerce")
+        return frame
 
 
 def split_conflicts(images: ImageTable) -> Utf8:

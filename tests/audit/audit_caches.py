@@ -19,8 +19,8 @@ def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
     Args:
         folder: Where the file is written.
         split: Split of each image.
-        **columns: Columns of ``ImageTable``, ``embedding``, ``labels``, ``label_names`` and
-            ``trained_on``.
+        **columns: Columns of ``ImageTable``, ``embedding``, ``labels``, ``label_names``,
+            ``texts`` and ``trained_on``.
     """
     n = len(split)
     ids = np.array(columns.pop("id", [f"{row:04d}" for row in range(n)]))
@@ -39,6 +39,7 @@ def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
         collection="set",
         trained_on=columns.pop("trained_on", {}),
     )
+    texts = columns.pop("texts", {})
     text = {
         "sha256": [f"{row:064d}" for row in range(n)],
         "patient": [f"p{row}" for row in range(n)],
@@ -60,7 +61,7 @@ def make_cache(folder: Path, split: list[str], **columns: Any) -> Cache:
         dim=embedding.shape[1],
         embedding=lambda start, stop: embedding[start:stop],
         labels=Labels(names, labels),
-        texts={},
+        texts=texts,
         failures={},
     )
     return read_cache(path)

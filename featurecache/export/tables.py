@@ -1,0 +1,150 @@
+"""What every format gets to write: the images block by block, the texts, and a header."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurecache.label_cells import BLANK, CELLS
+from featurecache.progress import Progress
+from featurecache.store.cache import BLOCK_ROWS, Cache
+from featurecache.store.records import TextSet, from_utf8
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METADATA: Final = (
+    *("id", "patient", "study", "split", "view", "sex", "age"),
+    *("path", "sha256"),
+)
+"""Columns of the table of images, before those of its labels."""
+EMBEDDING: Final = "embedding"
+"""Column of the embeddings, in formats that have them in the same table."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some images of a cache, in its order.
+
+    Attributes:
+        start: Row in the cache of the first image.
+        table: The columns ``METADATA`` and one per label, n rows. Age is in years; unknown values
+            are NaN. Labels are cells as the data set states them, of type Int8: 1 positive, 0
+            negative, -1 uncertain, and NA where blank.
+        embedding: (n, D) float16, as stored.
+    """
+
+    start: int
+    table: "pd.DataFrame"
+    embedding: NDArray[np.float16]
+
+
+def iter_blocks(cache: Cache, progress: Progress | None) -> Iterator[Block]:
+    """Yield the images of a cache block by block, so that few are in memory at a time.
+
+    Args:
+        cache: The cache.
+        progress: Called with the number of images done and the total after each block.
+
+    Raises:
+        CacheError: The file is gone, damaged, or not the one that was opened.
+    """
+    import pandas as pd
+
+    columns = label_columns(cache.labels.names)
+    for start in range(0, len(cache), BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, len(cache))
+        images, cells = cache.images.take(slice(start, stop)), cache.cells[start:stop]
+        table = images.to_pandas()
+        for name in ("path", "sha256"):
+            column = pd.Series(from_utf8(getattr(images, name)))
+            table[name] = column.mask(column == "")
+        labels = {
+            name: pd.arrays.IntegerArray(cells[:, c].copy(), cells[:, c] == BLANK)
+            for c, name in enumerate(columns)
+        }
+        table = pd.concat([table, pd.DataFrame(labels, index=table.index)], axis=1)
+        yield Block(start, table, cache.read_rows(start, stop))
+        if progress is not None:
+            progress(stop, len(cache))
+
+
+def label_columns(names: Iterable[str]) -> list[str]:
+    """Return the column of each label: its name, after "label " if another column has that."""
+    taken = {*METADATA, EMBEDDING}
+    columns = []
+    for name in names:
+        while name in taken:
+            name = f"label {name}"
+        taken.add(name)
+        columns.append(name)
+    return columns
+
+
+def text_sets(cache: Cache) -> list[TextSet]:
+    """Return the encoded prompt sets of a cache, by name."""
+    return [
+        cache.texts[name] if name in cache.texts else cache.text(name)
+        for name in sorted(cache.prompt_sets)
+    ]
+
+
+def text_table(cache: Cache) -> "tuple[pd.DataFrame, NDArray[np.float32]]":
+    """Return the prompts of all sets and their embeddings.
+
+    Returns:
+        A table with P rows and the columns ``set``, ``label``, ``statement`` ("positive" or
+        "negative") and ``prompt``, which is None for the mean of a label's prompts on the unit
+        sphere; and the embeddings, (P, D) float32, as stored.
+    """
+    import pandas as pd
+
+    rows: list[tuple[str, str, str, str | None]] = []
+    vectors: list[NDArray[np.float32]] = [np.empty((0, cache.dim), dtype=np.float32)]
+    for text in text_sets(cache):
+        for statement, texts in (("positive", text.positive), ("negative", text.negative)):
+            if texts is None:
+                continue
+            for c, label in enumerate(text.labels):
+                prompts = (*texts.prompts[c], None)
+                rows += [(text.name, label, statement, prompt) for prompt in prompts]
+                vectors += [texts.embedding[c], texts.ensemble[c : c + 1]]
+    table = pd.DataFrame(rows, columns=["set", "label", "statement", "prompt"])
+    return table, np.concatenate(vectors)
+
+
+def header(cache: Cache) -> dict[str, Any]:
+    """Return what the embeddings and columns are, as a JSON document."""
+    return {
+        "format": "featurecache export",
+        "version": 1,
+        "dataset": cache.header.dataset,
+        "collection": cache.header.collection,
+        "model": cache.header.model,
+        "revision": cache.header.revision,
+        "fingerprint": cache.fingerprint,
+        "created": cache.created,
+        "images": len(cache),
+        "dim": cache.dim,
+        "image_level_split": cache.header.image_level_split,
+        "exposed": cache.header.exposed,
+        "bit_depth": cache.header.bit_depth,
+        "labels": list(cache.labels.names),
+        "label_columns": label_columns(cache.labels.names),
+        "label_values": {**CELLS, "blank": None},
+        "label_policy": asdict(cache.policy),
+        "texts": {
+            text.name: {
+                "fingerprint": text.fingerprint,
+                "templates": list(text.templates),
+                "aligned": text.aligned,
+                "scale": text.scale,
+                "bias": text.bias,
+            }
+            for text in text_sets(cache)
+        },
+        "notes": list(cache.header.notes),
+        "spec": dict(cache.header.encoder_spec),
+    }
