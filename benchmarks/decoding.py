@@ -3,11 +3,13 @@
     python benchmarks/decoding.py --data DATA
 
 DATA holds the folders kermany and nih. The first table gives median milliseconds per image on one
-core. The second resizes images of 3000 x 2500, enlarged from 1024 x 1024, as the encoders do, by
-several methods: Pillow's reducing_gap, which first shrinks by integer factors, and its draft mode,
-in which libjpeg decodes at a half, a quarter or an eighth of the size, but no smaller than a given
-multiple of the target size. It gives milliseconds to decode and resize, the largest change of a
-pixel in gray levels, and the fraction of pixels that change.
+core. The second gives those of other decoders that are installed (opencv-python-headless, pyspng,
+simplejpeg, imagecodecs), and how many of their images differ from Pillow's. The third resizes
+images of 3000 x 2500, enlarged from 1024 x 1024, as the encoders do, by several methods: Pillow's
+reducing_gap, which first shrinks by integer factors, and its draft mode, in which libjpeg decodes
+at a half, a quarter or an eighth of the size, but no smaller than a given multiple of the target
+size. It gives milliseconds to decode and resize, the largest change of a pixel in gray levels, and
+the fraction of pixels that change.
 """
 
 import argparse
@@ -42,7 +44,7 @@ METHODS: dict[str, tuple[int, float | None]] = {
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--models", nargs="+", default=["tiny", "dinov2-small"])
@@ -72,11 +74,96 @@ def main() -> None:
                 costs[f"preprocess for {name}"].append(duration)
         print_row([kind, *(f"{statistics.median(values):.2f}" for values in costs.values())])
     print()
+    print_row(["images", "decoder", "milliseconds", "against Pillow", "differ"])
+    print("|---|---|---|---|---|")
+    for kind in ("224 px JPEG", "1024 px PNG"):
+        compare_decoders(kind, images[kind])
+    print()
     print_row(["3000 px JPEG to", *METHODS])
     print("|---" * (1 + len(METHODS)) + "|")
     for side in SIDES:
         exact = [resize(data, side, 0, None)[1] for data in large]
         print_row([str(side), *(cell(large, exact, side, *method) for method in METHODS.values())])
+
+
+def with_pillow(data: bytes) -> NDArray[np.uint8]:
+    """Decode with Pillow."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def with_opencv(data: bytes) -> NDArray[np.uint8]:
+    """Decode with OpenCV."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), flags))
+
+
+def with_imagecodecs(data: bytes) -> NDArray[np.uint8]:
+    """Decode with libpng or libjpeg-turbo through imagecodecs."""
+    import imagecodecs
+
+    decode = imagecodecs.png_decode if is_png(data) else imagecodecs.jpeg8_decode
+    return np.asarray(decode(data))
+
+
+def with_spng(data: bytes) -> NDArray[np.uint8]:
+    """Decode a PNG with libspng."""
+    import pyspng
+
+    return np.asarray(pyspng.load(data)) if is_png(data) else with_pillow(data)
+
+
+def with_turbo(data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG with libjpeg-turbo, to RGB."""
+    import simplejpeg
+
+    if is_png(data):
+        return with_pillow(data)
+    return np.asarray(simplejpeg.decode_jpeg(data))
+
+
+def is_png(data: bytes) -> bool:
+    """Return whether a file is a PNG."""
+    return data.startswith(b"\x89PNG")
+
+
+DECODERS = {
+    "Pillow": with_pillow,
+    "OpenCV": with_opencv,
+    "imagecodecs": with_imagecodecs,
+    "pyspng": with_spng,
+    "simplejpeg": with_turbo,
+}
+
+
+def compare_decoders(kind: str, files: Sequence[bytes]) -> None:
+    """Print a row for each decoder that is installed; their calls are interleaved."""
+    decoders = {name: decode for name, decode in DECODERS.items() if is_installed(decode, files[0])}
+    costs: dict[str, list[float]] = {name: [] for name in decoders}
+    differ = dict.fromkeys(decoders, 0)
+    for repeat in range(4):
+        for data in files:
+            for name, decode in decoders.items():
+                duration, pixels = timed(partial(decode, data))
+                costs[name].append(duration)
+                differ[name] += repeat == 0 and not np.array_equal(pixels, with_pillow(data))
+    pillow = statistics.median(costs["Pillow"])
+    for name, values in costs.items():
+        median = statistics.median(values)
+        print_row([kind, name, f"{median:.2f}", f"{median / pillow:.2f}", str(differ[name])])
+
+
+def is_installed(decode: Callable[[bytes], NDArray[np.uint8]], data: bytes) -> bool:
+    """Return whether the library of a decoder is there."""
+    try:
+        decode(data)
+    except ImportError:
+        return False
+    return True
 
 
 def enlarge(path: Path) -> bytes:
