@@ -18,7 +18,7 @@ from featurecache.heads.fit import fit_head, predict_probabilities
 from featurecache.heads.types import TrainingData
 from featurecache.sklearn import HeadClassifier
 
-SMALL = {"hidden": (16,), "epochs": 40, "learning_rate": 1e-2, "batch_size": 8}
+SMALL = {"hidden": (16,), "epochs": 20, "learning_rate": 2e-2, "batch_size": 8}
 
 
 @parametrize_with_checks([HeadClassifier("baseline", **SMALL), HeadClassifier("linear")])

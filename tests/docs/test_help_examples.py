@@ -31,9 +31,9 @@ EXTRA_OPTIONS = {
     "finetune": ["--epochs", "1", "--train-size", "40", "--n-bootstrap", "0"],
     "train-head": ["--epochs", "2", "--n-bootstrap", "0", "--no-controls"],
     "learning-curve": ["--seeds", "1"],
-    "audit": ["--cache", "cache/phantom/tiny.h5"],
+    "audit": ["--cache", "cache/phantom/tiny.h5", "--n-bootstrap", "0"],
     "retrieve": ["--cache", "cache/phantom/tiny.h5", "--n-images", "200"],
-    "zero-shot": ["--cache", "cache/phantom/tiny.h5"],
+    "zero-shot": ["--cache", "cache/phantom/tiny.h5", "--n-bootstrap", "0"],
     "evaluate": ["--n-bootstrap", "0"],
 }
 """Fewer epochs and bootstrap samples, and the cache where the newest would be another test's."""

@@ -252,7 +252,7 @@ def test_page_of_a_learning_curve_alone(workspace, tmp_path):
 
 def test_page_of_runs_that_are_not_saved(workspace):
     cache = workspace.folder / "cache" / "phantom" / "tiny.h5"
-    curve = learning_curve(cache, ["linear"], sizes=[16, 32], seeds=1)
+    curve = learning_curve(cache, ["prototype"], sizes=[16, 32], seeds=1)
     page = parse_page(zero_shot(cache, n_bootstrap=0), curve)
     assert_valid(page)
     with pytest.raises(UsageError, match="twice"):
