@@ -147,7 +147,7 @@ class DatasetOptions:
         int | None,
         _option(
             "images, folder: which folder of an image's path names its patient: 1 for the first, 0 "
-            "for none."
+            "for none. Default: the PatientID of DICOM files."
         ),
     ] = None
     follow_links: Annotated[
@@ -247,7 +247,7 @@ def load_dataset(
     quiet: bool,
     require_images: bool = True,
 ) -> "Dataset":
-    """Load the data set that the options select; show a progress bar if it has to be generated.
+    """Load the data set that the options select; show a progress bar if that takes long.
 
     Args:
         dataset: Name of a data set; None recognizes it from its root.
@@ -265,7 +265,7 @@ def load_dataset(
     elif dataset is None:
         dataset = DEFAULT_DATASET
         print_status(f"data set {dataset} (the default)")
-    with _generation_progress(hidden=quiet) as progress:
+    with _loading_progress(dataset, hidden=quiet) as progress:
         return load.load_dataset(
             dataset,
             data_root,
@@ -305,7 +305,7 @@ def load_dataset_again(
     given = {} if source is None else options.for_loader(source["dataset"])
     if options.name is not None:
         given["name"] = options.name
-    with _generation_progress(hidden=quiet) as progress:
+    with _loading_progress(source and source["dataset"], hidden=quiet) as progress:
         return load_source(
             source,
             data_root,
@@ -317,8 +317,9 @@ def load_dataset_again(
 
 
 @contextmanager
-def _generation_progress(*, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback that shows a progress bar once the first image is generated."""
+def _loading_progress(dataset: str | None, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that shows a progress bar once it is called."""
+    task = "generate images" if dataset == "phantom" else "read DICOM headers"
     with ExitStack() as stack:
         bar: Progress | None = None
 
@@ -326,7 +327,7 @@ def _generation_progress(*, hidden: bool) -> Iterator[Callable[[int, int], None]
             nonlocal bar
             if bar is None:
                 bar = stack.enter_context(progress_bar(hidden=hidden))
-                bar.add_task("generate images", total=total, detail="")
+                bar.add_task(task, total=total, detail="")
             bar.update(bar.task_ids[0], completed=done)
 
         yield progress

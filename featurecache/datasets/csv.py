@@ -15,14 +15,16 @@ from featurecache.datasets.cell_values import (
     read_sexes,
     read_views,
 )
-from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
+from featurecache.datasets.dataset import Dataset, safe_name
 from featurecache.datasets.image_paths import HEAD_ROWS, find_path_column, relative_paths
 from featurecache.datasets.image_rows import join_rows
 from featurecache.datasets.label_columns import describe_label_columns, describe_unused_columns
 from featurecache.datasets.label_strings import class_matrix, label_matrix
+from featurecache.datasets.patients import fill_patients, read_dicom_headers
 from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import TABLE_SUFFIXES, Table, open_table, tables_in
 from featurecache.errors import DatasetError, UsageError
+from featurecache.progress import Progress
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def load_csv(
     fold: int | None = None,
     seed: int = 0,
     require_images: bool = True,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set from a CSV, TSV, Excel or parquet file that lists images.
 
@@ -73,8 +76,8 @@ def load_csv(
             list; empty or "No Finding" for none.
         classes: Column of classes, which exclude each other; each becomes a label.
         id: Column of unique image ids; by default the paths.
-        patient: Column of patients; by default, and where blank, each study, or each image without
-            one, is its own patient.
+        patient: Column of patients. By default, the patients in the headers if all images are
+            DICOM files; where unknown, each study, or each image without one, is its own patient.
         study: Column of studies, the examinations that images belong to; each is of one patient.
         split: Column of splits: train, val and test, or similar names, or the numbers of folds. By
             default the images are split by patient.
@@ -93,7 +96,9 @@ def load_csv(
         folds: Number of folds, by patient, instead of a column of splits.
         fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of what the column of splits does not state.
-        require_images: Refuse a table if none of its images is on disk.
+        require_images: Refuse a table if none of its images is on disk. If False, no image is
+            opened.
+        progress: Called with the number of headers read and their total.
 
     Returns:
         A data set named after the file.
@@ -179,7 +184,10 @@ def load_csv(
     notes += join_notes
     if not id:
         images["id"] = images["path"]
-    notes += _fill_patients(images)
+    if not patient and require_images:
+        images, header_notes = read_dicom_headers(images, root, progress)
+        notes += header_notes
+    notes += fill_patients(images)
     if not patient or not (split or folds or fold):
         notes += describe_unused_columns(
             _head(opened), columns, patient=not patient, split=not (split or folds or fold)
@@ -238,26 +246,6 @@ def _head(table: Table) -> "pd.DataFrame":
     """Return the first rows of a table, with all columns whose names are unique."""
     names = [name for name in table.header if name and table.header.count(name) == 1]
     return table.read(names, limit=HEAD_ROWS)
-
-
-def _fill_patients(images: "pd.DataFrame") -> list[str]:
-    """Make each study, or image, without a patient its own patient, and return notes."""
-    unknown = images["patient"] == "" if "patient" in images else images["id"] != ""
-    if not unknown.any():
-        return []
-    # No patient of another row may have these names.
-    own = "unknown patient of " + images["id"]
-    if "study" in images:
-        own = own.where(images["study"] == "", "unknown patient of study " + images["study"])
-    elif unknown.all():
-        images["patient"] = images["id"]
-        return [UNKNOWN_PATIENTS]
-    images["patient"] = own if unknown.all() else images["patient"].where(~unknown, own)
-    each = "each of their studies" if "study" in images else "each"
-    return [
-        f"{count_noun(int(unknown.sum()), 'image has', 'images have')} no patient, and "
-        f"{each} counts as a patient of its own."
-    ]
 
 
 def _find_table(path: Path) -> Path:

@@ -8,11 +8,17 @@ from typing import Final
 
 import numpy as np
 
-from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset
-from featurecache.datasets.images import dataset_of_tree, patients_from_folders
+from featurecache.datasets.dataset import Dataset
+from featurecache.datasets.images import (
+    dataset_of_tree,
+    patients_from_folders,
+    table_of_images,
+)
+from featurecache.datasets.patients import fill_patients, read_dicom_headers
 from featurecache.datasets.scan import only_folders, scan_folder, scan_tree
 from featurecache.datasets.splits import SPLIT_ALIASES
 from featurecache.errors import DatasetError
+from featurecache.progress import Progress
 from featurecache.wording import count_noun
 
 CLASS_WORDS: Final = frozenset(
@@ -55,6 +61,7 @@ def load_folder(
     folds: int | None = None,
     fold: int | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load ``root/<class>/*`` or ``root/<split>/<class>/*``, with one label per class.
 
@@ -63,11 +70,13 @@ def load_folder(
             val and test, or similar, they are the splits; without validation, a tenth of train
             becomes validation.
         patient_level: Which folder of an image's path names its patient, 1 for the first, which
-            is the class; 0 if patients are unknown. By default, the only folder between class and
-            image, if every image has one.
+            is the class; 0 if patients are unknown. By default, the patients in the headers if
+            all images are DICOM files, else the only folder between class and image, if every
+            image has one.
         folds: Number of folds, by patient, if no folders are splits.
         fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of the splits that no folder defines.
+        progress: Called with the number of headers read and their total.
 
     Returns:
         A data set named after the folder. Its labels are the sorted classes; each image is
@@ -108,19 +117,23 @@ def load_folder(
         ["" if _IMAGE_FOLDER.fullmatch(name.lower()) else name for name in path[depth + 1 : -1]]
         for path in parts
     ]
+    images = table_of_images(tree)
+    header_notes: list[str] = []
     if patient_level is None:
-        patient_level = _patient_level(between, depth)
+        images, header_notes = read_dicom_headers(images, root, progress)
+        if "patient" not in images:
+            patient_level = _patient_level(between, depth)
     if patient_level:
-        patients = patients_from_folders(tree.images, patient_level)
+        images = table_of_images(tree)
+        images["patient"] = patients_from_folders(tree.images, patient_level)
         notes.append(
             f"Patients are the folders at level {patient_level}, "
-            f"{count_noun(len(set(patients)), 'patient')}. If these folders are something else, "
-            "give `patient_level` 0."
+            f"{count_noun(images['patient'].nunique(), 'patient')}. If these folders are something "
+            "else, give `patient_level` 0."
         )
     else:
-        patients = list(tree.images)
-        notes.append(UNKNOWN_PATIENTS)
-        if any(map(any, between)):
+        notes += [*header_notes, *fill_patients(images)]
+        if images["patient"].equals(images["id"]) and any(map(any, between)):
             notes.append(
                 "There are folders inside of the class folders: if one is the patient, give its "
                 f"`patient_level`, {depth + 2} for the first."
@@ -130,7 +143,7 @@ def load_folder(
         tree,
         root,
         named_after=given,
-        patients=patients,
+        images=images,
         labels=labels,
         label_names=names,
         stated=[path[0] for path in parts] if splits else None,

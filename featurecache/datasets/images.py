@@ -3,25 +3,32 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset, safe_name
+from featurecache.datasets.dataset import Dataset, safe_name
+from featurecache.datasets.patients import fill_patients, read_dicom_headers
 from featurecache.datasets.scan import ImageTree, describe_suffixes, scan_tree
 from featurecache.datasets.splits import SPLIT_ALIASES, complete_split
 from featurecache.datasets.table_reader import tables_in
 from featurecache.errors import DatasetError, UsageError
+from featurecache.progress import Progress
 from featurecache.wording import count_noun
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def load_images(
     root: str | os.PathLike[str],
     *,
-    patient_level: int = 0,
+    patient_level: int | None = None,
     folds: int | None = None,
     fold: int | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load every image below a folder, without labels.
 
@@ -31,10 +38,12 @@ def load_images(
         root: The folder. If all images are in subfolders named train, val or test, or similar,
             these are the splits.
         patient_level: Which folder of an image's path names its patient, 1 for the first; 0 if
-            patients are unknown.
+            patients are unknown. By default, the patients in the headers if all images are DICOM
+            files.
         folds: Number of folds, by patient, that the images are dealt into.
         fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of the splits that no folder defines.
+        progress: Called with the number of headers read and their total.
 
     Returns:
         A data set named after the folder. The ids are paths relative to it.
@@ -52,21 +61,24 @@ def load_images(
             f"BMP, WebP, PPM and DICOM files of any name, and found {seen}"
         )
     folders = [path.split("/")[:-1] for path in tree.images]
-    if patient_level:
-        patients = patients_from_folders(tree.images, patient_level)
-    else:
-        patients = list(tree.images)
     firsts = {parts[0].lower() if parts else "" for parts in folders}
     is_split = firsts <= SPLIT_ALIASES.keys()
     notes = ["There are no labels.", *tree.notes()]
+    images = table_of_images(tree)
     if patient_level:
+        images["patient"] = patients_from_folders(tree.images, patient_level)
         notes.append(
             f"Patients are the folders at level {patient_level}: "
-            f"{count_noun(len(set(patients)), 'patient')}."
+            f"{count_noun(images['patient'].nunique(), 'patient')}."
         )
     else:
-        notes.append(UNKNOWN_PATIENTS)
-        if level := _first_varying_level(folders, after=int(is_split)):
+        if patient_level is None:
+            images, header_notes = read_dicom_headers(images, root, progress)
+            notes += header_notes
+        notes += fill_patients(images)
+        is_unknown = images["patient"].equals(images["id"])
+        level = _first_varying_level(folders, after=int(is_split))
+        if is_unknown and level:
             n_folders = len({parts[level - 1] for parts in folders})
             notes.append(
                 f"The images are in {n_folders:,} folders, at level {level} of their paths. If "
@@ -82,7 +94,7 @@ def load_images(
         tree,
         root,
         named_after=root,
-        patients=patients,
+        images=images,
         stated=[parts[0] for parts in folders] if is_split else None,
         notes=notes,
         folds=folds,
@@ -91,12 +103,19 @@ def load_images(
     )
 
 
+def table_of_images(tree: ImageTree) -> "pd.DataFrame":
+    """Return the ids and paths of n images, which are the same."""
+    import pandas as pd
+
+    return pd.DataFrame({"id": tree.images, "path": tree.images}, dtype=str)
+
+
 def dataset_of_tree(
     tree: ImageTree,
     root: Path,
     *,
     named_after: Path,
-    patients: Sequence[str],
+    images: "pd.DataFrame",
     labels: NDArray[np.int8] | None = None,
     label_names: Sequence[str] = (),
     stated: Sequence[str] | None,
@@ -111,7 +130,7 @@ def dataset_of_tree(
         tree: The n images, whose paths are their ids.
         root: The folder.
         named_after: The folder that names the data set.
-        patients: Patient of each image.
+        images: Their table, with patients.
         labels: (n, C) int8 of 1 and 0; None without labels.
         label_names: The C names.
         stated: Name of the split folder of each image; None if no folder states a split.
@@ -120,10 +139,8 @@ def dataset_of_tree(
         fold: See there.
         seed: See there.
     """
-    import pandas as pd
-
     completed = complete_split(
-        patients,
+        images["patient"],
         np.empty((len(tree.images), 0), dtype=np.int8) if labels is None else labels,
         label_names,
         stated=stated,
@@ -132,16 +149,10 @@ def dataset_of_tree(
         fold=fold,
         seed=seed,
     )
-    images = {
-        "id": tree.images,
-        "path": tree.images,
-        "patient": patients,
-        "split": completed.names,
-    }
     return Dataset(
         name=safe_name(named_after.resolve().name),
         root=root,
-        images=pd.DataFrame(images, dtype=str),
+        images=images.assign(split=completed.names).astype(str),
         labels=labels,
         label_names=None if labels is None else label_names,
         notes=[*notes, *completed.notes],

@@ -51,7 +51,7 @@ def load_dataset(
         require_images: If False, a data set that is listed in tables is loaded from these alone,
             with all images that they list, for ``Dataset.describe``.
         progress: Called with the number of images done and the total while images of "phantom"
-            are generated.
+            are generated, or headers of DICOM files are read.
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
             ``seed``; chexpert, covidx: ``split``; mimic-cxr-jpg: ``split``, ``labeler``; vindr-cxr:
             ``split``, ``readers``; padchest: ``labels_from``; these and other public data sets:
@@ -93,6 +93,8 @@ def load_dataset(
     arguments = dict(options)
     if not require_images and "require_images" in spec.options:
         arguments["require_images"] = False
+    if progress is not None and "progress" in spec.options:
+        arguments["progress"] = progress
     if key is None:
         dataset = _adjust(spec.load(folder, arguments), name, follow_links)
         return replace(dataset, source=_describe_source(spec, root, {**common, **options}))

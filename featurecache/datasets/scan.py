@@ -11,9 +11,8 @@ from typing import Final
 from featurecache.errors import DatasetError
 from featurecache.images.formats import SNIFFED_BYTES, looks_like_image
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"}
-)
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+IMAGE_SUFFIXES = DICOM_SUFFIXES | {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 """Names that are taken for images unread; all other files are recognized by their first bytes."""
 
 _MASKS: Final = re.compile(

@@ -1,4 +1,4 @@
-"""Decode a DICOM file to 8-bit pixels; nothing else of it leaves this module.
+"""Decode a DICOM file to 8-bit pixels, and read those attributes of its header that are asked for.
 
 Names in the header are never passed on, nor are messages of pydicom, which may quote them.
 Grayscale values are transformed as the standard describes (PS3.4, N.2): rescale or modality LUT,
@@ -12,7 +12,7 @@ ignored.
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -104,6 +104,29 @@ def dicom_bits(data: bytes, check_size: Callable[[int, int], None]) -> int | Non
         return None if _defines_range(dicom) else _used_bits(_stored(dicom), dicom)
 
 
+def header_attributes(first_bytes: bytes, keywords: Sequence[str]) -> dict[str, str]:
+    """Return attributes of a DICOM header as text, "" where one is missing.
+
+    Args:
+        first_bytes: The first bytes of the file; what does not fit into them is missing.
+        keywords: Names of the attributes, such as ``ViewPosition``.
+
+    Raises:
+        ImageError: pydicom is not installed, or the header is damaged.
+    """
+    with _only_image_errors():
+        deflated = _deflated_part(first_bytes)
+        if deflated is not None:
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            first_bytes = inflater.decompress(deflated, len(first_bytes))
+        dicom = _read(first_bytes, stop_before_pixels=True, keywords=keywords)
+        values = {keyword: dicom.get(keyword) for keyword in keywords}
+    return {
+        keyword: "" if value is None else str(value).replace("\0", "").strip()
+        for keyword, value in values.items()
+    }
+
+
 @contextmanager
 def _only_image_errors() -> Iterator[None]:
     if find_spec("pydicom") is None:
@@ -135,21 +158,11 @@ def _inflated(data: bytes, check_size: Callable[[int, int], None]) -> bytes:
     Raises:
         ImageError: It holds more than its header says.
     """
-    from pydicom.filereader import read_dataset, read_preamble
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    file = io.BytesIO(data)
-    read_preamble(file, force=True)
-    meta = read_dataset(
-        file,
-        is_implicit_VR=False,
-        is_little_endian=True,
-        stop_when=lambda tag, *_: tag.group != 2,
-    )
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+    deflated = _deflated_part(data)
+    if deflated is None:
         return data
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(data[file.tell() :], _MAX_HEADER)
+    inflated = inflater.decompress(deflated, _MAX_HEADER)
     if not inflater.eof:
         header = _read(inflated, stop_before_pixels=True)
         rows, columns = int(header.Rows), int(header.Columns)
@@ -165,7 +178,26 @@ def _inflated(data: bytes, check_size: Callable[[int, int], None]) -> bytes:
     return inflated
 
 
-def _read(data: bytes, *, stop_before_pixels: bool = False) -> Any:
+def _deflated_part(data: bytes) -> bytes | None:
+    """Return what follows the file meta information of a deflated file; None for other files."""
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    file = io.BytesIO(data)
+    read_preamble(file, force=True)
+    meta = read_dataset(
+        file,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, *_: tag.group != 2,
+    )
+    is_deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    return data[file.tell() :] if is_deflated else None
+
+
+def _read(
+    data: bytes, *, stop_before_pixels: bool = False, keywords: Sequence[str] | None = None
+) -> Any:
     import logging
     import warnings
 
@@ -176,7 +208,12 @@ def _read(data: bytes, *, stop_before_pixels: bool = False) -> Any:
     warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     # Forced: also without a preamble, or without a transfer syntax, which pydicom then infers.
-    dicom = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=stop_before_pixels)
+    dicom = pydicom.dcmread(
+        io.BytesIO(data),
+        force=True,
+        stop_before_pixels=stop_before_pixels,
+        specific_tags=None if keywords is None else list(keywords),
+    )
     if "TransferSyntaxUID" not in dicom.file_meta:
         if "PixelData" in dicom and dicom["PixelData"].is_undefined_length:
             raise ImageError(

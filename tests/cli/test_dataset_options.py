@@ -56,7 +56,7 @@ def test_command_receives_its_own_options_and_those_of_the_data_set(
 
 
 def test_every_argument_for_tables_is_an_option() -> None:
-    arguments = set(inspect.signature(load_csv).parameters) - {"file", "require_images"}
+    arguments = set(inspect.signature(load_csv).parameters) - {"file", "require_images", "progress"}
     options = DatasetOptions(**{field.name: "x" for field in fields(DatasetOptions)})
     options = replace(options, **dict.fromkeys(_OTHER_OPTIONS))
     assert arguments <= set(options.for_loader("csv"))

@@ -9,6 +9,7 @@ from PIL import Image
 
 import featurecache as fc
 from featurecache.runs.prediction import find_images
+from tests.images.test_dicom import dicom_file
 
 CSV = "path,Edema\na.png,1\nb.png,0\n"
 
@@ -162,6 +163,54 @@ REFUSED = {
     ),
     "too few folders": (["a.png"], ["--patient-level", 1], r"--patient-level is 1, .* 0 folders"),
 }
+
+
+DICOM = {
+    "DICOM files": (
+        ["SECRET-1", "SECRET-1", "SECRET-2"],
+        [],
+        2,
+        "read from the DICOM headers (PatientID): 2 patient",
+    ),
+    "without PatientID": (
+        ["SECRET-1", "", "SECRET-1"],
+        [],
+        2,
+        "1 image has no patient, and each counts as a",
+    ),
+    "one PatientID": (
+        ["SECRET-1", "SECRET-1", "SECRET-1"],
+        [],
+        3,
+        "All 3 DICOM files have one PatientID",
+    ),
+    "unknown patients": (
+        ["SECRET-1", "SECRET-1", "SECRET-2"],
+        ["--patient-level", 0],
+        3,
+        "Patients are unknown",
+    ),
+    "other images": (["SECRET-1", "SECRET-1", None], [], 3, "2 of 3 images are DICOM files"),
+}
+
+
+@pytest.mark.parametrize("row", DICOM)
+def test_patients_of_dicom_files(run, tmp_path: Path, row: str) -> None:
+    patients, options, n_patients, note = DICOM[row]
+    pixels = np.random.default_rng(0).integers(2**12, size=(24, 24), dtype=np.uint16)
+    for number, patient in enumerate(patients):
+        if patient is None:
+            make(tmp_path / "x", ["a.png"])
+        else:
+            file = tmp_path / f"x/{number}.dcm"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(dicom_file(pixels, PatientID=patient))
+    outcome = run("extract", "--data-root", tmp_path / "x", *options)
+    assert outcome.code == 0, outcome.stderr
+    assert note in " ".join(outcome.stderr.split())
+    cache = fc.open_cache(tmp_path / "cache/x/tiny.h5")
+    assert len(set(cache.patients)) == n_patients
+    assert b"SECRET" not in cache.path.read_bytes()
 
 
 @pytest.mark.parametrize("row", REFUSED)
