@@ -1,4 +1,18 @@
-"""Count things in messages."""
+"""How messages and tables write numbers of things, sizes, and what is undefined."""
+
+from typing import Final
+
+UNDEFINED: Final = "–"
+"""What a table shows in place of a value that is undefined, unknown or missing."""
+
+
+def format_size(n_bytes: float) -> str:
+    """Return a number of bytes with its unit, such as "812 B", "15.0 KiB" or "1.2 GiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:,.1f} GiB"
 
 
 def count_noun(number: int, singular: str, plural: str | None = None) -> str:

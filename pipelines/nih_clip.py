@@ -16,8 +16,9 @@ from study import Study, macro_cells, open_study, publish, run_script
 import featurecache as fc
 from featurecache.evaluation.comparison import scored_images
 from featurecache.metrics.metrics import Metrics
-from featurecache.report.table import UNDEFINED, format_difference, format_interval, format_score
+from featurecache.report.table import format_difference, format_interval, format_score
 from featurecache.retrieval.metrics import measure_retrieval
+from featurecache.wording import UNDEFINED
 
 PROMPTS = ("showing", "signs")
 SPLITS = ("train", "val", "test")

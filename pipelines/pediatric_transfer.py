@@ -19,7 +19,8 @@ from featurecache.evaluation.comparison import scored_images
 from featurecache.images.decode import read_image
 from featurecache.metrics.bootstrap import none_if_nan
 from featurecache.metrics.ranking import auroc
-from featurecache.report.table import UNDEFINED, format_difference, format_score
+from featurecache.report.table import format_difference, format_score
+from featurecache.wording import UNDEFINED
 
 LABEL = "Pneumonia"
 PROMPTS = ("lungs", "signs")

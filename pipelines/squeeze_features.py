@@ -13,7 +13,8 @@ from study import CONTROLS, Study, control_cells, macro_cells, open_study, publi
 import featurecache as fc
 from featurecache.evaluation.comparison import MetricComparison
 from featurecache.heads.registry import HEADS as REGISTERED_HEADS
-from featurecache.report.table import UNDEFINED, format_difference, format_interval
+from featurecache.report.table import format_difference, format_interval
+from featurecache.wording import UNDEFINED
 
 HEADS = ("baseline", "concat", "weighted_sum")
 TEXT_HEADS = HEADS[1:]

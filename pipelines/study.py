@@ -28,7 +28,8 @@ from featurecache.io.atomic import new_file
 from featurecache.metrics.bootstrap import resample_patients
 from featurecache.metrics.metrics import Metrics
 from featurecache.metrics.sampled_metrics import MeanMetrics, sample_metrics
-from featurecache.report.table import UNDEFINED, format_interval
+from featurecache.report.table import format_interval
+from featurecache.wording import UNDEFINED
 
 FINETUNE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {

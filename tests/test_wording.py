@@ -2,7 +2,7 @@
 
 import pytest
 
-from featurecache.wording import count_noun
+from featurecache.wording import count_noun, format_size
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,17 @@ from featurecache.wording import count_noun
 )
 def test_number_agrees_with_its_noun(number: int, nouns: list[str], expected: str) -> None:
     assert count_noun(number, *nouns) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "expected"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (15_360, "15.0 KiB"),
+        (2**20, "1.0 MiB"),
+        (2**41, "2,048.0 GiB"),
+    ],
+)
+def test_sizes_have_a_unit_that_shows_them(n_bytes: int, expected: str) -> None:
+    assert format_size(n_bytes) == expected

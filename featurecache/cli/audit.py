@@ -29,7 +29,7 @@ from featurecache.cli.output import (
     progress_bar,
     with_interval,
 )
-from featurecache.wording import count_noun
+from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -195,7 +195,7 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
     return [
         [
             "patients in several splits",
-            "-" if shared is None else str(shared.patients),
+            UNDEFINED if shared is None else str(shared.patients),
             "patients are unknown"
             if shared is None
             else f"with {count_noun(shared.images, 'image')}",

@@ -19,7 +19,7 @@ from featurecache.cli.output import (
 )
 from featurecache.cli.strict_command import StrictCommand
 from featurecache.label_cells import CELLS
-from featurecache.wording import count_noun
+from featurecache.wording import UNDEFINED, count_noun, format_size
 
 app = typer.Typer(help="List, describe, verify, merge and export caches.", no_args_is_help=True)
 
@@ -41,14 +41,17 @@ def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
         return
     print_table(
         f"Caches in {cache}/",
-        ["file", "images", "dim", "labels", "prompts", "failed", "MB", "state"],
+        ["file", "images", "dim", "labels", "prompts", "failed", "size", "state"],
         [
             [
                 str(entry.path),
-                *("-" if n is None else str(n) for n in (entry.images, entry.dim, entry.labels)),
-                ", ".join(entry.prompts) or "-",
-                "-" if entry.failed is None else str(entry.failed),
-                f"{entry.bytes / 1e6:.1f}",
+                *(
+                    UNDEFINED if n is None else str(n)
+                    for n in (entry.images, entry.dim, entry.labels)
+                ),
+                ", ".join(entry.prompts) or UNDEFINED,
+                UNDEFINED if entry.failed is None else str(entry.failed),
+                format_size(entry.bytes),
                 entry.state,
             ]
             for entry in entries

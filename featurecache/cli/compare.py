@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.output import Json, format_float, print_json, print_result, print_table
-from featurecache.wording import count_noun
+from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     from featurecache.evaluation.comparison import Comparison, MetricComparison, RunComparison
@@ -108,7 +108,7 @@ def _print_averages(comparison: "RunComparison") -> None:
 
 def _difference(metric: "MetricComparison") -> str:
     if metric.difference is None:
-        return "-"
+        return UNDEFINED
     if metric.ci95 is None:
         return f"{metric.difference:+.3f}"
     low, high = metric.ci95

@@ -25,7 +25,7 @@ from featurecache.cli.output import (
     print_table,
     progress_bar,
 )
-from featurecache.wording import count_noun
+from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -230,7 +230,7 @@ def _print_summaries(summaries: "Sequence[ExtractionSummary]") -> None:
                 summary.prompts,
                 format_float(summary.images_per_second, digits=1),
                 *(
-                    "-" if share is None else f"{share:.0%}"
+                    UNDEFINED if share is None else f"{share:.0%}"
                     for share in (summary.read_share, summary.encode_share, summary.write_share)
                 ),
             ]

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from featurecache.cli.output import Json, print_json, print_table
 from featurecache.plugins import load_entry_points
+from featurecache.wording import UNDEFINED
 
 
 def models(json: Json = False) -> None:
@@ -25,7 +26,7 @@ def models(json: Json = False) -> None:
             [
                 spec.name,
                 str(spec.dim),
-                "-" if spec.pixels is None else str(spec.pixels),
+                UNDEFINED if spec.pixels is None else str(spec.pixels),
                 "yes" if spec.aligned else "no",
                 spec.license,
                 spec.note,

@@ -15,7 +15,7 @@ import typer
 
 from featurecache.cli.option_names import with_option_names
 from featurecache.errors import FeaturecacheWarning
-from featurecache.wording import count_noun
+from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -304,8 +304,8 @@ class _Milestones:
 
 
 def format_float(value: float | None, *, digits: int = 3) -> str:
-    """Format a score; "-" if it is undefined."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    """Format a score; a dash if it is undefined."""
+    return UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
 def with_interval(value: float | None, interval: tuple[float, float] | None) -> str:

@@ -38,7 +38,7 @@ from featurecache.cli.output import (
     with_interval,
 )
 from featurecache.errors import UsageError
-from featurecache.wording import count_noun
+from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -229,20 +229,27 @@ def _print_result(result: "SearchResult", metadata: Sequence[str]) -> None:
             ["label", "cosine"],
             [[name, format_float(cosine)] for name, cosine in result.descriptions.items()],
         )
-    known = [name for name in ("study", "view", "sex", "age") if (result.images[name] != "").any()]
+
+    def any_known(*names: str) -> list[str]:
+        return [name for name in names if (result.images[name] != "").any()]
+
+    patient, known = any_known("patient"), any_known("study", "view", "sex", "age")
     print_table(
         f"{result.query}: images",
-        ["rank", "cosine", "image", "patient", "split", "labels", *metadata, *known],
+        ["rank", "cosine", "image", *patient, "split", "labels", *metadata, *known],
         [
             [
                 str(image["rank"]),
                 format_float(image["cosine"]),
                 image["id"],
-                image["patient"],
+                *(image[name] for name in patient),
                 image["split"],
-                ", ".join(image["labels"]) or "-",
-                *(shorten(image[name], MAX_TEXT, placeholder="...") or "-" for name in metadata),
-                *(image[name] or "-" for name in known),
+                ", ".join(image["labels"]) or UNDEFINED,
+                *(
+                    shorten(image[name], MAX_TEXT, placeholder="...") or UNDEFINED
+                    for name in metadata
+                ),
+                *(image[name] or UNDEFINED for name in known),
             ]
             for image in result.images.to_dict("records")
         ],

@@ -9,6 +9,7 @@ import typer
 from featurecache.cli.errors import with_exit_code
 from featurecache.cli.output import Json, print_json, print_table, with_interval
 from featurecache.cli.strict_command import StrictCommand
+from featurecache.wording import UNDEFINED
 
 app = typer.Typer(help="List runs.", no_args_is_help=True)
 
@@ -43,8 +44,11 @@ def ls(
             [
                 str(entry.path),
                 with_interval(entry.auroc, entry.auroc_ci),
-                *(text or "-" for text in (entry.kind, entry.method, entry.dataset, entry.model)),
-                entry.problem or "-",
+                *(
+                    text or UNDEFINED
+                    for text in (entry.kind, entry.method, entry.dataset, entry.model)
+                ),
+                entry.problem or UNDEFINED,
             ]
             for entry in entries
         ],

@@ -108,6 +108,12 @@ def train_head(
             detail = f"seed {seed} validation loss {epoch.val_loss:.4f}"
             bar.update(bar.task_ids[-1], advance=1, detail=detail)
 
+        def on_control(done: int, total: int) -> None:
+            if not done:
+                end_task()
+                bar.add_task("train controls", total=total, detail="")
+            bar.update(bar.task_ids[-1], completed=done)
+
         runs = fc.train_head(
             opened,
             head,
@@ -116,6 +122,7 @@ def train_head(
             controls=controls,
             on_start=on_start,
             on_epoch=on_epoch,
+            on_control=on_control,
             **settings,
         )
         end_task()

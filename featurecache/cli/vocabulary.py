@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.output import Json, print_json, print_table
+from featurecache.wording import UNDEFINED
 
 
 def vocabulary(
@@ -38,7 +39,10 @@ def vocabulary(
             [
                 finding,
                 name,
-                *(", ".join(names) or "-" for names in (labels.same, labels.union, labels.near)),
+                *(
+                    ", ".join(names) or UNDEFINED
+                    for names in (labels.same, labels.union, labels.near)
+                ),
             ]
             for finding, sets in findings.items()
             for name, labels in sets.items()

@@ -105,9 +105,9 @@ def label_matrix(
         if normal := _normal_words(combinations, spelling):
             described = Counter({n: c for n, c in occurrences.items() if n.casefold() in normal})
             notes.append(
-                f"{describe_counts(described)} in the column {cells.name!r} never stand beside a "
-                "label, so they count as no finding. For labels of their own, give the column as "
-                "`classes`."
+                f"Read as no finding, because no other label is ever in the same cell of the "
+                f"column {cells.name!r}: {describe_counts(described)}. For labels of their own, "
+                "give the column as `classes`."
             )
             spelling = {key: name for key, name in spelling.items() if key not in normal}
             combinations = [

@@ -27,7 +27,7 @@ from featurecache.metrics.multilabel import MetricArrays
 from featurecache.metrics.ranking import Floats, Labels, ratio
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, as_run
-from featurecache.wording import count_noun
+from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -533,9 +533,9 @@ def _title(name: str, seed: str | None) -> str:
 
 
 def format_p(p: float | None) -> str:
-    """Return a p value as text; "-" where there is none."""
+    """Return a p value as text; a dash where there is none."""
     if p is None:
-        return "-"
+        return UNDEFINED
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 

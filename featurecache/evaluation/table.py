@@ -10,6 +10,7 @@ from featurecache.errors import UsageError
 from featurecache.evaluation.comparison import require_same_images, scored_images
 from featurecache.label_cells import require_same_policy
 from featurecache.runs.run import Run, as_run, displayed_names
+from featurecache.wording import UNDEFINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +172,7 @@ def _are_comparable(runs: Sequence[Run]) -> bool:
 
 def _format(value: float, sd: float, low: float, high: float) -> str:
     if value != value:  # NaN
-        return "-"
+        return UNDEFINED
     spread = "" if sd != sd else f" ± {sd:.3f}"
     interval = "" if low != low else f" [{low:.3f}, {high:.3f}]"
     return f"{value:.3f}{spread}{interval}"

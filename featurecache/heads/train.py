@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import count
 from typing import Any, overload
 
 import numpy as np
@@ -35,6 +36,7 @@ from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
 from featurecache.metrics.metrics import Control, Metrics
 from featurecache.metrics.platt_scaling import read_calibration
+from featurecache.progress import Progress
 from featurecache.runs.run import Run
 from featurecache.schedule import Epoch
 from featurecache.settings import accept_settings, check_names
@@ -60,6 +62,7 @@ def train_head(
     controls: bool = True,
     on_start: Callable[[str], None] | None = None,
     on_epoch: Callable[[int, Epoch], None] | None = None,
+    on_control: Progress | None = None,
     **settings: Any,
 ) -> Run | list[Run]:
     """Train a head on cached embeddings and evaluate it on the test images.
@@ -89,6 +92,8 @@ def train_head(
             ``metrics.text_gain``. The other controls are always there.
         on_start: Called before each head is trained, with its name.
         on_epoch: Called after every epoch, with the seed and the epoch.
+        on_control: Called before the negative controls are trained and after each, with the number
+            that is trained and their total.
         **settings: see ``HeadConfig``.
 
     Returns:
@@ -117,7 +122,13 @@ def train_head(
             on_start(config.head)
         runs.append(
             _train(
-                cache, config, seeds, n_bootstrap=n_bootstrap, controls=controls, on_epoch=on_epoch
+                cache,
+                config,
+                seeds,
+                n_bootstrap=n_bootstrap,
+                controls=controls,
+                on_epoch=on_epoch,
+                on_control=on_control,
             )
         )
     return runs[0] if isinstance(head, str) else runs
@@ -131,6 +142,7 @@ def _train(
     n_bootstrap: int,
     controls: bool,
     on_epoch: Callable[[int, Epoch], None] | None,
+    on_control: Progress | None,
 ) -> Run:
     """Train and evaluate one head with several seeds."""
     data = training_data_from(cache, config)
@@ -142,27 +154,32 @@ def _train(
     several_texts = data.texts is not None and len(data.texts.positive) > 1
     if controls and several_texts and config.text_ablation == "none":
         permuted = [replace(config, text_ablation="permuted") for config in configs]
-    trained = fit_heads(
+    heads = fit_heads(
         [TrainingJob(data, config, _with_seed(on_epoch, config.seed)) for config in configs]
-        + [TrainingJob(data, config) for config in permuted]
     )
-    heads, permuted_heads = trained[:seeds], trained[seeds:]
     trials = [predict_on(cache, head, data) for head in heads]
-    permuted_trials = [predict_on(cache, head, data) for head in permuted_heads]
     trials[0].data.require_scorable()
     _, rows = trials[0].data.scored
     spread = None
     if seeds > 1:
         numbers = [config.seed for config in configs]
         spread = spread_over_seeds(trials, numbers, n_bootstrap=n_bootstrap)
+    permuted_trials: list[Trial] = []
+    control_metrics: Mapping[str, Control | None] = {}
+    if controls:
+        on_head = _report_each(on_control, len(permuted) + N_SHUFFLES + 1)
+        permuted_heads = fit_heads(
+            [TrainingJob(data, config) for config in permuted], on_head=on_head
+        )
+        permuted_trials = [predict_on(cache, head, data) for head in permuted_heads]
+        control_metrics = _score_controls(cache, data, config, n_bootstrap, on_head=on_head)
     metrics = evaluate(
         trials[0].data,
         trials[0].score,
         any_finding=any_finding_from_embeddings(trials[0].data, cache.embedding),
         trials=trials,
         seeds=spread,
-        # Trained last: random features for a large data set take longer than a first epoch.
-        controls=_score_controls(cache, data, config, n_bootstrap) if controls else {},
+        controls=control_metrics,
         text_gain=text_gain(trials, permuted_trials, rows),
         warnings=[
             *caveats,
@@ -230,8 +247,25 @@ def _with_seed(
     return None if on_epoch is None else (lambda epoch: on_epoch(seed, epoch))
 
 
+def _report_each(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Report that none of the items is done, and return a function that reports one more."""
+    numbers = count()
+
+    def advance() -> None:
+        if progress is not None:
+            progress(next(numbers), total)
+
+    advance()
+    return advance
+
+
 def _score_controls(
-    cache: Cache, data: TrainingData, config: HeadConfig, n_bootstrap: int
+    cache: Cache,
+    data: TrainingData,
+    config: HeadConfig,
+    n_bootstrap: int,
+    *,
+    on_head: Callable[[], None],
 ) -> dict[str, Control | None]:
     """Train the same head where there is nothing to learn, and score it."""
     splits = [data.train, data.val]
@@ -242,7 +276,7 @@ def _score_controls(
         ),
         replace(data, embedding=random_features(data.embedding.shape, seed=config.seed)),
     ]
-    heads = fit_heads([TrainingJob(control, config) for control in uninformative])
+    heads = fit_heads([TrainingJob(control, config) for control in uninformative], on_head=on_head)
     trials = list(map(partial(predict_on, cache), heads, uninformative))
     _, rows = trials[-1].data.scored
     summarize = partial(summarize_control, rows=rows, n_bootstrap=n_bootstrap)

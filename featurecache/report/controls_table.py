@@ -3,8 +3,8 @@
 from typing import Final
 
 from featurecache.metrics.metrics import Control, Metrics, RankingScores, RankingSummary
-from featurecache.report.table import UNDEFINED, Table, format_interval, format_score
-from featurecache.wording import count_noun
+from featurecache.report.table import Table, format_interval, format_score
+from featurecache.wording import UNDEFINED, count_noun
 
 CONTROL_NAMES: Final = {
     "any_finding": "any finding (one score)",

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from featurecache.metrics.platt_scaling import describe_platt
 from featurecache.report.load_runs import ScoredRun
-from featurecache.report.table import UNDEFINED, Table, format_interval, format_score
+from featurecache.report.table import Table, format_interval, format_score
+from featurecache.wording import UNDEFINED
 
 _COLUMNS = (
     *("AUROC", "AUPRC", "F1", "precision", "recall"),

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from featurecache.report.palette import LIGHT, series_color
+from featurecache.wording import UNDEFINED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,7 +164,7 @@ def display_name(name: str, *, suffix: str = "") -> str:
     # SVG is XML, which has no control characters.
     name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     # matplotlib leaves names with a leading underscore out of legends.
-    name = name.lstrip("_") or "–"
+    name = name.lstrip("_") or UNDEFINED
     room = _MAX_NAME_LENGTH - len(suffix)
     if len(name) > room:
         start = room // 2

@@ -15,14 +15,8 @@ from featurecache.report import plots
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
 from featurecache.report.plots import Estimate
-from featurecache.report.table import (
-    UNDEFINED,
-    Table,
-    format_difference,
-    format_interval,
-    format_score,
-)
-from featurecache.wording import count_noun
+from featurecache.report.table import Table, format_difference, format_interval, format_score
+from featurecache.wording import UNDEFINED, count_noun
 
 
 def results_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> dict[str, Any] | None:

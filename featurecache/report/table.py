@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-UNDEFINED = "–"
+from featurecache.wording import UNDEFINED
 
 
 @dataclass(frozen=True)

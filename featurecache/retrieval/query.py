@@ -131,8 +131,8 @@ def retrieve(
 
     Returns:
         One row per image, nearest first, with the columns ``rank`` (from 1), ``id``, ``cosine``,
-        ``patient``, ``split``, ``labels`` (a tuple of the positive labels), ``view``, ``sex`` and
-        ``age`` (texts, "" where unknown).
+        ``patient``, ``study``, ``split``, ``labels`` (a tuple of the positive labels), ``view``,
+        ``sex`` and ``age`` (texts, "" where unknown).
 
     Raises:
         UsageError: Not exactly one of ``text``, ``image`` and ``label`` is given; the text is
@@ -417,7 +417,7 @@ def _nearest_images(
             "rank": np.arange(1, len(result) + 1),
             "id": from_utf8(cache.images.id[result]),
             "cosine": cosines[indices].astype(np.float64),
-            "patient": from_utf8(cache.images.patient[result]),
+            "patient": from_utf8(cache.images.patient[result]) if cache.patients_known else "",
             "study": from_utf8(cache.images.study[result]),
             "split": from_utf8(cache.images.split[result]),
             "labels": [tuple(names[values == 1]) for values in cache.labels.values[result]],

@@ -12,6 +12,7 @@ from featurecache.label_cells import count_cells
 from featurecache.provenance.names import base_name, describe_id_scheme
 from featurecache.store.layout import chunks_path
 from featurecache.store.reader import read_cache
+from featurecache.wording import format_size
 
 _UNFINISHED = "unfinished: extract again"
 
@@ -78,7 +79,7 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         "ids": describe_id_scheme(cache.header.collection),
         "images": len(cache),
         "dim": cache.dim,
-        "memory": f"{len(cache) * cache.dim * 2 / 2**20:.1f} MiB for the embeddings when read",
+        "memory": f"{format_size(2 * len(cache) * cache.dim)} for the embeddings when read",
         "splits": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
         "patients": len(np.unique(cache.images.patient)),
         "studies": len(np.unique(cache.images.study[cache.images.study != b""])),

@@ -95,9 +95,8 @@ def merge_caches(
     if target is None:
         raise UsageError("these are not shards of one cache: give `out`, the file to write")
     require_short_name(target)
-    with exclusive_lock(target, lock_path(target)):
-        require_absent(target)
-        return target, _merge(files, target)
+    require_absent(target)
+    return target, _merge(files, target)
 
 
 def _merge(paths: Sequence[Path], target: Path) -> int:
@@ -132,28 +131,31 @@ def _merge(paths: Sequence[Path], target: Path) -> int:
     row = np.concatenate([np.arange(n, dtype=np.int32) for n in rows])[order]
     failures = {image: reason for cache in caches for image, reason in cache.failures.items()}
     failed = positions(images.id, to_utf8(list(failures))) < 0
-    write_cache(
-        target,
-        header=replace(
-            first.header,
-            libraries=_all_libraries(caches),
-            table={},
-            extraction=_without_shard(first.header.extraction),
-        ),
-        images=images,
-        dim=first.dim,
-        embedding=lambda start, stop: gather_rows(
-            source[start:stop],
-            row[start:stop],
+    # Only now, because the lock file stays, and a refusal should leave nothing.
+    with exclusive_lock(target, lock_path(target)):
+        require_absent(target)
+        write_cache(
+            target,
+            header=replace(
+                first.header,
+                libraries=_all_libraries(caches),
+                table={},
+                extraction=_without_shard(first.header.extraction),
+            ),
+            images=images,
             dim=first.dim,
-            read=lambda number, low, high: caches[number].read_rows(low, high),
-        ),
-        labels=Labels(
-            first.labels.names, np.concatenate([cache.labels.cells for cache in caches])[order]
-        ),
-        texts=first.texts,
-        failures=dict(compress(failures.items(), failed)),
-    )
+            embedding=lambda start, stop: gather_rows(
+                source[start:stop],
+                row[start:stop],
+                dim=first.dim,
+                read=lambda number, low, high: caches[number].read_rows(low, high),
+            ),
+            labels=Labels(
+                first.labels.names, np.concatenate([cache.labels.cells for cache in caches])[order]
+            ),
+            texts=first.texts,
+            failures=dict(compress(failures.items(), failed)),
+        )
     return len(images)
 
 

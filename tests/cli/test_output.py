@@ -219,7 +219,7 @@ def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
     _print_by_label("probabilities", one, thresholds)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "probabilities: folder/0.png"
-    assert lines[3].split() == ["Pleural_Thickening", "13", "0.650*", "0.500", "-"]
+    assert lines[3].split() == ["Pleural_Thickening", "13", "0.650*", "0.500", "–"]
     assert sum("Pleural_Thickening" in line for line in lines) == 14
     # Of several images: the three highest, and all that are at or above their threshold.
     several = pd.DataFrame([values(0), values(-5)])
@@ -230,7 +230,7 @@ def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
 
 
 def test_a_width_above_that_of_all_values_is_not_a_number():
-    assert [_width(width) for width in (None, 0.5, 1.061)] == ["-", "0.500", "> 1"]
+    assert [_width(width) for width in (None, 0.5, 1.061)] == ["–", "0.500", "> 1"]
 
 
 def test_help_has_no_line_breaks_of_its_own(run, monkeypatch):

@@ -170,6 +170,14 @@ def test_every_epoch_of_every_seed_is_reported(cache):
     assert epochs == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
+def test_every_control_is_reported(cache):
+    controls = []
+    options = {"head": "concat", "controls": True, "epochs": 1}
+    train(cache, **options, on_control=lambda done, total: controls.append((done, total)))
+    total = 1 + 5 + 1  # permuted texts, shuffled labels, random features
+    assert controls == [(done, total) for done in range(total + 1)]
+
+
 def test_label_without_training_positives_is_undefined(without_training_positives):
     cache = without_training_positives
     run = train(cache, n_bootstrap=50)

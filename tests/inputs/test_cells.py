@@ -83,7 +83,7 @@ JOINED = {
         ("Mass|Edema", "Healthy", "Mass", "normal."),
         [1, 0, 0, 0],
         [1, 0, 1, 0],
-        "'Healthy' (1), 'normal.' (1) in the column 'found' never stand beside a label",
+        "in the same cell of the column 'found': 'Healthy' (1), 'normal.' (1).",
     ),
     **{
         f"joined-by-{sign}": (
@@ -111,7 +111,7 @@ JOINED = {
         ("Mass|Edema", "Normal", "Mass", "normal"),
         [1, 0, 0, 0],
         [1, 0, 1, 0],
-        "'Normal' (1), 'normal' (1) in the column 'found' never stand beside a label, so they ",
+        "column 'found': 'Normal' (1), 'normal' (1). For labels of their own, give the column as ",
     ),
 }  # fmt: skip
 

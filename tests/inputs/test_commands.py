@@ -138,7 +138,7 @@ def test_runs_are_listed_with_their_scores(workspace, two_runs):
     assert rows[1][-1].startswith("saved/broken/config.json is not the config")
     assert rows[2][1].startswith(f"{metrics[0]['seeds']['macro']['auroc']['mean']:.3f}")
     assert rows[3][1].startswith(f"{metrics[1]['macro']['auroc']:.3f}")
-    assert rows[3][2:] == ["head", "prototype", "clinic", "tiny", "-"]
+    assert rows[3][2:] == ["head", "prototype", "clinic", "tiny", "–"]
 
 
 def test_metrics_are_written_as_latex_markdown_and_csv(workspace, two_runs):

@@ -70,6 +70,7 @@ def test_labels_are_added_without_encoding_again(ward: Dataset, tmp_path: Path) 
 def test_retrieval_and_audit_need_no_labels(ward: Dataset, cache: Cache) -> None:
     assert len(fc.retrieve(cache, "pleural effusion", top=2)) == 2
     similar = fc.retrieve(cache, image="1.png", top=3)
+    assert set(similar["patient"]) == {""}  # unknown, not the image
     assert similar["labels"].tolist() == [()] * 3
     audit = fc.audit(cache, n_bootstrap=0)
     assert audit.label_support == {}

@@ -67,7 +67,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "ids": "not pseudonymized",
         "images": 3,
         "dim": 4,
-        "memory": "0.0 MiB for the embeddings when read",
+        "memory": "24 B for the embeddings when read",
         "splits": {"test": 2, "train": 1},
         "patients": 2,
         "studies": 0,
