@@ -16,7 +16,7 @@ from featurecache.cli.dataset_options import (
     load_dataset,
     takes_dataset_options,
 )
-from featurecache.cli.options import DEFAULT_MODEL, BitDepth, CacheFolder, Device
+from featurecache.cli.options import DEFAULT_MODEL, BitDepth, CacheFolder
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -87,7 +87,13 @@ def extract(
         bool,
         typer.Option("--wait", help="Wait if another process is writing the cache."),
     ] = False,
-    device: Device = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Device of the encoder: auto, cpu, cuda or mps; or all: every CUDA device of this "
+            "machine, with a process for each."
+        ),
+    ] = "auto",
     backend: Annotated[
         str,
         typer.Option(

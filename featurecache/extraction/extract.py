@@ -13,6 +13,7 @@ from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.bit_depth import with_bit_depth
 from featurecache.extraction.choose_execution import choose_execution
+from featurecache.extraction.gpu_engine import encode_on_gpus, visible_gpus
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine
 from featurecache.extraction.ray_cluster import require_ray
@@ -96,7 +97,8 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
             encoder, or a data set without labels, gets none.
         cache_dir: Directory of the caches; the cache is ``CACHE_DIR/DATASET/MODEL.h5``.
         weights: Local checkpoint to use for the model instead of downloading it.
-        device: "auto", "cpu", "cuda" or "mps"; an ``Encoder`` keeps its own.
+        device: "auto", "cpu", "cuda" or "mps"; or "all" for all CUDA devices of this machine, with
+            a process for each. An ``Encoder`` keeps its own.
         backend: Library that executes the image network: "torch", "openvino" or "auto". See
             ``precision``. Texts are always encoded by torch, in fp32.
         precision: Numbers that the image network computes with: "fp32"; "bf16", for matrix
@@ -250,12 +252,17 @@ def run_extraction(
         raise UsageError("there is no model: give at least one `model`")
     if weights is not None and len(models) > 1:
         raise UsageError("`weights` is the checkpoint of one model: give a single `model` with it")
+    if device == "all" and engine != "local":
+        raise UsageError("`device` all is for the engine local: ray uses all devices anyway")
     if shard is not None and not isinstance(shard, Shard):
         shard = Shard.parse(shard)
     prompt_set = load_prompts(prompts or DEFAULT_PROMPTS)
     for model in models:
         check_model(model, weights=weights, backend=backend, precision=precision, resize=resize)
     dataset = data() if callable(data) else as_dataset(data)
+    gpus: list[str] = []
+    if device == "all":  # torch is imported to count them
+        gpus, device = visible_gpus(), "cuda"
     loaders = [_loader(model, weights=weights, device=device, resize=resize) for model in models]
     encoders = [load(backend=backend, precision=precision) for load in loaders]
     for encoder in encoders:
@@ -287,7 +294,7 @@ def run_extraction(
         dataset,
         encoders,
         cache_dir=cache_dir,
-        engine=_engine(engine, models, loaders, encoders),
+        engine=_engine(engine, models, loaders, encoders, gpus),
         prompts=prompt_set,
         limit=limit,
         batch_size=batch_size,
@@ -348,13 +355,13 @@ def _engine(
     models: Sequence[ModelLike],
     loaders: Sequence[Callable[..., Encoder]],
     encoders: Sequence[Encoder],
+    gpus: Sequence[str],
 ) -> Engine:
-    if name == "local":
+    if name == "local" and len(gpus) < 2:
         return encode_locally
     if any(isinstance(model, Encoder) for model in models):
         raise UsageError(
-            "an Encoder cannot be sent to the workers of a Ray cluster: give `model` as a name or "
-            "a path"
+            "an Encoder cannot be sent to other processes: give `model` as a name or a path"
         )
     # The workers use the device and execution that were chosen here.
     loads = [
@@ -366,6 +373,8 @@ def _engine(
         )
         for load, encoder in zip(loaders, encoders, strict=True)
     ]
+    if name == "local":
+        return partial(encode_on_gpus, loads=loads, gpus=gpus)
     return partial(encode_on_ray, loads=loads)
 
 

@@ -32,8 +32,9 @@ from featurecache.extraction.encode import (
     ImageResult,
 )
 from featurecache.extraction.pipeline import Engine
-from featurecache.extraction.ray_engine import Segment, Worker, WorkerSettings, encode_on_ray
+from featurecache.extraction.ray_engine import encode_on_ray
 from featurecache.extraction.update import ExtractionSummary, update_caches
+from featurecache.extraction.worker import Segment, Worker, WorkerSettings
 from featurecache.store.reader import read_cache
 from tests.extraction import ray_driver
 from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, write_images
