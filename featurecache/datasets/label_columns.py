@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 _MAX_CLASSES: Final = 50
 _PATIENTS: Final = re.compile(
-    r"(patients?|subjects?)([ _.-]?(ids?|nr|no|num|number|nummer|key|code|name))?"
-    r"|pid|mrn|pat[ _.-]?(id|nr)",
+    r"(patient(s|en|in)?|subjects?|pat|pt|proband(en)?)"
+    r"[ _.-]?(ids?|nr|no|num|number|nummer|key|code|name)"
+    r"|patients?|subjects?|pat|pt|pid|mrn|proband(en)?",
     re.IGNORECASE,
 )
 _VIEWS: Final = frozenset({"PA", "AP", "LATERAL", "LL", "RL", ""})
@@ -33,7 +34,8 @@ def describe_label_columns(head: "pd.DataFrame", used: Container[str], file: "Pa
     """
     columns: dict[str, list[str]] = {"labels": [], "multilabel": [], "classes": []}
     for column in head.columns:
-        if column not in used and (kind := _kind(head[column], file)):
+        is_patient = _PATIENTS.fullmatch(column.strip())
+        if column not in used and not is_patient and (kind := _kind(head[column], file)):
             columns[kind].append(column)
     found = [
         f"{', '.join(map(repr, names[:20]))}{' and more' if len(names) > 20 else ''} (as `{kind}`)"

@@ -2,7 +2,7 @@
 
 import csv
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +16,7 @@ from featurecache.datasets.text_table import TextTable
 from featurecache.datasets.typed_table import ExcelTable, ParquetTable
 from featurecache.errors import DatasetError, UsageError
 from featurecache.io.text import require_regular_file
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,9 @@ _FIRST_BYTES: Final = {
 class _Rows(Protocol):
     header: list[str]
     notes: list[str]
+
+    @property
+    def rounded(self) -> Mapping[int, int]: ...
 
     def rows(self) -> Iterator[tuple[int, list[str]]]: ...
 
@@ -71,7 +75,7 @@ class Table:
 
         Raises:
             DatasetError: If the table has no rows, lacks a column or has it twice, a row is longer
-                or shorter than the header, or the file cannot be read.
+                or shorter than the header, numbers have lost digits, or the file cannot be read.
         """
         import pandas as pd
 
@@ -90,6 +94,13 @@ class Table:
                 blocks.append(pd.DataFrame(cells, lines, columns=list(columns), dtype=str))
         if not blocks:
             raise DatasetError(f"{self.path} has no rows below its header: check the file")
+        for column, position in zip(columns, positions, strict=True):
+            if limit is None and (n_rounded := self._rows.rounded.get(position)):
+                raise DatasetError(
+                    f"{self.path}: the column {column!r} has {count_noun(n_rounded, 'number')} of "
+                    "more than 15 digits, of which Excel has kept the first 15. Export the column "
+                    "again as text, or as .csv"
+                )
         return pd.concat(blocks)
 
     def expand(self, names: Sequence[str]) -> list[str]:

@@ -9,9 +9,10 @@ import csv
 import gzip
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Final, TextIO, cast
 
 from featurecache.errors import DatasetError, UsageError
@@ -48,6 +49,7 @@ class TextTable:
     Attributes:
         header: Names of the columns.
         notes: Sentences on what was detected and is not what the name of the file suggests.
+        rounded: None.
 
     Raises:
         UsageError: If the encoding is unknown, or the separator is not one character.
@@ -55,6 +57,8 @@ class TextTable:
         OSError: If the file cannot be read.
         ValueError: If it is not text in the encoding.
     """
+
+    rounded: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, path: Path, *, separator: str | None, encoding: str | None) -> None:
         require_regular_file(path)

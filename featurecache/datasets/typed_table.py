@@ -2,12 +2,14 @@
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, time
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from featurecache.datasets.text_table import MAX_EXPANSION, MAX_UNPACKED
 from featurecache.errors import DatasetError, UsageError
@@ -27,6 +29,10 @@ _MERGED: Final = re.compile(rb"<(?:\w+:)?mergeCell\b[^<>]*\bref=\"([A-Z]+[0-9]+:
 _MAX_TAG: Final = 4096
 """Length of the longest tag that is looked for."""
 _CHUNK: Final = 2**20
+_ZERO_PADDED: Final = re.compile("0{2,}")
+"""Number formats that show leading zeros, such as ``000000``."""
+_EXCEL_DIGITS: Final = 15
+"""Digits of a number that Excel keeps; it replaces others by zeros."""
 
 
 class ParquetTable:
@@ -35,6 +41,7 @@ class ParquetTable:
     Attributes:
         header: Names of the columns.
         notes: None.
+        rounded: None.
 
     Raises:
         UsageError: If pyarrow is not installed.
@@ -42,6 +49,8 @@ class ParquetTable:
         OSError: If the file cannot be read.
         ValueError: If it is not a parquet file.
     """
+
+    rounded: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, path: Path) -> None:
         try:
@@ -78,6 +87,8 @@ class ExcelTable:
         header: Names of the columns: the first row that is not blank. Rows above it of which only
             the first cell is filled are a title if it is longer.
         notes: Sentences on other sheets, hidden rows, merged cells and a title, if there are any.
+        rounded: Number of cells, by position of the column, that have lost digits, in the rows that
+            were read last.
 
     Raises:
         UsageError: If openpyxl is not installed.
@@ -118,6 +129,8 @@ class ExcelTable:
                 f"{count_noun(n_hidden, 'row')} of {path.name} that Excel hides, by a filter for "
                 f"example, {'is' if n_hidden == 1 else 'are'} read too."
             )
+        self._long: Counter[int] = Counter()
+        self._exact: set[int] = set()
         top = list(islice(self._filled_rows(), _MAX_TITLE + 2))
         n_title = next((at for at, (_, cells) in enumerate(top) if len(cells) > 1), 0)
         # A remark beside a single column is no header: the next row has one cell again.
@@ -160,27 +173,45 @@ class ExcelTable:
                 )
             yield number, row + [""] * (width - len(row))
 
+    @property
+    def rounded(self) -> Mapping[int, int]:
+        """See the class. Other programs may write more digits, not all of which end in zeros."""
+        return {column: n for column, n in self._long.items() if column not in self._exact}
+
     def _filled_rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows that are not blank without the empty cells at their end."""
         # A stranger's file may claim any size.
         self._sheet.reset_dimensions()
+        self._long.clear()
+        self._exact.clear()
         n_cells = 0
         with _damage_as_value_error():
-            for number, row in enumerate(self._sheet.iter_rows(values_only=True), 1):
+            for number, row in enumerate(self._sheet.iter_rows(), 1):
                 n_cells += len(row)
                 if n_cells > MAX_CELLS:
                     raise DatasetError(f"{self._path} has more than {MAX_CELLS:,} cells: split it")
-                if not self._calculated and any(map(_is_formula, row)):
+                if not self._calculated and any(_is_formula(cell.value) for cell in row):
                     raise DatasetError(
                         f"{self._path}, row {number}: the formulas have no values, because a "
                         "program wrote them and nothing has calculated them yet. Open the file in "
                         "Excel or LibreOffice, and save it"
                     )
-                cells = [_as_text(cell) for cell in row]
+                cells = [self._cell_as_text(*cell) for cell in enumerate(row)]
                 while cells and not cells[-1]:
                     cells.pop()
                 if cells:
                     yield number, cells
+
+    def _cell_as_text(self, column: int, cell: Any) -> str:
+        text = _as_text(cell.value)
+        if isinstance(cell.value, int | float) and text.isdecimal():
+            if len(text) > _EXCEL_DIGITS:
+                self._long[column] += 1
+                if float(f"{cell.value:.{_EXCEL_DIGITS}g}") != cell.value:
+                    self._exact.add(column)
+            elif _ZERO_PADDED.fullmatch(cell.number_format):
+                return text.zfill(len(cell.number_format))
+        return text
 
 
 class _Merged:
@@ -237,7 +268,7 @@ def _damage_as_value_error() -> Iterator[None]:
 
 
 def _as_text(cell: object) -> str:
-    """Return a cell as text: "" if it is missing, and whole numbers without a fraction.
+    """Return a value as text: "" if it is missing, and whole numbers without a fraction.
 
     Excel stores a date as the midnight that it starts with.
     """

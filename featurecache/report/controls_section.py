@@ -8,6 +8,7 @@ from featurecache.report import plots
 from featurecache.report.controls_table import controls_table, with_controls
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
+from featurecache.report.plot_style import display_name
 from featurecache.report.plots import Estimate
 from featurecache.report.table import format_difference
 from featurecache.wording import count_noun
@@ -36,8 +37,12 @@ def controls_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> lis
 
 
 def _estimates(run: ScoredRun) -> list[Estimate]:
+    seeds = run.metrics.seeds
+    suffix = "" if seeds is None else f", seed {seeds.seeds[0]}"  # the first, but shorter
     return [
-        Estimate(name, s.macro.auroc, s.macro.auroc_ci, is_control=s is not run.metrics)
+        Estimate(name, s.macro.auroc, s.macro.auroc_ci, is_control=True)
+        if s is not run.metrics
+        else Estimate(display_name(run.name, suffix=suffix), s.macro.auroc, s.macro.auroc_ci)
         for name, s in with_controls(run.name, run.metrics).items()
         if s.macro.auroc is not None
     ]

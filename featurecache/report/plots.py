@@ -202,13 +202,13 @@ def loss_plot(losses: Mapping[str, tuple[Floats, Floats]], *, best_epoch: int | 
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = wide_axes(height=2.6)
-    if best_epoch is not None:
-        axes.axvline(best_epoch, **REFERENCE_LINE)
     for index, (name, (epochs, values)) in enumerate(losses.items()):
         marker = "o" if len(epochs) == 1 else None
         axes.plot(epochs, values, label=display_name(name), marker=marker, **series_style(index))
+    if best_epoch is not None:
+        axes.axvline(best_epoch, label=f"best epoch, {best_epoch}", **REFERENCE_LINE)
     axes.set(xlabel="epoch", ylabel="loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     add_legend(axes)
     return figure
 

@@ -1,6 +1,7 @@
 """Tables of every kind through the command line: what is assumed, and what is refused."""
 
 import gzip
+import io
 import re
 import sys
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from openpyxl import Workbook
 from PIL import Image
 
 import featurecache as fc
+from featurecache.datasets.label_columns import describe_label_columns, describe_unused_columns
 from tests.inputs.tables import Load, workbook
 
 MASS = {"Mass": [1, 0, 1, None]}
@@ -138,6 +141,35 @@ def test_ids_keep_their_zeros(load: Load, suffix: str) -> None:
     assert loaded.dataset.images["id"].tolist() == ["007", "08"]
     assert loaded.dataset.images["patient"].tolist() == ["7", "8"]
     assert loaded.labels == {"Mass": [1, 0]}
+
+
+def test_zeros_that_excel_only_shows_are_read(load: Load) -> None:
+    book = Workbook()
+    rows = [["path", "pid", "n", "Mass"], ["a.png", 42, 7, 1], ["b.png", 1234567, 8.5, 0]]
+    for row in rows:
+        book.active.append(row)
+    for row in book.active.iter_rows(min_row=2, min_col=2, max_col=3):
+        row[0].number_format, row[1].number_format = "000000", "0.00"
+    file = io.BytesIO()
+    book.save(file)
+    options = "--label-column Mass --patient-column pid --id-column n"
+    images = load(file.getvalue(), options, name="t.xlsx").dataset.images
+    assert images["patient"].tolist() == ["000042", "1234567"]
+    assert images["id"].tolist() == ["7", "8.5"]
+
+
+def test_numbers_that_excel_has_rounded_are_refused(load: Load) -> None:
+    header, numbers = ["path", "pid", "Mass"], [1234567890123450, 1.23456789012346e18]
+    rows = [[f"{name}.png", number, 1] for name, number in zip("ab", numbers, strict=True)]
+    with pytest.raises(AssertionError, match="column 'pid' has 2 numbers of more than 15 digits"):
+        load(workbook([header, *rows]), "--label-column Mass --patient-column pid", name="t.xlsx")
+    assert len(load(workbook([header, *rows]), "--label-column Mass", name="t.xlsx").dataset) == 2
+    # Written by a library, which keeps all digits, or as text.
+    for patients in ([1234567890123456, 1234567890123450], [str(n) for n in (10**15, 10**16)]):
+        rows = [[f"{name}.png", n, 1] for name, n in zip("ab", patients, strict=True)]
+        options = "--label-column Mass --patient-column pid"
+        images = load(workbook([header, *rows]), options, name="t.xlsx").dataset.images
+        assert images["patient"].tolist() == list(map(str, patients))
 
 
 def test_given_encoding_and_separator_are_used(load: Load) -> None:
@@ -282,6 +314,21 @@ def test_notes_are_printed_and_kept_in_the_cache(run, tmp_path: Path) -> None:
     for note in ("separated by semicolons", "column 'image'", "'ja' (4) read as positive"):
         assert note in " ".join(outcome.stderr.split())
         assert any(note in written for written in cache.header.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_patient"),
+    [
+        *((name, True) for name in ("pat", "PAT_ID", "PatID", "pid", "Patientennummer", "pt no")),
+        *((name, False) for name in ("pattern", "path of lung", "patient age", "options")),
+    ],
+)
+def test_column_of_patients_is_recognized_by_its_name(name: str, is_patient: bool) -> None:
+    head = pd.DataFrame({"path": [f"{n}.png" for n in range(8)], name: list("xxxxyyyy")})
+    note = describe_label_columns(head, ["path"], Path("t.csv"))
+    assert ("(as `classes`)" in note) == (not is_patient)
+    notes = describe_unused_columns(head, ["path"], patient=True, split=True)
+    assert bool(notes) == is_patient
 
 
 def test_columns_of_patients_and_splits_that_were_not_chosen_are_named(load: Load) -> None:

@@ -8,6 +8,7 @@ import pytest
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.metrics import SeedSpread
+from featurecache.report.controls_section import _estimates
 from featurecache.report.controls_table import controls_table
 from featurecache.report.results_section import decisions_table, headline_table
 
@@ -68,6 +69,9 @@ def test_of_several_seeds_the_first_is_beside_the_controls(metrics):
     assert controls_table("this run", metrics).rows[0][0] == first
     run = SimpleNamespace(name="this run", metrics=metrics)
     assert decisions_table([run]).rows[0][0] == first
+    assert _estimates(run)[0].name == "this run, seed 5"
+    long = SimpleNamespace(name="phantom-tiny-weighted_sum-of-today", metrics=metrics)
+    assert _estimates(long)[0].name.endswith("-of-today, seed 5")  # names lose their middle
 
 
 def test_results_have_the_mean_over_labels_with_enough_patients_beside_macro(metrics):

@@ -1,8 +1,10 @@
 """Names in plots."""
 
+import numpy as np
 import pytest
 
 from featurecache.report.plot_style import display_name
+from featurecache.report.plots import loss_plot
 
 LONG = "kermany-dinov2-minilm-with-a-long-name-{}"
 
@@ -19,3 +21,9 @@ def test_long_names_differ_and_leave_room_for_what_follows(suffix: str) -> None:
 def test_short_names_stay_as_they_are() -> None:
     assert display_name("runs/knn", suffix=", AUROC 0.903") == "runs/knn, AUROC 0.903"
     assert display_name("_a\n") == "a\ufffd"
+
+
+def test_best_epoch_is_named_in_the_legend() -> None:
+    losses = {"training": (np.arange(1, 4), np.array([0.3, 0.2, 0.1]))}
+    (legend,) = loss_plot(losses, best_epoch=2).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["training", "best epoch, 2"]
