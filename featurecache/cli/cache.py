@@ -158,10 +158,14 @@ def merge(
 @with_exit_code
 def export(
     file: File,
-    out: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="File or folder to write.", metavar="OUT")],
     to: Annotated[
         str | None,
-        typer.Option(help="Format: parquet. Default: by the suffix of OUT.", metavar="FORMAT"),
+        typer.Option(
+            help="Format: parquet, npy, faiss, anndata (.h5ad), zarr, huggingface or webdataset; "
+            "the last two are folders of any name. Default: by the suffix of OUT.",
+            metavar="FORMAT",
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing export.")

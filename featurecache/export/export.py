@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from featurecache.errors import UnknownNameError, UsageError
-from featurecache.export import parquet
+from featurecache.export import beside, parquet
+from featurecache.export.tables import MARKER
 from featurecache.io.atomic import new_files, require_short_name
 from featurecache.progress import Progress
 from featurecache.store.open import CacheLike, open_cache
@@ -19,18 +20,26 @@ class Format:
     """A format that caches are exported to; the module of its name writes it.
 
     Attributes:
-        suffix: What names of its files end in.
-        companions: Suffixes of the files that it may put beside.
+        suffix: What the names of its files, or of its folders, end in; None for any name.
+        marker: What an export has in its folder, if the format is a folder.
+        companions: Suffixes of the files that may be written beside.
         requires: Packages that writing it needs, of the extra ``export``.
     """
 
-    suffix: str
+    suffix: str | None = None
+    marker: str | None = None
     companions: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
 
 
 FORMATS: Final[Mapping[str, Format]] = {
     "parquet": Format(suffix=".parquet", companions=(parquet.TEXTS,), requires=("pyarrow",)),
+    "npy": Format(suffix=".npy", companions=beside.SUFFIXES),
+    "faiss": Format(suffix=".faiss", companions=beside.SUFFIXES),
+    "anndata": Format(suffix=".h5ad"),
+    "zarr": Format(suffix=".zarr", marker="uns/featurecache", requires=("zarr",)),
+    "huggingface": Format(marker=MARKER, requires=("pyarrow",)),
+    "webdataset": Format(marker=MARKER),
 }
 
 
@@ -51,13 +60,15 @@ def export_cache(
     Args:
         cache: The cache, or what ``open_cache`` takes; a list of caches is exported with
             concatenated features.
-        out: The file to write.
-        to: Format: parquet. By default the suffix of ``out`` decides.
+        out: The file or folder to write.
+        to: Format: "parquet", "npy", "faiss", "anndata" (.h5ad), "zarr", "huggingface" or
+            "webdataset"; the last two are folders of any name. By default the suffix of ``out``
+            decides.
         overwrite: Replace an existing export.
         progress: Called with the number of images written and the total.
 
     Returns:
-        The file that was written.
+        The file or folder that was written.
 
     Raises:
         CacheError: The cache is missing or damaged.
@@ -75,7 +86,7 @@ def export_cache(
     name = _choose_format(target, to)
     format = FORMATS[name]
     companions = [target.with_suffix(suffix) for suffix in format.companions]
-    _check_target(target, companions, overwrite=overwrite)
+    _check_target(target, companions, marker=format.marker, overwrite=overwrite)
     for package in format.requires:
         _require(package, name)
     opened = open_cache(cache)
@@ -86,7 +97,7 @@ def export_cache(
 
 
 def _choose_format(out: Path, to: str | None) -> str:
-    by_suffix = {format.suffix: name for name, format in FORMATS.items()}
+    by_suffix = {format.suffix: name for name, format in FORMATS.items() if format.suffix}
     suffixed = by_suffix.get(out.suffix.lower())
     if to is None:
         if suffixed is None:
@@ -97,18 +108,23 @@ def _choose_format(out: Path, to: str | None) -> str:
         return suffixed
     if to not in FORMATS:
         raise UnknownNameError("format", to, FORMATS)
-    if suffixed != to:
-        raise UsageError(f"{out}: give a name that ends in {FORMATS[to].suffix} for {to}")
+    if (suffixed or to) != to or (FORMATS[to].suffix and not suffixed):
+        advice = f"that ends in {FORMATS[to].suffix}" if FORMATS[to].suffix else "of a folder"
+        raise UsageError(f"{out}: give a name {advice} for {to}")
     return to
 
 
-def _check_target(out: Path, companions: Sequence[Path], *, overwrite: bool) -> None:
+def _check_target(
+    out: Path, companions: Sequence[Path], *, marker: str | None, overwrite: bool
+) -> None:
     for path in (out, *companions):
         require_short_name(path)
         if path.exists() and not overwrite:
             raise UsageError(f"{path} already exists: give another `out`, or `overwrite`")
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder: give another `out`, or move it away")
+    # A folder may hold anything: only what an export wrote is removed as a whole.
+    if out.exists() and not ((out / marker).exists() if marker else out.is_file()):
+        kind = "a folder of an export" if marker else "a file"
+        raise UsageError(f"{out} is not {kind}: give another `out`, or move it away")
 
 
 def _require(package: str, format: str) -> None:

@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.export.tables import (
-    EMBEDDING,
-    METADATA,
-    header,
-    iter_blocks,
-    label_columns,
-    text_table,
-)
-from featurecache.io.fingerprint import canonical_json
+from featurecache.export.tables import IMAGE_COLUMNS, header, iter_blocks, text_table
 from featurecache.progress import Progress
 from featurecache.store.cache import Cache
+from featurecache.store.records import label_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +18,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetWriter
 
 TEXTS: Final = ".texts.parquet"
+EMBEDDING: Final = "embedding"
 
 
 def write(cache: Cache, path: Path, progress: Progress | None) -> None:
@@ -48,7 +42,7 @@ def write_texts(cache: Cache, path: Path) -> None:
 
 def image_schema(cache: Cache) -> "pa.Schema":
     """Return the columns of the table of images, with the header of the cache as metadata."""
-    columns = {name: "float64" if name == "age" else "string" for name in METADATA}
+    columns = {name: "float64" if name == "age" else "string" for name in IMAGE_COLUMNS}
     columns |= dict.fromkeys(label_columns(cache.labels.names), "int8")
     return _schema(columns, np.empty((0, cache.dim), dtype=np.float16), cache)
 
@@ -60,7 +54,7 @@ def _schema(columns: Mapping[str, str], embedding: NDArray[Any], cache: Cache) -
     fields = [pa.field(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
     return pa.schema(
         [*fields, pa.field(EMBEDDING, vectors)],
-        metadata={"featurecache": canonical_json(header(cache))},
+        metadata={"featurecache": header(cache)},
     )
 
 

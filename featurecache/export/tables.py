@@ -1,27 +1,25 @@
 """What every format gets to write: the images block by block, the texts, and a header."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.io.fingerprint import canonical_json
 from featurecache.label_cells import BLANK, CELLS
 from featurecache.progress import Progress
 from featurecache.store.cache import BLOCK_ROWS, Cache
-from featurecache.store.records import TextSet, from_utf8
+from featurecache.store.records import METADATA, TextSet, from_utf8, label_columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METADATA: Final = (
-    *("id", "patient", "study", "split", "view", "sex", "age"),
-    *("path", "sha256"),
-)
+IMAGE_COLUMNS: Final = (*METADATA, "path", "sha256")
 """Columns of the table of images, before those of its labels."""
-EMBEDDING: Final = "embedding"
-"""Column of the embeddings, in formats that have them in the same table."""
+MARKER: Final = "featurecache.json"
+"""File of the header, in formats that are folders of files."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +27,20 @@ class Block:
     """Some images of a cache, in its order.
 
     Attributes:
-        start: Row in the cache of the first image.
-        table: The columns ``METADATA`` and one per label, n rows. Age is in years; unknown values
+        rows: Their rows in the cache, (n,).
+        table: ``IMAGE_COLUMNS`` and one column per label, n rows. Age is in years; unknown values
             are NaN. Labels are cells as the data set states them, of type Int8: 1 positive, 0
             negative, -1 uncertain, and NA where blank.
         embedding: (n, D) float16, as stored.
     """
 
-    start: int
+    rows: NDArray[np.intp]
     table: "pd.DataFrame"
     embedding: NDArray[np.float16]
+
+    def select(self, mask: NDArray[np.bool_]) -> "Block":
+        """Return the images where a mask (n,) is true."""
+        return Block(self.rows[mask], self.table[mask], self.embedding[mask])
 
 
 def iter_blocks(cache: Cache, progress: Progress | None) -> Iterator[Block]:
@@ -66,21 +68,9 @@ def iter_blocks(cache: Cache, progress: Progress | None) -> Iterator[Block]:
             for c, name in enumerate(columns)
         }
         table = pd.concat([table, pd.DataFrame(labels, index=table.index)], axis=1)
-        yield Block(start, table, cache.read_rows(start, stop))
+        yield Block(np.arange(start, stop), table, cache.read_rows(start, stop))
         if progress is not None:
             progress(stop, len(cache))
-
-
-def label_columns(names: Iterable[str]) -> list[str]:
-    """Return the column of each label: its name, after "label " if another column has that."""
-    taken = {*METADATA, EMBEDDING}
-    columns = []
-    for name in names:
-        while name in taken:
-            name = f"label {name}"
-        taken.add(name)
-        columns.append(name)
-    return columns
 
 
 def text_sets(cache: Cache) -> list[TextSet]:
@@ -115,9 +105,14 @@ def text_table(cache: Cache) -> "tuple[pd.DataFrame, NDArray[np.float32]]":
     return table, np.concatenate(vectors)
 
 
-def header(cache: Cache) -> dict[str, Any]:
-    """Return what the embeddings and columns are, as a JSON document."""
-    return {
+def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
+    """Return what the embeddings and columns are, as a canonical JSON document.
+
+    Args:
+        cache: The cache.
+        columns: The columns of its labels. By default ``label_columns``.
+    """
+    document = {
         "format": "featurecache export",
         "version": 1,
         "dataset": cache.header.dataset,
@@ -132,7 +127,7 @@ def header(cache: Cache) -> dict[str, Any]:
         "exposed": cache.header.exposed,
         "bit_depth": cache.header.bit_depth,
         "labels": list(cache.labels.names),
-        "label_columns": label_columns(cache.labels.names),
+        "label_columns": list(columns or label_columns(cache.labels.names)),
         "label_values": {**CELLS, "blank": None},
         "label_policy": asdict(cache.policy),
         "texts": {
@@ -148,3 +143,4 @@ def header(cache: Cache) -> dict[str, Any]:
         "notes": list(cache.header.notes),
         "spec": dict(cache.header.encoder_spec),
     }
+    return canonical_json(document)

@@ -52,10 +52,11 @@ def write_table(table: "pd.DataFrame", path: Path) -> None:
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:
             write_rows(file, [list(table.columns)])
-            write_rows(file, ([_cell(value) for value in row] for row in table.to_numpy(object)))
+            write_rows(file, ([csv_cell(value) for value in row] for row in table.to_numpy(object)))
 
 
-def _cell(value: object) -> object:
+def csv_cell(value: object) -> object:
+    """Return a value as it is written to a CSV file; see ``write_table``."""
     if isinstance(value, tuple):
         return "|".join(map(str, value))
     if isinstance(value, bool):

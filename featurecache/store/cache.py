@@ -22,6 +22,7 @@ from featurecache.store.checksums import Sums, read_checksums, read_verified
 from featurecache.store.hdf5 import dataset, opened
 from featurecache.store.layout import CHUNK_ROWS, EMBEDDING, FORMAT
 from featurecache.store.records import (
+    METADATA,
     Header,
     ImageTable,
     Labels,
@@ -29,6 +30,7 @@ from featurecache.store.records import (
     count_by_reason,
     format_counts,
     from_utf8,
+    label_columns,
     split_conflicts,
 )
 from featurecache.store.validation import attribute, descriptor
@@ -38,6 +40,8 @@ from featurecache.wording import count_noun
 if TYPE_CHECKING:
     import h5py
     import pandas as pd
+    from anndata import AnnData
+    from torch.utils.data import TensorDataset
 
 BLOCK_ROWS = 4096
 """Embedding rows that are converted at a time, to need little memory beside the result."""
@@ -276,9 +280,7 @@ class Cache:
             >>> X.shape[1], y.shape[1], len(groups) == len(X)
             (128, 14, True)
         """
-        rows = np.arange(len(self)) if split is None else self.rows(split)
-        if split is not None and not len(rows):
-            raise UnknownNameError("split", split, set(self.splits.tolist()))
+        rows = np.arange(len(self)) if split is None else self._split_rows(split)
         embedding = np.empty((len(rows), self.dim), dtype=np.float32)
         for start in range(0, len(self), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(self))
@@ -286,6 +288,12 @@ class Cache:
             if low < high:
                 embedding[low:high] = self.read_rows(start, stop)[rows[low:high] - start]
         return embedding, self.labels.to_float(rows), self.patients[rows]
+
+    def _split_rows(self, split: str) -> NDArray[np.intp]:
+        rows = self.rows(split)
+        if not len(rows):
+            raise UnknownNameError("split", split, set(self.splits.tolist()))
+        return rows
 
     def to_pandas(self, *, embeddings: bool = False) -> "pd.DataFrame":
         """Return one row per image: its id, metadata and labels.
@@ -310,11 +318,78 @@ class Cache:
         """
         import pandas as pd
 
-        labels = pd.DataFrame(self.labels.to_float(), columns=list(self.labels.names))
+        labels = pd.DataFrame(self.labels.to_float(), columns=label_columns(self.labels.names))
         frame = pd.concat([self.images.to_pandas(), labels], axis=1)
         if embeddings:
             frame["embedding"] = list(self.arrays()[0])
         return frame
+
+    def to_torch(self, split: str | None = None) -> "TensorDataset":
+        """Return embeddings and labels as a data set of PyTorch, for a ``DataLoader``.
+
+        Args:
+            split: Only the images of this split (train, val or test); all images if None.
+
+        Returns:
+            A ``TensorDataset`` of embeddings (n, D) float16, not normalized, and labels (n, C)
+            float32 with 1 for positive, 0 for negative and NaN for unknown. All images are not
+            copied but memory-mapped; see ``embedding``.
+
+        Raises:
+            UnknownNameError: The cache has no such split.
+            CacheError: The file is gone, damaged, or not the one that was opened.
+
+        Example:
+            >>> import featurecache as fc
+            >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+            >>> embedding, labels = cache.to_torch("train")[0]
+            >>> embedding.shape, labels.shape
+            (torch.Size([128]), torch.Size([14]))
+        """
+        import torch
+        from torch.utils.data import TensorDataset
+
+        rows = slice(None) if split is None else self._split_rows(split)
+        vectors = torch.from_numpy(np.asarray(self.embedding)[rows])
+        return TensorDataset(vectors, torch.from_numpy(self.labels.to_float(rows)))
+
+    def to_anndata(self) -> "AnnData":
+        """Return the cache as an AnnData object, for scanpy and the like.
+
+        Returns:
+            ``X``: embeddings, (N, D) float16, not normalized, memory-mapped. ``obs``: the metadata
+            and labels of ``to_pandas``, by image id, with "" for unknown texts, and "/" in the name
+            of a label replaced by "_", which AnnData could not write.
+
+        Raises:
+            CacheError: The file is gone, damaged, or not the one that was opened.
+            UsageError: anndata is not installed.
+
+        Example:
+            >>> import featurecache as fc
+            >>> cache = fc.open_cache("cache/phantom/tiny.h5")
+            >>> cache.to_anndata().obs["split"].iloc[0] in ("train", "val", "test")
+            True
+        """
+        import pandas as pd
+
+        try:
+            from anndata import AnnData
+        except ImportError as error:
+            raise UsageError(
+                "`to_anndata` needs anndata: pip install 'featurecache[export]'"
+            ) from error
+        # AnnData 0.12 writes neither the text type of pandas 3 nor memmaps.
+        frame = self.to_pandas()
+        texts = frame[list(METADATA[1:-1])].astype(object).fillna("")
+        labels = frame[frame.columns[len(METADATA) :]].set_axis(
+            label_columns(name.replace("/", "_") for name in self.labels.names), axis=1
+        )
+        obs = pd.concat([texts, frame["age"], labels], axis=1)
+        obs.index = pd.Index(self.ids.tolist(), dtype=object, name="id")
+        dimensions = pd.Index([str(number) for number in range(self.dim)], dtype=object)
+        var = pd.DataFrame(index=dimensions)
+        return AnnData(np.asarray(self.embedding), obs=obs, var=var)
 
     def text_embeddings(self, prompts: str | PromptSet | None = None) -> NDArray[np.float32]:
         """Return one text embedding per label: the mean over the prompts of a set.

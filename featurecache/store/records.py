@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,9 @@ BLOCK_STRINGS = 65_536
 
 _INFINITY_BITS = 0x7C00
 """Those of a float16; of NaN, they are higher."""
+
+METADATA = ("id", "patient", "study", "split", "view", "sex", "age")
+"""Columns of tables of images."""
 
 NON_FINITE_EMBEDDING = "its embedding is not finite in float16, or is all zero"
 
@@ -76,10 +79,10 @@ class ImageTable:
         return ImageTable(**{name: column[rows] for name, column in vars(self).items()})
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return id, patient, study, split, view, sex and age (years); NaN where unknown."""
+        """Return the columns ``METADATA``, with NaN where unknown; age is in years."""
         import pandas as pd
 
-        texts = ("id", "patient", "study", "split", "view", "sex")
+        texts = METADATA[:-1]
         frame = pd.DataFrame({name: from_utf8(getattr(self, name)) for name in texts})
         frame = frame.mask(frame == "")
         frame["age"] = pd.to_numeric(pd.Series(from_utf8(self.age)), errors="coerce")
@@ -288,6 +291,18 @@ class Header:
     policy: LabelPolicy = field(default_factory=LabelPolicy)
     table: Mapping[str, str] = field(default_factory=dict)
     extraction: Extraction = field(default_factory=Extraction)
+
+
+def label_columns(names: Iterable[str]) -> list[str]:
+    """Return the column of each label: its name, after "label " if another column has that."""
+    taken = {*METADATA, "path", "sha256", "embedding"}
+    columns = []
+    for name in names:
+        while name in taken:
+            name = f"label {name}"
+        taken.add(name)
+        columns.append(name)
+    return columns
 
 
 def count_by_reason(failures: Mapping[str, str]) -> dict[str, int]:

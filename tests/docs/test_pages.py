@@ -17,7 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
 
-COMMANDS_RUN = ["tutorials/command_line", "how-to/zero_shot", "how-to/retrieve", "how-to/report"]
+COMMANDS_RUN = [
+    "tutorials/command_line",
+    "how-to/zero_shot",
+    "how-to/retrieve",
+    "how-to/export",
+    "how-to/report",
+]
 """Pages whose commands need nothing but the workspace."""
 
 PYTHON_PAGES = [

@@ -1,6 +1,8 @@
 """Caches in other formats, read back by the libraries of these."""
 
 import signal
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import featurecache as fc
 from featurecache.export import export, tables
 from featurecache.export.export import FORMATS
 from tests.audit.audit_caches import make_cache
-from tests.evaluation.toy_caches import toy_texts
+from tests.evaluation.toy_caches import toy_texts, write_toy_cache
 from tests.export.read_back import READERS
+
+Exported = Callable[[str], Path]
 
 IDS = ["'quoted'.png", "0007", "=1+1", "a.b/c d.png", "a.b/c,d.png", 'q"uote', "ç/日本.dcm", "😀"]
 CELLS = np.array(
@@ -51,18 +55,35 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> fc.Cache:
     return make_cache(folder, SPLIT, labels=np.empty((8, 0)), label_names=())
 
 
+@pytest.fixture(scope="module")
+def exported(full: fc.Cache, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Exports the full cache in a format, once."""
+
+    @cache
+    def export_to(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "BLOCK_ROWS", 3)
+            return fc.export_cache(full.path, target(folder, name), to=name)
+
+    return export_to
+
+
 def target(folder: Path, name: str) -> Path:
     return folder / f"out{FORMATS[name].suffix or ''}"
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_export_read_by_its_own_library_equals_the_cache(
-    name: str, full: fc.Cache, tmp_path: Path
+    name: str, exported: Exported, full: fc.Cache
 ) -> None:
-    out = fc.export_cache(full.path, target(tmp_path, name), to=name)
-    read = READERS[name](out)
-    assert read.embedding.dtype == np.float16
-    np.testing.assert_array_equal(read.embedding, full.embedding)
+    read = READERS[name](exported(name))
+    if name == "faiss":  # which holds vectors of unit length
+        expected = full.embedding / np.linalg.norm(full.embedding.astype(float), axis=1)[:, None]
+        np.testing.assert_allclose(read.embedding, expected, rtol=1e-6)
+    else:
+        assert read.embedding.dtype == np.float16
+        np.testing.assert_array_equal(read.embedding, full.embedding)
     assert read.table["id"].tolist() == IDS
     assert read.table["split"].tolist() == SPLIT
     for column in ("patient", "study", "view", "sex", "path"):
@@ -89,29 +110,28 @@ def test_an_export_read_by_its_own_library_equals_the_cache(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_cache_without_labels_and_texts_is_exported(
-    name: str, bare: fc.Cache, tmp_path: Path
+def test_a_cache_without_labels_and_texts_is_exported_and_replaced_only_when_asked(
+    name: str, exported: Exported, full: fc.Cache, bare: fc.Cache, tmp_path: Path
 ) -> None:
     out = fc.export_cache(bare, target(tmp_path, name), to=name)
     read = READERS[name](out)
-    np.testing.assert_array_equal(read.embedding, bare.embedding)
+    assert read.embedding.shape == bare.embedding.shape
     assert read.table["id"].tolist() == bare.ids.tolist()
-    assert list(read.table.columns) == list(tables.METADATA)
+    assert list(read.table.columns) == list(tables.IMAGE_COLUMNS)
     assert read.texts is None
+    with pytest.raises(ValueError, match="already exists: give another `out`, or `overwrite`"):
+        fc.export_cache(full, out, to=name)
+    fc.export_cache(full, out, to=name, overwrite=True)
+    assert contents(tmp_path) == contents(exported(name).parent)
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_exports_are_the_same_bytes_and_replaced_only_when_asked(
+@pytest.mark.parametrize("name", ["parquet", "npy"])
+def test_texts_of_a_replaced_export_do_not_stay(
     name: str, full: fc.Cache, bare: fc.Cache, tmp_path: Path
 ) -> None:
-    first = fc.export_cache(full, target(tmp_path / "1", name), to=name)
-    second = fc.export_cache(bare, target(tmp_path / "2", name), to=name)
-    with pytest.raises(ValueError, match="already exists: give another `out`, or `overwrite`"):
-        fc.export_cache(full, second, to=name)
-    fc.export_cache(full, second, to=name, overwrite=True)
-    assert contents(first.parent) == contents(second.parent)
-    fc.export_cache(bare, second, to=name, overwrite=True)
-    assert READERS[name](second).texts is None
+    fc.export_cache(full, target(tmp_path, name))
+    fc.export_cache(bare, target(tmp_path, name), overwrite=True)
+    assert not [file for file in tmp_path.iterdir() if "texts" in file.name]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -129,6 +149,26 @@ def test_an_interrupted_export_leaves_nothing(name: str, full: fc.Cache, tmp_pat
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_the_nearest_images_in_faiss_are_those_of_retrieve(tmp_path: Path) -> None:
+    import faiss
+
+    rng = np.random.default_rng(3)
+    texts = toy_texts(rng.normal(size=(2, 16)), rng.normal(size=(2, 16)), ("Mass", "Edema"))
+    cells = rng.integers(0, 2, size=(400, 2))
+    vectors = rng.normal(size=(400, 16)) * rng.uniform(0.1, 100, size=(400, 1))
+    cache = write_toy_cache(tmp_path / "c.h5", vectors, cells, texts, names=("Mass", "Edema"))
+    index = faiss.read_index(str(fc.export_cache(cache, tmp_path / "c.faiss")))
+    query = cache.text_embeddings("signs")[1:]
+    scores, rows = index.search(query / np.linalg.norm(query), 10)
+    hits = fc.retrieve(cache, label="Edema", top=10)
+    assert cache.ids[rows[0]].tolist() == hits["id"].tolist()
+    np.testing.assert_allclose(scores[0], hits["cosine"], atol=1e-6)
+    # The file is that of FAISS itself.
+    own = faiss.IndexFlatIP(16)
+    own.add(index.reconstruct_n(0, 400))
+    assert (tmp_path / "c.faiss").read_bytes() == faiss.serialize_index(own).tobytes()
+
+
 def test_progress_counts_images(full: fc.Cache, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     fc.export_cache(full, tmp_path / "a.parquet", progress=lambda *call: calls.append(call))
@@ -141,14 +181,17 @@ def test_progress_counts_images(full: fc.Cache, tmp_path: Path) -> None:
         ("a.bin", None, r"a.bin: give a name that ends in .*\.parquet.*, or `to`, the format: "),
         ("a.h5", "parquet", r"a.h5: give a name that ends in \.parquet for parquet"),
         ("a.parquet", "parket", "unknown format 'parket': did you mean parquet"),
-        ("folder.parquet", None, "folder.parquet is a folder: give another `out`"),
+        ("folder.parquet", None, "folder.parquet is not a file: give another `out`"),
+        ("folder", "webdataset", "folder is not a folder of an export: give another"),
+        ("a.zarr", "huggingface", "a.zarr: give a name of a folder for huggingface"),
         ("a/b.parquet", None, ""),
     ],
 )
 def test_what_to_write_where_has_to_be_clear(
     out: str, to: str | None, message: str, bare: fc.Cache, tmp_path: Path
 ) -> None:
-    (tmp_path / "folder.parquet").mkdir()
+    for folder in ("folder", "folder.parquet"):
+        (tmp_path / folder).mkdir()
     if not message:
         assert fc.export_cache(bare, tmp_path / out, to=to).is_file()
         return

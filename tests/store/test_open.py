@@ -121,6 +121,31 @@ def test_to_pandas_has_metadata_and_labels(cache_file: Path) -> None:
     np.testing.assert_array_equal(frame["Mass"], [1, 0, np.nan])
 
 
+def test_to_torch_has_stored_embeddings_and_labels(cache_file: Path) -> None:
+    cache = open_cache(cache_file)
+    embedding, labels = cache.to_torch().tensors
+    assert str(embedding.dtype) == "torch.float16"
+    np.testing.assert_array_equal(embedding.numpy(), np.array(handwritten.EMBEDDING, np.float16))
+    np.testing.assert_array_equal(labels.numpy(), [[1, 0], [0, np.nan], [np.nan, 1]])
+    test, _ = cache.to_torch("test").tensors
+    np.testing.assert_array_equal(test.numpy(), embedding[1:].numpy())
+    with pytest.raises(ValueError, match="unknown split 'val'"):
+        cache.to_torch("val")
+
+
+def test_to_anndata_has_all_of_a_cache_and_can_be_written(cache_file: Path) -> None:
+    import anndata
+
+    path = cache_file.with_suffix(".h5ad")
+    open_cache(cache_file).to_anndata().write_h5ad(path)
+    read = anndata.read_h5ad(path)
+    np.testing.assert_array_equal(read.X, np.array(handwritten.EMBEDDING, np.float16))
+    assert read.obs_names.tolist() == handwritten.IDS
+    assert read.obs["view"].tolist() == ["PA", "", "AP"]
+    np.testing.assert_array_equal(read.obs["age"], [40, np.nan, 7])
+    np.testing.assert_array_equal(read.obs["Mass"], [1, 0, np.nan])
+
+
 def test_to_pandas_adds_embeddings_when_asked(cache_file: Path) -> None:
     column = open_cache(cache_file).to_pandas(embeddings=True)["embedding"]
     assert np.stack(column).tolist() == handwritten.EMBEDDING
