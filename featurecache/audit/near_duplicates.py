@@ -3,7 +3,8 @@
 To an encoder, a changed copy may look less similar than another image: for only 116 of 300 shifted
 copies of real images, ``tiny`` has the original among the five nearest. Where the image files are
 available, candidates are therefore found by the images' spectra as well, and pixels decide.
-Without files, unusually similar embeddings are only reported as suspected.
+Without files, unusually similar embeddings are only reported as suspected, and no other pairs are
+searched for.
 """
 
 import os
@@ -26,6 +27,7 @@ from featurecache.audit.image_similarity import (
 )
 from featurecache.audit.leakage import same_labels
 from featurecache.errors import ImageError
+from featurecache.extraction.sample import evenly_spaced
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.metrics.similarity import Directions, nearest_of_other_groups, normalize_rows
 from featurecache.progress import DetailedProgress, Progress
@@ -36,6 +38,11 @@ NEIGHBORS: Final = 5
 
 MIN_IMAGES: Final = 20
 """Minimum number of images to estimate which distances are unusual."""
+
+SAMPLE: Final = 8192
+"""Maximum number of images to estimate it from: the median of the distances to within a seventieth
+of their standard deviation.
+"""
 
 PairValues = dict[tuple[int, int], float]
 """A cosine or similarity by pair of cache rows, the lower row first."""
@@ -67,10 +74,12 @@ class SuspectedPairs:
     """Pairs with an unusually high cosine.
 
     Attributes:
+        sample: Number of images whose nearest ones tell what is usual.
         cosine: Cosine from which on a pair is suspected; None with too few images.
         pairs: The pairs, in descending order of the cosine.
     """
 
+    sample: int
     cosine: float | None
     pairs: tuple[ImagePair, ...]
 
@@ -116,13 +125,26 @@ def near_duplicates(
     """
     embeddings = normalize_rows(cache.embedding)
     rows = np.arange(len(embeddings))
-    candidates, nearest_cosines = nearest_in_other_splits(
-        cache, rows, embeddings, top=neighbors, progress=_named(progress, "compare embeddings")
+    sample = evenly_spaced(len(rows), SAMPLE)
+    _, nearest_cosines = nearest_in_other_splits(
+        cache,
+        rows,
+        embeddings,
+        top=neighbors,
+        at_least=np.where(np.isin(rows, sample), -np.inf, np.inf),
+        progress=_named(progress, "find usual similarities"),
     )
-    cutoff = similarity_cutoff(nearest_cosines)
-    suspected = (
-        [] if cutoff is None else [pair for pair, cosine in candidates.items() if cosine >= cutoff]
+    cutoff = similarity_cutoff(nearest_cosines, n_images=len(rows))
+    lowest = np.inf if cutoff is None else cutoff
+    candidates, _ = nearest_in_other_splits(
+        cache,
+        rows,
+        embeddings,
+        top=neighbors,
+        at_least=lowest if files is None else -np.inf,
+        progress=_named(progress, "compare embeddings"),
     )
+    suspected = [pair for pair, cosine in candidates.items() if cosine >= lowest]
     similarity: PairValues = {}
     unreadable: dict[str, str] = {}
     if files is not None and candidates:
@@ -148,7 +170,7 @@ def near_duplicates(
         min_similarity=MIN_SIMILARITY,
         compared=None if files is None else len(similarity),
         pairs=None if files is None else describe(confirmed, similarity),
-        suspected=SuspectedPairs(cutoff, describe(suspected, candidates)),
+        suspected=SuspectedPairs(len(nearest_cosines), cutoff, describe(suspected, candidates)),
         unreadable=unreadable,
     )
 
@@ -163,6 +185,7 @@ def nearest_in_other_splits(
     directions: Directions,
     *,
     top: int,
+    at_least: float | NDArray[np.float64] = -np.inf,
     progress: Progress | None = None,
 ) -> tuple[PairValues, NDArray[np.float32]]:
     """Pair each image with its nearest ones in other splits, except byte-identical ones.
@@ -172,13 +195,15 @@ def nearest_in_other_splits(
         rows: (M,) rows of the cache to consider.
         directions: (M, D), one vector of unit length per row.
         top: Number of nearest images.
+        at_least: Minimum cosine of a pair: one for all images, or (M,) for each image whose nearest
+            are sought.
         progress: Called while images are compared.
 
     Returns:
         The cosine of each pair, and (M',) the highest cosine of each image that has a pair.
     """
     near, cosines = nearest_of_other_groups(
-        directions, cache.images.split[rows], top=top, progress=progress
+        directions, cache.images.split[rows], top=top, at_least=at_least, progress=progress
     )
     files = cache.images.sha256[rows]
     differ = (near >= 0) & (files[near] != files[:, np.newaxis])
@@ -194,7 +219,7 @@ def _named(progress: DetailedProgress | None, task: str) -> Progress | None:
     return lambda done, total: progress(done, total, task)
 
 
-def similarity_cutoff(nearest: NDArray[np.floating[Any]]) -> float | None:
+def similarity_cutoff(nearest: NDArray[np.floating[Any]], *, n_images: int) -> float | None:
     """Return the cosine from which on two images are unusually similar for their data set.
 
     The logarithms of the distances 1 - cosine between images and their nearest neighbors are
@@ -202,10 +227,11 @@ def similarity_cutoff(nearest: NDArray[np.floating[Any]]) -> float | None:
     few copies do not change. At the cutoff, half an image is expected to be nearer by chance.
 
     Args:
-        nearest: (N,) cosine of each image with its nearest neighbor in another split.
+        nearest: (M,) cosine of each image of a sample with its nearest neighbor in another split.
+        n_images: Number of images of the data set.
 
     Returns:
-        The cosine; None with fewer than ``MIN_IMAGES`` images.
+        The cosine; None with a sample of fewer than ``MIN_IMAGES`` images.
     """
     from scipy.stats import norm
 
@@ -215,7 +241,7 @@ def similarity_cutoff(nearest: NDArray[np.floating[Any]]) -> float | None:
     logarithms = np.log(np.maximum(1 - nearest.astype(np.float64), 1e-7))
     median = np.median(logarithms)
     spread = np.median(np.abs(logarithms - median)) / norm.ppf(0.75)
-    return float(1 - np.exp(median + norm.ppf(1 / (2 * len(nearest))) * spread))
+    return float(1 - np.exp(median + norm.ppf(1 / (2 * n_images)) * spread))
 
 
 def _read_miniatures(

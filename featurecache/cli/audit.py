@@ -221,7 +221,8 @@ def _leak_rows(result: "Audit") -> list[list[str]]:
             format_float(None) if suspected.cosine is None else str(len(suspected.pairs)),
             "too few images to tell"
             if suspected.cosine is None
-            else f"pairs with a cosine of {suspected.cosine:.4f} or more",
+            else f"pairs with a cosine of {suspected.cosine:.4f} or more, estimated from "
+            f"{count_noun(suspected.sample, 'image')}",
         ],
         [
             "images that the encoder was fine-tuned on",

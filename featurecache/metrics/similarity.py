@@ -1,6 +1,7 @@
 """Cosine similarity: L2 normalization and exact nearest neighbors, in memory."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -13,13 +14,14 @@ Floats: TypeAlias = NDArray[np.float64]
 Embeddings: TypeAlias = NDArray[np.floating[Any]]
 Directions: TypeAlias = NDArray[np.float32]
 
-_TILE: Final = 1024
+_TILE: Final = 512
 """Rows of a tile: a matrix product of two of them stays in the processor's cache."""
 _DENSE: Final = 64
 """A tile with more than one in so many possible pairs is computed as one matrix product."""
 _SAMPLE: Final = 8192
 """Rows that principal components are estimated from."""
 _MARGIN: Final = 1e-5
+"""Added to an upper bound of a cosine, against rounding."""
 
 _FLOAT16: Final = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 """Each float16 as float32. To look them up is twice as fast as numpy's conversion on x86."""
@@ -140,6 +142,7 @@ def nearest_of_other_groups(
     groups: NDArray[Any],
     *,
     top: int,
+    at_least: float | NDArray[np.floating[Any]] = -np.inf,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Find, for each row, the rows of other groups with the highest cosine similarity.
@@ -147,61 +150,56 @@ def nearest_of_other_groups(
     The search is exact. Each pair of tiles of rows is compared once, for both of its sides, and
     first by an upper bound of the cosine that takes an eighth of the time: the product in the first
     principal components, plus the product of the norms of what is left (Cauchy-Schwarz). Only
-    pairs that can be among the nearest are computed in full. The steeper the spectrum of the
-    embeddings, the fewer these are.
+    pairs that can be among the nearest are computed in full, and tiles that are too far apart in
+    the first component are skipped. The steeper the spectrum of the embeddings and the higher the
+    minimum cosine, the less is computed.
 
     Args:
         directions: (N, D), of unit length, or zero.
         groups: (N,), such as splits.
         top: Number of rows to find for each row.
+        at_least: Minimum cosine of the rows to find: one for all rows, or (N,) for each; infinity
+            for rows whose nearest are not needed.
         progress: Called while rows are compared.
 
     Returns:
         Row indices and cosines, (N, top) each, in descending order of the cosine. Among equal
-        cosines, the lower index comes first. Where other groups have fewer rows, indices are -1
-        and cosines -inf.
+        cosines, the lower index comes first. Where there are fewer, indices are -1 and cosines
+        -inf.
 
     Raises:
         ValueError: ``top`` is less than 1.
     """
     if top < 1:
         raise ValueError(f"`top` must be 1 or more, not {top}")
-    best = _Nearest(len(directions), top)
     _, group = np.unique(groups, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    group = group[order].astype(np.min_scalar_type(len(order)))  # fewer bytes to compare
-    bounds = _bounding_vectors(directions)[order]
+    lowest = np.full(len(group), at_least, dtype=np.float32)
+    bounds = _bounding_vectors(directions)
+    order = np.lexsort((bounds[:, 0], lowest, group))
+    bounds = bounds[order]
+    best = _Nearest(lowest[order], top)
     # The system would have to clear new memory for each product.
-    space = np.empty((2, _TILE**2), dtype=np.float32)
-    tiles = list(row_chunks(len(order), _TILE))
-    pairs = [
-        (a, b)
-        for number, a in enumerate(tiles)
-        for b in tiles[number:]
-        if group[a][0] != group[b][-1]
-    ]
-    for done, (a, b) in enumerate(pairs, start=1):
-        sides = [(a, order[b], False)] if a == b else [(a, order[b], False), (b, order[a], True)]
-        differ = group[a][:, np.newaxis] != group[b]
-        bound, cosines = (buffer[: differ.size].reshape(differ.shape) for buffer in space)
-        np.matmul(bounds[a], bounds[b].T, out=bound)
-        possible = bound >= best.lowest(a)[:, np.newaxis]
-        if a != b:
-            possible |= bound >= best.lowest(b)
-        possible &= differ
-        if np.count_nonzero(possible) > possible.size / _DENSE:
-            np.matmul(directions[order[a]], directions[order[b]].T, out=cosines)
-            cosines[~differ] = -np.inf
-            for rows, others, transposed in sides:
-                best.add_tile(rows, others, cosines.T if transposed else cosines)
-        else:
+    space = np.empty(_TILE**2, dtype=np.float32)
+    pairs = _pairs_of_tiles(group[order], bounds[:, 0])
+    for done, (a, b, highest_bound) in enumerate(pairs, start=1):
+        if highest_bound >= min(best.lowest[a].min(), best.lowest[b].min()):
+            shape = a.stop - a.start, b.stop - b.start
+            products = space[: shape[0] * shape[1]].reshape(shape)
+            np.matmul(bounds[a], bounds[b].T, out=products)
+            possible = best.find_possible(a, b, products)
+            if dense := np.count_nonzero(possible) > possible.size / _DENSE:
+                np.matmul(directions[order[a]], directions[order[b]].T, out=products)
+                best.raise_lowest(a, b, products)
+                possible = best.find_possible(a, b, products)
             # In one dimension, numpy skips zeros several times as fast.
-            row, column = np.divmod(np.flatnonzero(possible), possible.shape[1])
+            found = np.flatnonzero(possible)
+            row, column = np.divmod(found, shape[1])
             left, right = order[a][row], order[b][column]
-            of_pairs = np.vecdot(directions[left], directions[right])
-            best.add(a.start + row, right, of_pairs)
-            if a != b:
-                best.add(b.start + column, left, of_pairs)
+            cosines = (
+                products.ravel()[found] if dense else np.vecdot(directions[left], directions[right])
+            )
+            best.add(a.start + row, right, cosines)
+            best.add(b.start + column, left, cosines)
         if progress is not None:
             progress(done, len(pairs))
     inverse = np.argsort(order)
@@ -209,40 +207,76 @@ def nearest_of_other_groups(
 
 
 def _bounding_vectors(directions: Directions) -> Directions:
-    """Return (N, K) vectors whose products are upper bounds of the products of the directions."""
+    """Return (N, K) vectors whose products are upper bounds of the products of the directions.
+
+    Their squared norms are 1 plus a margin that is larger than the rounding of a product. The first
+    column is the first principal component.
+    """
     n_rows, dim = directions.shape
     sample = directions[:: max(n_rows // _SAMPLE, 1)].astype(np.float64)
-    axes = np.linalg.eigh(sample.T @ sample)[1][:, -max(dim // 8, 1) :].astype(np.float32)
+    axes = np.linalg.eigh(sample.T @ sample)[1][:, : -1 - max(dim // 8, 1) : -1].astype(np.float32)
     projected = directions @ axes
-    # The margin is larger than the rounding of the product of two vectors.
     rest = np.sqrt(np.maximum(1 - np.vecdot(projected, projected), 0) + _MARGIN)
     return np.column_stack([projected, rest])
 
 
+def _pairs_of_tiles(
+    group: NDArray[np.intp], component: NDArray[np.float32]
+) -> list[tuple[slice, slice, float]]:
+    """Pair the tiles of different groups, those with similar components first.
+
+    Args:
+        group: (N,), sorted.
+        component: (N,), a component of the bounding vectors.
+
+    Returns:
+        The tiles of each pair, and an upper bound of the cosines of their rows.
+    """
+    edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(group)]
+    tiles = [
+        slice(start, min(start + _TILE, stop))
+        for first, stop in pairwise(edges)
+        for start in range(first, stop, _TILE)
+    ]
+    low, high = (np.array([end(component[tile]) for tile in tiles]) for end in (np.min, np.max))
+    of_tile = np.array([group[tile.start] for tile in tiles])
+    a, b = np.nonzero(of_tile[:, np.newaxis] < of_tile)
+    gap = np.maximum(np.maximum(low[a] - high[b], low[b] - high[a]), 0)
+    # The squared distance of the vectors, 2 (1 + margin - product), is at least that of components.
+    bound = 1 + _MARGIN - gap**2 / 2
+    return [(tiles[a[pair]], tiles[b[pair]], bound[pair]) for pair in np.argsort(gap)]
+
+
 class _Nearest:
-    """The nearest rows that were found so far, (N, top), nearest first."""
+    """The nearest rows that were found so far, (N, top), nearest first.
 
-    def __init__(self, n_rows: int, top: int) -> None:
-        self.rows = np.full((n_rows, top), -1, dtype=np.intp)
-        self.cosines = np.full((n_rows, top), -np.inf, dtype=np.float32)
+    ``lowest`` (N,) are the cosines that further ones have to reach.
+    """
 
-    def lowest(self, rows: slice) -> NDArray[np.float32]:
-        """Return the cosines that a new row has to reach."""
-        return self.cosines[rows, -1]
+    def __init__(self, at_least: NDArray[np.float32], top: int) -> None:
+        self.lowest = at_least
+        self.rows = np.full((len(at_least), top), -1, dtype=np.intp)
+        self.cosines = np.full((len(at_least), top), -np.inf, dtype=np.float32)
 
-    def add_tile(self, rows: slice, others: NDArray[np.intp], cosines: NDArray[np.float32]) -> None:
-        """Add the cosines (R, M) of a slice of R rows with M others."""
-        lowest, top = self.lowest(rows), self.rows.shape[1]
-        if np.isneginf(lowest).any() and len(others) > top:
-            lowest = np.maximum(lowest, np.partition(cosines, -top, axis=1)[:, -top])
-        near = np.nonzero(cosines >= lowest[:, np.newaxis])
-        self.add(rows.start + near[0], others[near[1]], cosines[near])
+    def find_possible(self, a: slice, b: slice, cosines: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which pairs of two tiles, (R, M), are high enough for one of their sides."""
+        possible: NDArray[np.bool_] = cosines >= self.lowest[a][:, np.newaxis]
+        possible |= cosines >= self.lowest[b]
+        return possible
+
+    def raise_lowest(self, a: slice, b: slice, cosines: NDArray[np.float32]) -> None:
+        """Raise the cosines to reach of rows without one, before those of two tiles are added."""
+        top = self.rows.shape[1]
+        for rows, of_rows in ((a, cosines), (b, cosines.T)):
+            if np.isneginf(self.lowest[rows]).any() and of_rows.shape[1] > top:
+                nearest = np.partition(of_rows, -top, axis=1)[:, -top]
+                self.lowest[rows] = np.maximum(self.lowest[rows], nearest)
 
     def add(
         self, rows: NDArray[np.intp], others: NDArray[np.intp], cosines: NDArray[np.float32]
     ) -> None:
-        """Add pairs, (P,) each; those of -inf come after the -1 that they start with."""
-        near = cosines >= self.cosines[rows, -1]
+        """Add pairs, (P,) each, if they are high enough."""
+        near = cosines >= self.lowest[rows]
         rows, others, cosines = rows[near], others[near], cosines[near]
         changed, top = np.unique(rows), self.rows.shape[1]
         rows = np.concatenate([np.repeat(changed, top), rows])
@@ -251,3 +285,4 @@ class _Nearest:
         order = np.lexsort((others, -cosines, rows))
         first = order[np.searchsorted(rows[order], changed)[:, np.newaxis] + np.arange(top)]
         self.rows[changed], self.cosines[changed] = others[first], cosines[first]
+        self.lowest[changed] = np.maximum(self.lowest[changed], cosines[first[:, -1]])

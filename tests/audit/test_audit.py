@@ -47,6 +47,7 @@ def test_images_of_a_data_set_are_compared(phantom: Path, tmp_path: Path) -> Non
         (
             "read images",
             "compare images",
+            "find usual similarities",
             "compare embeddings",
             "compare spectra",
             "predict view, sex and age",

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featurecache.audit import near_duplicates as module
 from featurecache.audit.contact_sheet import draw_pairs
 from featurecache.audit.near_duplicates import (
     SuspectedPairs,
@@ -77,23 +78,44 @@ def test_unreadable_images_are_reported_and_the_others_compared(
     assert len(found.pairs) == len(origin) - 2
 
 
-def test_without_image_files_similar_embeddings_are_only_suspected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sample", [40, 200])
+def test_without_image_files_similar_embeddings_are_only_suspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: int
+) -> None:
+    monkeypatch.setattr(module, "SAMPLE", sample)
     rng = np.random.default_rng(3)
     embedding = rng.normal(size=(200, 8))
     embedding[150] = embedding[20] + 1e-3 * rng.normal(size=8)
     split = ["train"] * 100 + ["test"] * 100
-    found = near_duplicates(make_cache(tmp_path, split, embedding=embedding), None)
+    cache = make_cache(tmp_path, split, embedding=embedding)
+    found = near_duplicates(cache, None)
     assert (found.pairs, found.compared) == (None, None)
     (pair,) = found.suspected.pairs
     assert pair.images == ("0020", "0150")
     assert pair.similarity is None
     assert pair.cosine > found.suspected.cosine
+    rows = cache.embedding.astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    nearest = (rows[:100] @ rows[100:].T).max(axis=1), (rows[100:] @ rows[:100].T).max(axis=1)
+    every = np.linspace(0, 199, sample).astype(int)
+    cutoff = similarity_cutoff(np.concatenate(nearest)[every], n_images=200)
+    assert (found.suspected.sample, found.suspected.cosine) == (sample, pytest.approx(cutoff))
+
+
+def test_all_pairs_above_the_cutoff_are_suspected_with_and_without_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    embedding = np.repeat(rng.normal(size=(40, 8)), 3, axis=0)
+    embedding[::4] += 1e-2 * rng.normal(size=embedding[::4].shape)
+    cache = make_cache(tmp_path, ["train", "val", "test"] * 40, embedding=embedding)
+    without, unreadable = near_duplicates(cache, None), dict.fromkeys(cache.ids, tmp_path / "none")
+    assert len(without.suspected.pairs) > 20
+    assert without.suspected == near_duplicates(cache, unreadable).suspected
 
 
 def test_single_split_has_nothing_to_compare(tmp_path: Path) -> None:
     found = near_duplicates(make_cache(tmp_path, ["train"] * 30), {})
     assert found.pairs == ()
-    assert found.suspected == SuspectedPairs(cosine=None, pairs=())
+    assert found.suspected == SuspectedPairs(sample=0, cosine=None, pairs=())
 
 
 def test_half_an_image_per_data_set_exceeds_the_cutoff_by_chance() -> None:
@@ -101,11 +123,11 @@ def test_half_an_image_per_data_set_exceeds_the_cutoff_by_chance() -> None:
     counts = []
     for _ in range(400):
         nearest = 1 - np.exp(rng.normal(-4, 0.3, 1000))
-        cutoff = similarity_cutoff(nearest)
+        cutoff = similarity_cutoff(nearest, n_images=1000)
         assert cutoff is not None
         counts.append((nearest >= cutoff).sum())
     assert np.mean(counts) == pytest.approx(0.5, abs=0.15)
-    assert similarity_cutoff(np.full(19, 0.5)) is None
+    assert similarity_cutoff(np.full(19, 0.5), n_images=19) is None
 
 
 def test_contact_sheet_shows_two_pairs_per_row(phantom: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from featurecache.metrics.similarity import (
 )
 
 
-@pytest.mark.parametrize("tile", [13, 1024])
+@pytest.mark.parametrize("tile", [13, 512])
 @pytest.mark.parametrize("dense", [1e9, 4, 1e-9], ids=["all tiles", "some tiles", "no tile"])
 @pytest.mark.parametrize("decay", [0, 1.5], ids=["flat", "steep"])
 def test_nearest_of_other_groups_are_those_of_a_plain_sort(monkeypatch, tile, dense, decay):
@@ -21,23 +21,43 @@ def test_nearest_of_other_groups_are_those_of_a_plain_sort(monkeypatch, tile, de
     monkeypatch.setattr("featurecache.metrics.similarity._DENSE", dense)
     rng = np.random.default_rng(0)
     embedding = rng.normal(size=(90, 16)) / (1 + np.arange(16)) ** decay
+    embedding[20:40] += 5  # a cluster
     embedding[60:70] = embedding[:10] + 1e-3  # near and equal ones, within and between groups
     embedding[70:75] = embedding[5]
     directions = normalize_rows(embedding)
     directions[33] = 0
-    for groups in (rng.choice(["test", "train", "val"], 90), np.arange(90), np.arange(90) > 85):
-        for top in (1, 7, 88):
+    some_rows = np.where(rng.random(90) < 0.3, -np.inf, np.inf)
+    splits = rng.choice(["test", "train", "val"], 90)
+    for groups in (splits, np.arange(90) // 9, np.arange(90) > 85):
+        for top, at_least in ((1, -np.inf), (7, -np.inf), (88, -np.inf), (3, 0.8), (7, some_rows)):
             done = []
             rows, cosines = nearest_of_other_groups(
-                directions, groups, top=top, progress=lambda *counts, done=done: done.append(counts)
+                directions,
+                groups,
+                top=top,
+                at_least=at_least,
+                progress=lambda *counts, done=done: done.append(counts),
             )
             expected = (directions @ directions.T).astype(np.float64)
             expected[groups[:, None] == groups] = -np.inf
+            expected[expected < np.broadcast_to(at_least, 90)[:, np.newaxis]] = -np.inf
             np.testing.assert_allclose(cosines, -np.sort(-expected)[:, :top], atol=1e-6)
             own = np.take_along_axis(expected, rows, axis=1)
             np.testing.assert_allclose(np.where(rows < 0, -np.inf, own), cosines, atol=1e-6)
             assert all(len({*row[row >= 0]}) == (row >= 0).sum() for row in rows)
             assert done[-1][0] == done[-1][1] == len(done)
+
+
+def test_tiles_that_are_too_far_apart_are_not_compared(monkeypatch):
+    monkeypatch.setattr("featurecache.metrics.similarity._TILE", 8)
+    products = []
+    matmul = np.matmul
+    monkeypatch.setattr(np, "matmul", lambda *args, **out: products.append(matmul(*args, **out)))
+    angles = np.linspace(0, np.pi / 2, 256)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    rows, _ = nearest_of_other_groups(directions, np.arange(256) % 2, top=1, at_least=0.999)
+    assert (np.abs(rows[:, 0] - np.arange(256)) == 1).all()
+    assert len(products) < 16 * 16 / 3
 
 
 def test_nothing_is_near_where_there_is_one_group():
