@@ -105,7 +105,8 @@ def require_kept_content(builder: CacheBuilder, current: NDArray[np.bool_], sha2
     """
     stored = builder.stored
     kept = np.concatenate([stored.sha256[current], sha256])
-    replaced = ~np.isin(stored.sha256[stored.present() & ~current], kept)
+    changed = stored.present() & ~current
+    replaced = ~np.isin(stored.sha256[changed], kept)
     removed = ~np.isin(builder.outside_sha256, kept)
     total = int(stored.present().sum()) + len(removed)
     lost = int(replaced.sum() + removed.sum())
@@ -115,9 +116,12 @@ def require_kept_content(builder: CacheBuilder, current: NDArray[np.bool_], sha2
             "files have another content or are gone. If this is another data set, give it another "
             "`name` or another `cache_dir`; to replace the images, give `prune`"
         )
-    if removed.any():
+    # An id that took the content of one that is gone has lost its own, which is then the one gone.
+    taken = replaced & np.isin(sha256[changed], builder.outside_sha256)
+    if n_gone := int(removed.sum() + taken.sum()):
+        first = builder.outside[removed] if removed.any() else builder.outside
         raise CacheError(
-            f"{builder.path} holds {removed.sum()} images that are no longer in the data set, "
-            f"{builder.outside[removed][0].decode()!r} the first: give `prune` to drop them, or "
-            "another `name` or `cache_dir`"
+            f"{builder.path} holds {count_noun(n_gone, 'image')} no longer in the data set, "
+            f"{first[0].decode()!r} the first: give `prune` to drop them, or another `name` or "
+            "`cache_dir`"
         )

@@ -11,6 +11,7 @@ ignored.
 
 import io
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,10 @@ _BARE: Final = re.compile(
 )
 _TRANSFER_SYNTAX: Final = b"\x02\0\x10\0UI"
 """Its tag (0002,0010) and value representation, which are always explicit and little-endian."""
+_JPEG_2000: Final = b"\xff\x4f\xff\x51"
+"""The markers that its codestream starts with, SOC and SIZ."""
+_START_OF_FRAME: Final = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+"""Second bytes of JPEG's SOF markers, and of that of JPEG-LS."""
 _GRAYSCALE: Final = ("MONOCHROME1", "MONOCHROME2")
 _MAX_HEADER: Final = 16 * 2**20
 """Bytes that a deflated data set may hold beside its pixels."""
@@ -246,6 +251,7 @@ def _uid_name(uid: Any) -> str:
 
 def _stored(dicom: Any) -> NDArray[Any]:
     """Return the stored values, of shape (H, W) or (H, W, 3)."""
+    _check_compressed_size(dicom)
     try:
         stored: NDArray[Any] = dicom.pixel_array
     except RuntimeError:  # no decoder could read them
@@ -254,6 +260,85 @@ def _stored(dicom: Any) -> NDArray[Any]:
             f"its pixels cannot be decompressed ({syntax}): save it uncompressed"
         ) from None
     return stored
+
+
+def _check_compressed_size(dicom: Any) -> None:
+    """Check that compressed pixels are as many as the header says, before they take memory.
+
+    Decoders believe the compressed data: 600 bytes of JPEG 2000 can take gigabytes, and where
+    JPEG-LS differs from the header, one of them ends the process.
+
+    Raises:
+        ImageError: There are more.
+    """
+    from pydicom.encaps import get_frame
+    from pydicom.uid import RLELossless
+
+    syntax = dicom.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        return
+    frame = get_frame(dicom.PixelData, 0, number_of_frames=1)
+    columns, rows = int(dicom.Columns), int(dicom.Rows)
+    if syntax == RLELossless:
+        # Padding is common, so there may be some more.
+        if _longest_segment(frame, limit=2 * rows * columns) > 2 * rows * columns:
+            raise ImageError("is run-length encoded, and holds more pixels than its header says")
+        return
+    expected = columns, rows, int(dicom.SamplesPerPixel)
+    for size in _sizes_in_codestream(frame):
+        if size != expected:
+            raise ImageError(
+                f"its compressed pixels have width, height and samples {size}, but its header says "
+                f"{expected}"
+            )
+
+
+def _longest_segment(frame: bytes, *, limit: int) -> int:
+    """Return the decoded length of the longest run-length encoded segment (PS3.5, G.3 to G.5).
+
+    Args:
+        frame: A header of 64 bytes and the segments.
+        limit: Count no further than to the first length above it.
+    """
+    n_segments, *starts = np.frombuffer(frame[:64], dtype="<u4").tolist()
+    longest = 0
+    for start, end in zip(starts[:n_segments], [*starts[1:n_segments], len(frame)], strict=True):
+        position, length = start, 0
+        while position < min(end, len(frame)) and length <= limit:
+            code = frame[position]
+            if code < 128:  # the next bytes as they are
+                length += code + 1
+                position += code + 2
+            elif code > 128:  # the next byte, repeated
+                length += 257 - code
+                position += 2
+            else:
+                position += 1
+        longest = max(longest, length)
+    return longest
+
+
+def _sizes_in_codestream(frame: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield width, height and number of samples in JPEG, JPEG-LS or JPEG 2000.
+
+    There is one, or none if it cannot be decoded either. What does not start as it should may hold
+    any number of JPEG 2000 codestreams, one of which a decoder may find.
+    """
+    if not frame.startswith(b"\xff\xd8"):
+        for start in re.finditer(re.escape(_JPEG_2000), frame):
+            right, bottom, left, top = struct.unpack_from(">4I", frame, start.start() + 8)
+            (samples,) = struct.unpack_from(">H", frame, start.start() + 40)
+            yield right - left, bottom - top, samples
+        return
+    position = 2
+    while position + 10 <= len(frame) and frame[position] == 0xFF:
+        marker = frame[position + 1]
+        if marker in _START_OF_FRAME:
+            height, width, samples = struct.unpack_from(">HHB", frame, position + 5)
+            yield width, height, samples
+            return
+        # 0xFF may be repeated before a marker.
+        position += 1 if marker == 0xFF else 2 + int.from_bytes(frame[position + 2 : position + 4])
 
 
 def _defines_range(dicom: Any) -> bool:

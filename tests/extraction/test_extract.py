@@ -342,6 +342,21 @@ def test_removed_images_are_dropped_only_with_prune(
     assert content(read_cache(stub_path)) == fresh(smaller, tmp_path)
 
 
+def test_content_that_is_lost_to_that_of_a_removed_image_needs_prune(
+    dataset: Dataset, root: Path, cache: Path, tmp_path: Path, stub_path: Path
+) -> None:
+    """Was dropped without a word: the removed image's content was still there, the other's not."""
+    run(dataset, cache)
+    smaller = make_dataset(root, dataset.images["id"].tolist()[1:])
+    paths = smaller.images["path"].replace({"i003.png": "i000.png"})
+    changed = replace(smaller, images=smaller.images.assign(path=paths))
+    with pytest.raises(CacheError, match=r"holds 1 image no .*'i000' the first: give `prune`"):
+        run(changed, cache)
+    summary, encoder = run(changed, cache, prune=True)
+    assert (encoder.batches, summary.images) == ([], 9)
+    assert content(read_cache(stub_path)) == fresh(changed, tmp_path)
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_other_checkpoint_is_refused_by_differing_field(
     dataset: Dataset, cache: Path, stub_path: Path, finished: bool

@@ -19,6 +19,10 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
 )
 
 from featurecache.errors import ImageError
@@ -346,6 +350,62 @@ def test_deflate_bomb_is_refused_before_it_takes_memory(stored, monkeypatch, att
         with pytest.raises(ImageError, match=message):
             decode_image(bomb)
         assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def run_length_bomb() -> bytes:
+    """16 x 16 pixels, with 2 MiB in the first segment."""
+    segment = b"\x81\0" * 2**14
+    header = np.array([2, 64, 64 + len(segment), *(0,) * 13], dtype="<u4").tobytes()
+    return header + segment + segment
+
+
+def jpeg_2000_bomb() -> bytes:
+    """4,000 x 4,000 pixels in 200 bytes."""
+    file = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(file, "JPEG2000", no_jp2=True)
+    return file.getvalue()
+
+
+def jpeg_bomb() -> bytes:
+    """2,000 x 2,000 pixels, behind a comment that looks like JPEG 2000 of 16 x 16."""
+    file = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(file, "JPEG", comment=jpeg_2000_bomb()[:60])
+    return file.getvalue()
+
+
+def jpeg_ls_that_aborts() -> bytes:
+    """60,000 x 60,000 pixels according to JPEG-LS, where CharLS ends the process."""
+    path = get_testdata_file("MR_small_jpeg_ls_lossless.dcm")
+    frame = bytearray(pydicom.encaps.get_frame(pydicom.dcmread(path).PixelData, 0))
+    start = frame.index(b"\xff\xf7")
+    frame[start + 5 : start + 9] = (60_000).to_bytes(2) * 2
+    return bytes(frame)
+
+
+@pytest.mark.parametrize(
+    ("make", "syntax", "message"),
+    [
+        (run_length_bomb, RLELossless, "holds more pixels than its header says"),
+        (jpeg_2000_bomb, JPEG2000Lossless, r"\(4000, 4000, 1\), but its header says \(16, 16, 1\)"),
+        (jpeg_bomb, JPEGBaseline8Bit, r"\(2000, 2000, 1\), but"),
+        (jpeg_ls_that_aborts, JPEGLSLossless, r"\(60000, 60000, 1\), but"),
+    ],
+)
+def test_compressed_bomb_is_refused_before_it_takes_memory(make, syntax, message):
+    """Was gigabytes for 600 bytes of JPEG 2000, and the end of the process for JPEG-LS."""
+    compressed = pydicom.dcmread(io.BytesIO(dicom_file(np.zeros((16, 16), np.uint16))))
+    compressed.file_meta.TransferSyntaxUID = syntax
+    compressed.PixelData = pydicom.encaps.encapsulate([make()])
+    compressed["PixelData"].is_undefined_length = True
+    file = io.BytesIO()
+    compressed.save_as(file)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=message):
+            decode_image(file.getvalue(), bit_depth=12)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
     finally:
         tracemalloc.stop()
 
