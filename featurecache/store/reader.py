@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from featurecache.store.validity import image_problems, label_problems, require_
 
 if TYPE_CHECKING:
     import h5py
+
+_Plain = TypeVar("_Plain", str, int, float, bool)
+_KINDS: Final = {str: "text", int: "an integer", float: "a number", bool: "a boolean"}
 
 
 def read_cache(path: str | os.PathLike[str]) -> Cache:
@@ -109,20 +112,20 @@ def _read_header(
     }
     try:
         return Header(
-            model=str(attributes["model"]),
-            dataset=str(attributes["dataset"]),
+            model=_typed(attributes, "model", str),
+            dataset=_typed(attributes, "dataset", str),
             notes=_parse_texts(attributes["notes"]),
-            image_level_split=bool(attributes["image_level_split"]),
-            exposed=bool(attributes["exposed"]),
+            image_level_split=_typed(attributes, "image_level_split", bool),
+            exposed=_typed(attributes, "exposed", bool),
             encoder_spec=encoder_spec,
-            collection=str(attributes["collection"]),
+            collection=_typed(attributes, "collection", str),
             trained_on=trained_on,
             probe=_parse_as(attributes["probe"], Probe) if "probe" in attributes else None,
-            revision=str(attributes["revision"]) if "revision" in attributes else None,
+            revision=_typed(attributes, "revision", str) if "revision" in attributes else None,
             excluded=_parse_as(attributes["excluded"], Counts),
-            bit_depth=int(attributes["bit_depth"]) if "bit_depth" in attributes else None,
+            bit_depth=_typed(attributes, "bit_depth", int) if "bit_depth" in attributes else None,
             libraries=tuple(_parse_as(attributes.get("libraries", "[]"), list[dict[str, str]])),
-            split_draw=str(attributes.get("split_draw", "")),
+            split_draw=_typed({"split_draw": "", **attributes}, "split_draw", str),
             policy=LabelPolicy(**_parse_as(attributes.get("label_policy", "{}"), dict[str, str])),
             table=_parse_as(attributes.get("table", "{}"), dict[str, str]),
             extraction=_parse_as(attributes["extraction"], Extraction),
@@ -156,6 +159,14 @@ def _parse_texts(attribute: Value) -> tuple[str, ...]:
 
 def _parse_as(attribute: Value, shape: Any) -> Any:
     return strict_json.validate(strict_json.parse(_require_text(attribute)), shape)
+
+
+def _typed(attributes: Mapping[str, Value], name: str, kind: type[_Plain]) -> _Plain:
+    """Return an attribute of a type; where that is float, an integer will do."""
+    value = attributes[name]
+    if type(value) is kind or (kind is float and type(value) is int):
+        return kind(value)
+    raise ValueError(f"{name} is {value!r}, not {_KINDS[kind]}")
 
 
 def _require_text(attribute: Value) -> str:
@@ -225,19 +236,21 @@ def _read_text(group: "h5py.Group", name: str, attributes: Mapping[str, Value]) 
     try:
         return TextSet(
             name=name,
-            fingerprint=str(attributes["fingerprint"]),
+            fingerprint=_typed(attributes, "fingerprint", str),
             templates=_parse_texts(attributes["templates"]),
             labels=labels,
             positive=positive,
             negative=negative,
-            aligned=bool(attributes["aligned"]),
-            scale=float(attributes["scale"]) if "scale" in attributes else None,
-            bias=float(attributes["bias"]) if "bias" in attributes else None,
+            aligned=_typed(attributes, "aligned", bool),
+            scale=_typed(attributes, "scale", float) if "scale" in attributes else None,
+            bias=_typed(attributes, "bias", float) if "bias" in attributes else None,
             encoder_spec=dict(strict_json.parse(_require_text(attributes["encoder"])))
             if "encoder" in attributes
             else None,
-            n_cut=int(attributes["n_cut"]) if "n_cut" in attributes else 0,
-            max_tokens=int(attributes["max_tokens"]) if "max_tokens" in attributes else None,
+            n_cut=_typed(attributes, "n_cut", int) if "n_cut" in attributes else 0,
+            max_tokens=_typed(attributes, "max_tokens", int)
+            if "max_tokens" in attributes
+            else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"{where} has a missing or unreadable attribute: {error}") from error

@@ -115,6 +115,18 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "no extraction": (without_attribute("/", "extraction"), "extraction"),
     "extraction is a text": (attribute("/", "extraction", '"x"'), "valid dictionary"),
     "no image_level_split": (without_attribute("/", "image_level_split"), "image_level_split"),
+    # Was true, as any text that is not empty.
+    "image_level_split is a text": (
+        attribute("/", "image_level_split", "false"),
+        "image_level_split is 'false', not a boolean",
+    ),
+    "aligned is a text": (
+        attribute("text/signs", "aligned", "no"),
+        "/text/signs .*aligned is 'no', not a boolean",
+    ),
+    "scale is a boolean": (attribute("text/signs", "scale", True), "scale is True, not a number"),
+    "model is a number": (attribute("/", "model", 3.0), "model is 3.0, not text"),
+    "bit_depth is a float": (attribute("/", "bit_depth", 12.5), "12.5, not an integer"),
     "no exposed": (without_attribute("/", "exposed"), "exposed"),
     "id not sorted": (texts("images/id", ["b", "a", "c"]), "/images/id is not sorted"),
     "duplicate id": (texts("images/id", ["a", "a", "c"]), "/images/id .*duplicates"),
