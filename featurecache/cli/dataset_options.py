@@ -76,7 +76,7 @@ class DatasetOptions:
     n_images: Annotated[int | None, _option("phantom: number of images. Default: 600.")] = None
     folds: Annotated[
         int | None,
-        _option("Number of folds, by patient, that the images are dealt into; with --fold."),
+        _option("Number of folds, by patient, that the images are divided into; with --fold."),
     ] = None
     fold: Annotated[
         int | None,

@@ -104,8 +104,8 @@ def extract(
     precision: Annotated[
         str,
         typer.Option(
-            help="Numbers of the image network: fp32, bf16, bf16-weights, fp16 (on a GPU), int8 "
-            "(with openvino), exact (fp32 by torch) or auto. auto keeps those of an existing "
+            help="Number format of the image network: fp32, bf16, bf16-weights, fp16 (on a GPU), "
+            "int8 (with openvino), exact (fp32 by torch) or auto. auto keeps those of an existing "
             "cache; otherwise it measures, once for a machine, what is fastest and leaves the "
             "embeddings of 32 images as they are (cosine of at least 0.999)."
         ),

@@ -378,11 +378,16 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
     if metrics.calibration is not None:
         before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
         fitted = "of the training run" if metrics.label_map else "fitted on validation images"
-        labels = count_noun(len(metrics.calibration.labels), "label")
-        print_result(
-            f"{of_seed}calibration error, mean of {labels} with enough patients: "
+        n_labels = len(metrics.calibration.labels)
+        errors = (
             f"{with_interval(before.error, before.ci95.error)} before and "
             f"{with_interval(after.error, after.ci95.error)} after Platt scaling"
+        )
+        print_result(
+            f"{of_seed}calibration error, mean of {count_noun(n_labels, 'label')} with enough "
+            f"patients: {errors}"
+            if n_labels
+            else f"{of_seed}calibration error: undefined, because no label has enough patients"
         )
         print_result(f"Platt scaling {fitted}: {describe_platt(metrics.calibration)}")
     any_finding = metrics.controls.get("any_finding")

@@ -30,8 +30,8 @@ def table(
     """Print metrics of runs side by side: means, spread over seeds and 95 % intervals.
 
     The best value of each metric is in bold if all runs scored the same images. LaTeX needs the
-    package booktabs; CSV has numbers in columns of their own. Whether runs differ is not seen from
-    their intervals: use compare.
+    package booktabs; CSV has numbers in columns of their own. Overlapping intervals do
+    not say whether runs differ: use compare.
 
     Example: featurecache table runs/kermany-dinov2-minilm-baseline
     runs/kermany-dinov2-minilm-concat --format latex

@@ -167,7 +167,7 @@ def find_path_column(table: "Table", head: "pd.DataFrame", root: Path) -> tuple[
     # By what the cells are, by the name of the column, and by the files that exist.
     files = [column for column, paths in samples.items() if _are_image_files(paths)]
     named = [column for column in samples if _has_usual_name(column)]
-    candidates = list(dict.fromkeys(files + named))[:_MAX_COLUMNS]
+    candidates = list(dict.fromkeys(files + named) or samples)[:_MAX_COLUMNS]
     existing = [column for column in candidates if _n_existing(root, samples[column])]
     if not existing:
         existing = [

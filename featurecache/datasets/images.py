@@ -40,7 +40,7 @@ def load_images(
         patient_level: Which folder of an image's path names its patient, 1 for the first; 0 if
             patients are unknown. By default, the patients in the headers if all images are DICOM
             files.
-        folds: Number of folds, by patient, that the images are dealt into.
+        folds: Number of folds, by patient, that the images are divided into.
         fold: The fold that is test; the next one is validation, the others are train.
         seed: Seed of the splits that no folder defines.
         progress: Called with the number of headers read and their total.

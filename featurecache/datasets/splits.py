@@ -105,9 +105,9 @@ def complete_split(
 ) -> CompleteSplit:
     """Return the split of a data set, with what it does not state filled in.
 
-    Without any statement, the images are split by patient, or dealt into folds. Where train has no
-    validation beside it, a tenth of train becomes validation, by patient. A data set with nothing
-    to train on, such as one for external validation, is left as it is.
+    Without any statement, the images are split by patient, or divided into folds. Where train has
+    no validation beside it, a tenth of train becomes validation, by patient. A data set with
+    nothing to train on, such as one for external validation, is left as it is.
 
     Args:
         patients: (N,) patient of each image, as strings.

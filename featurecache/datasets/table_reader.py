@@ -136,7 +136,8 @@ class Table:
 
     def names(self) -> str:
         """Return the names of the columns, and how the file was read, for error messages."""
-        return ". ".join([", ".join(self.header) or "none", *self.notes]).removesuffix(".")
+        sentences = (", ".join(self.header) or "none", *self.notes)
+        return ". ".join(sentence.removesuffix(".") for sentence in sentences)
 
 
 def open_table(path: Path, *, separator: str | None = None, encoding: str | None = None) -> Table:

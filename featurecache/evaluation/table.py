@@ -105,7 +105,7 @@ def table(
 ) -> MetricsTable:
     """Put the metrics of runs into a table: means, spread over seeds, and 95 % intervals.
 
-    Whether runs differ is not seen from their intervals, but from ``compare``.
+    Overlapping intervals do not say whether runs differ: use ``compare``.
 
     Example:
         >>> import featurecache as fc

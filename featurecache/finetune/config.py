@@ -44,7 +44,7 @@ class FinetuneConfig:
         help="Initial weights; with random ones a model folder needs no weights.",
     )
     train_size: int | None = setting(
-        None, help="Number of training images, drawn with the seed; default all.", minimum=2
+        None, help="Number of training images, sampled with the seed. Default: all.", minimum=2
     )
     head: HeadKind = setting("linear", help="Head of bce, linear or with one hidden layer.")
     prompts: str = setting(
@@ -77,8 +77,8 @@ class FinetuneConfig:
     )
     augment: bool = setting(
         True,
-        help="Rotate, shift, scale and relight training images slightly, and draw the template of "
-        "each caption.",
+        help="Rotate, shift and scale training images slightly, change their brightness, and "
+        "choose the template of each caption at random.",
     )
     precision: Precision = setting("fp32", help="Precision of the encoder; bf16 is autocast.")
     seed: int = setting(

@@ -254,6 +254,9 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
         after = metrics.calibration.macro.after.error
         assert f"and {after:.3f} after Platt scaling Platt scaling {fitted}: {labels}" in output
         assert "seed" not in output
+    unsupported = metrics.calibration.model_copy(update={"labels": []})
+    print_metrics("title", metrics.replace(calibration=unsupported), set())
+    assert "calibration error: undefined, because no label has" in capsys.readouterr().out
     trials = [Trial(data, probability), Trial(data, probability**2)]
     seeds = spread_over_seeds(trials, [3, 4], n_bootstrap=0)
     print_metrics("title", metrics.replace(seeds=seeds), set())

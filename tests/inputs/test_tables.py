@@ -225,6 +225,18 @@ def test_rows_of_one_image_name_its_patient_in_any_spelling(load: Load) -> None:
     assert loaded.dataset.images["patient"].tolist() == ["1", "2.0"]
 
 
+def test_only_column_of_files_is_that_of_the_images(load: Load) -> None:
+    loaded = load("aufnahme,Mass\nx/IM1,1\nx/IM2,0\n", "--label-column Mass", images=("x/IM1",))
+    assert "The paths of the images are those of the column 'aufnahme'." in loaded.notes
+
+
+def test_sentences_of_a_message_end_once(load: Load) -> None:
+    with pytest.raises(AssertionError) as raised:
+        load("x;y\n1;ä\n".encode("cp1252"))
+    assert "it has x, y. t.csv is not UTF-8" in " ".join(str(raised.value).split())
+    assert ".." not in str(raised.value)
+
+
 def test_excluded_rows_are_counted(load: Load) -> None:
     loaded = load("path,Mass\na.png,1\n,0\nb.png,0\n", "--label-column Mass")
     assert loaded.dataset.excluded == {"row without a path": 1}
