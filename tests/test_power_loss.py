@@ -218,10 +218,13 @@ def test_every_command_that_writes(
     command("report", "runs/head", "runs/zero", "--out", "pages/a.html", "--plots", "plots")
     command("retrieve", "signs of edema", *at, *images, "--contact-sheet", "sheets/found.png", *few)
     command("audit", *at, *images, "--contact-sheet", "sheets/near.png", *few)
+    command("cache", "export", at[1], "exports/a.npy")
+    command("cache", "export", at[1], "exports/folder", "--to", "webdataset")
     targets = [
         *("images", "cache/phantom/tiny.h5.parts/crash_journal", "cache/phantom/tiny.h5", pair),
         *("runs/zero", "runs/head", "runs/other", "runs/curve", "align/one.safetensors"),
         *("pages/a.html", "plots", "sheets/found.png", "sheets/near.png"),
+        *("exports/a.images.csv", "exports/a.npy", "exports/folder"),
     ]
     published = [str(path.relative_to(tmp_path)) for path in calls.published()]
     assert [target for target in targets if target not in published] == []
@@ -292,7 +295,7 @@ def test_file_without_a_rename_is_detected(tmp_path: Path, calls: Calls) -> None
 
 
 ROOT = Path(__file__).parents[1]
-ATOMIC = {"new_file", "new_folder", "new_run"}
+ATOMIC = {"new_file", "new_files", "new_folder", "new_run"}
 """Context managers that yield a temporary path, sync what is written there, and rename it."""
 
 WRITERS = {
@@ -319,10 +322,15 @@ EXCEPTIONS = {
     "featurecache/images/subprocess_decoder.py: _main": "writes to /proc",
     "featurecache/images/subprocess_decoder.py: _to_bytes": "writes to memory",
     "featurecache/io/atomic.py": "the atomic writers themselves",
+    "featurecache/datasets/patients.py: read_dicom_headers": "renames a column",
     "featurecache/datasets/phantom/folder.py: _write": "writes into the folder of new_folder",
     "featurecache/encoders/medclip_download.py: _fetch": "writes an unnamed temporary file",
     "featurecache/encoders/medclip_network.py": "writes into the folder of TrainableEncoder.save",
     "featurecache/encoders/pretrained.py: write_network": "as medclip_network.py",
+    **{
+        f"featurecache/export/{name}.py": "writes into the folder of new_files"
+        for name in ("anndata", "beside", "faiss", "huggingface", "npy", "webdataset")
+    },
     "featurecache/extraction/crash_journal.py: __init__": "changes a file of new_file in place",
     "featurecache/finetune/random_init.py: randomly_initialized": "TrainableEncoder.save is atomic",
     "featurecache/finetune/training.py: _train_epoch": "TrainingState.save is atomic",

@@ -111,7 +111,7 @@ def new_files(target: Path, companions: Sequence[Path] = ()) -> Iterator[Path]:
             for folder in (temporary, old, new):
                 folder.mkdir()
             yield new
-            _sync_all(new)
+            _sync_all(temporary)
             for path in (target, *companions):
                 if path.exists():
                     path.rename(old / path.name)

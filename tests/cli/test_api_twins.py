@@ -140,6 +140,14 @@ def test_finetune(workspace):
     pd.testing.assert_frame_equal(by_command.predictions, run.predictions)
 
 
+def test_cache_export(workspace):
+    document = workspace.json("cache", "export", workspace.cache.path, "command.npy")
+    assert fc.export_cache(workspace.cache, "python.npy") == Path("python.npy")
+    assert document == {"path": "command.npy", "images": 80, "dim": 128}
+    for suffix in (".npy", ".images.csv", ".texts.npy", ".texts.csv", ".json"):
+        assert Path(f"command{suffix}").read_bytes() == Path(f"python{suffix}").read_bytes()
+
+
 def test_align(workspace, tiny_pair, image_folder, monkeypatch):
     monkeypatch.setenv("FEATURECACHE_MODELS", str(tiny_pair))
     columns = {"patient": "patient", "split": "split", "labels": ["Opacity", "Rare"]}
