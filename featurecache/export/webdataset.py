@@ -33,6 +33,7 @@ def write(cache: Cache, folder: Path, progress: Progress | None) -> None:
             np.save(array, embedding)
             _add(archive, f"{row:09d}.json", document.encode())
             _add(archive, f"{row:09d}.npy", array.getvalue())
+        archive.getmembers().clear()  # an entry for each file, which nothing needs
     write_texts(cache, folder / "texts.csv")
     (folder / MARKER).write_text(header(cache), encoding="utf-8")
 
