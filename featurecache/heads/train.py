@@ -228,7 +228,10 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
 
 
 def predict_on(cache: Cache, head: TrainedHead, data: TrainingData) -> Trial:
-    """Return the predictions of a head for all images of the cache that it was trained on.
+    """Return the predictions of a head for the validation and test images of its cache.
+
+    Those of other images, which nothing is chosen or scored on, are NaN: of a large cache they
+    would take most of the time, once more for each control.
 
     Args:
         cache: The cache.
@@ -238,7 +241,10 @@ def predict_on(cache: Cache, head: TrainedHead, data: TrainingData) -> Trial:
     train_labels = cache.labels.values[head.train_rows]
     learned = (train_labels == 1).any(axis=0) & (train_labels == 0).any(axis=0)
     split_data = split_data_from(cache, train=head.train_rows, learned=learned)
-    return Trial(split_data, predict_probabilities(head.module, data.embedding))
+    rows = np.concatenate([split_data.val, split_data.test])
+    score = np.full(split_data.truth.shape, np.nan)
+    score[rows] = predict_probabilities(head.module, data.embedding[rows])
+    return Trial(split_data, score)
 
 
 def _with_seed(

@@ -9,7 +9,8 @@ import sklearn.metrics as reference
 
 from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.heads.config import HeadConfig
-from featurecache.heads.train import train_head
+from featurecache.heads.fit import fit_head
+from featurecache.heads.train import predict_on, train_head, training_data_from
 from featurecache.store.records import Labels
 
 SETTINGS = {"hidden": (8,), "epochs": 6, "batch_size": 32, "learning_rate": 1e-2}
@@ -61,6 +62,14 @@ def test_metrics_are_those_of_scikit_learn_on_test_rows(cache, trained):
     assert list(run.metrics.per_label) == list(cache.labels.names)
     metrics = run.metrics
     assert (metrics.n, metrics.n_patients, metrics.split) == (80, 40, "test")
+
+
+def test_only_images_that_are_chosen_or_scored_on_are_predicted(cache):
+    config = HeadConfig(head="linear")
+    data = training_data_from(cache, config)
+    trial = predict_on(cache, fit_head(data, config), data)
+    predicted = ~np.isnan(trial.score).all(axis=1)
+    np.testing.assert_array_equal(predicted, cache.splits != "train")
 
 
 def test_a_path_and_a_cache_give_the_same_run(cache, trained):
