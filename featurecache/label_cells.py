@@ -155,6 +155,21 @@ def require_same_policy(
             )
 
 
+def any_of(labels: "NDArray[np.int8]") -> "NDArray[np.int8]":
+    """Return the label of a finding whose kinds have labels of their own.
+
+    Args:
+        labels: (N, K) labels of the K kinds: 1, 0, or -1 for unknown.
+
+    Returns:
+        (N,): 1 where a kind is positive, else -1 where one is unknown, else 0.
+    """
+    # Data sets and their policies are listed without it.
+    import numpy as np
+
+    return np.where((labels == POSITIVE).any(axis=1), POSITIVE, labels.min(axis=1)).astype(np.int8)
+
+
 def count_cells(cells: "NDArray[np.int8]", names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return the number of positive, negative, uncertain and blank cells of each label.
 

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import featurecache as fc
 from featurecache.datasets.registry import DATASETS, get_dataset_spec
 from featurecache.errors import CacheError, UnknownNameError, UsageError
-from featurecache.label_cells import LabelPolicy, count_cells
+from featurecache.label_cells import LabelPolicy, any_of, count_cells
 from featurecache.store.merge import merge_caches
 from tests.evaluation.toy_caches import write_toy_cache
 
@@ -30,6 +30,17 @@ CELLS = arrays(
     array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6),
     elements=st.integers(-2, 1),
 )
+
+
+def test_a_finding_is_there_if_a_kind_is_and_unknown_if_only_that_is_possible() -> None:
+    truth = {
+        (1, 1): 1,
+        **{(1, other): 1 for other in (0, -1)},
+        **{(other, 1): 1 for other in (0, -1)},
+        **{(-1, 0): -1, (0, -1): -1, (-1, -1): -1},
+        (0, 0): 0,
+    }
+    assert any_of(np.array([*truth], dtype=np.int8)).tolist() == [*truth.values()]
 
 
 @given(CELLS, st.sampled_from(["unknown", "negative"]))

@@ -125,9 +125,13 @@ def check_alignment(alignment: Alignment, cache: Cache, rows: NDArray[np.intp]) 
         UsageError: It was fitted to some of them or to their patients; or to images whose ids
             cannot be compared with the cache's.
     """
-    return require_unseen(
-        cache.records(rows),
-        alignment.trained_on,
-        by="`alignment`",
-        by_patient=not cache.header.image_level_split,
-    )
+    return [
+        warning
+        for records in cache.records(rows)
+        for warning in require_unseen(
+            records,
+            alignment.trained_on,
+            by="`alignment`",
+            by_patient=not cache.header.image_level_split,
+        )
+    ]

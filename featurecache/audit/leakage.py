@@ -158,8 +158,12 @@ def identical_files(cache: Cache) -> IdenticalFiles:
 
 def fine_tuning_images(cache: Cache) -> dict[str, int]:
     """Count the images of each split that the encoder was fine-tuned on, or copies of them."""
-    seen = find_leaks(cache.records(np.arange(len(cache))), cache.header.trained_on).copies
-    return dict(sorted(Counter(cache.splits[seen].tolist()).items()))
+    counts = Counter[str]()
+    for source in cache.sources:
+        for records in source.records(np.arange(len(source))):
+            seen = find_leaks(records, cache.header.trained_on).copies
+            counts.update(source.splits[seen].tolist())
+    return dict(sorted(counts.items()))
 
 
 def same_labels(values: NDArray[np.int8]) -> bool:

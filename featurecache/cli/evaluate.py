@@ -1,32 +1,46 @@
 """``evaluate``: evaluate a trained model on another data set."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from featurecache.cli.options import (
     Blank,
     CacheFiles,
+    Join,
     NBootstrap,
     OptionalRun,
     Uncertain,
     describe_choice,
-    parse_pairs,
+    parse_groups,
+    print_joined_rows,
     print_policy,
     require_free,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
+from featurecache.wording import count_noun
+
+if TYPE_CHECKING:
+    from featurecache.metrics.metrics import LabelMatch
+
+_KINDS: Final = {"same": "here", "union": "here any of", "near": "here only near", "map": "here"}
+_MAX_LABELS: Final = 14
+"""Labels in a line."""
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder of train-head or finetune.")],
     cache: CacheFiles = None,
+    join: Join = "features",
     label_map: Annotated[
         list[str] | None,
         typer.Option(
             help="Trained label, and the label of the cache that it is scored against, such as "
-            "Effusion=Pleural_Effusion; repeat for more. Default: the labels of the same name.",
+            "Effusion=Pleural_Effusion; repeat for more, also for several labels of the cache, any "
+            "of which counts. Default: the labels of the same name, or of the same meaning by the "
+            "vocabulary.",
             metavar="SRC=DST",
         ),
     ] = None,
@@ -51,22 +65,18 @@ def evaluate(
 
     require_free(out)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(paths, join=join, uncertain=uncertain, blank=blank)
     images = "all images" if split == "all" else f"the {split} images"
     print_status(f"evaluating {run} on {images} of {describe_choice(paths, opened)}")
     print_policy(opened)
+    print_joined_rows(opened)
     result = fc.load_run(run).evaluate(
         opened,
-        label_map=parse_pairs(label_map, "--label-map"),
+        label_map=parse_groups(label_map, "--label-map"),
         split=split,
         n_bootstrap=n_bootstrap,
     )
-    pairs = result.metrics.label_map or {}
-    matched = ", ".join(
-        source if source == target else f"{source} (here {target})"
-        for source, target in pairs.items()
-    )
-    print_status(f"labels: {matched}")
+    _print_matches(result.metrics.label_map or {}, opened.labels.names)
     if out is not None:
         result.save(out)
     if json:
@@ -77,3 +87,18 @@ def evaluate(
         print_status("not saved: give --out DIR to compare it later")
     else:
         print_result(f"run: {out}")
+
+
+def _print_matches(matches: "Mapping[str, LabelMatch]", present: Sequence[str]) -> None:
+    """Print what each trained label is scored against, and which labels nothing is."""
+    described = [
+        label
+        if match.labels == [label]
+        else f"{label} ({_KINDS[match.kind]} {' or '.join(match.labels)})"
+        for label, match in matches.items()
+    ]
+    print_status(f"labels: {', '.join(described)}")
+    used = {label for match in matches.values() for label in match.labels}
+    if unused := [label for label in present if label not in used]:
+        shown = ", ".join(unused[:_MAX_LABELS]) + (", ..." if len(unused) > _MAX_LABELS else "")
+        print_status(f"{count_noun(len(unused), 'label')} of the cache not scored: {shown}")

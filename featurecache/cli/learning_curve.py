@@ -9,8 +9,10 @@ from featurecache.cli.config_options import parse_numbers, takes_settings
 from featurecache.cli.options import (
     Blank,
     CacheFiles,
+    Join,
     Uncertain,
     describe_choice,
+    print_joined_rows,
     print_policy,
     require_free,
 )
@@ -42,6 +44,7 @@ def learning_curve(
         ),
     ] = None,
     cache: CacheFiles = None,
+    join: Join = "features",
     sizes: Annotated[
         str | None,
         typer.Option(
@@ -78,9 +81,10 @@ def learning_curve(
     numbers = None if sizes is None else parse_numbers(sizes, "sizes", example="16,128,1024")
     require_free(out)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(paths, join=join, uncertain=uncertain, blank=blank)
     print_status(f"training {', '.join(heads)} on {describe_choice(paths, opened)}")
     print_policy(opened)
+    print_joined_rows(opened)
     with progress_bar(hidden=json) as bar:
         numbers = numbers or tuple(default_sizes(len(opened.learning_rows("train"))))
         task = bar.add_task("train", total=len(heads) * len(numbers) * seeds, detail="")

@@ -33,9 +33,17 @@ CacheFiles = Annotated[
         "--cache",
         envvar="FEATURECACHE_CACHE",
         help="Cache file, or folder of caches, of which the one extracted last is used; repeat to "
-        "join caches of the same images.",
+        "join several.",
         metavar="FILE",
         show_default="cache",
+    ),
+]
+Join = Annotated[
+    str,
+    typer.Option(
+        help="How several caches are joined: features (of the same images, by several encoders) or "
+        "rows (of several data sets, by one encoder).",
+        metavar="HOW",
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device of the encoder: auto, cpu, cuda or mps.")]
@@ -106,14 +114,29 @@ def parse_pairs(entries: Sequence[str] | None, option: str) -> dict[str, str] | 
     Raises:
         typer.BadParameter: A value is something else, or its first half is given twice.
     """
-    pairs = [entry.partition("=") for entry in entries or ()]
-    for entry, (source, equals, target) in zip(entries or (), pairs, strict=True):
+    groups = parse_groups(entries, option)
+    if any(len(targets) > 1 for targets in groups.values()):
+        raise typer.BadParameter("a name is given twice", param_hint=option)
+    return {source: targets[0] for source, targets in groups.items()} or None
+
+
+def parse_groups(entries: Sequence[str] | None, option: str) -> dict[str, list[str]]:
+    """Parse values such as "A=B", and collect the second halves of each first half.
+
+    Args:
+        entries: What the user gave.
+        option: The option, for messages.
+
+    Raises:
+        typer.BadParameter: A value is something else.
+    """
+    groups: dict[str, list[str]] = {}
+    for entry in entries or ():
+        source, equals, target = entry.partition("=")
         if not (source and equals and target):
             raise typer.BadParameter(f"{entry!r}: write two names as A=B", param_hint=option)
-    result = {source: target for source, _, target in pairs}
-    if len(result) < len(pairs):
-        raise typer.BadParameter("a name is given twice", param_hint=option)
-    return result or None
+        groups.setdefault(source, []).append(target)
+    return groups
 
 
 def describe_choice(paths: Path | Sequence[Path], cache: "Cache") -> str:
@@ -124,9 +147,10 @@ def describe_choice(paths: Path | Sequence[Path], cache: "Cache") -> str:
         cache: The cache that was opened from them.
     """
     paths = [paths] if isinstance(paths, Path) else paths
+    caches = cache.sources if len(cache.sources) > 1 else cache.members
     return " and ".join(
         f"{member.path}{' (the newest)' if path.is_dir() else ''}"
-        for path, member in zip(paths, cache.members, strict=True)
+        for path, member in zip(paths, caches, strict=True)
     )
 
 
@@ -134,6 +158,25 @@ def print_policy(data: "Cache | Dataset") -> None:
     """Print what uncertain and blank cells count as, if there are any."""
     if line := data.policy.describe(data.cells):
         print_status(line)
+
+
+def print_joined_rows(cache: "Cache") -> None:
+    """Print which labels of the data sets whose rows are joined mean the same, if there are any."""
+    from featurecache.store.join_rows import RowJoin
+
+    if not isinstance(cache, RowJoin):
+        return
+    for number, source in enumerate(cache.sources):
+        own = {label.name: label.parts[number] for label in cache.joined_labels}
+        described = [
+            name if part == (name,) else f"{' or '.join(part)} as {name}"
+            for name, part in own.items()
+            if part
+        ]
+        unknown = [name for name, part in own.items() if not part]
+        line = f"{source.header.dataset}: {', '.join(described)}"
+        print_status(f"{line}; unknown: {', '.join(unknown)}" if unknown else line)
+        print_policy(source)
 
 
 def require_free(out: Path | None) -> None:

@@ -9,9 +9,11 @@ from featurecache.cli.config_options import takes_settings
 from featurecache.cli.options import (
     Blank,
     CacheFiles,
+    Join,
     NBootstrap,
     Uncertain,
     describe_choice,
+    print_joined_rows,
     print_policy,
     require_free,
 )
@@ -42,6 +44,7 @@ def train_head(
         ),
     ],
     cache: CacheFiles = None,
+    join: Join = "features",
     seeds: Annotated[
         int, typer.Option(help="Number of trainings, for a mean and standard deviation.", min=1)
     ] = 1,
@@ -80,13 +83,14 @@ def train_head(
     for target in targets:
         require_free(target)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(paths, join=join, uncertain=uncertain, blank=blank)
     first = settings.get("seed", 0)
     seeds_used = f"seeds {first} to {first + seeds - 1}" if seeds > 1 else f"seed {first}"
     print_status(
         f"training {', '.join(head)} on {describe_choice(paths, opened)} with {seeds_used}"
     )
     print_policy(opened)
+    print_joined_rows(opened)
     # Before torch is imported, which takes seconds, because this checks the names of the heads.
     epochs = {
         name: _total_epochs(opened, HeadConfig(head=name, **settings), seeds) for name in head

@@ -21,7 +21,7 @@ def vocabulary(
 
     Example: featurecache vocabulary --dataset padchest
     """
-    from featurecache.datasets import vocabulary
+    from featurecache import vocabulary
 
     findings = vocabulary.vocabulary(dataset)
     if json:

@@ -1,6 +1,6 @@
 """External validation: a trained model evaluated on the cache of another data set."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,50 +14,19 @@ from featurecache.evaluation.from_cache import (
     cache_reference,
     predictions_from,
 )
+from featurecache.evaluation.label_matching import match_labels, match_warnings
 from featurecache.evaluation.simple_predictors import any_finding_from_scores
 from featurecache.evaluation.split_data import SplitData
+from featurecache.label_cells import any_of
+from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.provenance.leaks import require_unseen
+from featurecache.provenance.names import base_name
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
 
 Split = Literal["test", "all"]
-
-
-def match_labels(
-    trained: Sequence[str], present: Sequence[str], label_map: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Return the label of a data set that each trained label is compared with.
-
-    Args:
-        trained: Labels that were trained.
-        present: Labels of the data set.
-        label_map: Trained label to label of the data set; None for labels of the same name.
-
-    Returns:
-        Trained label to label of the data set.
-
-    Raises:
-        UsageError: The map names a label that does not exist or one twice, or, without a map, no
-            name is on both sides; the message lists the labels of both sides.
-    """
-    both = f"trained: {', '.join(trained)}; in the data set: {', '.join(present)}"
-    if not label_map:
-        same = {name: name for name in trained if name in present}
-        if not same:
-            raise UsageError(f"no label has the same name on both sides: give `label_map` ({both})")
-        return same
-    for source, target in label_map.items():
-        if source not in trained:
-            raise UsageError(f"`label_map` {source}={target}: {source!r} was not trained ({both})")
-        if target not in present:
-            raise UsageError(
-                f"`label_map` {source}={target}: the data set has no label {target!r} ({both})"
-            )
-    if len(set(label_map.values())) < len(label_map):
-        raise UsageError(f"`label_map` gives one label of the data set twice ({both})")
-    return dict(label_map)
 
 
 def external_rows(cache: Cache, split: str) -> NDArray[np.intp]:
@@ -87,7 +56,7 @@ def validate_external(
     provenance: Provenance,
     learned: Sequence[bool] | None = None,
     calibration: PlattScaling | None = None,
-    label_map: Mapping[str, str] | None = None,
+    label_map: LabelMap | None = None,
     split: str = "test",
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
@@ -107,39 +76,58 @@ def validate_external(
         provenance: The images that the model was trained on.
         learned: Whether training had positives and negatives of each; None for all.
         calibration: Their Platt scaling, fitted in training; None without one.
-        label_map: Trained label to label of the cache; None for labels of the same name.
+        label_map: Trained label to label, or labels, of the cache; None for labels of the same
+            name or meaning, see ``match_labels``.
         split: "test" or "all".
         warnings: Further caveats to record.
         n_bootstrap: Number of bootstrap samples over patients.
 
     Returns:
-        A run of kind "external"; its metrics are named after the data set's labels.
+        A run of kind "external"; its metrics are named after the data set's labels, or after the
+        trained one where it is scored against several.
 
     Raises:
         UsageError: There is nothing to score, no label matches or was learned, or the model was
             trained on images that would be scored.
     """
     cache.require_labels()
-    matched = match_labels(labels, cache.labels.names, label_map)
-    rows = external_rows(cache, split)
-    leak_warnings = require_unseen(
-        cache.records(rows),
-        provenance.trained_on,
-        by=name,
-        by_patient=not cache.header.image_level_split,
+    present = cache.labels.names
+    matches = match_labels(
+        labels,
+        present,
+        label_map,
+        trained_on=map(base_name, provenance.trained_on),
+        datasets=[source.header.dataset for source in cache.sources],
     )
-    sources = [labels.index(source) for source in matched]
-    targets = [cache.labels.names.index(target) for target in matched.values()]
+    rows = external_rows(cache, split)
+    leak_warnings = [
+        warning
+        for records in cache.records(rows)
+        for warning in require_unseen(
+            records,
+            provenance.trained_on,
+            by=name,
+            by_patient=not cache.header.image_level_split,
+        )
+    ]
+    sources = [labels.index(source) for source in matches]
+    truth = np.stack(
+        [
+            any_of(cache.labels.values[:, [present.index(label) for label in match.labels]])
+            for match in matches.values()
+        ],
+        axis=1,
+    )
     is_learned = np.array([learned is None or learned[source] for source in sources])
     not_learned = [
         f"{label} was not learned by {name}, which had no positive or no negative training image: "
         "its metrics are undefined"
-        for label, known in zip(matched, is_learned, strict=True)
+        for label, known in zip(matches, is_learned, strict=True)
         if not known
     ]
     data = SplitData(
-        truth=cache.labels.values[:, targets],
-        label_names=tuple(matched.values()),
+        truth=truth,
+        label_names=tuple(match.scored_as(source) for source, match in matches.items()),
         patient=cache.patients,
         view=cache.views,
         train=cache.learning_rows("train") if split == "test" else rows[:0],
@@ -158,6 +146,7 @@ def validate_external(
         controls=untrained_controls(data, probability, random, n_bootstrap=n_bootstrap),
         warnings=[
             *warnings,
+            *match_warnings(matches, labels),
             *not_learned,
             *leak_warnings,
             *cache_caveats(cache, rows, own_split=False),
@@ -170,12 +159,12 @@ def validate_external(
             "run": name,
             "labels": list(data.label_names),
             "label_policy": cache.labels.applied_policy,
-            "label_map": matched,
+            "label_map": {source: match.to_json() for source, match in matches.items()},
             "split": split,
             "n_bootstrap": n_bootstrap,
             "cache": cache_reference(cache),
         },
-        metrics=metrics.replace(split=split, label_map=matched),
+        metrics=metrics.replace(split=split, label_map=matches),
         scored=predictions_from(cache, data, probability),
         default_name=f"{name.rstrip('/').rpartition('/')[2]}-on-{cache.path.parent.name}",
     )

@@ -10,11 +10,15 @@ from featurecache.evaluation.split_data import SplitData, choose_scored
 from featurecache.provenance.leaks import require_unseen, warn_of_seen
 from featurecache.runs.predictions import Predictions
 from featurecache.store.cache import Cache
+from featurecache.store.join_rows import RowJoin
 from featurecache.store.records import from_utf8
 
 
 def cache_reference(cache: Cache) -> dict[str, Any]:
-    """Return what a run's config records about its cache, and about each of several."""
+    """Return what a run's config records about its cache, and about each of several.
+
+    ``joined`` are those whose features, ``rows_of`` those whose rows are joined.
+    """
     reference: dict[str, Any] = {
         "path": str(cache.path),
         "dataset": cache.header.dataset,
@@ -28,6 +32,19 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
     }
     if len(cache.members) > 1:
         reference["joined"] = [cache_reference(member) for member in cache.members]
+    if isinstance(cache, RowJoin):
+        reference["rows_of"] = [
+            {
+                **cache_reference(source),
+                "label_policy": source.labels.applied_policy,
+                "labels": {
+                    label.name: list(label.parts[number])
+                    for label in cache.joined_labels
+                    if label.parts[number]
+                },
+            }
+            for number, source in enumerate(cache.caches)
+        ]
     return reference
 
 
@@ -97,14 +114,14 @@ def cache_caveats(cache: Cache, rows: NDArray[np.intp], *, own_split: bool = Tru
         patients_known=cache.patients_known,
         shared_patients=count_shared_patients(cache.patients, cache.splits) if own_split else 0,
     )
-    scored = cache.records(rows)
     for member in cache.members:
-        warnings += require_unseen(
-            scored,
-            member.header.trained_on,
-            by=member.header.model,
-            by_patient=not cache.header.image_level_split,
-        )
+        for scored in cache.records(rows):
+            warnings += require_unseen(
+                scored,
+                member.header.trained_on,
+                by=member.header.model,
+                by_patient=not cache.header.image_level_split,
+            )
     return list(dict.fromkeys(warnings))
 
 
@@ -119,9 +136,8 @@ def learning_caveats(cache: Cache) -> list[str]:
     rows = np.concatenate([cache.learning_rows("train"), cache.learning_rows("val")])
     warnings = list[str]()
     for member in cache.members:
-        warnings += warn_of_seen(
-            cache.records(rows), member.header.trained_on, by=member.header.model
-        )
+        for records in cache.records(rows):
+            warnings += warn_of_seen(records, member.header.trained_on, by=member.header.model)
     return warnings
 
 

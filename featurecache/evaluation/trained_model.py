@@ -14,6 +14,7 @@ from featurecache.encoders.compatibility import check_encoder_specs
 from featurecache.errors import FeaturecacheWarning, UsageError
 from featurecache.evaluation.external import validate_external
 from featurecache.images.gray_range import check_bit_depth
+from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
@@ -193,7 +194,7 @@ class TrainedModel(ABC):
         cache: CacheLike,
         *,
         name: str,
-        label_map: Mapping[str, str] | None = None,
+        label_map: LabelMap | None = None,
         split: str = "test",
         n_bootstrap: int = 1000,
     ) -> Run:
@@ -202,7 +203,8 @@ class TrainedModel(ABC):
         Args:
             cache: The cache, or its path.
             name: What the model is called in messages and in the new run's config.
-            label_map: Trained label to label of the cache; None for labels of the same name.
+            label_map: Trained label to label, or labels, of the cache; None for those of the same
+                name or meaning.
             split: "test" or "all".
             n_bootstrap: Number of bootstrap samples over patients.
         """

@@ -5,15 +5,17 @@ such as the AUROC of a label with one class only, is None (null in JSON), never 
 keys are ignored when a file is read, since a newer version may have written them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr
 
 from featurecache.wording import count_noun
 
+LabelMap = Mapping[str, str | Sequence[str]]
+"""Trained label to label of another data set, or to several, any of which counts."""
 Count = Annotated[int, Ge(0), Le(2**53)]
 """A number of images or patients, up to what a float64 counts exactly."""
 Score = Annotated[float, Ge(0), Le(1)]
@@ -37,6 +39,26 @@ class _Model(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document: plain dicts, lists, numbers and None."""
         return self.model_dump(mode="json")
+
+
+MatchKind = Literal["same", "union", "near", "map"]
+
+
+class LabelMatch(_Model):
+    """What a trained label is scored against in another data set.
+
+    Attributes:
+        labels: Labels of the data set; an image is positive if one of them is.
+        kind: How they are related: "same" (they mean the same, or have the same name), "union"
+            (they are its kinds), "near" (they mean something similar), or "map" (they were given).
+    """
+
+    labels: Annotated[list[str], Len(1)]
+    kind: MatchKind
+
+    def scored_as(self, trained: str) -> str:
+        """Return the name that metrics have: that of the only label, else of the trained one."""
+        return self.labels[0] if len(self.labels) == 1 else trained
 
 
 class RankingIntervals(_Model):
@@ -558,7 +580,7 @@ class Metrics(Scores):
         text_gain: What the label texts contribute; None for methods without text.
         seeds: Means over seeds, the metrics to report; None for a single seed. All other metrics
             are those of the first seed.
-        label_map: For external validation, trained label to the data set's label.
+        label_map: For external validation, what each trained label is scored against.
         warnings: What a reader of these numbers has to know.
     """
 
@@ -576,7 +598,7 @@ class Metrics(Scores):
     classes: ClassScores | None = None
     text_gain: TextGain | None = None
     seeds: SeedSpread | None = None
-    label_map: dict[str, str] | None = None
+    label_map: dict[str, LabelMatch] | None = None
     warnings: list[str] = []
 
     def model_post_init(self, context: Any, /) -> None:

@@ -14,6 +14,7 @@ from featurecache.metrics.ranking import Floats
 from featurecache.metrics.similarity import l2_normalize
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
+from featurecache.store.join_rows import join_rows
 from featurecache.store.reader import read_cache
 from featurecache.store.records import from_utf8, positions, to_utf8
 
@@ -48,6 +49,8 @@ def find_cache(reference: Mapping[str, Any], caches: Sequence[Path] = ()) -> Cac
     Raises:
         CacheError: the cache is missing, or its fingerprint differs.
     """
+    if "rows_of" in reference:
+        return join_rows([_find_single_cache(single, caches) for single in reference["rows_of"]])
     references = reference.get("joined", [reference])
     return concat_caches([_find_single_cache(single, caches) for single in references])
 

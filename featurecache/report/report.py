@@ -126,7 +126,9 @@ def write_report(
         file
         for cache in given
         for file in (
-            [member.path for member in cache.members] if isinstance(cache, Cache) else [Path(cache)]
+            [member.path for source in cache.sources for member in source.members]
+            if isinstance(cache, Cache)
+            else [Path(cache)]
         )
     ]
     if isinstance(data, Run):

@@ -46,9 +46,11 @@ def _run_commands(
     cache = config.get("cache", {})
     prompts = (config.get("prompts") or {}).get("name")
     cache_options: list[str] = []
-    for reference in cache.get("joined", [cache]):
+    for reference in cache.get("rows_of", cache.get("joined", [cache])):
         yield from _extract_commands(reference, prompts, parents)
         cache_options += options({"cache": str(reference.get("path", "?"))})
+    if "rows_of" in cache:
+        cache_options += options({"join": "rows"})
     if kind == "zero-shot" and config.get("alignment"):
         yield from _align_commands(config, cache_options)
     if kind == "curve":
@@ -160,13 +162,15 @@ def _zero_shot_arguments(config: Config) -> list[str]:
 
 
 def _evaluate_arguments(config: Config) -> list[str]:
-    pairs = config.get("label_map", {})
+    matches = config.get("label_map", {})
     arguments = {
         "split": config.get("split"),
-        # A label map excludes the labels that it does not name, so all are named.
-        "label_map": [f"{source}={target}" for source, target in pairs.items()]
-        if any(source != target for source, target in pairs.items())
-        else None,
+        "label_map": [
+            f"{source}={target}"
+            for source, match in matches.items()
+            if match["kind"] == "map"
+            for target in match["labels"]
+        ],
         "n_bootstrap": config.get("n_bootstrap"),
     }
     return ["evaluate", str(config.get("run")), *options(arguments, Run.evaluate)]

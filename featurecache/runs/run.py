@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import RunError, UsageError
 from featurecache.label_cells import require_same_policy
-from featurecache.metrics.metrics import Metrics, format_with_interval
+from featurecache.metrics.metrics import LabelMap, Metrics, format_with_interval
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import PROVENANCE_FILE, Provenance, read_provenance
@@ -94,7 +94,7 @@ class Model(Protocol):
         cache: CacheLike,
         *,
         name: str,
-        label_map: Mapping[str, str] | None = None,
+        label_map: LabelMap | None = None,
         split: str = "test",
         n_bootstrap: int = 1000,
     ) -> "Run":
@@ -252,7 +252,7 @@ class Run:
         self,
         cache: CacheLike,
         *,
-        label_map: Mapping[str, str] | None = None,
+        label_map: LabelMap | None = None,
         split: str = "test",
         n_bootstrap: int = 1000,
     ) -> "Run":
@@ -262,7 +262,9 @@ class Run:
 
         Args:
             cache: A cache made with the encoder that the model was trained with, or its path.
-            label_map: Trained label to label of the cache; None for labels of the same name.
+            label_map: Trained label to label of the cache, or to several, any of which counts. By
+                default, labels of the same name, and others by the ``vocabulary``: those that mean
+                the same finding, the union of its kinds, or what is near it, which is a warning.
             split: "test", or "all" for every image of the cache.
             n_bootstrap: Number of bootstrap samples over patients.
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from annotated_types import Len
 from typing_extensions import TypedDict
 
-from featurecache.metrics.metrics import Count
+from featurecache.metrics.metrics import Count, LabelMatch
 from featurecache.provenance.provenance import Source
 from featurecache.store.records import Counts, Extraction
 
@@ -26,6 +26,9 @@ class CacheReference(TypedDict, total=False):
     bit_depth: int | None
     extraction: Extraction
     joined: Annotated[list["CacheReference"], Len(1)]
+    rows_of: Annotated[list["CacheReference"], Len(1)]
+    label_policy: dict[str, str]
+    labels: dict[str, list[str]]
 
 
 class Named(TypedDict, total=False):
@@ -70,7 +73,7 @@ class _Config(TypedDict, total=False):
     n_bootstrap: Count
     versions: dict[str, str]
     teacher: str | None
-    label_map: dict[str, str]
+    label_map: dict[str, LabelMatch]
     label_policy: dict[str, str]
     n_train: Count
     learning_caveats: list[str]

@@ -253,6 +253,11 @@ class Cache:
         """The caches of one encoder each: this cache itself, unless it concatenates several."""
         return (self,)
 
+    @property
+    def sources(self) -> "tuple[Cache, ...]":
+        """The caches of one data set each: this cache itself, unless it joins rows of several."""
+        return (self,)
+
     def arrays(
         self, split: str | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.str_]]:
@@ -488,8 +493,11 @@ class Cache:
         """Whether patients are known; if not, each image counts as its own patient."""
         return not np.array_equal(self.images.patient, self.images.id)
 
-    def records(self, rows: NDArray[np.intp]) -> ImageRecords:
-        """Return what identifies the images of these rows."""
+    def records(self, rows: NDArray[np.intp]) -> list[ImageRecords]:
+        """Return what identifies the images of these rows, by collection."""
+        return [self._records(rows)]
+
+    def _records(self, rows: NDArray[np.intp]) -> ImageRecords:
         patient = self.images.patient[rows]
         return ImageRecords(
             collection=self.header.collection,
@@ -502,7 +510,7 @@ class Cache:
     @cached_property
     def copies(self) -> SplitCopies:
         """Training and validation images of which a later split has a copy."""
-        return copies_across_splits(self.records(np.arange(len(self))), self.splits)
+        return copies_across_splits(self._records(np.arange(len(self))), self.splits)
 
     def learning_rows(self, split: str) -> NDArray[np.intp]:
         """Return the rows of "train" or "val" to learn from or choose on: without ``copies``."""
@@ -511,8 +519,10 @@ class Cache:
     def training_provenance(self, train: NDArray[np.intp]) -> Provenance:
         """Return the provenance of a model trained on these rows and selected on validation."""
         rows = np.concatenate([train, self.learning_rows("val")])
-        encoder = Provenance(trained_on=self.header.trained_on)
-        return encoder.with_training(self.records(rows))
+        provenance = Provenance(trained_on=self.header.trained_on)
+        for records in self.records(rows):
+            provenance = provenance.with_training(records)
+        return provenance
 
     def text(self, prompts: str | PromptSet | None = None) -> TextSet:
         """Return an encoded prompt set, with the cache's labels in the cache's order.

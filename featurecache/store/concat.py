@@ -139,6 +139,11 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
     paths = [cache.path.resolve() for cache in caches]
     if len(set(paths)) < len(paths):
         raise UsageError("a cache is given twice: give each cache once")
+    if joined := [cache for cache in caches if len(cache.sources) > 1]:
+        raise UsageError(
+            f"{joined[0].path} has the rows of several data sets: features are joined for caches "
+            "of one data set"
+        )
     shared = first.images.id
     for cache in caches[1:]:
         shared = shared[positions(cache.images.id, shared) >= 0]

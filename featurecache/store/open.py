@@ -4,28 +4,39 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
-from featurecache.errors import CacheError
+from featurecache.errors import CacheError, UnknownNameError
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
+from featurecache.store.join_rows import join_rows
 from featurecache.store.layout import lock_path
 from featurecache.store.merge import shard_of
 from featurecache.store.reader import read_cache
 
+Join = Literal["features", "rows"]
 StrPath = str | os.PathLike[str]
 CacheLike = Cache | StrPath | Sequence[Cache | StrPath]
 """What ``open_cache`` takes."""
 
 
 def open_cache(
-    path: CacheLike = "cache", *, uncertain: str | None = None, blank: str | None = None
+    path: CacheLike = "cache",
+    *,
+    join: str = "features",
+    uncertain: str | None = None,
+    blank: str | None = None,
 ) -> Cache:
     """Open a finished cache.
 
     Args:
         path: A cache file; or a folder, of which the newest finished cache is opened; or a list of
-            these, whose features are concatenated for the images that all of them hold. A ``Cache``
-            in place of a path is used as it is.
+            these. A ``Cache`` in place of a path is used as it is.
+        join: How the caches of a list are joined. "features": caches of the same images by several
+            encoders, whose features are concatenated for the images that all of them hold. "rows":
+            caches of several data sets by one encoder, whose images become one data set. Their
+            labels are joined by name and by the vocabulary, and are unknown where a data set has
+            none; splits are kept.
         uncertain: What uncertain cells of labels count as: "ignore" (unknown), "positive",
             "negative" or "paper"; see ``LabelPolicy``. By default that of the data set.
         blank: What blank cells count as: "unknown" or "negative". By default that of the data set.
@@ -36,10 +47,12 @@ def open_cache(
 
     Raises:
         CacheError: A file is missing, damaged, of another version, or contradicts itself; a folder
-            has no finished cache, or its newest are several of one extraction; or the caches of a
-            list share no image or disagree on labels, splits, patients or files.
-        UsageError: The list is empty or names a cache twice.
-        UnknownNameError: ``uncertain`` or ``blank`` has another value.
+            has no finished cache, or its newest are several of one extraction; the caches of a
+            list share no image or disagree on labels, splits, patients or files; or, to join their
+            rows, they have different encoders or share an image.
+        UsageError: The list is empty or names a cache twice, or features and rows are to be joined
+            at once.
+        UnknownNameError: ``join``, ``uncertain`` or ``blank`` has another value.
 
     Example:
         >>> import featurecache as fc
@@ -49,6 +62,8 @@ def open_cache(
         >>> fc.open_cache("cache").header.dataset
         'phantom'
     """
+    if join not in get_args(Join):
+        raise UnknownNameError("value of `join`", join, get_args(Join))
     given = [path] if isinstance(path, (str, os.PathLike, Cache)) else path
     caches = [
         entry if isinstance(entry, Cache) else read_cache(_resolve(Path(entry))) for entry in given
@@ -60,6 +75,8 @@ def open_cache(
         ]
     if len(caches) == 1:
         return caches[0]
+    if join == "rows":
+        return join_rows([source for cache in caches for source in cache.sources])
     return concat_caches([member for cache in caches for member in cache.members])
 
 

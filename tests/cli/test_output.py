@@ -27,6 +27,7 @@ from featurecache.cli.train_head import _Stops
 from featurecache.evaluation.evaluate import evaluate, spread_over_seeds
 from featurecache.evaluation.repeated_runs import Trial
 from featurecache.evaluation.split_data import SplitData
+from featurecache.metrics.metrics import LabelMatch
 from featurecache.schedule import Epoch
 from tests.evaluation.toy_splits import validation_and_test
 
@@ -239,6 +240,9 @@ def test_help_has_no_line_breaks_of_its_own(run, monkeypatch):
     assert "by validation F1; the test images are only scored." in text
 
 
+SAME = LabelMatch(labels=["Mass"], kind="same")
+
+
 def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
     rng = np.random.default_rng(0)
     truth = (rng.random((120, 2)) < 0.5).astype(np.int8)
@@ -247,7 +251,7 @@ def test_calibration_is_printed_with_the_labels_that_were_scaled(capsys):
     data = validation_and_test(truth, ("Mass", "Edema"))
     metrics = evaluate(data, probability, n_bootstrap=0)
     labels = "applied to 1 of 2 labels, not to 1 with too few validation patients"
-    maps = ((None, "fitted on validation images"), ({"Mass": "Mass"}, "of the training run"))
+    maps = ((None, "fitted on validation images"), ({"Mass": SAME}, "of the training run"))
     for label_map, fitted in maps:
         print_metrics("title", metrics.replace(label_map=label_map), set())
         output = " ".join(capsys.readouterr().out.split())

@@ -303,7 +303,9 @@ def test_head_is_evaluated_on_another_data_set(
     outcome = run("evaluate", head, "--label-map", "Opacity=Shadow", "--split", "all", "--json")
     assert outcome.code == 0, outcome.stderr
     assert outcome.json["n"] == 60
-    assert outcome.json["label_map"] == {"Opacity": "Shadow"}
+    assert outcome.json["label_map"] == {"Opacity": {"labels": ["Shadow"], "kind": "map"}}
+    assert "labels: Opacity (here Shadow)" in outcome.stderr
+    assert "1 label of the cache not scored: Rare" in outcome.stderr
     for label_map, words in (
         ("Opacity", "write two names as A=B"),
         ("Opacity=Mass", "trained: Opacity, Rare; in the data set: Shadow, Rare"),

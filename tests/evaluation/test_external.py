@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.controls import random_features
-from featurecache.evaluation.external import external_rows, match_labels, validate_external
+from featurecache.evaluation.external import external_rows, validate_external
 from featurecache.provenance.provenance import Provenance
 from tests.evaluation.toy_caches import write_toy_cache
 
@@ -29,28 +29,30 @@ def probability():
     return np.random.default_rng(7).random((120, 2))
 
 
-def test_labels_are_matched_by_name_or_by_the_map():
-    assert match_labels(TRAINED, PRESENT) == {"Mass": "Mass"}
-    assert match_labels(TRAINED, PRESENT, {"Opacity": "Pneumonia"}) == {"Opacity": "Pneumonia"}
-
-
-@pytest.mark.parametrize(
-    ("label_map", "words"),
-    [
-        ({"Nodule": "Mass"}, "'Nodule' was not trained"),
-        ({"Mass": "Nodule"}, "no label 'Nodule'"),
-        ({"Mass": "Mass", "Opacity": "Mass"}, "one label of the data set twice"),
-    ],
-)
-def test_an_invalid_map_is_refused_with_the_labels_of_both_sides(label_map, words):
-    with pytest.raises(UsageError, match=words) as caught:
-        match_labels(TRAINED, PRESENT, label_map)
-    assert "trained: Opacity, Mass; in the data set: Mass, Pneumonia, Edema" in str(caught.value)
-
-
-def test_no_name_in_common_is_refused_with_the_labels_of_both_sides():
-    with pytest.raises(UsageError, match="trained: Opacity; in the data set: Edema"):
-        match_labels(["Opacity"], ["Edema"])
+def test_a_label_is_scored_against_the_union_of_several(tmp_path):
+    """Positive if one is; unknown if none is and one is unknown."""
+    kinds = [[1, 0], [1, -1], [1, 1], [0, 1], [-1, 1], [0, 0], [0, -1], [-1, 0], [-1, -1], [0, 0]]
+    truth = [1, 1, 1, 1, 1, 0, -1, -1, -1, 0]
+    cache = write_toy_cache(
+        *(tmp_path / "a.h5", np.ones((10, 2)), np.array(kinds)),
+        names=("pulmonary mass", "mass"),
+        dataset="padchest",
+    )
+    run = validate_external(
+        cache,
+        lambda embedding: np.linspace(0.1, 0.9, 2 * len(embedding)).reshape(-1, 2),
+        name="runs/trained",
+        labels=("Mass", "Hernia"),
+        provenance=Provenance(),
+        thresholds=(0.5, 0.5),
+        split="all",
+        n_bootstrap=0,
+    )
+    assert run.scored.truth[:, 0].tolist() == truth
+    assert run.scored.label_names == ("Mass",)
+    match = {"Mass": {"labels": ["pulmonary mass", "mass"], "kind": "union"}}
+    assert run.config["label_map"] == run.metrics.to_json()["label_map"] == match
+    assert any(warning.endswith("means the same: Hernia") for warning in run.warnings)
 
 
 @pytest.mark.parametrize("rows", ["test", "all"])
@@ -160,7 +162,7 @@ def test_the_split_of_the_other_data_set_gives_no_warning(tmp_path):
 
 
 def test_a_saved_external_validation_holds_its_predictions(cache, probability, tmp_path):
-    label_map = {"Opacity": "Pneumonia"}
+    label_map = {"Opacity": ["Pneumonia"]}
     run = validate_external(
         cache,
         lambda embedding: probability[: len(embedding)],
@@ -181,7 +183,9 @@ def test_a_saved_external_validation_holds_its_predictions(cache, probability, t
     assert stored == probability[test, 0].tolist()
     truth = [int(line["Pneumonia truth"]) for line in lines]
     assert truth == cache.labels.values[test, 1].tolist()
-    assert json.loads((target / "config.json").read_text())["label_map"] == label_map
+    assert json.loads((target / "config.json").read_text())["label_map"] == {
+        "Opacity": {"labels": ["Pneumonia"], "kind": "map"}
+    }
 
 
 def test_images_that_the_model_was_trained_on_are_refused(cache, probability):

@@ -19,6 +19,7 @@ def write_toy_cache(
     names: tuple[str, ...],
     split: np.ndarray | None = None,
     by_image: bool = False,
+    dataset: str = "toy",
 ) -> Cache:
     """A cache of these rows: half train, a quarter validation, a quarter test, two a patient."""
     n = len(embedding)
@@ -27,12 +28,12 @@ def write_toy_cache(
         path,
         header=Header(
             model="toy-encoder",
-            dataset="toy",
+            dataset=dataset,
             notes=(),
             image_level_split=by_image,
             exposed=False,
             encoder_spec={"checkpoint": "0123"},
-            collection="toy",
+            collection=dataset,
             trained_on={},
         ),
         images=ImageTable(

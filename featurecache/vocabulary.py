@@ -5,7 +5,7 @@ nodule.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,6 +53,38 @@ def vocabulary(dataset: str | None = None) -> dict[str, dict[str, Meanings]]:
         for finding, sets in findings.items()
     }
     return {finding: sets for finding, sets in selected.items() if sets}
+
+
+def meanings_of(labels: Sequence[str], datasets: Iterable[str]) -> dict[str, Meanings]:
+    """Return which of these labels mean each finding.
+
+    Args:
+        labels: Labels.
+        datasets: The data sets that they are of. A label that means a finding in one data set
+            (``same``) means it in all, also in those that the vocabulary does not have; kinds of a
+            finding, and what is similar, are looked up in these data sets only.
+
+    Returns:
+        By finding that a label has to do with, in the order of the vocabulary, in which a finding
+        comes before those that include it.
+    """
+    datasets = tuple(datasets)
+    result = {}
+    for finding, sets in _read().items():
+        own = [sets[name] for name in datasets if name in sets]
+        meanings = Meanings(
+            same=_select(labels, (meanings.same for meanings in sets.values())),
+            union=_select(labels, (meanings.union for meanings in own)),
+            near=_select(labels, (meanings.near for meanings in own)),
+        )
+        if meanings != Meanings():
+            result[finding] = meanings
+    return result
+
+
+def _select(labels: Sequence[str], names: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    wanted = {name for some in names for name in some}
+    return tuple(label for label in labels if label in wanted)
 
 
 @cache

@@ -5,8 +5,8 @@ from dataclasses import asdict
 import pytest
 
 from featurecache.datasets.nih import LABELS
-from featurecache.datasets.vocabulary import vocabulary
 from featurecache.errors import UnknownNameError
+from featurecache.vocabulary import Meanings, meanings_of, vocabulary
 
 CHEXPERT = {
     *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion"),
@@ -50,3 +50,38 @@ def test_a_label_means_a_finding_in_one_way() -> None:
 def test_unknown_data_set_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown .* 'padches': did you mean padchest\?"):
         vocabulary("padches")
+
+
+def test_a_name_means_a_finding_in_the_same_way_in_all_data_sets() -> None:
+    for finding, sets in vocabulary().items():
+        kinds: dict[str, str] = {}
+        for labels in sets.values():
+            for kind, names in asdict(labels).items():
+                assert {kinds.setdefault(name, kind) for name in names} <= {kind}, finding
+
+
+def test_findings_come_before_those_that_include_them() -> None:
+    findings = vocabulary()
+    order = [*findings]
+    labels = {
+        (finding, name): {*means.same, *means.union}
+        for finding, sets in findings.items()
+        for name, means in sets.items()
+    }
+    for (part, name), names in labels.items():
+        for whole in order[: order.index(part)]:
+            assert not names < labels.get((whole, name), set()) or not names, (part, whole)
+
+
+def test_kinds_are_looked_up_in_the_data_sets_only_and_the_same_in_all() -> None:
+    labels = ["Nodule", "Edema", "kerley lines", "Tumor"]
+    assert meanings_of(labels, ["ward"]) == {
+        "edema": Meanings(same=("Edema",)),
+        "nodule": Meanings(same=("Nodule",)),
+    }
+    assert meanings_of(labels, ["nih", "padchest"]) == {
+        "edema": Meanings(same=("Edema",), near=("kerley lines",)),
+        "nodule": Meanings(same=("Nodule",)),
+        "nodule_or_mass": Meanings(union=("Nodule",)),
+        "lung_lesion": Meanings(union=("Nodule",)),
+    }
