@@ -172,8 +172,8 @@ def load_source(
     """
     if source is None:
         raise UsageError(
-            f"the data set of {used_by} was made in Python, or joined from several, so it cannot be "
-            "loaded again: give it as `data`"
+            f"the data set of {used_by} was made in Python, or joined from several, so it cannot "
+            "be loaded again: give it as `data`"
         )
     if source["pseudonymized"] and pseudonymize is None:
         raise UsageError(
