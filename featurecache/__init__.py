@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
     from featurecache.export.export import export_cache
+    from featurecache.explore.explore import explore
     from featurecache.extraction.extract import extract
     from featurecache.finetune.finetune import finetune
     from featurecache.heads.learning_curve import LearningCurve, learning_curve
@@ -64,6 +65,7 @@ _MODULES = {
     "audit": "audit.audit",
     "compare": "evaluation.comparison",
     "export_cache": "export.export",
+    "explore": "explore.explore",
     "extract": "extraction.extract",
     "finetune": "finetune.finetune",
     "learning_curve": "heads.learning_curve",
@@ -102,6 +104,7 @@ __all__ = [
     "audit",
     "compare",
     "export_cache",
+    "explore",
     "extract",
     "finetune",
     "learning_curve",
@@ -137,7 +140,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keep ``audit``, ``finetune`` and ``report`` functions where packages have the same names.
+    """Keep functions such as ``audit`` where packages have the same names.
 
     Importing ``featurecache.audit`` would bind the package to ``featurecache.audit``.
     """

@@ -23,6 +23,7 @@ State = Literal["ok", "note", "problem"]
 LIBRARIES: Final = ("torch", "transformers", "numpy", "h5py", "pandas", "scikit-learn", "pillow")
 EXTRAS: Final = {
     "dicom": ("pydicom", "DICOM files"),
+    "explore": ("embedding-atlas", "the explorer in the browser"),
     "lora": ("peft", "fine-tuning with LoRA"),
     "openvino": ("openvino", "faster encoders on a CPU"),
     "open-clip": ("open_clip_torch", "the model biomedclip"),

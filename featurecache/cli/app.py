@@ -18,6 +18,7 @@ from featurecache.cli import (
     demo,
     doctor,
     evaluate,
+    explore,
     extract,
     finetune,
     learning_curve,
@@ -120,6 +121,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Look": {
         "predict": predict.predict,
         "retrieve": retrieve.retrieve,
+        "explore": explore.explore,
         "report": report.report,
     },
 }

@@ -1,17 +1,22 @@
 """What an evaluation takes from a cache: its labels and splits, its caveats, its identity."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.errors import CacheError
 from featurecache.evaluation.evaluate import caveats
 from featurecache.evaluation.split_data import SplitData, choose_scored
 from featurecache.provenance.leaks import require_unseen, warn_of_seen
 from featurecache.runs.predictions import Predictions
 from featurecache.store.cache import Cache
-from featurecache.store.join_rows import RowJoin
-from featurecache.store.records import from_utf8
+from featurecache.store.concat import concat_caches
+from featurecache.store.join_rows import RowJoin, join_rows
+from featurecache.store.reader import read_cache
+from featurecache.store.records import from_utf8, positions, to_utf8
 
 
 def cache_reference(cache: Cache) -> dict[str, Any]:
@@ -46,6 +51,66 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
             for number, source in enumerate(cache.caches)
         ]
     return reference
+
+
+def find_cache(
+    reference: Mapping[str, Any], caches: Sequence[Path] = (), *, argument: str = "caches"
+) -> Cache:
+    """Open the cache that a run was made from.
+
+    Args:
+        reference: The run's reference to its cache, from its config; see ``cache_reference``.
+        caches: Files to try before the path in the reference.
+        argument: Argument of the caller that names the cache, for messages.
+
+    Raises:
+        CacheError: The cache is missing, or its fingerprint differs.
+    """
+    if "rows_of" in reference:
+        rows_of = [_find_single_cache(single, caches, argument) for single in reference["rows_of"]]
+        return join_rows(rows_of)
+    references = reference.get("joined", [reference])
+    return concat_caches([_find_single_cache(single, caches, argument) for single in references])
+
+
+def _find_single_cache(
+    reference: Mapping[str, Any], caches: Sequence[Path], argument: str
+) -> Cache:
+    try:
+        path, fingerprint = Path(reference["path"]), str(reference["fingerprint"])
+    except (KeyError, TypeError) as error:
+        raise CacheError(f"the run's config does not name its cache ({error})") from error
+    other = None
+    for candidate in (*caches, path):
+        if not candidate.is_file():
+            continue
+        other = candidate
+        cache = read_cache(candidate)
+        if cache.fingerprint == fingerprint and cache.header.dataset == reference.get("dataset"):
+            return cache
+    if other is None:
+        raise CacheError(f"the run's cache is not at {path}: give its current path as `{argument}`")
+    raise CacheError(
+        f"{other} is not the cache that the run was made from, the fingerprint differs: give the "
+        f"right file as `{argument}`, or make the run again"
+    )
+
+
+def cached_rows(cache: Cache, scored: Predictions) -> NDArray[np.intp]:
+    """Return the row in a cache of each of N images that a run scored, (N,); -1 where it has none.
+
+    Raises:
+        CacheError: The cache holds another file under the id of an image.
+    """
+    rows = positions(cache.images.id, to_utf8(scored.ids))
+    (cached,) = np.nonzero(rows >= 0)
+    changed = from_utf8(cache.images.sha256[rows[cached]]) != scored.sha256[cached]
+    if changed.any():
+        raise CacheError(
+            f"{cache.path} holds other files than those that the run scored, "
+            f"{str(scored.ids[cached][changed][0])!r} the first: make the run again"
+        )
+    return rows
 
 
 def run_name(cache: Cache, method: str) -> str:

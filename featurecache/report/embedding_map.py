@@ -1,22 +1,17 @@
 """Map of the scored images: the first two principal components of their embeddings."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError
 from featurecache.evaluation.comparison import ScoredImages
+from featurecache.evaluation.from_cache import cached_rows
 from featurecache.metrics.ranking import Floats
 from featurecache.metrics.similarity import l2_normalize
 from featurecache.store.cache import Cache
-from featurecache.store.concat import concat_caches
-from featurecache.store.join_rows import join_rows
-from featurecache.store.reader import read_cache
-from featurecache.store.records import from_utf8, positions, to_utf8
 
 MAX_POINTS: Final = 2000
 _MIN_IMAGES: Final = 3
@@ -39,43 +34,6 @@ class EmbeddingMap:
     n_images: int
 
 
-def find_cache(reference: Mapping[str, Any], caches: Sequence[Path] = ()) -> Cache:
-    """Open the cache that a run was made from.
-
-    Args:
-        reference: the run's reference to its cache, from its config.
-        caches: files to try before the path in the reference.
-
-    Raises:
-        CacheError: the cache is missing, or its fingerprint differs.
-    """
-    if "rows_of" in reference:
-        return join_rows([_find_single_cache(single, caches) for single in reference["rows_of"]])
-    references = reference.get("joined", [reference])
-    return concat_caches([_find_single_cache(single, caches) for single in references])
-
-
-def _find_single_cache(reference: Mapping[str, Any], caches: Sequence[Path]) -> Cache:
-    try:
-        path, fingerprint = Path(reference["path"]), str(reference["fingerprint"])
-    except (KeyError, TypeError) as error:
-        raise CacheError(f"the run's config does not name its cache ({error})") from error
-    other = None
-    for candidate in (*caches, path):
-        if not candidate.is_file():
-            continue
-        other = candidate
-        cache = read_cache(candidate)
-        if cache.fingerprint == fingerprint and cache.header.dataset == reference.get("dataset"):
-            return cache
-    if other is None:
-        raise CacheError(f"the run's cache is not at {path}: give its current path as `caches`")
-    raise CacheError(
-        f"{other} is not the cache that the run was made from, the fingerprint differs: give the "
-        "right file as `caches`, or make the run again"
-    )
-
-
 def embedding_map(cache: Cache, scored: ScoredImages, *, seed: int = 0) -> EmbeddingMap:
     """Project the embeddings of scored images on their first two principal components.
 
@@ -92,14 +50,8 @@ def embedding_map(cache: Cache, scored: ScoredImages, *, seed: int = 0) -> Embed
     """
     from sklearn.decomposition import PCA
 
-    cache_rows = positions(cache.images.id, to_utf8(scored.ids))
+    cache_rows = cached_rows(cache, scored)
     rows = np.flatnonzero(cache_rows >= 0)
-    files = from_utf8(cache.images.sha256[cache_rows[rows]])
-    if (changed := (files != scored.sha256[rows])).any():
-        raise CacheError(
-            f"{cache.path} holds other files than those that the run scored, "
-            f"{str(scored.ids[rows][changed][0])!r} the first: make the run again"
-        )
     n_images = len(rows)
     if n_images < _MIN_IMAGES:
         raise CacheError(

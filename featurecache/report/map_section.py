@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from featurecache.errors import FeaturecacheError
+from featurecache.evaluation.from_cache import find_cache
 from featurecache.report import plots
-from featurecache.report.embedding_map import embedding_map, find_cache, most_balanced_label
+from featurecache.report.embedding_map import embedding_map, most_balanced_label
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
 

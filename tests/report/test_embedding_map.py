@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 
 from featurecache.errors import CacheError
 from featurecache.evaluation.comparison import ScoredImages, scored_images
-from featurecache.report.embedding_map import embedding_map, find_cache, most_balanced_label
+from featurecache.report.embedding_map import embedding_map, most_balanced_label
 from featurecache.runs.run import load_run
 from featurecache.store.reader import read_cache
 from featurecache.store.records import Header, ImageTable, Labels, to_utf8
@@ -114,34 +114,6 @@ def test_fewer_than_three_images_are_refused(tmp_path):
     cache = write_toy_cache(tmp_path / "toy.h5", np.eye(5))
     with pytest.raises(CacheError, match="holds 2 of the 3 images"):
         embedding_map(cache, scored_with_ids(["000000.png", "000001.png", "zzz.png"]))
-
-
-def test_cache_is_found_at_its_path_or_among_given_caches(tmp_path):
-    cache = write_toy_cache(tmp_path / "toy.h5", np.eye(5))
-    reference = {"path": str(cache.path), "fingerprint": cache.fingerprint, "dataset": "toys"}
-    assert find_cache(reference).path == cache.path
-    moved = cache.path.rename(tmp_path / "moved.h5")
-    with pytest.raises(CacheError, match="give its current path as `caches`"):
-        find_cache(reference)
-    assert find_cache(reference, [moved]).path == moved
-
-
-@pytest.mark.parametrize("change", [{"model": "other"}, {"dataset": "others"}])
-def test_cache_with_other_fingerprint_is_refused(tmp_path, change):
-    cache = write_toy_cache(tmp_path / "toy.h5", np.eye(5))
-    reference = {"path": str(cache.path), "fingerprint": cache.fingerprint, "dataset": "toys"}
-    cache.path.unlink()
-    write_toy_cache(cache.path, np.eye(5), **change)
-    with pytest.raises(CacheError, match="is not the cache that the run was made from"):
-        find_cache(reference)
-
-
-def test_caches_side_by_side_are_found(tmp_path):
-    caches = [write_toy_cache(tmp_path / f"{m}.h5", np.eye(5), model=m) for m in ("one", "two")]
-    references = [
-        {"path": str(c.path), "fingerprint": c.fingerprint, "dataset": "toys"} for c in caches
-    ]
-    assert find_cache({"joined": references}).dim == 10
 
 
 def test_most_balanced_label_has_two_large_classes(tmp_path):

@@ -1,0 +1,145 @@
+"""``explore``: look at a cache and at runs in the browser."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featurecache.cli.dataset_options import (
+    DataRoot,
+    DatasetOptions,
+    load_dataset_again,
+    takes_dataset_options,
+)
+from featurecache.cli.options import (
+    Blank,
+    Device,
+    RunNames,
+    Uncertain,
+    describe_choice,
+    parse_pairs,
+    print_policy,
+)
+from featurecache.cli.output import print_result, print_status, progress_bar
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+@takes_dataset_options(without=("view_column", "sex_column", "age_column", "name"))
+def explore(
+    *,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run folders whose predictions are shown. Default: none."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cache file, or folder of caches, of which the one extracted last is used. "
+            "Default: that of the first run, or 'cache'.",
+            envvar="FEATURECACHE_CACHE",
+            metavar="FILE",
+        ),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Text to compare all images with, by cosine.")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            help="Image to compare all images with: a file, or the id of an image in the cache."
+        ),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Prompt set to compare all images with. Default: all of the cache."),
+    ] = None,
+    name: RunNames = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name or folder of the encoder, if the one recorded in the cache cannot be found."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
+    ] = None,
+    device: Device = "auto",
+    port: Annotated[
+        int,
+        typer.Option(
+            help="Port to listen on, on this machine only. Default: any that is free.",
+            min=0,
+            max=65535,
+        ),
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set of the cache, if it cannot be loaded as it was for the cache.",
+            metavar="NAME",
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    options: DatasetOptions,
+) -> None:
+    """Show a cache and the predictions of runs in the browser, until Ctrl-C.
+
+    A map of the images, colored and filtered by labels, splits, metadata, predictions and errors;
+    nearest images; the images themselves; and lists to save as CSV. Only this machine can open the
+    page. Give options of the data set only if it has moved or its ids are pseudonymized, or for
+    columns of its table.
+
+    Example: featurecache explore runs/phantom-tiny-weighted_sum
+    """
+    import featurecache as fc
+    from featurecache.explore.explore import cache_to_explore
+    from featurecache.explore.server import require_explorer
+    from featurecache.extraction.source import source_of_cache
+
+    require_explorer()
+    loaded = [fc.load_run(run) for run in runs or ()]
+    chosen = cache_to_explore(cache if cache or loaded else Path("cache"), loaded)
+    opened = fc.open_cache(chosen, uncertain=uncertain, blank=blank)
+    print_status(f"exploring {describe_choice(cache or opened.path, opened)}")
+    print_policy(opened)
+    data = None
+    if dataset or data_root or options != DatasetOptions():
+        data = load_dataset_again(
+            source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=False
+        )
+    with progress_bar(hidden=False) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(done: int, total: int, task: str) -> None:
+            if task not in tasks:
+                tasks[task] = bar.add_task(task, total=total, detail="")
+            bar.update(tasks[task], completed=done)
+
+        def announce(address: str) -> None:
+            bar.stop()
+            print_result(address)
+            print_status("Ctrl-C ends the explorer")
+
+        fc.explore(
+            opened,
+            loaded,
+            data=data,
+            text=text,
+            image=image,
+            prompts=prompts,
+            names=parse_pairs(name, "--name"),
+            model=model,
+            weights=weights,
+            device=device,
+            port=port,
+            browser=browser,
+            announce=announce,
+            progress=progress,
+        )

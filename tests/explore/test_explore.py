@@ -1,0 +1,110 @@
+"""What ``explore`` serves: its table and files, and why something is missing. No server runs."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import featurecache as fc
+from featurecache.cli import main
+from featurecache.errors import CacheError, FeaturecacheWarning, UsageError
+from featurecache.explore import server
+from tests.audit.audit_caches import make_cache
+from tests.extraction.stub_encoder import StubEncoder, write_images
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """What was given to the server."""
+    calls = []
+
+    def serve(table, files, *, announce, **settings):
+        calls.append((table, files, settings))
+        announce("http://127.0.0.1:1/secret/")
+
+    monkeypatch.setattr(server, "require_explorer", lambda: None)
+    monkeypatch.setattr(server, "serve", serve)
+    return calls
+
+
+@pytest.fixture
+def flat_folder(tmp_path):
+    """The cache of six images in a folder, without labels."""
+    write_images(tmp_path / "images", 6)
+    return fc.extract(tmp_path / "images", StubEncoder(), cache_dir=tmp_path / "cache")
+
+
+def test_images_of_an_unlabeled_folder_are_shown(served, flat_folder, tmp_path, capsys):
+    fc.explore(flat_folder, image=flat_folder.ids[2], port=7, browser=False)
+    ((table, files, settings),) = served
+    assert capsys.readouterr().out == "http://127.0.0.1:1/secret/\n"
+    assert settings == {"text": "id", "bit_depth": None, "port": 7, "browser": False}
+    assert table["id"].tolist() == sorted(files) == flat_folder.ids.tolist()
+    assert all(path.is_file() for path in files.values())
+    expected = fc.retrieve(flat_folder, image=flat_folder.ids[2], top=6).set_index("id")["cosine"]
+    cosines = table.set_index("id")["cosine with image"]
+    assert cosines[flat_folder.ids[2]] == 1
+    assert cosines[expected.index].tolist() == expected.tolist()
+
+
+def test_command_shows_a_cache_whose_images_are_unknown(served, tmp_path):
+    cache = make_cache(tmp_path, ["train"] * 4)
+    result = CliRunner().invoke(main, ["explore", "--cache", str(cache.path), "--no-browser"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "http://127.0.0.1:1/secret/\n"
+    assert "images are not shown: the data set of" in result.stderr
+    ((table, files, settings),) = served
+    assert files == {}
+    assert (settings["text"], settings["browser"], settings["port"]) == ("labels", False, 0)
+    assert table["Mass"].tolist() == ["negative", "positive"] * 2
+
+
+def test_pseudonymized_images_are_not_shown_without_the_key(served, tmp_path):
+    write_images(tmp_path / "images", 4)
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    data = fc.load_dataset(tmp_path / "images", pseudonymize=key)
+    cache = fc.extract(data, StubEncoder(), cache_dir=tmp_path / "cache")
+    with pytest.warns(FeaturecacheWarning, match="not shown: the ids .* are pseudonymized"):
+        fc.explore(cache)
+    fc.explore(cache, data=data)
+    (_, hidden, _), (table, files, _) = served
+    assert hidden == {}
+    assert sorted(files) == table["id"].tolist()
+
+
+def test_run_is_shown_on_the_cache_that_it_was_made_from(served, tmp_path):
+    images = tmp_path / "images"
+    for command in (
+        f"extract --dataset phantom --data-root {images} --n-images 24 --cache {tmp_path}",
+        f"zero-shot --cache {tmp_path} --out {tmp_path}/zero --n-bootstrap 0",
+        f"explore {tmp_path}/zero --no-browser",
+    ):
+        result = CliRunner().invoke(main, command.split())
+        assert result.exit_code == 0, result.output
+    ((table, files, _),) = served
+    run, cache = fc.load_run(tmp_path / "zero"), fc.open_cache(tmp_path)
+    predicted = run.predictions.set_index("id")["Effusion probability"]
+    shown = table.set_index("id")["Effusion probability"].dropna()
+    assert shown.to_dict() == predicted[shown.index].to_dict()
+    assert len(shown) == run.metrics.n
+    assert len(files) == len(cache)
+    unit = cache.embedding.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    text = cache.text_embeddings()[cache.labels.names.index("Effusion")]
+    np.testing.assert_allclose(table["Effusion cosine"], unit @ text, atol=1e-5)
+
+
+def test_nothing_to_show_and_a_moved_cache_are_refused(served, tmp_path):
+    with pytest.raises(UsageError, match="give `cache` or `runs`"):
+        fc.explore()
+    cache = make_cache(tmp_path, ["train"] * 4)
+    cache.path.unlink()
+    with pytest.raises(CacheError):
+        fc.explore(cache.path)
+    assert served == []
+
+
+def test_missing_explorer_is_reported_before_the_cache_is_read(monkeypatch):
+    monkeypatch.setattr(server, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'featurecache\[explore\]'"):
+        fc.explore("missing.h5")
