@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from featurecache.evaluation.table import MetricsTable, table
     from featurecache.evaluation.trained_model import TrainedModel
     from featurecache.evaluation.zero_shot import zero_shot
-    from featurecache.export.export import export_cache
     from featurecache.explore.explore import explore
+    from featurecache.export.export import export_cache
     from featurecache.extraction.extract import extract
     from featurecache.finetune.finetune import finetune
     from featurecache.heads.learning_curve import LearningCurve, learning_curve
@@ -103,8 +103,8 @@ __all__ = [
     "align",
     "audit",
     "compare",
-    "export_cache",
     "explore",
+    "export_cache",
     "extract",
     "finetune",
     "learning_curve",

@@ -20,7 +20,7 @@ from featurecache.cli.options import (
     parse_pairs,
     print_policy,
 )
-from featurecache.cli.output import print_result, print_status, progress_bar
+from featurecache.cli.output import Json, print_json, print_result, print_status, progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -88,6 +88,7 @@ def explore(
     ] = None,
     data_root: DataRoot = None,
     options: DatasetOptions,
+    json: Json = False,
 ) -> None:
     """Show a cache and the predictions of runs in the browser, until Ctrl-C.
 
@@ -112,9 +113,9 @@ def explore(
     data = None
     if dataset or data_root or options != DatasetOptions():
         data = load_dataset_again(
-            source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=False
+            source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
         )
-    with progress_bar(hidden=False) as bar:
+    with progress_bar(hidden=json) as bar:
         tasks: dict[str, TaskID] = {}
 
         def progress(done: int, total: int, task: str) -> None:
@@ -124,7 +125,10 @@ def explore(
 
         def announce(address: str) -> None:
             bar.stop()
-            print_result(address)
+            if json:
+                print_json({"address": address})
+            else:
+                print_result(address)
             print_status("Ctrl-C ends the explorer")
 
         fc.explore(

@@ -1,5 +1,7 @@
 """What ``explore`` serves: its table and files, and why something is missing. No server runs."""
 
+import json
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -52,7 +54,9 @@ def test_command_shows_a_cache_whose_images_are_unknown(served, tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stdout == "http://127.0.0.1:1/secret/\n"
     assert "images are not shown: the data set of" in result.stderr
-    ((table, files, settings),) = served
+    result = CliRunner().invoke(main, ["explore", "--cache", str(cache.path), "--json"])
+    assert json.loads(result.stdout) == {"address": "http://127.0.0.1:1/secret/"}
+    (table, files, settings), _ = served
     assert files == {}
     assert (settings["text"], settings["browser"], settings["port"]) == ("labels", False, 0)
     assert table["Mass"].tolist() == ["negative", "positive"] * 2
