@@ -200,11 +200,9 @@ def _predictions(cache: Cache, run: ScoredImages) -> dict[str, Any]:
         probability[rows] = run.probability[scored, c]
         called, truth = run.probability[scored, c] >= run.thresholds[c], run.truth[scored, c]
         error = np.full(len(cache), None, dtype=object)
-        error[rows] = np.select(
-            [truth < 0, called == (truth == 1), called],
-            [None, "none", "false positive"],
-            "false negative",
-        )
+        kind = np.where(called, "false positive", "false negative")
+        error[rows] = np.where(called == (truth == 1), "none", kind)
+        error[rows[truth < 0]] = None
         columns[f"{label} probability"] = probability
         columns[f"{label} error"] = pd.Series(error, dtype="str")
     return columns
