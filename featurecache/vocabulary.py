@@ -15,7 +15,11 @@ from typing import Any, Final
 from featurecache.errors import UnknownNameError
 
 NAMES_OF: Final[Mapping[str, str]] = MappingProxyType(
-    {"phantom": "nih", "mimic-cxr-jpg": "chexpert", "brax": "chexpert"}
+    {
+        "phantom": "nih",
+        **dict.fromkeys(("chexpert-plus", "mimic-cxr-jpg", "brax"), "chexpert"),
+        "padchest-gr": "padchest",
+    }
 )
 """Data sets whose labels have the names of another, unless the file states them."""
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
+from featurecache.datasets import chestx_det, covid_radiography, nih_google
 from featurecache.datasets.nih import LABELS
 from featurecache.errors import UnknownNameError
 from featurecache.vocabulary import Meanings, meanings_of, vocabulary
@@ -29,7 +30,13 @@ def test_names_are_those_of_the_data_sets() -> None:
     assert labels_of("nih") == labels_of("phantom") == {*LABELS, "No Finding"}
     assert labels_of("chexpert") == labels_of("brax") == CHEXPERT
     assert labels_of("mimic-cxr-jpg") == {*CHEXPERT, "Airspace Opacity"}
+    assert labels_of("chexpert-plus") == CHEXPERT
+    assert labels_of("padchest-gr") == labels_of("padchest")
     assert labels_of("kermany") == {"Pneumonia"}
+    assert labels_of("chestx-det") == set(chestx_det.LABELS)
+    assert labels_of("nih-google") == set(nih_google.LABELS)
+    assert labels_of("covid-radiography") == set(covid_radiography.CLASSES)
+    assert labels_of("montgomery") == labels_of("shenzhen") == {"Tuberculosis"}
 
 
 def test_labels_that_only_look_alike_are_no_finding() -> None:
@@ -48,7 +55,7 @@ def test_a_label_means_a_finding_in_one_way() -> None:
 
 
 def test_unknown_data_set_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown .* 'padches': did you mean padchest\?"):
+    with pytest.raises(UnknownNameError, match=r"unknown .* 'padches': did you mean padchest"):
         vocabulary("padches")
 
 

@@ -56,16 +56,22 @@ class DatasetOptions:
     split: Annotated[
         str | None,
         _option(
-            "nih, chexpert, covidx, mimic-cxr-jpg, vindr-cxr, vindr-pcxr, phantom: auto, official "
-            "or patient; kermany: official, published (all images, "
-            "for an audit) or image-level-1967-493-616."
+            "Public data sets and phantom: auto, official or patient; kermany: official, published "
+            "(all images, for an audit) or image-level-1967-493-616."
         ),
     ] = None
     subset: Annotated[str | None, _option("kermany: all or viral.")] = None
     labels_from: Annotated[
-        str | None, _option("padchest: all, or physician for images labeled by physicians.")
+        str | None,
+        _option(
+            "padchest: all, or physician for images labeled by physicians; chexpert-plus: "
+            "impression, findings or report."
+        ),
     ] = None
-    labeler: Annotated[str | None, _option("mimic-cxr-jpg: chexpert or negbio.")] = None
+    labeler: Annotated[
+        str | None,
+        _option("mimic-cxr-jpg: chexpert, negbio, or radiologist for the labeled test set."),
+    ] = None
     readers: Annotated[
         str | None,
         _option(

@@ -1,6 +1,6 @@
 """``datasets``: list the data sets that can be loaded by name, and describe one."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from featurecache.cli.output import Json, print_json, print_result, print_table
 from featurecache.cli.strict_command import StrictCommand
 from featurecache.label_cells import CELLS
 from featurecache.plugins import load_entry_points
+from featurecache.wording import count_noun
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -76,6 +77,7 @@ def describe(
             ["images", f"{document['on_disk']:,} of {document['images']:,} on disk"],
             *([name, _number(document[name])] for name in ("patients", "studies")),
             *([name, _join(document[name])] for name in ("views", "splits", "excluded")),
+            *([["boxes", _describe_boxes(document["boxes"])]] if document["boxes"] else []),
             *(["note", note] for note in document["notes"]),
         ],
         prose=("value",),
@@ -96,6 +98,11 @@ def describe(
 
 def _number(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
+
+
+def _describe_boxes(boxes: dict[str, Any]) -> str:
+    images = count_noun(boxes["images"], "image")
+    return f"{boxes['boxes']:,} on {images}: {_join(boxes['labels'])}"
 
 
 def _join(numbers: dict[str, int]) -> str:

@@ -6,7 +6,7 @@ images in ``train/`` and ``valid/``; the labels of the test images, ``test_label
 """
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from featurecache.datasets.cell_values import read_labels
 from featurecache.datasets.release import (
@@ -18,6 +18,9 @@ from featurecache.datasets.release import (
 )
 from featurecache.errors import DatasetError
 from featurecache.wording import count_noun
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TABLES: Final = {
     "train": ("train.csv",),
@@ -56,20 +59,9 @@ def list_chexpert(root: Path) -> Listing:
     for name, file in found.items():
         optional = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
         table = read_table(file, ["Path", *CHEXPERT_LABELS], notes, optional=optional)
-        parts = table["Path"].str.extract(_PATH)
-        if (unknown := parts["id"].isna()).any():
-            raise DatasetError(
-                f"{file}, line {table.index[int(unknown.argmax())]}: "
-                f"{table['Path'][unknown].iloc[0]!r} is not the path of an image of CheXpert, "
-                "such as train/patient00001/study1/view1_frontal.jpg"
-            )
         tables.append(
-            parts.assign(
+            parse_paths(table["Path"], table["AP/PA"], file=file).assign(
                 path=table["Path"],
-                study=parts["patient"] + "/" + parts["study"],
-                view=table["AP/PA"].where(
-                    table["AP/PA"] != "", parts["side"].map({"lateral": "LATERAL", "frontal": ""})
-                ),
                 sex=table["Sex"].replace({"Female": "F", "Male": "M"}),
                 age=table["Age"],
                 split=name,
@@ -96,6 +88,33 @@ def list_chexpert(root: Path) -> Listing:
         label_names=CHEXPERT_LABELS,
         split_file="valid.csv",
         notes=notes,
+    )
+
+
+def parse_paths(
+    paths: "pd.Series[str]", projections: "pd.Series[str]", *, file: Path
+) -> "pd.DataFrame":
+    """Return the id, patient, study and view of images of CheXpert.
+
+    Args:
+        paths: (N,) paths, with or without the folder of the release in front.
+        projections: (N,) "AP", "PA" and so on; "" for lateral images.
+        file: The table, for error messages.
+
+    Raises:
+        DatasetError: A path is not one of CheXpert.
+    """
+    parts = paths.str.extract(_PATH)
+    if (unknown := parts["id"].isna()).any():
+        raise DatasetError(
+            f"{file}, line {paths.index[int(unknown.argmax())]}: {paths[unknown].iloc[0]!r} is not "
+            "the path of an image of CheXpert, such as "
+            "train/patient00001/study1/view1_frontal.jpg"
+        )
+    sides = parts["side"].map({"lateral": "LATERAL", "frontal": ""})
+    return parts[["id", "patient"]].assign(
+        study=parts["patient"] + "/" + parts["study"],
+        view=projections.where(projections != "", sides),
     )
 
 

@@ -63,7 +63,7 @@ def list_covidx(root: Path) -> Listing:
         cells=cells,
         label_names=label_names,
         split_file="test_COVIDx9A.txt",
-        notes=[*notes, "COVIDx holds images of rsna and of covid-chestxray-dataset."],
+        notes=notes,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from featurecache.datasets.boxes import BOX_COLUMNS, count_boxes
 from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.spelling import normalize_names
 from featurecache.datasets.splits import SPLITS, SplitDraw, keep_patients
@@ -92,6 +93,9 @@ class Dataset:
             them, and pseudonymization does not change them.
         policy: What uncertain and blank labels count as by default: by this, the images are
             fine-tuned on, and caches of the data set are opened.
+        boxes: Boxes around findings, one in each row: ``id`` of the image, ``label``, and ``x``,
+            ``y``, ``width`` and ``height`` in pixels of the image as it is released, from its upper
+            left corner. Those of other images are dropped.
 
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.
@@ -135,6 +139,7 @@ class Dataset:
     split_draw: SplitDraw | None
     metadata: tuple[str, ...]
     policy: LabelPolicy
+    boxes: "pd.DataFrame"
     cells: NDArray[np.int8] = field(init=False)
 
     def __init__(
@@ -156,6 +161,7 @@ class Dataset:
         split_draw: SplitDraw | None = None,
         metadata: Sequence[str] = (),
         policy: LabelPolicy | None = None,
+        boxes: "pd.DataFrame | None" = None,
     ) -> None:
         import pandas as pd
 
@@ -184,6 +190,11 @@ class Dataset:
         cells, names = _label_cells(given, labels, label_names)
         _check_labels(images, cells, names)
 
+        if boxes is None:
+            boxes = pd.DataFrame(columns=list(BOX_COLUMNS))
+        if len(boxes):
+            ids = boxes["id"].map(dict(zip(given["id"], images["id"], strict=True)))
+            boxes = boxes.assign(id=ids)[ids.notna()].reset_index(drop=True)
         order = images["id"].argsort().to_numpy()
         images = images.loc[:, [*COLUMNS, *metadata]].iloc[order].astype(str).reset_index(drop=True)
         cells = cells[order].astype(np.int8)
@@ -211,6 +222,7 @@ class Dataset:
             split_draw=split_draw,
             metadata=tuple(metadata),
             policy=policy or LabelPolicy(),
+            boxes=boxes,
         )
 
     def __len__(self) -> int:
@@ -269,7 +281,8 @@ class Dataset:
             a file; ``patients`` and ``studies``, None where unknown; ``views`` and ``splits``, the
             number of images of each; ``excluded``, the number of images left out by reason;
             ``label_policy``, and by label, ``labels``, the number of positive, negative, uncertain
-            and blank cells; ``notes``.
+            and blank cells; ``boxes``, the number of boxes around findings, of images with one and
+            of boxes by label, None where there are none; ``notes``.
 
         Example:
             >>> import featurecache as fc
@@ -292,6 +305,7 @@ class Dataset:
             "excluded": dict(self.excluded),
             "label_policy": asdict(self.policy),
             "labels": count_cells(self.cells, self.label_names),
+            "boxes": count_boxes(self.boxes) if len(self.boxes) else None,
             "notes": list(self.notes),
         }
 
@@ -367,6 +381,7 @@ class Dataset:
             self,
             images=self.images.assign(**hashed),
             labels=self.labels.set_axis(hashed["id"], axis="index"),
+            boxes=self.boxes.assign(id=self.boxes["id"].map(key.hash)),
             collection=pseudonymized_collection(self.collection, key.fingerprint),
             key=key,
             split_draw=draw,

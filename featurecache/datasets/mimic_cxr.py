@@ -21,7 +21,12 @@ from featurecache.errors import UnknownNameError
 from featurecache.label_cells import BLANK
 from featurecache.wording import count_noun
 
-LABELERS: Final = ("chexpert", "negbio")
+LABELERS: Final = {
+    "chexpert": "mimic-cxr-2.0.0-chexpert.csv",
+    "negbio": "mimic-cxr-2.0.0-negbio.csv",
+    "radiologist": "mimic-cxr-2.1.0-test-set-labeled.csv",
+}
+"""Who labeled the reports, and the file of the labels."""
 
 _METADATA: Final = "mimic-cxr-2.0.0-metadata.csv"
 _SPLIT: Final = "mimic-cxr-2.0.0-split.csv"
@@ -35,13 +40,15 @@ def list_mimic_cxr_jpg(
     """List the images of MIMIC-CXR-JPG, or of MIMIC-CXR.
 
     Args:
-        root: Folder with ``mimic-cxr-2.0.0-metadata.csv.gz``, ``-chexpert.csv.gz`` or
-            ``-negbio.csv.gz``, ``-split.csv.gz``, and the images in ``files/``, JPEG or DICOM.
-        labeler: Program that labeled the reports: "chexpert" or "negbio".
+        root: Folder with ``mimic-cxr-2.0.0-metadata.csv.gz``, ``-chexpert.csv.gz``,
+            ``-negbio.csv.gz`` or ``mimic-cxr-2.1.0-test-set-labeled.csv``, ``-split.csv.gz``, and
+            the images in ``files/``, JPEG or DICOM.
+        labeler: Who labeled the reports: the program "chexpert" or "negbio", or the "radiologist"
+            who read 687 of them. Images of all other studies are then left out.
 
     Returns:
-        The images, with the 14 labels of the study of each image; they are blank
-        where the labels have no such study.
+        The images, with the 14 labels of the study of each image; they are blank where a program
+        has no labels of the study.
 
     Raises:
         DatasetError: If a table is missing.
@@ -53,9 +60,19 @@ def list_mimic_cxr_jpg(
     listed = require_table(root, _METADATA)
     table = read_table(listed, ["dicom_id", "subject_id", "study_id", "ViewPosition"], notes)
     images = table.set_axis(["id", "patient", "study", "view"], axis="columns")
-    file = require_table(root, f"mimic-cxr-2.0.0-{labeler}.csv")
-    stated = read_table(file, ["study_id", *CHEXPERT_LABELS], notes)
-    values, _ = read_labels(stated[[*CHEXPERT_LABELS]], file=file)
+    file = require_table(root, LABELERS[labeler])
+    label_names: tuple[str, ...] = CHEXPERT_LABELS
+    excluded = {}
+    if labeler == "radiologist":
+        label_names = tuple(
+            name.replace("Lung Opacity", "Airspace Opacity") for name in label_names
+        )
+    stated = read_table(file, ["study_id", *label_names], notes)
+    values, _ = read_labels(stated[[*label_names]], file=file)
+    if labeler == "radiologist":
+        is_read = images["study"].isin(stated["study_id"])
+        excluded["not labeled by the radiologist"] = int((~is_read).sum())
+        images = images[is_read]
     row_of_study = {study: row for row, study in enumerate(stated["study_id"])}
     rows = images["study"].map(row_of_study).fillna(-1).to_numpy(dtype=np.intp)
     cells = np.where((rows >= 0)[:, None], values[rows], np.int8(BLANK))
@@ -74,9 +91,10 @@ def list_mimic_cxr_jpg(
         images=images,
         paths=[path + suffix for suffix in (".jpg", ".dcm", ".png")],
         cells=cells,
-        label_names=CHEXPERT_LABELS,
+        label_names=label_names,
         split_file=f"{_SPLIT}.gz",
         notes=notes,
+        excluded=excluded,
     )
 
 

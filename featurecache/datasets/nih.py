@@ -1,7 +1,8 @@
 """NIH ChestX-ray14: 112,120 frontal images of 30,805 patients, 14 findings.
 
 Wang et al., "ChestX-ray8" (CVPR 2017); the official files are ``Data_Entry_2017_v2020.csv``,
-``train_val_list.txt``, ``test_list.txt`` and the images, in twelve archives.
+``train_val_list.txt``, ``test_list.txt``, ``BBox_List_2017.csv`` and the images, in twelve
+archives.
 """
 
 import re
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.datasets.boxes import read_boxes
 from featurecache.datasets.label_strings import label_matrix
-from featurecache.datasets.release import Listing, read_table
+from featurecache.datasets.release import Listing, find_table, read_table
 from featurecache.datasets.scan import scan_folder, scan_tree
 from featurecache.errors import DatasetError
 from featurecache.io.text import read_text
@@ -38,7 +40,7 @@ LABELS = (
     "Pneumothorax",
 )
 
-_COLUMNS: Final = {
+IMAGE_COLUMNS: Final = {
     "Image Index": "id",
     "Patient ID": "patient",
     "View Position": "view",
@@ -46,6 +48,10 @@ _COLUMNS: Final = {
     "Patient Age": "age",
 }
 """Columns that describe images, and their roles."""
+
+_BOXES: Final = "BBox_List_2017.csv"
+# The commas in "Bbox [x,y,w,h]" separate columns.
+_BOX_COLUMNS: Final = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 
 TRAIN_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
@@ -61,7 +67,7 @@ def list_nih(root: Path) -> Listing:
         root: Folder with ``Data_Entry_2017*.csv`` (or ``.csv.gz``; that of Kaggle's sample is
             ``sample_labels.csv``), and the images in ``images/`` or ``images_001/images/`` and so
             on, at any depth. The official split is ``test_list.txt``, and ``train_val_list.txt``
-            if it exists.
+            if it exists; boxes are in ``BBox_List_2017.csv``.
 
     Returns:
         The images, with the 14 labels in their official names and order; ``No Finding`` stands for
@@ -73,11 +79,11 @@ def list_nih(root: Path) -> Listing:
     """
     csv = _find_csv(root)
     notes: list[str] = []
-    table = read_table(csv, ["Finding Labels", *_COLUMNS], notes)
+    table = read_table(csv, ["Finding Labels", *IMAGE_COLUMNS], notes)
     # Rows without an image are checked too: one invalid label makes the whole file doubtful.
     _, cells, _ = label_matrix(table["Finding Labels"], LABELS, file=csv, separator="|")
-    images = table[[*_COLUMNS]].set_axis([*_COLUMNS.values()], axis="columns")
-    paths, copies = _index_images(root)
+    images = table[[*IMAGE_COLUMNS]].set_axis([*IMAGE_COLUMNS.values()], axis="columns")
+    paths, copies = index_images(root)
     on_disk = images["id"].isin(list(paths))
     extra = len(paths) - images["id"][on_disk].nunique()
     if paths and not on_disk.any():
@@ -93,8 +99,11 @@ def list_nih(root: Path) -> Listing:
         notes.append(
             f"{count_noun(copies, 'image is', 'images are')} on disk twice, but taken once."
         )
-    if (test_list := _list_file(root, TEST_LIST)).exists():
-        images["split"] = _official_split(root, test_list, images["id"], on_disk)
+    if (split := official_split(root, images["id"], on_disk)) is not None:
+        images["split"] = split
+    boxes = None
+    if boxes_file := find_table(root, _BOXES):
+        boxes = read_boxes(boxes_file, _BOX_COLUMNS, notes, names={"Infiltrate": "Infiltration"})
     return Listing(
         file=csv,
         images=images,
@@ -104,6 +113,7 @@ def list_nih(root: Path) -> Listing:
         split_file=TEST_LIST,
         notes=notes,
         excluded={"on disk, but not listed": extra},
+        boxes=boxes,
     )
 
 
@@ -136,7 +146,7 @@ def _find_csv(root: Path) -> Path:
     return root / candidates[0]
 
 
-def _index_images(root: Path) -> tuple[dict[str, str], int]:
+def index_images(root: Path) -> tuple[dict[str, str], int]:
     """Return the path, relative to the root, of every image by name, and the number of copies.
 
     Archives hold the images in ``images``, ``images_001/images``, ``images-224/images-224`` or
@@ -167,10 +177,18 @@ def _list_file(root: Path, name: str) -> Path:
     return renamed if renamed.is_file() and not (root / name).is_file() else root / name
 
 
-def _official_split(
-    root: Path, test_list: Path, ids: "pd.Series[str]", on_disk: "pd.Series[bool]"
-) -> NDArray[np.str_]:
-    """Return "train" or "test" for each image; validation is a part of train."""
+def official_split(
+    root: Path, ids: "pd.Series[str]", on_disk: "pd.Series[bool]"
+) -> NDArray[np.str_] | None:
+    """Return "train" or "test" for each image; None where a folder has no list of test images.
+
+    Validation is a part of train.
+
+    Raises:
+        DatasetError: If an image on disk is in both lists, or, where there are both, in neither.
+    """
+    if not (test_list := _list_file(root, TEST_LIST)).exists():
+        return None
     test = ids.isin(_read_list(test_list)).to_numpy()
     if (train_list := _list_file(root, TRAIN_LIST)).is_file():
         train = ids.isin(_read_list(train_list)).to_numpy()

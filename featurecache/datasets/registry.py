@@ -140,6 +140,13 @@ _BUILT_IN = (
         recognizer="featurecache.datasets.nih:is_nih",
     ),
     DatasetSpec(
+        name="nih-google",
+        description="Google's labels of 4,376 images of nih, by radiologists, 4 findings",
+        terms="Google: research and education",
+        lister="featurecache.datasets.nih_google:list_nih_google",
+        recognizer="featurecache.datasets.nih_google:is_nih_google",
+    ),
+    DatasetSpec(
         name="kermany",
         description="UCSD pediatric pneumonia (Kermany 2018): 5,856 images, pneumonia or normal",
         terms="CC BY 4.0",
@@ -155,11 +162,26 @@ _BUILT_IN = (
         policy=LabelPolicy(blank="negative"),
     ),
     DatasetSpec(
+        name="chexpert-plus",
+        description="CheXpert Plus: 223,462 images of chexpert, labels of their reports",
+        terms="Stanford University Dataset Research Use Agreement",
+        lister="featurecache.datasets.chexpert_plus:list_chexpert_plus",
+        recognizer="featurecache.datasets.chexpert_plus:is_chexpert_plus",
+        policy=LabelPolicy(blank="negative"),
+    ),
+    DatasetSpec(
         name="padchest",
         description="PadChest: 160,861 images of 67,625 patients, 193 findings, in Spanish reports",
         terms="BIMCV: research use, by agreement",
         lister="featurecache.datasets.padchest:list_padchest",
         recognizer="featurecache.datasets.padchest:is_padchest",
+    ),
+    DatasetSpec(
+        name="padchest-gr",
+        description="PadChest-GR: 4,555 images of padchest, labels of grounded reports",
+        terms="BIMCV: research use, by agreement",
+        lister="featurecache.datasets.padchest_gr:list_padchest_gr",
+        recognizer="featurecache.datasets.padchest_gr:is_padchest_gr",
     ),
     DatasetSpec(
         name="vindr-cxr",
@@ -188,6 +210,13 @@ _BUILT_IN = (
         terms="SIIM: non-commercial use",
         lister="featurecache.datasets.siim_acr:list_siim_acr",
         recognizer="featurecache.datasets.siim_acr:is_siim_acr",
+    ),
+    DatasetSpec(
+        name="chestx-det",
+        description="ChestX-Det: 3,578 images of nih, 13 findings",
+        terms="not stated",
+        lister="featurecache.datasets.chestx_det:list_chestx_det",
+        recognizer="featurecache.datasets.chestx_det:is_chestx_det",
     ),
     DatasetSpec(
         name="openi",
@@ -232,6 +261,13 @@ _BUILT_IN = (
         terms="those of its sources",
         lister="featurecache.datasets.covidx:list_covidx",
         recognizer="featurecache.datasets.covidx:is_covidx",
+    ),
+    DatasetSpec(
+        name="covid-radiography",
+        description="COVID-19 Radiography Database: 21,165 images from several sources, 4 classes",
+        terms="those of its sources",
+        lister="featurecache.datasets.covid_radiography:list_covid_radiography",
+        recognizer="featurecache.datasets.covid_radiography:is_covid_radiography",
     ),
     DatasetSpec(
         name="csv",

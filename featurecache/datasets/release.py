@@ -17,7 +17,9 @@ from featurecache.datasets.dataset import UNKNOWN_PATIENTS, Dataset
 from featurecache.datasets.splits import complete_split
 from featurecache.datasets.table_reader import open_table
 from featurecache.errors import DatasetError, UnknownNameError
+from featurecache.io.text import read_text
 from featurecache.label_cells import LabelPolicy
+from featurecache.provenance.names import images_of
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -97,6 +99,37 @@ def read_table(
     return table.assign(**{name: "" for name in optional if name not in present})
 
 
+def read_records(file: Path, fields: Sequence[str], *, per_line: bool = False) -> "pd.DataFrame":
+    """Read fields of the objects in a JSON file of a release.
+
+    Args:
+        file: A list of objects.
+        fields: Fields that each of them must have.
+        per_line: Whether the file has one object on each line instead.
+
+    Returns:
+        The fields, one column each. The index, named "line", counts the objects from 1.
+
+    Raises:
+        DatasetError: The file cannot be read, or an object lacks a field.
+    """
+    import json
+
+    import pandas as pd
+
+    try:
+        text = read_text(file)
+        lines = filter(str.strip, text.split("\n"))
+        objects = [json.loads(line) for line in lines] if per_line else json.loads(text)
+        rows = [[entry[name] for name in fields] for entry in objects]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DatasetError(
+            f"{file} cannot be read as JSON objects with {', '.join(fields)}: {error!r}"
+        ) from error
+    index = pd.RangeIndex(1, len(rows) + 1, name="line")
+    return pd.DataFrame(rows, index, columns=list(fields), dtype=object)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """The images that the tables of a release list.
@@ -109,10 +142,13 @@ class Listing:
             the release have them; the first that exists is taken.
         cells: (N, C) int8; see ``featurecache.label_cells``.
         label_names: C names.
+        collection: Published collection whose ids and patients these are; "" if they are of no
+            other data set.
         split_file: Name of the file that states the official split, for messages; "" if no release
             has one.
         notes: Sentences for the user.
         excluded: Number of images that are left out of the list, by reason.
+        boxes: Boxes around findings; see ``Dataset``.
     """
 
     file: Path
@@ -120,9 +156,11 @@ class Listing:
     paths: "Sequence[pd.Series[str]]"
     cells: NDArray[np.int8]
     label_names: Sequence[str]
+    collection: str = ""
     split_file: str = ""
     notes: Sequence[str] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
+    boxes: "pd.DataFrame | None" = None
 
     def dataset(
         self,
@@ -191,6 +229,10 @@ class Listing:
         if "patient" not in images:
             images["patient"] = images["id"]
             notes.append(UNKNOWN_PATIENTS)
+        if self.collection:
+            notes.append(f"Ids and patients are those of {self.collection}.")
+        elif others := images_of(name):
+            notes.append(f"It holds images of {' and '.join(others)}, under other ids.")
         if is_official:
             notes.append("The split is the official one.")
         elif self.split_file:
@@ -213,7 +255,7 @@ class Listing:
         images["split"] = completed.names
         return Dataset(
             name=name,
-            collection=name,
+            collection=self.collection or name,
             root=root,
             images=images.astype(str),
             labels=cells,
@@ -221,6 +263,7 @@ class Listing:
             notes=[*notes, *completed.notes],
             split_draw=completed.draw,
             excluded={**self.excluded, "listed, but not on disk": missing},
+            boxes=self.boxes,
         )
 
     def _find_files(self, root: Path) -> "tuple[pd.Series[str], NDArray[np.bool_]]":

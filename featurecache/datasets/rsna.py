@@ -1,8 +1,8 @@
 """RSNA Pneumonia Detection Challenge 2018: 26,684 images of ChestX-ray14 with new labels.
 
 Shih et al., "Augmenting the NIH Chest Radiograph Dataset with Expert Annotations of Possible
-Pneumonia" (Radiology: AI 2019). The column ``patientId`` is the number of an image: patients are in
-``pneumonia-challenge-dataset-mappings_2018.json`` only.
+Pneumonia" (Radiology: AI 2019). The column ``patientId`` is the number of an image: which image of
+which patient of ChestX-ray14 it is, only ``pneumonia-challenge-dataset-mappings_2018.json`` states.
 """
 
 from pathlib import Path
@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from featurecache.datasets.release import Listing, find_table, read_table, require_table
+from featurecache.datasets.nih import TEST_LIST, official_split
+from featurecache.datasets.release import (
+    Listing,
+    find_table,
+    read_records,
+    read_table,
+    require_table,
+)
 from featurecache.errors import DatasetError
-from featurecache.io.text import read_text
+from featurecache.provenance.names import MAPPING_FILES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LABELS: Final = "stage_2_train_labels.csv"
 _CLASSES: Final = "stage_2_detailed_class_info.csv"
-_MAPPING: Final = "pneumonia-challenge-dataset-mappings_2018.json"
 _HEADERS: Final = (
     "stage_2_train_images_dicom_headers.csv",
     "kaggle_stage_2_train_images_dicom_headers.csv",
@@ -53,25 +59,33 @@ def list_rsna(root: Path) -> Listing:
         for name in sorted(stated["class"].unique()):
             labels[name] = labels.index.isin(stated["patientId"][stated["class"] == name])
     images = labels.index.to_frame(index=False, name="id")
-    if (mapping := root / _MAPPING).is_file():
-        images["patient"] = _read_patients(mapping, images["id"])
+    names = images["id"]
     if headers := find_table(root, *_HEADERS):
         columns = ["PatientID", "ViewPosition", "PatientSex", "PatientAge"]
         attributes = read_table(headers, columns, notes).drop_duplicates("PatientID")
-        attributes = attributes.set_index("PatientID").reindex(images["id"], fill_value="")
+        attributes = attributes.set_index("PatientID").reindex(names, fill_value="")
         for role, column in zip(("view", "sex", "age"), columns[1:], strict=True):
             images[role] = attributes[column].to_numpy()
+    is_mapped = (mapping := root / MAPPING_FILES["rsna"]).is_file()
+    if is_mapped:
+        images["id"] = _read_names(mapping, names)
+        images["patient"] = images["id"].str.partition("_")[0]
+        split = official_split(root, images["id"], names.notna())
+        if split is not None:
+            images["split"] = split
+            notes.append(f"The official split is that of ChestX-ray14, in {TEST_LIST}.")
     return Listing(
         file=file,
         images=images,
         paths=[
-            folder + images["id"] + suffix
+            folder + names + suffix
             for folder in ("stage_2_train_images/", "")
             for suffix in (".dcm", ".png", ".jpg")
         ],
         cells=labels.to_numpy().astype(np.int8),
         label_names=tuple(labels.columns),
-        notes=[*notes, "These are images of ChestX-ray14 (nih) under other names."],
+        collection="nih" if is_mapped else "",
+        notes=notes,
     )
 
 
@@ -80,16 +94,10 @@ def is_rsna(folder: Path) -> bool:
     return find_table(folder, _LABELS) is not None
 
 
-def _read_patients(file: Path, ids: "pd.Series[str]") -> "pd.Series[str]":
-    """Return the NIH patient of each image: the first part of its name there."""
-    import json
-
-    try:
-        entries = json.loads(read_text(file))
-        patients = {e["subset_img_id"]: e["img_id"].partition("_")[0] for e in entries}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{file} cannot be read as the mapping of images: {error}") from error
-    if not ids.isin(list(patients)).all():
-        missing = ids[~ids.isin(list(patients))].iloc[0]
-        raise DatasetError(f"{file} has no image {missing}: download it again")
-    return ids.map(patients)
+def _read_names(file: Path, ids: "pd.Series[str]") -> "pd.Series[str]":
+    """Return the name in ChestX-ray14 of each image."""
+    table = read_records(file, ["subset_img_id", "img_id"])
+    names = ids.map(dict(table.astype(str).to_numpy().tolist()))
+    if (missing := names.isna()).any():
+        raise DatasetError(f"{file} has no image {ids[missing].iloc[0]}: download it again")
+    return names

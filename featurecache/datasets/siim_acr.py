@@ -48,7 +48,7 @@ def list_siim_acr(root: Path) -> Listing:
         ],
         cells=positive.to_numpy().astype(np.int8)[:, None],
         label_names=("Pneumothorax",),
-        notes=[*notes, "These are images of ChestX-ray14 (nih) under other names."],
+        notes=notes,
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from featurecache.errors import ImageError
 from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.provenance.leaks import require_unseen
-from featurecache.provenance.names import base_name
+from featurecache.provenance.names import base_name, may_share_images
 from featurecache.provenance.perceptual_hash import perceptual_hash
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
@@ -33,9 +33,13 @@ def provenance_for(dataset: "Dataset", encoder: "Encoder") -> Provenance:
 
 
 def is_exposed(dataset: "Dataset", provenance: Provenance) -> bool:
-    """Return whether published training may have seen a data set, going by its names."""
+    """Return whether published training may have seen images of a data set, going by its names."""
     names = {dataset.name, base_name(dataset.collection)}
-    return not names.isdisjoint(provenance.exposed_to)
+    return any(
+        name == exposed or may_share_images(name, exposed)
+        for name in names
+        for exposed in provenance.exposed_to
+    )
 
 
 def require_unseen_images(dataset: "Dataset", encoder: "Encoder", rows: NDArray[np.intp]) -> None:

@@ -10,6 +10,10 @@ Ids and patients belong to a collection: within one they identify an image or a 
 they may be equal by chance. Even collections of one name, such as the ``train.csv`` of two
 hospitals, are different ones if most images with equal ids have different content; and only the
 name of a published collection says that equal patients are the same people.
+
+Published collections that hold images of each other under other ids, such as the challenges that
+were made of ChestX-ray14, are refused by name: content would show copies, but not that other images
+are of the same people.
 """
 
 from dataclasses import dataclass, field
@@ -19,8 +23,11 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.provenance.names import (
+    MAPPING_FILES,
+    base_name,
     is_published,
     key_fingerprint,
+    may_share_images,
     may_share_patients,
     patient_key,
     require_same_id_key,
@@ -127,7 +134,8 @@ def require_unseen(
 
     Raises:
         UsageError: There are copies of training images or images of training patients, or ids that
-            cannot be compared, because they are pseudonymized differently.
+            cannot be compared, because they are pseudonymized differently, or because one
+            collection holds images of the other under other ids.
     """
     if not len(images):
         return []
@@ -146,6 +154,7 @@ def require_unseen(
             f"{_examples(images.id[leaks.copies])}: score only images that it has not seen, such "
             "as the test images of the split that it was trained with"
         )
+    _require_other_sources(images.collection, trained_on, by=by)
     warnings = []
     if leaks.same_patient.any():
         found = (
@@ -171,6 +180,25 @@ def require_unseen(
             "metrics are optimistic"
         )
     return warnings
+
+
+def _require_other_sources(collection: str, trained_on: TrainingImages, *, by: str) -> None:
+    """Check that no training images come from the source of a collection under other ids."""
+    for other in trained_on:
+        if not may_share_images(other, collection):
+            continue
+        pair = [base_name(other), base_name(collection)]
+        files = [
+            f"put {MAPPING_FILES[name]} into the folder of {name} and extract again, so that ids "
+            "and patients are compared; or "
+            for name in pair
+            if name in MAPPING_FILES
+        ]
+        raise UsageError(
+            f"{by} was trained on images of {pair[0]}, which shares images and patients with "
+            f"{pair[1]} under other ids, so leakage cannot be ruled out: {''.join(files)}score a "
+            "data set that shares none with its training"
+        )
 
 
 def _patients_are_comparable(images: ImageRecords, trained_on: TrainingImages) -> bool:

@@ -6,7 +6,7 @@ compared within a collection only: two hospitals may both have an image ``1.png`
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from featurecache.errors import UsageError
@@ -14,13 +14,23 @@ from featurecache.errors import UsageError
 _SEPARATOR: Final = "#"
 """Not allowed in the name of a data set."""
 
-_PHANTOM: Final = r"phantom-(-?\d+)"
-_PUBLISHED: Final = re.compile(
-    r"nih|kermany|chexpert|padchest|vindr-p?cxr|rsna|siim-acr|openi|mimic-cxr-jpg|brax"
-    rf"|montgomery|shenzhen|covidx|{_PHANTOM}",
-    re.ASCII,
-)
-"""Collections of data sets that this library loads by name; those of the phantom by its seed."""
+_PHANTOM: Final = re.compile(r"phantom-(-?\d+)", re.ASCII)
+"""Collections of the phantom, by its seed."""
+
+_IMAGES_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("nih", "kermany", "openi", "mimic-cxr-jpg", "brax"), ()),
+    **dict.fromkeys(("vindr-cxr", "vindr-pcxr", "montgomery", "shenzhen"), ()),
+    # The ids of these are those of nih, CheXpert and PadChest.
+    **dict.fromkeys(("nih-google", "chexpert", "chexpert-plus", "padchest", "padchest-gr"), ()),
+    **dict.fromkeys(("rsna", "siim-acr", "chestx-det"), ("nih",)),
+    "covid-radiography": ("nih", "kermany"),
+    "covidx": ("nih", "covid-radiography"),
+}
+"""Collections of data sets that this library loads by name, and those of which they hold images
+under other ids."""
+
+MAPPING_FILES: Final[Mapping[str, str]] = {"rsna": "pneumonia-challenge-dataset-mappings_2018.json"}
+"""Files that state which images of another collection those of a collection are."""
 
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 """Soft hyphen, zero-width characters and direction marks, which are copied along from documents."""
@@ -79,7 +89,23 @@ def is_published(collection: str) -> bool:
     Only then is its name evidence that it has the same people as another one of that name: the
     name of anybody's own table or folder says nothing.
     """
-    return _PUBLISHED.fullmatch(base_name(collection)) is not None
+    name = base_name(collection)
+    return name in _IMAGES_OF or _PHANTOM.fullmatch(name) is not None
+
+
+def images_of(collection: str) -> tuple[str, ...]:
+    """Return the published collections of which another one holds images under other ids."""
+    return _IMAGES_OF.get(base_name(collection), ())
+
+
+def may_share_images(first: str, second: str) -> bool:
+    """Return whether two collections with different ids are known to hold images of one source.
+
+    Not if they are one collection, in which ids can be compared.
+    """
+    names = [base_name(first), base_name(second)]
+    sources = [{name, *images_of(name)} for name in names]
+    return names[0] != names[1] and not sources[0].isdisjoint(sources[1])
 
 
 def own_collection(name: str) -> str:
@@ -93,7 +119,7 @@ def may_share_patients(first: str, second: str) -> bool:
     Not if both are published collections, or one is synthetic: that their patients are both
     numbered from 1 then says nothing.
     """
-    if any(re.fullmatch(_PHANTOM, base_name(name), re.ASCII) for name in (first, second)):
+    if any(_PHANTOM.fullmatch(base_name(name)) for name in (first, second)):
         return False
     return first == second or not (is_published(first) and is_published(second))
 

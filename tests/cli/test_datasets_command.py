@@ -54,6 +54,7 @@ def test_tables_are_described_without_images(run, folder, n_images):
             "Edema": {"positive": 1, "negative": 0, "uncertain": 2, "blank": 1},
             "Mass": {"positive": 1, "negative": 2, "uncertain": 0, "blank": 1},
         },
+        "boxes": None,
     }
     table = run("datasets", "describe", "--data-root", "clinic.csv", *OPTIONS)
     assert f"images\t{n_images} of 4 on disk\n" in table.stdout
@@ -67,6 +68,11 @@ def test_nih_is_described_without_images(run, folder):
     assert (document["views"], document["studies"]) == ({"PA": 2, "AP": 1}, None)
     counts = {"positive": 2, "negative": 1, "uncertain": 0, "blank": 0}
     assert document["labels"]["Mass"] == counts
+    image = NIH.splitlines()[1].partition(",")[0]
+    boxes = ["Image Index,Finding Label,Bbox [x,y,w,h],,,", *(f"{image},Mass,1,2,3,4" for _ in "12")]
+    (folder / "nih" / "BBox_List_2017.csv").write_text("\n".join(boxes))
+    table = run("datasets", "describe", "nih", "--data-root", "nih").stdout
+    assert "boxes\t2 on 1 image: Mass 2\n" in table
     assert run("extract", "--dataset", "nih", "--data-root", "nih").code == 2
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pydicom
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
@@ -71,6 +72,35 @@ def chexpert(root: Path, draw: Draw) -> None:
         _write(root / f"{folder}.csv", *rows)
 
 
+def chexpert_plus(root: Path, draw: Draw) -> None:
+    sections = (
+        "report,section_narrative,section_clinical_history,section_history,section_comparison,"
+        "section_technique,section_procedure_comments,section_findings,section_impression,"
+        "section_end_of_impression,section_summary,section_accession_number"
+    )
+    lines = [
+        "path_to_image,path_to_dcm,frontal_lateral,ap_pa,deid_patient_id,patient_report_date_order,"
+        f"{sections},age,sex,race,ethnicity,interpreter_needed,insurance_type,recent_bmi,deceased,"
+        "split"
+    ]
+    labels = []
+    for study in range(N_STUDIES):
+        split = "train" if study < 4 else "valid"
+        for view, columns in (("1_frontal", "Frontal,AP"), ("2_lateral", "Lateral,")):
+            stem = f"{split}/patient{study + 1:05}/study1/view{view}"
+            draw(f"PNG/{stem}.png")
+            text = '"NARRATIVE:\nHeart, large.\n"' + ",a" * 11
+            lines.append(
+                f"{stem}.jpg,{stem}.dcm,{columns},patient4214{study},1,{text},{60 + study}.0,"
+                f"Female,White,Non-Hispanic,No,Private,,No,{split}"
+            )
+            cells = [float(x) if x else None for x in _CHEXPERT_CELLS[study % 3].split(",")]
+            stated = dict(zip(CHEXPERT_LABELS, cells, strict=True))
+            labels.append(json.dumps({"path_to_image": f"{stem}.jpg", **stated}))
+    _write(root / "df_chexpert_plus_240401.csv", *lines)
+    _write(root / "chexbert_labels" / "impression_fixed.json", *labels)
+
+
 _PADCHEST = (
     ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,PatientSex_DICOM,"
     "ViewPosition_DICOM,Projection,MethodProjection,Pediatric,Modality_DICOM,Manufacturer_DICOM,"
@@ -106,6 +136,77 @@ def padchest(root: Path, draw: Draw) -> None:
                 "\"[['normal'], ['normal']]\",[],[]"
             )
     _write(root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", *lines)
+
+
+def padchest_gr(root: Path, draw: Draw) -> None:
+    reports = []
+    lines = ["StudyID,ImageID,PatientID,PatientSex_DICOM,sentence_en,label,label_group,split"]
+    for study in range(N_STUDIES):
+        number, image = f"1353758034155049{study}", f"1353758034155049{study}_{study:06}.png"
+        draw(f"Padchest_GR_files/PadChest_GR/{image}")
+        findings = [{"sentence_en": "The heart is normal.", "abnormal": False}]
+        if study % 2:
+            box = {"boxes": [[0.1, 0.5, 0.4, 0.9]], "extra_boxes": [], "locations": ["right"]}
+            finding = {"labels": ["pleural effusion", "laminar atelectasis"], "abnormal": True}
+            findings.append({"sentence_en": "Effusion.", **finding, **box, "progression": None})
+        reports.append({"StudyID": number, "ImageID": image, "findings": findings})
+        split = "train" if study < 3 else "validation" if study < 4 else "test"
+        for label in ("pleural effusion", "laminar atelectasis") if study % 2 else ("Normal",):
+            lines.append(f"{number},{image},31357{study},F,x,{label},{label},{split}")
+    _write(root / "grounded_reports_20240819.json", json.dumps(reports))
+    _write(root / "master_table.csv", *lines)
+
+
+def nih_google(root: Path, draw: Draw) -> None:
+    lines = [
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+        "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],Fracture,"
+        "Pneumothorax,Airspace opacity,Nodule or mass,Set Id"
+    ]
+    for study in range(N_STUDIES):
+        image = f"0000000{study}_008.png"
+        draw(f"images_001/images/{image}")
+        lines.append(
+            f"{image},Edema|Mass,8,{study},60,M,AP,3056,2544,0.139,0.139,NO,"
+            f"{'YES' if study % 2 else 'NO'},YES,NO,{'val' if study < 3 else 'test'}"
+        )
+    with gzip.open(root / "google2019_nih-chest-xray-labels.csv.gz", "wt") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def chestx_det(root: Path, draw: Draw) -> None:
+    annotations: dict[str, list[dict[str, object]]] = {"train": [], "test": []}
+    for study in range(N_STUDIES):
+        split = "train" if study < 4 else "test"
+        draw(f"{split}_data/{split}/3634{study}.png")
+        box, outline = [799, 666, 937, 761], [[799, 678], [801, 681], [805, 684]]
+        n_boxes = 2 * (study % 2)
+        annotations[split].append(
+            {
+                "file_name": f"3634{study}.png",
+                "syms": ["Diffuse Nodule"] * n_boxes,
+                "boxes": [box] * n_boxes,
+                "polygons": [outline] * n_boxes,
+            }
+        )
+    for split, entries in annotations.items():
+        _write(root / f"ChestX_Det_{split}.json", json.dumps(entries))
+
+
+def covid_radiography(root: Path, draw: Draw) -> None:
+    for name in ("COVID", "Lung_Opacity", "Normal"):
+        for number in (1, 2):
+            draw(f"{name}/images/{name}-{number}.png")
+            draw(f"{name}/masks/{name}-{number}.png")
+        spelled = name.upper() if name == "Normal" else name
+        pd.DataFrame(
+            {
+                "FILE NAME": [f"{spelled}-1", f"{spelled}-2"],
+                "FORMAT": "PNG",
+                "SIZE": "256*256",
+                "URL": "https://example.org",
+            }
+        ).to_excel(root / f"{name}.metadata.xlsx", index=False)
 
 
 def vindr_kaggle(root: Path, draw: Draw) -> None:
@@ -280,7 +381,12 @@ def covidx(root: Path, draw: Draw) -> None:
 
 RELEASES: dict[str, Callable[[Path, Draw], None]] = {
     "chexpert": chexpert,
+    "chexpert-plus": chexpert_plus,
     "padchest": padchest,
+    "padchest-gr": padchest_gr,
+    "nih-google": nih_google,
+    "chestx-det": chestx_det,
+    "covid-radiography": covid_radiography,
     "vindr-cxr/kaggle": vindr_kaggle,
     "vindr-cxr/physionet": vindr_physionet,
     "vindr-pcxr": vindr_pcxr,

@@ -8,6 +8,7 @@ import pytest
 from featurecache.datasets.load import find_root, load_dataset
 from featurecache.datasets.registry import DATASETS
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
+from featurecache.provenance.names import is_published
 
 
 @pytest.fixture
@@ -21,6 +22,10 @@ def table(tmp_path: Path) -> Path:
 def test_names_are_the_keys() -> None:
     assert {name: spec.name for name, spec in DATASETS.items()} == {n: n for n in DATASETS}
     assert set(DATASETS) >= {"nih", "kermany", "csv", "folder", "images", "phantom"}
+
+
+def test_ids_of_releases_belong_to_published_collections() -> None:
+    assert [name for name, spec in DATASETS.items() if spec.lister and not is_published(name)] == []
 
 
 def test_listing_data_sets_imports_nothing_heavy() -> None:

@@ -347,3 +347,20 @@ def test_compressed_metadata_is_read(shared_data: Path, tmp_path: Path) -> None:
     dataset = load_dataset("nih", tmp_path)
     assert dataset.label_values.sum() == 2
     assert any(note.startswith("Left out: 112,119 of 112,120 images") for note in dataset.notes)
+
+
+def test_boxes_have_labels_and_belong_to_images(root: Path) -> None:
+    boxes = root / "BBox_List_2017.csv"
+    header = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
+    rows = ["00000002_001.png,Infiltrate,225.0,547.5,86.5,79.0", "00000009_000.png,Mass,1,2,3,4"]
+    boxes.write_text("\n".join([header, *rows]))
+    dataset = load_dataset("nih", root)
+    assert dataset.boxes.to_numpy().tolist() == [
+        ["00000002_001.png", "Infiltration", 225.0, 547.5, 86.5, 79.0]
+    ]
+    described = {"boxes": 1, "images": 1, "labels": {"Infiltration": 1}}
+    assert dataset.describe()["boxes"] == described
+    assert dataset.take(np.array([0])).describe()["boxes"] is None
+    boxes.write_text(f"{header}\n{rows[0].replace('86.5', '-1')}")
+    with pytest.raises(DatasetError, match=r"BBox_List_2017\.csv, line 2: .* w, h\] are not a box"):
+        load_dataset("nih", root)

@@ -43,9 +43,24 @@ def describe(tmp_path: Path) -> Describe:
 
 
 def test_nih(describe: Describe) -> None:
-    name = "Data_Entry_2017_v2020.csv.gz"
-    found = describe("nih", {name: name})
+    name, boxes = "Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"
+    found = describe("nih", {name: name, boxes: boxes})
     assert (found["images"], found["patients"]) == (112_120, 30_805)
+    numbers = {
+        **{"Atelectasis": 180, "Cardiomegaly": 146, "Effusion": 153, "Infiltration": 123},
+        **{"Mass": 85, "Nodule": 79, "Pneumonia": 120, "Pneumothorax": 98},
+    }
+    assert found["boxes"] == {"boxes": 984, "images": 880, "labels": numbers}
+
+
+def test_nih_google(describe: Describe) -> None:
+    table = "google2019_nih-chest-xray-labels.csv.gz"
+    found = describe("nih-google", {table: table})
+    assert (found["images"], found["patients"]) == (4_376, 860 + 835)
+    assert found["splits"] == {"val": 2_414, "test": 1_962}
+    positives = {"Fracture": 186, "Pneumothorax": 238, "Airspace opacity": 2_166}
+    assert {name: found["labels"][name]["positive"] for name in positives} == positives
+    assert found["labels"]["Nodule or mass"]["positive"] == 605
 
 
 def test_chexpert(describe: Describe) -> None:

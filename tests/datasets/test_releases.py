@@ -16,16 +16,26 @@ from featurecache.datasets.load import recognize_dataset
 from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.datasets.release import CHEXPERT_LABELS
 from featurecache.errors import DatasetError, UsageError
+from featurecache.extraction.provenance import is_exposed
+from featurecache.provenance.leaks import require_unseen
+from featurecache.provenance.provenance import Provenance
+from featurecache.provenance.records import ImageRecords
 from tests.datasets.releases import (
     RELEASES,
     brax,
+    chestx_det,
     chexpert,
+    chexpert_plus,
+    covid_radiography,
     covidx,
     drawer,
     mimic_cxr_jpg,
     montgomery,
     padchest,
+    padchest_gr,
+    rsna,
     shenzhen,
+    siim_acr,
     vindr_kaggle,
     vindr_physionet,
 )
@@ -56,6 +66,11 @@ ALL = {"train", "val", "test"}
 
 EXPECTED = {
     "chexpert": Expected(12, 6, 6, {"AP": 6, "LATERAL": 6}, ALL, "Atelectasis", (4, 0, 4, 4)),
+    "chexpert-plus": Expected(12, 6, 6, {"AP": 6, "LATERAL": 6}, ALL, "Atelectasis", (4, 0, 4, 4)),
+    "padchest-gr": Expected(6, 6, 6, {"unknown": 6}, ALL, "pleural effusion", (3, 3, 0, 0)),
+    "nih-google": Expected(6, 6, None, {"AP": 6}, {"val", "test"}, "Pneumothorax", (3, 3, 0, 0)),
+    "chestx-det": Expected(6, None, None, {"unknown": 6}, ALL, "Diffuse Nodule", (3, 3, 0, 0)),
+    "covid-radiography": Expected(6, None, None, {"unknown": 6}, ALL, "Normal", (2, 4, 0, 0)),
     "padchest": Expected(12, 6, 6, {"PA": 6, "LATERAL": 6}, ALL, "pleural effusion", (4, 6, 0, 2)),
     "vindr-cxr/kaggle": Expected(6, None, None, {"unknown": 6}, ALL, "Cardiomegaly", (2, 4, 0, 0)),
     "vindr-cxr/physionet": Expected(
@@ -117,12 +132,21 @@ def test_release_is_described_without_images(release, tmp_path):
         fc.load_dataset(name, tmp_path / "tables")
 
 
-def test_release_is_recognized_and_trained_on(release, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def encoder() -> fc.Encoder:
+    """Return an encoder that was trained on nothing; tiny has seen images of nih and kermany."""
+    encoder = fc.load_encoder("tiny", backend="torch", precision="fp32")
+    encoder.provenance = Provenance()
+    return encoder
+
+
+def test_release_is_recognized_and_trained_on(release, encoder, tmp_path, monkeypatch):
     name, root = release.name, release.root
     monkeypatch.chdir(tmp_path)
     assert recognize_dataset(root) == name
-    data = fc.load_dataset(root)
-    cache = fc.extract(data, "tiny", backend="torch", precision="fp32")
+    options = {} if "train" in release.expected.splits else {"split": "patient"}
+    data = fc.load_dataset(root, **options)
+    cache = fc.extract(data, encoder)
     assert len(cache) == release.expected.images
     run = fc.train_head(cache, "prototype", controls=False, n_bootstrap=0)
     assert np.isfinite(run.scored.probability).any()
@@ -130,7 +154,7 @@ def test_release_is_recognized_and_trained_on(release, tmp_path, monkeypatch):
 
 def test_empty_folder_names_the_missing_file(tmp_path):
     for name in {key.partition("/")[0] for key in RELEASES}:
-        with pytest.raises(DatasetError, match=r"no .*(csv|xml|txt)"):
+        with pytest.raises(DatasetError, match=r"no .*(csv|xml|txt|json|xlsx)"):
             fc.load_dataset(name, tmp_path)
 
 
@@ -209,6 +233,98 @@ def test_mimic_study_without_labels_and_other_labeler(pictures, tmp_path):
     (tmp_path / "mimic-cxr-2.0.0-split.csv.gz").unlink()
     with pytest.raises(DatasetError, match=r"official split needs .*split\.csv\.gz"):
         fc.load_dataset("mimic-cxr-jpg", tmp_path, split="official")
+
+
+def test_mimic_studies_that_a_radiologist_read(pictures, tmp_path):
+    mimic_cxr_jpg(tmp_path, drawer(tmp_path, cycle(pictures)))
+    names = [name.replace("Lung Opacity", "Airspace Opacity") for name in sorted(CHEXPERT_LABELS)]
+    rows = [f"{study},1.0,-1.0{12 * ','}" for study in (50414262, 50414264)]
+    table = tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv"
+    table.write_text("\n".join([",".join(["study_id", *names]), *rows]))
+    data = fc.load_dataset("mimic-cxr-jpg", tmp_path, labeler="radiologist")
+    assert (len(data), data.excluded) == (4, {"not labeled by the radiologist": 8})
+    assert data.describe()["labels"]["Cardiomegaly"]["uncertain"] == 4
+    assert "Airspace Opacity" in data.label_names
+    assert data.images["split"].value_counts().to_dict() == {"train": 2, "test": 2}
+
+
+def test_images_of_other_releases_have_their_ids(pictures, tmp_path):
+    roots = [tmp_path / name for name in ("plus", "chexpert", "gr", "padchest")]
+    writers = (chexpert_plus, chexpert, padchest_gr, padchest)
+    for root, write in zip(roots, writers, strict=True):
+        write(root, drawer(root, cycle(pictures)))
+    plus, first, grounded, second = map(fc.load_dataset, roots)
+    assert (plus.collection, grounded.collection) == ("chexpert", "padchest")
+    for column in ("id", "patient", "study"):
+        assert plus.images[column].tolist() == first.images[column].tolist()
+        assert set(grounded.images["study"]) == set(second.images["study"])
+    assert set(grounded.images["patient"]) == set(second.images["patient"])
+
+
+def test_labels_of_chexpert_plus(pictures, tmp_path):
+    chexpert_plus(tmp_path, drawer(tmp_path, cycle(pictures)))
+    labels = tmp_path / "chexbert_labels" / "impression_fixed.json"
+    lines = labels.read_text().splitlines()
+    labels.rename(tmp_path / "report_fixed.json").write_text("\n".join(lines[1:]))
+    data = fc.load_dataset(tmp_path, labels_from="report")
+    assert any("1 image has no labels in report_fixed.json" in note for note in data.notes)
+    assert any("The 4 images of valid are test" in note for note in data.notes)
+    with pytest.raises(DatasetError, match=r"no chexbert_labels/impression_fixed\.json or impr"):
+        fc.load_dataset(tmp_path)
+    (tmp_path / "report_fixed.json").write_text('{"path_to_image": "a.jpg"}')
+    with pytest.raises(DatasetError, match=r"report_fixed\.json cannot be read as JSON.*KeyError"):
+        fc.load_dataset(tmp_path, labels_from="report")
+
+
+def test_damaged_annotations_are_refused(pictures, tmp_path):
+    chestx_det(tmp_path / "det", drawer(tmp_path / "det", cycle(pictures)))
+    (tmp_path / "det" / "ChestX_Det_test.json").write_text('[{"file_name": "1", "syms": ["Mas"]}]')
+    with pytest.raises(DatasetError, match=r"test\.json, image 1: .*'Mas'.*did you mean Mass"):
+        fc.load_dataset(tmp_path / "det")
+    padchest_gr(tmp_path / "gr", drawer(tmp_path / "gr", cycle(pictures)))
+    (tmp_path / "gr" / "master_table.csv").write_text("StudyID,PatientID,split\n1,2,train")
+    with pytest.raises(DatasetError, match=r"master_table\.csv has no study 13537580341550490"):
+        fc.load_dataset(tmp_path / "gr")
+
+
+def test_classes_of_covid_radiography_need_no_files_of_metadata(pictures, tmp_path):
+    covid_radiography(tmp_path, drawer(tmp_path, cycle(pictures)))
+    listed = fc.load_dataset(tmp_path)
+    for file in tmp_path.glob("*.xlsx"):
+        file.unlink()
+    assert fc.load_dataset(tmp_path).images["id"].tolist() == listed.images["id"].tolist()
+
+
+def test_training_images_under_other_ids_are_found_by_a_mapping_or_refused(pictures, tmp_path):
+    rsna(tmp_path, drawer(tmp_path, cycle(pictures)))
+    tests = "00000001_000.png", "00000004_000.png"
+    (tmp_path / "test_list.txt").write_text("\n".join(tests))
+    nih = ["00000001_000.png", "00000002_000.png", "00000003_001.png"]
+
+    def check(trained: list[str]) -> list[str]:
+        data = fc.load_dataset(tmp_path)
+        trained_on = {"nih": ImageRecords.of("nih", trained, patients=[i[:8] for i in trained])}
+        return require_unseen(data.records(data.rows("test")), trained_on, by="the head")
+
+    assert fc.load_dataset(tmp_path).split("test").images["id"].tolist() == [*tests]
+    with pytest.raises(UsageError, match=r"trained on 1 of the 2 .* same id\).*'00000001_000.png'"):
+        check(nih)
+    with pytest.raises(UsageError, match="trained on other images of 1 patient"):
+        check(["00000004_007.png"])
+    assert check(nih[1:]) == []
+    (tmp_path / "pneumonia-challenge-dataset-mappings_2018.json").unlink()
+    assert "It holds images of nih, under other ids." in fc.load_dataset(tmp_path).notes
+    with pytest.raises(UsageError, match=r"put pneumonia-.*\.json into the folder of rsna"):
+        check(nih[1:])
+
+
+def test_encoder_of_images_under_other_ids_is_refused(pictures, tmp_path):
+    siim_acr(tmp_path, drawer(tmp_path, cycle(pictures)))
+    data = fc.load_dataset(tmp_path)
+    with pytest.raises(UsageError, match="tiny was trained on images of nih, which shares images"):
+        fc.extract(data, "tiny", cache_dir=tmp_path)
+    exposed = [is_exposed(data, Provenance((name,))) for name in ("siim-acr", "rsna", "kermany")]
+    assert exposed == [True, True, False]
 
 
 def test_studies_of_brax_are_unique_within_a_patient(pictures, tmp_path):

@@ -174,6 +174,33 @@ def test_patients_that_cannot_be_compared_are_a_warning(scored, trained, warns):
         assert not warnings or "cannot be compared" in warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("scored", "trained", "shared"),
+    [
+        ("siim-acr", "nih", True),
+        ("nih", "chestx-det", True),
+        ("siim-acr#01", "rsna#01", True),
+        ("kermany", "covid-radiography", True),
+        ("covidx", "covid-radiography", True),
+        ("covidx", "kermany", False),
+        ("nih", "kermany", False),
+        ("chexpert", "padchest", False),
+        ("table", "nih", False),
+    ],
+)
+def test_images_of_one_source_under_other_ids_are_refused_by_name(scored, trained, shared):
+    images = records(range(5), scored, name="b{}", patient="p{}")
+    training = trained_on(records(range(10, 15), trained, name="a{}", patient="q{}"))
+    if not shared:
+        assert require_unseen(images, training, by="the head") == []
+        return
+    with pytest.raises(UsageError, match=r"which shares images and patients with .* other ids"):
+        require_unseen(images, training, by="the head")
+    # Copies that are found are named, with their number.
+    with pytest.raises(UsageError, match=r"trained on 1 of the 5 images"):
+        require_unseen(images, trained_on(records([3], trained)), by="the head")
+
+
 def test_unknown_patients_are_not_one_patient():
     assert not found(find_leaks(records([1], patient=""), trained_on(records([2], patient=""))))
 
