@@ -25,6 +25,7 @@ from featurecache.errors import UsageError
 from featurecache.provenance.names import (
     MAPPING_FILES,
     base_name,
+    images_of,
     is_published,
     key_fingerprint,
     may_share_images,
@@ -187,16 +188,16 @@ def _require_other_sources(collection: str, trained_on: TrainingImages, *, by: s
     for other in trained_on:
         if not may_share_images(other, collection):
             continue
-        pair = [base_name(other), base_name(collection)]
-        files = [
+        pair = base_name(other), base_name(collection)
+        mapping = [
             f"put {MAPPING_FILES[name]} into the folder of {name} and extract again, so that ids "
             "and patients are compared; or "
-            for name in pair
-            if name in MAPPING_FILES
+            for name, source in (pair, pair[::-1])
+            if name in MAPPING_FILES and source in images_of(name)
         ]
         raise UsageError(
             f"{by} was trained on images of {pair[0]}, which shares images and patients with "
-            f"{pair[1]} under other ids, so leakage cannot be ruled out: {''.join(files)}score a "
+            f"{pair[1]} under other ids, so leakage cannot be ruled out: {''.join(mapping)}score a "
             "data set that shares none with its training"
         )
 

@@ -194,7 +194,7 @@ def test_images_of_one_source_under_other_ids_are_refused_by_name(scored, traine
     if not shared:
         assert require_unseen(images, training, by="the head") == []
         return
-    with pytest.raises(UsageError, match=r"which shares images and patients with .* other ids"):
+    with pytest.raises(UsageError, match=r"which shares images and patients .* ruled out: score"):
         require_unseen(images, training, by="the head")
     # Copies that are found are named, with their number.
     with pytest.raises(UsageError, match=r"trained on 1 of the 5 images"):
