@@ -106,4 +106,4 @@ def test_vocabulary_is_printed(run):
     assert document["effusion"]["nih"] == {"same": ["Effusion"], "union": [], "near": []}
     assert document["effusion"]["chexpert"]["same"] == ["Pleural Effusion"]
     lines = run("vocabulary", "--dataset", "padchest").stdout.splitlines()
-    assert "edema\tpadchest\tpulmonary edema\t-\tkerley lines" in lines
+    assert "edema\tpadchest\tpulmonary edema\t–\tkerley lines" in lines
