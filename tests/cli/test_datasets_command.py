@@ -68,8 +68,9 @@ def test_nih_is_described_without_images(run, folder):
     assert (document["views"], document["studies"]) == ({"PA": 2, "AP": 1}, None)
     counts = {"positive": 2, "negative": 1, "uncertain": 0, "blank": 0}
     assert document["labels"]["Mass"] == counts
-    image = NIH.splitlines()[1].partition(",")[0]
-    boxes = ["Image Index,Finding Label,Bbox [x,y,w,h],,,", *(f"{image},Mass,1,2,3,4" for _ in "12")]
+    image, _ = NIH.splitlines()[1].split(",", 1)
+    header = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
+    boxes = [header, *[f"{image},Mass,1,2,3,4"] * 2]
     (folder / "nih" / "BBox_List_2017.csv").write_text("\n".join(boxes))
     table = run("datasets", "describe", "nih", "--data-root", "nih").stdout
     assert "boxes\t2 on 1 image: Mass 2\n" in table
