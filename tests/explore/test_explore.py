@@ -11,7 +11,7 @@ from featurecache.cli import main
 from featurecache.errors import CacheError, FeaturecacheWarning, UsageError
 from featurecache.explore import server
 from tests.audit.audit_caches import make_cache
-from tests.extraction.stub_encoder import StubEncoder, write_images
+from tests.extraction.stub_encoder import StubEncoder, make_dataset, write_images
 
 
 @pytest.fixture
@@ -77,25 +77,23 @@ def test_pseudonymized_images_are_not_shown_without_the_key(served, tmp_path):
 
 
 def test_run_is_shown_on_the_cache_that_it_was_made_from(served, tmp_path):
-    images = tmp_path / "images"
-    for command in (
-        f"extract --dataset phantom --data-root {images} --n-images 24 --cache {tmp_path}",
-        f"zero-shot --cache {tmp_path} --out {tmp_path}/zero --n-bootstrap 0",
-        f"explore {tmp_path}/zero --no-browser",
-    ):
-        result = CliRunner().invoke(main, command.split())
-        assert result.exit_code == 0, result.output
-    ((table, files, _),) = served
-    run, cache = fc.load_run(tmp_path / "zero"), fc.open_cache(tmp_path)
-    predicted = run.predictions.set_index("id")["Effusion probability"]
-    shown = table.set_index("id")["Effusion probability"].dropna()
-    assert shown.to_dict() == predicted[shown.index].to_dict()
+    ids = write_images(tmp_path, 24)
+    cache = fc.extract(
+        make_dataset(tmp_path, ids), StubEncoder(), prompts="signs", cache_dir=tmp_path / "cache"
+    )
+    run = fc.zero_shot(cache, n_bootstrap=0)
+    path = run.save(tmp_path / "zero")
+    result = CliRunner().invoke(main, ["explore", str(path), "--no-browser"])
+    assert result.exit_code == 0, result.output
+    ((table, _, _),) = served
+    predicted = run.predictions.set_index("id")["Mass probability"]
+    shown = table.set_index("id")["Mass probability"].dropna()
+    assert shown.to_dict() == pytest.approx(predicted[shown.index].to_dict())
     assert len(shown) == run.metrics.n
-    assert len(files) == len(cache)
     unit = cache.embedding.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    text = cache.text_embeddings()[cache.labels.names.index("Effusion")]
-    np.testing.assert_allclose(table["Effusion cosine"], unit @ text, atol=1e-5)
+    text = cache.text_embeddings()[cache.labels.names.index("Mass")]
+    np.testing.assert_allclose(table["Mass cosine"], unit @ text, atol=1e-5)
 
 
 def test_nothing_to_show_and_a_moved_cache_are_refused(served, tmp_path):
