@@ -9,11 +9,7 @@ from numpy.typing import NDArray
 from featurecache.errors import UsageError
 from featurecache.evaluation.comparison import ScoredImages
 from featurecache.evaluation.from_cache import cached_rows
-from featurecache.metrics.similarity import (
-    Directions,
-    nearest_of_other_groups,
-    normalize_rows,
-)
+from featurecache.metrics.similarity import Directions, normalize_rows, row_chunks
 from featurecache.progress import DetailedProgress
 from featurecache.store.cache import Cache
 
@@ -27,6 +23,9 @@ NEIGHBORS: Final = "__neighbors"
 """Columns for the explorer itself, which hides names that begin with "__"."""
 
 N_NEIGHBORS: Final = 10
+
+_BLOCK: Final = 256
+"""Images that are compared with all others at a time: 100 MB for 100,000 others."""
 
 _STATES: Final = {1: "positive", 0: "negative"}
 
@@ -54,7 +53,7 @@ def explorer_table(
         - ``id``, ``patient``, ``study``, ``split``, ``view``, ``sex`` and ``age``, where known;
         - ``labels`` (the positive ones, as one text) and one column per label: "positive",
           "negative", or missing where unknown;
-        - ``familiarity``, the cosine with the nearest training image (see ``familiarity``);
+        - ``familiarity``, the cosine with the nearest training image (see ``nearest_images``);
         - per prompt set and label, ``LABEL cosine``, of the image with the label's prompts, where
           images and texts share a space;
         - per run and label, ``LABEL probability`` and ``LABEL error``: "none", "false positive" or
@@ -72,11 +71,12 @@ def explorer_table(
 
     directions = normalize_rows(cache.embedding)
     points = principal_components(directions)
+    neighbors, familiarity = nearest_images(cache, directions, progress=progress)
     columns: dict[str, Any] = {
         ROW: np.arange(len(cache)),
         X: points[:, 0],
         Y: points[:, 1],
-        NEIGHBORS: _neighbors(directions, progress),
+        NEIGHBORS: neighbors,
     }
     frame = cache.to_pandas()
     frame = frame.drop(columns=list(cache.labels.names)).dropna(axis="columns", how="all")
@@ -84,7 +84,7 @@ def explorer_table(
     if cache.labels.names:
         columns["labels"] = _positive_labels(cache)
     if (cache.splits == "train").any():
-        columns["familiarity"] = familiarity(cache, directions, progress=progress)
+        columns["familiarity"] = familiarity
     taken = {name.casefold() for name in columns}
     for c, label in enumerate(cache.labels.names):
         name = f"{label} (label)" if label.casefold() in taken else label
@@ -126,53 +126,51 @@ def principal_components(directions: Directions) -> NDArray[np.float32]:
     return points
 
 
-def familiarity(
+def nearest_images(
     cache: Cache, directions: Directions, *, progress: DetailedProgress | None = None
-) -> NDArray[np.float32]:
-    """Return how similar each image is to the most similar training image.
-
-    Images that are far from all training images are those that a model has not learned from (see
-    Sun et al., "Out-of-distribution detection with deep nearest neighbors", ICML 2022).
+) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
+    """Compare each image with all others.
 
     Args:
-        cache: The cache, with training images.
+        cache: The cache.
         directions: Its embeddings at unit length, (N, D).
         progress: Called while images are compared.
 
     Returns:
-        Cosines, (N,). A training image is compared with those of other patients only; NaN where
-        there are none.
+        For each image, the ``ids`` (rows) and ``distances`` (1 - cosine) of the nearest others,
+        nearest first; and its familiarity, (N,): the cosine with the most similar training image,
+        of another patient if it is one itself, and NaN where there is none. Images that are far
+        from all training images are those that a model has not learned from (see Sun et al.,
+        "Out-of-distribution detection with deep nearest neighbors", ICML 2022).
     """
+    import torch
+
+    n_images = len(directions)
     is_train = cache.splits == "train"
-    train = np.flatnonzero(is_train)
-    _, cosines = nearest_of_other_groups(
-        directions, is_train, top=1, progress=_named(progress, "compare with training images")
-    )
-    nearest = cosines[:, 0]
-    _, cosines = nearest_of_other_groups(
-        directions[train],
-        cache.images.patient[train],
-        top=1,
-        progress=_named(progress, "compare training images"),
-    )
-    nearest[train] = cosines[:, 0]
-    nearest[np.isneginf(nearest)] = np.nan
-    return nearest
-
-
-def _neighbors(directions: Directions, progress: DetailedProgress | None) -> list[dict[str, Any]]:
-    top = max(1, min(N_NEIGHBORS, len(directions) - 1))
-    rows, cosines = nearest_of_other_groups(
-        directions,
-        np.arange(len(directions)),
-        top=top,
-        progress=_named(progress, "find nearest images"),
-    )
-    distances = np.maximum(1 - cosines, 0)
-    return [
-        {"ids": ids[ids >= 0], "distances": distance[ids >= 0]}
-        for ids, distance in zip(rows, distances, strict=True)
-    ]
+    _, patient = np.unique(cache.images.patient, return_inverse=True)
+    embeddings = torch.from_numpy(directions)
+    trained, patients = torch.from_numpy(is_train), torch.from_numpy(patient)
+    train_embeddings, train_patients = embeddings[trained], patients[trained]
+    neighbors: list[dict[str, Any]] = []
+    familiarity = np.full(n_images, np.nan, dtype=np.float32)
+    for rows in row_chunks(n_images, _BLOCK):
+        cosines = embeddings[rows] @ embeddings.T
+        own = torch.arange(len(cosines))
+        cosines[own, own + rows.start] = -torch.inf
+        near = cosines.topk(min(N_NEIGHBORS, n_images - 1), dim=1)
+        distances = (1 - near.values).clamp(min=0).numpy()
+        neighbors += [
+            {"ids": ids, "distances": distance}
+            for ids, distance in zip(near.indices.numpy(), distances, strict=True)
+        ]
+        if is_train.any():
+            to_train = embeddings[rows] @ train_embeddings.T
+            same = (patients[rows, None] == train_patients) & trained[rows, None]
+            highest = to_train.masked_fill_(same, -torch.inf).amax(dim=1).numpy()
+            familiarity[rows] = np.where(np.isneginf(highest), np.nan, highest)
+        if progress is not None:
+            progress(min(rows.stop, n_images), n_images, "compare images")
+    return neighbors, familiarity
 
 
 def _positive_labels(cache: Cache) -> list[str]:
@@ -206,9 +204,3 @@ def _predictions(cache: Cache, run: ScoredImages) -> dict[str, Any]:
         columns[f"{label} probability"] = probability
         columns[f"{label} error"] = pd.Series(error, dtype="str")
     return columns
-
-
-def _named(progress: DetailedProgress | None, task: str) -> Any:
-    if progress is None:
-        return None
-    return lambda done, total: progress(done, total, task)
