@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from featurecache.errors import CacheError, UsageError
 from featurecache.io.fingerprint import fingerprint, first_difference
 from featurecache.label_cells import BLANK, UNKNOWN, LabelPolicy, any_of
 from featurecache.prompts import PromptSet
-from featurecache.provenance.names import base_name
+from featurecache.provenance.names import base_name, may_share_images
 from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
@@ -198,7 +199,7 @@ def join_rows(caches: Sequence[Cache]) -> Cache:
 
     Raises:
         CacheError: Their encoders differ, the message names the field; an image is in two of them;
-            or two hold one published data set under different ids.
+            or two are known to share images under different ids.
         UsageError: The list is empty, or a cache concatenates the features of several encoders.
     """
     if not caches:
@@ -207,7 +208,12 @@ def join_rows(caches: Sequence[Cache]) -> Cache:
         return caches[0]
     first = caches[0]
     for cache in caches:
-        _require_joinable(first, cache)
+        if len(cache.members) > 1:
+            raise UsageError(
+                f"{cache.path} has the features of several encoders: join rows of caches of one"
+            )
+    for one, other in combinations(caches, 2):
+        _require_joinable(one, other)
     labels = join_labels([(cache.header.dataset, cache.labels.names) for cache in caches])
     tables = [_with_collection(cache) for cache in caches]
     order = np.argsort(np.concatenate([table.id for table in tables]), kind="stable")
@@ -251,10 +257,6 @@ def join_rows(caches: Sequence[Cache]) -> Cache:
 
 def _require_joinable(first: Cache, other: Cache) -> None:
     both = f"the rows of {first.path} and {other.path} cannot be joined"
-    if len(other.members) > 1:
-        raise UsageError(
-            f"{other.path} has the features of several encoders: join rows of caches of one encoder"
-        )
     if difference := first_difference(first.header.encoder_spec, other.header.encoder_spec):
         raise CacheError(
             f"{both}: their embeddings are of different encoders, or made with different settings "
@@ -265,6 +267,12 @@ def _require_joinable(first: Cache, other: Cache) -> None:
         raise CacheError(
             f"{both}: they hold images of {base_name(names[0])} under different ids, so patients "
             "cannot be compared: extract both with the same `pseudonymize`"
+        )
+    if may_share_images(*names):
+        raise CacheError(
+            f"{both}: {base_name(names[0])} and {base_name(names[1])} share images and patients "
+            "under other ids, so that a test image of one may be a training image of the other: "
+            "join data sets that share none"
         )
 
 

@@ -88,7 +88,7 @@ def mapped_images(cache, alignment):
 
 
 def fitted_to(alignment, cache, split):
-    records = cache.records(cache.rows(split))
+    [records] = cache.records(cache.rows(split))
     return replace(alignment, trained_on={cache.header.collection: records})
 
 

@@ -101,7 +101,7 @@ def test_test_images_are_not_used(planted, fitted, tmp_path):
 def test_alignment_records_its_training_images_and_encoders(planted, fitted):
     alignment = fitted["ridge"]
     assert alignment.trained_on == {
-        "planted": planted.records(np.flatnonzero(planted.splits != "test")),
+        "planted": planted.records(np.flatnonzero(planted.splits != "test"))[0],
         "earlier": ImageRecords.of("earlier", ["image"]),
     }
     spec = alignment.spec

@@ -189,7 +189,7 @@ def test_a_saved_external_validation_holds_its_predictions(cache, probability, t
 
 
 def test_images_that_the_model_was_trained_on_are_refused(cache, probability):
-    seen = cache.records(cache.rows("test")[:2])
+    [seen] = cache.records(cache.rows("test")[:2])
     with pytest.raises(UsageError, match="trained on 2 of the 30 images"):
         validate_external(
             cache,

@@ -88,7 +88,7 @@ def test_config_holds_what_is_needed_to_repeat_the_run(run, cache):
 def test_head_records_the_training_images_of_itself_and_its_encoder(run, cache):
     assert load_run(run).provenance.trained_on == {
         "others": ImageRecords.of("others", ["a.png", "b.png"]),
-        "toys": cache.records(np.flatnonzero(cache.splits != "test")),
+        "toys": cache.records(np.flatnonzero(cache.splits != "test"))[0],
     }
 
 
@@ -261,7 +261,7 @@ def test_external_validation_leaves_out_what_the_run_never_learned(cache, tmp_pa
     values = cache.labels.values.copy()
     values[cache.rows("train"), 2] = 0
     some = cache.rows("train")[:7]
-    trained_on = {cache.header.collection: cache.records(some)}
+    trained_on = {cache.header.collection: cache.records(some)[0]}
     to_train = replace(
         cache,
         labels=Labels(cache.labels.names, values),
@@ -287,7 +287,7 @@ def test_external_validation_leaves_out_what_the_run_never_learned(cache, tmp_pa
 def test_external_validation_ignores_an_encoder_that_saw_images_that_are_not_used(cache, trained):
     """Training images of the other data set are not what the head was trained on."""
     other = another_hospital(cache)
-    seen = {other.header.collection: other.records(other.rows("train"))}
+    seen = {other.header.collection: other.records(other.rows("train"))[0]}
     other = replace(other, header=replace(other.header, trained_on=seen))
     external = trained.evaluate(other, n_bootstrap=0)
     assert not any("itself was trained" in text for text in external.warnings)

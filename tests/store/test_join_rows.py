@@ -216,6 +216,9 @@ def test_caches_that_cannot_be_joined_are_refused(pair, tmp_path):
     hashed = replace(b.header, collection="nih#abc")
     with pytest.raises(CacheError, match="images of nih under different ids"):
         join_rows([b, replace(b, header=hashed)])
+    overlapping = replace(b, header=replace(b.header, collection="rsna"))
+    with pytest.raises(CacheError, match="nih and rsna share images and patients"):
+        join_rows([a, b, overlapping])
     with pytest.raises(UsageError, match="rows of several data sets"):
         fc.open_cache([join_rows(pair), a])
     both = fc.open_cache([b, replace(b, path=tmp_path / "c.h5")])
