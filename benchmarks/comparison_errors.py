@@ -79,6 +79,7 @@ def simulate(
             split="test",
             ids=np.array([f"{row:05d}" for row in range(n)]),
             patients=patient.astype(str),
+            studies=np.full(n, ""),
             splits=np.full(n, "test"),
             sha256=np.full(n, ""),
             label_names=tuple(f"label {label}" for label in range(c)),

@@ -5,6 +5,7 @@ Data sets and caches store the cells; a ``LabelPolicy`` is chosen when labels ar
 another one needs no new extraction.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,10 @@ CELLS: Final[Mapping[str, int]] = {
 
 UNKNOWN: Final = -1
 """Label of a cell that a policy resolves neither to positive nor to negative."""
+
+NO_FINDING_WORDS: Final = frozenset({"nofinding", "nofindings", "keinbefund", "ohnebefund", "o.b"})
+NORMAL_WORDS: Final = frozenset({"normal", "healthy", "unremarkable", "gesund", "unauffällig"})
+"""Words for no finding as ``bare_word`` writes them. Some data sets have the latter as a label."""
 
 _PAPER_POSITIVE: Final = ("Atelectasis", "Edema")
 
@@ -168,6 +173,16 @@ def any_of(labels: "NDArray[np.int8]") -> "NDArray[np.int8]":
     import numpy as np
 
     return np.where((labels == POSITIVE).any(axis=1), POSITIVE, labels.min(axis=1)).astype(np.int8)
+
+
+def means_no_finding(name: str) -> bool:
+    """Return whether a label says that there is nothing to be found, such as "No Finding"."""
+    return bare_word(name) in NO_FINDING_WORDS | NORMAL_WORDS
+
+
+def bare_word(text: str) -> str:
+    """Return a text in lower case without spaces, underscores, hyphens and final punctuation."""
+    return re.sub(r"[\s_-]+", "", text.casefold()).rstrip(".,;:!")
 
 
 def count_cells(cells: "NDArray[np.int8]", names: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -25,10 +25,11 @@ def count_noun(number: int, singular: str, plural: str | None = None) -> str:
     """
     if number == 1:
         return f"{number} {singular}"
-    return f"{number:,} {_pluralize(singular) if plural is None else plural}"
+    return f"{number:,} {pluralize(singular) if plural is None else plural}"
 
 
-def _pluralize(noun: str) -> str:
+def pluralize(noun: str) -> str:
+    """Return the regular plural of a noun."""
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")

@@ -143,8 +143,8 @@ def audit(
         The audit.
 
     Raises:
-        UsageError: ``data`` lacks an image of the cache or has another file for one, or there are
-            no ``neighbors``.
+        UsageError: ``data`` lacks an image of the cache or has another file for one, there are no
+            ``neighbors``, or the rows of the cache are studies.
         ValueError: An embedding has norm 0, NaN or infinity.
 
     Example:
@@ -158,6 +158,7 @@ def audit(
     if neighbors < 1:
         raise UsageError(f"`neighbors` is {neighbors}: must be at least 1")
     cache = open_cache(cache)
+    cache.require_images()
     files = None if data is None else cached_files(cache, as_dataset(data))
     counts = {split: int((cache.splits == split).sum()) for split in SPLITS}
     return Audit(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from featurecache.cli.options import StudyScores
 from featurecache.cli.output import Json, format_float, print_json, print_result, print_table
 from featurecache.wording import UNDEFINED, count_noun
 
@@ -16,11 +17,19 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders; each is compared with the first.")
     ],
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="study to join the scores of images by study, in runs that scored images. "
+            "Default: as the runs are."
+        ),
+    ] = None,
+    study_scores: StudyScores = None,
     json: Json = False,
 ) -> None:
     """Compare runs with the first: paired differences with 95 % intervals and p values.
 
-    The runs must have scored the same images. --json has all metrics.
+    The runs must have scored the same images or studies. --json has all metrics.
 
     Example: featurecache compare runs/kermany-dinov2-minilm-baseline
     runs/kermany-dinov2-minilm-concat
@@ -28,7 +37,7 @@ def compare(
     import featurecache as fc
     from featurecache.metrics.label_support import MIN_PATIENTS
 
-    result = fc.compare(runs)
+    result = fc.compare(runs, level=level, study_scores=study_scores)
     if json:
         print_json(result.to_json())
         return
@@ -67,7 +76,7 @@ def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
     }
     print_table(
         f"{comparison.title} minus {result.first_title}: "
-        f"{count_noun(result.n, f'{result.split} image')} of "
+        f"{count_noun(result.n, f'{result.split} {result.level}')} of "
         f"{count_noun(result.n_patients, 'patient')}, AUROC [95 % interval over patients]",
         ["", "patients +/-", "difference", "p", "p (Holm)", "first", "run"],
         [

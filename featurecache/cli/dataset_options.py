@@ -80,6 +80,10 @@ class DatasetOptions:
         ),
     ] = None
     n_images: Annotated[int | None, _option("phantom: number of images. Default: 600.")] = None
+    n_views: Annotated[
+        int | None,
+        _option("phantom: images of each study: 1, or 2, frontal and lateral. Default: 1."),
+    ] = None
     folds: Annotated[
         int | None,
         _option("Number of folds, by patient, that the images are divided into; with --fold."),
@@ -208,7 +212,16 @@ _COMMON_OPTIONS: Final = ("name", "follow_links", "pseudonymize")
 """Options that all data sets have."""
 
 _OTHER_OPTIONS: Final = (
-    *("split", "subset", "labels_from", "labeler", "readers", "n_images", "patient_level"),
+    *(
+        "split",
+        "subset",
+        "labels_from",
+        "labeler",
+        "readers",
+        "n_images",
+        "n_views",
+        "patient_level",
+    ),
 )
 """Options that do not apply to CSV files."""
 

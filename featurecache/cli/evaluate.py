@@ -1,6 +1,7 @@
 """``evaluate``: evaluate a trained model on another data set."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,13 +11,18 @@ from featurecache.cli.options import (
     Blank,
     CacheFiles,
     Join,
+    Level,
     NBootstrap,
     OptionalRun,
+    StudyFeatures,
+    StudyScores,
     Uncertain,
+    Views,
     describe_choice,
     parse_groups,
     print_joined_rows,
     print_policy,
+    print_units,
     require_free,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
@@ -51,6 +57,10 @@ def evaluate(
     n_bootstrap: NBootstrap = 1000,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    level: Level = None,
+    views: Views = None,
+    study_scores: StudyScores = None,
+    study_features: StudyFeatures = None,
     json: Json = False,
 ) -> None:
     """Evaluate a trained head or a fine-tuned encoder on another data set (external validation).
@@ -65,12 +75,17 @@ def evaluate(
 
     require_free(out)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths, join=join, uncertain=uncertain, blank=blank)
+    trained = fc.load_run(run)
+    units = trained.units.override(
+        level=level, views=views, study_scores=study_scores, study_features=study_features
+    )
+    opened = fc.open_cache(paths, join=join, uncertain=uncertain, blank=blank, **asdict(units))
     images = "all images" if split == "all" else f"the {split} images"
     print_status(f"evaluating {run} on {images} of {describe_choice(paths, opened)}")
     print_policy(opened)
     print_joined_rows(opened)
-    result = fc.load_run(run).evaluate(
+    print_units(opened)
+    result = trained.evaluate(
         opened,
         label_map=parse_groups(label_map, "--label-map"),
         split=split,

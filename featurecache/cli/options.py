@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurecache.cli.output import print_status
+from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -85,6 +86,29 @@ Blank = Annotated[
         help="What blank cells of labels count as: unknown or negative. Default: that of the data "
         "set.",
         metavar="POLICY",
+    ),
+]
+Level = Annotated[
+    str | None,
+    typer.Option(help="What is scored: image or study. Default: image, or as in the run."),
+]
+Views = Annotated[
+    str | None,
+    typer.Option(help="Images to use: all, frontal or lateral. Default: all, or as in the run."),
+]
+StudyScores = Annotated[
+    str | None,
+    typer.Option(
+        help="How scores of a study's images are joined: mean or max. Default: mean.",
+        metavar="HOW",
+    ),
+]
+StudyFeatures = Annotated[
+    str | None,
+    typer.Option(
+        help="Pool the embeddings of a study's images instead: mean, or frontal+lateral for one of "
+        "each side by side.",
+        metavar="HOW",
     ),
 ]
 NBootstrap = Annotated[
@@ -177,6 +201,15 @@ def print_joined_rows(cache: "Cache") -> None:
         line = f"{source.header.dataset}: {', '.join(described)}"
         print_status(f"{line}; unknown: {', '.join(unknown)}" if unknown else line)
         print_policy(source)
+
+
+def print_units(cache: "Cache") -> None:
+    """Print what is scored, what was left out and what was assumed, unless it is all images."""
+    if cache.units.chosen:
+        number = count_noun(len(cache), cache.units.level)
+        print_status(f"scoring {cache.units.describe()} ({number})")
+    for note in cache.notes:
+        print_status(f"note: {note}")
 
 
 def require_free(out: Path | None) -> None:

@@ -356,7 +356,7 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         rows.append(row(label, positive, scores))
     averages = f", averages: {headline.note}; labels: {seed}" if seed else ""
     print_table(
-        f"{title}: {count_noun(metrics.n, f'{metrics.split} image')} of "
+        f"{title}: {count_noun(metrics.n, f'{metrics.split} {metrics.level}')} of "
         f"{count_noun(metrics.n_patients, 'patient')}{averages} "
         f"[95 % interval over patients{over}]",
         ["", "pos. (pat.)", "AUROC", "AUPRC", "F1", *plain],

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from featurecache.cli.dataset_options import DatasetOptions, load_dataset, takes_dataset_options
-from featurecache.cli.options import BitDepth, Device
+from featurecache.cli.options import (
+    BitDepth,
+    Device,
+    Level,
+    StudyFeatures,
+    StudyScores,
+    Views,
+)
 from featurecache.cli.output import (
     Json,
     format_float,
@@ -18,6 +25,7 @@ from featurecache.cli.output import (
     print_table,
     progress_bar,
 )
+from featurecache.units import IMAGE, require_same_units
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -32,7 +40,10 @@ MAX_IMAGES: Final = 20
 N_HIGHEST: Final = 3
 """Labels that are printed of each of several images, whatever their probability."""
 
-_OPTIONS_OF_TABLES: Final = ("path_column", "id_column", "images_root", "separator", "encoding")
+_OPTIONS_OF_TABLES: Final = (
+    *("path_column", "id_column", "patient_column", "study_column", "view_column"),
+    *("images_root", "separator", "encoding"),
+)
 
 
 @takes_dataset_options(
@@ -75,10 +86,17 @@ def predict(
     ] = None,
     device: Device = "auto",
     bit_depth: BitDepth = None,
+    level: Level = None,
+    views: Views = None,
+    study_scores: StudyScores = None,
+    study_features: StudyFeatures = None,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
-    """Predict new images with a trained head or a fine-tuned encoder.
+    """Predict new images, or studies, with a trained head or a fine-tuned encoder.
+
+    A run at study level predicts a row for each study. The studies and views of images are those
+    of a cache, or of --study-column and --view-column of a table.
 
     A * marks each probability at or above the threshold of its label, which was chosen on
     validation images. The calibrated probability comes from Platt scaling on validation images and
@@ -96,6 +114,11 @@ def predict(
     if out is not None:
         check_table_file(out)
     loaded = fc.load_run(run)
+    units = loaded.units.override(
+        level=level, views=views, study_scores=study_scores, study_features=study_features
+    )
+    require_same_units(loaded.units, units, names=(str(run), "this prediction"))
+    unit = units.level
     given: Images = images
     if options != DatasetOptions():
         if len(images) != 1:
@@ -129,7 +152,7 @@ def predict(
         print_json(
             [
                 {
-                    "image": row["image"],
+                    unit: row[unit],
                     "probabilities": _values(row, labels, "probability") if ok else None,
                     "thresholds": thresholds,
                     "positive": _decisions(row, labels) if ok else None,
@@ -144,7 +167,7 @@ def predict(
     elif readable.any():
         if readable.sum() > MAX_IMAGES:
             _print_summary(
-                f"predictions of {run}: {count_noun(int(readable.sum()), 'image')}"
+                f"predictions of {run}: {count_noun(int(readable.sum()), unit)}"
                 + ("" if out else "; --out FILE writes all of them"),
                 table[readable],
                 learned,
@@ -163,12 +186,10 @@ def predict(
         print_status(f"error: {error}")
     if len(failed) > MAX_IMAGES:
         print_status(
-            f"and {count_noun(len(failed) - MAX_IMAGES, 'more image')} that could not be read"
+            f"and {count_noun(len(failed) - MAX_IMAGES, f'more {unit}')} that could not be read"
         )
     if out is not None and not json:
-        print_result(
-            f"predictions: {out} ({count_noun(len(table), 'image')}, {len(failed)} not read)"
-        )
+        print_result(f"predictions: {out} ({count_noun(len(table), unit)}, {len(failed)} not read)")
     if not readable.any() or (len(failed) and out is None):
         raise typer.Exit(2)
 
@@ -198,11 +219,11 @@ def _print_by_image(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
     """Print a row for each image and a column for each label."""
     print_table(
         title,
-        ["image", *thresholds],
+        [table.columns[0], *thresholds],
         [
             ["threshold", *map(format_float, thresholds.values())],
             *(
-                [row["image"], *(_cell(row, label) for label in thresholds)]
+                [row.iloc[0], *(_cell(row, label) for label in thresholds)]
                 for _, row in table.iterrows()
             ),
         ],
@@ -215,8 +236,9 @@ def _print_by_image(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
 
 def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, float]) -> None:
     """Print a row for each image and label; of several images only those of interest."""
-    folders = {str(Path(image).parent) for image in table["image"]}
-    in_one_folder = len(folders) == 1
+    unit = table.columns[0]  # image or study
+    folders = {str(Path(name).parent) for name in table[unit]}
+    in_one_folder = unit == IMAGE and len(folders) == 1
     rows = []
     for _, row in table.iterrows():
         probability = {label: float(row[f"{label} probability"]) for label in thresholds}
@@ -227,7 +249,7 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
                 for rank, label in enumerate(labels)
                 if rank < N_HIGHEST or row[f"{label} positive"]
             ]
-        name = Path(row["image"]).name if in_one_folder else row["image"]
+        name = Path(row[unit]).name if in_one_folder else row[unit]
         for label in labels:
             rows.append(
                 [
@@ -238,9 +260,9 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
                     format_float(_values(row, [label], "calibrated")[label]),
                 ]
             )
-    columns = ["image", "label", "probability", "threshold", "calibrated"]
+    columns = [unit, "label", "probability", "threshold", "calibrated"]
     if len(table) == 1:
-        title = f"{title}: {table['image'].iloc[0]}"
+        title = f"{title}: {table[unit].iloc[0]}"
         columns, rows = columns[1:], [row[1:] for row in rows]
     elif in_one_folder:
         title = f"{title}, images in {folders.pop()}"
@@ -251,7 +273,7 @@ def _print_by_label(title: str, table: "pd.DataFrame", thresholds: Mapping[str, 
     )
     if len(table) > 1:
         print_result(
-            f"of each image the {N_HIGHEST} highest probabilities and those at or above their "
+            f"of each {unit} the {N_HIGHEST} highest probabilities and those at or above their "
             "threshold; --out and --json have all"
         )
 

@@ -10,11 +10,16 @@ from featurecache.cli.options import (
     Blank,
     CacheFiles,
     Join,
+    Level,
     NBootstrap,
+    StudyFeatures,
+    StudyScores,
     Uncertain,
+    Views,
     describe_choice,
     print_joined_rows,
     print_policy,
+    print_units,
     require_free,
 )
 from featurecache.cli.output import (
@@ -66,6 +71,10 @@ def train_head(
     ] = True,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    level: Level = None,
+    views: Views = None,
+    study_scores: StudyScores = None,
+    study_features: StudyFeatures = None,
     json: Json = False,
     *,
     settings: dict[str, Any],
@@ -83,7 +92,16 @@ def train_head(
     for target in targets:
         require_free(target)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths, join=join, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(
+        paths,
+        join=join,
+        uncertain=uncertain,
+        blank=blank,
+        level=level,
+        views=views,
+        study_scores=study_scores,
+        study_features=study_features,
+    )
     first = settings.get("seed", 0)
     seeds_used = f"seeds {first} to {first + seeds - 1}" if seeds > 1 else f"seed {first}"
     print_status(
@@ -91,6 +109,7 @@ def train_head(
     )
     print_policy(opened)
     print_joined_rows(opened)
+    print_units(opened)
     # Before torch is imported, which takes seconds, because this checks the names of the heads.
     epochs = {
         name: _total_epochs(opened, HeadConfig(head=name, **settings), seeds) for name in head

@@ -9,12 +9,17 @@ from featurecache.cli.options import (
     AlignmentFile,
     Blank,
     CacheFile,
+    Level,
     NBootstrap,
     OptionalRun,
     Prompts,
+    StudyFeatures,
+    StudyScores,
     Uncertain,
+    Views,
     describe_choice,
     print_policy,
+    print_units,
     require_free,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
@@ -36,6 +41,10 @@ def zero_shot(
     n_bootstrap: NBootstrap = 1000,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    level: Level = None,
+    views: Views = None,
+    study_scores: StudyScores = None,
+    study_features: StudyFeatures = None,
     json: Json = False,
 ) -> None:
     """Score images by their similarity to prompts, without any training.
@@ -48,7 +57,15 @@ def zero_shot(
     import featurecache as fc
 
     require_free(out)
-    opened = fc.open_cache(cache, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(
+        cache,
+        uncertain=uncertain,
+        blank=blank,
+        level=level,
+        views=views,
+        study_scores=study_scores,
+        study_features=study_features,
+    )
     run = fc.zero_shot(
         opened, prompts=prompts, scoring=scoring, alignment=alignment, n_bootstrap=n_bootstrap
     )
@@ -57,6 +74,7 @@ def zero_shot(
         f"scoring {describe_choice(cache, opened)} with prompts {prompts_used!r} ({method})"
     )
     print_policy(opened)
+    print_units(opened)
     if out is not None:
         run.save(out)
     if json:

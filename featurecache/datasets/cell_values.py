@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from featurecache.datasets.dataset import MAX_AGE
 from featurecache.errors import DatasetError, UsageError
 from featurecache.label_cells import BLANK, CELLS, NEGATIVE, POSITIVE, UNCERTAIN
+from featurecache.views import normalize_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,17 +52,6 @@ _SEXES: Final = {
     **dict.fromkeys(("f", "female", "woman", "girl", "w", "frau", "weiblich"), "F"),
     **dict.fromkeys(("o", "other", "x", "d", "divers", "diverse", "non-binary"), "O"),
 }
-
-_VIEWS: Final = {
-    "pa": "PA",
-    "ap": "AP",
-    **dict.fromkeys(("posteroanterior", "posterioranterior", "posterioroanterior"), "PA"),
-    **dict.fromkeys(("anteroposterior", "anteriorposterior", "anterioroposterior"), "AP"),
-    **dict.fromkeys(("l", "lat", "lateral"), "LATERAL"),
-    **dict.fromkeys(("ll", "leftlateral"), "LL"),
-    **dict.fromkeys(("rl", "rightlateral"), "RL"),
-}
-"""Views by their letters in lower case. LL and RL are the terms of DICOM for lateral views."""
 
 _UNITS_PER_YEAR: Final = {
     **dict.fromkeys(
@@ -228,13 +218,9 @@ def read_views(cells: "pd.Series[str]") -> "tuple[pd.Series[str], list[str]]":
         cells: (N,) text.
 
     Returns:
-        (N,) of "PA", "AP", "LATERAL", other views in capitals, and "" where unknown; and notes.
+        (N,) views as ``views.normalize_view`` spells them, "" where unknown; and notes.
     """
-
-    def view(text: str) -> tuple[str, str]:
-        return _same(_VIEWS.get(re.sub(r"[^a-z]", "", text), text.upper()))
-
-    return _read_values(cells, view, "view", "")
+    return _read_values(cells, lambda text: _same(normalize_view(text)), "view", "")
 
 
 def _same(value: str) -> tuple[str, str]:

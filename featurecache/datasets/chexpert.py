@@ -111,10 +111,9 @@ def parse_paths(
             "the path of an image of CheXpert, such as "
             "train/patient00001/study1/view1_frontal.jpg"
         )
-    sides = parts["side"].map({"lateral": "LATERAL", "frontal": ""})
     return parts[["id", "patient"]].assign(
         study=parts["patient"] + "/" + parts["study"],
-        view=projections.where(projections != "", sides),
+        view=projections.where(projections != "", parts["side"].str.upper()),
     )
 
 

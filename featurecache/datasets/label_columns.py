@@ -8,6 +8,7 @@ from featurecache.datasets.cell_values import MISSING, are_label_cells, read_sex
 from featurecache.datasets.label_strings import label_matrix
 from featurecache.datasets.splits import SPLIT_ALIASES
 from featurecache.errors import DatasetError
+from featurecache.views import side_of_view
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,6 @@ _PATIENTS: Final = re.compile(
     r"|patients?|subjects?|pat|pt|pid|mrn|proband(en)?",
     re.IGNORECASE,
 )
-_VIEWS: Final = frozenset({"PA", "AP", "LATERAL", "LL", "RL", ""})
 
 
 def describe_label_columns(head: "pd.DataFrame", used: Container[str], file: "Path") -> str:
@@ -99,7 +99,7 @@ def _kind(cells: "pd.Series[str]", file: "Path") -> str:
 
 
 def _is_attribute(cells: "pd.Series[str]") -> bool:
-    if set(read_views(cells)[0].unique()) <= _VIEWS:
+    if all(view == "" or side_of_view(view) for view in read_views(cells)[0].unique()):
         return True
     try:
         sexes, _ = read_sexes(cells)

@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 
 from featurecache.datasets.cell_values import BLANKS, MISSING, describe_counts
 from featurecache.errors import DatasetError, UnknownNameError
-from featurecache.label_cells import BLANK
+from featurecache.label_cells import BLANK, NO_FINDING_WORDS, NORMAL_WORDS, bare_word
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NO_FINDING: Final = "No Finding"
-
-_NO_FINDING: Final = frozenset({"nofinding", "nofindings", "keinbefund", "ohnebefund", "o.b"})
-_NORMAL: Final = frozenset({"normal", "healthy", "unremarkable", "gesund", "unauffällig"})
-"""Words for no finding as ``_word`` writes them. Some data sets have the latter as a label."""
 
 MAX_LABELS: Final = 1000
 """More than that are free text, not labels."""
@@ -89,7 +85,7 @@ def label_matrix(
     read_as_none: Counter[str] = Counter()
     for text, labels, count in zip(texts, combinations, counts, strict=True):
         occurrences.update(dict.fromkeys(labels, count))
-        if _word(text) in _NO_FINDING and text.casefold() != NO_FINDING.casefold():
+        if bare_word(text) in NO_FINDING_WORDS and text.casefold() != NO_FINDING.casefold():
             read_as_none[text] += count
     notes = []
     if read_as_none:
@@ -262,7 +258,7 @@ def _describe(separator: str) -> str:
 def _findings(labels: Sequence[str], text: str, location: str) -> list[str]:
     """Return the labels without the words for no finding."""
     labels = [label for label in labels if label.casefold() not in MISSING]
-    findings = [label for label in labels if _word(label) not in _NO_FINDING]
+    findings = [label for label in labels if bare_word(label) not in NO_FINDING_WORDS]
     if findings and len(findings) < len(labels):
         raise DatasetError(
             f"{location}: {NO_FINDING!r} together with a finding, {text!r}. Keep one of the two"
@@ -280,7 +276,7 @@ def _one_spelling(occurrences: "Counter[str]") -> dict[str, str]:
 
 def _normal_words(combinations: Sequence[Sequence[str]], spelling: dict[str, str]) -> set[str]:
     """Return the words for normal, in lower case, if they stand beside no label but are not all."""
-    words = {key for key in spelling if _word(key) in _NORMAL}
+    words = {key for key in spelling if bare_word(key) in NORMAL_WORDS}
     beside = any(
         len(labels) > 1 and not words.isdisjoint(map(str.casefold, labels))
         for labels in combinations
@@ -288,15 +284,5 @@ def _normal_words(combinations: Sequence[Sequence[str]], spelling: dict[str, str
     return set() if beside or len(words) == len(spelling) else words
 
 
-def means_no_finding(name: str) -> bool:
-    """Return whether a label says that there is nothing to be found, such as "No Finding"."""
-    return _word(name) in _NO_FINDING | _NORMAL
-
-
 def _is_none(text: str) -> bool:
-    return text.casefold() in MISSING or _word(text) in _NO_FINDING
-
-
-def _word(text: str) -> str:
-    """Return a text in lower case without spaces, underscores, hyphens and final punctuation."""
-    return re.sub(r"[\s_-]+", "", text.casefold()).rstrip(".,;:!")
+    return text.casefold() in MISSING or bare_word(text) in NO_FINDING_WORDS

@@ -55,7 +55,7 @@ def load_dataset(
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
             ``seed``; mimic-cxr-jpg: ``labeler``; vindr-cxr: ``readers``; padchest, chexpert-plus:
             ``labels_from``; these and other public data sets: ``split``, ``folds``, ``fold``,
-            ``seed``; phantom: ``n_images``, ``split``, ``seed``; folder,
+            ``seed``; phantom: ``n_images``, ``n_views``, ``split``, ``seed``; folder,
             images: ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``,
             ``multilabel`` or ``classes``, ``path``, ``id``, ``patient``, ``study``, ``split``,
             ``view``, ``sex``, ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``,

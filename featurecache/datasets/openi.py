@@ -60,7 +60,8 @@ def list_openi(root: Path) -> Listing:
         views = dict(table.to_numpy().tolist())
         name = images["name"].str.replace(_NUMBER, r"CXR\1\2", regex=True)
         view = images["name"].map(views).fillna(name.map(views)).fillna("")
-        images["view"] = view.replace("LARGE LATERAL", "LATERAL")
+        stated = images.get("view", "")  # in Kaggle's table
+        images["view"] = view.replace("LARGE LATERAL", "LATERAL").where(view != "", stated)
     return Listing(
         file=file,
         images=images.drop(columns="name").assign(study=images["patient"]),
@@ -88,7 +89,7 @@ def _read_kaggle(
     table = read_table(projections, ["uid", "filename", "projection"], notes)
     images = table.assign(
         name=table["filename"].str.removesuffix(".png"),
-        view=table["projection"].replace({"Lateral": "LATERAL", "Frontal": ""}),
+        view=table["projection"].str.upper(),
     )
     images["id"] = images["name"].str.removesuffix(".dcm")
     images = images.rename(columns={"uid": "patient"})[["id", "name", "patient", "view"]]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,12 @@ from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.metrics import Change, ChangeInterval, Score
 from featurecache.metrics.multilabel import MetricArrays
 from featurecache.metrics.ranking import Floats, Labels, ratio
+from featurecache.metrics.thresholds import best_f1_thresholds
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, as_run
-from featurecache.wording import UNDEFINED, count_noun
+from featurecache.store.grouped import group_images, join_scores, study_cells
+from featurecache.units import IMAGE, STUDY, Units, require_same_level
+from featurecache.wording import UNDEFINED, count_noun, pluralize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +129,8 @@ class Comparison(BaseModel):
     Attributes:
         first: Name of the first run.
         first_seed: Which of its seeds is compared; None for only one.
-        n: Number of images.
+        n: Number of images, or studies.
+        level: What was scored: "image" or "study".
         n_patients: Number of their patients.
         split: The split that was scored.
         labels: The labels that every run could learn, with their numbers of patients.
@@ -141,6 +145,7 @@ class Comparison(BaseModel):
     first: str
     first_seed: str | None
     n: int
+    level: str
     n_patients: int
     split: str
     labels: dict[str, LabelPatients]
@@ -205,7 +210,7 @@ class Comparison(BaseModel):
         return (
             f"Comparison(macro AUROC over {self.averaged_over} minus that of "
             f"{self.first_title}: "
-            f"{differences}; {count_noun(self.n, f'{self.split} image')} of "
+            f"{differences}; {count_noun(self.n, f'{self.split} {self.level}')} of "
             f"{count_noun(self.n_patients, 'patient')})"
         )
 
@@ -222,7 +227,12 @@ class Comparison(BaseModel):
         )
 
 
-def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
+def compare(
+    runs: Sequence[Run | str | os.PathLike[str]],
+    *,
+    level: str | None = None,
+    study_scores: str | None = None,
+) -> Comparison:
     """Compare every metric of each run with the first run's.
 
     Differences are paired: both runs are scored on the same images. Intervals and p values are
@@ -242,7 +252,11 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
         True
 
     Args:
-        runs: Two or more runs or run folders with predictions of the same images.
+        runs: Two or more runs or run folders with predictions of the same images or studies.
+            Studies may be scored from other views and in other ways.
+        level: "study" to join the scores of images by study, in runs that scored images, with new
+            thresholds from the validation split; by default as the runs are.
+        study_scores: How they are joined: "mean" (default) or "max".
 
     Returns:
         The comparison; undefined differences are None.
@@ -250,12 +264,19 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]]) -> Comparison:
     Raises:
         RunError: A run folder is damaged.
         UsageError: There are fewer than two runs, they did not score the same images or labels,
-            uncertain or blank cells counted differently, or no label could be learned by all of
-            them.
+            one scored images and another studies, uncertain or blank cells counted differently, or
+            no label could be learned by all of them.
+        UnknownNameError: There is no such level, or way to join scores.
     """
     if isinstance(runs, str | os.PathLike | Run) or len(runs) < 2:
         raise UsageError("give at least two runs: the others are compared with the first")
-    return compare_scored([scored_images(as_run(run)) for run in runs])
+    units = Units().override(level=level, study_scores=study_scores)
+    loaded = [as_run(run) for run in runs]
+    if level == IMAGE and any(run.units.level == STUDY for run in loaded):
+        raise UsageError("a run of studies has no scores of images: leave out `level`")
+    if units.level == STUDY:
+        loaded = [join_images(run, units) if run.units.level == IMAGE else run for run in loaded]
+    return compare_scored([scored_images(run) for run in loaded])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -268,6 +289,7 @@ class ScoredImages(Predictions):
         split: The split that was scored.
         thresholds: Threshold of each label, shape (C,).
         label_policy: What uncertain and blank cells counted as, where there were any.
+        units: What was scored: images, or studies.
     """
 
     name: str
@@ -275,6 +297,7 @@ class ScoredImages(Predictions):
     split: str
     thresholds: Floats
     label_policy: Mapping[str, str] = field(default_factory=dict)
+    units: Units = field(default_factory=Units)
 
 
 def scored_images(run: Run) -> ScoredImages:
@@ -296,6 +319,7 @@ def scored_images(run: Run) -> ScoredImages:
         split=split,
         ids=predictions.ids[rows],
         patients=predictions.patients[rows],
+        studies=predictions.studies[rows],
         splits=predictions.splits[rows],
         sha256=predictions.sha256[rows],
         label_names=predictions.label_names,
@@ -303,7 +327,56 @@ def scored_images(run: Run) -> ScoredImages:
         probability=predictions.probability[rows],
         thresholds=np.array([label.threshold for label in labels], dtype=np.float64),
         label_policy=run.label_policy,
+        units=run.units,
     )
+
+
+def join_images(run: Run, units: Units) -> Run:
+    """Return a run of images as one of studies, whose scores are joined.
+
+    Thresholds are chosen anew on the studies of the validation split; those of an external
+    validation, which has none, are kept.
+
+    Args:
+        run: A run that scored images.
+        units: How scores are joined; the views are those of the run.
+
+    Raises:
+        UsageError: No study of its images is known.
+    """
+    images, name = run.scored, str(run.path or run.name)
+    if not (images.studies != "").any():
+        raise UsageError(f"no image of {name} has a study, so its scores cannot be joined")
+    units = units.override(views=run.units.views)
+    unknown = np.full(len(images.ids), "")
+    grouping = group_images(
+        images.ids, images.studies, unknown, replace(units, views="all"), source=name
+    )
+    group, how = grouping.group, str(units.study_scores)
+    _, first = np.unique(group, return_index=True)
+    truth, _ = study_cells(images.truth, group, images.label_names)
+    joined = replace(
+        images,
+        ids=grouping.ids,
+        studies=grouping.ids,
+        patients=images.patients[first],
+        splits=images.splits[first],
+        sha256=unknown[first],
+        truth=truth,
+        probability=join_scores(images.probability, group, images.label_names, how=how),
+    )
+    metrics, val = run.metrics, joined.splits == "val"
+    if metrics.split == "test" and val.any():
+        chosen = best_f1_thresholds(truth[val], np.nan_to_num(joined.probability[val]))
+        per_label = {
+            label: metrics.per_label[label].model_copy(
+                update={"threshold": 0.5 if np.isnan(threshold) else float(threshold)}
+            )
+            for label, threshold in zip(joined.label_names, chosen, strict=True)
+        }
+        metrics = metrics.model_copy(update={"per_label": per_label})
+    config = {**run.config, "units": units.to_config()}
+    return replace(run, config=config, metrics=metrics, scored=joined)
 
 
 def compare_scored(scored: Sequence[ScoredImages]) -> Comparison:
@@ -343,6 +416,7 @@ def compare_scored(scored: Sequence[ScoredImages]) -> Comparison:
         first=first.name,
         first_seed=first.seed,
         n=len(first.ids),
+        level=first.units.level,
         n_patients=int(patient_index.max()) + 1,
         split=first.split,
         labels=labels,
@@ -366,10 +440,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
     """Check that two runs have the same images, files, patients, labels, policy and truth.
 
+    Or the same studies, which may be scored from other views.
+
     Raises:
         UsageError: Something differs; the message says what.
     """
     require_same_policy(first.label_policy, other.label_policy, names=(first.name, other.name))
+    require_same_level(first.units, other.units, names=(first.name, other.name))
     pair = f"{other.name} and {first.name} cannot be compared"
     if other.label_names != first.label_names:
         raise UsageError(
@@ -378,9 +455,10 @@ def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
         )
     if not np.array_equal(other.ids, first.ids):
         only_one = np.setxor1d(other.ids, first.ids)
+        noun = pluralize(first.units.level)
         raise UsageError(
             f"{pair}: they scored {len(other.ids)} {other.split} and {len(first.ids)} "
-            f"{first.split} images, {str(only_one[0])!r} in one of them only"
+            f"{first.split} {noun}, {str(only_one[0])!r} in one of them only"
         )
     for what, mine, theirs in (
         ("files", first.sha256, other.sha256),
@@ -388,7 +466,8 @@ def require_same_images(first: ScoredImages, other: ScoredImages) -> None:
         ("labels", first.truth, other.truth),
     ):
         if not np.array_equal(mine, theirs):
-            raise UsageError(f"{pair}: the same images have other {what}")
+            noun = pluralize(first.units.level)
+            raise UsageError(f"{pair}: the same {noun} have other {what}")
 
 
 def _measure(

@@ -131,6 +131,7 @@ def evaluate(
             **result.scores.to_json(),
             "ci95": result.intervals,
             "n": len(rows),
+            "level": data.level,
             "n_patients": result.n_patients,
             "split": split,
             "macro_labels": result.macro_labels,

@@ -134,8 +134,10 @@ def validate_external(
         val=rows[:0],
         test=rows,
         learned=is_learned,
+        level=cache.units.level,
     )
-    probability = classify(cache.embedding)[:, sources]
+    probability = classify(cache.inputs.embedding)[:, sources]
+    probability = cache.join_scores(probability, data.label_names)
     random = classify(random_features((len(rows), cache.dim), seed=0))[:, sources]
     metrics = evaluate(
         data,
@@ -160,6 +162,7 @@ def validate_external(
             "labels": list(data.label_names),
             "label_policy": cache.labels.applied_policy,
             "label_map": {source: match.to_json() for source, match in matches.items()},
+            "units": cache.units.to_config(),
             "split": split,
             "n_bootstrap": n_bootstrap,
             "cache": cache_reference(cache),

@@ -125,7 +125,7 @@ def split_data_from(
 
     Args:
         cache: The cache.
-        train: Rows that were learned from; empty for zero-shot.
+        train: Rows of ``cache.inputs`` that were learned from; empty for zero-shot.
         learned: Shape (C,); whether each label could be learned. None for all.
     """
     return SplitData(
@@ -133,10 +133,11 @@ def split_data_from(
         label_names=cache.labels.names,
         patient=cache.patients,
         view=cache.views,
-        train=train,
+        train=cache.rows_of_inputs(train),
         val=cache.learning_rows("val"),
         test=cache.rows("test"),
         learned=np.ones(len(cache.labels.names), dtype=np.bool_) if learned is None else learned,
+        level=cache.units.level,
     )
 
 
@@ -151,7 +152,9 @@ def predictions_from(
         probability: Probabilities of all images, shape (N, C).
     """
     sha256 = from_utf8(cache.images.sha256)
-    return data.predictions(probability, ids=cache.ids, splits=cache.splits, sha256=sha256)
+    return data.predictions(
+        probability, ids=cache.ids, studies=cache.studies, splits=cache.splits, sha256=sha256
+    )
 
 
 def scored_rows(cache: Cache) -> NDArray[np.intp]:

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.datasets.label_strings import means_no_finding
 from featurecache.evaluation.split_data import SplitData
+from featurecache.label_cells import means_no_finding
 from featurecache.metrics.label_support import patient_support
 from featurecache.metrics.ranking import AnyFloats, Floats, ratio
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
 from featurecache.runs.predictions import Predictions
+from featurecache.units import IMAGE
 
 
 def choose_scored(rows: Mapping[str, NDArray[np.intp]]) -> tuple[str, NDArray[np.intp]]:
@@ -34,6 +35,7 @@ class SplitData:
         test: Rows to score.
         learned: Shape (C,); whether training had positives and negatives of the label. Metrics of
             the others are undefined, and averages leave them out.
+        level: What a row is: "image" or "study".
     """
 
     truth: NDArray[np.int8]
@@ -44,6 +46,7 @@ class SplitData:
     val: NDArray[np.intp]
     test: NDArray[np.intp]
     learned: NDArray[np.bool_]
+    level: str = IMAGE
 
     @property
     def scored(self) -> tuple[str, NDArray[np.intp]]:
@@ -55,6 +58,7 @@ class SplitData:
         probability: NDArray[np.float64],
         *,
         ids: NDArray[np.str_],
+        studies: NDArray[np.str_],
         splits: NDArray[np.str_],
         sha256: NDArray[np.str_],
     ) -> Predictions:
@@ -64,6 +68,7 @@ class SplitData:
             probability: Probabilities of shape (N, C); those of labels that were not learned are
                 left out.
             ids: Id of each row, (N,).
+            studies: Study of each row, (N,); empty where unknown.
             splits: Split of each row, (N,).
             sha256: SHA-256 of the image file of each row, in hex, (N,); empty where unknown.
         """
@@ -71,6 +76,7 @@ class SplitData:
         return Predictions(
             ids=ids[rows],
             patients=self.patient[rows],
+            studies=studies[rows],
             splits=splits[rows],
             sha256=sha256[rows],
             label_names=self.label_names,

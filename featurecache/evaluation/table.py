@@ -10,6 +10,7 @@ from featurecache.errors import UsageError
 from featurecache.evaluation.comparison import require_same_images, scored_images
 from featurecache.label_cells import require_same_policy
 from featurecache.runs.run import Run, as_run, displayed_names
+from featurecache.units import require_same_level
 from featurecache.wording import UNDEFINED
 
 if TYPE_CHECKING:
@@ -124,8 +125,9 @@ def table(
 
     Raises:
         RunError: A run is missing or damaged.
-        UsageError: There are no runs, uncertain or blank cells count differently in them, or
-            ``names`` names another run.
+        UsageError: There are no runs, some scored images and others studies, or images of other
+            views, uncertain or blank cells count differently in them, or ``names`` names another
+            run.
     """
     import pandas as pd
 
@@ -137,6 +139,11 @@ def table(
         require_same_policy(
             first.label_policy,
             second.label_policy,
+            names=(str(first.path or first.name), str(second.path or second.name)),
+        )
+        require_same_level(
+            first.units,
+            second.units,
             names=(str(first.path or first.name), str(second.path or second.name)),
         )
     rows = []

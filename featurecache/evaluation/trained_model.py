@@ -4,6 +4,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,13 @@ from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
-from featurecache.runs.prediction import Images, classify_images, find_images
+from featurecache.runs.prediction import Images, Prediction, classify_images, find_images
 from featurecache.runs.predictions import label_columns
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
+from featurecache.store.grouped import Grouping, join_scores, pool_embeddings
 from featurecache.store.open import CacheLike, open_cache
+from featurecache.units import BOTH_SIDES, Units, require_same_units
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class TrainedModel(ABC):
         provenance: The images that it was trained on.
         bit_depth: Bit depth of its training images; see ``extract``. New images are read with it.
         learning_caveats: What a reader of any evaluation has to know about its training images.
+        units: What it was trained and scored on, and predicts: images, or studies.
     """
 
     labels: tuple[str, ...]
@@ -64,6 +68,7 @@ class TrainedModel(ABC):
     provenance: Provenance
     bit_depth: int | None
     learning_caveats: tuple[str, ...]
+    units: Units = Units()
 
     def __repr__(self) -> str:
         # Without the ids of the training images, of which there can be 100,000.
@@ -125,22 +130,25 @@ class TrainedModel(ABC):
 
         Returns:
             One row per image, in the order given: ``image``, its path, or its id in a table, data
-            set or cache; for each label ``<label>
+            set or cache; or, for a model of studies, one row per study, ``study``, in the order of
+            their first images. For each label ``<label>
             probability``, ``<label> threshold``, ``<label> positive`` (whether the probability, not
             the calibrated one, reaches the threshold) and ``<label> calibrated`` (the probability
             after Platt scaling; NaN for a label without one, for the reason in
             ``calibration.reasons``), all of them missing for a label that was not learned; and
-            ``error``, the reason why an image could not be read, else None.
+            ``error``, the reason why an image, or all images of a study, could not be read, else
+            None. Images that a study is predicted without are a warning.
 
         Raises:
-            UsageError: There is no image, not one of ``models`` and ``weights`` per encoder, one
-                of them or ``bit_depth`` beside a cache, or ``bit_depth`` is out of range.
+            UsageError: There is no image, or none of the model's views, not one of ``models`` and
+                ``weights`` per encoder, one of them or ``bit_depth`` beside a cache, ``bit_depth``
+                is out of range, or a cache was opened at another level or with other views.
             RunError: An encoder is not the one that the model was trained with.
         """
         import pandas as pd
 
         check_bit_depth(bit_depth)
-        source = find_images(images)
+        source = find_images(images, self.units)
         if isinstance(source, Cache):
             if models or weights or bit_depth:
                 raise UsageError(
@@ -150,34 +158,63 @@ class TrainedModel(ABC):
             errors: list[str | None] = [None] * len(names)
             probability = self._predict_cache(source)
         else:
+            grouping = source.group(self.units)
             encoders = self.load_encoders(models=models, weights=weights, device=device)
+            # A head on pooled embeddings needs all of a study; others, one image after another.
+            pooled = self.units.study_features is not None
             results = classify_images(
                 encoders,
-                self.probabilities,
-                source.paths,
-                names=source.names,
+                np.asarray if pooled else self.probabilities,
+                [source.paths[row] for row in grouping.rows],
+                names=[source.names[row] for row in grouping.rows],
                 bit_depth=bit_depth or self.bit_depth,
                 progress=progress,
             )
-            names, errors = source.names, [result.reason for result in results]
-            undefined = np.full(len(self.labels), np.nan)
-            probability = np.array(
-                [undefined if r.probability is None else r.probability for r in results]
-            )
+            names = grouping.ids.tolist()
+            errors = _errors_of_groups(results, grouping)
+            probability = self._join_predictions(results, grouping, source.views)
         learned = np.array(self.learned)
         probability = np.where(learned, probability, np.nan)
         thresholds = np.where(learned, self.thresholds, np.nan)
         calibrated = np.full_like(probability, np.nan)
         if self.calibration is not None:
             calibrated = self.calibration(log_odds(probability))
-        columns: dict[str, Any] = {"image": names}
+        columns: dict[str, Any] = {self.units.level: names}
         for c, label in enumerate(self.labels):
             columns |= label_columns(label, probability[:, c], thresholds[c], calibrated[:, c])
         columns["error"] = pd.Series(errors, dtype=object)
         return pd.DataFrame(columns)
 
+    def _join_predictions(
+        self, results: Sequence[Prediction], grouping: Grouping, views: Sequence[str] | None
+    ) -> NDArray[np.float64]:
+        """Return probabilities of G images or studies, (G, C); NaN where no image could be read.
+
+        Args:
+            results: Of each of the M images of the groups, its probabilities, or its embedding
+                where these are pooled.
+            grouping: The groups.
+            views: Views of the images that were grouped; None if unknown.
+        """
+        probability = np.full((len(grouping.ids), len(self.labels)), np.nan)
+        readable = [row for row, result in enumerate(results) if result.output is not None]
+        if not readable:
+            return probability
+        outputs = np.array([results[row].output for row in readable])
+        present, group = np.unique(grouping.group[readable], return_inverse=True)
+        if self.units.study_features is not None:
+            of_images = None
+            if self.units.study_features == BOTH_SIDES:
+                of_images = np.array(views, dtype=np.str_)[grouping.rows[readable]]
+            outputs = self.probabilities(pool_embeddings(outputs, group, views=of_images))
+        elif self.units.study_scores is not None:
+            outputs = join_scores(outputs, group, self.labels, how=self.units.study_scores)
+        probability[present] = outputs
+        return probability
+
     def _predict_cache(self, cache: Cache) -> NDArray[np.float64]:
-        """Return probabilities of shape (N, C) for the images of a cache of the same encoders."""
+        """Return probabilities of shape (N, C) for the rows of a cache of the same encoders."""
+        require_same_units(self.units, cache.units, names=("the run", str(cache.path)))
         specs = [member.header.encoder_spec for member in cache.members]
         model = self.match_execution(specs)
         for difference in check_encoder_specs(model.encoder_specs(), specs, source="the run"):
@@ -187,7 +224,7 @@ class TrainedModel(ABC):
                 FeaturecacheWarning,
                 stacklevel=3,
             )
-        return model.probabilities(cache.embedding)
+        return cache.join_scores(model.probabilities(cache.inputs.embedding), self.labels)
 
     def evaluate(
         self,
@@ -208,7 +245,8 @@ class TrainedModel(ABC):
             split: "test" or "all".
             n_bootstrap: Number of bootstrap samples over patients.
         """
-        cache = open_cache(cache)
+        if not isinstance(cache, Cache):
+            cache = open_cache(cache, **asdict(self.units))
         specs = [member.header.encoder_spec for member in cache.members]
         model = self.match_execution(specs)
         differences = check_encoder_specs(model.encoder_specs(), specs, source=name)
@@ -233,3 +271,27 @@ class TrainedModel(ABC):
             ],
             n_bootstrap=n_bootstrap,
         )
+
+
+def _errors_of_groups(results: Sequence[Prediction], grouping: Grouping) -> list[str | None]:
+    """Return why each of G images or studies has no prediction, else None.
+
+    An image that a study is predicted without is a warning.
+    """
+    reasons: list[list[str]] = [[] for _ in grouping.ids]
+    for group, result in zip(grouping.group.tolist(), results, strict=True):
+        if result.reason is not None:
+            reasons[group].append(result.reason)
+    sizes = np.bincount(grouping.group)
+    errors: list[str | None] = []
+    for of_group, size, name in zip(reasons, sizes.tolist(), grouping.ids, strict=True):
+        complete = len(of_group) == size
+        errors.append("; ".join(of_group) if complete else None)
+        if of_group and not complete:
+            warnings.warn(
+                f"study {name} is predicted without images that could not be read: "
+                f"{'; '.join(of_group)}",
+                FeaturecacheWarning,
+                stacklevel=4,
+            )
+    return errors

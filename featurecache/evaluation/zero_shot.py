@@ -92,7 +92,7 @@ def zero_shot(
     else:
         text, differences = align_texts(alignment, cache, prompts)
         warnings += differences
-        train = cache.learning_rows("train")
+        train = cache.inputs.learning_rows("train")
     method = choose_scoring(
         scoring,
         aligned=text.aligned,
@@ -117,7 +117,11 @@ def zero_shot(
         images = embedding if alignment is None else align_images(alignment, embedding)
         return _score(images, text, method)
 
-    scores = score(cache.embedding)
+    of_inputs = score(cache.inputs.embedding)
+    scores = ZeroShotScores(
+        logits=cache.join_scores(of_inputs.logits, cache.labels.names),
+        probabilities=cache.join_scores(of_inputs.probabilities, cache.labels.names),
+    )
     random = score(random_features((len(rows), cache.dim), seed=0))
     permuted = permute_texts(data, scores.logits)
     controls = untrained_controls(data, scores.logits, random.logits, n_bootstrap=n_bootstrap)
@@ -141,6 +145,7 @@ def zero_shot(
             "scoring": method,
             "labels": list(cache.labels.names),
             "label_policy": cache.labels.applied_policy,
+            "units": cache.units.to_config(),
             "cache": cache_reference(cache),
             "prompts": {"name": text.name, "fingerprint": text.fingerprint},
             "alignment": None if alignment is None else _alignment_reference(alignment),

@@ -92,8 +92,10 @@ def evaluate_encoder(
         ],
         n_bootstrap=n_bootstrap,
     )
-    ids = images["id"].to_numpy(dtype=np.str_)
-    return metrics, data.predictions(probability, ids=ids, splits=split, sha256=sha256)
+    ids, studies = (images[column].to_numpy(dtype=np.str_) for column in ("id", "study"))
+    return metrics, data.predictions(
+        probability, ids=ids, studies=studies, splits=split, sha256=sha256
+    )
 
 
 def _logits(

@@ -23,6 +23,7 @@ from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
 from featurecache.provenance.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
 from featurecache.runs.weights import read_weights
+from featurecache.units import Units
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class HeadModel(TrainedModel):
         source: The run folder or name, for messages.
         bit_depth: See ``TrainedModel``.
         learning_caveats: What a reader of any evaluation has to know about its training images.
+        units: What it was trained and scored on: images or studies.
     """
 
     module: Head
@@ -76,6 +78,7 @@ class HeadModel(TrainedModel):
     source: str
     bit_depth: int | None
     learning_caveats: tuple[str, ...]
+    units: Units
 
     def probabilities(self, embedding: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities of shape (N, C) for embeddings of shape (N, D)."""
@@ -163,6 +166,7 @@ def load_model(folder: Path) -> HeadModel:
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
         caveats = tuple(config["learning_caveats"])
+        units = Units().override(**config.get("units", {}))
     except RunError:
         raise
     # ValueError: also a UsageError, for a head or setting that this version does not have.
@@ -182,6 +186,7 @@ def load_model(folder: Path) -> HeadModel:
         bit_depth=config["cache"].get("bit_depth"),
         learning_caveats=caveats,
         source=str(folder),
+        units=units,
     )
 
 

@@ -203,7 +203,7 @@ class LearningCurve:
 
     def _test_set(self) -> str:
         seeds = f", mean of {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
-        images = count_noun(self.metrics.n, "test image")
+        images = count_noun(self.metrics.n, f"test {self.config['units']['level']}")
         return f"{images} of {count_noun(self.metrics.n_patients, 'patient')}{seeds}"
 
 
@@ -264,7 +264,7 @@ def learning_curve(
     names = tuple(config.head for config in configs)
     if not names or len(set(names)) < len(names):
         raise UsageError("`heads` must name one or more heads, each once")
-    n_train = len(cache.learning_rows("train"))
+    n_train = len(cache.inputs.learning_rows("train"))
     sizes = sorted(set(default_sizes(n_train) if sizes is None else sizes))
     if not sizes:
         raise UsageError("`sizes` is empty: give one or more, or leave it out for the default")
@@ -335,6 +335,7 @@ def learning_curve(
             "settings": {config.head: asdict(config) for config in configs},
             "labels": list(cache.labels.names),
             "label_policy": cache.labels.applied_policy,
+            "units": cache.units.to_config(),
             "cache": cache_reference(cache),
         },
         default_name=run_name(cache, KIND),

@@ -173,10 +173,17 @@ def _train(
         )
         permuted_trials = [predict_on(cache, head, data) for head in permuted_heads]
         control_metrics = _score_controls(cache, data, config, n_bootstrap, on_head=on_head)
+    inputs = cache.inputs
+    any_finding = any_finding_from_embeddings(
+        split_data_from(inputs, train=heads[0].train_rows, learned=trials[0].data.learned),
+        inputs.embedding,
+    )
+    if any_finding is not None:
+        any_finding = cache.join_scores(any_finding, cache.labels.names)
     metrics = evaluate(
         trials[0].data,
         trials[0].score,
-        any_finding=any_finding_from_embeddings(trials[0].data, cache.embedding),
+        any_finding=any_finding,
         trials=trials,
         seeds=spread,
         controls=control_metrics,
@@ -184,8 +191,8 @@ def _train(
         warnings=[
             *caveats,
             *of_learning,
-            *cache.copies.warnings(),
-            *_warnings(cache, heads, config),
+            *inputs.copies.warnings(),
+            *_warnings(inputs, heads, config),
         ],
         n_bootstrap=n_bootstrap,
     )
@@ -194,7 +201,7 @@ def _train(
 
 
 def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
-    """Return the training data that a cache holds for a head.
+    """Return the training data that a cache holds for a head: the rows of ``cache.inputs``.
 
     Raises:
         CacheError: The cache has no text embeddings and the head needs them.
@@ -203,6 +210,7 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
         UnknownNameError: There is no such head or prompt set.
     """
     cache.require_labels()
+    cache = cache.inputs
     train, n_train = cache.learning_rows("train"), len(cache.rows("train"))
     if n_train and not len(train):
         raise UsageError(
@@ -228,9 +236,9 @@ def training_data_from(cache: Cache, config: HeadConfig) -> TrainingData:
 
 
 def predict_on(cache: Cache, head: TrainedHead, data: TrainingData) -> Trial:
-    """Return the predictions of a head for the validation and test images of its cache.
+    """Return the predictions of a head for the validation and test rows of its cache.
 
-    Those of other images, which nothing is chosen or scored on, are NaN: of a large cache they
+    Those of other rows, which nothing is chosen or scored on, are NaN: of a large cache they
     would take most of the time, once more for each control.
 
     Args:
@@ -238,13 +246,14 @@ def predict_on(cache: Cache, head: TrainedHead, data: TrainingData) -> Trial:
         head: The head.
         data: The data that the head was trained on, which may be a control's.
     """
-    train_labels = cache.labels.values[head.train_rows]
+    inputs = cache.inputs
+    train_labels = inputs.labels.values[head.train_rows]
     learned = (train_labels == 1).any(axis=0) & (train_labels == 0).any(axis=0)
     split_data = split_data_from(cache, train=head.train_rows, learned=learned)
-    rows = np.concatenate([split_data.val, split_data.test])
-    score = np.full(split_data.truth.shape, np.nan)
+    rows = np.concatenate([inputs.learning_rows("val"), inputs.rows("test")])
+    score = np.full((len(inputs), len(cache.labels.names)), np.nan)
     score[rows] = predict_probabilities(head.module, data.embedding[rows])
-    return Trial(split_data, score)
+    return Trial(split_data, cache.join_scores(score, cache.labels.names))
 
 
 def _with_seed(
@@ -340,7 +349,7 @@ def _make_run(
 ) -> Run:
     config = head.config
     thresholds = {name: metrics.per_label[name].threshold for name in cache.labels.names}
-    provenance = cache.training_provenance(head.train_rows)
+    provenance = cache.inputs.training_provenance(head.train_rows)
     reference = cache_reference(cache)
     text_set = cache.text(config.prompts) if head_spec(config.head).uses_text else None
     model = HeadModel(
@@ -355,6 +364,7 @@ def _make_run(
         bit_depth=cache.header.bit_depth,
         learning_caveats=of_learning,
         source=run_name(cache, config.head),
+        units=cache.units,
     )
     return Run(
         kind=KIND,
@@ -363,6 +373,7 @@ def _make_run(
             **arguments,
             "labels": list(cache.labels.names),
             "label_policy": cache.labels.applied_policy,
+            "units": cache.units.to_config(),
             "thresholds": thresholds,
             "cache": reference,
             "prompts": None

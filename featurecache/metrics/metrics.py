@@ -560,7 +560,8 @@ class Metrics(Scores):
     Attributes:
         ci95: 95 % intervals over patients; also at each score, as in
             ``metrics.macro.auroc_ci``.
-        n: Number of images scored.
+        n: Number of images, or studies, scored.
+        level: What was scored: "image" or "study".
         n_patients: Number of their patients.
         split: The split that was scored: "test", "val" where there is no test split, or "all".
         macro_labels: The labels behind ``macro``: learned, and with a positive and a negative image
@@ -586,6 +587,7 @@ class Metrics(Scores):
 
     ci95: ScoreIntervals
     n: Count
+    level: Literal["image", "study"] = "image"
     n_patients: Count
     split: str
     macro_labels: list[str]
@@ -669,7 +671,7 @@ class Metrics(Scores):
         )
         over = f", {headline.note}" if headline.note else ""
         images = (
-            f"{count_noun(self.n, f'{self.split} image')} of "
+            f"{count_noun(self.n, f'{self.split} {self.level}')} of "
             f"{count_noun(self.n_patients, 'patient')}"
         )
         labels = count_noun(len(self.macro_labels), "label")

@@ -260,10 +260,12 @@ class SplitCopies:
         same_file: Rows of training and validation images with the same file as an image of test,
             or, for training images, of validation.
         same_content: Rows that are re-encoded or resized copies of one.
+        unit: What the rows are: images, or studies with such an image.
     """
 
     same_file: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     same_content: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    unit: str = "image"
 
     def without(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return rows, without the copies."""
@@ -279,9 +281,10 @@ class SplitCopies:
         if not counts:
             return []
         total = len(self.same_file) + len(self.same_content)
-        noun = "training or validation image"
+        noun = f"training or validation {self.unit}"
+        plural = "training or validation studies" if self.unit == "study" else f"{noun}s"
         return [
-            f"{count_noun(total, f'{noun} is', f'{noun}s are')} left out, because "
+            f"{count_noun(total, f'{noun} is', f'{plural} are')} left out, because "
             f"{' and '.join(counts)} an image of validation or test"
         ]
 

@@ -11,6 +11,7 @@ from featurecache.report.examples import Thumbnails, most_confident
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.palette import N_SERIES
 from featurecache.report.plot_registry import Plot, PlotRegistry
+from featurecache.units import STUDY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +37,8 @@ def label_sections(
     if not scored:
         return None
     anchors = [f"label-{number}" for number in range(1, len(labels) + 1)]
+    if scored[0].metrics.level == STUDY:
+        files = None  # a study has several
     thumbnails = None if files is None else Thumbnails(files)
     return {
         "overview": label_tables.overview_table(scored, labels, anchors),

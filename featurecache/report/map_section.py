@@ -11,11 +11,13 @@ from featurecache.report import plots
 from featurecache.report.embedding_map import embedding_map, most_balanced_label
 from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
+from featurecache.units import STUDY
 
 _NO_CACHE = (
     "This run trained the encoder itself, without a cache. For a map, extract embeddings with the "
     "fine-tuned encoder, and train a head on them or score them zero-shot."
 )
+_STUDIES = "This run scored studies, and a map is of images."
 
 
 def map_section(
@@ -35,7 +37,9 @@ def map_section(
     maps: dict[str, dict[str, Any]] = {}
     for run in scored:
         reference = run.config.get("cache") or {"path": run.name}
-        key = json.dumps([reference.get(name) for name in ("path", "fingerprint")])
+        key = json.dumps(
+            [*(reference.get(name) for name in ("path", "fingerprint")), run.metrics.level]
+        )
         if key in maps:
             maps[key]["runs"].append(run.name)
         else:
@@ -53,6 +57,8 @@ def _map_of_run(
 ) -> dict[str, Any]:
     if "cache" not in run.config:
         return {"reason": _NO_CACHE}
+    if run.metrics.level == STUDY:
+        return {"reason": _STUDIES}
     try:
         points = embedding_map(find_cache(run.config["cache"], caches), run.scored)
     except FeaturecacheError as error:

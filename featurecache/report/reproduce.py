@@ -17,6 +17,7 @@ from featurecache.report.load_runs import ReportRun
 from featurecache.runs.folder import read_config
 from featurecache.runs.run import Run
 from featurecache.store.layout import alignment_path
+from featurecache.units import Units
 
 Config = Mapping[str, Any]
 
@@ -56,8 +57,8 @@ def _run_commands(
     if kind == "curve":
         yield from _settings_of_python(config)
     if arguments := _ARGUMENTS.get(kind):
-        policy = options(config.get("label_policy", {}))
-        yield command_line([*arguments(config), *policy, *cache_options, *out])
+        opened = {**config.get("label_policy", {}), **_units(config).chosen}
+        yield command_line([*arguments(config), *options(opened), *cache_options, *out])
 
 
 def _commands_of_folder(
@@ -223,6 +224,10 @@ def _finetune_commands(config: Config, out: list[str], parents: Parents) -> Iter
     arguments |= config.get("label_policy", {})
     settings = options({**config.get("settings", {}), **arguments}, finetune)
     yield command_line(["finetune", *loaded, "--model", model, *settings, *out])
+
+
+def _units(config: Config) -> Units:
+    return Units().override(**config.get("units", {}))
 
 
 def _comment(text: str) -> str:

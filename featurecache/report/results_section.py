@@ -16,7 +16,7 @@ from featurecache.report.load_runs import ScoredRun
 from featurecache.report.plot_registry import PlotRegistry
 from featurecache.report.plots import Estimate
 from featurecache.report.table import Table, format_difference, format_interval, format_score
-from featurecache.wording import UNDEFINED, count_noun
+from featurecache.wording import UNDEFINED, count_noun, pluralize
 
 
 def results_section(scored: Sequence[ScoredRun], registry: PlotRegistry) -> dict[str, Any] | None:
@@ -92,7 +92,8 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
         name = f"calibration error{of_seed}"
         tiles.append((name, format_score(errors.before.error), after))
     patients = f"of {count_noun(metrics.n_patients, 'patient')}"
-    return [*tiles, (f"{metrics.split} images", f"{metrics.n:,}", patients)]
+    units = f"{metrics.split} {pluralize(metrics.level)}"
+    return [*tiles, (units, f"{metrics.n:,}", patients)]
 
 
 def headline_table(runs: Sequence[ScoredRun]) -> Table:
@@ -230,7 +231,8 @@ def differences_table(comparison: Comparison) -> Table:
         )
     return Table(
         f"Difference from {comparison.first_title}, on the same "
-        f"{count_noun(comparison.n, 'image')} of {count_noun(comparison.n_patients, 'patient')}, "
+        f"{count_noun(comparison.n, comparison.level)} of "
+        f"{count_noun(comparison.n_patients, 'patient')}, "
         f"mean of {comparison.averaged_over}; p (Holm): {comparison.correction}",
         ["run", "macro AUROC", "p", "p (Holm)", "macro AUPRC", "macro F1"],
         rows,

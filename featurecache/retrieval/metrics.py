@@ -233,6 +233,7 @@ def measure_retrieval(
     if k < 1:
         raise UsageError(f"`k` must be 1 or more, not {k}")
     cache, alignment = open_cache(cache), as_alignment(alignment)
+    cache.require_images()
     cache.require_labels()
     rows = cache.rows(split)
     truth = cache.labels.values[rows]

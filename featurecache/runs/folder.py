@@ -2,7 +2,7 @@
 
 config.json        everything needed to repeat the run
 metrics.json       metrics
-predictions.csv    id, patient, split, sha256, and for each label truth and probability
+predictions.csv    id, patient, study, split, sha256, and for each label truth and probability
 head.safetensors   of a head: its weights, with its input standardization and its text
 history.csv        of a trained head: one line per epoch or candidate
 provenance.json    of a trained model: the images that it was trained on

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +21,17 @@ from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.progress import Progress
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_embeddings
+from featurecache.store.grouped import Grouping, group_images
 from featurecache.store.open import open_cache
 from featurecache.store.records import NON_FINITE_EMBEDDING, to_float16_checked
+from featurecache.units import Units
 
 BATCH_SIZE = 16
 CACHE_SUFFIX: Final = ".h5"
 
 _Path = str | os.PathLike[str]
 
-Classify = Callable[[NDArray[np.float16]], NDArray[np.float64]]
+Classify = Callable[[NDArray[np.float16]], NDArray[np.floating]]
 """Function from embeddings of shape (B, D) to probabilities of shape (B, C)."""
 
 _log = logging.getLogger(__name__)
@@ -41,12 +43,13 @@ class Prediction:
 
     Attributes:
         path: The image file.
-        probability: Probabilities of shape (C,); None where the image could not be read.
+        output: What ``classify`` returned for the image, such as probabilities of shape (C,); None
+            where the image could not be read.
         reason: Why it could not be read; None where it could.
     """
 
     path: Path
-    probability: NDArray[np.float64] | None
+    output: NDArray[np.floating] | None
     reason: str | None
 
 
@@ -57,17 +60,30 @@ class ImageFiles:
     Attributes:
         names: What each is called in the result.
         paths: Their files.
+        studies: The study of each, "" if unknown; None if all are.
+        views: The view of each, "" if unknown; None if all are.
     """
 
     names: Sequence[str]
     paths: Sequence[Path]
+    studies: Sequence[str] | None = None
+    views: Sequence[str] | None = None
+
+    def group(self, units: Units) -> Grouping:
+        """Return which images are used, and the study of each; see ``group_images``."""
+        unknown = [""] * len(self.names)
+        ids, studies, views = (
+            np.array(texts, dtype=np.str_)
+            for texts in (self.names, self.studies or unknown, self.views or unknown)
+        )
+        return group_images(ids, studies, views, units, source="the images to predict")
 
 
 Images = _Path | Sequence[_Path] | Dataset | Cache | ImageFiles
 """Image files, folders, tables and caches: what ``find_images`` takes."""
 
 
-def find_images(images: Images) -> ImageFiles | Cache:
+def find_images(images: Images, units: Units) -> ImageFiles | Cache:
     """Find the images to predict, before anything is loaded that takes time.
 
     Args:
@@ -75,6 +91,7 @@ def find_images(images: Images) -> ImageFiles | Cache:
             in its column ``path``, and the files of one cache, or of several caches that belong
             together, for their embeddings. Or a ``Dataset``, a ``Cache``, or what this function
             returned.
+        units: What is predicted, by which the files of caches are opened.
 
     Raises:
         UsageError: There is no image, or caches are given beside other files.
@@ -84,7 +101,9 @@ def find_images(images: Images) -> ImageFiles | Cache:
     if isinstance(images, ImageFiles | Cache):
         return images
     if isinstance(images, Dataset):
-        return ImageFiles(*zip(*images.files().items(), strict=True))
+        by_id = images.files()
+        studies, views = (images.images[column].tolist() for column in ("study", "view"))
+        return ImageFiles(list(by_id), list(by_id.values()), studies, views)
     given = [images] if isinstance(images, str | os.PathLike) else images
     paths = [Path(path).expanduser() for path in given]
     if not paths:
@@ -95,7 +114,7 @@ def find_images(images: Images) -> ImageFiles | Cache:
     if caches and len(caches) < len(paths):
         raise UsageError(f"{caches[0]} is a cache: give it without other files")
     if caches:
-        return open_cache(caches)
+        return open_cache(caches, **asdict(units))
     names: list[str] = []
     files: list[Path] = []
     for path in paths:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FILE = "predictions.csv"
 
-_IMAGE_COLUMNS = ("id", "patient", "split", "sha256")
+_IMAGE_COLUMNS = ("id", "patient", "study", "split", "sha256")
 _LABEL_COLUMNS = ("truth", "probability", "threshold", "positive", "calibrated")
 """Columns of each label; see `label_columns`."""
 
@@ -29,13 +29,14 @@ MAX_NAMES_BYTES = 2**31
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Labels and predicted probabilities of N images and C labels.
+    """Labels and predicted probabilities of N images, or studies, and C labels.
 
     Attributes:
-        ids: Image ids, shape (N,).
+        ids: Image ids, or names of studies, shape (N,).
         patients: Patient of each image, shape (N,).
+        studies: Study of each image, shape (N,); empty where unknown.
         splits: Split of each image, shape (N,).
-        sha256: SHA-256 of the image files, in hex, shape (N,); empty where unknown.
+        sha256: SHA-256 of the image files, in hex, shape (N,); empty where unknown and for studies.
         label_names: The C label names.
         truth: Labels of shape (N, C): 1, 0, or -1 for unknown.
         probability: Probabilities of shape (N, C) in [0, 1]; NaN for a label that was not learned.
@@ -43,6 +44,7 @@ class Predictions:
 
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
+    studies: NDArray[np.str_]
     splits: NDArray[np.str_]
     sha256: NDArray[np.str_]
     label_names: tuple[str, ...]
@@ -58,12 +60,14 @@ class Predictions:
         shape = (len(self.ids), len(self.label_names))
         if not (
             self.truth.shape == self.probability.shape == shape
-            and len(self.patients) == len(self.splits) == len(self.sha256) == len(self.ids)
+            and len(self.patients) == len(self.studies) == len(self.ids)
+            and len(self.splits) == len(self.sha256) == len(self.ids)
         ):
             raise ValueError(
-                f"{len(self.ids)} ids, {len(self.patients)} patients, {len(self.splits)} splits, "
-                f"{len(self.sha256)} hashes and {len(self.label_names)} labels do not match truth "
-                f"{self.truth.shape} and probability {self.probability.shape}"
+                f"{len(self.ids)} ids, {len(self.patients)} patients, {len(self.studies)} studies, "
+                f"{len(self.splits)} splits, {len(self.sha256)} hashes and "
+                f"{len(self.label_names)} labels do not match truth {self.truth.shape} and "
+                f"probability {self.probability.shape}"
             )
         # Written so that NaN, for which every comparison is false, is refused too.
         in_range = (self.probability >= 0) & (self.probability <= 1)
@@ -87,8 +91,8 @@ class Predictions:
     ) -> "pd.DataFrame":
         """Return a DataFrame with the columns of ``predictions.csv``.
 
-        These are ``id``, ``patient``, ``split``, ``sha256`` and, for each label, ``<label> truth``
-        (NaN for unknown) and those of `label_columns`.
+        These are ``id``, ``patient``, ``study``, ``split``, ``sha256`` and, for each label,
+        ``<label> truth`` (NaN for unknown) and those of `label_columns`.
 
         Args:
             thresholds: Threshold of each label, C of them; NaN for a label that was not learned.
@@ -99,6 +103,7 @@ class Predictions:
         columns: dict[str, Any] = {
             "id": self.ids,
             "patient": self.patients,
+            "study": self.studies,
             "split": self.splits,
             "sha256": self.sha256,
         }
@@ -153,7 +158,10 @@ def write_predictions(
     follow from the others.
     """
     header = list(_IMAGE_COLUMNS)
-    texts = (predictions.ids, predictions.patients, predictions.splits, predictions.sha256)
+    texts = (
+        *(predictions.ids, predictions.patients, predictions.studies),
+        *(predictions.splits, predictions.sha256),
+    )
     # As Python's objects, which are written several times as fast as numpy's.
     columns: list[Iterable[object]] = [column.tolist() for column in texts]
     truth = np.where(predictions.truth < 0, "", predictions.truth.astype(np.str_))
@@ -196,7 +204,7 @@ def _parse(lines: Iterator[list[str]]) -> Predictions:
     expected = [f"{name} {column}" for name in names for column in _LABEL_COLUMNS]
     if header != [*_IMAGE_COLUMNS, *expected] or len({*names}) < max(1, len(names)):
         raise ValueError("its columns are not those of predictions")
-    texts: tuple[list[str], ...] = ([], [], [], [])
+    texts: tuple[list[str], ...] = tuple([] for _ in _IMAGE_COLUMNS)
     truth, positive = array("b"), array("b")
     probability, threshold, calibrated = array("d"), array("d"), array("d")
     for line in lines:
@@ -209,11 +217,12 @@ def _parse(lines: Iterator[list[str]]) -> Predictions:
         threshold.extend(float(value or "nan") for value in line[start + 2 :: width])
         positive.extend(int(value or -1) for value in line[start + 3 :: width])
         calibrated.extend(float(value or "nan") for value in line[start + 4 :: width])
-    ids, patients, splits, sha256 = map(_as_array, texts)
+    ids, patients, studies, splits, sha256 = map(_as_array, texts)
     shape = (len(ids), len(names))
     predictions = Predictions(
         ids=ids,
         patients=patients,
+        studies=studies,
         splits=splits,
         sha256=sha256,
         label_names=names,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
@@ -30,7 +30,9 @@ from featurecache.runs.folder import (
 )
 from featurecache.runs.prediction import Images, find_images
 from featurecache.runs.predictions import Predictions, read_predictions, write_predictions
+from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
+from featurecache.units import Units, require_same_units
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class Run:
         >>> run.metrics.macro.auroc > 0.9
         True
         >>> run.predictions.columns[:3].tolist()
-        ['id', 'patient', 'split']
+        ['id', 'patient', 'study']
         >>> path = run.save("runs/linear")
         >>> fc.load_run("runs/linear").metrics.macro.auroc == run.metrics.macro.auroc
         True
@@ -167,11 +169,17 @@ class Run:
         """What uncertain and blank cells counted as, where there were any."""
         return dict(self.config.get("label_policy", {}))
 
+    @property
+    def units(self) -> Units:
+        """What was scored: images or studies, and of which views."""
+        return Units().override(**self.config.get("units", {}))
+
     @cached_property
     def predictions(self) -> "pd.DataFrame":
         """Predictions of the validation and test images.
 
-        Columns are ``id``, ``patient``, ``split``, ``sha256`` of the file and, for each label,
+        At study level there is a row per study. Columns are ``id``, ``patient``, ``study``,
+        ``split``, ``sha256`` of the file ("" for a study) and, for each label,
         ``<label> truth`` (NaN for unknown), ``<label> probability``, ``<label> threshold``,
         ``<label> positive`` (whether the probability, not the calibrated one, reaches the
         threshold) and ``<label> calibrated`` (the probability after Platt scaling; NaN for a label
@@ -231,14 +239,14 @@ class Run:
             progress: Called with the number of finished images and of all.
 
         Returns:
-            One row per image; see ``TrainedModel.predict``.
+            One row per image, or per study for a run at study level; see ``TrainedModel.predict``.
 
         Raises:
             UsageError: The run trained no model, or there is no image.
             RunError: An encoder is not the one that the model was trained with.
         """
         self._require_training()
-        found = find_images(images)  # before the model, and torch, are loaded
+        found = find_images(images, self.units)  # before the model, and torch, are loaded
         return self._require_model().predict(
             found,
             models=models,
@@ -261,7 +269,8 @@ class Run:
         Nothing is chosen on that data set: the thresholds are those of the training.
 
         Args:
-            cache: A cache made with the encoder that the model was trained with, or its path.
+            cache: A cache made with the encoder that the model was trained with, or its path,
+                which is opened at the level and with the views of the run.
             label_map: Trained label to label of the cache, or to several, any of which counts. By
                 default, labels of the same name, and others by the ``vocabulary``: those that mean
                 the same finding, the union of its kinds, or what is near it, which is a warning.
@@ -273,17 +282,21 @@ class Run:
 
         Raises:
             UsageError: The run trained no model, no label matches, there is nothing to score,
-                the model was trained on images that would be scored, or uncertain or blank cells
-                count differently in the cache and in the training.
+                the model was trained on images that would be scored, uncertain or blank cells
+                count differently in the cache and in the training, or the cache was opened at
+                another level or with other views.
             RunError: The cache was made with another encoder.
         """
         name = str(self.path or self.default_name)
-        model, opened = self._require_model(), open_cache(cache)
+        model = self._require_model()
+        units = {} if isinstance(cache, Cache) else asdict(self.units)
+        opened = open_cache(cache, **units)
         require_same_policy(
             self.label_policy,
             opened.labels.applied_policy,
             names=(name, str(opened.path)),
         )
+        require_same_units(self.units, opened.units, names=(name, str(opened.path)))
         return model.evaluate(
             opened,
             name=name,
@@ -324,7 +337,7 @@ class Run:
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
         return (
             f"<table><caption>{escape(self.name)}: "
-            f"{count_noun(self.metrics.n, f'{self.metrics.split} image')} of "
+            f"{count_noun(self.metrics.n, f'{self.metrics.split} {self.metrics.level}')} of "
             f"{count_noun(self.metrics.n_patients, 'patient')}{over}</caption>{rows}</table>"
             f"{f'<ul>{warnings}</ul>' if warnings else ''}"
         )

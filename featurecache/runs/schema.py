@@ -5,7 +5,7 @@ allowed, since a newer version may write them. ``metrics.json`` is
 ``metrics.metrics.Metrics``, and ``curve.json`` is ``metrics.metrics.CurveMetrics``.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 from typing_extensions import TypedDict
@@ -29,6 +29,15 @@ class CacheReference(TypedDict, total=False):
     rows_of: Annotated[list["CacheReference"], Len(1)]
     label_policy: dict[str, str]
     labels: dict[str, list[str]]
+
+
+class UnitsReference(TypedDict, total=False):
+    """What was scored; see ``units.Units``."""
+
+    level: Literal["image", "study"]
+    views: Literal["all", "frontal", "lateral"]
+    study_scores: Literal["mean", "max"]
+    study_features: Literal["mean", "frontal+lateral"]
 
 
 class Named(TypedDict, total=False):
@@ -75,6 +84,7 @@ class _Config(TypedDict, total=False):
     teacher: str | None
     label_map: dict[str, LabelMatch]
     label_policy: dict[str, str]
+    units: UnitsReference
     n_train: Count
     learning_caveats: list[str]
     best_epoch: Count | None

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -35,6 +35,7 @@ from featurecache.store.records import (
 )
 from featurecache.store.validation import attribute, descriptor
 from featurecache.store.validity import embedding_problems, require_valid, text_problems
+from featurecache.units import STUDY, Units
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class Cache:
         state: Inode, size in bytes and mtime_ns of the file that was read. Later reads check that
             they are of the same file.
         sums: Checksums of the embedding, one per block of rows.
+        units: What the rows are: all images, unless ``open_cache`` was given ``level`` or
+            ``views``.
+        notes: Sentences on how the rows were made from images: what was left out or assumed.
 
     Example:
         >>> import featurecache as fc
@@ -89,9 +93,11 @@ class Cache:
     failures: Mapping[str, str]
     state: tuple[int, int, int]
     sums: Sums
+    units: Units = field(default=Units(), kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
-        """Return the number of images."""
+        """Return the number of rows, which are images, or studies where it was opened so."""
         return len(self.images)
 
     def __repr__(self) -> str:
@@ -247,6 +253,26 @@ class Cache:
     def with_policy(self, policy: LabelPolicy) -> "Cache":
         """Return the cache with labels by another policy; nothing is read or encoded again."""
         return replace(self, labels=replace(self.labels, policy=policy))
+
+    @property
+    def inputs(self) -> "Cache":
+        """The cache whose rows models take: this one, unless scores of images are joined."""
+        return self
+
+    def join_scores(
+        self, scores: NDArray[np.float64], label_names: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """Return scores of the rows, (N, C), from those of the rows of ``inputs``, (M, C).
+
+        Args:
+            scores: Scores of these labels.
+            label_names: The C labels.
+        """
+        return scores
+
+    def rows_of_inputs(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the rows that rows of ``inputs`` belong to."""
+        return rows
 
     @property
     def members(self) -> "tuple[Cache, ...]":
@@ -452,6 +478,18 @@ class Cache:
             if not same:
                 raise CacheError(f"{self.path} has changed since it was opened: open it again")
             yield dataset(file["images"], "embedding")
+
+    def require_images(self) -> None:
+        """Check that the rows are images and not studies.
+
+        Raises:
+            UsageError: They are studies.
+        """
+        if self.units.level == STUDY:
+            raise UsageError(
+                f"the rows of {self.path} are studies, but this is about images: open the cache "
+                "with `level` image"
+            )
 
     def require_labels(self) -> None:
         """Check that a label of at least one image is known.

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from featurecache.errors import CacheError, UnknownNameError
+from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
+from featurecache.store.grouped import with_units
 from featurecache.store.join_rows import join_rows
 from featurecache.store.layout import lock_path
 from featurecache.store.merge import shard_of
 from featurecache.store.reader import read_cache
+from featurecache.units import Units
 
 Join = Literal["features", "rows"]
 StrPath = str | os.PathLike[str]
@@ -26,8 +28,12 @@ def open_cache(
     join: str = "features",
     uncertain: str | None = None,
     blank: str | None = None,
+    level: str | None = None,
+    views: str | None = None,
+    study_scores: str | None = None,
+    study_features: str | None = None,
 ) -> Cache:
-    """Open a finished cache.
+    """Open a finished cache, with its images or its studies as rows.
 
     Args:
         path: A cache file; or a folder, of which the newest finished cache is opened; or a list of
@@ -40,6 +46,15 @@ def open_cache(
         uncertain: What uncertain cells of labels count as: "ignore" (unknown), "positive",
             "negative" or "paper"; see ``LabelPolicy``. By default that of the data set.
         blank: What blank cells count as: "unknown" or "negative". By default that of the data set.
+        level: What the rows are and what is scored: "image" (default) or "study". A finding is
+            positive in a study if it is in one of its images. An image without a study is one of
+            its own.
+        views: Images to use: "all" (default), or those that are known to be "frontal" or "lateral".
+        study_scores: How the scores of a study's images are joined: "mean" (default) or "max".
+            Heads are trained on images.
+        study_features: In place of scores, pool embeddings, so that heads are trained on studies:
+            "mean", or "frontal+lateral" for the means of both side by side; what stands for a
+            missing one is learned.
 
     Returns:
         The cache. Its ``path`` tells which file was chosen; of a list, the ``path`` of each of its
@@ -50,9 +65,10 @@ def open_cache(
             has no finished cache, or its newest are several of one extraction; the caches of a
             list share no image or disagree on labels, splits, patients or files; or, to join their
             rows, they have different encoders or share an image.
-        UsageError: The list is empty or names a cache twice, or features and rows are to be joined
-            at once.
-        UnknownNameError: ``join``, ``uncertain`` or ``blank`` has another value.
+        UsageError: The list is empty or names a cache twice; features and rows are to be joined at
+            once; no image has such a view, or a study is in several splits; or ``study_scores`` and
+            ``study_features`` are both given, or one of them at image level.
+        UnknownNameError: An option has another value.
 
     Example:
         >>> import featurecache as fc
@@ -73,11 +89,17 @@ def open_cache(
             cache.with_policy(cache.policy.override(uncertain=uncertain, blank=blank))
             for cache in caches
         ]
-    if len(caches) == 1:
-        return caches[0]
-    if join == "rows":
-        return join_rows([source for cache in caches for source in cache.sources])
-    return concat_caches([member for cache in caches for member in cache.members])
+    if len(caches) > 1:
+        if any(cache.units != Units() for cache in caches):
+            raise UsageError("give `level` and `views` for caches together, not for one of them")
+        if join == "rows":
+            caches = [join_rows([source for cache in caches for source in cache.sources])]
+        else:
+            caches = [concat_caches([member for cache in caches for member in cache.members])]
+    units = caches[0].units.override(
+        level=level, views=views, study_scores=study_scores, study_features=study_features
+    )
+    return caches[0] if units == caches[0].units else with_units(caches[0], units)
 
 
 def newest_cache(folder: Path) -> Path:

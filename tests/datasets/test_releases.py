@@ -81,7 +81,7 @@ EXPECTED = {
     "siim-acr": Expected(6, None, None, {"unknown": 6}, ALL, "Pneumothorax", (3, 3, 0, 0)),
     "openi/xml": Expected(12, 6, 6, {"unknown": 12}, ALL, "Cardiomegaly", (6, 6, 0, 0)),
     "openi/kaggle": Expected(
-        12, 6, 6, {"unknown": 6, "LATERAL": 6}, ALL, "Cardiomegaly", (6, 6, 0, 0)
+        12, 6, 6, {"FRONTAL": 6, "LATERAL": 6}, ALL, "Cardiomegaly", (6, 6, 0, 0)
     ),
     "mimic-cxr-jpg": Expected(12, 6, 6, {"PA": 6, "LATERAL": 6}, ALL, "Atelectasis", (4, 4, 2, 2)),
     "brax": Expected(12, 6, 6, {"PA": 6, "LATERAL": 6}, ALL, "Atelectasis", (4, 0, 4, 4)),
@@ -208,6 +208,7 @@ def test_chexpert_with_labels_of_test_images(pictures, tmp_path):
     data = fc.load_dataset(tmp_path)
     assert data.images["split"].value_counts().to_dict() == {"train": 8, "val": 4, "test": 1}
     assert data.labels.loc[path, "Atelectasis"] == 1
+    assert data.images.set_index("id")["view"][path] == "FRONTAL"  # of its name
     by_patient = fc.load_dataset(tmp_path, split="patient")
     assert any("not the official one" in note for note in by_patient.notes)
     (tmp_path / "valid.csv").write_text(lines[0] + "\nscan.jpg,1" + 13 * ",0")

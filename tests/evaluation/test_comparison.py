@@ -56,6 +56,7 @@ def write(tmp_path):
             scored=Predictions(
                 ids,
                 patients,
+                np.full(len(ids), ""),
                 np.full(len(ids), "test"),
                 np.array([f"{file}{row}" for row in range(len(ids))]),
                 labels,

@@ -93,7 +93,7 @@ def test_saved_model_reproduces_predictions(made, dataset):
         rows, classify_images([model.encoder], model.probabilities, paths), strict=True
     ):
         stored = [float(row[f"{name} probability"]) for name in model.labels]
-        assert prediction.probability == pytest.approx(stored, abs=2e-2)
+        assert prediction.output == pytest.approx(stored, abs=2e-2)
 
 
 def test_no_unfinished_state_is_left(made):

@@ -206,14 +206,14 @@ def test_prediction_reports_bad_images_and_predicts_the_others(
     bad_decoder.hang(images[2])
     bad_decoder.crash_later(images[4])
     predictions = classify_images([encoder], classify, images)
-    assert {p.path: p.reason for p in predictions if p.probability is None} == {
+    assert {p.path: p.reason for p in predictions if p.output is None} == {
         images[1]: f"{images[1]}: {CRASHED}",
         images[2]: f"{images[2]}: took longer than 0.5 s",
         images[4]: f"{images[4]}: {CRASHED}",
     }
     for number in (0, 3, 5):
         np.testing.assert_allclose(
-            predictions[number].probability, expected[number].probability, rtol=1e-2, atol=1e-3
+            predictions[number].output, expected[number].output, rtol=1e-2, atol=1e-3
         )
 
 

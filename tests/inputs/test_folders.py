@@ -9,6 +9,7 @@ from PIL import Image
 
 import featurecache as fc
 from featurecache.runs.prediction import find_images
+from featurecache.units import Units
 from tests.images.test_dicom import dicom_file
 
 CSV = "path,Edema\na.png,1\nb.png,0\n"
@@ -225,7 +226,7 @@ def test_what_is_refused(run, tmp_path: Path, row: str) -> None:
 
 def test_prediction_finds_the_same_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = make(tmp_path / "new", ["IM01", "p1/a.png", "n.txt", "masks/a.png"])
-    assert find_images(root).names == [str(root / "IM01"), str(root / "p1/a.png")]
+    assert find_images(root, Units()).names == [str(root / "IM01"), str(root / "p1/a.png")]
     assert "beside them: 1" in caplog.text
 
 

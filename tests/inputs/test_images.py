@@ -202,7 +202,7 @@ def test_a_run_keeps_the_bit_depth_for_new_images(run, tmp_path):
     assert "--bit-depth is that of an image file: give one as --image" in refused.stderr
     with pytest.warns(FeaturecacheWarning, match="read as 9 bits"):
         (judged,) = classify_images(model.load_encoders(), model.probabilities, [dark])
-    assert judged.probability != pytest.approx(model.probabilities(expected)[0], abs=1e-6)
+    assert judged.output != pytest.approx(model.probabilities(expected)[0], abs=1e-6)
 
 
 def test_dicom_without_header_or_suffix_is_read_and_counted(run, tmp_path):

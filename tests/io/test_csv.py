@@ -58,6 +58,7 @@ def test_predictions_contain_no_formulas(tmp_path: Path) -> None:
     written = Predictions(
         ids=np.array(FORMULAS),
         patients=np.array(FORMULAS[::-1]),
+        studies=np.array(FORMULAS),
         splits=np.full(n, "test"),
         sha256=np.full(n, "a" * 64),
         label_names=labels,
@@ -66,10 +67,10 @@ def test_predictions_contain_no_formulas(tmp_path: Path) -> None:
     )
     write_predictions(tmp_path, written, thresholds=[0.5, 0.5])
     header, *rows = read_as_spreadsheet(tmp_path / "predictions.csv")
-    assert header[4] == "'=cmd|' /C calc'!A0 truth"
-    for cell in [*header, *(cell for row in rows for cell in row[:3])]:
+    assert header[5] == "'=cmd|' /C calc'!A0 truth"
+    for cell in [*header, *(cell for row in rows for cell in row[:4])]:
         assert cell[0] not in "=+-@\t\r\n"
-    assert rows[0][4:] == ["0", "1e-09", "0.5", "0", ""] * 2
+    assert rows[0][5:] == ["0", "1e-09", "0.5", "0", ""] * 2
     predictions = read_predictions(tmp_path)
     assert predictions.ids.tolist() == FORMULAS
     assert predictions.patients.tolist() == FORMULAS[::-1]

@@ -102,6 +102,7 @@ def write_run(
         scored=Predictions(
             ids=np.array([f"{row:06d}.png" for row in range(total)]),
             patients=patients,
+            studies=np.full(total, ""),
             splits=np.where(np.arange(total) < n, "test", "val"),
             sha256=np.full(total, ""),
             label_names=tuple(labels),

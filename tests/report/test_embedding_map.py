@@ -61,6 +61,7 @@ def scored_with_ids(ids) -> ScoredImages:
         split="test",
         ids=np.array(ids),
         patients=np.array(ids),
+        studies=np.full(n, ""),
         splits=np.full(n, "test"),
         sha256=np.array(files),
         label_names=("Mass",),

@@ -18,13 +18,14 @@ RULES: Any = {
     "platt": PlattScaling(np.array([0.5, np.nan]), np.array([-4.0, np.nan]), (None, "a reason")),
 }
 COLUMNS = "a truth,a probability,a threshold,a positive,a calibrated"
-HEADER = f"id,patient,split,sha256,{COLUMNS}"
+HEADER = f"id,patient,study,split,sha256,{COLUMNS}"
 
 
 def predictions(**changes: Any) -> Predictions:
     arguments = {
         "ids": np.asarray(["00000001_000.png", 'a "quoted", name.png', "Röntgen\n2.png"]),
         "patients": np.asarray(["007", "7", ""]),
+        "studies": np.asarray(["1", "", "1"]),
         "splits": np.asarray(["val", "test", "test"]),
         "sha256": np.asarray(["a" * 64, "b" * 64, ""]),
         "label_names": ("Mass", "Pleural_Thickening"),
@@ -73,7 +74,7 @@ def test_predictions_round_trip(tmp_path: Path) -> None:
     write_predictions(tmp_path, given, **RULES)
     read = read_predictions(tmp_path)
     assert read.label_names == given.label_names
-    for name in ("ids", "patients", "splits", "sha256", "truth", "probability"):
+    for name in ("ids", "patients", "studies", "splits", "sha256", "truth", "probability"):
         np.testing.assert_array_equal(getattr(read, name), getattr(given, name))
 
 
@@ -85,6 +86,7 @@ def test_an_unknown_truth_is_an_empty_cell(tmp_path: Path) -> None:
     assert rows[1] == [
         "00000001_000.png",
         "007",
+        "1",
         "val",
         "a" * 64,
         *mass,
@@ -93,9 +95,9 @@ def test_an_unknown_truth_is_an_empty_cell(tmp_path: Path) -> None:
         "1",
         "",
     ]
-    assert rows[2][4:6] == ["0", "1e-17"]
-    assert rows[2][9:] == ["", "1.0", repr(1 / 3), "1", ""]
-    assert rows[3][4] == rows[3][9] == ""
+    assert rows[2][5:7] == ["0", "1e-17"]
+    assert rows[2][10:] == ["", "1.0", repr(1 / 3), "1", ""]
+    assert rows[3][5] == rows[3][10] == ""
 
 
 def test_a_label_that_was_not_learned_has_only_a_truth(tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_a_label_that_was_not_learned_has_only_a_truth(tmp_path: Path) -> None:
     write_predictions(tmp_path, given, **rules)
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    assert [row[9:] for row in rows[1:]] == [["0", *[""] * 4], [""] * 5, [""] * 5]
+    assert [row[10:] for row in rows[1:]] == [["0", *[""] * 4], [""] * 5, [""] * 5]
     read, frame = read_predictions(tmp_path), given.to_pandas(**rules)
     assert read.learned.tolist() == [True, False]
     np.testing.assert_array_equal(read.probability, probability)
@@ -121,11 +123,11 @@ def test_no_images_give_only_a_header(tmp_path: Path) -> None:
     empty = np.empty((0, 1))
     write_predictions(
         tmp_path,
-        Predictions(none, none, none, none, ("Mass",), empty.astype(np.int8), empty),
+        Predictions(none, none, none, none, none, ("Mass",), empty.astype(np.int8), empty),
         thresholds=[0.5],
     )
     text = (tmp_path / "predictions.csv").read_text()
-    assert text == f"id,patient,split,sha256,{COLUMNS.replace('a ', 'Mass ')}\n"
+    assert text == f"id,patient,study,split,sha256,{COLUMNS.replace('a ', 'Mass ')}\n"
 
 
 @pytest.mark.parametrize(
@@ -157,30 +159,30 @@ def test_a_value_outside_0_to_1_is_not_a_probability(value: float) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([HEADER, "x,p,test,h,1"], "has 5 columns"),
+        ([HEADER, "x,p,s,test,h,1"], "has 6 columns"),
         (["id,patient,split,a truth,a probability", "x,p,test,1,0.5"], "columns are not those"),
-        ([HEADER, "x,p,test,h,1,nan,0.5,1,"], "no probabilities, but thresholds"),
-        ([HEADER, "x,p,test,h,1,,0.5,,"], "no probabilities, but thresholds"),
-        ([HEADER, "x,p,test,h,1,,,1,"], "no probabilities, but thresholds"),
-        ([HEADER, "x,p,test,h,1,0.5,0.5,1,", "x,p,test,h,1,,,,"], "must lie in"),
-        ([HEADER, "x,p,test,h,300,0.5,0.5,1,"], "damaged"),
-        ([HEADER, "x" * 131_073 + ",p,test,h,1,1,0.5,1,"], "damaged"),
+        ([HEADER, "x,p,s,test,h,1,nan,0.5,1,"], "no probabilities, but thresholds"),
+        ([HEADER, "x,p,s,test,h,1,,0.5,,"], "no probabilities, but thresholds"),
+        ([HEADER, "x,p,s,test,h,1,,,1,"], "no probabilities, but thresholds"),
+        ([HEADER, "x,p,s,test,h,1,0.5,0.5,1,", "x,p,s,test,h,1,,,,"], "must lie in"),
+        ([HEADER, "x,p,s,test,h,300,0.5,0.5,1,"], "damaged"),
+        ([HEADER, "x" * 131_073 + ",p,s,test,h,1,1,0.5,1,"], "damaged"),
         ([HEADER], "holds no predictions"),
         ([f"{HEADER},{COLUMNS}"], "columns"),
         ([""], "columns"),
         (
-            [HEADER, "x" * 130_000 + ",p,test,h,1,1,1,1,"] + ["x,p,test,h,1,1,1,1,"] * 20_000,
+            [HEADER, "x" * 130_000 + ",p,s,test,h,1,1,1,1,"] + ["x,p,s,test,h,1,1,1,1,"] * 20_000,
             "too long",
         ),
-        ([HEADER, "x,p,test,h,1,0.5,0.5,0,"], "negative at or above"),
-        ([HEADER, "x,p,test,h,1,0.5,0.6,1,"], "positive below its threshold"),
-        ([HEADER, "x,p,test,h,1,0.5,0.5,2,"], "positive below its threshold"),
-        ([HEADER, "x,p,test,h,1,0.5,0.5,1,", "y,p,test,h,1,0.5,0.4,1,"], "several thresholds"),
-        ([HEADER, "x,p,test,h,1,0.5,-1,1,"], r"one outside \[0, 1\]"),
-        ([HEADER, "x,p,test,h,1,0.5,nan,0,"], r"one outside \[0, 1\]"),
-        ([HEADER, "x,p,test,h,1,0.5,,0,"], "damaged"),
-        ([HEADER, "x,p,test,h,1,0.5,0.5,1,1.5"], "calibrated probabilities must"),
-        ([HEADER, "x,p,test,h,1,0.5,0.5,1,0.5", "y,p,test,h,1,0.5,0.5,1,"], "calibrated prob"),
+        ([HEADER, "x,p,s,test,h,1,0.5,0.5,0,"], "negative at or above"),
+        ([HEADER, "x,p,s,test,h,1,0.5,0.6,1,"], "positive below its threshold"),
+        ([HEADER, "x,p,s,test,h,1,0.5,0.5,2,"], "positive below its threshold"),
+        ([HEADER, "x,p,s,test,h,1,0.5,0.5,1,", "y,p,s,test,h,1,0.5,0.4,1,"], "several thresholds"),
+        ([HEADER, "x,p,s,test,h,1,0.5,-1,1,"], r"one outside \[0, 1\]"),
+        ([HEADER, "x,p,s,test,h,1,0.5,nan,0,"], r"one outside \[0, 1\]"),
+        ([HEADER, "x,p,s,test,h,1,0.5,,0,"], "damaged"),
+        ([HEADER, "x,p,s,test,h,1,0.5,0.5,1,1.5"], "calibrated probabilities must"),
+        ([HEADER, "x,p,s,test,h,1,0.5,0.5,1,0.5", "y,p,s,test,h,1,0.5,0.5,1,"], "calibrated prob"),
     ],
 )
 def test_damaged_predictions_are_refused(tmp_path: Path, lines: list[str], message: str) -> None:

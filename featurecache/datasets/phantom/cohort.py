@@ -57,7 +57,7 @@ class Radiograph:
         number: Number of the patient, from 1.
         follow_up: Number of the patient's image, from 0.
         patient: The patient.
-        view: "PA" or "AP".
+        view: "PA" or "AP"; or "LATERAL" of the second image of a study.
         findings: Severities by label, in the order of ``nih.LABELS``.
         seed: Seed of the image.
     """
@@ -72,7 +72,12 @@ class Radiograph:
     @property
     def name(self) -> str:
         """File name, in the style of ChestX-ray14."""
-        return f"{self.number:08d}_{self.follow_up:03d}.png"
+        return f"{self.study}{'_lateral' if self.view == 'LATERAL' else ''}.png"
+
+    @property
+    def study(self) -> str:
+        """Name of the study that the image belongs to."""
+        return f"{self.number:08d}_{self.follow_up:03d}"
 
 
 def cohort(n_images: int, *, seed: int) -> list[Radiograph]:

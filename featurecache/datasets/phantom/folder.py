@@ -17,7 +17,8 @@ from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.label_strings import NO_FINDING
 from featurecache.datasets.nih import TEST_LIST, TRAIN_LIST, list_nih
 from featurecache.datasets.phantom.cohort import Radiograph, cohort, select_test_patients
-from featurecache.datasets.phantom.radiograph import draw_radiograph
+from featurecache.datasets.phantom.lateral import LATERAL_FINDING
+from featurecache.datasets.phantom.radiograph import LATERAL, draw_radiograph
 from featurecache.datasets.phantom.shapes import CM
 from featurecache.errors import DatasetError, FeaturecacheWarning, UsageError
 from featurecache.io import json as strict_json
@@ -58,15 +59,18 @@ class Recipe:
         size: Height and width of an image in pixels.
         seed: Seed of all random numbers.
         generator: Version of the generator.
+        n_views: Images of each study: 1, frontal, or 2, frontal and lateral.
 
     Raises:
-        UsageError: If the number of images is out of bounds, or the seed is negative.
+        UsageError: If the number of images is out of bounds, the seed is negative, or there is no
+            whole number of studies.
     """
 
     images: int = N_IMAGES
     size: int = SIZE
     seed: int = SEED
     generator: int = GENERATOR
+    n_views: int = 1
 
     def __post_init__(self) -> None:
         if not MIN_IMAGES <= self.images <= MAX_IMAGES:
@@ -76,11 +80,17 @@ class Recipe:
             )
         if self.seed < 0:
             raise UsageError(f"the seed is {self.seed}: give 0 or more")
+        if self.n_views not in (1, 2) or self.images % self.n_views:
+            raise UsageError(
+                f"`n_views` is {self.n_views} and `n_images` {self.images}: give 1, or 2 and an "
+                "even number of images"
+            )
 
     @property
     def folder_name(self) -> str:
         """A folder name that differs between recipes."""
-        return f"phantom-v{self.generator}-{self.images}-{self.size}-seed{self.seed}"
+        views = "" if self.n_views == 1 else f"-views{self.n_views}"
+        return f"phantom-v{self.generator}-{self.images}-{self.size}-seed{self.seed}{views}"
 
 
 def load_phantom(
@@ -89,6 +99,7 @@ def load_phantom(
     n_images: int | None = None,
     split: str = "auto",
     seed: int | None = None,
+    n_views: int | None = None,
 ) -> Dataset:
     """Load images that ``generate_phantom`` has generated.
 
@@ -99,6 +110,7 @@ def load_phantom(
             patients that was generated for testing.
         seed: Required seed of the images, which also selects the validation patients; None accepts
             any.
+        n_views: Required number of images of each study, 1 or 2; None accepts any.
 
     Returns:
         The data set "phantom", with the 14 labels of ChestX-ray14.
@@ -112,6 +124,7 @@ def load_phantom(
     for what, required, actual in (
         ("number of images", n_images, recipe.images),
         ("seed", seed, recipe.seed),
+        ("number of views", n_views, recipe.n_views),
     ):
         if required is not None and required != actual:
             raise DatasetError(
@@ -119,10 +132,16 @@ def load_phantom(
                 "that does not exist yet, or no folder to generate it in the user's cache"
             )
     dataset = list_nih(root).dataset("phantom", root, split=split, seed=recipe.seed)
+    collection = f"phantom-{recipe.seed}"
+    images = dataset.images
+    if recipe.n_views == 2:
+        collection += "-views2"
+        images = images.assign(study=images["id"].str.replace(r"(_lateral)?\.png$", "", regex=True))
     return replace(
         dataset,
+        images=images,
         # Phantoms of another seed have the same ids, but other images.
-        collection=f"phantom-{recipe.seed}",
+        collection=collection,
         notes=(SYNTHETIC, *dataset.notes),
     )
 
@@ -135,16 +154,18 @@ def phantom_root(
     Args:
         root: Folder that is or contains (as ``phantom``) a phantom, or that does not exist yet.
             None stands for a folder in the user's cache, one for each number of images and seed.
-        options: Options of ``load_phantom``; ``n_images`` and ``seed`` matter here.
+        options: Options of ``load_phantom``; ``n_images``, ``n_views`` and ``seed`` matter here.
         progress: Called after each generated image.
 
     Raises:
         UsageError: If the number of images is out of bounds.
         DatasetError: If the folder contains something else, or cannot be written.
     """
-    n_images, seed = options.get("n_images"), options.get("seed")
+    n_images, seed, n_views = (options.get(name) for name in ("n_images", "seed", "n_views"))
     recipe = Recipe(
-        images=N_IMAGES if n_images is None else n_images, seed=SEED if seed is None else seed
+        images=N_IMAGES if n_images is None else n_images,
+        seed=SEED if seed is None else seed,
+        n_views=1 if n_views is None else n_views,
     )
     if root is None:
         root = _default_root(recipe)
@@ -156,7 +177,13 @@ def phantom_root(
             f"{root} contains no phantom: choose a folder that does not exist yet to generate it "
             "there, or no folder to generate it in the user's cache"
         )
-    generate_phantom(root, n_images=recipe.images, seed=recipe.seed, progress=progress)
+    generate_phantom(
+        root,
+        n_images=recipe.images,
+        n_views=recipe.n_views,
+        seed=recipe.seed,
+        progress=progress,
+    )
     return root
 
 
@@ -164,11 +191,15 @@ def generate_phantom(
     root: str | os.PathLike[str],
     *,
     n_images: int = N_IMAGES,
+    n_views: int = 1,
     seed: int = SEED,
     size: int = SIZE,
     progress: Progress | None = None,
 ) -> None:
     """Generate synthetic chest radiographs in the layout of ChestX-ray14.
+
+    With two views, each frontal image has a lateral one of the same study and with the same labels.
+    An effusion shows on the lateral image alone, and all other findings on the frontal image alone.
 
     The folder appears only once it is complete. If two processes generate it at the same time,
     both succeed and the images of the first are kept.
@@ -176,6 +207,7 @@ def generate_phantom(
     Args:
         root: Folder to create.
         n_images: Number of images.
+        n_views: Images of each study: 1, frontal, or 2, frontal and lateral.
         seed: Seed of all random numbers.
         size: Height and width of an image in pixels.
         progress: Called after each image.
@@ -185,7 +217,7 @@ def generate_phantom(
         DatasetError: If the folder exists and is not a phantom, or cannot be written.
     """
     root = Path(root)
-    recipe = Recipe(images=n_images, size=size, seed=seed)
+    recipe = Recipe(images=n_images, size=size, seed=seed, n_views=n_views)
     try:
         with new_folder(root) as folder:
             _write(folder, recipe, progress)
@@ -203,12 +235,16 @@ def is_phantom(folder: Path) -> bool:
 
 
 def _write(folder: Path, recipe: Recipe, progress: Progress | None) -> None:
-    images = cohort(recipe.images, seed=recipe.seed)
+    images = cohort(recipe.images // recipe.n_views, seed=recipe.seed)
+    if recipe.n_views == 2:
+        images = [view for image in images for view in (image, replace(image, view=LATERAL))]
     _keep_freed_memory()
     (folder / "images").mkdir()
     for done, image in enumerate(images, start=1):
+        hidden = LATERAL_FINDING if recipe.n_views == 2 and image.view != LATERAL else None
+        shown = {name: value for name, value in image.findings.items() if name != hidden}
         pixels = draw_radiograph(
-            image.patient, image.findings, view=image.view, seed=image.seed, size=recipe.size
+            image.patient, shown, view=image.view, seed=image.seed, size=recipe.size
         )
         # Noise does not compress, so a higher level costs time and saves nothing.
         Image.fromarray(pixels).save(folder / "images" / image.name, compress_level=1)

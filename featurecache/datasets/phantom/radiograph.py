@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.datasets.nih import LABELS
 from featurecache.datasets.phantom.anatomy import Patient, anatomy_in_view, build_anatomy
-from featurecache.datasets.phantom.chest import Chest, build_chest
+from featurecache.datasets.phantom.chest import build_chest
 from featurecache.datasets.phantom.findings import ANATOMY_FINDINGS, LAYER_FINDINGS
+from featurecache.datasets.phantom.lateral import LATERAL_FINDING, lateral_layers
 from featurecache.datasets.phantom.randomness import Stream, random_stream
 from featurecache.datasets.phantom.shapes import Field, Plane, draw_lines, smoothstep
 from featurecache.errors import UnknownNameError, UsageError
+
+LATERAL: Final = "LATERAL"
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,14 @@ _TECHNIQUES = {
     "PA": _Technique(rotation=0.025, gain=1.75, haze=0.02, grain=0.008, leads=0),
     # In bed: rotated, short exposure, no anti-scatter grid, and monitor leads.
     "AP": _Technique(rotation=0.05, gain=1.60, haze=0.07, grain=0.014, leads=2),
+    LATERAL: _Technique(rotation=0.025, gain=1.75, haze=0.04, grain=0.010, leads=0),
 }
 
 
 def draw_radiograph(
     patient: Patient, findings: Mapping[str, float], *, view: str, seed: int, size: int = 224
 ) -> NDArray[np.uint8]:
-    """Generate one frontal radiograph.
+    """Generate one radiograph.
 
     The same arguments give the same pixels. A finding of severity 0 changes nothing, and a finding
     does not move anything else.
@@ -52,7 +57,7 @@ def draw_radiograph(
     Args:
         patient: The patient.
         findings: Severities from 0 to 1, by the names of ``nih.LABELS``.
-        view: "PA", or "AP" for an image taken in bed.
+        view: "PA", or "AP" for an image taken in bed; or "LATERAL", which shows an effusion only.
         seed: Seed of pose, exposure and location of the findings.
         size: Height and width in pixels.
 
@@ -65,16 +70,22 @@ def draw_radiograph(
     """
     _check_arguments(findings, view, size)
     present = {name: severity for name, severity in findings.items() if severity > 0}
+    technique = _TECHNIQUES[view]
+    plane = _pose(technique, seed, size)
+    if view == LATERAL:
+        effusion = findings.get(LATERAL_FINDING, 0)
+        attenuation, trunk = lateral_layers(plane, effusion=effusion, seed=seed)
+        return _expose(attenuation, trunk, plane, technique, seed)
     anatomy = anatomy_in_view(build_anatomy(patient), view)
     for name, change_anatomy in ANATOMY_FINDINGS.items():
         if name in present:
             anatomy = change_anatomy(anatomy, present[name])
-    chest = build_chest(anatomy, _pose(_TECHNIQUES[view], seed, size), seed=patient.seed)
+    chest = build_chest(anatomy, plane, seed=patient.seed)
     for name, change_layers in LAYER_FINDINGS.items():
         if name in present:
             rng = random_stream(seed, Stream.FINDINGS + LABELS.index(name))
             change_layers(chest, present[name], rng)
-    return _expose(chest, _TECHNIQUES[view], seed)
+    return _expose(chest.attenuation(), chest.trunk, plane, technique, seed)
 
 
 def _check_arguments(findings: Mapping[str, float], view: str, size: int) -> None:
@@ -99,12 +110,14 @@ def _pose(technique: _Technique, seed: int, size: int) -> Plane:
     )
 
 
-def _expose(chest: Chest, technique: _Technique, seed: int) -> NDArray[np.uint8]:
+def _expose(
+    attenuation: Field, trunk: Field, plane: Plane, technique: _Technique, seed: int
+) -> NDArray[np.uint8]:
     """Compute the transmission through the layers and convert it to 8-bit gray values."""
     rng = random_stream(seed, Stream.EXPOSURE)
     gain = technique.gain * np.exp(rng.normal(0, 0.07))
-    through = np.exp(-gain * (chest.attenuation() + _overlays(chest.plane, technique, seed)))
-    white = (1 - through) * (1 - technique.haze) + technique.haze * smoothstep(chest.trunk, 0.3)
+    through = np.exp(-gain * (attenuation + _overlays(plane, technique, seed)))
+    white = (1 - through) * (1 - technique.haze) + technique.haze * smoothstep(trunk, 0.3)
     grain = random_stream(seed, Stream.GRAIN).standard_normal(white.shape)
     white = white + technique.grain * grain * np.sqrt(white)
     gray = np.clip(white * rng.uniform(0.92, 1.0), 0, 1)

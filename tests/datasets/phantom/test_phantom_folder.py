@@ -56,6 +56,35 @@ def test_phantom_is_read_by_the_nih_loader(generated: Path) -> None:
             assert np.array_equal(np.asarray(image), expected)
 
 
+def test_only_lateral_images_of_two_views_show_an_effusion(tmp_path: Path) -> None:
+    generate_phantom(tmp_path / "two", n_images=40, n_views=2, seed=7, size=32)
+    dataset = load_phantom(tmp_path / "two", n_views=2)
+    assert dataset.images["study"].value_counts().tolist() == [2] * 20
+    assert dataset.images.groupby("study")["view"].agg(set).map(lambda v: "LATERAL" in v).all()
+    of_study = dataset.label_values[:, LABELS.index("Effusion")]
+    assert 0 < of_study.sum() < 40
+    assert (of_study[0::2] == of_study[1::2]).all()
+    for image in cohort(20, seed=7):
+        without = {name: s for name, s in image.findings.items() if name != "Effusion"}
+        files = tmp_path / "two" / "images"
+        for name, view, shown in (
+            (f"{image.study}.png", image.view, without),
+            (f"{image.study}_lateral.png", "LATERAL", image.findings),
+        ):
+            drawn = draw_radiograph(image.patient, shown, view=view, seed=image.seed, size=32)
+            with Image.open(files / name) as stored:
+                assert np.array_equal(np.asarray(stored), drawn)
+        healthy, ill = (
+            draw_radiograph(image.patient, findings, view="LATERAL", seed=image.seed, size=32)
+            for findings in ({"Mass": 1.0}, {"Effusion": 0.35})
+        )
+        assert (ill.astype(int) - healthy).max() > 20
+    with pytest.raises(UsageError, match="an even number of images"):
+        generate_phantom(tmp_path / "odd", n_images=41, n_views=2)
+    with pytest.raises(DatasetError, match="the number of views of the phantom"):
+        load_phantom(tmp_path / "two", n_views=1)
+
+
 def test_phantoms_of_different_seeds_are_different_collections(
     generated: Path, tmp_path: Path
 ) -> None:
