@@ -123,7 +123,7 @@ def test_mistakes_are_reported_before_the_data_set_is_loaded(
 
 
 def test_encoder_cannot_be_sent_to_ray(dataset: Dataset, cache: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be sent to the workers"):
+    with pytest.raises(UsageError, match="cannot be sent to other processes"):
         fc.extract(dataset, StubEncoder(), engine="ray", cache_dir=cache)
 
 
