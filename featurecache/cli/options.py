@@ -186,12 +186,12 @@ def print_policy(data: "Cache | Dataset") -> None:
 
 def print_joined_rows(cache: "Cache") -> None:
     """Print which labels of the data sets whose rows are joined mean the same, if there are any."""
-    from featurecache.store.join_rows import RowJoin
+    from featurecache.store.join_rows import row_join_of
 
-    if not isinstance(cache, RowJoin):
+    if (joined := row_join_of(cache)) is None:
         return
-    for number, source in enumerate(cache.sources):
-        own = {label.name: label.parts[number] for label in cache.joined_labels}
+    for number, source in enumerate(joined.caches):
+        own = {label.name: label.parts[number] for label in joined.joined_labels}
         described = [
             name if part == (name,) else f"{' or '.join(part)} as {name}"
             for name, part in own.items()

@@ -14,7 +14,7 @@ from featurecache.provenance.leaks import require_unseen, warn_of_seen
 from featurecache.runs.predictions import Predictions
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
-from featurecache.store.join_rows import RowJoin, join_rows
+from featurecache.store.join_rows import join_rows, row_join_of
 from featurecache.store.reader import read_cache
 from featurecache.store.records import from_utf8, positions, to_utf8
 
@@ -37,18 +37,18 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
     }
     if len(cache.members) > 1:
         reference["joined"] = [cache_reference(member) for member in cache.members]
-    if isinstance(cache, RowJoin):
+    if joined := row_join_of(cache):
         reference["rows_of"] = [
             {
                 **cache_reference(source),
                 "label_policy": source.labels.applied_policy,
                 "labels": {
                     label.name: list(label.parts[number])
-                    for label in cache.joined_labels
+                    for label in joined.joined_labels
                     if label.parts[number]
                 },
             }
-            for number, source in enumerate(cache.caches)
+            for number, source in enumerate(joined.caches)
         ]
     return reference
 

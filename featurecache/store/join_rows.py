@@ -18,6 +18,7 @@ from featurecache.provenance.provenance import Provenance
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
 from featurecache.store.gather import ReadSource, gather_rows
+from featurecache.store.grouped import GroupedCache
 from featurecache.store.records import Header, ImageTable, Labels, TextEmbeddings, TextSet
 from featurecache.vocabulary import Meanings, meanings_of, vocabulary
 
@@ -253,6 +254,12 @@ def join_rows(caches: Sequence[Cache]) -> Cache:
         cache_number=np.repeat(np.arange(len(caches), dtype=np.int32), [*map(len, rows)])[order],
         cache_row=np.concatenate(rows)[order],
     )
+
+
+def row_join_of(cache: Cache) -> RowJoin | None:
+    """Return the join of rows that a cache is, or that its studies are of; None without one."""
+    source = cache.source if isinstance(cache, GroupedCache) else cache
+    return source if isinstance(source, RowJoin) else None
 
 
 def _require_joinable(first: Cache, other: Cache) -> None:

@@ -10,6 +10,7 @@ import featurecache as fc
 from featurecache.datasets.nih import LABELS as NIH
 from featurecache.datasets.release import CHEXPERT_LABELS as CHEXPERT
 from featurecache.errors import CacheError, UnknownNameError, UsageError
+from featurecache.evaluation.from_cache import cache_reference
 from featurecache.label_cells import LabelPolicy
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
@@ -131,6 +132,22 @@ def test_a_head_learns_the_same_as_from_one_cache_of_the_same_rows(tmp_path):
     with pytest.raises(UsageError, match="trained on 30 of the 40 images of b"):
         run.evaluate(caches[1], split="all", n_bootstrap=0)
     assert run.evaluate(caches[1], n_bootstrap=0).metrics.n == 10
+
+
+def test_studies_of_joined_rows(pair):
+    """Studies of equal names in two data sets are different ones."""
+    studies = [
+        replace(c, images=replace(c.images, study=np.char.add(b"of ", c.images.patient)))
+        for c in pair
+    ]
+    joined = fc.open_cache(studies, join="rows", level="study")
+    assert len(joined) == 8 // 2 + 16 // 2
+    assert {"nih/of patient 0", "padchest/of patient 0"} <= set(joined.studies.tolist())
+    labels = [source["labels"] for source in cache_reference(joined)["rows_of"]]
+    assert labels == [
+        {"Mass": ["pulmonary mass", "mass"], "scoliosis": ["scoliosis"]},
+        {"Mass": ["Mass"], "Hernia": ["Hernia"]},
+    ]
 
 
 def test_policies_are_those_of_each_cache(pair):
