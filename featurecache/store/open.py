@@ -89,7 +89,7 @@ def open_cache(
             cache.with_policy(cache.policy.override(uncertain=uncertain, blank=blank))
             for cache in caches
         ]
-    if len(caches) > 1:
+    if len(caches) != 1:
         if any(cache.units != Units() for cache in caches):
             raise UsageError("give `level` and `views` for caches together, not for one of them")
         if join == "rows":
