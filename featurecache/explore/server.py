@@ -100,10 +100,10 @@ def serve(
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            announce(address)
-            if browser:
-                webbrowser.open(address)
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt):  # the way to end it
+                announce(address)
+                if browser:
+                    webbrowser.open(address)
                 thread.join()
         finally:
             server.should_exit = True

@@ -150,7 +150,7 @@ def nearest_images(
     _, patient = np.unique(cache.images.patient, return_inverse=True)
     embeddings = torch.from_numpy(directions)
     trained, patients = torch.from_numpy(is_train), torch.from_numpy(patient)
-    train_embeddings, train_patients = embeddings[trained], patients[trained]
+    (train_rows,) = torch.nonzero(trained, as_tuple=True)
     neighbors: list[dict[str, Any]] = []
     familiarity = np.full(n_images, np.nan, dtype=np.float32)
     for rows in row_chunks(n_images, _BLOCK):
@@ -164,8 +164,8 @@ def nearest_images(
             for ids, distance in zip(near.indices.numpy(), distances, strict=True)
         ]
         if is_train.any():
-            to_train = embeddings[rows] @ train_embeddings.T
-            same = (patients[rows, None] == train_patients) & trained[rows, None]
+            to_train = cosines.index_select(1, train_rows)
+            same = (patients[rows, None] == patients[train_rows]) & trained[rows, None]
             highest = to_train.masked_fill_(same, -torch.inf).amax(dim=1).numpy()
             familiarity[rows] = np.where(np.isneginf(highest), np.nan, highest)
         if progress is not None:
