@@ -1,8 +1,8 @@
 """Cells of labels as a data set states them, and policies that turn them into labels.
 
-Releases such as CheXpert state more than positive and negative: a cell may be uncertain, or blank.
-Data sets and caches store the cells; a ``LabelPolicy`` is chosen when labels are used, so that
-another one needs no new extraction.
+Releases state more than positive and negative: a cell may be uncertain, blank, by a model that read
+the report, or one that several readers do not agree on. Data sets and caches store the cells; a
+``LabelPolicy`` is chosen when labels are used, so that another one needs no new extraction.
 """
 
 import re
@@ -21,6 +21,8 @@ POSITIVE: Final = 1
 NEGATIVE: Final = 0
 UNCERTAIN: Final = -1
 BLANK: Final = -2
+NEGATIVE_BY_MODEL: Final = 2
+POSITIVE_BY_MODEL: Final = 3
 
 CELLS: Final[Mapping[str, int]] = {
     "positive": POSITIVE,
@@ -28,11 +30,26 @@ CELLS: Final[Mapping[str, int]] = {
     "uncertain": UNCERTAIN,
     "blank": BLANK,
 }
-"""The codes of cells, int8, by name."""
+"""The codes of cells, int8, by name, where one authority states them."""
+
+MAX_READERS: Final = 10
+_DISPUTED: Final = 10
+"""A cell that k of n readers state is 10 n + k, where 0 < k < n."""
+
+_VOTES: Final = [(k, n) for n in range(2, MAX_READERS + 1) for k in range(1, n)]
+
+CELLS_BY_STRENGTH: Final = (
+    *(BLANK, NEGATIVE_BY_MODEL, NEGATIVE, UNCERTAIN),
+    *(_DISPUTED * n + k for k, n in sorted(_VOTES, key=lambda votes: (votes[0] / votes[1], votes))),
+    *(POSITIVE_BY_MODEL, POSITIVE),
+)
+"""All codes of cells, int8, from those that say nothing to those that surely say positive."""
+VALID_CELLS: Final = frozenset(CELLS_BY_STRENGTH)
 
 UNKNOWN: Final = -1
 """Label of a cell that a policy resolves neither to positive nor to negative."""
 
+_LABELS: Final = {"positive": POSITIVE, "negative": NEGATIVE}
 NO_FINDING_WORDS: Final = frozenset({"nofinding", "nofindings", "keinbefund", "ohnebefund", "o.b"})
 NORMAL_WORDS: Final = frozenset({"normal", "healthy", "unremarkable", "gesund", "unauffällig"})
 """Words for no finding as ``bare_word`` writes them. Some data sets have the latter as a label."""
@@ -47,19 +64,40 @@ _CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
         "paper": f"positive for {' and '.join(_PAPER_POSITIVE)}, else negative",
     },
     "blank": {"unknown": "unknown", "negative": "negative"},
+    "readers": {
+        "majority": "positive if a majority of the readers states them, else negative",
+        "any": "positive",
+    },
+    "labels_from": {"all": "stated", "physician": "unknown"},
 }
-"""The values of each field of a policy, and what its cells count as."""
+"""The values of each field of a policy, and what its cells count as; readers may be a number."""
+_CODES_OF: Final = {
+    "uncertain": (UNCERTAIN, UNCERTAIN),
+    "blank": (BLANK, BLANK),
+    "readers": (_DISPUTED, max(VALID_CELLS)),
+    "labels_from": (NEGATIVE_BY_MODEL, POSITIVE_BY_MODEL),
+}
+"""The first and last code of the cells that each field of a policy decides on."""
+_CELLS_OF: Final = {
+    "uncertain": ("uncertain cell", "uncertain cells"),
+    "blank": ("blank cell", "blank cells"),
+    "readers": ("cell on which readers disagree", "cells on which readers disagree"),
+    "labels_from": ("cell labeled by a model", "cells labeled by a model"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPolicy:
-    """What uncertain and blank cells of labels count as.
+    """What the cells of labels count as that are neither positive nor negative by one authority.
 
     Attributes:
         uncertain: "ignore" (unknown), "positive", "negative", or "paper": positive for the labels
             Atelectasis and Edema and negative for all others, as commonly taken from Irvin et al.,
             "CheXpert" (AAAI 2019).
         blank: "unknown" or "negative".
+        readers: How many readers have to state a finding where several read an image: "majority",
+            "any", or a number. Where there are fewer readers than that, all of them have to.
+        labels_from: "all", or "physician": labels that a model read from a report are unknown.
 
     Raises:
         UnknownNameError: There is no such value.
@@ -73,11 +111,15 @@ class LabelPolicy:
 
     uncertain: str = "ignore"
     blank: str = "unknown"
+    readers: str = "majority"
+    labels_from: str = "all"
 
     def __post_init__(self) -> None:
         for field, value in asdict(self).items():
-            if value not in _CHOICES[field]:
-                raise UnknownNameError(f"label policy `{field}`", value, _CHOICES[field])
+            is_number = field == "readers" and re.fullmatch(r"[1-9]\d?", value)
+            if value not in _CHOICES[field] and not is_number:
+                choices = [*_CHOICES[field], *(["a number"] if field == "readers" else [])]
+                raise UnknownNameError(f"label policy `{field}`", value, choices)
 
     def override(self, **values: str | None) -> "LabelPolicy":
         """Return the policy with other values; None keeps a value.
@@ -93,7 +135,7 @@ class LabelPolicy:
         """Return the labels that cells stand for.
 
         Args:
-            cells: (N, C) int8 cells; see ``CELLS``.
+            cells: (N, C) int8 cells; see ``VALID_CELLS``.
             names: The C label names.
 
         Returns:
@@ -105,10 +147,19 @@ class LabelPolicy:
         if self.uncertain == "paper":
             uncertain = [int(name in _PAPER_POSITIVE) for name in names]
         else:
-            uncertain = [CELLS.get(self.uncertain, UNKNOWN)] * len(names)
-        blank = NEGATIVE if self.blank == "negative" else UNKNOWN
+            uncertain = [_LABELS.get(self.uncertain, UNKNOWN)] * len(names)
         labels = np.where(cells == UNCERTAIN, np.array(uncertain, dtype=np.int8), cells)
-        labels[cells == BLANK] = blank
+        labels[cells == BLANK] = _LABELS.get(self.blank, UNKNOWN)
+        by_model = _of_field(cells, "labels_from")
+        stated = cells[by_model] - NEGATIVE_BY_MODEL
+        labels[by_model] = stated if self.labels_from == "all" else UNKNOWN
+        disputed = _of_field(cells, "readers")
+        readers, votes = np.divmod(cells[disputed], _DISPUTED)
+        if self.readers == "majority":
+            needed = readers // 2 + 1
+        else:
+            needed = np.minimum(readers, 1 if self.readers == "any" else int(self.readers))
+        labels[disputed] = votes >= needed
         labels.flags.writeable = False
         return labels
 
@@ -120,23 +171,57 @@ class LabelPolicy:
         return {
             field: value
             for field, value in asdict(self).items()
-            if bool((cells == CELLS[field]).any())
+            if bool(_of_field(cells, field).any())
         }
 
     def describe(self, cells: "NDArray[np.int8]") -> str:
-        """Return how many cells are uncertain, and how many blank ones are not unknown.
+        """Return what cells count as that are not simply positive, negative, or blank and unknown.
 
         Returns:
             A line that names the fields in backticks; "" where there are none.
         """
-        numbers = {field: int((cells == CELLS[field]).sum()) for field in _CHOICES}
-        parts = [
-            f"{count_noun(number, f'{field} cell counts', f'{field} cells count')} as "
-            f"{_CHOICES[field][getattr(self, field)]} (`{field}` {getattr(self, field)})"
-            for field, number in numbers.items()
-            if number and (field, self.blank) != ("blank", "unknown")
-        ]
+        parts = []
+        for field, value in asdict(self).items():
+            number = int(_of_field(cells, field).sum())
+            if number and (field, value) != ("blank", "unknown"):
+                one, several = _CELLS_OF[field]
+                needed = f"positive if {value} of the readers state them, else negative"
+                parts.append(
+                    f"{count_noun(number, f'{one} counts', f'{several} count')} as "
+                    f"{_CHOICES[field].get(value, needed)} (`{field}` {value})"
+                )
         return f"labels: {', '.join(parts)}" if parts else ""
+
+
+def _of_field(cells: "NDArray[np.int8]", field: str) -> "NDArray[np.bool_]":
+    """Return which cells a field of a policy decides on."""
+    low, high = _CODES_OF[field]
+    return (cells >= low) & (cells <= high)
+
+
+def cells_of_votes(
+    votes: "NDArray[np.integer]", readers: "NDArray[np.integer]"
+) -> "NDArray[np.int8]":
+    """Return the cells that several readers state.
+
+    Args:
+        votes: (N, C) number of readers that state a finding.
+        readers: (N,) number of readers of each image, at most ``MAX_READERS``.
+
+    Returns:
+        (N, C) int8: negative or positive where all agree, else the number of readers and votes.
+
+    Raises:
+        ValueError: There are more readers.
+    """
+    import numpy as np
+
+    of = readers[:, np.newaxis]
+    if (of > MAX_READERS).any() or (votes > of).any():
+        raise ValueError(f"at most {MAX_READERS} readers can be told apart, not {of.max()}")
+    agreed = np.where(votes == of, POSITIVE, NEGATIVE)
+    disputed = (votes > 0) & (votes < of)
+    return np.where(disputed, _DISPUTED * of + votes, agreed).astype(np.int8)
 
 
 def require_same_policy(
@@ -188,9 +273,21 @@ def bare_word(text: str) -> str:
 def count_cells(cells: "NDArray[np.int8]", names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return the number of positive, negative, uncertain and blank cells of each label.
 
+    Those of models are counted with the others. If readers disagree on any, ``disputed`` ones are
+    counted, too.
+
     Args:
         cells: (N, C) int8 cells.
         names: The C label names.
     """
-    numbers = {kind: (cells == code).sum(axis=0).tolist() for kind, code in CELLS.items()}
-    return {name: {kind: numbers[kind][c] for kind in CELLS} for c, name in enumerate(names)}
+    of_kind = {
+        "positive": (cells == POSITIVE) | (cells == POSITIVE_BY_MODEL),
+        "negative": (cells == NEGATIVE) | (cells == NEGATIVE_BY_MODEL),
+        "uncertain": cells == UNCERTAIN,
+        "blank": cells == BLANK,
+        "disputed": cells >= _DISPUTED,
+    }
+    if not of_kind["disputed"].any():
+        del of_kind["disputed"]
+    numbers = {kind: which.sum(axis=0).tolist() for kind, which in of_kind.items()}
+    return {name: {kind: numbers[kind][c] for kind in numbers} for c, name in enumerate(names)}

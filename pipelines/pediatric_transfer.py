@@ -73,7 +73,8 @@ def zero_shot(study: Study, name: str, cache: fc.Cache) -> dict[str, fc.Run]:
 
 def only_label(dataset: fc.Dataset) -> fc.Dataset:
     """Return the same images with the label pneumonia alone."""
-    return replace(dataset, labels=dataset.labels[[LABEL]], label_names=(LABEL,))
+    column = dataset.label_names.index(LABEL)
+    return replace(dataset, cells=dataset.cells[:, [column]], label_names=(LABEL,))
 
 
 def transfer_head(study: Study, name: str, head: fc.Run, cache: fc.Cache) -> fc.Run:

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import featurecache as fc
 from featurecache.datasets.registry import DATASETS, get_dataset_spec
 from featurecache.errors import CacheError, UnknownNameError, UsageError
-from featurecache.label_cells import LabelPolicy, any_of, count_cells
+from featurecache.label_cells import LabelPolicy, any_of, cells_of_votes, count_cells
 from featurecache.store.merge import merge_caches
 from tests.evaluation.toy_caches import write_toy_cache
 
@@ -62,7 +62,33 @@ def test_paper_is_positive_for_two_labels_of_chexpert() -> None:
     assert labels.tolist() == [[1, 1, 0, 0]]
 
 
-@pytest.mark.parametrize(("field", "near"), [("uncertain", "positive"), ("blank", "negative")])
+@given(st.integers(1, 10), st.data(), st.sampled_from(["any", "majority", "1", "2", "3", "10"]))
+def test_findings_of_several_readers(n: int, data: st.DataObject, needed: str) -> None:
+    votes = np.array([data.draw(st.lists(st.integers(0, n), min_size=1, max_size=4))])
+    labels = LabelPolicy(readers=needed).resolve(
+        cells_of_votes(votes, np.array([n])), ["a"] * votes.shape[1]
+    )
+    number = {"any": 1, "majority": n // 2 + 1}.get(needed) or min(int(needed), n)
+    assert labels.tolist() == [[int(k >= number) for k in votes[0].tolist()]]
+
+
+def test_more_readers_than_a_cell_can_tell_apart() -> None:
+    with pytest.raises(ValueError, match="at most 10 readers"):
+        cells_of_votes(np.array([[1]]), np.array([11]))
+
+
+def test_labels_of_models_are_unknown_if_only_physicians_count() -> None:
+    cells = np.array([[1, 0, 3, 2, -1, -2]], np.int8)
+    names = [str(c) for c in range(6)]
+    assert LabelPolicy().resolve(cells, names).tolist() == [[1, 0, 1, 0, -1, -1]]
+    physician = LabelPolicy(labels_from="physician", uncertain="positive", blank="negative")
+    assert physician.resolve(cells, names).tolist() == [[1, 0, -1, -1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("field", "near"),
+    [("uncertain", "positive"), ("blank", "negative"), ("readers", "any"), ("readers", "majority")],
+)
 def test_unknown_policy_is_refused(field: str, near: str) -> None:
     with pytest.raises(UnknownNameError, match=f"policy `{field}` 'x{near}': did you mean {near}"):
         LabelPolicy(**{field: f"x{near}"})
@@ -73,6 +99,13 @@ def test_unknown_policy_is_refused(field: str, near: str) -> None:
     [
         ({}, [1, 0, -2], ""),
         ({"uncertain": "paper"}, [1, 0, -2], ""),
+        (
+            {"readers": "2", "labels_from": "physician"},
+            [31, 32, 1, 3],
+            "labels: 2 cells on which readers disagree count as positive if 2 of the readers state "
+            "them, else negative (`readers` 2), 1 cell labeled by a model counts as unknown "
+            "(`labels_from` physician)",
+        ),
         ({}, [1, -1, -2], "labels: 1 uncertain cell counts as unknown (`uncertain` ignore)"),
         (
             {"uncertain": "paper", "blank": "negative"},
@@ -90,10 +123,15 @@ def test_policy_describes_what_it_changes(
 
 def test_cells_are_counted_by_label() -> None:
     cells = np.array([[1, -1], [1, -2], [0, -2]], np.int8)
-    assert count_cells(cells, ["a", "b"]) == {
+    expected = {
         "a": {"positive": 2, "negative": 1, "uncertain": 0, "blank": 0},
         "b": {"positive": 0, "negative": 0, "uncertain": 1, "blank": 2},
     }
+    assert count_cells(cells, ["a", "b"]) == expected
+    by_model = np.where(cells >= 0, cells + 2, cells).astype(np.int8)
+    assert count_cells(by_model, ["a", "b"]) == expected
+    disputed = count_cells(np.array([[31, 1]], np.int8), ["a", "b"])
+    assert [kinds["disputed"] for kinds in disputed.values()] == [1, 0]
 
 
 def make_dataset(policy: LabelPolicy | None = None) -> fc.Dataset:

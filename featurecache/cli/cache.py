@@ -11,6 +11,7 @@ from featurecache.cli.option_names import running, with_option_names
 from featurecache.cli.options import CacheFolder
 from featurecache.cli.output import (
     Json,
+    label_rows,
     print_json,
     print_result,
     print_status,
@@ -18,7 +19,6 @@ from featurecache.cli.output import (
     progress_bar,
 )
 from featurecache.cli.strict_command import StrictCommand
-from featurecache.label_cells import CELLS
 from featurecache.wording import UNDEFINED, count_noun, format_size
 
 app = typer.Typer(help="List, describe, verify, merge and export caches.", no_args_is_help=True)
@@ -92,11 +92,7 @@ def info(file: File, json: Json = False) -> None:
     if document["labels"]:
         print_table(
             "Labels",
-            ["label", *CELLS],
-            [
-                [name, *(f"{counts[kind]:,}" for kind in CELLS)]
-                for name, counts in document["labels"].items()
-            ],
+            *label_rows(document["labels"]),
         )
     else:
         print_result("no labels")

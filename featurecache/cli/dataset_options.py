@@ -61,23 +61,13 @@ class DatasetOptions:
         ),
     ] = None
     subset: Annotated[str | None, _option("kermany: all or viral.")] = None
-    labels_from: Annotated[
+    section: Annotated[
         str | None,
-        _option(
-            "padchest: all, or physician for images labeled by physicians; chexpert-plus: "
-            "impression, findings or report."
-        ),
+        _option("chexpert-plus: section of the reports: impression, findings or report."),
     ] = None
     labeler: Annotated[
         str | None,
         _option("mimic-cxr-jpg: chexpert, negbio, or radiologist for the labeled test set."),
-    ] = None
-    readers: Annotated[
-        str | None,
-        _option(
-            "vindr-cxr: readers that have to state a finding: any, majority or a number. Default: "
-            "majority."
-        ),
     ] = None
     n_images: Annotated[int | None, _option("phantom: number of images. Default: 600.")] = None
     n_views: Annotated[
@@ -212,16 +202,7 @@ _COMMON_OPTIONS: Final = ("name", "follow_links", "pseudonymize")
 """Options that all data sets have."""
 
 _OTHER_OPTIONS: Final = (
-    *(
-        "split",
-        "subset",
-        "labels_from",
-        "labeler",
-        "readers",
-        "n_images",
-        "n_views",
-        "patient_level",
-    ),
+    *("split", "subset", "section", "labeler", "n_images", "n_views", "patient_level"),
 )
 """Options that do not apply to CSV files."""
 

@@ -12,9 +12,8 @@ from featurecache.cli.dataset_options import (
 )
 from featurecache.cli.errors import with_exit_code
 from featurecache.cli.options import print_policy
-from featurecache.cli.output import Json, print_json, print_result, print_table
+from featurecache.cli.output import Json, label_rows, print_json, print_result, print_table
 from featurecache.cli.strict_command import StrictCommand
-from featurecache.label_cells import CELLS
 from featurecache.plugins import load_entry_points
 from featurecache.wording import count_noun
 
@@ -88,11 +87,7 @@ def describe(
         return
     print_table(
         "Labels",
-        ["label", *CELLS],
-        [
-            [name, *(f"{counts[kind]:,}" for kind in CELLS)]
-            for name, counts in document["labels"].items()
-        ],
+        *label_rows(document["labels"]),
     )
 
 

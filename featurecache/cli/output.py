@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -99,6 +99,15 @@ def print_json(document: Any) -> None:
         for warning in document.get("warnings", ()):
             _log.warning(f"warning: {warning}")
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def label_rows(
+    counts: Mapping[str, Mapping[str, int]],
+) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of a table of cells by label; see ``count_cells``."""
+    kinds = list(next(iter(counts.values())))
+    rows = [[name, *(f"{of_label[kind]:,}" for kind in kinds)] for name, of_label in counts.items()]
+    return ["label", *kinds], rows
 
 
 def print_table(

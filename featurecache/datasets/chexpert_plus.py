@@ -24,19 +24,19 @@ from featurecache.errors import UnknownNameError
 from featurecache.label_cells import BLANK
 from featurecache.wording import count_noun
 
-LABELS_FROM: Final = ("impression", "findings", "report")
+SECTIONS: Final = ("impression", "findings", "report")
 
 _TABLE: Final = "df_chexpert_plus_240401.csv"
 _COLUMNS: Final = ("path_to_image", "path_to_dcm", "ap_pa", "sex", "age", "split")
 
 
-def list_chexpert_plus(root: Path, *, labels_from: str = "impression") -> Listing:
+def list_chexpert_plus(root: Path, *, section: str = "impression") -> Listing:
     """List the images of CheXpert Plus.
 
     Args:
         root: Folder with ``df_chexpert_plus_240401.csv``, the JSON files of labels, here or in
             ``chexbert_labels/``, and the images in ``PNG/`` or ``DICOM/``.
-        labels_from: Section of the reports that labels are from: "impression", "findings" or
+        section: Section of the reports that labels are from: "impression", "findings" or
             "report", the whole report.
 
     Returns:
@@ -45,17 +45,17 @@ def list_chexpert_plus(root: Path, *, labels_from: str = "impression") -> Listin
 
     Raises:
         DatasetError: If a table is missing, or a path is not one of CheXpert.
-        UnknownNameError: If there is no such value of ``labels_from``.
+        UnknownNameError: If there is no such value of ``section``.
     """
-    if labels_from not in LABELS_FROM:
-        raise UnknownNameError("value of `labels_from`", labels_from, LABELS_FROM)
+    if section not in SECTIONS:
+        raise UnknownNameError("value of `section`", section, SECTIONS)
     notes: list[str] = []
     listed = require_table(root, _TABLE)
     table = read_table(listed, _COLUMNS, notes)
     images = parse_paths(table["path_to_image"], table["ap_pa"], file=listed).assign(
         sex=table["sex"], age=table["age"], split=table["split"].replace("valid", "test")
     )
-    name = f"{labels_from}_fixed.json"
+    name = f"{section}_fixed.json"
     file = require_table(root, f"chexbert_labels/{name}", name)
     stated = read_records(file, ["path_to_image", *CHEXPERT_LABELS], per_line=True)
     labels = stated[[*CHEXPERT_LABELS]]

@@ -4,7 +4,7 @@ import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from featurecache.datasets.path_safety import links_leaving_root
 from featurecache.datasets.spelling import normalize_names
 from featurecache.datasets.splits import SPLITS, SplitDraw, keep_patients
 from featurecache.errors import DatasetError, UnknownNameError, UsageError
-from featurecache.label_cells import BLANK, CELLS, UNKNOWN, LabelPolicy, count_cells
+from featurecache.label_cells import BLANK, CELLS, UNKNOWN, VALID_CELLS, LabelPolicy, count_cells
 from featurecache.provenance.names import own_collection, pseudonymized_collection
 from featurecache.provenance.provenance import Source
 from featurecache.provenance.records import ImageRecords
@@ -72,6 +72,8 @@ class Dataset:
         labels: (N, C) labels in the same order as ``images``: 1 positive, 0 negative, -1
             uncertain, NaN or -2 blank. A DataFrame (columns are the label names) or an array; None
             for a data set without labels.
+        cells: In place of ``labels``, (N, C) int8 codes, where a release states more than these:
+            labels by models, or by several readers. See ``featurecache.label_cells``.
         label_names: C names; by default the columns of ``labels``.
         notes: Sentences for the user, for example which split was used and what was left out.
         image_level_split: Allow images of one patient in several splits; adds a warning to the
@@ -91,7 +93,7 @@ class Dataset:
         split_draw: How splits were drawn that the data does not state; None if it states all.
         metadata: Names of further text columns of ``images``, such as reports. No cache stores
             them, and pseudonymization does not change them.
-        policy: What uncertain and blank labels count as by default: by this, the images are
+        policy: What uncertain, blank and other cells count as by default: by this, the images are
             fine-tuned on, and caches of the data set are opened.
         boxes: Boxes around findings, one in each row: ``id`` of the image, ``label``, and ``x``,
             ``y``, ``width`` and ``height`` in pixels of the image as it is released, from its upper
@@ -100,7 +102,7 @@ class Dataset:
     Attributes:
         images: The validated table of images, sorted by id, with all columns listed above.
         labels: (N, C) float32 DataFrame, indexed by image id, as the data set states them: 1, 0,
-            -1 where uncertain, NaN where blank.
+            -1 where uncertain, NaN where blank, and other codes of ``cells``.
         cells: (N, C) int8, read-only: the same with -2 where blank.
         label_names: C label names; none for a data set without labels.
 
@@ -126,7 +128,7 @@ class Dataset:
     name: str
     root: Path
     images: "pd.DataFrame"
-    labels: "pd.DataFrame"
+    cells: NDArray[np.int8]
     label_names: tuple[str, ...]
     notes: tuple[str, ...]
     image_level_split: bool
@@ -140,7 +142,6 @@ class Dataset:
     metadata: tuple[str, ...]
     policy: LabelPolicy
     boxes: "pd.DataFrame"
-    cells: NDArray[np.int8] = field(init=False)
 
     def __init__(
         self,
@@ -148,7 +149,8 @@ class Dataset:
         name: str,
         root: str | os.PathLike[str],
         images: "pd.DataFrame",
-        labels: "pd.DataFrame | NDArray[Any] | None",
+        labels: "pd.DataFrame | NDArray[Any] | None" = None,
+        cells: NDArray[np.int8] | None = None,
         label_names: Sequence[str] | None = None,
         notes: Sequence[str] = (),
         image_level_split: bool = False,
@@ -187,8 +189,12 @@ class Dataset:
             _check_patients(images)
         elif IMAGE_LEVEL_SPLIT not in notes:
             notes = (*notes, IMAGE_LEVEL_SPLIT)
-        cells, names = _label_cells(given, labels, label_names)
-        _check_labels(images, cells, names)
+        if labels is None and cells is not None:
+            values, names, valid = cells, tuple(label_names or ()), VALID_CELLS
+        else:
+            values, names = _label_cells(given, labels, label_names)
+            valid = frozenset(CELLS.values())
+        _check_labels(images, values, names, valid)
 
         if boxes is None:
             boxes = pd.DataFrame(columns=list(BOX_COLUMNS))
@@ -197,18 +203,13 @@ class Dataset:
             boxes = boxes.assign(id=ids)[ids.notna()].reset_index(drop=True)
         order = images["id"].argsort().to_numpy()
         images = images.loc[:, [*COLUMNS, *metadata]].iloc[order].astype(str).reset_index(drop=True)
-        cells = cells[order].astype(np.int8)
+        cells = values[order].astype(np.int8)
         cells.flags.writeable = False
         # The attributes of a frozen dataclass cannot be assigned.
         vars(self).update(
             name=name,
             root=root,
             images=images,
-            labels=pd.DataFrame(
-                np.where(cells == BLANK, np.float32("nan"), cells.astype(np.float32)),
-                index=pd.Index(images["id"], name="id"),
-                columns=list(names),
-            ),
             cells=cells,
             label_names=names,
             notes=notes,
@@ -241,6 +242,17 @@ class Dataset:
             f"Dataset {self.name}: {count_noun(len(self), 'image')} of "
             f"{count_noun(self.images['patient'].nunique(), 'patient')}, "
             f"{count_noun(n_labels, 'label') if n_labels else 'no labels'}"
+        )
+
+    @cached_property
+    def labels(self) -> "pd.DataFrame":
+        """The labels as the data set states them; see the class."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            np.where(self.cells == BLANK, np.float32("nan"), self.cells.astype(np.float32)),
+            index=pd.Index(self.images["id"], name="id"),
+            columns=list(self.label_names),
         )
 
     @cached_property
@@ -380,7 +392,6 @@ class Dataset:
         return replace(
             self,
             images=self.images.assign(**hashed),
-            labels=self.labels.set_axis(hashed["id"], axis="index"),
             boxes=self.boxes.assign(id=self.boxes["id"].map(key.hash)),
             collection=pseudonymized_collection(self.collection, key.fingerprint),
             key=key,
@@ -410,7 +421,7 @@ class Dataset:
             return self
         former = self.images["split"].to_numpy(dtype=str)
         names = keep_patients(
-            self.images["patient"], self.cells, former, draw=self.split_draw, kept=splits
+            self.images["patient"], self.label_values, former, draw=self.split_draw, kept=splits
         )
         if (names == former).all():
             return self
@@ -437,8 +448,7 @@ class Dataset:
         Raises:
             DatasetError: If no rows are given.
         """
-        images, labels = self.images.iloc[rows], self.labels.iloc[rows]
-        return replace(self, images=images, labels=labels, source=None)
+        return replace(self, images=self.images.iloc[rows], cells=self.cells[rows], source=None)
 
     def split(self, name: str) -> "Dataset":
         """Return the data set with only the images of one split.
@@ -646,7 +656,9 @@ def _label_cells(
     return values, names
 
 
-def _check_labels(images: "pd.DataFrame", values: NDArray[Any], names: tuple[str, ...]) -> None:
+def _check_labels(
+    images: "pd.DataFrame", values: NDArray[Any], names: tuple[str, ...], valid: frozenset[int]
+) -> None:
     if not all(names):
         raise DatasetError(f"the label names are {names}: none may be empty")
     if repeated := {name for name in names if names.count(name) > 1}:
@@ -656,7 +668,7 @@ def _check_labels(images: "pd.DataFrame", values: NDArray[Any], names: tuple[str
             f"the labels have the shape {values.shape}, but {len(images)} images and {len(names)} "
             f"label names need {(len(images), len(names))}"
         )
-    wrong = ~np.isin(values, list(CELLS.values()))
+    wrong = ~np.isin(values, list(valid))
     if wrong.any():
         where = np.asarray(wrong.any(axis=1))
         column = int(np.argmax(wrong[np.argmax(where)]))

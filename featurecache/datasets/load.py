@@ -53,10 +53,10 @@ def load_dataset(
         progress: Called with the number of images done and the total while images of "phantom"
             are generated, or headers of DICOM files are read.
         **options: Options of the loader. nih: ``split``, ``seed``; kermany: ``subset``, ``split``,
-            ``seed``; mimic-cxr-jpg: ``labeler``; vindr-cxr: ``readers``; padchest, chexpert-plus:
-            ``labels_from``; these and other public data sets: ``split``, ``folds``, ``fold``,
-            ``seed``; phantom: ``n_images``, ``n_views``, ``split``, ``seed``; folder,
-            images: ``patient_level``, ``folds``, ``fold``, ``seed``; csv: ``labels``,
+            ``seed``; mimic-cxr-jpg: ``labeler``; chexpert-plus: ``section``; these and other public
+            data sets: ``split``, ``folds``, ``fold``, ``seed``; phantom: ``n_images``, ``n_views``,
+            ``split``, ``seed``; folder, images: ``patient_level``, ``folds``, ``fold``, ``seed``;
+            csv: ``labels``,
             ``multilabel`` or ``classes``, ``path``, ``id``, ``patient``, ``study``, ``split``,
             ``view``, ``sex``, ``age``, ``metadata``, ``images_root``, ``positive``, ``negative``,
             ``label_separator``, ``separator``, ``encoding``, ``folds``, ``fold``, ``seed``.

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from featurecache.datasets.label_strings import split_list
 from featurecache.datasets.release import Listing, read_table
 from featurecache.datasets.scan import scan_folder
-from featurecache.errors import DatasetError, UnknownNameError
-from featurecache.label_cells import BLANK
+from featurecache.errors import DatasetError
+from featurecache.label_cells import BLANK, NEGATIVE, NEGATIVE_BY_MODEL, POSITIVE
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LABELS_FROM: Final = {"all": "", "physician": "Physician"}
 
 _COLUMNS: Final = (
     *("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth"),
@@ -31,31 +29,23 @@ _VIEWS: Final = {"L": "LATERAL", "AP_horizontal": "AP", "UNK": ""}
 _UNUSABLE: Final = "exclude"
 
 
-def list_padchest(
-    root: Path,
-    *,
-    labels_from: str = "all",
-) -> Listing:
+def list_padchest(root: Path) -> Listing:
     """List the images of PadChest.
 
     Labels have the exact names of the release: "emphysema" is no "subcutaneous emphysema". All
-    labels of an image are blank where the table states none, or the report was not usable.
+    labels of an image are blank where the table states none, or the report was not usable. Those of
+    reports that no physician labeled are by a model, a network that the authors trained.
 
     Args:
         root: Folder with ``PADCHEST_chest_x_ray_images_labels_*.csv`` (or ``.csv.gz``), and the
             images in ``images/<ImageDir>/``, ``<ImageDir>/``, ``images/`` or beside the table.
-        labels_from: "all", or "physician" for only the images whose reports were labeled by
-            physicians; a network labeled all others.
 
     Returns:
         The images, with all labels that occur in its table, sorted.
 
     Raises:
         DatasetError: If there is no table, or several.
-        UnknownNameError: If there is no such value of ``labels_from``.
     """
-    if labels_from not in LABELS_FROM:
-        raise UnknownNameError("value of `labels_from`", labels_from, LABELS_FROM)
     file = _find_table(root)
     notes: list[str] = []
     table = read_table(file, _COLUMNS, notes)
@@ -63,13 +53,10 @@ def list_padchest(
     by_physician = (table["MethodLabel"] == "Physician").to_numpy()
     notes.append(
         f"The labels of {count_noun(int(by_physician.sum()), 'image')} are by physicians, those of "
-        f"{int((~by_physician).sum()):,} by a network."
+        f"{int((~by_physician).sum()):,} by a model."
     )
-    excluded = {}
-    if labels_from == "physician":
-        excluded["not labeled by a physician"] = int((~by_physician).sum())
-        table, cells = table[by_physician], cells[by_physician]
-        notes.append("Left out: images whose labels are by a network.")
+    stated = np.isin(cells, (NEGATIVE, POSITIVE)) & ~by_physician[:, None]
+    cells = np.where(stated, cells + NEGATIVE_BY_MODEL, cells).astype(np.int8)
     notes.append(
         "The projection AP_horizontal is AP. Ages are the year of the study minus that of birth."
     )
@@ -93,7 +80,6 @@ def list_padchest(
         cells=cells,
         label_names=label_names,
         notes=notes,
-        excluded=excluded,
     )
 
 

@@ -258,7 +258,7 @@ class Listing:
             collection=self.collection or name,
             root=root,
             images=images.astype(str),
-            labels=cells,
+            cells=cells,
             label_names=self.label_names,
             notes=[*notes, *completed.notes],
             split_draw=completed.draw,

@@ -21,7 +21,8 @@ from featurecache.datasets.release import (
     require_table,
 )
 from featurecache.datasets.table_reader import open_table
-from featurecache.errors import DatasetError, UsageError
+from featurecache.errors import DatasetError
+from featurecache.label_cells import NEGATIVE, POSITIVE, cells_of_votes
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -31,26 +32,19 @@ _KAGGLE: Final = ("image_id", "class_name", "class_id", "rad_id")
 _SUFFIXES: Final = (".dicom", ".dcm", ".png", ".jpg")
 
 
-def list_vindr_cxr(
-    root: Path,
-    *,
-    readers: str | int = "majority",
-) -> Listing:
+def list_vindr_cxr(root: Path) -> Listing:
     """List the images of VinDr-CXR.
 
     Args:
         root: Folder of PhysioNet's release, with ``annotations/image_labels_train.csv`` and
             ``image_labels_test.csv``; or of the Kaggle challenge, with ``train.csv``.
-        readers: How many readers have to state a finding: "any", "majority", or their number. Test
-            images of PhysioNet have one consensus.
 
     Returns:
-        The images, with the labels in their official names and order. Patients are
-        unknown.
+        The images, with the labels in their official names and order, and how many of the readers
+        state each. Test images of PhysioNet have one consensus. Patients are unknown.
 
     Raises:
         DatasetError: If there is no table.
-        UsageError: If ``readers`` is none of these.
     """
     notes: list[str] = []
     if files := _physionet_tables(root):
@@ -58,7 +52,7 @@ def list_vindr_cxr(
     else:
         file = require_table(root, "train.csv", "annotations/image_labels_train.csv")
         read = _read_kaggle(file, notes)
-    return _listing(file, read, notes, readers)
+    return _listing(file, read, notes)
 
 
 def list_vindr_pcxr(root: Path) -> Listing:
@@ -79,7 +73,7 @@ def list_vindr_pcxr(root: Path) -> Listing:
     files = _physionet_tables(root)
     if not files:
         require_table(root, "image_labels_train.csv", "annotations/image_labels_train.csv")
-    return _listing(files["train"], _read_all(files, notes), notes, "majority")
+    return _listing(files["train"], _read_all(files, notes), notes)
 
 
 def is_vindr_cxr(folder: Path) -> bool:
@@ -109,19 +103,13 @@ class _Votes:
     readers: NDArray[np.int_]
 
 
-def _listing(file: Path, votes: _Votes, notes: list[str], readers: str | int) -> Listing:
-    number = int(readers) if str(readers).isdecimal() else 0
-    if readers not in ("any", "majority") and not number:
-        raise UsageError(f"`readers` is {readers!r}: give 'any', 'majority' or a number")
-    majority = votes.readers // 2 + 1
-    needed = majority if readers == "majority" else np.minimum(votes.readers, number or 1)
-    positive = votes.positive.to_numpy()
-    disagree = ((positive > 0) & (positive < votes.readers[:, None])).any(axis=1)
+def _listing(file: Path, votes: _Votes, notes: list[str]) -> Listing:
+    cells = cells_of_votes(votes.positive.to_numpy(), votes.readers)
+    disagree = ~np.isin(cells, (NEGATIVE, POSITIVE)).all(axis=1)
     if disagree.any():
         notes.append(
-            f"Findings are positive if {'a majority' if readers == 'majority' else readers} of the "
-            "readers state them (`readers`). Readers disagree on "
-            f"{count_noun(int(disagree.sum()), 'image')}."
+            f"Readers disagree on {count_noun(int(disagree.sum()), 'image')}. How many of them "
+            "have to state a finding is chosen when the labels are used."
         )
     images = votes.images
     path = images["folder"] + "/" + images["id"]
@@ -131,7 +119,7 @@ def _listing(file: Path, votes: _Votes, notes: list[str], readers: str | int) ->
         file=file,
         images=images.drop(columns="folder"),
         paths=[path + suffix for suffix in _SUFFIXES],
-        cells=(positive >= needed[:, None]).astype(np.int8),
+        cells=cells,
         label_names=tuple(votes.positive.columns),
         split_file="annotations/image_labels_test.csv",
         notes=notes,

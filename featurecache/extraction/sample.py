@@ -32,7 +32,7 @@ def sample_rows(dataset: "Dataset", size: int) -> NDArray[np.intp]:
     digests = [blake2b(image.encode(), digest_size=8).digest() for image in dataset.images["id"]]
     chance = np.frombuffer(b"".join(digests), dtype=">u8")
     split = dataset.images["split"].map(SPLITS.index).to_numpy()
-    stratum = split * (len(dataset.label_names) + 1) + _rarest_label(dataset.cells)
+    stratum = split * (len(dataset.label_names) + 1) + _rarest_label(dataset.label_values)
     patient = np.unique(dataset.images["patient"].to_numpy(dtype=str), return_inverse=True)[1]
     repeat = _number_within(stratum * (patient.max() + 1) + patient, chance)
     number = _number_within(stratum, repeat, chance)

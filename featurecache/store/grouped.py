@@ -9,14 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
-from featurecache.label_cells import (
-    BLANK,
-    NEGATIVE,
-    POSITIVE,
-    UNCERTAIN,
-    LabelPolicy,
-    means_no_finding,
-)
+from featurecache.label_cells import CELLS_BY_STRENGTH, LabelPolicy, means_no_finding
 from featurecache.prompts import PromptSet
 from featurecache.provenance.leaks import SplitCopies
 from featurecache.provenance.records import ImageRecords
@@ -388,7 +381,8 @@ def study_cells(
     """Join the cells (M, C) of the images of each study.
 
     A finding is positive where an image shows it, else uncertain where one may, else negative
-    where one states it. For a label such as "No Finding", negative comes before positive.
+    where one states it; see ``CELLS_BY_STRENGTH``. For a label such as "No Finding", negative comes
+    before positive.
 
     Args:
         cells: Cells, or labels (-1 unknown), (M, C).
@@ -398,20 +392,17 @@ def study_cells(
     Returns:
         Cells of the studies, (G, C), and the number of studies whose images differ.
     """
-    strength = np.empty((4, len(names)), dtype=np.int8)
-    normal = np.array([means_no_finding(name) for name in names], dtype=np.bool_)
-    ranks = {BLANK: 0, NEGATIVE: 1, UNCERTAIN: 2, POSITIVE: 3}
-    for cell, rank in ranks.items():
-        strength[cell] = rank
-    # As an index, -2 and -1 count from the end: codes and rows of the table are one to one.
-    strength[NEGATIVE, normal], strength[POSITIVE, normal] = 3, 1
-    columns = np.arange(len(names))
-    ranked = strength[cells, columns]
+    by_rank = np.array(CELLS_BY_STRENGTH, dtype=np.int8)
+    # Blank stays the weakest cell of such labels; all others change places.
+    by_rank_of_normal = np.append(by_rank[:1], by_rank[:0:-1])
+    rank = np.zeros((2, 256), dtype=np.intp)
+    for row, codes in enumerate((by_rank, by_rank_of_normal)):
+        rank[row, codes] = np.arange(len(codes))  # negative codes count from the end
+    normal = np.array([means_no_finding(name) for name in names], dtype=np.intp)
+    ranked = rank[normal, cells]
     order = np.argsort(group, kind="stable")
     _, starts = np.unique(group[order], return_index=True)
     highest, lowest = (f.reduceat(ranked[order], starts, axis=0) for f in (np.maximum, np.minimum))
-    by_rank = np.array([BLANK, NEGATIVE, UNCERTAIN, POSITIVE], dtype=np.int8)
-    by_rank_of_normal = np.array([BLANK, POSITIVE, UNCERTAIN, NEGATIVE], dtype=np.int8)
     resolved = np.where(normal, by_rank_of_normal[highest], by_rank[highest])
     return resolved, int((highest != lowest).any(axis=1).sum())
 

@@ -28,6 +28,8 @@ def open_cache(
     join: str = "features",
     uncertain: str | None = None,
     blank: str | None = None,
+    readers: str | int | None = None,
+    labels_from: str | None = None,
     level: str | None = None,
     views: str | None = None,
     study_scores: str | None = None,
@@ -46,6 +48,10 @@ def open_cache(
         uncertain: What uncertain cells of labels count as: "ignore" (unknown), "positive",
             "negative" or "paper"; see ``LabelPolicy``. By default that of the data set.
         blank: What blank cells count as: "unknown" or "negative". By default that of the data set.
+        readers: How many of several readers have to state a finding: "majority", "any" or a number.
+            By default that of the data set.
+        labels_from: "all", or "physician" if labels by models are unknown. By default that of the
+            data set.
         level: What the rows are and what is scored: "image" (default) or "study". A finding is
             positive in a study if it is in one of its images. An image without a study is one of
             its own.
@@ -84,11 +90,14 @@ def open_cache(
     caches = [
         entry if isinstance(entry, Cache) else read_cache(_resolve(Path(entry))) for entry in given
     ]
-    if uncertain is not None or blank is not None:
-        caches = [
-            cache.with_policy(cache.policy.override(uncertain=uncertain, blank=blank))
-            for cache in caches
-        ]
+    policy = {
+        "uncertain": uncertain,
+        "blank": blank,
+        "readers": None if readers is None else str(readers),
+        "labels_from": labels_from,
+    }
+    if any(value is not None for value in policy.values()):
+        caches = [cache.with_policy(cache.policy.override(**policy)) for cache in caches]
     if len(caches) != 1:
         if any(cache.units != Units() for cache in caches):
             raise UsageError("give `level` and `views` for caches together, not for one of them")

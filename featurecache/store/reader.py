@@ -11,7 +11,7 @@ from featurecache.errors import CacheError
 from featurecache.execution import Probe
 from featurecache.io import json as strict_json
 from featurecache.io.fingerprint import fingerprint
-from featurecache.label_cells import CELLS, LabelPolicy
+from featurecache.label_cells import VALID_CELLS, LabelPolicy
 from featurecache.provenance.perceptual_hash import HASH_BYTES
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache, file_state
@@ -208,9 +208,10 @@ def _read_labels(file: "h5py.File", rows: int, policy: LabelPolicy) -> Labels:
     if len(set(names)) != len(names):
         raise CacheError(f"{file.filename} is damaged: /labels/names has duplicates")
     require_valid(file.filename, label_problems(names, "/labels/names"))
-    if cells.size and (cells.min() < min(CELLS.values()) or cells.max() > max(CELLS.values())):
+    present = np.flatnonzero(np.bincount(cells.view(np.uint8).ravel(), minlength=256))
+    if not set(present.astype(np.uint8).view(np.int8).tolist()) <= VALID_CELLS:
         raise CacheError(
-            f"{file.filename} is damaged: /labels/values has values other than 1, 0, -1 and -2"
+            f"{file.filename} is damaged: /labels/values has values that are no cells of labels"
         )
     return Labels(names, cells, policy)
 

@@ -1,7 +1,11 @@
 """``datasets``: the list, and the description of a data set without reading its images."""
 
+from dataclasses import asdict
+
 import pytest
 from PIL import Image
+
+import featurecache as fc
 
 NIH = """\
 Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,Original\
@@ -49,7 +53,7 @@ def test_tables_are_described_without_images(run, folder, n_images):
         "views": {"PA": 2, "LATERAL": 1, "unknown": 1},
         "splits": {"train": 2, "val": 1, "test": 1},
         "excluded": {},
-        "label_policy": {"uncertain": "ignore", "blank": "unknown"},
+        "label_policy": asdict(fc.LabelPolicy()),
         "labels": {
             "Edema": {"positive": 1, "negative": 0, "uncertain": 2, "blank": 1},
             "Mass": {"positive": 1, "negative": 2, "uncertain": 0, "blank": 1},

@@ -15,7 +15,7 @@ import featurecache as fc
 from featurecache.datasets.load import recognize_dataset
 from featurecache.datasets.phantom.folder import generate_phantom
 from featurecache.datasets.release import CHEXPERT_LABELS
-from featurecache.errors import DatasetError, UsageError
+from featurecache.errors import DatasetError, UnknownNameError, UsageError
 from featurecache.extraction.provenance import is_exposed
 from featurecache.provenance.leaks import require_unseen
 from featurecache.provenance.provenance import Provenance
@@ -51,8 +51,8 @@ class Expected:
     views: dict[str, int]
     splits: set[str]
     label: str
-    cells: tuple[int, int, int, int]
-    """Positive, negative, uncertain and blank cells of the label."""
+    cells: tuple[int, ...]
+    """Positive, negative, uncertain, blank and perhaps disputed cells of the label."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,11 @@ EXPECTED = {
     "chestx-det": Expected(6, None, None, {"unknown": 6}, ALL, "Diffuse Nodule", (3, 3, 0, 0)),
     "covid-radiography": Expected(6, None, None, {"unknown": 6}, ALL, "Normal", (2, 4, 0, 0)),
     "padchest": Expected(12, 6, 6, {"PA": 6, "LATERAL": 6}, ALL, "pleural effusion", (4, 6, 0, 2)),
-    "vindr-cxr/kaggle": Expected(6, None, None, {"unknown": 6}, ALL, "Cardiomegaly", (2, 4, 0, 0)),
+    "vindr-cxr/kaggle": Expected(
+        6, None, None, {"unknown": 6}, ALL, "Cardiomegaly", (1, 2, 0, 0, 3)
+    ),
     "vindr-cxr/physionet": Expected(
-        6, None, None, {"unknown": 6}, ALL, "Cardiomegaly", (3, 3, 0, 0)
+        6, None, None, {"unknown": 6}, ALL, "Cardiomegaly", (2, 2, 0, 0, 2)
     ),
     "vindr-pcxr": Expected(6, None, None, {"unknown": 6}, ALL, "Brocho-pneumonia", (3, 3, 0, 0)),
     "rsna": Expected(6, 6, None, {"unknown": 6}, ALL, "Target", (3, 3, 0, 0)),
@@ -181,12 +183,19 @@ def test_votes_of_readers(pictures, tmp_path):
     # Images 0 to 5 have 0, 1, 2, 3, 0 and 1 readers of three who state it.
     vindr_kaggle(tmp_path, drawer(tmp_path, cycle(pictures)))
     expected = {"any": [0, 1, 1, 1, 0, 1], "majority": [0, 0, 1, 1, 0, 0], 3: [0, 0, 0, 1, 0, 0]}
+    data = fc.load_dataset("vindr-cxr", tmp_path)
+    column = data.label_names.index("Cardiomegaly")
+    assert data.cells[:, column].tolist() == [0, 31, 32, 1, 0, 31]
+    assert data.describe()["labels"]["Cardiomegaly"] == {
+        **{"positive": 1, "negative": 2, "uncertain": 0, "blank": 0},
+        "disputed": 3,
+    }
+    cache = fc.extract(data, "tiny", backend="torch", precision="fp32", cache_dir=tmp_path / "c")
     for readers, positive in expected.items():
-        data = fc.load_dataset("vindr-cxr", tmp_path, readers=readers)
-        assert data.labels["Cardiomegaly"].tolist() == positive
-    assert fc.load_dataset(tmp_path, readers="3").labels["Cardiomegaly"].sum() == 1
-    with pytest.raises(UsageError, match="`readers` is 'most': give 'any', 'majority'"):
-        fc.load_dataset(tmp_path, readers="most")
+        opened = fc.open_cache(cache.path, readers=readers)
+        assert opened.labels.values[:, column].tolist() == positive
+    with pytest.raises(UnknownNameError, match="policy `readers` 'most'"):
+        fc.open_cache(cache.path, readers="most")
 
 
 def test_tables_of_vindr_with_other_labels(pictures, tmp_path):
@@ -218,9 +227,13 @@ def test_chexpert_with_labels_of_test_images(pictures, tmp_path):
 
 def test_physicians_of_padchest(pictures, tmp_path):
     padchest(tmp_path, drawer(tmp_path, cycle(pictures)))
-    data = fc.load_dataset("padchest", tmp_path, labels_from="physician")
-    assert (len(data), data.excluded) == (6, {"not labeled by a physician": 6})
-    assert set(data.images["age"]) == {"86"}
+    data = fc.load_dataset("padchest", tmp_path)
+    by_physician = data.with_policy(fc.LabelPolicy(labels_from="physician"))
+    known = (by_physician.label_values != -1).any(axis=1)
+    assert set(data.images["age"][known]) == {"86"}
+    assert known.sum() == 6
+    np.testing.assert_array_equal(by_physician.label_values[known], data.label_values[known])
+    assert (data.label_values[~known] != -1).any()
     assert "pseudonodule" in data.label_names
 
 
@@ -267,14 +280,14 @@ def test_labels_of_chexpert_plus(pictures, tmp_path):
     labels = tmp_path / "chexbert_labels" / "impression_fixed.json"
     lines = labels.read_text().splitlines()
     labels.rename(tmp_path / "report_fixed.json").write_text("\n".join(lines[1:]))
-    data = fc.load_dataset(tmp_path, labels_from="report")
+    data = fc.load_dataset(tmp_path, section="report")
     assert any("1 image has no labels in report_fixed.json" in note for note in data.notes)
     assert any("The 4 images of valid are test" in note for note in data.notes)
     with pytest.raises(DatasetError, match=r"no chexbert_labels/impression_fixed\.json or impr"):
         fc.load_dataset(tmp_path)
     (tmp_path / "report_fixed.json").write_text('{"path_to_image": "a.jpg"}')
     with pytest.raises(DatasetError, match=r"report_fixed\.json cannot be read as JSON.*KeyError"):
-        fc.load_dataset(tmp_path, labels_from="report")
+        fc.load_dataset(tmp_path, section="report")
 
 
 def test_damaged_annotations_are_refused(pictures, tmp_path):
