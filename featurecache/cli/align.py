@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from featurecache.cli.options import (
-    Blank,
     CacheFile,
+    OptionValues,
     Prompts,
-    Uncertain,
     describe_choice,
     print_policy,
+    takes_policy,
 )
 from featurecache.cli.output import (
     Json,
@@ -23,6 +23,7 @@ from featurecache.cli.output import (
 )
 
 
+@takes_policy
 def align(
     cache: CacheFile = Path("cache"),
     method: Annotated[
@@ -38,8 +39,8 @@ def align(
             metavar="FILE",
         ),
     ] = None,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
+    *,
+    policy: OptionValues,
     json: Json = False,
 ) -> None:
     """Map images into the space of texts, for zero-shot and retrieve with --alignment.
@@ -53,7 +54,7 @@ def align(
     from featurecache.alignment.alignment import require_absent_or_alignment
     from featurecache.store.layout import alignment_path
 
-    opened = fc.open_cache(cache, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(cache, **policy)
     # Fail before the training, not after it.
     require_absent_or_alignment(
         out or alignment_path(opened.path, opened.text(prompts).name, method)

@@ -12,12 +12,12 @@ from featurecache.cli.dataset_options import (
     takes_dataset_options,
 )
 from featurecache.cli.options import (
-    Blank,
     CacheFile,
     NBootstrap,
-    Uncertain,
+    OptionValues,
     describe_choice,
     print_policy,
+    takes_policy,
 )
 from featurecache.cli.output import (
     Json,
@@ -42,6 +42,7 @@ MAX_ROWS = 20
 """Number of rows printed of a table; --json has all."""
 
 
+@takes_policy
 @takes_dataset_options(without=("view_column", "sex_column", "age_column", "metadata_column"))
 def audit(
     *,
@@ -73,8 +74,7 @@ def audit(
         ),
     ] = 5,
     n_bootstrap: NBootstrap = 1000,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
+    policy: OptionValues,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
@@ -93,7 +93,7 @@ def audit(
 
     if contact_sheet is not None:
         require_absent(contact_sheet, argument="contact_sheet")
-    opened = fc.open_cache(cache, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(cache, **policy)
     print_status(f"auditing {describe_choice(cache, opened)}")
     print_policy(opened)
     data = None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featurecache.cli.options import StudyScores
+from featurecache.cli.options import STUDY_SCORES
 from featurecache.cli.output import Json, format_float, print_json, print_result, print_table
 from featurecache.wording import UNDEFINED, count_noun
 
@@ -24,7 +24,7 @@ def compare(
             "Default: as the runs are."
         ),
     ] = None,
-    study_scores: StudyScores = None,
+    study_scores: Annotated[str | None, typer.Option(help=STUDY_SCORES, metavar="HOW")] = None,
     json: Json = False,
 ) -> None:
     """Compare runs with the first: paired differences with 95 % intervals and p values.

@@ -54,6 +54,26 @@ def takes_settings(
     return decorate
 
 
+def takes_together(name: str, options: list[inspect.Parameter]) -> Callable[[Command], Command]:
+    """Give a command several options, which it receives as one dictionary.
+
+    Args:
+        name: The parameter that receives it.
+        options: The options.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run(**arguments: Any) -> None:
+            values = {option.name: arguments.pop(option.name) for option in options}
+            command(**arguments, **{name: values})
+
+        run.__signature__ = expand_parameter(command, name, options)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
 def expand_parameter(
     command: Command, name: str, options: list[inspect.Parameter]
 ) -> inspect.Signature:

@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from featurecache.cli.options import (
-    Blank,
     CacheFiles,
     Join,
-    Level,
     NBootstrap,
     OptionalRun,
-    StudyFeatures,
-    StudyScores,
-    Uncertain,
-    Views,
+    OptionValues,
     describe_choice,
     parse_groups,
     print_joined_rows,
     print_policy,
     print_units,
     require_free,
+    takes_policy,
+    takes_units,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
 from featurecache.wording import count_noun
@@ -36,6 +33,8 @@ _MAX_LABELS: Final = 14
 """Labels in a line."""
 
 
+@takes_policy
+@takes_units
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder of train-head or finetune.")],
     cache: CacheFiles = None,
@@ -55,12 +54,9 @@ def evaluate(
     ] = "test",
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
-    level: Level = None,
-    views: Views = None,
-    study_scores: StudyScores = None,
-    study_features: StudyFeatures = None,
+    *,
+    policy: OptionValues,
+    units: OptionValues,
     json: Json = False,
 ) -> None:
     """Evaluate a trained head or a fine-tuned encoder on another data set (external validation).
@@ -76,10 +72,8 @@ def evaluate(
     require_free(out)
     paths = cache or [Path("cache")]
     trained = fc.load_run(run)
-    units = trained.units.override(
-        level=level, views=views, study_scores=study_scores, study_features=study_features
-    )
-    opened = fc.open_cache(paths, join=join, uncertain=uncertain, blank=blank, **asdict(units))
+    scored = trained.units.override(**units)
+    opened = fc.open_cache(paths, join=join, **policy, **asdict(scored))
     images = "all images" if split == "all" else f"the {split} images"
     print_status(f"evaluating {run} on {images} of {describe_choice(paths, opened)}")
     print_policy(opened)

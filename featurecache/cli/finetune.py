@@ -17,11 +17,11 @@ from featurecache.cli.dataset_options import (
 from featurecache.cli.options import (
     DEFAULT_MODEL,
     BitDepth,
-    Blank,
     Device,
     NBootstrap,
-    Uncertain,
+    OptionValues,
     print_policy,
+    takes_policy,
 )
 from featurecache.cli.output import (
     Json,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
 
 
+@takes_policy
 @takes_dataset_options(without=("sex_column", "age_column", "metadata_column"))
 @takes_settings(FinetuneConfig)
 def finetune(
@@ -81,8 +82,7 @@ def finetune(
             metavar="DIR",
         ),
     ] = Path("cache"),
-    uncertain: Uncertain = None,
-    blank: Blank = None,
+    policy: OptionValues,
     device: Device = "auto",
     settings: dict[str, Any],
     options: DatasetOptions,
@@ -118,7 +118,7 @@ def finetune(
 
         def load() -> "Dataset":
             data = load_dataset(dataset, data_root, options, quiet=json)
-            return data.with_policy(data.policy.override(uncertain=uncertain, blank=blank))
+            return data.with_policy(data.policy.override(**policy))
 
         run = run_finetuning(
             load,

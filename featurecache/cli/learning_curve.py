@@ -7,14 +7,14 @@ import typer
 
 from featurecache.cli.config_options import parse_numbers, takes_settings
 from featurecache.cli.options import (
-    Blank,
     CacheFiles,
     Join,
-    Uncertain,
+    OptionValues,
     describe_choice,
     print_joined_rows,
     print_policy,
     require_free,
+    takes_policy,
 )
 from featurecache.cli.output import (
     Json,
@@ -33,6 +33,7 @@ _OFFERED = {"prompts", "fusion", "seed"}
 _NOT_OFFERED = tuple(name for name in HeadConfig.__dataclass_fields__ if name not in _OFFERED)
 
 
+@takes_policy
 @takes_settings(HeadConfig, without=_NOT_OFFERED)
 def learning_curve(
     head: Annotated[
@@ -62,10 +63,9 @@ def learning_curve(
             help="Run folder to create. Default: runs/DATASET-MODEL-curve.", metavar="DIR"
         ),
     ] = None,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
-    json: Json = False,
     *,
+    policy: OptionValues,
+    json: Json = False,
     settings: dict[str, Any],
 ) -> None:
     """Train heads on subsets of increasing size and plot their test metrics.
@@ -81,7 +81,7 @@ def learning_curve(
     numbers = None if sizes is None else parse_numbers(sizes, "sizes", example="16,128,1024")
     require_free(out)
     paths = cache or [Path("cache")]
-    opened = fc.open_cache(paths, join=join, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(paths, join=join, **policy)
     print_status(f"training {', '.join(heads)} on {describe_choice(paths, opened)}")
     print_policy(opened)
     print_joined_rows(opened)

@@ -1,11 +1,13 @@
 """Options that several commands share."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from featurecache.cli.config_options import Command, takes_together
 from featurecache.cli.output import print_status
 from featurecache.wording import count_noun
 
@@ -71,46 +73,6 @@ AlignmentFile = Annotated[
         metavar="FILE",
     ),
 ]
-Uncertain = Annotated[
-    str | None,
-    typer.Option(
-        help="What uncertain cells of labels count as: ignore (unknown), positive, negative, or "
-        "paper (of CheXpert: positive for Atelectasis and Edema, else negative). Default: that of "
-        "the data set.",
-        metavar="POLICY",
-    ),
-]
-Blank = Annotated[
-    str | None,
-    typer.Option(
-        help="What blank cells of labels count as: unknown or negative. Default: that of the data "
-        "set.",
-        metavar="POLICY",
-    ),
-]
-Level = Annotated[
-    str | None,
-    typer.Option(help="What is scored: image or study. Default: image, or as in the run."),
-]
-Views = Annotated[
-    str | None,
-    typer.Option(help="Images to use: all, frontal or lateral. Default: all, or as in the run."),
-]
-StudyScores = Annotated[
-    str | None,
-    typer.Option(
-        help="How scores of a study's images are joined: mean or max. Default: mean.",
-        metavar="HOW",
-    ),
-]
-StudyFeatures = Annotated[
-    str | None,
-    typer.Option(
-        help="Pool the embeddings of a study's images instead: mean, or frontal+lateral for one of "
-        "each side by side.",
-        metavar="HOW",
-    ),
-]
 NBootstrap = Annotated[
     int, typer.Option(help="Bootstrap samples over patients for the intervals; 0 for none.", min=0)
 ]
@@ -126,6 +88,49 @@ RunNames = Annotated[
         help="What to call a run, such as runs/a=Baseline; repeat for more.", metavar="RUN=LABEL"
     ),
 ]
+
+
+OptionValues = dict[str, str | None]
+"""The values of a group of options that are handed on together; None where not given."""
+
+_POLICY: Final = {
+    "uncertain": "What uncertain cells of labels count as: ignore (unknown), positive, negative, "
+    "or paper (of CheXpert: positive for Atelectasis and Edema, else negative).",
+    "blank": "What blank cells of labels count as: unknown or negative.",
+    "readers": "How many of several readers have to state a finding: majority, any or a number.",
+    "labels_from": "Whose labels count: all, or physician, which leaves out those of models.",
+}
+STUDY_SCORES: Final = "How scores of a study's images are joined: mean or max. Default: mean."
+_UNITS: Final = {
+    "level": "What is scored: image or study. Default: image, or as in the run.",
+    "views": "Images to use: all, frontal or lateral. Default: all, or as in the run.",
+    "study_scores": STUDY_SCORES,
+    "study_features": "Pool the embeddings of a study's images instead: mean, or frontal+lateral "
+    "for one of each side by side.",
+}
+
+
+def _text_options(helps: Mapping[str, str]) -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(help=text, metavar="HOW")],
+        )
+        for name, text in helps.items()
+    ]
+
+
+def takes_policy(command: Command) -> Command:
+    """Give a command the options of a ``LabelPolicy``, as its parameter ``policy``."""
+    helps = {name: f"{text} Default: that of the data set." for name, text in _POLICY.items()}
+    return takes_together("policy", _text_options(helps))(command)
+
+
+def takes_units(command: Command) -> Command:
+    """Give a command the options of ``Units``, as its parameter ``units``."""
+    return takes_together("units", _text_options(_UNITS))(command)
 
 
 def parse_pairs(entries: Sequence[str] | None, option: str) -> dict[str, str] | None:

@@ -11,10 +11,8 @@ from featurecache.cli.dataset_options import DatasetOptions, load_dataset, takes
 from featurecache.cli.options import (
     BitDepth,
     Device,
-    Level,
-    StudyFeatures,
-    StudyScores,
-    Views,
+    OptionValues,
+    takes_units,
 )
 from featurecache.cli.output import (
     Json,
@@ -51,6 +49,7 @@ _OPTIONS_OF_TABLES: Final = (
         field.name for field in fields(DatasetOptions) if field.name not in _OPTIONS_OF_TABLES
     )
 )
+@takes_units
 def predict(
     *,
     run: Annotated[Path, typer.Argument(help="Run folder of train-head or finetune.")],
@@ -86,10 +85,7 @@ def predict(
     ] = None,
     device: Device = "auto",
     bit_depth: BitDepth = None,
-    level: Level = None,
-    views: Views = None,
-    study_scores: StudyScores = None,
-    study_features: StudyFeatures = None,
+    units: OptionValues,
     options: DatasetOptions,
     json: Json = False,
 ) -> None:
@@ -114,11 +110,9 @@ def predict(
     if out is not None:
         check_table_file(out)
     loaded = fc.load_run(run)
-    units = loaded.units.override(
-        level=level, views=views, study_scores=study_scores, study_features=study_features
-    )
-    require_same_units(loaded.units, units, names=(str(run), "this prediction"))
-    unit = units.level
+    scored = loaded.units.override(**units)
+    require_same_units(loaded.units, scored, names=(str(run), "this prediction"))
+    unit = scored.level
     given: Images = images
     if options != DatasetOptions():
         if len(images) != 1:

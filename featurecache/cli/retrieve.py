@@ -17,14 +17,14 @@ from featurecache.cli.dataset_options import (
 from featurecache.cli.options import (
     AlignmentFile,
     BitDepth,
-    Blank,
     CacheFile,
     Device,
     NBootstrap,
+    OptionValues,
     Prompts,
-    Uncertain,
     describe_choice,
     print_policy,
+    takes_policy,
 )
 from featurecache.cli.output import (
     Json,
@@ -62,6 +62,7 @@ MAX_TEXT: Final = 60
         "age_column",
     )
 )
+@takes_policy
 def retrieve(
     *,
     text: Annotated[str | None, typer.Argument(help="Query text.")] = None,
@@ -112,8 +113,7 @@ def retrieve(
     device: Device = "auto",
     bit_depth: BitDepth = None,
     n_bootstrap: NBootstrap = 1000,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
+    policy: OptionValues,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -143,7 +143,7 @@ def retrieve(
         require_absent(contact_sheet, argument="contact_sheet")
     if out is not None:
         check_table_file(out)
-    opened = fc.open_cache(cache, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(cache, **policy)
     print_status(f"searching {describe_choice(cache, opened)}")
     print_policy(opened)
     if text is None and image is None and label is None:

@@ -7,20 +7,17 @@ import typer
 
 from featurecache.cli.config_options import takes_settings
 from featurecache.cli.options import (
-    Blank,
     CacheFiles,
     Join,
-    Level,
     NBootstrap,
-    StudyFeatures,
-    StudyScores,
-    Uncertain,
-    Views,
+    OptionValues,
     describe_choice,
     print_joined_rows,
     print_policy,
     print_units,
     require_free,
+    takes_policy,
+    takes_units,
 )
 from featurecache.cli.output import (
     Json,
@@ -39,6 +36,8 @@ if TYPE_CHECKING:
     from featurecache.store.cache import Cache
 
 
+@takes_policy
+@takes_units
 @takes_settings(HeadConfig, without=("head",))
 def train_head(
     head: Annotated[
@@ -69,14 +68,10 @@ def train_head(
             "texts, where there is nothing to learn."
         ),
     ] = True,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
-    level: Level = None,
-    views: Views = None,
-    study_scores: StudyScores = None,
-    study_features: StudyFeatures = None,
-    json: Json = False,
     *,
+    policy: OptionValues,
+    units: OptionValues,
+    json: Json = False,
     settings: dict[str, Any],
 ) -> None:
     """Train a head on cached embeddings and evaluate it on the test images.
@@ -95,12 +90,8 @@ def train_head(
     opened = fc.open_cache(
         paths,
         join=join,
-        uncertain=uncertain,
-        blank=blank,
-        level=level,
-        views=views,
-        study_scores=study_scores,
-        study_features=study_features,
+        **policy,
+        **units,
     )
     first = settings.get("seed", 0)
     seeds_used = f"seeds {first} to {first + seeds - 1}" if seeds > 1 else f"seed {first}"

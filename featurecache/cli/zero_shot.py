@@ -7,24 +7,23 @@ import typer
 
 from featurecache.cli.options import (
     AlignmentFile,
-    Blank,
     CacheFile,
-    Level,
     NBootstrap,
     OptionalRun,
+    OptionValues,
     Prompts,
-    StudyFeatures,
-    StudyScores,
-    Uncertain,
-    Views,
     describe_choice,
     print_policy,
     print_units,
     require_free,
+    takes_policy,
+    takes_units,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_run, print_status
 
 
+@takes_policy
+@takes_units
 def zero_shot(
     cache: CacheFile = Path("cache"),
     scoring: Annotated[
@@ -39,12 +38,9 @@ def zero_shot(
     alignment: AlignmentFile = None,
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
-    level: Level = None,
-    views: Views = None,
-    study_scores: StudyScores = None,
-    study_features: StudyFeatures = None,
+    *,
+    policy: OptionValues,
+    units: OptionValues,
     json: Json = False,
 ) -> None:
     """Score images by their similarity to prompts, without any training.
@@ -59,12 +55,8 @@ def zero_shot(
     require_free(out)
     opened = fc.open_cache(
         cache,
-        uncertain=uncertain,
-        blank=blank,
-        level=level,
-        views=views,
-        study_scores=study_scores,
-        study_features=study_features,
+        **policy,
+        **units,
     )
     run = fc.zero_shot(
         opened, prompts=prompts, scoring=scoring, alignment=alignment, n_bootstrap=n_bootstrap

@@ -31,6 +31,7 @@ def scored(cache, rows, *, name="run", **changes):
         "split": "test",
         "ids": cache.ids[rows],
         "patients": cache.patients[rows],
+        "studies": cache.studies[rows],
         "splits": cache.splits[rows],
         "sha256": np.array([f"{row:064d}" for row in rows]),
         "label_names": ("Mass", "Edema"),

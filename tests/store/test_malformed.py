@@ -74,7 +74,7 @@ def variable_length_attribute(file: h5py.File) -> None:
     file.attrs["model"] = "m"
 
 
-LABEL_2 = np.array([[2, 0], [0, -1], [-1, 1]], dtype="i1")
+LABEL_4 = np.array([[4, 0], [0, -1], [-1, 1]], dtype="i1")
 
 MALFORMED: dict[str, tuple[Change, str]] = {
     "another format": (attribute("/", "format", "AnnData"), "not a featurecache file.*AnnData"),
@@ -173,8 +173,8 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         "lacks the dataset /images/embedding",
     ),
     "images is a dataset": (put("images", np.ones(3)), "lacks the group /images"),
-    "label 2": (put("labels/values", LABEL_2), "/labels/values"),
-    "label -128": (put("labels/values", LABEL_2 - 100), "/labels/values"),
+    "label 4": (put("labels/values", LABEL_4), "/labels/values"),
+    "label -128": (put("labels/values", LABEL_4 - 100), "/labels/values"),
     "labels as int16": (put("labels/values", np.zeros((3, 2), "i2")), "/labels/values is int16"),
     "labels of a row fewer": (put("labels/values", np.zeros((2, 2), "i1")), "/labels/values"),
     "labels of a column more": (put("labels/values", np.zeros((3, 3), "i1")), "/labels/values"),
