@@ -12,13 +12,13 @@ from featurecache.cli.dataset_options import (
     takes_dataset_options,
 )
 from featurecache.cli.options import (
-    Blank,
     Device,
+    OptionValues,
     RunNames,
-    Uncertain,
     describe_choice,
     parse_pairs,
     print_policy,
+    takes_policy,
 )
 from featurecache.cli.output import Json, print_json, print_result, print_status, progress_bar
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 @takes_dataset_options(without=("view_column", "sex_column", "age_column", "name"))
+@takes_policy
 def explore(
     *,
     runs: Annotated[
@@ -77,8 +78,7 @@ def explore(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
     ] = True,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
+    policy: OptionValues,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -107,7 +107,7 @@ def explore(
     require_explorer()
     loaded = [fc.load_run(run) for run in runs or ()]
     chosen = cache_to_explore(cache if cache or loaded else Path("cache"), loaded)
-    opened = fc.open_cache(chosen, uncertain=uncertain, blank=blank)
+    opened = fc.open_cache(chosen, **policy)
     print_status(f"exploring {describe_choice(cache or opened.path, opened)}")
     print_policy(opened)
     data = None

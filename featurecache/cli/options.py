@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -90,7 +90,7 @@ RunNames = Annotated[
 ]
 
 
-OptionValues = dict[str, str | None]
+OptionValues = dict[str, Any]
 """The values of a group of options that are handed on together; None where not given."""
 
 _POLICY: Final = {
