@@ -151,7 +151,7 @@ def test_dataset_keeps_the_cells_under_every_policy() -> None:
 
 
 def test_policy_of_a_data_set_is_part_of_its_spec() -> None:
-    blank_is_negative = {"chexpert", "mimic-cxr-jpg", "brax"}
+    blank_is_negative = {"chexpert", "chexpert-plus", "mimic-cxr-jpg", "brax"}
     for name in DATASETS:
         expected = LabelPolicy(blank="negative") if name in blank_is_negative else None
         assert get_dataset_spec(name).policy == expected

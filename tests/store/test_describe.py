@@ -81,7 +81,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
             "Mass": {"positive": 1, "negative": 1, "uncertain": 1, "blank": 0},
             "Edema": {"positive": 1, "negative": 1, "uncertain": 1, "blank": 0},
         },
-        "label_policy": {"uncertain": "ignore", "blank": "unknown"},
+        "label_policy": asdict(fc.LabelPolicy()),
         "prompts": {
             "signs": {
                 "fingerprint": "f" * 64,
