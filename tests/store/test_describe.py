@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
 import pytest
 
+import featurecache as fc
 from featurecache.errors import CacheError
 from featurecache.store.describe import describe_cache, list_caches
 from featurecache.store.layout import chunks_path
