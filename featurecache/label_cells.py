@@ -270,6 +270,15 @@ def bare_word(text: str) -> str:
     return re.sub(r"[\s_-]+", "", text.casefold()).rstrip(".,;:!")
 
 
+def names_of_codes(cells: "NDArray[np.int8]") -> dict[str, int]:
+    """Return the codes of cells by name: ``CELLS``, and all others that occur."""
+    import numpy as np
+
+    names = {NEGATIVE_BY_MODEL: "negative by a model", POSITIVE_BY_MODEL: "positive by a model"}
+    names |= {_DISPUTED * n + k: f"positive by {k} of {n} readers" for k, n in _VOTES}
+    return {**CELLS, **{names[code]: code for code in np.unique(cells).tolist() if code in names}}
+
+
 def count_cells(cells: "NDArray[np.int8]", names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return the number of positive, negative, uncertain and blank cells of each label.
 

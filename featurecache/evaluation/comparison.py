@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from featurecache.errors import RunError, UsageError
-from featurecache.label_cells import require_same_policy
+from featurecache.label_cells import LabelPolicy, require_same_policy
 from featurecache.metrics.bootstrap import PatientResamples, bootstrap_metrics, none_if_nan
 from featurecache.metrics.jackknife import (
     NO_ERROR,
@@ -354,7 +354,7 @@ def join_images(run: Run, units: Units) -> Run:
     )
     group, how = grouping.group, str(units.study_scores)
     _, first = np.unique(group, return_index=True)
-    truth, _ = study_cells(images.truth, group, images.label_names)
+    truth, _ = study_cells(images.truth, group, images.label_names, policy=LabelPolicy())
     joined = replace(
         images,
         ids=grouping.ids,

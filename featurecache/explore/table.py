@@ -78,8 +78,7 @@ def explorer_table(
         Y: points[:, 1],
         NEIGHBORS: neighbors,
     }
-    frame = cache.to_pandas()
-    frame = frame.drop(columns=list(cache.labels.names)).dropna(axis="columns", how="all")
+    frame = cache.images.to_pandas().dropna(axis="columns", how="all")
     columns |= {str(name): frame[name] for name in frame}
     if cache.labels.names:
         columns["labels"] = _positive_labels(cache)

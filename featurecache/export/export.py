@@ -55,7 +55,8 @@ def export_cache(
 
     Embeddings are written as they are stored, not normalized. Labels are the cells that the data
     set states, whatever the policy: 1 positive, 0 negative, -1 uncertain, and null (an empty
-    cell, NaN) where blank.
+    cell, NaN) where blank; the header names other values. Of joined rows, whose data sets may have
+    different policies, they are the labels by these.
 
     Args:
         cache: The cache, or what ``open_cache`` takes; a list of caches is exported with

@@ -54,7 +54,7 @@ configs: {json.dumps(configs)}
 {count_noun(len(cache), "image")}, embedded by a frozen encoder and exported by featurecache: id,
 patient, study, split, view, sex, age, path and SHA-256 of the image file, one column per label (1
 positive, 0 negative, -1 uncertain, null where blank) and the embedding ({cache.dim} numbers of
-float16, not normalized). `{MARKER}` has the encoder spec.
+float16, not normalized). `{MARKER}` has the encoder spec, and what other values of labels mean.
 
 The terms of the data set and of the encoder apply to these embeddings.
 """

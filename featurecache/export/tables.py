@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.io.fingerprint import canonical_json
-from featurecache.label_cells import BLANK, CELLS
+from featurecache.label_cells import BLANK, names_of_codes
 from featurecache.progress import Progress
 from featurecache.store.cache import BLOCK_ROWS, Cache
+from featurecache.store.join_rows import row_join_of
 from featurecache.store.records import METADATA, TextSet, from_utf8, label_columns
 
 if TYPE_CHECKING:
@@ -87,12 +88,13 @@ def text_table(cache: Cache) -> "tuple[pd.DataFrame, NDArray[np.float32]]":
     Returns:
         A table with P rows and the columns ``set``, ``label``, ``statement`` ("positive" or
         "negative") and ``prompt``, which is None for the mean of a label's prompts on the unit
-        sphere; and the embeddings, (P, D) float32, as stored.
+        sphere; and the embeddings, (P, D) float32, as stored. Their D is that of the encoder, also
+        where frontal and lateral embeddings of images are side by side.
     """
     import pandas as pd
 
     rows: list[tuple[str, str, str, str | None]] = []
-    vectors: list[NDArray[np.float32]] = [np.empty((0, cache.dim), dtype=np.float32)]
+    vectors: list[NDArray[np.float32]] = []
     for text in text_sets(cache):
         for statement, texts in (("positive", text.positive), ("negative", text.negative)):
             if texts is None:
@@ -102,7 +104,7 @@ def text_table(cache: Cache) -> "tuple[pd.DataFrame, NDArray[np.float32]]":
                 rows += [(text.name, label, statement, prompt) for prompt in prompts]
                 vectors += [texts.embedding[c], texts.ensemble[c : c + 1]]
     table = pd.DataFrame(rows, columns=["set", "label", "statement", "prompt"])
-    return table, np.concatenate(vectors)
+    return table, np.concatenate(vectors or [np.empty((0, cache.dim), dtype=np.float32)])
 
 
 def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
@@ -112,6 +114,7 @@ def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
         cache: The cache.
         columns: The columns of its labels. By default ``label_columns``.
     """
+    joined = row_join_of(cache)
     document = {
         "format": "featurecache export",
         "version": 1,
@@ -128,8 +131,14 @@ def header(cache: Cache, columns: Sequence[str] | None = None) -> str:
         "bit_depth": cache.header.bit_depth,
         "labels": list(cache.labels.names),
         "label_columns": list(columns or label_columns(cache.labels.names)),
-        "label_values": {**CELLS, "blank": None},
-        "label_policy": asdict(cache.policy),
+        "label_values": {**names_of_codes(cache.cells), "blank": None},
+        # The cells of joined rows are labels by the policy of each data set.
+        **(
+            {"label_policy": asdict(cache.policy)}
+            if joined is None
+            else {"label_policies": {c.header.collection: asdict(c.policy) for c in joined.caches}}
+        ),
+        "units": cache.units.to_config(),
         "texts": {
             text.name: {
                 "fingerprint": text.fingerprint,

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import UsageError
-from featurecache.label_cells import CELLS_BY_STRENGTH, LabelPolicy, means_no_finding
+from featurecache.label_cells import (
+    BLANK,
+    CELLS_BY_STRENGTH,
+    NEGATIVE,
+    POSITIVE,
+    UNCERTAIN,
+    UNKNOWN,
+    LabelPolicy,
+    means_no_finding,
+)
 from featurecache.prompts import PromptSet
 from featurecache.provenance.leaks import SplitCopies
 from featurecache.provenance.records import ImageRecords
@@ -347,7 +356,9 @@ def _group(source: Cache, units: Units, grouping: Grouping) -> GroupedCache:
     rows, notes = grouping.rows, list(grouping.notes)
     images, cells = source.images.take(rows), source.labels.cells[rows]
     if units.level == STUDY:
-        cells, n_differing = study_cells(cells, grouping.group, source.labels.names)
+        cells, n_differing = study_cells(
+            cells, grouping.group, source.labels.names, policy=source.labels.policy
+        )
         if n_differing:
             notes.append(
                 f"The labels of the images differ in {count_noun(n_differing, 'study')}: a finding "
@@ -376,35 +387,53 @@ def _group(source: Cache, units: Units, grouping: Grouping) -> GroupedCache:
 
 
 def study_cells(
-    cells: NDArray[np.int8], group: NDArray[np.intp], names: Sequence[str]
+    cells: NDArray[np.int8],
+    group: NDArray[np.intp],
+    names: Sequence[str],
+    *,
+    policy: LabelPolicy,
 ) -> tuple[NDArray[np.int8], int]:
     """Join the cells (M, C) of the images of each study.
 
     A finding is positive where an image shows it, else uncertain where one may, else negative
-    where one states it; see ``CELLS_BY_STRENGTH``. For a label such as "No Finding", negative comes
-    before positive.
+    where one states it. For a label such as "No Finding", negative comes before positive. Which
+    cells say so is decided by the policy, and of several, the strongest is taken; see
+    ``CELLS_BY_STRENGTH``. Cells that count as unknown, other than uncertain ones, are weakest.
 
     Args:
         cells: Cells, or labels (-1 unknown), (M, C).
         group: Study of each image, (M,), from 0 to G - 1.
         names: The C labels.
+        policy: What cells count as.
 
     Returns:
         Cells of the studies, (G, C), and the number of studies whose images differ.
     """
-    by_rank = np.array(CELLS_BY_STRENGTH, dtype=np.int8)
-    # Blank stays the weakest cell of such labels; all others change places.
-    by_rank_of_normal = np.append(by_rank[:1], by_rank[:0:-1])
-    rank = np.zeros((2, 256), dtype=np.intp)
-    for row, codes in enumerate((by_rank, by_rank_of_normal)):
+    by_rank = [_by_rank(name, policy) for name in names]
+    rank = np.zeros((len(names), 256), dtype=np.intp)
+    for row, codes in enumerate(by_rank):
         rank[row, codes] = np.arange(len(codes))  # negative codes count from the end
-    normal = np.array([means_no_finding(name) for name in names], dtype=np.intp)
-    ranked = rank[normal, cells]
+    columns = np.arange(len(names))
+    ranked = rank[columns, cells]
     order = np.argsort(group, kind="stable")
     _, starts = np.unique(group[order], return_index=True)
     highest, lowest = (f.reduceat(ranked[order], starts, axis=0) for f in (np.maximum, np.minimum))
-    resolved = np.where(normal, by_rank_of_normal[highest], by_rank[highest])
+    resolved = np.array(by_rank, dtype=np.int8).reshape(len(names), -1)[columns, highest]
     return resolved, int((highest != lowest).any(axis=1).sum())
+
+
+def _by_rank(name: str, policy: LabelPolicy) -> NDArray[np.int8]:
+    """Return the codes of cells, of which a study has the last that its images have."""
+    codes = np.array(CELLS_BY_STRENGTH, dtype=np.int8)
+    normal = means_no_finding(name)
+    if normal:  # blank stays the weakest cell
+        codes = np.append(codes[:1], codes[:0:-1])
+    labels = policy.resolve(codes[:, np.newaxis], [name])[:, 0]
+    decisive = NEGATIVE if normal else POSITIVE
+    is_uncertain = (codes == UNCERTAIN) & (labels == UNKNOWN)
+    says_nothing = (codes == BLANK) | ((labels == UNKNOWN) & ~is_uncertain)
+    level = np.select([says_nothing, labels == decisive, is_uncertain], [0, 3, 2], default=1)
+    return codes[np.argsort(level, kind="stable")]
 
 
 def _study_table(images: ImageTable, group: NDArray[np.intp], ids: NDArray[np.str_]) -> ImageTable:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -10,7 +10,7 @@ from featurecache.errors import CacheError, UnknownNameError, UsageError
 from featurecache.store.cache import Cache
 from featurecache.store.concat import concat_caches
 from featurecache.store.grouped import with_units
-from featurecache.store.join_rows import join_rows
+from featurecache.store.join_rows import join_rows, row_join_of
 from featurecache.store.layout import lock_path
 from featurecache.store.merge import shard_of
 from featurecache.store.reader import read_cache
@@ -97,7 +97,7 @@ def open_cache(
         "labels_from": labels_from,
     }
     if any(value is not None for value in policy.values()):
-        caches = [cache.with_policy(cache.policy.override(**policy)) for cache in caches]
+        caches = [_override_policy(cache, policy) for cache in caches]
     if len(caches) != 1:
         if any(cache.units != Units() for cache in caches):
             raise UsageError("give `level` and `views` for caches together, not for one of them")
@@ -109,6 +109,14 @@ def open_cache(
         level=level, views=views, study_scores=study_scores, study_features=study_features
     )
     return caches[0] if units == caches[0].units else with_units(caches[0], units)
+
+
+def _override_policy(cache: Cache, values: Mapping[str, str | None]) -> Cache:
+    """Return a cache with other values of its policy, or of the policies of joined data sets."""
+    if joined := row_join_of(cache):
+        rows = join_rows([_override_policy(source, values) for source in joined.caches])
+        return with_units(rows, cache.units)
+    return cache.with_policy(cache.policy.override(**values))
 
 
 def newest_cache(folder: Path) -> Path:

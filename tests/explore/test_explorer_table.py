@@ -86,6 +86,13 @@ def test_labels_and_metadata_are_words_where_known(tmp_path):
     assert table["age"].fillna(-1).tolist() == [40, -1, 3, 80, 50, 60]
 
 
+def test_a_label_named_like_metadata_stands_beside_it(tmp_path):
+    labels = np.array([[1]] * 6)
+    cache = make_cache(tmp_path, SPLITS, labels=labels, label_names=("age",), age=["40"] * 6)
+    table = explorer_table(cache)
+    assert (table["age"].tolist(), table["age (label)"].tolist()) == ([40] * 6, ["positive"] * 6)
+
+
 def test_unlabeled_images_without_training_images_have_a_map_and_neighbors(tmp_path):
     cache = make_cache(tmp_path, ["test"] * 3, labels=np.zeros((3, 0)))
     table = explorer_table(cache)

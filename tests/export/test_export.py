@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -123,6 +124,33 @@ def test_a_cache_without_labels_and_texts_is_exported_and_replaced_only_when_ask
         fc.export_cache(full, out, to=name)
     fc.export_cache(full, out, to=name, overwrite=True)
     assert contents(tmp_path) == contents(exported(name).parent)
+
+
+def test_the_header_names_units_policies_and_all_values(tmp_path: Path) -> None:
+    cells = np.array([[2, 32], [3, -2], [0, 1], [1, 0]])
+    texts = toy_texts(np.ones((2, 8)), np.ones((2, 8)), ("Mass", "Edema"))
+    sides = {"view": ["PA", "LATERAL"] * 2, "study": ["s", "s", "t", "t"], "patient": ["p"] * 4}
+    columns = {"labels": cells, "label_names": ("Mass", "Edema"), "texts": {"signs": texts}}
+    cache = make_cache(tmp_path, ["train"] * 4, **columns, **sides)
+    studies = fc.open_cache(cache, level="study", study_features="frontal+lateral")
+    read = READERS["npy"](fc.export_cache(studies, tmp_path / "studies.npy"))
+    np.testing.assert_array_equal(read.embedding, studies.embedding)
+    assert read.text_embedding.shape == (2 * 2 * 2, 8)
+    values = {"positive": 1, "negative": 0, "uncertain": -1, "blank": None}
+    by_model = {"positive by a model": 3, "positive by 2 of 3 readers": 32}
+    assert read.header["label_values"] == values | by_model
+    assert read.header["units"] == studies.units.to_config()
+    other = replace(cache.header, dataset="other", collection="other", encoder_spec={})
+    rows = [replace(cache, header=replace(other, collection=name)) for name in ("a", "b")]
+    rows[0] = rows[0].with_policy(fc.LabelPolicy(blank="negative"))
+    joined = fc.open_cache(rows, join="rows")
+    read = READERS["npy"](fc.export_cache(joined, tmp_path / "joined.npy"))
+    assert "label_policy" not in read.header
+    policies = read.header["label_policies"]
+    assert {name: policy["blank"] for name, policy in policies.items()} == {
+        "a": "negative",
+        "b": "unknown",
+    }
 
 
 @pytest.mark.parametrize("name", ["parquet", "npy"])

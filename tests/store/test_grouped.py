@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import featurecache as fc
-from featurecache.store.grouped import pool_embeddings
+from featurecache.label_cells import NEGATIVE_BY_MODEL, POSITIVE_BY_MODEL
+from featurecache.store.grouped import pool_embeddings, study_cells
 from tests.heads.conftest import write_toy
 
 STUDY = ["b", "a", "b", "", "a", "c", "c"]
@@ -52,6 +53,30 @@ def test_rows_are_studies_in_the_order_of_their_first_image(images: fc.Cache) ->
     )
     assert "studies, mean of the embeddings of their images" in repr(studies)
     assert fc.open_cache(studies, level="image") is images
+
+
+@pytest.mark.parametrize(
+    ("policy", "images", "study", "normal"),
+    [
+        # Who would say positive is not heard, or does not count.
+        ({"labels_from": "physician"}, (POSITIVE_BY_MODEL, 32), 1, 1),
+        ({"labels_from": "physician"}, (NEGATIVE_BY_MODEL, 0), 0, 0),
+        ({"labels_from": "physician"}, (POSITIVE_BY_MODEL, -1), -1, -1),
+        ({"uncertain": "positive"}, (-1, 31), 1, 0),
+        ({"uncertain": "ignore"}, (-1, 31), -1, 0),
+        ({"readers": "2"}, (21, 52), 1, 0),
+        ({"readers": "any"}, (-2, 101), 1, 1),
+        ({"blank": "negative"}, (-2, 1), 1, 1),
+    ],
+)
+def test_a_study_is_what_its_images_are_by_the_policy(policy, images, study, normal) -> None:
+    policy = fc.LabelPolicy(**policy)
+    names = ("Opacity", "No Finding")
+    cells = np.repeat(np.array(images, dtype=np.int8)[:, np.newaxis], 2, axis=1)
+    for order in ([0, 1], [1, 0]):
+        joined, n_differing = study_cells(cells[order], np.zeros(2, int), names, policy=policy)
+        assert policy.resolve(joined, names).tolist() == [[study, normal]]
+        assert n_differing == 1
 
 
 def test_views_are_selected_and_unknown_ones_reported(images: fc.Cache) -> None:

@@ -166,6 +166,20 @@ def test_policies_are_those_of_each_cache(pair):
     assert ignored.labels.applied_policy == {"uncertain": "ignore", "blank": "unknown"}
 
 
+@pytest.mark.parametrize("level", ["image", "study"])
+def test_one_field_of_the_policies_is_changed_and_the_others_stay(pair, level):
+    a = pair[0].with_policy(LabelPolicy(blank="negative"))
+    cells = a.labels.cells.copy()
+    cells[:2] = -2
+    a = replace(a, labels=replace(a.labels, cells=cells))
+    at_once = fc.open_cache([a, pair[1]], join="rows", uncertain="positive", level=level)
+    later = fc.open_cache(join_rows([a, pair[1]]), level=level)
+    later = fc.open_cache(later, uncertain="positive")
+    assert (at_once.labels.values[8:10, 1] == 0).all()
+    np.testing.assert_array_equal(later.labels.values, at_once.labels.values)
+    assert later.units == at_once.units
+
+
 def test_a_copy_in_the_test_split_of_the_other_is_not_learned_from(pair):
     joined = join_rows(pair)
     # Files are equal by their number: 4 to 7 are train in the first, val and test in the second.
