@@ -331,6 +331,7 @@ EXCEPTIONS = {
         f"featurecache/export/{name}.py": "writes into the folder of new_files"
         for name in ("anndata", "beside", "faiss", "huggingface", "npy", "webdataset")
     },
+    "featurecache/explore/server.py: _as_png": "writes to memory",
     "featurecache/extraction/crash_journal.py: __init__": "changes a file of new_file in place",
     "featurecache/finetune/random_init.py: randomly_initialized": "TrainableEncoder.save is atomic",
     "featurecache/finetune/training.py: _train_epoch": "TrainingState.save is atomic",

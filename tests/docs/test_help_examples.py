@@ -38,7 +38,10 @@ EXTRA_OPTIONS = {
 }
 """Fewer epochs and bootstrap samples, and the cache where the newest would be another test's."""
 
-TESTED_ELSEWHERE = {"demo": "tests/cli/test_demo.py"}
+TESTED_ELSEWHERE = {
+    "demo": "tests/cli/test_demo.py",
+    "explore": "tests/explore/test_explore.py",  # without the extra that the command needs
+}
 
 
 def examples() -> dict[str, str]:

@@ -28,8 +28,10 @@ def pages(workspace, hostile_run, tmp_path_factory) -> dict[str, Path]:
     return {name: folder / f"{name}.html" for name in pages}
 
 
-@pytest.mark.parametrize("name", ["several", "one", "hostile"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [("several", "light"), ("several", "dark"), ("one", "light"), ("hostile", "light")],
+)
 def test_page_is_self_contained_and_accessible(chromium, pages, name, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     with opened(chromium, pages[name], color_scheme=scheme) as (tab, messages, requests):
