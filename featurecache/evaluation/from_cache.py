@@ -56,7 +56,9 @@ def cache_reference(cache: Cache) -> dict[str, Any]:
 def find_cache(
     reference: Mapping[str, Any], caches: Sequence[Path] = (), *, argument: str = "caches"
 ) -> Cache:
-    """Open the cache that a run was made from.
+    """Open the cache that a run was made from, with images as rows.
+
+    Joined data sets have the label policies that they had for the run.
 
     Args:
         reference: The run's reference to its cache, from its config; see ``cache_reference``.
@@ -67,7 +69,11 @@ def find_cache(
         CacheError: The cache is missing, or its fingerprint differs.
     """
     if "rows_of" in reference:
-        rows_of = [_find_single_cache(single, caches, argument) for single in reference["rows_of"]]
+        rows_of = []
+        for single in reference["rows_of"]:
+            cache = _find_single_cache(single, caches, argument)
+            policy = cache.policy.override(**single.get("label_policy", {}))
+            rows_of.append(cache.with_policy(policy))
         return join_rows(rows_of)
     references = reference.get("joined", [reference])
     return concat_caches([_find_single_cache(single, caches, argument) for single in references])

@@ -118,22 +118,33 @@ def _as_list(runs: "Run | StrPath | Sequence[Run | StrPath]") -> "Sequence[Run |
 
 
 def cache_to_explore(cache: CacheLike | None, runs: Sequence[Run]) -> Cache:
-    """Open the given cache, or the one that the first run was made from.
+    """Open the given cache, or that of the first run, with its label policy and its units.
 
     Raises:
-        UsageError: There is neither, or the run was not made from a cache.
+        UsageError: There is neither, the run was not made from a cache, or it joined the scores of
+            the images of studies.
         CacheError: The cache is missing or damaged, or is not where it was for the run.
     """
     if cache is not None:
         return open_cache(cache)
     if not runs:
         raise UsageError("there is nothing to show: give `cache` or `runs`")
-    if "cache" not in runs[0].config:
+    run = runs[0]
+    if "cache" not in run.config:
         raise UsageError(
-            f"{runs[0].name} was not made from a cache: give as `cache` one of the images that it "
+            f"{run.name} was not made from a cache: give as `cache` one of the images that it "
             "scored"
         )
-    return find_cache(runs[0].config["cache"], argument="cache")
+    if run.units.study_scores is not None:
+        raise UsageError(
+            f"{run.name} joined the scores of the images of studies, which have no embeddings to "
+            "show: give a run of images, or one with `study_features`"
+        )
+    return open_cache(
+        find_cache(run.config["cache"], argument="cache"),
+        **run.label_policy,
+        **run.units.chosen,
+    )
 
 
 def _dataset_and_files(

@@ -10,7 +10,9 @@ import featurecache as fc
 from featurecache.cli import main
 from featurecache.errors import CacheError, FeaturecacheWarning, UsageError
 from featurecache.explore import server
+from featurecache.explore.explore import cache_to_explore
 from tests.audit.audit_caches import make_cache
+from tests.evaluation.toy_caches import write_toy_cache
 from tests.extraction.stub_encoder import StubEncoder, make_dataset, write_images
 
 
@@ -94,6 +96,23 @@ def test_run_is_shown_on_the_cache_that_it_was_made_from(served, tmp_path):
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     text = cache.text_embeddings()[cache.labels.names.index("Mass")]
     np.testing.assert_allclose(table["Mass cosine"], unit @ text, atol=1e-5)
+
+
+def test_runs_on_studies_are_shown_with_their_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.where(np.arange(32) % 4 == 0, -1, np.arange(32) % 2)[:, np.newaxis]
+    cache = write_toy_cache(
+        *(tmp_path / "a" / "toy.h5", rng.normal(size=(32, 4)), labels), names=("Mass",)
+    )
+    options = {"level": "study", "uncertain": "positive"}
+    studies = fc.open_cache(cache, study_features="mean", **options)
+    run = fc.train_head(studies, "prototype", n_bootstrap=0, controls=False)
+    shown = cache_to_explore(None, [run])
+    assert shown.units == studies.units
+    assert shown.labels.values.tolist() == studies.labels.values.tolist()
+    run = fc.train_head(fc.open_cache(cache, **options), "prototype", n_bootstrap=0, controls=False)
+    with pytest.raises(UsageError, match="give a run of images, or one with `study_features`"):
+        cache_to_explore(None, [run])
 
 
 def test_nothing_to_show_and_a_moved_cache_are_refused(served, tmp_path):

@@ -10,7 +10,7 @@ import featurecache as fc
 from featurecache.datasets.nih import LABELS as NIH
 from featurecache.datasets.release import CHEXPERT_LABELS as CHEXPERT
 from featurecache.errors import CacheError, UnknownNameError, UsageError
-from featurecache.evaluation.from_cache import cache_reference
+from featurecache.evaluation.from_cache import cache_reference, find_cache
 from featurecache.label_cells import LabelPolicy
 from featurecache.provenance.records import ImageRecords
 from featurecache.store.cache import Cache
@@ -161,6 +161,8 @@ def test_policies_are_those_of_each_cache(pair):
     # A label that a data set does not have stays unknown there.
     assert joined.labels.values[:3].tolist() == [[0, -1, 0], [0, -1, 1], [0, -1, 0]]
     assert joined.labels.applied_policy == {"blank": "negative"}
+    policies = [source.policy for source in find_cache(cache_reference(joined)).sources]
+    assert policies == [a.policy, b.policy]
     ignored = joined.with_policy(LabelPolicy())
     assert ignored.labels.values[[0, 1, 11], 0].tolist() == [-1, -1, -1]
     assert ignored.labels.applied_policy == {"uncertain": "ignore", "blank": "unknown"}
