@@ -14,8 +14,8 @@ from featurecache.errors import UsageError
 _SEPARATOR: Final = "#"
 """Not allowed in the name of a data set."""
 
-_PHANTOM: Final = re.compile(r"phantom-(-?\d+)", re.ASCII)
-"""Collections of the phantom, by its seed."""
+_PHANTOM: Final = re.compile(r"phantom-(-?\d+)(-views2)?", re.ASCII)
+"""Collections of the phantom, by its seed and number of views."""
 
 _IMAGES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("nih", "kermany", "openi", "mimic-cxr-jpg", "brax"), ()),

@@ -11,7 +11,12 @@ from featurecache.datasets.dataset import Dataset
 from featurecache.datasets.pseudonymize import IdKey
 from featurecache.datasets.splits import patient_split
 from featurecache.errors import DatasetError, FeaturecacheWarning
-from featurecache.provenance.names import clean_id, may_share_patients, patient_key
+from featurecache.provenance.names import (
+    clean_id,
+    is_published,
+    may_share_patients,
+    patient_key,
+)
 
 SPELLINGS = ["12", "12.0", "0012", " 12 ", "１２", "12\u200b", "\ufeff12", "012.00"]
 
@@ -129,6 +134,8 @@ def test_patients_of_published_collections_are_different_people():
     assert may_share_patients("train", "train")
     assert not may_share_patients("kermany", "nih")
     assert not may_share_patients("phantom-0", "hospital")
+    assert not may_share_patients("phantom-0-views2", "phantom-5-views2")
+    assert is_published("phantom-5-views2")
     assert may_share_patients("phantom-x", "hospital")
 
 
