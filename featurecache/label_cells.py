@@ -115,11 +115,12 @@ class LabelPolicy:
     labels_from: str = "all"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "readers", str(self.readers))  # as a number, it may be an int
         for field, value in asdict(self).items():
             is_number = field == "readers" and re.fullmatch(r"[1-9]\d?", value)
             if value not in _CHOICES[field] and not is_number:
                 choices = [*_CHOICES[field], *(["a number"] if field == "readers" else [])]
-                raise UnknownNameError(f"label policy `{field}`", value, choices)
+                raise UnknownNameError(f"label policy `{field}`", str(value), choices)
 
     def override(self, **values: str | None) -> "LabelPolicy":
         """Return the policy with other values; None keeps a value.

@@ -150,6 +150,14 @@ def test_dataset_keeps_the_cells_under_every_policy() -> None:
     np.testing.assert_array_equal(dataset.labels["Edema"], [-1, np.nan, 1])
 
 
+def test_cells_are_given_in_place_of_labels() -> None:
+    images = make_dataset().images
+    options = {"name": "ward", "root": "x", "images": images, "label_names": ["Mass"]}
+    cells = [[32], [3], [0]]
+    assert fc.Dataset(**options, cells=cells).label_values.tolist() == [[1], [1], [0]]
+    assert LabelPolicy(readers=2) == LabelPolicy(readers="2")
+
+
 def test_policy_of_a_data_set_is_part_of_its_spec() -> None:
     blank_is_negative = {"chexpert", "chexpert-plus", "mimic-cxr-jpg", "brax"}
     for name in DATASETS:

@@ -190,7 +190,7 @@ class Dataset:
         elif IMAGE_LEVEL_SPLIT not in notes:
             notes = (*notes, IMAGE_LEVEL_SPLIT)
         if labels is None and cells is not None:
-            values, names, valid = cells, tuple(label_names or ()), VALID_CELLS
+            values, names, valid = np.asarray(cells), tuple(label_names or ()), VALID_CELLS
         else:
             values, names = _label_cells(given, labels, label_names)
             valid = frozenset(CELLS.values())
