@@ -1,5 +1,6 @@
 """How messages and tables write numbers of things, sizes, and what is undefined."""
 
+from collections.abc import Sequence
 from typing import Final
 
 UNDEFINED: Final = "–"
@@ -26,6 +27,34 @@ def count_noun(number: int, singular: str, plural: str | None = None) -> str:
     if number == 1:
         return f"{number} {singular}"
     return f"{number:,} {pluralize(singular) if plural is None else plural}"
+
+
+def count_scored(number: int, split: str, level: str, n_patients: int) -> str:
+    """Return what was scored: "12 test images of 7 patients" or "all 6 studies of 5 patients".
+
+    Args:
+        number: Number of images or studies.
+        split: The split, or "all".
+        level: "image" or "study".
+        n_patients: Number of their patients.
+    """
+    units = f"all {count_noun(number, level)}"
+    if split != "all":
+        units = count_noun(number, f"{split} {level}")
+    return f"{units} of {count_noun(n_patients, 'patient')}"
+
+
+def undefined_metrics(labels: Sequence[str], verbs: tuple[str, str], reason: str) -> str:
+    """Return a warning that labels have no metrics.
+
+    Args:
+        labels: Names of the labels, at least one.
+        verbs: The verb for one label and for several, such as "has" and "have".
+        reason: What follows the verb, such as "no positives in training".
+    """
+    if len(labels) == 1:
+        return f"{labels[0]} {verbs[0]} {reason}: its metrics are undefined"
+    return f"{', '.join(labels)} {verbs[1]} {reason}: their metrics are undefined"
 
 
 def pluralize(noun: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from featurecache.wording import count_noun, format_size
+from featurecache.wording import count_noun, count_scored, format_size
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,11 @@ from featurecache.wording import count_noun, format_size
 )
 def test_number_agrees_with_its_noun(number: int, nouns: list[str], expected: str) -> None:
     assert count_noun(number, *nouns) == expected
+
+
+def test_what_was_scored_is_of_a_split_or_all() -> None:
+    assert count_scored(12, "test", "study", 1) == "12 test studies of 1 patient"
+    assert count_scored(12, "all", "image", 7) == "all 12 images of 7 patients"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from featurecache.cli.option_names import running, with_option_names
 from featurecache.cli.options import CacheFolder
 from featurecache.cli.output import (
     Json,
+    format_known,
+    join_counts,
     label_rows,
     print_json,
     print_result,
@@ -41,21 +43,20 @@ def ls(cache: CacheFolder = Path("cache"), json: Json = False) -> None:
         return
     print_table(
         f"Caches in {cache}/",
-        ["file", "images", "dim", "labels", "prompts", "failed", "size", "state"],
+        ["file", "images", "labels", "prompts", "failed", "state", "size", "dim"],
         [
             [
                 str(entry.path),
-                *(
-                    UNDEFINED if n is None else str(n)
-                    for n in (entry.images, entry.dim, entry.labels)
-                ),
+                *(UNDEFINED if n is None else str(n) for n in (entry.images, entry.labels)),
                 ", ".join(entry.prompts) or UNDEFINED,
                 UNDEFINED if entry.failed is None else str(entry.failed),
-                format_size(entry.bytes),
                 entry.state,
+                format_size(entry.bytes),
+                UNDEFINED if entry.dim is None else str(entry.dim),
             ]
             for entry in entries
         ],
+        optional=2,
         prose=("state",),
     )
 
@@ -67,6 +68,7 @@ def info(file: File, json: Json = False) -> None:
 
     Example: featurecache cache info cache/kermany/dinov2-minilm.h5
     """
+    from featurecache.datasets.splits import SPLITS
     from featurecache.execution import Execution, format_probe
     from featurecache.store.describe import describe_cache
     from featurecache.store.records import format_counts
@@ -79,8 +81,9 @@ def info(file: File, json: Json = False) -> None:
         [key, str(document[key])]
         for key in ("path", "dataset", "model", "fingerprint", "created", "images", "dim", "memory")
     ]
-    rows += [["splits", ", ".join(f"{name} {n}" for name, n in document["splits"].items())]]
-    rows += [[name, str(document[name])] for name in ("patients", "studies")]
+    splits = {name: document["splits"][name] for name in SPLITS if name in document["splits"]}
+    rows += [["splits", join_counts(splits)]]
+    rows += [[name, format_known(document[name])] for name in ("patients", "studies")]
     rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
     rows += [["execution", str(Execution.of_spec(document["spec"]))]]
     if document["probe"] is not None:

@@ -7,7 +7,7 @@ import typer
 
 from featurecache.cli.options import STUDY_SCORES
 from featurecache.cli.output import Json, format_float, print_json, print_result, print_table
-from featurecache.wording import UNDEFINED, count_noun
+from featurecache.wording import UNDEFINED, count_scored
 
 if TYPE_CHECKING:
     from featurecache.evaluation.comparison import Comparison, MetricComparison, RunComparison
@@ -59,7 +59,8 @@ def compare(
             f"no interval or p with fewer than {MIN_PATIENTS} positive or negative patients: "
             f"{', '.join(few)}"
         )
-    print_result(f"p (Holm): {result.correction}")
+    if any(result.n_tests.values()):
+        print_result(f"p (Holm): {result.correction}")
 
 
 def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
@@ -76,8 +77,8 @@ def _print_auroc(result: "Comparison", comparison: "RunComparison") -> None:
     }
     print_table(
         f"{comparison.title} minus {result.first_title}: "
-        f"{count_noun(result.n, f'{result.split} {result.level}')} of "
-        f"{count_noun(result.n_patients, 'patient')}, AUROC [95 % interval over patients]",
+        f"{count_scored(result.n, result.split, result.level, result.n_patients)}, "
+        "AUROC [95 % interval over patients]",
         ["", "patients +/-", "difference", "p", "p (Holm)", "first", "run"],
         [
             [

@@ -11,9 +11,19 @@ from featurecache.cli.dataset_options import (
     takes_dataset_options,
 )
 from featurecache.cli.errors import with_exit_code
+from featurecache.cli.option_names import running
 from featurecache.cli.options import print_policy
-from featurecache.cli.output import Json, label_rows, print_json, print_result, print_table
+from featurecache.cli.output import (
+    Json,
+    format_known,
+    join_counts,
+    label_rows,
+    print_json,
+    print_result,
+    print_table,
+)
 from featurecache.cli.strict_command import StrictCommand
+from featurecache.cli.train_head import train_head
 from featurecache.plugins import load_entry_points
 from featurecache.wording import count_noun
 
@@ -74,14 +84,15 @@ def describe(
         [
             ["data set", document["dataset"]],
             ["images", f"{document['on_disk']:,} of {document['images']:,} on disk"],
-            *([name, _number(document[name])] for name in ("patients", "studies")),
-            *([name, _join(document[name])] for name in ("views", "splits", "excluded")),
+            *([name, format_known(document[name])] for name in ("patients", "studies")),
+            *([name, join_counts(document[name])] for name in ("views", "splits", "excluded")),
             *([["boxes", _describe_boxes(document["boxes"])]] if document["boxes"] else []),
             *(["note", note] for note in document["notes"]),
         ],
         prose=("value",),
     )
-    print_policy(data)
+    with running(train_head):  # This command has no options for the policy.
+        print_policy(data)
     if not document["labels"]:
         print_result("no labels")
         return
@@ -91,14 +102,6 @@ def describe(
     )
 
 
-def _number(value: int | None) -> str:
-    return "unknown" if value is None else f"{value:,}"
-
-
 def _describe_boxes(boxes: dict[str, Any]) -> str:
     images = count_noun(boxes["images"], "image")
-    return f"{boxes['boxes']:,} on {images}: {_join(boxes['labels'])}"
-
-
-def _join(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{name} {number:,}" for name, number in numbers.items()) or "none"
+    return f"{boxes['boxes']:,} on {images}: {join_counts(boxes['labels'])}"

@@ -203,7 +203,7 @@ def print_joined_rows(cache: "Cache") -> None:
             if part
         ]
         unknown = [name for name, part in own.items() if not part]
-        line = f"{source.header.dataset}: {', '.join(described)}"
+        line = f"labels of {source.header.dataset}: {', '.join(described)}"
         print_status(f"{line}; unknown: {', '.join(unknown)}" if unknown else line)
         print_policy(source)
 

@@ -15,7 +15,7 @@ import typer
 
 from featurecache.cli.option_names import with_option_names
 from featurecache.errors import FeaturecacheWarning
-from featurecache.wording import UNDEFINED, count_noun
+from featurecache.wording import UNDEFINED, count_noun, count_scored
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,6 +108,16 @@ def label_rows(
     kinds = list(next(iter(counts.values())))
     rows = [[name, *(f"{of_label[kind]:,}" for kind in kinds)] for name, of_label in counts.items()]
     return ["label", *kinds], rows
+
+
+def format_known(number: int | None) -> str:
+    """Return a number, or "unknown"."""
+    return "unknown" if number is None else f"{number:,}"
+
+
+def join_counts(counts: Mapping[str, int]) -> str:
+    """Return numbers by name, such as "train 70, test 30"."""
+    return ", ".join(f"{name} {number:,}" for name, number in counts.items()) or "none"
 
 
 def print_table(
@@ -365,8 +375,8 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
         rows.append(row(label, positive, scores))
     averages = f", averages: {headline.note}; labels: {seed}" if seed else ""
     print_table(
-        f"{title}: {count_noun(metrics.n, f'{metrics.split} {metrics.level}')} of "
-        f"{count_noun(metrics.n_patients, 'patient')}{averages} "
+        f"{title}: {count_scored(metrics.n, metrics.split, metrics.level, metrics.n_patients)}"
+        f"{averages} "
         f"[95 % interval over patients{over}]",
         ["", "pos. (pat.)", "AUROC", "AUPRC", "F1", *plain],
         rows,
@@ -381,9 +391,10 @@ def print_metrics(title: str, metrics: "Metrics", printed: set[str]) -> None:
             print_result(line)
             printed.add(line)
     controls = controls_table("this run", metrics)
-    print_table(
-        "this run and trivial baselines", ["", *controls.columns[1:]], controls.rows, optional=5
-    )
+    if len(controls.columns) > 1:
+        print_table(
+            "this run and trivial baselines", ["", *controls.columns[1:]], controls.rows, optional=5
+        )
     if metrics.calibration is not None:
         before, after = metrics.calibration.macro.before, metrics.calibration.macro.after
         fitted = "of the training run" if metrics.label_map else "fitted on validation images"

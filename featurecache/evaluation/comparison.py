@@ -30,7 +30,7 @@ from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, as_run
 from featurecache.store.grouped import group_images, join_scores, study_cells
 from featurecache.units import IMAGE, STUDY, Units, require_same_level
-from featurecache.wording import UNDEFINED, count_noun, pluralize
+from featurecache.wording import UNDEFINED, count_noun, count_scored, pluralize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,8 +210,7 @@ class Comparison(BaseModel):
         return (
             f"Comparison(macro AUROC over {self.averaged_over} minus that of "
             f"{self.first_title}: "
-            f"{differences}; {count_noun(self.n, f'{self.split} {self.level}')} of "
-            f"{count_noun(self.n_patients, 'patient')})"
+            f"{differences}; {count_scored(self.n, self.split, self.level, self.n_patients)})"
         )
 
     __str__ = __repr__

@@ -29,7 +29,7 @@ from featurecache.metrics.metrics import (
 from featurecache.metrics.platt_scaling import PlattScaling, fit_platt_where_it_helps, log_odds
 from featurecache.metrics.sampled_metrics import Estimate, MeanMetrics, SampledMetrics
 from featurecache.metrics.thresholds import best_f1_thresholds
-from featurecache.wording import count_noun
+from featurecache.wording import count_noun, pluralize
 
 
 def evaluate(
@@ -154,6 +154,7 @@ def evaluate(
     headline = metrics.headline
     all_warnings = [
         *dict.fromkeys(warnings),
+        *_all_undefined(metrics),
         *_no_better_than_any_finding(headline, ill_or_not),
         *_worse_than_normal(headline, all_normal),
     ]
@@ -181,6 +182,16 @@ def _class_scores(
             accuracy=result.accuracy.ci95, balanced_accuracy=result.balanced_accuracy.ci95
         ),
     )
+
+
+def _all_undefined(metrics: Metrics) -> list[str]:
+    """Return a warning if no label can be ranked; or no warning."""
+    if metrics.macro_labels:
+        return []
+    return [
+        "AUROC and AUPRC are undefined: no label that was learned has positives and negatives "
+        f"among the scored {pluralize(metrics.level)}"
+    ]
 
 
 def _no_better_than_any_finding(scores: Headline, control: Control | None) -> list[str]:

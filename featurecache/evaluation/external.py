@@ -25,6 +25,7 @@ from featurecache.provenance.names import base_name
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.run import Run
 from featurecache.store.cache import Cache
+from featurecache.wording import undefined_metrics
 
 Split = Literal["test", "all"]
 
@@ -119,12 +120,8 @@ def validate_external(
         axis=1,
     )
     is_learned = np.array([learned is None or learned[source] for source in sources])
-    not_learned = [
-        f"{label} was not learned by {name}, which had no positive or no negative training image: "
-        "its metrics are undefined"
-        for label, known in zip(matches, is_learned, strict=True)
-        if not known
-    ]
+    not_learned = [label for label, known in zip(matches, is_learned, strict=True) if not known]
+    reason = f"not learned by {name}, which had no positive or no negative training image"
     data = SplitData(
         truth=truth,
         label_names=tuple(match.scored_as(source) for source, match in matches.items()),
@@ -149,7 +146,7 @@ def validate_external(
         warnings=[
             *warnings,
             *match_warnings(matches, labels),
-            *not_learned,
+            *([undefined_metrics(not_learned, ("was", "were"), reason)] if not_learned else []),
             *leak_warnings,
             *cache_caveats(cache, rows, own_split=False),
         ],

@@ -16,6 +16,7 @@ from featurecache.finetune.io import caption_scores, label_captions
 from featurecache.finetune.training import FinetunedEncoder
 from featurecache.metrics.metrics import Metrics
 from featurecache.runs.predictions import Predictions
+from featurecache.wording import undefined_metrics
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
@@ -84,9 +85,13 @@ def evaluate_encoder(
         ),
         warnings=[
             *(
-                f"{name} has no {kind} in training: its metrics are undefined"
+                undefined_metrics(
+                    np.array(dataset.label_names)[~has_some].tolist(),
+                    ("has", "have"),
+                    f"no {kind} in training",
+                )
                 for kind, has_some in known.items()
-                for name in np.array(dataset.label_names)[~has_some]
+                if not has_some.all()
             ),
             *warnings,
         ],

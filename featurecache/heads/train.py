@@ -42,6 +42,7 @@ from featurecache.schedule import Epoch
 from featurecache.settings import accept_settings, check_names
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
+from featurecache.wording import undefined_metrics
 
 
 @overload
@@ -302,21 +303,22 @@ def _score_controls(
 
 
 def _warnings(cache: Cache, heads: Sequence[TrainedHead], config: HeadConfig) -> list[str]:
-    warnings = []
 
     def with_seeds(affected: Sequence[TrainedHead]) -> str:
         if len(affected) == len(heads):
             return ""
         return f" with seed {', '.join(str(head.config.seed) for head in affected)}"
 
+    undefined: dict[str, list[str]] = {}
     for column, name in enumerate(cache.labels.names):
         labels = cache.labels.values[:, column]
         for value, kind in ((1, "positives"), (0, "negatives")):
             if lacking := [head for head in heads if not (labels[head.train_rows] == value).any()]:
-                warnings.append(
-                    f"{name} has no {kind} in training{with_seeds(lacking)}: its metrics are "
-                    "undefined"
-                )
+                reason = f"no {kind} in training{with_seeds(lacking)}"
+                undefined.setdefault(reason, []).append(name)
+    warnings = [
+        undefined_metrics(names, ("has", "have"), reason) for reason, names in undefined.items()
+    ]
     if unfinished := [head for head in heads if _stopped_too_early(config, head)]:
         warnings.append(
             f"the validation loss was still falling at the last epoch ({heads[0].config.epochs})"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr
 
-from featurecache.wording import count_noun
+from featurecache.wording import count_noun, count_scored
 
 LabelMap = Mapping[str, str | Sequence[str]]
 """Trained label to label of another data set, or to several, any of which counts."""
@@ -670,10 +670,7 @@ class Metrics(Scores):
             for name in ("auroc", "auprc", "f1")
         )
         over = f", {headline.note}" if headline.note else ""
-        images = (
-            f"{count_noun(self.n, f'{self.split} {self.level}')} of "
-            f"{count_noun(self.n_patients, 'patient')}"
-        )
+        images = count_scored(self.n, self.split, self.level, self.n_patients)
         labels = count_noun(len(self.macro_labels), "label")
         return f"Metrics(macro over {labels}{over}: {scores}; {images})"
 

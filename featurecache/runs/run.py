@@ -33,7 +33,7 @@ from featurecache.runs.predictions import Predictions, read_predictions, write_p
 from featurecache.store.cache import Cache
 from featurecache.store.open import CacheLike, open_cache
 from featurecache.units import Units, require_same_units
-from featurecache.wording import count_noun
+from featurecache.wording import count_scored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -334,11 +334,12 @@ class Run:
                 ("micro AUROC", micro.auroc, micro.auroc_ci),
             )
         )
+        metrics = self.metrics
+        scored = count_scored(metrics.n, metrics.split, metrics.level, metrics.n_patients)
         warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
         return (
             f"<table><caption>{escape(self.name)}: "
-            f"{count_noun(self.metrics.n, f'{self.metrics.split} {self.metrics.level}')} of "
-            f"{count_noun(self.metrics.n_patients, 'patient')}{over}</caption>{rows}</table>"
+            f"{scored}{over}</caption>{rows}</table>"
             f"{f'<ul>{warnings}</ul>' if warnings else ''}"
         )
 

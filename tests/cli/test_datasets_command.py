@@ -63,7 +63,7 @@ def test_tables_are_described_without_images(run, folder, n_images):
     table = run("datasets", "describe", "--data-root", "clinic.csv", *OPTIONS)
     assert f"images\t{n_images} of 4 on disk\n" in table.stdout
     assert "Edema\t1\t0\t2\t1\n" in table.stdout
-    assert "2 uncertain cells count as unknown (uncertain ignore)" in table.stderr
+    assert "2 uncertain cells count as unknown (--uncertain ignore)" in table.stderr
 
 
 def test_nih_is_described_without_images(run, folder):

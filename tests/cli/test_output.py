@@ -202,6 +202,24 @@ def test_what_two_heads_share_is_printed_once(capsys):
     assert f"{scores.n_positive} ({scores.n_positive_patients})" in output.out
 
 
+def test_a_run_without_any_known_label_says_so_and_has_no_baselines(capsys):
+    data = SplitData(
+        truth=np.full((4, 1), -1, dtype=np.int8),
+        label_names=("Mass",),
+        patient=np.arange(4),
+        view=np.full(4, ""),
+        train=np.empty(0, dtype=np.intp),
+        val=np.empty(0, dtype=np.intp),
+        test=np.arange(4),
+        learned=np.ones(1, dtype=bool),
+    )
+    metrics = evaluate(data, np.full((4, 1), 0.5), n_bootstrap=0)
+    print_run("head", SimpleNamespace(metrics=metrics, warnings=metrics.warnings))
+    output = capsys.readouterr()
+    assert "no label that was learned has positives and negatives among" in output.err
+    assert "trivial baselines" not in output.err
+
+
 def test_many_labels_of_an_image_have_a_row_each(narrow_terminal, capsys):
     thresholds = {f"Pleural_Thickening {number}": 0.5 for number in range(14)}
 

@@ -121,7 +121,7 @@ def test_rows_of_two_data_sets_are_joined(run, extracted, tiny_clip, image_folde
     assert trained.code == 0, trained.stderr
     printed = " ".join(trained.stderr.split())
     assert f"training linear on {first} and {second}" in printed
-    assert "xrays: Opacity, Rare; unknown: Device" in printed
+    assert "labels of xrays: Opacity, Rare; unknown: Device" in printed
     assert "other: Lung Opacity as Opacity, Device; unknown: Rare" in printed
     folder = trained.json["run"]
     assert folder == "runs/xrays+other-tiny-clip-linear"

@@ -230,6 +230,8 @@ def test_failed_images_are_recorded_and_reported(run, tiny_clip, image_folder, t
     assert info["excluded"] == {"missing": 1, "the file is empty": 1}
     table = run("cache", "info", "cache/xrays/tiny-clip.h5").stdout
     assert "2 (1 the file is empty; 1 missing)" in " ".join(table.split())
+    assert "patients\tunknown\nstudies\tunknown\n" in table
+    assert re.search("splits\ttrain .*, test", table)
     assert run("cache", "verify", "cache/xrays/tiny-clip.h5").code == 0
 
 

@@ -227,6 +227,14 @@ def test_label_without_training_negatives_is_undefined(cache):
     assert "Mass has no negatives in training: its metrics are undefined" in run.warnings
 
 
+def test_labels_without_training_positives_share_a_warning(cache):
+    values = cache.labels.values.copy()
+    values[cache.rows("train"), 1:] = 0
+    undefined = [w for w in train(relabeled(cache, values)).warnings if "undefined" in w]
+    expected = "Effusion, Nodule have no positives in training: their metrics are undefined"
+    assert undefined == [expected]
+
+
 def test_seeds_without_positives_are_named_in_the_warning(cache):
     values = cache.labels.values.copy()
     train_rows = cache.rows("train")

@@ -72,7 +72,7 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "memory": "24 B for the embeddings when read",
         "splits": {"test": 2, "train": 1},
         "patients": 2,
-        "studies": 0,
+        "studies": None,
         "image_level_split": False,
         "exposed": False,
         "backend": None,
