@@ -87,7 +87,7 @@ def info(file: File, json: Json = False) -> None:
     rows += [["prompts", ", ".join(document["prompts"]) or "none"]]
     rows += [["execution", str(Execution.of_spec(document["spec"]))]]
     if document["probe"] is not None:
-        rows += [["probe", format_probe(document["probe"])]]
+        rows += [["speed", format_probe(document["probe"])]]
     rows += [["excluded", format_counts(document["excluded"])]]
     with running(extract):  # The notes are about how the images were read.
         rows += [["note", with_option_names(note)] for note in document["notes"]]

@@ -99,8 +99,8 @@ def relative_paths(
         (N,) paths, the root, and notes that say what was assumed.
 
     Raises:
-        DatasetError: If none of the paths exists but one has to, or they may be read in several
-            ways.
+        DatasetError: If none of the paths exists but one has to, they are absolute and lie
+            elsewhere, or they may be read in several ways.
     """
     notes = []
     with_backslash = paths[paths.str.contains("\\", regex=False)]
@@ -121,6 +121,12 @@ def relative_paths(
     if any(".." in path.split("/") for path in sample) or _n_existing(root, sample):
         return paths, root, notes
     reading = _find_reading(sample, root, may_move_up=may_move_up)
+    if reading is None and all(map(os.path.isabs, sample)):
+        raise DatasetError(
+            f"the paths in the column {paths.name!r} of {file} are absolute, and lie below "
+            f"{os.path.commonpath(sample)} instead of {root}. Give the folder of the images as "
+            "`images_root`"
+        )
     if reading is None and not required:
         return paths, root, notes
     if reading is None:

@@ -263,6 +263,11 @@ REFUSED = {
         "",
         "none of 2 paths in the column 'path' .* exists below .*'x/1.png'. .*as --images-root",
     ),
+    "absolute-paths": (
+        "path\n/far/x/1.png\n/far/y/2.png\n",
+        "",
+        "are absolute, and lie below /far instead of .* as --images-root",
+    ),
     "same-paths": (
         "path\nx/a.png\ny/a.png\n",
         "",
