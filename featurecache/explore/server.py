@@ -152,7 +152,7 @@ def _application(
     props = make_embedding_atlas_props(
         row_id=ROW,
         **columns,
-        labels="disabled",
+        labels=[],
         initial_state={"columnStyles": {IMAGE: _IMAGE_STYLE}},
     )
     # Not an argument yet: what the page shows before anybody changes it.
