@@ -219,7 +219,7 @@ def cells_of_votes(
 
     of = readers[:, np.newaxis]
     if (of > MAX_READERS).any() or (votes > of).any():
-        raise ValueError(f"at most {MAX_READERS} readers can be told apart, not {of.max()}")
+        raise ValueError(f"at most {MAX_READERS} readers can be counted, not {of.max()}")
     agreed = np.where(votes == of, POSITIVE, NEGATIVE)
     disputed = (votes > 0) & (votes < of)
     return np.where(disputed, _DISPUTED * of + votes, agreed).astype(np.int8)

@@ -21,6 +21,7 @@ from featurecache.cli.options import (
 )
 from featurecache.cli.output import (
     Json,
+    each_task,
     format_float,
     print_json,
     print_result,
@@ -32,8 +33,6 @@ from featurecache.cli.output import (
 from featurecache.wording import UNDEFINED, count_noun
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from featurecache.audit.audit import Audit
     from featurecache.audit.leakage import GroupsAcrossSplits, GroupsWithinSplit
     from featurecache.audit.near_duplicates import ImagePair
@@ -102,15 +101,8 @@ def audit(
             source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
         )
     with progress_bar(hidden=json) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(done: int, total: int, task: str) -> None:
-            if task not in tasks:
-                tasks[task] = bar.add_task(task, total=total, detail="")
-            bar.update(tasks[task], completed=done)
-
         result = fc.audit(
-            opened, data, neighbors=neighbors, n_bootstrap=n_bootstrap, progress=progress
+            opened, data, neighbors=neighbors, n_bootstrap=n_bootstrap, progress=each_task(bar)
         )
     pairs = result.near_duplicates.pairs
     if contact_sheet is not None and data is not None and pairs:

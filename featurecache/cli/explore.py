@@ -1,7 +1,7 @@
 """``explore``: look at a cache and at runs in the browser."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,8 @@ from featurecache.cli.dataset_options import (
 )
 from featurecache.cli.options import (
     Device,
+    EncoderOfCache,
+    EncoderWeights,
     OptionValues,
     RunNames,
     describe_choice,
@@ -20,10 +22,14 @@ from featurecache.cli.options import (
     print_policy,
     takes_policy,
 )
-from featurecache.cli.output import Json, print_json, print_result, print_status, progress_bar
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from featurecache.cli.output import (
+    Json,
+    each_task,
+    print_json,
+    print_result,
+    print_status,
+    progress_bar,
+)
 
 
 @takes_dataset_options(without=("view_column", "sex_column", "age_column", "name"))
@@ -57,15 +63,8 @@ def explore(
         typer.Option(help="Prompt set to compare all images with. Default: all of the cache."),
     ] = None,
     name: RunNames = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or folder of the encoder, if the one recorded in the cache cannot be found."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
-    ] = None,
+    model: EncoderOfCache = None,
+    weights: EncoderWeights = None,
     device: Device = "auto",
     port: Annotated[
         int,
@@ -116,12 +115,6 @@ def explore(
             source_of_cache(opened), dataset, data_root, options, used_by=opened.path, quiet=json
         )
     with progress_bar(hidden=json) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(done: int, total: int, task: str) -> None:
-            if task not in tasks:
-                tasks[task] = bar.add_task(task, total=total, detail="")
-            bar.update(tasks[task], completed=done)
 
         def announce(address: str) -> None:
             bar.stop()
@@ -145,5 +138,5 @@ def explore(
             port=port,
             browser=browser,
             announce=announce,
-            progress=progress,
+            progress=each_task(bar),
         )

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "tiny"
 
+EncoderOfCache = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Name or folder of the encoder, if the one recorded in the cache cannot be found.",
+    ),
+]
+EncoderWeights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Local checkpoint of the encoder.", metavar="PATH"),
+]
+
 CacheFolder = Annotated[
     Path,
     typer.Option("--cache", envvar="FEATURECACHE_CACHE", help="Folder of caches.", metavar="DIR"),

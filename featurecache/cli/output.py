@@ -19,9 +19,10 @@ from featurecache.wording import UNDEFINED, count_noun, count_scored
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from featurecache.metrics.metrics import ClassScores, Metrics, PairedGain, RankingScores
+    from featurecache.progress import DetailedProgress
     from featurecache.runs.run import Run
 
 _log = logging.getLogger(__name__)
@@ -238,6 +239,18 @@ def _print_blocks(
             line = Text.assemble((heading, "bold"), gap, f"\n{' ' * indent}".join(lines))
             console.print(line, soft_wrap=True)
         console.print()
+
+
+def each_task(bar: "Progress") -> "DetailedProgress":
+    """Return a callback that shows each task that it is called with in a bar of its own."""
+    tasks: dict[str, TaskID] = {}
+
+    def progress(done: int, total: int, task: str) -> None:
+        if task not in tasks:
+            tasks[task] = bar.add_task(task, total=total, detail="")
+        bar.update(tasks[task], completed=done)
+
+    return progress
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from featurecache.cli.options import (
     BitDepth,
     CacheFile,
     Device,
+    EncoderOfCache,
+    EncoderWeights,
     NBootstrap,
     OptionValues,
     Prompts,
@@ -101,15 +103,8 @@ def retrieve(
             help="File to write a contact sheet of the retrieved images to.", metavar="PNG"
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or folder of the encoder, if the one recorded in the cache cannot be found."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Local checkpoint of the encoder.", metavar="PATH")
-    ] = None,
+    model: EncoderOfCache = None,
+    weights: EncoderWeights = None,
     device: Device = "auto",
     bit_depth: BitDepth = None,
     n_bootstrap: NBootstrap = 1000,

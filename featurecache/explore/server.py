@@ -95,8 +95,8 @@ def serve(
                 application, log_level="error", timeout_graceful_shutdown=_GRACE, lifespan="off"
             )
         )
-        # In a thread, because a notebook has an event loop of its own; and so that the signals
-        # stay with whoever handles them.
+        # In a thread, because a notebook has an event loop of its own; and so that signals
+        # stay with the caller.
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -90,7 +90,7 @@ def cached_files(
     for row in np.flatnonzero(~unchanged):
         image_id = wanted[row].decode()
         sha256 = file_sha256(files[image_id])
-        # Whoever reads a file says why it cannot be read.
+        # The function that reads a file says why it cannot be read.
         if sha256 is not None and sha256.encode() != cached.sha256[row]:
             raise UsageError(
                 f"the file of {image_id!r} is not the one that {cache.path} holds the embedding "
