@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -51,7 +52,8 @@ def visible_gpus() -> list[str]:
     if not number:
         raise UsageError("this machine has no cuda device: set `device` to auto or cpu")
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return [name.strip() for name in chosen if name.strip()] or list(map(str, range(number)))
+    names = [name.strip() for name in chosen if name.strip()] or list(map(str, range(number)))
+    return names[:number]  # CUDA ignores a name that is not there, and all after it
 
 
 def encode_on_gpus(
@@ -120,7 +122,7 @@ class _ProcessPool:
         self._journals = journals
         self._segments = segments
         self._processes: dict[Connection, _Process] = {}
-        self._numbers = iter(range(len(segments) * (1 + MAX_LOST)))
+        self._numbers = count()
 
     def start(self, gpu: str) -> None:
         """Start a process, and give it its first segments."""

@@ -91,7 +91,8 @@ def test_all_gpus_without_any(dataset: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "names"), [(None, ["0", "1"]), ("2,GPU-4c1", ["2", "GPU-4c1"])]
+    ("variable", "names"),
+    [(None, ["0", "1"]), ("2,GPU-4c1", ["2", "GPU-4c1"]), ("0,1,9", ["0", "1"])],
 )
 def test_gpus_that_the_user_chose(
     monkeypatch: pytest.MonkeyPatch, variable: str | None, names: list[str]
