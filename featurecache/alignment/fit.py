@@ -72,6 +72,7 @@ def align(
         raise UnknownNameError("method", method, METHODS)
     cache = open_cache(cache)
     cache.require_labels()
+    cache.require_vectors()
     text = cache.text(prompts)
     if text.aligned:
         raise UsageError(

@@ -119,6 +119,17 @@ def extract(
             metavar="published|pad|stretch",
         ),
     ] = "published",
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What of the image network to store: projected (the space of images and texts), "
+            "pooled (before the projection), cls (class token), mean (of the patch tokens), "
+            "cls+mean, layers:-1,-2 (class tokens of layers, from the last), layers:-1,-2+mean, or "
+            "tokens:7 (7 x 7 patch tokens); repeat for more, each into a cache of its own. "
+            "Default: the model's own embedding.",
+            metavar="FEATURES",
+        ),
+    ] = None,
     bit_depth: BitDepth = None,
     engine: Annotated[
         str,
@@ -199,6 +210,7 @@ def extract(
             backend=backend,
             precision=precision,
             resize=resize,
+            features=features,
             bit_depth=bit_depth,
             engine=engine,
             batch_size=batch_size,

@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -20,8 +20,10 @@ from featurecache.encoders.openvino import (
     require_openvino,
 )
 from featurecache.encoders.trainable import ModuleGroups, TrainableEncoder
+from featurecache.encoders.vision import VisionLayout, VisionOutput
 from featurecache.errors import CheckpointError, FeaturecacheWarning, UsageError
 from featurecache.execution import EXACT, Execution
+from featurecache.features import PROJECTED, Features
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -35,8 +37,9 @@ class CheckpointEncoder(Encoder):
     """An encoder that runs a network of a checkpoint, read at the first use.
 
     A subclass sets ``_family`` and ``dim``, defines ``_load_network``, and for each modality it
-    has a forward pass (``_image_features``, ``_batch_text_features``) and what else decides an
-    embedding (``_image_settings``, ``_text_settings``). One that can be trained also defines
+    has a forward pass (``_vision_output``, ``_batch_text_features``) and what else decides an
+    embedding (``_image_settings``, ``_text_settings``). One with images also defines what its
+    network computes (``_vision_layout``). One that can be trained also defines
     ``_random_network``, ``_module_groups``, ``_write_network`` and ``_companion_files``.
     """
 
@@ -59,9 +62,58 @@ class CheckpointEncoder(Encoder):
     def _load_network(self) -> Any:
         """Read the network in fp32."""
 
+    @cached_property
+    def _vision_layout(self) -> VisionLayout | None:
+        """What its image network computes; None if nothing but its embedding can be had."""
+        return None
+
+    def _vision_output(
+        self, network: Any, pixels: "torch.Tensor", layers: Collection[int]
+    ) -> VisionOutput:
+        """Compute what features are made of, from a batch of pixels (B, 3, H, W).
+
+        Args:
+            network: The network.
+            pixels: The pixels.
+            layers: The layers whose tokens are needed, -1 for the last; none for the embedding.
+        """
+        raise NotImplementedError
+
     def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
         """Embed a batch of pixels, (B, 3, H, W) to (B, D)."""
-        raise NotImplementedError
+        layout = self._vision_layout
+        assert layout is not None
+        output = self._vision_output(network, pixels, self.features.layers)
+        return output.select(self.features, layout)
+
+    @property
+    def _pixels_shape(self) -> tuple[int, int]:
+        """Height and width of preprocessed images."""
+        from PIL import Image
+
+        _, height, width = self.preprocess(Image.new("L", (64, 64))).shape
+        return height, width
+
+    @property
+    def offered_features(self) -> tuple[str, ...]:
+        """See ``Encoder.offered_features``."""
+        layout = self._vision_layout
+        return super().offered_features if layout is None else layout.offered
+
+    def use_features(self, features: Features) -> None:
+        """See ``Encoder.use_features``."""
+        layout = self._vision_layout
+        if features == self.features or layout is None:
+            super().use_features(features)
+            return
+        if reason := layout.why_not(features):
+            raise UsageError(
+                f"{self.name} does not offer the features {features}, because {reason}: choose "
+                f"`features` from {' '.join(layout.offered)}"
+            )
+        self._features = features
+        self.dim, self.n_tokens = layout.dim(features), layout.n_tokens(features)
+        self.aligned = features == PROJECTED
 
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
         """Embed at most ``TEXT_BATCH`` texts, to (T, D)."""
@@ -143,7 +195,10 @@ class CheckpointEncoder(Encoder):
         libraries = self._image_libraries + (
             OPENVINO_LIBRARIES if self.backend == "openvino" else ()
         )
-        return self._spec(libraries) | execution | self._image_settings() | resize
+        features = {} if self._features is None else {"features": str(self._features)}
+        tokens = {} if self.n_tokens is None else {"tokens": self.n_tokens}
+        settings = self._image_settings()
+        return self._spec(libraries) | execution | settings | resize | features | tokens
 
     @property
     def text_spec(self) -> Mapping[str, Any]:
@@ -225,6 +280,8 @@ class CheckpointEncoder(Encoder):
         if self.resize != "published":
             # The folder of a fine-tuned encoder holds the published image processor.
             raise UsageError(f"{self.name} is fine-tuned as published: leave out `resize`")
+        if self._features is not None:
+            raise UsageError(f"{self.name} is fine-tuned as published: leave out `features`")
         files = self._companion_files()
         network = self._load_network() if init_seed is None else self._random_network(init_seed)
         return TrainableEncoder(

@@ -1,10 +1,13 @@
 """Dual encoders in the shape of CLIP or SigLIP: two towers with one embedding space."""
 
+from collections.abc import Collection
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.trainable import ModuleGroups
 from featurecache.encoders.transformers_encoder import TransformersEncoder
+from featurecache.encoders.vision import VisionLayout, VisionOutput, map_tokens, recorded
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -76,14 +79,51 @@ class DualEncoder(TransformersEncoder):
         config.pop(tower, None)
         return config
 
-    def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    @cached_property
+    def _vision_layout(self) -> VisionLayout:
+        config = self._config.vision_config
+        height, width = self._pixels_shape
         if self._family == JOINED:
-            # Its pooled maps have shape (B, D, 1, 1), which transformers' own method would pass on
-            # to a linear layer as they are.
-            pooled = network.vision_model(pixel_values=pixels).pooler_output.flatten(1)
-            projected: torch.Tensor = network.visual_projection(pooled)
-            return projected
-        return _tensor(network.get_image_features(pixel_values=pixels))
+            widths = tuple(config.hidden_sizes)
+            # The first convolution, the pooling after it and all stages but the first halve a map,
+            # down to a limit.
+            stride = min(2 ** (len(widths) + 1), config.output_stride)
+        else:
+            widths = (config.hidden_size,) * config.num_hidden_layers
+            stride = config.patch_size
+        return VisionLayout(
+            widths=widths,
+            grid=(height // stride, width // stride),
+            class_token=self._family == "clip",
+            pooled=None if self._is_siglip else widths[-1],
+            projected=self.dim,
+        )
+
+    def _vision_output(
+        self, network: Any, pixels: "torch.Tensor", layers: Collection[int]
+    ) -> VisionOutput:
+        tower = network.vision_model
+        with recorded(self._blocks(tower), set(layers) - {-1}) as outputs:
+            output = tower(pixel_values=pixels)
+        last, pooled = output.last_hidden_state, output.pooler_output
+        if self._family == JOINED:
+            maps = {-1: last, **outputs}
+            # Pooled maps have shape (B, D, 1, 1), which transformers' own method would pass on to
+            # a linear layer as they are.
+            pooled = pooled.flatten(1)
+            projected = network.visual_projection(pooled)
+            return VisionOutput(
+                {layer: map_tokens(one) for layer, one in maps.items()}, pooled, projected
+            )
+        tokens = {layer: tower.post_layernorm(one) for layer, one in outputs.items()}
+        if self._is_siglip:  # its pooling head is the projection
+            return VisionOutput({-1: last, **tokens}, projected=pooled)
+        if -1 in layers:  # transformers applies CLIP's last layer norm to the class token only
+            tokens[-1] = tower.post_layernorm(last)
+        return VisionOutput(tokens, pooled, network.visual_projection(pooled))
+
+    def _blocks(self, tower: Any) -> Any:
+        return tower.encoder.stages if self._family == JOINED else tower.encoder.layers
 
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
         # SigLIP pools the last position, padding or not, and was trained with every text padded to
@@ -116,17 +156,14 @@ class DualEncoder(TransformersEncoder):
         if self._is_siglip:  # its pooling head is the projection
             return ModuleGroups(
                 vision=(tower,),
-                blocks=tuple(tower.encoder.layers),
+                blocks=tuple(self._blocks(tower)),
                 tail=(tower.post_layernorm, tower.head),
                 projections=(tower.head, network.text_model.head),
             )
-        if self._family == JOINED:
-            blocks, norm = tower.encoder.stages, tower.norm
-        else:
-            blocks, norm = tower.encoder.layers, tower.post_layernorm
+        norm = tower.norm if self._family == JOINED else tower.post_layernorm
         return ModuleGroups(
             vision=(tower, network.visual_projection),
-            blocks=tuple(blocks),
+            blocks=tuple(self._blocks(tower)),
             tail=(norm, network.visual_projection),
             projections=(network.visual_projection, network.text_projection),
         )

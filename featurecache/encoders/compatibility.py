@@ -30,12 +30,13 @@ def library_difference(
     """
     expected, actual = dict(expected), dict(actual)
     libraries = first_difference(expected.pop("libraries", {}), actual.pop("libraries", {}))
-    resize, other = (spec.pop("resize", "published") for spec in (expected, actual))
-    if resize != other:
-        raise RunError(
-            f"{source} used the resize {resize!r}, these embeddings {other!r}: make them with "
-            f"{resize!r}, too"
-        )
+    for name, default in (("resize", "published"), ("features", "default")):
+        value, other = (spec.pop(name, default) for spec in (expected, actual))
+        if value != other:
+            raise RunError(
+                f"{source} used the {name} {value!r}, these embeddings {other!r}: make them with "
+                f"{value!r}, too"
+            )
     if difference := first_difference(expected, actual):
         raise RunError(
             f"{source} was made with another encoder ({difference}): give the one that it was made "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featurecache.errors import ImageError, UsageError
 from featurecache.execution import EXACT, Execution, Probe
+from featurecache.features import POOLED, PROJECTED, Features
 from featurecache.images.bit_depth import judge_bit_depth, sample_files
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import SubprocessDecoder, Transform
@@ -60,6 +61,8 @@ class Encoder:
         execution_reason: Why else they were chosen, in words; empty if they were asked for.
         revision: Commit of the Hugging Face repository the weights come from; None for others.
         resize: How images are resized; see ``load_encoder``.
+        n_tokens: Number T of tokens of an image, whose features are T vectors of length D / T, one
+            after the other; None where there is one vector.
 
     Example:
         >>> import featurecache as fc
@@ -74,7 +77,10 @@ class Encoder:
     has_images: bool = True
     has_text: bool = False
     max_tokens: int | None = None
+    n_tokens: int | None = None
     dim: int
+    _features: Features | None = None
+    """Features other than the default ones."""
 
     def __init__(self, *, name: str, device: str = "cpu", precision: str = "fp32") -> None:
         self.name = name
@@ -104,8 +110,19 @@ class Encoder:
 
     @property
     def cache_name(self) -> str:
-        """Name of its caches: its own, followed by ``.pad`` or ``.stretch`` if it resizes so."""
-        return self.name if self.resize == "published" else f"{self.name}.{self.resize}"
+        """Name of its caches: its own, then what differs, as in ``clip.pad`` or ``clip.cls``."""
+        resize = "" if self.resize == "published" else f".{self.resize}"
+        return f"{self.name}{resize}{'' if self._features is None else f'.{self._features.suffix}'}"
+
+    @property
+    def features(self) -> Features:
+        """What of its image network it returns; see ``load_encoder``."""
+        return self._features or (PROJECTED if self.aligned else POOLED)
+
+    @property
+    def offered_features(self) -> tuple[str, ...]:
+        """The features that it offers, its default first, as far as its configuration says."""
+        return (str(self.features),) if self.has_images else ()
 
     @property
     def execution(self) -> Execution:
@@ -142,6 +159,21 @@ class Encoder:
         """
         if resize != "published":
             raise UsageError(f"{self.name} has a preprocessing of its own: leave out `resize`")
+
+    def use_features(self, features: Features) -> None:
+        """Return other features of images; ``load_encoder`` calls it before any other call.
+
+        Args:
+            features: The features; see ``parse_features``.
+
+        Raises:
+            UsageError: The encoder does not offer them.
+        """
+        if not self.has_images:
+            raise self._unsupported("features", images=True)
+        if features != self.features:
+            offered = ", ".join(self.offered_features)
+            raise UsageError(f"{self.name} does not offer the features {features}, only {offered}")
 
     @property
     def scale(self) -> float | None:

@@ -42,6 +42,7 @@ from featurecache.errors import (
     UsageError,
 )
 from featurecache.execution import check_execution, default_execution
+from featurecache.features import parse_features
 from featurecache.provenance.provenance import Provenance, read_provenance
 
 HUB_PREFIX: Final = "hf:"
@@ -73,6 +74,7 @@ def load_encoder(
     backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
+    features: str | None = None,
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -96,14 +98,21 @@ def load_encoder(
             checkpoint says, which may crop the image (DINOv2's drops 23 % of a square one);
             ``"pad"``: the whole image, centered on a black square; ``"stretch"``: the whole image,
             without keeping its proportions. Embeddings of different ways are never mixed.
+        features: What of the image network is returned. ``"projected"``: the space that images
+            share with texts, the default where there is one; ``"pooled"``: the vector before that
+            projection, the default of others; ``"cls"``: the class token; ``"mean"``: the mean of
+            the patch tokens; ``"cls+mean"``: both, concatenated; ``"layers:-1,-2,-3,-4"``: the
+            class tokens of these layers, counted from the last; ``"layers:-1,-2+mean"``: with the
+            mean of the patch tokens of each; ``"tokens:7"``: the class token and the patch tokens,
+            averaged to 7 rows of 7. Only ``"projected"`` ones are comparable with texts.
 
     Returns:
         The encoder; see ``Encoder`` for its attributes and methods.
 
     Raises:
         UnknownNameError: There is no such encoder, or way to resize.
-        UsageError: The arguments contradict each other, this machine lacks the device, or an
-            optional dependency is not installed.
+        UsageError: The arguments contradict each other, the encoder does not offer the features,
+            this machine lacks the device, or an optional dependency is not installed.
         CheckpointError: The weights are missing, incomplete or of an unsupported model type.
 
     Example:
@@ -114,12 +123,14 @@ def load_encoder(
         >>> encoder.encode_texts(["signs of edema"]).shape
         (1, 128)
     """
-    check_model(name, backend=backend, precision=precision, resize=resize)
+    check_model(name, backend=backend, precision=precision, resize=resize, features=features)
     path = None if weights is None else Path(weights).expanduser()
     execution, device = default_execution(backend, precision), resolve_device(device)
     encoder = _load(os.fspath(name), path, device=device, precision=execution.precision)
     encoder.use_backend(execution.backend)
     encoder.use_resize(resize)
+    if features is not None:
+        encoder.use_features(parse_features(features))
     return encoder
 
 
@@ -145,6 +156,7 @@ def check_model(
     backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
+    features: str | None = None,
 ) -> None:
     """Check what ``as_encoder`` is going to load, as far as that takes no time.
 
@@ -154,20 +166,24 @@ def check_model(
         backend: See ``as_encoder``.
         precision: See ``as_encoder``.
         resize: See ``as_encoder``.
+        features: See ``as_encoder``.
 
     Raises:
         UnknownNameError: There is no such model, or way to resize.
         CheckpointError: The model or ``weights`` is a single file.
-        UsageError: An argument has no effect on an ``Encoder``, or there is no such backend or
-            precision.
+        UsageError: An argument has no effect on an ``Encoder``, or there is no such backend,
+            precision or features.
     """
     check_resize(resize)
+    wanted = None if features is None else parse_features(features)
     check_execution(backend, precision)
     if isinstance(model, Encoder):
         if weights is not None:
             raise UsageError(f"{model.name} is loaded already: leave out `weights`")
         if resize not in ("published", model.resize):
             raise UsageError(f"{model.name} is loaded already: give `resize` to load_encoder")
+        if wanted not in (None, model.features):
+            raise UsageError(f"{model.name} is loaded already: give `features` to load_encoder")
         return
     name = os.fspath(model)
     spec = find_encoder(name)
@@ -189,6 +205,7 @@ def as_encoder(
     backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
+    features: str | None = None,
 ) -> Encoder:
     """Return an encoder as it is, and load one that is given by its name or folder.
 
@@ -199,15 +216,23 @@ def as_encoder(
         backend: See ``load_encoder``. An encoder keeps its own.
         precision: See ``load_encoder``. An encoder keeps its own.
         resize: See ``load_encoder``; only with a name.
+        features: See ``load_encoder``; only with a name.
 
     Raises:
-        UsageError: ``weights`` or ``resize`` is given beside an encoder; or see ``load_encoder``.
+        UsageError: ``weights``, ``resize`` or ``features`` is given beside an encoder; or see
+            ``load_encoder``.
     """
     if isinstance(model, Encoder):
-        check_model(model, weights=weights, resize=resize)
+        check_model(model, weights=weights, resize=resize, features=features)
         return model
     return load_encoder(
-        model, weights=weights, device=device, backend=backend, precision=precision, resize=resize
+        model,
+        weights=weights,
+        device=device,
+        backend=backend,
+        precision=precision,
+        resize=resize,
+        features=features,
     )
 
 
@@ -240,7 +265,7 @@ def reload_encoder(
     """
     source = f"what {name} embedded" if source is None else source
     backend, precision = (str(spec.get(name, "auto")) for name in ("backend", "precision"))
-    resize = str(spec.get("resize", "published"))
+    resize, features = str(spec.get("resize", "published")), spec.get("features")
     try:
         encoder = as_encoder(
             model or name,
@@ -249,6 +274,7 @@ def reload_encoder(
             backend=backend,
             precision=precision,
             resize=resize,
+            features=features,
         )
     except UnknownNameError as error:
         if model is not None:

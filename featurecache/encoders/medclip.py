@@ -4,7 +4,7 @@ Vision: Swin-T, its pooled output projected to 512. Text: BERT-base, the mean ov
 states and over all tokens, projected to 512. The package ``medclip`` is not needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,9 @@ from featurecache.encoders.hub import TOKENIZER_PATTERNS, hub_folder, local_fold
 from featurecache.encoders.medclip_download import download_medclip
 from featurecache.encoders.medclip_network import (
     EMBEDDING_SIZE,
+    HIDDEN_SIZE,
     SIDE,
+    SWIN,
     build_network,
     module_groups,
     read_network,
@@ -36,6 +38,7 @@ from featurecache.encoders.preprocessing import check_resize
 from featurecache.encoders.pretrained import load_tokenizer
 from featurecache.encoders.seeding import seeded
 from featurecache.encoders.trainable import ModuleGroups
+from featurecache.encoders.vision import VisionLayout, VisionOutput, recorded
 
 if TYPE_CHECKING:
     import torch
@@ -114,10 +117,31 @@ class MedclipEncoder(CheckpointEncoder):
         """See ``Encoder.picklable_preprocess``."""
         return _preprocess if self.resize == "published" else _normalize
 
-    def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    @cached_property
+    def _vision_layout(self) -> VisionLayout:
+        stages = range(len(SWIN["depths"]))
+        side = SIDE // SWIN["patch_size"] // 2 ** stages[-1]
+        return VisionLayout(
+            widths=tuple(SWIN["embed_dim"] * 2**stage for stage in stages),
+            grid=(side, side),
+            class_token=False,
+            pooled=HIDDEN_SIZE,
+            projected=EMBEDDING_SIZE,
+        )
+
+    def _vision_output(
+        self, network: Any, pixels: "torch.Tensor", layers: Collection[int]
+    ) -> VisionOutput:
         tower = network["vision_model"]
-        embedding: torch.Tensor = tower["projection_head"](tower["model"](pixels).pooler_output)
-        return embedding
+        # The last block of each stage, before its patches are merged for the next stage, whose
+        # width the last layer norm does not fit.
+        blocks = [stage.blocks[-1] for stage in tower["model"].encoder.layers]
+        with recorded(blocks, set(layers) - {-1}) as outputs:
+            output = tower["model"](pixels)
+        pooled = output.pooler_output
+        return VisionOutput(
+            {-1: output.last_hidden_state, **outputs}, pooled, tower["projection_head"](pooled)
+        )
 
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
         import torch

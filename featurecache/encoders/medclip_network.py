@@ -19,9 +19,17 @@ MODEL_TYPE = "medclip"
 """The ``model_type`` in the ``config.json`` of saved weights; the published ones have no config."""
 
 SIDE = 224
+SWIN: dict[str, Any] = {
+    "patch_size": 4,
+    "embed_dim": 96,
+    "depths": [2, 2, 6, 2],
+    "num_heads": [3, 6, 12, 24],
+    "window_size": 7,
+}
+"""Configuration of Swin-T."""
 _VOCABULARY_SIZE = 28_996
 EMBEDDING_SIZE = 512
-_HIDDEN_SIZE = 768
+HIDDEN_SIZE = 768
 _INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 
 # How transformers renamed Swin's modules after 5.0, in the order in which the names must be
@@ -49,14 +57,7 @@ def build_network() -> "torch.nn.ModuleDict":
     from torch.nn import Linear, ModuleDict, Parameter
     from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
-    swin = SwinConfig(
-        image_size=SIDE,
-        patch_size=4,
-        embed_dim=96,
-        depths=[2, 2, 6, 2],
-        num_heads=[3, 6, 12, 24],
-        window_size=7,
-    )
+    swin = SwinConfig(image_size=SIDE, **SWIN)
     bert = BertConfig(vocab_size=_VOCABULARY_SIZE)
     towers = {"vision_model": SwinModel(swin), "text_model": BertModel(bert)}
     network = ModuleDict(
@@ -64,7 +65,7 @@ def build_network() -> "torch.nn.ModuleDict":
             name: ModuleDict(
                 {
                     "model": tower,
-                    "projection_head": Linear(_HIDDEN_SIZE, EMBEDDING_SIZE, bias=False),
+                    "projection_head": Linear(HIDDEN_SIZE, EMBEDDING_SIZE, bias=False),
                 }
             )
             for name, tower in towers.items()

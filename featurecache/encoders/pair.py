@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.execution import Execution
+from featurecache.features import Features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,6 +54,22 @@ class PairEncoder(Encoder):
         """See ``Encoder.use_resize``."""
         self._vision.use_resize(resize)
         self.resize = self._vision.resize
+
+    @property
+    def features(self) -> Features:
+        """Those of the image encoder."""
+        return self._vision.features
+
+    @property
+    def offered_features(self) -> tuple[str, ...]:
+        """Those of the image encoder."""
+        return self._vision.offered_features
+
+    def use_features(self, features: Features) -> None:
+        """See ``Encoder.use_features``."""
+        self._vision.use_features(features)
+        self._features = self._vision._features
+        self.dim, self.n_tokens = self._vision.dim, self._vision.n_tokens
 
     @property
     def image_spec(self) -> Mapping[str, Any]:

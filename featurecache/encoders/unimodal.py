@@ -1,11 +1,14 @@
 """Encoders of one modality: a vision transformer, or a BERT with sentence pooling."""
 
+from collections.abc import Collection
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from featurecache.encoders.checkpoint import Checkpoint, read_json
 from featurecache.encoders.encoder import Encoder
 from featurecache.encoders.trainable import ModuleGroups
 from featurecache.encoders.transformers_encoder import TransformersEncoder
+from featurecache.encoders.vision import VisionLayout, VisionOutput, recorded
 from featurecache.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -35,15 +38,42 @@ class VisionEncoder(TransformersEncoder):
             "pooling": "class token",
         }
 
-    def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
-        token: torch.Tensor = network(pixel_values=pixels).last_hidden_state[:, 0]
-        return token
+    @cached_property
+    def _vision_layout(self) -> VisionLayout:
+        height, width = self._pixels_shape
+        patch = self._config.patch_size
+        return VisionLayout(
+            widths=(self._config.hidden_size,) * self._config.num_hidden_layers,
+            grid=(height // patch, width // patch),
+            class_token=True,
+            pooled=self._config.hidden_size,
+        )
+
+    def _vision_output(
+        self, network: Any, pixels: "torch.Tensor", layers: Collection[int]
+    ) -> VisionOutput:
+        first_patch = 1 + getattr(self._config, "num_register_tokens", 0)
+
+        def tokens(hidden: "torch.Tensor") -> "torch.Tensor":
+            import torch
+
+            if first_patch == 1:
+                return hidden
+            return torch.cat([hidden[:, :1], hidden[:, first_patch:]], dim=1)
+
+        with recorded(self._blocks(network), set(layers) - {-1}) as outputs:
+            last = network(pixel_values=pixels).last_hidden_state
+        earlier = {layer: tokens(network.layernorm(one)) for layer, one in outputs.items()}
+        return VisionOutput({-1: tokens(last), **earlier}, pooled=last[:, 0])
+
+    def _blocks(self, network: Any) -> Any:
+        # ViT's blocks have moved between releases of transformers 5; DINOv2's have not.
+        return network.layers if hasattr(network, "layers") else network.encoder.layer
 
     def _module_groups(self, network: Any) -> ModuleGroups:
-        # ViT's blocks have moved between releases of transformers 5; DINOv2's have not.
-        blocks = network.layers if hasattr(network, "layers") else network.encoder.layer
+        blocks = tuple(self._blocks(network))
         return ModuleGroups(
-            vision=(network,), blocks=tuple(blocks), tail=(network.layernorm,), projections=()
+            vision=(network,), blocks=blocks, tail=(network.layernorm,), projections=()
         )
 
 

@@ -85,6 +85,7 @@ def zero_shot(
     """
     cache, alignment = open_cache(cache), as_alignment(alignment)
     cache.require_labels()
+    cache.require_vectors()
     warnings: list[str] = []
     train = np.empty(0, dtype=np.intp)
     if alignment is None:

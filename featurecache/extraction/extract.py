@@ -67,6 +67,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     backend: str = "auto",
     precision: str = "auto",
     resize: str = "published",
+    features: str | Sequence[str] | None = None,
     bit_depth: int | None = None,
     engine: str = "local",
     batch_size: int = 32,
@@ -112,6 +113,10 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
             checkpoint says, which may crop; "pad", whole, on a black square; or "stretch", whole,
             without keeping its proportions. The last two get caches of their own,
             ``MODEL.pad.h5`` and ``MODEL.stretch.h5``. An ``Encoder`` keeps its own.
+        features: What of the image network is stored: "projected", "pooled", "cls", "mean",
+            "cls+mean", "layers:-1,-2,-3,-4", "layers:-1,-2+mean" or "tokens:7"; see
+            ``load_encoder``. By default the model's own embedding. Other features get caches of
+            their own, such as ``MODEL.cls+mean.h5``. An ``Encoder`` keeps its own.
         bit_depth: Number of bits in use, 8 to 16, in files that do not define the range of their
             gray values: 16-bit PNG and TIFF, DICOM without a window. By default that of an existing
             cache, or else the fewest that hold the values of a random sample of the files; a
@@ -135,8 +140,8 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         progress: Called with the number of finished images and of all images to read.
 
     Returns:
-        The cache, or a list of caches for a list of models. Images that could not be used are in
-        ``Cache.failures``.
+        The cache; or a list of caches for a list of models or of features. Images that could not be
+        used are in ``Cache.failures``.
 
     Raises:
         UnknownNameError: There is no such model, data set, prompt set or engine.
@@ -167,6 +172,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         backend=backend,
         precision=precision,
         resize=resize,
+        features=features,
         bit_depth=bit_depth,
         engine=engine,
         batch_size=batch_size,
@@ -180,7 +186,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         progress=progress,
     )
     caches = [read_cache(summary.path) for summary in summaries]
-    return caches[0] if is_single else caches
+    return caches[0] if is_single and isinstance(features, str | None) else caches
 
 
 def run_extraction(
@@ -194,6 +200,7 @@ def run_extraction(
     backend: str,
     precision: str,
     resize: str,
+    features: str | Sequence[str] | None,
     bit_depth: int | None,
     engine: str,
     batch_size: int,
@@ -222,6 +229,7 @@ def run_extraction(
         backend: See ``extract``.
         precision: See ``extract``.
         resize: See ``extract``.
+        features: See ``extract``.
         bit_depth: See ``extract``.
         engine: See ``extract``.
         batch_size: See ``extract``.
@@ -239,7 +247,7 @@ def run_extraction(
             of all files to hash, whose embeddings may be stored under other ids.
 
     Returns:
-        One summary for each model.
+        One summary for each model and kind of features.
     """
     cache_dir = Path(cache_dir)
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
@@ -257,13 +265,28 @@ def run_extraction(
     if shard is not None and not isinstance(shard, Shard):
         shard = Shard.parse(shard)
     prompt_set = load_prompts(prompts or DEFAULT_PROMPTS)
-    for model in models:
-        check_model(model, weights=weights, backend=backend, precision=precision, resize=resize)
+    kinds = [features] if isinstance(features, str | None) else list(features)
+    if not kinds:
+        raise UsageError("`features` is empty: leave it out for the model's own embedding")
+    models = [model for model in models for _ in kinds]
+    kinds *= len(models) // len(kinds)
+    for model, kind in zip(models, kinds, strict=True):
+        check_model(
+            model,
+            weights=weights,
+            backend=backend,
+            precision=precision,
+            resize=resize,
+            features=kind,
+        )
     dataset = data() if callable(data) else as_dataset(data)
     gpus: list[str] = []
     if device == "all":  # torch is imported to count them
         gpus, device = visible_gpus(), "cuda"
-    loaders = [_loader(model, weights=weights, device=device, resize=resize) for model in models]
+    loaders = [
+        _loader(model, weights=weights, device=device, resize=resize, features=kind)
+        for model, kind in zip(models, kinds, strict=True)
+    ]
     encoders = [load(backend=backend, precision=precision) for load in loaders]
     for encoder in encoders:
         if prompts is not None and not encoder.has_text:
@@ -321,12 +344,13 @@ def run_extraction(
                 "backend": encoder.backend,
                 "precision": encoder.precision,
                 "resize": encoder.resize,
+                "features": None if kind is None else str(encoder.features),
                 "bit_depth": dataset.bit_depth,
                 "batch_size": batch_size,
                 "limit": limit,
                 "shard": None if shard is None else f"{shard.number}/{shard.count}",
             }
-            for model, encoder in zip(models, encoders, strict=True)
+            for model, kind, encoder in zip(models, kinds, encoders, strict=True)
         ],
     )
 
@@ -339,7 +363,12 @@ def _name_or_file(prompts: str | os.PathLike[str] | PromptSet | None) -> str | N
 
 
 def _loader(
-    model: ModelLike, *, weights: str | os.PathLike[str] | None, device: str, resize: str
+    model: ModelLike,
+    *,
+    weights: str | os.PathLike[str] | None,
+    device: str,
+    resize: str,
+    features: str | None,
 ) -> Callable[..., Encoder]:
     """Return a function that loads an encoder in a given execution."""
     if not isinstance(model, Encoder) and os.fspath(model) not in ENCODERS:
@@ -347,7 +376,9 @@ def _loader(
         folder = Path(model).expanduser()
         model = folder.absolute() if folder.is_dir() else model
     weights = None if weights is None else Path(weights).absolute()
-    return partial(as_encoder, model, weights=weights, device=device, resize=resize)
+    return partial(
+        as_encoder, model, weights=weights, device=device, resize=resize, features=features
+    )
 
 
 def _engine(

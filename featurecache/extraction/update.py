@@ -187,7 +187,9 @@ def update_caches(
     check_numbers(limit=limit, batch_size=batch_size, workers=workers, image_timeout=image_timeout)
     paths = cache_paths(dataset, encoders, cache_dir, shard)
     if len(set(paths)) < len(paths):
-        raise UsageError("two models have the same name: give each `model` once")
+        raise UsageError(
+            "two models have the same name, or features: give each `model` and `features` once"
+        )
     for encoder in encoders:
         if not encoder.has_images:
             raise UsageError(

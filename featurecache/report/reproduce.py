@@ -96,6 +96,7 @@ def _extract_commands(reference: Config, prompts: str | None, parents: Parents) 
             name: extraction.get(name)
             for name in (
                 "resize",
+                "features",
                 "bit_depth",
                 "device",
                 "backend",

@@ -244,6 +244,7 @@ def search(
     if sum(query is not None for query in (text, image, label)) != 1:
         raise UsageError("give exactly one of `text`, `image` and `label`")
     cache.require_images()
+    cache.require_vectors()
     check_bit_depth(bit_depth)
     image_file = _as_file(image)
     if bit_depth is not None and image_file is None:

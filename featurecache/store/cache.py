@@ -120,8 +120,13 @@ class Cache:
         summary = {
             "model": self.header.model,
             "dataset": self.header.dataset,
+            **({} if self.features is None else {"features": self.features}),
             "images": f"{len(self)} ({split_sizes})" if len(self) else "0",
-            "embeddings": f"{self.dim}-d float16",
+            "embeddings": (
+                f"{self.dim}-d float16"
+                if self.n_tokens is None
+                else f"{self.n_tokens} tokens of {self.dim // self.n_tokens} float16"
+            ),
             "labels": (
                 f"{len(self.labels.names)} ({_shorten(self.labels.names)})"
                 if self.labels.names
@@ -182,9 +187,11 @@ class Cache:
         was opened. Writes to the array stay in memory.
 
         Raises:
+            UsageError: There are tokens instead; see ``tokens``.
             CacheError: The file is gone, damaged, or not the one that was opened, or an embedding
                 cannot be used.
         """
+        self.require_vectors()
         for _ in self.iter_embeddings(np.arange(len(self))):
             pass
         return self.mapped
@@ -236,6 +243,46 @@ class Cache:
                 return np.memmap(
                     stream, dtype=stored.dtype, mode="c", offset=offset, shape=stored.shape
                 )
+
+    @property
+    def features(self) -> str | None:
+        """What of the image network is stored; None for the embedding that it has by default."""
+        return self.header.encoder_spec.get("features")
+
+    @property
+    def n_tokens(self) -> int | None:
+        """Number T of tokens of an image; None if there is one vector for each image."""
+        return self.header.encoder_spec.get("tokens")
+
+    @property
+    def tokens(self) -> NDArray[np.float16]:
+        """Tokens of the images, (N, T, D / T) float16, not normalized, memory-mapped.
+
+        The class token comes first where the network has one, then the patch tokens row by row.
+        Rows are read when they are used, and checked by ``require_usable`` only.
+
+        Raises:
+            UsageError: The cache holds one vector for each image.
+            CacheError: See ``embedding``.
+        """
+        if self.n_tokens is None:
+            raise UsageError(
+                f"{self.path} holds one vector for each image, but this needs tokens: extract with "
+                "`features`, as in tokens:7"
+            )
+        return self.mapped.reshape(len(self), self.n_tokens, -1)
+
+    def require_vectors(self) -> None:
+        """Check that there is one vector for each image.
+
+        Raises:
+            UsageError: There are tokens.
+        """
+        if self.n_tokens is not None:
+            raise UsageError(
+                f"{self.path} holds {self.n_tokens} tokens of each image, but this needs one "
+                "vector: train the head attentive on it, or extract with the `features` cls+mean"
+            )
 
     @property
     def cells(self) -> NDArray[np.int8]:
@@ -302,6 +349,7 @@ class Cache:
 
         Raises:
             UnknownNameError: The cache has no such split.
+            UsageError: There are tokens instead; see ``tokens``.
             CacheError: The file is gone, damaged, or not the one that was opened.
 
         Example:
@@ -311,6 +359,7 @@ class Cache:
             >>> X.shape[1], y.shape[1], len(groups) == len(X)
             (128, 14, True)
         """
+        self.require_vectors()
         rows = np.arange(len(self)) if split is None else self._split_rows(split)
         embedding = np.empty((len(rows), self.dim), dtype=np.float32)
         for start in range(0, len(self), BLOCK_ROWS):

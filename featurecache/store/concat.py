@@ -129,13 +129,15 @@ def concat_caches(caches: Sequence[Cache]) -> Cache:
     Raises:
         CacheError: They share no image, or disagree on labels, splits, patients or files of the
             images they share; the message names both.
-        UsageError: The list is empty or names a cache twice.
+        UsageError: The list is empty or names a cache twice, or a cache holds tokens.
     """
     if not caches:
         raise UsageError("give at least one cache")
     first = caches[0]
     if len(caches) == 1:
         return first
+    for cache in caches:
+        cache.require_vectors()
     paths = [cache.path.resolve() for cache in caches]
     if len(set(paths)) < len(paths):
         raise UsageError("a cache is given twice: give each cache once")

@@ -77,6 +77,8 @@ def describe_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         "created": cache.created,
         "collection": base_name(cache.header.collection),
         "ids": describe_id_scheme(cache.header.collection),
+        "features": cache.features,
+        "tokens": cache.n_tokens,
         "images": len(cache),
         "dim": cache.dim,
         "memory": f"{format_size(2 * len(cache) * cache.dim)} for the embeddings when read",

@@ -20,7 +20,7 @@ def to_file_name(name: str) -> str:
 
     Letters of every script are kept, so that two names do not end up as the same file.
     """
-    return re.sub(r"[^\w.@-]+", "--", name).strip(".-") or "unnamed"
+    return re.sub(r"[^\w.@+-]+", "--", name).strip(".-") or "unnamed"
 
 
 def cache_path(cache_dir: Path, dataset_name: str, model: str) -> Path:

@@ -237,6 +237,7 @@ class Extraction(TypedDict, total=False):
     backend: str
     precision: str
     resize: str
+    features: str | None
     bit_depth: int | None
     batch_size: int
     limit: int | None

@@ -65,6 +65,8 @@ def test_description_is_one_json_document(cache_file: Path) -> None:
         "fingerprint": hashlib.sha256(handwritten.SPEC.encode()).hexdigest(),
         "revision": None,
         "created": "2025-01-02T03:04:05+00:00",
+        "features": None,
+        "tokens": None,
         "collection": "nih",
         "ids": "not pseudonymized",
         "images": 3,

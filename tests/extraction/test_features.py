@@ -1,0 +1,57 @@
+"""Features other than the default ones: caches of their own, and what can be done with them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import featurecache as fc
+from featurecache.datasets.dataset import Dataset
+from featurecache.errors import UsageError
+
+REFUSED: dict[str, Callable[[fc.Cache], object]] = {
+    "embedding": lambda cache: cache.embedding,
+    "arrays": lambda cache: cache.arrays(),
+    "to_torch": lambda cache: cache.to_torch(),
+    "train_head": lambda cache: fc.train_head(cache, "linear"),
+    "zero_shot": lambda cache: fc.zero_shot(cache),
+    "learning_curve": lambda cache: fc.learning_curve(cache, ["linear"], sizes=[2], seeds=1),
+    "align": lambda cache: fc.align(cache),
+    "retrieve": lambda cache: fc.retrieve(cache, image="i000"),
+    "audit": lambda cache: fc.audit(cache),
+    "join": lambda cache: fc.open_cache([cache, cache.path.with_name("tiny.pooled.h5")]),
+    "studies": lambda cache: fc.open_cache(cache, level="study", study_features="mean").embedding,
+}
+
+
+def test_features_get_caches_of_their_own(dataset: Dataset, cache: Path) -> None:
+    pooled, tokens = fc.extract(dataset, "tiny", features=["pooled", "tokens:2"], cache_dir=cache)
+    default = fc.extract(dataset, "tiny", cache_dir=cache)
+    assert sorted(path.name for path in (cache / "set").glob("*.h5")) == [
+        "tiny.h5",
+        "tiny.pooled.h5",
+        "tiny.tokens-2.h5",
+    ]
+    assert [(one.features, one.n_tokens) for one in (default, pooled, tokens)] == [
+        (None, None),
+        ("pooled", None),
+        ("tokens:2", 4),
+    ]
+    assert tokens.tokens.shape == (10, 4, 512)
+    for made, stored in ((pooled, pooled.embedding), (tokens, tokens.tokens.reshape(10, -1))):
+        encoder = fc.load_encoder("tiny", device="cpu", features=made.features)
+        assert made.header.encoder_spec == encoder.image_spec
+        files = [dataset.root / path for path in dataset.images["path"]]
+        want = encoder.encode_images(files)
+        np.testing.assert_allclose(stored, want, atol=1e-5, rtol=1e-3)
+        assert "features: " + str(made.features) in repr(made)
+    assert "4 tokens of 512 float16" in repr(tokens)
+    assert not pooled.texts["signs"].aligned
+    assert default.texts["signs"].aligned
+    with pytest.raises(UsageError, match="holds one vector for each image"):
+        _ = pooled.tokens
+    for name, use in REFUSED.items():
+        message = r"holds 4 tokens of each image.*head attentive on it, or .* `features` cls\+mean"
+        with pytest.raises(UsageError, match=message):
+            pytest.fail(f"{name} used tokens: {use(tokens)!r}")
