@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--n-images", type=int, default=150)
     parser.add_argument("--model", default="tiny")
     arguments = parser.parse_args()
-    encoder = load_encoder(arguments.model, precision="fp32")
+    encoder = load_encoder(arguments.model, precision="exact")
     nih = sorted((arguments.data / "nih" / "images").glob("*.png"))
     kermany = sorted((arguments.data / "kermany").rglob("*.jpeg"))
     for name, paths in (("nih", nih), ("kermany", kermany)):

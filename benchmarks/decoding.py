@@ -58,7 +58,7 @@ def main() -> None:
         "1024 px PNG": [read_bytes(path) for path in originals],
         "3000 px JPEG": large,
     }
-    encoders = {name: load_encoder(name, precision="fp32") for name in arguments.models}
+    encoders = {name: load_encoder(name, precision="exact") for name in arguments.models}
     columns = ["images", "hash", "decode", *(f"preprocess for {name}" for name in encoders)]
     print_row(columns)
     print("|---" * len(columns) + "|")

@@ -46,7 +46,9 @@ def worker_count(device: str, *, max_workers: int) -> int:
     """Return the number of threads that ``worker_threads`` opens."""
     import torch
 
-    return min(torch.get_num_threads(), max_workers) if device == "cpu" else 1
+    if device == "cpu":
+        return min(torch.get_num_threads(), max_workers)
+    return 2 if device == "cuda" else 1
 
 
 @contextmanager
@@ -54,8 +56,9 @@ def worker_threads(device: str, *, max_workers: int) -> "Iterator[OrderedThreadP
     """Open a thread pool for work on a device.
 
     On a CPU there is one thread for each of torch's threads, which are divided among them until
-    the pool is closed; on a GPU there is one thread. Calls that have not started when an error or
-    an interrupt closes the pool never start.
+    the pool is closed. For CUDA there are two: one stacks a batch and copies it to the GPU while
+    the other one computes. For MPS there is one. Calls that have not started when an error or an
+    interrupt closes the pool never start.
 
     Args:
         device: ``cpu``, ``cuda`` or ``mps``.
@@ -65,7 +68,7 @@ def worker_threads(device: str, *, max_workers: int) -> "Iterator[OrderedThreadP
 
     torch_threads = torch.get_num_threads()
     workers = worker_count(device, max_workers=max_workers)
-    if workers > 1:
+    if device == "cpu":
         # A thread adopts the number when it first computes, and the threads of the pool are new.
         torch.set_num_threads(torch_threads // workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="worker")
@@ -73,5 +76,5 @@ def worker_threads(device: str, *, max_workers: int) -> "Iterator[OrderedThreadP
         yield OrderedThreadPool(pool, workers)
     finally:
         pool.shutdown(cancel_futures=True)
-        if workers > 1:
+        if device == "cpu":
             torch.set_num_threads(torch_threads)

@@ -95,7 +95,7 @@ def run_demo(
         dataset = load_dataset("phantom")
         on_step(f"extracting embeddings of {count_noun(len(dataset), 'image')} with tiny")
         cache = extract(
-            dataset, "tiny", prompts="signs", cache_dir=folder / "cache", precision="fp32"
+            dataset, "tiny", prompts="signs", cache_dir=folder / "cache", precision="exact"
         )
         results = []
         for method in (*HEADS, "zero-shot"):

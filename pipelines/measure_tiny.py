@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     arguments = parser.parse_args()
-    encoders = [fc.load_encoder(name, precision="fp32") for name in MODELS]
+    encoders = [fc.load_encoder(name, precision="exact") for name in MODELS]
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     for dataset in (

@@ -87,7 +87,7 @@ def transfer_finetuned(study: Study, name: str, finetuned: fc.Run, dataset: fc.D
 
     def make() -> fc.Run:
         assert finetuned.path is not None
-        encoder = fc.load_encoder(finetuned.path, precision="fp32")
+        encoder = fc.load_encoder(finetuned.path, precision="exact")
         cache = fc.extract(dataset.split("test"), encoder, cache_dir=study.work / "cache")
         return evaluate(study, finetuned, cache)
 

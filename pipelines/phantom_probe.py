@@ -1,6 +1,6 @@
 """Linear probe of the phantom: can its findings be seen in the embeddings of a frozen encoder?
 
-    featurecache extract --model dinov2-minilm --dataset phantom
+    featurecache extract --model dinov2-minilm --dataset phantom --precision exact
     python pipelines/phantom_probe.py cache/phantom/dinov2-minilm.h5
 
 For each label, a LogisticRegression on standardized unit-length embeddings is scored by AUROC on

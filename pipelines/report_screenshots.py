@@ -27,7 +27,7 @@ PICTURE = {"width": 1240, "height": 2050}
 
 def make_runs(work: Path) -> list[Path]:
     """Make the run folders under ``work`` that do not exist yet."""
-    cache = fc.extract("phantom", "tiny", cache_dir=work / "cache")
+    cache = fc.extract("phantom", "tiny", cache_dir=work / "cache", precision="exact")
     folders = []
     makers: Mapping[str, Callable[[], fc.Run | fc.LearningCurve]] = {
         "weighted_sum": lambda: fc.train_head(cache, "weighted_sum"),

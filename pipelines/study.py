@@ -100,8 +100,8 @@ class Study:
 
     @cached_property
     def encoder(self) -> fc.Encoder:
-        """The frozen encoder, in fp32."""
-        return fc.load_encoder(self.model, precision="fp32")
+        """The frozen encoder, executed alike on every machine."""
+        return fc.load_encoder(self.model, precision="exact")
 
     @cached_property
     def trainable(self) -> fc.Encoder:
@@ -109,7 +109,7 @@ class Study:
         spec = ENCODERS.get(self.model)
         if spec is None or not spec.members:
             return self.encoder
-        return fc.load_encoder(spec.members[0], precision="fp32")
+        return fc.load_encoder(spec.members[0], precision="exact")
 
     @property
     def alignment_notes(self) -> list[str]:

@@ -27,9 +27,10 @@ def test_torch_threads_are_divided_among_workers_and_restored(threads, workers):
 
 
 @pytest.mark.parametrize("threads", [4], indirect=True)
-def test_gpu_has_one_worker(threads):
-    with worker_threads("cuda", max_workers=4) as pool:
-        assert pool.workers == 1
+@pytest.mark.parametrize(("device", "workers"), [("cuda", 2), ("mps", 1)])
+def test_gpu_has_workers_of_its_own_number(threads, device, workers):
+    with worker_threads(device, max_workers=4) as pool:
+        assert pool.workers == workers
     assert torch.get_num_threads() == threads
 
 

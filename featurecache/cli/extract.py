@@ -73,8 +73,13 @@ def extract(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Number of images per forward pass.", min=1)] = 32,
     workers: Annotated[
-        int, typer.Option(help="Number of decoding threads of each process.", min=1)
-    ] = 2,
+        int | None,
+        typer.Option(
+            help="Number of decoding threads of each process. Default: 2 for a CPU, whose cores "
+            "encode as well; for a GPU, one for each core, divided among the GPUs.",
+            min=1,
+        ),
+    ] = None,
     image_timeout: Annotated[
         float,
         typer.Option(

@@ -1,8 +1,8 @@
 """Run a network for inference: loaded at its first use, in eval mode, without gradients."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Lock
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class InferenceNetwork:
     """A network that is loaded when it is first needed, then kept.
 
+    On CUDA, every thread that embeds has a stream of its own, so that the batch of one is copied to
+    the GPU while that of another is computed.
+
     It does not keep the function that loads it: that is usually a method of the encoder which owns
     this object, and the cycle would delay freeing the weights.
     """
@@ -24,6 +27,7 @@ class InferenceNetwork:
         self._device = device
         self._lock = Lock()
         self._modules: dict[torch.dtype, torch.nn.Module] = {}
+        self._of_thread = local()
 
     @contextmanager
     def inference(
@@ -38,20 +42,34 @@ class InferenceNetwork:
         import torch
 
         dtype = weights_dtype(precision)
-        with self._lock:
-            if dtype not in self._modules:
-                module = load().eval().requires_grad_(False)
-                self._modules[dtype] = module.to(self._device, dtype)
-            module = self._modules[dtype]
-        with (
-            torch.inference_mode(),
-            torch.autocast(
-                torch.device(self._device).type,
-                dtype=torch.bfloat16,
-                enabled=precision == "bf16",
-            ),
-        ):
-            yield module
+        with self._stream():
+            with self._lock:
+                if dtype not in self._modules:
+                    module = load().eval().requires_grad_(False)
+                    self._modules[dtype] = module.to(self._device, dtype)
+                    if self._device == "cuda":
+                        # By default, convolutions of fp32 are computed in TF32, of 10 bits.
+                        torch.backends.cudnn.allow_tf32 = False
+                        torch.cuda.synchronize()  # other streams do not wait for the weights
+                module = self._modules[dtype]
+            with (
+                torch.inference_mode(),
+                torch.autocast(
+                    torch.device(self._device).type,
+                    dtype=torch.bfloat16,
+                    enabled=precision == "bf16",
+                ),
+            ):
+                yield module
+
+    def _stream(self) -> "AbstractContextManager[object]":
+        import torch
+
+        if self._device != "cuda":
+            return nullcontext()
+        if not hasattr(self._of_thread, "stream"):
+            self._of_thread.stream = torch.cuda.Stream()
+        return torch.cuda.stream(self._of_thread.stream)
 
     def to_device(self, values: Array) -> "torch.Tensor":
         """Return an array as a tensor on the network's device, sharing memory where possible.
@@ -60,8 +78,11 @@ class InferenceNetwork:
         """
         import torch
 
-        writable = values if values.flags.writeable else values.copy()
-        return torch.from_numpy(writable).to(self._device)
+        tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
+        if self._device == "cuda":
+            # Only from pinned memory can the GPU copy while it computes.
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.to(self._device)
 
 
 def weights_dtype(precision: str) -> "torch.dtype":

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featurecache.encoders.encoder import decode_and_preprocess
 from featurecache.encoders.openvino import OPENVINO_LIBRARIES
-from featurecache.errors import CacheError, ImageError
+from featurecache.errors import CacheError
 from featurecache.execution import EXACT, Execution, automatic_executions, is_allowed
 from featurecache.extraction.plan import file_states
 from featurecache.extraction.probe import (
@@ -21,8 +19,7 @@ from featurecache.extraction.probe import (
 )
 from featurecache.extraction.remembered_probe import ProbeMemory
 from featurecache.extraction.reuse import FileHashes
-from featurecache.extraction.sample import evenly_spaced
-from featurecache.images.subprocess_decoder import SubprocessDecoder
+from featurecache.extraction.sample import evenly_spaced, read_pixels
 from featurecache.io.fingerprint import first_difference
 from featurecache.store.builder import stored_encoder_spec
 from featurecache.store.content import StoredContent
@@ -116,8 +113,9 @@ def choose_execution(
             n_images, len(candidates), batch_size=batch_size, device=encoder.device
         ):
             return take(encoder.execution, "not measured: too few images")
-        pixels = _probe_pixels(encoder, dataset, SubprocessDecoder(timeout=image_timeout))
-        if pixels is None:
+        rows = evenly_spaced(len(dataset), PROBE_IMAGES).tolist()
+        _, pixels = read_pixels(dataset, rows, encoder, image_timeout=image_timeout)
+        if not pixels:
             return take(encoder.execution, "not measured: no image can be read")
         _log.info(f"measuring the fastest way to run {encoder.name} on this machine")
         compared = [EXACT, *(one for one in candidates if one != EXACT)]
@@ -127,7 +125,7 @@ def choose_execution(
             else load(backend=execution.backend, precision=execution.precision)
             for execution in compared
         ]
-        probe = measure(encoders, pixels, batch_size=batch_size)
+        probe = measure(encoders, np.stack(pixels), batch_size=batch_size)
         memory.remember(probe)
     chosen = take(fastest_execution(probe, candidates), "")
     chosen.probe = probe
@@ -185,18 +183,3 @@ def _without_execution(spec: Mapping[str, Any]) -> dict[str, Any]:
     versions = spec.get("libraries", {})
     libraries = {name: versions[name] for name in versions if name not in OPENVINO_LIBRARIES}
     return kept | {"libraries": libraries}
-
-
-def _probe_pixels(
-    encoder: "Encoder", dataset: "Dataset", decoder: SubprocessDecoder
-) -> NDArray[np.float32] | None:
-    """Return pixels of images from all over the data set; None if none of them can be read."""
-    pixels = []
-    for path in dataset.images["path"].iloc[evenly_spaced(len(dataset), PROBE_IMAGES)]:
-        try:
-            pixels += decode_and_preprocess(
-                decoder, dataset.root / path, [encoder], bit_depth=dataset.bit_depth
-            )
-        except ImageError:
-            continue  # the extraction records the reason
-    return np.stack(pixels) if pixels else None

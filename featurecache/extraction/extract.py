@@ -13,6 +13,7 @@ from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.bit_depth import with_bit_depth
 from featurecache.extraction.choose_execution import choose_execution
+from featurecache.extraction.encode import common_device
 from featurecache.extraction.gpu_engine import encode_on_gpus, visible_gpus
 from featurecache.extraction.local_engine import encode_locally
 from featurecache.extraction.pipeline import Engine
@@ -25,6 +26,7 @@ from featurecache.extraction.update import (
     check_numbers,
     update_caches,
 )
+from featurecache.extraction.worker import load_same
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.lock import OnWait
@@ -71,7 +73,7 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
     bit_depth: int | None = None,
     engine: str = "local",
     batch_size: int = 32,
-    workers: int = 2,
+    workers: int | None = None,
     image_timeout: float = IMAGE_TIMEOUT,
     limit: int | None = None,
     shard: str | Shard | None = None,
@@ -125,7 +127,8 @@ def extract(  # type: ignore[misc]  # the options of both overloads are these
         engine: "local", or "ray" for a pool of workers on the cluster that the environment variable
             RAY_ADDRESS names, or else on this machine.
         batch_size: Number of images per forward pass.
-        workers: Number of decoding threads in each process that decodes.
+        workers: Number of decoding threads in each process that decodes. By default 2 for a CPU,
+            whose cores encode as well; for a GPU, one for each core, divided among the GPUs.
         image_timeout: Maximum time to read one image, in seconds; one that takes longer is recorded
             as failed.
         limit: Encode only a sample of this many images, stratified by split and label, to try
@@ -204,7 +207,7 @@ def run_extraction(
     bit_depth: int | None,
     engine: str,
     batch_size: int,
-    workers: int,
+    workers: int | None,
     image_timeout: float,
     limit: int | None,
     shard: str | Shard | None,
@@ -313,6 +316,8 @@ def run_extraction(
         )
         for model, load in zip(models, loaders, strict=True)
     ]
+    if workers is None:
+        workers = _decoding_threads(encoders, len(gpus))
     return update_caches(
         dataset,
         encoders,
@@ -353,6 +358,14 @@ def run_extraction(
             for model, kind, encoder in zip(models, kinds, encoders, strict=True)
         ],
     )
+
+
+def _decoding_threads(encoders: Sequence[Encoder], n_gpus: int) -> int:
+    import torch
+
+    if common_device(encoders) == "cpu":
+        return 2
+    return max(2, torch.get_num_threads() // max(1, n_gpus))
 
 
 def _name_or_file(prompts: str | os.PathLike[str] | PromptSet | None) -> str | None:
@@ -397,10 +410,14 @@ def _engine(
     # The workers use the device and execution that were chosen here.
     loads = [
         partial(
-            load,
-            device=encoder.device,
-            backend=encoder.backend,
-            precision=encoder.precision,
+            load_same,
+            partial(
+                load,
+                device=encoder.device,
+                backend=encoder.backend,
+                precision=encoder.precision,
+            ),
+            dict(encoder.image_spec),
         )
         for load, encoder in zip(loaders, encoders, strict=True)
     ]

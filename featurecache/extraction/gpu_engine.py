@@ -81,21 +81,14 @@ def encode_on_gpus(
         workers: See ``Engine``.
         image_timeout: See ``Engine``.
         journal_entry: Not used: no image is decoded in this process.
-        loads: A function for each encoder that loads it in a process, because an encoder cannot be
-            pickled.
+        loads: See ``WorkerSettings``.
         gpus: The GPUs; see ``visible_gpus``.
 
     Raises:
         FeaturecacheError: A process loaded another encoder, or processes were lost repeatedly.
     """
     segments = split_into_segments(tasks, batch_size=batch_size)
-    settings = WorkerSettings(
-        loads=loads,
-        descriptions=[dict(encoder.image_spec) for encoder in encoders],
-        batch_size=batch_size,
-        workers=workers,
-        image_timeout=image_timeout,
-    )
+    settings = WorkerSettings(loads, batch_size, workers, image_timeout)
     with (
         TemporaryDirectory(prefix="featurecache-") as journals,
         closing(_ProcessPool(settings, Path(journals), segments)) as pool,

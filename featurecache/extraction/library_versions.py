@@ -1,21 +1,17 @@
 """Continue a cache with other versions of the libraries than it was made with."""
 
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurecache.encoders.encoder import decode_and_preprocess
-from featurecache.errors import CacheError, FeaturecacheWarning, ImageError
+from featurecache.errors import CacheError, FeaturecacheWarning
 from featurecache.extraction.pipeline import Job
 from featurecache.extraction.probe import min_cosine
-from featurecache.extraction.sample import evenly_spaced
+from featurecache.extraction.sample import evenly_spaced, read_pixels
 from featurecache.extraction.texts import is_encoded
-from featurecache.images.subprocess_decoder import SubprocessDecoder
 from featurecache.prompts import PromptSet
 from featurecache.store.records import positions
 
@@ -65,7 +61,7 @@ def accept_library_versions(
     is_same = cache.images.sha256[cached] == builder.stored.sha256
     rows = np.flatnonzero(readable & (cached >= 0) & is_same)
     rows = rows[evenly_spaced(len(rows), SAMPLE_IMAGES)]
-    pixels, compared = _read(dataset, job, rows, image_timeout)
+    compared, pixels = read_pixels(dataset, rows.tolist(), encoder, image_timeout=image_timeout)
     cosine = None
     if pixels:
         stored = [cache.read_rows(row, row + 1)[0] for row in cached[compared].tolist()]
@@ -90,19 +86,3 @@ def accept_library_versions(
         FeaturecacheWarning,
         stacklevel=2,
     )
-
-
-def _read(
-    dataset: "Dataset", job: Job, rows: NDArray[np.intp], image_timeout: float
-) -> tuple[Sequence[NDArray[np.float32]], list[int]]:
-    """Return the pixels of those rows whose images can be read, and these rows."""
-    decoder = SubprocessDecoder(timeout=image_timeout)
-    pixels, read = [], []
-    for row in rows.tolist():
-        path = dataset.root / dataset.images["path"].iloc[row]
-        with suppress(ImageError):
-            pixels += decode_and_preprocess(
-                decoder, path, [job.encoder], bit_depth=dataset.bit_depth
-            )
-            read.append(row)
-    return pixels, read

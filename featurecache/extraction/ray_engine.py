@@ -57,8 +57,7 @@ def encode_on_ray(
         workers: See ``Engine``.
         image_timeout: See ``Engine``.
         journal_entry: Not used: no image is decoded in this process.
-        loads: A function for each encoder that loads it in an actor, because an encoder cannot be
-            pickled.
+        loads: See ``WorkerSettings``.
 
     Raises:
         UsageError: Ray is not installed, or the cluster cannot be joined or does not have the
@@ -77,13 +76,7 @@ def encode_on_ray(
             device=common_device(encoders),
             decoding_threads=workers,
         )
-        settings = WorkerSettings(
-            loads=loads,
-            descriptions=[dict(encoder.image_spec) for encoder in encoders],
-            batch_size=batch_size,
-            workers=workers,
-            image_timeout=image_timeout,
-        )
+        settings = WorkerSettings(loads, batch_size, workers, image_timeout)
         with closing(_ActorPool(settings, pool, segments)) as actors:
             try:
                 actors.run(handle)

@@ -1,5 +1,7 @@
-"""Samples of a data set: for training and scoring, and of rows all over it."""
+"""Samples of a data set: for training and scoring, of rows all over it, and their pixels."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -7,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.datasets.splits import SPLITS
+from featurecache.encoders.encoder import decode_and_preprocess
+from featurecache.errors import ImageError
+from featurecache.images.subprocess_decoder import SubprocessDecoder
 
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
+    from featurecache.encoders.encoder import Encoder
 
 
 def sample_rows(dataset: "Dataset", size: int) -> NDArray[np.intp]:
@@ -48,6 +54,30 @@ def sample_rows(dataset: "Dataset", size: int) -> NDArray[np.intp]:
 def evenly_spaced(n: int, most: int) -> NDArray[np.intp]:
     """Return at most ``most`` of n row numbers, evenly spaced from the first to the last."""
     return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
+
+
+def read_pixels(
+    dataset: "Dataset", rows: Iterable[int], encoder: "Encoder", *, image_timeout: float
+) -> tuple[list[int], list[NDArray[np.float32]]]:
+    """Read some images in a subprocess, without those that cannot be read.
+
+    Args:
+        dataset: The data set.
+        rows: Rows of the images.
+        encoder: The encoder to preprocess for.
+        image_timeout: Maximum time to read one image, in seconds.
+
+    Returns:
+        The rows of the images that can be read, and their pixels, each (3, H, W).
+    """
+    decoder = SubprocessDecoder(timeout=image_timeout)
+    read, pixels = [], []
+    for row in rows:
+        path = dataset.root / dataset.images["path"].iloc[row]
+        with suppress(ImageError):
+            pixels += decode_and_preprocess(decoder, path, [encoder], bit_depth=dataset.bit_depth)
+            read.append(row)
+    return read, pixels
 
 
 def _rarest_label(labels: NDArray[np.int8]) -> NDArray[np.intp]:

@@ -82,13 +82,35 @@ def split_into_segments(tasks: Iterable[ImageTask], *, batch_size: int) -> deque
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker needs to know; the first two are for each encoder."""
+    """What a worker needs to know.
+
+    Attributes:
+        loads: A function for each encoder that loads it there, because an encoder cannot be
+            pickled; see ``load_same``.
+        batch_size: See ``Engine``.
+        workers: See ``Engine``.
+        image_timeout: See ``Engine``.
+    """
 
     loads: Sequence[Callable[[], "Encoder"]]
-    descriptions: Sequence[Mapping[str, Any]]
     batch_size: int
     workers: int
     image_timeout: float
+
+
+def load_same(load: Callable[[], "Encoder"], image_spec: Mapping[str, Any]) -> "Encoder":
+    """Load an encoder where another process said what it embeds by.
+
+    Raises:
+        FeaturecacheError: It is another encoder here.
+    """
+    encoder = load()
+    if difference := first_difference(image_spec, encoder.image_spec):
+        raise FeaturecacheError(
+            f"{encoder.name} is another encoder here ({difference}): every machine needs the same "
+            "weights and library versions"
+        )
+    return encoder
 
 
 class Worker:
@@ -144,12 +166,6 @@ class Worker:
 
     def _open(self) -> OrderedThreadPool[Any]:
         self._encoders = [load() for load in self._settings.loads]
-        for encoder, expected in zip(self._encoders, self._settings.descriptions, strict=True):
-            if difference := first_difference(expected, encoder.image_spec):
-                raise FeaturecacheError(
-                    f"{encoder.name} is another encoder here ({difference}): every machine needs "
-                    "the same weights and library versions"
-                )
         self._journal = CrashJournal([self._journal_file])
         self._threads = self._resources.enter_context(
             worker_threads(common_device(self._encoders), max_workers=MAX_ENCODER_THREADS)

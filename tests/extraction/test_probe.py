@@ -158,7 +158,7 @@ def test_probe_of_few_images_is_not_worthwhile(monkeypatch):
     arguments = {"n_executions": 5, "batch_size": 32, "device": "cpu"}
     assert not is_worthwhile(2560, **arguments)
     assert is_worthwhile(2561, **arguments)
-    assert is_worthwhile(1281, **arguments | {"device": "cuda"})
+    assert is_worthwhile(1281, **arguments | {"device": "mps"})
 
 
 def test_probe_in_words():

@@ -11,6 +11,7 @@ import featurecache as fc
 from featurecache.datasets.dataset import Dataset
 from featurecache.errors import PromptError, UnknownNameError, UsageError
 from featurecache.execution import EXACT
+from featurecache.extraction.extract import _decoding_threads
 from featurecache.prompts import PROMPT_SETS
 from featurecache.store.layout import lock_path
 from tests.extraction.stub_encoder import StubEncoder, write_images
@@ -22,6 +23,18 @@ def test_model_name_gives_cache_with_default_prompts(dataset: Dataset, cache: Pa
     assert made.path == cache / "set" / "tiny.h5"
     assert made.ids.tolist() == dataset.images["id"].tolist()
     assert list(made.texts) == ["signs"]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "expected"), [("cpu", 0, 2), ("cuda", 0, 9), ("cuda", 2, 4), ("cuda", 8, 2)]
+)
+def test_gpu_has_a_decoding_thread_for_each_core(
+    monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, expected: int
+) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 9)
+    encoder = StubEncoder()
+    encoder.device = device
+    assert _decoding_threads([encoder], gpus) == expected
 
 
 def test_list_of_models_gives_list_of_caches(dataset: Dataset, cache: Path) -> None:

@@ -34,7 +34,7 @@ from featurecache.extraction.encode import (
 from featurecache.extraction.pipeline import Engine
 from featurecache.extraction.ray_engine import encode_on_ray
 from featurecache.extraction.update import ExtractionSummary, update_caches
-from featurecache.extraction.worker import Segment, Worker, WorkerSettings
+from featurecache.extraction.worker import Segment, Worker, WorkerSettings, load_same
 from featurecache.store.reader import read_cache
 from tests.extraction import ray_driver
 from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, write_images
@@ -161,7 +161,6 @@ def test_batches_arrive_one_by_one_and_only_the_rest_of_a_segment_is_sent_again(
     def encode(encoders: list[Gated], calls: int | None) -> None:
         settings = WorkerSettings(
             [lambda index=index: encoders[index] for index in range(2)],
-            [encoder.image_spec for encoder in encoders],
             *(BATCH, 2, 60.0),
         )
         worker = Worker(settings, f"test-{os.getpid()}.journal")
@@ -265,7 +264,10 @@ def test_worker_with_other_encoder_returns_picklable_error(
     dataset: Dataset,
 ) -> None:
     worker = Worker(
-        WorkerSettings([partial(TINY, precision="bf16")], [TINY().image_spec], BATCH, 1, 60.0),
+        WorkerSettings(
+            [partial(load_same, partial(TINY, precision="bf16"), TINY().image_spec)],
+            *(BATCH, 1, 60.0),
+        ),
         "unused.journal",
     )
     tasks = [ImageTask(0, "a", dataset.root / dataset.images["path"].iloc[0], (0,))]
