@@ -1,12 +1,15 @@
 """Execute an image network with OpenVINO, converted once and kept in the user's cache folder."""
 
+import errno
 import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock, local
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,49 +98,70 @@ class OpenVinoNetwork:
     ) -> Any:
         import openvino
 
-        folder = _converted(size, spec, load, compress=self._precision == "int8")
         # Threads that embed at the same time have a stream each, with as many cores as torch would
         # use in them.
         streams = max(1, (os.cpu_count() or 1) // threads)
-        return openvino.Core().compile_model(
-            folder / _MODEL,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
-                "NUM_STREAMS": str(streams),
-                "INFERENCE_NUM_THREADS": streams * threads,
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        with _converted(size, spec, load, compress=self._precision == "int8") as folder:
+            return openvino.Core().compile_model(
+                folder / _MODEL,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
+                    "NUM_STREAMS": str(streams),
+                    "INFERENCE_NUM_THREADS": streams * threads,
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
 
 
+@contextmanager
 def _converted(
     size: tuple[int, ...],
     spec: Mapping[str, Any],
     load: "Callable[[], torch.nn.Module]",
     *,
     compress: bool,
-) -> Path:
-    """Return the folder of the converted network, which is converted if it is not there yet."""
+) -> Iterator[Path]:
+    """Yield a folder that holds the converted network, which is temporary if it cannot be kept."""
     document = {**spec, "precision": "int8" if compress else "fp32", "size": list(size)}
-    folder = user_cache() / "openvino" / fingerprint(document)
+    convert = partial(_convert, size, load, compress=compress)
+    try:
+        folder = _kept_folder(fingerprint(document), convert)
+    except OSError as error:
+        _warn(f"the converted network cannot be kept ({error}), and is converted each time")
+        with TemporaryDirectory(prefix="featurecache-", ignore_cleanup_errors=True) as temporary:
+            convert(Path(temporary))
+            yield Path(temporary)
+    else:
+        yield folder
+
+
+def _kept_folder(name: str, convert: Callable[[Path], None]) -> Path:
+    """Return the folder of a network in the user's cache, where it is converted if necessary.
+
+    Raises:
+        OSError: The cache cannot be written.
+    """
+    folder = user_cache() / "openvino" / name
     if folder.exists():
         if _is_intact(folder):
             return folder
-        warnings.warn(
-            f"{folder} is damaged: the network is converted again",
-            FeaturecacheWarning,
-            stacklevel=2,
-        )
-        shutil.rmtree(folder)
+        _warn(f"{folder} is damaged: the network is converted again")
+        shutil.rmtree(folder, ignore_errors=True)
     try:
         with new_folder(folder) as unfinished:
-            _convert(size, load, unfinished, compress=compress)
-            hashes = {name: sha256_of_file(unfinished / name) for name in (_MODEL, _WEIGHTS)}
+            convert(unfinished)
+            files = (_MODEL, _WEIGHTS)
+            hashes = {file: sha256_of_file(unfinished / file) for file in files}
             (unfinished / _HASHES).write_text(canonical_json(hashes), encoding="utf-8")
-    except FileExistsError:
-        pass  # another process has converted the same network meanwhile
+    except OSError:
+        if not _is_intact(folder):  # another process may have converted it meanwhile
+            raise
     return folder
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, FeaturecacheWarning, stacklevel=2)
 
 
 def _is_intact(folder: Path) -> bool:
@@ -176,7 +200,10 @@ def _convert(
                 mode=nncf.CompressWeightsMode.INT8_ASYM,
                 ignored_scope=nncf.IgnoredScope(types=["Convolution"], validate=False),
             )
-        openvino.save_model(model, folder / _MODEL, compress_to_fp16=False)
+        try:
+            openvino.save_model(model, folder / _MODEL, compress_to_fp16=False)
+        except RuntimeError as error:  # "basic_ios::clear: iostream error", such as on a full disk
+            raise OSError(errno.EIO, "cannot be written", str(folder / _MODEL)) from error
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class ProbeMemory:
             if not path.exists():
                 return None
             record: _Record = strict_json.validate(strict_json.read(path), _Record)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError) as error:
             warnings.warn(
                 f"a remembered measurement cannot be read ({error}): measuring again",
                 FeaturecacheWarning,
@@ -74,7 +74,7 @@ class ProbeMemory:
         try:
             with new_file(self._path) as unfinished:
                 unfinished.write_text(canonical_json(record), encoding="utf-8")
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             warnings.warn(
                 f"the measurement cannot be remembered ({error})",
                 FeaturecacheWarning,

@@ -8,6 +8,9 @@ def user_cache() -> Path:
     """Return ``$XDG_CACHE_HOME/featurecache``, by default ``~/.cache/featurecache``.
 
     Raises:
-        RuntimeError: The user has no home folder.
+        OSError: The user has no home folder.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featurecache"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featurecache"
+    except RuntimeError as error:
+        raise OSError("the user has no home folder") from error

@@ -140,6 +140,29 @@ def test_network_that_another_process_converted_meanwhile_is_used(load, user_cac
     np.testing.assert_array_equal(load(backend="openvino").embed_pixels(PIXELS), expected)
 
 
+@pytest.mark.parametrize("problem", ["not a folder", "full disk"])
+def test_network_that_cannot_be_kept_is_converted_each_time(load, user_cache, monkeypatch, problem):
+    expected = load(backend="openvino").embed_pixels(PIXELS)
+    shutil.rmtree(user_cache / "openvino")
+    if problem == "not a folder":
+        (user_cache / "openvino").touch()
+    else:
+        from openvino import save_model
+
+        def fail_in_cache(model, path, **options):
+            if path.is_relative_to(user_cache):
+                path.write_text("<half")
+                raise RuntimeError("basic_ios::clear: iostream error")
+            save_model(model, path, **options)
+
+        monkeypatch.setattr("openvino.save_model", fail_in_cache)
+    for _ in range(2):
+        with pytest.warns(FeaturecacheWarning, match="cannot be kept .*, and is converted each"):
+            got = load(backend="openvino").embed_pixels(PIXELS)
+        np.testing.assert_array_equal(got, expected)
+    assert list(user_cache.glob("openvino/*")) == []
+
+
 def test_conversion_prints_nothing(load, capfd):
     load("dinov2", precision="int8").embed_pixels(pixels_for("dinov2"))
     assert capfd.readouterr() == ("", "")

@@ -327,7 +327,7 @@ def _default_root(recipe: Recipe) -> Path:
         if os.access(cache, os.W_OK | os.X_OK):
             return cache / name
         reason = f"{cache} is not writable"
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+    except OSError as error:
         reason = str(error)
     user = os.getuid() if hasattr(os, "getuid") else ""
     root = Path(tempfile.gettempdir()) / f"featurecache-{user}" / name
