@@ -68,7 +68,7 @@ class InferenceNetwork:
         if self._device != "cuda":
             return nullcontext()
         if not hasattr(self._of_thread, "stream"):
-            self._of_thread.stream = torch.cuda.Stream()
+            self._of_thread.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._of_thread.stream)
 
     def to_device(self, values: Array) -> "torch.Tensor":

@@ -107,7 +107,7 @@ class ExtractionSummary:
 
 
 def check_numbers(
-    *, limit: int | None, batch_size: int, workers: int, image_timeout: float
+    *, limit: int | None, batch_size: int, workers: int | None, image_timeout: float
 ) -> None:
     """Check the numbers of an extraction.
 
