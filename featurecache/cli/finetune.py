@@ -19,6 +19,7 @@ from featurecache.cli.options import (
     BitDepth,
     Device,
     NBootstrap,
+    OperatingPointText,
     OptionValues,
     print_policy,
     takes_policy,
@@ -72,6 +73,7 @@ def finetune(
         ),
     ] = None,
     n_bootstrap: NBootstrap = 1000,
+    operating_point: OperatingPointText = "f1",
     workers: Annotated[int, typer.Option(help="Number of decoding threads.", min=1)] = 2,
     bit_depth: BitDepth = None,
     cache: Annotated[
@@ -98,6 +100,7 @@ def finetune(
     --trainable last-2
     """
     from featurecache.finetune.finetune import run_finetuning
+    from featurecache.metrics.thresholds import OperatingPoint
 
     config = make_config(recipe, settings)
     with ExitStack() as stack:
@@ -129,6 +132,7 @@ def finetune(
             device=device,
             out=out,
             n_bootstrap=n_bootstrap,
+            operating_point=OperatingPoint.parse(operating_point),
             workers=workers,
             bit_depth=bit_depth,
             cache_dir=cache,

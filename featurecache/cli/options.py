@@ -88,6 +88,15 @@ AlignmentFile = Annotated[
 NBootstrap = Annotated[
     int, typer.Option(help="Bootstrap samples over patients for the intervals; 0 for none.", min=0)
 ]
+OperatingPointText = Annotated[
+    str,
+    typer.Option(
+        "--operating-point",
+        help="How thresholds are chosen on validation images: f1 (best F1), youden (best sum of "
+        "sensitivity and specificity), or a target such as sensitivity=0.95 or specificity=0.9.",
+        metavar="RULE",
+    ),
+]
 OptionalRun = Annotated[
     Path | None,
     typer.Option("--out", help="Run folder to create. Default: none.", metavar="DIR"),

@@ -10,6 +10,7 @@ from featurecache.cli.options import (
     CacheFiles,
     Join,
     NBootstrap,
+    OperatingPointText,
     OptionValues,
     describe_choice,
     print_joined_rows,
@@ -61,6 +62,7 @@ def train_head(
         ),
     ] = None,
     n_bootstrap: NBootstrap = 1000,
+    operating_point: OperatingPointText = "f1",
     controls: Annotated[
         bool,
         typer.Option(
@@ -76,8 +78,8 @@ def train_head(
 ) -> None:
     """Train a head on cached embeddings and evaluate it on the test images.
 
-    The epoch is chosen by validation loss and the thresholds by validation F1; the test images are
-    only scored.
+    The epoch is chosen by validation loss and the thresholds on validation images; the test images
+    are only scored.
 
     Example: featurecache train-head --head weighted_sum --seeds 5
     """
@@ -133,6 +135,7 @@ def train_head(
             head,
             seeds=seeds,
             n_bootstrap=n_bootstrap,
+            operating_point=operating_point,
             controls=controls,
             on_start=on_start,
             on_epoch=on_epoch,

@@ -9,6 +9,7 @@ from featurecache.cli.options import (
     AlignmentFile,
     CacheFile,
     NBootstrap,
+    OperatingPointText,
     OptionalRun,
     OptionValues,
     Prompts,
@@ -38,6 +39,7 @@ def zero_shot(
     alignment: AlignmentFile = None,
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
+    operating_point: OperatingPointText = "f1",
     *,
     policy: OptionValues,
     units: OptionValues,
@@ -59,7 +61,12 @@ def zero_shot(
         **units,
     )
     run = fc.zero_shot(
-        opened, prompts=prompts, scoring=scoring, alignment=alignment, n_bootstrap=n_bootstrap
+        opened,
+        prompts=prompts,
+        scoring=scoring,
+        alignment=alignment,
+        operating_point=operating_point,
+        n_bootstrap=n_bootstrap,
     )
     prompts_used, method = run.config["prompts"]["name"], run.config["scoring"]
     print_status(

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from featurecache.errors import RunError, UsageError
 from featurecache.label_cells import LabelPolicy, require_same_policy
 from featurecache.metrics.bootstrap import PatientResamples, bootstrap_metrics, none_if_nan
+from featurecache.metrics.document import Change, ChangeInterval, Score
 from featurecache.metrics.jackknife import (
     NO_ERROR,
     degrees_of_freedom,
@@ -22,10 +23,9 @@ from featurecache.metrics.jackknife import (
     t_test,
 )
 from featurecache.metrics.label_support import patient_support
-from featurecache.metrics.metrics import Change, ChangeInterval, Score
 from featurecache.metrics.multilabel import MetricArrays
 from featurecache.metrics.ranking import Floats, Labels, ratio
-from featurecache.metrics.thresholds import best_f1_thresholds
+from featurecache.metrics.thresholds import OperatingPoint, choose_thresholds
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, as_run
 from featurecache.store.grouped import group_images, join_scores, study_cells
@@ -366,12 +366,13 @@ def join_images(run: Run, units: Units) -> Run:
     )
     metrics, val = run.metrics, joined.splits == "val"
     if metrics.split == "test" and val.any():
-        chosen = best_f1_thresholds(truth[val], np.nan_to_num(joined.probability[val]))
+        point = OperatingPoint.parse(run.config.get("operating_point", "f1"))
+        chosen = choose_thresholds(truth[val], np.nan_to_num(joined.probability[val]), point)
         per_label = {
             label: metrics.per_label[label].model_copy(
                 update={"threshold": 0.5 if np.isnan(threshold) else float(threshold)}
             )
-            for label, threshold in zip(joined.label_names, chosen, strict=True)
+            for label, threshold in zip(joined.label_names, chosen.values, strict=True)
         }
         metrics = metrics.model_copy(update={"per_label": per_label})
     config = {**run.config, "units": units.to_config()}

@@ -28,7 +28,12 @@ from featurecache.metrics.metrics import (
 )
 from featurecache.metrics.platt_scaling import PlattScaling, fit_platt_where_it_helps, log_odds
 from featurecache.metrics.sampled_metrics import Estimate, MeanMetrics, SampledMetrics
-from featurecache.metrics.thresholds import best_f1_thresholds
+from featurecache.metrics.thresholds import (
+    F1,
+    ChosenThresholds,
+    OperatingPoint,
+    choose_thresholds,
+)
 from featurecache.wording import count_noun, pluralize
 
 
@@ -36,6 +41,7 @@ def evaluate(
     data: SplitData,
     probability: NDArray[np.floating],
     *,
+    operating_point: OperatingPoint = F1,
     thresholds: NDArray[np.float64] | None = None,
     platt: PlattScaling | None = None,
     ranking: NDArray[np.floating] | None = None,
@@ -49,13 +55,14 @@ def evaluate(
 ) -> Metrics:
     """Compute the metrics of predictions on the test split.
 
-    Thresholds maximize F1 on the validation split; a label without validation positives gets 0.5,
+    Thresholds are chosen on the validation split; a label without validation positives gets 0.5,
     and ``threshold_source`` says which it is. Without a test split, the validation split is scored
     at a threshold of 0.5.
 
     Args:
         data: Labels, patients and splits.
         probability: Probabilities of shape (N, C) in [0, 1].
+        operating_point: The rule by which thresholds are chosen, here or in training.
         thresholds: Thresholds of shape (C,) that were chosen on another data set, in training.
             Nothing is then chosen or calibrated here. None to choose them on validation.
         platt: Platt scaling that was fitted with these thresholds.
@@ -81,9 +88,11 @@ def evaluate(
     split, rows = data.scored
     data.require_scorable()
     resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
-    source = "training"
+    carried = thresholds is not None
+    unreached: Mapping[int, str] = {}
     if thresholds is None:
-        source, thresholds = "validation", _choose_thresholds(data, probability)
+        chosen = _choose_thresholds(data, probability, operating_point)
+        thresholds, unreached = chosen.values, chosen.unreached
         if split == "test" and len(data.val):
             # Of the log odds of the probabilities, which are what predictions.csv holds, even where
             # the ranking is finer.
@@ -97,7 +106,7 @@ def evaluate(
         reason = "there is no validation split"
         if split == "val":
             reason = "there is no test split, and the validation split is scored"
-        elif source == "training":
+        elif carried:
             reason = "the training run has none"
         platt = PlattScaling.none(len(data.label_names), reason)
     calibration = measure_calibration(
@@ -109,6 +118,7 @@ def evaluate(
         learned=data.learned,
         intervals=n_bootstrap > 0,
     )
+    source = f"{operating_point} {'in training' if carried else 'on validation'}"
     sources = ["0.5" if np.isnan(value) else source for value in thresholds]
     thresholds = np.where(np.isnan(thresholds), 0.5, thresholds)
     score_at = partial(
@@ -156,7 +166,8 @@ def evaluate(
         *dict.fromkeys(warnings),
         *_all_undefined(metrics),
         *_no_better_than_any_finding(headline, ill_or_not),
-        *_worse_than_normal(headline, all_normal),
+        *_worse_than_normal(headline, all_normal, operating_point),
+        *_unreached(data.label_names, unreached, operating_point),
     ]
     return metrics.model_copy(update={"warnings": all_warnings})  # without validation
 
@@ -219,7 +230,11 @@ def _no_better_than_any_finding(scores: Headline, control: Control | None) -> li
 
 
 def spread_over_seeds(
-    trainings: Sequence[Trial], seeds: Sequence[int], *, n_bootstrap: int = 1000
+    trainings: Sequence[Trial],
+    seeds: Sequence[int],
+    *,
+    operating_point: OperatingPoint = F1,
+    n_bootstrap: int = 1000,
 ) -> SeedSpread:
     """Compute means over seeds, with intervals over patients and seeds.
 
@@ -229,6 +244,7 @@ def spread_over_seeds(
     Args:
         trainings: The probabilities of each seed's training; thresholds are those of `evaluate`.
         seeds: The seeds.
+        operating_point: The rule by which thresholds are chosen.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
 
     Returns:
@@ -238,7 +254,7 @@ def spread_over_seeds(
     resamples = resample_patients(trainings[0].data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
 
     def sampled(training: Trial) -> SampledMetrics:
-        thresholds = _choose_thresholds(training.data, training.score)
+        thresholds = _choose_thresholds(training.data, training.score, operating_point).values
         return score_predictions(
             training.data.truth[rows],
             training.score[rows],
@@ -274,14 +290,31 @@ def spread_over_seeds(
     )
 
 
-def _choose_thresholds(data: SplitData, probability: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the thresholds with the best F1 on validation, (C,); NaN where there are none."""
+def _choose_thresholds(
+    data: SplitData, probability: NDArray[np.floating], operating_point: OperatingPoint
+) -> ChosenThresholds:
+    """Choose thresholds on validation; there are none where it is scored, or missing."""
     if data.scored[0] != "test" or len(data.val) == 0:
-        return np.full(len(data.label_names), np.nan)
-    return best_f1_thresholds(data.truth[data.val], probability[data.val])
+        return ChosenThresholds.none(len(data.label_names))
+    return choose_thresholds(data.truth[data.val], probability[data.val], operating_point)
 
 
-def _worse_than_normal(scores: Headline, all_normal: Control) -> list[str]:
+def _unreached(
+    label_names: Sequence[str], reasons: Mapping[int, str], operating_point: OperatingPoint
+) -> list[str]:
+    """Return a warning for each reason why thresholds are of no use."""
+    labels: dict[str, list[str]] = {}
+    for column, reason in reasons.items():
+        labels.setdefault(reason, []).append(label_names[column])
+    return [
+        f"on validation, {operating_point.description} {reason}: {', '.join(names)}"
+        for reason, names in labels.items()
+    ]
+
+
+def _worse_than_normal(
+    scores: Headline, all_normal: Control, operating_point: OperatingPoint
+) -> list[str]:
     """Return a warning if calling every image normal makes fewer errors; or no warning."""
     worse = [
         f"{name} {_with_note(score, scores)} is worse than the {baseline:.3f}"
@@ -294,8 +327,8 @@ def _worse_than_normal(scores: Headline, all_normal: Control) -> list[str]:
     if not worse:
         return []
     return [
-        f"{' and '.join(worse)} of calling every image normal: the thresholds have the best F1 on "
-        "validation, which accepts many false positives"
+        f"{' and '.join(worse)} of calling every image normal: the thresholds have "
+        f"{operating_point.description} on validation, which accepts many false positives"
     ]
 
 

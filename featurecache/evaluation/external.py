@@ -20,6 +20,7 @@ from featurecache.evaluation.split_data import SplitData
 from featurecache.label_cells import any_of
 from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
+from featurecache.metrics.thresholds import F1, OperatingPoint
 from featurecache.provenance.leaks import require_unseen
 from featurecache.provenance.names import base_name
 from featurecache.provenance.provenance import Provenance
@@ -54,6 +55,7 @@ def validate_external(
     name: str,
     labels: Sequence[str],
     thresholds: Sequence[float],
+    operating_point: OperatingPoint = F1,
     provenance: Provenance,
     learned: Sequence[bool] | None = None,
     calibration: PlattScaling | None = None,
@@ -74,6 +76,7 @@ def validate_external(
         name: Name of the model.
         labels: The L trained labels.
         thresholds: Their thresholds, chosen in training.
+        operating_point: The rule by which they were chosen.
         provenance: The images that the model was trained on.
         learned: Whether training had positives and negatives of each; None for all.
         calibration: Their Platt scaling, fitted in training; None without one.
@@ -139,6 +142,7 @@ def validate_external(
     metrics = evaluate(
         data,
         probability,
+        operating_point=operating_point,
         thresholds=np.array([thresholds[source] for source in sources], dtype=np.float64),
         any_finding=any_finding_from_scores(data, log_odds(probability)),
         platt=None if calibration is None else calibration.of_labels(sources),
@@ -160,6 +164,7 @@ def validate_external(
             "label_policy": cache.labels.applied_policy,
             "label_map": {source: match.to_json() for source, match in matches.items()},
             "units": cache.units.to_config(),
+            "operating_point": str(operating_point),
             "split": split,
             "n_bootstrap": n_bootstrap,
             "cache": cache_reference(cache),

@@ -17,6 +17,7 @@ from featurecache.evaluation.external import validate_external
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
+from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
 from featurecache.runs.prediction import Images, Prediction, classify_images, find_images
@@ -51,6 +52,7 @@ class TrainedModel(ABC):
     Attributes:
         labels: The C labels.
         thresholds: Threshold of each label, chosen on validation; 0.5 where none could be.
+        operating_point: The rule by which they were chosen.
         learned: Whether training had positives and negatives of each label; the metrics of other
             labels are undefined.
         calibration: Platt scaling of each label, fitted on validation, and why a label has none;
@@ -63,6 +65,7 @@ class TrainedModel(ABC):
 
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    operating_point: OperatingPoint
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
     provenance: Provenance
@@ -256,6 +259,7 @@ class TrainedModel(ABC):
             name=name,
             labels=self.labels,
             thresholds=self.thresholds,
+            operating_point=self.operating_point,
             learned=self.learned,
             calibration=self.calibration,
             provenance=self.provenance,

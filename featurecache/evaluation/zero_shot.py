@@ -35,6 +35,7 @@ from featurecache.evaluation.zero_shot_scores import (
     softmax_scores,
 )
 from featurecache.metrics.classes import are_exclusive
+from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.prompts import PromptSet
 from featurecache.runs.run import Run
 from featurecache.store.open import CacheLike, open_cache
@@ -50,6 +51,7 @@ def zero_shot(
     prompts: str | PromptSet | None = None,
     scoring: str = "auto",
     alignment: "Alignment | str | os.PathLike[str] | None" = None,
+    operating_point: str | OperatingPoint = "f1",
     n_bootstrap: int = 1000,
 ) -> Run:
     """Score every image of a cache against its prompts.
@@ -71,6 +73,8 @@ def zero_shot(
             "softmax" over the labels, "pair" for each label against its negative, or "auto".
         alignment: An alignment or its file, for the cache of an encoder whose images and texts do
             not share a space.
+        operating_point: The rule by which thresholds are chosen on validation images; see
+            ``train_head``.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
 
     Returns:
@@ -81,8 +85,9 @@ def zero_shot(
         UsageError: The cache has no labels, the encoder is unaligned, the scoring is impossible, or
             the alignment was fitted to images that would be scored.
         RunError: The alignment is of other encoders or settings; the message names the field.
-        UnknownNameError: There is no such prompt set or scoring.
+        UnknownNameError: There is no such prompt set, scoring or operating point.
     """
+    point = OperatingPoint.parse(operating_point)
     cache, alignment = open_cache(cache), as_alignment(alignment)
     cache.require_labels()
     cache.require_vectors()
@@ -133,6 +138,7 @@ def zero_shot(
     metrics = evaluate(
         data,
         scores.probabilities,
+        operating_point=point,
         ranking=scores.logits,
         any_finding=any_finding_from_scores(data, scores.logits),
         controls=controls,
@@ -150,6 +156,7 @@ def zero_shot(
             "cache": cache_reference(cache),
             "prompts": {"name": text.name, "fingerprint": text.fingerprint},
             "alignment": None if alignment is None else _alignment_reference(alignment),
+            "operating_point": str(point),
             "n_bootstrap": n_bootstrap,
         },
         metrics=metrics,

@@ -15,6 +15,7 @@ from featurecache.finetune.config import FinetuneConfig
 from featurecache.finetune.io import caption_scores, label_captions
 from featurecache.finetune.training import FinetunedEncoder
 from featurecache.metrics.metrics import Metrics
+from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.runs.predictions import Predictions
 from featurecache.wording import undefined_metrics
 
@@ -33,6 +34,7 @@ def evaluate_encoder(
     embedding: torch.Tensor,
     warnings: Sequence[str],
     n_bootstrap: int,
+    operating_point: OperatingPoint,
 ) -> tuple[Metrics, Predictions]:
     """Evaluate image embeddings of a fine-tuned encoder.
 
@@ -46,6 +48,7 @@ def evaluate_encoder(
         embedding: The embeddings of ``rows``, (N, D).
         warnings: Warnings to add to the metrics.
         n_bootstrap: Number of bootstrap samples over patients.
+        operating_point: The rule by which thresholds are chosen.
 
     Returns:
         The metrics, and the predictions of the validation and test images among ``rows``.
@@ -78,6 +81,7 @@ def evaluate_encoder(
     metrics = evaluate(
         data,
         probability,
+        operating_point=operating_point,
         ranking=ranking,
         any_finding=any_finding_from_scores(data, ranking),
         controls=untrained_controls(

@@ -14,6 +14,7 @@ from featurecache.finetune.config import FinetuneConfig, make_config
 from featurecache.finetune.random_init import load_source, randomly_initialized
 from featurecache.finetune.training_state import require_no_run, state_folder
 from featurecache.images.gray_range import check_bit_depth
+from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.progress import DetailedProgress
 from featurecache.runs.run import RUNS_FOLDER, Run
 from featurecache.settings import accept_settings
@@ -41,6 +42,7 @@ def finetune(
     device: str = "auto",
     out: str | os.PathLike[str] | None = None,
     n_bootstrap: int = 1000,
+    operating_point: str | OperatingPoint = "f1",
     workers: int = 2,
     bit_depth: int | None = None,
     cache_dir: str | os.PathLike[str] = "cache",
@@ -66,6 +68,8 @@ def finetune(
         device: "auto", "cpu", "cuda" or "mps".
         out: The run folder to create; by default ``runs/DATASET-MODEL-OBJECTIVE``.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
+        operating_point: The rule by which thresholds are chosen on validation images; see
+            ``train_head``.
         workers: Number of decoding threads.
         bit_depth: Number of bits in use in files that do not define the range of their gray values;
             see ``extract``.
@@ -79,8 +83,8 @@ def finetune(
         The run. ``run.path`` is its folder, which holds the encoder.
 
     Raises:
-        UnknownNameError: There is no such model, data set or recipe, or a setting has an unknown
-            value.
+        UnknownNameError: There is no such model, data set, recipe or operating point, or a setting
+            has an unknown value.
         UsageError: The settings do not fit the encoder or the data set, ``out`` exists already,
             another process is writing it, or the model or the teacher was trained on images that
             are scored: those of test, or without any those of validation.
@@ -101,6 +105,7 @@ def finetune(
         device=device,
         out=out,
         n_bootstrap=n_bootstrap,
+        operating_point=OperatingPoint.parse(operating_point),
         workers=workers,
         bit_depth=bit_depth,
         cache_dir=cache_dir,
@@ -118,6 +123,7 @@ def run_finetuning(
     device: str,
     out: str | os.PathLike[str] | None,
     n_bootstrap: int,
+    operating_point: OperatingPoint,
     workers: int,
     bit_depth: int | None,
     cache_dir: str | os.PathLike[str],
@@ -137,6 +143,7 @@ def run_finetuning(
         device: See ``finetune``.
         out: See ``finetune``.
         n_bootstrap: See ``finetune``.
+        operating_point: See ``finetune``.
         workers: See ``finetune``.
         bit_depth: See ``finetune``.
         cache_dir: See ``finetune``.
@@ -187,6 +194,7 @@ def run_finetuning(
         target=target,
         workers=workers,
         n_bootstrap=n_bootstrap,
+        operating_point=operating_point,
         teacher=teacher_encoder,
         progress=progress,
         arguments={
@@ -198,6 +206,7 @@ def run_finetuning(
             "bit_depth": dataset.bit_depth,
             "cache_dir": os.fspath(cache_dir),
             "n_bootstrap": n_bootstrap,
+            "operating_point": str(operating_point),
         },
     )
 

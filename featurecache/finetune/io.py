@@ -18,6 +18,7 @@ from featurecache.finetune.captions import scored_captions
 from featurecache.finetune.config import KIND, FinetuneConfig
 from featurecache.finetune.head import build_head
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
+from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.prompts import load_prompts
 from featurecache.provenance.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
@@ -42,6 +43,7 @@ class FinetunedModel(TrainedModel):
         config: Settings of the fine-tuning.
         labels: The C labels.
         thresholds: Their thresholds, chosen on validation; 0.5 where none could be.
+        operating_point: The rule by which they were chosen.
         learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
         provenance: The images that it was trained on.
@@ -55,6 +57,7 @@ class FinetunedModel(TrainedModel):
     config: FinetuneConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    operating_point: OperatingPoint
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
     provenance: Provenance
@@ -150,6 +153,7 @@ def load_model(folder: Path) -> FinetunedModel:
             head.load_state_dict(state)
             head.eval()
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
+        operating_point = OperatingPoint.parse(config["operating_point"])
         metrics = read_metrics(folder)
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
@@ -168,6 +172,7 @@ def load_model(folder: Path) -> FinetunedModel:
         config=settings,
         labels=labels,
         thresholds=thresholds,
+        operating_point=operating_point,
         learned=learned,
         calibration=calibration,
         provenance=read_provenance(folder),

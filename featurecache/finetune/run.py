@@ -41,6 +41,7 @@ from featurecache.finetune.training_state import (
 )
 from featurecache.images.subprocess_decoder import IMAGE_TIMEOUT
 from featurecache.io.fingerprint import fingerprint
+from featurecache.metrics.thresholds import F1, OperatingPoint
 from featurecache.progress import DetailedProgress
 from featurecache.provenance.leaks import copies_across_splits, warn_of_seen
 from featurecache.provenance.provenance import Provenance
@@ -62,6 +63,7 @@ def train_encoder(
     target: Path,
     workers: int = 2,
     n_bootstrap: int = 1000,
+    operating_point: OperatingPoint = F1,
     teacher: Teacher | None = None,
     progress: DetailedProgress | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -80,6 +82,7 @@ def train_encoder(
         target: The run folder to create.
         workers: Number of decoding threads.
         n_bootstrap: Number of bootstrap samples over patients.
+        operating_point: The rule by which thresholds are chosen.
         teacher: An encoder whose image embeddings are learned as well.
         progress: Called with the number of finished steps, their maximum, and a description.
         arguments: Arguments of ``finetune`` to record, to repeat it; see ``FinetuneArguments``.
@@ -153,6 +156,7 @@ def train_encoder(
                 embedding=embedding,
                 warnings=warnings,
                 n_bootstrap=n_bootstrap,
+                operating_point=operating_point,
             )
             trained_on = np.concatenate([trainer.train_rows, trainer.val_rows])
             run = Run(
@@ -168,6 +172,7 @@ def train_encoder(
                     "teacher": None if teacher is None else teacher.encoder.name,
                     "spec": dict(encoder.image_spec),
                     "dim": int(embedding.shape[1]),
+                    "operating_point": str(operating_point),
                     "thresholds": {
                         name: metrics.per_label[name].threshold for name in dataset.label_names
                     },

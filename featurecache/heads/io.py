@@ -20,6 +20,7 @@ from featurecache.heads.registry import head_spec
 from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import Head
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
+from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.provenance.provenance import Provenance, read_provenance
 from featurecache.runs.folder import read_config, read_metrics
 from featurecache.runs.weights import read_weights
@@ -57,6 +58,7 @@ class HeadModel(TrainedModel):
         config: Settings of its training.
         labels: The C labels.
         thresholds: Their thresholds, chosen on validation; 0.5 where none could be.
+        operating_point: The rule by which they were chosen.
         encoders: The encoders whose embeddings it takes, concatenated.
         learned: Whether training had positives and negatives of each label.
         calibration: Platt scaling fitted on validation; None without a validation split.
@@ -71,6 +73,7 @@ class HeadModel(TrainedModel):
     config: HeadConfig
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    operating_point: OperatingPoint
     encoders: tuple[EncoderReference, ...]
     learned: tuple[bool, ...]
     calibration: PlattScaling | None
@@ -162,6 +165,7 @@ def load_model(folder: Path) -> HeadModel:
         module.resize_buffers_for(state)
         module.load_state_dict(state)
         thresholds = tuple(float(config["thresholds"][name]) for name in labels)
+        operating_point = OperatingPoint.parse(config["operating_point"])
         metrics = read_metrics(folder)
         learned = tuple(metrics.per_label[name].learned for name in labels)
         calibration = read_calibration(metrics, labels)
@@ -179,6 +183,7 @@ def load_model(folder: Path) -> HeadModel:
         config=settings,
         labels=labels,
         thresholds=thresholds,
+        operating_point=operating_point,
         encoders=encoders,
         learned=learned,
         calibration=calibration,

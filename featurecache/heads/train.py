@@ -36,6 +36,7 @@ from featurecache.heads.text_features import LabelTexts
 from featurecache.heads.types import TrainedHead, TrainingData, TrainingJob
 from featurecache.metrics.metrics import Control, Metrics
 from featurecache.metrics.platt_scaling import read_calibration
+from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.progress import Progress
 from featurecache.runs.run import Run
 from featurecache.schedule import Epoch
@@ -60,6 +61,7 @@ def train_head(
     *,
     seeds: int = 1,
     n_bootstrap: int = 1000,
+    operating_point: str | OperatingPoint = "f1",
     controls: bool = True,
     on_start: Callable[[str], None] | None = None,
     on_epoch: Callable[[int, Epoch], None] | None = None,
@@ -88,6 +90,9 @@ def train_head(
             of the first, which is saved; ``metrics.seeds`` and ``metrics.headline`` have the means
             over all, with intervals over patients and seeds.
         n_bootstrap: Number of bootstrap samples over patients.
+        operating_point: The rule by which thresholds are chosen on validation images: "f1" for the
+            best F1, "youden" for the highest sum of sensitivity and specificity, or a sensitivity
+            or specificity to reach, such as "sensitivity=0.95".
         controls: Whether to train negative controls, too: the first seed's head on shuffled labels,
             five times, and on random features; and every seed's head on permuted texts, for
             ``metrics.text_gain``. The other controls are always there.
@@ -104,8 +109,9 @@ def train_head(
         CacheError: The cache has no text embeddings and the head needs them.
         UsageError: The cache has no labels, a split is missing, a head is given twice, or a setting
             is out of range, has no effect on a head, or cannot be met by the data.
-        UnknownNameError: There is no such head or prompt set.
+        UnknownNameError: There is no such head, prompt set or operating point.
     """
+    point = OperatingPoint.parse(operating_point)
     cache = open_cache(cache)
     check_names(HeadConfig, settings)
     names = [head] if isinstance(head, str) else list(head)
@@ -127,6 +133,7 @@ def train_head(
                 config,
                 seeds,
                 n_bootstrap=n_bootstrap,
+                operating_point=point,
                 controls=controls,
                 on_epoch=on_epoch,
                 on_control=on_control,
@@ -141,6 +148,7 @@ def _train(
     seeds: int,
     *,
     n_bootstrap: int,
+    operating_point: OperatingPoint,
     controls: bool,
     on_epoch: Callable[[int, Epoch], None] | None,
     on_control: Progress | None,
@@ -164,7 +172,9 @@ def _train(
     spread = None
     if seeds > 1:
         numbers = [config.seed for config in configs]
-        spread = spread_over_seeds(trials, numbers, n_bootstrap=n_bootstrap)
+        spread = spread_over_seeds(
+            trials, numbers, operating_point=operating_point, n_bootstrap=n_bootstrap
+        )
     permuted_trials: list[Trial] = []
     control_metrics: Mapping[str, Control | None] = {}
     if controls:
@@ -184,6 +194,7 @@ def _train(
     metrics = evaluate(
         trials[0].data,
         trials[0].score,
+        operating_point=operating_point,
         any_finding=any_finding,
         trials=trials,
         seeds=spread,
@@ -197,7 +208,12 @@ def _train(
         ],
         n_bootstrap=n_bootstrap,
     )
-    arguments = {"seeds": seeds, "n_bootstrap": n_bootstrap, "controls": controls}
+    arguments = {
+        "seeds": seeds,
+        "n_bootstrap": n_bootstrap,
+        "operating_point": str(operating_point),
+        "controls": controls,
+    }
     return _make_run(cache, heads[0], metrics, trials[0], arguments, tuple(of_learning))
 
 
@@ -359,6 +375,7 @@ def _make_run(
         config=config,
         labels=cache.labels.names,
         thresholds=tuple(thresholds.values()),
+        operating_point=OperatingPoint.parse(arguments["operating_point"]),
         encoders=encoder_references(reference),
         learned=tuple(trial.data.learned.tolist()),
         calibration=read_calibration(metrics, cache.labels.names),

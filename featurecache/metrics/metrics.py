@@ -9,42 +9,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Gt, Le, Len
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr
+from annotated_types import Gt, Le, Len
+from pydantic import Field, PrivateAttr
 
+from featurecache.metrics.document import (
+    Change,
+    ChangeInterval,
+    Count,
+    Document,
+    FloatInterval,
+    Interval,
+    Score,
+)
 from featurecache.wording import count_noun, count_scored
 
 LabelMap = Mapping[str, str | Sequence[str]]
 """Trained label to label of another data set, or to several, any of which counts."""
-Count = Annotated[int, Ge(0), Le(2**53)]
-"""A number of images or patients, up to what a float64 counts exactly."""
-Score = Annotated[float, Ge(0), Le(1)]
-Change = Annotated[float, Ge(-1), Le(1)]
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-
-
-Interval = Annotated[tuple[Score, Score], BeforeValidator(_as_tuple)]
-"""A 95 % confidence interval over patients: (low, high)."""
-ChangeInterval = Annotated[tuple[Change, Change], BeforeValidator(_as_tuple)]
-FloatInterval = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
 _ConfusionRow = Annotated[list[Count], Len(2, 2)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON document: plain dicts, lists, numbers and None."""
-        return self.model_dump(mode="json")
-
 
 MatchKind = Literal["same", "union", "near", "map"]
 
 
-class LabelMatch(_Model):
+class LabelMatch(Document):
     """What a trained label is scored against in another data set.
 
     Attributes:
@@ -61,14 +47,14 @@ class LabelMatch(_Model):
         return self.labels[0] if len(self.labels) == 1 else trained
 
 
-class RankingIntervals(_Model):
+class RankingIntervals(Document):
     """Confidence intervals of metrics that need no threshold."""
 
     auroc: Interval | None = None
     auprc: Interval | None = None
 
 
-class RankingScores(_Model):
+class RankingScores(Document):
     """Metrics that need no threshold.
 
     Attributes:
@@ -144,8 +130,9 @@ class LabelScores(DecisionScores):
         no_interval: Why the label has no intervals: it was not learned, or too few patients have a
             positive or a negative image. None where neither holds.
         threshold: Probability from which on the label is predicted.
-        threshold_source: ``"validation"``, ``"training"`` (carried over from another data set), or
-            ``"0.5"`` where none could be chosen.
+        threshold_source: The rule by which it was chosen, and where: such as ``"f1 on validation"``
+            or ``"sensitivity=0.95 in training"`` (carried over from another data set); ``"0.5"``
+            where none could be chosen.
         confusion: [[tn, fp], [fn, tp]]; None for a label that could not be learned.
     """
 
@@ -164,7 +151,7 @@ class LabelScores(DecisionScores):
         return self.confusion is not None
 
 
-class ScoreIntervals(_Model):
+class ScoreIntervals(Document):
     """Confidence intervals under the same names as the metrics."""
 
     macro: DecisionIntervals
@@ -174,7 +161,7 @@ class ScoreIntervals(_Model):
     per_label: dict[str, DecisionIntervals]
 
 
-class Scores(_Model):
+class Scores(Document):
     """Metrics of one set of decisions.
 
     Attributes:
@@ -193,20 +180,20 @@ class Scores(_Model):
     per_label: dict[str, LabelScores]
 
 
-class GroupIntervals(_Model):
+class GroupIntervals(Document):
     """Confidence intervals of averaged ranking metrics."""
 
     macro: RankingIntervals
     micro: RankingIntervals
 
 
-class RankingSummary(_Model):
+class RankingSummary(Document):
     """Averaged ranking metrics of one or several trainings, such as a negative control."""
 
     macro: RankingScores
     micro: RankingScores
     ci95: GroupIntervals
-    per_label: dict[str, RankingScores] = {}
+    per_label: dict[str, RankingScores] = Field(default_factory=dict)
 
     def model_post_init(self, context: Any, /) -> None:
         """Attach each interval to the score that it belongs to."""
@@ -214,21 +201,21 @@ class RankingSummary(_Model):
             getattr(self, group)._intervals = getattr(self.ci95, group)
 
 
-class Difference(_Model):
+class Difference(Document):
     """A paired difference of two scores."""
 
     difference: Change | None
     ci95: ChangeInterval | None
 
 
-class RankingDifferences(_Model):
+class RankingDifferences(Document):
     """Paired differences in AUROC and AUPRC."""
 
     auroc: Difference
     auprc: Difference | None = None
 
 
-class RankingGain(_Model):
+class RankingGain(Document):
     """How much better one method ranks than another on the same images."""
 
     macro: RankingDifferences
@@ -273,7 +260,7 @@ class Control(RankingSummary):
     gain: PairedGain | None = None
 
 
-class CurvePoint(_Model):
+class CurvePoint(Document):
     """The scores of one head at one number of training images.
 
     Attributes:
@@ -287,7 +274,7 @@ class CurvePoint(_Model):
 
     macro: RankingScores
     ci95: RankingIntervals
-    seeds: list[Score | None] = []
+    seeds: list[Score | None] = Field(default_factory=list)
     gain: RankingDifferences | None
     labels: Count
 
@@ -307,7 +294,7 @@ class CurvePoint(_Model):
         return cls(macro=scores, ci95=RankingIntervals(), gain=None, labels=labels)
 
 
-class CurveMetrics(_Model):
+class CurveMetrics(Document):
     """The scores of a learning curve; the content of ``curve.json``.
 
     Attributes:
@@ -326,7 +313,7 @@ class CurveMetrics(_Model):
     sizes: list[Annotated[int, Gt(0), Le(2**53)]]
     labels: list[str]
     cells: Annotated[dict[str, list[CurvePoint]], Len(1)]
-    warnings: list[str] = []
+    warnings: list[str] = Field(default_factory=list)
 
     def model_post_init(self, context: Any, /) -> None:
         """Check that every head has a point for each size.
@@ -339,14 +326,14 @@ class CurveMetrics(_Model):
                 raise ValueError(f"{head} has {len(points)} points for {len(self.sizes)} sizes")
 
 
-class ClassIntervals(_Model):
+class ClassIntervals(Document):
     """Confidence intervals of exclusive classes."""
 
     accuracy: Interval | None = None
     balanced_accuracy: Interval | None = None
 
 
-class ClassScores(_Model):
+class ClassScores(Document):
     """How often the predicted class is the true one, where each image has exactly one label.
 
     The predicted class is the learned label with the highest probability.
@@ -386,7 +373,7 @@ class TextGain(PairedGain):
     against: str = "permuted"
 
 
-class CalibrationIntervals(_Model):
+class CalibrationIntervals(Document):
     """Confidence intervals of calibration, over patients; each contains its score."""
 
     error: Interval | None = None
@@ -395,7 +382,7 @@ class CalibrationIntervals(_Model):
     calibration_intercept: FloatInterval | None = None
 
 
-class CalibrationScores(_Model):
+class CalibrationScores(Document):
     """How far the probabilities of a label, or of several labels, are from observed frequencies.
 
     Attributes:
@@ -418,7 +405,7 @@ class CalibrationScores(_Model):
     ci95: CalibrationIntervals = CalibrationIntervals()
 
 
-class BeforeAfter(_Model):
+class BeforeAfter(Document):
     """Calibration before and after Platt scaling fitted on validation.
 
     Attributes:
@@ -448,7 +435,7 @@ class LabelCalibration(BeforeAfter):
     no_slope: str | None = None
 
 
-class Calibration(_Model):
+class Calibration(Document):
     """How far predicted probabilities are from observed frequencies.
 
     Attributes:
@@ -463,7 +450,7 @@ class Calibration(_Model):
     per_label: dict[str, LabelCalibration]
 
 
-class Spread(_Model):
+class Spread(Document):
     """One metric over several seeds.
 
     Attributes:
@@ -476,10 +463,10 @@ class Spread(_Model):
     mean: Score | None
     sd: Score | None
     ci95: Interval | None = None
-    values: list[Score | None] = []
+    values: list[Score | None] = Field(default_factory=list)
 
 
-class SeedSpread(_Model):
+class SeedSpread(Document):
     """Means over seeds, by metric name: the metrics to report where there are several seeds.
 
     Attributes:
@@ -601,7 +588,7 @@ class Metrics(Scores):
     text_gain: TextGain | None = None
     seeds: SeedSpread | None = None
     label_map: dict[str, LabelMatch] | None = None
-    warnings: list[str] = []
+    warnings: list[str] = Field(default_factory=list)
 
     def model_post_init(self, context: Any, /) -> None:
         """Attach each interval to the score that it belongs to.

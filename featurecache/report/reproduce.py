@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from featurecache.errors import RunError
 from featurecache.evaluation.zero_shot import zero_shot
@@ -143,11 +143,15 @@ def _alignment_file(config: Config) -> str | None:
     return str(alignment.get("path") or default)
 
 
+_RUN_ARGUMENTS: Final = ("seeds", "n_bootstrap", "operating_point", "controls")
+"""Arguments of ``train_head`` beside the settings of the head."""
+
+
 def _head_arguments(config: Config) -> list[str]:
     from featurecache.heads.train import train_head
 
     settings = config.get("settings", {})
-    arguments = {name: config.get(name) for name in ("seeds", "n_bootstrap", "controls")}
+    arguments = {name: config.get(name) for name in _RUN_ARGUMENTS}
     head = {"head": settings.get("head")}
     settings = {name: value for name, value in settings.items() if name != "head"}
     return ["train-head", *options(head), *options({**settings, **arguments}, train_head)]
@@ -158,6 +162,7 @@ def _zero_shot_arguments(config: Config) -> list[str]:
         "scoring": config.get("scoring"),
         "prompts": (config.get("prompts") or {}).get("name"),
         "alignment": _alignment_file(config),
+        "operating_point": config.get("operating_point"),
         "n_bootstrap": config.get("n_bootstrap"),
     }
     return ["zero-shot", *options(arguments, zero_shot)]

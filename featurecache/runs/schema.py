@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from typing_extensions import TypedDict
 
-from featurecache.metrics.metrics import Count, LabelMatch
+from featurecache.metrics.document import Count
+from featurecache.metrics.metrics import LabelMatch
 from featurecache.provenance.provenance import Source
 from featurecache.store.records import Counts, Extraction
 
@@ -69,6 +70,7 @@ class FinetuneArguments(TypedDict):
     bit_depth: int | None
     cache_dir: str
     n_bootstrap: Count
+    operating_point: str
 
 
 class _Config(TypedDict, total=False):
@@ -80,6 +82,7 @@ class _Config(TypedDict, total=False):
     arguments: FinetuneArguments
     run: str
     n_bootstrap: Count
+    operating_point: str
     versions: dict[str, str]
     teacher: str | None
     label_map: dict[str, LabelMatch]

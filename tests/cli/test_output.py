@@ -255,7 +255,7 @@ def test_a_width_above_that_of_all_values_is_not_a_number():
 def test_help_has_no_line_breaks_of_its_own(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = run("train-head", "--help").stdout
-    assert "by validation F1; the test images are only scored." in text
+    assert "on validation images; the test images are only scored." in text
 
 
 SAME = LabelMatch(labels=["Mass"], kind="same")

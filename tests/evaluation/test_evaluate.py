@@ -12,6 +12,7 @@ from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
+from featurecache.metrics.thresholds import OperatingPoint
 
 NAMES = ("Mass", "Effusion", "Nodule")
 NO_ROWS = np.empty(0, dtype=np.intp)
@@ -56,7 +57,7 @@ def test_metrics_are_of_test_at_the_best_thresholds_of_validation(rows, probabil
         best = max(reference.f1_score(rows.truth[val, c], p[val] >= cut) for cut in p[val])
         chosen = reference.f1_score(rows.truth[val, c], p[val] >= scores["threshold"])
         assert chosen == pytest.approx(best)
-        assert scores["threshold_source"] == "validation"
+        assert scores["threshold_source"] == "f1 on validation"
         test = rows.test[known[rows.test]]
         expected = reference.f1_score(rows.truth[test, c], p[test] >= scores["threshold"])
         assert scores["f1"] == pytest.approx(expected)
@@ -64,6 +65,27 @@ def test_metrics_are_of_test_at_the_best_thresholds_of_validation(rows, probabil
             reference.roc_auc_score(rows.truth[test, c], p[test])
         )
     json.dumps(found, allow_nan=False)
+
+
+def test_operating_point_decides_the_thresholds(rows, probability):
+    point = OperatingPoint.parse("sensitivity=0.9")
+    scores = evaluate(rows, probability, operating_point=point, n_bootstrap=0).per_label
+    for c, name in enumerate(NAMES):
+        positive = probability[rows.val, c][rows.truth[rows.val, c] == 1]
+        reached = (positive >= scores[name].threshold).mean()
+        assert 0.9 <= reached < 0.9 + 2 / len(positive)  # no positive more than needed
+        assert scores[name].threshold_source == "sensitivity=0.9 on validation"
+
+
+def test_useless_operating_points_are_a_warning(rows, probability):
+    probability = np.where(rows.truth == 1, 0.1, probability + 0.01)
+    point = OperatingPoint.parse("specificity=1")
+    warnings = evaluate(rows, probability, operating_point=point, n_bootstrap=0).warnings
+    assert any(
+        "a specificity of at least 1 is reached only without finding a single positive: Mass, "
+        "Effusion, Nodule" in warning
+        for warning in warnings
+    )
 
 
 def test_thresholds_do_not_depend_on_test_labels(rows, probability):
@@ -100,7 +122,7 @@ def test_a_label_without_validation_positives_gets_a_threshold_of_one_half(rows,
     truth[rows.val, 1] = 0
     found = document(rows, probability, truth=truth)["per_label"]
     assert (found["Effusion"]["threshold"], found["Effusion"]["threshold_source"]) == (0.5, "0.5")
-    assert found["Mass"]["threshold_source"] == "validation"
+    assert found["Mass"]["threshold_source"] == "f1 on validation"
 
 
 def test_without_validation_all_thresholds_are_one_half(rows, probability):

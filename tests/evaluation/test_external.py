@@ -78,7 +78,7 @@ def test_metrics_are_of_the_matched_labels_at_the_trained_thresholds(cache, prob
         assert scores.auroc == pytest.approx(expected)
         decided = probability[scored, source] >= threshold
         assert scores.f1 == pytest.approx(f1_score(truth, decided))
-        assert (scores.threshold, scores.threshold_source) == (threshold, "training")
+        assert (scores.threshold, scores.threshold_source) == (threshold, "f1 in training")
     assert list(metrics.per_label) == ["Pneumonia", "Mass"]
 
 

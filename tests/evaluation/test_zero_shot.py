@@ -183,7 +183,7 @@ def test_thresholds_come_from_validation(cache):
     before, after = (zero_shot(c, n_bootstrap=0).metrics.per_label for c in (cache, other))
     for name in NAMES:
         assert before[name].threshold == after[name].threshold != 0.5
-        assert before[name].threshold_source == "validation"
+        assert before[name].threshold_source == "f1 on validation"
 
 
 def test_unaligned_encoders_are_refused(cache, toy):

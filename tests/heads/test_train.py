@@ -102,7 +102,7 @@ def test_thresholds_are_the_best_of_validation(cache, trained):
         truth, p = cache.labels.values[rows, c][known], p_val[known, c]
         best = max(reference.f1_score(truth, p >= cut) for cut in p)
         assert reference.f1_score(truth, p >= scores.threshold) == pytest.approx(best)
-        assert scores.threshold_source == "validation"
+        assert scores.threshold_source == "f1 on validation"
 
 
 def test_test_labels_affect_neither_head_nor_thresholds(cache, trained):

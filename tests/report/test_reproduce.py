@@ -123,7 +123,9 @@ def test_evaluation_of_a_head_on_all_images_of_another_data_set(
     hospital: Path, first: Path, tmp_path: Path
 ) -> None:
     (cache,) = extract_from_csv(hospital, "tiny")
-    fc.train_head(cache, "prototype", controls=False, n_bootstrap=0).save("runs/head")
+    fc.train_head(
+        cache, "prototype", controls=False, n_bootstrap=0, operating_point="specificity=0.8"
+    ).save("runs/head")
     data = fc.load_dataset(hospital / "other.csv", labels=["Oedema", "Tumor"])
     other = fc.extract(data, "tiny", prompts="lungs", limit=18)
     run = fc.load_run("runs/head").evaluate(
