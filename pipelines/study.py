@@ -143,7 +143,7 @@ class Study:
             make().save(folder)
         return fc.load_run(folder)
 
-    def zero_shot(self, name: str, cache: fc.Cache, **options: str) -> fc.Run:
+    def zero_shot(self, name: str, cache: fc.Cache, **options: Any) -> fc.Run:
         """Score zero-shot."""
         return self.run(name, lambda: fc.zero_shot(cache, n_bootstrap=self.n_bootstrap, **options))
 

@@ -13,8 +13,10 @@ from featurecache.cli.options import (
     NBootstrap,
     OptionalRun,
     OptionValues,
+    PrevalenceTexts,
     describe_choice,
     parse_groups,
+    parse_prevalence,
     print_joined_rows,
     print_policy,
     print_units,
@@ -52,6 +54,7 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="Images to score: test (those of the test split) or all.")
     ] = "test",
+    prevalence: PrevalenceTexts = None,
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
     *,
@@ -83,6 +86,7 @@ def evaluate(
         opened,
         label_map=parse_groups(label_map, "--label-map"),
         split=split,
+        prevalence=parse_prevalence(prevalence),
         n_bootstrap=n_bootstrap,
     )
     _print_matches(result.metrics.label_map or {}, opened.labels.names)

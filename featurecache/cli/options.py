@@ -97,6 +97,15 @@ OperatingPointText = Annotated[
         metavar="RULE",
     ),
 ]
+PrevalenceTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prevalence",
+        help="Share of positives among future patients, such as 0.05, for which PPV and NPV are "
+        "stated; or of a label, such as Effusion=0.1; repeat for more.",
+        metavar="[LABEL=]NUMBER",
+    ),
+]
 OptionalRun = Annotated[
     Path | None,
     typer.Option("--out", help="Run folder to create. Default: none.", metavar="DIR"),
@@ -187,6 +196,22 @@ def parse_groups(entries: Sequence[str] | None, option: str) -> dict[str, list[s
             raise typer.BadParameter(f"{entry!r}: write two names as A=B", param_hint=option)
         groups.setdefault(source, []).append(target)
     return groups
+
+
+def parse_prevalence(entries: Sequence[str] | None) -> float | dict[str, float] | None:
+    """Parse the values of ``--prevalence``: a number for all labels, or "LABEL=NUMBER" for each.
+
+    Raises:
+        typer.BadParameter: A value is something else, or both are given.
+    """
+    option = "--prevalence"
+    try:
+        if entries and len(entries) == 1 and "=" not in entries[0]:
+            return float(entries[0])
+        pairs = parse_pairs(entries, option)
+        return None if pairs is None else {name: float(value) for name, value in pairs.items()}
+    except ValueError:
+        raise typer.BadParameter("give a number, such as 0.05", param_hint=option) from None
 
 
 def describe_choice(paths: Path | Sequence[Path], cache: "Cache") -> str:

@@ -12,8 +12,10 @@ from featurecache.cli.options import (
     OperatingPointText,
     OptionalRun,
     OptionValues,
+    PrevalenceTexts,
     Prompts,
     describe_choice,
+    parse_prevalence,
     print_policy,
     print_units,
     require_free,
@@ -37,6 +39,7 @@ def zero_shot(
     ] = "auto",
     prompts: Prompts = None,
     alignment: AlignmentFile = None,
+    prevalence: PrevalenceTexts = None,
     out: OptionalRun = None,
     n_bootstrap: NBootstrap = 1000,
     operating_point: OperatingPointText = "f1",
@@ -66,6 +69,7 @@ def zero_shot(
         scoring=scoring,
         alignment=alignment,
         operating_point=operating_point,
+        prevalence=parse_prevalence(prevalence),
         n_bootstrap=n_bootstrap,
     )
     prompts_used, method = run.config["prompts"]["name"], run.config["scoring"]

@@ -7,14 +7,15 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from featurecache.evaluation import simple_predictors
 from featurecache.evaluation.controls import always_negative, measure_control, rank_parts
 from featurecache.evaluation.repeated_runs import RANKING_METRICS, Trial
-from featurecache.evaluation.scores import score_predictions
-from featurecache.evaluation.simple_predictors import prevalence, view_only
+from featurecache.evaluation.scores import ScoredPredictions, score_predictions
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import PatientResamples, resample_patients
 from featurecache.metrics.calibration import measure_calibration
 from featurecache.metrics.classes import are_exclusive, measure_classes, predicted_classes
+from featurecache.metrics.delong import measure_delong
 from featurecache.metrics.metrics import (
     ClassIntervals,
     ClassScores,
@@ -27,6 +28,12 @@ from featurecache.metrics.metrics import (
     format_with_interval,
 )
 from featurecache.metrics.platt_scaling import PlattScaling, fit_platt_where_it_helps, log_odds
+from featurecache.metrics.predictive_values import (
+    PredictiveValues,
+    Prevalence,
+    predictive_values,
+    resolve_prevalence,
+)
 from featurecache.metrics.sampled_metrics import Estimate, MeanMetrics, SampledMetrics
 from featurecache.metrics.thresholds import (
     F1,
@@ -50,6 +57,7 @@ def evaluate(
     seeds: SeedSpread | None = None,
     controls: Mapping[str, Control | None] | None = None,
     text_gain: TextGain | None = None,
+    prevalence: Prevalence | None = None,
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
 ) -> Metrics:
@@ -76,6 +84,8 @@ def evaluate(
         controls: Further controls, by name. The prevalence of the labels, the answer "normal" for
             every image, and the view position alone are always added.
         text_gain: What the label texts contribute.
+        prevalence: Share of positives, above 0 and below 1, of all labels or by label, for which
+            predictive values are stated.
         warnings: What a reader of the metrics has to know.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
 
@@ -83,8 +93,10 @@ def evaluate(
         The metrics.
 
     Raises:
-        UsageError: No label was learned, or there are neither test nor validation rows.
+        UsageError: No label was learned, there are neither test nor validation rows, or a
+            prevalence is out of range or of no label.
     """
+    stated = None if prevalence is None else resolve_prevalence(prevalence, data.label_names)
     split, rows = data.scored
     data.require_scorable()
     resamples = resample_patients(data.patient[rows], n_bootstrap=n_bootstrap, seed=0)
@@ -150,12 +162,21 @@ def evaluate(
             **rank_parts(data, scores, rows, resamples, overall=result.sampled),
             "controls": {
                 "any_finding": ill_or_not,
-                "prevalence": measure(prevalence(data), with_parts=False),
+                "prevalence": measure(simple_predictors.prevalence(data), with_parts=False),
                 "always_negative": all_normal,
-                "view_only": measure(view_only(data)),
+                "view_only": measure(simple_predictors.view_only(data)),
                 **(controls or {}),
             },
             "calibration": calibration,
+            "at_prevalence": None if stated is None else _at_prevalence(result, stated),
+            "delong": measure_delong(
+                data.truth[rows],
+                scores[rows],
+                label_names=data.label_names,
+                patients=data.patient[rows],
+                learned=data.learned,
+                patients_known=data.patients_known,
+            ),
             "classes": _class_scores(trials or [Trial(data, scores)], rows, resamples),
             "text_gain": text_gain,
             "seeds": seeds,
@@ -193,6 +214,23 @@ def _class_scores(
             accuracy=result.accuracy.ci95, balanced_accuracy=result.balanced_accuracy.ci95
         ),
     )
+
+
+def _at_prevalence(
+    scored: ScoredPredictions, prevalence: Mapping[str, float]
+) -> dict[str, PredictiveValues]:
+    """Return the predictive values of each label that has a stated prevalence."""
+    values = {}
+    for label, share in prevalence.items():
+        scores, intervals = scored.scores.per_label[label], scored.intervals.per_label[label]
+        values[label] = predictive_values(
+            scores.recall,
+            scores.specificity,
+            share,
+            sensitivity_ci=intervals.recall,
+            specificity_ci=intervals.specificity,
+        )
+    return values
 
 
 def _all_undefined(metrics: Metrics) -> list[str]:

@@ -20,6 +20,7 @@ from featurecache.evaluation.split_data import SplitData
 from featurecache.label_cells import any_of
 from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
+from featurecache.metrics.predictive_values import Prevalence, stated_prevalence
 from featurecache.metrics.thresholds import F1, OperatingPoint
 from featurecache.provenance.leaks import require_unseen
 from featurecache.provenance.names import base_name
@@ -61,6 +62,7 @@ def validate_external(
     calibration: PlattScaling | None = None,
     label_map: LabelMap | None = None,
     split: str = "test",
+    prevalence: Prevalence | None = None,
     warnings: Sequence[str] = (),
     n_bootstrap: int = 1000,
 ) -> Run:
@@ -83,6 +85,7 @@ def validate_external(
         label_map: Trained label to label, or labels, of the cache; None for labels of the same
             name or meaning, see ``match_labels``.
         split: "test" or "all".
+        prevalence: Share of positives for which predictive values are stated; see ``Run.evaluate``.
         warnings: Further caveats to record.
         n_bootstrap: Number of bootstrap samples over patients.
 
@@ -134,6 +137,7 @@ def validate_external(
         val=rows[:0],
         test=rows,
         learned=is_learned,
+        patients_known=cache.patients_known,
         level=cache.units.level,
     )
     probability = classify(cache.inputs.embedding)[:, sources]
@@ -154,6 +158,7 @@ def validate_external(
             *leak_warnings,
             *cache_caveats(cache, rows, own_split=False),
         ],
+        prevalence=prevalence,
         n_bootstrap=n_bootstrap,
     )
     return Run(
@@ -166,6 +171,7 @@ def validate_external(
             "units": cache.units.to_config(),
             "operating_point": str(operating_point),
             "split": split,
+            "prevalence": stated_prevalence(prevalence),
             "n_bootstrap": n_bootstrap,
             "cache": cache_reference(cache),
         },

@@ -143,6 +143,7 @@ def split_data_from(
         val=cache.learning_rows("val"),
         test=cache.rows("test"),
         learned=np.ones(len(cache.labels.names), dtype=np.bool_) if learned is None else learned,
+        patients_known=cache.patients_known,
         level=cache.units.level,
     )
 

@@ -35,6 +35,7 @@ class SplitData:
         test: Rows to score.
         learned: Shape (C,); whether training had positives and negatives of the label. Metrics of
             the others are undefined, and averages leave them out.
+        patients_known: Whether patients are known; if not, each image counts as its own patient.
         level: What a row is: "image" or "study".
     """
 
@@ -46,6 +47,7 @@ class SplitData:
     val: NDArray[np.intp]
     test: NDArray[np.intp]
     learned: NDArray[np.bool_]
+    patients_known: bool = True
     level: str = IMAGE
 
     @property

@@ -17,6 +17,7 @@ from featurecache.evaluation.external import validate_external
 from featurecache.images.gray_range import check_bit_depth
 from featurecache.metrics.metrics import LabelMap
 from featurecache.metrics.platt_scaling import PlattScaling, log_odds
+from featurecache.metrics.predictive_values import Prevalence
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import Provenance
@@ -236,6 +237,7 @@ class TrainedModel(ABC):
         name: str,
         label_map: LabelMap | None = None,
         split: str = "test",
+        prevalence: Prevalence | None = None,
         n_bootstrap: int = 1000,
     ) -> Run:
         """Evaluate on the cache of another data set; see ``Run.evaluate``.
@@ -246,6 +248,7 @@ class TrainedModel(ABC):
             label_map: Trained label to label, or labels, of the cache; None for those of the same
                 name or meaning.
             split: "test" or "all".
+            prevalence: Share of positives for which predictive values are stated.
             n_bootstrap: Number of bootstrap samples over patients.
         """
         if not isinstance(cache, Cache):
@@ -265,6 +268,7 @@ class TrainedModel(ABC):
             provenance=self.provenance,
             label_map=label_map,
             split=split,
+            prevalence=prevalence,
             warnings=[
                 *(f"in the training of {name}, {caveat}" for caveat in self.learning_caveats),
                 *(

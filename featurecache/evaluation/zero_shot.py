@@ -35,6 +35,7 @@ from featurecache.evaluation.zero_shot_scores import (
     softmax_scores,
 )
 from featurecache.metrics.classes import are_exclusive
+from featurecache.metrics.predictive_values import Prevalence, stated_prevalence
 from featurecache.metrics.thresholds import OperatingPoint
 from featurecache.prompts import PromptSet
 from featurecache.runs.run import Run
@@ -52,6 +53,7 @@ def zero_shot(
     scoring: str = "auto",
     alignment: "Alignment | str | os.PathLike[str] | None" = None,
     operating_point: str | OperatingPoint = "f1",
+    prevalence: Prevalence | None = None,
     n_bootstrap: int = 1000,
 ) -> Run:
     """Score every image of a cache against its prompts.
@@ -75,6 +77,7 @@ def zero_shot(
             not share a space.
         operating_point: The rule by which thresholds are chosen on validation images; see
             ``train_head``.
+        prevalence: Share of positives for which predictive values are stated; see ``Run.evaluate``.
         n_bootstrap: Number of bootstrap samples over patients; 0 for no intervals.
 
     Returns:
@@ -144,6 +147,7 @@ def zero_shot(
         controls=controls,
         text_gain=gain,
         warnings=warnings,
+        prevalence=prevalence,
         n_bootstrap=n_bootstrap,
     )
     return Run(
@@ -157,6 +161,7 @@ def zero_shot(
             "prompts": {"name": text.name, "fingerprint": text.fingerprint},
             "alignment": None if alignment is None else _alignment_reference(alignment),
             "operating_point": str(point),
+            "prevalence": stated_prevalence(prevalence),
             "n_bootstrap": n_bootstrap,
         },
         metrics=metrics,

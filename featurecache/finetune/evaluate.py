@@ -76,6 +76,7 @@ def evaluate_encoder(
         val=rows[split[rows] == "val"],
         test=rows[split[rows] == "test"],
         learned=known["positives"] & known["negatives"],
+        patients_known=dataset.patients_known,
     )
     _, scored_rows = data.scored
     metrics = evaluate(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Gt, Le, Len
 from pydantic import Field, PrivateAttr
 
+from featurecache.metrics.delong import Delong
 from featurecache.metrics.document import (
     Change,
     ChangeInterval,
@@ -21,6 +22,7 @@ from featurecache.metrics.document import (
     Interval,
     Score,
 )
+from featurecache.metrics.predictive_values import PredictiveValues
 from featurecache.wording import count_noun, count_scored
 
 LabelMap = Mapping[str, str | Sequence[str]]
@@ -563,6 +565,9 @@ class Metrics(Scores):
             "always_negative", "view_only", "shuffled_labels", "random_features", "permuted_texts".
             None where one cannot be made.
         calibration: Calibration before and after Platt scaling; None without a validation split.
+        at_prevalence: Predictive values at a stated prevalence, by label; None where none was
+            stated.
+        delong: DeLong's intervals of the AUROC, beside those in ``ci95``.
         classes: How often the predicted class is right, where each image of the data set has
             exactly one of the labels; None for other labels.
         text_gain: What the label texts contribute; None for methods without text.
@@ -584,6 +589,8 @@ class Metrics(Scores):
     within_abnormal: RankingSummary | None = None
     controls: dict[str, Control | None]
     calibration: Calibration | None = None
+    at_prevalence: dict[str, PredictiveValues] | None = None
+    delong: Delong | None = None
     classes: ClassScores | None = None
     text_gain: TextGain | None = None
     seeds: SeedSpread | None = None

@@ -44,6 +44,7 @@ def label_sections(
         "overview": label_tables.overview_table(scored, labels, anchors),
         "plot": _forest_plot(scored, labels, registry),
         "calibration": [table for run in scored if (table := label_tables.calibration_table(run))],
+        "delong": [table for run in scored if (table := label_tables.delong_table(run))],
         "sections": [
             {"anchor": anchor, **_label_section(label, scored, registry, thumbnails)}
             for label, anchor in zip(labels, anchors, strict=True)

@@ -101,6 +101,25 @@ def calibration_table(run: ScoredRun) -> Table | None:
     )
 
 
+def delong_table(run: ScoredRun) -> Table | None:
+    """Return DeLong's intervals of the AUROC beside those over patients; None without any."""
+    delong = run.metrics.delong
+    if delong is None or delong.reason is not None:
+        return None
+    rows = []
+    for label, interval in delong.per_label.items():
+        scores = run.metrics.per_label[label]
+        bounds = "" if interval.auroc is None else "{:.3f} to {:.3f}".format(*interval.auroc)
+        auroc = format_interval(scores.auroc, scores.auroc_ci)
+        rows.append([label, auroc, bounds or UNDEFINED, interval.reason or ""])
+    return Table(
+        f"AUROC of {run.name} with two 95 % intervals: over patients, and by DeLong, as each "
+        "patient has one image",
+        ["label", "AUROC", "DeLong's interval", "note"],
+        rows,
+    )
+
+
 def confusion_matrices(runs: Sequence[ScoredRun], label: str) -> list[ConfusionMatrix]:
     """Return the confusion matrices of a label, without runs that could not learn it."""
     matrices = [(run.name, run.metrics.per_label[label].confusion) for run in runs]

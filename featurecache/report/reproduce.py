@@ -163,9 +163,17 @@ def _zero_shot_arguments(config: Config) -> list[str]:
         "prompts": (config.get("prompts") or {}).get("name"),
         "alignment": _alignment_file(config),
         "operating_point": config.get("operating_point"),
+        "prevalence": _stated(config.get("prevalence")),
         "n_bootstrap": config.get("n_bootstrap"),
     }
     return ["zero-shot", *options(arguments, zero_shot)]
+
+
+def _stated(prevalence: float | Mapping[str, float] | None) -> list[str]:
+    """Return prevalences as options have them."""
+    if isinstance(prevalence, Mapping):
+        return [f"{label}={value}" for label, value in prevalence.items()]
+    return [] if prevalence is None else [str(prevalence)]
 
 
 def _evaluate_arguments(config: Config) -> list[str]:
@@ -178,6 +186,7 @@ def _evaluate_arguments(config: Config) -> list[str]:
             if match["kind"] == "map"
             for target in match["labels"]
         ],
+        "prevalence": _stated(config.get("prevalence")),
         "n_bootstrap": config.get("n_bootstrap"),
     }
     return ["evaluate", str(config.get("run")), *options(arguments, Run.evaluate)]

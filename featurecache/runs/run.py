@@ -16,6 +16,7 @@ from featurecache.errors import RunError, UsageError
 from featurecache.label_cells import require_same_policy
 from featurecache.metrics.metrics import LabelMap, Metrics, format_with_interval
 from featurecache.metrics.platt_scaling import PlattScaling, read_calibration
+from featurecache.metrics.predictive_values import Prevalence
 from featurecache.progress import Progress
 from featurecache.provenance.provenance import PROVENANCE_FILE, Provenance, read_provenance
 from featurecache.runs.folder import (
@@ -98,6 +99,7 @@ class Model(Protocol):
         name: str,
         label_map: LabelMap | None = None,
         split: str = "test",
+        prevalence: Prevalence | None = None,
         n_bootstrap: int = 1000,
     ) -> "Run":
         """Evaluate on another cache."""
@@ -262,6 +264,7 @@ class Run:
         *,
         label_map: LabelMap | None = None,
         split: str = "test",
+        prevalence: Prevalence | None = None,
         n_bootstrap: int = 1000,
     ) -> "Run":
         """Evaluate the trained model on the cache of another data set (external validation).
@@ -275,6 +278,8 @@ class Run:
                 default, labels of the same name, and others by the ``vocabulary``: those that mean
                 the same finding, the union of its kinds, or what is near it, which is a warning.
             split: "test", or "all" for every image of the cache.
+            prevalence: Share of positives, above 0 and below 1, for which ``metrics.at_prevalence``
+                states PPV and NPV: a number for all labels, or numbers by label.
             n_bootstrap: Number of bootstrap samples over patients.
 
         Returns:
@@ -302,6 +307,7 @@ class Run:
             name=name,
             label_map=label_map,
             split=split,
+            prevalence=prevalence,
             n_bootstrap=n_bootstrap,
         )
 

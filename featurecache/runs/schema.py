@@ -83,6 +83,7 @@ class _Config(TypedDict, total=False):
     run: str
     n_bootstrap: Count
     operating_point: str
+    prevalence: float | dict[str, float] | None
     versions: dict[str, str]
     teacher: str | None
     label_map: dict[str, LabelMatch]

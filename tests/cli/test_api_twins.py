@@ -73,8 +73,9 @@ def test_train_head(workspace):
 
 
 def test_zero_shot(workspace):
-    document = workspace.json("zero-shot", "--n-bootstrap", 20, "--out", "runs/zero")
-    run = fc.zero_shot(workspace.cache, n_bootstrap=20)
+    options = ("--prevalence", 0.1, "--operating-point", "youden")
+    document = workspace.json("zero-shot", "--n-bootstrap", 20, "--out", "runs/zero", *options)
+    run = fc.zero_shot(workspace.cache, n_bootstrap=20, prevalence=0.1, operating_point="youden")
     assert without(document, "scoring", "prompts") == as_json(run.metrics.to_json())
     assert document["scoring"] == run.config["scoring"]
     pd.testing.assert_frame_equal(fc.load_run("runs/zero").predictions, run.predictions)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from featurecache.errors import UsageError
+from featurecache.errors import UnknownNameError, UsageError
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.scores import score_predictions
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.bootstrap import resample_patients
+from featurecache.metrics.delong import delong_interval
 from featurecache.metrics.thresholds import OperatingPoint
 
 NAMES = ("Mass", "Effusion", "Nodule")
@@ -86,6 +87,33 @@ def test_useless_operating_points_are_a_warning(rows, probability):
         "Effusion, Nodule" in warning
         for warning in warnings
     )
+
+
+def test_predictive_values_at_a_stated_prevalence(rows, probability):
+    metrics = evaluate(rows, probability, prevalence={"Mass": 0.02}, n_bootstrap=50)
+    values, scores = metrics.at_prevalence["Mass"], metrics.per_label["Mass"]
+    assert list(metrics.at_prevalence) == ["Mass"]
+    expected = 0.02 * scores.recall / (0.02 * scores.recall + 0.98 * (1 - scores.specificity))
+    assert values.ppv == pytest.approx(expected)
+    assert values.ci95.ppv[0] < values.ppv < values.ci95.ppv[1]
+    assert evaluate(rows, probability, n_bootstrap=0).at_prevalence is None
+    with pytest.raises(UnknownNameError, match="Masss"):
+        evaluate(rows, probability, prevalence={"Masss": 0.02})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "a patient has several images"),
+        ({"patient": np.arange(400).astype(str)}, None),
+        ({"patient": np.arange(400).astype(str), "patients_known": False}, "are unknown"),
+    ],
+)
+def test_delong_intervals_are_those_of_independent_images(rows, probability, changes, reason):
+    found = document(rows, probability, **changes)["delong"]
+    assert reason in found["reason"] if reason else found["reason"] is None
+    expected = delong_interval(rows.truth[rows.test, 0], probability[rows.test, 0])
+    assert found["per_label"]["Mass"]["auroc"] == (None if reason else list(expected))
 
 
 def test_thresholds_do_not_depend_on_test_labels(rows, probability):

@@ -21,6 +21,7 @@ from featurecache.metrics.metrics import (
     RankingScores,
     TextGain,
 )
+from featurecache.metrics.predictive_values import predictive_values
 from featurecache.report.page import ReportPage, build_page
 from featurecache.report.report import report, save_page, write_report
 from featurecache.report.svg import inline_svg
@@ -51,6 +52,17 @@ def test_page_shows_rounded_metrics(tmp_path):
             assert f">{count:,}</td>" in page.html
     for side in ("before", "after"):
         assert f"{metrics['calibration']['macro'][side]['error']:.3f}" in page.text
+
+
+def test_page_shows_operating_points(tmp_path):
+    run = load_run(write_run(tmp_path / "run"))
+    scores, stated = run.metrics.per_label["Mass"], predictive_values(0.9, 0.8, 0.1)
+    page = parse_page(replace(run, metrics=run.metrics.replace(at_prevalence={"Mass": stated})))
+    assert_valid(page)
+    low, high = scores.interval("recall")
+    assert f"{scores.recall:.3f} [{low:.3f}, {high:.3f}]" in page.text
+    assert "f1 on validation" in page.text
+    assert f"{stated.ppv:.3f}" in page.text
 
 
 def test_runs_of_the_same_images_are_compared(tmp_path):

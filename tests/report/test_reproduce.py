@@ -129,7 +129,11 @@ def test_evaluation_of_a_head_on_all_images_of_another_data_set(
     data = fc.load_dataset(hospital / "other.csv", labels=["Oedema", "Tumor"])
     other = fc.extract(data, "tiny", prompts="lungs", limit=18)
     run = fc.load_run("runs/head").evaluate(
-        other, label_map={"Edema": "Oedema", "Mass": "Tumor"}, split="all", n_bootstrap=9
+        other,
+        label_map={"Edema": "Oedema", "Mass": "Tumor"},
+        split="all",
+        n_bootstrap=9,
+        prevalence={"Oedema": 0.25},
     )
     run.save("runs/other")
     commands = assert_reproduces("runs/other", first, tmp_path / "second")
