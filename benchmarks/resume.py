@@ -153,13 +153,12 @@ def fake_engine(
             handle(ImageResult(row, None), 0.0)
         handle(
             EncodedBatch(
-                encoder=0,
                 row=np.array(rows),
                 sha256=to_utf8(sums),
                 perceptual_hash=np.zeros((len(batch), 32), dtype=np.uint8),
                 size=np.array([state.st_size for state in states]),
                 mtime_ns=np.array([state.st_mtime_ns for state in states]),
-                embedding=rng.standard_normal((len(batch), DIM), dtype=np.float32),
+                embeddings={0: rng.standard_normal((len(batch), DIM), dtype=np.float32)},
             ),
             0.0,
         )

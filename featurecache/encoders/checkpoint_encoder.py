@@ -10,6 +10,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featurecache.encoders.checkpoint import Checkpoint
 from featurecache.encoders.encoder import Array, Encoder, library_versions, text_batches
 from featurecache.encoders.inference import InferenceNetwork, to_array, weights_dtype
@@ -24,6 +26,7 @@ from featurecache.encoders.vision import VisionLayout, VisionOutput
 from featurecache.errors import CheckpointError, FeaturecacheWarning, UsageError
 from featurecache.execution import EXACT, Execution
 from featurecache.features import PROJECTED, Features
+from featurecache.io.fingerprint import fingerprint
 from featurecache.wording import count_noun
 
 if TYPE_CHECKING:
@@ -79,12 +82,22 @@ class CheckpointEncoder(Encoder):
         """
         raise NotImplementedError
 
-    def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
-        """Embed a batch of pixels, (B, 3, H, W) to (B, D)."""
-        layout = self._vision_layout
+    def _image_features(
+        self, network: Any, pixels: "torch.Tensor", features: Sequence[Features] = ()
+    ) -> "torch.Tensor":
+        """Embed a batch of pixels, (B, 3, H, W) to (B, D).
+
+        Args:
+            network: The network.
+            pixels: The pixels.
+            features: Several kinds of features, which are concatenated; by default the encoder's.
+        """
+        import torch
+
+        layout, features = self._vision_layout, features or [self.features]
         assert layout is not None
-        output = self._vision_output(network, pixels, self.features.layers)
-        return output.select(self.features, layout)
+        output = self._vision_output(network, pixels, {n for one in features for n in one.layers})
+        return torch.cat([output.select(one, layout) for one in features], dim=1)
 
     @property
     def _pixels_shape(self) -> tuple[int, int]:
@@ -103,7 +116,7 @@ class CheckpointEncoder(Encoder):
     def use_features(self, features: Features) -> None:
         """See ``Encoder.use_features``."""
         layout = self._vision_layout
-        if features == self.features or layout is None:
+        if layout is None or features == layout.default:
             super().use_features(features)
             return
         if reason := layout.why_not(features):
@@ -190,15 +203,19 @@ class CheckpointEncoder(Encoder):
         """See ``Encoder.image_spec``."""
         if not self.has_images:
             return super().image_spec
+        features = {} if self._features is None else {"features": str(self._features)}
+        tokens = {} if self.n_tokens is None else {"tokens": self.n_tokens}
+        return self._network_spec | features | tokens
+
+    @property
+    def _network_spec(self) -> dict[str, Any]:
+        """The spec of its default features, which those of others add to."""
         resize = {} if self.resize == "published" else {"resize": self.resize}
         execution = {"backend": self.backend, "precision": self.precision}
         libraries = self._image_libraries + (
             OPENVINO_LIBRARIES if self.backend == "openvino" else ()
         )
-        features = {} if self._features is None else {"features": str(self._features)}
-        tokens = {} if self.n_tokens is None else {"tokens": self.n_tokens}
-        settings = self._image_settings()
-        return self._spec(libraries) | execution | settings | resize | features | tokens
+        return self._spec(libraries) | execution | self._image_settings() | resize
 
     @property
     def text_spec(self) -> Mapping[str, Any]:
@@ -226,19 +243,41 @@ class CheckpointEncoder(Encoder):
 
     def embed_pixels(self, pixels: Array) -> Array:
         """See ``Encoder.embed_pixels``."""
-        if not self.has_images:
-            return super().embed_pixels(pixels)
-        if self.backend == "openvino":
-            return self._openvino.embed(pixels, self.image_spec, self._image_module)
-        with self._network.inference(self._load_network, precision=self.precision) as network:
-            values = self._network.to_device(pixels).to(weights_dtype(self.precision))
-            return to_array(self._image_features(network, values))
+        (embedding,) = self.embed_features(pixels, [self.features])
+        return embedding
 
-    def _image_module(self) -> "torch.nn.Module":
-        """Read the network as a module from pixels to embeddings."""
+    @property
+    def network_id(self) -> str | None:
+        """See ``Encoder.network_id``."""
+        return fingerprint({**self._network_spec, "device": self.device})
+
+    def embed_features(self, pixels: Array, features: Sequence[Features]) -> list[Array]:
+        """See ``Encoder.embed_features``."""
+        if not self.has_images:
+            raise self._unsupported("embed_features", images=True)
+        layout = self._vision_layout
+        if self.backend == "openvino":
+            is_default = layout is None or list(features) == [layout.default]
+            names = [] if is_default else list(map(str, features))
+            joined = self._openvino.embed(
+                pixels,
+                self._network_spec | ({"features": names} if names else {}),
+                partial(self._image_module, features),
+            )
+        else:
+            with self._network.inference(self._load_network, precision=self.precision) as network:
+                values = self._network.to_device(pixels).to(weights_dtype(self.precision))
+                joined = to_array(self._image_features(network, values, features))
+        if layout is None:
+            return [joined]
+        ends = np.cumsum([layout.dim(one) for one in features])
+        return np.split(joined, ends[:-1], axis=1)
+
+    def _image_module(self, features: Sequence[Features]) -> "torch.nn.Module":
+        """Read the network as a module from pixels to features."""
         from featurecache.encoders.image_module import ImageModule
 
-        return ImageModule(self._load_network(), self._image_features)
+        return ImageModule(self._load_network(), partial(self._image_features, features=features))
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """See ``Encoder.encode_texts``."""

@@ -244,6 +244,33 @@ class Encoder:
         """
         raise self._unsupported("embed_pixels", images=True)
 
+    @property
+    def network_id(self) -> str | None:
+        """Hash of its image network, with preprocessing, execution and device.
+
+        Encoders with the same one differ in their features alone, so that one of them can embed
+        images for all by ``embed_features``. None where there is no such encoder.
+        """
+        return None
+
+    def embed_features(self, pixels: Array, features: Sequence[Features]) -> list[Array]:
+        """Embed one batch of preprocessed images as several kinds of features, in one pass.
+
+        Args:
+            pixels: See ``embed_pixels``.
+            features: Features that the encoder offers.
+
+        Returns:
+            For each kind of features, float32 of shape (B, D), not normalized.
+
+        Raises:
+            UsageError: The encoder does not take images, or does not offer the features.
+            CheckpointError: The weights cannot be read or do not fit the network.
+        """
+        if list(features) != [self.features]:
+            raise UsageError(f"{self.name} embeds images as {self.features} only")
+        return [self.embed_pixels(pixels)]
+
     def encode_images(
         self,
         images: "Sequence[str | os.PathLike[str] | Image]",

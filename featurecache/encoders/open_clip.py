@@ -1,6 +1,6 @@
 """Encoders that the open_clip library runs, such as BiomedCLIP."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.encoder import Array, Encoder
 from featurecache.encoders.preprocessing import check_resize
 from featurecache.errors import CheckpointError, UsageError
+from featurecache.features import Features
 
 if TYPE_CHECKING:
     import torch
@@ -80,9 +81,11 @@ class OpenClipEncoder(CheckpointEncoder):
         """None: torchvision's transform would load torch in the subprocess."""
         return None
 
-    def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
-        features: torch.Tensor = network.encode_image(pixels)
-        return features
+    def _image_features(
+        self, network: Any, pixels: "torch.Tensor", features: Sequence[Features] = ()
+    ) -> "torch.Tensor":
+        embedding: torch.Tensor = network.encode_image(pixels)
+        return embedding
 
     def _batch_text_features(self, network: Any, texts: list[str]) -> "torch.Tensor":
         # open_clip pads every text to the context length.

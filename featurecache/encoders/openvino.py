@@ -60,7 +60,7 @@ class OpenVinoNetwork:
     def __init__(self, *, precision: str) -> None:
         self._precision = precision
         self._lock = Lock()
-        self._compiled: dict[int, Any] = {}
+        self._compiled: dict[tuple[int, str], Any] = {}
         self._of_thread = local()
 
     def embed(
@@ -73,20 +73,21 @@ class OpenVinoNetwork:
 
         Args:
             pixels: The pixels.
-            spec: The encoder's image spec, by which the converted network is cached.
+            spec: The image spec of the features, by which the converted network is cached.
             load: Reads the network as a module of one argument, the pixels; called only if no
                 converted one is cached.
         """
         import torch
 
         threads = torch.get_num_threads()
+        key = (threads, str(spec.get("features")))
         with self._lock:
-            if threads not in self._compiled:
-                self._compiled[threads] = self._compile(pixels.shape[2:], threads, spec, load)
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(pixels.shape[2:], threads, spec, load)
         requests = self._of_thread.__dict__.setdefault("requests", {})
-        if threads not in requests:
-            requests[threads] = self._compiled[threads].create_infer_request()
-        embedding: Array = requests[threads].infer({0: pixels}, share_inputs=True)[0]
+        if key not in requests:
+            requests[key] = self._compiled[key].create_infer_request()
+        embedding: Array = requests[key].infer({0: pixels}, share_inputs=True)[0]
         return embedding.copy()
 
     def _compile(

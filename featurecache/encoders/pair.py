@@ -90,6 +90,15 @@ class PairEncoder(Encoder):
         """See ``Encoder.picklable_preprocess``."""
         return self._vision.picklable_preprocess
 
+    @property
+    def network_id(self) -> str | None:
+        """That of the image encoder."""
+        return self._vision.network_id
+
+    def embed_features(self, pixels: Array, features: Sequence[Features]) -> list[Array]:
+        """See ``Encoder.embed_features``."""
+        return self._vision.embed_features(pixels, features)
+
     def embed_pixels(self, pixels: Array) -> Array:
         """See ``Encoder.embed_pixels``; D is that of the image encoder."""
         return self._vision.embed_pixels(pixels)

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from featurecache.features import Features
+from featurecache.features import POOLED, PROJECTED, Features
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,11 @@ class VisionLayout:
     class_token: bool
     pooled: int | None = None
     projected: int | None = None
+
+    @property
+    def default(self) -> Features:
+        """The features that are used where none are asked for."""
+        return PROJECTED if self.projected else POOLED
 
     @property
     def offered(self) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from featurecache.store.records import to_utf8
 if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
     from featurecache.encoders.encoder import Encoder
+    from featurecache.features import Features
 
 SAMPLE_FILES: Final = 64
 """Number of files whose content is looked for in other caches of the model."""
@@ -45,11 +46,49 @@ class EncoderLoader(Protocol):
         """Load the encoder."""
 
 
+def choose_executions(
+    loads: Sequence[EncoderLoader],
+    dataset: "Dataset",
+    cache_dir: Path,
+    *,
+    shard: Shard | None,
+    **options: Any,
+) -> "list[Encoder]":
+    """Load encoders of one network, with different features, in the executions that suit them.
+
+    A cache that exists keeps its execution. All others get the same one, so that they share a
+    forward pass; see ``choose_execution``.
+
+    Args:
+        loads: Loads the encoders.
+        dataset: See ``choose_execution``.
+        cache_dir: See ``choose_execution``.
+        shard: See ``choose_execution``.
+        options: The other arguments of ``choose_execution``.
+    """
+    execution = {name: options[name] for name in ("backend", "precision")}
+    encoders = [load(**execution) for load in loads]
+    features = [encoder.features for encoder in encoders]
+    chosen: list[Encoder] = []
+    shared: Encoder | None = None
+    for load, encoder in zip(loads, encoders, strict=True):
+        is_stored = _stored_spec(encoder, dataset, cache_dir, shard) is not None
+        if shared is not None and not is_stored:
+            chosen.append(load(backend=shared.backend, precision=shared.precision))
+            chosen[-1].probe, chosen[-1].execution_reason = shared.probe, shared.execution_reason
+            continue
+        one = choose_execution(load, dataset, cache_dir, features=features, shard=shard, **options)
+        chosen.append(one)
+        shared = shared if is_stored else one
+    return chosen
+
+
 def choose_execution(
     load: EncoderLoader,
     dataset: "Dataset",
     cache_dir: Path,
     *,
+    features: "Sequence[Features] | None" = None,
     backend: str,
     precision: str,
     batch_size: int,
@@ -68,6 +107,8 @@ def choose_execution(
         load: Loads the encoder.
         dataset: The images.
         cache_dir: Directory of the caches.
+        features: Features that the network will compute together, those of the encoder among them;
+            by default these alone.
         backend: See ``extract``.
         precision: See ``extract``.
         batch_size: Number of images per forward pass.
@@ -88,8 +129,8 @@ def choose_execution(
         chosen.execution_reason = reason
         return chosen
 
-    path = cache_path(cache_dir, dataset.name, encoder.cache_name)
-    stored = stored_encoder_spec(path if shard is None else shard.path(path))
+    features = features or [encoder.features]
+    stored = _stored_spec(encoder, dataset, cache_dir, shard)
     if stored is not None:
         execution = Execution.of_spec(stored)
         if is_allowed(execution, backend, precision):
@@ -105,7 +146,7 @@ def choose_execution(
     if reusable is not None:
         execution, source = reusable
         return take(execution, f"as {source}, which holds embeddings of these images")
-    memory = ProbeMemory(encoder, candidates, batch_size=batch_size)
+    memory = ProbeMemory(encoder, features, candidates, batch_size=batch_size)
     probe = memory.recall()
     if probe is None:
         n_images = min(len(dataset), limit or len(dataset)) // (1 if shard is None else shard.count)
@@ -125,11 +166,19 @@ def choose_execution(
             else load(backend=execution.backend, precision=execution.precision)
             for execution in compared
         ]
-        probe = measure(encoders, np.stack(pixels), batch_size=batch_size)
+        probe = measure(encoders, np.stack(pixels), batch_size=batch_size, features=features)
         memory.remember(probe)
     chosen = take(fastest_execution(probe, candidates), "")
     chosen.probe = probe
     return chosen
+
+
+def _stored_spec(
+    encoder: "Encoder", dataset: "Dataset", cache_dir: Path, shard: Shard | None
+) -> Mapping[str, Any] | None:
+    """Return the encoder spec of a cache that exists or was started; None without one."""
+    path = cache_path(cache_dir, dataset.name, encoder.cache_name)
+    return stored_encoder_spec(path if shard is None else shard.path(path))
 
 
 def _reusable_execution(

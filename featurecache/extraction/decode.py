@@ -87,7 +87,7 @@ def decode(
 
     Args:
         task: The image.
-        encoders: The encoders by index.
+        encoders: The encoders by index; one that has several indices preprocesses once.
         decoder: Decodes isolated images in a subprocess.
         journal_entry: Entered while the image is decoded in this process.
 
@@ -97,22 +97,20 @@ def decode(
     try:
         data, state = read_file(task.path)
         sha256 = hashlib.sha256(data).hexdigest()
-        pixels: dict[int, NDArray[np.float32]] = {}
+        arrays: list[NDArray[np.float32]] = []
         content = None
-        if task.encoders and task.isolated:
+        needed = list(dict.fromkeys(encoders[index] for index in task.encoders))
+        if needed and task.isolated:
             *arrays, content = decode_and_preprocess(
-                decoder,
-                data,
-                [encoders[index] for index in task.encoders],
-                bit_depth=task.bit_depth,
-                also=[perceptual_hash],
+                decoder, data, needed, bit_depth=task.bit_depth, also=[perceptual_hash]
             )
-            pixels = dict(zip(task.encoders, arrays, strict=True))
-        elif task.encoders:
+        elif needed:
             with journal_entry(task.id):
                 image = decode_image(data, bit_depth=task.bit_depth)
-                pixels = {index: encoders[index].preprocess(image) for index in task.encoders}
+                arrays = [encoder.preprocess(image) for encoder in needed]
                 content = perceptual_hash(image)
+        by_encoder = dict(zip(needed, arrays, strict=True))
+        pixels = {index: by_encoder[encoders[index]] for index in task.encoders}
         return DecodedImage(task.row, sha256, state.size, state.mtime_ns, pixels, content)
     except ImageError as error:
         return _failed(task, str(error))

@@ -1,7 +1,7 @@
 """Decode images ahead of the encoders, encode them in batches, and report every result."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -51,25 +51,24 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """A batch of B images was encoded by one encoder.
+    """A batch of B images was encoded by one network.
 
     Attributes:
-        encoder: Index of the encoder.
         row: Rows of the images in the data set, (B,).
         sha256: Hexadecimal sha256 of their files, (B,).
         perceptual_hash: Hashes of the decoded images, (B, 32).
         size: Sizes of their files in bytes, (B,).
         mtime_ns: Modification times of their files in nanoseconds, (B,).
-        embedding: Their embeddings, (B, D), not normalized.
+        embeddings: Their embeddings, (B, D), not normalized, by the index of each encoder of the
+            network that needs any of them.
     """
 
-    encoder: int
     row: NDArray[np.intp]
     sha256: Utf8
     perceptual_hash: NDArray[np.uint8]
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
-    embedding: NDArray[np.float32]
+    embeddings: Mapping[int, NDArray[np.float32]]
 
 
 Event = ImageResult | EncodedBatch
@@ -89,6 +88,8 @@ def encode_ahead(
 ) -> Generator[Event, None, None]:
     """Read each image once and encode batches of them in threads.
 
+    Encoders of one network, with different features, share a forward pass.
+
     Args:
         tasks: The images, in order of their rows.
         encoders: The encoders, in the order of the indices that the tasks use.
@@ -102,15 +103,17 @@ def encode_ahead(
     Yields:
         An ``ImageResult`` for each task, and an ``EncodedBatch`` for each batch.
     """
-    batches: list[list[DecodedImage]] = [[] for _ in encoders]
+    networks = _networks(encoders)
+    batches: dict[Encoder, list[DecodedImage]] = {network: [] for network in networks}
 
-    def submit(index: int) -> None:
-        threads.submit(partial(_encode, index, encoders[index], batches[index]))
-        batches[index] = []
+    def submit(network: "Encoder") -> None:
+        members = {i: encoders[i] for i, shared in enumerate(networks) if shared is network}
+        threads.submit(partial(_encode, network, members, batches[network]))
+        batches[network] = []
 
     images = decode_ahead(
         tasks,
-        dict(enumerate(encoders)),
+        dict(enumerate(networks)),
         workers=workers,
         window=batch_size + 2 * workers,
         timeout=image_timeout,
@@ -122,25 +125,43 @@ def encode_ahead(
         for image in images:
             segment_ended = segment_of(image.row, batch_size) != segment
             segment = segment_of(image.row, batch_size)
-            for index, batch in enumerate(batches):
-                if segment_ended and batch:
-                    submit(index)
-                if index in image.pixels:
-                    batches[index].append(image)
-                if len(batches[index]) == batch_size:
-                    submit(index)
+            needed_by = {networks[index] for index in image.pixels}
+            for network in batches:
+                if segment_ended and batches[network]:
+                    submit(network)
+                if network in needed_by:
+                    batches[network].append(image)
+                if len(batches[network]) == batch_size:
+                    submit(network)
             yield from threads.completed()
             yield ImageResult(image.row, image.reason)
-        for index, batch in enumerate(batches):
+        for network, batch in batches.items():
             if batch:
-                submit(index)
+                submit(network)
         yield from threads.drain()
 
 
-def _encode(index: int, encoder: "Encoder", batch: Sequence[DecodedImage]) -> EncodedBatch:
-    pixels = np.stack([image.pixels[index] for image in batch])
+def _networks(encoders: Sequence["Encoder"]) -> list["Encoder"]:
+    """Return, for each encoder, the first one that has the same image network."""
+    first: dict[str, Encoder] = {}
+    return [
+        encoder if (network := encoder.network_id) is None else first.setdefault(network, encoder)
+        for encoder in encoders
+    ]
+
+
+def _encode(
+    network: "Encoder", members: Mapping[int, "Encoder"], batch: Sequence[DecodedImage]
+) -> EncodedBatch:
+    """Encode a batch by a network, for those of its encoders that need any image of it."""
+    pixels = np.stack(
+        [next(image.pixels[index] for index in members if index in image.pixels) for image in batch]
+    )
+    # The features of all, also where only some need them, so that the same network computes them.
+    features = [encoder.features for encoder in members.values()]
+    embeddings = dict(zip(members, network.embed_features(pixels, features), strict=True))
+    needed_by = set[int]().union(*(image.pixels for image in batch))
     return EncodedBatch(
-        encoder=index,
         row=np.array([image.row for image in batch], dtype=np.intp),
         sha256=to_utf8([image.sha256 for image in batch]),
         perceptual_hash=np.stack(
@@ -148,7 +169,7 @@ def _encode(index: int, encoder: "Encoder", batch: Sequence[DecodedImage]) -> En
         ),
         size=np.array([image.size for image in batch], dtype=np.int64),
         mtime_ns=np.array([image.mtime_ns for image in batch], dtype=np.int64),
-        embedding=encoder.embed_pixels(pixels),
+        embeddings={index: one for index, one in embeddings.items() if index in needed_by},
     )
 
 

@@ -12,7 +12,7 @@ from featurecache.encoders.loading import as_encoder, check_model
 from featurecache.encoders.registry import ENCODERS
 from featurecache.errors import UnknownNameError, UsageError
 from featurecache.extraction.bit_depth import with_bit_depth
-from featurecache.extraction.choose_execution import choose_execution
+from featurecache.extraction.choose_execution import choose_executions
 from featurecache.extraction.encode import common_device
 from featurecache.extraction.gpu_engine import encode_on_gpus, visible_gpus
 from featurecache.extraction.local_engine import encode_locally
@@ -272,7 +272,8 @@ def run_extraction(
     if not kinds:
         raise UsageError("`features` is empty: leave it out for the model's own embedding")
     models = [model for model in models for _ in kinds]
-    kinds *= len(models) // len(kinds)
+    n_kinds = len(kinds)
+    kinds *= len(models) // n_kinds
     for model, kind in zip(models, kinds, strict=True):
         check_model(
             model,
@@ -300,22 +301,19 @@ def run_extraction(
         caches=cache_paths(dataset, encoders, cache_dir, shard),
         image_timeout=image_timeout,
     )
-    encoders = [
-        model
-        if isinstance(model, Encoder)
-        else choose_execution(
-            load,
-            dataset,
-            cache_dir,
-            backend=backend,
-            precision=precision,
-            batch_size=batch_size,
-            limit=limit,
-            shard=shard,
-            image_timeout=image_timeout,
-        )
-        for model, load in zip(models, loaders, strict=True)
-    ]
+    for start in range(0, len(models), n_kinds):
+        if not isinstance(models[start], Encoder):
+            encoders[start : start + n_kinds] = choose_executions(
+                loaders[start : start + n_kinds],
+                dataset,
+                cache_dir,
+                backend=backend,
+                precision=precision,
+                batch_size=batch_size,
+                limit=limit,
+                shard=shard,
+                image_timeout=image_timeout,
+            )
     if workers is None:
         workers = _decoding_threads(encoders, len(gpus))
     return update_caches(

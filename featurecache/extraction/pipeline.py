@@ -123,7 +123,8 @@ def encode_images(
     def handle(event: Event, seconds: float) -> None:
         nonlocal finished
         if isinstance(event, EncodedBatch):
-            _store_batch(jobs[event.encoder], event, seconds, ids, paths)
+            for index, embedding in event.embeddings.items():
+                _store_batch(jobs[index], event, embedding, seconds, ids, paths)
             return
         if event.reason is not None:
             _log.warning(f"failed: {ids[event.row].decode()}: {event.reason}")
@@ -167,12 +168,22 @@ def _image_tasks(
         yield ImageTask(int(row), image_id, path, needed_by, isolated, dataset.bit_depth)
 
 
-def _store_batch(job: Job, batch: EncodedBatch, seconds: float, ids: Utf8, paths: Utf8) -> None:
+def _store_batch(
+    job: Job,
+    batch: EncodedBatch,
+    embedding: NDArray[np.float32],
+    seconds: float,
+    ids: Utf8,
+    paths: Utf8,
+) -> None:
     start = time.monotonic()
-    embedding, usable = to_float16_checked(batch.embedding)
-    for row in batch.row[~usable]:
+    stored, usable = to_float16_checked(embedding)
+    # Another encoder of the network may have needed more of the images.
+    needed = np.array([job.plan.includes(row) for row in batch.row.tolist()], dtype=np.bool_)
+    for row in batch.row[needed & ~usable]:
         job.failures[ids[row].decode()] = NON_FINITE_EMBEDDING
         _log.warning(f"failed: {ids[row].decode()}: {job.encoder.name}: {NON_FINITE_EMBEDDING}")
+    usable &= needed
     if usable.any():
         job.builder.add(
             EncodedRows(
@@ -182,7 +193,7 @@ def _store_batch(job: Job, batch: EncodedBatch, seconds: float, ids: Utf8, paths
                 path=paths[batch.row[usable]],
                 size=batch.size[usable],
                 mtime_ns=batch.mtime_ns[usable],
-                embedding=embedding[usable],
+                embedding=stored[usable],
             )
         )
         if time.monotonic() - job.last_flush > FLUSH_SECONDS:

@@ -19,6 +19,7 @@ from featurecache.oom import ran_out_of_memory
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
+    from featurecache.features import Features
 
 MIN_COSINE: Final = 0.999
 """Smallest accepted cosine between an image's embeddings by an execution and by ``EXACT``."""
@@ -51,7 +52,11 @@ def is_worthwhile(n_images: int, n_executions: int, *, batch_size: int, device: 
 
 
 def measure(
-    encoders: "Sequence[Encoder]", pixels: NDArray[np.float32], *, batch_size: int
+    encoders: "Sequence[Encoder]",
+    pixels: NDArray[np.float32],
+    *,
+    batch_size: int,
+    features: "Sequence[Features] | None" = None,
 ) -> Probe:
     """Embed the same images by every execution, in turn, in the threads of an extraction.
 
@@ -59,26 +64,29 @@ def measure(
         encoders: The same encoder in different executions, ``EXACT`` first.
         pixels: Preprocessed images, (n, 3, H, W).
         batch_size: Number of images per forward pass.
+        features: The features that it computes together, of which the smallest cosine counts; by
+            default its own.
 
     Returns:
         The measurements, in the order of ``encoders``.
     """
+    features = features or [encoders[0].features]
     batch = np.ascontiguousarray(pixels[np.arange(batch_size) % len(pixels)])
     cosines: dict[Encoder, float] = {encoders[0]: 1.0}
     with worker_threads(encoders[0].device, max_workers=MAX_ENCODER_THREADS) as threads:
-        reference = _embed(threads, encoders[0], pixels, batch_size)
-        seconds = _run(threads, encoders[0], batch, threads.workers)
+        reference = _embed(threads, encoders[0], features, pixels, batch_size)
+        seconds = _run(threads, encoders[0], features, batch, threads.workers)
         n_batches = threads.workers * math.ceil(MIN_SECONDS / seconds)
         for encoder in encoders[1:]:
             try:
-                embedding = _embed(threads, encoder, pixels, batch_size)
-                cosines[encoder] = min_cosine(reference, embedding)
+                embedded = _embed(threads, encoder, features, pixels, batch_size)
+                cosines[encoder] = min(map(min_cosine, reference, embedded))
             # RuntimeError is what torch and OpenVINO raise for what they cannot execute.
             except (FeaturecacheError, RuntimeError, MemoryError, OSError) as error:
                 reason = "out of memory" if ran_out_of_memory(error) else error
                 _log.warning(f"{encoder.name} cannot run as {encoder.execution}: {reason}")
         exact_enough = [one for one, cosine in cosines.items() if cosine >= MIN_COSINE]
-        rates = _rates(threads, exact_enough, batch, n_batches)
+        rates = _rates(threads, exact_enough, features, batch, n_batches)
     return Probe(
         images=len(pixels),
         measurements=[
@@ -126,8 +134,9 @@ def min_cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 
 def _rates(
-    threads: "OrderedThreadPool[NDArray[np.float32]]",
+    threads: "OrderedThreadPool[list[NDArray[np.float32]]]",
     encoders: "Sequence[Encoder]",
+    features: "Sequence[Features]",
     batch: NDArray[np.float32],
     n_batches: int,
 ) -> "dict[Encoder, float]":
@@ -136,7 +145,7 @@ def _rates(
     running = list(encoders)
     for _ in range(ROUNDS):
         for encoder in running:
-            seconds = _run(threads, encoder, batch, n_batches)
+            seconds = _run(threads, encoder, features, batch, n_batches)
             rates[encoder].append(n_batches * len(batch) / seconds)
         fastest = max((median(rates[encoder]) for encoder in running), default=0.0)
         running = [one for one in running if median(rates[one]) > HOPELESS * fastest]
@@ -144,31 +153,37 @@ def _rates(
 
 
 def _embed(
-    threads: "OrderedThreadPool[NDArray[np.float32]]",
+    threads: "OrderedThreadPool[list[NDArray[np.float32]]]",
     encoder: "Encoder",
+    features: "Sequence[Features]",
     pixels: NDArray[np.float32],
     batch_size: int,
-) -> NDArray[np.float32]:
-    """Embed images, (n, 3, H, W) to (n, D), with at least one batch in each thread.
+) -> list[NDArray[np.float32]]:
+    """Embed images, (n, 3, H, W) to (n, D) for each kind of features.
+
+    Each thread has at least one batch.
 
     The first batch of a thread takes longer, so that none of the later ones does.
     """
     starts = list(range(0, len(pixels), batch_size))
     for start in starts + starts[:1] * (threads.workers - len(starts)):
-        threads.submit(partial(encoder.embed_pixels, pixels[start : start + batch_size]))
-    return np.concatenate(list(threads.drain())[: len(starts)])
+        batch = pixels[start : start + batch_size]
+        threads.submit(partial(encoder.embed_features, batch, features))
+    batches = list(threads.drain())[: len(starts)]
+    return [np.concatenate(kind) for kind in zip(*batches, strict=True)]
 
 
 def _run(
-    threads: "OrderedThreadPool[NDArray[np.float32]]",
+    threads: "OrderedThreadPool[list[NDArray[np.float32]]]",
     encoder: "Encoder",
+    features: "Sequence[Features]",
     batch: NDArray[np.float32],
     n_batches: int,
 ) -> float:
     """Embed a batch so many times in threads; return the seconds that it took."""
     start = time.perf_counter()
     for _ in range(n_batches):
-        threads.submit(partial(encoder.embed_pixels, batch))
+        threads.submit(partial(encoder.embed_features, batch, features))
     for _ in threads.drain():
         pass
     return time.perf_counter() - start

@@ -19,6 +19,7 @@ from featurecache.io.user_cache import user_cache
 
 if TYPE_CHECKING:
     from featurecache.encoders.encoder import Encoder
+    from featurecache.features import Features
 
 
 class _Record(TypedDict):
@@ -30,13 +31,19 @@ class ProbeMemory:
     """The probe of an encoder on this machine, with these versions of the libraries.
 
     Args:
-        encoder: The encoder.
+        encoder: An encoder of the network.
+        features: The features that the network computes together.
         executions: The executions that are compared.
         batch_size: Number of images per forward pass.
     """
 
     def __init__(
-        self, encoder: "Encoder", executions: Sequence[Execution], *, batch_size: int
+        self,
+        encoder: "Encoder",
+        features: "Sequence[Features]",
+        executions: Sequence[Execution],
+        *,
+        batch_size: int,
     ) -> None:
         import torch
 
@@ -44,7 +51,8 @@ class ProbeMemory:
         self._subject: dict[str, object] = {
             "processor": describe_processor(encoder.device),
             "threads": torch.get_num_threads(),
-            "encoder": dict(encoder.image_spec),
+            "network": encoder.network_id or dict(encoder.image_spec),
+            "features": [str(one) for one in features],
             "libraries": library_versions(
                 "torch", *(OPENVINO_LIBRARIES if "openvino" in backends else ())
             ),

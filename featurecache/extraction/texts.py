@@ -1,6 +1,7 @@
 """Encode a prompt set for the labels of a data set."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,11 @@ _IDENTICAL: Final = 1 - 1e-9
 
 
 def encode_prompts(
-    encoder: "Encoder", prompts: PromptSet, labels: Sequence[str], *, cached: TextSet | None = None
+    encoder: "Encoder",
+    prompts: PromptSet,
+    labels: Sequence[str],
+    *,
+    cached: Sequence[TextSet] = (),
 ) -> TextSet:
     """Encode every prompt of every label, and their ensembles.
 
@@ -27,8 +32,7 @@ def encode_prompts(
         encoder: An encoder that has a text tower.
         prompts: The prompt set.
         labels: The C labels.
-        cached: An earlier result for a prompt set of this name, which is returned if it
-            ``is_encoded``.
+        cached: Earlier results, of which the first is taken that ``is_encoded``.
 
     Returns:
         The encoded prompt set.
@@ -37,8 +41,15 @@ def encode_prompts(
         UsageError: The encoder has no text tower.
         PromptError: Two labels get the same embedding, because the end of a long text is cut.
     """
-    if cached is not None and is_encoded(cached, encoder, prompts, labels):
-        return cached
+    aligned: dict[str, Any] = {
+        "aligned": encoder.aligned,
+        "scale": encoder.scale,
+        "bias": encoder.bias,
+    }
+    for text in cached:
+        if is_encoded(text, encoder, prompts, labels):
+            # Whether the images are comparable with the texts depends on their features.
+            return replace(text, **aligned)
     positive, negative = prompts.positive_texts(labels), prompts.negative_texts(labels)
     description = dict(encoder.text_spec)
     cut = encoder.too_long([text for texts in (*positive, *negative) for text in texts])
@@ -51,9 +62,7 @@ def encode_prompts(
         labels=tuple(labels),
         positive=embeddings,
         negative=_encode(encoder, negative) if negative else None,
-        aligned=encoder.aligned,
-        scale=encoder.scale,
-        bias=encoder.bias,
+        **aligned,
         encoder_spec=description,
         n_cut=len(cut),
         max_tokens=encoder.max_tokens,

@@ -266,8 +266,9 @@ def update_caches(
         ]
         for job, extraction in zip(jobs, extractions or [Extraction()] * len(jobs), strict=True):
             _record(job, extraction)
+        texts: list[TextSet] = []
         summaries = [
-            _finish(dataset, job, ids, prompts, seconds, changed)
+            _finish(dataset, job, ids, prompts, texts, seconds, changed)
             for job, changed in zip(jobs, files, strict=True)
         ]
         mark_as_newest(paths)
@@ -365,10 +366,11 @@ def _finish(
     job: Job,
     ids: Utf8,
     prompts: PromptSet | None,
+    encoded: list[TextSet],
     seconds: float,
     changed_files: Mapping[str, int],
 ) -> ExtractionSummary:
-    """Write the finished cache."""
+    """Write the finished cache; ``encoded`` are the prompts of the caches before it."""
     start = time.monotonic()
     cache = job.builder.cache
     job.builder.flush()
@@ -407,7 +409,7 @@ def _finish(
         perceptual_hash=images.perceptual_hash,
     ).take(images.split == b"test")
     require_unseen_content(dataset, job.encoder, test_images)
-    texts, prompts_status = _texts(job, prompts, dataset.label_names)
+    texts, prompts_status = _texts(job, prompts, dataset.label_names, encoded)
     labels = Labels(tuple(dataset.label_names), dataset.cells[rows], dataset.policy)
     changed = {**count_changes(cache, images, labels), **changed_files}
     changed = {what: number for what, number in changed.items() if number}
@@ -442,9 +444,12 @@ def _finish(
 
 
 def _texts(
-    job: Job, prompts: PromptSet | None, labels: Sequence[str]
+    job: Job, prompts: PromptSet | None, labels: Sequence[str], encoded: list[TextSet]
 ) -> tuple[dict[str, TextSet], str]:
-    """Return the prompt sets of the cache, the given one included, and what was done about it."""
+    """Return the prompt sets of the cache, the given one included, and what was done about it.
+
+    The given one is added to ``encoded``, of which encoders of the same texts take it.
+    """
     texts = {} if job.builder.cache is None else dict(job.builder.cache.texts)
     if prompts is None:
         return texts, "none requested"
@@ -453,7 +458,9 @@ def _texts(
     if not labels:
         return texts, "none: no labels"
     cached = texts.get(prompts.name)
-    encoded = encode_prompts(job.encoder, prompts, labels, cached=cached)
-    texts[prompts.name] = encoded
-    reused = cached is not None and cached.fingerprint == encoded.fingerprint
+    known = [cached, *encoded] if cached else encoded
+    text = encode_prompts(job.encoder, prompts, labels, cached=known)
+    encoded.append(text)
+    texts[prompts.name] = text
+    reused = cached is not None and cached.fingerprint == text.fingerprint
     return texts, f"{prompts.name}, {'reused' if reused else 'encoded'}"

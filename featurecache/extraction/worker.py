@@ -56,7 +56,7 @@ class Segment:
             handle(event, seconds)
             for row in event.row.tolist():
                 task = self._tasks[row]
-                others = [index for index in task.encoders if index != event.encoder]
+                others = [index for index in task.encoders if index not in event.embeddings]
                 self._tasks[row] = replace(task, encoders=others)
                 self._finish(ImageResult(row, None), handle)
         else:

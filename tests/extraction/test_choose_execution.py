@@ -25,7 +25,7 @@ def probed(monkeypatch):
     """Make every probe worthwhile and bf16 the fastest; return the batches that were measured."""
     calls = []
 
-    def measure(encoders, pixels, *, batch_size):
+    def measure(encoders, pixels, *, batch_size, features):
         calls.append((pixels[:, :, 0, 0].astype(int).tolist(), batch_size))
         assert encoders[0].execution == EXACT
         rates = {EXACT: 10.0, BF16: 30.0, FP32: 20.0}
