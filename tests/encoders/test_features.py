@@ -149,6 +149,26 @@ def test_features_equal_hidden_states(
         n_tokens = None if tokens is None else tokens**2 + bool(of_network.cls)
         assert encoder.n_tokens == n_tokens
         assert encoder.image_spec.get("tokens") == n_tokens
+        assert encoder.network_id == default.network_id
+    together = default.embed_features(pixels, [*map(parse_features, FEATURES[family])])
+    for features, got in zip(FEATURES[family], together, strict=True):
+        want = expected(of_network, features)
+        assert np.abs(got - want).max() < TOLERANCE * max(1, np.abs(want).max())
+
+
+@pytest.mark.parametrize("family", ["registers", "joined"])
+def test_openvino_computes_the_same_features(checkpoints: dict[str, Path], family: str) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    features = [*map(parse_features, FEATURES[family])]
+    pixels = np.random.default_rng(3).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    torch_encoder = fc.load_encoder(checkpoints[family], device="cpu")
+    encoder = fc.load_encoder(checkpoints[family], device="cpu", backend="openvino")
+    want = torch_encoder.embed_features(pixels, features)
+    for a, b in zip(encoder.embed_features(pixels, features), want, strict=True):
+        assert np.abs(a - b).max() < 10 * TOLERANCE * max(1, np.abs(b).max())
+    for a, b in zip(encoder.embed_features(pixels, features[:1]), want, strict=False):
+        assert np.abs(a - b).max() < 10 * TOLERANCE * max(1, np.abs(b).max())
+    assert encoder.network_id != torch_encoder.network_id
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from featurecache.encoders.loading import load_encoder
 from featurecache.extraction import pipeline
 from featurecache.extraction.extract import extract
 
+FEATURES = ["projected", "layers:-1,-2+mean", "tokens:2"]
 IMAGES = 5
 """Number of finished images after which an extraction is killed."""
 
@@ -33,6 +34,7 @@ def main() -> None:
                 cache_dir=os.path.join(cache, execution),  # noqa: PTH118
                 backend=backend,
                 precision=precision,
+                features=FEATURES,
                 batch_size=2,
                 progress=progress,
             )

@@ -1,6 +1,6 @@
 """Features other than the default ones: caches of their own, and what can be done with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,10 @@ import pytest
 
 import featurecache as fc
 from featurecache.datasets.dataset import Dataset
+from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
+from featurecache.encoders.encoder import Encoder
 from featurecache.errors import UsageError
+from tests.extraction.stub_encoder import make_dataset
 
 REFUSED: dict[str, Callable[[fc.Cache], object]] = {
     "embedding": lambda cache: cache.embedding,
@@ -23,6 +26,42 @@ REFUSED: dict[str, Callable[[fc.Cache], object]] = {
     "join": lambda cache: fc.open_cache([cache, cache.path.with_name("tiny.pooled.h5")]),
     "studies": lambda cache: fc.open_cache(cache, level="study", study_features="mean").embedding,
 }
+
+
+def test_several_kinds_share_a_forward_pass_and_the_texts(
+    dataset: Dataset, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, int]] = []
+
+    def count(method: str) -> None:
+        original = getattr(CheckpointEncoder, method)
+
+        def counted(encoder: Encoder, values: Sequence[object], *args: object) -> object:
+            calls.append((method, len(values)))
+            return original(encoder, values, *args)
+
+        monkeypatch.setattr(CheckpointEncoder, method, counted)
+
+    options = {"cache_dir": cache, "precision": "exact", "batch_size": 4}
+    some = make_dataset(root, dataset.images["id"].tolist()[2:5])
+    fc.extract(some, "tiny", features="tokens:2", **options)
+    for method in ("embed_features", "encode_texts"):
+        count(method)
+    kinds = ["projected", "tokens:2", "layers:-1,-2+mean"]
+    together = fc.extract(dataset, "tiny", features=kinds, **options)
+    assert calls.count(("embed_features", 4)) == 2
+    assert calls.count(("embed_features", 2)) == 1
+    assert len(calls) == 3 + 1 + 1  # the texts of the first cache, which also has negative ones
+    for features, made in zip(kinds, together, strict=True):
+        alone = fc.extract(
+            dataset, "tiny", features=features, **{**options, "cache_dir": cache / features}
+        )
+        np.testing.assert_array_equal(made.mapped, alone.mapped)
+        assert made.header.encoder_spec == alone.header.encoder_spec
+        assert made.texts["signs"].aligned == alone.texts["signs"].aligned
+        assert made.texts["signs"].scale == alone.texts["signs"].scale
+    with pytest.raises(UsageError, match="give each `model` and `features` once"):
+        fc.extract(dataset, "tiny", features=["mean", " MEAN"], **options)
 
 
 def test_features_get_caches_of_their_own(dataset: Dataset, cache: Path) -> None:

@@ -1,7 +1,7 @@
 """A process for each GPU. Here the processes encode on the CPU."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from tests.extraction.stub_encoder import content, make_dataset, write_images
 
 BATCH, IMAGES = 2, 40
 LOCAL = partial(load_encoder, "tiny", precision="fp32")
+FEATURES = ["projected", "layers:-1,-2+mean"]
 
 
-def load_on_gpu(folder: Path) -> Encoder:
+def load_on_gpu(folder: Path, features: str | None = None) -> Encoder:
     """Load the encoder, and note on which GPU."""
     (folder / f"gpu-{os.environ['CUDA_VISIBLE_DEVICES']}").touch()
-    return LOCAL()
+    return LOCAL(features=features)
 
 
 def workers() -> list[psutil.Process]:
@@ -39,13 +40,17 @@ def load_nothing() -> Encoder:
 
 
 def encode(
-    dataset: Dataset, cache: Path, load: Callable[[], Encoder], **options: object
-) -> ExtractionSummary:
-    engine = partial(encode_on_gpus, loads=[load], gpus=["3", "5"])
-    (summary,) = update_caches(
-        dataset, [LOCAL()], cache_dir=cache, batch_size=BATCH, engine=engine, **options
+    dataset: Dataset, cache: Path, loads: Sequence[Callable[[], Encoder]], **options: object
+) -> list[ExtractionSummary]:
+    engine = partial(encode_on_gpus, loads=loads, gpus=["3", "5"])
+    return update_caches(
+        dataset,
+        [LOCAL(features=features) for features in FEATURES[: len(loads)]],
+        cache_dir=cache,
+        batch_size=BATCH,
+        engine=engine,
+        **options,
     )
-    return summary
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +71,15 @@ def test_cache_equals_that_of_one_process_although_one_is_killed(
             killed.append(workers()[0])
             killed[0].kill()
 
-    summary = encode(dataset, tmp_path / "gpus", partial(load_on_gpu, tmp_path), progress=progress)
+    loads = [partial(load_on_gpu, tmp_path, features) for features in FEATURES]
+    summaries = encode(dataset, tmp_path / "gpus", loads, progress=progress)
     assert len(killed) == 1
     assert sorted(path.name for path in tmp_path.glob("gpu-*")) == ["gpu-3", "gpu-5"]
-    (local,) = update_caches(dataset, [LOCAL()], cache_dir=tmp_path / "local", batch_size=BATCH)
-    assert content(read_cache(summary.path)) == content(read_cache(local.path))
-    assert (summary.done, summary.failed) == (IMAGES - 1, local.failed)
+    encoders = [LOCAL(features=features) for features in FEATURES]
+    local = update_caches(dataset, encoders, cache_dir=tmp_path / "local", batch_size=BATCH)
+    for summary, expected in zip(summaries, local, strict=True):
+        assert content(read_cache(summary.path)) == content(read_cache(expected.path))
+        assert (summary.done, summary.failed) == (IMAGES - 1, expected.failed)
     _, alive = psutil.wait_procs(workers(), timeout=10)
     assert not alive
 
@@ -80,7 +88,7 @@ def test_processes_that_are_always_lost_end_the_extraction(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(FeaturecacheError, match=r"on GPU [35] ended with exit code 7: finished"):
-        encode(dataset, tmp_path, load_nothing)
+        encode(dataset, tmp_path, [load_nothing])
 
 
 def test_all_gpus_without_any(dataset: Dataset, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import featurecache as fc
 from featurecache.store.layout import chunks_path
+from tests.extraction.killed_executions import FEATURES
 from tests.extraction.stub_encoder import write_images
 
 EXECUTIONS = ["torch:bf16"]
@@ -28,18 +29,21 @@ def test_killed_extraction_is_resumed_to_the_same_bytes(tiny_clip, tmp_path):
     )
     for execution in EXECUTIONS:
         backend, precision = execution.split(":")
-        options = {"backend": backend, "precision": precision, "batch_size": 2}
-        whole = fc.extract(
-            tmp_path / "images", str(tiny_clip), cache_dir=tmp_path / "whole" / execution, **options
-        )
-        killed = tmp_path / "killed" / execution / whole.path.parent.name / whole.path.name
-        assert list(chunks_path(killed).glob("*")), execution
-        assert not killed.exists()
-        resumed = fc.extract(
+        options = {"features": FEATURES, "batch_size": 2}
+        of_whole = fc.extract(
             tmp_path / "images",
             str(tiny_clip),
-            cache_dir=tmp_path / "killed" / execution,
-            batch_size=2,
+            cache_dir=tmp_path / "whole" / execution,
+            backend=backend,
+            precision=precision,
+            **options,
         )
-        assert resumed.header.encoder_spec == whole.header.encoder_spec
-        np.testing.assert_array_equal(resumed.embedding, whole.embedding)
+        folder = tmp_path / "killed" / execution
+        for whole in of_whole:
+            killed = folder / whole.path.parent.name / whole.path.name
+            assert list(chunks_path(killed).glob("*")), execution
+            assert not killed.exists()
+        resumed = fc.extract(tmp_path / "images", str(tiny_clip), cache_dir=folder, **options)
+        for again, whole in zip(resumed, of_whole, strict=True):
+            assert again.header.encoder_spec == whole.header.encoder_spec
+            np.testing.assert_array_equal(again.mapped, whole.mapped)
