@@ -347,13 +347,13 @@ def run_extraction(
                 "backend": encoder.backend,
                 "precision": encoder.precision,
                 "resize": encoder.resize,
-                "features": None if kind is None else str(encoder.features),
+                "features": encoder.image_spec.get("features"),
                 "bit_depth": dataset.bit_depth,
                 "batch_size": batch_size,
                 "limit": limit,
                 "shard": None if shard is None else f"{shard.number}/{shard.count}",
             }
-            for model, kind, encoder in zip(models, kinds, encoders, strict=True)
+            for model, encoder in zip(models, encoders, strict=True)
         ],
     )
 

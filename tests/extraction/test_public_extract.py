@@ -168,6 +168,7 @@ def test_cache_records_the_arguments_that_its_embeddings_and_labels_come_from(
         "backend": "torch",
         "precision": "fp32",
         "resize": "published",
+        "features": None,
         "bit_depth": None,
         "batch_size": 2,
         "limit": None,

@@ -178,7 +178,7 @@ def test_batches_arrive_one_by_one_and_only_the_rest_of_a_segment_is_sent_again(
     encode(lost, calls=1)
     # The only batch that can have been encoded; the next one waits.
     (batch,) = [event for event in events if isinstance(event, EncodedBatch)]
-    assert (batch.encoder, batch.row.tolist()) == (0, [0, 1, 2])
+    assert ([*batch.embeddings], batch.row.tolist()) == ([0], [0, 1, 2])
     # A failure does not wait for a batch.
     assert [event.row for event in events if isinstance(event, ImageResult)] == [4, 0, 1, 2]
     replacement = [Gated(), Gated()]
@@ -187,10 +187,10 @@ def test_batches_arrive_one_by_one_and_only_the_rest_of_a_segment_is_sent_again(
     encode(replacement, calls=None)
     assert not segment.remaining()
     batches = [event for event in events if isinstance(event, EncodedBatch)]
-    assert [b.row.tolist() for b in batches if b.encoder == 0] == [
+    assert [b.row.tolist() for b in batches if 0 in b.embeddings] == [
         *([0, 1, 2], [3, 5, 6], [7, 8, 9], [10, 11]),
     ]
-    assert [b.row.tolist() for b in batches if b.encoder == 1] == [[6, 7, 8], [9, 10, 11]]
+    assert [b.row.tolist() for b in batches if 1 in b.embeddings] == [[6, 7, 8], [9, 10, 11]]
     results = [event for event in events if isinstance(event, ImageResult)]
     assert sorted(result.row for result in results) == list(range(SEGMENT))
     assert [result.row for result in results if result.reason] == [4]
