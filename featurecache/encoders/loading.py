@@ -33,7 +33,7 @@ from featurecache.encoders.registry import (
     exposed_to,
     find_encoder,
 )
-from featurecache.encoders.unimodal import TextEncoder, VisionEncoder
+from featurecache.encoders.unimodal import ConvNextEncoder, TextEncoder, VisionEncoder
 from featurecache.errors import (
     CheckpointError,
     FeaturecacheWarning,
@@ -61,6 +61,7 @@ _FAMILIES: dict[str, type[CheckpointEncoder]] = {
 _MODEL_TYPES: dict[str, type[CheckpointEncoder]] = {
     **dict.fromkeys(DualEncoder.model_types, DualEncoder),
     **dict.fromkeys(VisionEncoder.model_types, VisionEncoder),
+    **dict.fromkeys(ConvNextEncoder.model_types, ConvNextEncoder),
     **dict.fromkeys(TextEncoder.model_types, TextEncoder),
     MEDCLIP_TYPE: MedclipEncoder,
 }

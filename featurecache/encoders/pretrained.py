@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurecache.encoders.checkpoint import Checkpoint, check_keys, require_vocabulary
+from featurecache.encoders.checkpoint import (
+    Checkpoint,
+    check_keys,
+    read_json,
+    require_vocabulary,
+)
 from featurecache.encoders.encoder import Array
 from featurecache.encoders.preprocessing import check_resize, read_preprocessing
 from featurecache.encoders.seeding import seeded
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_DINOV3_PROCESSOR = "DINOv3ViTImageProcessor"
 _POSITION_IDS = "position_ids"
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Nothing is downloaded, and no code in a checkpoint is run. Without the second setting,
@@ -161,15 +167,9 @@ class ImageProcessor:
             UsageError: It takes steps that images cannot be resized in another way for.
         """
         check_resize(resize)
-        from transformers import AutoImageProcessor
-
-        processor_files(folder)
-        # Before back ends had names, in transformers 5.0, the Pillow one was "not fast".
-        has_names = find_spec("transformers.image_processing_backends") is not None
-        backend = {"backend": "pil"} if has_names else {"use_fast": False}
         try:
             with _quiet():
-                self._processor = AutoImageProcessor.from_pretrained(folder, **_LOCAL, **backend)
+                self._processor = _load_processor(folder)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"the image processor in {folder} cannot be loaded: {_first_line(error)}"
@@ -203,6 +203,20 @@ class ImageProcessor:
         # Not every configuration asks for the conversion to RGB that its network needs.
         batch = self._processor(images=image.convert("RGB"), return_tensors="np")
         return np.ascontiguousarray(batch["pixel_values"][0], dtype=np.float32)
+
+
+def _load_processor(folder: Path) -> Any:
+    import transformers
+
+    path, *_ = processor_files(folder)
+    # Before back ends had names, in transformers 5.0, the Pillow one was "not fast".
+    has_names = find_spec("transformers.image_processing_backends") is not None
+    if str(read_json(path).get("image_processor_type")).startswith(_DINOV3_PROCESSOR):
+        # It has no Pillow back end. ViT's does the same, but rounds to 8 bits after the resize.
+        name = "ViTImageProcessorPil" if has_names else "ViTImageProcessor"
+        return getattr(transformers, name).from_pretrained(folder, **_LOCAL)
+    backend = {"backend": "pil"} if has_names else {"use_fast": False}
+    return transformers.AutoImageProcessor.from_pretrained(folder, **_LOCAL, **backend)
 
 
 def load_tokenizer(folder: Path, *, class_name: str = "AutoTokenizer", **options: Any) -> Any:

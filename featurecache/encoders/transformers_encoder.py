@@ -1,6 +1,8 @@
 """The base of encoders whose checkpoint is in the layout of transformers."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from featurecache.encoders.checkpoint import Checkpoint, tokenizer_files, tokenizer_hashes
@@ -25,6 +27,9 @@ class TransformersEncoder(CheckpointEncoder):
 
     _unused: tuple[str, ...] = ()
     """Prefixes of weights that a checkpoint may have and that are not loaded."""
+
+    _options: Mapping[str, Any] = MappingProxyType({})
+    """Further arguments of the class of the network."""
 
     def __init__(self, checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> None:
         """Read the configuration, the image processor and the tokenizer, but no weights.
@@ -55,10 +60,6 @@ class TransformersEncoder(CheckpointEncoder):
                 f"{self.name} has model_type {self._family!r} in its config.json, "
                 f"where one of {', '.join(self.model_types)} is needed"
             )
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"add_pooling_layer": False} if self._unused else {}
 
     def _load_network(self) -> Any:
         return load_network(self._checkpoint, unused=self._unused, **self._options)
