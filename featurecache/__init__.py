@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from featurecache.datasets.dataset import Dataset
     from featurecache.datasets.load import load_dataset
     from featurecache.datasets.registry import register_dataset
+    from featurecache.encoders.convert import convert_checkpoint
     from featurecache.encoders.encoder import Encoder
     from featurecache.encoders.loading import load_encoder
     from featurecache.encoders.registry import register_encoder
@@ -64,6 +65,7 @@ _MODULES = {
     "align": "alignment.fit",
     "audit": "audit.audit",
     "compare": "evaluation.comparison",
+    "convert_checkpoint": "encoders.convert",
     "export_cache": "export.export",
     "explore": "explore.explore",
     "extract": "extraction.extract",
@@ -103,6 +105,7 @@ __all__ = [
     "align",
     "audit",
     "compare",
+    "convert_checkpoint",
     "explore",
     "export_cache",
     "extract",

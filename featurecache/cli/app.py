@@ -23,6 +23,7 @@ from featurecache.cli import (
     finetune,
     learning_curve,
     list_commands,
+    models,
     predict,
     report,
     retrieve,
@@ -104,7 +105,7 @@ def featurecache(
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "Start": {"demo": demo.demo, "doctor": doctor.doctor},
     "Data": {"vocabulary": vocabulary.vocabulary, "audit": audit.audit},
-    "Embed": {"models": list_commands.models, "extract": extract.extract},
+    "Embed": {"extract": extract.extract},
     "Learn": {
         "heads": list_commands.heads,
         "train-head": train_head.train_head,
@@ -136,5 +137,6 @@ for _task, _commands in COMMANDS.items():
             with_exit_code(_command, interrupted=_interrupted)
         )
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
+app.add_typer(models.app, name="models", rich_help_panel="Embed")
 app.add_typer(cache.app, name="cache", rich_help_panel="Embed")
 app.add_typer(runs.app, name="runs", rich_help_panel="Evaluate")

@@ -1,40 +1,7 @@
-"""``models`` and ``heads``: list what is registered, also by plugins."""
-
-from dataclasses import asdict
+"""``heads``: list what is registered, also by plugins."""
 
 from featurecache.cli.output import Json, print_json, print_table
 from featurecache.plugins import load_entry_points
-from featurecache.wording import UNDEFINED
-
-
-def models(json: Json = False) -> None:
-    """List the encoders that --model accepts.
-
-    Example: featurecache models --json
-    """
-    from featurecache.encoders.registry import ENCODERS
-
-    load_entry_points()
-
-    if json:
-        print_json([asdict(spec) for spec in ENCODERS.values()])
-        return
-    print_table(
-        "Models (also hf:ORG/NAME or a folder, for any CLIP- or SigLIP-like model)",
-        ["name", "dim", "pixels", "aligned", "license", "note"],
-        [
-            [
-                spec.name,
-                str(spec.dim),
-                UNDEFINED if spec.pixels is None else str(spec.pixels),
-                "yes" if spec.aligned else "no",
-                spec.license,
-                spec.note,
-            ]
-            for spec in ENCODERS.values()
-        ],
-        prose=("license", "note"),
-    )
 
 
 def heads(json: Json = False) -> None:

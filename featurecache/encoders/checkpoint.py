@@ -196,11 +196,18 @@ def read_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
     Raises:
         CheckpointError: The file is damaged, or holds other objects than tensors.
     """
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickled_tensors(path)
+
+
+def read_safetensors(path: Path) -> "Mapping[str, torch.Tensor]":
+    """Return the tensors of a safetensors file, whatever its suffix is.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if path.suffix != ".safetensors":
-        return read_pickled_tensors(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -232,7 +239,7 @@ def read_pickled_tensors(path: Path) -> "Mapping[str, torch.Tensor]":
     return state
 
 
-def check_keys(path: Path, *, missing: set[str], unexpected: set[str]) -> None:
+def check_keys(path: Path | str, *, missing: set[str], unexpected: set[str]) -> None:
     """Check that weights cover their network exactly.
 
     Raises:
@@ -251,12 +258,22 @@ def check_keys(path: Path, *, missing: set[str], unexpected: set[str]) -> None:
     )
 
 
-def require_no_file(path: Path, layout: Layout = TRANSFORMERS) -> None:
+def require_no_file(path: Path, layout: Layout = TRANSFORMERS, *, model: str | None = None) -> None:
     """Require that a checkpoint is not given as a single file, such as ``best.pt``.
+
+    Args:
+        path: The checkpoint.
+        layout: The files that make up a checkpoint.
+        model: The model, if ``convert_checkpoint`` can convert its weights; else None.
 
     Raises:
         CheckpointError: It is; the message says how to make a folder of it.
     """
+    if path.is_file() and model is not None:
+        raise CheckpointError(
+            f"{path} is a single file: convert it with convert_checkpoint(FILE, FOLDER, "
+            f"model={model!r}) in Python or 'featurecache models convert', and give the folder"
+        )
     if path.is_file():
         raise CheckpointError(
             f"{path} is a single file, and a checkpoint is a folder with {layout.config}, "

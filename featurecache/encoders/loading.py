@@ -20,7 +20,7 @@ from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.clip import DualEncoder
 from featurecache.encoders.compatibility import library_difference
 from featurecache.encoders.encoder import Encoder
-from featurecache.encoders.hub import MODELS_VARIABLE, find_checkpoint
+from featurecache.encoders.hub import MODELS_VARIABLE, find_checkpoint, local_folder
 from featurecache.encoders.medclip import MedclipEncoder, find_medclip
 from featurecache.encoders.medclip_network import MODEL_TYPE as MEDCLIP_TYPE
 from featurecache.encoders.open_clip import OpenClipEncoder, require_open_clip
@@ -33,6 +33,7 @@ from featurecache.encoders.registry import (
     exposed_to,
     find_encoder,
 )
+from featurecache.encoders.timm import TimmEncoder, hub_id_of
 from featurecache.encoders.unimodal import ConvNextEncoder, TextEncoder, VisionEncoder
 from featurecache.errors import (
     CheckpointError,
@@ -43,9 +44,10 @@ from featurecache.errors import (
 )
 from featurecache.execution import check_execution, default_execution
 from featurecache.features import parse_features
-from featurecache.provenance.provenance import Provenance, read_provenance
+from featurecache.provenance.provenance import PROVENANCE_FILE, Provenance, read_provenance
 
 HUB_PREFIX: Final = "hf:"
+TIMM_PREFIX: Final = "timm:"
 
 RUN_FORMAT: Final = "featurecache-run"
 """The ``format`` in the ``config.json`` of a run folder."""
@@ -57,6 +59,7 @@ _FAMILIES: dict[str, type[CheckpointEncoder]] = {
     "vision": VisionEncoder,
     "text": TextEncoder,
     "open_clip": OpenClipEncoder,
+    "timm": TimmEncoder,
 }
 _MODEL_TYPES: dict[str, type[CheckpointEncoder]] = {
     **dict.fromkeys(DualEncoder.model_types, DualEncoder),
@@ -84,7 +87,8 @@ def load_encoder(
 
     Args:
         name: A registered name, such as ``"xraysiglip"`` (``featurecache models`` lists them);
-            ``"hf:ORG/NAME"`` or ``"hf:ORG/NAME@REVISION"`` for a Hugging Face repository; or the
+            ``"hf:ORG/NAME"`` or ``"hf:ORG/NAME@REVISION"`` for a Hugging Face repository;
+            ``"timm:NAME"`` for a model of timm, such as ``"timm:convnext_tiny.fb_in22k"``; or the
             path of a checkpoint folder or of a run that fine-tuned an encoder.
         weights: A local checkpoint folder to use for ``name``; for medclip also a weight file.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -138,6 +142,8 @@ def load_encoder(
 def _load(name: str, path: Path | None, *, device: str, precision: str) -> Encoder:
     if name.startswith(HUB_PREFIX):
         return _load_from_hub(name, weights=path, device=device, precision=precision)
+    if name.startswith(TIMM_PREFIX):
+        return _load_timm(name, weights=path, device=device, precision=precision)
     if spec := find_encoder(name):
         encoder = _load_registered(spec, weights=path, device=device, precision=precision)
         if spec.embedded and path is None:
@@ -188,13 +194,15 @@ def check_model(
         return
     name = os.fspath(model)
     spec = find_encoder(name)
-    is_known = name.startswith(HUB_PREFIX) or spec is not None
-    if weights is not None and spec is not None and spec.family not in ("custom", "medclip"):
-        layout = OPEN_CLIP if spec.family == "open_clip" else TRANSFORMERS
-        require_no_file(Path(weights).expanduser(), layout)
+    is_known = name.startswith((HUB_PREFIX, TIMM_PREFIX)) or spec is not None
+    family = "dual" if spec is None else spec.family
+    if weights is not None and family not in ("custom", "medclip"):
+        layout = OPEN_CLIP if family == "open_clip" else TRANSFORMERS
+        is_converted = name.startswith(TIMM_PREFIX) or bool(spec and spec.download)
+        require_no_file(Path(weights).expanduser(), layout, model=name if is_converted else None)
     if not is_known and not Path(name).expanduser().is_dir():
         require_no_file(Path(name).expanduser())
-        hint = "a model may also be hf:ORG/NAME or the path of a folder"
+        hint = "a model may also be hf:ORG/NAME, timm:NAME or the path of a folder"
         raise UnknownNameError("model", name, ENCODERS, hint=hint)
 
 
@@ -329,13 +337,27 @@ def _load_from_hub(name: str, *, weights: Path | None, device: str, precision: s
     return encoder
 
 
+def _load_timm(name: str, *, weights: Path | None, device: str, precision: str) -> Encoder:
+    model = name.removeprefix(TIMM_PREFIX)
+    if weights is None:
+        checkpoint = find_checkpoint(model, hub_id=hub_id_of(model), layout=TRANSFORMERS)
+    else:
+        checkpoint = open_checkpoint(weights, TRANSFORMERS)
+    architecture = checkpoint.config().get("architecture")
+    if architecture != model.partition(".")[0]:
+        raise CheckpointError(
+            f"{checkpoint.folder} has weights of the architecture {architecture!r}, not {model}"
+        )
+    return TimmEncoder(checkpoint, name=name, device=device, precision=precision)
+
+
 def _load_folder(folder: Path, *, device: str, precision: str) -> Encoder:
     encoder_folder = _encoder_folder(folder)
     checkpoint = open_checkpoint(encoder_folder, TRANSFORMERS)
     encoder = _load_by_model_type(
         checkpoint, name=folder.resolve().name, device=device, precision=precision
     )
-    if encoder_folder != folder:
+    if encoder_folder != folder or (folder / PROVENANCE_FILE).is_file():
         encoder.provenance = read_provenance(folder)
     return encoder
 
@@ -391,6 +413,9 @@ def _load_registered(
         require_open_clip(spec.name)
     if spec.embedded:
         checkpoint = open_checkpoint(weights or _EMBEDDED / spec.name, TRANSFORMERS)
+    elif spec.download:
+        checkpoint = open_checkpoint(weights or _converted_folder(spec), TRANSFORMERS)
+        return _load_by_model_type(checkpoint, name=spec.name, device=device, precision=precision)
     else:
         checkpoint = find_checkpoint(
             spec.name,
@@ -402,13 +427,27 @@ def _load_registered(
     return _FAMILIES[spec.family](checkpoint, name=spec.name, device=device, precision=precision)
 
 
+def _converted_folder(spec: EncoderSpec) -> Path:
+    if folder := local_folder(spec.name):
+        return folder
+    raise CheckpointError(
+        f"the weights of {spec.name} are not on this machine: download them from {spec.download}, "
+        f"convert them with convert_checkpoint(FILE, FOLDER, model={spec.name!r}) in Python or "
+        f"'featurecache models convert', and give the folder as `weights`, or put it at "
+        f"${MODELS_VARIABLE}/{spec.name}"
+    )
+
+
 def _load_by_model_type(
     checkpoint: Checkpoint, *, name: str, device: str, precision: str
 ) -> Encoder:
-    model_type = checkpoint.config().get("model_type")
+    config = checkpoint.config()
+    model_type = config.get("model_type")
+    if model_type is None and "architecture" in config:
+        return TimmEncoder(checkpoint, name=name, device=device, precision=precision)
     if model_type not in _MODEL_TYPES:
         raise CheckpointError(
             f"{name} has model_type {model_type!r} in its config.json; supported are "
-            f"{', '.join(_MODEL_TYPES)}"
+            f"{', '.join(_MODEL_TYPES)}, and what timm writes"
         )
     return _MODEL_TYPES[model_type](checkpoint, name=name, device=device, precision=precision)

@@ -6,6 +6,7 @@ value, which is one of 256. So here Pillow resizes as many channels as the image
 is looked up in a table that the processor itself fills.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from featurecache.encoders.encoder import Array
-from featurecache.errors import UnknownNameError
+from featurecache.errors import CheckpointError, UnknownNameError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,7 +71,7 @@ class Preprocessing:
         image = image.resize(self._resized(*image.size), self.resample)
         if self.crop is not None:
             height, width = self.crop
-            left, top = (image.width - width) // 2, (image.height - height) // 2
+            left, top = self._center(image.width - width), self._center(image.height - height)
             image = image.crop((left, top, left + width, top + height))
         values = np.asarray(image).reshape(image.height, image.width, -1)
         pixels = np.empty((3, image.height, image.width), dtype=np.float32)
@@ -80,12 +81,34 @@ class Preprocessing:
             np.take(normalized, channel_values, out=pixels[channel], mode="clip")
         return pixels
 
+    def _center(self, margins: int) -> int:
+        """Return how much of two margins is cut off on the left, or at the top."""
+        return margins // 2
+
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         edge = self.size.get("shortest_edge")
         if edge is None:
             return self.size["width"], self.size["height"]
         longest = int(edge * max(width, height) / min(width, height))
         return (edge, longest) if width <= height else (longest, edge)
+
+
+@dataclass(frozen=True)
+class TorchvisionPreprocessing(Preprocessing):
+    """The same as torchvision's transforms do it, which timm uses.
+
+    Attributes:
+        gray: Whether the network sees one channel: color becomes gray.
+    """
+
+    gray: bool = False
+
+    def __call__(self, image: "Image") -> Array:
+        """See ``Preprocessing.__call__``."""
+        return super().__call__(image.convert("L") if self.gray else image)
+
+    def _center(self, margins: int) -> int:
+        return round(margins / 2)
 
 
 def check_resize(resize: str) -> None:
@@ -132,4 +155,44 @@ def read_preprocessing(processor: Any) -> Preprocessing | None:
         resample=int(settings["resample"]),
         crop=(int(crop["height"]), int(crop["width"])) if crop else None,
         table=np.ascontiguousarray(table, dtype=np.float32).reshape(3, 256),
+    )
+
+
+def timm_preprocessing(config: Mapping[str, Any], *, source: str) -> TorchvisionPreprocessing:
+    """Return what timm does before a network, as ``timm.data.create_transform`` in evaluation.
+
+    Args:
+        config: What ``timm.data.resolve_data_config`` returns.
+        source: Name of the model, for messages.
+
+    Raises:
+        CheckpointError: It asks for steps that are not supported.
+    """
+    from PIL import Image
+
+    n_channels, height, width = config["input_size"]
+    scaled = [math.floor(side / config["crop_pct"]) for side in (height, width)]
+    filters = {one.name.lower(): one for one in Image.Resampling}
+    if (
+        config["interpolation"] not in filters
+        or config["crop_mode"] not in ("center", "squash")
+        or (config["crop_mode"] == "center" and height != width)
+        or n_channels not in (1, 3)
+    ):
+        raise CheckpointError(
+            f"{source} is preprocessed in a way that is not supported: interpolation "
+            f"{config['interpolation']}, crop_mode {config['crop_mode']}, input_size "
+            f"{list(config['input_size'])}"
+        )
+    is_squashed = config["crop_mode"] == "squash"
+    mean, std = (np.asarray(config[key], np.float32)[:, None] for key in ("mean", "std"))
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    return TorchvisionPreprocessing(
+        size=dict(zip(("height", "width"), scaled, strict=True))
+        if is_squashed
+        else {"shortest_edge": scaled[0]},
+        resample=int(filters[config["interpolation"]]),
+        crop=(height, width),
+        table=np.ascontiguousarray(np.broadcast_to((values - mean) / std, (3, 256))),
+        gray=n_channels == 1,
     )

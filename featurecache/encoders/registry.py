@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from featurecache.encoders.encoder import Encoder
 
-Family = Literal["dual", "vision", "text", "pair", "medclip", "open_clip", "custom"]
+Family = Literal["dual", "vision", "text", "pair", "medclip", "open_clip", "timm", "custom"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,12 @@ class EncoderSpec:
         name: Registry name.
         dim: Length of an embedding. For listings: the checkpoint's own config decides.
         family: The class that runs it. ``dual``: CLIP- or SigLIP-shaped; ``vision`` and ``text``:
-            one tower; ``pair``: the images of one registered encoder and the texts of another;
-            ``custom``: registered with a loader of its own.
+            one tower; ``timm``: a network of timm, images only; ``pair``: the images of one
+            registered encoder and the texts of another; ``custom``: registered with a loader of its
+            own.
         hub_ids: Hugging Face repositories of its weights; empty if they are not on the hub.
+        download: Where its authors publish weights that ``convert_checkpoint`` has to convert;
+            empty for others.
         members: For a pair, the registry names of its vision and its text encoder; else empty.
         pixels: Side of the square that the network sees; None without a vision tower, or unknown.
             For listings: the checkpoint's own image processor decides.
@@ -45,6 +48,7 @@ class EncoderSpec:
     dim: int
     family: Family = "dual"
     hub_ids: tuple[str, ...] = ()
+    download: str = ""
     members: tuple[str, ...] = ()
     pixels: int | None = None
     aligned: bool = False
@@ -81,6 +85,48 @@ def _stanford_xray(name: str, hub_name: str, dim: int, pixels: int) -> EncoderSp
         license="CC-BY-NC-4.0",
         exposed_to=("nih",),
         note="possible NIH exposure: its training corpus includes ChestX-ray14",
+    )
+
+
+def _xrv_densenet(weights: str, exposed_to: tuple[str, ...]) -> EncoderSpec:
+    releases = "https://github.com/mlmed/torchxrayvision/releases/tag/v1"
+    return EncoderSpec(
+        name=f"densenet121-res224-{weights}",
+        family="timm",
+        download=releases,
+        dim=1024,
+        pixels=224,
+        extra="timm",
+        license="Apache-2.0",
+        exposed_to=exposed_to,
+        note="images only; torchxrayvision's classifier, trained on labels of these data sets",
+    )
+
+
+def _eva_x(size: str, dim: int) -> EncoderSpec:
+    file = f"eva_x_{size}_patch16_merged520k_mim.pt"
+    return EncoderSpec(
+        name=f"eva-x-{size}",
+        family="timm",
+        download=f"https://huggingface.co/MapleF/eva_x/resolve/main/{file}",
+        dim=dim,
+        pixels=224,
+        extra="timm",
+        license="MIT",
+        exposed_to=("chexpert", "mimic-cxr-jpg", "nih"),
+        note="images only; masked image modeling on 520,000 chest X-rays (arXiv 2405.05237)",
+    )
+
+
+def _cxformer(size: str, dim: int) -> EncoderSpec:
+    return EncoderSpec(
+        name=f"cxformer-{size}",
+        family="vision",
+        hub_ids=(f"m42-health/CXformer-{size}",),
+        dim=dim,
+        license="CC-BY-NC-4.0, research only",
+        exposed_to=("brax", "chexpert", "mimic-cxr-jpg", "nih", "padchest"),
+        note="images only; DINOv2 with registers, trained on the official training splits",
     )
 
 
@@ -150,9 +196,56 @@ _BUILT_IN = (
         dim=768,
         pixels=518,
         license="MIT (MSRLA in older revisions)",
-        exposed_to=("nih",),
+        exposed_to=("brax", "chexpert", "mimic-cxr-jpg", "nih", "padchest"),
         note="images only; possible NIH exposure: pretrained on ChestX-ray14 among others",
     ),
+    _cxformer("small", 384),
+    _cxformer("base", 768),
+    EncoderSpec(
+        name="chexfound",
+        family="vision",
+        download="https://github.com/RPIDIAL/CheXFound",
+        dim=1024,
+        pixels=512,
+        license="not stated",
+        exposed_to=("brax", "chexpert", "mimic-cxr-jpg", "padchest"),
+        note="images only; DINOv2 with registers; of its 12 data sets, 4 are known by name here",
+    ),
+    _eva_x("tiny", 192),
+    _eva_x("small", 384),
+    _eva_x("base", 768),
+    EncoderSpec(
+        name="ark-plus",
+        family="timm",
+        download="https://github.com/jlianglab/Ark",
+        dim=1536,
+        pixels=768,
+        extra="timm",
+        license="ASU, non-commercial",
+        exposed_to=("chexpert", "mimic-cxr-jpg", "nih", "rsna", "shenzhen", "vindr-cxr"),
+        note="images only; Ark+ Swin-L before its projector, trained on labels of these data sets",
+    ),
+    EncoderSpec(
+        name="medimageinsight",
+        family="timm",
+        download="https://huggingface.co/lion-ai/MedImageInsights",
+        dim=2048,
+        pixels=480,
+        extra="timm",
+        license="MIT",
+        exposed_to=("chexpert", "mimic-cxr-jpg", "nih"),
+        note="images only, before the projection; its training data are not listed by name",
+    ),
+    _xrv_densenet(
+        "all",
+        ("chexpert", "mimic-cxr-jpg", "nih", "nih-google", "openi", "padchest", "rsna"),
+    ),
+    _xrv_densenet("chex", ("chexpert",)),
+    _xrv_densenet("mimic_ch", ("mimic-cxr-jpg",)),
+    _xrv_densenet("mimic_nb", ("mimic-cxr-jpg",)),
+    _xrv_densenet("nih", ("nih",)),
+    _xrv_densenet("pc", ("padchest",)),
+    _xrv_densenet("rsna", ("rsna",)),
     EncoderSpec(
         name="dinov2-small",
         family="vision",
@@ -161,6 +254,44 @@ _BUILT_IN = (
         pixels=224,
         license="Apache-2.0",
         note="images only; general images; its crop drops 23 % of a square image (see resize)",
+    ),
+    EncoderSpec(
+        name="dinov3-base",
+        family="vision",
+        hub_ids=("facebook/dinov3-vitb16-pretrain-lvd1689m",),
+        dim=768,
+        pixels=224,
+        gated=True,
+        license="DINOv3 License",
+        note="images only; general images; gated: accept the terms on its hub page first",
+    ),
+    EncoderSpec(
+        name="dinov3-convnext-base",
+        family="vision",
+        hub_ids=("facebook/dinov3-convnext-base-pretrain-lvd1689m",),
+        dim=1024,
+        pixels=224,
+        gated=True,
+        license="DINOv3 License",
+        note="images only; general images; gated: accept the terms on its hub page first",
+    ),
+    EncoderSpec(
+        name="ijepa-huge",
+        family="vision",
+        hub_ids=("facebook/ijepa_vith14_1k",),
+        dim=1280,
+        pixels=224,
+        license="CC-BY-NC-4.0",
+        note="images only; general images; the embedding is the mean of the patch tokens",
+    ),
+    EncoderSpec(
+        name="vit-mae-base",
+        family="vision",
+        hub_ids=("facebook/vit-mae-base",),
+        dim=768,
+        pixels=224,
+        license="Apache-2.0",
+        note="images only; general images; a masked autoencoder, weak without fine-tuning",
     ),
     EncoderSpec(
         name="minilm",

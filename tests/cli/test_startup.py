@@ -14,6 +14,8 @@ COMMANDS = (
     ["cache"],
     *([name] for commands in app.COMMANDS.values() for name in commands),
     *(["cache", name] for name in ("ls", "info", "verify", "merge")),
+    ["models"],
+    ["models", "convert"],
     ["datasets"],
     ["datasets", "describe"],
     ["runs"],

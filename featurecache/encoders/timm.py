@@ -1,0 +1,271 @@
+"""Encoders that the timm library runs: any of its networks, from a folder in its own layout."""
+
+import difflib
+import sys
+from collections.abc import Callable, Collection
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+from featurecache.encoders.checkpoint import Checkpoint, check_keys, read_tensors
+from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
+from featurecache.encoders.encoder import Array, Encoder
+from featurecache.encoders.preprocessing import check_resize, timm_preprocessing
+from featurecache.encoders.vision import VisionLayout, VisionOutput, map_tokens, recorded
+from featurecache.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+EXTRA: Final = "timm"
+
+
+def require_timm(name: str) -> None:
+    """Raise with the installation command if timm is missing.
+
+    Raises:
+        UsageError: timm is not installed.
+    """
+    if find_spec("timm") is None:
+        raise UsageError(f"{name} needs timm: pip install 'featurecache[{EXTRA}]'")
+
+
+def hub_id_of(name: str) -> str:
+    """Return the Hugging Face repository that holds the weights of a model of timm.
+
+    Args:
+        name: Name of a model as timm lists it, such as ``vit_base_patch16_224.augreg_in21k``.
+
+    Raises:
+        UsageError: timm is not installed, or has no such model, or no weights of it on the hub.
+    """
+    require_timm(f"timm:{name}")
+    import timm
+
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        config = None
+        reason = f": {error}"
+    else:
+        reason = ""
+    if config is None:
+        near = difflib.get_close_matches(name, timm.list_models(pretrained=True), n=1)
+        hint = f"; did you mean timm:{near[0]}?" if near else ""
+        raise UsageError(f"timm has no model {name!r}{reason}{hint}")
+    hub_id: str = config.hf_hub_id or ""
+    if not hub_id.startswith("timm/"):
+        raise UsageError(
+            f"timm has no weights of {name} in its own layout on the hub: give a folder of them as "
+            "`weights`"
+        )
+    return hub_id
+
+
+class TimmEncoder(CheckpointEncoder):
+    """A network of timm; the embedding is what its classifier gets: ``pre_logits`` of its head.
+
+    ``config.json`` says the architecture and the preprocessing, as timm writes it for the hub
+    (``architecture``, ``model_args``, ``pretrained_cfg``). A network for one channel sees the gray
+    values of the image.
+    """
+
+    _family = "timm"
+    _image_libraries = ("torch", "timm", "pillow")
+    trainable = Encoder.trainable
+
+    def __init__(self, checkpoint: Checkpoint, *, name: str, device: str, precision: str) -> None:
+        """Read the configuration and build the network without weights.
+
+        Raises:
+            UsageError: timm is not installed.
+            CheckpointError: timm has no such architecture, or its preprocessing is not supported.
+        """
+        require_timm(name)
+        import torch
+        from timm.data import resolve_data_config
+
+        super().__init__(checkpoint, name=name, device=device, precision=precision)
+        self._config = checkpoint.config()
+        with torch.device("meta"):
+            self._skeleton = self._build()
+        self._data_config = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in resolve_data_config(
+                pretrained_cfg=dict(self._skeleton.pretrained_cfg)
+            ).items()
+        }
+        self._n_channels = int(self._data_config["input_size"][0])
+        self._published = timm_preprocessing(self._data_config, source=name)
+        self._preprocess = self._published
+        self.dim = int(getattr(self._skeleton, "head_hidden_size", self._skeleton.num_features))
+
+    def _build(self) -> Any:
+        import timm
+
+        try:
+            return timm.create_model(
+                f"local-dir:{self._checkpoint.folder}", pretrained=False
+            ).eval()
+        except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"timm cannot build the network of {self._checkpoint.folder / 'config.json'}: "
+                f"{error}"
+            ) from error
+
+    def _image_settings(self) -> dict[str, Any]:
+        return {
+            "config": self._config,
+            "processor": {"class": "timm", "config": self._data_config},
+            "pooling": "pre_logits",
+        }
+
+    def use_resize(self, resize: str) -> None:
+        """See ``Encoder.use_resize``."""
+        check_resize(resize)
+        resized = self._published.resized(resize)
+        is_same = resized.same_geometry(self._published)
+        self.resize = "published" if is_same else resize
+        self._preprocess = self._published if is_same else resized
+
+    def preprocess(self, image: "Image") -> Array:
+        """See ``Encoder.preprocess``."""
+        return self._preprocess(image)
+
+    @property
+    def picklable_preprocess(self) -> "Callable[[Image], Array]":
+        """See ``Encoder.picklable_preprocess``."""
+        return self._preprocess
+
+    @cached_property
+    def _vision_layout(self) -> VisionLayout | None:
+        """What the network computes, as a forward pass without values shows."""
+        import torch
+
+        height, width = self._pixels_shape
+        pixels = torch.empty(1, 3, height, width, device="meta")
+        layers = range(-len(self._layers(self._skeleton)), -1)
+        try:
+            output = self._vision_output(self._skeleton, pixels, layers)
+        except (NotImplementedError, RuntimeError):  # it computes with values, or returns no tokens
+            return None
+        last = output.layers[-1]
+        grid = self._grid(self._skeleton.forward_features(self._channels(pixels)))
+        if last.shape[1] != grid[0] * grid[1] + self._class_token:
+            return None
+        widths = [last.shape[2]]
+        for layer in reversed(layers):
+            tokens = output.layers[layer]
+            if self._class_token and tokens.shape[1] != last.shape[1]:
+                break  # these have no class token yet
+            widths.insert(0, tokens.shape[2])
+        return VisionLayout(
+            widths=tuple(widths), grid=grid, class_token=self._class_token, pooled=self.dim
+        )
+
+    def _grid(self, output: "torch.Tensor") -> tuple[int, int]:
+        if output.ndim == 4:
+            rows, columns = output.shape[1:3] if self._is_channels_last else output.shape[2:4]
+        else:
+            reduction = self._skeleton.feature_info[-1]["reduction"]
+            rows, columns = (side // reduction for side in self._pixels_shape)
+        return rows, columns
+
+    @property
+    def _is_channels_last(self) -> bool:
+        return getattr(self._skeleton, "output_fmt", None) == "NHWC"
+
+    @property
+    def _class_token(self) -> bool:
+        return getattr(self._skeleton, "cls_token", None) is not None
+
+    def _layers(self, network: Any) -> list[Any]:
+        """The blocks of a transformer, or the stages of another network."""
+        infos = getattr(network, "feature_info", ())
+        return [network.get_submodule(info["module"]) for info in infos]
+
+    def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+        if self._vision_layout is None:
+            return self._pooled(network, network.forward_features(self._channels(pixels)))
+        return super()._image_features(network, pixels)
+
+    def _vision_output(
+        self, network: Any, pixels: "torch.Tensor", layers: Collection[int]
+    ) -> VisionOutput:
+        with recorded(self._layers(network), set(layers) - {-1}) as outputs:
+            last = network.forward_features(self._channels(pixels))
+        # Without a class token, some average first and normalize the mean: then it is `fc_norm`.
+        norm, fc_norm = (getattr(network, name, None) for name in ("norm", "fc_norm"))
+        is_late = type(norm).__name__ == "Identity" and fc_norm is not None
+        tokens = {-1: self._tokens(fc_norm(last) if is_late and last.ndim == 3 else last)}
+        for layer, one in outputs.items():
+            # The norm fits the width of the last layer, as which all blocks of a transformer have.
+            is_block = one.ndim == 3 and norm is not None
+            tokens[layer] = self._tokens((fc_norm if is_late else norm)(one) if is_block else one)
+        return VisionOutput(tokens, self._pooled(network, last))
+
+    def _channels(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        # All three have the same gray values if the network sees one.
+        return pixels[:, : self._n_channels]
+
+    def _pooled(self, network: Any, features: "torch.Tensor") -> "torch.Tensor":
+        pooled: torch.Tensor = network.forward_head(features, pre_logits=True)
+        return pooled.flatten(1)
+
+    def _tokens(self, output: "torch.Tensor") -> "torch.Tensor":
+        """Return the output of a layer as tokens: the class token, then the patches."""
+        import torch
+
+        if output.ndim == 4:
+            return output.flatten(1, 2) if self._is_channels_last else map_tokens(output)
+        n_prefix = getattr(self._skeleton, "num_prefix_tokens", None)
+        if n_prefix is None:
+            raise NotImplementedError  # in which order the patches come is not known
+        if not self._class_token:
+            return output[:, n_prefix:]
+        return torch.cat([output[:, :1], output[:, n_prefix:]], dim=1)
+
+    def _load_network(self) -> Any:
+        self._checkpoint.require_weights()
+        network = self._build()
+        state = {
+            key: tensor
+            for path in self._checkpoint.weights
+            for key, tensor in read_tensors(path).items()
+        }
+        load_weights(network, state, source=str(self._checkpoint.folder))
+        return network
+
+
+def load_weights(network: Any, state: "dict[str, torch.Tensor]", *, source: str) -> None:
+    """Load a state dict into a network of timm; every weight must fit.
+
+    Those of a classifier are left out if the network has none.
+
+    Args:
+        network: The network.
+        state: The weights, with timm's names, or with those that timm knows to rename.
+        source: Where they come from, for messages.
+
+    Raises:
+        CheckpointError: A key is missing or unexpected, or a tensor has another shape.
+    """
+    expected = network.state_dict()
+    if state.keys() != expected.keys():
+        rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+        state = state if rename is None else rename(state, network)
+    if not network.num_classes:
+        names = network.pretrained_cfg.get("classifier") or ()
+        classifiers = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+        state = {key: one for key, one in state.items() if not key.startswith(classifiers)}
+    check_keys(
+        source,
+        missing=expected.keys() - state.keys(),
+        unexpected=state.keys() - expected.keys(),
+    )
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # a tensor of another shape
+        raise CheckpointError(f"the weights in {source} do not fit: {error}") from error
