@@ -342,6 +342,7 @@ def _load_timm(name: str, *, weights: Path | None, device: str, precision: str) 
     if weights is None:
         checkpoint = find_checkpoint(model, hub_id=hub_id_of(model), layout=TRANSFORMERS)
     else:
+        require_no_file(weights, model=name)
         checkpoint = open_checkpoint(weights, TRANSFORMERS)
     architecture = checkpoint.config().get("architecture")
     if architecture != model.partition(".")[0]:
@@ -414,7 +415,9 @@ def _load_registered(
     if spec.embedded:
         checkpoint = open_checkpoint(weights or _EMBEDDED / spec.name, TRANSFORMERS)
     elif spec.download:
-        checkpoint = open_checkpoint(weights or _converted_folder(spec), TRANSFORMERS)
+        folder = weights or _converted_folder(spec)
+        require_no_file(folder, model=spec.name)
+        checkpoint = open_checkpoint(folder, TRANSFORMERS)
         return _load_by_model_type(checkpoint, name=spec.name, device=device, precision=precision)
     else:
         checkpoint = find_checkpoint(

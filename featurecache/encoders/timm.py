@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Collection
 from functools import cached_property
 from importlib.util import find_spec
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, read_tensors
@@ -185,6 +184,10 @@ class TimmEncoder(CheckpointEncoder):
         """The blocks of a transformer, or the stages of another network."""
         infos = getattr(network, "feature_info", ())
         return [network.get_submodule(info["module"]) for info in infos]
+
+    def _image_module(self) -> "torch.nn.Module":
+        _ = self._vision_layout  # its forward pass would crash the one that records the network
+        return super()._image_module()
 
     def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
         if self._vision_layout is None:
