@@ -4,16 +4,15 @@ import argparse
 import json
 import os
 import pickle
-import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from featurecache.encoders.checkpoint import check_keys, read_safetensors
+from featurecache.encoders.checkpoint import TRANSFORMERS, open_checkpoint, read_safetensors
+from featurecache.encoders.pretrained import load_network
 from featurecache.encoders.published_layouts import LAYOUTS, PublishedLayout
 from featurecache.encoders.registry import exposed_to
 from featurecache.encoders.timm import load_weights, require_timm
@@ -114,19 +113,22 @@ def _write_timm(
 def _write_transformers(
     layout: PublishedLayout, state: "dict[str, torch.Tensor]", folder: Path, *, source: Path
 ) -> None:
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+    from safetensors.torch import save_file
+    from transformers import Dinov2WithRegistersConfig
 
-    network = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**layout.arguments))
-    expected = network.state_dict().keys()
-    check_keys(source, missing=expected - state.keys(), unexpected=state.keys() - expected)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:  # a tensor of another shape
-        raise CheckpointError(f"the weights in {source} do not fit: {error}") from error
-    network.save_pretrained(folder)
+    Dinov2WithRegistersConfig(**layout.arguments).save_pretrained(folder)
+    save_file(
+        {key: tensor.contiguous() for key, tensor in state.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     (folder / "preprocessor_config.json").write_text(
         json.dumps(dict(layout.preprocessing), indent=2), encoding="utf-8"
     )
+    try:
+        load_network(open_checkpoint(folder, TRANSFORMERS))
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(folder), str(source))) from error
 
 
 def _read_weights(path: Path, *, entry: str | None) -> "Mapping[str, torch.Tensor]":
@@ -145,8 +147,6 @@ def _read_weights(path: Path, *, entry: str | None) -> "Mapping[str, torch.Tenso
     while not isinstance(content, Mapping) or not any(
         isinstance(value, torch.Tensor) for value in content.values()
     ):
-        if isinstance(content, _Module):
-            return _state_of(content)
         names = [entry] if entry else [name for name in _WRAPPERS if name in (content or ())]
         if not isinstance(content, Mapping) or len(names) != 1 or names[0] not in content:
             held = ", ".join(map(str, content)) if isinstance(content, Mapping) else "no weights"
@@ -158,35 +158,8 @@ def _read_weights(path: Path, *, entry: str | None) -> "Mapping[str, torch.Tenso
     return {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
 
 
-class _Module:
-    """A pickled module of torch, whose class is not needed to read its weights."""
-
-
-_MODULES: Final = (
-    *(
-        f"torch.nn.modules.{name}"
-        for name in (
-            "activation.ReLU",
-            "batchnorm.BatchNorm2d",
-            "container.Sequential",
-            "conv.Conv2d",
-            "dropout.Dropout",
-            "linear.Linear",
-            "pooling.AvgPool2d",
-            "pooling.MaxPool2d",
-        )
-    ),
-    *(
-        f"{module}.{name}"
-        for module in ("torchxrayvision.models", "torchvision.models.densenet")
-        for name in ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition")
-    ),
-)
-"""Classes of torchxrayvision's DenseNet, which is published as a pickled module."""
-
-
 def _unpickle(path: Path) -> Any:
-    """Read a file of ``torch.save``: tensors, numbers, and the attributes of known modules."""
+    """Read a file of ``torch.save``: tensors, numbers and arguments, and no other objects."""
     import torch
 
     # Training checkpoints hold their arguments, and the loss as a number of numpy.
@@ -198,34 +171,16 @@ def _unpickle(path: Path) -> Any:
         *numbers,
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
-        *((_Module, name) for name in _MODULES),
     ]
     try:
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            # Files of 2020 hold the source of their classes, and those of here are others.
-            warnings.simplefilter("ignore")
+        with torch.serialization.safe_globals(allowed):
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors, or is damaged, and was not loaded: "
-            "take the weights from their publisher"
+            f"{path} holds more than weights, or is damaged, and was not loaded: load it where its "
+            "code is trusted, and save the weights alone, with torch.save(model.state_dict(), FILE)"
         ) from error
     except (OSError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-
-
-def _state_of(module: _Module, prefix: str = "") -> "OrderedDict[str, torch.Tensor]":
-    """Return the state dict of a pickled module."""
-    content = module.__dict__
-    state = OrderedDict(
-        (prefix + name, tensor)
-        for kind in ("_parameters", "_buffers")
-        for name, tensor in content.get(kind, {}).items()
-        if tensor is not None
-    )
-    for name, child in content.get("_modules", {}).items():
-        if isinstance(child, _Module):
-            state.update(_state_of(child, f"{prefix}{name}."))
-    return state

@@ -434,7 +434,7 @@ def _converted_folder(spec: EncoderSpec) -> Path:
     if folder := local_folder(spec.name):
         return folder
     raise CheckpointError(
-        f"the weights of {spec.name} are not on this machine: download them from {spec.download}, "
+        f"the weights of {spec.name} are not on this machine: get them {spec.download}, "
         f"convert them with convert_checkpoint(FILE, FOLDER, model={spec.name!r}) in Python or "
         f"'featurecache models convert', and give the folder as `weights`, or put it at "
         f"${MODELS_VARIABLE}/{spec.name}"

@@ -29,7 +29,7 @@ class EncoderSpec:
             registered encoder and the texts of another; ``custom``: registered with a loader of its
             own.
         hub_ids: Hugging Face repositories of its weights; empty if they are not on the hub.
-        download: Where its authors publish weights that ``convert_checkpoint`` has to convert;
+        download: How to get weights that ``convert_checkpoint`` has to convert, as in "from URL";
             empty for others.
         members: For a pair, the registry names of its vision and its text encoder; else empty.
         pixels: Side of the square that the network sees; None without a vision tower, or unknown.
@@ -89,11 +89,13 @@ def _stanford_xray(name: str, hub_name: str, dim: int, pixels: int) -> EncoderSp
 
 
 def _xrv_densenet(weights: str, exposed_to: tuple[str, ...]) -> EncoderSpec:
-    releases = "https://github.com/mlmed/torchxrayvision/releases/tag/v1"
+    name = f"densenet121-res224-{weights}"
+    # It is published as a pickled module, which only its own library can load.
+    network = f"torchxrayvision.models.DenseNet(weights='{name}')"
     return EncoderSpec(
-        name=f"densenet121-res224-{weights}",
+        name=name,
         family="timm",
-        download=releases,
+        download=f"with torch.save({network}.state_dict(), FILE)",
         dim=1024,
         pixels=224,
         extra="timm",
@@ -108,7 +110,7 @@ def _eva_x(size: str, dim: int) -> EncoderSpec:
     return EncoderSpec(
         name=f"eva-x-{size}",
         family="timm",
-        download=f"https://huggingface.co/MapleF/eva_x/resolve/main/{file}",
+        download=f"from https://huggingface.co/MapleF/eva_x/resolve/main/{file}",
         dim=dim,
         pixels=224,
         extra="timm",
@@ -204,7 +206,7 @@ _BUILT_IN = (
     EncoderSpec(
         name="chexfound",
         family="vision",
-        download="https://github.com/RPIDIAL/CheXFound",
+        download="from https://github.com/RPIDIAL/CheXFound",
         dim=1024,
         pixels=512,
         license="not stated",
@@ -217,7 +219,7 @@ _BUILT_IN = (
     EncoderSpec(
         name="ark-plus",
         family="timm",
-        download="https://github.com/jlianglab/Ark",
+        download="from https://github.com/jlianglab/Ark",
         dim=1536,
         pixels=768,
         extra="timm",
@@ -228,7 +230,7 @@ _BUILT_IN = (
     EncoderSpec(
         name="medimageinsight",
         family="timm",
-        download="https://huggingface.co/lion-ai/MedImageInsights",
+        download="from https://huggingface.co/lion-ai/MedImageInsights",
         dim=2048,
         pixels=480,
         extra="timm",

@@ -216,7 +216,7 @@ def test_name_and_weights_of_timm(folders):
         load_encoder("timm:resnet50", weights=folder, device="cpu")
     with pytest.raises(UsageError, match=r"no model 'resnet81'.*did you mean timm:resnet"):
         load_encoder("timm:resnet81", device="cpu")
-    with pytest.raises(CheckpointError, match="timm/resnet18.a1_in1k"):
+    with pytest.raises(CheckpointError, match=r"timm/resnet18\.a1_in1k"):
         load_encoder("timm:resnet18.a1_in1k", device="cpu")
     with pytest.raises(CheckpointError, match="convert_checkpoint"):
         load_encoder("timm:resnet18", weights=folder / "model.safetensors", device="cpu")
@@ -229,5 +229,5 @@ def test_weights_that_do_not_fit_are_refused(folders, tmp_path):
         folder / "config.json", json.loads((folders / "resnet18" / "config.json").read_text())
     )
     (folder / "model.safetensors").symlink_to(folders / "convnext_atto" / "model.safetensors")
-    with pytest.raises(CheckpointError, match="missing .* unexpected"):
+    with pytest.raises(CheckpointError, match=r"missing .* unexpected"):
         load_encoder(folder, device="cpu").embed_pixels(np.zeros((1, 3, 64, 64), np.float32))
