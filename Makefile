@@ -10,10 +10,12 @@ BIN = $(VENV)/bin
 install: $(VENV)/installed
 
 # The environment, with the exact versions of constraints.txt. pip would compile on one core; files
-# for other Pythons, which packages hold too, cannot be compiled.
+# for other Pythons, which packages hold too, cannot be compiled. timm comes without torchvision,
+# which has no build for a torch without CUDA: tests have placeholders for what timm names of it.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps timm
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 

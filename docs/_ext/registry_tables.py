@@ -9,11 +9,14 @@ The rows come from the registries that the commands of the same name print.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+if TYPE_CHECKING:
+    from featurecache.encoders.registry import EncoderSpec
 
 Table = tuple[tuple[str, ...], Iterable[Sequence[str]]]
 """Column titles, and rows of text whose first cell is a name."""
@@ -32,7 +35,7 @@ def models() -> Table:
             note = f"extra {spec.extra}; {note}"
         return (
             name,
-            ", ".join(spec.hub_ids) or ("ships with the package" if spec.embedded else "–"),
+            ", ".join(spec.hub_ids) or _source_of(spec),
             str(spec.dim),
             "–" if spec.pixels is None else str(spec.pixels),
             "yes" if spec.aligned else "no",
@@ -43,6 +46,12 @@ def models() -> Table:
 
     columns = ("name", "hub", "dim", "pixels", "aligned", "license", "may have seen", "note")
     return columns, map(row, ENCODERS)
+
+
+def _source_of(spec: "EncoderSpec") -> str:
+    if spec.download:
+        return "to be converted"
+    return "ships with the package" if spec.embedded else "–"
 
 
 def datasets() -> Table:

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "hatchling": "builds the package",
     "ml-dtypes": "onnx needs it",
     "onnx": ".ci/run fetches models with it",
+    "timm": "make install adds it without torchvision, of which torch has no build for CPUs",
     "tomlkit": "hatchling needs it",
     "trove-classifiers": "hatchling needs it",
 }
