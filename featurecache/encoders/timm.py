@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, read_tensors
 from featurecache.encoders.checkpoint_encoder import CheckpointEncoder
 from featurecache.encoders.encoder import Array, Encoder
-from featurecache.encoders.preprocessing import check_resize, timm_preprocessing
+from featurecache.encoders.preprocessing import Preprocessing, check_resize, timm_preprocessing
 from featurecache.encoders.vision import VisionLayout, VisionOutput, map_tokens, recorded
 from featurecache.errors import CheckpointError, UsageError
 
@@ -98,7 +98,7 @@ class TimmEncoder(CheckpointEncoder):
         }
         self._n_channels = int(self._data_config["input_size"][0])
         self._published = timm_preprocessing(self._data_config, source=name)
-        self._preprocess = self._published
+        self._preprocess: Preprocessing = self._published
         self.dim = int(getattr(self._skeleton, "head_hidden_size", self._skeleton.num_features))
 
     def _build(self) -> Any:
@@ -148,7 +148,7 @@ class TimmEncoder(CheckpointEncoder):
         layers = range(-len(self._layers(self._skeleton)), -1)
         try:
             output = self._vision_output(self._skeleton, pixels, layers)
-        except (NotImplementedError, RuntimeError):  # it computes with values, or returns no tokens
+        except (NotImplementedError, RuntimeError, TypeError):  # it needs values, or has no tokens
             return None
         last = output.layers[-1]
         grid = self._grid(self._skeleton.forward_features(self._channels(pixels)))
@@ -199,15 +199,21 @@ class TimmEncoder(CheckpointEncoder):
     ) -> VisionOutput:
         with recorded(self._layers(network), set(layers) - {-1}) as outputs:
             last = network.forward_features(self._channels(pixels))
-        # Without a class token, some average first and normalize the mean: then it is `fc_norm`.
-        norm, fc_norm = (getattr(network, name, None) for name in ("norm", "fc_norm"))
-        is_late = type(norm).__name__ == "Identity" and fc_norm is not None
-        tokens = {-1: self._tokens(fc_norm(last) if is_late and last.ndim == 3 else last)}
-        for layer, one in outputs.items():
-            # The norm fits the width of the last layer, as which all blocks of a transformer have.
-            is_block = one.ndim == 3 and norm is not None
-            tokens[layer] = self._tokens((fc_norm if is_late else norm)(one) if is_block else one)
+        norm, is_applied = self._token_norm(network)
+        tokens = {-1: self._tokens(last if is_applied or last.ndim == 4 else norm(last))}
+        for layer, one in outputs.items():  # The norm fits no width but that of the last layer.
+            tokens[layer] = self._tokens(norm(one) if one.ndim == 3 else one)
         return VisionOutput(tokens, self._pooled(network, last))
+
+    def _token_norm(self, network: Any) -> tuple[Any, bool]:
+        """Return the last layer norm, and whether ``forward_features`` applies it.
+
+        Some transformers average their tokens first: then it is ``fc_norm``.
+        """
+        norm, fc_norm = (getattr(network, name, None) for name in ("norm", "fc_norm"))
+        if type(norm).__name__ == "Identity" and fc_norm is not None:
+            return fc_norm, False
+        return norm, True
 
     def _channels(self, pixels: "torch.Tensor") -> "torch.Tensor":
         # All three have the same gray values if the network sees one.

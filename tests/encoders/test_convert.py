@@ -59,6 +59,21 @@ def shrink(monkeypatch, name, *, side=None, **arguments):
     monkeypatch.setattr(module, "LAYOUTS", {**LAYOUTS, name: small})
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_listed_sizes_are_those_of_the_networks(name):
+    layout, spec = LAYOUTS[name], ENCODERS[name]
+    if layout.architecture == "dinov2_with_registers":
+        assert layout.arguments["hidden_size"] == spec.dim
+        assert layout.arguments["image_size"] == spec.pixels
+        return
+    assert layout.preprocessing["input_size"][1:] == [spec.pixels, spec.pixels]
+    with torch.device("meta"):
+        network = timm.create_model(layout.architecture, num_classes=0, **layout.arguments)
+    assert network.num_features == spec.dim
+    assert spec.download
+    assert spec.extra == "timm"
+
+
 def eva_x_network():
     """EVA-X-Ti as eva_x.py builds it; timm's classes are what it derives from."""
     return timm.models.eva.Eva(
