@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +13,7 @@ from featurecache.encoders.encoder import Array, Encoder
 from featurecache.encoders.preprocessing import Preprocessing, check_resize, timm_preprocessing
 from featurecache.encoders.vision import VisionLayout, VisionOutput, map_tokens, recorded
 from featurecache.errors import CheckpointError, UsageError
+from featurecache.features import Features
 
 if TYPE_CHECKING:
     import torch
@@ -185,14 +186,12 @@ class TimmEncoder(CheckpointEncoder):
         infos = getattr(network, "feature_info", ())
         return [network.get_submodule(info["module"]) for info in infos]
 
-    def _image_module(self) -> "torch.nn.Module":
-        _ = self._vision_layout  # its forward pass would crash the one that records the network
-        return super()._image_module()
-
-    def _image_features(self, network: Any, pixels: "torch.Tensor") -> "torch.Tensor":
+    def _image_features(
+        self, network: Any, pixels: "torch.Tensor", features: Sequence[Features] = ()
+    ) -> "torch.Tensor":
         if self._vision_layout is None:
             return self._pooled(network, network.forward_features(self._channels(pixels)))
-        return super()._image_features(network, pixels)
+        return super()._image_features(network, pixels, features)
 
     def _vision_output(
         self, network: Any, pixels: "torch.Tensor", layers: Collection[int]
