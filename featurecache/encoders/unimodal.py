@@ -117,10 +117,14 @@ class VisionEncoder(TransformersEncoder):
         order = torch.arange(n_patches, dtype=torch.float32, device=pixels.device)
         return {"noise": order.expand(pixels.shape[0], n_patches)}
 
+    def _tower(self, network: Any) -> Any:
+        # Where CLIP's and SigLIP's modules are inside in transformers 5.0.
+        return getattr(network, "vision_model", network)
+
     def _blocks(self, network: Any) -> Any:
         # The blocks of some have moved between releases of transformers 5.
         for names in ("layers", "layer", "encoder.layers", "encoder.layer", "model.layer"):
-            module = network
+            module = self._tower(network)
             for name in names.split("."):
                 module = getattr(module, name, None)
             if module is not None:
@@ -128,11 +132,12 @@ class VisionEncoder(TransformersEncoder):
         raise CheckpointError(f"{self.name}: this release of transformers is not supported")
 
     def _norm(self, network: Any) -> Any:
+        tower = self._tower(network)
         names = ("layernorm", "post_layernorm", "norm")
-        return next(getattr(network, name) for name in names if hasattr(network, name))
+        return next(getattr(tower, name) for name in names if hasattr(tower, name))
 
     def _module_groups(self, network: Any) -> ModuleGroups:
-        head = (network.head,) if self._family == "siglip_vision_model" else ()
+        head = (self._tower(network).head,) if self._family == "siglip_vision_model" else ()
         return ModuleGroups(
             vision=(network,),
             blocks=tuple(self._blocks(network)),

@@ -103,10 +103,11 @@ def reference(folders, family):
         if family == "dinov3_convnext":
             maps = [state.flatten(2).transpose(1, 2) for state in states[1:]]
             return None, [last[:, 1:], *maps], output.pooler_output
+        tower = getattr(model, "vision_model", model)  # in transformers 5.0
         norm = next(
-            getattr(model, name)
+            getattr(tower, name)
             for name in ("layernorm", "post_layernorm", "norm")
-            if hasattr(model, name)
+            if hasattr(tower, name)
         )
         states = [norm(state) for state in states]
     if family != "clip_vision_model":
