@@ -68,15 +68,19 @@ def field_descriptions(model_name: str) -> dict[str, str]:
     """Read what the fields of a model mean from its docstring and those of its bases.
 
     Args:
-        model_name: Name of a model in ``featurecache.metrics.metrics``.
+        model_name: Name of a model of ``featurecache.metrics``.
 
     Returns:
         Field name to description.
     """
-    from featurecache.metrics import metrics
+    from featurecache.metrics.document import Document
 
+    classes = [Document]
+    for one in classes:  # it grows
+        classes += one.__subclasses__()
+    model = next(one for one in classes if one.__name__ == model_name)
     descriptions: dict[str, str] = {}
-    for base in reversed(getattr(metrics, model_name).__mro__):
+    for base in reversed(model.__mro__):
         section = (inspect.getdoc(base) or "").partition("Attributes:\n")[2]
         for name, text in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
             descriptions[name] = plain_text(text)

@@ -4,7 +4,6 @@ import difflib
 import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from featurecache.encoders.checkpoint import Checkpoint, check_keys, read_tensors
@@ -23,13 +22,18 @@ EXTRA: Final = "timm"
 
 
 def require_timm(name: str) -> None:
-    """Raise with the installation command if timm is missing.
+    """Raise with the installation command if timm cannot be imported.
 
     Raises:
-        UsageError: timm is not installed.
+        UsageError: timm or torchvision, which it needs, is missing or does not fit torch.
     """
-    if find_spec("timm") is None:
-        raise UsageError(f"{name} needs timm: pip install 'featurecache[{EXTRA}]'")
+    try:
+        import timm  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(
+            f"{name} needs timm, which cannot be imported ({error}): "
+            f"pip install 'featurecache[{EXTRA}]'"
+        ) from error
 
 
 def hub_id_of(name: str) -> str:
@@ -44,6 +48,9 @@ def hub_id_of(name: str) -> str:
     require_timm(f"timm:{name}")
     import timm
 
+    if "/" in name:
+        repository = name.rpartition(":")[2]
+        raise UsageError(f"{name} is no name of timm: for a repository on the hub, hf:{repository}")
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:

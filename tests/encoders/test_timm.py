@@ -1,6 +1,7 @@
 """Networks of timm against direct calls of timm, on random weights in the layout of the hub."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -216,10 +217,19 @@ def test_name_and_weights_of_timm(folders):
         load_encoder("timm:resnet50", weights=folder, device="cpu")
     with pytest.raises(UsageError, match=r"no model 'resnet81'.*did you mean timm:resnet"):
         load_encoder("timm:resnet81", device="cpu")
+    with pytest.raises(UsageError, match="hf:org/name"):
+        load_encoder("timm:hf_hub:org/name", device="cpu")
     with pytest.raises(CheckpointError, match=r"timm/resnet18\.a1_in1k"):
         load_encoder("timm:resnet18.a1_in1k", device="cpu")
     with pytest.raises(CheckpointError, match="convert_checkpoint"):
         load_encoder("timm:resnet18", weights=folder / "model.safetensors", device="cpu")
+
+
+def test_without_timm_the_message_says_what_to_install(folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    for name in (folders / "resnet18", "timm:resnet18"):
+        with pytest.raises(UsageError, match=r"pip install 'featurecache\[timm\]'"):
+            load_encoder(name, device="cpu")
 
 
 def test_weights_that_do_not_fit_are_refused(folders, tmp_path):
