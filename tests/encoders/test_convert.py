@@ -74,41 +74,52 @@ def test_listed_sizes_are_those_of_the_networks(name):
     assert spec.extra == "timm"
 
 
-def eva_x_network():
-    """EVA-X-Ti as eva_x.py builds it; timm's classes are what it derives from."""
-    return timm.models.eva.Eva(
+EVA_X = {
+    "tiny": {"embed_dim": 192, "num_heads": 3},
+    "base": {"embed_dim": 768, "num_heads": 12, "qkv_fused": False, "scale_mlp": True},
+}
+
+
+@pytest.mark.parametrize("size", EVA_X)
+def test_eva_x(tmp_path, monkeypatch, size):
+    name, depth = f"eva-x-{size}", 2  # of 12
+    shrink(monkeypatch, name, depth=depth)
+    network = timm.models.eva.Eva(  # as eva_x.py builds it
         img_size=224,
         patch_size=16,
-        embed_dim=192,
-        depth=12,
-        num_heads=3,
+        depth=depth,
         mlp_ratio=4 * 2 / 3,
         swiglu_mlp=True,
         use_rot_pos_emb=True,
         ref_feat_shape=(14, 14),
+        **EVA_X[size],
     ).eval()
-
-
-def test_eva_x(tmp_path):
-    network = eva_x_network()
     published.randomize(network, seed=1)
-    state = {
-        key.replace("mlp.fc1_g", "mlp.w1").replace("mlp.fc1_x", "mlp.w2").replace("fc2", "w3"): one
-        for key, one in network.state_dict().items()
-        if not key.startswith("head.")
-    }
-    state = {key.replace("fc_norm", "norm"): one for key, one in state.items()}
-    state |= {"mask_token": torch.zeros(1, 1, 192), "lm_head.weight": torch.zeros(512, 192)}
+    renames = (
+        ("mlp.fc1_g", "mlp.w1"),
+        ("mlp.fc1_x", "mlp.w2"),
+        ("mlp.fc2", "mlp.w3"),
+        ("mlp.norm", "mlp.ffn_ln"),
+        ("q_proj.bias", "q_bias"),
+        ("v_proj.bias", "v_bias"),
+        ("fc_norm", "norm"),
+    )
+    state = {"mask_token": torch.zeros(1, 1, 8), "lm_head.weight": torch.zeros(512, 8)}
     state |= {"lm_head.bias": torch.zeros(512), "rope.freqs_cos": torch.zeros(196, 64)}
+    for key, one in network.state_dict().items():
+        for new, old in renames:
+            key = key.replace(new, old)
+        if not key.startswith("head."):
+            state[key] = one
     torch.save({"module": state}, tmp_path / "eva_x.pt")
-    convert_checkpoint(tmp_path / "eva_x.pt", tmp_path / "eva-x-tiny", model="eva-x-tiny")
+    convert_checkpoint(tmp_path / "eva_x.pt", tmp_path / name, model=name)
     pixels = pixels_of(224)
     with torch.no_grad():  # forward_features and forward_head(pre_logits=True) of eva_x.py
         x, rope = network._pos_embed(network.patch_embed(torch.tensor(pixels)))
         for block in network.blocks:
             x = block(x, rope=rope)
         want = network.fc_norm(network.norm(x)[:, 1:].mean(dim=1))
-    encoder = check(tmp_path / "eva-x-tiny", "eva-x-tiny", pixels, want)
+    encoder = check(tmp_path / name, name, pixels, want)
     config = encoder.image_spec["processor"]["config"]
     assert (config["mean"][0], config["std"][0]) == (0.49185243, 0.28509309)
     assert {"cls", "mean"} <= set(encoder.offered_features)
