@@ -28,6 +28,7 @@ EXTRAS: Final = {
     "openvino": ("openvino", "faster encoders on a CPU"),
     "open-clip": ("open_clip_torch", "the model biomedclip"),
     "ray": ("ray", "extraction on several machines"),
+    "timm": ("timm", "networks of timm, such as the model eva-x-base"),
 }
 HUB: Final = "https://huggingface.co"
 HUB_TIMEOUT: Final = 5.0
