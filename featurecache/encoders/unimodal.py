@@ -57,6 +57,11 @@ class VisionEncoder(TransformersEncoder):
         if self._family in ("ijepa", "vit"):
             self._options = {"add_pooling_layer": False}
         self._class_token = self._family not in ("ijepa", "siglip_vision_model")
+        if not getattr(self._config, "vision_use_head", True):
+            raise CheckpointError(
+                f"{name} has no pooling head (vision_use_head in its config.json), so it is not "
+                "known what its embedding is: give a checkpoint with one"
+            )
         self.dim = self._config.hidden_size
 
     def _image_settings(self) -> dict[str, Any]:

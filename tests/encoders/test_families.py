@@ -1,12 +1,15 @@
 """Image-only families of transformers, against direct calls of transformers on random weights."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from featurecache.encoders.loading import load_encoder
-from featurecache.errors import UsageError
+from featurecache.errors import CheckpointError, UsageError
 from tests import published
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -187,6 +190,14 @@ def test_dinov3_pixels_are_those_of_its_processor_up_to_a_rounded_gray_level(fol
     mean, std = (torch.tensor(IMAGENET[key])[:, None, None] for key in ("image_mean", "image_std"))
     difference = np.abs(got - ((resized - mean) / std).numpy())
     assert difference.max() < 1.01 / 255 / 0.224
+
+
+def test_siglip_without_a_pooling_head_is_refused(folders, tmp_path):
+    shutil.copytree(folders / "siglip_vision_model", tmp_path / "headless")
+    path = tmp_path / "headless" / "config.json"
+    published.write_json(path, json.loads(path.read_text()) | {"vision_use_head": False})
+    with pytest.raises(CheckpointError, match="no pooling head"):
+        load_encoder(tmp_path / "headless", device="cpu")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
