@@ -11,22 +11,17 @@ and seeds, by the bootstrap. WORK keeps what was computed.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from paired_seeds import compare_seeds
 
 import featurecache as fc
 from featurecache.extraction.probe import min_cosine
 from featurecache.runs.predictions import Predictions
 
-EXACT, QUANTIZED = "fp32", "int8"
-BACKENDS = {EXACT: "torch", QUANTIZED: "openvino"}
+BACKENDS = {"fp32": "torch", "int8": "openvino"}
 HEADS = ("linear", "baseline", "weighted_sum")
-N_BOOTSTRAP = 1000
-MIN_PATIENTS = 5
 
 
 def main() -> None:
@@ -71,72 +66,19 @@ def main() -> None:
             for head in HEADS:
                 if head == "weighted_sum" and encoder == tuned:
                     continue  # the image encoder alone has no texts
-                exact, difference = compare(caches, head, range(arguments.seeds))
+                trainings = [train(cache, head, arguments.seeds) for cache in caches.values()]
+                result = compare_seeds(*trainings)
                 name = encoder if isinstance(encoder, str) else "fine-tuned"
-                print(
-                    f"| {name} | {dataset.name} | {cosine:.5f} | {head} | {exact} | {difference} |",
-                    flush=True,
-                )
+                cells = (name, dataset.name, f"{cosine:.5f}", head, f"{result.first:.4f}", result)
+                print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
-def compare(caches: dict[str, fc.Cache], head: str, seeds: Sequence[int]) -> tuple[str, str]:
-    """Return the macro AUROC on exact embeddings, and the difference of quantized ones."""
-    scores = {
-        precision: [
-            fc.train_head(cache, head, seed=seed, controls=False, n_bootstrap=0).scored
-            for seed in seeds
-        ]
-        for precision, cache in caches.items()
-    }
-    first = scores[EXACT][0]
-    test = np.flatnonzero(first.splits == "test")
-    patients, owner = np.unique(first.patients[test], return_inverse=True)
-    labels = supported(first.truth[test], owner)
-    rng = np.random.default_rng(0)
-
-    def aurocs(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the macro AUROC of each precision and seed."""
-        values = [
-            [macro_auroc(run, test, labels, weights[owner]) for run in scores[precision]]
-            for precision in (EXACT, QUANTIZED)
-        ]
-        return np.array(values)
-
-    estimate = aurocs(np.ones(len(patients)))
-    differences = []
-    for _ in range(N_BOOTSTRAP):
-        sample = rng.integers(len(patients), size=len(patients))
-        drawn = aurocs(np.bincount(sample, minlength=len(patients)).astype(np.float64))
-        chosen = rng.integers(len(seeds), size=len(seeds))
-        differences.append((drawn[1] - drawn[0])[chosen].mean())
-    low, high = np.nanpercentile(differences, [2.5, 97.5])
-    mean = (estimate[1] - estimate[0]).mean()
-    return f"{estimate[0].mean():.4f}", f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
-def supported(truth: NDArray[np.int8], owner: NDArray[np.intp]) -> list[int]:
-    """Return the labels with enough patients that have a positive, and a negative, image."""
+def train(cache: fc.Cache, head: str, seeds: int) -> list[Predictions]:
+    """Return the predictions of a head with several seeds."""
     return [
-        label
-        for label in range(truth.shape[1])
-        if all(len(np.unique(owner[truth[:, label] == value])) >= MIN_PATIENTS for value in (0, 1))
+        fc.train_head(cache, head, seed=seed, controls=False, n_bootstrap=0).scored
+        for seed in range(seeds)
     ]
-
-
-def macro_auroc(
-    run: Predictions,
-    test: NDArray[np.intp],
-    labels: Sequence[int],
-    weights: NDArray[np.float64],
-) -> float:
-    """Return the macro AUROC of weighted images; NaN where a label has no AUROC."""
-    values = []
-    for label in labels:
-        truth = run.truth[test, label]
-        if len(np.unique(truth[weights > 0])) < 2:
-            return float("nan")
-        values.append(roc_auc_score(truth, run.probability[test, label], sample_weight=weights))
-    return float(np.mean(values))
 
 
 if __name__ == "__main__":
