@@ -77,10 +77,9 @@ def info(file: File, json: Json = False) -> None:
     if json:
         print_json(document)
         return
-    rows = [
-        [key, str(document[key])]
-        for key in ("path", "dataset", "model", "fingerprint", "created", "images", "dim", "memory")
-    ]
+    fields = ["path", "dataset", "model", "fingerprint", "created", "images", "dim", "memory"]
+    fields += [key for key in ("features", "tokens") if document[key] is not None]
+    rows = [[key, str(document[key])] for key in fields]
     splits = {name: document["splits"][name] for name in SPLITS if name in document["splits"]}
     rows += [["splits", join_counts(splits)]]
     rows += [[name, format_known(document[name])] for name in ("patients", "studies")]

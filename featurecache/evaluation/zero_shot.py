@@ -97,6 +97,7 @@ def zero_shot(
     warnings: list[str] = []
     train = np.empty(0, dtype=np.intp)
     if alignment is None:
+        cache.require_text_space()
         text = cache.text(prompts)
     else:
         text, differences = align_texts(alignment, cache, prompts)

@@ -268,6 +268,8 @@ def search(
         if label not in cache.labels.names:
             raise UnknownNameError("label", label, cache.labels.names)
         text_set = _prompt_set(cache, prompts, alignment)
+        if alignment is None:
+            cache.require_text_space()
         if not text_set.aligned:
             raise _no_shared_space(cache.header.model)
         query = l2_normalize(text_set.positive.ensemble, "text")[cache.labels.names.index(label)]
@@ -278,8 +280,10 @@ def search(
         encoder = load_encoder()
         if alignment is not None:
             alignment_warnings(alignment, cache.header.encoder_spec, encoder.text_spec)
-        elif not encoder.aligned:
-            raise _no_shared_space(encoder.name)
+        else:
+            cache.require_text_space()
+            if not encoder.aligned:
+                raise _no_shared_space(encoder.name)
         query = _embed_text(encoder, text)[0]
         return SearchResult(f"text {text!r}", _nearest_images(cache, query, rows, top, alignment))
     assert image is not None

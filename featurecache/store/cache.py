@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurecache.errors import CacheError, UnknownNameError, UsageError
+from featurecache.features import PROJECTED
 from featurecache.label_cells import UNKNOWN, LabelPolicy
 from featurecache.prompts import PromptSet
 from featurecache.provenance.leaks import SplitCopies, copies_across_splits
@@ -282,6 +283,19 @@ class Cache:
             raise UsageError(
                 f"{self.path} holds {self.n_tokens} tokens of each image, but this needs one "
                 "vector: train the head attentive on it, or extract with the `features` cls+mean"
+            )
+
+    def require_text_space(self) -> None:
+        """Check that no features are stored that texts cannot be compared with.
+
+        Raises:
+            UsageError: There are features of another space than the projected ones.
+        """
+        if self.features not in (None, PROJECTED.name):
+            raise UsageError(
+                f"{self.path} holds the `features` {self.features}, which are not in the space of "
+                "any texts: fit an `alignment` and give it, or use the cache of an aligned model, "
+                "such as xraysiglip, that was extracted without `features`"
             )
 
     @property

@@ -1,6 +1,7 @@
 """Features other than the default ones: caches of their own, and what can be done with them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,13 @@ def test_features_get_caches_of_their_own(dataset: Dataset, cache: Path) -> None
     assert default.texts["signs"].aligned
     with pytest.raises(UsageError, match="holds one vector for each image"):
         _ = pooled.tokens
+    for use_texts in (
+        fc.zero_shot,
+        partial(fc.retrieve, label="Edema"),
+        partial(fc.retrieve, text="x"),
+    ):
+        with pytest.raises(UsageError, match=r"`features` pooled, .* not in the space of any"):
+            use_texts(pooled)
     for name, use in REFUSED.items():
         message = r"holds 4 tokens of each image.*head attentive on it, or .* `features` cls\+mean"
         with pytest.raises(UsageError, match=message):
