@@ -131,8 +131,11 @@ class Encoder:
 
     @property
     def executions(self) -> tuple[Execution, ...]:
-        """How its image network can be executed on its device, the most exact first."""
-        return (EXACT, Execution("torch", "bf16"))
+        """How its image network can be executed on its device, the most exact first.
+
+        ``extract`` chooses among them by measuring; ``EXACT`` is all that any encoder has to offer.
+        """
+        return (EXACT,)
 
     def use_backend(self, backend: str) -> None:
         """Execute the image network by a library; ``load_encoder`` calls it before any other call.

@@ -13,7 +13,7 @@ from featurecache.extraction.update import update_caches
 from featurecache.store.merge import Shard
 from featurecache.store.reader import read_cache
 from tests.extraction.executed import Executed
-from tests.extraction.stub_encoder import make_dataset, write_images
+from tests.extraction.stub_encoder import StubEncoder, make_dataset, write_images
 
 FP32 = Execution("openvino", "fp32")
 BF16 = Execution("torch", "bf16")
@@ -165,6 +165,11 @@ def test_few_images_are_not_measured(choose, monkeypatch):
 def test_arguments_limit_the_choice(probed, choose, options, execution):
     load = partial(Executed, ways=(EXACT, FP32, BF16, INT8))
     assert choose(load, **options).execution == execution
+
+
+def test_encoder_that_offers_no_other_execution_is_not_measured(probed, choose):
+    assert choose(lambda **options: StubEncoder()).execution == EXACT
+    assert probed == []
 
 
 def test_int8_has_to_be_asked_for(probed, choose):

@@ -130,10 +130,11 @@ def test_round_of_a_fast_encoder_lasts_long_enough(clock):
     assert len(encoder.batches) == 2 + 3 * 16  # of 1/32 s each, 0.5 s in a round
 
 
-def test_execution_that_fails_is_reported_and_not_chosen(clock, caplog):
+@pytest.mark.parametrize("kind", [RuntimeError, TypeError])
+def test_execution_that_fails_is_reported_and_not_chosen(clock, caplog, kind):
     class Broken(Executed):
         def embed_pixels(self, pixels):
-            raise RuntimeError("no such instruction")
+            raise kind("no such instruction")
 
     probe = measure([clock.encoder(seconds=1.0), Broken(precision="bf16")], PIXELS, batch_size=8)
     assert "stub cannot run as torch bf16: no such instruction" in caplog.text
