@@ -15,7 +15,7 @@ from tests.extraction.stub_encoder import write_images
 
 EXECUTIONS = ["torch:bf16"]
 if find_spec("openvino") and find_spec("nncf"):
-    EXECUTIONS += ["openvino:fp32", "openvino:int8"]
+    EXECUTIONS += ["openvino:fp32", "openvino:int8", "openvino:bf16", "torch:bf16-weights"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
