@@ -50,9 +50,12 @@ lint: install
 docs: install
 	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
 
-# The encoders with the oldest transformers that pyproject.toml allows.
+# What reads checkpoints or runs their networks, with the oldest transformers that pyproject.toml
+# allows. One process, because imports and checkpoints take most of the time.
+OF_TRANSFORMERS = checkpoint clip families features loading lora medclip preprocessing trainable \
+	unimodal
 test-oldest: $(OLDEST)/installed
-	$(OLDEST)/bin/python -m pytest --numprocesses 2 tests/encoders
+	$(OLDEST)/bin/python -m pytest -q $(OF_TRANSFORMERS:%=tests/encoders/test_%.py)
 
 # It has what the environment has, and on top of that the oldest transformers with what that needs.
 PURELIB = -c "import sysconfig; print(sysconfig.get_path('purelib'))"

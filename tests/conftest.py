@@ -69,6 +69,17 @@ def user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick() -> None:
+    """Draw phantoms in half the usual size, and do not measure executions for seconds."""
+    from featurecache.datasets.phantom.folder import generate_phantom
+    from featurecache.extraction import probe
+
+    assert generate_phantom.__kwdefaults__ is not None
+    generate_phantom.__kwdefaults__["size"] = 112
+    probe.MIN_SECONDS = 0.01  # type: ignore[misc]
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real chest X-rays: $FEATURECACHE_DATA, else ../shared/data."""

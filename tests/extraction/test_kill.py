@@ -17,7 +17,7 @@ from tests.extraction.stub_encoder import StubEncoder, content, make_dataset, wr
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_extraction_ends_like_undisturbed_one(tmp_path: Path) -> None:
-    ids = write_images(tmp_path / "data", 100)
+    ids = write_images(tmp_path / "data", 72)
     script = Path(killed.__file__)
     done = subprocess.run(
         [sys.executable, script, tmp_path, "11"],

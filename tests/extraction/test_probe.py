@@ -124,7 +124,8 @@ def test_rounds_are_interleaved_and_the_hopeless_are_not_timed_again(clock):
     assert order == ["fp32", "fp32", "bf16", "fp16", *precisions, *precisions[:2] * 2]
 
 
-def test_round_of_a_fast_encoder_lasts_long_enough(clock):
+def test_round_of_a_fast_encoder_lasts_long_enough(clock, monkeypatch):
+    monkeypatch.setattr("featurecache.extraction.probe.MIN_SECONDS", 0.5)
     encoder = clock.encoder(seconds=1 / 32)
     measure([encoder], PIXELS, batch_size=8)
     assert len(encoder.batches) == 2 + 3 * 16  # of 1/32 s each, 0.5 s in a round

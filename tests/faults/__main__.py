@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -41,13 +41,13 @@ def faults() -> dict[str, tuple[str, Trial]]:
     return trials
 
 
-def main() -> int:
-    """Run the trials and print their outcomes."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trials and print their outcomes; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault", nargs="+", default=[], metavar="WORD")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     trials = {
         name: trial
         for name, (module, trial) in faults().items()

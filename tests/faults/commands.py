@@ -17,7 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-N_IMAGES = 40
+N_IMAGES = 24
 TIMEOUT = 120
 """Seconds after which a process that hangs is killed."""
 _AUDIT_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from featurecache.datasets.phantom.folder import generate_phantom
 from tests.faults.commands import (
     N_IMAGES,
     CommandProcess,
@@ -71,8 +72,7 @@ def prepare(name: str) -> tuple[Path, dict[str, object], int]:
     work.mkdir()
     preparation, command = COMMANDS[name]
     # Generate the images first, so that the disturbed commands do not.
-    run((*EXTRACT, "--limit", 1, "--cache", "unused"), work).check(0)
-    shutil.rmtree(work / "unused")
+    generate_phantom(work / "images", n_images=N_IMAGES, size=48)
     for arguments in preparation:
         run(arguments, work).check(0)
     shutil.copytree(work, done)

@@ -24,13 +24,24 @@ STUDIES = {
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_heads() -> Iterator[None]:
-    """Leave out heads that a study treats like the others; ``tests/heads`` trains them."""
+def few_runs() -> Iterator[None]:
+    """Leave out runs that a study treats like others: heads, ablations, remedies.
+
+    ``tests/heads`` trains every head, and with every ablation and remedy.
+    """
     heads = squeeze_features.REGISTERED_HEADS
-    names = (*squeeze_features.HEADS, "prototype")
+    few = ("baseline", "concat")
     with pytest.MonkeyPatch.context() as patch:
-        few = {name: heads[name] for name in names}
-        patch.setattr(squeeze_features, "REGISTERED_HEADS", few)
+        patch.setattr(squeeze_features, "HEADS", few)
+        patch.setattr(squeeze_features, "TEXT_HEADS", few[1:])
+        patch.setattr(squeeze_features, "TEXT_ABLATIONS", ("none", "permuted"))
+        patch.setattr(
+            squeeze_features,
+            "REGISTERED_HEADS",
+            {name: heads[name] for name in (*few, "prototype")},
+        )
+        remedies = {name: nih_clip.REMEDIES[name] for name in ("none", "balanced subset")}
+        patch.setattr(nih_clip, "REMEDIES", remedies)
         yield
 
 
