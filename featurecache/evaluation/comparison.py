@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from featurecache.errors import RunError, UsageError
-from featurecache.label_cells import LabelPolicy, require_same_policy
+from featurecache.label_cells import BLANK, UNCERTAIN, UNKNOWN, LabelPolicy, require_same_policy
 from featurecache.metrics.bootstrap import PatientResamples, bootstrap_metrics, none_if_nan
 from featurecache.metrics.document import Change, ChangeInterval, Score
 from featurecache.metrics.jackknife import (
@@ -353,7 +353,12 @@ def join_images(run: Run, units: Units) -> Run:
     )
     group, how = grouping.group, str(units.study_scores)
     _, first = np.unique(group, return_index=True)
-    truth, _ = study_cells(images.truth, group, images.label_names, policy=LabelPolicy())
+    # A run states uncertain among its policies only where a cell is; what is unknown otherwise is
+    # blank, which is weaker than a negative label of the same study.
+    unknown_cells = UNCERTAIN if run.label_policy.get("uncertain") == "ignore" else BLANK
+    cells = np.where(images.truth < 0, np.int8(unknown_cells), images.truth)
+    truth, _ = study_cells(cells, group, images.label_names, policy=LabelPolicy())
+    truth = np.where(truth < 0, np.int8(UNKNOWN), truth)
     joined = replace(
         images,
         ids=grouping.ids,

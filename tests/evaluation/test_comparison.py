@@ -9,13 +9,14 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from featurecache.errors import RunError, UsageError
-from featurecache.evaluation.comparison import compare, compare_scored, holm
+from featurecache.evaluation.comparison import compare, compare_scored, holm, join_images
 from featurecache.evaluation.evaluate import evaluate
 from featurecache.evaluation.split_data import SplitData
 from featurecache.metrics.metrics import SeedSpread
 from featurecache.report.results_section import differences_table
 from featurecache.runs.predictions import Predictions
 from featurecache.runs.run import Run, load_run
+from featurecache.units import Units
 
 N, LABELS = 60, ("Mass", "Edema")
 
@@ -288,3 +289,23 @@ def test_a_comparison_is_a_table_of_runs_labels_and_metrics(write):
     assert table.loc[("Edema", "f1"), "ci95_low"] == expected.ci95[0]
     assert "macro AUROC" in repr(comparison)
     assert "<table" in comparison._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({}, [1, 0, -1]),
+        ({"uncertain": "positive"}, [1, 0, -1]),
+        ({"uncertain": "ignore"}, [1, -1, -1]),
+    ],
+)
+def test_blank_cells_are_weaker_than_negative_ones_of_the_same_study(write, policy, expected):
+    truth = np.array([[1, 1], [-1, 1], [0, 1], [-1, 0], [-1, 0], [-1, 0]], dtype=np.int8)
+    ids, studies = (
+        np.array([f"{c}{row // n}" for row in range(6)]) for c, n in (("i", 1), ("s", 2))
+    )
+    path, *_ = write("images", ids=ids, truth=truth, patients=studies)
+    run = load_run(path)
+    run = replace(run, config={"label_policy": policy}, scored=replace(run.scored, studies=studies))
+    joined = join_images(run, Units(level="study"))
+    assert joined.scored.truth[:, 0].tolist() == expected
